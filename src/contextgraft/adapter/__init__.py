@@ -1,0 +1,1 @@
+"""Low-rank deltas: extraction, merging, verification."""

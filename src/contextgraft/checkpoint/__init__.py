@@ -1,0 +1,1 @@
+"""Model folders: layout, streaming reads, atomic writes, digests."""

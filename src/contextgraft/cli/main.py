@@ -1,0 +1,62 @@
+"""The `contextgraft` command: finds each verb lazily, turns errors into one line and an exit code."""
+
+import importlib
+import sys
+
+import click
+
+from contextgraft import __version__
+from contextgraft.errors import ContextgraftError
+
+VERBS = {
+    "inspect": "architecture, RoPE, context, dtype, vocabulary, bytes; distance from a base",
+    "rope": "theta for longer contexts, by the published rules",
+    "fetch": "bring a model into a folder: a folder, a GGUF file, demo:NAME",
+    "train": "take a base to a longer context in progressive stages",
+    "extract": "factorise donor minus base into LoRA adapters, every rank in one pass",
+    "merge": "graft an adapter onto a fine-tune, RoPE repaired",
+    "verify": "prove from the folders alone that a graft is what it says",
+    "evaluate": "ask a model for needles and skills; one Parquet row a sample",
+    "report": "one self-contained page from the samples",
+}
+
+
+class Verbs(click.Group):
+    """Imports the module of a verb only when that verb runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Verbs in the order of the work."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load `contextgraft.cli.<verb>` and take its `command`."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"contextgraft.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the verbs without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="contextgraft")
+def cli() -> None:
+    """Graft the long context of one language model onto any fine-tune of the same base."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake exits 2 with one line, Ctrl-C exits 130."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except ContextgraftError as error:
+        click.echo(f"contextgraft: error: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("contextgraft: interrupted; run the same command again to resume", err=True)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Frozen pydantic models of everything a user configures."""

@@ -1,0 +1,57 @@
+"""The base of every configuration model, and reading one from YAML with one-line errors."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contextgraft.errors import ConfigError, InputError
+
+
+class Frozen(BaseModel):
+    """Immutable, and refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=Frozen)
+
+
+def validate(model: type[Model], data: Any, source: Path | str) -> Model:
+    """Build `model` from parsed data; the first problem becomes one ConfigError naming key and source."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"unknown key {key!r}",
+                path=source,
+                expected=f"one of {', '.join(sorted(known_keys(model)))} (or a key of the section)",
+                remedy="remove the key or correct its spelling",
+            ) from None
+        raise ConfigError(f"{key}: {first['msg']}", path=source, received=repr(first.get("input"))) from None
+
+
+def known_keys(model: type[Frozen]) -> set[str]:
+    """Top-level keys a configuration model takes."""
+    return set(model.model_fields)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file; unreadable or malformed files raise InputError or ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("cannot read the configuration", path=path, received=str(error)) from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("is not valid YAML", path=path, received=str(error)) from None
+
+
+def load(model: type[Model], path: Path) -> Model:
+    """Read and validate one YAML file."""
+    return validate(model, read_yaml(path), path)

@@ -1,0 +1,1 @@
+"""Asking models questions and writing the answers down."""

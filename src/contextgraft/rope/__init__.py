@@ -1,0 +1,1 @@
+"""Rotary position settings: schedules, and reading and writing them in any config form."""

@@ -1,0 +1,1 @@
+"""Progressive long-context training."""
