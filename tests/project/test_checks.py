@@ -56,4 +56,6 @@ def test_lock_covers_pyproject() -> None:
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     locked = {line.split("==")[0].lower().replace("_", "-") for line in lock if "==" in line}
     assert names <= locked, f"run `make lock`: missing {sorted(names - locked)}"
-    assert not [line for line in lock if "+" in line or "@" in line], "local builds and paths do not belong in a lock"
+    assert not [line for line in lock if "+" in line or "@" in line], (
+        "local builds and paths do not belong in a lock"
+    )
