@@ -1,0 +1,138 @@
+"""Results appear whole or not at all: written beside their place, renamed onto it when done."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from contextgraft.errors import OutputBusy, OutputError
+
+
+@contextmanager
+def publish(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A work directory `.<name>.partial` beside `out`, renamed onto `out` when the block ends well.
+
+    It stays when the block fails or is killed, so that the same command can resume; if it is empty it goes.
+    A second run raises OutputBusy; an `out` that already holds files raises OutputError unless `replace`.
+    """
+    refuse_existing(out, replace=replace)
+    with workspace(out) as work:
+        refuse_existing(out, replace=replace)
+        yield work
+        install(work, out)
+
+
+@contextmanager
+def workspace(out: Path) -> Iterator[Path]:
+    """The locked work directory of `out`; it is removed only if it is left empty."""
+    work = out.absolute().with_name(f".{out.absolute().name}.partial")
+    with _storing(out):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = _lock(work, out)
+        try:
+            yield work
+        finally:
+            with suppress(OSError):
+                work.rmdir()
+            os.close(lock)
+
+
+def refuse_existing(out: Path, *, replace: bool = False) -> None:
+    """Raise OutputError if `out` is a file, or a directory that holds any."""
+    held = out.is_file() or (out.is_dir() and any(not path.is_dir() for path in out.rglob("*")))
+    if held and not (replace and out.is_dir()):
+        raise OutputError("already exists", path=out, remedy="remove it or name another output")
+
+
+def install(work: Path, out: Path) -> None:
+    """Rename a finished directory onto `out`, whatever stood there, and make the rename durable."""
+    out = out.absolute()
+    sync_tree(work)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        out.rename(old)
+    work.rename(out)
+    _sync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def publish_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it when the block ends well, removed when it fails."""
+    path = path.absolute()
+    temporary = path.with_name(f".{path.name}.partial")
+    with _storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write JSON with sorted keys, two spaces and a final newline, atomically."""
+    with publish_file(path) as temporary:
+        text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and directory below `folder` to the disk."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _lock(work: Path, out: Path) -> int:
+    """Lock the work directory itself; the lock goes with the process, however that ends."""
+    busy = OutputBusy(
+        "another run is writing it", path=out, remedy="wait for that run or name another output"
+    )
+    try:
+        lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # the other run finished between our mkdir and here
+        raise busy from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(lock), work.stat()):  # it was renamed away while we waited
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError):
+        os.close(lock)
+        raise busy from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+@contextmanager
+def _storing(out: Path) -> Iterator[None]:
+    """What the disk refuses becomes one line about the output."""
+    reasons = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        raise OutputError(
+            "cannot be written", path=out, received=error.strerror, remedy="make room or name another output"
+        ) from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,73 @@
+"""Reading tensors row by row: what is in memory is a block, whatever the tensor's size."""
+
+import os
+from collections.abc import Iterator
+
+import torch
+
+from contextgraft.checkpoint.layout import ModelFolder, TensorInfo
+from contextgraft.errors import CheckpointError
+
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8,
+    "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
+}  # fmt: skip
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read_rows(folder: ModelFolder, name: str, start: int, stop: int) -> torch.Tensor:
+    """Rows [start, stop) of a tensor in its stored dtype, in memory of their own.
+
+    A scalar is read whole as one row. A file shorter than its header says raises CheckpointError.
+    """
+    info = folder[name]
+    if info.dtype not in DTYPES:
+        raise CheckpointError(
+            f"tensor {name!r} has a dtype that cannot be computed with",
+            path=folder.path / info.shard,
+            expected=", ".join(DTYPES),
+            received=info.dtype,
+        )
+    if not 0 <= start <= stop <= info.rows:
+        raise IndexError(f"rows {start}:{stop} of {name}, which has {info.rows}")
+    row_bytes = info.bytes // max(info.rows, 1)
+    raw = read_bytes(folder, info, start * row_bytes, stop * row_bytes)
+    return raw.view(DTYPES[info.dtype]).reshape((stop - start, *info.shape[1:]) if info.shape else ())
+
+
+def row_blocks(folder: ModelFolder, name: str, max_bytes: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, block) from top to bottom, each block at most `max_bytes` (or one row, if that is more)."""
+    info = folder[name]
+    step = max(1, max_bytes // max(1, info.bytes // max(info.rows, 1)))
+    for start in range(0, info.rows, step):
+        yield start, read_rows(folder, name, start, min(start + step, info.rows))
+
+
+def read_tensor(folder: ModelFolder, name: str) -> torch.Tensor:
+    """A whole tensor, for small ones."""
+    return read_rows(folder, name, 0, folder[name].rows)
+
+
+def read_bytes(folder: ModelFolder, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+    """Bytes [start, stop) of a tensor's data as uint8; a short file raises CheckpointError."""
+    raw = torch.empty(stop - start, dtype=torch.uint8)
+    view = raw.numpy().data
+    done = 0
+    with (folder.path / info.shard).open("rb", buffering=0) as file:
+        while done < stop - start:
+            got = os.preadv(file.fileno(), [view[done:]], info.begin + start + done)
+            if got == 0:
+                raise CheckpointError(
+                    f"ends inside tensor {info.name!r}",
+                    path=folder.path / info.shard,
+                    remedy="fetch the file again",
+                )
+            done += got
+    return raw
+
+
+def byte_blocks(folder: ModelFolder, info: TensorInfo, max_bytes: int) -> Iterator[torch.Tensor]:
+    """A tensor's raw data from begin to end, for digests and copies of any dtype."""
+    for start in range(0, info.bytes, max_bytes):
+        yield read_bytes(folder, info, start, min(start + max_bytes, info.bytes))

@@ -1,0 +1,38 @@
+"""`contextgraft rope`: theta for longer contexts."""
+
+import click
+
+from contextgraft.rope.schedule import RULES
+
+
+@click.command()
+@click.option("--theta", type=click.FloatRange(min=1), required=True, help="RoPE theta of the base.")
+@click.option("--context", type=click.IntRange(min=7), required=True, help="Context of the base in tokens.")
+@click.option(
+    "--head-dim", type=click.IntRange(min=3), default=128, show_default=True, help="Size of one head."
+)
+@click.option(
+    "--to", "targets", type=click.IntRange(min=7), multiple=True, required=True, help="A stage; repeatable."
+)
+@click.option(
+    "--rule",
+    type=click.Choice(list(RULES)),
+    default="progressive",
+    show_default=True,
+    help="progressive: NTK-aware, from stage to stage; absolute: each stage from the base.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *, theta: float, context: int, head_dim: int, targets: tuple[int, ...], rule: str, as_json: bool
+) -> None:
+    """RoPE theta for each longer context, by a published rule."""
+    thetas = RULES[rule](theta, context, targets, head_dim)
+    if as_json:
+        import json
+
+        rows = [{"context": length, "theta": value} for length, value in zip(targets, thetas, strict=True)]
+        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        return
+    click.echo(f"{'context':>12}  {'theta':>14}")
+    for length, value in zip(targets, thetas, strict=True):
+        click.echo(f"{length:>12}  {value:>14}")
