@@ -32,7 +32,9 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
                 expected=f"one of {', '.join(sorted(known_keys(model)))} (or a key of the section)",
                 remedy="remove the key or correct its spelling",
             ) from None
-        raise ConfigError(f"{key}: {first['msg']}", path=source, received=repr(first.get("input"))) from None
+        value = first.get("input")
+        received = None if isinstance(value, dict | BaseModel) else repr(value)
+        raise ConfigError(f"{key}: {first['msg']}", path=source, received=received) from None
 
 
 def known_keys(model: type[Frozen]) -> set[str]:

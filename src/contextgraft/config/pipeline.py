@@ -1,0 +1,108 @@
+"""The configuration of one study: what `snakemake` reads, as frozen models.
+
+The JSON schema beside config/config.yaml is generated from these models.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from contextgraft.config.base import Frozen
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
+File = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Depth = Annotated[float, Field(ge=0, le=100)]
+
+
+class Donor(Frozen):
+    """Where the long-context model comes from: exactly one of the two."""
+
+    train: File | None = Field(
+        None, description="a training recipe (YAML); trained from the base, once for each donor seed"
+    )
+    source: Source | None = Field(None, description="anything `contextgraft fetch` takes; fetched as it is")
+
+    @model_validator(mode="after")
+    def one_way(self) -> Self:
+        """Exactly one of train and source."""
+        if (self.train is None) == (self.source is None):
+            raise ValueError(
+                "give exactly one of train (a recipe) and source (anything `contextgraft fetch` takes)"
+            )
+        return self
+
+
+class Needles(Frozen):
+    """The needle grid that every model of the study is asked."""
+
+    format: File = Field(
+        description="needle format (YAML) of the base and the donors, and of fine-tunes that name none"
+    )
+    lengths: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        description="prompt and answer together, in tokens"
+    )
+    depths: Annotated[list[Depth], Field(min_length=1)] = Field(
+        description="place of the needle in the text, in percent"
+    )
+    samples: PositiveInt = Field(description="prompts a cell (length and depth)")
+    distractors: Annotated[int, Field(ge=0)] = Field(0, description="other needles in the same text")
+    seed: Seed = Field(description="seed of the prompts: one that no choice was made on")
+
+
+class Skills(Frozen):
+    """How the fine-tunes' own skills are asked."""
+
+    samples: PositiveInt = Field(description="prompts a skill; at most as many as its file has")
+
+
+class Evaluation(Frozen):
+    """What every model of the study is asked."""
+
+    needle: Needles
+    skill: Skills
+    batch_size: PositiveInt = Field(1, description="prompts at once")
+
+
+class Threads(Frozen):
+    """Processor threads of one job; fewer threads let more jobs run side by side."""
+
+    train: PositiveInt = 2
+    extract: PositiveInt = 2
+    merge: PositiveInt = 1
+    evaluate: PositiveInt = 1
+
+
+class Pipeline(Frozen):
+    """One study, from the base to the page."""
+
+    study: Name = Field(description="names the folders data/<study> and results/<study>")
+    base: Source = Field(description="the common ancestor: anything `contextgraft fetch` takes")
+    donor: Donor
+    donor_seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+        [1], description="one donor is trained for each"
+    )
+    fine_tunes: File = Field(description="the sheet of targets (TSV)")
+    ranks: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        description="adapter ranks, all from one extraction"
+    )
+    evaluation: Evaluation
+    threads: Threads = Threads()
+
+    @model_validator(mode="after")
+    def consistent(self) -> Self:
+        """No list repeats itself, and a fetched donor has one seed."""
+        needle = self.evaluation.needle
+        lists: dict[str, list[int] | list[float]] = {
+            "donor_seeds": self.donor_seeds,
+            "ranks": self.ranks,
+            "lengths": needle.lengths,
+            "depths": needle.depths,
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} repeats a value")
+        if self.donor.source is not None and len(self.donor_seeds) > 1:
+            raise ValueError("a fetched donor has one seed: give donor_seeds one value, or train the donor")
+        return self

@@ -1,0 +1,51 @@
+"""Bring a model from a source into a folder that every other command takes."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.identity import SIDECAR, sidecar
+from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.errors import InputError
+from contextgraft.sources.folder_model import copy_model
+from contextgraft.sources.gguf_model import write_model
+from contextgraft.sources.locate import FORMS, locate
+
+
+def fetch(source: str, out: Path, dtype: str = "bfloat16") -> dict[str, Any]:
+    """Write the model that `source` names to `out` and return its sidecar, of kind "source".
+
+    Folders keep their dtype; GGUF files are dequantised and rounded to `dtype`. Bad sources raise
+    InputError or CheckpointError, and `out` is then not made.
+    """
+    path = locate(source)
+    gguf_file = path.is_file() and path.suffix == ".gguf"
+    if not gguf_file and not path.is_dir():
+        raise InputError("is neither a model folder nor a GGUF file", path=path, expected=FORMS)
+    with publish(out) as work:
+        clear(work)
+        if gguf_file:
+            write_model(path, work, dtype)
+        else:
+            copy_model(path, work)
+        record = sidecar(
+            "source",
+            name=path.stem if gguf_file else path.resolve().name,
+            source=source,
+            revision=None,
+            digest=model_digest(open_model(work)),
+            dequantised_to=dtype if gguf_file else None,
+        )
+        write_json(work / SIDECAR, record)
+    return record
+
+
+def clear(folder: Path) -> None:
+    """Remove what an interrupted run left: a fetch begins anew."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

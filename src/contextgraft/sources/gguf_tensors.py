@@ -1,0 +1,79 @@
+"""Tensors of a GGUF Llama under their Hugging Face names, dequantised one at a time."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from contextgraft.errors import CheckpointError
+
+Float32 = npt.NDArray[np.float32]
+
+TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def hub_name(name: str, path: Path) -> str:
+    """`blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`; an unknown name is refused."""
+    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    if layer and layer[2] in LAYER:
+        return f"model.layers.{layer[1]}.{LAYER[layer[2]]}.{layer[3]}"
+    top = re.fullmatch(r"(\w+)\.(weight|bias)", name)
+    if top and top[1] in TOP:
+        return f"{TOP[top[1]]}.{top[2]}"
+    raise CheckpointError(
+        f"tensor {name!r} has no place in a Llama checkpoint",
+        path=path,
+        remedy="fetch the safetensors of this model instead",
+    )
+
+
+def interleaved_to_halves(weight: Float32, heads: int) -> Float32:
+    """Undo llama.cpp's order of q and k rows: pairs (2i, 2i+1) of each head become (i, i + d/2).
+
+    `weight`: (heads * d, ...). The inverse of `permute` in llama.cpp's convert_hf_to_gguf.py.
+    """
+    size = weight.shape[0] // heads // 2
+    return weight.reshape(heads, size, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def row_order(heads: int, key_value_heads: int) -> dict[str, Callable[[Float32], Float32]]:
+    """For each projection that llama.cpp permutes, how to put its rows back."""
+    return {
+        "q_proj": lambda weight: interleaved_to_halves(weight, heads),
+        "k_proj": lambda weight: interleaved_to_halves(weight, key_value_heads),
+    }
+
+
+def shapes(reader: gguf.GGUFReader, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor by its Hugging Face name; GGUF lists dimensions from the fastest."""
+    return {hub_name(t.name, path): tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
+
+
+def dequantised(
+    reader: gguf.GGUFReader, config: dict[str, Any], path: Path
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (name, float32 tensor) in the file's order; holds one tensor at a time."""
+    reorder = row_order(config["num_attention_heads"], config["num_key_value_heads"])
+    for tensor in reader.tensors:
+        name = hub_name(tensor.name, path)
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+        values = values.reshape(tuple(int(n) for n in reversed(tensor.shape)))
+        module = name.split(".")[-2]
+        values = reorder[module](values) if module in reorder else values
+        yield name, torch.from_numpy(np.array(values, order="C"))
