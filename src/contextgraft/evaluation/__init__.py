@@ -1,1 +1,1 @@
-"""Asking models questions and writing the answers down."""
+"""Asking models for needles and skills, through lm-evaluation-harness, and writing every answer down."""

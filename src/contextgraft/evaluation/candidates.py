@@ -1,0 +1,62 @@
+"""The models of a run: who each one is, and where a graft comes from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
+from contextgraft.checkpoint.layout import open_model
+from contextgraft.errors import InputError
+from contextgraft.evaluation.tokens import Tokens, load_tokens
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to be asked. `graft` holds the graft columns, empty for other models."""
+
+    label: str
+    path: Path
+    digest: str
+    graft: Mapping[str, Any]
+    tokens: Tokens
+    tokens_digest: str
+
+
+def candidate(label: str | None, path: Path) -> Candidate:
+    """Who a folder is; its weights are read for the digest and not kept."""
+    folder = open_model(path)
+    who = identity(folder)
+    tokens = load_tokens(path)
+    sidecar = read_sidecar(path) if SIDECAR in folder.others else {}
+    graft = graft_columns(sidecar) if sidecar.get("kind") == "graft" else {}
+    return Candidate(label or who["name"], path, who["digest"], graft, tokens, tokens.digest())
+
+
+def graft_columns(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that tell a graft's row where it comes from."""
+    adapter, target = sidecar["adapter"], sidecar["target"]
+    return {
+        "target_name": target["name"],
+        "target_digest": target["digest"],
+        "base_digest": adapter["base"]["digest"],
+        "donor_digest": adapter["donor"]["digest"],
+        "donor_name": adapter["donor"]["name"],
+        "adapter_digest": adapter["digest"],
+        "adapter_rank": adapter["rank"],
+        "adapter_scale": float(sidecar["scale"]),
+    }
+
+
+def check_labels(candidates: Sequence[Candidate]) -> None:
+    """Raise InputError if two models would have the same label."""
+    seen: dict[str, Path] = {}
+    for each in candidates:
+        if each.label in seen:
+            raise InputError(
+                f"two models are labelled {each.label!r}",
+                path=each.path,
+                received=f"{seen[each.label]} too",
+                remedy="name them apart: LABEL=DIR",
+            )
+        seen[each.label] = each.path

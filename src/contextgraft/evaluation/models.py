@@ -1,0 +1,57 @@
+"""Loading one model folder to be asked, and how many positions it has."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from contextgraft.errors import CheckpointError, InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; InputError if this machine has none such."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            "no such device here",
+            received=name,
+            remedy=f"pass --device cpu ({str(error).splitlines()[0][:80]})",
+        ) from None
+    return device
+
+
+def load_model(path: Path, device: torch.device, dtype: str) -> Any:
+    """The causal language model of a folder, whole or not at all: no tensor is left to chance."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            "cannot be loaded as a causal language model", path=path, received=str(error)[:200]
+        ) from None
+    wrong = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
+    if wrong:
+        raise CheckpointError("lacks tensors its config asks for", path=path, received=", ".join(wrong[:3]))
+    return model.to(device).eval()
+
+
+def positions(config: Any) -> int | None:
+    """Most tokens a model of this configuration can be given; None where rotary angles go on for ever."""
+    text = config.get_text_config()
+    if getattr(text, "rope_parameters", None):
+        return None
+    limit: int | None = getattr(text, "max_position_embeddings", None)
+    return limit

@@ -1,0 +1,69 @@
+"""How far a run is, told on a terminal: a bar for people, a line a model for logs."""
+
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Terminal:
+    """Shows one model after another; a log that is no terminal gets one line a model."""
+
+    def __init__(self, models: int, stream: TextIO) -> None:
+        self._stream = stream
+        self._models = models
+        self._number = 0
+        self._running: tuple[str, float] | None = None
+        console = Console(file=stream)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if kind is None:
+            self._finish()
+
+    def model(self, label: str, questions: int) -> None:
+        """A model is about to be asked that many questions."""
+        self._finish()
+        self._number += 1
+        self._running = (f"[{self._number}/{self._models}] {label}: {questions} questions", time.monotonic())
+        self._bar.reset(self._task, total=questions, description=f"[{self._number}/{self._models}] {label}")
+
+    def asked(self, count: int) -> None:
+        """So many more questions were asked."""
+        self._bar.advance(self._task, count)
+
+    def kept(self, label: str) -> None:
+        """A model's samples were there already."""
+        self._finish()
+        self._number += 1
+        self._say(f"[{self._number}/{self._models}] {label}: complete already")
+
+    def _finish(self) -> None:
+        if self._running is not None:
+            text, start = self._running
+            self._say(f"{text}, {time.monotonic() - start:.1f} s")
+            self._running = None
+
+    def _say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

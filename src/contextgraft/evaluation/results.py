@@ -1,0 +1,109 @@
+"""The table of samples: one row a question and model, as Parquet."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contextgraft.checkpoint.publish import publish_file
+from contextgraft.evaluation.harness import Reply
+from contextgraft.evaluation.questions import Question
+
+RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
+
+GRAFT = {
+    "target_name": pa.string(),
+    "target_digest": pa.string(),
+    "base_digest": pa.string(),
+    "donor_digest": pa.string(),
+    "donor_name": pa.string(),
+    "adapter_digest": pa.string(),
+    "adapter_rank": pa.int32(),
+    "adapter_scale": pa.float64(),
+}
+VERSIONS = ("contextgraft", "transformers", "torch", "lm_eval")
+SCHEMA = pa.schema(
+    {
+        "model": pa.string(),
+        "model_digest": pa.string(),
+        "suite": pa.string(),
+        "task": pa.string(),
+        "length": pa.int32(),
+        "prompt_tokens": pa.int32(),
+        "depth": pa.float64(),
+        "distractors": pa.int32(),
+        "seed": pa.int64(),
+        "index": pa.int32(),
+        "recipe": pa.string(),
+        "answer": pa.string(),
+        "output": pa.string(),
+        "score": pa.float64(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        **GRAFT,
+        **dict.fromkeys(VERSIONS, pa.string()),
+    }
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what answered."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def rows(
+    label: str,
+    digest: str,
+    graft: Mapping[str, Any],
+    questions: Sequence[Question],
+    replies: Sequence[Reply],
+) -> pa.Table:
+    """The samples of one model, in the order of the questions."""
+    common = {"model": label, "model_digest": digest, **graft, **versions()}
+    return pa.Table.from_pylist(
+        [
+            {
+                **common,
+                "suite": question.suite,
+                "task": question.task,
+                "length": question.length,
+                "prompt_tokens": len(question.ids),
+                "depth": question.depth,
+                "distractors": question.distractors,
+                "seed": question.seed,
+                "index": question.index,
+                "recipe": question.recipe,
+                "answer": question.answer,
+                "output": reply.output,
+                "score": reply.score,
+                "status": reply.status,
+                "reason": reply.reason,
+            }
+            for question, reply in zip(questions, replies, strict=True)
+        ],
+        schema=SCHEMA,
+    )
+
+
+def write(table: pa.Table, path: Path, run: str) -> None:
+    """Write the table atomically, with the digest of what was run in its metadata."""
+    with publish_file(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({RUN: run}), temporary, compression="zstd")
+
+
+def read_if(path: Path, run: str) -> pa.Table | None:
+    """The table at `path` if it is whole and of this very run."""
+    try:
+        table = pq.read_table(path, schema=None)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    metadata = table.schema.metadata or {}
+    return table.replace_schema_metadata(None) if metadata.get(RUN) == run.encode() else None
+
+
+def complete(table: pa.Table) -> bool:
+    """Whether every question was asked or could not be: nothing failed that might succeed another time."""
+    return "failed" not in table.column("status").unique().to_pylist()
