@@ -10,6 +10,7 @@ from contextgraft.errors import CheckpointError
 from contextgraft.rope.settings import RopeSettings, apply
 
 Metadata = Mapping[str, Any]
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def shortest(value: float) -> float:
@@ -45,15 +46,16 @@ def check_architecture(metadata: Metadata, path: Path) -> None:
 
 
 def model_config(
-    metadata: Metadata, tensor_names: frozenset[str], vocabulary: int, dtype: str, path: Path
+    metadata: Metadata, shapes: Mapping[str, tuple[int, ...]], dtype: str, path: Path
 ) -> dict[str, Any]:
-    """config.json of the model; `tensor_names` are GGUF names, `vocabulary` the rows of the embedding."""
-    check_architecture(metadata, path)
+    """config.json of the model; `shapes` of its tensors by their Hugging Face names."""
+    if EMBEDDING not in shapes:
+        raise CheckpointError("has no token embeddings", path=path, remedy="is this a complete GGUF model?")
     hidden = int(require(metadata, "llama.embedding_length", path))
     heads = int(require(metadata, "llama.attention.head_count", path))
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
-        "attention_bias": "blk.0.attn_q.bias" in tensor_names,
+        "attention_bias": "model.layers.0.self_attn.q_proj.bias" in shapes,
         "attention_dropout": 0.0,
         "dtype": dtype,
         "head_dim": int(metadata.get("llama.attention.key_length", hidden // heads)),
@@ -61,16 +63,16 @@ def model_config(
         "hidden_size": hidden,
         "initializer_range": 0.02,
         "intermediate_size": int(require(metadata, "llama.feed_forward_length", path)),
-        "mlp_bias": "blk.0.ffn_gate.bias" in tensor_names,
+        "mlp_bias": "model.layers.0.mlp.gate_proj.bias" in shapes,
         "model_type": "llama",
         "num_attention_heads": heads,
         "num_hidden_layers": int(require(metadata, "llama.block_count", path)),
         "num_key_value_heads": int(metadata.get("llama.attention.head_count_kv", heads)),
         "rms_norm_eps": shortest(require(metadata, "llama.attention.layer_norm_rms_epsilon", path)),
-        "tie_word_embeddings": "output.weight" not in tensor_names,
+        "tie_word_embeddings": "lm_head.weight" not in shapes,
         "torch_dtype": dtype,
         "use_cache": True,
-        "vocab_size": vocabulary,
+        "vocab_size": shapes[EMBEDDING][0],
         **special_tokens(metadata),
     }
     rope = RopeSettings(

@@ -1,7 +1,8 @@
 """Tensors of a GGUF Llama under their Hugging Face names, dequantised one at a time."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,28 +53,21 @@ def interleaved_to_halves(weight: Float32, heads: int) -> Float32:
     return weight.reshape(heads, size, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def row_order(heads: int, key_value_heads: int) -> dict[str, Callable[[Float32], Float32]]:
-    """For each projection that llama.cpp permutes, how to put its rows back."""
-    return {
-        "q_proj": lambda weight: interleaved_to_halves(weight, heads),
-        "k_proj": lambda weight: interleaved_to_halves(weight, key_value_heads),
-    }
+def reorder(name: str, config: Mapping[str, Any]) -> Callable[[Float32], Float32]:
+    """What must be done to a tensor's rows: something for the projections that llama.cpp permutes."""
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    module = name.split(".")[-2]
+    if module not in heads:
+        return lambda weight: weight
+    return partial(interleaved_to_halves, heads=heads[module])
 
 
-def shapes(reader: gguf.GGUFReader, path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor by its Hugging Face name; GGUF lists dimensions from the fastest."""
-    return {hub_name(t.name, path): tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
+def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
+    """Shape of a tensor, rows first; GGUF lists dimensions from the fastest."""
+    return tuple(int(size) for size in reversed(tensor.shape))
 
 
-def dequantised(
-    reader: gguf.GGUFReader, config: dict[str, Any], path: Path
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield (name, float32 tensor) in the file's order; holds one tensor at a time."""
-    reorder = row_order(config["num_attention_heads"], config["num_key_value_heads"])
-    for tensor in reader.tensors:
-        name = hub_name(tensor.name, path)
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-        values = values.reshape(tuple(int(n) for n in reversed(tensor.shape)))
-        module = name.split(".")[-2]
-        values = reorder[module](values) if module in reorder else values
-        yield name, torch.from_numpy(np.array(values, order="C"))
+def dequantise(tensor: gguf.ReaderTensor, name: str, config: Mapping[str, Any]) -> torch.Tensor:
+    """One tensor in float32, as the gguf package dequantises it, with its rows in Hugging Face's order."""
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    return torch.from_numpy(np.array(reorder(name, config)(values.reshape(shape_of(tensor))), order="C"))

@@ -1,0 +1,28 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from contextgraft.cli.fetch import command
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=16, **sizes)).save_pretrained(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_json_is_the_record_and_text_names_the_digest(source: Path, tmp_path: Path) -> None:
+    as_json = CliRunner().invoke(command, [str(source), "--out", str(tmp_path / "a"), "--json"])
+    record = json.loads(as_json.stdout)
+    assert record == json.loads((tmp_path / "a" / "contextgraft.json").read_text())
+    text = CliRunner().invoke(command, [str(source), "--out", str(tmp_path / "b")])
+    assert record["digest"][:16] in text.stdout
+
+
+def test_every_form_of_a_source_stands_in_the_help() -> None:
+    text = CliRunner().invoke(command, ["--help"]).stdout
+    assert all(form in text for form in ("folder", ".gguf", "package:NAME", "demo:NAME", "--dtype"))
