@@ -1,0 +1,27 @@
+# in: base, donor    out: data/<study>/adapters/s<seed>/r<rank>/, every rank from one pass
+
+
+rule extract:
+    input:
+        base=BASE,
+        donor=DONOR,
+    output:
+        manifests=expand(ADAPTER, seed="{seed}", rank=RANKS),
+    log:
+        f"{LOGS}/extract/s{{seed}}.log",
+    benchmark:
+        f"{TIMES}/extract/s{{seed}}.tsv"
+    conda:
+        "../../envs/contextgraft.yaml"
+    threads: SETTINGS.threads.extract
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        ranks=[f"--rank {rank}" for rank in RANKS],
+        out=lambda wildcards, output: Path(output.manifests[0]).parents[1],
+        version=VERSION,
+    shell:
+        "rm -rf $(dirname {output.manifests})"
+        " && contextgraft extract --base $(dirname {input.base}) --donor $(dirname {input.donor})"
+        " {params.ranks} --out {params.out} --threads {threads} > {log} 2>&1"

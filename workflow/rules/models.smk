@@ -1,0 +1,24 @@
+# in: a source    out: data/<study>/models/<model>/
+
+
+rule fetch:
+    output:
+        manifest=MODEL,
+    log:
+        f"{LOGS}/fetch/{{model}}.log",
+    benchmark:
+        f"{TIMES}/fetch/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(name for name, origin in STUDY.origins.items() if origin.source),
+    retries: 1
+    conda:
+        "../../envs/contextgraft.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        source=source,
+        version=VERSION,
+    shell:
+        "rm -rf $(dirname {output.manifest})"
+        " && contextgraft fetch {params.source} --out $(dirname {output.manifest}) > {log} 2>&1"
