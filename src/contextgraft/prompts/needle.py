@@ -1,5 +1,4 @@
-"""
-Needle-in-a-haystack prompts of an exact number of tokens, for any tokenizer.
+"""Needle-in-a-haystack prompts of an exact number of tokens, for any tokenizer.
 
 Segments (haystack, needle, question) are tokenised apart and their ids joined, so lengths are exact for word
 and byte-pair tokenizers alike. A prompt is first drawn as a small recipe (JSON), then assembled from it: the
@@ -90,8 +89,7 @@ def draw_recipe(
     rng: np.random.Generator,
     haystack_tokens: int,
 ) -> dict[str, Any]:
-    """
-    Everything random about a prompt, as JSON values.
+    """Everything random about a prompt, as JSON values.
 
     `items[0]` is the needle asked for, the others are distractors with other keys and other values. `at` is
     a place in the filler as a fraction, `offset` the filler's first token in the haystack.
@@ -127,8 +125,7 @@ def assemble(
     prefix_ids: Sequence[int] = (),
     suffix_ids: Sequence[int] = (),
 ) -> NeedlePrompt:
-    """
-    Prompt of a recipe: prompt tokens plus answer tokens make exactly the recipe's length.
+    """Prompt of a recipe: prompt tokens plus answer tokens make exactly the recipe's length.
 
     The haystack is read in a circle, so any length can be filled. Raises InputError when needles,
     question and answer alone exceed the length.

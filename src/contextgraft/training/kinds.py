@@ -1,0 +1,162 @@
+"""Kinds of training data: each makes ids and loss weights of one document from a random generator."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contextgraft.config.training import NeedleSource, PairsSource, RepeatSource, TextSource
+from contextgraft.errors import InputError
+from contextgraft.prompts import haystack
+from contextgraft.prompts.document import Document, needle_document, packed_pairs, pairs_document
+from contextgraft.prompts.needle import Encode, NeedleFormat, circle, load_format
+from contextgraft.prompts.values import draw
+
+Maker = Callable[[np.random.Generator, int], Document]
+FULLEST = 0.85  # part of a document that needles and questions may fill
+
+
+@dataclass(frozen=True)
+class Context:
+    """What makers need of the model and the recipe: its tokenizer and the folder paths are relative to."""
+
+    encode: Encode
+    prefix_ids: tuple[int, ...]
+    vocabulary: int
+    folder: Path
+
+
+def needle(source: NeedleSource, context: Context) -> Maker:
+    """Documents of a needle format, with a random number of needles."""
+    path = context.folder / source.format
+    fmt = load_format(path)
+    name, folder = (source.haystack, context.folder) if source.haystack else (fmt.haystack, path.parent)
+    ids = context.encode(haystack.read(name, folder))
+    key, value = fmt.keys[0], _sample_value(fmt)
+    needle_size = len(context.encode(fmt.needle_text(key, value)))
+    query_size = len(context.encode(fmt.question_text(key))) + len(
+        context.encode(fmt.answer_text(key, value) + fmt.ending)
+    )
+
+    def make(rng: np.random.Generator, length: int) -> Document:
+        most = max(source.least + 2, min(source.most + 1, length // source.spacing))
+        needles = min(int(rng.integers(source.least, most)), len(fmt.keys))
+        queries = int(needles * source.queries) + 1
+        while queries > 1 and needles * needle_size + queries * query_size > length * FULLEST:
+            needles, queries = (needles, queries - 1) if queries > needles else (needles - 1, queries - 1)
+        return needle_document(
+            fmt,
+            context.encode,
+            length=length,
+            needles=needles,
+            queries=queries,
+            rng=rng,
+            haystack_ids=ids,
+            prefix_ids=context.prefix_ids,
+            filler_weight=source.filler_weight,
+        )
+
+    return make
+
+
+def repeat(source: RepeatSource, context: Context) -> Maker:
+    """A random string of different tokens, repeated to the end; what is predictable weighs 1."""
+    tokens = np.arange(source.first, context.vocabulary)
+
+    def make(rng: np.random.Generator, length: int) -> Document:
+        room = length - len(context.prefix_ids)
+        period = int(rng.integers(max(2, room // 6), max(3, room // 2)))
+        string = rng.choice(tokens, min(period, len(tokens)), replace=False).tolist()
+        ids = [*context.prefix_ids, *circle(string, 0, room)]
+        known = len(context.prefix_ids) + len(string) + 1
+        return Document(ids, [float(place >= known) for place in range(length)])
+
+    return make
+
+
+def text(source: TextSource, context: Context) -> Maker:
+    """A stretch of plain text, every token weighing 1."""
+    ids = context.encode(haystack.read(source.text, context.folder))
+
+    def make(rng: np.random.Generator, length: int) -> Document:
+        room = length - len(context.prefix_ids)
+        stretch = circle(ids, int(rng.integers(len(ids))), room)
+        return Document([*context.prefix_ids, *stretch], [0.0] * len(context.prefix_ids) + [1.0] * room)
+
+    return make
+
+
+def pairs(source: PairsSource, context: Context) -> Maker:
+    """Prompts with their answers, among haystack or packed."""
+    rows = read_pairs(context.folder / source.file)
+    if source.haystack is None:
+        return lambda rng, length: packed_pairs(
+            rows, context.encode, length=length, ending=source.ending, rng=rng, prefix_ids=context.prefix_ids
+        )
+    ids = context.encode(haystack.read(source.haystack, context.folder))
+    return lambda rng, length: pairs_document(
+        rows,
+        context.encode,
+        length=length,
+        count=source.count,
+        ending=source.ending,
+        rng=rng,
+        haystack_ids=ids,
+        prefix_ids=context.prefix_ids,
+        filler_weight=source.filler_weight,
+    )
+
+
+KINDS: dict[str, Callable[[Any, Context], Maker]] = {
+    "needle": needle,
+    "repeat": repeat,
+    "text": text,
+    "pairs": pairs,
+}
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Rows {"prompt", "answer"} of a JSONL file; InputError names the line that is wrong."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("cannot read the pairs", path=path, received=str(error)) from None
+    rows = [_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise InputError("holds no pairs", path=path)
+    return rows
+
+
+def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+        prompt, answer = row["prompt"], row["answer"]
+    except (ValueError, KeyError, TypeError):
+        prompt = answer = None
+    if not isinstance(prompt, str) or not isinstance(answer, str):
+        raise InputError(f"line {number} is no pair", path=path, expected='{"prompt": text, "answer": text}')
+    return prompt, answer
+
+
+def _sample_value(fmt: NeedleFormat) -> str:
+    return draw(fmt.values, fmt.value_words, np.random.default_rng(0))
+
+
+def memoised(encode: Encode) -> Encode:
+    """An encoder that remembers: needles repeat, and tokenizers are slow on short texts."""
+    known: dict[str, list[int]] = {}
+
+    def look_up(piece: str) -> list[int]:
+        if piece not in known:
+            known[piece] = encode(piece)
+        return known[piece]
+
+    return look_up
+
+
+def choose(weights: Sequence[float], rng: np.random.Generator) -> int:
+    """Index drawn with the given weights."""
+    return int(rng.choice(len(weights), p=np.asarray(weights) / sum(weights)))

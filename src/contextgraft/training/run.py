@@ -1,0 +1,212 @@
+"""One training run: stages in turn, set aside now and then, taken up where it was left, published whole."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.publish import publish, publish_file, write_json
+from contextgraft.config.training import Recipe, load_recipe
+from contextgraft.errors import InputError, OutputError
+from contextgraft.rope import settings
+from contextgraft.rope.settings import RopeSettings
+from contextgraft.training import state as states
+from contextgraft.training.batches import Batches
+from contextgraft.training.kinds import Context, memoised
+from contextgraft.training.loss import weighted
+from contextgraft.training.model import build, head_dim, put_weights, read_weights, release
+from contextgraft.training.progress import Progress
+from contextgraft.training.result import METRICS, write_folder
+from contextgraft.training.schedule import Step, learning_rate, steps, thetas
+
+ORDER = "order.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run needs to know; everything in it is fixed from the start."""
+
+    recipe: Recipe
+    base: ModelFolder
+    ropes: tuple[RopeSettings, ...]
+    plan: tuple[Step, ...]
+    batches: Batches
+    work: Path
+    checkpoint_seconds: float
+
+
+def train(
+    config: Path,
+    base_path: Path,
+    out: Path,
+    *,
+    seed: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train by a recipe and publish the model at `out`; the last step's metrics.
+
+    The same command after an interruption goes on from the last checkpoint and ends with the bytes of an
+    undisturbed run (same thread count). A partial output of another order raises OutputError.
+    """
+    recipe = load_recipe(config)
+    seed = recipe.seed if seed is None else seed
+    base = open_model(base_path)
+    with publish(out) as work:
+        _same_order(
+            work, {"recipe": recipe.model_dump(mode="json"), "seed": seed, "base": model_digest(base)}
+        )
+        run = _prepare(
+            recipe, base, config.parent, work=work, seed=seed, checkpoint_seconds=checkpoint_seconds
+        )
+        state = states.load(work)
+        metrics = _read_metrics(work, state.step)
+        if state.step:
+            tell(f"resuming after step {state.step} of {len(run.plan)}")
+        progress = Progress(run.plan, state.step, tell)
+        for stage in range(run.plan[min(state.step, len(run.plan) - 1)].stage, len(recipe.stages)):
+            rope = run.ropes[stage]
+            tell(
+                f"stage {stage + 1}/{len(recipe.stages)}: "
+                f"length {recipe.stages[stage].length}, theta {rope.theta:,.0f}"
+            )
+            state = _run_stage(run, stage, state, metrics, progress)
+        learnt = {
+            name.removeprefix("weight/"): value
+            for name, value in state.tensors.items()
+            if name.startswith("weight/")
+        }
+        claimed = recipe.max_positions or max(stage.length for stage in recipe.stages)
+        write_folder(
+            work,
+            base=base,
+            learnt=learnt,
+            rope=replace(run.ropes[-1], max_positions=claimed),
+            recipe=recipe,
+            seed=seed,
+        )
+        _write_metrics(work, metrics)
+        for name in (ORDER, states.FILE):
+            (work / name).unlink()
+    return metrics[-1]
+
+
+def _prepare(
+    recipe: Recipe, base: ModelFolder, folder: Path, *, work: Path, seed: int, checkpoint_seconds: float
+) -> Run:
+    own = settings.read(base.config)
+    ropes = tuple(
+        replace(own, theta=theta, max_positions=max(stage.length, own.max_positions))
+        for theta, stage in zip(thetas(recipe, own, head_dim(base.config)), recipe.stages, strict=True)
+    )
+    batches = Batches(recipe, _context(base, folder), seed)
+    return Run(recipe, base, ropes, tuple(steps(recipe)), batches, work, checkpoint_seconds)
+
+
+def _context(base: ModelFolder, folder: Path) -> Context:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "has no tokenizer that can be loaded", path=base.path, received=str(error)[:80]
+        ) from None
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    prefix = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+    return Context(memoised(encode), prefix, len(tokenizer), folder)
+
+
+def _run_stage(
+    run: Run, stage: int, state: states.State, metrics: list[dict[str, Any]], progress: Progress
+) -> states.State:
+    """All steps of one stage that are still to do, on a model built with the stage's theta."""
+    recipe = run.recipe
+    model = build(run.base.config, run.ropes[stage], activation_checkpointing=recipe.activation_checkpointing)
+    put_weights(model, read_weights(run.base), run.base.path)
+    moving = release(model, recipe.trainable, recipe.frozen_rows)
+    adam = states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
+    states.restore(state, moving, adam)
+    saved = time.monotonic()
+    done = state.step
+    for step in run.plan[state.step :]:
+        if step.stage != stage:
+            break
+        metrics.append(_step(run, step, model, moving, adam))
+        done = step.number + 1
+        progress.step(step, metrics[-1]["loss"], metrics[-1]["accuracy"])
+        if time.monotonic() - saved >= run.checkpoint_seconds or done == len(run.plan):
+            _write_metrics(run.work, metrics)
+            states.save(states.capture(done, moving, adam), run.work)
+            saved = time.monotonic()
+    return states.capture(done, moving, adam)
+
+
+def _step(
+    run: Run,
+    step: Step,
+    model: torch.nn.Module,
+    moving: Mapping[str, torch.nn.Parameter],
+    adam: torch.optim.AdamW,
+) -> dict[str, Any]:
+    """One optimiser step, and its line of metrics (nothing that depends on the clock)."""
+    rate = learning_rate(run.recipe.optimiser, step.number, len(run.plan))
+    for group in adam.param_groups:
+        group["lr"] = rate
+    loss, right, answers = weighted(model, run.batches.at(step))
+    adam.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(moving.values(), run.recipe.optimiser.clip)
+    adam.step()
+    value = loss.item()
+    if math.isnan(value):
+        raise InputError(
+            "training diverged", received=f"loss NaN at step {step.number + 1}", remedy="lower the rate"
+        )
+    return {
+        "step": step.number + 1,
+        "stage": step.stage + 1,
+        "length": step.length,
+        "theta": run.ropes[step.stage].theta,
+        "learning_rate": rate,
+        "loss": value,
+        "accuracy": right / answers if answers else None,
+    }
+
+
+def _same_order(work: Path, order: dict[str, Any]) -> None:
+    """A partial output goes on only under the very order it was begun with."""
+    path = work / ORDER
+    if not path.exists():
+        write_json(path, order)
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    changed = sorted(key for key in order if begun.get(key) != order[key])
+    if changed:
+        raise OutputError(
+            f"an unfinished run with another {' and '.join(changed)} lies there",
+            path=work,
+            remedy="repeat that run's command to finish it, or remove the folder to start anew",
+        )
+
+
+def _read_metrics(work: Path, done: int) -> list[dict[str, Any]]:
+    """Metrics of the steps that the state holds."""
+    path = work / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines[:done]]
+
+
+def _write_metrics(work: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in metrics)
+    with publish_file(work / METRICS) as temporary:
+        temporary.write_text(text, encoding="utf-8")

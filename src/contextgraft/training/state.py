@@ -1,0 +1,93 @@
+"""What a run has learnt so far: moving weights and AdamW's moments by name, to be set aside and taken up.
+
+The same state carries a run from one stage to the next (theta changes, so the model is built anew) and
+from one process to another (as safetensors: no pickle).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from contextgraft.checkpoint.publish import publish_file
+from contextgraft.config.training import Optimiser
+from contextgraft.errors import CheckpointError
+from contextgraft.training.model import EMBEDDINGS
+
+FILE = "state.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class State:
+    """Steps done, and tensors named `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`."""
+
+    step: int = 0
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def optimiser(
+    recipe: Optimiser, moving: Mapping[str, torch.nn.Parameter], *, frozen_rows: int
+) -> torch.optim.AdamW:
+    """AdamW over what moves; vectors do not decay, nor do embeddings of which some rows must stay."""
+    decays = {
+        name: parameter.ndim > 1 and not (frozen_rows and name.endswith(EMBEDDINGS))
+        for name, parameter in moving.items()
+    }
+    groups = [
+        {
+            "params": [parameter for name, parameter in moving.items() if decays[name] is decay],
+            "weight_decay": recipe.weight_decay if decay else 0.0,
+        }
+        for decay in (True, False)
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        fused=True,
+    )
+
+
+def capture(step: int, moving: Mapping[str, torch.nn.Parameter], adam: torch.optim.AdamW) -> State:
+    """The state as it is now; its tensors are the living ones, not copies."""
+    tensors = {f"weight/{name}": parameter.detach() for name, parameter in moving.items()}
+    for name, parameter in moving.items():
+        tensors |= {f"{moment}/{name}": adam.state[parameter][moment] for moment in MOMENTS if step}
+    return State(step, tensors)
+
+
+def restore(state: State, moving: Mapping[str, torch.nn.Parameter], adam: torch.optim.AdamW) -> None:
+    """Put a state into a freshly built model and optimiser."""
+    if not state.step:
+        return
+    with torch.no_grad():
+        for name, parameter in moving.items():
+            parameter.copy_(state.tensors[f"weight/{name}"])
+            moments = {moment: state.tensors[f"{moment}/{name}"] for moment in MOMENTS}
+            adam.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
+
+
+def save(state: State, folder: Path) -> None:
+    """Write the state atomically; a killed run leaves the one before."""
+    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+    with publish_file(folder / FILE) as temporary:
+        save_file(tensors, temporary, metadata={"step": str(state.step)})
+
+
+def load(folder: Path) -> State:
+    """The state in a folder, or the state of a run that has not begun."""
+    path = folder / FILE
+    if not path.exists():
+        return State()
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = int((file.metadata() or {})["step"])
+            return State(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            "cannot be read", path=path, received=str(error)[:80], remedy="remove the folder and start anew"
+        ) from None
