@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.layout import ModelFolder, TensorInfo
-from contextgraft.checkpoint.reader import byte_blocks
+from contextgraft.checkpoint.reader import Tensors, byte_blocks
 from contextgraft.rope import settings
 
 CHUNK = 1 << 22  # bytes
@@ -25,7 +25,7 @@ def json_digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def tensor_digest(folder: ModelFolder, name: str) -> str:
+def tensor_digest(folder: Tensors, name: str) -> str:
     """sha256 of one tensor's stored bytes."""
     digest = hashlib.sha256()
     for block in byte_blocks(folder, folder[name], CHUNK):

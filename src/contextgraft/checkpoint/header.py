@@ -49,12 +49,18 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """One safetensors file: its tensors in the order of their data, and where that data begins."""
+    """A safetensors file of folder `path`: its tensors in the order of their data, and where that begins."""
 
     path: Path
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
     data_begin: int
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        """One tensor's place; an unknown name raises CheckpointError."""
+        if name not in self.tensors:
+            raise CheckpointError(f"has no tensor {name!r}", path=self.path)
+        return self.tensors[name]
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -96,7 +102,7 @@ def _parse(path: Path, raw: bytes, size: int) -> TensorFile:
         (_info(path, begin, name, entry) for name, entry in header.items()), key=lambda i: (i.begin, i.end)
     )
     _check_tiling(path, infos, begin, size)
-    return TensorFile(path, {info.name: info for info in infos}, metadata, begin)
+    return TensorFile(path.parent, {info.name: info for info in infos}, metadata, begin)
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

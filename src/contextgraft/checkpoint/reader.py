@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
-from contextgraft.checkpoint.layout import ModelFolder, TensorInfo
+from contextgraft.checkpoint.header import TensorInfo
 from contextgraft.errors import CheckpointError
 
 DTYPES = {
@@ -16,7 +18,18 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def read_rows(folder: ModelFolder, name: str, start: int, stop: int) -> torch.Tensor:
+class Tensors(Protocol):
+    """What tensors are read from: a model folder, or one file."""
+
+    @property
+    def path(self) -> Path:
+        """The folder that holds the files."""
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        """One tensor's place."""
+
+
+def read_rows(folder: Tensors, name: str, start: int, stop: int) -> torch.Tensor:
     """Rows [start, stop) of a tensor in its stored dtype, in memory of their own.
 
     A scalar is read whole as one row. A file shorter than its header says raises CheckpointError.
@@ -36,7 +49,7 @@ def read_rows(folder: ModelFolder, name: str, start: int, stop: int) -> torch.Te
     return raw.view(DTYPES[info.dtype]).reshape((stop - start, *info.shape[1:]) if info.shape else ())
 
 
-def row_blocks(folder: ModelFolder, name: str, max_bytes: int) -> Iterator[tuple[int, torch.Tensor]]:
+def row_blocks(folder: Tensors, name: str, max_bytes: int) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, block) from top to bottom, each block at most `max_bytes` (or one row, if that is more)."""
     info = folder[name]
     step = max(1, max_bytes // max(1, info.bytes // max(info.rows, 1)))
@@ -44,12 +57,12 @@ def row_blocks(folder: ModelFolder, name: str, max_bytes: int) -> Iterator[tuple
         yield start, read_rows(folder, name, start, min(start + step, info.rows))
 
 
-def read_tensor(folder: ModelFolder, name: str) -> torch.Tensor:
+def read_tensor(folder: Tensors, name: str) -> torch.Tensor:
     """A whole tensor, for small ones."""
     return read_rows(folder, name, 0, folder[name].rows)
 
 
-def read_bytes(folder: ModelFolder, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+def read_bytes(folder: Tensors, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
     """Bytes [start, stop) of a tensor's data as uint8; a short file raises CheckpointError."""
     raw = torch.empty(stop - start, dtype=torch.uint8)
     view = raw.numpy().data
@@ -67,7 +80,7 @@ def read_bytes(folder: ModelFolder, info: TensorInfo, start: int, stop: int) -> 
     return raw
 
 
-def byte_blocks(folder: ModelFolder, info: TensorInfo, max_bytes: int) -> Iterator[torch.Tensor]:
+def byte_blocks(folder: Tensors, info: TensorInfo, max_bytes: int) -> Iterator[torch.Tensor]:
     """A tensor's raw data from begin to end, for digests and copies of any dtype."""
     for start in range(0, info.bytes, max_bytes):
         yield read_bytes(folder, info, start, min(start + max_bytes, info.bytes))

@@ -46,7 +46,7 @@ def read(config: Mapping[str, Any]) -> RopeSettings:
     extra = {key: chosen[key] for key in sorted(chosen) if key not in ("rope_theta", "rope_type", "type")}
     return RopeSettings(
         theta=float(theta) if _is_number(theta) else theta,
-        max_positions=_first(0, config.get("max_position_embeddings")),
+        max_positions=_first("nothing", config.get("max_position_embeddings")),
         rope_type=rope_type,
         extra=extra,
     )

@@ -1,0 +1,165 @@
+"""Whether a graft is what its manifest says: from the folder alone, or with target and adapter at hand."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter import graft as grafting
+from contextgraft.adapter.apply import Applied, apply
+from contextgraft.adapter.folder import open_adapter
+from contextgraft.adapter.merge import LENGTH, TOKENIZER
+from contextgraft.checkpoint.digest import file_digest, tensor_digest
+from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
+from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
+from contextgraft.errors import ContextgraftError, VerificationError
+from contextgraft.rope import settings
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing proved or disproved; `detail` says how much was checked, or what differs."""
+
+    name: str
+    holds: bool
+    detail: str
+
+
+def verify(
+    path: Path,
+    *,
+    target: Path | None = None,
+    adapter: Path | None = None,
+    advance: Callable[[int], object] = int,
+) -> list[Check]:
+    """Every check that the folders at hand allow.
+
+    A folder without a graft's manifest raises CheckpointError; a graft that is not what it says gives checks
+    that do not hold.
+    """
+    manifest = read_sidecar(path, "graft")
+    return list(_checks(path, manifest, target, adapter, advance))
+
+
+def _checks(
+    path: Path,
+    manifest: dict[str, Any],
+    target: Path | None,
+    adapter: Path | None,
+    advance: Callable[[int], object],
+) -> Iterator[Check]:
+    yield _proved("files", lambda: _files(path, manifest))
+    try:
+        model = open_model(path)
+    except ContextgraftError as error:
+        yield Check("layout", False, str(error))
+        return
+    yield Check("layout", True, f"{len(model.shards)} file(s) of {len(model.tensors)} tensors")
+    yield _proved("tensors", lambda: _tensors(model, manifest, advance))
+    yield _proved("rope", lambda: _rope(model, manifest))
+    yield _proved("tokenizer", lambda: _tokenizer(model, manifest))
+    if adapter is not None:
+        yield _proved("adapter", lambda: _adapter(adapter, manifest))
+    if target is not None:
+        yield _proved("target", lambda: _target(target, manifest))
+    if adapter is not None and target is not None:
+        yield _proved("recomputed", lambda: _recomputed(adapter, target, manifest, advance))
+
+
+def _proved(name: str, prove: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, prove())
+    except ContextgraftError as error:
+        return Check(name, False, str(error))
+    except (KeyError, TypeError, AttributeError) as error:
+        return Check(name, False, f"the manifest is malformed: {error!r}")
+
+
+def _files(path: Path, manifest: dict[str, Any]) -> str:
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {SIDECAR}
+    _same("the list of files", sorted(manifest["files"]), sorted(present))
+    for name, fact in manifest["files"].items():
+        _same(f"the size of {name}", fact["bytes"], (path / name).stat().st_size)
+        _same(f"the digest of {name}", fact["sha256"], file_digest(path / name))
+    return f"{len(present)} files have the recorded bytes"
+
+
+def _tensors(model: ModelFolder, manifest: dict[str, Any], advance: Callable[[int], object]) -> str:
+    records = manifest["tensors"]
+    _same("the list of tensors", sorted(records), sorted(model.tensors))
+    for name, record in records.items():
+        _same(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
+        if not record["applied"]:
+            _same(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
+        advance(model[name].bytes)
+    applied = [record for record in records.values() if record["applied"]]
+    return f"{len(records)} tensors have the recorded digests, {len(applied)} of them changed"
+
+
+def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
+    after = settings.from_json(manifest["rope"]["after"])
+    _same("RoPE as new readers see it", after, settings.read(model.config))
+    old_form = {key: value for key, value in model.config.items() if key != "rope_parameters"}
+    _same("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
+    _same("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
+    return f"theta {after.theta:g}, {after.max_positions} positions"
+
+
+def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
+    lengths = manifest["tokenizer"].get(LENGTH)
+    if lengths is None:
+        return "no tokenizer to adapt"
+    _same("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER).get(LENGTH))
+    return f"{lengths[1]} tokens"
+
+
+def _adapter(path: Path, manifest: dict[str, Any]) -> str:
+    adapter = open_adapter(path)
+    _same("the digest of the adapter", manifest["adapter"]["digest"], adapter.digest())
+    _same("the donor's RoPE", settings.from_json(manifest["rope"]["after"]), adapter.donor_rope)
+    return f"is the adapter of rank {adapter.sidecar['rank']} that was merged"
+
+
+def _target(path: Path, manifest: dict[str, Any]) -> str:
+    target = open_model(path)
+    digests = {name: tensor_digest(target, name) for name in target.tensors}
+    for name, digest in digests.items():
+        _same(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
+    _same("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
+    return f"is the target that was merged into: {manifest['target']['name']}"
+
+
+def _recomputed(
+    adapter: Path, target: Path, manifest: dict[str, Any], advance: Callable[[int], object]
+) -> str:
+    plan = grafting.plan(adapter, target, manifest["scale"])
+    applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
+    _same("the list of changed tensors", applied, list(plan.changed))
+    for name in plan.changed:
+        again = apply(plan.target, name, plan.adapter.change(name, plan.scale), _discard)
+        _same_evidence(name, Applied(**manifest["tensors"][name]), again)
+        advance(plan.target[name].bytes)
+    return f"{len(plan.changed)} changed tensors come out the same again"
+
+
+def _discard(offset: int, data: memoryview) -> None:
+    pass
+
+
+def _same_evidence(name: str, recorded: Applied, again: Applied) -> None:
+    for key, value in asdict(again).items():
+        known = getattr(recorded, key)
+        close = isinstance(value, float) and math.isclose(known, value, rel_tol=1e-6)
+        if not close:
+            _same(f"{key} of tensor {name}", known, value)
+
+
+def _same(what: str, recorded: object, found: object) -> None:
+    if recorded != found:
+        raise VerificationError(f"{what} differs", expected=_short(recorded), received=_short(found))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

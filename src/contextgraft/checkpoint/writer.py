@@ -1,0 +1,42 @@
+"""Writing a safetensors file tensor by tensor, as `safetensors.torch.save_file` would write it."""
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from contextgraft.checkpoint.header import ITEM_BYTES
+from contextgraft.checkpoint.publish import publish_file
+from contextgraft.checkpoint.reader import NAMES
+
+Spec = tuple[torch.dtype, tuple[int, ...]]
+
+
+def write_tensors(path: Path, specs: Mapping[str, Spec], tensors: Iterable[torch.Tensor]) -> None:
+    """Write one file, atomically; `tensors` come in the order of `order(specs)`, one at a time."""
+    names = order(specs)
+    with publish_file(path) as temporary, temporary.open("wb") as file:
+        file.write(_header(names, specs))
+        for name, tensor in zip(names, tensors, strict=True):
+            assert (tensor.dtype, tuple(tensor.shape)) == specs[name], name
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def order(specs: Mapping[str, Spec]) -> list[str]:
+    """Names in the order of the file: wider dtypes first, so that everything is aligned, then by name."""
+    return sorted(specs, key=lambda name: (-ITEM_BYTES[NAMES[specs[name][0]]], name))
+
+
+def _header(names: list[str], specs: Mapping[str, Spec]) -> bytes:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for name in names:
+        dtype, shape = specs[name]
+        end = begin + torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
