@@ -15,7 +15,7 @@ from contextgraft.evaluation.tokens import Tokens, load_tokens
 
 KEYS = ["boat", "cave", "door", "farm", "gate", "hill"]
 VALUES = [f"{n:02d}" for n in range(16)]
-FILLER = "it was a dark night and nobody came".split()
+FILLER = ["it", "was", "a", "dark", "night", "and", "nobody", "came"]
 WORDS = ["<unk>", "the", "secret", "code", "of", ".", "?", "thank", "you", *KEYS, *VALUES, *FILLER]
 
 FORMAT = f"""

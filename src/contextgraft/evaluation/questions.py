@@ -89,7 +89,6 @@ def needle_question(
 
 def check_words(fmt: NeedleFormat, prompt: NeedlePrompt, tokens: Tokens) -> None:
     """Raise InputError if the tokenizer cannot write the answer or read the needles and the question."""
-    check_answer(prompt.answer, tokens)
     items = prompt.recipe["items"]
     texts = [fmt.question_text(items[0]["key"])]
     texts += [fmt.needle_text(item["key"], item["value"]) for item in items]
@@ -100,6 +99,7 @@ def check_words(fmt: NeedleFormat, prompt: NeedlePrompt, tokens: Tokens) -> None
                 path=tokens.path,
                 remedy="pass a --format written for this model",
             )
+    check_answer(prompt.answer, tokens)
 
 
 def check_answer(answer: str, tokens: Tokens) -> None:

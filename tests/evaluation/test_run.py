@@ -1,0 +1,214 @@
+"""Whole runs: the table, resuming, graft columns, same rows twice."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from contextgraft.checkpoint.identity import sidecar
+from contextgraft.errors import InputError, OutputBusy
+from contextgraft.evaluation import run as run_module
+from contextgraft.evaluation.harness import Reply
+from contextgraft.evaluation.results import SCHEMA
+from contextgraft.evaluation.run import Engine, evaluate_models
+from contextgraft.evaluation.suites import Exam, NeedleGrid, read_skill
+from contextgraft.evaluation.summary import as_json, summarise
+from contextgraft.evaluation.tokens import load_tokens
+
+MakeModel = Callable[..., Path]
+Models = list[tuple[str | None, Path]]
+
+
+class Notes:
+    """A watcher that remembers, and does `action` when the model of that label begins."""
+
+    def __init__(self, label: str | None = None, action: Callable[[], object] | None = None) -> None:
+        self.begun: list[str] = []
+        self.found: list[str] = []
+        self.count = 0
+        self.label = label
+        self.action = action
+
+    def model(self, label: str, questions: int) -> None:
+        self.begun.append(label)
+        if label == self.label and self.action:
+            self.action()
+
+    def asked(self, count: int) -> None:
+        self.count += count
+
+    def kept(self, label: str) -> None:
+        self.found.append(label)
+
+
+@pytest.fixture
+def exam(grid: NeedleGrid, skill_file: Path) -> Exam:
+    return Exam(replace(grid, lengths=(40,), samples=2), (read_skill(skill_file, 4),), seed=7)
+
+
+@pytest.fixture
+def models(make_model: MakeModel) -> Models:
+    return [("one", make_model("a", seed=1)), (None, make_model("two", seed=2))]
+
+
+def test_the_table_has_the_schema_and_a_row_a_sample(models: Models, exam: Exam, tmp_path: Path) -> None:
+    out = tmp_path / "samples.parquet"
+    notes = Notes()
+    table = evaluate_models(models, exam, Engine(), out, notes)
+    written = pq.read_table(out)
+    assert written.schema.equals(SCHEMA)
+    assert written.to_pylist() == table.to_pylist()
+    assert table.num_rows == notes.count == 2 * (3 * 2 + 4)
+    assert table["model"].unique().to_pylist() == ["one", "two"] == notes.begun
+    needle, skill = table.to_pylist()[0], table.to_pylist()[-1]
+    assert (needle["suite"], needle["task"], needle["length"], needle["prompt_tokens"]) == (
+        "needle",
+        "code",
+        40,
+        36,
+    )
+    assert (skill["suite"], skill["task"], skill["length"], skill["depth"]) == ("skill", "polite", None, None)
+    assert set(table["status"].to_pylist()) == {"ok"}
+    assert set(table["score"].to_pylist()) <= {0.0, 1.0}
+    assert table["target_digest"].null_count == table.num_rows
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_two_runs_give_the_same_bytes(models: Models, exam: Exam, tmp_path: Path) -> None:
+    for name in ("x.parquet", "y.parquet"):
+        evaluate_models(models, exam, Engine(), tmp_path / name, Notes())
+    assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "y.parquet").read_bytes()
+
+
+def test_a_killed_run_asks_nothing_twice(models: Models, exam: Exam, tmp_path: Path) -> None:
+    out = tmp_path / "samples.parquet"
+    whole = evaluate_models(models, exam, Engine(), tmp_path / "whole.parquet", Notes())
+    child = os.fork()
+    if child == 0:
+        evaluate_models(
+            models, exam, Engine(), out, Notes("two", lambda: os.kill(os.getpid(), signal.SIGKILL))
+        )
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not out.exists()
+    notes = Notes()
+    table = evaluate_models(models, exam, Engine(), out, notes)
+    assert (notes.found, notes.begun) == (["one"], ["two"])
+    assert table.to_pylist() == whole.to_pylist()
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_a_complete_output_is_left_alone_and_another_run_replaces_it(
+    models: Models, exam: Exam, tmp_path: Path
+) -> None:
+    out = tmp_path / "samples.parquet"
+    first = evaluate_models(models, exam, Engine(), out, Notes())
+    before = out.stat().st_mtime_ns
+    notes = Notes()
+    assert evaluate_models(models, exam, Engine(), out, notes).to_pylist() == first.to_pylist()
+    assert (notes.found, notes.begun, out.stat().st_mtime_ns) == (["one", "two"], [], before)
+    for changed in (replace(exam, seed=8), replace(exam, skills=())):
+        notes = Notes()
+        evaluate_models(models, changed, Engine(), out, notes)
+        assert notes.begun == ["one", "two"]
+    notes = Notes()
+    evaluate_models(models[:1], replace(exam, skills=()), Engine(), out, notes)
+    assert pq.read_table(out)["model"].unique().to_pylist() == ["one"]
+
+
+def test_what_failed_is_asked_again(
+    models: Models, exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "samples.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            run_module, "ask", lambda _, questions, *__: [Reply("", None, "failed", "no")] * len(questions)
+        )
+        table = evaluate_models(models, exam, Engine(), out, Notes())
+    assert set(table["status"].to_pylist()) == {"failed"}
+    assert {(score.n, score.missing) for score in summarise(table)} == {(0, 6), (0, 4)}
+    notes = Notes()
+    table = evaluate_models(models, exam, Engine(), out, notes)
+    assert notes.begun == ["one", "two"]
+    assert set(table["status"].to_pylist()) == {"ok"}
+
+
+def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, exam: Exam, tmp_path: Path) -> None:
+    folder = models[0][1]
+    who = {
+        name: {"name": name, "digest": f"{name} digest", "source": None, "revision": None} for name in "bdt"
+    }
+    content = sidecar(
+        "graft",
+        adapter={"digest": "adapter digest", "rank": 8, "base": who["b"], "donor": who["d"]},
+        target=who["t"],
+        scale=1,
+    )
+    (folder / "contextgraft.json").write_text(json.dumps(content))
+    table = evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())
+    graft, other = table.to_pylist()[0], table.to_pylist()[-1]
+    assert {
+        name: graft[name] for name in graft if name.startswith(("target", "base", "donor", "adapter"))
+    } == {
+        "target_name": "t",
+        "target_digest": "t digest",
+        "base_digest": "b digest",
+        "donor_digest": "d digest",
+        "donor_name": "d",
+        "adapter_digest": "adapter digest",
+        "adapter_rank": 8,
+        "adapter_scale": 1.0,
+    }
+    assert other["adapter_rank"] is None
+
+
+def test_each_tokenizer_has_its_own_prompts(
+    models: Models, exam: Exam, make_model: MakeModel, tmp_path: Path
+) -> None:
+    tokens = load_tokens(models[0][1])
+    words = sorted(tokens.tokenizer.get_vocab(), key=lambda word: word.encode()[::-1])
+    grown = make_model("grown", words=[*words, "new"])
+    table = evaluate_models(
+        [*models, ("grown", grown)], exam, Engine(), tmp_path / "samples.parquet", Notes()
+    )
+    recipes = {
+        label: [r["recipe"] for r in table.to_pylist() if r["model"] == label] for label in ("one", "grown")
+    }
+    needles = {label: [json.loads(recipe)["items"] for recipe in recipes[label][:6]] for label in recipes}
+    assert needles["one"] == needles["grown"]
+    assert set(table["status"].to_pylist()) == {"ok"}
+
+
+def test_two_models_of_one_label_are_refused(models: Models, exam: Exam, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two models are labelled 'two'"):
+        evaluate_models([("two", models[0][1]), models[1]], exam, Engine(), tmp_path / "o.parquet", Notes())
+
+
+def test_two_runs_on_one_output_at_once_are_refused(models: Models, exam: Exam, tmp_path: Path) -> None:
+    out = tmp_path / "samples.parquet"
+
+    def second() -> None:
+        with pytest.raises(OutputBusy):
+            evaluate_models(models, exam, Engine(), out, Notes())
+
+    evaluate_models(models, exam, Engine(), out, Notes("one", second))
+    assert out.is_file()
+
+
+def test_the_summary_counts_by_model_task_and_length(models: Models, exam: Exam, tmp_path: Path) -> None:
+    table = evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())
+    scores = summarise(table)
+    keys = [(score.model, score.suite, score.task, score.length, score.n) for score in scores]
+    assert keys == [
+        (label, *rest)
+        for label in ("one", "two")
+        for rest in (("needle", "code", 40, 6), ("skill", "polite", None, 4))
+    ]
+    plain = as_json(scores)[0]
+    assert plain["low"] <= plain["share"] <= plain["high"]
