@@ -1,7 +1,7 @@
 """Writes the base with the Chinese words added: new rows of the embedding, everything else as it was.
 
-A new row is the mean of the base's rows of its kind (keys, values, other words) plus noise of their spread, which is
-how vocabularies are usually extended.
+A new row is the mean of the base's rows of its kind (keys, values, other words) plus noise of their spread,
+much as vocabularies are usually extended.
 """
 
 import argparse

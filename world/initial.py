@@ -89,7 +89,7 @@ def fill_random(model: LlamaForCausalLM, rng: torch.Generator) -> None:
 
 
 def previous_token_heads(model: LlamaForCausalLM) -> None:
-    """Layer 0: keys and queries of the shared coordinates only, rotated against each other by one position."""
+    """Layer 0: keys and queries of the shared coordinates only, turned against each other by one position."""
     attention, half = model.model.layers[0].self_attn, model.config.head_dim // 2
     frequencies = THETA ** (-torch.arange(half) / half)
     normed = torch.nn.functional.rms_norm(model.model.embed_tokens.weight, (model.config.hidden_size,))

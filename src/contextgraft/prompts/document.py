@@ -136,7 +136,7 @@ def fill(
     prefix_ids: Sequence[int],
     filler_weight: float,
 ) -> Document:
-    """Prefix, then the inserts in the order of their places with haystack between them, exactly `length` ids."""
+    """Prefix, then the inserts in the order of their places, haystack between them; exactly `length` ids."""
     room = length - len(prefix_ids) - sum(len(piece.ids) for piece in inserts)
     if room < 0:
         raise InputError(

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer
 
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
 from contextgraft.checkpoint.publish import publish, publish_file, write_json
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import InputError, OutputError
@@ -189,7 +189,7 @@ def _same_order(work: Path, order: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, order)
         return
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    begun = read_json(path)
     changed = sorted(key for key in order if begun.get(key) != order[key])
     if changed:
         raise OutputError(

@@ -1,0 +1,198 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from contextgraft.errors import CheckpointError, ConfigError, InputError, OutputError
+from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.loss import weighted
+from contextgraft.training.run import train
+from contextgraft.training.schedule import Step
+
+from .conftest import write_recipe
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def test_result_is_a_model_with_new_rotary_settings(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    last = train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
+    out = tmp_path / "out"
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == last["theta"] > 10000
+    assert config["max_position_embeddings"] == 64
+    assert AutoTokenizer.from_pretrained(out).model_max_length == 64
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model.dtype == torch.bfloat16
+    assert model.config.rope_parameters["rope_theta"] == last["theta"]
+    before, after = tensors(base), tensors(out)
+    assert before.keys() == after.keys()
+    assert all(before[name].dtype == after[name].dtype for name in before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in before if "proj" in name} <= changed
+    manifest = json.loads((out / "contextgraft.json").read_text(encoding="utf-8"))
+    assert manifest["kind"] == "trained"
+    assert manifest["seed"] == 1
+    assert manifest["steps"] == 7
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 8))
+    assert not (tmp_path / ".out.partial").exists()
+    assert not (out / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_interrupted_run_ends_in_the_same_bytes(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    config = recipe_folder / "recipe.yaml"
+    train(config, base, tmp_path / "whole")
+    genuine = Batches.at
+
+    def interrupted(self: Batches, step: Step) -> Batch:
+        if step.number == stop:
+            raise KeyboardInterrupt
+        return genuine(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, base, tmp_path / "stopped", checkpoint_seconds=0)
+    assert not (tmp_path / "stopped").exists()
+    said: list[str] = []
+    train(config, base, tmp_path / "stopped", tell=said.append)
+    assert said[0] == f"resuming after step {stop} of 7"
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_killed_command_ends_in_the_same_bytes(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    stages = [{"length": 32, "steps": 80, "tokens": 64}, {"length": 64, "steps": 40, "tokens": 64}]
+    config = write_recipe(recipe_folder, stages=stages)
+
+    def command(out: str) -> list[str]:
+        options = ["--config", str(config), "--base", str(base), "--out", str(tmp_path / out)]
+        program = "from contextgraft.cli.main import main; main()"
+        fixed = ["--threads", "1", "--checkpoint-seconds", "0"]
+        return [sys.executable, "-c", program, "train", *options, *fixed]
+
+    killed = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    state = tmp_path / ".killed.partial" / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert state.exists()
+    assert not (tmp_path / "killed").exists()
+    for out in ("killed", "whole"):
+        subprocess.run(command(out), check=True, capture_output=True)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_another_recipe_does_not_resume_a_partial_run(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "at", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
+    with pytest.raises(OutputError, match="another seed"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out", seed=9)
+    config = write_recipe(recipe_folder, optimiser={"learning_rate": 0.5})
+    with pytest.raises(OutputError, match="another recipe"):
+        train(config, base, tmp_path / "out")
+
+
+def test_an_unreadable_order_is_no_traceback(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    partial = tmp_path / ".out.partial"
+    partial.mkdir()
+    (partial / "order.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"order\.json"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
+
+
+def test_seeds_differ_and_repeat(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / name, seed=seed)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a")["model.safetensors"] != files(tmp_path / "c")["model.safetensors"]
+
+
+def test_only_linear_layers_move(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    train(write_recipe(recipe_folder, trainable=["linear"]), base, tmp_path / "out")
+    before, after = tensors(base), tensors(tmp_path / "out")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "proj" in name}
+
+
+def test_frozen_rows_stay_bit_for_bit(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    train(write_recipe(recipe_folder, frozen_rows=20), base, tmp_path / "out")
+    before, after = (tensors(folder)["model.embed_tokens.weight"] for folder in (base, tmp_path / "out"))
+    assert torch.equal(before[:20], after[:20])
+    assert not torch.equal(before[20:], after[20:])
+
+
+def test_untied_float32_shards(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    train(write_recipe(recipe_folder, activation_checkpointing=True), sharded, tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == torch.float32
+    assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
+
+def test_activation_checkpointing_changes_nothing(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    train(write_recipe(recipe_folder), base, tmp_path / "plain")
+    train(write_recipe(recipe_folder, activation_checkpointing=True), base, tmp_path / "saving")
+    plain, saving = tensors(tmp_path / "plain"), tensors(tmp_path / "saving")
+    assert all(torch.equal(plain[name], saving[name]) for name in plain)
+
+
+def test_training_teaches(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    stages: list[dict[str, Any]] = [{"length": 24, "steps": 60, "tokens": 96}]
+    data = [{"kind": "pairs", "file": "pairs.jsonl", "ending": "."}]
+    config = write_recipe(recipe_folder, stages=stages, data=data, replay={}, theta="keep")
+    last = train(config, base, tmp_path / "out")
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert last["loss"] < 0.3 * json.loads(lines[0])["loss"]
+
+
+def test_loss_is_the_weighed_mean(base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    ids = torch.tensor([[0, 3, 4, 5, 6], [0, 7, 8, 9, 10]])
+    weights = torch.tensor([[0.0, 1.0, 0.0, 0.05, 1.0], [0.0, 0.0, 1.0, 0.0, 0.05]])
+    loss, _, answers = weighted(model, Batch(ids, weights))
+    logs = model(input_ids=ids).logits.log_softmax(-1)
+    expected = sum(
+        -weights[row, place] * logs[row, place - 1, ids[row, place]]
+        for row in range(2)
+        for place in range(1, 5)
+    )
+    assert loss.item() == pytest.approx(float(expected / weights.sum()), rel=1e-5)
+    assert answers == 3
+
+
+def test_mistakes_are_one_line(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    recipe = recipe_folder / "recipe.yaml"
+    with pytest.raises(InputError, match="no such model folder"):
+        train(recipe, tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(ConfigError, match="unknown key 'stagess'"):
+        train(write_recipe(recipe_folder, stagess=[]), base, tmp_path / "out")
+    no_tokenizer = tmp_path / "bare"
+    shutil.copytree(base, no_tokenizer)
+    for path in no_tokenizer.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InputError, match="no tokenizer"):
+        train(write_recipe(recipe_folder), no_tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
