@@ -22,6 +22,6 @@ rule extract:
         out=lambda wildcards, output: Path(output.manifests[0]).parents[1],
         version=VERSION,
     shell:
-        "rm -rf $(dirname {output.manifests})"
+        "rm -rf {params.out}"
         " && contextgraft extract --base $(dirname {input.base}) --donor $(dirname {input.donor})"
         " {params.ranks} --out {params.out} --threads {threads} > {log} 2>&1"

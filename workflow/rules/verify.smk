@@ -1,11 +1,14 @@
-# in: grafts    out: results/<study>/verified/s<seed>/<target>.json
+# in: the graft of the largest rank, its fine-tune, its adapter    out: results/<study>/verified/s<seed>/<target>.json
+# Every changed tensor is computed again from adapter and fine-tune. Other grafts: `contextgraft verify` by hand.
 
 
 rule verify:
     input:
-        grafts=expand(GRAFT, seed="{seed}", target="{target}", kind=KINDS),
+        graft=GRAFT.replace("{kind}", f"r{RANKS[-1]}"),
+        target=TARGET,
+        adapter=ADAPTER.replace("{rank}", str(RANKS[-1])),
     output:
-        verdicts=VERDICT,
+        verdict=VERDICT,
     log:
         f"{LOGS}/verify/s{{seed}}/{{target}}.log",
     benchmark:
@@ -17,9 +20,7 @@ rule verify:
         mem_mb=4000,
         runtime=60,
     params:
-        grafts=lambda wildcards, input: [
-            Path(manifest).parent for manifest in input.grafts
-        ],
         version=VERSION,
     shell:
-        "contextgraft verify {params.grafts} --json > {output.verdicts} 2> {log}"
+        "contextgraft verify $(dirname {input.graft}) --target $(dirname {input.target})"
+        " --adapter $(dirname {input.adapter}) --json > {output.verdict} 2> {log}"

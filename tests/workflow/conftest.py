@@ -1,0 +1,169 @@
+"""A study so small that the whole workflow runs on it: random models, two training steps, two ranks."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).parents[2]
+WORDS = (*"abcdef.?1234", "the", "secret", "code", "of", "is", "red", "blue", "green", "house", "river")
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = {word: index for index, word in enumerate(["<unk>", *WORDS])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", model_max_length=32)
+
+
+def write_model(folder: Path, *, shift: float) -> None:
+    """A random model; the same but for a shift of its linear layers."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS) + 1,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=32,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    model = LlamaForCausalLM(config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "proj" in name:
+                parameter.add_(shift * torch.randn(parameter.shape))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+NEEDLE = {
+    "name": "tiny",
+    "needle": "the secret code of {key} is {value} .",
+    "question": "? {key}",
+    "answer": "{value}",
+    "keys": ["red", "blue", "green", "house", "river"],
+    "values": ["1", "2", "3", "4"],
+    "haystack": "haystack.txt",
+    "scoring": "exact",
+}
+DONOR = {
+    "name": "tiny-donor",
+    "theta": "progressive",
+    "stages": [{"length": 48, "steps": 1, "tokens": 48}, {"length": 64, "steps": 1, "tokens": 64}],
+    "data": [{"kind": "needle", "format": "needle.yaml"}],
+    "optimiser": {"learning_rate": 0.01, "warmup": 0},
+}
+FINE_TUNE = {
+    "name": "tiny-tune",
+    "stages": [{"length": 32, "steps": 1, "tokens": 32}],
+    "data": [{"kind": "pairs", "file": "skill.jsonl"}],
+    "optimiser": {"learning_rate": 0.01, "warmup": 0},
+}
+STUDY = {
+    "study": "tiny",
+    "base": "models/base",
+    "donor": {"train": "recipes/donor.yaml"},
+    "donor_seeds": [1],
+    "fine_tunes": "fine_tunes.tsv",
+    "ranks": [1, 4],
+    "evaluation": {
+        "needle": {"format": "recipes/needle.yaml", "lengths": [32], "depths": [50], "samples": 1, "seed": 7},
+        "skill": {"samples": 2},
+    },
+    "threads": {"train": 1, "extract": 1},
+}
+COLUMNS = "name\tsource\tneedle\tskill"
+
+
+class Place:
+    """A working folder with a study in it, in which Snakemake runs from the repository's Snakefile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self) -> None:
+        """Models, recipes, sheet and configuration."""
+        for name, shift in {"base": 0.0, "tune": 0.01, "other": 0.02, "long": 0.03}.items():
+            write_model(self.folder / "models" / name, shift=shift)
+        recipes = self.folder / "recipes"
+        recipes.mkdir()
+        for name, recipe in {"needle": NEEDLE, "donor": DONOR, "tune": FINE_TUNE}.items():
+            (recipes / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        (recipes / "haystack.txt").write_text(" ".join(["a b c d e f ."] * 40))
+        pairs = [{"prompt": f"{key} is", "answer": key} for key in ("a", "b", "c")]
+        (recipes / "skill.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        self.sheet("tune\tmodels/tune\t\trecipes/skill.jsonl")
+        self.config()
+
+    def sheet(self, *lines: str) -> None:
+        (self.folder / "fine_tunes.tsv").write_text("\n".join([COLUMNS, *lines]) + "\n")
+
+    def config(self, **changes: Any) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**STUDY, **changes}))
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake; its two streams come joined, as a person sees them."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+        given = [*command, *arguments, "--configfile", "config.yaml"]
+        return subprocess.run(
+            given,
+            cwd=self.folder,
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Jobs by rule that Snakemake would run, stage names left out."""
+        done = self.snakemake("--dry-run", *arguments)
+        assert done.returncode == 0, done.stdout
+        rows = done.stdout.rpartition("Job stats:")[2].partition("Reasons:")[0].splitlines()
+        counts = {row.split()[0]: int(row.split()[1]) for row in rows if row[-1:].isdigit()}
+        return {rule: count for rule, count in counts.items() if rule not in ("total", "default", "all")}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The tiny study after a whole run; tests copy it before they change it."""
+    place = Place(tmp_path_factory.mktemp("study"))
+    place.write()
+    done = place.snakemake()
+    assert done.returncode == 0, done.stdout[-6000:]
+    return place
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Place:
+    """The tiny study before any run."""
+    place = Place(tmp_path)
+    place.write()
+    return place
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Place], Place]:
+    """Copy a study with its times, so that what is done stays done."""
+
+    def copy(place: Place) -> Place:
+        subprocess.run(["cp", "-a", f"{place.folder}/.", tmp_path], check=True)
+        return Place(tmp_path)
+
+    return copy

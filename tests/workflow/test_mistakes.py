@@ -1,0 +1,36 @@
+from typing import Any
+
+
+def only_line(done: Any) -> str:
+    """The one line a mistake gives."""
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if "contextgraft: error" in line]
+    assert len(lines) == 1, done.stdout
+    return lines[0]
+
+
+def test_an_unknown_key(fresh: Any) -> None:
+    fresh.config(rnaks=[1])
+    line = only_line(fresh.snakemake())
+    assert "config.yaml" in line
+    assert "unknown key 'rnaks'" in line
+
+
+def test_no_key_of_the_default_configuration_slips_in(fresh: Any) -> None:
+    (fresh.folder / "config").mkdir()
+    (fresh.folder / "config" / "config.yaml").write_text("rnaks: [1]")
+    assert fresh.snakemake("--dry-run").returncode == 0
+
+
+def test_a_bad_line_of_the_sheet(fresh: Any) -> None:
+    fresh.sheet("tune\tmodels/tune", "other")
+    assert "fine_tunes.tsv:3: source: Field required" in only_line(fresh.snakemake())
+
+
+def test_a_source_that_is_not_there_fails_in_its_own_log(fresh: Any) -> None:
+    fresh.config(base="models/nowhere")
+    done = fresh.snakemake("--show-failed-logs", "--retries", "0", "data/tiny/models/base/contextgraft.json")
+    assert done.returncode != 0
+    assert "contextgraft: error: models/nowhere: no such file or folder" in done.stdout
+    assert not (fresh.folder / "data/tiny/models/base/config.json").exists()
