@@ -1,0 +1,52 @@
+"""`contextgraft report`: one self-contained page from the samples."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the report; an older report there is replaced.",
+)
+@click.option(
+    "--adapter",
+    "adapters",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder of an adapter, or one that holds adapters: for energy by rank; repeatable.",
+)
+@click.option(
+    "--title",
+    default="Did the context come, did the skill stay?",
+    show_default=True,
+    help="Title of the page.",
+)
+@click.option("--note", help="A sentence shown on top, such as what the models are.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the verdicts.")
+def command(
+    *,
+    results: tuple[Path, ...],
+    out: Path,
+    adapters: tuple[Path, ...],
+    title: str,
+    note: str | None,
+    as_json: bool,
+) -> None:
+    """One page, summary.json and charts from RESULTS: files of samples, or folders that hold them."""
+    from contextgraft.report.build import build, refuse_foreign, write
+
+    refuse_foreign(out)
+    report = build(results, adapters, title, note)
+    write(report, out)
+    click.echo(f"report: {len(report.texts)} files in {out}", err=True)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report.summary, indent=2, sort_keys=True, ensure_ascii=False))
+        return
+    click.echo("\n".join(report.lines))

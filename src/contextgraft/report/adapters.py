@@ -1,0 +1,140 @@
+"""The adapters' sidecars: energy of the delta that each rank captures."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextgraft.errors import InputError
+
+SIDECAR = "contextgraft.json"
+WHOLE = "all modules"
+REMEDY = "give folders that `contextgraft extract` wrote"
+
+
+@dataclass(frozen=True)
+class Module:
+    """Captured share of one delta's energy (its squared Frobenius norm), and that norm."""
+
+    name: str
+    energy: float
+    delta_norm: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a sidecar tells: rank, energies, and what the adapter was made of."""
+
+    rank: int
+    energy: float
+    modules: tuple[Module, ...]
+    base: Mapping[str, Any]
+    donor: Mapping[str, Any]
+    rope: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy held at one rank by one kind of module: mean over the adapters of that rank, and range."""
+
+    kind: str
+    rank: int
+    mean: float
+    low: float
+    high: float
+
+
+def read(folders: Iterable[Path]) -> tuple[Adapter, ...]:
+    """Every adapter in or below the folders, once, by donor and rank; InputError where there is none."""
+    found: dict[Path, Adapter] = {}
+    for folder in folders:
+        sidecars = {path: _read(path) for path in sorted(folder.rglob(SIDECAR))}
+        below = {path: value for path, value in sidecars.items() if value.get("kind") == "adapter"}
+        if not below:
+            raise InputError(
+                "holds no adapter", path=folder, expected=f"a {SIDECAR} of kind adapter", remedy=REMEDY
+            )
+        found |= {path.resolve(): parse(value, path) for path, value in below.items()}
+    return tuple(sorted(found.values(), key=_order))
+
+
+def _order(adapter: Adapter) -> tuple[str, str, int]:
+    return str(adapter.donor.get("name")), str(adapter.donor.get("digest")), adapter.rank
+
+
+def parse(sidecar: Mapping[str, Any], path: Path) -> Adapter:
+    """One sidecar; InputError names what it lacks."""
+    try:
+        modules = tuple(
+            Module(name, float(value["energy"]), float(value["delta_norm"]))
+            for name, value in sorted(sidecar["modules"].items())
+        )
+        return Adapter(
+            rank=int(sidecar["rank"]),
+            energy=float(sidecar["energy"]),
+            modules=modules,
+            base=dict(sidecar["base"]),
+            donor=dict(sidecar["donor"]),
+            rope=dict(sidecar["rope"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            "is not a whole sidecar of an adapter",
+            path=path,
+            received=f"{type(error).__name__} {error}",
+            remedy=REMEDY,
+        ) from None
+
+
+def kind(name: str) -> str:
+    """Kind of a module from its name: `model.layers.3.self_attn.q_proj` is a `q`."""
+    return name.rsplit(".", 1)[-1].removesuffix("_proj")
+
+
+def energies(adapters: Sequence[Adapter]) -> tuple[Energy, ...]:
+    """Energy by kind of module and rank, the whole first; kinds keep the order of a layer."""
+    values: dict[tuple[str, int], list[float]] = {}
+    for adapter in adapters:
+        for name, share in {WHOLE: adapter.energy, **by_kind(adapter)}.items():
+            values.setdefault((name, adapter.rank), []).append(share)
+    order = {name: place for place, name in enumerate((WHOLE, "q", "k", "v", "o", "gate", "up", "down"))}
+    keys = sorted(values, key=lambda key: (order.get(key[0], len(order)), key))
+    return tuple(
+        Energy(
+            name,
+            rank,
+            sum(values[name, rank]) / len(values[name, rank]),
+            min(values[name, rank]),
+            max(values[name, rank]),
+        )
+        for name, rank in keys
+    )
+
+
+def by_kind(adapter: Adapter) -> dict[str, float]:
+    """Captured share of the energy of all deltas of a kind: each module counts by its energy."""
+    total: dict[str, float] = {}
+    captured: dict[str, float] = {}
+    for module in adapter.modules:
+        name, energy = kind(module.name), module.delta_norm**2
+        total[name] = total.get(name, 0.0) + energy
+        captured[name] = captured.get(name, 0.0) + energy * module.energy
+    return {name: captured[name] / total[name] for name in sorted(total) if total[name] > 0}
+
+
+def base_context(adapters: Iterable[Adapter]) -> int | None:
+    """The base's own context by the adapters, where they agree on one."""
+    contexts = {adapter.rope.get("base", {}).get("max_positions") for adapter in adapters}
+    context = contexts.pop() if len(contexts) == 1 else None
+    return context if isinstance(context, int) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("is not readable JSON", path=path, received=str(error), remedy=REMEDY) from None
+    if not isinstance(value, dict):
+        raise InputError("is not a sidecar", path=path, expected="a JSON object", remedy=REMEDY)
+    return value

@@ -1,0 +1,80 @@
+"""Colours and type of the charts: one light palette, whose every colour is a CSS variable of the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+HEAT = ("#F0496E", "#EBB839", "#0CD79F")
+GREY = "#b4bac2"
+ON_HEAT = "#16191d"
+
+# Each value occurs once, so that the page can put its own variable in the colour's place.
+PALETTE = {
+    "ink": "#1c2127",
+    "muted": "#59636f",
+    "line": "#d9dde2",
+    "paper": "#fffffe",
+    "needle": "#3f51c9",
+    "skill": "#b3541e",
+    "donor": "#0b7a5c",
+    "theta": "#6f6a10",
+    "alone": "#a3324f",
+    "aim": "#8b95a1",
+    "kind-q": "#2b5fc7",
+    "kind-k": "#4b8ee8",
+    "kind-v": "#0f8f9e",
+    "kind-o": "#6a4fd0",
+    "kind-gate": "#c2410d",
+    "kind-up": "#a8790b",
+    "kind-down": "#b02a6f",
+}
+OTHER_KIND = "muted"
+
+
+def kind_colour(kind: str) -> str:
+    """Colour of one kind of module; kinds without their own are muted, the whole is ink."""
+    return PALETTE.get(f"kind-{kind}", PALETTE[OTHER_KIND])
+
+
+def heat(share: float) -> str:
+    """Colour of a share on the conventional scale from 0 to 1, as #rrggbb."""
+    place = min(max(share, 0.0), 1.0) * (len(HEAT) - 1)
+    left = min(int(place), len(HEAT) - 2)
+    pairs = zip(_channels(HEAT[left]), _channels(HEAT[left + 1]), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in pairs)
+
+
+def _channels(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[start : start + 2], 16) for start in (1, 3, 5))
+
+
+def themed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification with the type and colours of all charts."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": None,
+        "padding": {"left": 6, "top": 6, "right": 14, "bottom": 6},
+        "config": {
+            "font": "sans-serif",
+            "view": {"stroke": None},
+            "axis": {
+                "labelColor": PALETTE["muted"],
+                "titleColor": PALETTE["muted"],
+                "labelFontSize": 12,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "gridColor": PALETTE["line"],
+                "domainColor": PALETTE["line"],
+                "tickColor": PALETTE["line"],
+            },
+            "title": {
+                "color": PALETTE["ink"],
+                "fontSize": 15,
+                "anchor": "start",
+                "offset": 10,
+                "fontWeight": 600,
+            },
+            "text": {"fontSize": 12, "color": PALETTE["ink"]},
+            "concat": {"spacing": 36},
+        },
+        **spec,
+    }

@@ -1,0 +1,170 @@
+"""The page: one HTML file from a template, with style, script and charts inside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from contextgraft import __version__
+from contextgraft.report import provenance, words
+from contextgraft.report.adapters import Adapter, Energy
+from contextgraft.report.charts.theme import HEAT, heat
+from contextgraft.report.facts import Cell, Who
+from contextgraft.report.figures import Figures, parts
+from contextgraft.report.names import donor_names, short
+from contextgraft.report.study import FineTune, Row, Study
+from contextgraft.report.titles import described, reference_titles, tune_titles
+from contextgraft.report.verdict import CAME, POINTS, came, stayed
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the page is made of."""
+
+    title: str
+    note: str | None
+    headline: str
+    study: Study
+    figures: Figures
+    energies: Sequence[Energy]
+    adapters: Sequence[Adapter]
+    labels: Sequence[Mapping[str, Any]]
+    names: Mapping[Who, str]
+    asked: Sequence[Mapping[str, Any]]
+    files: Sequence[Mapping[str, Any]]
+    answers: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Badge:
+    """One judgement in a word: state is yes, no or unknown."""
+
+    state: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict of one fine-tune, to be seen at once."""
+
+    title: str
+    condition: str
+    badges: tuple[Badge, ...]
+    sentence: str
+    bars: tuple[tuple[str, Cell], ...]
+
+
+def render(material: Material) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("contextgraft.report"),
+        autoescape=select_autoescape(("j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=words.percent,
+        between=words.between,
+        between_points=words.between_points,
+        signed=words.signed,
+        spread=words.spread,
+        thousands=words.thousands,
+        short=short,
+        heat=heat,
+        described=described,
+        parts=parts,
+        unbroken=words.unbroken,
+    )
+    return environment.get_template("page.html.j2").render(**_context(material)) + "\n"
+
+
+def _context(material: Material) -> dict[str, Any]:
+    study = material.study
+    where = words.place(study.longest, study.context) if study.longest else ""
+    return {
+        "title": material.title,
+        "note": material.note,
+        "headline": material.headline,
+        "study": study,
+        "where": where,
+        "times": words.multiple(study.longest, study.context) if study.longest else "",
+        "cards": [card(title, tune, where) for title, tune in tune_titles(study)],
+        "tunes": tune_titles(study),
+        "references": reference_titles(study.references),
+        "others": reference_titles(study.others),
+        "figures": material.figures,
+        "energy_rows": energy_rows(material.energies),
+        "energy_ranks": sorted({item.rank for item in material.energies}),
+        "answers": answer_groups(material),
+        "models": provenance.models(material.labels, material.names),
+        "donors": donor_names(material.labels),
+        "adapters": material.adapters,
+        "asked": material.asked,
+        "files": material.files,
+        "versions": provenance.versions(material.asked),
+        "seeds": provenance.seeds(material.asked),
+        "rules": {"came": words.percent(CAME), "points": words.trimmed(POINTS)},
+        "heat_colours": HEAT,
+        "version": __version__,
+        "style": _text("style.css"),
+        "script": _text("script.js"),
+    }
+
+
+def card(title: str, tune: FineTune, where: str) -> Card:
+    """The verdict card of one fine-tune."""
+    best = [(tune.best.label, tune.best.long)] if tune.best else []
+    return Card(
+        title=title,
+        condition=described(tune.condition),
+        badges=badges(tune),
+        sentence=words.sentence(tune.verdict, where),
+        bars=(("alone", tune.alone.long), ("theta only", tune.theta.long), *best),
+    )
+
+
+def badges(tune: FineTune) -> tuple[Badge, ...]:
+    """Whether the context came and whether the skill stayed, at the rank the verdict is told of."""
+    graft = tune.verdict.graft
+    if graft is None:
+        return (Badge("unknown", "context not measured"),)
+    kept = stayed(graft.skill, tune.verdict.alone.skill)
+    skill = {
+        True: Badge("yes", "skill stayed"),
+        False: Badge("no", "skill lost"),
+        None: Badge("unknown", "skill not measured"),
+    }
+    context = Badge("yes", "context came") if came(graft.needle) else Badge("no", "context did not come")
+    return (
+        context,
+        skill[kept],
+        *([Badge("unknown", "not by the adapter")] if tune.verdict.needless else []),
+    )
+
+
+def energy_rows(energies: Sequence[Energy]) -> list[tuple[str, dict[int, Energy]]]:
+    """The chart of energies as a table: kind, then its energy by rank."""
+    rows: dict[str, dict[int, Energy]] = {}
+    for item in energies:
+        rows.setdefault(item.kind, {})[item.rank] = item
+    return list(rows.items())
+
+
+def answer_groups(material: Material) -> list[tuple[str, list[tuple[str, list[provenance.Answer]]]]]:
+    """Sample answers by group and row, in the table's order."""
+    found = provenance.answers(material.answers)
+    study = material.study
+    groups: list[tuple[str, list[tuple[str, Row]]]] = [("Base and donor", reference_titles(study.references))]
+    groups += [(title, [(row.label, row) for row in tune.rows]) for title, tune in tune_titles(study)]
+    groups.append(("Other models", reference_titles(study.others)))
+    shown = [
+        (title, [(name, found[row.who]) for name, row in rows if row.who in found]) for title, rows in groups
+    ]
+    return [group for group in shown if group[1]]
+
+
+def _text(name: str) -> str:
+    return files("contextgraft.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,0 +1,57 @@
+"""summary.json: every row with its numbers, for programs and `dvc metrics`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contextgraft import __version__
+from contextgraft.report.adapters import WHOLE, Energy
+from contextgraft.report.facts import Cell
+from contextgraft.report.study import FineTune, Row, Study
+from contextgraft.report.tally import Tally
+from contextgraft.report.titles import reference_titles, tune_titles
+
+
+def summarise(study: Study, headline: str, energies: Sequence[Energy]) -> dict[str, Any]:
+    """All rows of the page as nested numbers; shares and intervals from 0 to 1, differences in points."""
+    return {
+        "contextgraft": __version__,
+        "headline": headline,
+        "context": study.context,
+        "longest": study.longest,
+        "references": {title: _row(row) for title, row in reference_titles(study.references)},
+        "fine_tunes": {title: _fine_tune(tune) for title, tune in tune_titles(study)},
+        "others": {title: _row(row) for title, row in reference_titles(study.others)},
+        "energy": {f"r{item.rank}": item.mean for item in energies if item.kind == WHOLE},
+    }
+
+
+def _fine_tune(tune: FineTune) -> dict[str, Any]:
+    verdict = {
+        "outcome": tune.verdict.outcome.value,
+        "rank": tune.verdict.rank,
+        "without_adapter": tune.verdict.needless,
+    }
+    return {"digest": tune.digest, "verdict": verdict, "rows": {row.label: _row(row) for row in tune.rows}}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    cells = {"needle_context": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
+    if row.step is None:
+        return cells
+    return {
+        **cells,
+        "skill_points": {"difference": row.step.points, "low": row.step.low, "high": row.step.high},
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    donors = {donor: _tally(tally) for donor, tally in cell.by_donor} if len(cell.by_donor) > 1 else {}
+    return {**_tally(cell.tally), **({"by_donor": donors} if donors else {})}
+
+
+def _tally(tally: Tally) -> dict[str, Any]:
+    counts = {"n": tally.n, "truncated": tally.truncated, "skipped": tally.skipped, "failed": tally.failed}
+    if tally.score is None:
+        return {**counts, "score": None, "reason": tally.gap}
+    low, high = tally.interval
+    return {**counts, "score": tally.score, "low": low, "high": high}

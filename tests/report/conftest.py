@@ -1,0 +1,219 @@
+"""Synthetic samples: no model answered them. Scores follow a pattern that can be counted by hand."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("model", "model_digest", "suite", "task")),
+        ("length", pa.int32()),
+        ("prompt_tokens", pa.int32()),
+        ("depth", pa.float64()),
+        ("distractors", pa.int32()),
+        ("seed", pa.int64()),
+        ("index", pa.int32()),
+        *((name, pa.string()) for name in ("recipe", "answer", "output")),
+        ("score", pa.float64()),
+        *((name, pa.string()) for name in ("status", "reason", "target_name", "target_digest")),
+        *((name, pa.string()) for name in ("base_digest", "donor_digest", "donor_name", "adapter_digest")),
+        ("adapter_rank", pa.int32()),
+        ("adapter_scale", pa.float64()),
+        *((name, pa.string()) for name in ("contextgraft", "transformers", "torch", "lm_eval")),
+    ]
+)
+VERSIONS = {"contextgraft": "0.1.0", "transformers": "5.23.0", "torch": "2.13.0", "lm_eval": "0.4.13"}
+LENGTHS = (128, 1024)
+DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that never was: its name, and its graft columns if it is a graft."""
+
+    name: str
+    graft: Mapping[str, Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        return f"digest-{self.name}"
+
+
+def graft(target: str, rank: int, donor: str = "donor-s1", scale: float = 1.0) -> Model:
+    """A graft, or with scale 0 the theta-only control, whose digest does not depend on the donor."""
+    origin = f"{target}-theta" if scale == 0 else f"{target}-r{rank}-x{scale:g}-{donor}"
+    columns = {
+        "target_name": target,
+        "target_digest": f"digest-{target}",
+        "base_digest": "digest-base",
+        "donor_digest": f"digest-{donor}",
+        "donor_name": donor,
+        "adapter_digest": f"digest-adapter-{donor}-r{rank}",
+        "adapter_rank": rank,
+        "adapter_scale": scale,
+    }
+    return Model(origin, columns)
+
+
+def sample(model: Model, suite: str, index: int, right: bool, **changes: Any) -> dict[str, Any]:
+    """One row; `changes` overwrite columns."""
+    nothing = dict.fromkeys(SCHEMA.names)
+    return {
+        **nothing,
+        "model": model.name,
+        "model_digest": model.digest,
+        "suite": suite,
+        "prompt_tokens": 40,
+        "seed": 7,
+        "index": index,
+        "recipe": json.dumps({"index": index, "suite": suite}),
+        "answer": "17 42 thank you",
+        "output": "17 42 thank you" if right else "05 <b>63</b> thank you",
+        "score": float(right),
+        "status": "ok",
+        **VERSIONS,
+        **(model.graft or {}),
+        **changes,
+    }
+
+
+def needle(
+    model: Model, task: str, length: int, hits: int, each: int = 20, **changes: Any
+) -> Iterator[dict[str, Any]]:
+    """`each` prompts a depth, of which the first `hits` of all are right, counted depth by depth in turn."""
+    for index in range(each):
+        for place, depth in enumerate(DEPTHS):
+            right = index * len(DEPTHS) + place < hits
+            columns = {
+                "task": task,
+                "length": length,
+                "depth": depth,
+                "distractors": 3,
+                "prompt_tokens": length - 4,
+            }
+            yield sample(model, "needle", index, right, **{**columns, **changes})
+
+
+def skill(model: Model, task: str, hits: int, n: int = 200, **changes: Any) -> Iterator[dict[str, Any]]:
+    """`n` prompts of a skill, the first `hits` right."""
+    for index in range(n):
+        yield sample(model, "skill", index, index < hits, task=task, **changes)
+
+
+def unscored(rows: Iterator[dict[str, Any]], status: str, reason: str) -> list[dict[str, Any]]:
+    """The same samples without a score."""
+    return [{**row, "score": None, "status": status, "reason": reason, "output": None} for row in rows]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A file of samples."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    return path
+
+
+GRAFTS = {  # hits of 100 at 1,024 tokens, hits of 200 of the skill, by rank: one fine-tune for each outcome
+    "style": {1: (31, 198), 2: (70, 198), 4: (92, 199), 8: (97, 198), 16: (99, 199)},
+    "sure": {1: (2, 199), 2: (8, 198), 4: (30, 197), 8: (61, 196), 16: (84, 196)},
+    "facts": {1: (80, 196), 2: (90, 193), 4: (96, 188), 8: (97, 186), 16: (97, 184)},
+}
+THETA = {"style": 44, "sure": 5, "facts": 70}
+
+
+def style_of_study(folder: Path) -> Path:
+    """Base, two donors, three fine-tunes: context and skill, no context, context without skill."""
+    base, donors = Model("base"), [Model("donor-s1"), Model("donor-s2")]
+    rows = [*needle(base, "needle_base", 128, 99), *needle(base, "needle_base", 1024, 1)]
+    for place, donor in enumerate(donors):
+        rows += [*needle(donor, "needle_base", 128, 100), *needle(donor, "needle_base", 1024, 100 - place)]
+    write(folder / "base.parquet", rows)
+    for name, ranks in GRAFTS.items():
+        write(folder / f"{name}.parquet", _fine_tune(name, ranks))
+    return folder
+
+
+def _fine_tune(name: str, ranks: Mapping[int, tuple[int, int]]) -> list[dict[str, Any]]:
+    task = f"needle_{name}"
+    rows = [
+        *needle(Model(name), task, 128, 99),
+        *needle(Model(name), task, 1024, 0),
+        *skill(Model(name), name, 198),
+    ]
+    for place, donor in enumerate(("donor-s1", "donor-s2")):
+        theta = graft(name, 1, donor, scale=0.0)
+        rows += [
+            *needle(theta, task, 128, 98),
+            *needle(theta, task, 1024, THETA[name]),
+            *skill(theta, name, 197),
+        ]
+        for rank, (hits, kept) in ranks.items():
+            model = graft(name, rank, donor)
+            rows += [
+                *needle(model, task, 128, 99),
+                *needle(model, task, 1024, hits - place),
+                *skill(model, name, kept),
+            ]
+    return rows
+
+
+def write_sidecar(folder: Path, rank: int, donor: str = "donor-s1", energy: float | None = None) -> Path:
+    """An adapter's sidecar with made-up energies that grow with the rank."""
+    share = energy if energy is not None else rank / (rank + 6)
+    modules = {
+        f"model.layers.{layer}.{part}": {
+            "energy": min(1.0, share * boost),
+            "error": 0.1,
+            "delta_norm": 2.0,
+            "relative_delta": 0.06,
+        }
+        for layer in range(2)
+        for part, boost in (
+            ("self_attn.q_proj", 1.2),
+            ("self_attn.k_proj", 1.3),
+            ("self_attn.v_proj", 0.9),
+            ("self_attn.o_proj", 0.95),
+            ("mlp.gate_proj", 0.8),
+            ("mlp.up_proj", 0.78),
+            ("mlp.down_proj", 0.85),
+        )
+    }
+    sidecar = {
+        "kind": "adapter",
+        "format": 1,
+        "contextgraft": "0.1.0",
+        "base": {"name": "base", "digest": "digest-base"},
+        "donor": {"name": donor, "digest": f"digest-{donor}"},
+        "rank": rank,
+        "rope": {
+            "base": {"theta": 10000.0, "max_positions": 128},
+            "donor": {"theta": 192000.0, "max_positions": 1024},
+        },
+        "max_length": 1024,
+        "modules": modules,
+        "energy": share,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "contextgraft.json").write_text(json.dumps(sidecar))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of synthetic samples."""
+    return style_of_study(tmp_path_factory.mktemp("study") / "samples")
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of synthetic adapters: five ranks of two donors."""
+    folder = tmp_path_factory.mktemp("adapters")
+    for donor in ("donor-s1", "donor-s2"):
+        for rank in (1, 2, 4, 8, 16):
+            write_sidecar(folder / donor / f"r{rank}", rank, donor)
+    return folder
