@@ -41,6 +41,7 @@ VERDICT = f"{RESULTS}/verified/s{{seed}}/{{target}}.json"
 SAMPLE = f"{RESULTS}/samples/{{target}}.parquet"
 BASE_SAMPLES = f"{RESULTS}/samples/base.parquet"
 PAGE = f"{RESULTS}/report/index.html"
+SUMMARY = f"{RESULTS}/report/summary.json"
 
 MODEL_MANIFESTS = expand(MODEL, model=STUDY.origins)
 ADAPTER_MANIFESTS = expand(ADAPTER, seed=SEEDS, rank=RANKS)

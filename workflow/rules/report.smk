@@ -1,4 +1,4 @@
-# in: samples, adapters    out: results/<study>/report/index.html
+# in: samples, adapters    out: results/<study>/report/{index.html,summary.json,charts/}
 
 
 rule report:
@@ -7,6 +7,7 @@ rule report:
         adapters=ADAPTER_MANIFESTS,
     output:
         page=report(PAGE, caption="../report/page.rst", category="Evidence"),
+        summary=SUMMARY,
     log:
         f"{LOGS}/report.log",
     benchmark:
