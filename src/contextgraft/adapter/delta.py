@@ -36,19 +36,21 @@ class Delta:
     donor: ModelFolder
     name: str
     keep_bytes: int
-    _kept: list[torch.Tensor] = field(default_factory=list, init=False)
+    _kept: torch.Tensor | None = field(default=None, init=False)
 
     def tiles(self) -> Iterator[torch.Tensor]:
         """Float32 tiles of TILE_ROWS rows, top to bottom."""
-        if self._kept:
-            return iter(self._kept)
+        if self._kept is not None:
+            return iter(self._kept.split(TILE_ROWS))
         return (donor.float() - base.float() for base, donor in self._pairs())
 
     def measure(self) -> Measure:
         """Read the pair once. Weights that are not finite raise CheckpointError."""
-        keep = self.base[self.name].numel * 4 <= self.keep_bytes
+        if self.base[self.name].numel * 4 <= self.keep_bytes:
+            self._kept = torch.empty(self.base[self.name].shape)
         digests = hashlib.sha256(), hashlib.sha256()
         squares = base_squares = 0.0
+        row = 0
         for base, donor in self._pairs():
             for digest, tile in zip(digests, (base, donor), strict=True):
                 digest.update(tile.reshape(-1).view(torch.uint8).numpy().data)
@@ -56,8 +58,9 @@ class Delta:
             tile = donor.float() - base_tile
             squares += norm_squared(tile)
             base_squares += norm_squared(base_tile)
-            if keep:
-                self._kept.append(tile)
+            if self._kept is not None:
+                self._kept[row : row + len(tile)] = tile
+            row += len(tile)
         if not math.isfinite(squares + base_squares):
             raise self._not_finite(base_squares)
         return Measure(
@@ -78,5 +81,5 @@ class Delta:
 
 
 def norm_squared(tensor: torch.Tensor) -> float:
-    """Square of the Frobenius norm, summed in float64."""
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+    """Square of the Frobenius norm, summed in float64 a few rows at a time, for that takes a copy."""
+    return sum(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in tensor.split(32))

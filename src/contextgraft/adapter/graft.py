@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from contextgraft.adapter.architecture import FLOATS, refuse_other, refuse_shape
 from contextgraft.adapter.folder import Adapter, open_adapter
+from contextgraft.adapter.pair import LIBRARIES
 from contextgraft.adapter.svd import TILE_ROWS
 from contextgraft.checkpoint.identity import SIDECAR
 from contextgraft.checkpoint.layout import PICKLES, ModelFolder, open_model
@@ -33,12 +34,12 @@ class Graft:
         return sum(info.bytes for info in self.target.tensors.values())
 
     def peak_bytes(self, threads: int) -> int:
-        """Memory that the widest tensors need at once, from above: tiles and the held factor."""
+        """Estimate of the memory beyond the program's own: tiles and the held factor."""
         rank = int(self.adapter.sidecar["rank"])
         widest = max(
             (shape[-1] if len(shape) > 1 else 1 for shape in self.adapter.shapes.values()), default=1
         )
-        return threads * 4 * widest * (6 * TILE_ROWS + 2 * rank)
+        return LIBRARIES + threads * 4 * widest * (6 * TILE_ROWS + 2 * rank)
 
     @property
     def copied(self) -> tuple[str, ...]:

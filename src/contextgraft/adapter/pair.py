@@ -9,9 +9,8 @@ from contextgraft.checkpoint.layout import ModelFolder, open_model
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.rope import settings
 
-KEEP_BYTES = (
-    1 << 26
-)  # a delta of up to 64 MiB is read once and kept; a larger one is read again for each pass
+KEEP_BYTES = 1 << 26  # a delta of up to 64 MiB is read once and kept, a larger one read for each pass
+LIBRARIES = 1 << 27  # what the linear algebra library takes for itself
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,13 @@ class Pair:
         return sum(info.bytes for side in (self.base, self.donor) for info in side.tensors.values())
 
     def peak_bytes(self, rank: int, threads: int) -> int:
-        """Memory that the widest tensors need at once, from above: tiles, kept delta, sketch, factors."""
+        """Estimate of the memory beyond the program's own: tiles, kept delta, sketch and factors."""
         width = rank + max(16, rank // 8)
         shapes = [self.base[name].shape for name in self.names[Kind.LINEAR]]
         need = max(
-            4 * (min(m * n, KEEP_BYTES // 4) + 4 * TILE_ROWS * n + 5 * width * (m + n)) for m, n in shapes
+            4 * (min(m * n, KEEP_BYTES // 4) + 6 * TILE_ROWS * n + 5 * width * (m + n)) for m, n in shapes
         )
-        return threads * need
+        return LIBRARIES + threads * need
 
 
 def pair(base_path: Path, donor_path: Path) -> Pair:

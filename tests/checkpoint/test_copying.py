@@ -1,0 +1,27 @@
+"""Copying bytes: by the kernel, or by hand where the kernel will not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from contextgraft.checkpoint import copying
+
+
+def refuse(*args: object) -> int:
+    raise OSError("not on this file system")
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_ranges_land_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
+    if not kernel:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+        monkeypatch.setattr(copying, "CHUNK", 7)
+    data = bytes(range(200))
+    (tmp_path / "a").write_bytes(data)
+    with (tmp_path / "a").open("rb") as old, (tmp_path / "b").open("wb") as new:
+        copying.copy_range(old.fileno(), new.fileno(), 20, 200)
+        copying.copy_range(old.fileno(), new.fileno(), 0, 20)
+        with pytest.raises(EOFError):
+            copying.copy_range(old.fileno(), new.fileno(), 190, 201)
+    assert (tmp_path / "b").read_bytes() == data

@@ -1,0 +1,60 @@
+"""Reading by rows: what comes in blocks is what the library reads whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from contextgraft.checkpoint.layout import open_tensors
+from contextgraft.checkpoint.reader import DTYPES, byte_blocks, read_rows, read_tensor, row_blocks
+from contextgraft.errors import CheckpointError
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 7), max_size=3),
+    st.sampled_from(sorted(DTYPES)),
+    st.integers(1, 200),
+)
+def test_blocks_make_up_the_tensor(
+    tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: str, max_bytes: int
+) -> None:
+    tensor = (torch.randn(shape) * 3).to(DTYPES[dtype])
+    path = tmp_path_factory.getbasetemp() / "rows.safetensors"
+    save_file({"before": torch.ones(3), "x": tensor}, path)
+    file = open_tensors(path)
+    blocks = list(row_blocks(file, "x", max_bytes))
+    assert all(len(block) == 1 or block.nbytes <= max_bytes for _, block in blocks if block.ndim)
+    whole = blocks[0][1] if not shape else torch.cat([block for _, block in blocks]) if blocks else tensor
+    assert torch.equal(whole, tensor)
+    assert torch.equal(read_tensor(file, "x"), tensor)
+    raw = torch.cat([torch.empty(0, dtype=torch.uint8), *byte_blocks(file, file["x"], max_bytes)])
+    assert torch.equal(raw, tensor.reshape(-1).view(torch.uint8))
+
+
+def test_a_file_cut_after_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"x": torch.ones(100, 10)}, path)
+    file = open_tensors(path)
+    with path.open("r+b") as handle:
+        handle.truncate(file["x"].end - 1)
+    assert torch.equal(read_rows(file, "x", 0, 99), torch.ones(99, 10))
+    with pytest.raises(CheckpointError, match="ends inside tensor 'x'"):
+        read_rows(file, "x", 99, 100)
+
+
+def test_dtypes_that_cannot_be_computed_with(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"x": torch.ones(4).to(torch.float8_e4m3fn)}, path)
+    with pytest.raises(CheckpointError, match="F8_E4M3"):
+        read_rows(open_tensors(path), "x", 0, 1)
+
+
+def test_rows_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"x": torch.ones(4)}, path)
+    with pytest.raises(IndexError):
+        read_rows(open_tensors(path), "x", 2, 5)

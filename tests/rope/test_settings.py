@@ -1,0 +1,97 @@
+"""Rotary settings: read from old and new configs, written so that both kinds of reader agree."""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contextgraft.errors import InputError
+from contextgraft.rope.settings import RopeSettings, apply, from_json, read, to_json
+
+SCALED = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+FORMS: list[tuple[dict[str, Any], RopeSettings]] = [
+    ({"rope_theta": 5e5}, RopeSettings(5e5, 128)),
+    ({"rope_theta": 5e5, "rope_scaling": None}, RopeSettings(5e5, 128)),
+    ({}, RopeSettings(1e4, 128)),
+    ({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}, RopeSettings(5e5, 128, "linear", {"factor": 2.0})),
+    ({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **SCALED}}, RopeSettings(5e5, 128, "llama3", SCALED)),
+    ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, RopeSettings(5e5, 128)),
+    ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", **SCALED}}, RopeSettings(5e5, 128, "llama3", SCALED)),
+]  # fmt: skip
+
+settings = st.builds(
+    RopeSettings,
+    st.floats(1, 1e12),
+    st.integers(1, 2**24),
+    st.sampled_from(["default", "linear", "llama3", "yarn"]),
+    st.dictionaries(st.sampled_from(["factor", "beta_fast", "partial_rotary_factor"]), st.floats(0.1, 64)),
+)
+
+
+@pytest.mark.parametrize(("config", "expected"), FORMS)
+def test_every_form_is_read(config: dict[str, Any], expected: RopeSettings) -> None:
+    assert read({"max_position_embeddings": 128, **config}) == expected
+
+
+@given(settings, st.sampled_from([config for config, _ in FORMS]))
+def test_what_is_applied_is_read_back_whatever_stood_there(new: RopeSettings, config: dict[str, Any]) -> None:
+    before = {"max_position_embeddings": 64, "hidden_size": 8, **config}
+    kept = copy.deepcopy(before)
+    after = apply(before, new)
+    assert read(after) == new
+    assert before == kept
+    assert after["hidden_size"] == 8
+
+
+@given(settings)
+def test_readers_of_the_old_form_see_the_same(new: RopeSettings) -> None:
+    old = {key: value for key, value in apply({}, new).items() if key != "rope_parameters"}
+    assert (read(old).theta, read(old).rope_type) == (new.theta, new.rope_type)
+    if new.rope_type != "default":
+        assert read(old) == new
+
+
+@given(settings)
+def test_json_round_trip(new: RopeSettings) -> None:
+    assert from_json(to_json(new)) == new
+
+
+@pytest.mark.parametrize("new", [RopeSettings(4e4, 1024), RopeSettings(4e4, 1024, "llama3", SCALED)])
+@pytest.mark.parametrize("config", [config for config, _ in FORMS])
+def test_transformers_sees_the_same(new: RopeSettings, config: dict[str, Any]) -> None:
+    from transformers import LlamaConfig
+
+    loaded = LlamaConfig(**apply({"max_position_embeddings": 64, **config}, new))
+    assert loaded.max_position_embeddings == 1024
+    assert loaded.rope_parameters == {"rope_theta": 4e4, "rope_type": new.rope_type, **new.extra}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"max_position_embeddings": 0},
+        {"max_position_embeddings": True},
+        {"max_position_embeddings": 8, "rope_theta": -1.0},
+        {"max_position_embeddings": 8, "rope_theta": "big"},
+        {"max_position_embeddings": 8, "rope_scaling": [1]},
+        {"max_position_embeddings": 8, "rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+    ],
+)
+def test_what_cannot_be_used_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"config.json"):
+        read(config)
+
+
+@pytest.mark.parametrize("data", [{}, {"theta": 1.0}, {**to_json(RopeSettings(1.0, 1)), "more": 1}, [], None])
+def test_malformed_json_is_refused(data: Any) -> None:
+    with pytest.raises(InputError, match="malformed"):
+        from_json(data)
