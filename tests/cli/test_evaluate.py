@@ -99,6 +99,7 @@ def test_needle_and_skill_of_two_labelled_models(run: Run, model: Path, tmp_path
         (["model", "--suite", "skill", "--skill", "none.jsonl", *OUT], "none.jsonl: cannot read"),
         (["model", *NEEDLE, "--out", "missing/samples.parquet"], "its folder does not exist"),
         (["model", *NEEDLE, "--out", "model"], "model: is a folder"),
+        (["model", *NEEDLE, "--out", "filler.txt"], "filler.txt: holds something else"),
         (["model", *NEEDLE, "--device", "toaster", *OUT], "no such device"),
         (["model", "model", *NEEDLE, *OUT], "two models are labelled 'model'"),
         (["model", "--suite", "needle", "--lengths", "64", *OUT], "lacks words of"),

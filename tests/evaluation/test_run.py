@@ -212,3 +212,21 @@ def test_the_summary_counts_by_model_task_and_length(models: Models, exam: Exam,
     ]
     plain = as_json(scores)[0]
     assert plain["low"] <= plain["share"] <= plain["high"]
+
+
+def test_the_query_of_the_documentation_counts_cells(models: Models, exam: Exam, tmp_path: Path) -> None:
+    import duckdb
+
+    evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    query = page.split("```sql")[1].split("```")[0]
+    query = query.replace("results/demo/samples/*.parquet", str(tmp_path / "*.parquet"))
+    assert [row[:4] for row in duckdb.sql(query).fetchall()] == [
+        (label, 40, depth, 2) for label in ("one", "two") for depth in (0.0, 50.0, 100.0)
+    ]
+
+
+def test_every_column_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    table = page.split("| column |")[1]
+    assert [name for name in SCHEMA.names if name not in table] == []

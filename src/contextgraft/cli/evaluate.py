@@ -183,19 +183,17 @@ def show(scores: list["Score"], as_json: bool) -> None:
     for name in ("length", "right", "n", "score", "95 % interval", "not asked"):
         table.add_column(name, justify="right")
     for score in scores:
-        share = "-" if score.share is None else f"{100 * score.share:.1f}"
-        interval = "-" if score.share is None else f"{100 * score.low:.1f} - {100 * score.high:.1f}"
-        length = str(score.length or "")
-        missing = str(score.missing or "")
-        table.add_row(
-            score.model,
-            score.suite,
-            score.task,
-            length,
-            str(score.right),
-            str(score.n),
-            share,
-            interval,
-            missing,
-        )
-    Console().print(table)
+        table.add_row(*cells(score))
+    width = None if sys.stdout.isatty() else 160  # a log has no width; do not fold lines there
+    Console(width=width).print(table)
+
+
+def cells(score: "Score") -> list[str]:
+    """One row of the table: shares in percent, an interval only where something was asked."""
+    share, interval = "-", "-"
+    if score.share is not None:
+        share = f"{100 * score.share:.1f}"
+        interval = f"{100 * score.low:.1f} - {100 * score.high:.1f}"
+    length, missing = str(score.length or ""), str(score.missing or "")
+    counts = [str(score.right), str(score.n)]
+    return [score.model, score.suite, score.task, length, *counts, share, interval, missing]

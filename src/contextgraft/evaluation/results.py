@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.publish import publish_file
+from contextgraft.errors import OutputError
 from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.questions import Question
 
@@ -102,6 +103,18 @@ def read_if(path: Path, run: str) -> pa.Table | None:
         return None
     metadata = table.schema.metadata or {}
     return table.replace_schema_metadata(None) if metadata.get(RUN) == run.encode() else None
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise OutputError if something other than a table of samples stands at `path`."""
+    if not path.exists():
+        return
+    try:
+        ours = RUN in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        ours = False
+    if not ours:
+        raise OutputError("holds something else", path=path, remedy="remove it or name another output")
 
 
 def complete(table: pa.Table) -> bool:

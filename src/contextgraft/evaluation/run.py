@@ -59,6 +59,7 @@ def evaluate_models(
     formats that cannot be used raise errors of the package's tree before any model is asked.
     """
     find_device(engine.device)
+    results.check_replaceable(out)
     candidates = [candidate(label, path) for label, path in models]
     check_labels(candidates)
     keys = [part_key(each, exam, engine) for each in candidates]
