@@ -131,3 +131,10 @@ def test_no_flipped_or_cut_byte_gives_anything_but_an_error_or_tensors(
     except CheckpointError:
         return
     assert all(0 <= info.begin <= info.end <= len(raw) for info in file.tensors.values())
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_an_honest_header_whose_length_begins_like_a_pickle(tmp_path: Path, length: int) -> None:
+    header = json.dumps({"a": entry(0, 4)}).encode()
+    path = forge(tmp_path / "m.safetensors", header + b" " * (length - len(header)), bytes(4))
+    assert open_tensors(path)["a"].begin == 8 + length

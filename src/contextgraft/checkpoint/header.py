@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +70,16 @@ def open_tensors(path: Path) -> TensorFile:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(8)
-            if start.startswith(PICKLE_STARTS):
+            start = file.read(9)
+            length = int.from_bytes(start[:8], "little")
+            fits = len(start) == 9 and length <= min(MAX_HEADER, size - 8)
+            if start.startswith(PICKLE_STARTS) and not (fits and start.endswith(b"{")):
                 raise PickleRefused(
                     "is a pickle, not safetensors, and is never loaded", path=path, remedy=CONVERT
                 )
-            if len(start) < 8:
-                raise _malformed(path, "at least 8 bytes", f"{len(start)}")
-            (length,) = struct.unpack("<Q", start)
-            if length > min(MAX_HEADER, size - 8):
+            if not fits:
                 raise _malformed(path, f"a header within the file's {size} bytes", f"a length of {length}")
+            file.seek(8)
             raw = file.read(length)
     except OSError as error:
         raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
