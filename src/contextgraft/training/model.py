@@ -36,7 +36,7 @@ def build(
         parsed, dtype=torch.float32, attn_implementation="sdpa"
     )
     if activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     model.train()
     return model
 

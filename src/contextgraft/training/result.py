@@ -40,6 +40,7 @@ def write_folder(
     }
     save_file(weights, work / SINGLE, metadata={"format": "pt"})
     write_json(work / "config.json", settings.apply(base.config, rope))
+    (work / SINGLE).chmod((work / "config.json").stat().st_mode)  # safetensors writes for the owner alone
     for name in base.others:
         if name not in (SIDECAR, METRICS, TOKENIZER):
             (work / name).parent.mkdir(parents=True, exist_ok=True)
