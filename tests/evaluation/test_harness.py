@@ -11,6 +11,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
+from contextgraft.evaluation import token_lm as token_lm_module
 from contextgraft.evaluation.harness import ask, make_sittings, quiet
 from contextgraft.evaluation.models import find_device, load_model, positions
 from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
@@ -154,6 +155,18 @@ def test_progress_counts_every_question(make_model: MakeModel, questions: list[Q
     ask(lm, questions, make_sittings(questions), None)
     assert sum(counts) == len(questions)
     assert max(counts) == 4
+
+
+def test_long_prompts_go_in_smaller_batches(
+    make_model: MakeModel, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_lm_module, "BATCH_TOKENS", 450)
+    counts: list[int] = []
+    lm = token_lm(make_model())
+    lm._asked = counts.append
+    long = [question for question in questions if question.length == 200]
+    ask(lm, long, make_sittings(long), None)
+    assert counts == [2, 2, 2, 2, 1]
 
 
 def test_lm_eval_says_nothing_on_the_terminal(

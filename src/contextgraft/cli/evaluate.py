@@ -81,7 +81,11 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the prompts.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Prompts at once."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Prompts at once; fewer where they would be more than 65,536 tokens.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all if not given.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")

@@ -7,6 +7,8 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+BATCH_TOKENS = 65_536  # most prompt tokens at once, whatever the batch size: long prompts need the memory
+
 
 def ids_to_request(ids: tuple[int, ...]) -> str:
     """Token ids as the text of an lm-eval request."""
@@ -27,6 +29,7 @@ class TokenLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
             pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=longest
         )
         self._asked = asked
+        self._most = batch_size
 
     def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
         """The ids of a request."""
@@ -52,7 +55,9 @@ class TokenLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
         return text
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
-        """Greedy continuations; progress is told by the callback."""
+        """Greedy continuations of prompts of one length; progress is told by the callback."""
+        length = len(self.tok_encode(requests[0].args[0]))
+        self.batch_size_per_gpu = max(1, min(self._most, BATCH_TOKENS // length))
         outputs: list[str] = super().generate_until(requests, disable_tqdm=True)
         return outputs
 
