@@ -4,11 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from contextgraft.report.build import Report, build
+from contextgraft.report.build import write as publish_report
 
 SCHEMA = pa.schema(
     [
@@ -61,7 +65,7 @@ def graft(target: str, rank: int, donor: str = "donor-s1", scale: float = 1.0) -
     return Model(origin, columns)
 
 
-def sample(model: Model, suite: str, index: int, right: bool, **changes: Any) -> dict[str, Any]:
+def sample(model: Model, suite: str, index: int, right: bool, /, **changes: Any) -> dict[str, Any]:
     """One row; `changes` overwrite columns."""
     nothing = dict.fromkeys(SCHEMA.names)
     return {
@@ -84,7 +88,7 @@ def sample(model: Model, suite: str, index: int, right: bool, **changes: Any) ->
 
 
 def needle(
-    model: Model, task: str, length: int, hits: int, each: int = 20, **changes: Any
+    model: Model, task: str, length: int, hits: int, /, each: int = 20, **changes: Any
 ) -> Iterator[dict[str, Any]]:
     """`each` prompts a depth, of which the first `hits` of all are right, counted depth by depth in turn."""
     for index in range(each):
@@ -100,7 +104,7 @@ def needle(
             yield sample(model, "needle", index, right, **{**columns, **changes})
 
 
-def skill(model: Model, task: str, hits: int, n: int = 200, **changes: Any) -> Iterator[dict[str, Any]]:
+def skill(model: Model, task: str, hits: int, /, n: int = 200, **changes: Any) -> Iterator[dict[str, Any]]:
     """`n` prompts of a skill, the first `hits` right."""
     for index in range(n):
         yield sample(model, "skill", index, index < hits, task=task, **changes)
@@ -126,7 +130,7 @@ GRAFTS = {  # hits of 100 at 1,024 tokens, hits of 200 of the skill, by rank: on
 THETA = {"style": 44, "sure": 5, "facts": 70}
 
 
-def style_of_study(folder: Path) -> Path:
+def write_study(folder: Path) -> Path:
     """Base, two donors, three fine-tunes: context and skill, no context, context without skill."""
     base, donors = Model("base"), [Model("donor-s1"), Model("donor-s2")]
     rows = [*needle(base, "needle_base", 128, 99), *needle(base, "needle_base", 1024, 1)]
@@ -204,9 +208,24 @@ def write_sidecar(folder: Path, rank: int, donor: str = "donor-s1", energy: floa
 
 
 @pytest.fixture(scope="session")
+def synthetic() -> SimpleNamespace:
+    """The generator's functions, for tests that make samples of their own."""
+    return SimpleNamespace(
+        Model=Model,
+        graft=graft,
+        needle=needle,
+        skill=skill,
+        unscored=unscored,
+        write=write,
+        write_sidecar=write_sidecar,
+        schema=SCHEMA,
+    )
+
+
+@pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of synthetic samples."""
-    return style_of_study(tmp_path_factory.mktemp("study") / "samples")
+    return write_study(tmp_path_factory.mktemp("study") / "samples")
 
 
 @pytest.fixture(scope="session")
@@ -217,3 +236,17 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in (1, 2, 4, 8, 16):
             write_sidecar(folder / donor / f"r{rank}", rank, donor)
     return folder
+
+
+@pytest.fixture(scope="session")
+def report(results: Path, adapters: Path) -> Report:
+    """The report of the synthetic study."""
+    return build([results], [adapters], "A synthetic study", "No model answered these samples.")
+
+
+@pytest.fixture(scope="session")
+def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same report on the disk."""
+    out = tmp_path_factory.mktemp("published") / "report"
+    publish_report(report, out)
+    return out

@@ -44,7 +44,7 @@ def row_names(labels: Iterable[Mapping[str, Any]]) -> dict[Who, str]:
     for row in rows:
         key = who(row)
         if row["role"] == "donor":
-            names[key] = row["label"] if len(donors) == 1 else f"donor ({len(donors)} of them)"
+            names[key] = row["label"] if len(donors) == 1 else f"donors ({len(donors)})"
         else:
             names[key] = targets.get(key.name, row["label"])
     return names

@@ -11,6 +11,7 @@ from contextgraft.report.words import DASH, between, percent, thousands, trimmed
 STEP_X = 92
 STEP_Y = 46
 WIDEST = 640
+BANDS = {"paddingInner": 0.04, "paddingOuter": 0}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
             "field": "tokens",
             "type": "ordinal",
             "sort": [labels[length] for length in lengths],
+            "scale": BANDS,
             "axis": {
                 "labelExpr": "split(datum.label, '|')",
                 "labelAngle": 0,
@@ -58,6 +60,7 @@ def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
             "field": "depth",
             "type": "ordinal",
             "sort": list(depths),
+            "scale": BANDS,
             "axis": {"title": "depth, %", "format": "~r", "ticks": False, "domain": False},
         },
     }
@@ -68,15 +71,7 @@ def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
         "encoding": axes,
         "layer": [
             {
-                "mark": {
-                    "type": "rect",
-                    "stroke": None,
-                    "cornerRadius": 3,
-                    "xOffset": 1,
-                    "x2Offset": -1,
-                    "yOffset": 1,
-                    "y2Offset": -1,
-                },
+                "mark": {"type": "rect", "cornerRadius": 3},
                 "encoding": {
                     "color": {"field": "fill", "type": "nominal", "scale": None},
                     "description": {"field": "text", "type": "nominal"},

@@ -1,0 +1,79 @@
+"""The command: verdicts on stdout, one line and exit 2 on bad input, nothing left behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from contextgraft.cli.report import command
+from contextgraft.report.samples import COLUMNS
+
+COMMAND = str(Path(sys.executable).parent / "contextgraft")
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Twenty synthetic answers of one model, 15 of them right."""
+    common = {
+        "model": "lonely",
+        "model_digest": "d",
+        "suite": "needle",
+        "task": "n",
+        "length": 128,
+        "prompt_tokens": 120,
+        "depth": 50.0,
+        "distractors": 0,
+        "seed": 1,
+        "status": "ok",
+    }
+    empty = dict.fromkeys(COLUMNS)
+    rows = [{**empty, **common, "index": index, "score": float(index < 15)} for index in range(20)]
+    path = tmp_path / "samples" / "a.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_a_page_summary_and_charts(samples: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = CliRunner().invoke(command, [str(samples.parent), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "No graft is among these samples: scores are shown, nothing is judged.\n"
+    assert "files in" in done.stderr
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert found == {"index.html", "summary.json", "charts/heatmap_other_models_lonely.svg"}
+
+
+def test_json_is_the_summary(samples: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(command, [str(samples), "--out", str(tmp_path / "report"), "--json"])
+    assert json.loads(done.stdout) == json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert json.loads(done.stdout)["others"]["lonely"]["needle_longest"]["score"] == 0.75
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "empty", "text", "no adapter", "foreign output"])
+def test_bad_input_is_one_line_and_leaves_nothing(kind: str, samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("no parquet")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    arguments = {
+        "nowhere": ["nowhere", "--out", "report"],
+        "empty": ["empty", "--out", "report"],
+        "text": ["text.parquet", "--out", "report"],
+        "no adapter": [str(samples), "--out", "report", "--adapter", "empty"],
+        "foreign output": [str(samples), "--out", "mine"],
+    }[kind]
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [COMMAND, "report", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("contextgraft: error: ")
+    assert sorted(tmp_path.rglob("*")) == before

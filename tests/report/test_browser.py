@@ -1,0 +1,188 @@
+"""The page in a real browser: it renders, loads nothing, fits a phone, is dark where that is wanted."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+PATIENCE = 120_000  # milliseconds: a busy machine is not a broken page
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.fail(f"expected one of {', '.join(NAMES)} on the PATH; remedy: run scripts/browser.sh")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=FLAGS, timeout=PATIENCE)
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """One look at the page, with everything the browser complained of or asked for."""
+
+    def __init__(self, browser: Browser, page: Path, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(PATIENCE)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._note)
+        self.page.goto(page.as_uri())
+
+    def _note(self, request: Request) -> None:
+        self.requests.append(request.url)
+
+    def count(self, selector: str) -> int:
+        found: int = self.page.locator(selector).count()
+        return found
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser, folder: Path) -> Iterator[Visit]:
+    opened = Visit(
+        browser, folder / "index.html", viewport={"width": 1200, "height": 900}, color_scheme="light"
+    )
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def phone(browser: Browser, folder: Path) -> Iterator[Visit]:
+    opened = Visit(browser, folder / "index.html", viewport={"width": 390, "height": 844}, has_touch=True)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def dark(browser: Browser, folder: Path) -> Iterator[Visit]:
+    opened = Visit(
+        browser, folder / "index.html", viewport={"width": 1200, "height": 900}, color_scheme="dark"
+    )
+    yield opened
+    opened.context.close()
+
+
+def test_it_asks_for_itself_and_nothing_else(visit: Visit, folder: Path) -> None:
+    assert visit.requests in (
+        [(folder / "index.html").as_uri()],
+        [(folder / "index.html").as_uri(), "data:,"],
+    )
+    assert visit.complaints == []
+
+
+def test_the_verdicts_come_first(visit: Visit) -> None:
+    assert (
+        visit.page.locator(".headline").inner_text().startswith("1 of 3 fine-tunes took the context of 1,024")
+    )
+    badges = visit.page.locator(".card").nth(1).locator(".badge").all_inner_texts()
+    assert badges == ["✓ context came", "✓ skill stayed"]
+
+
+def test_the_table_has_its_rows_and_headers(visit: Visit) -> None:
+    # base, donors, and for each of three fine-tunes alone, theta only and five ranks
+    assert visit.count(".matrix tbody th[scope=row]") == 2 + 3 * 7
+    assert visit.count(".matrix thead th[scope=col]") == 5
+    assert visit.count(".matrix .best") == 3
+    row = visit.page.get_by_role("row", name="graft r8 ◆")
+    assert row.get_by_role("cell").nth(1).inner_text().split("\n")[0] == "96.5 % [93, 98] n=200"
+
+
+def test_the_charts_are_drawn_and_have_names(visit: Visit) -> None:
+    # three of rank, two and nine heatmaps, one of energy
+    assert visit.count("figure svg[role=img][aria-label]") == 3 + 11 + 1
+    assert visit.count("#ranks .mark-line path") > 0
+    box = visit.page.locator("#heatmaps figure svg").first.bounding_box()
+    assert box is not None
+    assert min(box["width"], box["height"]) > 150
+
+
+def test_a_mark_tells_its_figures(visit: Visit) -> None:
+    visit.page.locator("#heatmaps figure").first.locator(".mark-rect path").first.hover()
+    assert visit.page.locator("#tip").inner_text() == "128 tokens, depth 0 %: 100 % [84, 100], n=20"
+
+
+def test_answers_open(visit: Visit) -> None:
+    group = visit.page.locator("#answers details").nth(2)
+    group.locator("summary").click()
+    assert group.locator(".result.wrong").first.is_visible()
+
+
+def test_a_phone_scrolls_down_and_not_sideways(phone: Visit) -> None:
+    widths = phone.page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert widths == [390, 390]
+    for group in phone.page.locator("details > summary").all():
+        group.click()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_the_dark_page_is_dark_with_its_charts(dark: Visit) -> None:
+    def colour(selector: str, name: str) -> str:
+        found = dark.page.locator(selector).first.evaluate(f"node => getComputedStyle(node).{name}")
+        return str(found)
+
+    assert luminance(colour("body", "backgroundColor")) < 0.02
+    assert luminance(colour(".headline", "color")) > 0.7
+    assert luminance(colour("#ranks .role-axis-label text", "fill")) > 0.35
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_their_ground(browser: Browser, folder: Path, scheme: str) -> None:
+    opened = Visit(browser, folder / "index.html", color_scheme=scheme)
+    pairs = opened.page.evaluate(GROUNDS)
+    opened.context.close()
+    assert len(pairs) > 100
+    poor = {(text, front, ground) for text, front, ground in pairs if contrast(front, ground) < 4.5}
+    assert not poor
+
+
+# Every visible text of the page with its colour and the first opaque ground behind it.
+GROUNDS = """() => {
+  const HEATED = "#heatmaps .mark-text:not(.role-axis-label):not(.role-axis-title)";
+  const written = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  const paint = (node) => getComputedStyle(node).backgroundColor;
+  const ground = (node) => {
+    if (node.closest(HEATED)) return "rgb(240, 73, 110)";
+    while (node && /, 0\\)$/.test(paint(node))) node = node.parentElement;
+    return paint(node ?? document.body);
+  };
+  return [...document.querySelectorAll("body *:not(script):not(#tip)")]
+    .filter((node) => written(node) && node.checkVisibility())
+    .map((node) => {
+      const style = getComputedStyle(node);
+      const colour = node instanceof SVGElement ? style.fill : style.color;
+      return [node.textContent.trim().slice(0, 30), colour, ground(node)];
+    });
+}"""
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance by WCAG 2 of `rgb(r, g, b)`."""
+    channels = [float(part) / 255 for part in colour.split("(")[1].rstrip(")").split(",")[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(front: str, ground: str) -> float:
+    """Contrast ratio by WCAG 2."""
+    high, low = sorted((luminance(front), luminance(ground)), reverse=True)
+    return (high + 0.05) / (low + 0.05)

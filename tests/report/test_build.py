@@ -1,0 +1,119 @@
+"""The whole report: same bytes, nothing private, published whole or not at all."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from contextgraft.errors import InputError, OutputError
+from contextgraft.report import build as module
+from contextgraft.report.build import PAGE, Report, build, write
+
+
+def test_two_runs_give_the_same_bytes(report: Report, results: Path, adapters: Path) -> None:
+    again = build([results], [adapters], "A synthetic study", "No model answered these samples.")
+    assert again == report
+
+
+def test_the_page_tells_no_clock_and_no_place(report: Report, results: Path) -> None:
+    page = report.texts[PAGE]
+    assert str(results.parent) not in page
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b", page)
+
+
+def test_the_page_loads_nothing(report: Report) -> None:
+    page = report.texts[PAGE]
+    assert not re.search(r"""(?:src|href)=["'](?!#|data:,)|url\(|@import|https?://""", page)
+
+
+def test_the_page_is_of_moderate_size(report: Report) -> None:
+    assert len(report.texts[PAGE].encode()) < 1_000_000
+
+
+def test_texts_from_samples_are_escaped(report: Report) -> None:
+    assert "05 <b>63</b>" not in report.texts[PAGE]
+    assert "05 &lt;b&gt;63&lt;/b&gt;" in report.texts[PAGE]
+
+
+def test_title_and_note_are_shown_and_escaped(results: Path) -> None:
+    page = build([results / "style.parquet"], [], "A <title>", "tiny & honest").texts[PAGE]
+    assert "<h1>A &lt;title&gt;</h1>" in page
+    assert "tiny &amp; honest" in page
+
+
+def test_the_summary_has_every_row_with_its_numbers(report: Report) -> None:
+    row = report.summary["fine_tunes"]["style"]["rows"]["graft r8"]
+    assert row["needle_longest"]["score"] == pytest.approx(193 / 200)
+    assert row["needle_longest"]["n"] == 200
+    assert row["needle_longest"]["low"] < row["needle_longest"]["score"] < row["needle_longest"]["high"]
+    assert row["needle_longest"]["by_donor"]["digest-donor-s2"]["score"] == pytest.approx(0.96)
+    assert row["skill_points"]["difference"] == pytest.approx(0)
+    assert report.summary["fine_tunes"]["style"]["verdict"] == {
+        "outcome": "both",
+        "rank": 8,
+        "without_adapter": False,
+    }
+    assert report.summary["references"]["base"]["skill"] == {
+        "n": 0,
+        "truncated": 0,
+        "skipped": 0,
+        "failed": 0,
+        "score": None,
+        "reason": "not asked",
+    }
+    assert report.summary["energy"]["r4"] == pytest.approx(0.4)
+
+
+def test_what_was_not_scored_is_grey_with_its_reason(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    model = synthetic.graft("style", 8)
+    lost = synthetic.unscored(synthetic.needle(model, "n", 1024, 0), "truncated", "1,100 tokens over 1,024")
+    synthetic.write(tmp_path / "a.parquet", [*lost, *synthetic.needle(model, "n", 128, 100)])
+    page = build([tmp_path], [], "t", None).texts[PAGE]
+    assert '<td class="gap">100 truncated: 1,100 tokens over 1,024</td>' in page
+    assert "not measured: no graft has a scored needle" in page
+
+
+def test_skills_alone_make_a_page_without_charts(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    synthetic.write(
+        tmp_path / "a.parquet", list(synthetic.skill(synthetic.Model("lonely"), "chess", 7, n=10))
+    )
+    made = build([tmp_path], [], "t", None)
+    assert list(made.texts) == [PAGE]
+    assert "70 %" in made.texts[PAGE]
+    assert made.lines == ("No needle is among these samples: scores are shown, nothing is judged.",)
+
+
+def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write(Report({PAGE: "old", "charts/old.svg": "<svg/>"}, {}, ()), out)
+    write(Report({PAGE: "new"}, {"a": 1}, ()), out)
+    assert {path.name for path in out.iterdir()} == {PAGE, "summary.json"}
+    assert json.loads((out / "summary.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "charts/photo.png", "index.html/x"])
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="holds other files"):
+        write(Report({PAGE: "new"}, {}, ()), tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_json", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write(Report({PAGE: "new"}, {}, ()), tmp_path / "report")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_samples_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        build([tmp_path], [], "t", None)
+    assert list(tmp_path.iterdir()) == []

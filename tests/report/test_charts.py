@@ -1,0 +1,98 @@
+"""Charts: colours, places of labels, grey squares, and SVG that belongs to the page."""
+
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contextgraft.report.build import Report
+from contextgraft.report.charts import heatmap
+from contextgraft.report.charts.heatmap import Square
+from contextgraft.report.charts.labels import spaced
+from contextgraft.report.charts.svg import inline
+from contextgraft.report.charts.theme import GREY, HEAT, PALETTE, heat
+from contextgraft.report.facts import Cell
+from contextgraft.report.tally import Tally
+
+
+@pytest.mark.parametrize(
+    ("share", "colour"), [(0.0, HEAT[0]), (0.5, HEAT[1]), (1.0, HEAT[2]), (0.25, "#ee8054")]
+)
+def test_the_heat_scale_is_the_conventional_one(share: float, colour: str) -> None:
+    assert heat(share) == colour.lower()
+
+
+@given(st.lists(st.floats(0, 1), max_size=8).map(sorted))
+def test_labels_keep_apart_inside_and_in_order(values: list[float]) -> None:
+    places = spaced(values, 0.1)
+    assert len(places) == len(values)
+    assert all(right - left >= 0.1 - 1e-9 for left, right in pairwise(places))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places)
+
+
+def test_labels_with_room_stay_where_they_are() -> None:
+    assert spaced([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+
+
+def test_labels_of_one_value_spread_evenly_around_it() -> None:
+    assert spaced([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+
+
+def grid(*tallies: Tally) -> list[Square]:
+    return [Square(1024, 25.0 * place, Cell(tally)) for place, tally in enumerate(tallies)]
+
+
+def test_squares_without_a_score_are_grey_and_say_why() -> None:
+    truncated = Tally(truncated=20, reason="prompt of 1,100 tokens over the limit of 1,024")
+    values = heatmap.spec(grid(Tally(n=20, hits=0), truncated, Tally()))["data"]["values"]
+    assert [value["fill"] for value in values] == [heat(0), GREY, GREY]
+    assert [value["size"] for value in values] == ["n=20", "20 truncated", "not asked"]
+    assert values[1]["text"].endswith("20 truncated: prompt of 1,100 tokens over the limit of 1,024")
+
+
+def test_squares_partly_scored_say_of_how_many() -> None:
+    (value,) = heatmap.spec(grid(Tally(n=15, hits=15, failed=5)))["data"]["values"]
+    assert (value["fill"], value["size"]) == (heat(1), "n=15 of 20")
+
+
+def test_lengths_are_labelled_with_the_tokens_prompts_really_had() -> None:
+    squares = grid(
+        Tally(n=1, hits=1, shortest=1018, longest=1019), Tally(n=1, hits=1, shortest=1019, longest=1020)
+    )
+    assert {value["tokens"] for value in heatmap.spec(squares)["data"]["values"]} == {"1,024|(1,018–1,020)"}
+
+
+def test_depth_0_is_on_top() -> None:
+    encoding = heatmap.spec(grid(Tally(n=1, hits=1), Tally(n=1, hits=1)))["encoding"]
+    assert encoding["y"]["sort"] == [0.0, 25.0]
+
+
+def test_files_are_well_formed_on_white_and_named(report: Report) -> None:
+    charts = {name: text for name, text in report.texts.items() if name.endswith(".svg")}
+    assert {
+        "charts/effect_of_rank.svg",
+        "charts/energy_by_rank.svg",
+        "charts/heatmap_style_graft_r8.svg",
+    } <= set(charts)
+    for text in charts.values():
+        root = ElementTree.fromstring(text)
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+        assert root[0].get("fill") == "#ffffff"
+
+
+def test_parts_of_the_page_have_its_variables_and_one_scale(report: Report) -> None:
+    part = inline(report.texts["charts/effect_of_rank.svg"], 5000)
+    assert 'stroke="var(--needle)"' in part
+    assert not [colour for colour in PALETTE.values() if f'"{colour}"' in part]
+    assert 'viewBox="0 0 5000 ' in part
+
+
+def test_every_colour_is_one_variable_of_the_page(report: Report) -> None:
+    page = report.texts["index.html"]
+    assert len(set(PALETTE.values())) == len(PALETTE)
+    for name, colour in PALETTE.items():
+        assert f"--{name}: {colour};" in page
+        assert page.count(f"--{name}: ") == 2, "light and dark"

@@ -1,0 +1,96 @@
+"""Samples found, refused, and given their roles."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contextgraft.errors import InputError
+from contextgraft.report.samples import find, read
+
+
+def roles(folder: Path) -> dict[str, int]:
+    rows = read([folder]).rows("facts")
+    return {
+        role: sum(row["n"] for row in rows if row["role"] == role) for role in {row["role"] for row in rows}
+    }
+
+
+def test_roles_come_from_digests_not_from_labels(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    named = {"model": "a name that says nothing"}
+    rows = [
+        *synthetic.needle(synthetic.Model("base"), "n", 128, 5, each=1, **named),
+        *synthetic.needle(synthetic.Model("donor-s1"), "n", 128, 5, each=2, **named),
+        *synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=3, **named),
+        *synthetic.needle(synthetic.graft("style", 8), "n", 128, 5, each=4, **named),
+        *synthetic.needle(synthetic.graft("style", 8, scale=0.0), "n", 128, 5, each=5, **named),
+        *synthetic.needle(synthetic.Model("stranger"), "n", 128, 5, each=6, **named),
+    ]
+    synthetic.write(tmp_path / "all.parquet", rows)
+    assert roles(tmp_path) == {"base": 5, "donor": 10, "alone": 15, "graft": 20, "theta": 25, "other": 30}
+
+
+def test_a_base_that_is_also_a_target_has_both_roles(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = [
+        *synthetic.needle(synthetic.Model("base"), "n", 128, 5, each=1),
+        *synthetic.needle(synthetic.graft("base", 8), "n", 128, 5, each=1),
+    ]
+    synthetic.write(tmp_path / "all.parquet", rows)
+    assert roles(tmp_path) == {"base": 5, "alone": 5, "graft": 5}
+
+
+def test_copies_count_once_and_a_scored_one_wins(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    model = synthetic.Model("style")
+    synthetic.write(
+        tmp_path / "a.parquet",
+        synthetic.unscored(synthetic.needle(model, "n", 128, 5, each=1), "failed", "x"),
+    )
+    synthetic.write(tmp_path / "b.parquet", list(synthetic.needle(model, "n", 128, 3, each=1)))
+    facts = read([tmp_path]).rows("facts")
+    assert sum(row["n"] for row in facts) == 5
+    assert sum(row["hits"] for row in facts) == 3
+    assert sum(row["failed"] for row in facts) == 0
+
+
+def test_theta_only_of_several_donors_is_one_model(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = [
+        row
+        for donor in ("donor-s1", "donor-s2")
+        for row in synthetic.needle(synthetic.graft("style", 1, donor, scale=0.0), "n", 128, 5, each=1)
+    ]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    assert roles(tmp_path) == {"theta": 5}
+
+
+def test_a_file_named_twice_is_read_once(results: Path) -> None:
+    assert len(find([results, results / "base.parquet"])) == 4
+
+
+def test_columns_of_nothing_but_nulls_may_have_no_type(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = list(synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=1))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert roles(tmp_path) == {"other": 5}
+
+
+def test_refusals_name_file_and_remedy(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("no parquet")
+    pq.write_table(pa.table({"model": ["a"]}), tmp_path / "short.parquet")
+    rows = list(synthetic.skill(synthetic.Model("style"), "style", 1, n=1))
+    table = pa.Table.from_pylist(rows, schema=synthetic.schema)
+    pq.write_table(table.set_column(0, "model", pa.array([1])), tmp_path / "typed.parquet")
+    synthetic.write(tmp_path / "score.parquet", [{**rows[0], "score": None}])
+    for name, said in {
+        "nowhere": "no such folder or file",
+        "empty": r"holds no \*\.parquet",
+        "text.parquet": "not a readable Parquet file",
+        "short.parquet": "received no model_digest",
+        "typed.parquet": "column 'model' has another type",
+        "score.parquet": "received status 'ok' with score None",
+    }.items():
+        with pytest.raises(InputError, match=said) as caught:
+            read([tmp_path / name])
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,107 @@
+"""The rules of the verdict, one by one."""
+
+import pytest
+
+from contextgraft.report.facts import Cell
+from contextgraft.report.tally import Tally
+from contextgraft.report.verdict import Evidence, Outcome, came, judge, stayed
+from contextgraft.report.words import headline, sentence
+
+WHERE = "1,024 tokens (8× the base)"
+NOTHING = Cell(Tally())
+
+
+def of(hits: int, n: int = 100) -> Cell:
+    return Cell(Tally(n=n, hits=hits))
+
+
+def evidence(needle: int, skill: int) -> Evidence:
+    return Evidence(of(needle), of(skill))
+
+
+ALONE = evidence(0, 99)
+THETA = evidence(44, 98)
+
+
+@pytest.mark.parametrize(("hits", "expected"), [(95, True), (94, False), (100, True), (0, False)])
+def test_the_context_came_from_95_percent_on(hits: int, expected: bool) -> None:
+    assert came(of(hits)) is expected
+
+
+@pytest.mark.parametrize(("hits", "expected"), [(98, True), (97, False), (100, True)])
+def test_the_skill_may_lose_two_points_and_no_more(hits: int, expected: bool) -> None:
+    assert stayed(of(hits), of(100)) is expected
+
+
+def test_the_limit_is_exact_where_floating_point_is_not() -> None:
+    assert 100 * (1.0 - 0.98) > 2
+    assert stayed(of(98), of(100)) is True
+
+
+def test_the_smallest_rank_that_does_both_is_told() -> None:
+    verdict = judge(ALONE, THETA, {4: evidence(92, 99), 8: evidence(97, 99), 16: evidence(100, 99)})
+    assert (verdict.outcome, verdict.rank) == (Outcome.BOTH, 8)
+    assert sentence(verdict, WHERE) == (
+        "the context came (97 % [92, 99], n=100) at 1,024 tokens (8× the base), and the skill stayed "
+        "(99 % against 99 % of the fine-tune); smallest rank that does it: 8. "
+        "Without the adapter: alone 0 %, with the new theta only 44 %."
+    )
+
+
+def test_a_rank_that_lost_the_skill_is_passed_over() -> None:
+    verdict = judge(ALONE, THETA, {4: evidence(96, 90), 8: evidence(97, 97)})
+    assert (verdict.outcome, verdict.rank) == (Outcome.BOTH, 8)
+
+
+def test_context_without_skill_tells_the_best_skill_among_those_that_brought_it() -> None:
+    verdict = judge(ALONE, THETA, {2: evidence(80, 99), 4: evidence(96, 94), 8: evidence(99, 92)})
+    assert (verdict.outcome, verdict.rank) == (Outcome.CONTEXT_ONLY, 4)
+    assert "but the skill did not stay: 94 % against 99 %" in sentence(verdict, WHERE)
+
+
+def test_no_context_tells_the_best_graft_and_the_smaller_of_equals() -> None:
+    verdict = judge(ALONE, THETA, {4: evidence(61, 99), 8: evidence(84, 96), 16: evidence(84, 99)})
+    assert (verdict.outcome, verdict.rank) == (Outcome.NEITHER, 8)
+    said = sentence(verdict, WHERE)
+    assert said.startswith("the context did not come: the best graft, rank 8, reaches 84 % ")
+    assert "the skill did not stay" in said
+
+
+def test_an_unmeasured_skill_is_not_a_kept_one() -> None:
+    verdict = judge(Evidence(of(0), NOTHING), THETA, {4: Evidence(of(98), NOTHING)})
+    assert verdict.outcome is Outcome.SKILL_UNKNOWN
+    assert "whether the skill stayed was not measured" in sentence(verdict, WHERE)
+
+
+def test_nothing_measured_is_said_so() -> None:
+    truncated = Evidence(Cell(Tally(truncated=100, reason="too long")), of(99))
+    verdict = judge(ALONE, THETA, {4: truncated})
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert sentence(verdict, WHERE).startswith("not measured")
+
+
+def test_a_context_that_came_without_the_adapter_is_not_its_doing() -> None:
+    verdict = judge(ALONE, evidence(96, 99), {4: evidence(97, 99)})
+    assert verdict.needless
+    assert "the context is not the adapter's doing" in sentence(verdict, WHERE)
+
+
+def test_small_samples_are_called_small() -> None:
+    verdict = judge(ALONE, THETA, {4: Evidence(of(12, 12), of(99))})
+    assert "n=12, a small sample" in sentence(verdict, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([97, 98], "All 2 fine-tunes took the context of"),
+        ([97, 50], "1 of 2 fine-tunes took the context of"),
+        ([50, 40], "None of 2 fine-tunes took the context of"),
+        ([97], "The fine-tune took the context of"),
+        ([50], "No fine-tune took the context of"),
+        ([], "No graft is among these samples"),
+    ],
+)
+def test_the_headline_counts(outcomes: list[int], said: str) -> None:
+    verdicts = [judge(ALONE, THETA, {4: evidence(needle, 99)}) for needle in outcomes]
+    assert headline(verdicts, WHERE).startswith(said)
