@@ -5,7 +5,7 @@ def only_line(done: Any) -> str:
     """The one line a mistake gives."""
     assert done.returncode != 0
     assert "Traceback" not in done.stdout
-    lines = [line for line in done.stdout.splitlines() if "contextgraft: error" in line]
+    lines: list[str] = [line for line in done.stdout.splitlines() if "contextgraft: error" in line]
     assert len(lines) == 1, done.stdout
     return lines[0]
 

@@ -1,0 +1,98 @@
+"""The workflow's own form: lint, format, profiles, environments, DVC stages."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROFILES = ("local", "slurm")
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_lint_finds_nothing() -> None:
+    done = run("snakemake", "--lint", "json")
+    findings = json.loads(done.stdout or "{}")
+    assert not findings.get("rules"), done.stdout + done.stderr
+    assert not findings.get("snakefiles"), done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_rule_has_log_benchmark_version_and_environment() -> None:
+    rules = [text for path in (ROOT / "workflow/rules").glob("*.smk") for text in parts(path.read_text())]
+    assert len(rules) == 9
+    for text in rules:
+        missing = [
+            part
+            for part in ("log:", "benchmark:", "version=VERSION", "conda:", "mem_mb=")
+            if part not in text
+        ]
+        assert not missing, (text.splitlines()[0], missing)
+        assert "directory(" not in text
+
+
+def parts(text: str) -> list[str]:
+    """The rules of one file."""
+    return re.split(r"^(?=rule )", text, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_are_found_by_the_name_that_people_type(name: str) -> None:
+    link = ROOT / name
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / "profiles" / name
+    assert isinstance(yaml.safe_load((link / "config.v9+.yaml").read_text()), dict)
+
+
+def test_local_profile_plans_the_demo() -> None:
+    done = run("snakemake", "--profile", "local", "--dry-run", "--forceall", "--quiet")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_profile_caps_a_clusters_threads() -> None:
+    assert not (ROOT / "profiles" / "default").exists()
+    assert "cores" not in yaml.safe_load((ROOT / "slurm/config.v9+.yaml").read_text())
+
+
+def canonical(requirement: str) -> str:
+    """Name of a requirement as pip compares names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[=<>!~ ]", requirement, maxsplit=1)[0]).lower()
+
+
+def test_environment_has_the_versions_of_the_lock() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    lock = {canonical(line): line.split("==")[1].strip() for line in lines if "==" in line}
+    listed = yaml.safe_load((ROOT / "envs/contextgraft.yaml").read_text())["dependencies"]
+    pins = {canonical(pin): pin.split("==")[1] for pin in listed[-1]["pip"]}
+    assert pins == {name: lock[name] for name in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {*project["dependencies"], *project["optional-dependencies"]["workflow"]}
+    assert {canonical(requirement) for requirement in wanted} == set(pins)
+
+
+def test_dvc_reads_its_four_stages() -> None:
+    done = run("dvc", "stage", "list", "--name-only")
+    assert done.stdout.split() == ["models", "adapters", "grafts", "report"], done.stderr
+    assert run("dvc", "dag", "--dot").returncode == 0
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    for stage in stages:
+        assert stage["cmd"].startswith("snakemake")
+        assert "--profile" not in stage["cmd"]
