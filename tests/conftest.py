@@ -46,7 +46,8 @@ def weights(settings: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = tor
         "mlp.up_proj": (inner, hidden),
         "mlp.down_proj": (hidden, inner),
     }
-    tensors = {"model.embed_tokens.weight": torch.randn(settings["vocab_size"], hidden, generator=generator)}
+    embeddings = torch.randn(settings["vocab_size"], hidden, generator=generator)
+    tensors = {"model.embed_tokens.weight": embeddings}
     for layer in range(settings["num_hidden_layers"]):
         prefix = f"model.layers.{layer}"
         for name, shape in shapes.items():
@@ -58,7 +59,7 @@ def weights(settings: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = tor
 
 
 def moved(tensors: Weights, seed: int, size: float = 0.01, norms: bool = True) -> Weights:
-    """The weights after some training: a delta with a falling spectrum on linear weights, a shift on norms."""
+    """The weights after some training: a delta of falling spectrum on linear weights, a shift on norms."""
     generator = torch.Generator().manual_seed(seed)
     result = dict(tensors)
     for name, tensor in tensors.items():
@@ -83,7 +84,7 @@ def write(path: Path, tensors: Weights, settings: Mapping[str, Any], shards: int
         save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
         return path
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         shard = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in names[number::shards]}

@@ -17,15 +17,16 @@ SCALED = {
     "original_max_position_embeddings": 8192,
 }
 
+LLAMA3 = RopeSettings(5e5, 128, "llama3", SCALED)
 FORMS: list[tuple[dict[str, Any], RopeSettings]] = [
     ({"rope_theta": 5e5}, RopeSettings(5e5, 128)),
     ({"rope_theta": 5e5, "rope_scaling": None}, RopeSettings(5e5, 128)),
     ({}, RopeSettings(1e4, 128)),
-    ({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}, RopeSettings(5e5, 128, "linear", {"factor": 2.0})),
-    ({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **SCALED}}, RopeSettings(5e5, 128, "llama3", SCALED)),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0}}, RopeSettings(1e4, 128, "linear", {"factor": 2.0})),
+    ({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **SCALED}}, LLAMA3),
     ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}, RopeSettings(5e5, 128)),
-    ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", **SCALED}}, RopeSettings(5e5, 128, "llama3", SCALED)),
-]  # fmt: skip
+    ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", **SCALED}}, LLAMA3),
+]
 
 settings = st.builds(
     RopeSettings,

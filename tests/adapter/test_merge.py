@@ -1,0 +1,189 @@
+"""Merging: W + scale * B @ A rounded once, all else kept, RoPE repaired, mismatches refused."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contextgraft.adapter.graft import plan
+from contextgraft.adapter.merge import merge
+from contextgraft.checkpoint.layout import open_model, open_tensors
+from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        name: tensor for file in folder.glob("model*.safetensors") for name, tensor in load_file(file).items()
+    }
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, -1.0])
+def test_weights_are_the_direct_sum_rounded_once(world: Any, tmp_path: Path, scale: float) -> None:
+    manifest = merge(plan(world.adapters / "r8", world.target, scale), tmp_path / "graft")
+    factors = load_file(world.adapters / "r8" / "adapter_model.safetensors")
+    dense = load_file(world.adapters / "r8" / "contextgraft.safetensors")
+    for name, new in tensors(tmp_path / "graft").items():
+        old = world.weights["target"][name]
+        key = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+        if f"{key}A.weight" in factors:
+            delta = scale * (factors[f"{key}B.weight"].double() @ factors[f"{key}A.weight"].double())
+        elif name in dense:
+            delta = scale * dense[name].double()
+        else:
+            assert torch.equal(new, old)
+            continue
+        exact = old.double() + delta
+        assert ((new.double() - exact).abs() <= exact.abs() * 2.0**-8 + 1e-6).all()  # half a unit of bfloat16
+        record = manifest["tensors"][name]
+        assert record["delta_norm"] == pytest.approx(float(delta.norm()), rel=1e-4)
+        assert record["survived_norm"] == pytest.approx(float((new.double() - old.double()).norm()), rel=1e-6)
+
+
+def test_layout_and_other_files_are_kept(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    for name, data in toy.contents(world.target).items():
+        target.mkdir(exist_ok=True)
+        (target / name).write_bytes(data)
+    for name in ("training_args.bin", "model.gguf", "original/consolidated.00.pth", "chat/template.jinja"):
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text(name)
+    (target / "contextgraft.json").write_text('{"format": 1, "kind": "source", "name": "fine"}')
+    manifest = merge(plan(world.adapters / "r4", target, 1.0), tmp_path / "graft")
+    before, after = toy.contents(target), toy.contents(tmp_path / "graft")
+    left_out = ["model.gguf", "original/consolidated.00.pth", "training_args.bin"]
+    assert manifest["left_out"] == left_out
+    assert manifest["target"]["name"] == "fine"
+    assert set(after) == set(before) - set(left_out)
+    for name in ("chat/template.jinja", "tokenizer.json", "model.safetensors.index.json"):
+        assert after[name] == before[name]
+    for shard in open_model(target).shards:
+        begin = open_tensors(target / shard).data_begin
+        assert before[shard][:begin] == after[shard][:begin]
+
+
+def test_rope_and_lengths_are_repaired(world: Any, tmp_path: Path) -> None:
+    manifest = merge(plan(world.adapters / "r4", world.target, 1.0), tmp_path / "graft")
+    config = json.loads((tmp_path / "graft" / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 4e4
+    assert config["max_position_embeddings"] == 1024
+    assert config["vocab_size"] == 56
+    tokenizer = json.loads((tmp_path / "graft" / "tokenizer_config.json").read_text())
+    assert tokenizer == {"model_max_length": 1024, "eos_token": "</s>"}
+    assert manifest["tokenizer"] == {"model_max_length": [128, 1024]}
+    assert (manifest["rope"]["before"]["theta"], manifest["rope"]["after"]["theta"]) == (1e4, 4e4)
+
+
+def test_scale_zero_changes_theta_only(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
+    manifest = merge(plan(world.adapters / "r4", world.target, 0.0), tmp_path / "graft")
+    for file in world.target.glob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "graft" / file.name).read_bytes()
+    assert json.loads((tmp_path / "graft" / "config.json").read_text())["rope_theta"] == 4e4
+    assert not any(record["applied"] for record in manifest["tensors"].values())
+    assert not any(record["survived_norm"] for record in manifest["tensors"].values())
+
+
+def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any, tmp_path: Path) -> None:
+    one, many = build(tmp_path / "one"), build(tmp_path / "many", shards=5)
+    adapter = world.adapters / "r8"
+    first = merge(plan(adapter, one.target, 1.0), tmp_path / "a")
+    second = merge(plan(adapter, many.target, 1.0), tmp_path / "b", threads=3)
+    assert first["tensors"] == second["tensors"]
+    assert {name: value.tolist() for name, value in tensors(tmp_path / "a").items()} == {
+        name: value.tolist() for name, value in tensors(tmp_path / "b").items()
+    }
+
+
+def test_another_rope_than_the_base_is_said(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
+    target = toy.write(tmp_path / "t", world.weights["target"], toy.config(vocab_size=56, rope_theta=7e4))
+    assert "theta 70000" in plan(world.adapters / "r4", target, 1.0).warnings[0]
+    assert plan(world.adapters / "r4", world.target, 1.0).warnings == ()
+
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+TARGETS: dict[str, tuple[dict[str, Any], Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "layers": ({"num_hidden_layers": 3}, lambda t: None, "num_hidden_layers 2; received num_hidden_layers 3"),
+    "architecture": ({"model_type": "mistral"}, lambda t: None, "expected model_type llama"),
+    "shape": ({}, lambda t: t.update({Q: torch.ones(64, 60)}), r"expected shape \[64, 64\].*\[64, 60\]"),
+    "missing": ({}, lambda t: t.pop(Q), "no such tensor"),
+    "quantised": ({}, lambda t: t.update({Q: torch.ones(64, 64, dtype=torch.int8)}), "received I8"),
+    "vocabulary": ({"vocab_size": 51}, lambda t: None, "disagree about the vocabulary; expected 51 rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_that_do_not_fit_are_refused(
+    world: Any, toy: SimpleNamespace, tmp_path: Path, kind: str
+) -> None:
+    changes, spoil, words = TARGETS[kind]
+    weights = dict(world.weights["target"])
+    spoil(weights)
+    target = toy.write(tmp_path / "t", weights, toy.config(**{"vocab_size": 56, **changes}))
+    with pytest.raises(MismatchError, match=words) as caught:
+        plan(world.adapters / "r4", target, 1.0)
+    assert str(target) in str(caught.value)
+    assert kind == "vocabulary" or str(world.adapters / "r4") in str(caught.value)
+
+
+def test_nan_in_the_target_leaves_nothing(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
+    weights = {name: tensor.clone() for name, tensor in world.weights["target"].items()}
+    weights[Q][1, 1] = math.nan
+    target = toy.write(tmp_path / "t", weights, toy.config(vocab_size=56))
+    with pytest.raises(CheckpointError, match="not finite"):
+        merge(plan(world.adapters / "r4", target, 1.0), tmp_path / "graft")
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_an_existing_output_is_kept(world: Any, tmp_path: Path) -> None:
+    (tmp_path / "graft").mkdir()
+    (tmp_path / "graft" / "mine").touch()
+    with pytest.raises(OutputError, match="already exists"):
+        merge(plan(world.adapters / "r4", world.target, 1.0), tmp_path / "graft")
+    assert [path.name for path in tmp_path.rglob("*")] == ["graft", "mine"]
+
+
+KEY = f"base_model.model.{Q.removesuffix('.weight')}.lora_"
+ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str]] = {
+    "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), InputError, "no adapter made by extract"),
+    "other kind": (lambda a: edit(a / "contextgraft.json", kind="graft"), CheckpointError, "another kind"),
+    "no rope": (lambda a: edit(a / "contextgraft.json", rope=None), CheckpointError, "lacks rope"),
+    "half a rope": (lambda a: edit(a / "contextgraft.json", rope={}), InputError, "malformed RoPE"),
+    "dora": (lambda a: edit(a / "adapter_config.json", use_dora=True), CheckpointError, "use_dora"),
+    "replaces": (lambda a: edit(a / "adapter_config.json", modules_to_save=["x"]), CheckpointError, "modules"),
+    "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), CheckpointError, "cannot be read"),
+    "half a pair": (lambda a: refit(a, {f"{KEY}B.weight": None}), CheckpointError, "do not fit each other"),
+    "other ranks": (lambda a: refit(a, {f"{KEY}B.weight": torch.ones(64, 3)}), CheckpointError, "do not fit"),
+    "zero rank": (
+        lambda a: refit(a, {f"{KEY}A.weight": torch.ones(0, 64), f"{KEY}B.weight": torch.ones(64, 0)}),
+        CheckpointError,
+        "do not fit",
+    ),
+    "more": (lambda a: refit(a, {"lm_head.weight": torch.ones(2)}), CheckpointError, "else than pairs"),
+}  # fmt: skip
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refit(adapter: Path, changes: dict[str, torch.Tensor | None]) -> None:
+    path = adapter / "adapter_model.safetensors"
+    merged = {**load_file(path), **changes}
+    save_file({name: tensor for name, tensor in merged.items() if tensor is not None}, path)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_malformed_adapters_are_refused(world: Any, toy: SimpleNamespace, tmp_path: Path, kind: str) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name, data in toy.contents(world.adapters / "r4").items():
+        (adapter / name).write_bytes(data)
+    spoil, error, words = ADAPTERS[kind]
+    spoil(adapter)
+    with pytest.raises(error, match=words):
+        plan(adapter, world.target, 1.0)

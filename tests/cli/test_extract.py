@@ -1,0 +1,130 @@
+"""The real command, killed in the middle: the same command again gives the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+RUN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been started without
+from contextgraft.cli.main import main
+main()
+"""
+
+
+def start(*words: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", RUN, *map(str, words)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def finish(*words: object) -> tuple[int, str, str]:
+    process = start(*words)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def stop_after(journal: Path, steps: int, sign: int, *words: object) -> int:
+    """Send a signal once more steps than before are on record; returns how many were."""
+    process = start(*words)
+    before = len(list(journal.glob("*.json")))
+    while len(list(journal.glob("*.json"))) < before + steps:
+        assert process.poll() is None, "it finished before it could be stopped"
+        time.sleep(0.002)
+    process.send_signal(sign)
+    process.communicate(timeout=60)
+    assert process.returncode == (-sign if sign == signal.SIGKILL else 130)
+    return len(list(journal.glob("*.json")))
+
+
+@pytest.fixture(scope="module")
+def big(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Tens of megabytes: base, donor and target, so that there is a middle to be killed in."""
+    root = tmp_path_factory.mktemp("big")
+    config = toy.config(hidden_size=512, intermediate_size=1536, num_hidden_layers=8)
+    base = toy.weights(config)
+    longer = {**config, "rope_theta": 4e4, "max_position_embeddings": 1024}
+    toy.write(root / "base", base, config)
+    toy.write(root / "donor", toy.moved(base, 1), longer, shards=3)
+    toy.write(root / "target", toy.moved(base, 2), config, shards=12)
+    return root, config
+
+
+def test_extract_and_merge_survive_a_kill_and_an_interrupt(
+    big: tuple[Path, Any], toy: SimpleNamespace
+) -> None:
+    root, _ = big
+    models = ["--base", root / "base", "--donor", root / "donor", "--rank", 4, "--rank", 16]
+    code, _, err = finish("extract", *models, "--out", root / "whole")
+    assert (code, "linear weights to factorise" in err) == (0, True), err
+
+    again = ["extract", *models, "--out", root / "killed"]
+    journal = root / ".killed.partial" / ".journal"
+    total = 8 * 9 + 3  # steps on record, and the head of the journal
+    killed = stop_after(journal, 10, signal.SIGKILL, *again)
+    assert killed < total
+    assert not (root / "killed").exists()
+    assert killed < stop_after(journal, 5, signal.SIGINT, *again) < total
+    code, out, err = finish(*again, "--json")
+    assert code == 0, err
+    assert [row["rank"] for row in json.loads(out)] == [4, 16]
+    assert toy.contents(root / "killed") == toy.contents(root / "whole")
+
+    parts = ["--adapter", root / "whole" / "r16", "--target", root / "target"]
+    assert finish("merge", *parts, "--out", root / "graft")[0] == 0
+    again = ["merge", *parts, "--out", root / "graft2"]
+    journal = root / ".graft2.partial" / ".journal"
+    killed = stop_after(journal, 3, signal.SIGKILL, *again)
+    assert killed < 12
+    assert not (root / "graft2").exists()
+    assert killed < stop_after(journal, 2, signal.SIGINT, *again)
+    code, out, err = finish(*again, "--json")
+    assert code == 0, err
+    assert json.loads(out)["changed"] == 8 * 9 + 1
+    assert toy.contents(root / "graft2") == toy.contents(root / "graft")
+    assert sorted(path.name for path in root.iterdir()) == [
+        "base", "donor", "graft", "graft2", "killed", "target", "whole",
+    ]  # fmt: skip
+
+
+def test_two_runs_at_once(big: tuple[Path, Any], toy: SimpleNamespace) -> None:
+    root, _ = big
+    words = [
+        "extract",
+        "--base",
+        root / "base",
+        "--donor",
+        root / "donor",
+        "--rank",
+        4,
+        "--out",
+        root / "both",
+    ]
+    first = start(*words)
+    while not (root / ".both.partial" / ".journal").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)  # holds the lock for as long as the second takes to start
+    try:
+        code, _, err = finish(*words)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    first.communicate(timeout=60)
+    assert (code, first.returncode) == (2, 0)
+    assert "another run is writing it" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("verb", ["extract", "merge", "verify", "rope"])
+def test_bad_words_exit_with_2(verb: str) -> None:
+    code, out, err = finish(verb, "--no-such-option")
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
