@@ -154,7 +154,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str
     "no rope": (lambda a: edit(a / "contextgraft.json", rope=None), CheckpointError, "lacks rope"),
     "half a rope": (lambda a: edit(a / "contextgraft.json", rope={}), InputError, "malformed RoPE"),
     "dora": (lambda a: edit(a / "adapter_config.json", use_dora=True), CheckpointError, "use_dora"),
-    "replaces": (lambda a: edit(a / "adapter_config.json", modules_to_save=["x"]), CheckpointError, "modules"),
+    "replaces": (lambda a: edit(a / "adapter_config.json", modules_to_save=["x"]), CheckpointError, "_to"),
     "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), CheckpointError, "cannot be read"),
     "half a pair": (lambda a: refit(a, {f"{KEY}B.weight": None}), CheckpointError, "do not fit each other"),
     "other ranks": (lambda a: refit(a, {f"{KEY}B.weight": torch.ones(64, 3)}), CheckpointError, "do not fit"),

@@ -82,4 +82,5 @@ class Delta:
 
 def norm_squared(tensor: torch.Tensor) -> float:
     """Square of the Frobenius norm, summed in float64 a few rows at a time, for that takes a copy."""
-    return sum(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in tensor.split(32))
+    pieces = torch.split(tensor, 32)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return math.fsum(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in pieces)

@@ -34,7 +34,7 @@ def command(
     click.echo(
         f"extract: {size(models.bytes_to_read)} to read; {counts[Kind.LINEAR]} linear weights to factorise "
         f"at rank {max(ranks)}, {counts[Kind.DENSE]} norms and biases to compare, {counts[Kind.IGNORED]} "
-        f"embeddings and others to report; at most {size(models.peak_bytes(max(ranks), threads))} of memory "
+        f"embeddings and others to report; about {size(models.peak_bytes(max(ranks), threads))} of memory "
         f"beyond the program's own, with {threads} thread(s).",
         err=True,
     )

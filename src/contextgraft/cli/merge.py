@@ -36,7 +36,7 @@ def command(
     graft = plan(adapter, target, scale)
     click.echo(
         f"merge: {size(graft.bytes_to_read)} to read and write in {len(graft.target.shards)} file(s); "
-        f"{len(graft.changed)} of {len(graft.target.tensors)} tensors change; at most "
+        f"{len(graft.changed)} of {len(graft.target.tensors)} tensors change; about "
         f"{size(graft.peak_bytes(threads))} of memory beyond the program's own, with {threads} thread(s).",
         err=True,
     )
