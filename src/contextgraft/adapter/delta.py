@@ -41,7 +41,7 @@ class Delta:
     def tiles(self) -> Iterator[torch.Tensor]:
         """Float32 tiles of TILE_ROWS rows, top to bottom."""
         if self._kept is not None:
-            return iter(self._kept.split(TILE_ROWS))
+            return iter(torch.split(self._kept, TILE_ROWS))
         return (donor.float() - base.float() for base, donor in self._pairs())
 
     def measure(self) -> Measure:
@@ -82,5 +82,5 @@ class Delta:
 
 def norm_squared(tensor: torch.Tensor) -> float:
     """Square of the Frobenius norm, summed in float64 a few rows at a time, for that takes a copy."""
-    pieces = torch.split(tensor, 32)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    pieces = torch.split(tensor, 32)
     return math.fsum(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in pieces)
