@@ -160,7 +160,7 @@ def test_progress_counts_every_question(make_model: MakeModel, questions: list[Q
 def test_long_prompts_go_in_smaller_batches(
     make_model: MakeModel, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_lm_module, "BATCH_TOKENS", 450)
+    monkeypatch.setitem(token_lm_module.BATCH_TOKENS, "cpu", 450)
     counts: list[int] = []
     lm = token_lm(make_model())
     lm._asked = counts.append

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.checkpoint.identity import sidecar
-from contextgraft.errors import InputError, OutputBusy
+from contextgraft.errors import InputError, MismatchError, OutputBusy
 from contextgraft.evaluation import run as run_module
 from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.results import SCHEMA
@@ -183,6 +183,14 @@ def test_each_tokenizer_has_its_own_prompts(
     needles = {label: [json.loads(recipe)["items"] for recipe in recipes[label][:6]] for label in recipes}
     assert needles["one"] == needles["grown"]
     assert set(table["status"].to_pylist()) == {"ok"}
+
+
+def test_a_tokenizer_larger_than_its_model_is_refused(
+    exam: Exam, make_model: MakeModel, tmp_path: Path
+) -> None:
+    small = make_model("small", vocab_size=20)
+    with pytest.raises(MismatchError, match="expected token ids below 20"):
+        evaluate_models([(None, small)], exam, Engine(), tmp_path / "samples.parquet", Notes())
 
 
 def test_two_models_of_one_label_are_refused(models: Models, exam: Exam, tmp_path: Path) -> None:

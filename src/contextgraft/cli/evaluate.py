@@ -83,9 +83,9 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=32,
+    default=64,
     show_default=True,
-    help="Prompts at once; fewer where they would be more than 65,536 tokens.",
+    help="Most prompts at once; fewer where they are long.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; all if not given.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from contextgraft.errors import CheckpointError, InputError
+from contextgraft.errors import CheckpointError, InputError, MismatchError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 
@@ -55,3 +55,15 @@ def positions(config: Any) -> int | None:
         return None
     limit: int | None = getattr(text, "max_position_embeddings", None)
     return limit
+
+
+def check_vocabulary(model: Any, path: Path, largest: int) -> None:
+    """Raise MismatchError if the model has no row for the largest token id of its prompts."""
+    count = model.get_input_embeddings().num_embeddings
+    if largest >= count:
+        raise MismatchError(
+            "the tokenizer has more tokens than the model has rows",
+            path=path,
+            expected=f"token ids below {count}",
+            received=largest,
+        )

@@ -12,7 +12,7 @@ from contextgraft.checkpoint.publish import workspace
 from contextgraft.evaluation import results
 from contextgraft.evaluation.candidates import Candidate, candidate, check_labels
 from contextgraft.evaluation.harness import Sitting, ask, make_sittings, quiet
-from contextgraft.evaluation.models import find_device, load_model, positions
+from contextgraft.evaluation.models import check_vocabulary, find_device, load_model, positions
 from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
 from contextgraft.evaluation.suites import Exam, exam_digest
 from contextgraft.evaluation.token_lm import TokenLM
@@ -38,7 +38,7 @@ class Engine:
 
     device: str = "cpu"
     dtype: str = "float32"
-    batch_size: int = 32
+    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ def interview(each: Candidate, prepared: Prepared, engine: Engine, asked: Callab
     """Load a model, ask it everything, let it go."""
     model = load_model(each.path, find_device(engine.device), engine.dtype)
     questions = prepared.questions
+    check_vocabulary(model, each.path, max(max(question.ids) for question in questions))
     with quiet():
         lm = TokenLM(
             model,
