@@ -8,13 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgraft.report.build import Report
-from contextgraft.report.charts import heatmap
+from contextgraft.report.charts import heatmap, ranks
 from contextgraft.report.charts.heatmap import Square
 from contextgraft.report.charts.labels import spaced
 from contextgraft.report.charts.svg import inline
 from contextgraft.report.charts.theme import GREY, HEAT, PALETTE, heat
-from contextgraft.report.facts import Cell
-from contextgraft.report.tally import Tally
+from contextgraft.report.facts import Cell, Condition, Who
+from contextgraft.report.study import FineTune, Row
+from contextgraft.report.tally import Difference, Tally
+from contextgraft.report.verdict import Evidence, Outcome, Verdict
+
+NOTHING = Cell(Tally())
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,34 @@ def test_labels_with_room_stay_where_they_are() -> None:
 
 def test_labels_of_one_value_spread_evenly_around_it() -> None:
     assert spaced([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+
+
+def tune(*steps: float) -> FineTune:
+    own = Row(Who("alone"), "alone", None, NOTHING, NOTHING, NOTHING)
+    rows = [
+        Row(
+            Who("graft", "d", 2**place),
+            "g",
+            None,
+            NOTHING,
+            NOTHING,
+            NOTHING,
+            Difference(step, step - 9, step + 9),
+        )
+        for place, step in enumerate(steps)
+    ]
+    verdict = Verdict(Outcome.UNKNOWN, None, None, Evidence(NOTHING, NOTHING), Evidence(NOTHING, NOTHING))
+    return FineTune("name", "d", Condition("n", 0), (own, own, *rows), verdict)
+
+
+@pytest.mark.parametrize(
+    ("steps", "loss", "gain"), [((0.0, -3.0), 12, 4), ((-56.5, -99.2), 100, 4), ((30.0, -12.0), 12, 50)]
+)
+def test_the_skill_axis_holds_every_graft(steps: tuple[float, ...], loss: float, gain: float) -> None:
+    shared = ranks.axes([tune(*steps)])
+    assert (shared.loss, shared.gain) == (loss, gain)
+    values = ranks.spec(tune(*steps), shared, None)["vconcat"][1]["layer"][1]["data"]["values"]
+    assert all(-loss <= value["low"] <= value["share"] <= value["high"] <= gain for value in values)
 
 
 def grid(*tallies: Tally) -> list[Square]:

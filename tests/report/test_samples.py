@@ -68,6 +68,13 @@ def test_a_file_named_twice_is_read_once(results: Path) -> None:
     assert len(find([results, results / "base.parquet"])) == 4
 
 
+def test_what_an_evaluation_has_so_far_is_no_result(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = list(synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=1))
+    synthetic.write(tmp_path / "a.parquet", rows)
+    synthetic.write(tmp_path / ".b.parquet.partial" / "b.parquet", rows)
+    assert [source.name for source in find([tmp_path])] == ["a.parquet"]
+
+
 def test_columns_of_nothing_but_nulls_may_have_no_type(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = list(synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=1))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")

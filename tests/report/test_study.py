@@ -122,6 +122,16 @@ def test_equal_names_are_told_apart_by_digest(tmp_path: Path, synthetic: SimpleN
     assert titles == ["same (n, 3 distractors) digest-one", "same (n, 3 distractors) digest-two"]
 
 
+def test_labels_that_do_not_tell_the_role_get_it(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = [
+        *synthetic.needle(synthetic.Model("base"), "n", 128, 50, model="SmolLM2"),
+        *synthetic.needle(synthetic.Model("donor-s1"), "n", 128, 50),
+        *synthetic.needle(synthetic.graft("style", 8), "n", 128, 50),
+    ]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    assert [row.label for row in study_of(tmp_path).references] == ["base SmolLM2", "donor-s1"]
+
+
 def test_models_without_grafts_are_shown_by_themselves(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     synthetic.write(
         tmp_path / "a.parquet", list(synthetic.skill(synthetic.Model("lonely"), "chess", 7, n=10))

@@ -63,8 +63,8 @@ def test_no_context_tells_the_best_graft_and_the_smaller_of_equals() -> None:
     verdict = judge(ALONE, THETA, {4: evidence(61, 99), 8: evidence(84, 96), 16: evidence(84, 99)})
     assert (verdict.outcome, verdict.rank) == (Outcome.NEITHER, 8)
     said = sentence(verdict, WHERE)
-    assert said.startswith("the context did not come: the best graft, rank 8, reaches 84 % ")
-    assert "the skill did not stay" in said
+    assert said.startswith(f"the context did not come: at {WHERE} the best graft, rank 8, reaches 84 % ")
+    assert "; the skill did not stay (96 % against 99 % of the fine-tune)." in said
 
 
 def test_an_unmeasured_skill_is_not_a_kept_one() -> None:

@@ -76,7 +76,7 @@ def parse(sidecar: Mapping[str, Any], path: Path) -> Adapter:
             modules=modules,
             base=dict(sidecar["base"]),
             donor=dict(sidecar["donor"]),
-            rope=dict(sidecar["rope"]),
+            rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(

@@ -55,7 +55,7 @@ class Figures:
 def draw(study: Study, energies: Sequence[Energy]) -> Figures:
     """Every chart that the samples and sidecars allow."""
     tunes = [(title, tune) for title, tune in tune_titles(study) if tune.grafts]
-    shared = sorted({row.who.rank for _, tune in tunes for row in tune.grafts})
+    shared = ranks.axes([tune for _, tune in tunes])
     specs = [ranks.spec(tune, shared, study.donor, title) for title, tune in tunes]
     return Figures(
         ranks=tuple(_rank_figure(study, title, tune, shared) for title, tune in tunes),
@@ -81,7 +81,7 @@ def _figure(name: str, title: str, spec: dict[str, object], label: str) -> Figur
     return Figure(f"charts/{name}.svg", title, render(spec, label))
 
 
-def _rank_figure(study: Study, title: str, tune: FineTune, shared: Sequence[int]) -> Figure:
+def _rank_figure(study: Study, title: str, tune: FineTune, shared: ranks.Axes) -> Figure:
     label = f"{title}: needles found by rank of the adapter: {_series(tune)}"
     return _figure(f"effect_of_rank_{slug(title)}", title, ranks.spec(tune, shared, study.donor), label)
 

@@ -35,6 +35,11 @@ def donor_names(labels: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return names | {row["digest"]: row["label"] for row in labels if row["role"] == "donor"}
 
 
+def told_role(role: str, label: str) -> str:
+    """A label that tells its role: `base SmolLM2`, but `donor-s1` as it is."""
+    return label if role in label.lower() else f"{role} {label}"
+
+
 def row_names(labels: Iterable[Mapping[str, Any]]) -> dict[Who, str]:
     """The name of every row of the table; several donors share one."""
     rows = list(labels)
@@ -44,7 +49,9 @@ def row_names(labels: Iterable[Mapping[str, Any]]) -> dict[Who, str]:
     for row in rows:
         key = who(row)
         if row["role"] == "donor":
-            names[key] = row["label"] if len(donors) == 1 else f"donors ({len(donors)})"
+            names[key] = told_role("donor", row["label"]) if len(donors) == 1 else f"donors ({len(donors)})"
+        elif row["role"] == "base":
+            names[key] = told_role("base", row["label"])
         else:
             names[key] = targets.get(key.name, row["label"])
     return names

@@ -73,6 +73,7 @@ def render(material: Material) -> str:
         spread=words.spread,
         thousands=words.thousands,
         short=short,
+        figure=words.figure,
         heat=heat,
         described=described,
         parts=parts,

@@ -164,7 +164,11 @@ def _below(result: Path) -> list[tuple[Path, str]]:
         return [(result, result.name)]
     if not result.is_dir():
         raise InputError("there is no such folder or file", path=result, remedy=REMEDY)
-    found = [(path, path.relative_to(result).as_posix()) for path in sorted(result.rglob("*.parquet"))]
+    below = sorted((path, path.relative_to(result)) for path in result.rglob("*.parquet"))
+    # hidden folders hold what a running or killed evaluation has so far
+    found = [
+        (path, name.as_posix()) for path, name in below if not any(p.startswith(".") for p in name.parts)
+    ]
     if not found:
         raise InputError("holds no *.parquet file", path=result, remedy=REMEDY)
     return found

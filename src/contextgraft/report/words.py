@@ -54,6 +54,11 @@ def thousands(number: int) -> str:
     return f"{number:,}"
 
 
+def figure(value: object) -> str:
+    """A number from a sidecar without needless decimals; a dash where it holds none."""
+    return f"{value:,.0f}" if isinstance(value, int | float) else DASH
+
+
 def multiple(length: int, context: int) -> str:
     """How many times the base's context: `8×`."""
     return f"{trimmed(length / context)}{TIMES}"
@@ -107,8 +112,8 @@ def _skill_unknown(verdict: Verdict, where: str) -> str:
 
 def _neither(verdict: Verdict, where: str) -> str:
     return (
-        f"the context did not come: the best graft, rank {verdict.rank}, reaches {_needle(verdict)} "
-        f"at {where}{_skill_beside(verdict)}."
+        f"the context did not come: at {where} the best graft, rank {verdict.rank}, reaches "
+        f"{_needle(verdict)}{_skill_beside(verdict)}."
     )
 
 

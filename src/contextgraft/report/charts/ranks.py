@@ -1,6 +1,8 @@
 """Effect of rank: needles found and skill kept by the grafts of one fine-tune, beside its controls."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from contextgraft.report.charts.labels import spaced
@@ -23,12 +25,34 @@ from contextgraft.report.words import between_points, measured, percent, signed
 NEEDLE_HEIGHT = 190
 SKILL_HEIGHT = 74
 GAP = 0.085
-DEEPEST = -12.0
+LEAST_LOSS = 12.0
+LEAST_GAIN = 4.0
+STRIDE = 25.0
 
 
-def spec(tune: FineTune, ranks: Sequence[int], donor: Row | None, title: str | None = None) -> dict[str, Any]:
-    """Both panels of one fine-tune; every fine-tune has the same ranks on its axis."""
-    chart = {"vconcat": [_needles(tune, ranks, donor), _skills(tune, ranks)], "spacing": 14}
+@dataclass(frozen=True)
+class Axes:
+    """What the charts of all fine-tunes share: ranks, and how far skill may fall and rise, in points."""
+
+    ranks: tuple[int, ...]
+    loss: float
+    gain: float
+
+
+def axes(tunes: Sequence[FineTune]) -> Axes:
+    """Axes that hold every graft; the usual small range of the skill unless some graft leaves it."""
+    grafts = [row for tune in tunes for row in tune.grafts]
+    points = [row.step.points for row in grafts if row.step is not None]
+    return Axes(
+        ranks=tuple(sorted({row.who.rank for row in grafts})),
+        loss=_reach(-min(points, default=0.0), LEAST_LOSS),
+        gain=_reach(max(points, default=0.0), LEAST_GAIN),
+    )
+
+
+def spec(tune: FineTune, shared: Axes, donor: Row | None, title: str | None = None) -> dict[str, Any]:
+    """Both panels of one fine-tune."""
+    chart = {"vconcat": [_needles(tune, shared.ranks, donor), _skills(tune, shared)], "spacing": 14}
     return chart | {"title": title} if title else chart
 
 
@@ -81,27 +105,34 @@ def _needles(tune: FineTune, ranks: Sequence[int], donor: Row | None) -> dict[st
     )
 
 
-def _skills(tune: FineTune, ranks: Sequence[int]) -> dict[str, Any]:
+def _skills(tune: FineTune, shared: Axes) -> dict[str, Any]:
     points = [
         {
             "rank": row.who.rank,
-            "share": max(row.step.points, DEEPEST),
-            "low": max(row.step.low, DEEPEST),
-            "high": row.step.high,
+            "share": row.step.points,
+            # what leaves the panel is cut there; the mark tells the whole interval
+            "low": max(row.step.low, -shared.loss),
+            "high": min(row.step.high, shared.gain),
             "text": f"rank {row.who.rank}: skill {signed(row.step.points)} points {between_points(row.step)}",
         }
         for row in tune.grafts
         if row.step is not None
     ]
     axis = {
-        "values": [0, -6, -12],
-        "titleAnchor": "middle",
+        "values": [-shared.loss, -shared.loss / 2, 0, *([shared.gain] if shared.gain > LEAST_GAIN else [])],
         "labelExpr": SIGNED_LABEL,
         "title": "skill, points",
     }
-    y = quantity("share", [DEEPEST, 4], axis)
+    y = quantity("share", [-shared.loss, shared.gain], axis)
     lost = level(-POINTS, PALETTE["aim"], [2, 3], f"{POINTS:g} points lost: the most that counts as kept")
-    return panel([lost], series(points, PALETTE["skill"], y), ranks, SKILL_HEIGHT, "rank of the adapter")
+    return panel(
+        [lost], series(points, PALETTE["skill"], y), shared.ranks, SKILL_HEIGHT, "rank of the adapter"
+    )
+
+
+def _reach(points: float, least: float) -> float:
+    """The usual reach of an axis, or the next multiple of the stride that holds all points."""
+    return least if points <= least else STRIDE * ceil(points / STRIDE)
 
 
 DASHES = {"alone": [1, 3], "theta": [6, 3], "donor": [1, 0]}
