@@ -94,6 +94,14 @@ def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def test_what_dvc_put_beside_the_page_stays(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / ".gitignore").write_text("/index.html\n")
+    write(Report({PAGE: "new"}, {}, ()), tmp_path / "report")
+    assert (tmp_path / "report" / ".gitignore").read_text() == "/index.html\n"
+    assert (tmp_path / "report" / PAGE).read_text() == "new"
+
+
 @pytest.mark.parametrize("name", ["thesis.txt", "charts/photo.png", "index.html/x"])
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from contextgraft.report.words import headline, place, sentence
 PAGE = "index.html"
 SUMMARY = "summary.json"
 CHARTS = "charts"
+KEPT = ".gitignore"  # DVC puts it beside what it tracks
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def write(report: Report, out: Path) -> None:
                 (work / name).parent.mkdir(exist_ok=True)
                 (work / name).write_text(text, encoding="utf-8")
             write_json(work / SUMMARY, report.summary)
+            if (out / KEPT).is_file():
+                shutil.copyfile(out / KEPT, work / KEPT)
         except BaseException:
             _empty(work)
             raise
@@ -98,7 +101,7 @@ def refuse_foreign(out: Path) -> None:
 
 def _ours(path: Path) -> bool:
     chart = len(path.parts) == 2 and path.parts[0] == CHARTS and path.suffix == ".svg"
-    return chart or str(path) in {PAGE, SUMMARY}
+    return chart or str(path) in {PAGE, SUMMARY, KEPT}
 
 
 def _empty(folder: Path) -> None:
