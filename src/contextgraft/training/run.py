@@ -122,8 +122,9 @@ def _context(base: ModelFolder, folder: Path) -> Context:
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    prefix = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
-    return Context(memoised(encode), prefix, len(tokenizer), folder)
+    begin = tokenizer.bos_token_id
+    adds = begin is not None and tokenizer.encode("")[:1] == [begin]  # some have one and never add it
+    return Context(memoised(encode), (int(begin),) if adds else (), len(tokenizer), folder)
 
 
 def _run_stage(
