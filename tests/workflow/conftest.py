@@ -85,6 +85,7 @@ STUDY = {
         "needle": {"format": "recipes/needle.yaml", "lengths": [32], "depths": [50], "samples": 1, "seed": 7},
         "skill": {"samples": 2},
     },
+    "note": "Tiny 'n' random.",
     "threads": {"train": 1, "extract": 1},
 }
 COLUMNS = "name\tsource\tneedle\tskill"

@@ -25,7 +25,8 @@ def test_dry_run_plans_every_step_and_control_row(fresh: Any) -> None:
 
 def test_run_ends_in_the_page_with_every_control_row(finished: Any) -> None:
     results = finished.folder / "results" / "tiny"
-    assert "<html" in (results / "report" / "index.html").read_text().lower()
+    page = (results / "report" / "index.html").read_text()
+    assert "Tiny &#39;n&#39; random." in page
     labels = set(pq.read_table(results / "samples" / "tune.parquet")["model"].to_pylist())
     assert labels == {"tune", "tune-s1-r1", "tune-s1-r4", "tune-s1-theta-only"}
     assert set(pq.read_table(results / "samples" / "base.parquet")["model"].to_pylist()) == {

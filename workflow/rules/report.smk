@@ -21,6 +21,7 @@ rule report:
         adapters=lambda wildcards, input: [
             f"--adapter {Path(manifest).parent}" for manifest in input.adapters
         ],
+        note=["--note", SETTINGS.note] if SETTINGS.note else [],
         version=VERSION,
     shell:
-        "contextgraft report {input.samples} {params.adapters} --out $(dirname {output.page}) > {log} 2>&1"
+        "contextgraft report {input.samples} {params.adapters} {params.note:q} --out $(dirname {output.page}) > {log} 2>&1"

@@ -89,6 +89,7 @@ class Pipeline(Frozen):
     )
     evaluation: Evaluation
     threads: Threads = Threads()
+    note: str | None = Field(None, description="a sentence on top of the page, such as what the models are")
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
