@@ -23,7 +23,9 @@ def test_nothing_asked_tells_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize(("successes", "n", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0), (1, 2, 0.0)])
+@pytest.mark.parametrize(
+    ("successes", "n", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0), (1, 2, 0.0)]
+)
 def test_refuses_nonsense(successes: int, n: int, confidence: float) -> None:
     with pytest.raises(ValueError, match="expected"):
         wilson(successes, n, confidence)

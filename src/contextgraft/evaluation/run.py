@@ -12,7 +12,13 @@ from contextgraft.checkpoint.publish import workspace
 from contextgraft.evaluation import results
 from contextgraft.evaluation.candidates import Candidate, candidate, check_labels
 from contextgraft.evaluation.harness import Sitting, ask, make_sittings, quiet
-from contextgraft.evaluation.models import check_vocabulary, find_device, load_model, positions
+from contextgraft.evaluation.models import (
+    check_vocabulary,
+    find_device,
+    keep_freed_memory,
+    load_model,
+    positions,
+)
 from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
 from contextgraft.evaluation.suites import Exam, exam_digest
 from contextgraft.evaluation.token_lm import TokenLM
@@ -70,6 +76,7 @@ def evaluate_models(
             watcher.kept(each.label)
         return finished
     prepared = prepare(candidates, exam)
+    keep_freed_memory()
     with workspace(out) as work:
         parts = [
             part(each, prepared[each.tokens_digest], engine, watcher, work=work, key=key)

@@ -7,8 +7,8 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-# Most prompt tokens at once, whatever the batch size. On a processor, activations that outgrow its caches and the
-# allocator's free lists cost a fifth of the time (demo models at 1024 tokens); elsewhere memory is what runs out.
+# Most prompt tokens at once, whatever the batch size. On a processor, larger activations go to the system and
+# back with every layer (see models.keep_freed_memory); elsewhere memory is what runs out.
 BATCH_TOKENS = {"cpu": 4096}
 BATCH_TOKENS_ELSEWHERE = 65_536
 
