@@ -5,12 +5,11 @@ from statistics import NormalDist
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """
-    Wilson score interval of a proportion, without continuity correction: (low, high), both in [0, 1].
+    """Wilson score interval of a proportion, without continuity correction: (low, high), both in [0, 1].
 
     Nothing asked (n = 0) tells nothing: (0, 1). Raises ValueError unless 0 <= successes <= n and
-    0 < confidence < 1. Source: E. B. Wilson, JASA 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics in
-    Medicine 17 (1998) 857-872, whose Table I the tests repeat.
+    0 < confidence < 1. Source: E. B. Wilson, JASA 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics
+    in Medicine 17 (1998) 857-872, whose Table I the tests repeat.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"expected 0 <= successes <= n, received {successes} of {n}")

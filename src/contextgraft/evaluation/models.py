@@ -29,8 +29,8 @@ def find_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Make the allocator of glibc reuse freed memory instead of giving it back to the system.
 
-    It gives back what exceeds a threshold, which grows to the largest block ever freed, at most 32 MB. Freeing
-    one such block first saves an eighth of the time of the demo's models; elsewhere it does nothing.
+    It gives back what exceeds a threshold, which grows to the largest block ever freed, at most 32 MB.
+    Freeing one such block first saves an eighth of the demo models' time; elsewhere it does nothing.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
