@@ -63,7 +63,6 @@ def test_a_new_line_in_the_sheet_is_the_only_new_work(finished: Any, copy_of: Co
     assert done.returncode == 0, done.stdout[-6000:]
     page = (place.folder / "results/tiny/report/index.html").read_text()
     assert "other" in page
-    assert "Nothing to be done" in place.snakemake().stdout
 
 
 def test_a_fetched_donor_takes_one_line_of_the_configuration(fresh: Any) -> None:
@@ -78,8 +77,6 @@ def test_a_fetched_donor_takes_one_line_of_the_configuration(fresh: Any) -> None
 CHANGES = {
     "a training recipe": ("recipes/donor.yaml", "rate: 0.01", "rate: 0.02", "train", "fetch"),
     "a text that a format names": ("recipes/haystack.txt", "a b c", "a c b", "evaluate", "fetch"),
-    "a skill": ("recipes/skill.jsonl", '"a"}', '"b"}', "evaluate", "train"),
-    "the seed of the prompts": ("config.yaml", "seed: 7", "seed: 8", "evaluate_base", "extract"),
     "a rank": ("config.yaml", "- 4", "- 2", "extract", "train"),
     "a source": ("fine_tunes.tsv", "models/tune", "models/other", "fetch", "extract"),
 }
