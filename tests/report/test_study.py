@@ -11,6 +11,7 @@ from contextgraft.report.samples import read
 from contextgraft.report.study import FineTune, Row, Study, build
 from contextgraft.report.titles import reference_titles, tune_titles
 from contextgraft.report.verdict import Outcome
+from contextgraft.report.words import place
 
 
 def study_of(*results: Path, context: int | None = None) -> Study:
@@ -40,12 +41,13 @@ def test_rows_stand_in_the_order_of_the_table(study: Study, style: FineTune) -> 
 
 
 def test_columns_are_the_shortest_and_the_longest_length(study: Study) -> None:
-    assert (study.context, study.longest) == (128, 1024)
+    assert (study.context, study.short, study.longest) == (None, 128, 1024)
 
 
-def test_the_bases_context_is_taken_where_it_was_asked(results: Path) -> None:
-    assert study_of(results, context=1024).context == 1024
-    assert study_of(results, context=4096).context == 128
+def test_the_first_column_is_the_bases_context_where_it_was_asked(results: Path) -> None:
+    assert study_of(results, context=1024).short == 1024
+    assert study_of(results, context=4096).short == 128
+    assert study_of(results, context=4096).context == 4096
 
 
 def test_cells_count_right_answers(style: FineTune) -> None:
@@ -139,3 +141,16 @@ def test_models_without_grafts_are_shown_by_themselves(tmp_path: Path, synthetic
     study = study_of(tmp_path)
     assert study.fine_tunes == ()
     assert [(row.label, row.skill.tally.hits) for row in study.others] == [("lonely", 7)]
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        (None, "2,048 tokens"),
+        (2048, "2,048 tokens (the base's context)"),
+        (256, "2,048 tokens (8× the base's context)"),
+        (8192, "2,048 tokens (within the base's own 8,192)"),
+    ],
+)
+def test_a_length_is_never_told_longer_than_it_is(context: int | None, expected: str) -> None:
+    assert place(2048, context) == expected

@@ -91,7 +91,7 @@ def _context(material: Material) -> dict[str, Any]:
         "headline": material.headline,
         "study": study,
         "where": where,
-        "times": words.multiple(study.longest, study.context) if study.longest else "",
+        "beside": {length: words.against(length, study.context) for length in (study.short, study.longest)},
         "cards": [card(title, tune, where) for title, tune in tune_titles(study)],
         "tunes": tune_titles(study),
         "references": reference_titles(study.references),

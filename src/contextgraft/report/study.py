@@ -63,9 +63,13 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Study:
-    """What the page shows of the samples; `context` is the base's, `longest` the longest length asked."""
+    """What the page shows of the samples.
 
-    context: int
+    `context` is the base's where it is known, `short` and `longest` are the lengths of the table's needle columns.
+    """
+
+    context: int | None
+    short: int
     longest: int
     references: tuple[Row, ...]
     fine_tunes: tuple[FineTune, ...]
@@ -86,12 +90,12 @@ class Study:
 def build(facts: Sequence[Fact], names: Mapping[Who, str], context: int | None = None) -> Study:
     """Arrange the facts; `names` has every row's model by name, `context` is the base's if it is known.
 
-    Without it, or where no needle was asked at that length, the shortest length asked stands for it.
+    The first needle column is at the base's context, or at the shortest length where none was asked there.
     """
     asked = sorted({item.length for item in facts if item.suite == "needle" and item.length is not None})
-    context = context if context in asked else (asked[0] if asked else 0)
+    short = context if context in asked else (asked[0] if asked else 0)
     longest = asked[-1] if asked else 0
-    table = _Table(facts, names, context, longest)
+    table = _Table(facts, names, short, longest)
     rows = sorted(names, key=lambda row: (names[row], row))
     by_role = {
         role: [row for row in rows if row.role == role] for role in ("base", "donor", "alone", "other")
@@ -102,6 +106,7 @@ def build(facts: Sequence[Fact], names: Mapping[Who, str], context: int | None =
     targets.sort(key=lambda item: item[1])
     return Study(
         context=context,
+        short=short,
         longest=longest,
         references=tuple(
             line for role in ("base", "donor") for who in by_role[role] for line in table.rows(who)
@@ -115,10 +120,10 @@ def build(facts: Sequence[Fact], names: Mapping[Who, str], context: int | None =
 class _Table:
     """Makes rows from facts."""
 
-    def __init__(self, facts: Sequence[Fact], names: Mapping[Who, str], context: int, longest: int) -> None:
+    def __init__(self, facts: Sequence[Fact], names: Mapping[Who, str], short: int, longest: int) -> None:
         self._facts = facts
         self._names = names
-        self._context = context
+        self._short = short
         self._longest = longest
 
     def rows(self, who: Who) -> list[Row]:
@@ -133,7 +138,7 @@ class _Table:
             who=who,
             label=label,
             condition=condition,
-            short=self._needle(who, condition, self._context),
+            short=self._needle(who, condition, self._short),
             long=self._needle(who, condition, self._longest),
             skill=skill,
             step=difference(skill.tally, own.tally) if own else None,

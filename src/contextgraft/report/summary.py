@@ -17,6 +17,7 @@ def summarise(study: Study, headline: str, energies: Sequence[Energy]) -> dict[s
         "contextgraft": __version__,
         "headline": headline,
         "context": study.context,
+        "short": study.short,
         "longest": study.longest,
         "references": {title: _row(row) for title, row in reference_titles(study.references)},
         "fine_tunes": {title: _fine_tune(tune) for title, tune in tune_titles(study)},
@@ -35,7 +36,7 @@ def _fine_tune(tune: FineTune) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    cells = {"needle_context": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
+    cells = {"needle_short": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
     if row.step is None:
         return cells
     return {

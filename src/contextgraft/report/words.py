@@ -59,9 +59,15 @@ def figure(value: object) -> str:
     return f"{value:,.0f}" if isinstance(value, int | float) else DASH
 
 
-def multiple(length: int, context: int) -> str:
-    """How many times the base's context: `8×`."""
-    return f"{trimmed(length / context)}{TIMES}"
+def against(length: int, context: int | None) -> str:
+    """A length beside the base's context, where that is known: `8× the base's context`."""
+    if context is None:
+        return ""
+    if length == context:
+        return "the base's context"
+    if length < context:
+        return f"within the base's own {thousands(context)}"
+    return f"{trimmed(length / context)}{TIMES} the base's context"
 
 
 def measured(cell: Cell) -> str:
@@ -74,9 +80,10 @@ def measured(cell: Cell) -> str:
     return ", ".join(parts)
 
 
-def place(long: int, context: int) -> str:
-    """`1,024 tokens (8× the base)`."""
-    return f"{thousands(long)} tokens ({multiple(long, context)} the base)"
+def place(long: int, context: int | None) -> str:
+    """`1,024 tokens (8× the base's context)`."""
+    beside = against(long, context)
+    return f"{thousands(long)} tokens ({beside})" if beside else f"{thousands(long)} tokens"
 
 
 def unbroken(text: str) -> str:
