@@ -65,7 +65,7 @@ class FineTune:
 class Study:
     """What the page shows of the samples.
 
-    `context` is the base's where it is known, `short` and `longest` are the lengths of the table's needle columns.
+    `context` is the base's where it is known; `short` and `longest` are the table's two needle lengths.
     """
 
     context: int | None
