@@ -100,3 +100,8 @@ def outcome(config: dict[str, Any]) -> str:
         return validate(Pipeline, config, "c").study
     except ConfigError as error:
         return str(error)
+
+
+def test_a_misspelt_key_is_told_before_the_missing_one() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'studdy'"):
+        validate(Pipeline, {"studdy": "demo"}, "config.yaml")

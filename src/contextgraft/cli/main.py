@@ -51,8 +51,13 @@ def main() -> None:
     """Run the command line; a user's mistake exits 2 with one line, Ctrl-C exits 130."""
     try:
         cli.main(standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        remedy = f"; see `{context.command_path} --help`" if context else ""
+        click.echo(f"contextgraft: error: {' '.join(error.format_message().split())}{remedy}", err=True)
         sys.exit(2)
     except ContextgraftError as error:
         click.echo(f"contextgraft: error: {error}", err=True)

@@ -1,0 +1,41 @@
+"""Whatever a user mistypes: one line, exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("contextgraft")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["graft"], "No such command 'graft'"),
+        (["rope", "--theta", "much"], "'much' is not a valid float"),
+        (["rope", "--thetta", "1"], "No such option"),
+        (["extract", "--base", "a", "--donor", "b", "--rank", "0", "--out", "c"], "0 is not in the range"),
+        (["merge", "--target", "a", "--out", "b"], "Missing option '--adapter'"),
+        (["evaluate", "nowhere", "--suite", "poems", "--out", "x.parquet"], "'poems' is not"),
+        (["inspect", "nowhere"], "no such model folder"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("contextgraft: error: ")
+    assert said in lines[0]
+
+
+def test_no_verb_shows_the_verbs() -> None:
+    done = run()
+    assert done.returncode == 2
+    assert "extract" in done.stderr
