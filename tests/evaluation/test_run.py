@@ -1,8 +1,10 @@
 """Whole runs: the table, resuming, graft columns, same rows twice."""
 
 import json
-import os
+import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,16 +87,33 @@ def test_two_runs_give_the_same_bytes(models: Models, exam: Exam, tmp_path: Path
     assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "y.parquet").read_bytes()
 
 
+# A process of its own: a forked one inherits torch's thread pool, which does not survive a fork.
+KILLED_AT_TWO = """
+import os, pickle, signal, sys
+from contextgraft.evaluation.run import Engine, evaluate_models
+
+class Watcher:
+    def model(self, label, questions):
+        if label == "two":
+            os.kill(os.getpid(), signal.SIGKILL)
+    def asked(self, count): ...
+    def kept(self, label): ...
+
+models, exam, out = pickle.load(sys.stdin.buffer)
+evaluate_models(models, exam, Engine(), out, Watcher())
+"""
+
+
 def test_a_killed_run_asks_nothing_twice(models: Models, exam: Exam, tmp_path: Path) -> None:
     out = tmp_path / "samples.parquet"
     whole = evaluate_models(models, exam, Engine(), tmp_path / "whole.parquet", Notes())
-    child = os.fork()
-    if child == 0:
-        evaluate_models(
-            models, exam, Engine(), out, Notes("two", lambda: os.kill(os.getpid(), signal.SIGKILL))
-        )
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_TWO],
+        input=pickle.dumps((models, exam, out)),
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not out.exists()
     notes = Notes()
     table = evaluate_models(models, exam, Engine(), out, notes)
