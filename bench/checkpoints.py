@@ -1,6 +1,7 @@
 """Generated Llama-shaped checkpoints: a base, and a donor whose delta is power-law plus a noise floor."""
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -69,3 +70,7 @@ def generate(folder: Path, layers: int, hidden: int, intermediate: int, seed: in
         index = {"metadata": {}, "weight_map": weight_map}
         (path / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
     return base, donor
+
+
+if __name__ == "__main__":
+    generate(Path(sys.argv[1]), *map(int, sys.argv[2:]))

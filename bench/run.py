@@ -11,8 +11,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from checkpoints import generate
-
 HERE = Path(__file__).parent
 CONTEXTGRAFT = str(Path(sys.executable).with_name("contextgraft"))
 RANKS = (16, 32, 64, 128)
@@ -41,7 +39,10 @@ def run(command: list[str]) -> Cost:
 
 def measure(work: Path, layers: int, hidden: int, intermediate: int) -> dict[str, Cost]:
     """Every program once, on freshly generated checkpoints with warm file caches."""
-    base, donor = generate(work, layers, hidden, intermediate)
+    # In a process of its own: a child's peak memory counts what its parent held when it was started.
+    shape = map(str, (layers, hidden, intermediate))
+    subprocess.run([sys.executable, str(HERE / "checkpoints.py"), str(work), *shape], check=True)
+    base, donor = work / "base", work / "donor"
     ranks = [word for rank in RANKS for word in ("--rank", str(rank))]
     adapter = work / "adapters" / "r32"
     peer = [sys.executable, str(HERE / "peers.py")]
