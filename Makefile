@@ -8,10 +8,10 @@ export PYTHON
 .PHONY: help setup demo demo-seeds real test test-all check fix world bench lock clean
 
 help:
-	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
+	@echo "make demo        the whole proof on a tiny trained world: under 5 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
 	@echo "make demo-seeds  the demo with three seeds of the donor"
-	@echo "make real        the same chain on SmolLM2-135M: about 45 minutes on two cores"
+	@echo "make real        the same chain on SmolLM2-135M: about 26 minutes on two cores"
 	@echo "make test-all    the slow tests too"
 	@echo "make check       lint, types, storeys and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
