@@ -10,6 +10,7 @@ import torch
 
 from contextgraft.adapter.extract import extract
 from contextgraft.adapter.pair import pair
+from contextgraft.adapter.selection import Cut
 
 RANKS = (2, 4, 8)
 
@@ -52,5 +53,5 @@ def build(toy: SimpleNamespace) -> Callable[..., World]:
 def world(build: Callable[..., World], tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world in bfloat16 with its adapters extracted; not to be written to."""
     made = build(tmp_path_factory.mktemp("world"), shards=3)
-    extract(pair(made.base, made.donor), RANKS, made.adapters)
+    extract(pair(made.base, made.donor), [Cut(rank) for rank in RANKS], made.adapters)
     return made

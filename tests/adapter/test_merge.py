@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.graft import plan
+from contextgraft.adapter.folder import open_adapter
+from contextgraft.adapter.graft import Scaled, plan
 from contextgraft.adapter.merge import merge
 from contextgraft.checkpoint.layout import open_model, open_tensors
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
@@ -25,7 +26,9 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, -1.0])
 def test_weights_are_the_direct_sum_rounded_once(world: Any, tmp_path: Path, scale: float) -> None:
-    manifest = merge(plan(world.adapters / "r8", world.target, scale), tmp_path / "graft")
+    manifest = merge(
+        plan([Scaled(open_adapter(world.adapters / "r8"), scale)], world.target), tmp_path / "graft"
+    )
     factors = load_file(world.adapters / "r8" / "adapter_model.safetensors")
     dense = load_file(world.adapters / "r8" / "contextgraft.safetensors")
     for name, new in tensors(tmp_path / "graft").items():
@@ -53,8 +56,8 @@ def test_layout_and_other_files_are_kept(world: Any, toy: SimpleNamespace, tmp_p
     for name in ("training_args.bin", "model.gguf", "original/consolidated.00.pth", "chat/template.jinja"):
         (target / name).parent.mkdir(exist_ok=True)
         (target / name).write_text(name)
-    (target / "contextgraft.json").write_text('{"format": 1, "kind": "source", "name": "fine"}')
-    manifest = merge(plan(world.adapters / "r4", target, 1.0), tmp_path / "graft")
+    (target / "contextgraft.json").write_text('{"format": 2, "kind": "source", "name": "fine"}')
+    manifest = merge(plan([Scaled(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
     before, after = toy.contents(target), toy.contents(tmp_path / "graft")
     left_out = ["model.gguf", "original/consolidated.00.pth", "training_args.bin"]
     assert manifest["left_out"] == left_out
@@ -68,7 +71,7 @@ def test_layout_and_other_files_are_kept(world: Any, toy: SimpleNamespace, tmp_p
 
 
 def test_rope_and_lengths_are_repaired(world: Any, tmp_path: Path) -> None:
-    manifest = merge(plan(world.adapters / "r4", world.target, 1.0), tmp_path / "graft")
+    manifest = merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft")
     config = json.loads((tmp_path / "graft" / "config.json").read_text())
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 4e4
     assert config["max_position_embeddings"] == 1024
@@ -80,7 +83,9 @@ def test_rope_and_lengths_are_repaired(world: Any, tmp_path: Path) -> None:
 
 
 def test_scale_zero_changes_theta_only(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
-    manifest = merge(plan(world.adapters / "r4", world.target, 0.0), tmp_path / "graft")
+    manifest = merge(
+        plan([Scaled(open_adapter(world.adapters / "r4"), 0.0)], world.target), tmp_path / "graft"
+    )
     for file in world.target.glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "graft" / file.name).read_bytes()
     assert json.loads((tmp_path / "graft" / "config.json").read_text())["rope_theta"] == 4e4
@@ -91,8 +96,8 @@ def test_scale_zero_changes_theta_only(world: Any, toy: SimpleNamespace, tmp_pat
 def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any, tmp_path: Path) -> None:
     one, many = build(tmp_path / "one"), build(tmp_path / "many", shards=5)
     adapter = world.adapters / "r8"
-    first = merge(plan(adapter, one.target, 1.0), tmp_path / "a")
-    second = merge(plan(adapter, many.target, 1.0), tmp_path / "b", threads=3)
+    first = merge(plan([Scaled(open_adapter(adapter))], one.target), tmp_path / "a")
+    second = merge(plan([Scaled(open_adapter(adapter))], many.target), tmp_path / "b", threads=3)
     assert first["tensors"] == second["tensors"]
     assert {name: value.tolist() for name, value in tensors(tmp_path / "a").items()} == {
         name: value.tolist() for name, value in tensors(tmp_path / "b").items()
@@ -101,8 +106,8 @@ def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any,
 
 def test_another_rope_than_the_base_is_said(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
     target = toy.write(tmp_path / "t", world.weights["target"], toy.config(vocab_size=56, rope_theta=7e4))
-    assert "theta 70000" in plan(world.adapters / "r4", target, 1.0).warnings[0]
-    assert plan(world.adapters / "r4", world.target, 1.0).warnings == ()
+    assert "theta 70000" in plan([Scaled(open_adapter(world.adapters / "r4"))], target).warnings[0]
+    assert plan([Scaled(open_adapter(world.adapters / "r4"))], world.target).warnings == ()
 
 
 Q = "model.layers.0.self_attn.q_proj.weight"
@@ -125,7 +130,7 @@ def test_targets_that_do_not_fit_are_refused(
     spoil(weights)
     target = toy.write(tmp_path / "t", weights, toy.config(**{"vocab_size": 56, **changes}))
     with pytest.raises(MismatchError, match=words) as caught:
-        plan(world.adapters / "r4", target, 1.0)
+        plan([Scaled(open_adapter(world.adapters / "r4"))], target)
     assert str(target) in str(caught.value)
     assert kind == "vocabulary" or str(world.adapters / "r4") in str(caught.value)
 
@@ -135,7 +140,7 @@ def test_nan_in_the_target_leaves_nothing(world: Any, toy: SimpleNamespace, tmp_
     weights[Q][1, 1] = math.nan
     target = toy.write(tmp_path / "t", weights, toy.config(vocab_size=56))
     with pytest.raises(CheckpointError, match="not finite"):
-        merge(plan(world.adapters / "r4", target, 1.0), tmp_path / "graft")
+        merge(plan([Scaled(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
@@ -143,18 +148,19 @@ def test_an_existing_output_is_kept(world: Any, tmp_path: Path) -> None:
     (tmp_path / "graft").mkdir()
     (tmp_path / "graft" / "mine").touch()
     with pytest.raises(OutputError, match="already exists"):
-        merge(plan(world.adapters / "r4", world.target, 1.0), tmp_path / "graft")
+        merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft")
     assert [path.name for path in tmp_path.rglob("*")] == ["graft", "mine"]
 
 
 KEY = f"base_model.model.{Q.removesuffix('.weight')}.lora_"
 ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str]] = {
-    "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), InputError, "no adapter made by extract"),
+    "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), CheckpointError, "beside no sidecar"),
+    "no config": (lambda a: (a / "adapter_config.json").unlink(), InputError, "is no adapter"),
     "other kind": (lambda a: edit(a / "contextgraft.json", kind="graft"), CheckpointError, "another kind"),
     "no rope": (lambda a: edit(a / "contextgraft.json", rope=None), CheckpointError, "lacks rope"),
     "half a rope": (lambda a: edit(a / "contextgraft.json", rope={}), InputError, "malformed RoPE"),
     "dora": (lambda a: edit(a / "adapter_config.json", use_dora=True), CheckpointError, "use_dora"),
-    "replaces": (lambda a: edit(a / "adapter_config.json", modules_to_save=["x"]), CheckpointError, "_to"),
+    "replaces": (lambda a: edit(a / "adapter_config.json", modules_to_save=["x"]), CheckpointError, "saves"),
     "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), CheckpointError, "cannot be read"),
     "half a pair": (lambda a: refit(a, {f"{KEY}B.weight": None}), CheckpointError, "do not fit each other"),
     "other ranks": (lambda a: refit(a, {f"{KEY}B.weight": torch.ones(64, 3)}), CheckpointError, "do not fit"),
@@ -163,7 +169,11 @@ ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str
         CheckpointError,
         "do not fit",
     ),
-    "more": (lambda a: refit(a, {"lm_head.weight": torch.ones(2)}), CheckpointError, "else than pairs"),
+    "more": (lambda a: refit(a, {"lm_head.weight": torch.ones(2)}), MismatchError, "would overwrite lm_head"),
+    "alpha": (lambda a: edit(a / "adapter_config.json", lora_alpha="16"), CheckpointError, "lora_alpha"),
+    "pissa": (lambda a: edit(a / "adapter_config.json", init_lora_weights="pissa"), CheckpointError, "pissa"),
+    "no lora": (lambda a: edit(a / "adapter_config.json", peft_type="IA3"), CheckpointError, "no LoRA"),
+    "rank of config": (lambda a: edit(a / "adapter_config.json", r=5), CheckpointError, "another rank"),
 }  # fmt: skip
 
 
@@ -186,4 +196,4 @@ def test_malformed_adapters_are_refused(world: Any, toy: SimpleNamespace, tmp_pa
     spoil, error, words = ADAPTERS[kind]
     spoil(adapter)
     with pytest.raises(error, match=words):
-        plan(adapter, world.target, 1.0)
+        plan([Scaled(open_adapter(adapter))], world.target)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from contextgraft.adapter.graft import plan
+from contextgraft.adapter.folder import open_adapter
+from contextgraft.adapter.graft import Scaled, plan
 from contextgraft.adapter.merge import merge
 from contextgraft.adapter.verify import verify
 from contextgraft.checkpoint.layout import open_model
@@ -18,7 +19,7 @@ from contextgraft.errors import CheckpointError
 @pytest.fixture(scope="module")
 def whole(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("verify") / "graft"
-    merge(plan(world.adapters / "r4", world.target, 1.0), path)
+    merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), path)
     return path
 
 
@@ -33,15 +34,15 @@ def failing(path: Path, **more: Any) -> list[str]:
 
 def test_an_honest_graft_holds(graft: Path, world: Any) -> None:
     assert failing(graft) == []
-    checks = verify(graft, target=world.target, adapter=world.adapters / "r4")
+    checks = verify(graft, target=world.target, adapters=[world.adapters / "r4"])
     assert all(check.holds for check in checks), checks
-    assert [check.name for check in checks][-3:] == ["adapter", "target", "recomputed"]
+    assert [check.name for check in checks][-3:] == ["adapters", "target", "recomputed"]
 
 
 def test_another_target_or_adapter_is_found(graft: Path, world: Any) -> None:
-    assert failing(graft, adapter=world.adapters / "r8") == ["adapter"]
+    assert failing(graft, adapters=[world.adapters / "r8"]) == ["adapters"]
     assert failing(graft, target=world.base) == ["target"]
-    assert failing(graft, target=world.target, adapter=world.adapters / "r8") == ["adapter", "recomputed"]
+    assert failing(graft, target=world.target, adapters=[world.adapters / "r8"]) == ["adapters", "recomputed"]
 
 
 def flip(path: Path) -> None:
@@ -66,7 +67,7 @@ def edit(name: str, **changes: Any) -> Callable[[Path], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], set[str]]] = {
-    "a bit of a weight": (flip, {"files", "tensors"}),
+    "a bit of a weight": (flip, {"tensors"}),
     "a truncated shard": (cut, {"files", "layout"}),
     "theta": (edit("config.json", rope_theta=1e4), {"files", "rope"}),
     "theta for new readers": (edit("config.json", rope_parameters={"rope_theta": 1e4}), {"files", "rope"}),
@@ -90,7 +91,7 @@ def test_a_forged_norm_is_found_by_computing_again(graft: Path, world: Any) -> N
     manifest["tensors"]["model.layers.0.mlp.up_proj.weight"]["survived_norm"] *= 2
     (graft / "contextgraft.json").write_text(json.dumps(manifest))
     assert failing(graft) == []
-    assert failing(graft, target=world.target, adapter=world.adapters / "r4") == ["recomputed"]
+    assert failing(graft, target=world.target, adapters=[world.adapters / "r4"]) == ["recomputed"]
 
 
 def test_a_folder_that_is_no_graft(world: Any) -> None:

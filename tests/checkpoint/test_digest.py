@@ -1,10 +1,10 @@
 """Digests name the model, not the files it lies in."""
 
-import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from blake3 import blake3
 
 from contextgraft.checkpoint.digest import file_digest, model_digest, tensor_digest
 from contextgraft.checkpoint.identity import identity, read_sidecar, sidecar
@@ -42,8 +42,8 @@ def test_known_digests_are_not_computed_again(toy: SimpleNamespace, tmp_path: Pa
     assert model_digest(model, known) == model_digest(model)
     raw = (model.path / "model.safetensors").read_bytes()
     info = model["model.norm.weight"]
-    assert known["model.norm.weight"] == hashlib.sha256(raw[info.begin : info.end]).hexdigest()
-    assert file_digest(model.path / "model.safetensors") == hashlib.sha256(raw).hexdigest()
+    assert known["model.norm.weight"] == blake3(raw[info.begin : info.end]).hexdigest()
+    assert file_digest(model.path / "model.safetensors") == blake3(raw).hexdigest()
 
 
 def test_identity_takes_the_source_from_the_sidecar(toy: SimpleNamespace, tmp_path: Path) -> None:
@@ -64,6 +64,6 @@ def test_sidecars_of_another_kind_or_format(tmp_path: Path) -> None:
     assert read_sidecar(tmp_path)["kind"] == "source"
     with pytest.raises(CheckpointError, match="another kind"):
         read_sidecar(tmp_path, "graft")
-    write_json(tmp_path / "contextgraft.json", {"kind": "graft", "format": 2})
+    write_json(tmp_path / "contextgraft.json", {"kind": "graft", "format": 1})
     with pytest.raises(CheckpointError, match="format"):
         read_sidecar(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from contextgraft.checkpoint.layout import open_tensors
-from contextgraft.checkpoint.reader import DTYPES, byte_blocks, read_rows, read_tensor, row_blocks
+from contextgraft.checkpoint.reader import DTYPES, byte_blocks, read_rows, read_tensor
 from contextgraft.errors import CheckpointError
 
 
@@ -26,12 +26,12 @@ def test_blocks_make_up_the_tensor(
     path = tmp_path_factory.getbasetemp() / "rows.safetensors"
     save_file({"before": torch.ones(3), "x": tensor}, path)
     file = open_tensors(path)
-    blocks = list(row_blocks(file, "x", max_bytes))
-    assert all(len(block) == 1 or block.nbytes <= max_bytes for _, block in blocks if block.ndim)
-    whole = blocks[0][1] if not shape else torch.cat([block for _, block in blocks]) if blocks else tensor
-    assert torch.equal(whole, tensor)
     assert torch.equal(read_tensor(file, "x"), tensor)
-    raw = torch.cat([torch.empty(0, dtype=torch.uint8), *byte_blocks(file, file["x"], max_bytes)])
+    rows = [read_rows(file, "x", row, row + 1).reshape(-1) for row in range(file["x"].rows)]
+    assert torch.equal(torch.cat([tensor.reshape(-1)[:0], *rows]), tensor.reshape(-1))
+    blocks = [block.clone() for block in byte_blocks(file, file["x"], max_bytes)]
+    assert all(len(block) <= max_bytes for block in blocks)
+    raw = torch.cat([torch.empty(0, dtype=torch.uint8), *blocks])
     assert torch.equal(raw, tensor.reshape(-1).view(torch.uint8))
 
 

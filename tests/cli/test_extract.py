@@ -64,7 +64,7 @@ def test_extract_and_merge_survive_a_kill_and_an_interrupt(
     root, _ = big
     models = ["--base", root / "base", "--donor", root / "donor", "--rank", 4, "--rank", 16]
     code, _, err = finish("extract", *models, "--out", root / "whole")
-    assert (code, "linear weights to factorise" in err) == (0, True), err
+    assert (code, "weights to factorise" in err) == (0, True), err
 
     again = ["extract", *models, "--out", root / "killed"]
     journal = root / ".killed.partial" / ".journal"
@@ -82,10 +82,10 @@ def test_extract_and_merge_survive_a_kill_and_an_interrupt(
     assert finish("merge", *parts, "--out", root / "graft")[0] == 0
     again = ["merge", *parts, "--out", root / "graft2"]
     journal = root / ".graft2.partial" / ".journal"
-    killed = stop_after(journal, 3, signal.SIGKILL, *again)
-    assert killed < 12
+    killed = stop_after(journal, 10, signal.SIGKILL, *again)
+    assert killed < total
     assert not (root / "graft2").exists()
-    assert killed < stop_after(journal, 2, signal.SIGINT, *again)
+    assert killed < stop_after(journal, 5, signal.SIGINT, *again) < total
     code, out, err = finish(*again, "--json")
     assert code == 0, err
     assert json.loads(out)["changed"] == 8 * 9 + 1

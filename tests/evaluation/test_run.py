@@ -165,9 +165,8 @@ def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, exam: Exam, tm
     }
     content = sidecar(
         "graft",
-        adapter={"digest": "adapter digest", "rank": 8, "base": who["b"], "donor": who["d"]},
+        adapters=[{"digest": "adapter digest", "rank": 8, "scale": 1, "base": who["b"], "donor": who["d"]}],
         target=who["t"],
-        scale=1,
     )
     (folder / "contextgraft.json").write_text(json.dumps(content))
     table = evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())

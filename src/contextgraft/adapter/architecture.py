@@ -10,18 +10,27 @@ from contextgraft.errors import CheckpointError, MismatchError
 
 FLOATS = ("F32", "F16", "BF16")
 LAYER = re.compile(r"(^|\.)layers\.\d+\.")
+INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte")
+OUTPUTS = ("lm_head", "embed_out")
 
 
 class Kind(StrEnum):
     """What becomes of a tensor's delta."""
 
     LINEAR = "linear"  # factorised
+    INPUT = "input"  # token embeddings: factorised by token, if asked for
+    OUTPUT = "output"  # lm_head: likewise
     DENSE = "dense"  # norms and biases: kept whole
-    IGNORED = "ignored"  # embeddings, lm_head, buffers: only reported
+    IGNORED = "ignored"  # buffers, and what was not selected: only reported
+
+
+EMBEDDINGS = dict.fromkeys(INPUTS, Kind.INPUT) | dict.fromkeys(OUTPUTS, Kind.OUTPUT)
+FACTORISED = (Kind.LINEAR, Kind.INPUT, Kind.OUTPUT)
+BY_TOKEN = (Kind.INPUT, Kind.OUTPUT)
 
 
 def kind(info: TensorInfo) -> Kind:
-    """Linear: every 2-D weight inside a layer. Dense: whatever has one dimension. The rest is ignored.
+    """Linear: every 2-D weight inside a layer. Dense: whatever has one dimension. Embeddings go by name.
 
     Weights in layers that are quantised, or have more than two dimensions, raise CheckpointError by name.
     """
@@ -32,11 +41,25 @@ def kind(info: TensorInfo) -> Kind:
             path=info.shard,
             expected=f"two dimensions of {', '.join(FLOATS)}",
             received=f"{list(info.shape)} of {info.dtype}",
+            remedy="store fused experts one by one, use the original precision, or --exclude it",
         )
-    if weight and info.name.endswith(".weight"):
-        return Kind.LINEAR
-    buffer = info.name.endswith("inv_freq") or info.dtype not in FLOATS
-    return Kind.DENSE if len(info.shape) == 1 and not buffer else Kind.IGNORED
+    if info.dtype not in FLOATS or info.name.endswith("inv_freq"):
+        return Kind.IGNORED
+    if len(info.shape) == 1:
+        return Kind.DENSE
+    if len(info.shape) != 2 or not info.name.endswith(".weight"):
+        return Kind.IGNORED
+    return Kind.LINEAR if weight else EMBEDDINGS.get(_module(info.name), Kind.IGNORED)
+
+
+def rows_are_tokens(name: str) -> bool:
+    """Whether each row of a tensor belongs to a token: embeddings and lm_head, their biases too."""
+    return _module(name) in EMBEDDINGS
+
+
+def _module(name: str) -> str:
+    """The last part of a tensor's name before `weight` or `bias`."""
+    return name.rpartition(".")[0].rpartition(".")[2]
 
 
 def describe(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,23 @@
-"""From finished steps to adapter folders: factors of one rank, dense deltas, and the sidecar that says so."""
+"""From finished steps to adapter folders: factors of one cut, dense deltas, and the sidecar that says so."""
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from contextgraft.adapter import peft_format
-from contextgraft.adapter.architecture import Kind, describe
+from contextgraft.adapter.architecture import BY_TOKEN, Kind, describe
 from contextgraft.adapter.pair import Pair
+from contextgraft.adapter.selection import Cut
 from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
 from contextgraft.checkpoint.journal import Journal
 from contextgraft.checkpoint.layout import open_tensors
 from contextgraft.checkpoint.publish import write_json
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
+from contextgraft.checkpoint.vocabulary import TOKENIZER
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.rope import settings
@@ -24,41 +26,50 @@ UNDO = (
     "merge this adapter into the graft with the negated scale, then restore `rope` from its manifest; "
     "this is exact only to the rounding of the stored dtype: keep the target"
 )
+Records = Mapping[str, Mapping[str, Any]]
 
 
-def assemble(pair: Pair, ranks: Sequence[int], journal: Journal) -> dict[int, dict[str, Any]]:
-    """Assemble every rank's folder from the finished steps."""
+def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal) -> dict[str, dict[str, Any]]:
+    """Assemble every cut's folder from the finished steps; the sidecars by the name of the cut."""
     records = {name: journal.get(name) or {} for names in pair.names.values() for name in names}
-    linear = {name: records[name] for name in pair.names[Kind.LINEAR]}
-    if not any("squares" in record for record in linear.values()):
+    found = {name: records[name] for name in pair.factorised}
+    if not any("squares" in record for record in found.values()):
         raise MismatchError(
             "has the same linear weights as the base: there is nothing to extract",
             path=pair.donor.path,
             received=pair.base.path,
         )
     common = _common(pair, records)
-    sidecars = {}
-    for rank in ranks:
-        folder = journal.work / f"r{rank}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        _write_factors(folder, pair, rank, journal, linear)
-        _write_dense(folder, pair, journal, common["dense"])
-        sidecars[rank] = sidecar("adapter", rank=rank, **common, **_energies(linear, rank))
-        base_name = common["base"]["source"] or common["base"]["name"]
-        ranks_used = {
-            peft_format.module_of(name): min(rank, *pair.base[name].shape)
-            for name in linear
-            if "squares" in linear[name]
-        }
-        modules = [peft_format.module_of(name) for name in linear]
-        write_json(folder / peft_format.CONFIG, peft_format.config(rank, ranks_used, modules, base_name))
-        write_json(folder / SIDECAR, sidecars[rank])
-    return sidecars
+    return {cut.name: _folder(pair, cut, journal, found, common) for cut in cuts}
 
 
-def _common(pair: Pair, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the sidecars of all ranks say alike."""
+def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict[str, Any]) -> dict[str, Any]:
+    folder = journal.work / cut.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    ranks = {
+        name: min(cut.of(record["squares"], record["delta_norm"] ** 2), *pair.base[name].shape)
+        for name, record in found.items()
+        if "squares" in record
+    }
+    _write_factors(folder, pair, ranks, journal)
+    _write_dense(folder, pair, journal, common["dense"])
+    base_name = common["base"]["source"] or common["base"]["name"]
+    of_modules = {peft_format.module_of(name): rank for name, rank in ranks.items()}
+    modules = [peft_format.module_of(name) for name in found]
+    config = peft_format.config(of_modules, modules, base_name)
+    write_json(folder / peft_format.CONFIG, config, durable=False)
+    tokens = pair.base.path / TOKENIZER
+    if any(pair.names[kind] for kind in BY_TOKEN) and tokens.exists():
+        shutil.copyfile(tokens, folder / TOKENIZER)
+    asked = {"rank": cut.most} | ({"energy": cut.energy} if cut.energy is not None else {})
+    content = sidecar("adapter", rank=config["r"], asked=asked, **common, **_energies(found, ranks))
+    write_json(folder / SIDECAR, content, durable=False)
+    return content
+
+
+def _common(pair: Pair, records: Records) -> dict[str, Any]:
+    """What the sidecars of all cuts say alike."""
     base = identity(pair.base, {name: record["base_digest"] for name, record in records.items()})
     donor = identity(pair.donor, {name: record["donor_digest"] for name, record in records.items()})
     rope = {"base": settings.read(pair.base.config), "donor": settings.read(pair.donor.config)}
@@ -77,18 +88,19 @@ def _common(pair: Pair, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _energies(linear: dict[str, dict[str, Any]], rank: int) -> dict[str, Any]:
-    """Energy and error of every module, and of all, at this rank; the whole norms are exact."""
+def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Energy and error of every module, and of all, at these ranks; the whole norms are exact."""
     modules = {}
     captured = whole = 0.0
-    for name, record in linear.items():
+    for name, record in found.items():
         total = record["delta_norm"] ** 2
-        part = min(math.fsum(record.get("squares", [])[:rank]), total)
+        part = min(math.fsum(record.get("squares", [])[: ranks.get(name, 0)]), total)
         energy = part / total if total else 1.0
         modules[peft_format.module_of(name)] = {
-            "rank": len(record.get("squares", [])[:rank]),
+            "rank": ranks.get(name, 0),
             "energy": energy,
             "error": math.sqrt(1 - energy),
+            "excess": record.get("excess", 1.0),
             "delta_norm": record["delta_norm"],
             "relative_delta": record["relative_delta"],
         }
@@ -102,33 +114,34 @@ def _energies(linear: dict[str, dict[str, Any]], rank: int) -> dict[str, Any]:
     }
 
 
-def _write_factors(
-    folder: Path, pair: Pair, rank: int, journal: Journal, linear: dict[str, dict[str, Any]]
-) -> None:
-    """adapter_model.safetensors of one rank; one module is in memory at a time."""
+def _write_factors(folder: Path, pair: Pair, ranks: Mapping[str, int], journal: Journal) -> None:
+    """adapter_model.safetensors of one cut; one module is in memory at a time."""
     specs: dict[str, Spec] = {}
     origin: dict[str, tuple[str, str]] = {}
-    for name in (name for name in linear if "squares" in linear[name]):
-        info = pair.donor[name]
-        used = min(rank, *info.shape)
-        key_A, key_B = peft_format.keys(peft_format.module_of(name))
-        specs[key_A] = (DTYPES[info.dtype], (used, info.shape[1]))
-        specs[key_B] = (DTYPES[info.dtype], (info.shape[0], used))
-        origin |= {key_A: (name, "A"), key_B: (name, "B")}
+    for name, rank in ranks.items():
+        (rows, columns), dtype = pair.base[name].shape, DTYPES[pair.donor[name].dtype]
+        embedding = name in pair.names[Kind.INPUT]
+        first, second = peft_format.keys(peft_format.module_of(name), embedding)
+        specs[first] = (dtype, (rank, rows if embedding else columns))
+        specs[second] = (dtype, (columns if embedding else rows, rank))
+        origin |= {first: (name, "B" if embedding else "A"), second: (name, "A" if embedding else "B")}
 
     def slices() -> Iterator[torch.Tensor]:
         for key in order(specs):
             name, factor = origin[key]
-            rows, columns = specs[key][1]
             file = open_tensors(journal.file(name, ".safetensors"))
-            yield read_rows(file, factor, 0, rows)[:, :columns]
+            rank = ranks[name]
+            whole = read_rows(file, factor, 0, rank if factor == "A" else file[factor].rows)
+            part = whole if factor == "A" else whole[:, :rank]
+            yield part.T if name in pair.names[Kind.INPUT] else part
 
-    write_tensors(folder / peft_format.WEIGHTS, specs, slices())
+    write_tensors(folder / peft_format.WEIGHTS, specs, slices(), durable=False)
 
 
-def _write_dense(folder: Path, pair: Pair, journal: Journal, changed: dict[str, Any]) -> None:
+def _write_dense(folder: Path, pair: Pair, journal: Journal, changed: Mapping[str, Any]) -> None:
     if not changed:
         return
     specs: dict[str, Spec] = {name: (torch.float32, pair.base[name].shape) for name in changed}
     files = (open_tensors(journal.file(name, ".safetensors")) for name in order(specs))
-    write_tensors(folder / peft_format.DENSE, specs, (read_tensor(file, "delta") for file in files))
+    tensors = (read_tensor(file, "delta") for file in files)
+    write_tensors(folder / peft_format.DENSE, specs, tensors, durable=False)

@@ -1,86 +1,151 @@
-"""Donor minus base of one tensor, in float32 tiles of rows, measured and hashed as it is first read."""
+"""Donor minus base of one tensor, in float32 tiles of rows, hashed as it is first read."""
 
-import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from contextgraft.adapter.svd import TILE_ROWS
+from contextgraft.adapter.norms import norm_squared
+from contextgraft.adapter.workspace import Workspace, tile_rows
+from contextgraft.checkpoint.digest import Hasher, hasher, tensor_digest
 from contextgraft.checkpoint.layout import ModelFolder
-from contextgraft.checkpoint.reader import read_rows
+from contextgraft.checkpoint.reader import DTYPES, expect_bytes, read_bytes
 from contextgraft.errors import CheckpointError
+
+KEEP_BYTES = 1 << 26  # of each delta the first 64 MiB are kept for later passes, the rest is read again
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What one whole pass over a tensor pair tells: Frobenius norms, and digests of the stored bytes."""
+    """What the first pass over a tensor pair tells: the base's norm, digests of the stored bytes."""
 
-    delta_norm: float
     base_norm: float
     base_digest: str
     donor_digest: str
 
-    @property
-    def relative(self) -> float | None:
-        """Norm of the delta as a share of the base's; None where the base is zero."""
-        return self.delta_norm / self.base_norm if self.base_norm else None
-
 
 @dataclass
 class Delta:
-    """Tiles of donor minus base; a delta of at most `keep_bytes` stays in memory after the first pass."""
+    """Tiles of donor minus base; a tile lives until the next one is asked for.
+
+    `donor_rows` says which row of the donor stands for each row of the base, -1 for none (a delta of zero);
+    None where rows correspond as they stand.
+    """
 
     base: ModelFolder
     donor: ModelFolder
     name: str
-    keep_bytes: int
-    _kept: torch.Tensor | None = field(default=None, init=False)
+    workspace: Workspace
+    keep_bytes: int = KEEP_BYTES
+    donor_rows: Sequence[int] | None = None
+    _measure: Measure | None = field(default=None, init=False)
+
+    @property
+    def rows(self) -> int:
+        """Length of the first dimension."""
+        return self.base[self.name].rows
+
+    @property
+    def columns(self) -> int:
+        """Elements of a row."""
+        return self.base[self.name].numel // max(self.rows, 1)
+
+    @property
+    def measure(self) -> Measure:
+        """What the first pass found; there is none before `tiles` has been read to its end."""
+        assert self._measure is not None
+        return self._measure
 
     def tiles(self) -> Iterator[torch.Tensor]:
-        """Float32 tiles of TILE_ROWS rows, top to bottom."""
-        if self._kept is not None:
-            return iter(torch.split(self._kept, TILE_ROWS))
-        return (donor.float() - base.float() for base, donor in self._pairs())
+        """Float32 tiles [rows, columns], top to bottom. Weights that are not finite raise CheckpointError."""
+        if self._measure is None:
+            return self._first_pass()
+        return self._later_pass()
 
-    def measure(self) -> Measure:
-        """Read the pair once. Weights that are not finite raise CheckpointError."""
-        if self.base[self.name].numel * 4 <= self.keep_bytes:
-            self._kept = torch.empty(self.base[self.name].shape)
-        digests = hashlib.sha256(), hashlib.sha256()
-        squares = base_squares = 0.0
-        row = 0
-        for base, donor in self._pairs():
-            for digest, tile in zip(digests, (base, donor), strict=True):
-                digest.update(tile.reshape(-1).view(torch.uint8).numpy().data)
-            base_tile = base.float()
-            tile = donor.float() - base_tile
-            squares += norm_squared(tile)
-            base_squares += norm_squared(base_tile)
-            if self._kept is not None:
-                self._kept[row : row + len(tile)] = tile
-            row += len(tile)
-        if not math.isfinite(squares + base_squares):
-            raise self._not_finite(base_squares)
-        return Measure(
-            math.sqrt(squares), math.sqrt(base_squares), digests[0].hexdigest(), digests[1].hexdigest()
-        )
+    def squares(self) -> float:
+        """The squared Frobenius norm, in a pass of its own."""
+        return math.fsum(norm_squared(tile) for tile in self.tiles())
 
-    def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        rows = self.base[self.name].rows
-        for start in range(0, rows, TILE_ROWS):
-            stop = min(start + TILE_ROWS, rows)
-            yield read_rows(self.base, self.name, start, stop), read_rows(self.donor, self.name, start, stop)
+    def _first_pass(self) -> Iterator[torch.Tensor]:
+        digests = hasher(), hasher()
+        base_squares = sums = 0.0
+        for start, stop in self._spans(0):
+            base = self._base(start, stop, digests[0])
+            base_squares += norm_squared(base)
+            tile = self._donor(start, stop, digests[1]).sub_(base)
+            sums += float(tile.sum())
+            yield tile
+        if not math.isfinite(base_squares + sums):
+            folder = self.donor if math.isfinite(base_squares) else self.base
+            raise CheckpointError(
+                f"tensor {self.name!r} holds NaN or infinite weights",
+                path=folder.path / folder[self.name].shard,
+            )
+        aligned = self.donor_rows is not None
+        donor_digest = tensor_digest(self.donor, self.name) if aligned else digests[1].hexdigest()
+        self._measure = Measure(math.sqrt(base_squares), digests[0].hexdigest(), donor_digest)
 
-    def _not_finite(self, base_squares: float) -> CheckpointError:
-        folder = self.donor if math.isfinite(base_squares) else self.base
-        return CheckpointError(
-            f"tensor {self.name!r} holds NaN or infinite weights", path=folder.path / folder[self.name].shard
-        )
+    def _later_pass(self) -> Iterator[torch.Tensor]:
+        kept = self._kept_rows()
+        for start, stop in self._spans(0, kept):
+            yield self._place(start, stop)
+        for start, stop in self._spans(kept):
+            yield self._donor(start, stop).sub_(self._base(start, stop))
+
+    def _spans(self, begin: int, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """First row of each tile and of the next."""
+        end = self.rows if end is None else end
+        step = tile_rows(self.columns)
+        for start in range(begin, end, step):
+            yield start, min(start + step, end)
+
+    def _kept_rows(self) -> int:
+        """Whole tiles that fit into what is kept."""
+        tile = tile_rows(self.columns)
+        return min(self.rows, self.keep_bytes // (4 * tile * max(self.columns, 1)) * tile)
+
+    def _place(self, start: int, stop: int) -> torch.Tensor:
+        """Where a tile's numbers go: for good if it is kept, else where the last one was."""
+        kept = self._kept_rows()
+        if stop <= kept:
+            whole = self.workspace.floats("kept", kept * self.columns)
+            return whole.view(kept, self.columns)[start:stop]
+        return self.workspace.floats("tile", (stop - start) * self.columns).view(-1, self.columns)
+
+    def _base(self, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
+        out = self.workspace.floats("base", (stop - start) * self.columns).view(-1, self.columns)
+        return self._fill(out, self.base, start, stop, digest)
+
+    def _donor(self, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
+        out = self._place(start, stop)
+        if self.donor_rows is None:
+            return self._fill(out, self.donor, start, stop, digest)
+        out.copy_(self._base(start, stop))
+        for place, first, count in runs(self.donor_rows[start:stop]):
+            self._fill(out[place : place + count], self.donor, first, first + count, None)
+        return out
+
+    def _fill(
+        self, out: torch.Tensor, folder: ModelFolder, start: int, stop: int, digest: Hasher | None
+    ) -> torch.Tensor:
+        """Rows of one side in float32."""
+        info = folder[self.name]
+        row_bytes = info.bytes // max(info.rows, 1)
+        buffer = self.workspace.bytes("raw", (stop - start) * row_bytes)
+        raw = read_bytes(folder, info, start * row_bytes, stop * row_bytes, buffer)
+        expect_bytes(folder, info, stop * row_bytes, (2 * stop - start) * row_bytes)
+        if digest is not None:
+            digest.update(raw.numpy().data)
+        return out.copy_(raw.view(DTYPES[info.dtype]).view(-1, self.columns))
 
 
-def norm_squared(tensor: torch.Tensor) -> float:
-    """Square of the Frobenius norm, summed in float64 a few rows at a time, for that takes a copy."""
-    pieces = torch.split(tensor, 32)
-    return math.fsum(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in pieces)
+def runs(rows: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(place, first row, count) of each run of consecutive rows; -1 stands for no row and is left out."""
+    begin = 0
+    for place in range(1, len(rows) + 1):
+        if place < len(rows) and rows[place] == rows[place - 1] + 1 and rows[place - 1] >= 0:
+            continue
+        if rows[begin] >= 0:
+            yield begin, rows[begin], place - begin
+        begin = place

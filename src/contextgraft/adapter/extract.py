@@ -1,6 +1,7 @@
-"""Donor minus base as LoRA adapters: one decomposition a matrix, every rank a slice, one folder a rank."""
+"""Donor minus base as LoRA adapters: one decomposition a matrix, every rank a slice, one folder a cut."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ import torch
 
 from contextgraft.adapter.architecture import Kind
 from contextgraft.adapter.assemble import assemble
-from contextgraft.adapter.delta import Delta
-from contextgraft.adapter.pair import KEEP_BYTES, Pair
+from contextgraft.adapter.delta import KEEP_BYTES, Delta
+from contextgraft.adapter.pair import Pair
 from contextgraft.adapter.parallel import each
+from contextgraft.adapter.selection import Cut
 from contextgraft.adapter.svd import factorise
+from contextgraft.adapter.workspace import Workspace
+from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.journal import Journal, stamp
 from contextgraft.checkpoint.publish import install, refuse_existing, workspace
 from contextgraft.checkpoint.reader import DTYPES
@@ -27,87 +31,127 @@ class _Step:
     """The work on one tensor: measured, hashed, factorised if it is linear, and put on record."""
 
     pair: Pair
-    rank: int
+    cuts: Sequence[Cut]
     keep_bytes: int
+    device: str
     journal: Journal
     advance: Callable[[int], object]
 
-    def run(self, name: str) -> None:
-        if self.journal.get(name) is None:
-            self.journal.put(name, self._work(name))
+    def run(self, name: str, workspace: Workspace) -> None:
+        if not self._finished(name):
+            self.journal.put(name, self._work(name, workspace))
         self.advance(self.pair.base[name].bytes + self.pair.donor[name].bytes)
 
-    def _work(self, name: str) -> dict[str, Any]:
-        delta = Delta(self.pair.base, self.pair.donor, name, self.keep_bytes)
-        measure = delta.measure()
-        record: dict[str, Any] = asdict(measure) | {"relative_delta": measure.relative}
-        if not measure.delta_norm:
-            return record
-        if name in self.pair.names[Kind.LINEAR]:
-            return record | {"squares": self._factorise(name, delta)}
-        if name in self.pair.names[Kind.DENSE]:
-            self._write(name, {"delta": torch.cat(list(delta.tiles()))})
-        return record
+    def _finished(self, name: str) -> bool:
+        """On record, and what was written is on the disk as recorded: a machine may have lost power since."""
+        record = self.journal.get(name)
+        if record is None or "data" not in record:
+            return record is not None
+        path = self.journal.file(name, ".safetensors")
+        return path.exists() and file_digest(path) == record["data"]
 
-    def _factorise(self, name: str, delta: Delta) -> list[float]:
+    def _work(self, name: str, workspace: Workspace) -> dict[str, Any]:
+        pair = self.pair
+        delta = Delta(pair.base, pair.donor, name, workspace, self.keep_bytes, pair.rows_for(name))
+        if name in pair.factorised:
+            found = self._factorise(name, delta)
+        elif name in pair.names[Kind.DENSE]:
+            found = self._keep_dense(name, delta)
+        else:
+            found = {"delta_norm": math.sqrt(delta.squares())}
+        base_norm = delta.measure.base_norm
+        relative = found["delta_norm"] / base_norm if base_norm else None
+        return asdict(delta.measure) | found | {"relative_delta": relative}
+
+    def _factorise(self, name: str, delta: Delta) -> dict[str, Any]:
         """Write the factors in the model's own dtype; return what each rank adds to the captured energy.
 
         The delta carries the rounding of that dtype already, and relative to weights larger than itself:
         rounding its factors the same way adds less than is there.
         """
-        info = self.pair.donor[name]
-        factors = factorise(delta.tiles, (info.shape[0], info.shape[1]), self.rank, seed_of(name))
-        A_RN, B_MR = (factor.to(DTYPES[info.dtype]) for factor in factors.lora())
-        self._write(name, {"A": A_RN, "B": B_MR})
-        return [float(value) for value in factors.S_R.double().square()]
+        limit = max(cut.most for cut in self.cuts)
+        shape = (delta.rows, delta.columns)
+        factors = factorise(
+            delta.tiles, shape, limit=limit, need=self._need, seed=seed_of(name), device=self.device
+        )
+        if not factors.total:
+            return {"delta_norm": 0.0}
+        dtype = DTYPES[self.pair.donor[name].dtype]
+        A_RN, B_MR = (factor.to("cpu", dtype) for factor in factors.lora())
+        return {
+            "delta_norm": math.sqrt(factors.total),
+            "squares": factors.S_R.double().square().tolist(),
+            "excess": factors.excess,
+            "passes": factors.passes,
+            "data": self._write(name, {"A": A_RN, "B": B_MR}),
+        }
 
-    def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    def _need(self, squares: torch.Tensor, total: float) -> int:
+        values = squares.tolist()
+        return max(cut.of(values, total) for cut in self.cuts)
+
+    def _keep_dense(self, name: str, delta: Delta) -> dict[str, Any]:
+        whole = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()]).reshape(-1)
+        norm = float(torch.linalg.vector_norm(whole, dtype=torch.float64))
+        return {"delta_norm": norm} | ({"data": self._write(name, {"delta": whole})} if norm else {})
+
+    def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> str:
         specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
         path = self.journal.file(name, ".safetensors")
-        write_tensors(path, specs, (tensors[key] for key in order(specs)))
+        write_tensors(path, specs, (tensors[key] for key in order(specs)), durable=False)
+        return file_digest(path)
 
 
 def extract(
     pair: Pair,
-    ranks: Sequence[int],
+    cuts: Sequence[Cut],
     out: Path,
     *,
     threads: int = 1,
     keep_bytes: int = KEEP_BYTES,
+    device: str = "cpu",
     advance: Callable[[int], object] = int,
-) -> dict[int, dict[str, Any]]:
-    """Write `out`/r<rank> for every rank and return their sidecars; `advance` hears of bytes read.
+) -> dict[str, dict[str, Any]]:
+    """Write `out`/<name of the cut> for every cut and return their sidecars; `advance` hears of bytes read.
 
     A rerun with the same inputs goes on after the last finished tensor, to the same bytes. Weights that are
     not finite raise CheckpointError, equal models MismatchError; nothing is left behind then.
     """
-    ranks = sorted(set(ranks))
-    job = {"verb": "extract", "base": stamp(pair.base), "donor": stamp(pair.donor), "ranks": ranks}
+    cuts = sorted({cut.name: cut for cut in cuts}.values(), key=lambda cut: (cut.energy or 0, cut.rank))
+    job = {
+        "verb": "extract",
+        "base": stamp(pair.base),
+        "donor": stamp(pair.donor),
+        "cuts": [asdict(cut) for cut in cuts],
+        "selection": asdict(pair.selection),
+        "device": device,
+    }
     with workspace(out) as work:
         journal = Journal(work, job)
-        _refuse(journal, out, ranks)
+        _refuse(journal, out, cuts)
         with journal:
-            _refuse(journal, out, ranks)  # again: the journal may have been another job's
+            _refuse(journal, out, cuts)  # again: the journal may have been another job's
             if journal.get(BUILT) is None:
-                step = _Step(pair, ranks[-1], keep_bytes, journal, advance)
-                each(step.run, [name for names in pair.names.values() for name in names], threads)
-                sidecars = assemble(pair, ranks, journal)
-                journal.put(BUILT, {str(rank): content for rank, content in sidecars.items()})
-            return _install_all(journal, out, ranks)
+                step = _Step(pair, cuts, keep_bytes, device, journal, advance)
+                names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
+                each(step.run, reversed(names), threads, device)
+                sidecars = assemble(pair, cuts, journal)
+                journal.put(BUILT, sidecars)
+            return _install_all(journal, out, cuts)
 
 
-def _refuse(journal: Journal, out: Path, ranks: Sequence[int]) -> None:
+def _refuse(journal: Journal, out: Path, cuts: Sequence[Cut]) -> None:
     if journal.get(BUILT) is None:
-        for rank in ranks:
-            refuse_existing(out / f"r{rank}")
+        for cut in cuts:
+            refuse_existing(out / cut.name)
 
 
-def _install_all(journal: Journal, out: Path, ranks: Sequence[int]) -> dict[int, dict[str, Any]]:
-    for rank in ranks:
-        if (journal.work / f"r{rank}").exists():
-            install(journal.work / f"r{rank}", out / f"r{rank}")
+def _install_all(journal: Journal, out: Path, cuts: Sequence[Cut]) -> dict[str, dict[str, Any]]:
+    for cut in cuts:
+        if (journal.work / cut.name).exists():
+            install(journal.work / cut.name, out / cut.name)
     built = journal.get(BUILT) or {}
-    return {rank: built[str(rank)] for rank in ranks}
+    return {cut.name: built[cut.name] for cut in cuts}
 
 
 def seed_of(name: str) -> int:

@@ -1,130 +1,122 @@
-"""An adapter merged into a target: shard by shard, with the layout and dtype it had, and RoPE repaired."""
+"""Adapters merged into a target: with the layout and dtype it had, and RoPE repaired."""
 
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.apply import Applied, apply
 from contextgraft.adapter.graft import Graft
+from contextgraft.adapter.manifest import finish
 from contextgraft.adapter.parallel import each
+from contextgraft.adapter.rounding import ROUNDINGS
+from contextgraft.adapter.workspace import Workspace
 from contextgraft.checkpoint.copying import copy_range, write_all
-from contextgraft.checkpoint.digest import file_digest, tensor_digest
-from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
-from contextgraft.checkpoint.journal import Journal, stamp
-from contextgraft.checkpoint.layout import CONFIG, INDEX, open_tensors, read_json
-from contextgraft.checkpoint.publish import publish, write_json
-from contextgraft.rope import settings
-
-TOKENIZER = "tokenizer_config.json"
-LENGTH = "model_max_length"
+from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
+from contextgraft.checkpoint.header import open_tensors
+from contextgraft.checkpoint.journal import Journal, stamp, stamp_files
+from contextgraft.checkpoint.publish import publish
 
 
 def merge(
-    graft: Graft, out: Path, *, threads: int = 1, advance: Callable[[int], object] = int
+    graft: Graft,
+    out: Path,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    advance: Callable[[int], object] = int,
 ) -> dict[str, Any]:
     """Write the graft to `out` and return its manifest; `advance` hears of the target's bytes dealt with.
 
-    A rerun with the same inputs goes on after the last whole shard, to the same bytes.
+    A rerun with the same inputs goes on after the last whole tensor, to the same bytes.
     """
-    adapter_digest = graft.adapter.digest()
+    target = graft.target
+    inputs = [file.path / file.name for item in graft.acting for file in item.adapter.files]
     job = {
         "verb": "merge",
-        "adapter": adapter_digest,
-        "target": stamp(graft.target),
-        "scale": graft.scale,
+        "adapters": [[item.adapter.digest, item.scale] for item in graft.adapters],
+        "files": stamp_files(inputs),
+        "target": stamp(target),
+        "rope": repr(graft.rope),
+        "rounding": graft.rounding,
+        "device": device,
     }
     with publish(out) as work, Journal(work, job) as journal:
-        tensors: dict[str, dict[str, Any]] = {}
-        for shard in graft.target.shards:
-            done = journal.get(shard)
-            if done is None:
-                done = _Shard(graft, shard, work, advance).write(threads)
-                journal.put(shard, done)
-            else:
-                advance(sum(graft.target[name].bytes for name in done))
-            tensors |= done
-        lengths = _write_rest(graft, work)
-        manifest = _manifest(graft, adapter_digest, tensors, lengths, work)
-        write_json(work / SIDECAR, manifest)
-    return manifest
+        with _opened(graft, work) as shards, ThreadPoolExecutor(1) as flusher:
+            step = _Step(graft, journal, shards, flusher, device, advance)
+            names = sorted(target.tensors, key=lambda name: (target[name].shard, target[name].begin))
+            each(step.run, names, threads, device)
+        records = {name: journal.get(name) or {} for name in target.tensors}
+        return finish(graft, work, records)
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file of the target on its way: header and untouched tensors copied, changed tensors computed."""
+    """One file of the target and its successor, both open, and the last tensor in it."""
+
+    old: int
+    new: int
+    last: str
+
+
+@contextmanager
+def _opened(graft: Graft, work: Path) -> Iterator[dict[str, _Shard]]:
+    """All shards, the new ones with header and size: one that an earlier run began is taken up as it is."""
+    shards: dict[str, _Shard] = {}
+    try:
+        for name in graft.target.shards:
+            old = os.open(graft.target.path / name, os.O_RDONLY)
+            new = os.open(work / name, os.O_RDWR | os.O_CREAT, 0o666)
+            file = open_tensors(graft.target.path / name)
+            shards[name] = _Shard(old, new, next(reversed(file.tensors), ""))
+            os.ftruncate(new, os.fstat(old).st_size)
+            copy_range(old, new, 0, file.data_begin)
+        yield shards
+    finally:
+        for shard in shards.values():
+            os.close(shard.old)
+            os.close(shard.new)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The work on one tensor: copied or computed, and put on record."""
 
     graft: Graft
-    shard: str
-    work: Path
+    journal: Journal
+    shards: dict[str, _Shard]
+    flusher: ThreadPoolExecutor
+    device: str
     advance: Callable[[int], object]
 
-    def write(self, threads: int) -> dict[str, dict[str, Any]]:
-        """Write the whole file, durable, and return the evidence by tensor."""
-        source = open_tensors(self.graft.target.path / self.shard)
-        evidence: dict[str, Applied] = {}
-        with (
-            (source.path / self.shard).open("rb") as old,
-            (self.work / self.shard).open("wb") as new,
-        ):
-            copy_range(old.fileno(), new.fileno(), 0, source.data_begin)
+    def run(self, name: str, workspace: Workspace) -> None:
+        info = self.graft.target[name]
+        shard = self.shards[info.shard]
+        if not self._finished(name, shard):
+            self.journal.put(name, asdict(self._write(name, shard, workspace)))
+        if name == shard.last:
+            self.flusher.submit(os.fdatasync, shard.new)  # so that little is left for the end
+        self.advance(info.bytes)
 
-            def one(name: str) -> None:
-                evidence[name] = self._tensor(name, old.fileno(), new.fileno())
-                self.advance(source[name].bytes)
+    def _finished(self, name: str, shard: _Shard) -> bool:
+        """On record, and on the disk as recorded: a machine may have lost power since."""
+        record = self.journal.get(name)
+        info = self.graft.target[name]
+        return record is not None and bytes_digest(shard.new, info.begin, info.end) == record["digest_after"]
 
-            each(one, source.tensors, threads)
-            os.fsync(new.fileno())
-        return {name: asdict(evidence[name]) for name in sorted(evidence)}
-
-    def _tensor(self, name: str, old: int, new: int) -> Applied:
+    def _write(self, name: str, shard: _Shard, workspace: Workspace) -> Applied:
         target = self.graft.target
         info = target[name]
         if name not in self.graft.changed:
-            copy_range(old, new, info.begin, info.end)
+            copy_range(shard.old, shard.new, info.begin, info.end)
             digest = tensor_digest(target, name)
-            return Applied(False, 0.0, 0.0, digest, digest)
-        change = self.graft.adapter.change(name, self.graft.scale)
-        return apply(target, name, change, lambda offset, data: write_all(new, data, info.begin + offset))
-
-
-def _write_rest(graft: Graft, work: Path) -> list[Any] | None:
-    """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
-    target = graft.target
-    write_json(work / CONFIG, settings.apply(target.config, graft.adapter.donor_rope))
-    if (target.path / INDEX).exists():
-        shutil.copyfile(target.path / INDEX, work / INDEX)
-    for name in graft.copied:
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(target.path / name, work / name)
-    if TOKENIZER not in graft.copied:
-        return None
-    tokenizer = read_json(target.path / TOKENIZER)
-    length = graft.adapter.donor_rope.max_positions
-    write_json(work / TOKENIZER, tokenizer | {LENGTH: length})
-    return [tokenizer.get(LENGTH), length]
-
-
-def _manifest(
-    graft: Graft, adapter_digest: str, tensors: dict[str, Any], lengths: list[Any] | None, work: Path
-) -> dict[str, Any]:
-    known = {name: record["digest_before"] for name, record in tensors.items()}
-    before = settings.read(graft.target.config)
-    origin = {key: graft.adapter.sidecar[key] for key in ("rank", "base", "donor")}
-    names = [*graft.target.shards, *graft.copied, CONFIG, *([INDEX] if (work / INDEX).exists() else [])]
-    return sidecar(
-        "graft",
-        adapter={"digest": adapter_digest, **origin},
-        target=identity(graft.target, known),
-        scale=graft.scale,
-        rope={"before": settings.to_json(before), "after": settings.to_json(graft.adapter.donor_rope)},
-        tokenizer={LENGTH: lengths} if lengths else {},
-        tensors=tensors,
-        files={
-            name: {"bytes": (work / name).stat().st_size, "sha256": file_digest(work / name)}
-            for name in sorted(names)
-        },
-        left_out=list(graft.left_out),
-    )
+            return Applied(False, 0.0, 0.0, 1.0, digest, digest)
+        changes = self.graft.changes(name, self.device)
+        rounding = ROUNDINGS[self.graft.rounding](name)
+        return apply(
+            target, name, changes, rounding=rounding, workspace=workspace,
+            write=lambda offset, data: write_all(shard.new, data, info.begin + offset),
+        )  # fmt: skip

@@ -1,44 +1,72 @@
 """A base and a donor that fit each other, and what there is to read: all known before any weight is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextgraft.adapter.architecture import Kind, describe, kind, refuse_other, refuse_shape
-from contextgraft.adapter.svd import TILE_ROWS
+from contextgraft.adapter.architecture import (
+    BY_TOKEN,
+    FACTORISED,
+    Kind,
+    describe,
+    refuse_other,
+    refuse_shape,
+)  # fmt: skip
+from contextgraft.adapter.delta import KEEP_BYTES
+from contextgraft.adapter.selection import Selection
+from contextgraft.adapter.workspace import TILE
 from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.rope import settings
 
-KEEP_BYTES = 1 << 26  # a delta of up to 64 MiB is read once and kept, a larger one read for each pass
 LIBRARIES = 1 << 27  # what the linear algebra library takes for itself
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Tensor names by kind; `unpaired` are ignored tensors of one side only, or of different shapes."""
+    """Tensor names by kind; `unpaired` are ignored tensors of one side only, or of different shapes.
+
+    `donor_rows` says which row of the donor's embeddings stands for each row of the base's, if they differ.
+    """
 
     base: ModelFolder
     donor: ModelFolder
+    selection: Selection
     names: dict[Kind, tuple[str, ...]]
     unpaired: tuple[str, ...]
+    donor_rows: Sequence[int] | None
+
+    @property
+    def factorised(self) -> tuple[str, ...]:
+        """Names of the tensors that get factors."""
+        return tuple(name for kind in FACTORISED for name in self.names[kind])
 
     @property
     def bytes_to_read(self) -> int:
         """Bytes of both models, each counted once."""
         return sum(info.bytes for side in (self.base, self.donor) for info in side.tensors.values())
 
+    def size(self, name: str) -> tuple[int, str]:
+        """What to sort by, so that the largest tensors come last."""
+        return self.base[name].numel, name
+
+    def rows_for(self, name: str) -> Sequence[int] | None:
+        """The donor's rows for a tensor whose rows are tokens; None where rows correspond as they stand."""
+        by_token = any(name in self.names[kind] for kind in BY_TOKEN)
+        return self.donor_rows if by_token else None
+
     def peak_bytes(self, rank: int, threads: int) -> int:
-        """Estimate of the memory beyond the program's own: tiles, kept delta, sketch and factors."""
-        width = rank + max(16, rank // 8)
-        shapes = [self.base[name].shape for name in self.names[Kind.LINEAR]]
-        need = max(
-            4 * (min(m * n, KEEP_BYTES // 4) + 6 * TILE_ROWS * n + 5 * width * (m + n)) for m, n in shapes
-        )
+        """Estimate of the memory beyond the program's own: tiles, kept delta, basis and factors."""
+        basis = 3 * max(rank, 16)
+        shapes = [self.base[name].shape for name in self.factorised]
+        need = max(4 * (min(m * n, KEEP_BYTES // 4) + 4 * TILE + 2 * basis * (m + n)) for m, n in shapes)
         return LIBRARIES + threads * need
 
 
-def pair(base_path: Path, donor_path: Path) -> Pair:
+def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) -> Pair:
     """Open both; other architectures, shapes or unreadable RoPE settings raise before any weight is read."""
+    selection = selection or Selection()
     base, donor = open_model(base_path), open_model(donor_path)
     refuse_other(donor, f"the base {base_path}", describe(base.config))
     for folder in (base, donor):
@@ -47,20 +75,46 @@ def pair(base_path: Path, donor_path: Path) -> Pair:
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
-        what = kind(sides[0])
+        what = selection.kind(sides[0])
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
         if what is Kind.IGNORED and not fits:
             unpaired.append(name)
             continue
         if name not in base.tensors:
             raise MismatchError(f"lacks tensor {name!r}", path=base_path, remedy=f"{donor_path} has it")
-        refuse_shape(donor, name, f"the base {base_path}", base[name].shape)
-        kind(donor[name])  # a quantised donor is refused by name
+        shape = base[name].shape
+        if what in BY_TOKEN and name in donor.tensors:
+            shape = (donor[name].rows, *shape[1:])  # another number of tokens is no misfit
+        refuse_shape(donor, name, f"the base {base_path}", shape)
+        selection.kind(donor[name])  # a quantised donor is refused by name
         names[what].append(name)
-    if not names[Kind.LINEAR]:
+    found = {each: tuple(found) for each, found in names.items()}
+    _refuse_nothing(base_path, found, selection)
+    return Pair(base, donor, selection, found, tuple(unpaired), _donor_rows(base, donor, found))
+
+
+def _refuse_nothing(path: Path, names: dict[Kind, tuple[str, ...]], selection: Selection) -> None:
+    if selection.embeddings and not any(names[kind] for kind in BY_TOKEN):
         raise InputError(
-            "has no linear weights in layers",
-            path=base_path,
+            "has no such embeddings",
+            path=path,
+            expected=" or ".join(f"{kind} embeddings" for kind in selection.embeddings),
+            received="tied or missing ones",
+            remedy="leave --embeddings out, or take the input embeddings, which a tied model shares",
+        )
+    if not any(names[kind] for kind in FACTORISED):
+        raise InputError(
+            "has no linear weights in layers that are selected",
+            path=path,
             expected="...layers.<n>...weight with two dimensions",
         )
-    return Pair(base, donor, {each: tuple(found) for each, found in names.items()}, tuple(unpaired))
+
+
+def _donor_rows(
+    base: ModelFolder, donor: ModelFolder, names: dict[Kind, tuple[str, ...]]
+) -> list[int] | None:
+    by_token = [name for kind in BY_TOKEN for name in names[kind]]
+    if not by_token:
+        return None
+    sides = [(read_vocabulary(folder), folder[by_token[0]].rows) for folder in (base, donor)]
+    return correspondence(sides[0], sides[1])

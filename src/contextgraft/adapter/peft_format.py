@@ -7,6 +7,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 DENSE = "contextgraft.safetensors"  # deltas that are no factors; PEFT does not read it
 PREFIX = "base_model.model."
+LINEAR_KEYS = ("lora_A.weight", "lora_B.weight")  # [R, N] and [M, R]
+EMBEDDING_KEYS = ("lora_embedding_A", "lora_embedding_B")  # of the transposed weight: [R, tokens], [N, R]
 
 
 def module_of(tensor: str) -> str:
@@ -14,19 +16,21 @@ def module_of(tensor: str) -> str:
     return tensor.removesuffix(".weight")
 
 
-def keys(module: str) -> tuple[str, str]:
-    """Names of lora_A [R, N] and lora_B [M, R] of a module in the weights file."""
-    return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
+def keys(module: str, embedding: bool = False) -> tuple[str, str]:
+    """Names of a module's two factors in the weights file."""
+    first, second = EMBEDDING_KEYS if embedding else LINEAR_KEYS
+    return f"{PREFIX}{module}.{first}", f"{PREFIX}{module}.{second}"
 
 
-def config(rank: int, ranks: Mapping[str, int], linear: Collection[str], base_name: str) -> dict[str, Any]:
+def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) -> dict[str, Any]:
     """adapter_config.json for modules of given `ranks`; `linear` are all modules that could have one.
 
     alpha equals the rank everywhere, so that scaling is 1; smaller modules have their rank in the patterns.
     """
-    clamped = {module: own for module, own in sorted(ranks.items()) if own != rank}
+    rank = max(ranks.values())
+    smaller = {module: own for module, own in sorted(ranks.items()) if own != rank}
     return {
-        "alpha_pattern": clamped,
+        "alpha_pattern": smaller,
         "base_model_name_or_path": base_name,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -36,7 +40,7 @@ def config(rank: int, ranks: Mapping[str, int], linear: Collection[str], base_na
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": rank,
-        "rank_pattern": clamped,
+        "rank_pattern": smaller,
         "target_modules": _targets(set(ranks), set(linear)),
         "task_type": "CAUSAL_LM",
         "use_dora": False,

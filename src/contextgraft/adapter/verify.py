@@ -1,7 +1,7 @@
 """Whether a graft is what its manifest says: from the folder alone, or with target and adapter at hand."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,11 @@ from typing import Any
 from contextgraft.adapter import graft as grafting
 from contextgraft.adapter.apply import Applied, apply
 from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.merge import LENGTH, TOKENIZER
-from contextgraft.checkpoint.digest import file_digest, tensor_digest
+from contextgraft.adapter.manifest import LENGTH, TOKENIZER_CONFIG, file_facts
+from contextgraft.adapter.parallel import each
+from contextgraft.adapter.rounding import ROUNDINGS
+from contextgraft.adapter.workspace import Workspace
+from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
 from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
@@ -26,29 +29,34 @@ class Check:
     detail: str
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What is at hand beside the graft, and how to work through it."""
+
+    target: Path | None
+    adapters: Sequence[Path]
+    threads: int
+    advance: Callable[[int], object]
+
+
 def verify(
     path: Path,
     *,
     target: Path | None = None,
-    adapter: Path | None = None,
+    adapters: Sequence[Path] = (),
+    threads: int = 1,
     advance: Callable[[int], object] = int,
 ) -> list[Check]:
-    """Every check that the folders at hand allow.
+    """Every check that the folders at hand allow; `adapters` in the order in which they were merged.
 
     A folder without a graft's manifest raises CheckpointError; a graft that is not what it says gives checks
     that do not hold.
     """
     manifest = read_sidecar(path, "graft")
-    return list(_checks(path, manifest, target, adapter, advance))
+    return list(_checks(path, manifest, Inputs(target, adapters, threads, advance)))
 
 
-def _checks(
-    path: Path,
-    manifest: dict[str, Any],
-    target: Path | None,
-    adapter: Path | None,
-    advance: Callable[[int], object],
-) -> Iterator[Check]:
+def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Check]:
     yield _proved("files", lambda: _files(path, manifest))
     try:
         model = open_model(path)
@@ -56,15 +64,16 @@ def _checks(
         yield Check("layout", False, str(error))
         return
     yield Check("layout", True, f"{len(model.shards)} file(s) of {len(model.tensors)} tensors")
-    yield _proved("tensors", lambda: _tensors(model, manifest, advance))
+    yield _proved("tensors", lambda: _tensors(model, manifest, inputs))
     yield _proved("rope", lambda: _rope(model, manifest))
     yield _proved("tokenizer", lambda: _tokenizer(model, manifest))
-    if adapter is not None:
-        yield _proved("adapter", lambda: _adapter(adapter, manifest))
+    target = inputs.target
+    if inputs.adapters:
+        yield _proved("adapters", lambda: _adapters(inputs.adapters, manifest))
     if target is not None:
         yield _proved("target", lambda: _target(target, manifest))
-    if adapter is not None and target is not None:
-        yield _proved("recomputed", lambda: _recomputed(adapter, target, manifest, advance))
+    if inputs.adapters and target is not None:
+        yield _proved("recomputed", lambda: _recomputed(target, manifest, inputs))
 
 
 def _proved(name: str, prove: Callable[[], str]) -> Check:
@@ -72,27 +81,31 @@ def _proved(name: str, prove: Callable[[], str]) -> Check:
         return Check(name, True, prove())
     except ContextgraftError as error:
         return Check(name, False, str(error))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         return Check(name, False, f"the manifest is malformed: {error!r}")
 
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {SIDECAR}
     _same("the list of files", sorted(manifest["files"]), sorted(present))
-    for name, fact in manifest["files"].items():
-        _same(f"the size of {name}", fact["bytes"], (path / name).stat().st_size)
-        _same(f"the digest of {name}", fact["sha256"], file_digest(path / name))
+    for name, facts in manifest["files"].items():
+        _same(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)
+        _same(f"the digest of {name}", facts, file_facts(path / name))
     return f"{len(present)} files have the recorded bytes"
 
 
-def _tensors(model: ModelFolder, manifest: dict[str, Any], advance: Callable[[int], object]) -> str:
+def _tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
     records = manifest["tensors"]
     _same("the list of tensors", sorted(records), sorted(model.tensors))
-    for name, record in records.items():
+
+    def one(name: str, workspace: Workspace) -> None:  # noqa: ARG001
+        record = records[name]
         _same(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
         if not record["applied"]:
             _same(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
-        advance(model[name].bytes)
+        inputs.advance(model[name].bytes)
+
+    each(one, sorted(records), inputs.threads)
     applied = [record for record in records.values() if record["applied"]]
     return f"{len(records)} tensors have the recorded digests, {len(applied)} of them changed"
 
@@ -110,15 +123,22 @@ def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
     lengths = manifest["tokenizer"].get(LENGTH)
     if lengths is None:
         return "no tokenizer to adapt"
-    _same("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER).get(LENGTH))
+    _same("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER_CONFIG).get(LENGTH))
     return f"{lengths[1]} tokens"
 
 
-def _adapter(path: Path, manifest: dict[str, Any]) -> str:
-    adapter = open_adapter(path)
-    _same("the digest of the adapter", manifest["adapter"]["digest"], adapter.digest())
-    _same("the donor's RoPE", settings.from_json(manifest["rope"]["after"]), adapter.donor_rope)
-    return f"is the adapter of rank {adapter.sidecar['rank']} that was merged"
+def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
+    opened = [open_adapter(path) for path in paths]
+    _same(
+        "the list of adapters",
+        [known["digest"] for known in manifest["adapters"]],
+        [a.digest for a in opened],
+    )
+    if manifest["rope"]["from"] == "adapter":
+        after = settings.from_json(manifest["rope"]["after"])
+        for rope in (adapter.rope for adapter in opened if adapter.rope is not None):
+            _same("the donor's RoPE", after, rope)
+    return f"{len(opened)} adapter(s) of rank {', '.join(str(a.rank) for a in opened)} were merged"
 
 
 def _target(path: Path, manifest: dict[str, Any]) -> str:
@@ -130,16 +150,28 @@ def _target(path: Path, manifest: dict[str, Any]) -> str:
     return f"is the target that was merged into: {manifest['target']['name']}"
 
 
-def _recomputed(
-    adapter: Path, target: Path, manifest: dict[str, Any], advance: Callable[[int], object]
-) -> str:
-    plan = grafting.plan(adapter, target, manifest["scale"])
+def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
+    merged = zip(inputs.adapters, manifest["adapters"], strict=True)
+    scaled = [grafting.Scaled(open_adapter(path), known["scale"]) for path, known in merged]
+    rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
+    plan = grafting.plan(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
     applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
     _same("the list of changed tensors", applied, list(plan.changed))
-    for name in plan.changed:
-        again = apply(plan.target, name, plan.adapter.change(name, plan.scale), _discard)
+
+    def one(name: str, workspace: Workspace) -> None:
+        changes = plan.changes(name, "cpu")
+        again = apply(
+            plan.target,
+            name,
+            changes,
+            rounding=ROUNDINGS[rounding](name),
+            workspace=workspace,
+            write=_discard,
+        )
         _same_evidence(name, Applied(**manifest["tensors"][name]), again)
-        advance(plan.target[name].bytes)
+        inputs.advance(plan.target[name].bytes)
+
+    each(one, plan.changed, inputs.threads)
     return f"{len(plan.changed)} changed tensors come out the same again"
 
 

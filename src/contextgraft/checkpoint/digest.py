@@ -1,33 +1,54 @@
 """Digests: of files, of tensors, and of a model as such, whatever files it is spread over."""
 
-import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from contextgraft.checkpoint.layout import ModelFolder, TensorInfo
 from contextgraft.checkpoint.reader import Tensors, byte_blocks
 from contextgraft.rope import settings
 
-CHUNK = 1 << 22  # bytes
+CHUNK = 1 << 20  # bytes
+
+Hasher = blake3
+
+
+def hasher() -> Hasher:
+    """The hash behind every digest: BLAKE3, a quarter of SHA-256's time where that has instructions."""
+    return blake3()
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """Digest of a file's bytes, in hex."""
+    digest = hasher()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def bytes_digest(handle: int, begin: int, end: int) -> str:
+    """Digest of bytes [begin, end) of an open file, or of as many as there are."""
+    digest = hasher()
+    while begin < end and (block := os.pread(handle, min(CHUNK, end - begin), begin)):
+        digest.update(block)
+        begin += len(block)
+    return digest.hexdigest()
 
 
 def json_digest(data: Any) -> str:
-    """sha256 of the canonical JSON of a value: sorted keys, no spaces."""
+    """Digest of the canonical JSON of a value: sorted keys, no spaces."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return blake3(text.encode()).hexdigest()
 
 
 def tensor_digest(folder: Tensors, name: str) -> str:
-    """sha256 of one tensor's stored bytes."""
-    digest = hashlib.sha256()
+    """Digest of one tensor's stored bytes."""
+    digest = hasher()
     for block in byte_blocks(folder, folder[name], CHUNK):
         digest.update(block.numpy().data)
     return digest.hexdigest()
@@ -49,5 +70,5 @@ def model_digest(folder: ModelFolder, known: Mapping[str, str] | None = None) ->
 
 
 def tensor_table(tensors: Mapping[str, TensorInfo], digests: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Name -> [dtype, shape, sha256 of the data]."""
+    """Name -> [dtype, shape, digest of the data]."""
     return {name: [info.dtype, list(info.shape), digests[name]] for name, info in tensors.items()}

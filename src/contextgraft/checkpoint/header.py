@@ -1,15 +1,17 @@
 """The header of a safetensors file, read without trust: every claim is checked against the file itself."""
 
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.untrusted import NotJson, open_regular, parse_json
 from contextgraft.errors import CheckpointError, PickleRefused
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+MAX_DIMENSIONS = 64
+MAX_NAME = 1000  # characters
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(dp", b"}q")
 CONVERT = "where you trust it, load it and `save_pretrained(..., safe_serialization=True)`; pass that folder"
 ITEM_BYTES = {
@@ -48,9 +50,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file of folder `path`: its tensors in the order of their data, and where that begins."""
+    """A safetensors file: its folder and name, its tensors in the order of their data, where that begins."""
 
     path: Path
+    name: str
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
     data_begin: int
@@ -68,7 +71,7 @@ def open_tensors(path: Path) -> TensorFile:
     Pickles under any name raise PickleRefused; every other defect raises CheckpointError.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(9)
             length = int.from_bytes(start[:8], "little")
@@ -88,12 +91,13 @@ def open_tensors(path: Path) -> TensorFile:
 
 def _parse(path: Path, raw: bytes, size: int) -> TensorFile:
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(path, pairs))
-    except (ValueError, RecursionError):
-        raise _malformed(path, "a JSON header", "bytes that are not JSON") from None
+        header = parse_json(raw, unique=True)
+    except NotJson as error:
+        raise _malformed(path, "a JSON header with every name once", str(error)) from None
     if not isinstance(header, dict):
         raise _malformed(path, "a JSON object as header", type(header).__name__)
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _malformed(path, "__metadata__ of strings", "other values")
     begin = 8 + len(raw)
@@ -101,31 +105,28 @@ def _parse(path: Path, raw: bytes, size: int) -> TensorFile:
         (_info(path, begin, name, entry) for name, entry in header.items()), key=lambda i: (i.begin, i.end)
     )
     _check_tiling(path, infos, begin, size)
-    return TensorFile(path.parent, {info.name: info for info in infos}, metadata, begin)
-
-
-def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _malformed(path, "every name once", f"{twice!r} twice")
-    return table
+    return TensorFile(path.parent, path.name, {info.name: info for info in infos}, metadata, begin)
 
 
 def _info(path: Path, data_begin: int, name: str, entry: Any) -> TensorInfo:
+    if len(name) > MAX_NAME:
+        raise _malformed(path, f"names of at most {MAX_NAME} characters", f"one of {len(name)}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _malformed(path, f"dtype, shape and data_offsets for {name!r}", f"{entry}"[:80])
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _malformed(path, f"a known dtype for {name!r}", f"{dtype!r}"[:80])
-    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
+    if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
         raise _malformed(
-            path, f"non-negative whole numbers as shape and offsets of {name!r}", f"{shape}, {offsets}"[:80]
+            path,
+            f"non-negative whole numbers as shape and offsets of {name!r}",
+            f"{shape!r}, {offsets!r}"[:80],
         )
+    if math.prod(max(size, 1) for size in shape) * ITEM_BYTES[dtype] >= 2**63:
+        raise _malformed(path, f"a shape of {name!r} that can be reckoned with", f"{shape}"[:80])
     need = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != need:
-        raise _malformed(path, f"{need} bytes for {name!r} ({dtype} {shape})", f"offsets {offsets}")
+        raise _malformed(path, f"{need} bytes for {name!r} ({dtype} {shape})"[:300], f"offsets {offsets}")
     return TensorInfo(name, dtype, tuple(shape), path.name, data_begin + offsets[0], data_begin + offsets[1])
 
 
@@ -149,6 +150,9 @@ def _check_tiling(path: Path, infos: list[TensorInfo], begin: int, size: int) ->
             received=f"{size}",
             remedy="fetch the file again",
         )
+    for info in infos:
+        if info.rows > size:  # of no bytes each: to go through them would take for ever
+            raise _malformed(path, f"no more rows of {info.name!r} than bytes", f"{info.rows}")
 
 
 def _malformed(path: Path, expected: str, received: str) -> CheckpointError:

@@ -10,7 +10,7 @@ from contextgraft.checkpoint.layout import ModelFolder, read_json
 from contextgraft.errors import CheckpointError
 
 SIDECAR = "contextgraft.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def identity(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dict[str, Any]:

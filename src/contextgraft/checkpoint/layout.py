@@ -1,11 +1,12 @@
 """A model's folder: its config, where each tensor lies, and what else is in it. Nothing is loaded."""
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from contextgraft.checkpoint.header import CONVERT, TensorFile, TensorInfo, open_tensors
+from contextgraft.checkpoint.header import CONVERT, MAX_HEADER, TensorFile, TensorInfo, open_tensors
+from contextgraft.checkpoint.untrusted import NotJson, open_regular, parse_json
 from contextgraft.errors import CheckpointError, InputError, PickleRefused
 
 __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
@@ -49,16 +50,22 @@ def open_model(path: Path) -> ModelFolder:
     return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
     """One JSON object from a file; unreadable or malformed files raise CheckpointError."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            raw = file.read(MAX_HEADER + 1)
+        if len(raw) > MAX_HEADER:
+            raise NotJson(f"more than {MAX_HEADER} bytes")
+        data = parse_json(raw, unique=unique)
     except FileNotFoundError:
         raise CheckpointError(
             "no such file", path=path, remedy="pass the folder of a whole model or adapter"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError("cannot be read as JSON", path=path, received=str(error)[:80]) from None
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
+    except NotJson as error:
+        raise CheckpointError("cannot be read as JSON", path=path, received=error) from None
     if not isinstance(data, dict):
         raise CheckpointError("holds no JSON object", path=path, received=type(data).__name__)
     return data
@@ -66,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _shards(path: Path) -> dict[str, TensorFile]:
     if (path / INDEX).exists():
-        return _indexed(path, read_json(path / INDEX))
+        return _indexed(path, read_json(path / INDEX, unique=True))
     if (path / SINGLE).exists():
         return {SINGLE: open_tensors(path / SINGLE)}
     pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
@@ -95,7 +102,7 @@ def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
     for name in sorted({*weight_map, *held}):
         if weight_map.get(name) != held.get(name):
             raise CheckpointError(
-                f"does not fit its shards at {name!r}",
+                f"does not fit its shards at {name[:80]!r}",
                 path=path / INDEX,
                 expected=held.get(name, "no such tensor"),
                 received=weight_map.get(name, "no entry"),
@@ -113,7 +120,7 @@ def _check_shard_name(path: Path, shard: Any) -> None:
             expected="a plain name ending in .safetensors",
             received=repr(shard)[:80],
         )
-    if "\\" in shard or "\0" in shard or shard.startswith("."):
+    if "\\" in shard or not shard.isprintable() or shard.startswith(".") or len(os.fsencode(shard)) > 255:
         raise CheckpointError(
             "names a shard that is no plain file name", path=path / INDEX, received=repr(shard)[:80]
         )
@@ -122,4 +129,8 @@ def _check_shard_name(path: Path, shard: Any) -> None:
 def _others(path: Path, own: set[str]) -> tuple[str, ...]:
     files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
     visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
-    return tuple(sorted(file.as_posix() for file in visible if file.as_posix() not in own))
+    others = sorted(file.as_posix() for file in visible if file.as_posix() not in own)
+    for name in others:
+        if not name.isprintable():
+            raise CheckpointError("has a file whose name is not text", path=path, received=repr(name)[:80])
+    return tuple(others)

@@ -12,6 +12,12 @@ from typing import Any
 
 from contextgraft.errors import OutputBusy, OutputError
 
+JOURNAL = ".journal"  # what an unfinished job has done, inside its work directory
+REFUSALS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
 
 @contextmanager
 def publish(out: Path, *, replace: bool = False) -> Iterator[Path]:
@@ -20,7 +26,6 @@ def publish(out: Path, *, replace: bool = False) -> Iterator[Path]:
     It stays when the block fails or is killed, so that the same command can resume; if it is empty it goes.
     A second run raises OutputBusy; an `out` that already holds files raises OutputError unless `replace`.
     """
-    refuse_existing(out, replace=replace)
     with workspace(out) as work:
         refuse_existing(out, replace=replace)
         yield work
@@ -30,22 +35,46 @@ def publish(out: Path, *, replace: bool = False) -> Iterator[Path]:
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
     """The locked work directory of `out`; it is removed only if it is left empty."""
+    if not out.absolute().name:
+        raise OutputError("is no place for an output", path=out, remedy="name a folder in it")
     work = out.absolute().with_name(f".{out.absolute().name}.partial")
     with _storing(out):
         work.mkdir(parents=True, exist_ok=True)
         lock = _lock(work, out)
         try:
+            _take_back(work)
             yield work
+            shutil.rmtree(_aside(work), ignore_errors=True)
         finally:
             with suppress(OSError):
                 work.rmdir()
             os.close(lock)
 
 
+def set_aside(work: Path) -> None:
+    """Move the journal out of finished work, which is about to be renamed as it is.
+
+    The workspace removes it when the work is in its place; a run killed before that takes it back.
+    """
+    (work / JOURNAL).rename(_aside(work))
+
+
+def _take_back(work: Path) -> None:
+    aside = _aside(work)
+    if aside.exists() and any(work.iterdir()) and not (work / JOURNAL).exists():
+        aside.rename(work / JOURNAL)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(work: Path) -> Path:
+    return work.with_suffix(JOURNAL)
+
+
 def refuse_existing(out: Path, *, replace: bool = False) -> None:
-    """Raise OutputError if `out` is a file, or a directory that holds any."""
-    held = out.is_file() or (out.is_dir() and any(not path.is_dir() for path in out.rglob("*")))
-    if held and not (replace and out.is_dir()):
+    """Raise OutputError if `out` is a directory that holds a file, or anything but a directory."""
+    folder = out.is_dir() and not out.is_symlink()
+    held = any(not path.is_dir() for path in out.rglob("*")) if folder else os.path.lexists(out)
+    if held and not (replace and folder):
         raise OutputError("already exists", path=out, remedy="remove it or name another output")
 
 
@@ -64,25 +93,30 @@ def install(work: Path, out: Path) -> None:
 
 
 @contextmanager
-def publish_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well, removed when it fails."""
+def publish_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it when the block ends well, removed when it fails.
+
+    Not `durable`: whole after a kill, but not after a loss of power, until `sync_tree` has seen it.
+    """
     path = path.absolute()
     temporary = path.with_name(f".{path.name}.partial")
     with _storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _sync(temporary)
+            if durable:
+                _sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            if durable:
+                _sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def write_json(path: Path, obj: Any) -> None:
+def write_json(path: Path, obj: Any, *, durable: bool = True) -> None:
     """Write JSON with sorted keys, two spaces and a final newline, atomically."""
-    with publish_file(path) as temporary:
+    with publish_file(path, durable=durable) as temporary:
         text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -119,11 +153,10 @@ def _lock(work: Path, out: Path) -> int:
 @contextmanager
 def _storing(out: Path) -> Iterator[None]:
     """What the disk refuses becomes one line about the output."""
-    reasons = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
     try:
         yield
     except OSError as error:
-        if error.errno not in reasons:
+        if error.errno not in REFUSALS:
             raise
         raise OutputError(
             "cannot be written", path=out, received=error.strerror, remedy="make room or name another output"

@@ -49,22 +49,19 @@ def read_rows(folder: Tensors, name: str, start: int, stop: int) -> torch.Tensor
     return raw.view(DTYPES[info.dtype]).reshape((stop - start, *info.shape[1:]) if info.shape else ())
 
 
-def row_blocks(folder: Tensors, name: str, max_bytes: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """(first row, block) from top to bottom, each block at most `max_bytes` (or one row, if that is more)."""
-    info = folder[name]
-    step = max(1, max_bytes // max(1, info.bytes // max(info.rows, 1)))
-    for start in range(0, info.rows, step):
-        yield start, read_rows(folder, name, start, min(start + step, info.rows))
-
-
 def read_tensor(folder: Tensors, name: str) -> torch.Tensor:
     """A whole tensor, for small ones."""
     return read_rows(folder, name, 0, folder[name].rows)
 
 
-def read_bytes(folder: Tensors, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-    """Bytes [start, stop) of a tensor's data as uint8; a short file raises CheckpointError."""
-    raw = torch.empty(stop - start, dtype=torch.uint8)
+def read_bytes(
+    folder: Tensors, info: TensorInfo, start: int, stop: int, buffer: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Bytes [start, stop) of a tensor's data as uint8; a short file raises CheckpointError.
+
+    They go into the head of `buffer` if there is one, else into memory of their own.
+    """
+    raw = torch.empty(stop - start, dtype=torch.uint8) if buffer is None else buffer[: stop - start]
     view = raw.numpy().data
     done = 0
     with (folder.path / info.shard).open("rb", buffering=0) as file:
@@ -81,6 +78,16 @@ def read_bytes(folder: Tensors, info: TensorInfo, start: int, stop: int) -> torc
 
 
 def byte_blocks(folder: Tensors, info: TensorInfo, max_bytes: int) -> Iterator[torch.Tensor]:
-    """A tensor's raw data from begin to end, for digests and copies of any dtype."""
+    """A tensor's raw data from begin to end, for digests of any dtype; a block lives until the next."""
+    buffer = torch.empty(min(max_bytes, info.bytes), dtype=torch.uint8)
     for start in range(0, info.bytes, max_bytes):
-        yield read_bytes(folder, info, start, min(start + max_bytes, info.bytes))
+        yield read_bytes(folder, info, start, min(start + max_bytes, info.bytes), buffer)
+
+
+def expect_bytes(folder: Tensors, info: TensorInfo, start: int, stop: int) -> None:
+    """Tell the kernel which bytes come next, so that it reads while something else is computed."""
+    handle = os.open(folder.path / info.shard, os.O_RDONLY)
+    try:
+        os.posix_fadvise(handle, info.begin + start, stop - start, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(handle)

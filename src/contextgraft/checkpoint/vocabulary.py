@@ -1,10 +1,11 @@
 """The tokens of a model, read from tokenizer.json without loading a tokenizer."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.layout import ModelFolder, read_json
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, MismatchError
 
 TOKENIZER = "tokenizer.json"
 
@@ -21,9 +22,11 @@ class VocabularyDifference:
 
 def read_vocabulary(folder: ModelFolder) -> dict[str, int] | None:
     """Token -> id, added tokens among them; None for a folder without tokenizer.json."""
-    if TOKENIZER not in folder.others:
-        return None
-    path = folder.path / TOKENIZER
+    return vocabulary_at(folder.path / TOKENIZER) if TOKENIZER in folder.others else None
+
+
+def vocabulary_at(path: Path) -> dict[str, int]:
+    """Token -> id from a tokenizer.json; one without a vocabulary raises CheckpointError."""
     data = read_json(path)
     try:
         added: list[dict[str, Any]] = data.get("added_tokens") or []
@@ -54,3 +57,30 @@ def compare(base: dict[str, int], model: dict[str, int]) -> VocabularyDifference
         only_base=tuple(sorted(base.keys() - shared)),
         only_model=tuple(sorted(model.keys() - shared)),
     )
+
+
+def correspondence(
+    rows_of: tuple[dict[str, int] | None, int], rows_in: tuple[dict[str, int] | None, int]
+) -> list[int] | None:
+    """For each row of one embedding the row of the other with the same token, or -1; None if all stand alike.
+
+    Each side is (vocabulary, number of rows). Rows that no token claims on either side (padding) correspond
+    by place. Without both vocabularies the numbers of rows must be equal, else MismatchError.
+    """
+    (tokens, count), (others, other_count) = rows_of, rows_in
+    if tokens is None or others is None:
+        if count == other_count:
+            return None
+        raise MismatchError(
+            "embeddings of different sizes can be aligned only by their tokens",
+            expected=f"{TOKENIZER} beside both models",
+            received=f"{count} and {other_count} rows",
+        )
+    if tokens == others and count == other_count:
+        return None
+    claimed, taken = {tokens[token] for token in tokens}, set(others.values())
+    rows = [-1 if row in claimed or row in taken or row >= other_count else row for row in range(count)]
+    for token, row in tokens.items():
+        if row < count and others.get(token, other_count) < other_count:
+            rows[row] = others[token]
+    return rows

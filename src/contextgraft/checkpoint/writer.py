@@ -14,10 +14,12 @@ from contextgraft.checkpoint.reader import NAMES
 Spec = tuple[torch.dtype, tuple[int, ...]]
 
 
-def write_tensors(path: Path, specs: Mapping[str, Spec], tensors: Iterable[torch.Tensor]) -> None:
+def write_tensors(
+    path: Path, specs: Mapping[str, Spec], tensors: Iterable[torch.Tensor], *, durable: bool = True
+) -> None:
     """Write one file, atomically; `tensors` come in the order of `order(specs)`, one at a time."""
     names = order(specs)
-    with publish_file(path) as temporary, temporary.open("wb") as file:
+    with publish_file(path, durable=durable) as temporary, temporary.open("wb") as file:
         file.write(_header(names, specs))
         for name, tensor in zip(names, tensors, strict=True):
             assert (tensor.dtype, tuple(tensor.shape)) == specs[name], name

@@ -7,17 +7,48 @@ from typing import Any
 import click
 
 FOLDER = click.Path(path_type=Path)
+EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
 
 
 @click.command()
 @click.option("--base", type=FOLDER, required=True, help="The model both come from.")
 @click.option("--donor", type=FOLDER, required=True, help="The long-context model.")
-@click.option("--rank", "ranks", type=click.IntRange(min=1), multiple=True, required=True, help="Repeatable.")
-@click.option("--out", type=FOLDER, required=True, help="Folder that gets r<rank> for every rank.")
+@click.option(
+    "--rank", "ranks", type=click.IntRange(min=1), multiple=True, help="Repeatable; writes r<rank>."
+)
+@click.option(
+    "--energy", "energies", type=click.FloatRange(0, 1, min_open=True), multiple=True,
+    help="Give each module the rank that captures this share of its delta; repeatable; writes e<share>.",
+)  # fmt: skip
+@click.option(
+    "--max-rank", type=click.IntRange(min=1), default=128, show_default=True, help="Bound for --energy."
+)
+@click.option("--serve-ranks", is_flag=True, help="Round every rank up to one that vLLM accepts.")
+@click.option(
+    "--embeddings", type=click.Choice(list(EMBEDDINGS)), is_flag=False, flag_value="both",
+    help="Carry embed_tokens (input), lm_head (output) or, without a word, both: aligned by token.",
+)  # fmt: skip
+@click.option("--include", default="", help="Regular expression: carry only tensors whose name it matches.")
+@click.option("--exclude", help="Regular expression: leave these tensors out.")
+@click.option("--out", type=FOLDER, required=True, help="Folder that gets one adapter folder a rank.")
+@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="Matrices at once; default: the cores there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    *, base: Path, donor: Path, ranks: tuple[int, ...], out: Path, threads: int | None, as_json: bool
+    *,
+    base: Path,
+    donor: Path,
+    ranks: tuple[int, ...],
+    energies: tuple[float, ...],
+    max_rank: int,
+    serve_ranks: bool,
+    embeddings: str | None,
+    include: str,
+    exclude: str | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Factorise donor minus base into LoRA adapters, every rank from one decomposition a matrix.
 
@@ -26,34 +57,46 @@ def command(
     from contextgraft.adapter.architecture import Kind
     from contextgraft.adapter.extract import extract
     from contextgraft.adapter.pair import pair
+    from contextgraft.adapter.selection import SERVED_RANKS, Cut, Selection
+    from contextgraft.cli.checks import checked_device, checked_pattern
     from contextgraft.cli.progress import bytes_bar, size
 
+    if not ranks and not energies:
+        raise click.UsageError("name at least one --rank or --energy")
+    steps = SERVED_RANKS if serve_ranks else ()
+    cuts = [Cut(rank, steps=steps) for rank in ranks] + [Cut(max_rank, energy, steps) for energy in energies]
+    chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
+    selection = Selection(checked_pattern("--include", include), exclude, chosen)
+    checked_pattern("--exclude", exclude or "")
+    checked_device(device)
     threads = threads or os.cpu_count() or 1
-    models = pair(base, donor)
-    counts = {kind: len(names) for kind, names in models.names.items()}
+    models = pair(base, donor, selection)
+    most = max(cut.most for cut in cuts)
+    dense, ignored = (len(models.names[kind]) for kind in (Kind.DENSE, Kind.IGNORED))
     click.echo(
-        f"extract: {size(models.bytes_to_read)} to read; {counts[Kind.LINEAR]} linear weights to factorise "
-        f"at rank {max(ranks)}, {counts[Kind.DENSE]} norms and biases to compare, {counts[Kind.IGNORED]} "
-        f"embeddings and others to report; about {size(models.peak_bytes(max(ranks), threads))} of memory "
-        f"beyond the program's own, with {threads} thread(s).",
+        f"extract: {size(models.bytes_to_read)} to read; {len(models.factorised)} weights to factorise at up "
+        f"to rank {most}, {dense} norms and biases to compare, {ignored} others to report; about "
+        f"{size(models.peak_bytes(most, threads))} of memory beyond the program's own, "
+        f"with {threads} thread(s).",
         err=True,
     )
     with bytes_bar("extract", models.bytes_to_read) as advance:
-        sidecars = extract(models, ranks, out, threads=threads, advance=advance)
+        sidecars = extract(models, cuts, out, threads=threads, device=device, advance=advance)
     _show(sidecars, out, as_json)
 
 
-def _show(sidecars: dict[int, dict[str, Any]], out: Path, as_json: bool) -> None:
+def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None:
     rows = [
         {
-            "rank": rank,
-            "path": str(out / f"r{rank}"),
-            **{key: sidecar[key] for key in ("energy", "error", "delta_norm", "max_length")},
+            "path": str(out / name),
+            **{key: sidecar[key] for key in ("rank", "energy", "error", "delta_norm", "max_length")},
             "modules": len(sidecar["modules"]),
+            "excess": max(module["excess"] for module in sidecar["modules"].values()),
+            "short": _short_of_energy(sidecar),
             "dense": len(sidecar["dense"]),
             "ignored": sorted(sidecar["ignored"]),
         }
-        for rank, sidecar in sidecars.items()
+        for name, sidecar in sidecars.items()
     ]
     if as_json:
         import json
@@ -63,5 +106,15 @@ def _show(sidecars: dict[int, dict[str, Any]], out: Path, as_json: bool) -> None
     click.echo(f"{'rank':>6}  {'energy':>8}  {'error':>8}  folder")
     for row in rows:
         click.echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
+        if row["short"]:
+            click.echo(f"        {row['short']} module(s) need a higher rank than --max-rank for that energy")
+    worst = max(row["excess"] for row in rows)
+    click.echo(f"error of every module at most {worst:.4f} times the optimum, as estimated")
     if rows[0]["ignored"]:
         click.echo(f"left out, though they differ: {', '.join(rows[0]['ignored'])}")
+
+
+def _short_of_energy(sidecar: dict[str, Any]) -> int:
+    """Modules that did not get the energy asked for."""
+    asked = sidecar["asked"].get("energy", 0)
+    return sum(module["energy"] < asked for module in sidecar["modules"].values())

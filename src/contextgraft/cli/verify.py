@@ -1,5 +1,6 @@
 """`contextgraft verify`: the proof that a graft is what it says."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,9 +12,15 @@ FOLDER = click.Path(path_type=Path)
 @click.command()
 @click.argument("graft", type=FOLDER)
 @click.option("--target", type=FOLDER, help="The fine-tune: also prove that it is the one merged into.")
-@click.option("--adapter", type=FOLDER, help="The adapter: also prove that it is the one merged.")
+@click.option(
+    "--adapter", "adapters", type=FOLDER, multiple=True,
+    help="The adapter: also prove that it is the one merged. Repeatable, in the order of the merge.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(*, graft: Path, target: Path | None, adapter: Path | None, as_json: bool) -> None:
+def command(
+    *, graft: Path, target: Path | None, adapters: tuple[Path, ...], threads: int | None, as_json: bool
+) -> None:
     """Prove from the folders alone that a graft is what it says.
 
     With both --target and --adapter every changed tensor is computed again. Exit code 1 if anything differs.
@@ -24,8 +31,9 @@ def command(*, graft: Path, target: Path | None, adapter: Path | None, as_json: 
     from contextgraft.cli.progress import bytes_bar
 
     total = sum(file.stat().st_size for file in graft.glob("*.safetensors"))
-    with bytes_bar("verify", total * (2 if target and adapter else 1)) as advance:
-        checks = verify(graft, target=target, adapter=adapter, advance=advance)
+    with bytes_bar("verify", total * (2 if target and adapters else 1)) as advance:
+        count = threads or os.cpu_count() or 1
+        checks = verify(graft, target=target, adapters=adapters, threads=count, advance=advance)
     holds = all(check.holds for check in checks)
     if as_json:
         import json

@@ -34,8 +34,8 @@ def candidate(label: str | None, path: Path) -> Candidate:
 
 
 def graft_columns(sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that tell a graft's row where it comes from."""
-    adapter, target = sidecar["adapter"], sidecar["target"]
+    """The columns that tell a graft's row where it comes from; of several adapters the first one counts."""
+    adapter, target = sidecar["adapters"][0], sidecar["target"]
     return {
         "target_name": target["name"],
         "target_digest": target["digest"],
@@ -44,7 +44,7 @@ def graft_columns(sidecar: Mapping[str, Any]) -> dict[str, Any]:
         "donor_name": adapter["donor"]["name"],
         "adapter_digest": adapter["digest"],
         "adapter_rank": adapter["rank"],
-        "adapter_scale": float(sidecar["scale"]),
+        "adapter_scale": float(adapter["scale"]),
     }
 
 

@@ -1,0 +1,83 @@
+"""What a graft says of itself: its small files, and `contextgraft.json` with the evidence."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.graft import Graft
+from contextgraft.checkpoint.digest import bytes_digest, file_digest
+from contextgraft.checkpoint.header import open_tensors
+from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
+from contextgraft.checkpoint.layout import CONFIG, INDEX, read_json
+from contextgraft.checkpoint.publish import write_json
+from contextgraft.rope import settings
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+LENGTH = "model_max_length"
+
+
+def finish(graft: Graft, work: Path, tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write everything but the shards, which are there, and return the manifest."""
+    lengths = _write_rest(graft, work)
+    manifest = _manifest(graft, tensors, lengths, work)
+    write_json(work / SIDECAR, manifest, durable=False)
+    return manifest
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and digest of a file; of a shard the header's, for the digests of its tensors tell the rest."""
+    facts: dict[str, Any] = {"bytes": path.stat().st_size}
+    if path.suffix != ".safetensors":
+        return facts | {"digest": file_digest(path)}
+    with path.open("rb") as file:
+        return facts | {"header": bytes_digest(file.fileno(), 0, open_tensors(path).data_begin)}
+
+
+def _write_rest(graft: Graft, work: Path) -> list[Any] | None:
+    """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
+    target = graft.target
+    write_json(work / CONFIG, settings.apply(target.config, graft.rope), durable=False)
+    if (target.path / INDEX).exists():
+        shutil.copyfile(target.path / INDEX, work / INDEX)
+    for name in graft.copied:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(target.path / name, work / name)
+    if TOKENIZER_CONFIG not in graft.copied:
+        return None
+    tokenizer = read_json(target.path / TOKENIZER_CONFIG)
+    length = graft.rope.max_positions
+    write_json(work / TOKENIZER_CONFIG, tokenizer | {LENGTH: length}, durable=False)
+    return [tokenizer.get(LENGTH), length]
+
+
+def _manifest(
+    graft: Graft, tensors: Mapping[str, Mapping[str, Any]], lengths: list[Any] | None, work: Path
+) -> dict[str, Any]:
+    known = {name: record["digest_before"] for name, record in tensors.items()}
+    before = settings.read(graft.target.config)
+    names = [*graft.target.shards, *graft.copied, CONFIG, *([INDEX] if (work / INDEX).exists() else [])]
+    return sidecar(
+        "graft",
+        adapters=[
+            {
+                "digest": each.adapter.digest,
+                "rank": each.adapter.rank,
+                "scale": each.scale,
+                **each.adapter.origin,
+            }
+            for each in graft.adapters
+        ],
+        target=identity(graft.target, known),
+        rounding=graft.rounding,
+        replaced=list(graft.replaced),
+        rope={
+            "before": settings.to_json(before),
+            "after": settings.to_json(graft.rope),
+            "from": graft.rope_from,
+        },
+        tokenizer={LENGTH: lengths} if lengths else {},
+        tensors=dict(tensors),
+        files={name: file_facts(work / name) for name in sorted(names)},
+        left_out=list(graft.left_out),
+    )

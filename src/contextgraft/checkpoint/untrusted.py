@@ -1,0 +1,97 @@
+"""Files that nobody vouches for: opened without waiting, read within bounds, their JSON taken strictly."""
+
+import errno
+import json
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MAX_DEPTH = 100  # objects and lists inside one another
+MAX_DIGITS = 300  # of a whole number: what is longer is no float
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class NotJson(ValueError):  # noqa: N818 - what the bytes are
+    """Bytes that are no JSON, or cannot be written again as such; its text says what was found instead."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a pipe, a device or a folder raises OSError and is not waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def parse_json(raw: bytes, *, unique: bool = False) -> Any:
+    """The value of UTF-8 JSON; with `unique`, no object may have a key twice.
+
+    More is refused than the standard demands: numbers that are not finite, half surrogates, deep nesting.
+    """
+    try:
+        text = raw.decode("utf-8")
+        value = json.loads(
+            text,
+            parse_int=_whole,
+            parse_float=_finite,
+            parse_constant=_finite,
+            object_pairs_hook=_unique if unique else None,
+        )
+    except RecursionError:
+        raise NotJson("nesting without end") from None
+    except NotJson:
+        raise
+    except ValueError:
+        raise NotJson("bytes that are not JSON") from None
+    _refuse_deep(value)
+    if SURROGATE.search(text):
+        _refuse_halves(value)
+    return value
+
+
+def _whole(text: str) -> int | float:
+    if len(text) > MAX_DIGITS:
+        raise NotJson(f"a number of {len(text)} digits")
+    return -0.0 if text == "-0" else int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotJson(f"a number that is not finite: {text}"[:60])
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise NotJson(f"{name[:80]!r} twice")
+        table[name] = value
+    return table
+
+
+def _refuse_deep(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise NotJson("nesting without end")
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _refuse_halves(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise NotJson("half a surrogate pair, which is no text") from None
