@@ -59,7 +59,7 @@ def factorise(
 
 
 def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Factors:
-    """By the Gram matrix of the smaller side, in float64, which keeps seven digits of every singular value."""
+    """By the Gram matrix of the smaller side, in float64, which keeps seven digits of singular values."""
     D_MN = torch.cat([tile.clone() for tile in tiles()])
     wide = shape[0] < shape[1]
     image = D_MN.T if wide else D_MN

@@ -13,6 +13,7 @@ from typing import Any
 from contextgraft.errors import OutputBusy, OutputError
 
 JOURNAL = ".journal"  # what an unfinished job has done, inside its work directory
+WORK = ".partial"
 REFUSALS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
@@ -37,7 +38,7 @@ def workspace(out: Path) -> Iterator[Path]:
     """The locked work directory of `out`; it is removed only if it is left empty."""
     if not out.absolute().name:
         raise OutputError("is no place for an output", path=out, remedy="name a folder in it")
-    work = out.absolute().with_name(f".{out.absolute().name}.partial")
+    work = out.absolute().with_name(f".{out.absolute().name}{WORK}")
     with _storing(out):
         work.mkdir(parents=True, exist_ok=True)
         lock = _lock(work, out)
@@ -99,7 +100,7 @@ def publish_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Not `durable`: whole after a kill, but not after a loss of power, until `sync_tree` has seen it.
     """
     path = path.absolute()
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}{WORK}")
     with _storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -156,11 +157,27 @@ def _storing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSALS:
+        gone = isinstance(error, FileNotFoundError) and _is_beside(out, error.filename)
+        if error.errno not in REFUSALS and not gone:
             raise
         raise OutputError(
-            "cannot be written", path=out, received=error.strerror, remedy="make room or name another output"
+            "cannot be written",
+            path=_destination(out),
+            received=error.strerror,
+            remedy="make room or name another output",
         ) from None
+
+
+def _destination(path: Path) -> Path:
+    """The output that a path in a work directory is on its way to; any other path is its own."""
+    for folder in path.parents:
+        if folder.name.startswith(".") and folder.suffix == WORK:
+            return folder.with_name(folder.stem[1:])
+    return path
+
+
+def _is_beside(out: Path, path: object) -> bool:
+    return isinstance(path, str) and Path(path).is_relative_to(out.absolute().parent)
 
 
 def _sync(path: Path) -> None:

@@ -12,18 +12,32 @@ from contextgraft.checkpoint.publish import publish_file
 from contextgraft.checkpoint.reader import NAMES
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
+PYTORCH = {"format": "pt"}
 
 
 def write_tensors(
-    path: Path, specs: Mapping[str, Spec], tensors: Iterable[torch.Tensor], *, durable: bool = True
+    path: Path,
+    specs: Mapping[str, Spec],
+    tensors: Iterable[torch.Tensor],
+    *,
+    durable: bool = True,
+    metadata: Mapping[str, str] = PYTORCH,
 ) -> None:
     """Write one file, atomically; `tensors` come in the order of `order(specs)`, one at a time."""
     names = order(specs)
     with publish_file(path, durable=durable) as temporary, temporary.open("wb") as file:
-        file.write(_header(names, specs))
+        file.write(_header(names, specs, metadata))
         for name, tensor in zip(names, tensors, strict=True):
             assert (tensor.dtype, tuple(tensor.shape)) == specs[name], name
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] = PYTORCH
+) -> None:
+    """Write tensors that are in memory as one file, atomically: a kill leaves nothing beside it."""
+    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    write_tensors(path, specs, (tensors[name] for name in order(specs)), metadata=metadata)
 
 
 def order(specs: Mapping[str, Spec]) -> list[str]:
@@ -31,8 +45,8 @@ def order(specs: Mapping[str, Spec]) -> list[str]:
     return sorted(specs, key=lambda name: (-ITEM_BYTES[NAMES[specs[name][0]]], name))
 
 
-def _header(names: list[str], specs: Mapping[str, Spec]) -> bytes:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def _header(names: list[str], specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     begin = 0
     for name in names:
         dtype, shape = specs[name]

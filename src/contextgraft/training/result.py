@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import save_file
 
 from contextgraft import __version__
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
 from contextgraft.checkpoint.layout import SINGLE, ModelFolder, open_model
 from contextgraft.checkpoint.publish import write_json
+from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Recipe
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
@@ -38,9 +38,8 @@ def write_folder(
         name: learnt.get(_tied(name, base), tensor).detach().to(tensor.dtype).contiguous()
         for name, tensor in read_weights(base).items()
     }
-    save_file(weights, work / SINGLE, metadata={"format": "pt"})
+    save_tensors(work / SINGLE, weights)
     write_json(work / "config.json", settings.apply(base.config, rope))
-    (work / SINGLE).chmod((work / "config.json").stat().st_mode)  # safetensors writes for the owner alone
     for name in base.others:
         if name not in (SIDECAR, METRICS, TOKENIZER):
             (work / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from contextgraft.checkpoint.publish import publish_file
+from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Optimiser
 from contextgraft.errors import CheckpointError
 from contextgraft.training.model import EMBEDDINGS
@@ -73,9 +72,7 @@ def restore(state: State, moving: Mapping[str, torch.nn.Parameter], adam: torch.
 
 def save(state: State, folder: Path) -> None:
     """Write the state atomically; a killed run leaves the one before."""
-    tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
-    with publish_file(folder / FILE) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(state.step)})
+    save_tensors(folder / FILE, state.tensors, metadata={"step": str(state.step)})
 
 
 def load(folder: Path) -> State:
