@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
-def config(layers: int, hidden: int, intermediate: int) -> LlamaConfig:
-    """A Llama of true proportions with a small vocabulary."""
+def config(layers: int, hidden: int, intermediate: int, vocabulary: int) -> LlamaConfig:
+    """A Llama of true proportions, of as many layers as are wanted."""
     return LlamaConfig(
-        vocab_size=4096,
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=intermediate,
         num_hidden_layers=layers,
@@ -37,11 +37,11 @@ def delta(weight: torch.Tensor, generator: torch.Generator, relative: float = 0.
     return signal * (relative * weight.norm())
 
 
-def generate(folder: Path, layers: int, hidden: int, intermediate: int, seed: int = 0) -> tuple[Path, Path]:
+def generate(folder: Path, layers: int, hidden: int, intermediate: int, vocabulary: int) -> None:
     """Write `base` and `donor` below folder (bfloat16, one shard a layer, one for the rest)."""
     base, donor = folder / "base", folder / "donor"
-    generator = torch.Generator().manual_seed(seed)
-    settings = config(layers, hidden, intermediate)
+    generator = torch.Generator().manual_seed(0)
+    settings = config(layers, hidden, intermediate, vocabulary)
     with torch.device("meta"):
         shapes = {name: tuple(p.shape) for name, p in LlamaForCausalLM(settings).named_parameters()}
     weight_map: dict[str, str] = {}
@@ -69,7 +69,6 @@ def generate(folder: Path, layers: int, hidden: int, intermediate: int, seed: in
         (path / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True, default=str))
         index = {"metadata": {}, "weight_map": weight_map}
         (path / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
-    return base, donor
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     def typed(*words: object) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
+        capsys.readouterr()  # what fixtures printed
         monkeypatch.setattr(sys, "argv", ["contextgraft", "evaluate", *map(str, words)])
         code = 0
         try:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.layout import ModelFolder, TensorInfo
@@ -29,7 +30,7 @@ FACTORISED = (Kind.LINEAR, Kind.INPUT, Kind.OUTPUT)
 BY_TOKEN = (Kind.INPUT, Kind.OUTPUT)
 
 
-def kind(info: TensorInfo) -> Kind:
+def kind(info: TensorInfo, folder: Path) -> Kind:
     """Linear: every 2-D weight inside a layer. Dense: whatever has one dimension. Embeddings go by name.
 
     Weights in layers that are quantised, or have more than two dimensions, raise CheckpointError by name.
@@ -38,7 +39,7 @@ def kind(info: TensorInfo) -> Kind:
     if weight and (len(info.shape) > 2 or info.dtype not in FLOATS):
         raise CheckpointError(
             f"tensor {info.name!r} cannot be factorised",
-            path=info.shard,
+            path=folder / info.shard,
             expected=f"two dimensions of {', '.join(FLOATS)}",
             received=f"{list(info.shape)} of {info.dtype}",
             remedy="store fused experts one by one, use the original precision, or --exclude it",
@@ -100,5 +101,6 @@ def refuse_shape(model: ModelFolder, name: str, other: str, shape: tuple[int, ..
             path=model.path,
             expected=f"shape {list(shape)}",
             received="no such tensor" if info is None else f"shape {list(info.shape)}",
-            remedy="both must come from the same base",
+            remedy="both must come from the same base"
+            + (", with embeddings tied or untied alike" if rows_are_tokens(name) else ""),
         )

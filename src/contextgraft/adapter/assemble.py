@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from contextgraft.adapter import peft_format
 from contextgraft.adapter.architecture import BY_TOKEN, Kind, describe
+from contextgraft.adapter.folder import open_adapter
+from contextgraft.adapter.gguf_adapter import FILE, write_gguf
 from contextgraft.adapter.pair import Pair
 from contextgraft.adapter.selection import Cut
 from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
@@ -29,7 +32,7 @@ UNDO = (
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal) -> dict[str, dict[str, Any]]:
+def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal, gguf: bool) -> dict[str, dict[str, Any]]:
     """Assemble every cut's folder from the finished steps; the sidecars by the name of the cut."""
     records = {name: journal.get(name) or {} for names in pair.names.values() for name in names}
     found = {name: records[name] for name in pair.factorised}
@@ -40,7 +43,11 @@ def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal) -> dict[str, dic
             received=pair.base.path,
         )
     common = _common(pair, records)
-    return {cut.name: _folder(pair, cut, journal, found, common) for cut in cuts}
+    sidecars = {cut.name: _folder(pair, cut, journal, found, common) for cut in cuts}
+    if gguf:
+        for name in sidecars:
+            write_gguf(open_adapter(journal.work / name), common["architecture"], journal.work / name / FILE)
+    return sidecars
 
 
 def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict[str, Any]) -> dict[str, Any]:
@@ -52,10 +59,11 @@ def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict
         for name, record in found.items()
         if "squares" in record
     }
-    _write_factors(folder, pair, ranks, journal)
+    of_modules = {peft_format.module_of(name): rank for name, rank in ranks.items()}
+    of_modules |= dict.fromkeys(peft_format.of_one_rank(of_modules), max(ranks.values()))
+    _write_factors(folder, pair, ranks, of_modules, journal)
     _write_dense(folder, pair, journal, common["dense"])
     base_name = common["base"]["source"] or common["base"]["name"]
-    of_modules = {peft_format.module_of(name): rank for name, rank in ranks.items()}
     modules = [peft_format.module_of(name) for name in found]
     config = peft_format.config(of_modules, modules, base_name)
     write_json(folder / peft_format.CONFIG, config, durable=False)
@@ -114,11 +122,14 @@ def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _write_factors(folder: Path, pair: Pair, ranks: Mapping[str, int], journal: Journal) -> None:
-    """adapter_model.safetensors of one cut; one module is in memory at a time."""
+def _write_factors(
+    folder: Path, pair: Pair, ranks: Mapping[str, int], sizes: Mapping[str, int], journal: Journal
+) -> None:
+    """adapter_model.safetensors of one cut, filled up with zeros to `sizes`, a module at a time."""
     specs: dict[str, Spec] = {}
     origin: dict[str, tuple[str, str]] = {}
-    for name, rank in ranks.items():
+    for name in ranks:
+        rank = sizes[peft_format.module_of(name)]
         (rows, columns), dtype = pair.base[name].shape, DTYPES[pair.donor[name].dtype]
         embedding = name in pair.names[Kind.INPUT]
         first, second = peft_format.keys(peft_format.module_of(name), embedding)
@@ -133,6 +144,9 @@ def _write_factors(folder: Path, pair: Pair, ranks: Mapping[str, int], journal: 
             rank = ranks[name]
             whole = read_rows(file, factor, 0, rank if factor == "A" else file[factor].rows)
             part = whole if factor == "A" else whole[:, :rank]
+            missing = sizes[peft_format.module_of(name)] - rank
+            if missing:
+                part = pad(part, (0, 0, 0, missing) if factor == "A" else (0, missing))
             yield part.T if name in pair.names[Kind.INPUT] else part
 
     write_tensors(folder / peft_format.WEIGHTS, specs, slices(), durable=False)

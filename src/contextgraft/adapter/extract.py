@@ -107,6 +107,7 @@ def extract(
     cuts: Sequence[Cut],
     out: Path,
     *,
+    gguf: bool = False,
     threads: int = 1,
     keep_bytes: int = KEEP_BYTES,
     device: str = "cpu",
@@ -114,8 +115,9 @@ def extract(
 ) -> dict[str, dict[str, Any]]:
     """Write `out`/<name of the cut> for every cut and return their sidecars; `advance` hears of bytes read.
 
-    A rerun with the same inputs goes on after the last finished tensor, to the same bytes. Weights that are
-    not finite raise CheckpointError, equal models MismatchError; nothing is left behind then.
+    `gguf` adds each adapter in llama.cpp's format. A rerun with the same inputs goes on after the last
+    finished tensor, to the same bytes. Weights that are not finite raise CheckpointError, equal models
+    MismatchError; nothing is left behind then.
     """
     cuts = sorted({cut.name: cut for cut in cuts}.values(), key=lambda cut: (cut.energy or 0, cut.rank))
     job = {
@@ -125,6 +127,7 @@ def extract(
         "cuts": [asdict(cut) for cut in cuts],
         "selection": asdict(pair.selection),
         "device": device,
+        "gguf": gguf,
     }
     with workspace(out) as work:
         journal = Journal(work, job)
@@ -135,7 +138,7 @@ def extract(
                 step = _Step(pair, cuts, keep_bytes, device, journal, advance)
                 names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
                 each(step.run, reversed(names), threads, device)
-                sidecars = assemble(pair, cuts, journal)
+                sidecars = assemble(pair, cuts, journal, gguf)
                 journal.put(BUILT, sidecars)
             return _install_all(journal, out, cuts)
 

@@ -44,7 +44,8 @@ class Adapter:
     @property
     def rank(self) -> int:
         """The largest rank of any module."""
-        return max([self.config.rank(name) for name in self.factors], default=0)
+        modules = [peft_format.module_of(name) for name in self.factors]
+        return max([self.config.rank(module) for module in modules], default=0)
 
     @property
     def factors(self) -> dict[str, Factors]:

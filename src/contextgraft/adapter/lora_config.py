@@ -82,7 +82,7 @@ def _refuse_foreign(path: Path, data: Mapping[str, Any], config: LoraConfig) -> 
             remedy="merge it where it was trained",
         )  # fmt: skip
     for key, remedy in FOREIGN.items():
-        if data.get(key):
+        if data.get(key) and not (key == "target_parameters" and _weights(data[key])):
             raise CheckpointError(
                 "is a kind of LoRA that cannot be merged",
                 path=path, expected=f"no {key}", received=f"{data[key]!r}"[:80], remedy=remedy,
@@ -94,6 +94,11 @@ def _refuse_foreign(path: Path, data: Mapping[str, Any], config: LoraConfig) -> 
             path=path, expected="init_lora_weights true", received=start,
             remedy="convert it: peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)",
         )  # fmt: skip
+
+
+def _weights(parameters: Any) -> bool:
+    """Whether all target parameters are weights of modules of their own: their factors are plain ones."""
+    return isinstance(parameters, list) and all(str(each).endswith(".weight") for each in parameters)
 
 
 def _by_pattern(table: Mapping[str, Number], module: str, default: Number) -> Number:

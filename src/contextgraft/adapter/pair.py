@@ -75,7 +75,7 @@ def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) 
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
-        what = selection.kind(sides[0])
+        what = selection.kind(sides[0], base_path if name in base.tensors else donor_path)
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
         if what is Kind.IGNORED and not fits:
             unpaired.append(name)
@@ -86,7 +86,7 @@ def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) 
         if what in BY_TOKEN and name in donor.tensors:
             shape = (donor[name].rows, *shape[1:])  # another number of tokens is no misfit
         refuse_shape(donor, name, f"the base {base_path}", shape)
-        selection.kind(donor[name])  # a quantised donor is refused by name
+        selection.kind(donor[name], donor_path)  # a quantised donor is refused by name
         names[what].append(name)
     found = {each: tuple(found) for each, found in names.items()}
     _refuse_nothing(base_path, found, selection)

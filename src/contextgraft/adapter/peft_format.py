@@ -1,11 +1,13 @@
 """The folder that PeftModel.from_pretrained loads: adapter_config.json and adapter_model.safetensors."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 DENSE = "contextgraft.safetensors"  # deltas that are no factors; PEFT does not read it
+EXPERT = re.compile(r"\.experts\.\d+\.")
 PREFIX = "base_model.model."
 LINEAR_KEYS = ("lora_A.weight", "lora_B.weight")  # [R, N] and [M, R]
 EMBEDDING_KEYS = ("lora_embedding_A", "lora_embedding_B")  # of the transposed weight: [R, tokens], [N, R]
@@ -29,7 +31,9 @@ def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) ->
     """
     rank = max(ranks.values())
     smaller = {module: own for module, own in sorted(ranks.items()) if own != rank}
+    beside = [f"{module}.weight" for module in sorted(_beside_experts(ranks))]
     return {
+        **({"target_parameters": beside} if beside else {}),
         "alpha_pattern": smaller,
         "base_model_name_or_path": base_name,
         "bias": "none",
@@ -46,6 +50,20 @@ def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) ->
         "use_dora": False,
         "use_rslora": False,
     }
+
+
+def of_one_rank(modules: Collection[str]) -> set[str]:
+    """Modules that PEFT takes for parameters: experts, which it stacks, what is beside them, and routers."""
+    parents = {module[: match.start()] for module in modules if (match := EXPERT.search(module))}
+    routers = {module for module in modules if module.rpartition(".")[0] in parents}
+    experts = {module for module in modules if EXPERT.search(module)}
+    return experts | routers | _beside_experts(modules)
+
+
+def _beside_experts(modules: Collection[str]) -> set[str]:
+    """Other modules with the names of experts': PEFT (0.21) looks for these names in stacked experts only."""
+    names = {module.rpartition(".")[2] for module in modules if EXPERT.search(module)}
+    return {m for m in modules if m.rpartition(".")[2] in names and not EXPERT.search(m)}
 
 
 def _targets(modules: set[str], linear: set[str]) -> list[str]:

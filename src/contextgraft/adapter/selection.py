@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from contextgraft.adapter.architecture import BY_TOKEN, Kind, kind
 from contextgraft.checkpoint.header import TensorInfo
@@ -18,14 +19,14 @@ class Selection:
     exclude: str | None = None
     embeddings: tuple[Kind, ...] = ()
 
-    def kind(self, info: TensorInfo) -> Kind:
+    def kind(self, info: TensorInfo, folder: Path) -> Kind:
         """The tensor's kind if it is selected, else IGNORED."""
         chosen = re.search(self.include, info.name) and not (
             self.exclude and re.search(self.exclude, info.name)
         )
         if not chosen:
             return Kind.IGNORED
-        own = kind(info)
+        own = kind(info, folder)
         return Kind.IGNORED if own in BY_TOKEN and own not in self.embeddings else own
 
 

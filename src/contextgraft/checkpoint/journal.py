@@ -43,10 +43,15 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Take up the records of the same job, or begin anew."""
-        if _load(self.folder / HEAD) != self.job:
+        if _load(self.folder / HEAD) == self.job:
+            return self
+        try:
             _empty(self.work)
             self.folder.mkdir()
             write_json(self.folder / HEAD, self.job)
+        except BaseException:
+            _empty(self.work)
+            raise
         return self
 
     def __exit__(

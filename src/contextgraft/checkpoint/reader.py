@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -57,23 +58,25 @@ def read_tensor(folder: Tensors, name: str) -> torch.Tensor:
 def read_bytes(
     folder: Tensors, info: TensorInfo, start: int, stop: int, buffer: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Bytes [start, stop) of a tensor's data as uint8; a short file raises CheckpointError.
+    """Bytes [start, stop) of a tensor's data as uint8; a short or unreadable file raises CheckpointError.
 
     They go into the head of `buffer` if there is one, else into memory of their own.
     """
     raw = torch.empty(stop - start, dtype=torch.uint8) if buffer is None else buffer[: stop - start]
+    path = folder.path / info.shard
     view = raw.numpy().data
     done = 0
-    with (folder.path / info.shard).open("rb", buffering=0) as file:
-        while done < stop - start:
-            got = os.preadv(file.fileno(), [view[done:]], info.begin + start + done)
-            if got == 0:
-                raise CheckpointError(
-                    f"ends inside tensor {info.name!r}",
-                    path=folder.path / info.shard,
-                    remedy="fetch the file again",
-                )
-            done += got
+    try:
+        with path.open("rb", buffering=0) as file:
+            while done < stop - start:
+                got = os.preadv(file.fileno(), [view[done:]], info.begin + start + done)
+                if got == 0:
+                    raise CheckpointError(
+                        f"ends inside tensor {info.name!r}", path=path, remedy="fetch the file again"
+                    )
+                done += got
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
     return raw
 
 
@@ -86,8 +89,9 @@ def byte_blocks(folder: Tensors, info: TensorInfo, max_bytes: int) -> Iterator[t
 
 def expect_bytes(folder: Tensors, info: TensorInfo, start: int, stop: int) -> None:
     """Tell the kernel which bytes come next, so that it reads while something else is computed."""
-    handle = os.open(folder.path / info.shard, os.O_RDONLY)
-    try:
-        os.posix_fadvise(handle, info.begin + start, stop - start, os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # whoever reads them will say it
+        handle = os.open(folder.path / info.shard, os.O_RDONLY)
+        try:
+            os.posix_fadvise(handle, info.begin + start, stop - start, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(handle)

@@ -30,6 +30,7 @@ EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("outp
 )  # fmt: skip
 @click.option("--include", default="", help="Regular expression: carry only tensors whose name it matches.")
 @click.option("--exclude", help="Regular expression: leave these tensors out.")
+@click.option("--gguf", is_flag=True, help="Write adapter.gguf for llama.cpp into each folder, too.")
 @click.option("--out", type=FOLDER, required=True, help="Folder that gets one adapter folder a rank.")
 @click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="Matrices at once; default: the cores there are.")
@@ -45,6 +46,7 @@ def command(
     embeddings: str | None,
     include: str,
     exclude: str | None,
+    gguf: bool,
     out: Path,
     device: str,
     threads: int | None,
@@ -81,7 +83,7 @@ def command(
         err=True,
     )
     with bytes_bar("extract", models.bytes_to_read) as advance:
-        sidecars = extract(models, cuts, out, threads=threads, device=device, advance=advance)
+        sidecars = extract(models, cuts, out, gguf=gguf, threads=threads, device=device, advance=advance)
     _show(sidecars, out, as_json)
 
 
@@ -108,10 +110,13 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
         click.echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
         if row["short"]:
             click.echo(f"        {row['short']} module(s) need a higher rank than --max-rank for that energy")
+    from contextgraft.checkpoint.summary import shortened
+
     worst = max(row["excess"] for row in rows)
     click.echo(f"error of every module at most {worst:.4f} times the optimum, as estimated")
     if rows[0]["ignored"]:
-        click.echo(f"left out, though they differ: {', '.join(rows[0]['ignored'])}")
+        names = rows[0]["ignored"]
+        click.echo(f"left out, though they differ: {len(names)}: {shortened(names)}")
 
 
 def _short_of_energy(sidecar: dict[str, Any]) -> int:

@@ -1,6 +1,8 @@
-"""`contextgraft inspect`: what a model is, and how far from its base."""
+"""`contextgraft inspect`: what a model or an adapter is, and how far from its base."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,9 +15,11 @@ def command(*, model: Path, base: Path | None, as_json: bool) -> None:
     """Show architecture, RoPE, context, dtype, vocabulary, parameters and bytes of a model folder.
 
     With --base also the relative distance from it: of each kind of tensor, over the rows that both have.
+    Of an adapter's folder: modules, ranks, origin, and whether vLLM would serve it.
     """
-    import json
-
+    if (model / "adapter_config.json").exists():
+        _adapter(model, base, as_json)
+        return
     from contextgraft.checkpoint import summary, vocabulary
     from contextgraft.checkpoint.distance import distance
     from contextgraft.checkpoint.layout import open_model
@@ -34,3 +38,33 @@ def command(*, model: Path, base: Path | None, as_json: bool) -> None:
     click.echo(
         json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False) if as_json else "\n".join(lines)
     )
+
+
+def _adapter(path: Path, base: Path | None, as_json: bool) -> None:
+    from contextgraft.adapter.folder import open_adapter
+    from contextgraft.adapter.serving import describe
+
+    if base is not None:
+        raise click.UsageError("--base is for models; two adapters are told apart by compare")
+    facts = describe(open_adapter(path))
+    click.echo(json.dumps(facts, indent=2, sort_keys=True) if as_json else "\n".join(_lines(facts)))
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    vllm = facts["vllm"]
+    origin = [facts[side]["name"] or "unknown" for side in ("base", "donor")]
+    energy = "" if facts["energy"] is None else f", energy {facts['energy']:.4f}"
+    rope = facts["rope"]
+    reach = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not on record"
+    lines = [
+        f"adapter       {facts['path']}",
+        f"modules       {facts['modules']} of rank {', '.join(map(str, facts['ranks']))}{energy}",
+        f"besides       {facts['dense']} dense deltas, {len(facts['replaced'])} replaced tensors",
+        f"from          {origin[1]}, on the base {origin[0]}",
+        f"rope          {reach}",
+        f"size          {facts['bytes']:,} bytes",
+        f"vLLM          {'would take it' if not vllm['problems'] else 'would refuse it or get it wrong'}",
+    ]
+    lines += [f"  problem     {each}" for each in vllm["problems"]]
+    lines += [f"  note        {each}" for each in vllm["notes"]]
+    return lines + [f"  option      {each}" for each in vllm["options"]]

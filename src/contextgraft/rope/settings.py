@@ -7,6 +7,8 @@ from typing import Any
 
 from contextgraft.errors import InputError
 
+THETA = ("rope_theta", "rotary_emb_base")  # top-level names of theta; the second is GPT-NeoX's
+PARTIAL = ("partial_rotary_factor", "rotary_pct")  # and of the rotated share of a head
 DEFAULT_THETA = 10000.0  # what transformers assumes where a config says nothing
 
 
@@ -40,10 +42,12 @@ def read(config: Mapping[str, Any]) -> RopeSettings:
     parameters = _section(config, "rope_parameters")
     chosen = _section(config, "rope_scaling") or parameters
     theta = _first(
-        DEFAULT_THETA, chosen.get("rope_theta"), config.get("rope_theta"), parameters.get("rope_theta")
+        DEFAULT_THETA, chosen.get("rope_theta"), *map(config.get, THETA), parameters.get("rope_theta")
     )
     rope_type = _first("default", chosen.get("rope_type"), chosen.get("type"))
     extra = {key: chosen[key] for key in sorted(chosen) if key not in ("rope_theta", "rope_type", "type")}
+    partial = _first(None, extra.get("partial_rotary_factor"), *map(config.get, PARTIAL))
+    extra |= {"partial_rotary_factor": partial} if partial is not None else {}
     return RopeSettings(
         theta=float(theta) if _is_number(theta) else theta,
         max_positions=_first("nothing", config.get("max_position_embeddings")),
@@ -67,6 +71,9 @@ def apply(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:
         **settings.extra,
     }
     changed["max_position_embeddings"] = settings.max_positions
+    partial = settings.extra.get("partial_rotary_factor")
+    changed |= {key: settings.theta for key in THETA if key in config}
+    changed |= {key: partial for key in PARTIAL if key in config and partial is not None}
     return changed
 
 

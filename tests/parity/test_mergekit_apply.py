@@ -1,0 +1,59 @@
+"""Our adapters applied by mergekit, in its own way: `model+adapter` in a configuration."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from mergekit.scripts.run_yaml import main as run_yaml
+from transformers import AutoModelForCausalLM
+
+NAMES = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "granite", "glm4", "stablelm",
+    "starcoder2", "mixtral", "qwen3_moe",
+)  # fmt: skip
+CONFIG = """\
+merge_method: linear
+models:
+  - model: {target}+{adapter}
+    parameters: {{weight: 1.0}}
+dtype: bfloat16
+"""
+
+
+def apply(trio: Any, out: Path) -> None:
+    plan = out.with_suffix(".yaml")
+    plan.write_text(CONFIG.format(target=trio.path("target"), adapter=trio.adapter))
+    options = ("--no-copy-tokenizer", "--no-write-model-card", "--quiet")
+    words = [plan, out, "--lora-merge-cache", out.with_suffix(".cache"), *options]
+    done = CliRunner().invoke(run_yaml, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def inside(folder: Path) -> Any:
+    """The weights of a model as transformers holds them: mergekit writes a layer's experts as one tensor."""
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mergekit_merges_as_we_do(
+    name: str, trio_of: Callable[[str], Any], kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    """To one rounding on linear weights; norms, biases and RoPE stay the target's, for LoRA has none."""
+    trio = trio_of(name)
+    apply(trio, tmp_path / "theirs")
+    before, ours, theirs = map(inside, (trio.path("target"), trio.path("graft"), tmp_path / "theirs"))
+    linear = {key for key in ours if ours[key].ndim > 1 and ".layers." in key}
+    assert theirs.keys() == ours.keys()
+    assert not [key for key in linear if not kit.agree(before[key], ours[key], theirs[key])]
+    assert all(theirs[key].equal(before[key]) for key in theirs.keys() - linear)
+    config, target = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (tmp_path / "theirs", trio.path("target"))
+    )
+    assert config["rope_parameters"] == target["rope_parameters"]
