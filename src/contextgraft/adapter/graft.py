@@ -189,8 +189,9 @@ def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
         return None
     name = next(name for name in sorted(adapter.parts) if rows_are_tokens(name))
     try:
-        sides = (read_vocabulary(target), target[name].rows), (adapter.vocabulary, part.shape[0])
-        return correspondence(*sides)
+        tokens = adapter.vocabulary
+        own = None if tokens is None else read_vocabulary(target)
+        return correspondence((own, target[name].rows), (tokens, part.shape[0]))
     except MismatchError as error:
         raise MismatchError(f"does not fit the adapter {adapter.path}: {error}", path=target.path) from None
 

@@ -17,10 +17,10 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 LENGTH = "model_max_length"
 
 
-def finish(graft: Graft, work: Path, tensors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def finish(graft: Graft, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str) -> dict[str, Any]:
     """Write everything but the shards, which are there, and return the manifest."""
     lengths = _write_rest(graft, work)
-    manifest = _manifest(graft, tensors, lengths, work)
+    manifest = _manifest(graft, tensors, lengths, work) | {"device": device}
     write_json(work / SIDECAR, manifest, durable=False)
     return manifest
 

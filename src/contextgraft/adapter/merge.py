@@ -50,7 +50,7 @@ def merge(
             names = sorted(target.tensors, key=lambda name: (target[name].shard, target[name].begin))
             each(step.run, names, threads, device)
         records = {name: journal.get(name) or {} for name in target.tensors}
-        return finish(graft, work, records)
+        return finish(graft, work, records, device)
 
 
 @dataclass(frozen=True)

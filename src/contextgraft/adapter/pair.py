@@ -15,6 +15,7 @@ from contextgraft.adapter.architecture import (
 from contextgraft.adapter.delta import KEEP_BYTES
 from contextgraft.adapter.selection import Selection
 from contextgraft.adapter.workspace import TILE
+from contextgraft.checkpoint.header import ITEM_BYTES
 from contextgraft.checkpoint.layout import ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
@@ -46,6 +47,14 @@ class Pair:
     def bytes_to_read(self) -> int:
         """Bytes of both models, each counted once."""
         return sum(info.bytes for side in (self.base, self.donor) for info in side.tensors.values())
+
+    def factor_bytes(self, rank: int) -> int:
+        """Bytes of the factors of one adapter, if every module has this rank or that of its smaller side."""
+        infos = [self.donor[name] for name in self.factorised]
+        return sum(
+            min(rank, *info.shape) * sum(self.base[info.name].shape) * ITEM_BYTES[info.dtype]
+            for info in infos
+        )
 
     def size(self, name: str) -> tuple[int, str]:
         """What to sort by, so that the largest tensors come last."""

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from contextgraft.adapter import graft as grafting
 from contextgraft.adapter.apply import Applied, apply
 from contextgraft.adapter.folder import open_adapter
@@ -151,6 +153,11 @@ def _target(path: Path, manifest: dict[str, Any]) -> str:
 
 
 def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
+    device = manifest["device"]
+    if device != "cpu" and not torch.cuda.is_available():
+        raise VerificationError(
+            "cannot be computed again here", expected=device, received="a machine without it"
+        )
     merged = zip(inputs.adapters, manifest["adapters"], strict=True)
     scaled = [grafting.Scaled(open_adapter(path), known["scale"]) for path, known in merged]
     rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
@@ -159,7 +166,7 @@ def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
     _same("the list of changed tensors", applied, list(plan.changed))
 
     def one(name: str, workspace: Workspace) -> None:
-        changes = plan.changes(name, "cpu")
+        changes = plan.changes(name, device)
         again = apply(
             plan.target,
             name,
@@ -171,7 +178,7 @@ def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
         _same_evidence(name, Applied(**manifest["tensors"][name]), again)
         inputs.advance(plan.target[name].bytes)
 
-    each(one, plan.changed, inputs.threads)
+    each(one, plan.changed, inputs.threads, device)
     return f"{len(plan.changed)} changed tensors come out the same again"
 
 

@@ -112,7 +112,7 @@ def _info(path: Path, data_begin: int, name: str, entry: Any) -> TensorInfo:
     if len(name) > MAX_NAME:
         raise _malformed(path, f"names of at most {MAX_NAME} characters", f"one of {len(name)}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _malformed(path, f"dtype, shape and data_offsets for {name!r}", f"{entry}"[:80])
+        raise _malformed(path, f"dtype, shape and data_offsets for {name!r}", f"{entry!r}"[:80])
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _malformed(path, f"a known dtype for {name!r}", f"{dtype!r}"[:80])

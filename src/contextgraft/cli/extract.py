@@ -77,7 +77,8 @@ def command(
     dense, ignored = (len(models.names[kind]) for kind in (Kind.DENSE, Kind.IGNORED))
     click.echo(
         f"extract: {size(models.bytes_to_read)} to read; {len(models.factorised)} weights to factorise at up "
-        f"to rank {most}, {dense} norms and biases to compare, {ignored} others to report; about "
+        f"to rank {most}, at most {size(sum(models.factor_bytes(cut.most) for cut in cuts))} to write; "
+        f"{dense} norms and biases to compare, {ignored} others to report; about "
         f"{size(models.peak_bytes(most, threads))} of memory beyond the program's own, "
         f"with {threads} thread(s).",
         err=True,

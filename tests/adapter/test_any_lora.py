@@ -1,0 +1,190 @@
+"""LoRAs that PEFT itself made, of every kind it has: merged as its own merge_and_unload does."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from contextgraft.adapter.folder import open_adapter
+from contextgraft.adapter.graft import Scaled, plan
+from contextgraft.adapter.merge import merge
+from contextgraft.errors import CheckpointError, InputError, MismatchError
+
+Q = "model.layers.0.self_attn.q_proj"
+LINEAR = ["q_proj", "down_proj"]
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": LINEAR},
+    "alpha": {"target_modules": LINEAR, "lora_alpha": 3},
+    "rslora": {"target_modules": LINEAR, "use_rslora": True, "lora_alpha": 5},
+    "patterns": {
+        "target_modules": LINEAR,
+        "rank_pattern": {"layers.1.self_attn.q_proj": 2, "down_proj": 7},
+        "alpha_pattern": {r"layers\.0\..*q_proj": 9},
+    },
+    "dora": {"target_modules": LINEAR, "use_dora": True},
+    "dora rslora": {"target_modules": LINEAR, "use_dora": True, "use_rslora": True},
+    "embedding": {"target_modules": [*LINEAR, "embed_tokens"]},
+    "lm_head": {"target_modules": [*LINEAR, "lm_head"]},
+    "lora bias": {"target_modules": LINEAR, "lora_bias": True},
+    "bias": {"target_modules": LINEAR, "bias": "lora_only"},
+    "saved": {"target_modules": LINEAR, "modules_to_save": ["lm_head", "norm"]},
+    "regular expression": {"target_modules": r".*layers\.1\..*_proj"},
+}
+REPLACING = ("bias", "saved")
+
+
+@pytest.fixture(scope="module")
+def target(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy in float32 with biases on all projections and a head of its own."""
+    config = toy.config(tie_word_embeddings=False, attention_bias=True, mlp_bias=True)
+    weights = toy.weights(config, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(4)
+    for name, tensor in list(weights.items()):
+        if name.endswith("_proj.weight"):
+            weights[name.replace("weight", "bias")] = torch.randn(len(tensor), generator=generator)
+    weights["lm_head.weight"] = torch.randn(weights["model.embed_tokens.weight"].shape, generator=generator)
+    return Path(toy.write(tmp_path_factory.mktemp("any") / "target", weights, config))
+
+
+def trained(target: Path, out: Path, seed: int = 0, **config: Any) -> Path:
+    """An adapter that PEFT saved, every trainable tensor of it moved."""
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 8, **config}))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    adapted.save_pretrained(str(out), save_embedding_layers=False)
+    return out
+
+
+def by_peft(target: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    merged: dict[str, torch.Tensor] = (
+        PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict()
+    )
+    return merged
+
+
+def ours(target: Path, out: Path, *scaled: Scaled, replace: bool = False) -> dict[str, torch.Tensor]:
+    merge(plan(scaled, target, keep_rope=True, replace_modules=replace), out)
+    weights: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
+    return weights
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_as_peft_merges_it(target: Path, tmp_path: Path, kind: str) -> None:
+    adapter = trained(target, tmp_path / "adapter", **KINDS[kind])
+    expected = by_peft(target, adapter)
+    before = load_file(target / "model.safetensors")
+    replace = kind in REPLACING
+    found = ours(target, tmp_path / "graft", Scaled(open_adapter(adapter)), replace=replace)
+    moved = {name for name in found if not torch.equal(found[name], before[name])}
+    assert moved == {name for name in before if not torch.equal(expected[name], before[name])}
+    assert moved
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", REPLACING)
+def test_what_would_overwrite_must_be_allowed(target: Path, tmp_path: Path, kind: str) -> None:
+    adapter = open_adapter(trained(target, tmp_path / "adapter", **KINDS[kind]))
+    with pytest.raises(MismatchError, match=r"would overwrite .* --replace-modules"):
+        plan([Scaled(adapter)], target, keep_rope=True)
+    allowed = plan([Scaled(adapter)], target, keep_rope=True, replace_modules=True)
+    assert any("will be overwritten" in warning for warning in allowed.warnings)
+    assert set(allowed.replaced) == set(adapter.replaced) != set()
+
+
+def test_several_adapters_add_up_by_their_weights(target: Path, tmp_path: Path) -> None:
+    first = trained(target, tmp_path / "first", 1, target_modules=["q_proj", "embed_tokens"])
+    second = trained(target, tmp_path / "second", 2, target_modules=LINEAR, use_dora=True)
+    before = load_file(target / "model.safetensors")
+    alone = [by_peft(target, adapter) for adapter in (first, second)]
+    scaled = Scaled(open_adapter(first), 0.5), Scaled(open_adapter(second), -2.0)
+    found = ours(target, tmp_path / "graft", *scaled)
+    for name, old in before.items():
+        expected = old + 0.5 * (alone[0][name] - old) - 2 * (alone[1][name] - old)
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_one_may_not_change_what_another_overwrites(target: Path, tmp_path: Path) -> None:
+    saved = open_adapter(trained(target, tmp_path / "a", **KINDS["saved"]))
+    head = open_adapter(trained(target, tmp_path / "b", **KINDS["lm_head"]))
+    with pytest.raises(MismatchError, match="overwritten and changed"):
+        plan([Scaled(saved), Scaled(head)], target, keep_rope=True, replace_modules=True)
+
+
+def test_rope_must_come_from_somewhere(target: Path, world: Any, tmp_path: Path) -> None:
+    adapter = open_adapter(trained(target, tmp_path / "adapter", **KINDS["plain"]))
+    with pytest.raises(InputError, match="--rope-from"):
+        plan([Scaled(adapter)], target)
+    own = open_adapter(world.adapters / "r4")
+    assert own.rope is not None
+    given = plan([Scaled(adapter)], target, rope=own.rope)
+    assert (given.rope, given.rope_from) == (own.rope, "given")
+    kept = plan([Scaled(adapter)], target, keep_rope=True)
+    assert (kept.rope.max_positions, kept.rope_from) == (128, "target")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "target_parameters": ({"target_parameters": ["mlp.experts.down_proj"]}, "no target_parameters"),
+    "fan in": ({"fan_in_fan_out": True}, "no fan_in_fan_out"),
+    "loftq": ({"init_lora_weights": "loftq"}, "init_lora_weights"),
+    "alpha": ({"lora_alpha": float("inf")}, "not finite"),
+    "rank": ({"rank_pattern": {"q_proj": 0}}, "no usable number"),
+    "dora without": ({"use_dora": True}, "disagree about DoRA"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_merged_says_why(target: Path, tmp_path: Path, kind: str) -> None:
+    changes, words = REFUSED[kind]
+    adapter = trained(target, tmp_path / "adapter", target_modules=["k_proj"])
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=words) as caught:
+        open_adapter(adapter)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def other(target: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the target with another tokenizer."""
+
+    def make(tokens: list[str]) -> Path:
+        path = Path(shutil.copytree(target, tmp_path / "other"))
+        vocabulary = {token: row for row, token in enumerate(tokens)}
+        (path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
+        return path
+
+    return make
+
+
+def test_embeddings_follow_their_tokens(target: Path, tmp_path: Path, other: Callable[..., Path]) -> None:
+    adapter = trained(target, tmp_path / "adapter", target_modules=["embed_tokens", "lm_head"])
+    tokens = [f"t{row}" for row in range(50)]
+    known = {"model": {"vocab": {token: row for row, token in enumerate(tokens)}}, "added_tokens": []}
+    (adapter / "tokenizer.json").write_text(json.dumps(known))
+    delta = {
+        name: tensor - load_file(target / "model.safetensors")[name]
+        for name, tensor in by_peft(target, adapter).items()
+    }
+    moved = [*reversed(tokens[:48]), "new", "newer"]
+    place = other(moved)
+    found = ours(place, tmp_path / "graft", Scaled(open_adapter(adapter)))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        before = load_file(place / "model.safetensors")[name]
+        assert torch.equal(found[name][48:], before[48:])  # its own tokens are its own
+        torch.testing.assert_close(
+            found[name][:48] - before[:48], delta[name][:48].flip(0), rtol=1e-4, atol=1e-5
+        )
