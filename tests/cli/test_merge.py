@@ -61,3 +61,64 @@ def test_verify_exits_1_when_it_does_not_verify(root: Path) -> None:
     assert bad.exit_code == 1
     assert "DIFFERS  target" in bad.stdout
     assert "does not verify" in bad.stdout
+
+
+def test_many_targets_in_one_command_as_one_by_one(root: Path, toy: SimpleNamespace, tmp_path: Path) -> None:
+    names = ["target", "base"]
+    targets = [word for name in names for word in ("--target", str(root / name))]
+    adapter = ["--adapter", str(root / "ad" / "r4")]
+    result = CliRunner().invoke(merge.command, [*adapter, *targets, "--out", str(tmp_path / "all"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert [row["path"] for row in json.loads(result.stdout)] == [
+        str(tmp_path / "all" / name) for name in names
+    ]
+    for name in names:
+        alone = ["--target", str(root / name), "--out", str(tmp_path / name)]
+        assert CliRunner().invoke(merge.command, [*adapter, *alone]).exit_code == 0
+        assert toy.contents(tmp_path / name) == toy.contents(tmp_path / "all" / name)
+
+
+def test_a_target_that_proves_bad_does_not_keep_the_others(
+    root: Path, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    weights = toy.weights(toy.config())
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    toy.write(tmp_path / "bad", weights, toy.config())
+    targets = ["--target", str(tmp_path / "bad"), "--target", str(root / "target")]
+    out = tmp_path / "out"
+    result = CliRunner().invoke(merge.command, [*words(root)[:2], *targets, "--out", str(out)])
+    assert result.exit_code == 2
+    assert "1 of 2 grafts failed" in result.stderr
+    assert "not finite" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--scale", "1", "--scale", "2"], "expected one --scale"),
+        (["--scale", "nan"], "finite"),
+        (["--keep-rope", "--rope-from", "x"], "exclude each other"),
+        (["--target", "elsewhere/target"], "two targets are named 'target'"),
+        (["--device", "no-such"], "cannot be used"),
+    ],
+)
+def test_options_that_contradict(root: Path, tmp_path: Path, more: list[str], reason: str) -> None:
+    result = CliRunner().invoke(merge.command, [*words(root), *more, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rope_may_be_kept_or_given(root: Path, tmp_path: Path) -> None:
+    for name, more, theta in (
+        ("kept", ["--keep-rope"], 2e4),
+        ("model", ["--rope-from", str(root / "base")], 1e4),
+        ("adapter", ["--rope-from", str(root / "ad" / "r4")], 4e4),
+    ):
+        out = tmp_path / name
+        result = CliRunner().invoke(merge.command, [*words(root), *more, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        assert json.loads((out / "config.json").read_text())["rope_parameters"]["rope_theta"] == theta
+        again = ["--target", str(root / "target"), "--adapter", str(root / "ad" / "r4")]
+        assert CliRunner().invoke(verify.command, [str(out), *again]).exit_code == 0
