@@ -1,7 +1,7 @@
 """What rounding to the target's dtype costs a graft: in its weights, and in what it predicts.
 
-`python bench/rounding.py TARGET ADAPTER TEXT` merges to the nearest value, by chance, and in float32, which is
-the reference; it prints the share of the delta in the stored weights, the noise beside it, and how far the
+`python bench/rounding.py TARGET ADAPTER TEXT` merges to the nearest value, by chance, and in float32, the
+reference. It prints the share of the delta in the stored weights, the noise beside it, and how far the
 predictions on a text are from the reference's.
 """
 
@@ -94,10 +94,9 @@ def main() -> None:
             manifest = merge(plan(scaled, options.target, rounding=rounding), work / rounding, threads=2)
             found = predictions(work / rounding, windows)
             rows.append(row(rounding, weights_of(manifest), found, reference))
-    print(
-        f"| {options.target.name} + {options.adapter.name} | delta kept | noise | KL, nats | same first token | n |"
-    )
-    print("|---|---|---|---|---|---|")
+    what = f"{options.target.name} + {options.adapter.name}"
+    head = (what, "delta kept", "noise", "KL, nats", "top-1 same", "n")
+    print(f"| {' | '.join(head)} |\n|---|---|---|---|---|---|")
     for each in rows:
         print(
             f"| {each.name} | {each.kept:.2%} | {each.noise:.2%} | {each.divergence:.2e} ± {each.error:.1e} "
