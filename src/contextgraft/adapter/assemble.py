@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def _common(pair: Pair, records: Records) -> dict[str, Any]:
         "base": base,
         "donor": donor,
         "architecture": describe(pair.base.config),
+        "selection": asdict(pair.selection),
         "rope": {side: settings.to_json(value) for side, value in rope.items()},
         "max_length": rope["donor"].max_positions,
         "dense": {name: facts[name] for name in pair.names[Kind.DENSE] if name in facts},

@@ -1,9 +1,10 @@
 """Which tensors an adapter carries, and at which ranks: what `extract` is asked for."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from contextgraft.adapter.architecture import BY_TOKEN, Kind, kind
 from contextgraft.checkpoint.header import TensorInfo
@@ -18,6 +19,11 @@ class Selection:
     include: str = ""
     exclude: str | None = None
     embeddings: tuple[Kind, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """A selection as an adapter's sidecar keeps it."""
+        return cls(data["include"], data["exclude"], tuple(Kind(kind) for kind in data["embeddings"]))
 
     def kind(self, info: TensorInfo, folder: Path) -> Kind:
         """The tensor's kind if it is selected, else IGNORED."""

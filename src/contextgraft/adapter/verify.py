@@ -10,6 +10,7 @@ import torch
 
 from contextgraft.adapter import graft as grafting
 from contextgraft.adapter.apply import Applied, apply
+from contextgraft.adapter.checks import Check, proved, same
 from contextgraft.adapter.folder import open_adapter
 from contextgraft.adapter.manifest import LENGTH, TOKENIZER_CONFIG, file_facts
 from contextgraft.adapter.parallel import each
@@ -20,15 +21,6 @@ from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
 from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
 from contextgraft.rope import settings
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing proved or disproved; `detail` says how much was checked, or what differs."""
-
-    name: str
-    holds: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -59,52 +51,43 @@ def verify(
 
 
 def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Check]:
-    yield _proved("files", lambda: _files(path, manifest))
+    yield proved("files", lambda: _files(path, manifest))
     try:
         model = open_model(path)
     except ContextgraftError as error:
         yield Check("layout", False, str(error))
         return
     yield Check("layout", True, f"{len(model.shards)} file(s) of {len(model.tensors)} tensors")
-    yield _proved("tensors", lambda: _tensors(model, manifest, inputs))
-    yield _proved("rope", lambda: _rope(model, manifest))
-    yield _proved("tokenizer", lambda: _tokenizer(model, manifest))
+    yield proved("tensors", lambda: _tensors(model, manifest, inputs))
+    yield proved("rope", lambda: _rope(model, manifest))
+    yield proved("tokenizer", lambda: _tokenizer(model, manifest))
     target = inputs.target
     if inputs.adapters:
-        yield _proved("adapters", lambda: _adapters(inputs.adapters, manifest))
+        yield proved("adapters", lambda: _adapters(inputs.adapters, manifest))
     if target is not None:
-        yield _proved("target", lambda: _target(target, manifest))
+        yield proved("target", lambda: _target(target, manifest))
     if inputs.adapters and target is not None:
-        yield _proved("recomputed", lambda: _recomputed(target, manifest, inputs))
-
-
-def _proved(name: str, prove: Callable[[], str]) -> Check:
-    try:
-        return Check(name, True, prove())
-    except ContextgraftError as error:
-        return Check(name, False, str(error))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return Check(name, False, f"the manifest is malformed: {error!r}")
+        yield proved("recomputed", lambda: _recomputed(target, manifest, inputs))
 
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {SIDECAR}
-    _same("the list of files", sorted(manifest["files"]), sorted(present))
+    same("the list of files", sorted(manifest["files"]), sorted(present))
     for name, facts in manifest["files"].items():
-        _same(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)
-        _same(f"the digest of {name}", facts, file_facts(path / name))
+        same(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)
+        same(f"the digest of {name}", facts, file_facts(path / name))
     return f"{len(present)} files have the recorded bytes"
 
 
 def _tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
     records = manifest["tensors"]
-    _same("the list of tensors", sorted(records), sorted(model.tensors))
+    same("the list of tensors", sorted(records), sorted(model.tensors))
 
     def one(name: str, workspace: Workspace) -> None:  # noqa: ARG001
         record = records[name]
-        _same(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
+        same(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
         if not record["applied"]:
-            _same(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
+            same(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
         inputs.advance(model[name].bytes)
 
     each(one, sorted(records), inputs.threads)
@@ -114,10 +97,10 @@ def _tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> st
 
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
     after = settings.from_json(manifest["rope"]["after"])
-    _same("RoPE as new readers see it", after, settings.read(model.config))
+    same("RoPE as new readers see it", after, settings.read(model.config))
     old_form = {key: value for key, value in model.config.items() if key != "rope_parameters"}
-    _same("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
-    _same("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
+    same("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
+    same("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
     return f"theta {after.theta:g}, {after.max_positions} positions"
 
 
@@ -125,13 +108,13 @@ def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
     lengths = manifest["tokenizer"].get(LENGTH)
     if lengths is None:
         return "no tokenizer to adapt"
-    _same("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER_CONFIG).get(LENGTH))
+    same("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER_CONFIG).get(LENGTH))
     return f"{lengths[1]} tokens"
 
 
 def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
     opened = [open_adapter(path) for path in paths]
-    _same(
+    same(
         "the list of adapters",
         [known["digest"] for known in manifest["adapters"]],
         [a.digest for a in opened],
@@ -139,7 +122,7 @@ def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
     if manifest["rope"]["from"] == "adapter":
         after = settings.from_json(manifest["rope"]["after"])
         for rope in (adapter.rope for adapter in opened if adapter.rope is not None):
-            _same("the donor's RoPE", after, rope)
+            same("the donor's RoPE", after, rope)
     return f"{len(opened)} adapter(s) of rank {', '.join(str(a.rank) for a in opened)} were merged"
 
 
@@ -147,8 +130,8 @@ def _target(path: Path, manifest: dict[str, Any]) -> str:
     target = open_model(path)
     digests = {name: tensor_digest(target, name) for name in target.tensors}
     for name, digest in digests.items():
-        _same(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
-    _same("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
+        same(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
+    same("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
     return f"is the target that was merged into: {manifest['target']['name']}"
 
 
@@ -163,7 +146,7 @@ def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
     rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
     plan = grafting.plan(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
     applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
-    _same("the list of changed tensors", applied, list(plan.changed))
+    same("the list of changed tensors", applied, list(plan.changed))
 
     def one(name: str, workspace: Workspace) -> None:
         changes = plan.changes(name, device)
@@ -191,14 +174,4 @@ def _same_evidence(name: str, recorded: Applied, again: Applied) -> None:
         known = getattr(recorded, key)
         close = isinstance(value, float) and math.isclose(known, value, rel_tol=1e-6)
         if not close:
-            _same(f"{key} of tensor {name}", known, value)
-
-
-def _same(what: str, recorded: object, found: object) -> None:
-    if recorded != found:
-        raise VerificationError(f"{what} differs", expected=_short(recorded), received=_short(found))
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+            same(f"{key} of tensor {name}", known, value)

@@ -15,7 +15,7 @@ VERBS = {
     "train": "take a base to a longer context in progressive stages",
     "extract": "factorise donor minus base into LoRA adapters, every rank in one pass",
     "merge": "graft an adapter onto a fine-tune, RoPE repaired",
-    "verify": "prove from the folders alone that a graft is what it says",
+    "verify": "prove from the folders alone that a graft or an adapter is what it says",
     "compare": "tell two adapters apart: relative error and principal angles by module",
     "evaluate": "ask a model for needles and skills; one Parquet row a sample",
     "report": "one self-contained page from the samples",
