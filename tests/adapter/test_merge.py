@@ -94,7 +94,7 @@ def test_scale_zero_changes_theta_only(world: Any, toy: SimpleNamespace, tmp_pat
 
 
 def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any, tmp_path: Path) -> None:
-    one, many = build(tmp_path / "one"), build(tmp_path / "many", shards=5)
+    one, many = build(tmp_path / "one"), build(tmp_path / "many", shards=20)
     adapter = world.adapters / "r8"
     first = merge(plan([Scaled(open_adapter(adapter))], one.target), tmp_path / "a")
     second = merge(plan([Scaled(open_adapter(adapter))], many.target), tmp_path / "b", threads=3)

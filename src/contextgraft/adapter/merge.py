@@ -20,6 +20,8 @@ from contextgraft.checkpoint.header import open_tensors
 from contextgraft.checkpoint.journal import Journal, stamp, stamp_files
 from contextgraft.checkpoint.publish import publish
 
+LARGE = 1 << 26  # bytes of a tensor after which the disk begins to write
+
 
 def merge(
     graft: Graft,
@@ -97,7 +99,7 @@ class _Step:
         shard = self.shards[info.shard]
         if not self._finished(name, shard):
             self.journal.put(name, asdict(self._write(name, shard, workspace)))
-        if name == shard.last:
+        if name == shard.last or info.bytes >= LARGE:
             self.flusher.submit(os.fdatasync, shard.new)  # so that little is left for the end
         self.advance(info.bytes)
 

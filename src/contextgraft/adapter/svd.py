@@ -4,7 +4,7 @@ Legend of shape suffixes: M rows, N columns, K dimensions of the basis, W width 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ TOLERANCE = 1.004  # error wanted, as a multiple of the optimum: 1.005 is promis
 RESOLUTION = 1e-9  # share of the energy below which float32 tiles tell nothing more
 MIN_WIDTH = 16
 SMALL = 256
+GRAM_ROWS = 2048
 
 Tiles = Callable[[], Iterable[torch.Tensor]]
 Need = Callable[[torch.Tensor, float], int]
@@ -64,7 +65,7 @@ def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Factors:
     wide = shape[0] < shape[1]
     image = D_MN.T if wide else D_MN
     identity = torch.eye(min(shape), device=D_MN.device)
-    found = _truncated(image, identity, _gram(image, image), limit)
+    found = _truncated([image], [identity], _gram(image, image), limit)
     U, Vh = (found.Vh_RN.T, found.U_MR.T) if wide else (found.U_MR, found.Vh_RN)
     return Factors(U.contiguous(), found.S_R, Vh.contiguous(), norm_squared(D_MN), 1, 1.0)
 
@@ -76,24 +77,25 @@ def _krylov(tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: 
     block, needs no further pass to project D onto that basis.
     """
     width = Q_NW.shape[1]
-    basis_NK = image_MK = Q_NW[:, :0]
+    basis: list[torch.Tensor] = []  # blocks, side by side they are the basis [N, K]
+    images: list[torch.Tensor] = []  # D times each block: [M, K]
     gram_KK = torch.zeros(0, 0, dtype=torch.float64, device=Q_NW.device)
     history: list[torch.Tensor] = []
     squares: list[float] = []
     while True:
         Y_MW, Z_NW = _multiply(tiles, shape, Q_NW, None if history else squares.append)
         total = math.fsum(squares)
-        image_MK = torch.cat([image_MK, Y_MW], 1) if history else Y_MW
-        gram_KK = _extended(gram_KK, _gram(image_MK, Y_MW))
-        basis_NK = torch.cat([basis_NK, Q_NW], 1)
+        basis.append(Q_NW)
+        images.append(Y_MW)
+        gram_KK = _extended(gram_KK, torch.cat([_gram(image, Y_MW) for image in images]))
         squares_K = torch.linalg.eigvalsh(gram_KK).flip(0).clamp(min=0).cpu()
         history.append(squares_K)
-        left = min(shape) - basis_NK.shape[1]
+        left = min(shape) - len(gram_KK)
         excess = excess_error(history, total, need(squares_K, total)) if left else 1.0
         if excess <= TOLERANCE:
-            found = _truncated(image_MK, basis_NK, gram_KK, limit)
+            found = _truncated(images, basis, gram_KK, limit)
             return Factors(found.U_MR, found.S_R, found.Vh_RN, total, len(history), excess)
-        Q_NW = _orthonormal(_orthonormal(Z_NW[:, : min(width, left)], basis_NK), basis_NK)
+        Q_NW = _orthonormal(_orthonormal(Z_NW[:, : min(width, left)], basis), basis)
 
 
 def excess_error(history: list[torch.Tensor], total: float, rank: int) -> float:
@@ -122,16 +124,25 @@ class _Decomposed:
 
 
 def _truncated(
-    image_MK: torch.Tensor, basis_NK: torch.Tensor, gram_KK: torch.Tensor, limit: int
+    images: Sequence[torch.Tensor], basis: Sequence[torch.Tensor], gram_KK: torch.Tensor, limit: int
 ) -> _Decomposed:
     """Singular vectors of image @ basis^T from the Gram matrix of the image; null directions become zero."""
     squares, vectors = torch.linalg.eigh(gram_KK)
     S_R = squares.flip(0)[:limit].clamp(min=0).sqrt()
     V_KR = vectors.flip(1)[:, :limit]
-    known = S_R[0] * 1e-7 < S_R
+    known = S_R.gt(S_R[0] * 1e-7)
     inverse_R = torch.where(known, 1 / S_R, 0.0)
-    U_MR = image_MK @ (V_KR * inverse_R).float()
-    return _Decomposed(U_MR, torch.where(known, S_R, 0.0).float(), V_KR.float().T @ basis_NK.T)
+    U_MR = _product(images, (V_KR * inverse_R).float())
+    return _Decomposed(U_MR, torch.where(known, S_R, 0.0).float(), _product(basis, V_KR.float()).T)
+
+
+def _product(blocks: Sequence[torch.Tensor], factor_KR: torch.Tensor) -> torch.Tensor:
+    """Blocks side by side, times a factor."""
+    parts = torch.split(factor_KR, [block.shape[1] for block in blocks])
+    total = blocks[0] @ parts[0]
+    for block, part in zip(blocks[1:], parts[1:], strict=True):
+        total.addmm_(block, part)
+    return total
 
 
 def _multiply(
@@ -150,13 +161,21 @@ def _multiply(
     return Y_MW, Z_NW
 
 
-def _orthonormal(block_NW: torch.Tensor, basis_NK: torch.Tensor) -> torch.Tensor:
-    Q_NW: torch.Tensor = torch.linalg.qr(block_NW - basis_NK @ (basis_NK.T @ block_NW)).Q
+def _orthonormal(block_NW: torch.Tensor, basis: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What of a block is orthogonal to the basis, orthonormalised."""
+    rest_NW = block_NW.clone()
+    for Q_NK in basis:
+        rest_NW.addmm_(Q_NK, Q_NK.T @ rest_NW, alpha=-1)
+    Q_NW: torch.Tensor = torch.linalg.qr(rest_NW).Q
     return Q_NW
 
 
 def _gram(left_MK: torch.Tensor, right_MW: torch.Tensor) -> torch.Tensor:
-    return left_MK.double().T @ right_MW.double()
+    """left^T @ right in float64, some rows at a time, for that takes a copy."""
+    total = torch.zeros(left_MK.shape[1], right_MW.shape[1], dtype=torch.float64, device=left_MK.device)
+    for left, right in zip(torch.split(left_MK, GRAM_ROWS), torch.split(right_MW, GRAM_ROWS), strict=True):
+        total.addmm_(left.double().T, right.double())
+    return total
 
 
 def _extended(gram_KK: torch.Tensor, column_KW: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,9 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from contextgraft.adapter.graft import Graft
 
 FOLDER = click.Path(path_type=Path)
+READ_AHEAD = 1 << 32  # bytes
 
 
 @click.command()
@@ -61,6 +64,7 @@ def command(
 
     An interrupted run is resumed by the same command.
     """
+    _read_ahead(targets)
     from contextgraft.adapter.folder import open_adapter
     from contextgraft.adapter.graft import Scaled, plan
     from contextgraft.cli.checks import checked_device
@@ -148,6 +152,17 @@ def _show(result: dict[str, Any]) -> None:
     for key in ("replaced", "left_out"):
         if result[key]:
             click.echo(f"{key.replace('_', ' '):<12} {', '.join(result[key])}")
+
+
+def _read_ahead(targets: tuple[Path, ...]) -> None:
+    """Have the first target read from the disk while the libraries load; what goes wrong shows later."""
+    from contextgraft.checkpoint.copying import expect_files
+
+    def read() -> None:
+        with suppress(OSError):
+            expect_files(sorted(targets[0].glob("*.safetensors")), READ_AHEAD)
+
+    Thread(target=read, daemon=True).start()
 
 
 def _one_each(scales: tuple[float, ...], count: int) -> tuple[float, ...]:
