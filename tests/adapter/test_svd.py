@@ -72,3 +72,49 @@ def test_the_seed_decides_and_nothing_else() -> None:
     runs = [decompose(D, 16, seed) for seed in (1, 1, 2)]
     assert torch.equal(runs[0].U_MR, runs[1].U_MR)
     assert not torch.equal(runs[0].U_MR, runs[2].U_MR)
+
+
+def power_law(rows: int, columns: int, decay: float) -> torch.Tensor:
+    """All singular values k^-decay: a tail without an end, as whole fine-tunes have."""
+    generator = torch.Generator().manual_seed(5)
+    side = min(rows, columns)
+    left = torch.linalg.qr(torch.randn(rows, side, generator=generator)).Q
+    right = torch.linalg.qr(torch.randn(columns, side, generator=generator)).Q
+    spectrum = torch.arange(1, side + 1) ** -decay
+    product: torch.Tensor = (left * spectrum) @ right.T
+    return product
+
+
+SPECTRA = {
+    "tail 0.2": lambda: power_law(900, 1100, 0.2),
+    "tail 0.5": lambda: power_law(1100, 900, 0.5),
+    "tail 1": lambda: power_law(900, 900, 1.0),
+    "noise floor": lambda: matrix(900, 1100, decay=0.7, noise=1e-2),
+    "noise alone": lambda: torch.randn(900, 1100, generator=torch.Generator().manual_seed(6)),
+}
+
+
+@pytest.mark.parametrize("rank", [8, 64, 128])
+@pytest.mark.parametrize("kind", SPECTRA)
+def test_it_stops_within_the_promise_and_says_how_far(kind: str, rank: int) -> None:
+    D = SPECTRA[kind]()
+    factors = decompose(D, rank, 1)
+    spectrum = torch.linalg.svdvals(D.double())
+    true = float((D.double() - product(factors, rank)).norm()) / float(spectrum[rank:].norm())
+    assert true >= 1 - 1e-6
+    assert true <= 1.005
+    assert factors.passes > 2
+    assert factors.excess == pytest.approx(true, abs=0.004)
+    assert factors.total == pytest.approx(float(D.double().square().sum()), rel=1e-6)
+
+
+def test_a_rank_by_energy_is_decided_on_the_way() -> None:
+    D = power_law(900, 1100, 1.0)
+
+    def need(squares: torch.Tensor, total: float) -> int:
+        return int((squares.cumsum(0) < 0.9 * total).sum()) + 1
+
+    factors = factorise(tiles(D), (900, 1100), limit=128, need=need, seed=1)
+    whole = torch.linalg.svdvals(D.double()).square()
+    expected = need(whole, float(whole.sum()))
+    assert need(factors.S_R.double().square(), factors.total) == expected < 128

@@ -12,7 +12,7 @@ import torch
 from contextgraft.adapter.norms import norm_squared
 
 TOLERANCE = 1.004  # error wanted, as a multiple of the optimum: 1.005 is promised, and estimates err a little
-RESOLUTION = 1e-9  # share of the energy below which float32 tiles tell nothing more
+RESOLUTION = 5e-7  # share of the energy below which float32 tiles tell nothing more
 MIN_WIDTH = 16
 SMALL = 256
 GRAM_ROWS = 2048
