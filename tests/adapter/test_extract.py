@@ -87,13 +87,13 @@ def test_norms_travel_as_dense_deltas_in_float32(world: Any) -> None:
 
 @pytest.mark.parametrize(
     "way",
-    [{"threads": 2}, {"keep_bytes": 0}, {"keep_bytes": 0, "threads": 3}],
+    [{"threads": 2}, {"held_bytes": 0}, {"held_bytes": 0, "threads": 3}],
     ids=["threads", "reread", "both"],
 )
 def test_every_way_gives_the_same_bytes(
     build: Callable[..., Any], toy: SimpleNamespace, tmp_path: Path, way: dict[str, Any]
 ) -> None:
-    wide = {"hidden_size": 192, "intermediate_size": 600, "num_hidden_layers": 1}
+    wide = {"hidden_size": 320, "intermediate_size": 600, "num_hidden_layers": 1}
     plain, other = build(tmp_path / "a", **wide), build(tmp_path / "b", shards=4, **wide)
     extract(pair(plain.base, plain.donor), [Cut(4), Cut(16)], plain.adapters)
     extract(pair(other.base, other.donor), [Cut(16), Cut(4), Cut(4)], other.adapters, **way)

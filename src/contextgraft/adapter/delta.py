@@ -13,8 +13,6 @@ from contextgraft.checkpoint.layout import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, expect_bytes, read_bytes
 from contextgraft.errors import CheckpointError
 
-KEEP_BYTES = 1 << 26  # of each delta the first 64 MiB are kept for later passes, the rest is read again
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -29,6 +27,7 @@ class Measure:
 class Delta:
     """Tiles of donor minus base; a tile lives until the next one is asked for.
 
+    The first `keep_bytes` of the delta, in whole tiles, are kept for later passes, the rest is read again.
     `donor_rows` says which row of the donor stands for each row of the base, -1 for none (a delta of zero);
     None where rows correspond as they stand.
     """
@@ -37,7 +36,7 @@ class Delta:
     donor: ModelFolder
     name: str
     workspace: Workspace
-    keep_bytes: int = KEEP_BYTES
+    keep_bytes: int
     donor_rows: Sequence[int] | None = None
     _measure: Measure | None = field(default=None, init=False)
 

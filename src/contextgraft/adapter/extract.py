@@ -11,8 +11,8 @@ import torch
 
 from contextgraft.adapter.architecture import Kind
 from contextgraft.adapter.assemble import assemble
-from contextgraft.adapter.delta import KEEP_BYTES, Delta
-from contextgraft.adapter.pair import Pair
+from contextgraft.adapter.delta import Delta
+from contextgraft.adapter.pair import HELD_BYTES, Pair
 from contextgraft.adapter.parallel import each
 from contextgraft.adapter.selection import Cut
 from contextgraft.adapter.svd import factorise
@@ -32,10 +32,14 @@ class _Step:
 
     pair: Pair
     cuts: Sequence[Cut]
-    keep_bytes: int
+    held_bytes: int
     device: str
     journal: Journal
     advance: Callable[[int], object]
+
+    @property
+    def _limit(self) -> int:
+        return max(cut.most for cut in self.cuts)
 
     def run(self, name: str, workspace: Workspace) -> None:
         if not self._finished(name):
@@ -52,7 +56,8 @@ class _Step:
 
     def _work(self, name: str, workspace: Workspace) -> dict[str, Any]:
         pair = self.pair
-        delta = Delta(pair.base, pair.donor, name, workspace, self.keep_bytes, pair.rows_for(name))
+        keep = pair.keep_bytes(name, self._limit, self.held_bytes)
+        delta = Delta(pair.base, pair.donor, name, workspace, keep, pair.rows_for(name))
         if name in pair.factorised:
             found = self._factorise(name, delta)
         elif name in pair.names[Kind.DENSE]:
@@ -69,10 +74,9 @@ class _Step:
         The delta carries the rounding of that dtype already, and relative to weights larger than itself:
         rounding its factors the same way adds less than is there.
         """
-        limit = max(cut.most for cut in self.cuts)
         shape = (delta.rows, delta.columns)
         factors = factorise(
-            delta.tiles, shape, limit=limit, need=self._need, seed=seed_of(name), device=self.device
+            delta.tiles, shape, limit=self._limit, need=self._need, seed=seed_of(name), device=self.device
         )
         if not factors.total:
             return {"delta_norm": 0.0}
@@ -109,7 +113,7 @@ def extract(
     *,
     gguf: bool = False,
     threads: int = 1,
-    keep_bytes: int = KEEP_BYTES,
+    held_bytes: int = HELD_BYTES,
     device: str = "cpu",
     advance: Callable[[int], object] = int,
 ) -> dict[str, dict[str, Any]]:
@@ -135,7 +139,7 @@ def extract(
         with journal:
             _refuse(journal, out, cuts)  # again: the journal may have been another job's
             if journal.get(BUILT) is None:
-                step = _Step(pair, cuts, keep_bytes, device, journal, advance)
+                step = _Step(pair, cuts, held_bytes, device, journal, advance)
                 names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
                 each(step.run, reversed(names), threads, device)
                 sidecars = assemble(pair, cuts, journal, gguf)

@@ -12,7 +12,6 @@ from contextgraft.adapter.architecture import (
     refuse_other,
     refuse_shape,
 )  # fmt: skip
-from contextgraft.adapter.delta import KEEP_BYTES
 from contextgraft.adapter.selection import Selection
 from contextgraft.adapter.workspace import TILE
 from contextgraft.checkpoint.header import ITEM_BYTES
@@ -22,6 +21,7 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.rope import settings
 
 LIBRARIES = 1 << 27  # what the linear algebra library takes for itself
+HELD_BYTES = 80 << 20  # what a thread may hold of one delta: tiles kept for later passes, and the basis
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,18 @@ class Pair:
         by_token = any(name in self.names[kind] for kind in BY_TOKEN)
         return self.donor_rows if by_token else None
 
+    def keep_bytes(self, name: str, rank: int, held: int) -> int:
+        """What may be kept of a delta beside its basis, so that both together take `held` bytes."""
+        return max(0, held - self._basis_bytes(name, rank))
+
     def peak_bytes(self, rank: int, threads: int) -> int:
-        """Estimate of the memory beyond the program's own: tiles, kept delta, basis and factors."""
-        basis = 3 * max(rank, 16)
-        shapes = [self.base[name].shape for name in self.factorised]
-        need = max(4 * (min(m * n, KEEP_BYTES // 4) + 4 * TILE + 2 * basis * (m + n)) for m, n in shapes)
-        return LIBRARIES + threads * need
+        """Estimate of the memory beyond the program's own: tiles, what is held of a delta, and factors."""
+        basis = max(self._basis_bytes(name, rank) for name in self.factorised)
+        return LIBRARIES + threads * (max(HELD_BYTES, basis) + basis + 16 * TILE)
+
+    def _basis_bytes(self, name: str, rank: int) -> int:
+        """About what the iteration takes at a rank: two bases of two and a half times that width."""
+        return 12 * max(rank, 16) * sum(self.base[name].shape)
 
 
 def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) -> Pair:
