@@ -1,4 +1,4 @@
-"""Tiles of a delta: the same numbers in every pass, however much of it is kept and however rows correspond."""
+"""Tiles of a delta: the same numbers in every pass, however much is kept and however rows correspond."""
 
 from pathlib import Path
 from types import SimpleNamespace

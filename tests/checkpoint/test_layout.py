@@ -1,6 +1,7 @@
 """Model folders: one file or shards, and what is refused about them."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,9 @@ INDEXES: dict[str, Any] = {
     "nul": {"weight_map": {"a": "x\0.safetensors"}},
     "no name": {"weight_map": {"a": ".safetensors"}},
     "other kind": {"weight_map": {"a": "config.json"}},
+    "newline": {"weight_map": {"a": "a\nb.safetensors"}},
+    "half a surrogate": {"weight_map": {"a": "\ud800.safetensors"}},
+    "name without end": {"weight_map": {"a": "x" * 300 + ".safetensors"}},
     "no string": {"weight_map": {"a": 7}},
     "no map": {},
     "empty map": {"weight_map": {}},
@@ -87,6 +91,13 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "pytorch_model.bin"}}')
     with pytest.raises(PickleRefused):
         open_model(tmp_path)
+
+
+def test_other_files_have_names_that_can_be_written_down(toy: SimpleNamespace, tmp_path: Path) -> None:
+    path = toy.write(tmp_path / "m", {"a": torch.ones(1)}, toy.config())
+    Path(os.fsdecode(bytes(path) + b"/\xff.txt")).touch()
+    with pytest.raises(CheckpointError, match="name is not text"):
+        open_model(path)
 
 
 def test_folders_that_are_no_models(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Results appear whole or not at all."""
 
+import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
-from contextgraft.checkpoint.publish import publish, publish_file, write_json
+from contextgraft.checkpoint.publish import publish, publish_file, workspace, write_json
 from contextgraft.errors import OutputBusy, OutputError
 
 
@@ -112,6 +114,39 @@ def test_json_is_sorted_and_ends_with_a_newline(tmp_path: Path) -> None:
     assert (tmp_path / "x.json").read_bytes() == '{\n  "a": "é",\n  "b": 1\n}\n'.encode()
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "y.json", float("nan"))
+
+
+def test_places_that_are_no_folders_are_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "link").symlink_to("away")
+    (tmp_path / "nothing").symlink_to("absent")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "nothing", "pipe"):
+        with pytest.raises(OutputError, match=f"{name}: already exists"), publish(tmp_path / name):
+            pass
+    with pytest.raises(OutputError, match="name a folder in it"), workspace(Path("/")):
+        pass
+
+
+def test_what_the_disk_refuses_names_the_output(tmp_path: Path) -> None:
+    def run(number: int) -> None:
+        with workspace(tmp_path / "out") as work, publish_file(work / "deep" / "file"):
+            raise OSError(number, "refused")
+
+    with pytest.raises(OutputError, match=f"^{tmp_path}/out: cannot be written; received refused"):
+        run(errno.EFBIG)
+    with pytest.raises(OSError, match="refused"):
+        run(errno.EBADF)
+
+
+def test_a_work_directory_that_is_taken_away(tmp_path: Path) -> None:
+    def run() -> None:
+        with workspace(tmp_path / "out") as work:
+            work.rmdir()
+            (work / "file").touch()
+
+    with pytest.raises(OutputError, match="out: cannot be written; received No such file"):
+        run()
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from contextgraft.checkpoint.layout import open_tensors
-from contextgraft.checkpoint.reader import DTYPES, byte_blocks, read_rows, read_tensor
+from contextgraft.checkpoint.reader import DTYPES, byte_blocks, expect_bytes, read_rows, read_tensor
 from contextgraft.errors import CheckpointError
 
 
@@ -44,6 +44,16 @@ def test_a_file_cut_after_it_was_opened(tmp_path: Path) -> None:
     assert torch.equal(read_rows(file, "x", 0, 99), torch.ones(99, 10))
     with pytest.raises(CheckpointError, match="ends inside tensor 'x'"):
         read_rows(file, "x", 99, 100)
+
+
+def test_a_file_gone_after_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"x": torch.ones(4)}, path)
+    file = open_tensors(path)
+    path.unlink()
+    expect_bytes(file, file["x"], 0, 16)
+    with pytest.raises(CheckpointError, match=r"m.safetensors: cannot be read; received No such file"):
+        read_rows(file, "x", 0, 1)
 
 
 def test_dtypes_that_cannot_be_computed_with(tmp_path: Path) -> None:

@@ -30,4 +30,4 @@ def command(*, source: str, out: Path, dtype: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(record, indent=2, sort_keys=True))
         return
-    click.echo(f"{out}  {record['name']}  sha256 {record['digest'][:16]}")
+    click.echo(f"{out}  {record['name']}  digest {record['digest'][:16]}")
