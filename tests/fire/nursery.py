@@ -1,0 +1,204 @@
+"""One process that has imported torch and forks a child for every run of the command line.
+
+Orders come as lines of JSON on stdin, answers go as lines of JSON to stdout. An order is `{"args": [...]}`
+and, as wanted, `at` and `signal` (send oneself that signal at the n-th step that changes a disk), `after`
+(seconds until SIGKILL), `file_bytes` (no file may grow larger), `memory` (bytes beyond those of the start),
+`uid`, `timeout`. A child that stopped itself is answered for as stopped; `{"resume": pid}` lets it go on.
+Flushing to the disk is noted but not done: a killed process loses nothing by it.
+"""
+
+import gc
+import itertools
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Order = dict[str, Any]
+MOVES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
+WRITES = ("fsync", "fdatasync", "pwrite", "pwritev", "write", "writev", "copy_file_range", "sendfile")
+TICK = 0.001  # seconds between looks at a child
+
+
+@dataclass
+class Steps:
+    """What a child does to the disk, written down as it happens; at step `at` it gets its signal."""
+
+    order: Order
+    log: int
+    write: Callable[[int, bytes], int] = os.write
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # for several threads
+
+    def install(self) -> None:
+        """Hear of every change: what the interpreter tells by itself, and the calls it is silent about."""
+        for name in WRITES:
+            setattr(os, name, self._wrapped(name, getattr(os, name)))
+        sys.addaudithook(self._audit)
+
+    def take(self, what: str, path: str = "") -> None:
+        """One more step: note it, and die before it if it is the one."""
+        number = next(self.numbers)
+        self.write(self.log, json.dumps([what, path]).encode() + b"\n")
+        if number == self.order.get("at"):
+            self._die(self.order.get("signal", signal.SIGKILL))
+
+    def _die(self, number: int) -> None:
+        """A signal to the process as a whole comes at once only if it is deadly; to stop takes its time."""
+        if number == signal.SIGSTOP:
+            signal.pthread_kill(threading.get_ident(), number)
+        else:
+            os.kill(os.getpid(), number)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in MOVES:
+            self.take(event, str(arguments[1 if event == "os.rename" else 0]))
+        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            self.take(event, str(arguments[0]))
+
+    def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def stepping(*args: Any, **kwargs: Any) -> Any:
+            self.take(name)
+            return None if "sync" in name else call(*args, **kwargs)
+
+        return stepping
+
+
+@dataclass
+class Child:
+    """A run under way, what it says and does in files of its own."""
+
+    order: Order
+    begun: float = field(default_factory=time.monotonic)
+    files: list[int] = field(default_factory=lambda: [_nameless() for _ in range(3)])
+    pid: int = 0
+
+    def fork(self) -> None:
+        """Begin the run."""
+        self.pid = os.fork()
+        if self.pid == 0:
+            for target, source in enumerate(self.files[:2], start=1):
+                os.dup2(source, target)
+            os._exit(_run(self.order, self.files[2]))
+
+    def wait(self) -> Order:
+        """The answer, when the child has ended or stopped; it is killed at its time."""
+        fate = {when: self.order[when] for when in ("after", "timeout") if self.order.get(when) is not None}
+        late = False
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+            if pid and os.WIFSTOPPED(status):
+                return self._answer(None, late)
+            if pid:
+                return self._answer(os.waitstatus_to_exitcode(status), late)
+            spent = time.monotonic() - self.begun
+            if fate and spent >= min(fate.values()):
+                late = min(fate, key=lambda when: fate[when]) == "timeout"
+                os.kill(self.pid, signal.SIGKILL)
+                fate = {}
+            time.sleep(TICK)
+
+    def _answer(self, status: int | None, late: bool) -> Order:
+        out, err, log = (_text(handle, close=status is not None) for handle in self.files)
+        steps = [json.loads(line) for line in log.splitlines()]
+        seconds = time.monotonic() - self.begun
+        return {
+            "status": status, "late": late, "pid": self.pid, "seconds": seconds,
+            "stdout": out, "stderr": err, "steps": steps,
+        }  # fmt: skip
+
+
+def _run(order: Order, log: int) -> int:
+    """The command line in this process, and the exit code the interpreter would give."""
+    from contextgraft.cli.main import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _limit(order)
+    if "file_bytes" not in order:  # which bounds what can be noted, too
+        Steps(order, log).install()
+    sys.argv = ["contextgraft", *order["args"]]
+    try:
+        main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def _limit(order: Order) -> None:
+    if "file_bytes" in order:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
+    if "memory" in order:
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + order["memory"],) * 2)
+    if "uid" in order:
+        os.setgroups([])
+        os.setgid(order["uid"])
+        os.setuid(order["uid"])
+
+
+def _nameless() -> int:
+    handle, path = tempfile.mkstemp()
+    Path(path).unlink()
+    return handle
+
+
+def _text(handle: int, close: bool) -> str:
+    text = os.pread(handle, os.fstat(handle).st_size, 0).decode(errors="replace")
+    if close:
+        os.close(handle)
+    return text
+
+
+def _serve() -> None:
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    stopped: dict[int, Child] = {}
+    print("ready", file=channel, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "resume" in order:
+            child = stopped.pop(order["resume"])
+            child.order = order
+            child.begun = time.monotonic()
+            os.kill(child.pid, signal.SIGCONT)
+        else:
+            child = Child(order)
+            child.fork()
+        answer = child.wait()
+        if answer["status"] is None:
+            stopped[child.pid] = child
+        print(json.dumps(answer), file=channel, flush=True)
+    for pid in stopped:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    import torch
+
+    sys.dont_write_bytecode = True
+    torch.set_num_threads(1)
+    gc.disable()
+    import contextgraft.adapter.extract
+    import contextgraft.adapter.graft
+    import contextgraft.adapter.merge
+    import contextgraft.cli.extract
+    import contextgraft.cli.merge
+    import contextgraft.cli.progress  # noqa: F401
+
+    gc.freeze()  # else children collect what they inherited, which copies all of its memory
+    gc.enable()
+    _serve()

@@ -1,0 +1,157 @@
+"""What others do meanwhile: change an input, start a second run, press Ctrl-C."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+VERBS = {"extract": ("base", "donor"), "merge": ("adapter", "target")}
+SHARES = (0.1, 0.9)  # how far the run is
+COMMAND = Path(sys.executable).with_name("contextgraft")
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def replace(path: Path) -> None:
+    """Another file of the same size under the name."""
+    other = path.with_name("other")
+    other.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+    other.replace(path)
+
+
+def overwrite(path: Path) -> None:
+    """Other numbers in the same file."""
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\x11" * 8)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b" ")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "touched": touch, "replaced": replace, "overwritten": overwrite, "cut": cut, "grown": grow,
+    "removed": Path.unlink,
+}  # fmt: skip
+FILES = [
+    ("extract", "base", "model-00001-of-00002.safetensors"),
+    ("extract", "base", "config.json"),
+    ("extract", "donor", "model-00003-of-00003.safetensors"),
+    ("extract", "donor", "model.safetensors.index.json"),
+    ("merge", "target", "model-00001-of-00003.safetensors"),
+    ("merge", "target", "model-00003-of-00003.safetensors"),
+    ("merge", "target", "config.json"),
+    ("merge", "target", "model.safetensors.index.json"),
+    ("merge", "target", "tokenizer_config.json"),
+    ("merge", "adapter", "adapter_model.safetensors"),
+    ("merge", "adapter", "contextgraft.safetensors"),
+]
+
+
+def working(run: Any) -> int:
+    """Steps until the last tensor is on record; what comes after is publishing."""
+    assert run.status == 0, run.stderr
+    return max(
+        at for at, (what, path) in enumerate(run.steps, start=1) if "/.journal/" in path and "rename" in what
+    )
+
+
+@pytest.fixture(scope="module")
+def lengths(fire: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Working steps of undisturbed runs."""
+    place = tmp_path_factory.mktemp("lengths")
+    return {name: working(fire.run(job, place / name)) for name, job in fire.jobs.items()}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("verb", "folder", "name"), FILES)
+def test_an_input_is_changed(arena: Any, verb: str, folder: str, name: str, change: str) -> None:
+    path = arena[folder] / name
+    last = working(arena.run(verb))
+    shutil.rmtree(arena.root / "out")
+    before = sorted(arena.root.rglob("*"))
+    for share in SHARES:
+        whole = path.read_bytes()
+        stopped = arena.run(verb, at=int(share * last), signal=signal.SIGSTOP)
+        assert stopped.status is None
+        CHANGES[change](path)
+        line = arena.nursery.resume(stopped).complaint()
+        assert line.startswith(f"contextgraft: error: {path}: was changed while it was read"), line
+        path.write_bytes(whole)
+        assert sorted(arena.root.rglob("*")) == before, "something was left behind"
+
+
+@pytest.mark.parametrize("second", VERBS)
+@pytest.mark.parametrize("first", VERBS)
+def test_two_runs_at_once(
+    fire: Any, lengths: dict[str, int], tmp_path: Path, first: str, second: str
+) -> None:
+    out = tmp_path / "out"
+    for share in SHARES:
+        at = int(share * lengths[first])
+        stopped = fire.run(fire.jobs[first], out, at=at, signal=signal.SIGSTOP)
+        assert stopped.status is None
+        before = fire.contents(tmp_path)
+        line = fire.run(fire.jobs[second], out).complaint()
+        assert line.startswith(f"contextgraft: error: {out}: another run is writing it"), line
+        assert fire.contents(tmp_path) == before
+        assert fire.nursery.resume(stopped).status == 0
+        assert fire.contents(out) == fire.jobs[first].expected
+        assert list(tmp_path.iterdir()) == [out]
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_interrupted(fire: Any, lengths: dict[str, int], tmp_path: Path, name: str) -> None:
+    job, last = fire.jobs[name], lengths[name]
+    resumed = 0
+    for at in (*random.Random(name).sample(range(1, last), 20), *range(last, last + 15)):
+        out = tmp_path / str(at) / "out"
+        out.parent.mkdir()
+        done = fire.run(job, out, at=at, signal=signal.SIGINT)
+        assert done.status == 130, f"at {at}: {done.stderr}"
+        said = [line for line in done.stderr.splitlines() if line]
+        assert said[1:] == ["contextgraft: interrupted; run the same command again to resume"]
+        kept = {str(path) for path in out.parent.rglob(".journal/*.json") if path.name != "job.json"}
+        again = fire.run(job, out)
+        assert again.status == 0 or "already exists" in again.complaint()
+        assert not again.written & kept
+        assert fire.contents(out) == job.expected
+        assert list(out.parent.iterdir()) == [out]
+        resumed += bool(kept)
+    assert resumed >= 10, "hardly anything was there to resume"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_interrupted_before_anything_is_done(arena: Any, verb: str) -> None:
+    before = sorted(arena.root.rglob("*"))
+    for at in (2, 3, 5):
+        assert arena.run(verb, at=at, signal=signal.SIGINT).status == 130
+        assert sorted(arena.root.rglob("*")) == before
+
+
+def test_the_program_itself(arena: Any) -> None:
+    """What the nursery shows of a mistake is what a shell sees."""
+    (arena["adapter"] / "adapter_model.safetensors").write_bytes(b"\x80\x04")
+    words = [str(COMMAND), "merge", "--out", str(arena.root / "out")]
+    words += [word for name in VERBS["merge"] for word in (f"--{name}", str(arena[name]))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0].startswith("contextgraft: error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.strip() == arena.run("merge").complaint()
