@@ -15,7 +15,7 @@ help:
 	@echo "make test-all    the slow tests too"
 	@echo "make check       lint, types, storeys and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
-	@echo "make bench       speed and memory against the peers, as ratios"
+	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: about 25 minutes"
 	@echo "make world       train the demo world's models again"
 	@echo "make lock        resolve the dependencies again"
 
