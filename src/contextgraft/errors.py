@@ -33,7 +33,12 @@ class ContextgraftError(Exception):
             parts.append(f"received {received}")
         if remedy is not None:
             parts.append(remedy)
-        super().__init__(" ".join("; ".join(parts).split()))
+        super().__init__(printable(" ".join("; ".join(parts).split())))
+
+
+def printable(text: str) -> str:
+    """Text from anywhere, safe for a terminal: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class InputError(ContextgraftError):

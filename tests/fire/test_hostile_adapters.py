@@ -166,20 +166,7 @@ LIES: dict[str, tuple[Spoil, str]] = {
 }  # fmt: skip
 
 
-TO_MEND = {
-    "ranks without end to match": "a regular expression from a file runs for ever",
-    "alphas without end to match": "a regular expression from a file runs for ever",
-    "extra no object": "the extra parameters of RoPE are taken for an object",
-}
-
-
-def to_mend(name: str) -> Any:
-    """The case, marked as one that is known to fail and not worth waiting for."""
-    mark = pytest.mark.xfail(run=False, reason=TO_MEND.get(name, ""))
-    return pytest.param(name, marks=mark) if name in TO_MEND else name
-
-
-@pytest.mark.parametrize("name", map(to_mend, LIES))
+@pytest.mark.parametrize("name", LIES)
 def test_an_adapter_that_lies(arena: Any, name: str) -> None:
     spoil, words = LIES[name]
     spoil(arena["adapter"])

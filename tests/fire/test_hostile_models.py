@@ -172,21 +172,8 @@ LIES: dict[str, tuple[Spoil, str]] = {
 }  # fmt: skip
 
 
-TO_MEND = {
-    "a tensor of no columns": "extract fails at tensors of nothing",
-    "a norm of nothing": "extract fails at tensors of nothing",
-    "theta of escapes": "errors print text from files as it is",
-}
-
-
-def to_mend(name: str) -> Any:
-    """The case, marked as one that is known to fail."""
-    mark = pytest.mark.xfail(strict=True, reason=TO_MEND.get(name, ""))
-    return pytest.param(name, marks=mark) if name in TO_MEND else name
-
-
 @pytest.mark.parametrize("side", ["donor", "target"])
-@pytest.mark.parametrize("name", map(to_mend, LIES))
+@pytest.mark.parametrize("name", LIES)
 def test_a_model_that_lies(arena: Any, name: str, side: str) -> None:
     spoil, words = LIES[name]
     spoil(arena[side])
@@ -213,7 +200,7 @@ ODD: dict[str, Spoil] = {
 }
 
 
-@pytest.mark.parametrize("name", map(to_mend, ODD))
+@pytest.mark.parametrize("name", ODD)
 def test_a_model_that_is_only_odd(arena: Any, name: str) -> None:
     for side in ("base", "donor", "target"):
         ODD[name](arena[side])

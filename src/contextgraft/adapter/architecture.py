@@ -44,7 +44,7 @@ def kind(info: TensorInfo, folder: Path) -> Kind:
             received=f"{list(info.shape)} of {info.dtype}",
             remedy="store fused experts one by one, use the original precision, or --exclude it",
         )
-    if info.dtype not in FLOATS or info.name.endswith("inv_freq"):
+    if info.dtype not in FLOATS or info.name.endswith("inv_freq") or not info.numel:
         return Kind.IGNORED
     if len(info.shape) == 1:
         return Kind.DENSE

@@ -94,7 +94,7 @@ class Delta:
 
     def _spans(self, begin: int, end: int | None = None) -> Iterator[tuple[int, int]]:
         """First row of each tile and of the next."""
-        end = self.rows if end is None else end
+        end = (self.rows if end is None else end) if self.columns else 0
         step = tile_rows(self.columns)
         for start in range(begin, end, step):
             yield start, min(start + step, end)

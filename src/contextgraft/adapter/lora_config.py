@@ -22,6 +22,8 @@ FOREIGN = {
     "use_qalora": "merge it where it was trained",
     "megatron_config": "convert it to plain PEFT first",
 }
+LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
+REPEATED = re.compile(r"\)[*+{]")
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that take something out of the base
 
 Number = TypeVar("Number", int, float)
@@ -69,6 +71,7 @@ def read_config(folder: Path) -> LoraConfig:
             path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
         ) from None  # fmt: skip
     _refuse_foreign(path, data, config)
+    _refuse_patterns(path, config)
     numbers = (config.lora_alpha, *config.alpha_pattern.values())
     if not all(math.isfinite(number) for number in numbers) or min([1, *config.rank_pattern.values()]) < 1:
         raise CheckpointError("has an alpha or rank that is no usable number", path=path)
@@ -96,6 +99,27 @@ def _refuse_foreign(path: Path, data: Mapping[str, Any], config: LoraConfig) -> 
         )  # fmt: skip
 
 
+def _refuse_patterns(path: Path, config: LoraConfig) -> None:
+    """Patterns are regular expressions from a file: those that could run for ever are not tried."""
+    for key, table in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
+        for pattern in table:
+            if len(pattern) > LONGEST_PATTERN or REPEATED.search(pattern) or not _compiles(pattern):
+                raise CheckpointError(
+                    f"has a {key} that is not used as a pattern",
+                    path=path,
+                    expected=f"at most {LONGEST_PATTERN} characters of regular expression, no group repeated",
+                    received=repr(pattern)[:80],
+                )
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
 def _weights(parameters: Any) -> bool:
     """Whether all target parameters are weights of modules of their own: their factors are plain ones."""
     return isinstance(parameters, list) and all(str(each).endswith(".weight") for each in parameters)
@@ -104,9 +128,6 @@ def _weights(parameters: Any) -> bool:
 def _by_pattern(table: Mapping[str, Number], module: str, default: Number) -> Number:
     """The value of the first pattern that matches the end of a module's name, as PEFT looks it up."""
     for pattern, value in table.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        except re.error:
-            continue  # PEFT would stop here; a pattern that is none matches nothing
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
     return default

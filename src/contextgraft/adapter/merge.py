@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,18 +39,28 @@ def merge(
     inputs = [file.path / file.name for item in graft.acting for file in item.adapter.files]
     job = {
         "verb": "merge",
-        "adapters": [[item.adapter.digest, item.scale] for item in graft.adapters],
-        "files": stamp_files(inputs),
+        "files": stamp_files(inputs),  # before the digests are taken: a change after that is noticed
         "target": stamp(target),
+        "adapters": [[item.adapter.digest, item.scale] for item in graft.adapters],
         "rope": repr(graft.rope),
         "rounding": graft.rounding,
         "device": device,
     }
     with publish(out) as work, Journal(work, job) as journal:
         with _opened(graft, work) as shards, ThreadPoolExecutor(1) as flusher:
-            step = _Step(graft, journal, shards, flusher, device, advance)
+            flushed: list[Future[None]] = []
+            step = _Step(
+                graft,
+                journal,
+                shards,
+                lambda f: flushed.append(flusher.submit(os.fdatasync, f)),
+                device,
+                advance,
+            )
             names = sorted(target.tensors, key=lambda name: (target[name].shard, target[name].begin))
             each(step.run, names, threads, device)
+            for flush in flushed:
+                flush.result()  # the disk tells of an error once
         records = {name: journal.get(name) or {} for name in target.tensors}
         return finish(graft, work, records, device)
 
@@ -90,7 +100,7 @@ class _Step:
     graft: Graft
     journal: Journal
     shards: dict[str, _Shard]
-    flusher: ThreadPoolExecutor
+    flush: Callable[[int], object]
     device: str
     advance: Callable[[int], object]
 
@@ -100,7 +110,7 @@ class _Step:
         if not self._finished(name, shard):
             self.journal.put(name, asdict(self._write(name, shard, workspace)))
         if name == shard.last or info.bytes >= LARGE:
-            self.flusher.submit(os.fdatasync, shard.new)  # so that little is left for the end
+            self.flush(shard.new)  # so that little is left for the end
         self.advance(info.bytes)
 
     def _finished(self, name: str, shard: _Shard) -> bool:

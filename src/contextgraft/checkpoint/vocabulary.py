@@ -81,6 +81,6 @@ def correspondence(
     claimed, taken = {tokens[token] for token in tokens}, set(others.values())
     rows = [-1 if row in claimed or row in taken or row >= other_count else row for row in range(count)]
     for token, row in tokens.items():
-        if row < count and others.get(token, other_count) < other_count:
+        if 0 <= row < count and 0 <= others.get(token, other_count) < other_count:
             rows[row] = others[token]
     return rows

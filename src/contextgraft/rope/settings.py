@@ -90,7 +90,8 @@ def to_json(settings: RopeSettings) -> dict[str, Any]:
 def from_json(data: Mapping[str, Any]) -> RopeSettings:
     """The settings from what `to_json` gave; missing or unknown keys raise InputError."""
     known = {"theta", "max_positions", "rope_type", "extra"}
-    if not isinstance(data, Mapping) or set(data) != known:
+    whole = isinstance(data, Mapping) and set(data) == known and isinstance(data["extra"], Mapping)
+    if not whole:
         raise InputError("malformed RoPE settings", expected=f"keys {sorted(known)}", received=data)
     return RopeSettings(**data)
 
