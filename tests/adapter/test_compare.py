@@ -100,3 +100,13 @@ def test_adapters_of_other_shapes_are_refused(
     extract(pair(made.base, made.donor), [Cut(2)], made.adapters)
     with pytest.raises(MismatchError, match=r"does not fit .* at tensor"):
         compare(adapter(4), open_adapter(made.adapters / "r2"))
+
+
+def test_directions_that_no_delta_goes_along_do_not_count() -> None:
+    left, right = product(20, 30, 3, 1)
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2))).Q
+    padded = torch.cat([left, torch.zeros(20, 2)], 1) @ turn, turn.T @ torch.cat([right, torch.zeros(2, 30)])
+    _, _, overlap, angle = between((left, right), padded)
+    assert overlap == pytest.approx(1, abs=1e-6)
+    assert angle == pytest.approx(0, abs=0.1)
+    assert between((left, right), (torch.zeros(20, 2), torch.randn(2, 30)))[2:] == (None, None)

@@ -144,6 +144,12 @@ def test_nan_in_the_target_leaves_nothing(world: Any, toy: SimpleNamespace, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
+def test_a_scale_beyond_all_numbers_leaves_nothing(world: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not finite"):
+        merge(plan([Scaled(open_adapter(world.adapters / "r4"), 1e38)], world.target), tmp_path / "graft")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_output_is_kept(world: Any, tmp_path: Path) -> None:
     (tmp_path / "graft").mkdir()
     (tmp_path / "graft" / "mine").touch()

@@ -1,5 +1,7 @@
 """Low-rank factors: as good as the full decomposition, nested, and the same however the matrix comes."""
 
+import math
+
 import pytest
 import torch
 
@@ -85,16 +87,28 @@ def power_law(rows: int, columns: int, decay: float) -> torch.Tensor:
     return product
 
 
+def stairs(rows: int, columns: int, high: int) -> torch.Tensor:
+    """`high` singular values of 1, all others 0.9: a block narrower than that runs out of directions."""
+    generator = torch.Generator().manual_seed(8)
+    left = torch.linalg.qr(torch.randn(rows, rows, generator=generator)).Q
+    right = torch.linalg.qr(torch.randn(columns, rows, generator=generator)).Q
+    spectrum = torch.full((rows,), 0.9)
+    spectrum[:high] = 1
+    product: torch.Tensor = (left * spectrum) @ right.T
+    return product
+
+
 SPECTRA = {
     "tail 0.2": lambda: power_law(900, 1100, 0.2),
     "tail 0.5": lambda: power_law(1100, 900, 0.5),
     "tail 1": lambda: power_law(900, 900, 1.0),
     "noise floor": lambda: matrix(900, 1100, decay=0.7, noise=1e-2),
+    "equal values": lambda: stairs(900, 1100, 40),
     "noise alone": lambda: torch.randn(900, 1100, generator=torch.Generator().manual_seed(6)),
 }
 
 
-@pytest.mark.parametrize("rank", [8, 64, 128])
+@pytest.mark.parametrize("rank", [8, 32, 64, 128])
 @pytest.mark.parametrize("kind", SPECTRA)
 def test_it_stops_within_the_promise_and_says_how_far(kind: str, rank: int) -> None:
     D = SPECTRA[kind]()
@@ -118,3 +132,9 @@ def test_a_rank_by_energy_is_decided_on_the_way() -> None:
     whole = torch.linalg.svdvals(D.double()).square()
     expected = need(whole, float(whole.sum()))
     assert need(factors.S_R.double().square(), factors.total) == expected < 128
+
+
+def test_an_error_below_float32_is_not_given_a_figure() -> None:
+    generator = torch.Generator().manual_seed(3)
+    D = torch.randn(900, 5, generator=generator) @ torch.randn(5, 800, generator=generator)
+    assert math.isnan(decompose(D, 8, 1).excess)

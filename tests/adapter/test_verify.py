@@ -10,6 +10,7 @@ import pytest
 
 from contextgraft.adapter.folder import open_adapter
 from contextgraft.adapter.graft import Scaled, plan
+from contextgraft.adapter.manifest import file_facts
 from contextgraft.adapter.merge import merge
 from contextgraft.adapter.verify import verify
 from contextgraft.checkpoint.layout import open_model
@@ -84,6 +85,15 @@ def test_every_damage_is_found(graft: Path, kind: str) -> None:
     damage, expected = DAMAGE[kind]
     damage(graft)
     assert set(failing(graft)) == expected
+
+
+def test_a_config_that_is_not_the_targets_is_found(graft: Path, world: Any) -> None:
+    edit("config.json", rms_norm_eps=0.5)(graft)
+    manifest = json.loads((graft / "contextgraft.json").read_text())
+    manifest["files"]["config.json"] = file_facts(graft / "config.json")
+    (graft / "contextgraft.json").write_text(json.dumps(manifest))
+    assert failing(graft) == []
+    assert failing(graft, target=world.target) == ["target"]
 
 
 def test_a_forged_norm_is_found_by_computing_again(graft: Path, world: Any) -> None:

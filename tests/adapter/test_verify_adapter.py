@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.verify_adapter import verify_adapter
-from contextgraft.errors import InputError
+from contextgraft.errors import CheckpointError, InputError
 
 
 @pytest.fixture
@@ -38,13 +39,13 @@ def scaled(file: str, key: str) -> Callable[[Path], None]:
     return change
 
 
-def claims(*keys: str) -> Callable[[Path], None]:
+def claims(*keys: str, value: float = 0.001) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         data = json.loads((path / "contextgraft.json").read_text())
         place = data
         for key in keys[:-1]:
             place = place[key]
-        place[keys[-1]] = 0.001
+        place[keys[-1]] = value
         (path / "contextgraft.json").write_text(json.dumps(data))
 
     return change
@@ -57,6 +58,11 @@ LIES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "an error": (claims("modules", UP, "error"), ["modules"]),
     "a norm": (claims("modules", UP, "delta_norm"), ["modules"]),
     "a digest": (claims("donor", "digest"), ["donor"]),
+    "the whole error": (claims("error"), ["modules"]),
+    "the whole norm": (claims("delta_norm"), ["modules"]),
+    "the rank": (claims("rank", value=3), ["modules"]),
+    "the length": (claims("max_length", value=3), ["rope"]),
+    "the architecture": (claims("architecture", "hidden_size"), ["rope"]),
 }
 
 
@@ -65,6 +71,13 @@ def test_every_lie_is_found(adapter: Path, world: Any, kind: str) -> None:
     lie, expected = LIES[kind]
     lie(adapter)
     assert failing(adapter, world) == expected
+
+
+def test_a_delta_that_nobody_extracted_is_refused(adapter: Path, world: Any) -> None:
+    dense = load_file(adapter / "contextgraft.safetensors")
+    save_file(dense | {"model.embed_tokens.weight": torch.ones(50, 64)}, adapter / "contextgraft.safetensors")
+    with pytest.raises(CheckpointError, match=r"other tensors than its sidecar says.*embed_tokens"):
+        verify_adapter(adapter, world.base, world.donor)
 
 
 def test_an_adapter_without_a_sidecar_cannot_be_verified(adapter: Path, world: Any) -> None:

@@ -28,6 +28,9 @@ def root(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+SMALL = ("config.json", "tokenizer_config.json")
+
+
 def words(root: Path) -> list[str]:
     return ["--adapter", str(root / "ad" / "r4"), "--target", str(root / "target")]
 
@@ -72,6 +75,11 @@ def test_many_targets_in_one_command_as_one_by_one(root: Path, toy: SimpleNamesp
     assert [row["path"] for row in json.loads(result.stdout)] == [
         str(tmp_path / "all" / name) for name in names
     ]
+    again = CliRunner().invoke(merge.command, [*adapter, *targets, "--out", str(tmp_path / "all"), "--json"])
+    assert (again.exit_code, json.loads(again.stdout)) == (0, json.loads(result.stdout))
+    assert again.stderr.count("is there already") == 2
+    other = [*adapter, *targets, "--out", str(tmp_path / "all"), "--scale", "0.5"]
+    assert CliRunner().invoke(merge.command, other).exit_code == 2
     for name in names:
         alone = ["--target", str(root / name), "--out", str(tmp_path / name)]
         assert CliRunner().invoke(merge.command, [*adapter, *alone]).exit_code == 0
@@ -119,6 +127,9 @@ def test_rope_may_be_kept_or_given(root: Path, tmp_path: Path) -> None:
         out = tmp_path / name
         result = CliRunner().invoke(merge.command, [*words(root), *more, "--out", str(out)])
         assert result.exit_code == 0, result.output
-        assert json.loads((out / "config.json").read_text())["rope_parameters"]["rope_theta"] == theta
+        written = json.loads((out / "config.json").read_text())
+        assert written.get("rope_parameters", written)["rope_theta"] == theta
+        same = [(out / file).read_bytes() == (root / "target" / file).read_bytes() for file in SMALL]
+        assert all(same) == (name == "kept")
         again = ["--target", str(root / "target"), "--adapter", str(root / "ad" / "r4")]
         assert CliRunner().invoke(verify.command, [str(out), *again]).exit_code == 0

@@ -73,7 +73,7 @@ def apply(
         asked += norm_squared(delta)
         survived += norm_squared(moved)
         inner += float(torch.dot(moved.reshape(-1), delta.reshape(-1)))
-    if not math.isfinite(asked + survived):
+    if not math.isfinite(asked + survived + inner):
         raise CheckpointError(
             f"tensor {name!r} plus the delta is not finite",
             path=target.path / info.shard,

@@ -76,23 +76,28 @@ def total(distances: list[Distance]) -> Distance:
     )
 
 
-def between(first: Pair, second: Pair) -> tuple[tuple[float, float], float, float, float]:
+def between(first: Pair, second: Pair) -> tuple[tuple[float, float], float, float | None, float | None]:
     """Norms, inner product, overlap and largest angle of two products left [M, R] @ right [R, N], in float64.
 
-    By QR of the factors (Golub and Van Loan 2013, section 6.4.3 for the angles).
+    The last two are None if one product is zero. By QR of the factors; for the angles see Golub and Van Loan
+    2013, section 6.4.3.
     """
     (P_MR, core_RR, W_NR), (Q_MS, core_SS, V_NS) = _orthogonal(first), _orthogonal(second)
     left_RS, right_RS = P_MR.T @ Q_MS, W_NR.T @ V_NS
     inner = float((core_RR * (left_RS @ core_SS @ right_RS.T)).sum())
-    cosines = torch.cat([torch.linalg.svdvals(each) for each in (left_RS, right_RS)]).clamp(max=1)
     norms = float(torch.linalg.matrix_norm(core_RR)), float(torch.linalg.matrix_norm(core_SS))
+    if not left_RS.numel():
+        return norms, inner, None, None
+    cosines = torch.cat([torch.linalg.svdvals(each) for each in (left_RS, right_RS)]).clamp(max=1)
     return norms, inner, float(cosines.square().mean()), math.degrees(math.acos(float(cosines.min())))
 
 
 def _orthogonal(pair: Pair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Orthonormal bases of output and input space and the small matrix between them."""
     left, right = (torch.linalg.qr(each.double()) for each in (pair[0], pair[1].T))
-    return left.Q, left.R @ right.R.T, right.Q
+    U, S, Vh = torch.linalg.svd(left.R @ right.R.T)
+    known = torch.gt(S, max(float(S[0]), 1e-300) * 1e-6)  # where no delta goes is none of its space
+    return left.Q @ U[:, : len(S)][:, known], torch.diag(S[known]), right.Q @ Vh[: len(S)][known].T
 
 
 def _distances(first: Adapter, second: Adapter, advance: Callable[[int], object]) -> Iterator[Distance]:

@@ -85,7 +85,7 @@ class _Step:
         return {
             "delta_norm": math.sqrt(factors.total),
             "squares": factors.S_R.double().square().tolist(),
-            "excess": factors.excess,
+            "excess": None if math.isnan(factors.excess) else factors.excess,
             "passes": factors.passes,
             "data": self._write(name, {"A": A_RN, "B": B_MR}),
         }

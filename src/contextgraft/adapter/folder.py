@@ -117,6 +117,13 @@ def open_adapter(path: Path) -> Adapter:
         _check_sidecar(path, sidecar)
         if sidecar.get("dense"):
             files.append(open_tensors(path / peft_format.DENSE))
+            if set(files[1].tensors) != set(sidecar["dense"]):
+                raise CheckpointError(
+                    "holds other tensors than its sidecar says",
+                    path=path / peft_format.DENSE,
+                    received=", ".join(sorted(set(files[1].tensors) ^ set(sidecar["dense"])))[:80],
+                    remedy="extract it again",
+                )
             parts |= {name: Addition(info.shape, name, 1.0) for name, info in files[1].tensors.items()}
     elif (path / peft_format.DENSE).exists():
         raise CheckpointError(
@@ -131,9 +138,14 @@ def open_adapter(path: Path) -> Adapter:
 
 
 def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
-    needed = {"architecture": dict, "base": dict, "donor": dict, "max_length": int, "rank": int, "rope": dict}
+    needed = {"architecture": dict, "base": dict, "donor": dict, "max_length": int, "rank": int, "rope": dict,
+              "selection": dict, "modules": dict, "dense": dict}  # fmt: skip
     missing = [key for key, form in needed.items() if not isinstance(sidecar.get(key), form)]
     if missing:
         raise CheckpointError(f"lacks {', '.join(missing)}", path=path / SIDECAR, remedy="extract it again")
     for side in ("base", "donor"):
         settings.from_json(sidecar["rope"].get(side))
+        if not {"name", "digest"} <= set(sidecar[side]):
+            raise CheckpointError(
+                f"does not say who its {side} is", path=path / SIDECAR, expected="name and digest"
+            )

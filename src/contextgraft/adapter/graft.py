@@ -184,10 +184,16 @@ def _refuse_twice(adapters: Sequence[Scaled]) -> None:
 
 def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
     """The adapter's row for each row of the target's embeddings; None where they correspond."""
-    part = next((part for name, part in sorted(adapter.parts.items()) if rows_are_tokens(name)), None)
-    if part is None:
+    parts = {name: part for name, part in sorted(adapter.parts.items()) if rows_are_tokens(name)}
+    if not parts:
         return None
-    name = next(name for name in sorted(adapter.parts) if rows_are_tokens(name))
+    counts = {(part.shape[0], target[name].rows) for name, part in parts.items()}
+    if len(counts) > 1:
+        raise MismatchError(
+            f"does not fit the adapter {adapter.path}: embeddings of different lengths",
+            path=target.path, received=f"{sorted(counts)} rows of adapter and target",
+        )  # fmt: skip
+    name, part = next(iter(parts.items()))
     try:
         tokens = adapter.vocabulary
         own = None if tokens is None else read_vocabulary(target)

@@ -19,12 +19,20 @@ FOREIGN = {
     "target_parameters": "extract again from a checkpoint that stores experts one by one",
     "trainable_token_indices": "extract again with --embeddings",
     "alora_invocation_tokens": "such an adapter acts only after certain tokens and cannot be merged",
+    "kasa_config": "merge it where it was trained",
+    "use_bdlora": "merge it where it was trained",
     "use_qalora": "merge it where it was trained",
     "megatron_config": "convert it to plain PEFT first",
 }
 LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
 REPEATED = re.compile(r"\)[*+{]")
-CHANGED_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that take something out of the base
+CHANGED_BASE = (
+    "pissa",
+    "olora",
+    "corda",
+    "loftq",
+    "lora_ga",
+)  # initialisations that take something out of the base
 
 Number = TypeVar("Number", int, float)
 

@@ -8,7 +8,7 @@ from typing import Any
 from contextgraft.adapter.graft import Graft
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
 from contextgraft.checkpoint.header import open_tensors
-from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
+from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.checkpoint.layout import CONFIG, INDEX, read_json
 from contextgraft.checkpoint.publish import write_json
 from contextgraft.rope import settings
@@ -25,6 +25,28 @@ def finish(graft: Graft, work: Path, tensors: Mapping[str, Mapping[str, Any]], d
     return manifest
 
 
+def finished(graft: Graft, out: Path) -> dict[str, Any] | None:
+    """The manifest of a graft that stands at `out` already, if it is of the same adapters and target."""
+    if not (out / SIDECAR).exists():
+        return None
+    manifest = read_sidecar(out)
+    wanted = {
+        "kind": "graft",
+        "rounding": graft.rounding,
+        "rope": {"after": settings.to_json(graft.rope), "from": graft.rope_from},
+        "adapters": [[each.adapter.digest, each.scale] for each in graft.adapters],
+        "target": identity(graft.target)["digest"],
+    }
+    found = {
+        "kind": manifest.get("kind"),
+        "rounding": manifest.get("rounding"),
+        "rope": {key: manifest.get("rope", {}).get(key) for key in ("after", "from")},
+        "adapters": [[each["digest"], each["scale"]] for each in manifest.get("adapters", [])],
+        "target": manifest.get("target", {}).get("digest"),
+    }
+    return manifest if found == wanted else None
+
+
 def file_facts(path: Path) -> dict[str, Any]:
     """Size and digest of a file; of a shard the header's, for the digests of its tensors tell the rest."""
     facts: dict[str, Any] = {"bytes": path.stat().st_size}
@@ -37,13 +59,16 @@ def file_facts(path: Path) -> dict[str, Any]:
 def _write_rest(graft: Graft, work: Path) -> list[Any] | None:
     """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
     target = graft.target
-    write_json(work / CONFIG, settings.apply(target.config, graft.rope), durable=False)
+    if graft.rope_from == "target":
+        shutil.copyfile(target.path / CONFIG, work / CONFIG)
+    else:
+        write_json(work / CONFIG, settings.apply(target.config, graft.rope), durable=False)
     if (target.path / INDEX).exists():
         shutil.copyfile(target.path / INDEX, work / INDEX)
     for name in graft.copied:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(target.path / name, work / name)
-    if TOKENIZER_CONFIG not in graft.copied:
+    if TOKENIZER_CONFIG not in graft.copied or graft.rope_from == "target":
         return None
     tokenizer = read_json(target.path / TOKENIZER_CONFIG)
     length = graft.rope.max_positions

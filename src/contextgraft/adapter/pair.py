@@ -131,5 +131,12 @@ def _donor_rows(
     by_token = [name for kind in BY_TOKEN for name in names[kind]]
     if not by_token:
         return None
+    for folder in (base, donor):
+        counts = {folder[name].rows for name in by_token}
+        if len(counts) > 1:
+            raise MismatchError(
+                "has embeddings of different lengths, whose tokens cannot be told apart",
+                path=folder.path, received=f"{sorted(counts)} rows", remedy="carry one of them",
+            )  # fmt: skip
     sides = [(read_vocabulary(folder), folder[by_token[0]].rows) for folder in (base, donor)]
     return correspondence(sides[0], sides[1])

@@ -26,10 +26,8 @@ def audit(adapter: Adapter) -> Audit:
     steps = [step for step in SERVED_RANKS if step >= adapter.rank]
     options = ["--enable-lora", *([f"--max-lora-rank {steps[0]}"] if steps else [])]
     if adapter.rope is not None:
-        override = {
-            "rope_parameters": {"rope_type": adapter.rope.rope_type, "rope_theta": adapter.rope.theta}
-        }
-        override["rope_parameters"] |= adapter.rope.extra
+        rope = {"rope_type": adapter.rope.rope_type, "rope_theta": adapter.rope.theta, **adapter.rope.extra}
+        override = {"rope_parameters": rope, "max_position_embeddings": adapter.rope.max_positions}
         options += [
             f"--hf-overrides '{json.dumps(override)}'",
             f"--max-model-len {adapter.rope.max_positions}",

@@ -3,6 +3,7 @@
 Legend of shape suffixes: M rows, N columns, K dimensions of the basis, W width of one block of it, R rank.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ RESOLUTION = 5e-7  # share of the energy below which float32 tiles tell nothing 
 MIN_WIDTH = 16
 SMALL = 256
 GRAM_ROWS = 2048
+COLLAPSE = 0.02  # of the gain from one pass to the next: faster than spectra of deltas let it fall
 
 Tiles = Callable[[], Iterable[torch.Tensor]]
 Need = Callable[[torch.Tensor, float], int]
@@ -26,7 +28,8 @@ class Factors:
     """Truncated decomposition U S Vh in float32, every smaller rank a slice of it, and how good it is.
 
     `total` is the whole squared Frobenius norm, exact; `passes` counts readings of the matrix; `excess` is
-    the error at the wanted rank as a multiple of the optimum, as estimated when the iteration stopped.
+    the error at the wanted rank as a multiple of the optimum, as estimated when the iteration stopped; NaN
+    where the error is below what float32 can tell.
     """
 
     U_MR: torch.Tensor
@@ -92,7 +95,7 @@ def _krylov(tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: 
         history.append(squares_K)
         left = min(shape) - len(gram_KK)
         excess = excess_error(history, total, need(squares_K, total)) if left else 1.0
-        if excess <= TOLERANCE:
+        if excess <= TOLERANCE or math.isnan(excess):
             found = _truncated(images, basis, gram_KK, limit)
             return Factors(found.U_MR, found.S_R, found.Vh_RN, total, len(history), excess)
         Q_NW = _orthonormal(_orthonormal(Z_NW[:, : min(width, left)], basis), basis)
@@ -102,17 +105,18 @@ def excess_error(history: list[torch.Tensor], total: float, rank: int) -> float:
     """Error at `rank` over the optimum, estimated from the squared singular values after each pass.
 
     What a pass adds to the captured energy falls geometrically; the rest of that series is what is missing.
-    Infinite until there are three passes to compare.
+    Infinite until there are three passes to compare; NaN where float32 cannot tell. A gain that collapses may
+    be convergence or a block that has run out of directions (equal singular values): the next pass tells.
     """
     captured = [math.fsum(squares[:rank].tolist()) for squares in history if len(squares) >= rank]
     rest = total - captured[-1] if captured else total
     if rest <= RESOLUTION * total:
-        return 1.0
-    if len(captured) < 3:
+        return math.nan
+    gains = [max(after - before, 0.0) for before, after in itertools.pairwise(captured)]
+    ratios = [after / before if before else 0.0 for before, after in itertools.pairwise(gains)]
+    if not ratios or (ratios[-1] < COLLAPSE and (len(ratios) < 2 or ratios[-2] >= COLLAPSE)):
         return math.inf
-    gain, before = captured[-1] - captured[-2], captured[-2] - captured[-3]
-    ratio = gain / before if before > 0 else 0.0
-    missing = max(gain, 0.0) * ratio / (1 - ratio) if ratio < 1 else math.inf
+    missing = gains[-1] * ratios[-1] / (1 - ratios[-1]) if ratios[-1] < 1 else math.inf
     return math.sqrt(rest / (rest - missing)) if missing < rest else math.inf
 
 

@@ -16,7 +16,7 @@ from contextgraft.adapter.manifest import LENGTH, TOKENIZER_CONFIG, file_facts
 from contextgraft.adapter.parallel import each
 from contextgraft.adapter.rounding import ROUNDINGS
 from contextgraft.adapter.workspace import Workspace
-from contextgraft.checkpoint.digest import tensor_digest
+from contextgraft.checkpoint.digest import file_digest, tensor_digest
 from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
 from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
@@ -65,7 +65,7 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
     if inputs.adapters:
         yield proved("adapters", lambda: _adapters(inputs.adapters, manifest))
     if target is not None:
-        yield proved("target", lambda: _target(target, manifest))
+        yield proved("target", lambda: _target(target, model, manifest))
     if inputs.adapters and target is not None:
         yield proved("recomputed", lambda: _recomputed(target, manifest, inputs))
 
@@ -98,6 +98,8 @@ def _tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> st
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
     after = settings.from_json(manifest["rope"]["after"])
     same("RoPE as new readers see it", after, settings.read(model.config))
+    if manifest["rope"]["from"] == "target":
+        return f"theta {after.theta:g}, {after.max_positions} positions, as the target had them"
     old_form = {key: value for key, value in model.config.items() if key != "rope_parameters"}
     same("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
     same("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
@@ -126,11 +128,16 @@ def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
     return f"{len(opened)} adapter(s) of rank {', '.join(str(a.rank) for a in opened)} were merged"
 
 
-def _target(path: Path, manifest: dict[str, Any]) -> str:
+def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
     target = open_model(path)
     digests = {name: tensor_digest(target, name) for name in target.tensors}
     for name, digest in digests.items():
         same(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
+    rope = settings.from_json(manifest["rope"]["after"])
+    kept = manifest["rope"]["from"] == "target"
+    same("config.json", target.config if kept else settings.apply(target.config, rope), graft.config)
+    for name in sorted(set(target.others) & set(graft.others) - {SIDECAR, TOKENIZER_CONFIG}):
+        same(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
     same("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
     return f"is the target that was merged into: {manifest['target']['name']}"
 

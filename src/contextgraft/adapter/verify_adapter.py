@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from contextgraft.adapter.architecture import describe
 from contextgraft.adapter.checks import Check, proved, same
 from contextgraft.adapter.delta import Delta, Measure
 from contextgraft.adapter.folder import Adapter, open_adapter
 from contextgraft.adapter.norms import norm_squared
 from contextgraft.adapter.pair import Pair, pair
 from contextgraft.adapter.parallel import each
+from contextgraft.adapter.peft_format import module_of
 from contextgraft.adapter.selection import Selection
 from contextgraft.adapter.workspace import Workspace
 from contextgraft.checkpoint.identity import SIDECAR, identity
@@ -103,8 +105,11 @@ def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, found: dict[
 
 
 def _rope(sidecar: dict[str, Any], models: Pair) -> str:
+    for side, folder in (("base", models.base), ("donor", models.donor)):
+        same(f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), settings.read(folder.config))
     rope = settings.read(models.donor.config)
-    same("the donor's RoPE", settings.from_json(sidecar["rope"]["donor"]), rope)
+    same("the longest position", sidecar["max_length"], rope.max_positions)
+    same("the architecture", sidecar["architecture"], describe(models.base.config))
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 
@@ -113,12 +118,21 @@ def _modules(sidecar: dict[str, Any], found: dict[str, _Found], adapter: Adapter
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
     same("the list of modules", carried, sorted(adapter.factors))
+    same("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.parts))
+    same("the largest rank", sidecar["rank"], adapter.rank)
     for name, record in recorded.items():
         close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
         if abs(found[name].error ** 2 - record["error"] ** 2) > ROUNDING:
             same(f"the error of {name}", record["error"], found[name].error)
+        close("the energy of", name, record["energy"], 1 - record["error"] ** 2, 1e-6)
+        if name in adapter.factors and record["rank"] > adapter.config.rank(module_of(name)):
+            same(f"the rank of {name}", record["rank"], adapter.config.rank(module_of(name)))
     whole = math.hypot(*(found[name].norm for name in recorded))
     rest = math.hypot(*(found[name].rest for name in recorded))
+    close("the norm of", "all deltas", sidecar["delta_norm"], whole, 1e-6)
+    known = math.hypot(*(record["delta_norm"] * record["error"] for record in recorded.values()))
+    close("the error of", "all modules", sidecar["error"], known / whole, 1e-4)
+    close("the energy of", "all modules", sidecar["energy"], 1 - sidecar["error"] ** 2, 1e-6)
     return f"{len(carried)} modules; the stored factors leave {rest / whole:.4f} of the delta's norm"
 
 

@@ -4,6 +4,8 @@ import re
 
 import click
 
+DEVICES = ("cpu", "cuda")
+
 
 def checked_pattern(option: str, pattern: str) -> str:
     """A regular expression that compiles."""
@@ -18,6 +20,10 @@ def checked_device(device: str) -> str:
     """A device that torch knows and this machine has."""
     import torch
 
+    if device.partition(":")[0] not in DEVICES:
+        raise click.BadParameter(
+            f"{device!r} cannot be used; expected {' or '.join(DEVICES)}", param_hint="--device"
+        )
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -66,6 +66,11 @@ def command(
     if not ranks and not energies:
         raise click.UsageError("name at least one --rank or --energy")
     steps = SERVED_RANKS if serve_ranks else ()
+    highest = max([*ranks, *([max_rank] if energies else [])])
+    if serve_ranks and highest > SERVED_RANKS[-1]:
+        raise click.UsageError(
+            f"--serve-ranks: vLLM accepts ranks up to {SERVED_RANKS[-1]}; received {highest}"
+        )
     cuts = [Cut(rank, steps=steps) for rank in ranks] + [Cut(max_rank, energy, steps) for energy in energies]
     chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
     selection = Selection(checked_pattern("--include", include), exclude, chosen)
@@ -94,7 +99,7 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
             "path": str(out / name),
             **{key: sidecar[key] for key in ("rank", "energy", "error", "delta_norm", "max_length")},
             "modules": len(sidecar["modules"]),
-            "excess": max(module["excess"] for module in sidecar["modules"].values()),
+            "excess": max((module["excess"] or 1.0 for module in sidecar["modules"].values()), default=1.0),
             "short": _short_of_energy(sidecar),
             "dense": len(sidecar["dense"]),
             "ignored": sorted(sidecar["ignored"]),
@@ -114,7 +119,7 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
     from contextgraft.checkpoint.summary import shortened
 
     worst = max(row["excess"] for row in rows)
-    click.echo(f"error of every module at most {worst:.4f} times the optimum, as estimated")
+    click.echo(f"error of every module at most {worst:.4f} times the optimum as estimated, or below float32")
     if rows[0]["ignored"]:
         names = rows[0]["ignored"]
         click.echo(f"left out, though they differ: {len(names)}: {shortened(names)}")
@@ -123,4 +128,7 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
 def _short_of_energy(sidecar: dict[str, Any]) -> int:
     """Modules that did not get the energy asked for."""
     asked = sidecar["asked"].get("energy", 0)
-    return sum(module["energy"] < asked for module in sidecar["modules"].values())
+    return sum(
+        module["energy"] < asked * (1 - 1e-6) and module["rank"] >= sidecar["asked"]["rank"]
+        for module in sidecar["modules"].values()
+    )

@@ -84,12 +84,16 @@ def command(
 
 def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: str, as_json: bool) -> None:
     """All targets, one after another; one that proves bad on the way does not keep the others from theirs."""
+    from contextgraft.adapter.manifest import finished
     from contextgraft.errors import ContextgraftError
 
     results, failed = [], []
     for graft, out in zip(plans, outs, strict=True):
         try:
-            results.append(_merge(graft, out, threads, device))
+            known = finished(graft, out) if len(plans) > 1 else None
+            if known:
+                click.echo(f"merge: {out} is there already, of the same adapters and target", err=True)
+            results.append(_result(known, out) if known else _merge(graft, out, threads, device))
         except ContextgraftError as error:
             if len(plans) == 1:
                 raise
@@ -122,6 +126,11 @@ def _merge(graft: "Graft", out: Path, threads: int, device: str) -> dict[str, An
         click.echo(f"contextgraft: warning: {warning}", err=True)
     with bytes_bar("merge", graft.bytes_to_read) as advance:
         manifest = merge(graft, out, threads=threads, device=device, advance=advance)
+    return _result(manifest, out)
+
+
+def _result(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
+    """What a manifest says in sum."""
     records = manifest["tensors"].values()
     asked = math.hypot(*(record["delta_norm"] for record in records))
     inner = math.fsum(record["kept"] * record["delta_norm"] ** 2 for record in records)
