@@ -113,7 +113,7 @@ LIES: dict[str, tuple[Spoil, str]] = {
     ),
     "a path as name": (more("../../etc/passwd", torch.ones(2)), "passwd"),
     "a norm's delta too long": (more("model.norm.weight", torch.ones(65), DENSE), r"expected shape \[65\]"),
-    "a norm's delta of another": (more("model.other.weight", torch.ones(65), DENSE), "other tensors than its"),
+    "a norm's delta of another": (more("model.other.weight", torch.ones(65), DENSE), "other tensors than"),
     "alpha NaN": (alpha("NaN"), "not finite: NaN"),
     "alpha infinite": (alpha("1e400"), "not finite: 1e400"),
     "alpha enormous": (alpha("1e300"), "not finite"),
