@@ -72,7 +72,7 @@ class Delta:
         for start, stop in self._spans(0):
             base = self._base(start, stop, digests[0])
             base_squares += norm_squared(base)
-            tile = self._donor(start, stop, digests[1]).sub_(base)
+            tile = self._minus(base, start, stop, digests[1])
             sums += float(tile.sum())
             yield tile
         if not math.isfinite(base_squares + sums):
@@ -90,7 +90,7 @@ class Delta:
         for start, stop in self._spans(0, kept):
             yield self._place(start, stop)
         for start, stop in self._spans(kept):
-            yield self._donor(start, stop).sub_(self._base(start, stop))
+            yield self._minus(self._base(start, stop), start, stop)
 
     def _spans(self, begin: int, end: int | None = None) -> Iterator[tuple[int, int]]:
         """First row of each tile and of the next."""
@@ -116,14 +116,15 @@ class Delta:
         out = self.workspace.floats("base", (stop - start) * self.columns).view(-1, self.columns)
         return self._fill(out, self.base, start, stop, digest)
 
-    def _donor(self, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
+    def _minus(self, base: torch.Tensor, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
+        """The donor's rows minus the base's, which are at hand; a row without a partner gives zero."""
         out = self._place(start, stop)
         if self.donor_rows is None:
-            return self._fill(out, self.donor, start, stop, digest)
-        out.copy_(self._base(start, stop))
+            return self._fill(out, self.donor, start, stop, digest).sub_(base)
+        out.copy_(base)
         for place, first, count in runs(self.donor_rows[start:stop]):
             self._fill(out[place : place + count], self.donor, first, first + count, None)
-        return out
+        return out.sub_(base)
 
     def _fill(
         self, out: torch.Tensor, folder: ModelFolder, start: int, stop: int, digest: Hasher | None

@@ -1,6 +1,5 @@
 """Donor minus base as LoRA adapters: one decomposition a matrix, every rank a slice, one folder a cut."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from contextgraft.adapter.assemble import assemble
 from contextgraft.adapter.delta import Delta
 from contextgraft.adapter.pair import HELD_BYTES, Pair
 from contextgraft.adapter.parallel import each
+from contextgraft.adapter.seeds import seed_of
 from contextgraft.adapter.selection import Cut
 from contextgraft.adapter.svd import factorise
 from contextgraft.adapter.workspace import Workspace
@@ -21,7 +21,7 @@ from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.journal import Journal, stamp
 from contextgraft.checkpoint.publish import install, refuse_existing, workspace
 from contextgraft.checkpoint.reader import DTYPES
-from contextgraft.checkpoint.writer import order, write_tensors
+from contextgraft.checkpoint.writer import save_tensors
 
 BUILT = "built"  # journal key: every folder is whole, only renames are left
 
@@ -100,9 +100,8 @@ class _Step:
         return {"delta_norm": norm} | ({"data": self._write(name, {"delta": whole})} if norm else {})
 
     def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> str:
-        specs = {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}
         path = self.journal.file(name, ".safetensors")
-        write_tensors(path, specs, (tensors[key] for key in order(specs)), durable=False)
+        save_tensors(path, tensors, durable=False)
         return file_digest(path)
 
 
@@ -159,8 +158,3 @@ def _install_all(journal: Journal, out: Path, cuts: Sequence[Cut]) -> dict[str, 
             install(journal.work / cut.name, out / cut.name)
     built = journal.get(BUILT) or {}
     return {cut.name: built[cut.name] for cut in cuts}
-
-
-def seed_of(name: str) -> int:
-    """The seed of a tensor's sketch: from its name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])

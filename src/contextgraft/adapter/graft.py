@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from contextgraft.adapter.apply import TILE
@@ -45,7 +46,7 @@ class Graft:
         """The adapters that change weights."""
         return tuple(each for each in self.adapters if each.scale)
 
-    @property
+    @cached_property
     def changed(self) -> tuple[str, ...]:
         """Names of the tensors that get a delta."""
         return tuple(sorted({name for each in self.acting for name in each.adapter.parts}))

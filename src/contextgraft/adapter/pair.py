@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from contextgraft.adapter.architecture import (
@@ -38,7 +39,7 @@ class Pair:
     unpaired: tuple[str, ...]
     donor_rows: Sequence[int] | None
 
-    @property
+    @cached_property
     def factorised(self) -> tuple[str, ...]:
         """Names of the tensors that get factors."""
         return tuple(name for kind in FACTORISED for name in self.names[kind])

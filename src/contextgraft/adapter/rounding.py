@@ -1,9 +1,10 @@
 """From float32 to a model's own dtype: to the nearest value, or up and down by chance."""
 
-import hashlib
 from collections.abc import Callable
 
 import torch
+
+from contextgraft.adapter.seeds import seed_of
 
 DIGITS = {torch.bfloat16: 8, torch.float16: 11}  # binary digits of the significand
 LEAST = {torch.bfloat16: -133, torch.float16: -24}  # exponent of the smallest number
@@ -21,7 +22,7 @@ def stochastic(name: str) -> Rounding:
 
     Seeded by the tensor's name: the same merge gives the same bytes. Exact where float32 is stored.
     """
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]))
+    generator = torch.Generator().manual_seed(seed_of(name))
 
     def rounded(values: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         if out.dtype not in DIGITS:

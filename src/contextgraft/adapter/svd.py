@@ -68,9 +68,9 @@ def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Factors:
     wide = shape[0] < shape[1]
     image = D_MN.T if wide else D_MN
     identity = torch.eye(min(shape), device=D_MN.device)
-    found = _truncated([image], [identity], _gram(image, image), limit)
-    U, Vh = (found.Vh_RN.T, found.U_MR.T) if wide else (found.U_MR, found.Vh_RN)
-    return Factors(U.contiguous(), found.S_R, Vh.contiguous(), norm_squared(D_MN), 1, 1.0)
+    U, S_R, Vh = _truncated([image], [identity], _gram(image, image), limit)
+    U, Vh = (Vh.T, U.T) if wide else (U, Vh)
+    return Factors(U.contiguous(), S_R, Vh.contiguous(), norm_squared(D_MN), 1, 1.0)
 
 
 def _krylov(tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: torch.Tensor) -> Factors:
@@ -96,8 +96,7 @@ def _krylov(tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: 
         left = min(shape) - len(gram_KK)
         excess = excess_error(history, total, need(squares_K, total)) if left else 1.0
         if excess <= TOLERANCE or math.isnan(excess):
-            found = _truncated(images, basis, gram_KK, limit)
-            return Factors(found.U_MR, found.S_R, found.Vh_RN, total, len(history), excess)
+            return Factors(*_truncated(images, basis, gram_KK, limit), total, len(history), excess)
         Q_NW = _orthonormal(_orthonormal(Z_NW[:, : min(width, left)], basis), basis)
 
 
@@ -120,24 +119,17 @@ def excess_error(history: list[torch.Tensor], total: float, rank: int) -> float:
     return math.sqrt(rest / (rest - missing)) if missing < rest else math.inf
 
 
-@dataclass(frozen=True)
-class _Decomposed:
-    U_MR: torch.Tensor
-    S_R: torch.Tensor
-    Vh_RN: torch.Tensor
-
-
 def _truncated(
     images: Sequence[torch.Tensor], basis: Sequence[torch.Tensor], gram_KK: torch.Tensor, limit: int
-) -> _Decomposed:
-    """Singular vectors of image @ basis^T from the Gram matrix of the image; null directions become zero."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """U, S and Vh of image @ basis^T from the Gram matrix of the image; null directions become zero."""
     squares, vectors = torch.linalg.eigh(gram_KK)
     S_R = squares.flip(0)[:limit].clamp(min=0).sqrt()
     V_KR = vectors.flip(1)[:, :limit]
     known = S_R.gt(S_R[0] * 1e-7)
     inverse_R = torch.where(known, 1 / S_R, 0.0)
     U_MR = _product(images, (V_KR * inverse_R).float())
-    return _Decomposed(U_MR, torch.where(known, S_R, 0.0).float(), _product(basis, V_KR.float()).T)
+    return U_MR, torch.where(known, S_R, 0.0).float(), _product(basis, V_KR.float()).T
 
 
 def _product(blocks: Sequence[torch.Tensor], factor_KR: torch.Tensor) -> torch.Tensor:

@@ -33,11 +33,15 @@ def write_tensors(
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] = PYTORCH
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    durable: bool = True,
+    metadata: Mapping[str, str] = PYTORCH,
 ) -> None:
     """Write tensors that are in memory as one file, atomically: a kill leaves nothing beside it."""
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    write_tensors(path, specs, (tensors[name] for name in order(specs)), metadata=metadata)
+    write_tensors(path, specs, (tensors[name] for name in order(specs)), durable=durable, metadata=metadata)
 
 
 def order(specs: Mapping[str, Spec]) -> list[str]:
