@@ -126,7 +126,9 @@ def _distance(name: str, first: Adapter, second: Adapter) -> Distance:
     inner = 0.0
     if isinstance(parts[0], Addition) and isinstance(parts[1], Addition):
         inner = float((_vector(first, parts[0]) * _vector(second, parts[1])).sum())
-    return Distance(name, (ranks[0], ranks[1]), (_norm(first, name), _norm(second, name)), inner)
+    return Distance(
+        name, (ranks[0], ranks[1]), (_norm(first, name, factors[0]), _norm(second, name, factors[1])), inner
+    )
 
 
 def _factors(adapter: Adapter, name: str) -> Pair | None:
@@ -137,8 +139,8 @@ def _factors(adapter: Adapter, name: str) -> Pair | None:
     return (A.T, B.T * part.scaling) if part.embedding else (B, A * part.scaling)
 
 
-def _norm(adapter: Adapter, name: str) -> float:
-    part, pair = adapter.parts.get(name), _factors(adapter, name)
+def _norm(adapter: Adapter, name: str, pair: Pair | None) -> float:
+    part = adapter.parts.get(name)
     if pair is not None:
         return float(torch.linalg.matrix_norm(_orthogonal(pair)[1]))
     return float(_vector(adapter, part).norm()) if isinstance(part, Addition) else 0.0
