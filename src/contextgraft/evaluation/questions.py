@@ -31,6 +31,9 @@ class Question:
     length: int | None = None
     depth: float | None = None
     distractors: int | None = None
+    kind: str | None = None
+    haystack: str | None = None
+    document: int | None = None
     stop: tuple[str, ...] = ()
 
 
