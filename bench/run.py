@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from measure import Cost, forget, paired, run
-from table import markdown, plot
+from table import LOADING, markdown, plot
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -104,6 +104,7 @@ def merging(bench: Bench) -> Costs:
             "merge, cold, to disk": lambda: bench.cold(*bench.merge()),
             "cp -r, cold, to disk": lambda: bench.cold(*bench.copy()),
             "PEFT merge_and_unload": lambda: run(bench.peft()),
+            LOADING: lambda: run([sys.executable, "-c", "import torch"]),
         },
         bench.runs,
     )

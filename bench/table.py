@@ -7,6 +7,7 @@ from measure import Cost
 
 Results = dict[str, dict[str, Cost]]
 MERGEKIT, PEFT = "mergekit-extract-lora, 1 rank", "PEFT merge_and_unload"
+LOADING = "import torch, nothing else"
 RATIOS = (  # shape, ours, theirs, figure, how often theirs would have to run, sentence
     ("1B", "extract, 4 ranks", MERGEKIT, "cpu", 4, "CPU time of mergekit, four ranks, over ours"),
     ("1B", "merge", PEFT, "wall", 1, "1B: wall time of PEFT over merge"),
@@ -54,6 +55,13 @@ def ratios(results: Results) -> list[str]:
             for ours, theirs, text in OVER
             if theirs in costs
         ]
+        if LOADING in costs:  # a program that uses PyTorch and writes the bytes cannot be faster
+            copy, peft = costs["cp -r"].wall, costs[PEFT].wall
+            floor = costs[LOADING].wall + copy
+            lines.append(
+                f"{shape}: loading PyTorch and cp -r together, without arithmetic: "
+                f"{floor / copy:.2f} times cp -r, {peft / floor:.1f} times less than PEFT"
+            )
     if {"1B", "8B"} <= results.keys():
         for work in ("extract, 4 ranks", "merge"):
             small, large = (results[shape][work].anonymous for shape in ("1B", "8B"))
