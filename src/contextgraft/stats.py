@@ -1,12 +1,14 @@
-"""Intervals of proportions, pure."""
+"""Intervals of proportions, of their paired differences and of means, pure."""
 
-from math import sqrt
+from math import comb, cos, pi, sin, sqrt, tan
 from statistics import NormalDist
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion, without continuity correction: (low, high), both in [0, 1].
 
+    `successes` may be a sum of scores between 0 and 1: of all such scores with one mean those that are 0 or 1
+    vary most, so the interval is then too wide rather than too narrow.
     Nothing asked (n = 0) tells nothing: (0, 1). Raises ValueError unless 0 <= successes <= n and
     0 < confidence < 1. Source: E. B. Wilson, JASA 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics
     in Medicine 17 (1998) 857-872, whose Table I the tests repeat.
@@ -25,3 +27,81 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     low = 0.0 if successes == 0 else (centre - half) / scale
     high = 1.0 if successes == n else (centre + half) / scale
     return low, high
+
+
+def newcombe_paired(both: float, first: float, second: float, neither: float) -> tuple[float, float]:
+    """95 % interval of p1 - p2 of one sample asked twice, from its fourfold table: (low, high) in [-1, 1].
+
+    `both` and `neither` count agreeing pairs, `first` pairs that only the first got right, `second` the rest;
+    the counts may be fractions. Two Wilson intervals are joined with their correlation, which is corrected for
+    continuity. Nothing asked tells nothing: (-1, 1). Source: R. G. Newcombe, Statistics in Medicine 17 (1998)
+    2635-2650, method 10.
+    """
+    n = both + first + second + neither
+    if n <= 0:
+        return -1.0, 1.0
+    p1, p2 = (both + first) / n, (both + second) / n
+    (low1, high1), (low2, high2) = (wilson(min(p * n, n), n) for p in (p1, p2))
+    phi = _phi(both, first, second, neither)
+    down1, up1, down2, up2 = p1 - low1, high1 - p1, p2 - low2, high2 - p2
+    below = max(down1**2 - 2 * phi * down1 * up2 + up2**2, 0.0)
+    above = max(up1**2 - 2 * phi * up1 * down2 + down2**2, 0.0)
+    return p1 - p2 - sqrt(below), p1 - p2 + sqrt(above)
+
+
+def _phi(both: float, first: float, second: float, neither: float) -> float:
+    """Correlation of a fourfold table; a positive one is corrected for continuity, no further than to 0."""
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if margins <= 0:
+        return 0.0
+    product = both * neither - first * second
+    if product > 0:
+        product = max(product - (both + first + second + neither) / 2, 0.0)
+    return product / sqrt(margins)
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Exact two-sided p-value of McNemar's test, of `first` disagreements one way and `second` the other.
+
+    Source: Q. McNemar, Psychometrika 12 (1947) 153-157, with binomial instead of normal probabilities.
+    """
+    n = first + second
+    tail = sum(comb(n, count) for count in range(min(first, second) + 1))
+    return float(min(1.0, 2 * tail / 2**n))
+
+
+def t_quantile(freedom: int, confidence: float = 0.95) -> float:
+    """Two-sided quantile of Student's t for whole degrees of freedom: |t| stays below it with `confidence`.
+
+    By bisection of the finite sums in Abramowitz and Stegun, 26.7.3 and 26.7.4. ValueError unless
+    freedom >= 1 and 0 < confidence < 1.
+    """
+    if freedom < 1 or not 0 < confidence < 1:
+        raise ValueError(f"expected freedom >= 1 and 0 < confidence < 1, received {freedom}, {confidence}")
+    low, high = 0.0, pi / 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, freedom) < confidence else (low, middle)
+    return sqrt(freedom) * tan(low)
+
+
+def _t_within(theta: float, freedom: int) -> float:
+    """Probability that |t| < sqrt(freedom) * tan(theta)."""
+    even = freedom % 2 == 0
+    term = 1.0 if even else cos(theta)
+    total = term if freedom > 1 else 0.0
+    for step in range(2 if even else 3, freedom - 1, 2):
+        term *= cos(theta) ** 2 * (step - 1) / step
+        total += term
+    return sin(theta) * total if even else 2 / pi * (theta + sin(theta) * total)
+
+
+def t_interval(mean: float, deviation: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of a mean of `n` independent values with the sample's standard `deviation`; None below two.
+
+    Source: Student, Biometrika 6 (1908) 1-25.
+    """
+    if n < 2:
+        return None
+    half = t_quantile(n - 1, confidence) * deviation / sqrt(n)
+    return mean - half, mean + half
