@@ -1,0 +1,30 @@
+"""What a cluster offers: the numbers that turn the work of a step into minutes, memory and GPUs."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from contextgraft.config.base import Frozen
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Cluster(Frozen):
+    """Nodes, GPUs and speeds; the defaults are one machine without GPUs."""
+
+    gpus_per_node: NonNegativeInt = Field(
+        default=0, description="GPUs of a node; 0: all work is done by processors"
+    )
+    gpu_memory: Positive = Field(default=80.0, description="GB of one GPU")
+    gpu_teraflops: Positive = Field(
+        default=150.0, description="what one GPU reaches in real work, not what its sheet says"
+    )
+    cpu_gigaflops: Positive = Field(default=30.0, description="what one processor thread reaches")
+    node_memory: Positive = Field(
+        default=500.0, description="GB of main memory of a node; no job asks for more"
+    )
+    disk: Positive = Field(
+        default=0.5, description="GB/s that one job reads or writes on the shared file system"
+    )
+    network: Positive = Field(default=0.05, description="GB/s of a download")
+    longest: PositiveInt = Field(default=1440, description="minutes of the longest job the partition takes")
