@@ -1,8 +1,8 @@
 """What each step of a study asks of a cluster: memory, minutes, GPUs and nodes, from the model's shape alone.
 
 Minutes are an upper estimate: the work at the stated speeds, times three, plus ten for starting up. Where an
-attempt did not suffice, the next asks for more. The measurements behind the figures are in docs/benchmarks.md,
-the formulas in docs/cluster.md.
+attempt did not suffice, the next asks for more. The figures were measured (docs/benchmarks.md);
+docs/cluster.md has the formulas.
 """
 
 from collections.abc import Sequence
