@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgraft.stats import mcnemar, newcombe_paired, t_interval, t_quantile, wilson
+from contextgraft.stats import (
+    RULER_TASKS,
+    EffectiveLength,
+    effective_length,
+    mcnemar,
+    newcombe_paired,
+    t_interval,
+    t_quantile,
+    wilson,
+)
 
 NEWCOMBE_TABLE_I = [  # Statistics in Medicine 17 (1998), method 3
     (81, 263, 0.2553, 0.3662),
@@ -89,3 +98,35 @@ def test_one_value_has_no_interval() -> None:
     assert t_interval(3.0, 0.0, 1) is None
     # Student's own data: ten extra hours of sleep, mean 1.58, deviation 1.2300
     assert t_interval(1.58, 1.23, 10) == pytest.approx((0.7001, 2.4599), abs=1e-3)
+
+
+def ruler_scores(**means: float) -> dict[int, dict[str, float]]:
+    """The same score for every task, by length written as n1024=90.0."""
+    return {int(name[1:]): dict.fromkeys(RULER_TASKS, mean) for name, mean in means.items()}
+
+
+@pytest.mark.parametrize(
+    ("scores", "length"),
+    [
+        (ruler_scores(n4096=96.0, n8192=85.7, n16384=85.5), 8192),
+        (ruler_scores(n4096=85.6), 4096),
+        (ruler_scores(n4096=50.0), 0),
+    ],
+)
+def test_effective_length_is_the_longest_above_the_threshold(
+    scores: dict[int, dict[str, float]], length: int
+) -> None:
+    assert effective_length(scores) == EffectiveLength(length, ())
+
+
+def test_effective_length_averages_tasks() -> None:
+    scores = ruler_scores(n4096=100.0)
+    assert effective_length({4096: {**scores[4096], "cwe": 0.0}}) == EffectiveLength(4096, ())
+    assert effective_length({4096: {**scores[4096], "cwe": 0.0, "fwe": 0.0}}) == EffectiveLength(0, ())
+
+
+def test_effective_length_is_not_told_of_fewer_tasks() -> None:
+    scores = ruler_scores(n4096=100.0, n8192=100.0)
+    del scores[8192]["qa_2"]
+    assert effective_length(scores) == EffectiveLength(None, ("qa_2",))
+    assert effective_length({}) == EffectiveLength(None, RULER_TASKS)

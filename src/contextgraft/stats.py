@@ -1,7 +1,9 @@
-"""Intervals of proportions, of their paired differences and of means, pure."""
+"""Intervals of proportions, of their paired differences and of means; RULER's effective length. Pure."""
 
+from collections.abc import Mapping
 from math import comb, cos, pi, sin, sqrt, tan
 from statistics import NormalDist
+from typing import NamedTuple
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -33,9 +35,9 @@ def newcombe_paired(both: float, first: float, second: float, neither: float) ->
     """95 % interval of p1 - p2 of one sample asked twice, from its fourfold table: (low, high) in [-1, 1].
 
     `both` and `neither` count agreeing pairs, `first` pairs that only the first got right, `second` the rest;
-    the counts may be fractions. Two Wilson intervals are joined with their correlation, which is corrected for
-    continuity. Nothing asked tells nothing: (-1, 1). Source: R. G. Newcombe, Statistics in Medicine 17 (1998)
-    2635-2650, method 10.
+    the counts may be fractions. Two Wilson intervals are joined with their correlation, which is corrected
+    for continuity. Nothing asked tells nothing: (-1, 1). Source: R. G. Newcombe, Statistics in Medicine 17
+    (1998) 2635-2650, method 10.
     """
     n = both + first + second + neither
     if n <= 0:
@@ -105,3 +107,42 @@ def t_interval(mean: float, deviation: float, n: int, confidence: float = 0.95) 
         return None
     half = t_quantile(n - 1, confidence) * deviation / sqrt(n)
     return mean - half, mean + half
+
+
+RULER_THRESHOLD = 85.6  # percent: Llama-2-7B at the 4096 tokens it was made for
+RULER_TASKS = (
+    "niah_single_1",
+    "niah_single_2",
+    "niah_single_3",
+    "niah_multikey_1",
+    "niah_multikey_2",
+    "niah_multikey_3",
+    "niah_multivalue",
+    "niah_multiquery",
+    "vt",
+    "cwe",
+    "fwe",
+    "qa_1",
+    "qa_2",
+)
+
+
+class EffectiveLength(NamedTuple):
+    """Tokens, or None where `missing` tasks did not run at every length; 0 if no length is good enough."""
+
+    length: int | None
+    missing: tuple[str, ...]
+
+
+def effective_length(scores: Mapping[int, Mapping[str, float]]) -> EffectiveLength:
+    """The longest length at which the mean over RULER's 13 tasks reaches its threshold.
+
+    `scores` holds the mean score of each task in percent, by length and task. A mean over fewer tasks is not
+    RULER's, so nothing is said where one did not run. Source: C.-P. Hsieh et al., RULER (2024),
+    https://arxiv.org/abs/2404.06654, section 4.
+    """
+    missing = tuple(name for name in RULER_TASKS if not scores or any(name not in s for s in scores.values()))
+    if missing:
+        return EffectiveLength(None, missing)
+    means = {length: sum(each[t] for t in RULER_TASKS) / len(RULER_TASKS) for length, each in scores.items()}
+    return EffectiveLength(max((n for n, mean in means.items() if mean >= RULER_THRESHOLD), default=0), ())
