@@ -14,6 +14,7 @@ Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 File = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Depth = Annotated[float, Field(ge=0, le=100)]
+Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class Donor(Frozen):
@@ -40,15 +41,37 @@ class Needles(Frozen):
     format: File = Field(
         description="needle format (YAML) of the base and the donors, and of fine-tunes that name none"
     )
-    lengths: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
-        description="prompt and answer together, in tokens"
-    )
+    lengths: Lengths = Field(description="prompt and answer together, in tokens")
     depths: Annotated[list[Depth], Field(min_length=1)] = Field(
         description="place of the needle in the text, in percent"
     )
     samples: PositiveInt = Field(description="prompts a cell (length and depth)")
     distractors: Annotated[int, Field(ge=0)] = Field(0, description="other needles in the same text")
     seed: Seed = Field(description="seed of the prompts: one that no choice was made on")
+
+
+class Ruler(Frozen):
+    """RULER's synthetic tasks, asked of every model; QA tasks only where their data is named."""
+
+    tasks: list[str] | None = Field(None, description="names of tasks; all that need no data if not given")
+    lengths: Lengths = Field(description="prompt and answer together, in tokens")
+    samples: PositiveInt = Field(description="prompts a task and length; RULER itself takes 500")
+    qa_1: File | None = Field(None, description="SQuAD as JSON: asks qa_1 of it")
+    qa_2: File | None = Field(None, description="HotpotQA as JSON: asks qa_2 of it")
+
+
+class Perplexity(Frozen):
+    """Perplexity by position, on the text that the needle format hides its needles in."""
+
+    lengths: Lengths = Field(description="windows of text, in tokens")
+    documents: PositiveInt = Field(description="windows a length")
+
+
+class Divergence(Frozen):
+    """How far a graft's next-token predictions are from the untouched fine-tune's, on short prompts."""
+
+    length: PositiveInt = Field(description="tokens of a prompt; within the base's context")
+    prompts: PositiveInt = Field(description="how many")
 
 
 class Skills(Frozen):
@@ -62,6 +85,9 @@ class Evaluation(Frozen):
 
     needle: Needles
     skill: Skills
+    ruler: Ruler | None = None
+    perplexity: Perplexity | None = None
+    divergence: Divergence | None = None
     batch_size: PositiveInt = Field(1, description="prompts at once")
 
 
@@ -100,6 +126,8 @@ class Pipeline(Frozen):
             "ranks": self.ranks,
             "lengths": needle.lengths,
             "depths": needle.depths,
+            "ruler.lengths": self.evaluation.ruler.lengths if self.evaluation.ruler else [],
+            "perplexity.lengths": self.evaluation.perplexity.lengths if self.evaluation.perplexity else [],
         }
         for name, values in lists.items():
             if len(set(values)) != len(values):

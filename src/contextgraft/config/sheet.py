@@ -10,6 +10,7 @@ from contextgraft.config.pipeline import Name, Source
 from contextgraft.errors import ConfigError, InputError
 
 RESERVED = "base", "donor-"
+SKILL_FILES = ".jsonl", ".yaml", ".yml"  # anything else names a task
 
 
 class FineTune(Frozen):
@@ -26,8 +27,22 @@ class FineTune(Frozen):
     needle: str | None = Field(
         None, description="needle format in the fine-tune's own manner; default: the study's"
     )
-    skill: str | None = Field(None, description="skill file (JSONL): what the fine-tune was made for")
+    skill: str | None = Field(
+        None,
+        description="what the fine-tune was made for, separated by commas: skill files (JSONL), tasks of "
+        "lm-evaluation-harness (YAML files or names)",
+    )
     notes: str | None = Field(None, description="for people")
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """Skill files and tasks, one by one."""
+        return tuple(part.strip() for part in (self.skill or "").split(",") if part.strip())
+
+    @property
+    def skill_files(self) -> tuple[str, ...]:
+        """Those of the skills that are files."""
+        return tuple(skill for skill in self.skills if skill.endswith(SKILL_FILES))
 
     @property
     def recipe(self) -> str | None:

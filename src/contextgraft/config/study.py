@@ -98,14 +98,18 @@ def load(config: Mapping[str, Any], source: Path | str) -> Study:
 
 def check_files(settings: Pipeline, targets: tuple[FineTune, ...], source: Path | str) -> None:
     """Every recipe, format and skill that is named must be a file."""
+    ruler = settings.evaluation.ruler
     named = {
         "donor.train": settings.donor.train,
         "evaluation.needle.format": settings.evaluation.needle.format,
+        "evaluation.ruler.qa_1": ruler.qa_1 if ruler else None,
+        "evaluation.ruler.qa_2": ruler.qa_2 if ruler else None,
     }
     for key, value in named.items():
         check_file(value, key, source)
     for target in targets:
-        for key, value in {"source": target.recipe, "needle": target.needle, "skill": target.skill}.items():
+        files = [("source", target.recipe), ("needle", target.needle)]
+        for key, value in [*files, *(("skill", file) for file in target.skill_files)]:
             check_file(value, f"{key} of {target.name}", settings.fine_tunes)
 
 
