@@ -1,0 +1,1 @@
+"""Context parallelism: one sequence over many processes, attention in rings layered by topology."""

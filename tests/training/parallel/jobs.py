@@ -1,0 +1,171 @@
+"""What the ranks of a test do: `python jobs.py JOB ARGUMENTS OUT`, with the environment of torchrun."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from contextgraft.errors import InputError
+from contextgraft.training.parallel import attention as ring_attention
+from contextgraft.training.parallel import ring
+from contextgraft.training.parallel.blocks import KERNELS
+from contextgraft.training.parallel.layout import LAYOUTS, topology
+from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
+
+PATIENCE = timedelta(seconds=60)
+LENGTH, HEAD = 96, 16
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def peers(name: str, per_node: int, heads: int, kv_heads: int, kernel: str = "cpu") -> ContextParallel:
+    layout = LAYOUTS[name](topology(dist.get_world_size(), per_node), heads, kv_heads)
+    mesh = context_mesh(layout, replicas=1, device="cpu")
+    return context_parallel(layout, mesh, KERNELS[kernel], ranks_per_node=per_node, patience=PATIENCE)
+
+
+def attention(cases: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Largest error of the output and the gradients against one process in float64."""
+    return [_attention(**case) for case in cases]
+
+
+def _attention(
+    *, layout: str, per_node: int, heads: int, kv_heads: int, dtype: str, kernel: str
+) -> dict[str, float]:
+    cp = peers(layout, per_node, heads, kv_heads, kernel)
+    generator = torch.Generator().manual_seed(0)
+    whole = [
+        torch.randn(2, h, LENGTH, HEAD, generator=generator).to(DTYPES[dtype])
+        for h in (heads, kv_heads, kv_heads, heads)
+    ]
+    held = cp.positions(LENGTH)
+    q, k, v = (x[:, :, held].clone().requires_grad_() for x in whole[:3])
+    out = ring.attention(q, k, v, cp, HEAD**-0.5)
+    torch.autograd.backward(out, whole[3][:, :, held])
+    q_ref, k_ref, v_ref = (x.double().requires_grad_() for x in whole[:3])
+    ref = torch.nn.functional.scaled_dot_product_attention(
+        q_ref, k_ref, v_ref, is_causal=True, enable_gqa=True
+    )
+    torch.autograd.backward(ref, whole[3].double())
+    errors = {"out": (out - ref[:, :, held]).abs().max().item()}
+    for name, mine, theirs in (("q", q, q_ref), ("k", k, k_ref), ("v", v, v_ref)):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        errors[name] = (mine.grad - theirs.grad[:, :, held]).abs().max().item()
+    return errors | {"inside": cp.traffic.inside, "between": cp.traffic.between}
+
+
+def model(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Loss and gradients of a model of three layers, against the same model in one process."""
+    return [_model(**case) for case in cases]
+
+
+def _model(
+    *,
+    layout: str,
+    per_node: int,
+    kv_heads: int,
+    dtype: str,
+    checkpointing: bool = False,
+    rope: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    heads = 4
+    cp = peers(layout, per_node, heads, kv_heads)
+    reference, mine = (_built(name, kv_heads, DTYPES[dtype], rope) for name in ("sdpa", ring_attention.NAME))
+    if checkpointing:
+        mine.gradient_checkpointing_enable({"use_reentrant": False})
+    ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    targets = torch.cat([ids[:, 1:], torch.full((2, 1), -100)], dim=1)
+    expected = _loss(reference(input_ids=ids, use_cache=False).logits, targets, targets)
+    torch.autograd.backward(expected)
+    held = cp.positions(LENGTH)
+    logits = mine(
+        input_ids=ids[:, held],
+        position_ids=held.expand(2, -1),
+        use_cache=False,
+        context_parallel=cp,
+    ).logits
+    loss = _loss(logits, targets[:, held], targets)
+    torch.autograd.backward(loss)
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    worst, where = 0.0, ""
+    for (name, p), r in zip(mine.named_parameters(), reference.parameters(), strict=True):
+        dist.all_reduce(p.grad)
+        error = ((p.grad - r.grad).norm() / r.grad.norm()).item()
+        worst, where = max((worst, where), (error, name))
+    return {"loss": abs(total - expected).item(), "gradient": worst, "where": where}
+
+
+def _loss(logits: torch.Tensor, targets: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    return losses / (whole != -100).sum()
+
+
+def _built(implementation: str, kv_heads: int, dtype: torch.dtype, rope: dict[str, Any] | None) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    ring_attention.register()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=32,
+        attn_implementation=implementation,
+        **({"rope_parameters": rope} if rope else {}),
+    )
+    return LlamaForCausalLM(config).to(dtype).train()
+
+
+def refusals() -> dict[str, str]:
+    """What each wrong call of a model with the ring says."""
+    cp = peers("flat", dist.get_world_size(), 4, 4)
+    mine = _built(ring_attention.NAME, 4, torch.float32, None)
+    held = cp.positions(LENGTH)
+    good: dict[str, Any] = {
+        "input_ids": torch.zeros(1, len(held), dtype=torch.int64),
+        "position_ids": held[None],
+        "use_cache": False,
+        "context_parallel": cp,
+    }
+    wrong: dict[str, dict[str, Any]] = {
+        "no peers": {"context_parallel": None},
+        "no positions": {"position_ids": None},
+        "packed": {"position_ids": held[None] % (LENGTH // 2)},
+        "padding": {"attention_mask": torch.ones(1, len(held)).tril()},
+        "window": {"sliding_window": 8},
+    }
+    said = {}
+    for name, change in wrong.items():
+        try:
+            mine(**{**good, **change})
+        except InputError as error:
+            said[name] = str(error)
+    mine(**good, attention_mask=torch.ones(1, len(held)))
+    return said
+
+
+JOBS: dict[str, Callable[..., Any]] = {"attention": attention, "model": model, "refusals": refusals}
+
+
+def main() -> None:
+    job, arguments, out = sys.argv[1:]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    result = JOBS[job](**json.loads(arguments))
+    Path(out, f"{os.environ['RANK']}.json").write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Against one process without parallelism: the output, the loss and every gradient."""
+
+from typing import Any
+
+import pytest
+
+from .conftest import Run
+
+# layout, ranks a node
+LAYOUTS = {
+    2: [("flat", 2), ("flat", 1), ("double", 2), ("double", 1), ("usp", 2), ("usp", 1)],
+    4: [("flat", 4), ("flat", 2), ("double", 2), ("usp", 2), ("usp", 4), ("double", 4)],
+    8: [("flat", 8), ("double", 4), ("double", 2), ("usp", 2), ("usp", 4)],
+}
+WORLDS = [2, 4, pytest.param(8, marks=pytest.mark.slow)]
+# largest error of output and gradients; bfloat16 has 8 bits
+BOUNDS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 0.06}
+
+
+def fits(layout: str, per_node: int, kv_heads: int) -> bool:
+    return layout != "usp" or kv_heads % per_node == 0
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_attention_is_exact(ranks: Run, world: int) -> None:
+    cases: list[dict[str, Any]] = [
+        {
+            "layout": layout,
+            "per_node": per_node,
+            "heads": 8,
+            "kv_heads": kv_heads,
+            "dtype": dtype,
+            "kernel": kernel,
+        }
+        for layout, per_node in LAYOUTS[world]
+        for kv_heads in (8, 2)
+        for dtype, kernel in (
+            ("float64", "cpu"),
+            ("float64", "plain"),
+            ("float32", "cpu"),
+            ("bfloat16", "cpu"),
+        )
+        if fits(layout, per_node, kv_heads)
+    ]
+    found = ranks(world, "attention", cases=cases)
+    for number, case in enumerate(cases):
+        for rank in range(world):
+            errors = {name: found[rank][number][name] for name in ("out", "q", "k", "v")}
+            assert max(errors.values()) < BOUNDS[case["dtype"]], (case, rank, errors)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int) -> None:
+    rope = {"rope_theta": 5e5, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    cases: list[dict[str, Any]] = [
+        {"layout": layout, "per_node": per_node, "kv_heads": kv_heads, "dtype": dtype}
+        for layout, per_node in LAYOUTS[world]
+        for kv_heads in (4, 2)
+        for dtype in ("float64", "float32")
+        if fits(layout, per_node, kv_heads) and 4 % per_node == 0
+    ]
+    cases += [
+        {"layout": "double", "per_node": 2, "kv_heads": 2, "dtype": "float64", **more}
+        for more in ({"checkpointing": True}, {"rope": rope})
+    ]
+    found = ranks(world, "model", cases=cases)[0]
+    bounds = {"float64": (1e-12, 1e-11), "float32": (2e-6, 1e-5)}
+    for case, result in zip(cases, found, strict=True):
+        loss, gradient = bounds[case["dtype"]]
+        assert result["loss"] < loss, (case, result)
+        assert result["gradient"] < gradient, (case, result)
+
+
+def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:
+    said = ranks(2, "refusals")[0]
+    assert "got no peers" in said["no peers"]
+    assert "not those of one sequence" in said["no positions"]
+    assert "packed documents" in said["packed"]
+    assert "a padding mask" in said["padding"] or "a mask" in said["padding"]
+    assert "sliding_window" in said["window"]
+
+
+@pytest.mark.parametrize("kv_heads", [8, 2])
+def test_bytes_between_nodes_are_what_the_formula_says(ranks: Run, kv_heads: int) -> None:
+    """Busiest of P ranks on N nodes, W one pass of KV: 3 (P - 1) / P W flat, 3 (N - 1) / P W layered."""
+    base = {"per_node": 2, "heads": 8, "kv_heads": kv_heads, "dtype": "float32", "kernel": "cpu"}
+    cases = [{"layout": layout, **base} for layout in ("flat", "double", "usp")]
+    found = ranks(4, "attention", cases=cases)
+    whole = 2 * 2 * kv_heads * 96 * 16 * 4  # k and v, rows, heads, tokens, head size, bytes
+    busiest = [max(found[rank][number]["between"] for rank in range(4)) for number in range(3)]
+    assert busiest == [3 * 3 * whole // 4, 3 * whole // 4, 3 * whole // 4]
+    assert busiest[0] == 3 * busiest[1]
