@@ -8,16 +8,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from contextgraft.checkpoint.identity import sidecar
 from contextgraft.errors import InputError, MismatchError, OutputBusy
-from contextgraft.evaluation import run as run_module
-from contextgraft.evaluation.harness import Reply
+from contextgraft.evaluation import token_lm as token_lm_module
+from contextgraft.evaluation.decoding import prefill
+from contextgraft.evaluation.engine import Engine
 from contextgraft.evaluation.results import SCHEMA
-from contextgraft.evaluation.run import Engine, evaluate_models
+from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.suites import Exam, NeedleGrid, read_skill
 from contextgraft.evaluation.summary import as_json, summarise
 from contextgraft.evaluation.tokens import load_tokens
@@ -33,16 +36,22 @@ class Notes:
         self.begun: list[str] = []
         self.found: list[str] = []
         self.count = 0
+        self.known = 0
+        self.tokens = (0, 0)
         self.label = label
         self.action = action
 
-    def model(self, label: str, questions: int) -> None:
+    def model(self, label: str, questions: int, known: int) -> None:
         self.begun.append(label)
+        self.known += known
         if label == self.label and self.action:
             self.action()
 
     def asked(self, count: int) -> None:
         self.count += count
+
+    def prefilled(self, prompt: int, computed: int) -> None:
+        self.tokens = (prompt, computed)
 
     def kept(self, label: str) -> None:
         self.found.append(label)
@@ -88,28 +97,37 @@ def test_two_runs_give_the_same_bytes(models: Models, exam: Exam, tmp_path: Path
 
 
 # A process of its own: a forked one inherits torch's thread pool, which does not survive a fork.
-KILLED_AT_TWO = """
+KILLED = """
 import os, pickle, signal, sys
-from contextgraft.evaluation.run import Engine, evaluate_models
+from contextgraft.evaluation.engine import Engine
+from contextgraft.evaluation.run import evaluate_models
+
+models, exam, out, label, after = pickle.load(sys.stdin.buffer)
 
 class Watcher:
-    def model(self, label, questions):
-        if label == "two":
+    def model(self, name, questions, known):
+        self.left = after if name == label else 1_000_000
+        self.asked(0)
+    def asked(self, count):
+        self.left -= count
+        if self.left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
-    def asked(self, count): ...
+    def prefilled(self, prompt, computed): ...
     def kept(self, label): ...
 
-models, exam, out = pickle.load(sys.stdin.buffer)
-evaluate_models(models, exam, Engine(), out, Watcher())
+evaluate_models(models, exam, Engine(batch_size=2), out, Watcher())
 """
 
 
-def test_a_killed_run_asks_nothing_twice(models: Models, exam: Exam, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("label", "after"), [("two", 0), ("two", 5), ("one", 9)])
+def test_a_killed_run_asks_nothing_twice(
+    models: Models, exam: Exam, tmp_path: Path, label: str, after: int
+) -> None:
     out = tmp_path / "samples.parquet"
     whole = evaluate_models(models, exam, Engine(), tmp_path / "whole.parquet", Notes())
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_TWO],
-        input=pickle.dumps((models, exam, out)),
+        [sys.executable, "-c", KILLED],
+        input=pickle.dumps((models, exam, out, label, after)),
         capture_output=True,
         check=False,
     )
@@ -117,7 +135,10 @@ def test_a_killed_run_asks_nothing_twice(models: Models, exam: Exam, tmp_path: P
     assert not out.exists()
     notes = Notes()
     table = evaluate_models(models, exam, Engine(), out, notes)
-    assert (notes.found, notes.begun) == (["one"], ["two"])
+    found = ["one"] if label == "two" else []
+    assert notes.found == found
+    assert notes.known == after
+    assert notes.count == whole.num_rows - after - 10 * len(found)
     assert table.to_pylist() == whole.to_pylist()
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert not list(tmp_path.glob(".*partial*"))
@@ -141,21 +162,27 @@ def test_a_complete_output_is_left_alone_and_another_run_replaces_it(
     assert pq.read_table(out)["model"].unique().to_pylist() == ["one"]
 
 
-def test_what_failed_is_asked_again(
+def test_only_what_failed_is_asked_again(
     models: Models, exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "samples.parquet"
+
+    def no_memory(*arguments: Any, **words: Any) -> Any:
+        if arguments[2].shape[1] > 30:
+            raise torch.OutOfMemoryError("tried to allocate 3 GiB")
+        return prefill(*arguments, **words)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            run_module, "ask", lambda _, questions, *__: [Reply("", None, "failed", "no")] * len(questions)
-        )
+        patch.setattr(token_lm_module, "prefill", no_memory)
         table = evaluate_models(models, exam, Engine(), out, Notes())
-    assert set(table["status"].to_pylist()) == {"failed"}
-    assert {(score.n, score.missing) for score in summarise(table)} == {(0, 6), (0, 4)}
+    assert [row["status"] for row in table.to_pylist()] == 2 * (6 * ["failed"] + 4 * ["ok"])
+    assert {row["reason"] for row in table.to_pylist()[:6]} == {"OutOfMemoryError: tried to allocate 3 GiB"}
+    assert {(score.n, score.missing) for score in summarise(table)} == {(0, 6), (4, 0)}
     notes = Notes()
-    table = evaluate_models(models, exam, Engine(), out, notes)
-    assert notes.begun == ["one", "two"]
-    assert set(table["status"].to_pylist()) == {"ok"}
+    again = evaluate_models(models, exam, Engine(), out, notes)
+    assert (notes.begun, notes.known, notes.count) == (["one", "two"], 8, 12)
+    assert set(again["status"].to_pylist()) == {"ok"}
+    assert not list(tmp_path.glob(".*partial*"))
 
 
 def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, exam: Exam, tmp_path: Path) -> None:

@@ -139,8 +139,9 @@ def command(  # noqa: PLR0917 - one parameter an option
 
     import torch
 
+    from contextgraft.evaluation.engine import Engine
     from contextgraft.evaluation.progress import Terminal
-    from contextgraft.evaluation.run import Engine, evaluate_models
+    from contextgraft.evaluation.run import evaluate_models
     from contextgraft.evaluation.summary import summarise
 
     if threads:

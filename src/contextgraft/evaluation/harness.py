@@ -1,4 +1,4 @@
-"""Questions as tasks of lm-evaluation-harness, one task a prompt length, and a model's replies to them."""
+"""Questions as tasks of lm-evaluation-harness, one task a suite, and a model's replies to them."""
 
 import contextlib
 import io
@@ -12,8 +12,9 @@ from typing import Any
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from contextgraft.evaluation.answers import NoAnswer, Recorder
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.token_lm import TokenLM, ids_to_request
+from contextgraft.evaluation.requests import Arguments, arguments, ids_to_request
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -37,68 +38,68 @@ class Reply:
 
 
 def make_sittings(questions: Sequence[Question]) -> list[Sitting]:
-    """Tasks to reuse for every model with the same tokenizer, the shortest prompts first.
-
-    Questions of a task agree in suite, prompt tokens, budget and stop texts, so no batch is ever padded.
-    """
-    groups: dict[tuple[int, int, str, tuple[str, ...]], list[int]] = defaultdict(list)
+    """Tasks to reuse for every model with the same tokenizer, one for each suite."""
+    groups: dict[str, list[int]] = defaultdict(list)
     for place, question in enumerate(questions):
-        groups[len(question.ids), question.budget, question.suite, question.stop].append(place)
+        groups[question.suite].append(place)
     return [
-        Sitting(make_task([questions[place] for place in groups[key]]), tuple(groups[key]))
-        for key in sorted(groups)
+        Sitting(make_task([questions[place] for place in places]), tuple(places))
+        for places in groups.values()
     ]
 
 
 def make_task(questions: Sequence[Question]) -> Any:
-    """The lm-eval task of the suite, with these questions as its data and their budget of new tokens."""
-    first = questions[0]
+    """The lm-eval task of a suite, with these questions as its data."""
     rows = [
-        {"prompt": ids_to_request(question.ids), "answer": question.answer, "scoring": question.scoring}
+        {
+            "prompt": ids_to_request(question.ids),
+            "answer": question.answer,
+            "scoring": question.scoring,
+            "budget": question.budget,
+            "stop": list(question.stop),
+        }
         for question in questions
     ]
-    name = f"contextgraft_{first.suite}"
+    name = f"contextgraft_{questions[0].suite}"
     with quiet():
         manager = TaskManager(include_path=TASKS, include_defaults=False, metadata={"rows": rows})
-        task = manager.load([name])["tasks"][name]
-    kwargs = {"max_gen_toks": first.budget, "until": list(first.stop)}
-    task.set_config("generation_kwargs", kwargs, update=True)
-    return task
+        return manager.load([name])["tasks"][name]
 
 
-def ask(
-    lm: TokenLM, questions: Sequence[Question], sittings: Sequence[Sitting], room: int | None
-) -> list[Reply]:
-    """One reply a question, in order; `room` is how many tokens the model has positions for, if limited."""
+def request_of(question: Question) -> Arguments:
+    """The arguments of the request that asks a question."""
+    return arguments(ids_to_request(question.ids), question.budget, question.stop)
+
+
+def ask(recorder: Recorder, questions: Sequence[Question], sittings: Sequence[Sitting]) -> list[Reply]:
+    """One reply a question, in order."""
     replies: dict[int, Reply] = {}
     for sitting in sittings:
-        first = questions[sitting.places[0]]
-        needed = len(first.ids) + first.budget
-        if room is not None and needed > room:
-            reason = (
-                f"needs {needed} tokens, the model has {room} positions and no rotary ones; it was not asked"
-            )
-            given = [Reply("", None, "truncated", reason)] * len(sitting.places)
-        else:
-            given = sit(lm, sitting)
+        asked = [questions[place] for place in sitting.places]
+        scores = sit(recorder, sitting)
+        given = [reply(recorder, question, score) for question, score in zip(asked, scores, strict=True)]
         replies.update(zip(sitting.places, given, strict=True))
     return [replies[place] for place in range(len(questions))]
 
 
-def sit(lm: TokenLM, sitting: Sitting) -> list[Reply]:
-    """Run one task; what torch cannot run (memory, say) becomes "failed" replies with its reason.
+def reply(recorder: Recorder, question: Question, score: float) -> Reply:
+    """The reply to one question; its score counts only where there was an answer."""
+    outcome = recorder.outcome(request_of(question))
+    if isinstance(outcome, NoAnswer):
+        return Reply("", None, outcome.status, outcome.reason)
+    return Reply(outcome, score)
+
+
+def sit(recorder: Recorder, sitting: Sitting) -> list[float]:
+    """Run one task; a score a question.
 
     `evaluate` and not `simple_evaluate`, which asks git, pip and the hub about the machine on every call.
     """
     name = sitting.task.task_name
-    try:
-        with quiet():
-            results = evaluate(lm=lm, task_dict={"tasks": {name: sitting.task}}, bootstrap_iters=0)
-    except RuntimeError as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return [Reply("", None, "failed", reason)] * len(sitting.places)
+    with quiet():
+        results = evaluate(lm=recorder, task_dict={"tasks": {name: sitting.task}}, bootstrap_iters=0)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
-    return [Reply(sample["filtered_resps"][0], sample["score"]) for sample in samples]
+    return [sample["score"] for sample in samples]
 
 
 @contextlib.contextmanager

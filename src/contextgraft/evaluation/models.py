@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from contextgraft.errors import CheckpointError, InputError, MismatchError
@@ -55,6 +55,14 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
     if wrong:
         raise CheckpointError("lacks tensors its config asks for", path=path, received=", ".join(wrong[:3]))
     return model.to(device).eval()
+
+
+def load_config(path: Path) -> Any:
+    """The configuration of a folder; CheckpointError if transformers knows none such."""
+    try:
+        return AutoConfig.from_pretrained(str(path), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError("its config cannot be read", path=path, received=str(error)[:200]) from None
 
 
 def positions(config: Any) -> int | None:

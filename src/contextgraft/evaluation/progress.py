@@ -42,16 +42,25 @@ class Terminal:
         if kind is None:
             self._finish()
 
-    def model(self, label: str, questions: int) -> None:
-        """A model is about to be asked that many questions."""
+    def model(self, label: str, questions: int, known: int) -> None:
+        """A model is about to be asked that many questions; `known` were answered in an earlier run."""
         self._finish()
         self._number += 1
-        self._running = (f"[{self._number}/{self._models}] {label}: {questions} questions", time.monotonic())
-        self._bar.reset(self._task, total=questions, description=f"[{self._number}/{self._models}] {label}")
+        before = f" ({known} answered before)" if known else ""
+        name = f"[{self._number}/{self._models}] {label}"
+        self._running = (f"{name}: {questions} questions{before}", time.monotonic())
+        self._bar.reset(self._task, total=questions, completed=known, description=name)
 
     def asked(self, count: int) -> None:
         """So many more questions were asked."""
         self._bar.advance(self._task, count)
+
+    def prefilled(self, prompt: int, computed: int) -> None:
+        """Of so many prompt tokens asked, that many were computed, the others shared."""
+        if self._running is not None and prompt:
+            text, start = self._running
+            share = f"{100 * computed / prompt:.0f} % of {prompt:,} prompt tokens prefilled"
+            self._running = (f"{text}, {share}", start)
 
     def kept(self, label: str) -> None:
         """A model's samples were there already."""

@@ -1,6 +1,6 @@
-"""One evaluation: many models, one exam, one table; resumable model by model."""
+"""One evaluation: many models, one exam, one table; resumable answer by answer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,41 +10,31 @@ import pyarrow as pa
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.publish import workspace
 from contextgraft.evaluation import results
+from contextgraft.evaluation.answers import Recorder
 from contextgraft.evaluation.candidates import Candidate, candidate, check_labels
-from contextgraft.evaluation.harness import Sitting, ask, make_sittings, quiet
-from contextgraft.evaluation.models import (
-    check_vocabulary,
-    find_device,
-    keep_freed_memory,
-    load_model,
-    positions,
-)
+from contextgraft.evaluation.engine import Engine, Needs, check_engine, engine_key, make_backend
+from contextgraft.evaluation.harness import Sitting, ask, make_sittings, request_of
+from contextgraft.evaluation.journal import Journal, read, request_key
+from contextgraft.evaluation.models import keep_freed_memory, load_config, positions
 from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
 from contextgraft.evaluation.suites import Exam, exam_digest
-from contextgraft.evaluation.token_lm import TokenLM
 from contextgraft.evaluation.tokens import Tokens
 
 
 class Watcher(Protocol):
     """Who wants to know how far a run is."""
 
-    def model(self, label: str, questions: int) -> None:
-        """A model is about to be asked that many questions."""
+    def model(self, label: str, questions: int, known: int) -> None:
+        """A model is about to be asked that many questions; `known` were answered in an earlier run."""
 
     def asked(self, count: int) -> None:
         """So many more questions were asked."""
 
+    def prefilled(self, prompt: int, computed: int) -> None:
+        """Of so many prompt tokens asked, that many were computed, the others shared."""
+
     def kept(self, label: str) -> None:
         """A model's samples were there already."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How models are run; none of it changes which questions are asked."""
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -60,11 +50,12 @@ def evaluate_models(
 ) -> pa.Table:
     """Ask every model, write the table to `out` and return it.
 
-    Samples of finished models wait in `.<out name>.partial/` until the table is whole. A run that finds them,
-    or the whole table of the same models, questions and settings, asks nothing twice. Folders, labels and
-    formats that cannot be used raise errors of the package's tree before any model is asked.
+    Answers wait in `.<out name>.partial/` until the table is whole: a run that finds them, or the whole table
+    of the same models, questions and settings, asks nothing twice. A table with failed rows is written too;
+    its answers stay, and the next run asks what failed. Folders, labels and formats that cannot be used raise
+    errors of the package's tree before any model is asked.
     """
-    find_device(engine.device)
+    check_engine(engine, len(models))
     results.check_replaceable(out)
     candidates = [candidate(label, path) for label, path in models]
     check_labels(candidates)
@@ -83,9 +74,11 @@ def evaluate_models(
             for each, key in zip(candidates, keys, strict=True)
         ]
         table = pa.concat_tables(parts)
-        results.write(table, work / "whole", run if results.complete(table) else "")
+        whole = results.complete(table)
+        results.write(table, work / "whole", run if whole else "")
         (work / "whole").replace(out)
-        remove(work.iterdir())
+        if whole:
+            remove(work.iterdir())
     return table
 
 
@@ -98,7 +91,7 @@ def part_key(each: Candidate, exam: Exam, engine: Engine) -> str:
             "tokenizer": each.tokens_digest,
             "graft": dict(each.graft),
             "exam": exam_digest(exam),
-            "engine": [engine.device, engine.dtype],
+            "engine": engine_key(engine),
             "versions": results.versions(),
         }
     )
@@ -129,28 +122,35 @@ def part(
     if kept is not None:
         watcher.kept(each.label)
         return kept
-    watcher.model(each.label, len(prepared.questions))
-    table = interview(each, prepared, engine, watcher.asked)
+    table = interview(each, prepared, engine, watcher, work / f"{key}.jsonl")
     if results.complete(table):
         results.write(table, path, key)
     return table
 
 
-def interview(each: Candidate, prepared: Prepared, engine: Engine, asked: Callable[[int], None]) -> pa.Table:
-    """Load a model, ask it everything, let it go."""
-    model = load_model(each.path, find_device(engine.device), engine.dtype)
+def interview(
+    each: Candidate, prepared: Prepared, engine: Engine, watcher: Watcher, journal_path: Path
+) -> pa.Table:
+    """Load a model, ask it what the journal does not know, let it go."""
     questions = prepared.questions
-    check_vocabulary(model, each.path, max(max(question.ids) for question in questions))
-    with quiet():
-        lm = TokenLM(
-            model,
-            each.tokens.tokenizer,
-            batch_size=engine.batch_size,
-            longest=max(len(question.ids) + question.budget for question in questions),
-            asked=asked,
-        )
-    replies = ask(lm, questions, prepared.sittings, positions(model.config))
+    answered = read(journal_path)
+    known = sum(request_key(request_of(question)) in answered for question in questions)
+    watcher.model(each.label, len(questions), known)
+    backend = make_backend(each, engine, needs(questions))
+    with Journal(journal_path, watcher.asked) as journal:
+        recorder = Recorder(backend, journal, positions(load_config(each.path)))
+        replies = ask(recorder, questions, prepared.sittings)
+    if backend.prefill is not None:
+        watcher.prefilled(backend.prefill.prompt, backend.prefill.computed)
     return results.rows(each.label, each.digest, each.graft, questions, replies)
+
+
+def needs(questions: Sequence[Question]) -> Needs:
+    """What an engine must hold to ask the questions."""
+    return Needs(
+        longest=max(len(question.ids) + question.budget for question in questions),
+        largest=max(max(question.ids) for question in questions),
+    )
 
 
 def remove(files: Iterable[Path]) -> None:
