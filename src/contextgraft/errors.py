@@ -6,6 +6,8 @@ ContextgraftError
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
 │   └── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
 ├── MismatchError         two models or an adapter and a model do not fit each other
+├── Refused               an earlier step refused this model and put that on record
+├── SourceError           a hub or the network refused, or gave something else than it promised
 ├── OutputError           the output cannot be written as asked
 │   └── OutputBusy        another run is writing it
 └── VerificationError     a graft is not what its manifest says
@@ -59,6 +61,19 @@ class PickleRefused(CheckpointError):  # noqa: N818 - named for what happened, l
 
 class MismatchError(ContextgraftError):
     """Two models, or an adapter and a model, do not fit each other."""
+
+
+class Refused(ContextgraftError):  # noqa: N818
+    """An earlier step refused this model: `verb` and `reason` are that step's."""
+
+    def __init__(self, path: Path, verb: str, reason: str) -> None:
+        super().__init__(f"was refused by {verb}: {reason}", path=path)
+        self.verb = verb
+        self.reason = reason
+
+
+class SourceError(ContextgraftError):
+    """A hub or the network refused, or gave something else than it promised."""
 
 
 class OutputError(ContextgraftError):

@@ -39,3 +39,19 @@ def test_no_verb_shows_the_verbs() -> None:
     done = run()
     assert done.returncode == 2
     assert "extract" in done.stderr
+
+
+def test_a_refusal_is_put_on_record_and_stops_no_batch(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    done = run("--refusal", str(out), "fetch", str(tmp_path / "nowhere"), "--out", str(out))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "refused, and put on record" in done.stderr
+    again = run("inspect", str(out))
+    assert again.returncode == 2
+    assert "was refused by fetch" in again.stderr
+
+
+def test_a_mistyped_command_is_no_refusal(tmp_path: Path) -> None:
+    done = run("--refusal", str(tmp_path / "model"), "fetch")
+    assert done.returncode == 2
+    assert not (tmp_path / "model").exists()

@@ -6,10 +6,11 @@ from typing import Any
 
 from contextgraft import __version__
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import ModelFolder, read_json
+from contextgraft.checkpoint.layout import SIDECAR, ModelFolder, read_json
 from contextgraft.errors import CheckpointError
 
-SIDECAR = "contextgraft.json"
+__all__ = ["FORMAT", "SIDECAR", "identity", "read_sidecar", "sidecar"]
+
 FORMAT = 2
 
 

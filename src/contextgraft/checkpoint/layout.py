@@ -7,11 +7,13 @@ from typing import Any
 
 from contextgraft.checkpoint.header import CONVERT, MAX_HEADER, TensorFile, TensorInfo, open_tensors
 from contextgraft.checkpoint.untrusted import NotJson, open_regular, parse_json
-from contextgraft.errors import CheckpointError, InputError, PickleRefused
+from contextgraft.errors import CheckpointError, InputError, PickleRefused, Refused
 
 __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
 
 CONFIG = "config.json"
+SIDECAR = "contextgraft.json"
+REFUSED = "refused"  # kind of a sidecar that stands where a model would
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -38,16 +40,26 @@ class ModelFolder:
 def open_model(path: Path) -> ModelFolder:
     """Open `config.json` with `model.safetensors` or `model.safetensors.index.json` and its shards.
 
-    Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError.
+    Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError; where only a
+    refusal is on record, Refused.
     """
     if not path.is_dir():
         raise InputError("no such model folder", path=path)
+    _raise_refusal(path)
     config = read_json(path / CONFIG)
     shards = _shards(path)
     weight_map = {info.name: shard for shard in shards for info in shards[shard].tensors.values()}
     tensors = {name: shards[weight_map[name]].tensors[name] for name in sorted(weight_map)}
     own = {CONFIG, INDEX, *shards}
     return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own))
+
+
+def _raise_refusal(path: Path) -> None:
+    if (path / CONFIG).exists() or not (path / SIDECAR).exists():
+        return
+    record = read_json(path / SIDECAR)
+    if record.get("kind") == REFUSED:
+        raise Refused(path, str(record.get("verb")), str(record.get("reason")))
 
 
 def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:

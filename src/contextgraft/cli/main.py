@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import click
 
@@ -10,6 +11,7 @@ from contextgraft.errors import ContextgraftError
 
 VERBS = {
     "inspect": "architecture, RoPE, context, dtype, vocabulary, bytes; distance from a base",
+    "plan": "what an evaluation costs, from config.json alone: memory, hours, devices",
     "rope": "theta for longer contexts, by the published rules",
     "fetch": "bring a model into a folder: a folder, a GGUF file, demo:NAME",
     "train": "take a base to a longer context in progressive stages",
@@ -36,6 +38,20 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"contextgraft.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb; with --refusal, an error about a model is put on record there instead."""
+        folder = ctx.params["refusal"]
+        try:
+            return super().invoke(ctx)
+        except ContextgraftError as error:
+            from contextgraft.checkpoint.refusal import is_final, record_refusal
+
+            if folder is None or not is_final(error):
+                raise
+            record_refusal(folder, str(ctx.invoked_subcommand), error)
+            click.echo(f"contextgraft: refused, and put on record: {error}", err=True)
+            return None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the verbs without importing any."""
         with formatter.section("Commands"):
@@ -44,7 +60,13 @@ class Verbs(click.Group):
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="contextgraft")
-def cli() -> None:
+@click.option(
+    "--refusal",
+    type=click.Path(path_type=Path),
+    help="Output folder of the verb: if it refuses a model, the reason is put on record there and the exit "
+    "code is 0, so that one bad model does not stop a batch.",
+)
+def cli(refusal: Path | None) -> None:  # read by Verbs.invoke
     """Graft the long context of one language model onto any fine-tune of the same base."""
 
 
