@@ -100,6 +100,15 @@ def cut_back(cache: Any, length: int) -> Any:
     return cache
 
 
+def forget_longer(model: Any, ids_BT: torch.Tensor) -> None:
+    """Undo what a longer prompt left in a model whose rotary angles depend on the length.
+
+    transformers keeps the angles of the longest prompt until one comes that is short enough for the original
+    ones; without this, answers would depend on the order of the prompts.
+    """
+    model(input_ids=ids_BT[:, :1], use_cache=False, logits_to_keep=1)
+
+
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Tokens after which a model says no more: those of its generation settings and its tokenizer's."""
     settings = getattr(model, "generation_config", None)

@@ -25,6 +25,7 @@ class Journal:
 
     def __init__(self, path: Path, asked: Callable[[int], None]) -> None:
         self._asked = asked
+        self._path = path
         self._outputs = read(path)
         self._file = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(whole(path))
@@ -40,6 +41,8 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        if self._path.stat().st_size == 0:
+            self._path.unlink()
 
     def get(self, key: str) -> str | None:
         """What the model answered, if it was asked."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 LEAST_SHARE = 0.25  # of a prompt; sharing less is worth less than running side by side
+LEAST_CHAIN = 8  # prompts; so few one after the other cost little time even where computing is fast
 MOST_SPOILT = 1.125  # a batch may cost this much more than its chains would, each with its own reuse
 
 Ids = Sequence[int]
@@ -97,15 +98,15 @@ def common(a: Ids, b: Ids) -> int:
 
 
 def split(chain: Chain) -> Iterator[Chain]:
-    """As many pieces as cost no more in repeated beginnings than the rest costs anyway.
+    """As many pieces as cost no more in repeated beginnings than the rest costs anyway, none of few prompts.
 
-    Few long prompts that differ at the end stay together; many short ones after the same examples do not, and
-    run side by side.
+    The few questions about a long text stay together; many short ones after the same examples do not, and run
+    side by side.
     """
     shared = min(chain.reused[1:], default=0)
     rest = chain.prefilled - chain.lengths[0]
     count = len(chain.places)
-    pieces = max(1, min(count, rest // shared)) if shared else 1
+    pieces = max(1, min(count // LEAST_CHAIN, rest // shared)) if shared else 1
     size = -(-count // pieces)
     for start in range(0, count, size):
         span = slice(start, start + size)

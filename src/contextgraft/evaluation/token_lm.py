@@ -8,7 +8,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from contextgraft.evaluation.answers import Outcome, Prefill, failure
-from contextgraft.evaluation.decoding import ability, cut_back, end_tokens, greedy, prefill
+from contextgraft.evaluation.decoding import ability, cut_back, end_tokens, forget_longer, greedy, prefill
 from contextgraft.evaluation.prefixes import Batch, plan
 from contextgraft.evaluation.requests import cut, request_to_ids
 
@@ -110,6 +110,8 @@ class TokenLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
                 text and text in self.tokenizer.decode(ids) for text in ways[row]["until"]
             )
 
+        if not self._can.chunks:
+            forget_longer(self.model, ids_BT)
         cache, logits_BV = prefill(
             self.model, cut_back(cache, reused), ids_BT, begin=reused, chunk=self._chunk
         )
