@@ -80,13 +80,13 @@ def test_time_grows_with_the_model_and_with_the_rank() -> None:
     [(LLAMA_8B, 8192, 1), (LLAMA_8B, 2**20, 4), (LLAMA_70B, 8192, 4), (LLAMA_70B, 2**20, 8)],
 )
 def test_evaluation_takes_the_gpus_that_hold_weights_and_cache(shape: Shape, length: int, gpus: int) -> None:
-    asked = resources.evaluate(shape, GPUS, Questions([length], prompts=1, models=1), threads=1)
+    asked = resources.evaluate(shape, GPUS, Questions({length: 1}, models=1), threads=1)
     assert (asked.gpus, asked.nodes) == (gpus, 1)
     assert asked.gpus * GPUS.gpu_memory * 1e9 > shape.size + shape.kv_token * length
 
 
 def test_evaluation_that_no_node_can_hold_is_refused() -> None:
-    asked = Questions([2**22], prompts=1, models=1)
+    asked = Questions({2**22: 1}, models=1)
     with pytest.raises(ConfigError, match="need the memory of 32 GPUs"):
         resources.evaluate(LLAMA_70B, GPUS, asked, threads=1)
 
@@ -101,7 +101,7 @@ def test_training_takes_whole_nodes_beyond_one(shape: Shape, nodes: int) -> None
 def test_without_gpus_nothing_asks_for_one() -> None:
     plain = Cluster()
     stages = [Stage(length=64, steps=2, tokens=64)]
-    asked = Questions([64], prompts=1, models=3)
+    asked = Questions({64: 1}, models=3)
     for one in (
         resources.train(TINY, plain, stages, threads=1),
         resources.evaluate(TINY, plain, asked, threads=1),

@@ -5,7 +5,7 @@ attempt did not suffice, the next asks for more. The figures were measured (docs
 docs/cluster.md has the formulas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -21,6 +21,7 @@ START = 10  # minutes
 EXTRACT = 22e-9  # processor seconds a weight for all ranks to 128: 18.7 s for a layer of 70B
 MERGE = 2e-9  # processor seconds a changed weight
 TRAINED = 16  # bytes a weight in training: master, gradient and two moments in float32
+SLURM_WORDS = "mem_mb", "runtime", "gpu", "nodes", "tasks", "tasks_per_gpu", "gres", "mpi"
 FILL = 0.8  # part of a GPU's memory that can be planned with
 
 
@@ -92,17 +93,16 @@ def prefill(shape: Shape, length: int) -> float:
 
 @dataclass(frozen=True)
 class Questions:
-    """What one job asks: so many prompts of each length, to so many models one after another."""
+    """What one job asks: so many prompts of each length (tokens), of so many models one after another."""
 
-    lengths: Sequence[int]
-    prompts: int
+    prompts: Mapping[int, int]
     models: int
 
 
 def evaluate(shape: Shape, cluster: Cluster, asked: Questions, threads: int) -> Request:
     """Prefill of every prompt, on the GPUs of one node or, in float32, on processors; answers are short."""
-    work = asked.models * asked.prompts * sum(prefill(shape, length) for length in asked.lengths)
-    longest = max(asked.lengths)
+    work = asked.models * sum(count * prefill(shape, length) for length, count in asked.prompts.items())
+    longest = max(asked.prompts)
     cache = shape.kv_token * longest
     reading = asked.models * shape.size / GB / cluster.disk
     if not cluster.gpus_per_node:
@@ -156,13 +156,14 @@ def slurm(asked: Request) -> dict[str, int | str | None]:
     node, which the rule itself starts with `srun`: that is what `mpi` says.
     """
     several = asked.nodes > 1
-    return {
-        "mem_mb": asked.mem_mb,
-        "runtime": asked.minutes,
-        "gpu": None if several else asked.gpus or None,
-        "nodes": asked.nodes if several else None,
-        "tasks": asked.nodes if several else None,
-        "tasks_per_gpu": 0 if several else None,
-        "gres": f"gpu:{asked.gpus // asked.nodes}" if several and asked.gpus else None,
-        "mpi": "srun" if several else None,
-    }
+    values = (
+        asked.mem_mb,
+        asked.minutes,
+        None if several else asked.gpus or None,
+        asked.nodes if several else None,
+        asked.nodes if several else None,
+        0 if several else None,
+        f"gpu:{asked.gpus // asked.nodes}" if several else None,
+        "srun" if several else None,
+    )
+    return dict(zip(SLURM_WORDS, values, strict=True))
