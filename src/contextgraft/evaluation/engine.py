@@ -8,7 +8,13 @@ from contextgraft.errors import InputError
 from contextgraft.evaluation.answers import Backend, Portions
 from contextgraft.evaluation.candidates import Candidate
 from contextgraft.evaluation.harness import quiet
-from contextgraft.evaluation.models import check_vocabulary, find_device, load_model
+from contextgraft.evaluation.models import (
+    check_vocabulary,
+    find_device,
+    load_config,
+    load_model,
+    positions,
+)
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,14 @@ def vllm(each: Candidate, engine: Engine, needs: Needs) -> Backend:
         raise InputError(
             "--backend vllm needs vLLM", received=str(error), remedy="pip install vllm"
         ) from None
+    # vLLM refuses more than the config's positions, which rotary angles do not need.
+    config = load_config(each.path)
+    beyond = {"max_position_embeddings": needs.longest} if positions(config) is None else {}
     lm = VllmTokenLM(
         pretrained=str(each.path),
         dtype=engine.dtype,
         max_model_len=needs.longest,
+        hf_overrides=beyond,
         enable_prefix_caching=True,
         batch_size="auto",
     )

@@ -13,7 +13,8 @@ from contextgraft.errors import InputError
 from contextgraft.evaluation.harness import quiet
 from contextgraft.evaluation.requests import request_to_ids
 
-# A question cannot mend these: who may ask, and which model. Other statuses concern one request.
+RETRIES = 3  # times a request is made before it counts as refused
+# Another question cannot mend these: who may ask, and which model. Other statuses concern one request.
 HOPELESS = frozenset({401, 403, 404, 405})
 
 
@@ -24,9 +25,7 @@ class ServerLM(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is untyped
     for one request a RuntimeError.
     """
 
-    def __init__(
-        self, url: str, name: str, folder: Path, *, concurrent: int, longest: int, retries: int = 3
-    ) -> None:
+    def __init__(self, url: str, name: str, folder: Path, *, concurrent: int, longest: int) -> None:
         super().__init__(
             base_url=url,
             model=name,
@@ -34,7 +33,7 @@ class ServerLM(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is untyped
             tokenizer_backend="huggingface",
             num_concurrent=concurrent,
             max_length=longest + 1,
-            max_retries=retries,
+            max_retries=RETRIES,
             header={"Content-Type": "application/json"},
             timeout=3600,  # seconds; a prompt of a million tokens takes long
         )
