@@ -74,7 +74,7 @@ def test_needle_and_skill_of_two_labelled_models(run: Run, model: Path, tmp_path
         for label in ("one", "model")
         for rest in (("needle", 16, 4), ("needle", 64, 4), ("skill", None, 1))
     ]
-    assert "[1/2] one: 9 questions" in err
+    assert "[1/2] one: 8 needle, 1 skill" in err
     assert pq.read_table(tmp_path / "samples.parquet").num_rows == 18
     code, out, err = run("one=model", "model", *NEEDLE, *SKILL, *OUT)
     assert "[2/2] model: complete already" in err

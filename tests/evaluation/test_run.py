@@ -5,7 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Notes:
         self.label = label
         self.action = action
 
-    def model(self, label: str, questions: int, known: int) -> None:
+    def model(self, label: str, units: Mapping[str, int], known: int) -> None:
         self.begun.append(label)
         self.known += known
         if label == self.label and self.action:

@@ -42,6 +42,10 @@ class Backend(Protocol):
 
     prefill: Prefill | None
 
+    @property
+    def model(self) -> Any:
+        """The torch module, if it runs in this process; else None."""
+
     def answers(self, requests: Sequence[Instance]) -> Iterator[tuple[Instance, Outcome]]:
         """Every request once with its outcome, in any order, as soon as it is known."""
 
@@ -50,6 +54,7 @@ class Portions:
     """Any lm-eval model as a backend: so many requests at once; a portion that fails is asked one by one."""
 
     prefill: Prefill | None = None
+    model = None
 
     def __init__(self, lm: Any, size: int) -> None:
         self._lm = lm

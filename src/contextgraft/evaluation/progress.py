@@ -1,6 +1,7 @@
 """How far a run is, told on a terminal: a bar for people, a line a model for logs."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -42,17 +43,18 @@ class Terminal:
         if kind is None:
             self._finish()
 
-    def model(self, label: str, questions: int, known: int) -> None:
-        """A model is about to be asked that many questions; `known` were answered in an earlier run."""
+    def model(self, label: str, units: Mapping[str, int], known: int) -> None:
+        """A model is about to be asked so many units of each suite; `known` were answered before."""
         self._finish()
         self._number += 1
         before = f" ({known} answered before)" if known else ""
         name = f"[{self._number}/{self._models}] {label}"
-        self._running = (f"{name}: {questions} questions{before}", time.monotonic())
-        self._bar.reset(self._task, total=questions, completed=known, description=name)
+        counts = ", ".join(f"{count} {suite}" for suite, count in units.items())
+        self._running = (f"{name}: {counts}{before}", time.monotonic())
+        self._bar.reset(self._task, total=sum(units.values()), completed=known, description=name)
 
     def asked(self, count: int) -> None:
-        """So many more questions were asked."""
+        """So many more units are done."""
         self._bar.advance(self._task, count)
 
     def prefilled(self, prompt: int, computed: int) -> None:

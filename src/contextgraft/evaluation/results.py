@@ -1,6 +1,6 @@
 """The table of samples: one row a question and model, as Parquet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,58 +62,54 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
 
 
-def rows(
-    label: str,
-    digest: str,
-    graft: Mapping[str, Any],
-    questions: Sequence[Question],
-    replies: Sequence[Reply],
-) -> pa.Table:
-    """The samples of one model, in the order of the questions."""
-    common = {"model": label, "model_digest": digest, **graft, **versions()}
-    return pa.Table.from_pylist(
-        [
-            {
-                **common,
-                "suite": question.suite,
-                "task": question.task,
-                "kind": question.kind,
-                "haystack": question.haystack,
-                "document": question.document,
-                "length": question.length,
-                "prompt_tokens": len(question.ids),
-                "depth": question.depth,
-                "distractors": question.distractors,
-                "seed": question.seed,
-                "index": question.index,
-                "recipe": question.recipe,
-                "scoring": question.scoring,
-                "answer": question.answer,
-                "output": reply.output,
-                "score": reply.score,
-                "status": reply.status,
-                "reason": reply.reason,
-            }
-            for question, reply in zip(questions, replies, strict=True)
-        ],
-        schema=SCHEMA,
-    )
+def common(label: str, digest: str, graft: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that all rows of a model share."""
+    return {"model": label, "model_digest": digest, **graft, **versions()}
 
 
-def write(table: pa.Table, path: Path, run: str) -> None:
-    """Write the table atomically, with the digest of what was run in its metadata."""
+def row(question: Question, reply: Reply) -> dict[str, Any]:
+    """One sample's own columns."""
+    return {
+        "suite": question.suite,
+        "task": question.task,
+        "kind": question.kind,
+        "haystack": question.haystack,
+        "document": question.document,
+        "length": question.length,
+        "prompt_tokens": len(question.ids),
+        "depth": question.depth,
+        "distractors": question.distractors,
+        "seed": question.seed,
+        "index": question.index,
+        "recipe": question.recipe,
+        "scoring": question.scoring,
+        "answer": question.answer,
+        "output": reply.output,
+        "score": reply.score,
+        "status": reply.status,
+        "reason": reply.reason,
+    }
+
+
+def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of one model, in their order; columns that are absent are null."""
+    return pa.Table.from_pylist([{**shared, **each} for each in rows], schema=SCHEMA)
+
+
+def write(samples: pa.Table, path: Path, run: str) -> None:
+    """Write a table atomically, with the digest of what was run in its metadata."""
     with publish_file(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({RUN: run}), temporary, compression="zstd")
+        pq.write_table(samples.replace_schema_metadata({RUN: run}), temporary, compression="zstd")
 
 
 def read_if(path: Path, run: str) -> pa.Table | None:
     """The table at `path` if it is whole and of this very run."""
     try:
-        table = pq.read_table(path, schema=None)
+        samples = pq.read_table(path, schema=None)
     except (OSError, pa.ArrowInvalid):
         return None
-    metadata = table.schema.metadata or {}
-    return table.replace_schema_metadata(None) if metadata.get(RUN) == run.encode() else None
+    metadata = samples.schema.metadata or {}
+    return samples.replace_schema_metadata(None) if metadata.get(RUN) == run.encode() else None
 
 
 def check_replaceable(path: Path) -> None:
@@ -128,6 +124,6 @@ def check_replaceable(path: Path) -> None:
         raise OutputError("holds something else", path=path, remedy="remove it or name another output")
 
 
-def complete(table: pa.Table) -> bool:
+def complete(samples: pa.Table) -> bool:
     """Whether every question was asked or could not be: nothing failed that might succeed another time."""
-    return "failed" not in table.column("status").unique().to_pylist()
+    return "failed" not in samples.column("status").unique().to_pylist()

@@ -1,55 +1,45 @@
-"""One evaluation: many models, one exam, one table; resumable answer by answer."""
+"""One evaluation: many models, one exam, some measures, one table; resumable answer by answer."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.publish import workspace
+from contextgraft.errors import InputError
 from contextgraft.evaluation import results
-from contextgraft.evaluation.answers import Recorder
 from contextgraft.evaluation.candidates import Candidate, candidate, check_labels
-from contextgraft.evaluation.engine import Engine, Needs, check_engine, engine_key, make_backend
-from contextgraft.evaluation.harness import Sitting, ask, make_sittings, request_of
-from contextgraft.evaluation.journal import Journal, read, request_key
-from contextgraft.evaluation.models import keep_freed_memory, load_config, positions
+from contextgraft.evaluation.engine import Engine, check_engine
+from contextgraft.evaluation.interview import (
+    Interview,
+    Prepared,
+    Watcher,
+    conduct,
+    identity,
+    keys_of,
+    prepare,
+)
+from contextgraft.evaluation.measures import Measure
+from contextgraft.evaluation.models import keep_freed_memory
 from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
-from contextgraft.evaluation.suites import Exam, exam_digest
+from contextgraft.evaluation.suites import Exam
 from contextgraft.evaluation.tokens import Tokens
 
 
-class Watcher(Protocol):
-    """Who wants to know how far a run is."""
-
-    def model(self, label: str, questions: int, known: int) -> None:
-        """A model is about to be asked that many questions; `known` were answered in an earlier run."""
-
-    def asked(self, count: int) -> None:
-        """So many more questions were asked."""
-
-    def prefilled(self, prompt: int, computed: int) -> None:
-        """Of so many prompt tokens asked, that many were computed, the others shared."""
-
-    def kept(self, label: str) -> None:
-        """A model's samples were there already."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An exam in the ids of one tokenizer."""
-
-    questions: list[Question]
-    sittings: list[Sitting]
-
-
 def evaluate_models(
-    models: Sequence[tuple[str | None, Path]], exam: Exam, engine: Engine, out: Path, watcher: Watcher
+    models: Sequence[tuple[str | None, Path]],
+    exam: Exam,
+    engine: Engine,
+    out: Path,
+    watcher: Watcher,
+    *,
+    measures: Sequence[Measure] = (),
+    reference: str | None = None,
 ) -> pa.Table:
-    """Ask every model, write the table to `out` and return it.
+    """Ask and measure every model, write the table to `out` and return it.
 
+    `reference` is the label of the model divergence is measured from, the first one if it is None.
     Answers wait in `.<out name>.partial/` until the table is whole: a run that finds them, or the whole table
     of the same models, questions and settings, asks nothing twice. A table with failed rows is written too;
     its answers stay, and the next run asks what failed. Folders, labels and formats that cannot be used raise
@@ -59,21 +49,27 @@ def evaluate_models(
     results.check_replaceable(out)
     candidates = [candidate(label, path) for label, path in models]
     check_labels(candidates)
-    keys = [part_key(each, exam, engine) for each in candidates]
+    first = find_reference(candidates, reference)
+    origin = identity(candidates[first], engine)
+    identities = [identity(each, engine) for each in candidates]
+    keys = [
+        keys_of(each, exam, measures, who=who, reference=origin)
+        for each, who in zip(candidates, identities, strict=True)
+    ]
     run = json_digest(keys)
     finished = results.read_if(out, run)
     if finished is not None:
         for each in candidates:
             watcher.kept(each.label)
         return finished
-    prepared = prepare(candidates, exam)
+    prepared = prepare_all(candidates, exam, measures)
     keep_freed_memory()
+    interviews = [
+        Interview(each, prepared[each.tokens_digest], tuple(measures), engine, origin, who, *key)
+        for each, who, key in zip(candidates, identities, keys, strict=True)
+    ]
     with workspace(out) as work:
-        parts = [
-            part(each, prepared[each.tokens_digest], engine, watcher, work=work, key=key)
-            for each, key in zip(candidates, keys, strict=True)
-        ]
-        table = pa.concat_tables(parts)
+        table = pa.concat_tables(conduct_all(interviews, first, work, watcher))
         whole = results.complete(table)
         results.write(table, work / "whole", run if whole else "")
         (work / "whole").replace(out)
@@ -82,75 +78,51 @@ def evaluate_models(
     return table
 
 
-def part_key(each: Candidate, exam: Exam, engine: Engine) -> str:
-    """Digest of all that decides a model's rows."""
-    return json_digest(
-        {
-            "label": each.label,
-            "model": each.digest,
-            "tokenizer": each.tokens_digest,
-            "graft": dict(each.graft),
-            "exam": exam_digest(exam),
-            "engine": engine_key(engine),
-            "versions": results.versions(),
-        }
-    )
+def find_reference(candidates: Sequence[Candidate], label: str | None) -> int:
+    """The place of the model with that label, of the first one for None; InputError if there is none."""
+    labels = [each.label for each in candidates]
+    if label is not None and label not in labels:
+        raise InputError("no model is labelled as the reference", expected=", ".join(labels), received=label)
+    return 0 if label is None else labels.index(label)
 
 
-def prepare(candidates: Iterable[Candidate], exam: Exam) -> dict[str, Prepared]:
-    """The exam once for each different tokenizer, by its digest."""
+def prepare_all(
+    candidates: Iterable[Candidate], exam: Exam, measures: Sequence[Measure]
+) -> dict[str, Prepared]:
+    """The exam once for each different tokenizer, by its digest; the measures checked against it."""
     prepared: dict[str, Prepared] = {}
     for each in candidates:
         if each.tokens_digest not in prepared:
-            questions = exam_questions(exam, each.tokens)
-            prepared[each.tokens_digest] = Prepared(questions, make_sittings(questions))
+            for measure in measures:
+                measure.check(each.tokens)
+            prepared[each.tokens_digest] = prepare(questions_of(exam, each.tokens))
     return prepared
 
 
-def exam_questions(exam: Exam, tokens: Tokens) -> list[Question]:
+def conduct_all(interviews: Sequence[Interview], first: int, work: Path, watcher: Watcher) -> list[pa.Table]:
+    """The rows of every model, in their order; the reference is interviewed before the others.
+
+    It is measured again where others need what an earlier run no longer has.
+    """
+    reference = interviews[first]
+    wanted = [table is None for each in interviews for table in each.measured(work)]
+    count = len(reference.measures)
+    again = [
+        measure
+        for place, measure in enumerate(reference.measures)
+        if any(wanted[place::count]) and not measure.ready(work, reference.reference)
+    ]
+    tables = {first: conduct(reference, work, watcher, again)}
+    for place, interview in enumerate(interviews):
+        if place != first:
+            tables[place] = conduct(interview, work, watcher)
+    return [tables[place] for place in range(len(interviews))]
+
+
+def questions_of(exam: Exam, tokens: Tokens) -> list[Question]:
     """All questions of an exam, needles first."""
     needles = needle_questions(exam.grid, tokens, exam.seed) if exam.grid else []
     return needles + [q for skill in exam.skills for q in skill_questions(skill, tokens, exam.seed)]
-
-
-def part(
-    each: Candidate, prepared: Prepared, engine: Engine, watcher: Watcher, *, work: Path, key: str
-) -> pa.Table:
-    """A model's rows: those of an earlier run if it finished them, else asked now and kept."""
-    path = work / f"{key}.parquet"
-    kept = results.read_if(path, key)
-    if kept is not None:
-        watcher.kept(each.label)
-        return kept
-    table = interview(each, prepared, engine, watcher, work / f"{key}.jsonl")
-    if results.complete(table):
-        results.write(table, path, key)
-    return table
-
-
-def interview(
-    each: Candidate, prepared: Prepared, engine: Engine, watcher: Watcher, journal_path: Path
-) -> pa.Table:
-    """Load a model, ask it what the journal does not know, let it go."""
-    questions = prepared.questions
-    answered = read(journal_path)
-    known = sum(request_key(request_of(question)) in answered for question in questions)
-    watcher.model(each.label, len(questions), known)
-    backend = make_backend(each, engine, needs(questions))
-    with Journal(journal_path, watcher.asked) as journal:
-        recorder = Recorder(backend, journal, positions(load_config(each.path)))
-        replies = ask(recorder, questions, prepared.sittings)
-    if backend.prefill is not None:
-        watcher.prefilled(backend.prefill.prompt, backend.prefill.computed)
-    return results.rows(each.label, each.digest, each.graft, questions, replies)
-
-
-def needs(questions: Sequence[Question]) -> Needs:
-    """What an engine must hold to ask the questions."""
-    return Needs(
-        longest=max(len(question.ids) + question.budget for question in questions),
-        largest=max(max(question.ids) for question in questions),
-    )
 
 
 def remove(files: Iterable[Path]) -> None:

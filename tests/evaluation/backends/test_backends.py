@@ -1,7 +1,7 @@
 """Backends: a server gives the same rows as the model here, and what goes wrong is one line or a reason."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Notes:
         self.count = 0
         self.known = 0
 
-    def model(self, label: str, questions: int, known: int) -> None:
+    def model(self, label: str, units: Mapping[str, int], known: int) -> None:
         self.known += known
 
     def asked(self, count: int) -> None:
