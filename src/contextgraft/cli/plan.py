@@ -1,0 +1,163 @@
+"""`contextgraft plan`: what an evaluation costs, before anything is loaded or bought."""
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from contextgraft.cli.evaluate import Numbers
+
+if TYPE_CHECKING:
+    from contextgraft.evaluation.cost import Device, Shape
+    from contextgraft.evaluation.workload import Grid
+
+LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can show
+MOST = 10**6
+SUITES = ("needle", "ruler", "perplexity", "divergence")
+
+
+class Number(click.FloatRange):
+    """A number of a range; "nan" is a float too, but no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+POSITIVE = Number(0, 1e30, min_open=True)
+SHARE = Number(0, 1, min_open=True)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL_OR_CONFIG")
+@click.option(
+    "--suite",
+    "suites",
+    type=click.Choice(SUITES),
+    multiple=True,
+    default=("needle",),
+    show_default=True,
+    help="What would be asked; repeatable.",
+)
+@click.option(
+    "--lengths",
+    type=Numbers(click.IntRange(1, LONGEST), "INT,..."),
+    default="131072,1048576",
+    show_default=True,
+    help="Prompt and answer together, in tokens.",
+)
+@click.option(
+    "--depths",
+    type=Numbers(Number(0, 100), "PERCENT,..."),
+    default="0,25,50,75,100",
+    show_default=True,
+    help="Places of the needle in the text.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, MOST),
+    default=20,
+    show_default=True,
+    help="Prompts a length and depth, or a length and task.",
+)
+@click.option(
+    "--distractors",
+    type=click.IntRange(0, MOST),
+    default=0,
+    show_default=True,
+    help="Other needles in each text; from one less than the depths on, one text serves all depths.",
+)
+@click.option("--rank", "ranks", type=click.IntRange(min=1), multiple=True, help="Grafts asked; repeatable.")
+@click.option(
+    "--fine-tunes", type=click.IntRange(1, MOST), default=1, show_default=True, help="How many are grafted."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    default="auto",
+    show_default=True,
+    help="What to compute in; auto: as the config says.",
+)
+@click.option(
+    "--device-flops", type=POSITIVE, default=989e12, show_default=True, help="Of one device at best."
+)
+@click.option(
+    "--utilisation", type=SHARE, default=0.4, show_default=True, help="Share of that which is reached."
+)
+@click.option(
+    "--bandwidth", type=POSITIVE, default=3.35e12, show_default=True, help="Bytes a second of its memory."
+)
+@click.option("--device-memory", type=POSITIVE, default=80e9, show_default=True, help="Bytes of one device.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    model: str,
+    suites: tuple[str, ...],
+    lengths: tuple[int, ...],
+    depths: tuple[float, ...],
+    samples: int,
+    distractors: int,
+    ranks: tuple[int, ...],
+    fine_tunes: int,
+    dtype: str,
+    device_flops: float,
+    utilisation: float,
+    bandwidth: float,
+    device_memory: float,
+    as_json: bool,
+) -> None:
+    """Say memory, hours and devices of an evaluation, from a config.json alone.
+
+    MODEL_OR_CONFIG is a folder, a config.json, or a shape that comes along: llama3-8b, llama3-70b. Base and
+    donor are asked once, each fine-tune alone, with theta only, and at each --rank. The device is an H100
+    (SXM, bfloat16) unless told otherwise. Hours are estimates; nothing is run.
+    """
+    from contextgraft.evaluation import workload
+    from contextgraft.evaluation.cost import Device
+    from contextgraft.evaluation.shape import read_shape
+
+    shape = read_shape(model, dtype)
+    device = Device(device_flops, utilisation, bandwidth, device_memory)
+    grid = workload.Grid(lengths, depths, samples, distractors)
+    count = workload.models(fine_tunes, len(set(ranks)))
+    lines = workload.lines(shape, device, grid, list(dict.fromkeys(suites)), count)
+    if as_json:
+        import json
+
+        facts = describe(shape, device, grid, count) | {"costs": [asdict(line) for line in lines]}
+        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        return
+    from contextgraft.cli.plan_table import show
+
+    show(shape, device, grid, count, lines)
+
+
+def describe(shape: "Shape", device: "Device", grid: "Grid", count: int) -> dict[str, Any]:
+    """Model, device, grid and memory as plain JSON values."""
+    from contextgraft.evaluation import cost
+
+    memory = [
+        {
+            "length": length,
+            "kv_bytes": cost.kv_bytes(shape, length),
+            "bytes": cost.weight_bytes(shape) + cost.kv_bytes(shape, length),
+            "gpus": cost.gpus(shape, length, device),
+        }
+        for length in grid.lengths
+    ]
+    model = asdict(shape) | {
+        "layers": len(shape.windows),
+        "weight_bytes": cost.weight_bytes(shape),
+        "kv_bytes_per_token": cost.kv_bytes_per_token(shape),
+    }
+    return {
+        "model": model,
+        "models": count,
+        "device": asdict(device),
+        "grid": asdict(grid) | {"one_text": grid.one_text},
+        "memory": memory,
+    }

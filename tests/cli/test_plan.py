@@ -1,0 +1,91 @@
+"""`contextgraft plan` as typed: figures for people and programs, one line for a mistake."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from contextgraft.cli.main import main
+from contextgraft.cli.plan import SUITES, command
+from contextgraft.evaluation import workload
+
+
+def plan(*words: object) -> str:
+    result = CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_million_tokens_for_people() -> None:
+    text = plan("llama3-70b", "--lengths", "1048576", "--distractors", "4", "--rank", "16", "--rank", "64")
+    lines = text.splitlines()
+    assert lines[0] == "model    llama3-70b: 70,553,706,496 parameters, 80 layers"
+    assert lines[1].endswith("keys and values 327,680 bytes a token")
+    assert lines[3] == "models   6"
+    assert "1,048,576        320.0 GiB     451.4 GiB              7" in text
+    assert "--distractors" not in text
+    assert "With --distractors 4 or more one text serves all 5 depths." in plan("llama3-8b")
+
+
+def test_the_same_for_programs() -> None:
+    words = ["llama3-8b", "--lengths", "1048576", "--samples", "10", "--distractors", "4", "--json"]
+    facts = json.loads(plan(*words, "--device-flops", "400e12", "--utilisation", "1", "--suite", "needle"))
+    assert facts["model"]["kv_bytes_per_token"] == 131072
+    assert facts["memory"] == [
+        {"length": 2**20, "kv_bytes": 2**37, "bytes": 2**37 + 16_060_522_496, "gpus": 3}
+    ]
+    (costs,) = facts["costs"]
+    assert costs["prompts"] == 4 * 5 * 10
+    assert costs["hours_alone"] == pytest.approx(200 * 762.68 / 3600, rel=1e-4)
+    assert costs["hours_shared"] < 0.5 * costs["hours_alone"]
+    assert facts["grid"]["one_text"] is True
+
+
+def test_a_suite_named_twice_is_planned_once() -> None:
+    facts = json.loads(
+        plan("llama3-8b", "--suite", "ruler", "--suite", "ruler", "--lengths", "4096", "--json")
+    )
+    assert [row["suite"] for row in facts["costs"]] == ["ruler"]
+
+
+def test_every_suite_can_be_planned() -> None:
+    assert tuple(workload.SUITES) == SUITES
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "nowhere: no such model; expected a folder, a config.json, or llama3-70b"),
+        (["."], "no such file"),
+        (["llama3-8b", "--lengths", "0"], "0 is not in the range"),
+        (["llama3-8b", "--lengths", str(2**41)], "is not in the range"),
+        (["llama3-8b", "--lengths", "1,1"], "repeats a number"),
+        (["llama3-8b", "--lengths", ""], "is not a valid integer"),
+        (["llama3-8b", "--depths", "0,nan"], "'nan' is not a number"),
+        (["llama3-8b", "--device-flops", "nan"], "'nan' is not a number"),
+        (["llama3-8b", "--device-flops", "inf"], "inf is not in the range"),
+        (["llama3-8b", "--device-flops", "0"], "0.0 is not in the range"),
+        (["llama3-8b", "--utilisation", "1.5"], "1.5 is not in the range"),
+        (["llama3-8b", "--device-memory", "-1"], "-1.0 is not in the range"),
+        (["llama3-8b", "--suite", "poems"], "'poems' is not one of"),
+        (["llama3-8b", "--rank", "0"], "0 is not in the range"),
+        ([], "Missing argument 'MODEL_OR_CONFIG'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["contextgraft", "plan", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert said in err
