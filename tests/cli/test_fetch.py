@@ -25,4 +25,5 @@ def test_json_is_the_record_and_text_names_the_digest(source: Path, tmp_path: Pa
 
 def test_every_form_of_a_source_stands_in_the_help() -> None:
     text = CliRunner().invoke(command, ["--help"]).stdout
-    assert all(form in text for form in ("folder", ".gguf", "package:NAME", "demo:NAME", "--dtype"))
+    forms = ("folder", ".gguf", "package:NAME", "demo:NAME", "hf:OWNER/NAME[@REVISION]", "--dtype")
+    assert all(form in text for form in forms)

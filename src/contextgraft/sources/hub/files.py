@@ -1,0 +1,181 @@
+"""Which files of a repository make up a model, an adapter or a graft; everything else stays on the hub."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from contextgraft.checkpoint.header import CONVERT
+from contextgraft.checkpoint.identity import SIDECAR
+from contextgraft.checkpoint.layout import CONFIG, INDEX, PICKLES, SINGLE
+from contextgraft.errors import CheckpointError, PickleRefused
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+DENSE = "contextgraft.safetensors"  # beside an adapter: deltas that are no factors
+OWN = ("adapter", "graft", "trained")  # kinds whose contextgraft.json belongs to them and is fetched
+SMALL = (
+    "generation_config.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tekken.json",
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+    "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
+)  # fmt: skip
+LARGEST = 50_000_000_000  # bytes that the hub gives over plain HTTP
+
+
+class Sibling(Protocol):
+    """What the client says of one file."""
+
+    rfilename: str
+    size: int | None
+    blob_id: str | None
+    lfs: Any
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file on the hub: its size, and the digest of its content, either SHA-256 or git's for a blob."""
+
+    name: str
+    bytes: int
+    sha256: str | None
+    git_sha1: str | None
+
+    @property
+    def digest(self) -> str:
+        """The digest that the content must have, in hex."""
+        return self.sha256 or self.git_sha1 or ""
+
+    def hasher(self) -> "hashlib._Hash":
+        """A fresh hash of the kind of `digest`."""
+        if self.sha256:
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.bytes, usedforsecurity=False)
+
+    def record(self) -> dict[str, Any]:
+        """For a contextgraft.json."""
+        return {
+            "bytes": self.bytes,
+            **({"sha256": self.sha256} if self.sha256 else {"git_sha1": self.git_sha1}),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be fetched: `present` bytes of it are there already, `free` are left on the disk."""
+
+    source: str
+    commit: str
+    files: tuple[HubFile, ...]
+    present: int
+    free: int
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum(file.bytes for file in self.files)
+
+
+def hub_file(sibling: Sibling) -> HubFile:
+    """A file with its size and digest as the hub records them; the hub gives both for every file."""
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    size = sibling.lfs.size if sibling.lfs else sibling.size
+    return HubFile(sibling.rfilename, -1 if size is None else size, sha256, sibling.blob_id)
+
+
+Listing = Mapping[str, HubFile]
+Read = Callable[[str], dict[str, Any]]
+
+
+def choose(listing: Listing, read: Read, source: str) -> tuple[str, ...]:
+    """Names of the files to fetch, weights last; `read` gives one small JSON file of the repository.
+
+    Repositories without safetensors raise PickleRefused or CheckpointError, as do indexes and manifests that
+    name what is not there.
+    """
+    kind = read(SIDECAR).get("kind") if SIDECAR in listing else None
+    weights = _weights(listing, read, kind, source)
+    for name in weights:
+        _check(listing, name, source)
+    own = (SIDECAR,) if kind in OWN else ()
+    small = [name for name in sorted(listing) if any(fnmatchcase(name, pattern) for pattern in SMALL)]
+    return tuple(dict.fromkeys([*own, *(name for name in small if plain(name)), *weights]))
+
+
+def shards(index: Mapping[str, Any], source: str) -> list[str]:
+    """Names of the shards in an index, sorted."""
+    weight_map = index.get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise CheckpointError("has no weight_map", path=f"{source}/{INDEX}")
+    return sorted(set(names))
+
+
+def plain(name: str) -> bool:
+    """Whether a name from elsewhere stays inside the folder it is put in, and is text."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return name == path.as_posix() and not path.is_absolute() and not hidden and _text(name)
+
+
+def _text(name: str) -> bool:
+    return (
+        name.isprintable() and "\\" not in name and all(len(part.encode()) <= 255 for part in name.split("/"))
+    )
+
+
+def _weights(listing: Listing, read: Read, kind: object, source: str) -> list[str]:
+    if kind == "graft":
+        files = read(SIDECAR).get("files")
+        if not isinstance(files, dict):
+            raise CheckpointError("does not say which files it has", path=f"{source}/{SIDECAR}")
+        return sorted(files, key=lambda name: (name.endswith(".safetensors"), name))
+    if CONFIG in listing and INDEX in listing:
+        return [CONFIG, INDEX, *shards(read(INDEX), source)]
+    if CONFIG in listing and SINGLE in listing:
+        return [CONFIG, SINGLE]
+    if all(name in listing for name in ADAPTER):
+        return [*ADAPTER, *([DENSE] if DENSE in listing else [])]
+    raise _unusable(listing, source)
+
+
+def _check(listing: Listing, name: str, source: str) -> None:
+    if not isinstance(name, str) or not plain(name):
+        raise CheckpointError("names a file outside its folder", path=source, received=repr(name)[:80])
+    if name.endswith(PICKLES):
+        raise PickleRefused(
+            "names pickles, which are never loaded", path=source, received=name[:80], remedy=CONVERT
+        )
+    if name not in listing:
+        raise CheckpointError(
+            "names a file that the repository does not have", path=source, received=name[:80],
+            remedy="take another revision, or tell its owners",
+        )  # fmt: skip
+
+
+def _unusable(listing: Listing, source: str) -> CheckpointError:
+    """Why a repository cannot be used, by what it has instead."""
+    held = sorted(
+        name for name in listing if re.search(r"\.(safetensors|gguf)$", name) or name.endswith(PICKLES)
+    )
+    pickles = [name for name in held if name.endswith(PICKLES)]
+    ggufs = [name for name in held if name.endswith(".gguf")]
+    if pickles:
+        return PickleRefused(
+            "has weights only as pickles, which are never loaded", path=source, received=pickles[0][:80],
+            remedy=f"take a revision with safetensors (often refs/pr/1); or {CONVERT}",
+        )  # fmt: skip
+    if ggufs:
+        repository = source.removeprefix("hf:").partition("@")[0]
+        return CheckpointError(
+            "has weights only as GGUF", path=source, received=ggufs[0][:80],
+            remedy=f"`hf download {repository} FILE.gguf --local-dir DIR`, and give that file",
+        )  # fmt: skip
+    return CheckpointError(
+        "is neither a model nor an adapter", path=source,
+        expected=f"{CONFIG} with {SINGLE} or {INDEX}, or {' and '.join(ADAPTER)}",
+        received=", ".join(held)[:120] or "no weights",
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""What a model is, without its weights: config, tokenizer, and the headers of its safetensors files."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from contextgraft.checkpoint.header import MAX_HEADER
+from contextgraft.checkpoint.identity import SIDECAR, read_sidecar, sidecar
+from contextgraft.checkpoint.journal import Journal
+from contextgraft.checkpoint.layout import CONFIG, INDEX, ModelFolder, open_model
+from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.errors import CheckpointError
+from contextgraft.sources.hub.client import BrokenOff, Hub, look_up, patiently
+from contextgraft.sources.hub.download import Transfer, begins_at, download, response_of
+from contextgraft.sources.hub.fetch import chosen, room
+from contextgraft.sources.hub.files import HubFile
+
+SUFFIX = ".header"  # of a file that holds the first bytes of a safetensors file: length and header
+FIRST = 1 << 17  # bytes asked for at once; most headers are shorter
+WEIGHTS = ".safetensors"
+
+
+def fetch_headers(source: str, out: Path, hub: Hub) -> dict[str, Any]:
+    """Write config, tokenizer, index and headers of `hf:OWNER/NAME[@REVISION]` to `out`, but no weights.
+
+    Returns the record, of kind "headers": the commit, and size and digest of every file as the hub has them
+    on record; those of the weights cannot be verified without fetching them. Raises as `fetch_repository`.
+    """
+    with publish(out) as work:
+        repository = look_up(hub, source)
+        job = {"source": repository.name, "commit": repository.commit, "what": "headers"}
+        with Journal(work, job) as journal:
+            transfer = Transfer(hub, repository, journal)
+            files = chosen(transfer)
+            whole = tuple(file for file in files if not file.name.endswith(WEIGHTS))
+            room(transfer, out, whole)
+            download(transfer, whole)
+            weights = [file for file in files if file.name.endswith(WEIGHTS)]
+            with ThreadPoolExecutor(hub.threads) as pool:
+                list(pool.map(partial(_write_header, transfer), weights))
+            record = sidecar(
+                "headers",
+                name=repository.name.partition("/")[2],
+                source=source,
+                revision=repository.commit,
+                files={file.name: file.record() for file in files},
+            )
+            write_json(work / SIDECAR, record)
+            if (work / CONFIG).exists():
+                open_headers(work)
+            return record
+
+
+def open_headers(folder: Path) -> ModelFolder:
+    """The model whose headers `fetch_headers` wrote: config, names, dtypes and shapes; no tensor can be read.
+
+    Checked as `checkpoint.layout.open_model` checks a whole model, and raises as that.
+    """
+    files = read_sidecar(folder, "headers").get("files", {})
+    with tempfile.TemporaryDirectory() as place:
+        hollow = Path(place)
+        for name in (CONFIG, INDEX):
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, hollow / name)
+        for path in folder.glob(f"*{WEIGHTS}{SUFFIX}"):
+            name = path.name.removesuffix(SUFFIX)
+            shutil.copyfile(path, hollow / name)
+            os.truncate(hollow / name, _size(files, name, folder))  # the rest is a hole and takes no room
+        try:
+            model = open_model(hollow)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(place, str(folder))) from None
+    others = [file.name for file in folder.iterdir() if file.name not in (CONFIG, INDEX)]
+    return replace(model, path=folder, others=tuple(sorted(others)))
+
+
+def _size(files: Any, name: str, folder: Path) -> int:
+    size = files.get(name, {}).get("bytes") if isinstance(files, dict) else None
+    if type(size) is not int or size < 0:
+        raise CheckpointError(f"does not say how large {name!r} is", path=folder / SIDECAR)
+    return size
+
+
+def _write_header(transfer: Transfer, file: HubFile) -> None:
+    """Fetch the beginning of a safetensors file, as far as its header goes."""
+    place = transfer.journal.work / f"{file.name}{SUFFIX}"
+    part = transfer.part(file)
+    part.write_bytes(patiently(transfer.hub, file.name, partial(_header, transfer, file)))
+    part.replace(place)
+
+
+def _header(transfer: Transfer, file: HubFile) -> bytes:
+    """The length and the header that it tells, checked against the size of the file."""
+    start = b"".join(_bytes(transfer, file, 0, min(FIRST, file.bytes))) if file.bytes else b""
+    end = 8 + int.from_bytes(start[:8], "little")
+    if end > min(file.bytes, 8 + MAX_HEADER):
+        raise CheckpointError(
+            "is not a well-formed safetensors file", path=f"{transfer.repository.source}/{file.name}",
+            expected=f"a header within the file's {file.bytes} bytes", received=f"{end} bytes of it",
+        )  # fmt: skip
+    rest = b"".join(_bytes(transfer, file, len(start), end)) if end > len(start) else b""
+    return (start + rest)[:end]
+
+
+def _bytes(transfer: Transfer, file: HubFile, begin: int, end: int) -> Iterator[bytes]:
+    """Bytes [begin, end) of a file, even from a server that sends all of it."""
+    with response_of(transfer.hub, transfer.repository, file.name, begin, end) as response:
+        ranged = begins_at(response, begin)
+        at = begin if ranged else 0
+        for chunk in response.iter_bytes():
+            yield chunk[max(0, begin - at) : max(0, end - at)]
+            at += len(chunk)
+            if at >= end:
+                return
+        raise BrokenOff("the transfer ended too early")

@@ -1,0 +1,304 @@
+"""What a hub, a line or a disk can do wrong while a model is fetched, and what is said about it."""
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from contextgraft.errors import OutputError, SourceError
+from contextgraft.sources.fetch import fetch
+from contextgraft.sources.hub.client import Hub
+
+if TYPE_CHECKING:
+    from tests.hub.server import HubServer
+
+SOURCE = "hf:owner/tiny"
+SHARD = "model-00002-of-00003.safetensors"
+ANY_SHARD = "GET /lfs/"
+
+
+def same_shards(out: Path, model: dict[str, bytes]) -> bool:
+    """Whether every shard came out as it is on the hub."""
+    shards = [name for name in model if name.endswith(".safetensors")]
+    return all((out / name).read_bytes() == model[name] for name in shards)
+
+
+MENDED: dict[str, dict[str, Any]] = {
+    "cut in the middle": {"where": ANY_SHARD, "cut": 20_000},
+    "cut without a length": {"where": ANY_SHARD, "cut": 20_000, "silent": True},
+    "cut at once": {"where": ANY_SHARD, "cut": 0},
+    "500": {"where": ANY_SHARD, "status": 500, "times": 2},
+    "503 of the hub": {"where": "GET /owner/tiny/resolve", "status": 503, "times": 2},
+    "502 of the list": {"where": "GET /api/models", "status": 502, "times": 2},
+    "429": {"where": ANY_SHARD, "status": 429, "headers": {"Retry-After": "0"}, "times": 3},
+    "429 of the list": {"where": "GET /api/models", "status": 429, "headers": {"Retry-After": "0"}},
+    "429 by ratelimit": {"where": ANY_SHARD, "status": 429, "headers": {"RateLimit": '"api";r=0;t=0'}},
+    "a flipped byte": {"where": ANY_SHARD, "flip": 9_000},
+    "a byte too much": {"where": ANY_SHARD, "more": b"x"},
+    "a flipped byte of a small file": {"where": "resolve/.*/config.json", "flip": 2},
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_what_passes_is_waited_for_and_said(
+    *, server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, tmp_path: Path, name: str
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(**MENDED[name])
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert same_shards(tmp_path / "out", model)
+    assert len(heard.lines) == MENDED[name].get("times", 1)
+    assert all("again in 0 s" in line or "fetched once more" in line for line in heard.lines)
+
+
+def test_a_cut_transfer_goes_on_where_it_stopped(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=20_000, times=1)
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert [each.range for each in server.requests(ANY_SHARD) if each.range] == ["bytes=20000-"]
+    shards = [name for name in model if name.endswith(".safetensors")]
+    small = [
+        name for name in (tmp_path / "out").rglob("*") if name.is_file() and name.suffix != ".safetensors"
+    ]
+    others = sum(path.stat().st_size for path in small if path.name != "contextgraft.json")
+    assert server.sent == sum(len(model[name]) for name in shards) + others
+
+
+def test_tries_are_counted_anew_while_bytes_arrive(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=4_000, times=12)
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert same_shards(tmp_path / "out", model)
+
+
+def test_a_server_that_ignores_ranges_sends_all_again(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=20_000, times=3)
+    server.fault(ANY_SHARD, whole=True, times=3)
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert same_shards(tmp_path / "out", model)
+
+
+LOGIN = "hf auth login"
+FINAL: dict[str, tuple[dict[str, Any], str]] = {
+    "500 for ever": ({"where": ANY_SHARD, "status": 500}, "hub answers 500; run the same command again"),
+    "429 for ever": ({"where": ANY_SHARD, "status": 429}, "limits how often it is asked"),
+    "429 for an hour": (
+        {"where": "GET /api/models", "status": 429, "headers": {"Retry-After": "3600"}},
+        "waiting did not help; received Retry-After: 3600",
+    ),
+    "cut for ever": (
+        {"where": ANY_SHARD, "cut": 0},
+        "connection breaks again and again; .*run the same command",
+    ),
+    "flipped for ever": (
+        {"where": ANY_SHARD, "flip": 9_000},
+        r"safetensors: holds other bytes than the hub has on record, twice; expected digest \w{64}; received",
+    ),
+    "401": (
+        {
+            "where": "resolve",
+            "status": 401,
+            "headers": {"X-Error-Message": "Invalid credentials in Authorization header"},
+        },
+        f"does not accept the token.*{LOGIN}",
+    ),
+    "403": ({"where": "resolve", "status": 403}, f"token does not allow this.*{LOGIN}"),
+    "410": ({"where": "resolve", "status": 410}, "hub answers 410"),
+    "gone from the store": ({"where": ANY_SHARD, "status": 404}, "is not there"),
+    "no entry": (
+        {"where": "resolve", "status": 404, "headers": {"X-Error-Code": "EntryNotFound"}},
+        "a file in its list that the hub does not have",
+    ),
+    "disabled": (
+        {
+            "where": "resolve",
+            "status": 403,
+            "headers": {"X-Error-Message": "Access to this resource is disabled."},
+        },
+        "was disabled by the hub",
+    ),
+    "a page to log in": (
+        {"where": "GET /api", "status": 200, "body": b"<html>"},
+        "not that of a hub.*page to log in",
+    ),
+    "another service": (
+        {"where": "GET /api", "status": 200, "body": b'{"id": "x"}'},
+        "received no commit and no files",
+    ),
+    "a list": ({"where": "GET /api", "status": 200, "body": b"[1]"}, "not that of a hub"),
+    "files without digests": (
+        {
+            "where": "GET /api",
+            "status": 200,
+            "body": b'{"id": "x", "sha": "%s", "siblings": [{"rfilename": "config.json"},'
+            b'{"rfilename": "model.safetensors"}]}' % (b"a" * 40),
+        },
+        "no size or no digest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_what_does_not_pass_is_one_line_with_the_remedy(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
+    fault, message = FINAL[name]
+    server.add("owner/tiny", model)
+    server.fault(**fault, times=100)
+    with pytest.raises(SourceError, match=message) as error:
+        fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert "\n" not in str(error.value)
+    assert "127.0.0.1" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_repository_that_may_not_be_had(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    known = Hub(api=HfApi(endpoint=server.url, token=server.token), waits=())
+    server.add("owner/gated", model, gated=True)
+    server.add("owner/private", model, private=True)
+    said = {
+        (
+            "owner/gated",
+            hub,
+        ): f"is gated: its owners decide who may have it; received .*authorized list.*{LOGIN}",
+        ("owner/gated", known): f"is gated.*{LOGIN}",
+        ("owner/private", hub): f"does not exist on the hub, or is private.*{LOGIN}",
+        ("owner/absent", hub): "does not exist on the hub, or is private",
+        ("owner/absent", known): "does not exist on the hub, or is private",
+        ("owner/private@v9", known): "has no such revision.*hf:OWNER/NAME@REVISION",
+    }
+    for number, ((name, client), message) in enumerate(said.items()):
+        with pytest.raises(SourceError, match=message) as error:
+            fetch(f"hf:{name}", tmp_path / str(number), hub=client)
+        assert server.token not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir() if re.fullmatch(r"\d", path.name)] == []
+
+
+def test_nobody_there_is_said_at_once(heard: Any, tmp_path: Path) -> None:
+    nobody = Hub(api=HfApi(endpoint="http://127.0.0.1:9", token=False), waits=(60,))
+    with pytest.raises(SourceError, match=r"cannot be reached; received .*HF_ENDPOINT"):
+        fetch(SOURCE, tmp_path / "out", hub=nobody)
+    odd = Hub(api=HfApi(endpoint="ftp://127.0.0.1", token=False), waits=(60,))
+    with pytest.raises(SourceError, match="cannot be reached"):
+        fetch(SOURCE, tmp_path / "out", hub=odd)
+
+
+def test_a_disk_without_room_is_refused_before_the_weights(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add("owner/tiny", model)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
+    with pytest.raises(OutputError, match=r"has no room for it; expected [\d,]+ bytes free; received 100"):
+        fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert server.requests(ANY_SHARD) == []
+
+
+def test_a_disk_that_fills_up_keeps_what_there_is(
+    *,
+    server: "HubServer",
+    hub: Hub,
+    model: dict[str, bytes],
+    heard: Any,
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    server.add("owner/tiny", model)
+    full = run("fetch", SOURCE, "--out", tmp_path / "out", largest=20_000)
+    assert re.search(r"out: cannot be written; received File too large; make room", full.complaint())
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert heard.plans[0].present > 20_000
+    assert any(each.range == "bytes=20000-" for each in server.requests(ANY_SHARD))
+    assert same_shards(tmp_path / "out", model)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_fetch_asks_only_for_the_rest(
+    *,
+    server: "HubServer",
+    model: dict[str, bytes],
+    start: Callable[..., Any],
+    hub: Hub,
+    tmp_path: Path,
+    blow: signal.Signals,
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, slow=30, times=3)  # one piece arrives, then nothing for half a minute
+    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="1")
+    wait_for(lambda: len(list(parts(tmp_path))) == 3)
+    process.send_signal(blow)
+    _, stderr = process.communicate(timeout=30)
+    if blow == signal.SIGINT:
+        assert process.returncode == 130
+        assert stderr.splitlines()[-1].endswith("interrupted; run the same command again to resume")
+    assert not (tmp_path / "out").exists()
+    held = {path.stat().st_size for path in parts(tmp_path)}
+    server.log.clear()
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert {each.range for each in server.requests(ANY_SHARD)} == {f"bytes={size}-" for size in held}
+    assert len(server.requests("/resolve/")) == 3  # the small files are there
+    assert same_shards(tmp_path / "out", model)
+
+
+def test_a_commit_that_moved_on_begins_anew(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=20_000, times=100)
+    server.fault(ANY_SHARD, status=500, times=100)
+    impatient = Hub(api=hub.api, waits=())
+    with pytest.raises(SourceError):
+        fetch(SOURCE, tmp_path / "out", hub=impatient)
+    assert list(parts(tmp_path))
+    server.faults.clear()
+    new = server.update("owner/tiny", model | {"LICENSE": b"mine", SHARD: model[SHARD]})
+    server.log.clear()
+    assert fetch(SOURCE, tmp_path / "out", hub=hub)["revision"] == new
+    assert {each.range for each in server.requests(ANY_SHARD)} == {None}
+
+
+def test_what_lies_there_is_not_trusted(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=20_000, times=100)
+    with pytest.raises(SourceError):
+        fetch(SOURCE, tmp_path / "out", hub=Hub(api=hub.api, waits=()))
+    server.faults.clear()
+    for path in parts(tmp_path):
+        path.write_bytes(b"x" * path.stat().st_size)
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert same_shards(tmp_path / "out", model)
+    assert any("thrown away" in line for line in heard.lines)
+
+
+def test_the_hub_switched_off_is_said(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match="switched off here; received HF_HUB_OFFLINE"):
+        fetch(SOURCE, tmp_path / "out", hub=hub)
+
+
+def parts(folder: Path) -> list[Path]:
+    """Beginnings of shards that an unfinished fetch to `folder / "out"` holds."""
+    return [path for path in folder.glob(".out.partial/.journal/*.part") if path.stat().st_size > 10_000]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until something holds, but not for ever."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.01)
