@@ -1,0 +1,273 @@
+"""A fine-tune's skill as a task of lm-evaluation-harness: a YAML of the user's, or one that it knows."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from lm_eval.api.metrics import mean
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable, hash_string
+
+from contextgraft.checkpoint.digest import json_digest
+from contextgraft.errors import InputError
+from contextgraft.evaluation.harness import quiet
+from contextgraft.evaluation.measures import Row, Subject, failure, missed, scored
+from contextgraft.evaluation.text_lm import TextLM
+from contextgraft.evaluation.tokens import Tokens
+
+YAML = (".yaml", ".yml")
+TYPES = ("multiple_choice", "loglikelihood", "generate_until")
+
+
+@dataclass(frozen=True)
+class HarnessSkill:
+    """Documents of a task, drawn by seed; a row is a document, its score one metric between 0 and 1.
+
+    `digest` covers every request that is made, with its examples, and how it is scored.
+    """
+
+    task: Any
+    name: str
+    metric: str
+    version: str
+    documents: tuple[int, ...]
+    hashes: tuple[str, ...]
+    seed: int
+    digest: str
+    suite: ClassVar[str] = "skill"
+
+    def key(self) -> dict[str, Any]:
+        """Task, metric, requests and seed."""
+        return {
+            "suite": self.suite,
+            "task": self.name,
+            "metric": self.metric,
+            "version": self.version,
+            "digest": self.digest,
+            "seed": self.seed,
+        }
+
+    def check(self, tokens: Tokens) -> None:
+        """Any text can be asked of any tokenizer."""
+
+    def count(self) -> int:
+        """Documents."""
+        return len(self.documents)
+
+    def longest(self, tokens: Tokens) -> int:
+        """Tokens of the longest context, without its answer."""
+        return max(len(tokens.encode(instance.args[0])) for instance in self.task.instances)
+
+    def ready(self, work: Path, reference: str) -> bool:  # noqa: ARG002 - nothing is needed
+        """Always."""
+        return True
+
+    def rows(self, subject: Subject, advance: Callable[[int], object] = int) -> list[Row]:
+        """All documents in one go; if torch cannot run them (memory, say), all of them fail."""
+        with quiet():
+            lm = TextLM(subject.model, subject.tokens.tokenizer, batch_size=subject.batch_size)
+        try:
+            samples = sit(self.task, lm, self.documents, self.seed)
+        except RuntimeError as error:
+            rows = self.unmeasured(subject.tokens, "failed", failure(error))
+        else:
+            rows = [
+                self._row(sample, lm, place, blank)
+                for place, (sample, blank) in enumerate(zip(samples, self._blanks(), strict=True))
+            ]
+        advance(len(rows))
+        return rows
+
+    def unmeasured(self, tokens: Tokens, status: str, reason: str) -> list[Row]:  # noqa: ARG002 - of any tokenizer
+        """Every document without a score."""
+        return [missed(row, status, reason) for row in self._blanks()]
+
+    def _row(self, sample: Mapping[str, Any], lm: TextLM, place: int, blank: Row) -> Row:
+        tokens = lm.lengths[place]
+        row = {**blank, "prompt_tokens": tokens, "answer": expected(self.task, sample)}
+        if place in lm.unasked:
+            reason = f"needs {tokens} tokens, the model has {lm.room} positions and no rotary ones"
+            return missed(row, "truncated", f"{reason}; it was not asked")
+        score = float(sample[self.metric])
+        if not 0 <= score <= 1:
+            return missed(row, "failed", f"{self.metric} is {score}, not a score from 0 to 1")
+        return scored({**row, "output": OUTPUTS[self.task.OUTPUT_TYPE](self.task, sample)}, score)
+
+    def _blanks(self) -> list[Row]:
+        return [
+            {
+                "suite": self.suite,
+                "task": self.name,
+                "seed": self.seed,
+                "index": document,
+                "recipe": json.dumps(
+                    {"task": self.name, "doc_id": document, "doc_hash": digest, "version": self.version},
+                    sort_keys=True,
+                    ensure_ascii=False,
+                ),
+                "scoring": self.metric,
+            }
+            for document, digest in zip(self.documents, self.hashes, strict=True)
+        ]
+
+
+def read_harness_skill(name: str, samples: int | None, seed: int) -> HarnessSkill:
+    """A task by the path of its YAML or by lm-eval's name for it, `:METRIC` behind it if not the first one.
+
+    Its data must be at hand, in local files or in the cache of `datasets`. InputError says what is wrong.
+    """
+    spec, metric = split_metric(name)
+    task = load_task(spec)
+    metric = pick_metric(task, spec, metric)
+    documents = draw(task, spec, samples, seed)
+    build(task, documents, seed)
+    firsts = {instance.doc_id: instance.doc for instance in reversed(task.instances)}
+    requests = [[instance.request_type, instance.args] for instance in task.instances]
+    config = {key: value for key, value in task.dump_config().items() if key != "metadata"}
+    return HarnessSkill(
+        task=task,
+        name=task.task_name,
+        metric=metric,
+        version=str(task.VERSION),
+        documents=documents,
+        hashes=tuple(hash_string(as_json(firsts[place])) for place in range(len(documents))),
+        seed=seed,
+        digest=json_digest([as_json(requests), as_json(config)]),
+    )
+
+
+def split_metric(name: str) -> tuple[str, str | None]:
+    """A task and the metric that is named behind it."""
+    spec, colon, metric = name.rpartition(":")
+    return (spec, metric) if colon else (name, None)
+
+
+def load_task(spec: str) -> Any:
+    """The one task of a YAML file, or of lm-eval's own; InputError in one line if it cannot be had."""
+    own = Path(spec).suffix in YAML
+    if own and not Path(spec).is_file():
+        raise InputError("cannot read the task", path=spec, expected="a YAML file of lm-eval")
+    try:
+        with quiet():
+            found = TaskManager(include_defaults=not own).load([spec])
+    except Exception as error:  # the file is the user's, and so is the code that it names
+        raise InputError(
+            "is no task that can be loaded here",
+            path=spec,
+            received=f"{type(error).__name__}: {error}"[:200],
+            remedy="give the path of a YAML whose data are local files (dataset_path: json), or the name "
+            "of a task of lm-eval whose data set is in the local cache",
+        ) from None
+    tasks = list(found["tasks"].values())
+    if len(tasks) != 1:
+        raise InputError("is a group", path=spec, expected="one task", received=f"{len(tasks)} tasks")
+    if tasks[0].OUTPUT_TYPE not in TYPES:
+        raise InputError(
+            "is a task of another kind",
+            path=spec,
+            expected=", ".join(TYPES),
+            received=tasks[0].OUTPUT_TYPE,
+        )
+    return tasks[0]
+
+
+def pick_metric(task: Any, spec: str, wanted: str | None) -> str:
+    """The metric named, else the task's first; it must be a mean of scores of which more is better."""
+    better = task.higher_is_better()
+    usable = [name for name, how in task.aggregation().items() if how is mean and better.get(name)]
+    if not usable or (wanted is not None and wanted not in usable):
+        raise InputError(
+            "has no such score for each sample",
+            path=spec,
+            expected=", ".join(usable) or "a metric that is a mean, of which more is better",
+            received=wanted or ", ".join(task.aggregation()),
+        )
+    return wanted or usable[0]
+
+
+def draw(task: Any, spec: str, samples: int | None, seed: int) -> tuple[int, ...]:
+    """Numbers of the documents that are asked, in order."""
+    number = len(task.eval_docs)
+    count = number if samples is None else samples
+    if count > number:
+        raise InputError(
+            "has fewer documents than samples asked for", path=spec, expected=count, received=number
+        )
+    return tuple(
+        sorted(int(document) for document in np.random.default_rng(seed).permutation(number)[:count])
+    )
+
+
+def build(task: Any, documents: Sequence[int], seed: int) -> None:
+    """Make the task's requests, its examples drawn by seed."""
+    task.set_fewshot_seed(seed)
+    with quiet():
+        task.build_all_requests(samples=list(documents))
+
+
+def sit(task: Any, lm: TextLM, documents: Sequence[int], seed: int) -> list[dict[str, Any]]:
+    """Run the task; a sample for each document, of the first of its filters."""
+    task.set_fewshot_seed(seed)
+    name = task.task_name
+    with quiet():
+        results = evaluate(
+            lm=lm, task_dict={"tasks": {name: task}}, samples={name: list(documents)}, bootstrap_iters=0
+        )
+    found: list[dict[str, Any]] = results["samples"][name]
+    return sorted(
+        (sample for sample in found if sample["filter"] == found[0]["filter"]),
+        key=lambda sample: sample["doc_id"],
+    )
+
+
+def expected(task: Any, sample: Mapping[str, Any]) -> str:
+    """The target as text: a choice in its words, several targets as a JSON list."""
+    target = sample["target"]
+    choices = choices_of(task, sample)
+    if isinstance(target, int) and choices is not None and 0 <= target < len(choices):
+        return choices[target]
+    return target if isinstance(target, str) else as_json(target)
+
+
+def choices_of(task: Any, sample: Mapping[str, Any]) -> list[str] | None:
+    """A document's choices; none where the contexts are what is chosen from."""
+    if getattr(task.config, "doc_to_choice", None) is None or getattr(task, "multiple_input", False):
+        return None
+    return [str(choice) for choice in task.doc_to_choice(sample["doc"])]
+
+
+def chosen(task: Any, sample: Mapping[str, Any]) -> str:
+    """The choice that the model holds the likeliest, or its number."""
+    likelihoods = [likelihood for likelihood, _ in sample["filtered_resps"]]
+    choices = choices_of(task, sample)
+    best = max(range(len(choices or likelihoods)), key=likelihoods.__getitem__)
+    return str(best) if choices is None else choices[best]
+
+
+def greedy(task: Any, sample: Mapping[str, Any]) -> str:  # noqa: ARG001 - as the others
+    """Whether the continuation is what the model itself would say, and how likely it is."""
+    likelihood, is_greedy = sample["filtered_resps"][0]
+    return as_json({"greedy": bool(is_greedy), "nats": -likelihood if math.isfinite(likelihood) else None})
+
+
+def generated(task: Any, sample: Mapping[str, Any]) -> str:  # noqa: ARG001 - as the others
+    """What the model said, after the task's filter."""
+    answer = sample["filtered_resps"][0]
+    return answer if isinstance(answer, str) else as_json(answer)
+
+
+OUTPUTS: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
+    "multiple_choice": chosen,
+    "loglikelihood": greedy,
+    "generate_until": generated,
+}
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON, however a task made it."""
+    return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, sort_keys=True)
