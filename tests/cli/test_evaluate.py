@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path / "model")
-    (tmp_path / "filler.txt").write_text("a the code " * 20)
+    (tmp_path / "filler.txt").write_text("a the code " * 60)
     (tmp_path / "colours.yaml").write_text(FORMAT)
     (tmp_path / "polite.jsonl").write_text(json.dumps({"prompt": "the boat", "answer": "thank you"}) + "\n")
     return tmp_path / "model"
@@ -62,6 +62,23 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 NEEDLE = ["--suite", "needle", "--format", "colours.yaml", "--lengths", "16,64", "--depths", "0,100"]
 NEEDLE += ["--samples", "2", "--threads", "1"]
 SKILL = ["--suite", "skill", "--skill", "polite.jsonl"]
+DOWN = ["--backend", "openai", "--url", "http://127.0.0.1:1/v1/completions", "--batch-size", "1"]
+TASK = """
+task: ours
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs:
+  until: ["."]
+  max_gen_toks: 2
+metric_list:
+  - metric: exact_match
+"""
 OUT = ["--out", "samples.parquet"]
 
 
@@ -81,6 +98,52 @@ def test_needle_and_skill_of_two_labelled_models(run: Run, model: Path, tmp_path
     assert "95 % interval" in out
 
 
+def test_measures_follow_and_are_kept(run: Run, model: Path, tmp_path: Path) -> None:
+    measures = ["--suite", "perplexity", "--perplexity-lengths", "70", "--documents", "2"]
+    measures += ["--suite", "divergence", "--divergence-length", "8", "--divergence-prompts", "3"]
+    typed = ["model", *NEEDLE, *measures, *OUT]
+    code, out, err = run(*typed, "--json")
+    assert code == 0, err
+    assert "[1/1] model: 8 needle, 2 perplexity, 3 divergence" in err
+    rows = {row["suite"]: row for row in json.loads(out)}
+    assert (rows["perplexity"]["task"], rows["perplexity"]["length"]) == ("filler", 70)
+    assert (rows["perplexity"]["n"], rows["perplexity"]["unit"]) == (2, "nats")
+    assert rows["perplexity"]["low"] <= rows["perplexity"]["mean"] <= rows["perplexity"]["high"]
+    assert (rows["divergence"]["mean"], rows["divergence"]["n"]) == (0.0, 3)
+    code, out, err = run(*typed)
+    assert "complete already" in err
+    assert "0.0000 nats" in out
+
+
+def test_a_skill_may_be_a_task_of_lm_eval(run: Run, model: Path, tmp_path: Path) -> None:
+    rows = [{"question": "the boat", "answer": "thank you"}, {"question": "the cave", "answer": "red"}]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "polite.yaml").write_text(TASK.format(data=tmp_path / "data.jsonl"))
+    code, out, err = run("model", "--suite", "skill", "--skill", "polite.yaml", *OUT, "--json")
+    assert code == 0, err
+    assert [(row["suite"], row["task"], row["n"]) for row in json.loads(out)] == [("skill", "ours", 2)]
+
+
+def test_a_plan_says_what_would_be_asked_and_computed(run: Run, model: Path, tmp_path: Path) -> None:
+    shared = [*NEEDLE, "--depths", "0,50,100", "--distractors", "1", "--lengths", "64"]
+    code, out, err = run("model", *shared, "--suite", "perplexity", "--plan", "--json")
+    assert code == 0, err
+    needle, perplexity = json.loads(out)
+    assert (needle["units"], needle["prompt_tokens"], needle["generated"]) == (6, 6 * 63, 6)
+    assert needle["prefilled"] <= needle["prompt_tokens"]
+    assert (perplexity["units"], perplexity["prompt_tokens"]) == (8, 8 * 64)
+    code, out, err = run("model", *shared, "--plan")
+    assert "to prefill" in out
+    assert not list(tmp_path.glob("*samples.parquet*"))
+
+
+def test_a_server_plans_its_own_prefill(run: Run, model: Path) -> None:
+    server = ["--backend", "openai", "--url", "http://127.0.0.1:1/v1/completions"]
+    code, out, err = run("model", *NEEDLE, *server, "--plan", "--json")
+    assert code == 0, err
+    assert json.loads(out)[0]["prefilled"] is None
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -94,7 +157,17 @@ def test_needle_and_skill_of_two_labelled_models(run: Run, model: Path, tmp_path
         (["model", *NEEDLE, "--lengths", "4", *OUT], "does not fit the length"),
         (["model", *NEEDLE, "--distractors", "2", *OUT], "too many distractors"),
         (["model", *NEEDLE, "--format", "none.yaml", *OUT], "none.yaml: cannot read"),
+        (["model", *OUT], "nothing is to be asked"),
         (["model", "--suite", "needle", *OUT], "--suite needle needs lengths"),
+        (["model", "--suite", "perplexity", *OUT], "--suite perplexity needs lengths"),
+        (["model", *NEEDLE], "no output is named"),
+        (["model", *NEEDLE, *OUT, "--reference", "other"], "no model is labelled as the reference"),
+        (["model", *NEEDLE, *OUT, "--backend", "abacus"], "'abacus' is not one of"),
+        (["model", *NEEDLE, *OUT, "--url", "http://127.0.0.1:1"], "do not go together"),
+        (["model", *NEEDLE, *OUT, "--backend", "openai"], "do not go together"),
+        (["model", *NEEDLE, *OUT, *DOWN], "http://127.0.0.1:1/v1/completions: the server cannot be asked"),
+        (["model", "--suite", "divergence", "--text", "none.txt", *OUT], "none.txt: cannot read"),
+        (["model", "--suite", "skill", "--skill", "none.yaml", *OUT], "none.yaml"),
         (["model", "--suite", "skill", *OUT], "--suite skill needs a skill"),
         (["model", *SKILL, "--skill-samples", "2", *OUT], "fewer lines than samples"),
         (["model", "--suite", "skill", "--skill", "none.jsonl", *OUT], "none.jsonl: cannot read"),

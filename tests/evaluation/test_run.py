@@ -264,7 +264,7 @@ def test_the_summary_counts_by_model_task_and_length(models: Models, exam: Exam,
         for rest in (("needle", "code", 40, 6), ("skill", "polite", None, 4))
     ]
     plain = as_json(scores)[0]
-    assert plain["low"] <= plain["share"] <= plain["high"]
+    assert plain["low"] <= plain["mean"] <= plain["high"]
 
 
 def test_the_query_of_the_documentation_counts_cells(models: Models, exam: Exam, tmp_path: Path) -> None:

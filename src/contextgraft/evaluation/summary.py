@@ -1,51 +1,86 @@
-"""Samples summed up for the terminal: score, n and interval for each model, task and length."""
+"""Samples summed up for the terminal: mean, n and interval for each model, task, kind and length."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import stdev
 from typing import Any
 
 import pyarrow as pa
 
-from contextgraft.stats import wilson
+from contextgraft.stats import t_interval, wilson
+
+Interval = tuple[float, float] | None
+Group = tuple[str, str, str, str | None, str | None, int | None]
 
 
 @dataclass(frozen=True)
 class Score:
-    """Right answers of n asked, a 95 % Wilson interval, and how many were not asked or failed."""
+    """Mean of n scores with a 95 % interval, and how many were not asked or failed.
+
+    `unit` is "share" (right answers, the interval Wilson's) or "nats" (a token; Student's interval over the
+    rows, each weighed by its tokens in the mean).
+    """
 
     model: str
     suite: str
     task: str
+    kind: str | None
+    haystack: str | None
     length: int | None
-    right: int
+    unit: str
+    mean: float | None
     n: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     missing: int
-
-    @property
-    def share(self) -> float | None:
-        """Right answers as a share of those asked; None if none was."""
-        return self.right / self.n if self.n else None
 
 
 def summarise(table: pa.Table) -> list[Score]:
-    """One score for each model, suite, task and length, in the order of the table."""
-    groups: dict[tuple[str, str, str, int | None], list[float | None]] = {}
-    columns = ("model", "suite", "task", "length", "score")
-    for model, suite, task, length, score in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        groups.setdefault((model, suite, task, length), []).append(score)
-    return [score_of(*key, scores) for key, scores in groups.items()]
+    """One score for each model, suite, task, kind, haystack and length, in the order of the table."""
+    columns = ("model", "suite", "task", "kind", "haystack", "length", "score", "tokens", "document")
+    groups: dict[Group, list[tuple[float | None, int, int]]] = {}
+    for *group, score, tokens, document in zip(*(table[name].to_pylist() for name in columns), strict=True):
+        model, suite, task, kind, haystack, length = group
+        rows = groups.setdefault((model, suite, task, kind, haystack, length), [])
+        rows.append((score, tokens or 1, document or 0))
+    return [score_of(group, rows) for group, rows in groups.items()]
 
 
-def score_of(model: str, suite: str, task: str, length: int | None, scores: Sequence[float | None]) -> Score:
-    """One group's score."""
-    asked = [score for score in scores if score is not None]
-    right = round(sum(asked))
-    low, high = wilson(right, len(asked))
-    return Score(model, suite, task, length, right, len(asked), low, high, len(scores) - len(asked))
+def score_of(group: Group, rows: Sequence[tuple[float | None, int, int]]) -> Score:
+    """One group's score; its rows are scores, tokens and documents."""
+    model, suite, task, kind, haystack, length = group
+    asked = [(score, tokens, document) for score, tokens, document in rows if score is not None]
+    unit, summed = UNITS.get(suite, ("share", share))
+    mean, n, interval = summed(asked) if asked else (None, 0, None)
+    low, high = interval or (None, None)
+    missing = len(rows) - len(asked)
+    return Score(model, suite, task, kind, haystack, length, unit, mean, n, low, high, missing)
+
+
+def share(rows: Sequence[tuple[float, int, int]]) -> tuple[float, int, Interval]:
+    """Share of right answers, how many answers, and its interval."""
+    right = sum(score for score, _, _ in rows)
+    return right / len(rows), len(rows), wilson(right, len(rows))
+
+
+def nats(rows: Sequence[tuple[float, int, int]]) -> tuple[float, int, Interval]:
+    """Nats a token over all documents, how many documents, and the interval of their mean."""
+    sums: dict[int, list[float]] = {}
+    for score, tokens, document in rows:
+        found = sums.setdefault(document, [0.0, 0.0])
+        found[0] += score * tokens
+        found[1] += tokens
+    means = [total / tokens for total, tokens in sums.values()]
+    mean = sum(total for total, _ in sums.values()) / sum(tokens for _, tokens in sums.values())
+    return mean, len(means), t_interval(mean, stdev(means), len(means)) if len(means) > 1 else None
+
+
+UNITS: dict[str, tuple[str, Callable[..., tuple[float, int, Interval]]]] = {
+    "perplexity": ("nats", nats),
+    "divergence": ("nats", nats),
+}
 
 
 def as_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Scores as JSON values."""
-    return [{**asdict(score), "share": score.share} for score in scores]
+    return [asdict(score) for score in scores]

@@ -1,0 +1,185 @@
+"""The options of `contextgraft evaluate`, as click reads them and as the command uses them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+SUITES = ("needle", "skill", "perplexity", "divergence")
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Different numbers of one range, separated by commas."""
+
+    def __init__(self, number: click.ParamType[Any], name: str) -> None:
+        self.number = number
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers in the order given."""
+        if isinstance(value, tuple):
+            return value
+        numbers = tuple(self.number.convert(part.strip(), param, ctx) for part in value.split(","))
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} repeats a number", param, ctx)
+        return numbers
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed."""
+
+    models: tuple[str, ...]
+    suites: tuple[str, ...]
+    format_path: Path | None
+    lengths: tuple[int, ...] | None
+    depths: tuple[float, ...]
+    samples: int
+    distractors: int
+    skills: tuple[str, ...]
+    skill_samples: int | None
+    text: str | None
+    perplexity_lengths: tuple[int, ...] | None
+    documents: int
+    divergence_length: int
+    divergence_prompts: int
+    reference: str | None
+    seed: int
+    backend: str
+    url: str | None
+    model_name: str | None
+    batch_size: int
+    prefill_chunk: int
+    threads: int | None
+    device: str
+    dtype: str
+    out: Path | None
+    plan: bool
+    as_json: bool
+
+
+COUNT = click.IntRange(min=1)
+LENGTHS = Numbers(COUNT, "INT,...")
+
+ASKED = [
+    click.option(
+        "--suite",
+        "suites",
+        type=click.Choice(SUITES),
+        multiple=True,
+        help="What to ask or measure; repeatable.",
+    ),
+    click.option(
+        "--format",
+        "format_path",
+        type=click.Path(path_type=Path),
+        help="Needle format (YAML); a shipped one if not given.",
+    ),
+    click.option("--lengths", type=LENGTHS, help="needle: prompt and answer together, in tokens."),
+    click.option(
+        "--depths",
+        type=Numbers(click.FloatRange(0, 100), "PERCENT,..."),
+        default="0,25,50,75,100",
+        show_default=True,
+        help="needle: its place in the text.",
+    ),
+    click.option(
+        "--samples", type=COUNT, default=20, show_default=True, help="needle: prompts a length and depth."
+    ),
+    click.option(
+        "--distractors",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="needle: others in the same text; as many as depths less one let all depths share a text.",
+    ),
+    click.option(
+        "--skill",
+        "skills",
+        multiple=True,
+        help="skill: a file (JSONL), or a task of lm-eval by its YAML file or name; repeatable.",
+    ),
+    click.option(
+        "--skill-samples",
+        type=COUNT,
+        help="skill: questions of each, drawn by seed; all if not given.",
+    ),
+    click.option(
+        "--text",
+        help="perplexity, divergence: a UTF-8 file, or a shipped text by name; the format's if not given.",
+    ),
+    click.option(
+        "--perplexity-lengths", type=LENGTHS, help="perplexity: tokens of a window; --lengths if not given."
+    ),
+    click.option(
+        "--documents", type=COUNT, default=8, show_default=True, help="perplexity: windows a length."
+    ),
+    click.option(
+        "--divergence-length",
+        type=COUNT,
+        default=64,
+        show_default=True,
+        help="divergence: tokens a prompt.",
+    ),
+    click.option(
+        "--divergence-prompts",
+        type=COUNT,
+        default=32,
+        show_default=True,
+        help="divergence: prompts.",
+    ),
+    click.option("--reference", metavar="LABEL", help="divergence: from this model; the first if not given."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
+    ),
+]
+ENGINE = [
+    click.option(
+        "--backend",
+        type=click.Choice(["hf", "openai", "vllm"]),
+        default="hf",
+        show_default=True,
+        help="What answers: transformers here, a server that speaks OpenAI's completions, vLLM here.",
+    ),
+    click.option("--url", help="openai: address, such as http://127.0.0.1:8000/v1/completions."),
+    click.option("--model-name", help="openai: the server's name for the model; its folder if not given."),
+    click.option(
+        "--batch-size",
+        type=COUNT,
+        default=64,
+        show_default=True,
+        help="Most prompts at once; fewer where they are long.",
+    ),
+    click.option(
+        "--prefill-chunk",
+        type=COUNT,
+        default=2048,
+        show_default=True,
+        help="hf: most tokens of a prompt at once.",
+    ),
+    click.option("--threads", type=COUNT, help="Processor threads; all if not given."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+        default="float32",
+        show_default=True,
+        help="What to compute in; auto: as the model is stored.",
+    ),
+]
+RESULT = [
+    click.option("--out", type=click.Path(path_type=Path), help="Parquet file to write."),
+    click.option("--plan", is_flag=True, help="Say what would be asked, and what it costs; load no weights."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+]
+
+
+def options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all the options, in the order of the help."""
+    for option in reversed([*ASKED, *ENGINE, *RESULT]):
+        function = option(function)
+    return function

@@ -1,0 +1,59 @@
+"""How `contextgraft evaluate` shows scores and plans to people."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextgraft.evaluation.preview import Ask
+    from contextgraft.evaluation.summary import Score
+
+WORDS = ("model", "suite", "task", "kind")
+NUMBERS = ("length", "n", "score", "95 % interval", "not asked")
+
+
+def print_scores(scores: "Sequence[Score]") -> None:
+    """A table of scores: shares in percent, measures in nats a token."""
+    print_table(WORDS, NUMBERS, [cells(score) for score in scores])
+
+
+def print_table(words: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*words, box=None)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160  # a log has no width; do not fold lines there
+    Console(width=width).print(table)
+
+
+def cells(score: "Score") -> list[str]:
+    """One row of the table; an interval only where something was asked."""
+    formats = {"share": (100.0, ".1f", ""), "nats": (1.0, ".4f", " nats")}
+    factor, digits, unit = formats[score.unit]
+    mean = "-" if score.mean is None else f"{factor * score.mean:{digits}}{unit}"
+    interval = "-"
+    if score.low is not None and score.high is not None:
+        interval = f"{factor * score.low:{digits}} - {factor * score.high:{digits}}"
+    kind = ", ".join(word for word in (score.kind, score.haystack) if word)
+    counts = [str(score.length or ""), str(score.n)]
+    return [score.model, score.suite, score.task, kind, *counts, mean, interval, str(score.missing or "")]
+
+
+def print_asks(asks: "Sequence[Ask]") -> None:
+    """A table of what would be asked, with the share of prompt tokens that would be computed."""
+    numbers = ("questions or windows", "prompt tokens", "to prefill", "share", "at most to generate")
+    print_table(("model", "suite"), numbers, [plan_cells(ask) for ask in asks])
+
+
+def plan_cells(ask: "Ask") -> list[str]:
+    """One row of the plan; a server decides itself what it shares."""
+    prefilled, share = "-", "-"
+    if ask.prefilled is not None:
+        prefilled, share = f"{ask.prefilled:,}", f"{100 * ask.prefilled / ask.prompt_tokens:.0f} %"
+    counts = [f"{ask.units:,}", f"{ask.prompt_tokens:,}", prefilled, share, f"{ask.generated:,}"]
+    return [ask.model, ask.suite, *counts]
