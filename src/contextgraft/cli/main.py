@@ -18,6 +18,7 @@ VERBS = {
     "extract": "factorise donor minus base into LoRA adapters, every rank in one pass",
     "merge": "graft an adapter onto a fine-tune, RoPE repaired",
     "verify": "prove from the folders alone that a graft or an adapter is what it says",
+    "align": "whether donor and fine-tune moved the base the same way, layer by layer",
     "compare": "tell two adapters apart: relative error and principal angles by module",
     "evaluate": "ask a model for needles and skills; one Parquet row a sample",
     "report": "one self-contained page from the samples",

@@ -1,0 +1,64 @@
+"""`contextgraft align`: a table for people, JSON for programs, Parquet for later."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from contextgraft.cli import align
+
+
+@pytest.fixture(scope="module")
+def words(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name three toys."""
+    path: Path = tmp_path_factory.mktemp("align")
+    config = toy.config()
+    base = toy.weights(config)
+    for role, weights in (("base", base), ("donor", toy.moved(base, 1)), ("target", toy.moved(base, 2))):
+        toy.write(path / role, weights, config)
+        (path / role / "tokenizer.json").unlink()
+    return [word for role in ("base", "donor", "target") for word in (f"--{role}", str(path / role))]
+
+
+def test_a_table_for_people(words: list[str]) -> None:
+    result = CliRunner().invoke(align.command, [*words, "--threads", "2"], catch_exceptions=False)
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["layer", "tensors", "donor", "target", "cosine", "chance"]
+    assert [line.split()[0] for line in lines[1:3]] == ["0", "1"]
+    norms = next(line for line in lines if line.startswith("norms"))
+    assert norms.split()[-3:-1] == ["+1.0000", "±0.1096"]
+    assert norms.endswith("*")
+    assert lines[-1] == "left out: 1: model.embed_tokens.weight"
+
+
+def test_json_and_parquet(words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "align.parquet"
+    result = CliRunner().invoke(align.command, [*words, "--json", "--out", str(out)], catch_exceptions=False)
+    data = json.loads(result.stdout)
+    assert set(data) == {"all", "kinds", "layers", "left_out", "models", "tensors"}
+    assert pq.read_table(out).num_rows == len(data["tensors"]) == 19
+    assert data["all"]["tensors"] == 19
+
+
+def test_embeddings_if_asked_for(words: list[str]) -> None:
+    result = CliRunner().invoke(align.command, [*words, "--embeddings", "input", "--json"])
+    data = json.loads(result.stdout)
+    assert data["left_out"] == []
+    assert data["kinds"]["embed_tokens"]["cosine"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--include", "("], "no regular expression"),
+        (["--device", "cuda:9"], "cannot be used"),
+        (["--threads", "0"], "0 is not in the range"),
+    ],
+)
+def test_words_it_cannot_use(words: list[str], more: list[str], reason: str) -> None:
+    result = CliRunner().invoke(align.command, [*words, *more])
+    assert result.exit_code == 2
+    assert reason in result.stderr
