@@ -1,9 +1,18 @@
 """`contextgraft train`: a recipe in, a model folder out."""
 
 import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
+
+TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
 
 
 @click.command()
@@ -21,32 +30,67 @@ import click
     show_default=True,
     help="set the run aside this often; an interrupted run resumes there",
 )
+@click.option(
+    "--context-parallel",
+    type=click.IntRange(min=1),
+    help="processes that share a sequence; the others take other rows [torchrun; default: all]",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["flat", "double", "usp"]),
+    help="how they share it [torchrun; default: by nodes and heads]",
+)
+@click.option(
+    "--ranks-per-node",
+    type=click.IntRange(min=1),
+    help="[torchrun; default: what torchrun started on a node]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    help="of activations; weights and sums stay float32 [torchrun; default: float32]",
+)
+@click.option(
+    "--rows-at-once",
+    type=click.IntRange(min=1),
+    help="rows of a batch in one pass, gradients add up [torchrun; default: all]",
+)
+@click.option(
+    "--keep", type=click.IntRange(min=1), default=2, help="checkpoints to keep [torchrun; default: 2]"
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    help="seconds without a word from another process that end the run [torchrun; default: 600]",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the last step's metrics as JSON")
+@click.pass_context
 def command(
-    *,
-    config: Path,
-    base: Path,
-    out: Path,
-    seed: int | None,
-    threads: int | None,
-    checkpoint_seconds: float,
-    as_json: bool,
+    context: click.Context, /, *, out: Path, threads: int | None, as_json: bool, **options: Any
 ) -> None:
-    """Train a model by a recipe, in progressive stages; the same command resumes an interrupted run."""
+    """Train a model by a recipe, in progressive stages; the same command resumes an interrupted run.
+
+    Started by torchrun, all its processes train one model together, with the result of one process but for
+    rounding.
+    """
     import torch
 
-    from contextgraft.training.run import train
+    from contextgraft.training.parallel.launch import launched
 
     if threads is not None:
         torch.set_num_threads(threads)
-    last = train(
-        config,
-        base,
-        out,
-        seed=seed,
-        checkpoint_seconds=checkpoint_seconds,
-        tell=lambda line: click.echo(line, err=True),
-    )
+    launch = launched(os.environ)
+    given = [name for name in TOGETHER if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if launch is None and given:
+        option = given[0].replace("_", "-")
+        raise click.UsageError(f"--{option} is for many processes: start the command by torchrun")
+    with _terminated() as stop:
+        common = {name: value for name, value in options.items() if name not in TOGETHER}
+        last = _alone(out, common, stop) if launch is None else _together(launch, out, common, options, stop)
+    if last is None:
+        return
     if as_json:
         click.echo(json.dumps(last, sort_keys=True))
     else:
@@ -54,3 +98,62 @@ def command(
         click.echo(
             f"{out}: {last['step']} steps, theta {last['theta']:,.0f}, loss {last['loss']:.4f}{accuracy}"
         )
+
+
+def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
+    from contextgraft.training.run import train
+
+    return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, **common)
+
+
+def _together(
+    launch: Any, out: Path, common: dict[str, Any], options: dict[str, Any], stop: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """The same in one process of many; only the main one tells anything, errors of its own apart."""
+    from datetime import timedelta
+
+    import torch
+
+    from contextgraft.checkpoint.layout import open_model
+    from contextgraft.training.parallel.engine import Options, Together
+    from contextgraft.training.parallel.launch import ElsewhereError, device, joined
+    from contextgraft.training.run import train
+
+    tell = _tell if launch.rank == 0 else _silent
+    how = Options(
+        context=options["context_parallel"],
+        layout=options["layout"],
+        ranks_per_node=options["ranks_per_node"],
+        dtype=getattr(torch, options["dtype"]),
+        rows=options["rows_at_once"],
+        keep=options["keep"],
+        patience=timedelta(seconds=options["patience"]),
+    )
+    where = device(launch)
+    config, base = common.pop("config"), common.pop("base")
+    try:
+        with joined(where, how.patience):
+            engine = Together(launch, where, how, open_model(base).config, tell)
+            last = train(config, base, out, engine=engine, tell=tell, stop=stop, **common)
+    except ElsewhereError:
+        sys.exit(2)
+    return last if launch.rank == 0 else None
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@contextmanager
+def _terminated() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come, which is how Slurm says that time is up: the run is set aside and ends."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)

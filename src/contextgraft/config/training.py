@@ -108,6 +108,13 @@ class Optimiser(Frozen):
     )
 
 
+class Lora(Frozen):
+    """Factors beside the linear layers instead of the layers themselves."""
+
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0, description="the factors' product is scaled by alpha / rank")
+
+
 class Recipe(Frozen):
     """A whole run: stages, data, optimiser, and which tensors may move."""
 
@@ -126,6 +133,11 @@ class Recipe(Frozen):
     trainable: tuple[Literal["linear", "norms", "embeddings"], ...] = Field(
         default=("linear", "norms", "embeddings"), min_length=1, description="groups of tensors that move"
     )
+    lora: Lora | None = Field(
+        default=None,
+        exclude_if=lambda lora: lora is None,
+        description="train factors of the group linear; the result has them merged",
+    )
     frozen_rows: int = Field(
         default=0, ge=0, description="so many first rows of the embeddings stay as they are"
     )
@@ -134,7 +146,9 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """Every length that occurs has data."""
+        """Every length that occurs has data, and factors have layers to stand beside."""
+        if self.lora is not None and "linear" not in self.trainable:
+            raise ValueError("lora needs linear among trainable")
         for length in {*(stage.length for stage in self.stages), *self.replay.lengths}:
             if not any(source.lengths is None or length in source.lengths for source in self.data):
                 raise ValueError(f"no data for batches of length {length}")

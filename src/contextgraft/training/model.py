@@ -1,6 +1,6 @@
 """The model in memory: built with given rotary settings, weights from a folder, groups that move."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.checkpoint.layout import ModelFolder
+from contextgraft.config.training import Recipe
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training import lora
 
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
@@ -21,7 +23,7 @@ def head_dim(config: Mapping[str, Any]) -> int:
 
 
 def build(
-    config: Mapping[str, Any], rope: RopeSettings, *, activation_checkpointing: bool
+    config: Mapping[str, Any], rope: RopeSettings, *, activation_checkpointing: bool, attention: str = "sdpa"
 ) -> torch.nn.Module:
     """A float32 model of this architecture with these rotary settings and no particular weights."""
     changed = settings.apply(config, rope)
@@ -33,7 +35,7 @@ def build(
     except ValueError as error:
         raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None
     model: torch.nn.Module = AutoModelForCausalLM.from_config(
-        parsed, dtype=torch.float32, attn_implementation="sdpa"
+        parsed, dtype=torch.float32, attn_implementation=attention
     )
     if activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -69,20 +71,39 @@ def group(name: str, parameter: torch.Tensor) -> str:
     return "linear" if parameter.ndim == 2 else "norms"
 
 
-def release(model: torch.nn.Module, groups: Sequence[str], frozen_rows: int) -> dict[str, torch.nn.Parameter]:
-    """Let only these groups move, of embeddings only rows from `frozen_rows` on; returns what moves."""
-    moving: dict[str, torch.nn.Parameter] = {}
+def prepared(recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str) -> torch.nn.Module:
+    """The base with these rotary settings, in which only what the recipe names may move."""
+    model = build(
+        base.config, rope, activation_checkpointing=recipe.activation_checkpointing, attention=attention
+    )
+    put_weights(model, read_weights(base), base.path)
+    if recipe.lora is not None and "linear" in recipe.trainable:
+        lora.insert(model, recipe.lora, linear_layers(model), seed=recipe.seed)
     for name, parameter in model.named_parameters():
-        belongs = group(name, parameter)
-        parameter.requires_grad_(belongs in groups)
-        if belongs not in groups:
-            continue
-        moving[name] = parameter
-        if belongs == "embeddings" and frozen_rows:
-            parameter.register_hook(  # type: ignore[no-untyped-call]
-                lambda grad: _without_rows(grad, frozen_rows)
-            )
-    return moving
+        learns = group(name, parameter) in recipe.trainable and not lora.is_base(name)
+        parameter.requires_grad_(learns)
+    return model
+
+
+def linear_layers(model: torch.nn.Module) -> list[str]:
+    """Names of the modules whose weights are the group `linear`."""
+    return [
+        name.removesuffix(".weight")
+        for name, parameter in model.named_parameters()
+        if name.endswith(".weight") and group(name, parameter) == "linear"
+    ]
+
+
+def moving(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What may move, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def freeze_rows(moving: Mapping[str, torch.nn.Parameter], rows: int) -> None:
+    """Keep so many first rows of the embeddings as they are."""
+    for name, parameter in moving.items():
+        if rows and name.endswith(EMBEDDINGS):
+            parameter.register_hook(lambda grad: _without_rows(grad, rows))  # type: ignore[no-untyped-call]
 
 
 def _without_rows(grad: torch.Tensor, rows: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Recipe
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training import lora
 from contextgraft.training.model import read_weights
 
 METRICS = "metrics.jsonl"
@@ -33,10 +34,12 @@ def write_folder(
     recipe: Recipe,
     seed: int,
 ) -> None:
-    """Write every file of the result into `work`: `learnt` are the moved weights, all others the base's."""
+    """Write every file of the result into `work`: `learnt` is what moved, all else is the base's."""
+    own = read_weights(base)
+    changed = lora.merged(learnt, own, recipe.lora)
     weights = {
-        name: learnt.get(_tied(name, base), tensor).detach().to(tensor.dtype).contiguous()
-        for name, tensor in read_weights(base).items()
+        name: changed.get(_tied(name, base), tensor).detach().to(tensor.dtype).contiguous()
+        for name, tensor in own.items()
     }
     save_tensors(work / SINGLE, weights)
     write_json(work / "config.json", settings.apply(base.config, rope))

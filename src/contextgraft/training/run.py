@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +14,16 @@ from transformers import AutoTokenizer
 
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
-from contextgraft.checkpoint.publish import publish, publish_file, write_json
+from contextgraft.checkpoint.publish import publish_file, write_json
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import InputError, OutputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
+from contextgraft.training.engine import Alone, Engine, Trainee
 from contextgraft.training.kinds import Context, memoised
-from contextgraft.training.loss import weighted
-from contextgraft.training.model import build, head_dim, put_weights, read_weights, release
+from contextgraft.training.model import head_dim
 from contextgraft.training.progress import Progress
 from contextgraft.training.result import METRICS, write_folder
 from contextgraft.training.schedule import Step, learning_rate, steps, thetas
@@ -41,6 +42,8 @@ class Run:
     batches: Batches
     work: Path
     checkpoint_seconds: float
+    engine: Engine
+    stop: Callable[[], bool]
 
 
 def train(
@@ -51,23 +54,25 @@ def train(
     seed: int | None = None,
     checkpoint_seconds: float = 30.0,
     tell: Callable[[str], None] = lambda _: None,
+    engine: Engine | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train by a recipe and publish the model at `out`; the last step's metrics.
 
     The same command after an interruption goes on from the last checkpoint and ends with the bytes of an
-    undisturbed run (same thread count). A partial output of another order raises OutputError.
+    undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
+    raised. A partial output of another order raises OutputError. Without an engine: in this process alone.
     """
+    engine = engine or Alone()
     recipe = load_recipe(config)
     seed = recipe.seed if seed is None else seed
     base = open_model(base_path)
-    with publish(out) as work:
-        _same_order(
-            work, {"recipe": recipe.model_dump(mode="json"), "seed": seed, "base": model_digest(base)}
-        )
-        run = _prepare(
-            recipe, base, config.parent, work=work, seed=seed, checkpoint_seconds=checkpoint_seconds
-        )
-        state = states.load(work)
+    with engine.publish(out) as work:
+        order = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "base": model_digest(base)}
+        engine.once(lambda: _same_order(work, order))
+        run = _prepare(recipe, base, config.parent, seed=seed, work=work, engine=engine, stop=stop,
+                       checkpoint_seconds=checkpoint_seconds)  # fmt: skip
+        state = engine.load(work)
         metrics = _read_metrics(work, state.step)
         if state.step:
             tell(f"resuming after step {state.step} of {len(run.plan)}")
@@ -79,36 +84,38 @@ def train(
                 f"length {recipe.stages[stage].length}, theta {rope.theta:,.0f}"
             )
             state = _run_stage(run, stage, state, metrics, progress)
-        learnt = {
-            name.removeprefix("weight/"): value
-            for name, value in state.tensors.items()
-            if name.startswith("weight/")
-        }
-        claimed = recipe.max_positions or max(stage.length for stage in recipe.stages)
-        write_folder(
-            work,
-            base=base,
-            learnt=learnt,
-            rope=replace(run.ropes[-1], max_positions=claimed),
-            recipe=recipe,
-            seed=seed,
-        )
-        _write_metrics(work, metrics)
-        for name in (ORDER, states.FILE):
-            (work / name).unlink()
+        learnt = engine.whole(state)
+        engine.once(lambda: _finish(run, learnt, metrics, seed))
     return metrics[-1]
 
 
-def _prepare(
-    recipe: Recipe, base: ModelFolder, folder: Path, *, work: Path, seed: int, checkpoint_seconds: float
-) -> Run:
+def _finish(
+    run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapping[str, Any]], seed: int
+) -> None:
+    """Everything that the result holds, and nothing that only the run needed."""
+    claimed = run.recipe.max_positions or max(stage.length for stage in run.recipe.stages)
+    write_folder(
+        run.work,
+        base=run.base,
+        learnt=learnt,
+        rope=replace(run.ropes[-1], max_positions=claimed),
+        recipe=run.recipe,
+        seed=seed,
+    )
+    _write_metrics(run.work, metrics)
+    for name in (ORDER, states.FILE):
+        (run.work / name).unlink(missing_ok=True)
+    shutil.rmtree(run.work / states.SHARED, ignore_errors=True)
+
+
+def _prepare(recipe: Recipe, base: ModelFolder, folder: Path, *, seed: int, **how: Any) -> Run:
     own = settings.read(base.config)
     ropes = tuple(
         replace(own, theta=theta, max_positions=max(stage.length, own.max_positions))
         for theta, stage in zip(thetas(recipe, own, head_dim(base.config)), recipe.stages, strict=True)
     )
     batches = Batches(recipe, _context(base, folder), seed)
-    return Run(recipe, base, ropes, tuple(steps(recipe)), batches, work, checkpoint_seconds)
+    return Run(recipe, base, ropes, tuple(steps(recipe)), batches, **how)
 
 
 def _context(base: ModelFolder, folder: Path) -> Context:
@@ -131,55 +138,50 @@ def _run_stage(
     run: Run, stage: int, state: states.State, metrics: list[dict[str, Any]], progress: Progress
 ) -> states.State:
     """All steps of one stage that are still to do, on a model built with the stage's theta."""
-    recipe = run.recipe
-    model = build(run.base.config, run.ropes[stage], activation_checkpointing=recipe.activation_checkpointing)
-    put_weights(model, read_weights(run.base), run.base.path)
-    moving = release(model, recipe.trainable, recipe.frozen_rows)
-    adam = states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
-    states.restore(state, moving, adam)
+    engine = run.engine
+    trainee = engine.build(run.recipe, run.base, run.ropes[stage])
+    states.restore(state, trainee.moving, trainee.adam)
     saved = time.monotonic()
     done = state.step
     for step in run.plan[state.step :]:
         if step.stage != stage:
             break
-        metrics.append(_step(run, step, model, moving, adam))
+        metrics.append(_step(run, step, trainee))
         done = step.number + 1
         progress.step(step, metrics[-1]["loss"], metrics[-1]["accuracy"])
-        if time.monotonic() - saved >= run.checkpoint_seconds or done == len(run.plan):
-            _write_metrics(run.work, metrics)
-            states.save(states.capture(done, moving, adam), run.work)
+        due, last = time.monotonic() - saved >= run.checkpoint_seconds, done == len(run.plan)
+        save, stop = engine.agree(save=due or last, stop=run.stop())
+        if save or stop:
+            if engine.main:
+                _write_metrics(run.work, metrics)
+            engine.save(states.capture(done, trainee.moving, trainee.adam), run.work, wait=stop or last)
             saved = time.monotonic()
-    return states.capture(done, moving, adam)
+        if stop and not last:
+            raise KeyboardInterrupt
+    return states.capture(done, trainee.moving, trainee.adam)
 
 
-def _step(
-    run: Run,
-    step: Step,
-    model: torch.nn.Module,
-    moving: Mapping[str, torch.nn.Parameter],
-    adam: torch.optim.AdamW,
-) -> dict[str, Any]:
+def _step(run: Run, step: Step, trainee: Trainee) -> dict[str, Any]:
     """One optimiser step, and its line of metrics (nothing that depends on the clock)."""
     rate = learning_rate(run.recipe.optimiser, step.number, len(run.plan))
-    for group in adam.param_groups:
+    for group in trainee.adam.param_groups:
         group["lr"] = rate
-    loss, right, answers = weighted(model, run.batches.at(step))
-    adam.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(moving.values(), run.recipe.optimiser.clip)
-    adam.step()
-    value = loss.item()
-    if math.isnan(value):
+    loss, right, answers = run.engine.backward(trainee, run.batches.at(step), run.recipe)
+    norm = run.engine.clip(trainee, run.recipe.optimiser.clip)
+    if not math.isfinite(loss) or not math.isfinite(norm):
         raise InputError(
-            "training diverged", received=f"loss NaN at step {step.number + 1}", remedy="lower the rate"
+            "training diverged",
+            received=f"loss {loss}, gradient norm {norm} at step {step.number + 1}",
+            remedy="lower the rate",
         )
+    trainee.adam.step()
     return {
         "step": step.number + 1,
         "stage": step.stage + 1,
         "length": step.length,
         "theta": run.ropes[step.stage].theta,
         "learning_rate": rate,
-        "loss": value,
+        "loss": loss,
         "accuracy": right / answers if answers else None,
     }
 

@@ -16,7 +16,8 @@ from contextgraft.config.training import Optimiser
 from contextgraft.errors import CheckpointError
 from contextgraft.training.model import EMBEDDINGS
 
-FILE = "state.safetensors"
+FILE = "state.safetensors"  # of a run in one process
+SHARED = "checkpoints"  # of a run in many
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -68,6 +69,14 @@ def restore(state: State, moving: Mapping[str, torch.nn.Parameter], adam: torch.
             parameter.copy_(state.tensors[f"weight/{name}"])
             moments = {moment: state.tensors[f"{moment}/{name}"] for moment in MOMENTS}
             adam.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
+
+
+def weights(state: State) -> dict[str, torch.Tensor]:
+    """The weights of a state, by the names of their parameters."""
+    begin = "weight/"
+    return {
+        name.removeprefix(begin): value for name, value in state.tensors.items() if name.startswith(begin)
+    }
 
 
 def save(state: State, folder: Path) -> None:
