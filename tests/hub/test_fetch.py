@@ -12,7 +12,7 @@ from contextgraft.adapter.folder import open_adapter
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.identity import identity
 from contextgraft.checkpoint.layout import open_model
-from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused, SourceError
+from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
 
@@ -223,7 +223,7 @@ def test_a_file_that_http_does_not_give_is_refused_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr("contextgraft.sources.hub.fetch.LARGEST", 10_000)
     server.add("owner/tiny", model)
-    with pytest.raises(SourceError, match="larger than the hub gives over HTTP"):
+    with pytest.raises(CheckpointError, match="larger than the hub gives over HTTP"):
         fetch(SOURCE, tmp_path / "out", hub=hub)
     assert server.requests("/lfs/") == []
 

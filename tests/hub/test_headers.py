@@ -9,7 +9,7 @@ import pytest
 
 from contextgraft.checkpoint.layout import open_model
 from contextgraft.checkpoint.summary import summary
-from contextgraft.errors import CheckpointError, SourceError
+from contextgraft.errors import CheckpointError, InputError
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub import headers
 from contextgraft.sources.hub.client import Hub
@@ -71,7 +71,7 @@ def test_what_goes_wrong_is_mended_or_said(
     fetch(SOURCE, tmp_path / "out", hub=hub, headers=True)
     assert len(heard.lines) == 3
     server.fault("resolve/.*safetensors$", status=401, headers={"X-Error-Code": "GatedRepo"}, times=9)
-    with pytest.raises(SourceError, match="is gated"):
+    with pytest.raises(InputError, match="is gated"):
         fetch(SOURCE, tmp_path / "gated", hub=hub, headers=True)
 
 

@@ -84,7 +84,7 @@ def split(source: str) -> tuple[str, str | None]:
 
 
 def look_up(hub: Hub, source: str) -> Repository:
-    """Commit and files of the repository that `source` names; every refusal is a SourceError."""
+    """Commit and files of the repository that `source` names; refusals raise what `refusal` makes of them."""
     name, revision = split(source)
     ask = partial(hub.api.model_info, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     info = patiently(hub, source, ask, final=UNREACHABLE)

@@ -12,7 +12,7 @@ from contextgraft.checkpoint.identity import SIDECAR, sidecar
 from contextgraft.checkpoint.journal import Journal
 from contextgraft.checkpoint.layout import CONFIG, open_model, read_json
 from contextgraft.checkpoint.publish import publish, write_json
-from contextgraft.errors import OutputError, SourceError
+from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.sources.hub.client import Hub, Repository, look_up
 from contextgraft.sources.hub.download import Transfer, download
 from contextgraft.sources.hub.files import ADAPTER, DENSE, LARGEST, HubFile, Plan, choose
@@ -24,8 +24,9 @@ def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
     """Write the files that the model, adapter or graft `hf:OWNER/NAME[@REVISION]` is made of to `out`.
 
     Returns its record, of kind "source": the commit, and for every file size and digest as verified. What an
-    interrupted run of the same commit fetched is taken up. Refusals raise SourceError, a repository that
-    cannot be used CheckpointError, a disk too small OutputError.
+    interrupted run of the same commit fetched is taken up. A repository not to be had raises InputError,
+    one that cannot be used CheckpointError, a hub or network that fails SourceError, a disk too small
+    OutputError.
     """
     with publish(out) as work:
         repository = look_up(hub, source)
@@ -55,10 +56,10 @@ def known_files(repository: Repository, names: Iterable[str]) -> tuple[HubFile, 
     for file in files:
         path = f"{repository.source}/{file.name}"
         if file.bytes < 0 or not file.digest:
-            raise SourceError("the hub gives no size or no digest of it", path=path)
+            raise CheckpointError("the hub gives no size or no digest of it", path=path)
         if file.bytes > LARGEST:
             remedy = f"`hf download {repository.name} --local-dir DIR`, and give that folder"
-            raise SourceError(
+            raise CheckpointError(
                 "is larger than the hub gives over HTTP", path=path, expected=f"at most {LARGEST:,} bytes",
                 received=f"{file.bytes:,}", remedy=remedy,
             )  # fmt: skip

@@ -101,8 +101,12 @@ def choose(listing: Listing, read: Read, source: str) -> tuple[str, ...]:
     for name in weights:
         _check(listing, name, source)
     own = (SIDECAR,) if kind in OWN else ()
-    small = [name for name in sorted(listing) if any(fnmatchcase(name, pattern) for pattern in SMALL)]
-    return tuple(dict.fromkeys([*own, *(name for name in small if plain(name)), *weights]))
+    return tuple(dict.fromkeys([*own, *(name for name in sorted(listing) if small(name)), *weights]))
+
+
+def small(name: str) -> bool:
+    """Whether a file is one that goes with weights: tokenizer, chat template, licence."""
+    return any(fnmatchcase(name, pattern) for pattern in SMALL) and plain(name)
 
 
 def shards(index: Mapping[str, Any], source: str) -> list[str]:

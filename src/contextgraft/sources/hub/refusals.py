@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from contextgraft.errors import SourceError
+from contextgraft.errors import ContextgraftError, InputError, SourceError
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # nobody is there
@@ -24,10 +24,13 @@ FAILURES = (
 )  # fmt: skip
 
 
-def refusal(error: Exception, what: str) -> SourceError:
-    """The one line for one of FAILURES that a call of the hub's client ended with; `what` it was about."""
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # the client wraps what an upload failed with
+def refusal(error: Exception, what: str) -> ContextgraftError:
+    """The one line for one of FAILURES that a call of the hub's client ended with; `what` it was about.
+
+    InputError where only a person can mend it, SourceError where the same command may succeed later.
+    """
+    if not isinstance(error, HTTPError) and isinstance(error.__cause__, FAILURES):
+        error = error.__cause__  # the client wraps what an upload failed with, and what a card lacks
     if isinstance(error, HfHubHTTPError):
         return _of_status(error, what)
     return next(make for kind, make in KINDS if isinstance(error, kind))(error, what)
@@ -45,12 +48,12 @@ def reason(error: Exception) -> str:
     return str(error)[:200] or type(error).__name__
 
 
-def _of_status(error: HfHubHTTPError, what: str) -> SourceError:
-    named = (text for kind, text in NAMED if isinstance(error, kind))
+def _of_status(error: HfHubHTTPError, what: str) -> ContextgraftError:
+    kinds = (kind for kind in NAMED if isinstance(error, kind))
     status = status_of(error)
-    general = (f"the hub answers {status}", AGAIN if status >= 500 else "see what it says")
-    said, remedy = next(named, STATUS.get(status, general))
-    return SourceError(said, path=what, received=_server(error), remedy=remedy)
+    general = (SourceError, f"the hub answers {status}", AGAIN if status >= 500 else "see what it says")
+    make, said, remedy = next((NAMED[kind] for kind in kinds), STATUS.get(status, general))
+    return make(said, path=what, received=_server(error), remedy=remedy)
 
 
 def _server(error: HfHubHTTPError) -> str | None:
@@ -60,34 +63,44 @@ def _server(error: HfHubHTTPError) -> str | None:
     return "; ".join([*said, *([f"Retry-After: {after[:40]}"] if after else [])]) or None
 
 
-NAMED = (
-    (
-        GatedRepoError,
-        ("is gated: its owners decide who may have it", f"ask for access on its page; then {LOGIN}"),
+Words = tuple[type[ContextgraftError], str, str]
+NAMED: dict[type[HfHubHTTPError], Words] = {
+    GatedRepoError: (
+        InputError,
+        "is gated: its owners decide who may have it",
+        f"ask for access on its page; then {LOGIN}",
     ),
-    (DisabledRepoError, ("was disabled by the hub", "ask its owners")),
-    (
-        RevisionNotFoundError,
-        ("has no such revision", "name a branch, a tag or a commit of it as hf:OWNER/NAME@REVISION"),
+    DisabledRepoError: (InputError, "was disabled by the hub", "ask its owners"),
+    RevisionNotFoundError: (
+        InputError,
+        "has no such revision",
+        "name a branch, a tag or a commit of it as hf:OWNER/NAME@REVISION",
     ),
-    (
-        RepositoryNotFoundError,
-        ("does not exist on the hub, or is private", f"check the name; if it is private, {LOGIN}"),
+    RepositoryNotFoundError: (
+        InputError,
+        "does not exist on the hub, or is private",
+        f"check the name; if it is private, {LOGIN}",
     ),
-    (RemoteEntryNotFoundError, ("has a file in its list that the hub does not have", AGAIN)),
-)
-STATUS = {
-    401: ("the hub does not accept the token, or wants one", LOGIN),
+    RemoteEntryNotFoundError: (SourceError, "has a file in its list that the hub does not have", AGAIN),
+}
+STATUS: dict[int, Words] = {
+    400: (InputError, "the hub refuses what it was given", "mend what it names"),
+    401: (InputError, "the hub does not accept the token, or wants one", LOGIN),
     403: (
+        InputError,
         "the token does not allow this",
         f"take one with the permission for it (to publish: write), and {LOGIN}",
     ),
-    404: ("is not there", "check the name, and HF_ENDPOINT if it is set"),
-    429: ("the hub limits how often it is asked, and waiting did not help", f"{AGAIN}; or {LOGIN}"),
+    404: (SourceError, "is not there", "check the name, and HF_ENDPOINT if it is set"),
+    429: (
+        SourceError,
+        "the hub limits how often it is asked, and waiting did not help",
+        f"{AGAIN}; or {LOGIN}",
+    ),
 }
 
 
-def _offline(error: Exception, what: str) -> SourceError:  # noqa: ARG001
+def _offline(error: Exception, what: str) -> ContextgraftError:  # noqa: ARG001
     return SourceError(
         "the hub is switched off here",
         path=what,
@@ -96,22 +109,22 @@ def _offline(error: Exception, what: str) -> SourceError:  # noqa: ARG001
     )
 
 
-def _network(error: Exception, what: str) -> SourceError:
+def _network(error: Exception, what: str) -> ContextgraftError:
     remedy = f"check the network, the proxy, and HF_ENDPOINT if it is set; {AGAIN}"
     return SourceError("the hub cannot be reached", path=what, received=reason(error), remedy=remedy)
 
 
-def _broken(error: Exception, what: str) -> SourceError:
+def _broken(error: Exception, what: str) -> ContextgraftError:
     return SourceError(
         "the connection breaks again and again", path=what, received=reason(error), remedy=AGAIN
     )
 
 
-def _name(error: Exception, what: str) -> SourceError:
-    return SourceError("is no name of a repository", path=what, received=str(error)[:200])
+def _name(error: Exception, what: str) -> ContextgraftError:
+    return InputError("is no name of a repository", path=what, received=str(error)[:200])
 
 
-def _strange(error: Exception, what: str) -> SourceError:
+def _strange(error: Exception, what: str) -> ContextgraftError:
     return SourceError(
         "the answer is not that of a hub",
         path=what,
@@ -120,7 +133,7 @@ def _strange(error: Exception, what: str) -> SourceError:
     )
 
 
-KINDS: tuple[tuple[type[Exception], Callable[[Exception, str], SourceError]], ...] = (
+KINDS: tuple[tuple[type[Exception], Callable[[Exception, str], ContextgraftError]], ...] = (
     (OfflineModeIsEnabled, _offline),
     *((kind, _network) for kind in (*UNREACHABLE, InvalidURL)),
     (HTTPError, _broken),
