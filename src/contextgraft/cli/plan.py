@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.evaluate import Numbers
+from contextgraft.cli.evaluate_options import Numbers
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.cost import Device, Shape
