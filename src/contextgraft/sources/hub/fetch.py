@@ -15,7 +15,7 @@ from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.sources.hub.client import Hub, Repository, look_up
 from contextgraft.sources.hub.download import Transfer, download
-from contextgraft.sources.hub.files import ADAPTER, DENSE, LARGEST, HubFile, Plan, choose
+from contextgraft.sources.hub.files import ADAPTER, DENSE, LARGEST, HubFile, Plan, choose, plain
 
 RECORD = "contextgraft.source.json"  # beside an adapter that other programs made: it must have no sidecar
 
@@ -34,11 +34,18 @@ def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
         with Journal(work, job) as journal:
             journal.put("commit", {"commit": repository.commit})  # from here on an interrupt keeps all
             transfer = Transfer(hub, repository, journal)
+            before = held(transfer)
             files = chosen(transfer)
-            room(transfer, out, files)
+            room(transfer, out, files, before)
             with hub.watch.bar(f"fetch {repository.name}", sum(file.bytes for file in files)) as advance:
                 download(Transfer(hub, repository, journal, advance), files)
             return _record(work, repository, files)
+
+
+def held(transfer: Transfer) -> dict[str, int]:
+    """Bytes that an earlier run left of each file of the repository."""
+    files = transfer.repository.files.values()
+    return {file.name: transfer.present(file) for file in files if plain(file.name)}
 
 
 def chosen(transfer: Transfer) -> tuple[HubFile, ...]:
@@ -66,15 +73,16 @@ def known_files(repository: Repository, names: Iterable[str]) -> tuple[HubFile, 
     return files
 
 
-def room(transfer: Transfer, out: Path, files: tuple[HubFile, ...]) -> None:
+def room(transfer: Transfer, out: Path, files: tuple[HubFile, ...], before: Mapping[str, int]) -> None:
     """Say what is about to be fetched; raise OutputError if the disk has no room for it."""
     free = shutil.disk_usage(transfer.journal.work).free
-    present = sum(transfer.present(file) for file in files)
+    present = sum(before.get(file.name, 0) for file in files)
     plan = Plan(transfer.repository.source, transfer.repository.commit, files, present, free)
     transfer.hub.watch.plan(plan)
-    if plan.bytes - present > free:
+    missing = plan.bytes - sum(transfer.present(file) for file in files)
+    if missing > free:
         raise OutputError(
-            "has no room for it", path=out, expected=f"{plan.bytes - present:,} bytes free",
+            "has no room for it", path=out, expected=f"{missing:,} bytes free",
             received=f"{free:,}", remedy="make room or name another output",
         )  # fmt: skip
 

@@ -65,7 +65,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to be fetched: `present` bytes of it are there already, `free` are left on the disk."""
+    """What is about to be fetched: `present` bytes of it an earlier run left, `free` are left on the disk."""
 
     source: str
     commit: str

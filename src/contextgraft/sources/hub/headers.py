@@ -18,7 +18,7 @@ from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.hub.client import BrokenOff, Hub, look_up, patiently
 from contextgraft.sources.hub.download import Transfer, begins_at, download, response_of
-from contextgraft.sources.hub.fetch import chosen, room
+from contextgraft.sources.hub.fetch import chosen, held, room
 from contextgraft.sources.hub.files import HubFile
 
 SUFFIX = ".header"  # of a file that holds the first bytes of a safetensors file: length and header
@@ -37,9 +37,10 @@ def fetch_headers(source: str, out: Path, hub: Hub) -> dict[str, Any]:
         job = {"source": repository.name, "commit": repository.commit, "what": "headers"}
         with Journal(work, job) as journal:
             transfer = Transfer(hub, repository, journal)
+            before = held(transfer)
             files = chosen(transfer)
             whole = tuple(file for file in files if not file.name.endswith(WEIGHTS))
-            room(transfer, out, whole)
+            room(transfer, out, whole, before)
             download(transfer, whole)
             weights = [file for file in files if file.name.endswith(WEIGHTS)]
             with ThreadPoolExecutor(hub.threads) as pool:
