@@ -12,6 +12,8 @@ from contextgraft.config.resources import Questions, Request
 from contextgraft.config.shape import Shape, read_shape
 from contextgraft.config.training import Stage
 from contextgraft.errors import ConfigError, InputError
+from contextgraft.evaluation import cost
+from contextgraft.evaluation import shape as plan_shape
 
 LLAMA_8B = Shape(32, 4096, 14336, 32, 8, 128, 128256, tied=False)
 LLAMA_70B = Shape(80, 8192, 28672, 64, 8, 128, 128256, tied=False)
@@ -30,6 +32,16 @@ CONFIG = {
 def test_published_numbers_of_parameters_and_of_cache() -> None:
     assert (LLAMA_8B.parameters, LLAMA_70B.parameters) == (8030261248, 70553706496)
     assert (LLAMA_8B.kv_token, LLAMA_70B.kv_token) == (131072, 327680)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("llama3-8b", LLAMA_8B), ("llama3-70b", LLAMA_70B)])
+def test_the_arithmetic_is_that_of_plan(name: str, shape: Shape) -> None:
+    planned = plan_shape.read_shape(name, "auto")
+    assert read_shape(plan_shape.shipped()[name]) == shape
+    assert shape.parameters == planned.parameters
+    assert shape.size == cost.weight_bytes(planned)
+    assert shape.kv_token == cost.kv_bytes_per_token(planned)
+    assert resources.prefill(shape, 2**20) == cost.prefill_flops(planned, 0, 2**20)
 
 
 def test_a_shape_is_read_from_a_folder_and_from_a_file(tmp_path: Path) -> None:
