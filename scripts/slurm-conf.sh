@@ -13,14 +13,17 @@ address=$(getent ahostsv4 "$host" | awk 'NR == 1 { print $1 }')
         "received ${address:-no address}; put '127.0.0.1 $host' first in /etc/hosts"
 user=$(id -un)
 read -r controller accounting node1 _ <<<"$(python3 - <<'PYTHON'
+import os
 import socket
 
 def free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
-# a block, for slurm.conf wants the ports of the nodes side by side; below the range the kernel hands out
-print(*next(range(port, port + 4) for port in range(17000, 30000, 4) if all(map(free, range(port, port + 4)))))
+# a block, for slurm.conf wants the ports of the nodes side by side; below the range the kernel hands out, and begun
+# where no other cluster that starts now is likely to look
+first = 17000 + 4 * (os.getpid() % 3000)
+print(*next(range(port, port + 4) for port in range(first, 32000, 4) if all(map(free, range(port, port + 4)))))
 PYTHON
 )"
 

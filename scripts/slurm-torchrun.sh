@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # slurm-torchrun.sh NODES PROCESSES THREADS COMMAND...: runs a command by torchrun, so many processes on each of so many nodes of the
-# Slurm job that it is called in. One process on one node needs no torchrun: the command runs as it is.
+# Slurm job that it is called in; a node's processes share its threads. One process on one node needs no torchrun.
 set -euo pipefail
 die() {
     echo "slurm-torchrun: $*" >&2
@@ -9,7 +9,7 @@ die() {
 [ $# -ge 4 ] || die "expected NODES PROCESSES THREADS COMMAND...; received $# arguments"
 nodes=$1 processes=$2 threads=$3
 shift 3
-export OMP_NUM_THREADS=$threads
+export OMP_NUM_THREADS=$((threads > processes ? threads / processes : 1))
 
 if [ "$nodes" -eq 1 ]; then
     [ "$processes" -gt 1 ] || exec "$@"
@@ -25,6 +25,6 @@ getent hosts "$head" >/dev/null ||
     head=$(scontrol --oneliner show node "$head" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2)
 
 # Snakemake hands a job no SLURM_* variable but its number: every option is said again. The first process that fails ends all.
-exec srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$((threads * processes))" --mem=0 \
+exec srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$threads" --mem=0 \
     --kill-on-bad-exit=1 torchrun --nnodes "$nodes" --nproc-per-node "$processes" \
     --rdzv-backend c10d --rdzv-endpoint "$head:$((20000 + job % 10000))" --rdzv-id "$job" --no-python "$@"
