@@ -46,7 +46,15 @@ def test_a_page_summary_and_charts(samples: Path, tmp_path: Path) -> None:
     assert done.stdout == "No graft is among these samples: scores are shown, nothing is judged.\n"
     assert "files in" in done.stderr
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert found == {"index.html", "summary.json", "charts/heatmap_other_models_lonely.svg"}
+    chart = "charts/heatmap_other_models_lonely"
+    assert found == {
+        "index.html",
+        "summary.json",
+        f"{chart}.svg",
+        f"{chart}.png",
+        "plots/heatmap.csv",
+        "plots/heatmap.json",
+    }
 
 
 def test_json_is_the_summary(samples: Path, tmp_path: Path) -> None:

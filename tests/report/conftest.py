@@ -11,27 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contextgraft.report.build import Report, build
-from contextgraft.report.build import write as publish_report
+from contextgraft.report.samples import COLUMNS, INTEGER, NUMBER, TEXT
 
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("model", "model_digest", "suite", "task")),
-        ("length", pa.int32()),
-        ("prompt_tokens", pa.int32()),
-        ("depth", pa.float64()),
-        ("distractors", pa.int32()),
-        ("seed", pa.int64()),
-        ("index", pa.int32()),
-        *((name, pa.string()) for name in ("recipe", "answer", "output")),
-        ("score", pa.float64()),
-        *((name, pa.string()) for name in ("status", "reason", "target_name", "target_digest")),
-        *((name, pa.string()) for name in ("base_digest", "donor_digest", "donor_name", "adapter_digest")),
-        ("adapter_rank", pa.int32()),
-        ("adapter_scale", pa.float64()),
-        *((name, pa.string()) for name in ("contextgraft", "transformers", "torch", "lm_eval")),
-    ]
-)
+TYPES = {TEXT: pa.string(), INTEGER: pa.int32(), NUMBER: pa.float64()}
+SCHEMA = pa.schema({name: TYPES[kind] for name, kind in COLUMNS.items()})
 VERSIONS = {"contextgraft": "0.1.0", "transformers": "5.23.0", "torch": "2.13.0", "lm_eval": "0.4.13"}
 LENGTHS = (128, 1024)
 DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
@@ -76,6 +59,7 @@ def sample(model: Model, suite: str, index: int, right: bool, /, **changes: Any)
         "prompt_tokens": 40,
         "seed": 7,
         "index": index,
+        "scoring": "exact",
         "recipe": json.dumps({"index": index, "suite": suite}),
         "answer": "17 42 thank you",
         "output": "17 42 thank you" if right else "05 <b>63</b> thank you",
@@ -99,6 +83,7 @@ def needle(
                 "length": length,
                 "depth": depth,
                 "distractors": 3,
+                "kind": "single",
                 "prompt_tokens": length - 4,
             }
             yield sample(model, "needle", index, right, **{**columns, **changes})
@@ -108,6 +93,23 @@ def skill(model: Model, task: str, hits: int, /, n: int = 200, **changes: Any) -
     """`n` prompts of a skill, the first `hits` right."""
     for index in range(n):
         yield sample(model, "skill", index, index < hits, task=task, **changes)
+
+
+def windows(model: Model, nats: float, /, documents: int = 4, **changes: Any) -> Iterator[dict[str, Any]]:
+    """Perplexity of windows of 1,024 tokens: `nats` within 128, a nat more for each doubling beyond."""
+    for document in range(documents):
+        for step, position in enumerate((128, 256, 512, 1024)):
+            columns = {"task": "moby", "length": 1024, "position": position, "tokens": position // 2}
+            columns |= {"document": document, "scoring": "nll", "score": nats + step + document / 10}
+            yield sample(model, "perplexity", document, True, **{**columns, **changes})
+
+
+def compared(model: Model, kl: float, /, n: int = 10, **changes: Any) -> Iterator[dict[str, Any]]:
+    """Divergence on `n` prompts of 128 tokens."""
+    for index in range(n):
+        columns = {"task": "moby", "length": 128, "tokens": 127, "document": index, "scoring": "kl"}
+        columns |= {"score": kl * (1 + index / 10), "agreement": 1 - kl / 2}
+        yield sample(model, "divergence", index, True, **{**columns, **changes})
 
 
 def unscored(rows: Iterator[dict[str, Any]], status: str, reason: str) -> list[dict[str, Any]]:
@@ -142,12 +144,27 @@ def write_study(folder: Path) -> Path:
     return folder
 
 
+def others(model: Model, hits: int) -> Iterator[dict[str, Any]]:
+    """Another kind of needle, right in part; another haystack; two of RULER's tasks."""
+    parts: dict[str, Any] = {"depth": None, "scoring": "recall", "kind": "multi_value"}
+    for row in needle(model, "several", 1024, hits, each=4, answer='["17", "42"]', **parts):
+        yield {**row, "score": row["score"] / 2}
+    yield from needle(model, "plain", 1024, hits, each=4, haystack="noise")
+    for task in ("niah_single_1", "vt"):
+        columns = {"task": task, "length": 1024, "scoring": "recall"}
+        for index in range(20):
+            yield sample(model, "ruler", index, index < hits, **columns)
+
+
 def _fine_tune(name: str, ranks: Mapping[int, tuple[int, int]]) -> list[dict[str, Any]]:
     task = f"needle_{name}"
     rows = [
         *needle(Model(name), task, 128, 99),
         *needle(Model(name), task, 1024, 0),
         *skill(Model(name), name, 198),
+        *windows(Model(name), 2.0),
+        *compared(Model(name), 0.0),
+        *others(Model(name), 0),
     ]
     for place, donor in enumerate(("donor-s1", "donor-s2")):
         theta = graft(name, 1, donor, scale=0.0)
@@ -155,6 +172,9 @@ def _fine_tune(name: str, ranks: Mapping[int, tuple[int, int]]) -> list[dict[str
             *needle(theta, task, 128, 98),
             *needle(theta, task, 1024, THETA[name]),
             *skill(theta, name, 197),
+            *windows(theta, 1.5),
+            *compared(theta, 0.1),
+            *others(theta, 10),
         ]
         for rank, (hits, kept) in ranks.items():
             model = graft(name, rank, donor)
@@ -162,6 +182,9 @@ def _fine_tune(name: str, ranks: Mapping[int, tuple[int, int]]) -> list[dict[str
                 *needle(model, task, 128, 99),
                 *needle(model, task, 1024, hits - place),
                 *skill(model, name, kept),
+                *windows(model, 1.0),
+                *compared(model, 0.02 * rank),
+                *others(model, hits // 5),
             ]
     return rows
 
@@ -217,7 +240,10 @@ def synthetic() -> SimpleNamespace:
         skill=skill,
         unscored=unscored,
         write=write,
+        windows=windows,
+        compared=compared,
         write_sidecar=write_sidecar,
+        grafts=GRAFTS,
         schema=SCHEMA,
     )
 
@@ -236,17 +262,3 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in (1, 2, 4, 8, 16):
             write_sidecar(folder / donor / f"r{rank}", rank, donor)
     return folder
-
-
-@pytest.fixture(scope="session")
-def report(results: Path, adapters: Path) -> Report:
-    """The report of the synthetic study."""
-    return build([results], [adapters], "A synthetic study", "No model answered these samples.")
-
-
-@pytest.fixture(scope="session")
-def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same report on the disk."""
-    out = tmp_path_factory.mktemp("published") / "report"
-    publish_report(report, out)
-    return out

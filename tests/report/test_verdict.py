@@ -1,8 +1,11 @@
 """The rules of the verdict, one by one."""
 
+from dataclasses import replace
+
 import pytest
 
 from contextgraft.report.facts import Cell
+from contextgraft.report.pairs import Pairs
 from contextgraft.report.tally import Tally
 from contextgraft.report.verdict import Evidence, Outcome, came, judge, stayed
 from contextgraft.report.words import headline, sentence
@@ -30,12 +33,18 @@ def test_the_context_came_from_95_percent_on(hits: int, expected: bool) -> None:
 
 @pytest.mark.parametrize(("hits", "expected"), [(98, True), (97, False), (100, True)])
 def test_the_skill_may_lose_two_points_and_no_more(hits: int, expected: bool) -> None:
-    assert stayed(of(hits), of(100)) is expected
+    assert stayed(evidence(0, hits), evidence(0, 100)) is expected
 
 
 def test_the_limit_is_exact_where_floating_point_is_not() -> None:
     assert 100 * (1.0 - 0.98) > 2
-    assert stayed(of(98), of(100)) is True
+    assert stayed(evidence(0, 98), evidence(0, 100)) is True
+
+
+def test_pairs_are_compared_where_there_are_any() -> None:
+    pairs = Pairs(n=100, both=90, lost=3, gained=1, neither=6)
+    assert stayed(Evidence(of(0), of(50), pairs), evidence(0, 100)) is True
+    assert stayed(Evidence(of(0), of(50), replace(pairs, lost=4)), evidence(0, 100)) is False
 
 
 def test_the_smallest_rank_that_does_both_is_told() -> None:

@@ -21,6 +21,20 @@ import click
     help="Folder of an adapter, or one that holds adapters: for energy by rank; repeatable.",
 )
 @click.option(
+    "--graft",
+    "grafts",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder of a graft, or one that holds grafts: for survival of the delta, and cards; repeatable.",
+)
+@click.option(
+    "--alignment",
+    "alignments",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Parquet file that `contextgraft align` wrote; repeatable.",
+)
+@click.option(
     "--title",
     default="Did the context come, did the skill stay?",
     show_default=True,
@@ -33,17 +47,19 @@ def command(
     results: tuple[Path, ...],
     out: Path,
     adapters: tuple[Path, ...],
+    grafts: tuple[Path, ...],
+    alignments: tuple[Path, ...],
     title: str,
     note: str | None,
     as_json: bool,
 ) -> None:
-    """One page, summary.json and charts from RESULTS: files of samples, or folders that hold them."""
+    """One page, summary.json, charts and model cards from RESULTS: files of samples, or folders of them."""
     from contextgraft.report.build import build, refuse_foreign, write
 
     refuse_foreign(out)
-    report = build(results, adapters, title, note)
+    report = build(results, adapters, title, note, grafts=grafts, alignments=alignments)
     write(report, out)
-    click.echo(f"report: {len(report.texts)} files in {out}", err=True)
+    click.echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
     if as_json:
         import json
 

@@ -1,15 +1,15 @@
 """The adapters' sidecars: energy of the delta that each rank captures."""
 
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.errors import InputError
+from contextgraft.report import sidecars
 
-SIDECAR = "contextgraft.json"
 WHOLE = "all modules"
+ORDER = (WHOLE, "q", "k", "v", "o", "gate", "up", "down")
 REMEDY = "give folders that `contextgraft extract` wrote"
 
 
@@ -47,16 +47,8 @@ class Energy:
 
 def read(folders: Iterable[Path]) -> tuple[Adapter, ...]:
     """Every adapter in or below the folders, once, by donor and rank; InputError where there is none."""
-    found: dict[Path, Adapter] = {}
-    for folder in folders:
-        sidecars = {path: _read(path) for path in sorted(folder.rglob(SIDECAR))}
-        below = {path: value for path, value in sidecars.items() if value.get("kind") == "adapter"}
-        if not below:
-            raise InputError(
-                "holds no adapter", path=folder, expected=f"a {SIDECAR} of kind adapter", remedy=REMEDY
-            )
-        found |= {path.resolve(): parse(value, path) for path, value in below.items()}
-    return tuple(sorted(found.values(), key=_order))
+    found = sidecars.find(folders, "adapter", REMEDY)
+    return tuple(sorted((parse(value, path) for path, value in found.items()), key=_order))
 
 
 def _order(adapter: Adapter) -> tuple[str, str, int]:
@@ -79,17 +71,18 @@ def parse(sidecar: Mapping[str, Any], path: Path) -> Adapter:
             rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            "is not a whole sidecar of an adapter",
-            path=path,
-            received=f"{type(error).__name__} {error}",
-            remedy=REMEDY,
-        ) from None
+        raise sidecars.not_whole("an adapter", path, error, REMEDY) from None
 
 
 def kind(name: str) -> str:
     """Kind of a module from its name: `model.layers.3.self_attn.q_proj` is a `q`."""
     return name.rsplit(".", 1)[-1].removesuffix("_proj")
+
+
+def layer(name: str) -> int | None:
+    """Layer of a module or tensor from its name; None outside the layers."""
+    found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def energies(adapters: Sequence[Adapter]) -> tuple[Energy, ...]:
@@ -98,8 +91,7 @@ def energies(adapters: Sequence[Adapter]) -> tuple[Energy, ...]:
     for adapter in adapters:
         for name, share in {WHOLE: adapter.energy, **by_kind(adapter)}.items():
             values.setdefault((name, adapter.rank), []).append(share)
-    order = {name: place for place, name in enumerate((WHOLE, "q", "k", "v", "o", "gate", "up", "down"))}
-    keys = sorted(values, key=lambda key: (order.get(key[0], len(order)), key))
+    keys = sorted(values, key=lambda key: (place_of(key[0]), key[1]))
     return tuple(
         Energy(
             name,
@@ -123,18 +115,39 @@ def by_kind(adapter: Adapter) -> dict[str, float]:
     return {name: captured[name] / total[name] for name in sorted(total) if total[name] > 0}
 
 
+@dataclass(frozen=True)
+class LayerEnergy:
+    """Energy held at one rank by one kind of module in one layer: mean over the adapters of that rank."""
+
+    rank: int
+    layer: int
+    kind: str
+    mean: float
+
+
+def by_layer(adapters: Sequence[Adapter]) -> tuple[LayerEnergy, ...]:
+    """Energy by rank, layer and kind of module; kinds keep the order of a layer."""
+    values: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
+    for adapter in adapters:
+        for module in adapter.modules:
+            place = layer(module.name)
+            if place is not None and module.delta_norm > 0:
+                squared = module.delta_norm**2
+                key = adapter.rank, place, kind(module.name)
+                values.setdefault(key, []).append((squared * module.energy, squared))
+    return tuple(
+        LayerEnergy(*key, sum(held for held, _ in values[key]) / sum(whole for _, whole in values[key]))
+        for key in sorted(values, key=lambda key: (key[0], key[1], place_of(key[2])))
+    )
+
+
+def place_of(name: str) -> tuple[int, str]:
+    """Where a kind of module stands: the whole, then as in a layer, then by name."""
+    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
+
+
 def base_context(adapters: Iterable[Adapter]) -> int | None:
     """The base's own context by the adapters, where they agree on one."""
     contexts = {adapter.rope.get("base", {}).get("max_positions") for adapter in adapters}
     context = contexts.pop() if len(contexts) == 1 else None
     return context if isinstance(context, int) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("is not readable JSON", path=path, received=str(error), remedy=REMEDY) from None
-    if not isinstance(value, dict):
-        raise InputError("is not a sidecar", path=path, expected="a JSON object", remedy=REMEDY)
-    return value

@@ -2,18 +2,23 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import OutputError
 from contextgraft.report import adapters as sidecars
+from contextgraft.report import cards, drill, plots, weights
 from contextgraft.report import samples as source
 from contextgraft.report.facts import fact
-from contextgraft.report.figures import draw
+from contextgraft.report.figures import Weights, draw
+from contextgraft.report.matrix import matrix
+from contextgraft.report.measures import Measures, divergence, gap, stretch
 from contextgraft.report.names import row_names
 from contextgraft.report.page import Material, render
+from contextgraft.report.pairs import by_row, skill
+from contextgraft.report.samples import Samples
 from contextgraft.report.study import build as build_study
 from contextgraft.report.summary import summarise
 from contextgraft.report.titles import tune_titles
@@ -21,50 +26,83 @@ from contextgraft.report.words import headline, place, sentence
 
 PAGE = "index.html"
 SUMMARY = "summary.json"
-CHARTS = "charts"
 KEPT = ".gitignore"  # DVC puts it beside what it tracks
+PARTS = {"charts": {".svg", ".png"}, plots.FOLDER: {".csv", ".json"}, cards.FOLDER: {".md"}}
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report in memory: `texts` by path below its folder; `lines` are the verdicts for a terminal."""
+    """A report in memory: files by path below its folder; `lines` are the verdicts for a terminal."""
 
     texts: dict[str, str]
     summary: dict[str, Any]
     lines: tuple[str, ...]
+    pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-def build(results: Sequence[Path], adapters: Sequence[Path], title: str, note: str | None) -> Report:
-    """Read samples and sidecars and make the report; the same input gives the same text.
+def build(
+    results: Sequence[Path],
+    adapters: Sequence[Path],
+    title: str,
+    note: str | None,
+    *,
+    grafts: Sequence[Path] = (),
+    alignments: Sequence[Path] = (),
+) -> Report:
+    """Read samples, sidecars and alignments and make the report; the same input gives the same text.
 
     InputError where there are no samples, or a file is not what it should be.
     """
-    made_of = sidecars.read(adapters)
-    energies = sidecars.energies(made_of)
+    made_of, merged = sidecars.read(adapters), weights.grafts(grafts)
+    known = Weights(sidecars.energies(made_of), sidecars.by_layer(made_of), weights.alignments(alignments))
     samples = source.read(results)
     labels = samples.rows("labels")
     names = row_names(labels)
+    pairs = by_row(skill(row) for row in samples.rows("pairs"))
     facts = [fact(row) for row in samples.rows("facts")]
-    study = build_study(facts, names, sidecars.base_context(made_of))
+    study = build_study(facts, names, sidecars.base_context(made_of), pairs)
+    measures = measured(samples)
+    lines = matrix(study)
     where = place(study.longest, study.context) if study.longest else ""
     said = headline([tune.verdict for tune in study.fine_tunes], where) if where else NO_NEEDLES
-    figures = draw(study, energies)
+    figures = draw(study, lines, measures, known)
     material = Material(
         title=title,
         note=note,
         headline=said,
         study=study,
+        lines=lines,
+        measures=measures,
         figures=figures,
-        energies=energies,
+        weights=known,
         adapters=made_of,
+        grafts=merged,
         labels=labels,
         names=names,
         asked=samples.rows("provenance"),
         files=samples.rows("files"),
-        answers=samples.rows("answers"),
+        drill=drill.choose(samples.rows("drill")),
     )
-    lines = (said, *(f"{title}: {sentence(tune.verdict, where)}" for title, tune in tune_titles(study)))
-    return Report({PAGE: render(material), **figures.files()}, summarise(study, said, energies), lines)
+    return Report(
+        texts={
+            PAGE: render(material),
+            **figures.files(),
+            **plots.files(study, measures),
+            **cards.files(study, merged, made_of),
+        },
+        summary=summarise(study, said, known.energies),
+        lines=(said, *(f"{title}: {sentence(tune.verdict, where)}" for title, tune in tune_titles(study))),
+        pictures=figures.pictures(),
+    )
+
+
+def measured(samples: Samples) -> Measures:
+    """Perplexities and divergences of the samples."""
+    return Measures(
+        tuple(stretch(row) for row in samples.rows("perplexity")),
+        tuple(divergence(row) for row in samples.rows("divergence")),
+        tuple(gap(row) for row in samples.rows("unmeasured")),
+    )
 
 
 NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."
@@ -76,9 +114,12 @@ def write(report: Report, out: Path) -> None:
     with publish(out, replace=True) as work:
         _empty(work)  # what a killed run left
         try:
-            for name, text in sorted(report.texts.items()):
+            for name in sorted({*report.texts, *report.pictures}):
                 (work / name).parent.mkdir(exist_ok=True)
+            for name, text in report.texts.items():
                 (work / name).write_text(text, encoding="utf-8")
+            for name, picture in report.pictures.items():
+                (work / name).write_bytes(picture)
             write_json(work / SUMMARY, report.summary)
             if (out / KEPT).is_file():
                 shutil.copyfile(out / KEPT, work / KEPT)
@@ -100,8 +141,8 @@ def refuse_foreign(out: Path) -> None:
 
 
 def _ours(path: Path) -> bool:
-    chart = len(path.parts) == 2 and path.parts[0] == CHARTS and path.suffix == ".svg"
-    return chart or str(path) in {PAGE, SUMMARY, KEPT}
+    part = len(path.parts) == 2 and path.suffix in PARTS.get(path.parts[0], set())
+    return part or str(path) in {PAGE, SUMMARY, KEPT}
 
 
 def _empty(folder: Path) -> None:

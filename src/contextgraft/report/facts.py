@@ -1,5 +1,6 @@
 """The finest cells of a study, and how they are chosen and pooled: pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from contextgraft.report.tally import Tally, pool
 
 NEEDLE = "needle"
+RULER = "ruler"
 SKILL = "skill"
+SINGLE = "single"
 
 TALLY = ("n", "hits", "truncated", "skipped", "failed", "reason", "shortest", "longest")
 
@@ -34,14 +37,19 @@ class Fact:
     length: int | None
     depth: float | None
     tally: Tally
+    kind: str = SINGLE
+    haystack: str = ""
+    scoring: str = ""
 
 
 @dataclass(frozen=True, order=True)
 class Condition:
-    """What was asked: the needles of one format among so many distractors."""
+    """What was asked: needles of one format and kind, in one haystack, among so many distractors."""
 
     task: str
     distractors: int
+    kind: str = SINGLE
+    haystack: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,9 @@ def fact(row: Mapping[str, Any]) -> Fact:
         length=row["length"],
         depth=row["depth"],
         tally=Tally(**{name: row[name] for name in TALLY}),
+        kind=row["kind"],
+        haystack=row["haystack"],
+        scoring=row["scoring"],
     )
 
 
@@ -88,7 +99,7 @@ def cell(facts: Iterable[Fact]) -> Cell:
 
 def condition(item: Fact) -> Condition:
     """The needle condition a fact belongs to."""
-    return Condition(item.task, item.distractors or 0)
+    return Condition(item.task, item.distractors or 0, item.kind, item.haystack)
 
 
 def needles(facts: Iterable[Fact], row: Who, asked: Condition, length: int | None = None) -> list[Fact]:
@@ -104,10 +115,37 @@ def needles(facts: Iterable[Fact], row: Who, asked: Condition, length: int | Non
 
 
 def skills(facts: Iterable[Fact], row: Who) -> list[Fact]:
-    """The skill facts of one row."""
-    return [item for item in facts if item.suite == SKILL and item.who == row]
+    """The skill facts of one row; of a task with several metrics those of its first."""
+    own = [item for item in facts if item.suite == SKILL and item.who == row]
+    shown = first_metrics((item.task, item.scoring) for item in own)
+    return [item for item in own if shown[item.task] == item.scoring]
 
 
-def conditions(facts: Iterable[Fact], row: Who) -> tuple[Condition, ...]:
-    """The needle conditions one row was asked, sorted."""
-    return tuple(sorted({condition(item) for item in facts if item.suite == NEEDLE and item.who == row}))
+def first_metrics(asked: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By task the metric that counts where it has several, the first by name: no prompt counts twice."""
+    chosen: dict[str, str] = {}
+    for task, scoring in asked:
+        chosen[task] = min(chosen.get(task, scoring), scoring)
+    return chosen
+
+
+def singles(facts: Iterable[Fact]) -> list[Fact]:
+    """The facts of single needles, or of all needles where no single one was asked."""
+    asked = [item for item in facts if item.suite == NEEDLE]
+    return [item for item in asked if item.kind == SINGLE] or asked
+
+
+def conditions(facts: Iterable[Fact], rows: Iterable[Who]) -> tuple[Condition, ...]:
+    """The needle conditions that rows are judged by, sorted.
+
+    Of single needles the condition that was asked most often at their longest length; all of them where
+    several were asked equally often. The others stand in a table of their own.
+    """
+    wanted = set(rows)
+    own = singles(item for item in facts if item.who in wanted)
+    longest = max((item.length for item in own if item.length is not None), default=None)
+    asked = Counter({condition(item): 0 for item in own})
+    for item in own:
+        asked[condition(item)] += item.tally.asked if item.length == longest else 0
+    most = max(asked.values(), default=0)
+    return tuple(sorted(each for each, count in asked.items() if count == most))

@@ -1,25 +1,22 @@
 """All charts of a study: drawn once, as files and as parts of the page."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contextgraft.report.adapters import WHOLE, Energy
+from contextgraft.report import panels
+from contextgraft.report.adapters import WHOLE, Energy, LayerEnergy
 from contextgraft.report.charts import energy, heatmap, ranks
-from contextgraft.report.charts.svg import as_file, inline, render, width
-from contextgraft.report.facts import NEEDLE
+from contextgraft.report.charts import matrix as picture
+from contextgraft.report.charts.svg import as_file, as_picture, inline, width
+from contextgraft.report.facts import NEEDLE, Who, singles
+from contextgraft.report.figure import Figure, figure, slug
+from contextgraft.report.grids import OTHERS, REFERENCES, of_condition, places
+from contextgraft.report.matrix import Line
+from contextgraft.report.measures import Measures
 from contextgraft.report.study import FineTune, Row, Study
 from contextgraft.report.titles import reference_titles, tune_titles
+from contextgraft.report.weights import Alignment
 from contextgraft.report.words import percent, place
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One chart of the page: where its file is, what it is called, its SVG."""
-
-    file: str
-    title: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class Group:
 
 def parts(figures: Sequence[Figure]) -> list[tuple[str, str]]:
     """Title and SVG of figures that stand beside each other on the page, to one scale."""
-    widest = max((width(figure.svg) for figure in figures), default=0)
-    return [(figure.title, inline(figure.svg, widest)) for figure in figures]
+    widest = max((width(each.svg) for each in figures), default=0)
+    return [(each.title, inline(each.svg, widest)) for each in figures]
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,40 @@ class Figures:
 
     ranks: tuple[Figure, ...]
     heatmaps: tuple[Group, ...]
+    perplexity: tuple[Figure, ...]
     energy: Figure | None
+    energy_by_layer: Figure | None
+    alignment: tuple[Figure, ...]
     overview: Figure | None
+    matrix: Figure | None
+
+    @property
+    def all(self) -> list[Figure]:
+        """Every chart."""
+        shown = [*self.ranks, *(each for group in self.heatmaps for each in group.figures)]
+        shown += [*self.perplexity, *self.alignment]
+        single = (self.energy, self.energy_by_layer, self.overview, self.matrix)
+        return [*shown, *(each for each in single if each is not None)]
 
     def files(self) -> dict[str, str]:
         """File name and text of every chart."""
-        shown = [*self.ranks, *(figure for group in self.heatmaps for figure in group.figures)]
-        single = [figure for figure in (self.energy, self.overview) if figure is not None]
-        return {figure.file: as_file(figure.svg) for figure in (*shown, *single)}
+        return {f"charts/{each.name}.svg": as_file(each.svg) for each in self.all}
+
+    def pictures(self) -> dict[str, bytes]:
+        """File name and bytes of every chart as PNG."""
+        return {f"charts/{each.name}.png": as_picture(each.svg) for each in self.all}
 
 
-def draw(study: Study, energies: Sequence[Energy]) -> Figures:
+@dataclass(frozen=True)
+class Weights:
+    """What is known of the weights: energies of adapters, alignments of deltas."""
+
+    energies: Sequence[Energy] = ()
+    layers: Sequence[LayerEnergy] = ()
+    alignments: Sequence[Alignment] = ()
+
+
+def draw(study: Study, lines: Sequence[Line], measures: Measures, weights: Weights) -> Figures:
     """Every chart that the samples and sidecars allow."""
     tunes = [(title, tune) for title, tune in tune_titles(study) if tune.grafts]
     shared = ranks.axes([tune for _, tune in tunes])
@@ -60,8 +80,12 @@ def draw(study: Study, energies: Sequence[Energy]) -> Figures:
     return Figures(
         ranks=tuple(_rank_figure(study, title, tune, shared) for title, tune in tunes),
         heatmaps=_heatmaps(study),
-        energy=_energy_figure(energies),
-        overview=_figure(
+        perplexity=panels.perplexity(study, measures),
+        energy=_energy_figure(weights.energies),
+        energy_by_layer=panels.energy_by_layer(weights.layers),
+        alignment=panels.alignment(weights.alignments),
+        matrix=_matrix_figure(study, lines),
+        overview=figure(
             "effect_of_rank",
             "Effect of rank",
             ranks.together(specs, _overview_title(study)),
@@ -72,18 +96,9 @@ def draw(study: Study, energies: Sequence[Energy]) -> Figures:
     )
 
 
-def slug(title: str) -> str:
-    """A file name from a title."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", title).strip("_.").lower() or "model"
-
-
-def _figure(name: str, title: str, spec: dict[str, object], label: str) -> Figure:
-    return Figure(f"charts/{name}.svg", title, render(spec, label))
-
-
 def _rank_figure(study: Study, title: str, tune: FineTune, shared: ranks.Axes) -> Figure:
     label = f"{title}: needles found by rank of the adapter: {_series(tune)}"
-    return _figure(f"effect_of_rank_{slug(title)}", title, ranks.spec(tune, shared, study.donor), label)
+    return figure(f"effect_of_rank_{slug(title)}", title, ranks.spec(tune, shared, study.donor), label)
 
 
 def _series(tune: FineTune) -> str:
@@ -107,33 +122,45 @@ def _overview_label(study: Study) -> str:
 
 
 def _heatmaps(study: Study) -> tuple[Group, ...]:
-    references = [(title, row) for title, row in reference_titles(study.references)]
-    groups = [("Base and donor", references)]
+    groups = [(REFERENCES, reference_titles(study.references))]
     for title, tune in tune_titles(study):
         rows = [tune.alone, tune.theta, *([tune.best] if tune.best else [])]
         groups.append((title, [(row.label, row) for row in rows]))
-    groups.append(("Other models", reference_titles(study.others)))
+    groups.append((OTHERS, reference_titles(study.others)))
+    found = places(study)
     drawn = [
-        Group(title, tuple(_heatmap(study, title, name, row) for name, row in rows if row.condition))
+        Group(title, tuple(_heatmap(study, found, title, name, row) for name, row in rows if row.condition))
         for title, rows in groups
     ]
     return tuple(group for group in drawn if group.figures)
 
 
-def _heatmap(study: Study, group: str, name: str, row: Row) -> Figure:
+def _heatmap(study: Study, found: Mapping[Who, tuple[str, str]], group: str, name: str, row: Row) -> Figure:
+    """One row's needles; `found` has its group and label among the samples, to which the squares lead."""
     assert row.condition is not None, "rows without needles have no heatmap"
-    asked = [item for item in study.facts if item.suite == NEEDLE]
+    asked = singles(study.facts)
     lengths = sorted({item.length for item in asked if item.length is not None})
     depths = sorted({item.depth for item in asked if item.depth is not None})
-    grid = heatmap.squares(study.facts, row.who, row.condition, lengths, depths)
-    label = f"{group}, {name}: needles found, {heatmap.summary(grid)}"
-    return _figure(f"heatmap_{slug(group)}_{slug(name)}", name, heatmap.spec(grid), label)
+    tune, label = found[row.who]
+    chosen = {"tune": tune, "row": label, "suite": NEEDLE, **of_condition(row.condition)}
+    grid = heatmap.squares(study.facts, (row.who, row.condition), lengths, depths, chosen)
+    told = f"{group}, {name}: needles found, {heatmap.summary(grid)}"
+    return figure(f"heatmap_{slug(group)}_{slug(name)}", name, heatmap.spec(grid), told)
 
 
 def _energy_figure(energies: Sequence[Energy]) -> Figure | None:
     if not energies:
         return None
     whole = ", ".join(f"rank {item.rank} {percent(item.mean)}" for item in energies if item.kind == WHOLE)
-    return _figure(
+    return figure(
         "energy_by_rank", "Energy by rank", energy.spec(energies), f"Energy of the delta held: {whole}"
     )
+
+
+def _matrix_figure(study: Study, lines: Sequence[Line]) -> Figure | None:
+    if not lines:
+        return None
+    title = "Context gained and skill kept, by fine-tune and rank"
+    where = place(study.longest, study.context)
+    label = f"Needles found at {where} above the fine-tune alone: {picture.summary(lines)}."
+    return figure("matrix", title, picture.spec(lines, title), label)

@@ -8,15 +8,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from contextgraft import __version__
-from contextgraft.report import provenance, words
+from contextgraft.report import drill, grids, provenance, sheets, words
 from contextgraft.report.adapters import Adapter, Energy
-from contextgraft.report.charts.theme import HEAT, heat
+from contextgraft.report.charts.matrix import heading
+from contextgraft.report.charts.theme import HEAT, SHADES, heat
 from contextgraft.report.facts import Cell, Who
-from contextgraft.report.figures import Figures, parts
+from contextgraft.report.figures import Figures, Weights, parts
+from contextgraft.report.links import link
+from contextgraft.report.matrix import Line, columns
+from contextgraft.report.measures import Measures
 from contextgraft.report.names import donor_names, short
-from contextgraft.report.study import FineTune, Row, Study
+from contextgraft.report.study import FineTune, Study
 from contextgraft.report.titles import described, reference_titles, tune_titles
 from contextgraft.report.verdict import CAME, POINTS, came, stayed
+from contextgraft.report.weights import Graft
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,17 @@ class Material:
     note: str | None
     headline: str
     study: Study
+    lines: Sequence[Line]
+    measures: Measures
     figures: Figures
-    energies: Sequence[Energy]
+    weights: Weights
     adapters: Sequence[Adapter]
+    grafts: Sequence[Graft]
     labels: Sequence[Mapping[str, Any]]
     names: Mapping[Who, str]
     asked: Sequence[Mapping[str, Any]]
     files: Sequence[Mapping[str, Any]]
-    answers: Sequence[Mapping[str, Any]]
+    drill: drill.Drill
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ def render(material: Material) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(link=link)
     environment.filters.update(
         percent=words.percent,
         between=words.between,
@@ -78,6 +87,7 @@ def render(material: Material) -> str:
         described=described,
         parts=parts,
         unbroken=words.unbroken,
+        heading=heading,
     )
     return environment.get_template("page.html.j2").render(**_context(material)) + "\n"
 
@@ -97,9 +107,14 @@ def _context(material: Material) -> dict[str, Any]:
         "references": reference_titles(study.references),
         "others": reference_titles(study.others),
         "figures": material.figures,
-        "energy_rows": energy_rows(material.energies),
-        "energy_ranks": sorted({item.rank for item in material.energies}),
-        "answers": answer_groups(material),
+        "lines": material.lines,
+        "ranks": columns(material.lines),
+        "places": grids.places(study),
+        "energy_rows": energy_rows(material.weights.energies),
+        "energy_ranks": sorted({item.rank for item in material.weights.energies}),
+        "drill": material.drill,
+        "samples": drill.as_json(drill.table(material.drill, grids.places(study))),
+        **_sheets(material),
         "models": provenance.models(material.labels, material.names),
         "donors": donor_names(material.labels),
         "adapters": material.adapters,
@@ -109,9 +124,10 @@ def _context(material: Material) -> dict[str, Any]:
         "seeds": provenance.seeds(material.asked),
         "rules": {"came": words.percent(CAME), "points": words.trimmed(POINTS)},
         "heat_colours": HEAT,
+        "shades": SHADES,
         "version": __version__,
         "style": _text("style.css"),
-        "script": _text("script.js"),
+        "script": _text("script.js") + _text("samples.js"),
     }
 
 
@@ -132,7 +148,7 @@ def badges(tune: FineTune) -> tuple[Badge, ...]:
     graft = tune.verdict.graft
     if graft is None:
         return (Badge("unknown", "context not measured"),)
-    kept = stayed(graft.skill, tune.verdict.alone.skill)
+    kept = stayed(graft, tune.verdict.alone)
     skill = {
         True: Badge("yes", "skill stayed"),
         False: Badge("no", "skill lost"),
@@ -154,17 +170,19 @@ def energy_rows(energies: Sequence[Energy]) -> list[tuple[str, dict[int, Energy]
     return list(rows.items())
 
 
-def answer_groups(material: Material) -> list[tuple[str, list[tuple[str, list[provenance.Answer]]]]]:
-    """Sample answers by group and row, in the table's order."""
-    found = provenance.answers(material.answers)
-    study = material.study
-    groups: list[tuple[str, list[tuple[str, Row]]]] = [("Base and donor", reference_titles(study.references))]
-    groups += [(title, [(row.label, row) for row in tune.rows]) for title, tune in tune_titles(study)]
-    groups.append(("Other models", reference_titles(study.others)))
-    shown = [
-        (title, [(name, found[row.who]) for name, row in rows if row.who in found]) for title, rows in groups
-    ]
-    return [group for group in shown if group[1]]
+def _sheets(material: Material) -> dict[str, list[sheets.Sheet]]:
+    """The tables beside the main one."""
+    study, measures = material.study, material.measures
+    survived = sheets.survived(material.grafts)
+    return {
+        "kinds": [sheets.of_grid(grid) for grid in grids.needle_kinds(study)],
+        "ruler": [sheets.of_grid(grid) for grid in grids.ruler(study)],
+        "effective": sheets.effective(grids.effective_lengths(study)),
+        "skills": [sheets.of_grid(grid) for grid in grids.skills(study)],
+        "perplexities": sheets.perplexity(study, measures),
+        "divergences": sheets.divergences(study, measures),
+        "survived": [survived] if survived else [],
+    }
 
 
 def _text(name: str) -> str:

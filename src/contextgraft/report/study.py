@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from contextgraft.report.facts import (
     Cell,
@@ -11,8 +12,11 @@ from contextgraft.report.facts import (
     cell,
     conditions,
     needles,
+    singles,
     skills,
 )
+from contextgraft.report.names import short
+from contextgraft.report.pairs import UNPAIRED, Pairs
 from contextgraft.report.tally import Difference, difference
 from contextgraft.report.verdict import Evidence, Verdict, judge
 
@@ -28,6 +32,7 @@ class Row:
     long: Cell
     skill: Cell
     step: Difference | None = None
+    pairs: Pairs = UNPAIRED
 
 
 @dataclass(frozen=True)
@@ -77,25 +82,55 @@ class Study:
     facts: tuple[Fact, ...]
 
     @property
+    def grafted(self) -> tuple[FineTune, ...]:
+        """The fine-tunes that have a graft at full scale."""
+        return tuple(tune for tune in self.fine_tunes if tune.grafts)
+
+    def group(self, tune: FineTune) -> str:
+        """The name of a fine-tune whatever it was asked; with its digest where others share it."""
+        others = {other.digest for other in self.fine_tunes if other.name == tune.name}
+        return tune.name if len(others) == 1 else f"{tune.name} {short(tune.digest)}"
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """All rows of the table, in its order."""
         return (*self.references, *(row for tune in self.fine_tunes for row in tune.rows), *self.others)
 
+    def places(self, row: Row) -> dict[tuple[int, float], Cell]:
+        """The cells of a row by length and depth, as far as they were asked."""
+        own = needles(self.facts, row.who, row.condition) if row.condition else []
+        asked = sorted({(item.length or 0, item.depth or 0.0) for item in own if item.depth is not None})
+        return {place: cell(item for item in own if (item.length, item.depth) == place) for place in asked}
+
     @property
     def donor(self) -> Row | None:
         """The first row of the donors."""
-        return next((row for row in self.references if row.who.role == "donor"), None)
+        return self._reference("donor")
+
+    @property
+    def base(self) -> Row | None:
+        """The first row of the base."""
+        return self._reference("base")
+
+    def _reference(self, role: str) -> Row | None:
+        return next((row for row in self.references if row.who.role == role), None)
 
 
-def build(facts: Sequence[Fact], names: Mapping[Who, str], context: int | None = None) -> Study:
+def build(
+    facts: Sequence[Fact],
+    names: Mapping[Who, str],
+    context: int | None = None,
+    pairs: Mapping[Who, Pairs] = MappingProxyType({}),
+) -> Study:
     """Arrange the facts; `names` has every row's model by name, `context` is the base's if it is known.
 
     The first needle column is at the base's context, or at the shortest length where none was asked there.
+    `pairs` has the skills of the rows that can be paired with their fine-tune.
     """
-    asked = sorted({item.length for item in facts if item.suite == "needle" and item.length is not None})
+    asked = sorted({item.length for item in singles(facts) if item.length is not None})
     short = context if context in asked else (asked[0] if asked else 0)
     longest = asked[-1] if asked else 0
-    table = _Table(facts, names, short, longest)
+    table = _Table(facts, names, pairs, short, longest)
     rows = sorted(names, key=lambda row: (names[row], row))
     by_role = {
         role: [row for row in rows if row.role == role] for role in ("base", "donor", "alone", "other")
@@ -120,20 +155,29 @@ def build(facts: Sequence[Fact], names: Mapping[Who, str], context: int | None =
 class _Table:
     """Makes rows from facts."""
 
-    def __init__(self, facts: Sequence[Fact], names: Mapping[Who, str], short: int, longest: int) -> None:
+    def __init__(
+        self,
+        facts: Sequence[Fact],
+        names: Mapping[Who, str],
+        pairs: Mapping[Who, Pairs],
+        short: int,
+        longest: int,
+    ) -> None:
         self._facts = facts
         self._names = names
+        self._pairs = pairs
         self._short = short
         self._longest = longest
 
     def rows(self, who: Who) -> list[Row]:
         """A row for each needle condition the model was asked; one without needles if there was none."""
-        asked: Sequence[Condition | None] = conditions(self._facts, who) or (None,)
+        asked: Sequence[Condition | None] = conditions(self._facts, [who]) or (None,)
         return [self.row(who, self._names[who], condition) for condition in asked]
 
     def row(self, who: Who, label: str, condition: Condition | None, own: Cell | None = None) -> Row:
         """One row; `own` is the skill of the fine-tune it is compared with."""
         skill = cell(skills(self._facts, who))
+        pairs = self._pairs.get(who, UNPAIRED)
         return Row(
             who=who,
             label=label,
@@ -141,7 +185,8 @@ class _Table:
             short=self._needle(who, condition, self._short),
             long=self._needle(who, condition, self._longest),
             skill=skill,
-            step=difference(skill.tally, own.tally) if own else None,
+            step=(pairs.step or difference(skill.tally, own.tally)) if own else None,
+            pairs=pairs,
         )
 
     def fine_tunes(self, digest: str, name: str) -> list[FineTune]:
@@ -149,8 +194,9 @@ class _Table:
         whos = sorted(row for row in self._names if row.name == digest and row.role in {"theta", "graft"})
         grafts = [who for who in whos if who.role == "graft"]
         family = [Who("alone", digest), Who("theta", digest, 0, 0.0), *grafts]
-        asked = sorted({condition for who in family for condition in conditions(self._facts, who)})
-        return [self._fine_tune(digest, name, condition, family) for condition in asked]
+        return [
+            self._fine_tune(digest, name, condition, family) for condition in conditions(self._facts, family)
+        ]
 
     def _fine_tune(self, digest: str, name: str, condition: Condition, family: Sequence[Who]) -> FineTune:
         alone = self.row(family[0], "alone", condition)
@@ -174,4 +220,4 @@ def graft_label(who: Who) -> str:
 
 
 def _evidence(row: Row) -> Evidence:
-    return Evidence(row.long, row.skill)
+    return Evidence(row.long, row.skill, row.pairs)

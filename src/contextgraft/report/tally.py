@@ -9,10 +9,13 @@ from contextgraft.stats import wilson
 
 @dataclass(frozen=True)
 class Tally:
-    """How many samples of each status, and how many of the `n` scored ones were right."""
+    """How many samples of each status, and the sum of the scores of the `n` scored ones.
+
+    The sum is the number of right answers, unless an answer can be right in part.
+    """
 
     n: int = 0
-    hits: int = 0
+    hits: float = 0
     truncated: int = 0
     skipped: int = 0
     failed: int = 0
@@ -37,8 +40,8 @@ class Tally:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share."""
-        return wilson(self.hits, self.n)
+        """95 % Wilson interval of the share; if anything too wide where answers may be right in part."""
+        return wilson(min(self.hits, self.n), self.n)
 
     @property
     def gap(self) -> str:

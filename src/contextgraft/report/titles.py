@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from contextgraft.report.facts import Condition
+from contextgraft.report.facts import SINGLE, Condition
 from contextgraft.report.names import short
 from contextgraft.report.study import FineTune, Row, Study
 
 
 def described(condition: Condition | None) -> str:
-    """`needle_style, 3 distractors`."""
+    """`needle_style, 3 distractors`, with kind and haystack where they are told."""
     if condition is None:
         return "no needles asked"
     count = condition.distractors
-    return f"{condition.task}, {count or 'no'} distractor{'' if count == 1 else 's'}"
+    parts = [condition.task, condition.kind.replace("_", " "), condition.haystack]
+    shown = [part for part in parts if part not in {"", SINGLE}]
+    return f"{', '.join(shown)}, {count or 'no'} distractor{'' if count == 1 else 's'}"
 
 
 def tune_titles(study: Study) -> list[tuple[str, FineTune]]:

@@ -4,7 +4,8 @@
 - The skill *stayed* when its share is at most 2 points below the fine-tune's own.
 - The rank told is the smallest at which both hold. Where none does, it is the rank that fails least: among
   ranks that brought the context the one with the best skill, else the one that found most needles.
-- Shares are judged as measured; their intervals stand beside them.
+- Shares are judged as measured; their intervals stand beside them. Where samples are paired, the skill is
+  compared on the pairs.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from contextgraft.report.facts import Cell
+from contextgraft.report.pairs import UNPAIRED, Pairs
 
 CAME = 0.95
 POINTS = 2.0
@@ -34,6 +36,7 @@ class Evidence:
 
     needle: Cell
     skill: Cell
+    pairs: Pairs = UNPAIRED
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,16 @@ def came(needle: Cell) -> bool:
     return needle.tally.score is not None and needle.tally.score >= CAME
 
 
-def stayed(skill: Cell, own: Cell) -> bool | None:
+def stayed(graft: Evidence, own: Evidence) -> bool | None:
     """Whether the skill is close enough to the fine-tune's own; None where either was not measured."""
-    if skill.tally.score is None or own.tally.score is None:
+    if graft.pairs.n:
+        # sums of fractions, where several donors answered one prompt: a hair over the limit is the limit
+        return 100 * (graft.pairs.lost - graft.pairs.gained) <= (POINTS + 1e-9) * graft.pairs.n
+    after, before = graft.skill.tally, own.skill.tally
+    if after.score is None or before.score is None:
         return None
     # whole answers: 0.98 against 1.00 must count as two points in floating point too
-    lost = 100 * (own.tally.hits * skill.tally.n - skill.tally.hits * own.tally.n)
-    return lost <= POINTS * own.tally.n * skill.tally.n
+    return 100 * (before.hits * after.n - after.hits * before.n) <= POINTS * before.n * after.n
 
 
 def judge(alone: Evidence, theta: Evidence, grafts: Mapping[int, Evidence]) -> Verdict:
@@ -72,11 +78,11 @@ def judge(alone: Evidence, theta: Evidence, grafts: Mapping[int, Evidence]) -> V
     if not measured:
         return Verdict(Outcome.UNKNOWN, None, None, alone, theta)
     arrived = [rank for rank, graft in measured.items() if came(graft.needle)]
-    kept = [rank for rank in arrived if stayed(measured[rank].skill, alone.skill)]
+    kept = [rank for rank in arrived if stayed(measured[rank], alone)]
     if kept:
         outcome, rank = Outcome.BOTH, kept[0]
     elif arrived:
-        unknown = all(stayed(measured[rank].skill, alone.skill) is None for rank in arrived)
+        unknown = all(stayed(measured[rank], alone) is None for rank in arrived)
         outcome = Outcome.SKILL_UNKNOWN if unknown else Outcome.CONTEXT_ONLY
         rank = max(arrived, key=lambda rank: (measured[rank].skill.tally.score or 0.0, -rank))
     else:

@@ -151,7 +151,7 @@ def _skills(verdict: Verdict) -> str:
 
 def _skill_beside(verdict: Verdict) -> str:
     assert verdict.graft is not None
-    kept = stayed(verdict.graft.skill, verdict.alone.skill)
+    kept = stayed(verdict.graft, verdict.alone)
     if kept is None:
         return ""
     return f"; the skill {'stayed' if kept else 'did not stay'} ({_skills(verdict)})"

@@ -1,11 +1,12 @@
 """The conventional needle heatmap: tokens by depth, 0 on top, fixed scale, grey where there is no score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.report.charts.theme import GREY, ON_HEAT, heat
 from contextgraft.report.facts import Cell, Condition, Fact, Who, cell, needles
+from contextgraft.report.links import link
 from contextgraft.report.words import DASH, between, percent, thousands, trimmed
 
 STEP_X = 92
@@ -21,15 +22,25 @@ class Square:
     length: int
     depth: float
     cell: Cell
+    link: str | None = None
 
 
 def squares(
-    facts: Sequence[Fact], who: Who, condition: Condition, lengths: Sequence[int], depths: Sequence[float]
+    facts: Sequence[Fact],
+    row: tuple[Who, Condition],
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    chosen: Mapping[str, object],
 ) -> list[Square]:
-    """Every cell of one row, also those that were not asked."""
-    own = needles(facts, who, condition)
+    """Every cell of one row, also those that were not asked; `chosen` filters the samples of the row."""
+    own = needles(facts, *row)
     return [
-        Square(length, depth, cell(item for item in own if (item.length, item.depth) == (length, depth)))
+        Square(
+            length,
+            depth,
+            cell(item for item in own if (item.length, item.depth) == (length, depth)),
+            link(**chosen, length=length, depth=depth),
+        )
         for length in lengths
         for depth in depths
     ]
@@ -40,6 +51,7 @@ def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
     lengths = sorted({square.length for square in grid})
     depths = sorted({square.depth for square in grid})
     labels = {length: _tokens(length, grid) for length in lengths}
+    linked = any(square.link for square in grid)
     step = min(STEP_X, WIDEST // max(len(lengths), 1))
     axes = {
         "x": {
@@ -75,6 +87,7 @@ def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
                 "encoding": {
                     "color": {"field": "fill", "type": "nominal", "scale": None},
                     "description": {"field": "text", "type": "nominal"},
+                    **({"href": {"field": "link", "type": "nominal"}} if linked else {}),
                 },
             },
             _line("share", -7, 13, 600),
@@ -127,7 +140,7 @@ def _tokens(length: int, grid: Sequence[Square]) -> str:
 def _values(square: Square, tokens: str) -> dict[str, Any]:
     tally = square.cell.tally
     place = f"{thousands(square.length)} tokens, depth {square.depth:g} %"
-    common = {"tokens": tokens, "depth": square.depth}
+    common = {"tokens": tokens, "depth": square.depth, "link": square.link}
     if tally.score is None:
         word = tally.gap.split(":")[0]
         return common | {"fill": GREY, "share": DASH, "size": word, "text": f"{place}: {tally.gap}"}

@@ -1,9 +1,10 @@
 """Colours and type of the charts: one light palette, whose every colour is a CSS variable of the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEAT = ("#F0496E", "#EBB839", "#0CD79F")
+SHADES = ("#dfe4fb", "#8e9df0", "#2c3bb0")
 GREY = "#b4bac2"
 ON_HEAT = "#16191d"
 
@@ -37,9 +38,18 @@ def kind_colour(kind: str) -> str:
 
 def heat(share: float) -> str:
     """Colour of a share on the conventional scale from 0 to 1, as #rrggbb."""
-    place = min(max(share, 0.0), 1.0) * (len(HEAT) - 1)
-    left = min(int(place), len(HEAT) - 2)
-    pairs = zip(_channels(HEAT[left]), _channels(HEAT[left + 1]), strict=True)
+    return _between(HEAT, share)
+
+
+def shade(share: float) -> str:
+    """Colour of a share of energy, the more the darker: no score, so not on the scale of the scores."""
+    return _between(SHADES, share)
+
+
+def _between(colours: Sequence[str], share: float) -> str:
+    place = min(max(share, 0.0), 1.0) * (len(colours) - 1)
+    left = min(int(place), len(colours) - 2)
+    pairs = zip(_channels(colours[left]), _channels(colours[left + 1]), strict=True)
     return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in pairs)
 
 

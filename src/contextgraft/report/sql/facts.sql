@@ -1,9 +1,11 @@
--- The finest cells of the page: how many samples of each status, how many right.
+-- The finest cells of what is right or wrong: how many samples of each status, and the sum of their scores, which is
+-- the number of right ones unless an answer can be right in part. Perplexity and divergence have no place here.
 SELECT role, target, rank, scale, donor,
        CASE WHEN role = 'base' THEN model_digest END AS base,
-       suite, task, distractors, length, depth,
+       suite, task, coalesce(kind, 'single') AS kind, coalesce(haystack, '') AS haystack, coalesce(scoring, '') AS scoring,
+       distractors, length, depth,
        count(*) FILTER (status = 'ok') AS n,
-       CAST(coalesce(sum(score) FILTER (status = 'ok'), 0) AS BIGINT) AS hits,
+       CAST(coalesce(sum(score) FILTER (status = 'ok'), 0) AS DOUBLE) AS hits,
        count(*) FILTER (status = 'truncated') AS truncated,
        count(*) FILTER (status = 'skipped') AS skipped,
        count(*) FILTER (status = 'failed') AS failed,
@@ -11,5 +13,6 @@ SELECT role, target, rank, scale, donor,
        min(prompt_tokens) AS shortest,
        max(prompt_tokens) AS longest
 FROM placed
+WHERE suite IN ('needle', 'ruler', 'skill')
 GROUP BY ALL
 ORDER BY ALL

@@ -25,6 +25,7 @@ WITH roled AS (
 SELECT *
 FROM roled
 QUALIFY row_number() OVER (
-    PARTITION BY role, target, rank, scale, model_digest, suite, task, length, depth, distractors, seed, "index"
+    PARTITION BY role, target, rank, scale, model_digest, suite, task, kind, haystack, scoring, length, depth,
+                 distractors, document, seed, "index", position
     ORDER BY status <> 'ok', file, model
 ) = 1

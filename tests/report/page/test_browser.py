@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
-PATIENCE = 120_000  # milliseconds: a busy machine is not a broken page
+PATIENCE = 60_000  # milliseconds: a busy machine is not a broken page
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--headless",
@@ -65,8 +65,17 @@ def visit(browser: Browser, folder: Path) -> Iterator[Visit]:
 
 
 @pytest.fixture
+def opened(browser: Browser, folder: Path) -> Iterator[Visit]:
+    """A visit of one test's own; it ends without a complaint."""
+    visit = Visit(browser, folder / "index.html", viewport={"width": 1200, "height": 900})
+    yield visit
+    assert visit.complaints == []
+    visit.context.close()
+
+
+@pytest.fixture
 def phone(browser: Browser, folder: Path) -> Iterator[Visit]:
-    opened = Visit(browser, folder / "index.html", viewport={"width": 390, "height": 844}, has_touch=True)
+    opened = Visit(browser, folder / "index.html", viewport={"width": 360, "height": 740}, has_touch=True)
     yield opened
     opened.context.close()
 
@@ -106,8 +115,9 @@ def test_the_table_has_its_rows_and_headers(visit: Visit) -> None:
 
 
 def test_the_charts_are_drawn_and_have_names(visit: Visit) -> None:
-    # three of rank, two and nine heatmaps, one of energy
-    assert visit.count("figure svg[role=img][aria-label]") == 3 + 11 + 1
+    # three of rank, of perplexity and of alignment, two of energy; eleven heatmaps, whose squares are links
+    assert visit.count("figure svg[role=img][aria-label]") == 3 * 3 + 2
+    assert visit.count("#heatmaps figure svg[role=group][aria-label]") == 2 + 9
     assert visit.count("#ranks .mark-line path") > 0
     box = visit.page.locator("#heatmaps figure svg").first.bounding_box()
     assert box is not None
@@ -119,20 +129,68 @@ def test_a_mark_tells_its_figures(visit: Visit) -> None:
     assert visit.page.locator("#tip").inner_text() == "128 tokens, depth 0 %: 100 % [84, 100], n=20"
 
 
-def test_answers_open(visit: Visit) -> None:
-    group = visit.page.locator("#answers details").nth(2)
-    group.locator("summary").click()
-    assert group.locator(".result.wrong").first.is_visible()
+def test_the_matrix_tells_figures_to_pointer_and_reader(visit: Visit) -> None:
+    spot = visit.page.locator(".spot a").nth(10)
+    spot.hover()
+    told = visit.page.locator("#tip").inner_text()
+    assert told.startswith("style, r8: context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
+    assert spot.get_attribute("aria-label") == told
+    assert visit.count(".spots td") == 3 * 6
+
+
+def found(visit: Visit) -> str:
+    return str(visit.page.locator("#found").inner_text())
+
+
+def test_a_square_of_the_matrix_leads_to_its_samples(opened: Visit) -> None:
+    opened.page.locator(".spot a").nth(10).click()
+    opened.page.wait_for_function("document.querySelector('select[name=row]').value === 'graft r8'")
+    # of two donors each: 200 needles, 4 and 20 of other kinds, 200 skills, 40 of RULER, 16 and 10 measured
+    assert found(opened) == "980 samples, 901 of 928 right."
+    assert opened.page.evaluate("document.activeElement.id") == "h-samples"
+
+
+def test_a_square_of_a_heatmap_leads_to_its_samples_by_keyboard(opened: Visit) -> None:
+    opened.page.locator("#heatmaps svg[aria-label^='style, graft r8'] a").nth(5).focus()
+    opened.page.keyboard.press("Enter")
+    opened.page.wait_for_function("document.querySelector('select[name=depth]').value !== ''")
+    chosen = {name: opened.page.locator(f"select[name={name}]").input_value() for name in ("length", "depth")}
+    assert chosen == {"length": "1024", "depth": "0"}
+    assert found(opened) == "40 samples, 40 of 40 right."
+
+
+def test_filters_narrow_and_open_single_samples(opened: Visit) -> None:
+    for name, text in {"tune": "style", "row": "alone", "suite": "skill", "result": "wrong"}.items():
+        opened.page.locator(f"select[name={name}]").select_option(text)
+    assert found(opened) == "2 samples, 0 of 2 right."
+    first = opened.page.locator("#list details").first
+    first.locator("summary").click()
+    texts = first.locator("dd").all_inner_texts()
+    assert texts[:2] == ["17 42 thank you", "05 <b>63</b> thank you"]
+    assert first.locator("b").count() == 0
+    first.get_by_role("link", name="What other models answered here").click()
+    opened.page.wait_for_function("document.querySelector('select[name=row]').value === ''")
+    # alone, theta only, and five ranks of two donors
+    assert found(opened).startswith("12 samples, ")
+    opened.page.locator("#clear").click()
+    assert found(opened).startswith("18,")
+
+
+def test_the_list_grows(opened: Visit) -> None:
+    before = opened.count("#list details")
+    opened.page.locator("#more").click()
+    assert opened.count("#list details") == 2 * before
 
 
 def test_a_phone_scrolls_down_and_not_sideways(phone: Visit) -> None:
     widths = phone.page.evaluate(
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
-    assert widths == [390, 390]
-    for group in phone.page.locator("details > summary").all():
-        group.click()
-    assert phone.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert widths == [360, 360]
+    phone.page.evaluate(OPEN)
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == 360
+    phone.page.goto(f"{phone.page.url.split('#')[0]}#samples?tune=style&suite=skill&index=3")
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_the_dark_page_is_dark_with_its_charts(dark: Visit) -> None:
@@ -148,12 +206,15 @@ def test_the_dark_page_is_dark_with_its_charts(dark: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_stand_out_from_their_ground(browser: Browser, folder: Path, scheme: str) -> None:
     opened = Visit(browser, folder / "index.html", color_scheme=scheme)
+    opened.page.evaluate(OPEN)
     pairs = opened.page.evaluate(GROUNDS)
     opened.context.close()
     assert len(pairs) > 100
     poor = {(text, front, ground) for text, front, ground in pairs if contrast(front, ground) < 4.5}
     assert not poor
 
+
+OPEN = "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"
 
 # Every visible text of the page with its colour and the first opaque ground behind it.
 GROUNDS = """() => {

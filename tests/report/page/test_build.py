@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,8 @@ from contextgraft.report import build as module
 from contextgraft.report.build import PAGE, Report, build, write
 
 
-def test_two_runs_give_the_same_bytes(report: Report, results: Path, adapters: Path) -> None:
-    again = build([results], [adapters], "A synthetic study", "No model answered these samples.")
-    assert again == report
+def test_two_runs_give_the_same_bytes(report: Report, inputs: dict[str, Any]) -> None:
+    assert build(**inputs) == report
 
 
 def test_the_page_tells_no_clock_and_no_place(report: Report, results: Path) -> None:
@@ -29,12 +29,12 @@ def test_the_page_loads_nothing(report: Report) -> None:
 
 
 def test_the_page_is_of_moderate_size(report: Report) -> None:
-    assert len(report.texts[PAGE].encode()) < 1_000_000
+    assert len(report.texts[PAGE].encode()) < 3_000_000
 
 
 def test_texts_from_samples_are_escaped(report: Report) -> None:
     assert "05 <b>63</b>" not in report.texts[PAGE]
-    assert "05 &lt;b&gt;63&lt;/b&gt;" in report.texts[PAGE]
+    assert "05 \\u003cb>63" in report.texts[PAGE]
 
 
 def test_title_and_note_are_shown_and_escaped(results: Path) -> None:
@@ -102,9 +102,9 @@ def test_what_dvc_put_beside_the_page_stays(tmp_path: Path) -> None:
     assert (tmp_path / "report" / PAGE).read_text() == "new"
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "charts/photo.png", "index.html/x"])
+@pytest.mark.parametrize("name", ["thesis.txt", "charts/photo.jpg", "plots/a/b.csv", "index.html/x"])
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match="holds other files"):
         write(Report({PAGE: "new"}, {}, ()), tmp_path)

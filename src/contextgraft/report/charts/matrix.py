@@ -1,0 +1,110 @@
+"""The matrix as a picture: fine-tunes down, ranks across, context gained and skill kept in each square."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contextgraft.report.charts.theme import GREY, ON_HEAT, PALETTE, heat
+from contextgraft.report.matrix import MARKS, THETA, Line, Spot, columns
+from contextgraft.report.words import DASH, signed
+
+STEP_X = 84
+STEP_Y = 58
+BANDS = {"paddingInner": 0.07, "paddingOuter": 0.02}
+
+
+def spec(lines: Sequence[Line], title: str | None = None) -> dict[str, Any]:
+    """Colour is the context gained on the scale of scores; a frame marks the front."""
+    ranks = columns(lines)
+    titles = [heading(rank) for rank in ranks]
+    values = [_values(line.title, rank, line.spots.get(rank)) for line in lines for rank in ranks]
+    chart = {
+        "width": {"step": STEP_X},
+        "height": {"step": STEP_Y},
+        "data": {"values": values},
+        "encoding": {
+            "x": {
+                "field": "rank",
+                "type": "ordinal",
+                "sort": titles,
+                "scale": BANDS,
+                "axis": {"orient": "top", "labelAngle": 0, "title": None, "ticks": False, "domain": False},
+            },
+            "y": {
+                "field": "tune",
+                "type": "ordinal",
+                "sort": [line.title for line in lines],
+                "scale": BANDS,
+                "axis": {"title": None, "ticks": False, "domain": False, "labelLimit": 300},
+            },
+        },
+        "layer": [
+            {
+                "mark": {"type": "rect", "cornerRadius": 4, "strokeWidth": 2.5},
+                "encoding": {
+                    "color": {"field": "fill", "type": "nominal", "scale": None},
+                    "stroke": {"field": "frame", "type": "nominal", "scale": None},
+                    "description": {"field": "text", "type": "nominal"},
+                },
+            },
+            _text("gained", -10, 14, 600),
+            _text("kept", 9, 11, 400),
+            _text("mark", -10, 12, 400, dx=32),
+        ],
+    }
+    return chart | {"title": title} if title else chart
+
+
+def heading(rank: int) -> str:
+    """`theta only`, `r8`."""
+    return "theta only" if rank == THETA else f"r{rank}"
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """The picture in words."""
+    return ". ".join(
+        f"{line.title}: " + ", ".join(_short(rank, spot) for rank, spot in sorted(line.spots.items()))
+        for line in lines
+    )
+
+
+def _short(rank: int, spot: Spot) -> str:
+    gained = f"{signed(spot.gained.points)} points" if spot.gained else spot.gap
+    return f"{heading(rank)} {gained}{spot.mark and f' ({MARKS[spot.mark]})'}"
+
+
+def _values(title: str, rank: int, spot: Spot | None) -> dict[str, Any]:
+    common = {"tune": title, "rank": heading(rank)}
+    if spot is None or spot.gained is None:
+        gap = spot.gap if spot else "not asked"
+        word = gap.split(":")[0]
+        return common | {
+            "fill": GREY,
+            "frame": GREY,
+            "gained": DASH,
+            "kept": word,
+            "text": f"{title}, {heading(rank)}: {gap}",
+        }
+    fill = heat(spot.gained.points / 100)
+    return common | {
+        "fill": fill,
+        "frame": PALETTE["ink"] if spot.front else fill,
+        "gained": signed(spot.gained.points),
+        "mark": spot.mark,
+        "kept": f"skill {signed(spot.kept.points)}" if spot.kept else "skill ?",
+        "text": f"{title}, {heading(rank)}: {spot.words}",
+    }
+
+
+def _text(field: str, dy: float, size: float, weight: int, dx: float = 0) -> dict[str, Any]:
+    return {
+        "mark": {
+            "type": "text",
+            "dx": dx,
+            "dy": dy,
+            "fontSize": size,
+            "fontWeight": weight,
+            "color": ON_HEAT,
+            "aria": False,
+        },
+        "encoding": {"text": {"field": field, "type": "nominal"}},
+    }

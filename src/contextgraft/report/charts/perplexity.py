@@ -1,0 +1,147 @@
+"""Perplexity by position: a line for each row of the table, with its interval over documents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+from contextgraft.report.charts.labels import spaced
+from contextgraft.report.measures import Stretch
+from contextgraft.report.words import thousands
+
+WIDTH = 210
+HEIGHT = 190
+GAP = 0.075
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: its name, its colour of the palette, its points by position."""
+
+    name: str
+    colour: str
+    dash: tuple[int, int]
+    points: tuple[Stretch, ...]
+
+
+def spec(curves: Sequence[Curve], title: str | None = None) -> dict[str, Any]:
+    """Both axes are logarithmic: beyond the trained context a line leaves the others."""
+    shown = [curve for curve in curves if curve.points]
+    chart = {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "layer": [layer for curve in shown for layer in _line(curve, _ends(shown))] + _names(shown),
+    }
+    return chart | {"title": title} if title else chart
+
+
+def summary(curves: Sequence[Curve]) -> str:
+    """The chart in words: each line at its first and last position."""
+    return "; ".join(
+        f"{curve.name} {figure(curve.points[0].perplexity)} to {figure(curve.points[-1].perplexity)}"
+        for curve in curves
+        if curve.points
+    )
+
+
+def figure(value: float) -> str:
+    """A perplexity in three figures, of a large one all."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ends(curves: Sequence[Curve]) -> tuple[float, float, int, int]:
+    """Lowest and highest perplexity, first and last position."""
+    points = [point for curve in curves for point in curve.points]
+    lows = [point.perplexity for point in points]
+    places = [point.position or 1 for point in points]
+    return min(lows) / 1.05, max(lows) * 1.05, min(places), max(places)
+
+
+def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, Any]]:
+    low, high, first, last = ends
+    values = [
+        {
+            "position": point.position,
+            "perplexity": point.perplexity,
+            # what leaves the panel is cut there; the mark tells the whole interval
+            "low": max(point.interval[0], low) if point.interval else point.perplexity,
+            "high": min(point.interval[1], high) if point.interval else point.perplexity,
+            "text": f"{curve.name}, up to token {thousands(point.position or 0)}: {_told(point)}",
+        }
+        for point in curve.points
+    ]
+    encoding: dict[str, dict[str, Any]] = {
+        "x": {
+            "field": "position",
+            "type": "quantitative",
+            "scale": {"type": "log", "base": 2, "domain": [first, last], "nice": False},
+            "axis": {
+                "title": "position of the predicted token, up to",
+                "grid": False,
+                "values": _powers(first, last),
+                "format": ",d",
+                "labelOverlap": True,
+            },
+        },
+        "y": {
+            "field": "perplexity",
+            "type": "quantitative",
+            "scale": {"type": "log", "domain": [low, high], "nice": False},
+            "axis": {"title": "perplexity", "tickCount": 5, "format": "~s"},
+        },
+        "description": {"field": "text", "type": "nominal"},
+    }
+    band = {**encoding, "y": {**encoding["y"], "field": "low"}, "y2": {"field": "high"}}
+    data = {"values": values}
+    return [
+        {
+            "data": data,
+            "mark": {"type": "area", "color": curve.colour, "opacity": 0.16, "aria": False},
+            "encoding": band,
+        },
+        {
+            "data": data,
+            "mark": {"type": "line", "color": curve.colour, "strokeWidth": 2, "strokeDash": list(curve.dash)},
+            "encoding": encoding,
+        },
+        {
+            "data": data,
+            "mark": {"type": "circle", "color": curve.colour, "size": 44, "opacity": 1},
+            "encoding": encoding,
+        },
+    ]
+
+
+def _told(point: Stretch) -> str:
+    """`12.3 [11.9, 12.8], n=8 documents`."""
+    pair = point.interval
+    between = f" [{figure(pair[0])}, {figure(pair[1])}]" if pair else ""
+    return f"{figure(point.perplexity)}{between}, n={point.nats.n} document{'' if point.nats.n == 1 else 's'}"
+
+
+def _powers(first: int, last: int) -> list[int]:
+    return [
+        2**power for power in range(first.bit_length() - 1, last.bit_length()) if first <= 2**power <= last
+    ]
+
+
+def _names(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Names at the right end of the lines, kept apart; both ends of the axis are 0 and 1 here."""
+    if not curves:
+        return []
+    low, high, _, _ = _ends(curves)
+    span = log(high / low) or 1.0
+    ends = sorted(curves, key=lambda curve: curve.points[-1].perplexity)
+    places = spaced([log(curve.points[-1].perplexity / low) / span for curve in ends], GAP)
+    return [
+        {
+            "data": {"values": [{"label": f"{curve.name} {figure(curve.points[-1].perplexity)}"}]},
+            "mark": {"type": "text", "align": "left", "dx": 7, "color": curve.colour, "aria": False},
+            "encoding": {
+                "x": {"value": WIDTH},
+                "y": {"value": HEIGHT * (1 - place)},
+                "text": {"field": "label", "type": "nominal"},
+            },
+        }
+        for curve, place in zip(ends, places, strict=True)
+    ]

@@ -1,0 +1,19 @@
+-- Divergence from the untouched fine-tune: mean KL over prompts with standard deviation, and the share of positions
+-- at which both say the same token first. Several donors' figures for one prompt are averaged first.
+WITH prompts AS (
+    SELECT role, target, CASE WHEN role = 'base' THEN model_digest END AS base, rank, scale, task, length, seed, document, "index",
+           avg(score) AS kl, avg(agreement) AS agreement, avg(tokens) AS tokens
+    FROM placed
+    WHERE suite = 'divergence' AND status = 'ok'
+    GROUP BY ALL
+)
+SELECT role, target, base, rank, scale, task, length,
+       count(*) AS n,
+       avg(kl) AS mean,
+       coalesce(stddev_samp(kl), 0) AS deviation,
+       avg(agreement) AS agreement,
+       coalesce(stddev_samp(agreement), 0) AS agreement_deviation,
+       CAST(round(sum(tokens)) AS BIGINT) AS tokens
+FROM prompts
+GROUP BY ALL
+ORDER BY ALL

@@ -1,0 +1,31 @@
+-- Skills paired by sample: each prompt the graft (or theta only) and its fine-tune both answered, once. Several donors'
+-- answers to one prompt are averaged first, so that n counts prompts. `both` to `neither` are the fourfold table's cells,
+-- as products of the scores where answers can be right in part; wins and losses count the pairs of all donors.
+WITH pairs AS (
+    SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.seed, graft."index",
+           avg(graft.score) AS after,
+           any_value(alone.score) AS before,
+           avg(graft.score * alone.score) AS "both",
+           count(*) FILTER (graft.score > alone.score) AS wins,
+           count(*) FILTER (graft.score < alone.score) AS losses,
+           count(*) FILTER (graft.score = alone.score) AS ties
+    FROM placed AS graft
+    JOIN placed AS alone
+        ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = graft.suite AND alone.task = graft.task
+       AND alone.scoring IS NOT DISTINCT FROM graft.scoring
+       AND alone.seed IS NOT DISTINCT FROM graft.seed AND alone."index" = graft."index"
+    WHERE graft.role IN ('theta', 'graft') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
+    GROUP BY ALL
+)
+SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring,
+       count(*) AS n,
+       sum("both") AS "both",
+       sum(after - "both") AS gained,
+       sum(before - "both") AS lost,
+       sum(1 - after - before + "both") AS neither,
+       CAST(sum(wins) AS BIGINT) AS wins,
+       CAST(sum(losses) AS BIGINT) AS losses,
+       CAST(sum(ties) AS BIGINT) AS ties
+FROM pairs
+GROUP BY ALL
+ORDER BY ALL
