@@ -23,6 +23,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from contextgraft.errors import MismatchError
 from contextgraft.evaluation import forward
 from contextgraft.evaluation.measures import Subject
 from contextgraft.evaluation.models import load_model
@@ -175,3 +176,13 @@ def test_what_a_model_cannot_do_is_said_in_its_rows(
     rows = measure.rows(who)
     assert {row["reason"] for row in rows} == {"RuntimeError: not enough memory"}
     assert measure.unmeasured(who.tokens, "failed", "RuntimeError: not enough memory") == rows
+
+
+def test_more_tokens_than_rows(
+    measure: PerplexityMeasure, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    who = subject(make_model(vocab_size=34), tmp_path)
+    with pytest.raises(
+        MismatchError, match=r"more tokens than the model has rows; expected token ids below 34"
+    ):
+        measure.rows(who)

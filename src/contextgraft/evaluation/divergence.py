@@ -14,9 +14,10 @@ import torch
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.evaluation.forward import batches, chunks, vocabulary
 from contextgraft.evaluation.measures import Row, Subject, failure, missed, scored, too_long
+from contextgraft.evaluation.models import check_vocabulary
 from contextgraft.evaluation.reference import Place, Reader, Shape, Writer, place
 from contextgraft.evaluation.tokens import Tokens
-from contextgraft.evaluation.windows import Prompt, Prompts
+from contextgraft.evaluation.windows import Prompt, Prompts, largest_id
 
 NO_REFERENCE = "the reference model could not be measured"
 
@@ -70,11 +71,15 @@ class DivergenceMeasure:
         return self._place(work, reference).ready()
 
     def rows(self, subject: Subject, advance: Callable[[int], object] = int) -> list[Row]:
-        """Of the reference too: its predictions are written, then computed again and compared."""
+        """Of the reference too: its predictions are written, then computed again and compared.
+
+        A tokenizer of more tokens than the model has rows raises MismatchError.
+        """
         prompts = self.source.prompts(subject.tokens)
         reason = too_long(subject.model, max(len(prompt.ids) for prompt in prompts))
         if reason is not None:
             return self.unmeasured(subject.tokens, "truncated", reason)
+        check_vocabulary(subject.model, subject.path, largest_id(prompts))
         where = self._place(subject.work, subject.reference)
         shape = shape_of(prompts, vocabulary(subject.model))
         if subject.identity == subject.reference and not where.ready():

@@ -73,7 +73,7 @@ class HarnessSkill:
             lm = TextLM(subject.model, subject.tokens.tokenizer, batch_size=subject.batch_size)
         try:
             samples = sit(self.task, lm, self.documents, self.seed)
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:  # the latter: a token that the model has no row for
             rows = self.unmeasured(subject.tokens, "failed", failure(error))
         else:
             rows = [

@@ -10,8 +10,9 @@ import torch
 
 from contextgraft.evaluation.forward import batches, chunks
 from contextgraft.evaluation.measures import Row, Subject, failure, missed, scored, too_long
+from contextgraft.evaluation.models import check_vocabulary
 from contextgraft.evaluation.tokens import Tokens
-from contextgraft.evaluation.windows import Prompt, Text, Windows
+from contextgraft.evaluation.windows import Prompt, Text, Windows, largest_id
 
 FIRST_EDGE = 64
 
@@ -55,12 +56,17 @@ class PerplexityMeasure:
         return True
 
     def rows(self, subject: Subject, advance: Callable[[int], object] = int) -> list[Row]:
-        """Windows side by side where they are short; those that torch cannot run (memory, say) fail."""
+        """Windows side by side where they are short; those that torch cannot run (memory, say) fail.
+
+        A tokenizer of more tokens than the model has rows raises MismatchError.
+        """
         reason = too_long(subject.model, self.length)
         if reason is not None:
             return self.unmeasured(subject.tokens, "truncated", reason)
+        prompts = self.windows.prompts(subject.tokens)
+        check_vocabulary(subject.model, subject.path, largest_id(prompts))
         rows: list[Row] = []
-        for batch in batches(self.windows.prompts(subject.tokens), self.length):
+        for batch in batches(prompts, self.length):
             try:
                 nats_BT = losses(subject.model, torch.tensor([prompt.ids for prompt in batch]))
             except RuntimeError as error:

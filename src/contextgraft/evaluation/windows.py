@@ -166,6 +166,11 @@ class Lines:
         return Prompt(ids, line, as_json(recipe))
 
 
+def largest_id(prompts: Sequence[Prompt]) -> int:
+    """The largest token id of all prompts."""
+    return max(max(prompt.ids) for prompt in prompts)
+
+
 def read_text(name: str) -> Text:
     """A shipped text by name, or a file from the working directory; InputError if there is neither."""
     content = haystack.read(name, Path())
