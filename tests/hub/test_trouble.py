@@ -80,6 +80,23 @@ def test_tries_are_counted_anew_while_bytes_arrive(
     assert same_shards(tmp_path / "out", model)
 
 
+def test_a_server_that_falls_silent_is_asked_again(
+    *,
+    server: "HubServer",
+    hub: Hub,
+    model: dict[str, bytes],
+    heard: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("contextgraft.sources.hub.download.TIMEOUT", 0.3)
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, slow=1.5)
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert same_shards(tmp_path / "out", model)
+    assert [line for line in heard.lines if "timed out" in line and "again in 0 s" in line]
+
+
 def test_a_server_that_ignores_ranges_sends_all_again(
     server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
 ) -> None:
