@@ -48,11 +48,14 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far a model's predictions are from the untouched fine-tune's, over `tokens` positions."""
+    """How far a model's predictions are from the untouched fine-tune's, over `tokens` positions.
+
+    `lengths` are those of the shortest and the longest prompt.
+    """
 
     who: Who
     task: str
-    length: int | None
+    lengths: tuple[int, int]
     kl: Mean
     agreement: Mean
     tokens: int
@@ -92,7 +95,7 @@ def divergence(row: Mapping[str, Any]) -> Divergence:
     return Divergence(
         who(row),
         row["task"],
-        row["length"],
+        (row["shortest"] or 0, row["longest"] or 0),
         Mean(row["n"], row["mean"], row["deviation"]),
         Mean(row["n"], row["agreement"], row["agreement_deviation"]),
         row["tokens"],

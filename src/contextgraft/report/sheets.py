@@ -74,19 +74,18 @@ def divergences(study: Study, measures: Measures) -> list[Sheet]:
         whos = {who for _, who in family.rows}
         own = [item for item in measures.divergences if item.who in whos]
         missed = [item for item in measures.gaps if item.suite == "divergence" and item.who in whos]
-        texts = {(item.task, item.length or 0) for item in own}
-        texts |= {(item.task, item.length or 0) for item in missed}
+        texts = {item.task for item in own} | {item.task for item in missed}
         asked = {item.who for item in own} | {item.who for item in missed}
         blocks = tuple(
             (
-                f"{task}, {thousands(length)} tokens",
+                ", ".join([task, *_lengths([item for item in own if item.task == task])]),
                 tuple(
-                    (label, _diverged(own, measures, (who, task, length), (family.tune, label)))
+                    (label, _diverged(own, measures, (who, task), (family.tune, label)))
                     for label, who in family.rows
                     if who in asked
                 ),
             )
-            for task, length in sorted(texts)
+            for task in sorted(texts)
         )
         if blocks:
             columns = ("mean KL, nats", "same first token")
@@ -155,19 +154,27 @@ def _stretch(measures: Measures, asked: tuple[Who, str, int], place: tuple[str, 
 
 
 def _diverged(
-    own: Sequence[Divergence], measures: Measures, asked: tuple[Who, str, int], place: tuple[str, str]
+    own: Sequence[Divergence], measures: Measures, asked: tuple[Who, str], place: tuple[str, str]
 ) -> tuple[Slot, ...]:
-    who, task, length = asked
-    found = next((item for item in own if (item.who, item.task, item.length or 0) == asked), None)
+    who, task = asked
+    found = next((item for item in own if (item.who, item.task) == asked), None)
     if found is None:
         return (Slot(gap=measures.why(who, "divergence", task)),) * 2
-    address = link(tune=place[0], row=place[1], suite="divergence", task=task, length=length or None)
+    address = link(tune=place[0], row=place[1], suite="divergence", task=task)
     kl, same = found.kl_interval, found.agreement_interval
     size, positions = f"n={thousands(found.kl.n)}", f"{thousands(found.tokens)} positions"
     return (
         Slot(f"{found.kl.mean:.3g}", f"[{kl[0]:.3g}, {kl[1]:.3g}] {size}" if kl else size, link=address),
         Slot(percent(found.agreement.mean), f"{between(same)} {positions}" if same else positions),
     )
+
+
+def _lengths(own: Sequence[Divergence]) -> list[str]:
+    """`128 tokens`, `12–40 tokens`."""
+    if not own:
+        return []
+    low, high = min(item.lengths[0] for item in own), max(item.lengths[1] for item in own)
+    return [f"{thousands(low)} tokens" if low == high else f"{thousands(low)}{DASH}{thousands(high)} tokens"]
 
 
 def _means(row: Effective, lengths: Sequence[int]) -> list[Slot]:

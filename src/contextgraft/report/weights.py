@@ -2,22 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextgraft.checkpoint.distance import kind_of
 from contextgraft.errors import InputError
 from contextgraft.report import sidecars
-from contextgraft.report.adapters import WHOLE, kind, layer, place_of
+from contextgraft.report.adapters import WHOLE, layer, place_of
 
 GRAFTS = "give folders that `contextgraft merge` wrote"
 ALIGNED = "give files that `contextgraft align --out` wrote"
 COLUMNS = (
     "target_digest", "donor_digest", "base_digest", "target_name", "donor_name", "tensor", "layer", "kind",
-    "donor_norm", "target_norm", "inner", "cosine", "numel",
+    "donor_norm", "target_norm", "inner", "elements",
 )  # fmt: skip
 SAME = ("target_digest", "donor_digest", "base_digest", "tensor")
 CHANCE = 1.96  # standard deviations that hold 95 % of the cosines of random directions
@@ -120,7 +121,7 @@ def survival(graft: Graft) -> tuple[Survival, ...]:
     groups: dict[str, list[Tensor]] = {}
     for tensor in graft.tensors:
         if tensor.delta_norm > 0:
-            for name in (WHOLE, kind(tensor.name.removesuffix(".weight"))):
+            for name in (WHOLE, kind_of(tensor.name).removesuffix("_proj")):
                 groups.setdefault(name, []).append(tensor)
     return tuple(
         Survival(
@@ -148,7 +149,7 @@ def alignments(files: Iterable[Path]) -> tuple[Alignment, ...]:
             str(row["target_name"]),
             str(row["donor_name"]),
             -1 if place is None else place,
-            str(row["kind"]),
+            str(row["kind"]).removesuffix("_proj"),
         )
         groups.setdefault(group, []).append(row)
     return tuple(
@@ -160,18 +161,25 @@ def alignments(files: Iterable[Path]) -> tuple[Alignment, ...]:
 def _aligned(group: tuple[str, str, int, str], rows: Sequence[Mapping[str, Any]]) -> Alignment:
     target, donor, place, name = group
     donor_norm, target_norm = (
-        sqrt(sum(float(row[side]) ** 2 for row in rows)) for side in ("donor_norm", "target_norm")
+        hypot(*(float(row[side]) for row in rows)) for side in ("donor_norm", "target_norm")
     )
     inner = sum(float(row["inner"]) for row in rows)
     scale = donor_norm * target_norm
-    size = sum(int(row["numel"]) for row in rows)
+    # a random direction of its own for every tensor: the variances of the inner products add up
+    spread = hypot(
+        *(
+            float(row["donor_norm"]) * float(row["target_norm"]) / sqrt(row["elements"])
+            for row in rows
+            if row["elements"]
+        )
+    )
     return Alignment(
         target,
         donor,
         None if place < 0 else place,
         name,
         inner / scale if scale else 0.0,
-        CHANCE / sqrt(size) if size else 0.0,
+        CHANCE * spread / scale if scale else 0.0,
         donor_norm,
         target_norm,
     )

@@ -49,12 +49,11 @@ def write_alignment(path: Path, target: str) -> Path:
             "donor_name": "donor-s1",
             "tensor": f"model.layers.{at}.{kind}_proj.weight",
             "layer": at,
-            "kind": kind,
+            "kind": f"{kind}_proj",
             "donor_norm": 2.0,
             "target_norm": 3.0,
             "inner": 6.0 * cosine,
-            "cosine": cosine,
-            "numel": 4096,
+            "elements": 4096,
         }
         for at in range(4)
         for kind, cosine in (("q", 0.1 * at), ("up", 0.0))

@@ -1,5 +1,6 @@
 -- Divergence from the untouched fine-tune: mean KL over prompts with standard deviation, and the share of positions
--- at which both say the same token first. Several donors' figures for one prompt are averaged first.
+-- at which both say the same token first. Several donors' figures for one prompt are averaged first. Prompts may differ
+-- in length.
 WITH prompts AS (
     SELECT role, target, CASE WHEN role = 'base' THEN model_digest END AS base, rank, scale, task, length, seed, document, "index",
            avg(score) AS kl, avg(agreement) AS agreement, avg(tokens) AS tokens
@@ -7,7 +8,9 @@ WITH prompts AS (
     WHERE suite = 'divergence' AND status = 'ok'
     GROUP BY ALL
 )
-SELECT role, target, base, rank, scale, task, length,
+SELECT role, target, base, rank, scale, task,
+       min(length) AS shortest,
+       max(length) AS longest,
        count(*) AS n,
        avg(kl) AS mean,
        coalesce(stddev_samp(kl), 0) AS deviation,
