@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.report.samples import find, read
+from contextgraft.evaluation.results import SCHEMA
+from contextgraft.report.samples import COLUMNS, FITS, find, read
 
 
 def roles(folder: Path) -> dict[str, int]:
@@ -79,6 +80,11 @@ def test_columns_of_nothing_but_nulls_may_have_no_type(tmp_path: Path, synthetic
     rows = list(synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=1))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert roles(tmp_path) == {"other": 5}
+
+
+def test_the_columns_are_those_that_an_evaluation_writes() -> None:
+    assert list(COLUMNS) == SCHEMA.names
+    assert all(FITS[kind](SCHEMA.field(name).type) for name, kind in COLUMNS.items())
 
 
 def test_refusals_name_file_and_remedy(tmp_path: Path, synthetic: SimpleNamespace) -> None:

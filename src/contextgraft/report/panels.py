@@ -1,6 +1,7 @@
 """Charts of perplexity and of what the weights tell: drawn as figures."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 from contextgraft.report.adapters import LayerEnergy
 from contextgraft.report.charts import layers
@@ -15,12 +16,13 @@ from contextgraft.report.weights import Alignment
 from contextgraft.report.words import thousands
 
 SOLID = (1, 0)
+COLOURS = ("needle", "skill", "donor", "alone", "theta")
 
 
 def perplexity(study: Study, measures: Measures) -> tuple[Figure, ...]:
     """A chart for each fine-tune and text at its longest windows; of all models where no fine-tune is."""
     tunes = [(title, _curves_of(study, tune)) for title, tune in tune_titles(study)]
-    families = tunes or [("models", [(row.label, row.who, "ink", SOLID) for row in study.rows])]
+    families = tunes or [("models", _curves_of_all(study))]
     return tuple(
         drawn
         for title, rows in families
@@ -42,6 +44,15 @@ def _curves_of(study: Study, tune: FineTune) -> list[Named]:
         (study.base, "muted", SOLID),
     ]
     return [(row.label, row.who, colour, dash) for row, colour, dash in shown if row is not None]
+
+
+def _curves_of_all(study: Study) -> list[Named]:
+    """Every model, where none is a fine-tune with its controls."""
+    rows = {row.who: row.label for row in study.rows}
+    return [
+        (label, who, colour, SOLID)
+        for (who, label), colour in zip(rows.items(), cycle(COLOURS), strict=False)
+    ]
 
 
 def _longest(measures: Measures, rows: Sequence[Who]) -> list[tuple[str, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from contextgraft.report.charts.theme import HEAT
 from contextgraft.report.facts import Cell
+from contextgraft.report.grids import OTHERS, REFERENCES, places
 from contextgraft.report.measures import Measures
 from contextgraft.report.study import Study
 from contextgraft.report.titles import reference_titles, tune_titles
@@ -59,9 +60,9 @@ def ranks(study: Study) -> list[dict[str, Any]]:
 
 def heatmap(study: Study) -> list[dict[str, Any]]:
     """Needles found by model, length and depth, of the conditions that the verdicts are about."""
-    rows = [("", title, row) for title, row in reference_titles(study.references)]
+    rows = [(REFERENCES, title, row) for title, row in reference_titles(study.references)]
     rows += [(title, row.label, row) for title, tune in tune_titles(study) for row in tune.rows]
-    rows += [("", title, row) for title, row in reference_titles(study.others)]
+    rows += [(OTHERS, title, row) for title, row in reference_titles(study.others)]
     return [
         {"fine_tune": tune, "model": label, "length": length, "depth": depth, **_share(found)}
         for tune, label, row in rows
@@ -71,8 +72,7 @@ def heatmap(study: Study) -> list[dict[str, Any]]:
 
 def perplexity(study: Study, measures: Measures) -> list[dict[str, Any]]:
     """Perplexity by model, text, length of the window and position in it."""
-    names = {row.who: ("", row.label) for row in study.rows}
-    names |= {row.who: (title, row.label) for title, tune in tune_titles(study) for row in tune.rows}
+    names = places(study)
     return [
         {
             "fine_tune": names[item.who][0],
@@ -100,21 +100,23 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _template(mark: Mapping[str, Any], encoding: Mapping[str, Any], facet: str) -> dict[str, Any]:
-    """A Vega-Lite chart whose rows DVC fills in, a panel for each value of `facet` and each revision."""
-    numbers = ("rank", "needles", "length", "depth", "position", "perplexity")
-    used = sorted({axis["field"] for axis in encoding.values()} & set(numbers))
+def _template(mark: Mapping[str, Any], encoding: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A Vega-Lite chart whose rows DVC fills in, a panel for each revision and value of `names`."""
+    used = sorted({axis["field"] for axis in encoding.values()} & NUMBERS)
+    title = " + ', ' + ".join(f"datum.{name}" for name in ("rev", *names))
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         # DVC reads every cell of a CSV as text
         "data": {"values": "<DVC_METRIC_DATA>", "format": {"parse": dict.fromkeys(used, "number")}},
         "title": "<DVC_METRIC_TITLE>",
-        "facet": {
-            "column": {"field": facet, "type": "nominal", "title": None},
-            "row": {"field": "rev", "type": "nominal", "title": None},
-        },
-        "spec": {"mark": dict(mark), "encoding": dict(encoding), "width": 220, "height": 160},
+        "transform": [{"calculate": title, "as": "panel"}],
+        "facet": {"field": "panel", "type": "nominal", "title": None},
+        "columns": 6,
+        "spec": {"mark": dict(mark), "encoding": dict(encoding), "width": 180, "height": 140},
     }
+
+
+NUMBERS = {"rank", "needles", "length", "depth", "position", "perplexity"}
 
 
 def _axis(field: str, kind: str, title: str, **more: Any) -> dict[str, Any]:
@@ -139,6 +141,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
                 "needles", "quantitative", "needles found", scale={"domain": [0, 0.5, 1], "range": list(HEAT)}
             ),
         },
+        "fine_tune",
         "model",
     ),
     "perplexity": _template(

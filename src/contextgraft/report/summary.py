@@ -6,6 +6,8 @@ from typing import Any
 from contextgraft import __version__
 from contextgraft.report.adapters import WHOLE, Energy
 from contextgraft.report.facts import Cell
+from contextgraft.report.matrix import line as matrix_line
+from contextgraft.report.pairs import Pairs
 from contextgraft.report.study import FineTune, Row, Study
 from contextgraft.report.tally import Tally
 from contextgraft.report.titles import reference_titles, tune_titles
@@ -27,10 +29,12 @@ def summarise(study: Study, headline: str, energies: Sequence[Energy]) -> dict[s
 
 
 def _fine_tune(tune: FineTune) -> dict[str, Any]:
+    line = matrix_line(tune.name, tune)
     verdict = {
         "outcome": tune.verdict.outcome.value,
         "rank": tune.verdict.rank,
         "without_adapter": tune.verdict.needless,
+        "front": sorted(rank for rank, spot in line.spots.items() if spot.front),
     }
     return {"digest": tune.digest, "verdict": verdict, "rows": {row.label: _row(row) for row in tune.rows}}
 
@@ -42,7 +46,13 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         **cells,
         "skill_points": {"difference": row.step.points, "low": row.step.low, "high": row.step.high},
+        **({"skill_pairs": _pairs(row.pairs)} if row.pairs.n else {}),
     }
+
+
+def _pairs(pairs: Pairs) -> dict[str, Any]:
+    counts = {"n": pairs.n, "won": pairs.wins, "lost": pairs.losses, "equal": pairs.ties}
+    return counts if pairs.p_value is None else {**counts, "p": pairs.p_value}
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

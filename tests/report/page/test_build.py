@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from contextgraft.errors import InputError, OutputError
 from contextgraft.report import build as module
+from contextgraft.report import drill
 from contextgraft.report.build import PAGE, Report, build, write
 
 
@@ -54,7 +56,11 @@ def test_the_summary_has_every_row_with_its_numbers(report: Report) -> None:
         "outcome": "both",
         "rank": 8,
         "without_adapter": False,
+        "front": [1, 2, 4, 8, 16],
     }
+    assert row["skill_pairs"] == {"n": 200, "won": 0, "lost": 0, "equal": 400}
+    theta = report.summary["fine_tunes"]["style"]["rows"]["theta only"]["skill_pairs"]
+    assert theta == {"n": 200, "won": 0, "lost": 1, "equal": 199, "p": 1.0}
     assert report.summary["references"]["base"]["skill"] == {
         "n": 0,
         "truncated": 0,
@@ -73,6 +79,33 @@ def test_what_was_not_scored_is_grey_with_its_reason(tmp_path: Path, synthetic: 
     page = build([tmp_path], [], "t", None).texts[PAGE]
     assert '<td class="gap">100 truncated: 1,100 tokens over 1,024</td>' in page
     assert "not measured: no graft has a scored needle" in page
+
+
+def test_a_page_that_holds_not_all_samples_says_so(
+    tmp_path: Path, synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill, "choose", partial(drill.choose, most=50))
+    synthetic.write(tmp_path / "a.parquet", list(synthetic.needle(synthetic.Model("style"), "n", 128, 90)))
+    page = " ".join(build([tmp_path], [], "t", None).texts[PAGE].split())
+    assert "Of 100 samples the page holds the first 10 of every cell" in page
+    assert "wrong first: 50." in page
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped", "truncated"])
+def test_measures_that_failed_are_grey_with_their_reason(
+    tmp_path: Path, synthetic: SimpleNamespace, status: str
+) -> None:
+    model = synthetic.graft("style", 8)
+    rows = [
+        *synthetic.windows(synthetic.Model("style"), 2.0),
+        *synthetic.compared(synthetic.Model("style"), 0.0),
+    ]
+    rows += synthetic.unscored(synthetic.windows(model, 1.0), status, "no room")
+    rows += synthetic.unscored(synthetic.compared(model, 1.0), status, "another vocabulary")
+    synthetic.write(tmp_path / "a.parquet", [*rows, *synthetic.needle(model, "n", 128, 90)])
+    page = build([tmp_path], [], "t", None).texts[PAGE]
+    assert f'<td class="gap">16 {status}: no room</td>' in page
+    assert page.count(f'<td class="gap">10 {status}: another vocabulary</td>') == 2
 
 
 def test_skills_alone_make_a_page_without_charts(tmp_path: Path, synthetic: SimpleNamespace) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 from typing import Any
 
 from contextgraft.report.charts.labels import spaced
@@ -12,6 +12,7 @@ from contextgraft.report.words import thousands
 WIDTH = 210
 HEIGHT = 190
 GAP = 0.075
+ROOM = 1.25
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,24 @@ def summary(curves: Sequence[Curve]) -> str:
 
 def figure(value: float) -> str:
     """A perplexity in three figures, of a large one all."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _ends(curves: Sequence[Curve]) -> tuple[float, float, int, int]:
-    """Lowest and highest perplexity, first and last position."""
+    """Lowest and highest perplexity of the panel, first and last position.
+
+    The panel holds every point, and of the intervals what does not make the points hard to tell apart.
+    """
     points = [point for curve in curves for point in curve.points]
-    lows = [point.perplexity for point in points]
+    low, high = (pick(point.perplexity for point in points) for pick in (min, max))
+    room = max(sqrt(high / low), ROOM)
+    pairs = [point.interval for point in points if point.interval]
+    below, above = (
+        min((pair[0] for pair in pairs), default=low),
+        max((pair[1] for pair in pairs), default=high),
+    )
     places = [point.position or 1 for point in points]
-    return min(lows) / 1.05, max(lows) * 1.05, min(places), max(places)
+    return max(below, low / room) / 1.03, min(above, high * room) * 1.03, min(places), max(places)
 
 
 def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, Any]]:
@@ -96,7 +106,7 @@ def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, A
     return [
         {
             "data": data,
-            "mark": {"type": "area", "color": curve.colour, "opacity": 0.16, "aria": False},
+            "mark": {"type": "area", "color": curve.colour, "opacity": 0.12, "aria": False},
             "encoding": band,
         },
         {
