@@ -109,7 +109,7 @@ def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[
 def _together(
     launch: Any, out: Path, common: dict[str, Any], options: dict[str, Any], stop: Callable[[], bool]
 ) -> dict[str, Any] | None:
-    """The same in one process of many; only the main one tells anything, errors of its own apart."""
+    """The same in one process of many; one of them tells what happens."""
     from datetime import timedelta
 
     import torch
@@ -132,11 +132,15 @@ def _together(
     where = device(launch)
     config, base = common.pop("config"), common.pop("base")
     try:
-        with joined(where, how.patience):
+        with joined(launch, where, how.patience):
             engine = Together(launch, where, how, open_model(base).config, tell)
             last = train(config, base, out, engine=engine, tell=tell, stop=stop, **common)
     except ElsewhereError:
         sys.exit(2)
+    except KeyboardInterrupt:
+        if launch.rank:
+            sys.exit(130)
+        raise
     return last if launch.rank == 0 else None
 
 

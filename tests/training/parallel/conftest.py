@@ -5,12 +5,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 JOBS = Path(__file__).with_name("jobs.py")
+COMMAND = [sys.executable, "-m", "contextgraft.cli", "train", "--threads", "1"]
 Run = Callable[..., list[Any]]
+
+
+class Said(NamedTuple):
+    """What a rank wrote, and how it ended."""
+
+    out: str
+    err: str
+    status: int
 
 
 def environments(world: int, per_node: int | None = None) -> list[dict[str, str]]:
@@ -37,11 +46,27 @@ def environments(world: int, per_node: int | None = None) -> list[dict[str, str]
 
 def together(command: list[str], world: int, per_node: int | None = None) -> list[subprocess.Popen[str]]:
     """The same command as every rank of a world, started."""
+    return [start(command, environment) for environment in environments(world, per_node)]
+
+
+def start(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return [
-        subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
-        for environment in environments(world, per_node)
-    ]
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(processes: list[subprocess.Popen[str]], status: int = 0) -> list[Said]:
+    """What the ranks said; all of them must end with this status."""
+    said = [Said(*process.communicate(timeout=300), process.returncode) for process in processes]
+    assert {rank.status for rank in said} == {status}, "\n".join(rank.err for rank in said)
+    return said
+
+
+def one_line(said: list[Said]) -> str:
+    """The complaint, which one rank makes and all others leave to it."""
+    lines = [line for rank in said for line in rank.err.splitlines() if "error:" in line]
+    assert len(lines) == 1, lines
+    assert not any("Traceback" in rank.err for rank in said)
+    return lines[0]
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +76,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def run(world: int, job: str, **arguments: Any) -> list[Any]:
         out = tmp_path_factory.mktemp(job)
         command = [sys.executable, str(JOBS), job, json.dumps(arguments), str(out)]
-        processes = together(command, world)
-        said = [process.communicate(timeout=300)[1] for process in processes]
-        failed = [text for process, text in zip(processes, said, strict=True) if process.returncode]
-        assert not failed, failed[0]
+        finish(together(command, world))
         return [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]
 
     return run

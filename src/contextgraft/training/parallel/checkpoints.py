@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -85,7 +86,7 @@ def load(work: Path, mesh: DeviceMesh | None = None, group: dist.ProcessGroup | 
             if isinstance(item, TensorStorageMetadata)
         }
         dcp_load(tensors, storage_reader=reader, process_group=group, no_dist=mesh is None)
-    except (CheckpointException, OSError, ValueError, KeyError) as error:
+    except (CheckpointException, SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             "cannot be read",
             path=folders[-1],

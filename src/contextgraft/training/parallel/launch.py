@@ -1,5 +1,6 @@
 """The processes of a run: what torchrun tells each of them, and how they find one another."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,10 +8,13 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from contextgraft.errors import ContextgraftError, InputError
 
-FAILURES = ("gloo", "nccl", "timed out", "connection", "peer", "socket", "store")
+LINGER = 3.0  # seconds for the others to learn that the error is told
+FAILURES = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
 
 
 class PeerError(ContextgraftError):
@@ -54,23 +58,51 @@ def device(launch: Launch) -> torch.device:
 
 
 @contextmanager
-def joined(where: torch.device, patience: timedelta) -> Iterator[None]:
-    """All processes, connected; one that is gone or silent for longer than `patience` raises PeerError."""
+def joined(launch: Launch, where: torch.device, patience: timedelta) -> Iterator[None]:
+    """All processes, connected; what ends the run is told by the first that notices, the others end quietly.
+
+    A process that is gone, or silent for longer than `patience`, raises PeerError; in all but one process
+    every error of the package becomes ElsewhereError.
+    """
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    store: Store = next(rendezvous("env://", launch.rank, launch.world, timeout=patience))[0]
+    backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
+    groups = PrefixStore("groups", store)
     try:
-        if where.type == "cuda":
-            torch.cuda.set_device(where)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", timeout=patience)
+        dist.init_process_group(
+            backend, store=groups, rank=launch.rank, world_size=launch.world, timeout=patience
+        )
         yield
         dist.barrier()
         dist.destroy_process_group()
+    except ContextgraftError as error:
+        raise told(error, launch, store) from None
     except (dist.DistError, RuntimeError) as error:
         if not is_peers(error):
             raise
-        raise PeerError(
-            f"another process of the run is gone, or did not answer for {patience.total_seconds():g} s",
-            received=str(error).splitlines()[0][:100],
-            remedy="run the same command again: it goes on from the last checkpoint",
-        ) from None
+        raise told(_gone(error, patience), launch, store) from None
+
+
+def told(error: ContextgraftError, launch: Launch, store: Store) -> ContextgraftError:
+    """The error in the first process that asks, ElsewhereError in the others."""
+    try:
+        first = not isinstance(error, ElsewhereError) and store.add("errors", 1) == 1
+        store.add("told", 1)
+        deadline = time.monotonic() + LINGER
+        while launch.rank == 0 and store.add("told", 0) < launch.world and time.monotonic() < deadline:
+            time.sleep(0.05)  # the store may live in this process
+    except (dist.DistError, RuntimeError):
+        return error
+    return error if first else ElsewhereError(str(error))
+
+
+def _gone(error: BaseException, patience: timedelta) -> PeerError:
+    return PeerError(
+        f"another process of the run is gone, or did not answer for {patience.total_seconds():g} s",
+        received=str(error).splitlines()[0][:100],
+        remedy="run the same command again: it goes on from the last checkpoint",
+    )
 
 
 def is_peers(error: BaseException) -> bool:

@@ -1,0 +1,152 @@
+"""`contextgraft train` in many processes against one: the whole curve and the final weights."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from contextgraft.errors import CheckpointError
+from contextgraft.sources.fetch import fetch
+from contextgraft.training.run import train
+
+from ..conftest import write_recipe
+from .conftest import COMMAND, finish, one_line, start, together
+
+ROOT = Path(__file__).parents[3]
+STEPS = {256: 2, 512: 1}
+WORLDS: dict[str, tuple[int, int, list[str]]] = {
+    "1": (1, 1, []),
+    "2 flat": (2, 2, ["--rows-at-once", "3"]),
+    "4 usp": (4, 2, []),
+    "4 double, replicas": (4, 2, ["--layout", "double", "--ranks-per-node", "1", "--context-parallel", "2"]),
+}
+Trained = Callable[..., Path]
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def assert_equal(one: Path, other: Path, *, loss: float, weights: float) -> None:
+    for mine, theirs in zip(curve(one), curve(other), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=loss), (mine, theirs)
+        assert {**mine, "loss": 0} == {**theirs, "loss": 0}
+    mine, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
+    for name, weight in mine.items():
+        assert (weight - theirs[name]).norm() <= weights * theirs[name].norm(), name
+
+
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The demo's donor, its recipe shortened, on its base in float32: recipe, base, result of one process."""
+    folder = tmp_path_factory.mktemp("donor")
+    base = folder / "base"
+    fetch("demo:base", base)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: value.float() for name, value in weights.items()}, base / "model.safetensors")
+    shutil.copytree(ROOT / "config/demo", folder / "recipes")
+    recipe = yaml.safe_load((folder / "recipes/donor.yaml").read_text(encoding="utf-8"))
+    stages = [stage for stage in recipe["stages"] if stage["length"] in STEPS]
+    recipe["stages"] = [{**stage, "steps": STEPS[stage["length"]], "tokens": 1024} for stage in stages]
+    config = folder / "recipes/short.yaml"
+    config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    train(config, base, folder / "alone")
+    return config, base, folder / "alone"
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_donor_is_the_same_on_any_number_of_ranks(
+    donor: tuple[Path, Path, Path], tmp_path: Path, name: str
+) -> None:
+    config, base, alone = donor
+    world, per_node, options = WORLDS[name]
+    out = tmp_path / "out"
+    command = [*COMMAND, "--config", str(config), "--base", str(base), "--out", str(out), *options]
+    said = finish(together(command, world, per_node))
+    assert f"{world} processes" in said[0].err
+    assert not any(rank.err + rank.out for rank in said[1:])
+    assert_equal(out, alone, loss=2e-6, weights=1e-5)
+    assert not (tmp_path / ".out.partial").exists()
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "lora": {"lora": {"rank": 4, "alpha": 8}, "trainable": ["linear", "norms"]},
+    "frozen rows": {"frozen_rows": 20, "activation_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_moves_is_the_same(sharded: Path, recipe_folder: Path, tmp_path: Path, name: str) -> None:
+    config = write_recipe(recipe_folder, **CHANGES[name])
+    train(config, sharded, tmp_path / "alone")
+    command = [*COMMAND, "--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
+    finish(together(command, 2))
+    assert_equal(tmp_path / "out", tmp_path / "alone", loss=2e-6, weights=2e-5)
+    before = {
+        name: value for shard in sharded.glob("*.safetensors") for name, value in load_file(shard).items()
+    }
+    after = load_file(tmp_path / "out/model.safetensors")
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {key for key in before if "proj" in key or "norm" in key} <= changed
+    if name == "lora":
+        assert not any("embed" in key or "lm_head" in key for key in changed)
+    else:
+        assert torch.equal(before["model.embed_tokens.weight"][:20], after["model.embed_tokens.weight"][:20])
+
+
+def test_bfloat16_learns_the_same_but_for_its_bits(donor: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    config, base, alone = donor
+    out = tmp_path / "out"
+    command = [*COMMAND, "--config", str(config), "--base", str(base), "--out", str(out)]
+    finish(together([*command, "--dtype", "bfloat16"], 2))
+    for mine, theirs in zip(curve(out), curve(alone), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.05)
+
+
+def test_options_of_many_processes_need_many(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    files = [
+        "--config",
+        str(recipe_folder / "recipe.yaml"),
+        "--base",
+        str(base),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    (said,) = finish([start([*COMMAND, *files, "--layout", "flat"])], status=2)
+    assert "--layout is for many processes: start the command by torchrun" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--context-parallel", "3"], "expected a divisor of 2; received 3"),
+        (["--layout", "usp"], "use layout double"),
+    ],
+)
+def test_a_mistake_is_one_line_of_one_rank(
+    base: Path, recipe_folder: Path, tmp_path: Path, options: list[str], line: str
+) -> None:
+    files = [
+        "--config",
+        str(recipe_folder / "recipe.yaml"),
+        "--base",
+        str(base),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    said = finish(together([*COMMAND, *files, *options], 2), status=2)
+    assert line in one_line(said)
+
+
+def test_a_checkpoint_of_many_that_is_torn_is_named(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ".out.partial/checkpoints/step-00000003"
+    folder.mkdir(parents=True)
+    (folder / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="step-00000003: cannot be read"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
