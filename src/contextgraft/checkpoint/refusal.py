@@ -24,6 +24,5 @@ def is_final(error: ContextgraftError) -> bool:
 
 def record_refusal(folder: Path, verb: str, error: ContextgraftError) -> None:
     """Write `contextgraft.json` of kind "refused"; a refusal that is passed on keeps its verb and reason."""
-    first = isinstance(error, Refused)
-    said = {"verb": error.verb, "reason": error.reason} if first else {"verb": verb, "reason": str(error)}
-    write_json(folder / SIDECAR, sidecar(REFUSED, name=folder.name, **said))
+    verb, reason = (error.verb, error.reason) if isinstance(error, Refused) else (verb, str(error))
+    write_json(folder / SIDECAR, sidecar(REFUSED, name=folder.name, verb=verb, reason=reason))
