@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contextgraft.cli.main import main
@@ -25,13 +25,16 @@ haystack: filler.txt
 """
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
+def save_model(folder: Path, words: int) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), max_position_embeddings=16, **sizes)).save_pretrained(
-        tmp_path / "model"
-    )
+    config = LlamaConfig(vocab_size=words, max_position_embeddings=16, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", len(WORDS))
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path / "model")
@@ -79,6 +82,13 @@ generation_kwargs:
 metric_list:
   - metric: exact_match
 """
+SEVERAL = """
+multi_value:
+  question: "of {key} is"
+  answer: "{answers}"
+  joiner: " "
+"""
+RULER = ["--suite", "ruler", "--ruler-lengths", "4096", "--ruler-samples", "1"]
 OUT = ["--out", "samples.parquet"]
 
 
@@ -144,6 +154,64 @@ def test_a_server_plans_its_own_prefill(run: Run, model: Path) -> None:
     assert json.loads(out)[0]["prefilled"] is None
 
 
+def test_needles_of_several_kinds_and_haystacks(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("you thank the " * 60)
+    (tmp_path / "colours.yaml").write_text(FORMAT + SEVERAL)
+    kinds = ["--kind", "single", "--kind", "multi_value", "--count", "2"]
+    code, out, err = run(
+        "model", *NEEDLE, *kinds, "--haystack", "filler.txt", "--haystack", "other.txt", *OUT
+    )
+    assert code == 0, err
+    assert "multi_value, other.txt" in out
+    rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+    assert {(row["kind"], row["haystack"]) for row in rows} == {
+        (kind, haystack) for kind in ("single", "multi_value") for haystack in ("filler.txt", "other.txt")
+    }
+    assert {row["scoring"] for row in rows if row["kind"] == "multi_value"} == {"recall"}
+
+
+def test_tasks_of_ruler_are_asked_and_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
+    code, _, err = run("model", *RULER, "--ruler-task", "vt", *OUT)
+    assert (code, "the model's tokenizer lacks its words" in err) == (2, True)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", len(letters))
+    tasks = ["--ruler-task", "vt", "--ruler-task", "fwe"]
+    code, out, err = run("model", *RULER, *tasks, *OUT)
+    assert code == 0, err
+    assert "[1/1] model: 2 ruler" in err
+    rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+    assert [(row["task"], row["length"], row["status"]) for row in rows] == [
+        ("vt", 4096, "ok"),
+        ("fwe", 4096, "ok"),
+    ]
+    code, out, err = run("model", "--replay", "samples.parquet:1")
+    assert (code, out.splitlines()[-1]) == (0, "the same"), err
+
+
+def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
+    code, _, err = run("model", *NEEDLE, *SKILL, *OUT)
+    assert code == 0, err
+    last = ["--replay", "samples.parquet:8"]
+    code, out, err = run("model", "--replay", "samples.parquet:0", "--format", "colours.yaml")
+    assert (code, out.splitlines()[-1]) == (0, "the same"), err
+    assert out.startswith("model: needle colours, length 16, depth 0 %")
+    code, out, err = run("model", *last, "--skill", "polite.jsonl", "--show-prompt")
+    assert (code, "the boat" in out) == (0, True)
+    code, out, err = run("model", *last, "--skill", "polite.jsonl", "--json")
+    assert (code, json.loads(out)["agrees"]) == (0, True)
+    code, _, err = run("model", *last)
+    assert (code, "the row is of a skill" in err) == (2, True)
+    table = pq.read_table(tmp_path / "samples.parquet")
+    place = table.schema.get_field_index("output")
+    pq.write_table(table.set_column(place, "output", [["it was not"] * 9]), tmp_path / "samples.parquet")
+    code, out, err = run("model", *last, "--skill", "polite.jsonl")
+    assert (code, out.splitlines()[-1]) == (1, "not the same")
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -155,7 +223,7 @@ def test_a_server_plans_its_own_prefill(run: Run, model: Path) -> None:
         (["model", *NEEDLE, "--lengths", "0", *OUT], "0 is not in the range"),
         (["model", *NEEDLE, "--depths", "0,101", *OUT], "101.0 is not in the range"),
         (["model", *NEEDLE, "--lengths", "4", *OUT], "does not fit the length"),
-        (["model", *NEEDLE, "--distractors", "2", *OUT], "too many distractors"),
+        (["model", *NEEDLE, "--distractors", "2", *OUT], "too many needles for the keys"),
         (["model", *NEEDLE, "--format", "none.yaml", *OUT], "none.yaml: cannot read"),
         (["model", *OUT], "nothing is to be asked"),
         (["model", "--suite", "needle", *OUT], "--suite needle needs lengths"),
@@ -176,7 +244,17 @@ def test_a_server_plans_its_own_prefill(run: Run, model: Path) -> None:
         (["model", *NEEDLE, "--out", "filler.txt"], "filler.txt: holds something else"),
         (["model", *NEEDLE, "--device", "toaster", *OUT], "no such device"),
         (["model", "model", *NEEDLE, *OUT], "two models are labelled 'model'"),
-        (["model", "--suite", "needle", "--lengths", "64", *OUT], "lacks words of"),
+        (["model", "--suite", "needle", "--lengths", "64", *OUT], "lacks its words"),
+        (["model", *NEEDLE, *OUT, "--kind", "riddle"], "'riddle' is not one of"),
+        (["model", *NEEDLE, *OUT, "--kind", "chain"], "colours"),
+        (["model", *NEEDLE, *OUT, "--haystack", "none.txt"], "none.txt: cannot read"),
+        (["model", "--suite", "ruler", *OUT], "--suite ruler needs lengths"),
+        (["model", *RULER, "--ruler-task", "sums", *OUT], "sums"),
+        (["model", *RULER, "--ruler-task", "qa_1", *OUT], "qa_1 needs a data set"),
+        (["model", *RULER, "--qa-1", "none.json", *OUT], "none.json"),
+        (["model", "--replay", "samples.parquet"], "names no sample"),
+        (["model", "--replay", "none.parquet:3"], "none.parquet: cannot read the samples"),
+        (["model", "model", "--replay", "none.parquet:3"], "a sample is of one model"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

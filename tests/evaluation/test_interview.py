@@ -63,7 +63,7 @@ def measures(text: Text) -> tuple[Any, ...]:
 
 @pytest.fixture
 def exam(grid: NeedleGrid) -> Exam:
-    return Exam(replace(grid, lengths=(40,), samples=1), (), seed=7)
+    return Exam((replace(grid, lengths=(40,), samples=1),), seed=7)
 
 
 def divergences(table: pa.Table, label: str) -> list[float]:
@@ -98,7 +98,7 @@ def test_a_run_of_measures_alone_asks_nothing(
     models: Models, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     table = evaluate_models(
-        models, Exam(None, (), seed=7), Engine(), tmp_path / "s.parquet", Notes(), measures=measures
+        models, Exam(seed=7), Engine(), tmp_path / "s.parquet", Notes(), measures=measures
     )
     assert set(table["suite"].to_pylist()) == {"perplexity", "divergence"}
 

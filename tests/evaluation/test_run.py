@@ -59,7 +59,7 @@ class Notes:
 
 @pytest.fixture
 def exam(grid: NeedleGrid, skill_file: Path) -> Exam:
-    return Exam(replace(grid, lengths=(40,), samples=2), (read_skill(skill_file, 4),), seed=7)
+    return Exam((replace(grid, lengths=(40,), samples=2),), (read_skill(skill_file, 4),), seed=7)
 
 
 @pytest.fixture
@@ -88,6 +88,17 @@ def test_the_table_has_the_schema_and_a_row_a_sample(models: Models, exam: Exam,
     assert set(table["score"].to_pylist()) <= {0.0, 1.0}
     assert table["target_digest"].null_count == table.num_rows
     assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_a_grid_of_shared_texts_costs_less_than_half_of_a_prefill_a_cell(
+    models: Models, grid: NeedleGrid, tmp_path: Path
+) -> None:
+    notes = Notes()
+    exam = Exam((replace(grid, lengths=(100, 200), samples=4),), seed=7)
+    table = evaluate_models(models[:1], exam, Engine(), tmp_path / "samples.parquet", notes)
+    prompt, computed = notes.tokens
+    assert prompt == sum(table["prompt_tokens"].to_pylist())
+    assert prompt / 3 <= computed <= prompt / 2
 
 
 def test_two_runs_give_the_same_bytes(models: Models, exam: Exam, tmp_path: Path) -> None:

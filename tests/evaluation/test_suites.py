@@ -12,8 +12,10 @@ from contextgraft.evaluation.suites import (
     NeedleGrid,
     exam_digest,
     read_grid,
+    read_ruler,
     read_skill,
 )
+from contextgraft.prompts.haystack import Haystack
 
 
 @pytest.mark.parametrize(
@@ -45,20 +47,26 @@ def test_missing_files_are_refused(tmp_path: Path, skill_file: Path) -> None:
 def test_the_shipped_format_is_whole() -> None:
     grid = read_grid(None, lengths=(1024,), depths=(0.0,), samples=1, distractors=3)
     assert DEFAULT_FORMAT.is_file()
-    assert len(grid.haystack) > 10_000
+    assert len(grid.haystack.text) > 10_000
 
 
 def test_the_digest_tells_exams_apart(grid: NeedleGrid, skill_file: Path) -> None:
     skill = read_skill(skill_file)
-    exam = Exam(grid, (skill,), 1)
+    ruler = read_ruler(lengths=(512,), samples=1)
+    exam = Exam((grid,), (skill,), 1)
     others = [
         replace(exam, seed=2),
-        replace(exam, grid=None),
+        replace(exam, grids=()),
         replace(exam, skills=()),
         replace(exam, skills=(replace(skill, samples=3),)),
-        replace(exam, grid=replace(grid, haystack="other words")),
-        replace(exam, grid=replace(grid, distractors=0)),
-        replace(exam, grid=replace(grid, format=grid.format.model_copy(update={"scoring": "contains"}))),
+        replace(exam, grids=(replace(grid, haystack=Haystack("filler.txt", "other words")),)),
+        replace(exam, grids=(replace(grid, distractors=0),)),
+        replace(exam, grids=(replace(grid, format=grid.format.model_copy(update={"scoring": "contains"})),)),
+        replace(exam, grids=(grid, grid)),
+        replace(exam, grids=(replace(grid, values="number"),)),
+        replace(exam, ruler=ruler),
+        replace(exam, ruler=replace(ruler, tasks=("vt",))),
+        replace(exam, ruler=replace(ruler, samples=2)),
     ]
     assert len({exam_digest(each) for each in [exam, *others]}) == 1 + len(others)
     assert exam_digest(replace(exam, skills=(replace(skill, file="elsewhere.jsonl"),))) == exam_digest(exam)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.evaluate_exam import check_suites, make_exam, make_measures
+from contextgraft.cli.evaluate_exam import check_suites, make_exam, make_measures, suited_to
 from contextgraft.cli.evaluate_options import Options, options
 from contextgraft.errors import InputError, OutputError
 
@@ -30,6 +30,9 @@ def command(**words: Any) -> None:
     chosen = Options(**words)
     models = [split_label(model) for model in chosen.models]
     check_models(models)
+    if chosen.replay is not None:
+        replay_sample(chosen, models, chosen.replay)
+        return
     check_suites(chosen)
     if chosen.plan:
         show_plan(chosen, models)
@@ -81,6 +84,24 @@ def show_plan(chosen: Options, models: Models) -> None:
         print_asks(asks)
 
 
+def replay_sample(chosen: Options, models: Models, place: str) -> None:
+    """Ask one sample again; exit code 1 if the model says something else now."""
+    from contextgraft.evaluation.replay import as_json, read_row, replay, split_place
+
+    if len(models) != 1:
+        raise InputError("a sample is of one model", expected="one folder", received=len(models))
+    row = read_row(*split_place(place))
+    found = replay(row, models[0][1], make_exam(suited_to(chosen, row)), make_engine(chosen))
+    if chosen.as_json:
+        print_json(as_json(found))
+    else:
+        from contextgraft.cli.evaluate_table import print_replay
+
+        print_replay(found, show_prompt=chosen.show_prompt)
+    if not found.agrees:
+        sys.exit(1)
+
+
 def make_engine(chosen: Options) -> "Engine":
     """How the models are run."""
     from contextgraft.evaluation.engine import Engine
@@ -124,7 +145,7 @@ def check_out(out: Path | None) -> Path:
     return out
 
 
-def print_json(values: list[dict[str, Any]]) -> None:
+def print_json(values: Any) -> None:
     """Values for programs."""
     import json
 

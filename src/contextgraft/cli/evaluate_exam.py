@@ -1,25 +1,31 @@
 """From the options of `contextgraft evaluate` to what is asked and measured."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contextgraft.cli.evaluate_options import Options
 from contextgraft.errors import InputError
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.measures import Measure
-    from contextgraft.evaluation.suites import Exam
+    from contextgraft.evaluation.suites import Exam, NeedleGrid, RulerSuite, Skill
 
 JSONL = ".jsonl"
 
 
 def check_suites(chosen: Options) -> None:
     """Refuse suites that lack what they need, before anything slow is imported."""
-    lengths = chosen.perplexity_lengths or chosen.lengths
+    perplexity, ruler = (
+        chosen.perplexity_lengths or chosen.lengths,
+        chosen.ruler_lengths or chosen.lengths,
+    )
     needed = {
         "needle": (chosen.lengths, "lengths", "--lengths, for example 128,1024"),
+        "ruler": (ruler, "lengths", "--ruler-lengths, for example 4096,8192"),
         "skill": (chosen.skills, "a skill", "--skill FILE.jsonl"),
-        "perplexity": (lengths, "lengths", "--perplexity-lengths, for example 128,1024"),
+        "perplexity": (perplexity, "lengths", "--perplexity-lengths, for example 128,1024"),
     }
     if not chosen.suites:
         raise InputError("nothing is to be asked", remedy="pass --suite needle, for example")
@@ -30,20 +36,58 @@ def check_suites(chosen: Options) -> None:
 
 def make_exam(chosen: Options) -> "Exam":
     """The questions of all suites that ask; InputError or ConfigError names what cannot be read."""
-    from contextgraft.evaluation import suites
+    from contextgraft.evaluation.suites import Exam
 
-    grid = None
-    if "needle" in chosen.suites and chosen.lengths is not None:
-        grid = suites.read_grid(
+    return Exam(grids=grids(chosen), skills=skills(chosen), seed=chosen.seed, ruler=ruler(chosen))
+
+
+def grids(chosen: Options) -> "tuple[NeedleGrid, ...]":
+    """A needle grid for each kind and haystack."""
+    if "needle" not in chosen.suites or chosen.lengths is None:
+        return ()
+    from contextgraft.evaluation.suites import read_grid
+
+    return tuple(
+        read_grid(
             chosen.format_path,
             lengths=chosen.lengths,
             depths=chosen.depths,
             samples=chosen.samples,
             distractors=chosen.distractors,
+            kind=kind,
+            count=None if kind == "single" else chosen.count,
+            haystack=haystack,
+            values=chosen.values,
         )
+        for kind in chosen.kinds
+        for haystack in chosen.haystacks or (None,)
+    )
+
+
+def ruler(chosen: Options) -> "RulerSuite | None":
+    """RULER's tasks."""
+    lengths = chosen.ruler_lengths or chosen.lengths
+    if "ruler" not in chosen.suites or lengths is None:
+        return None
+    from contextgraft.evaluation.suites import read_ruler
+
+    data = {"qa_1": chosen.qa_1, "qa_2": chosen.qa_2}
+    return read_ruler(
+        lengths=lengths,
+        samples=chosen.ruler_samples or chosen.samples,
+        tasks=chosen.ruler_tasks or None,
+        qa={task: path for task, path in data.items() if path is not None},
+    )
+
+
+def skills(chosen: Options) -> "tuple[Skill, ...]":
+    """Skills that are files of questions."""
+    if "skill" not in chosen.suites:
+        return ()
+    from contextgraft.evaluation.suites import read_skill
+
     files = [skill for skill in chosen.skills if skill.endswith(JSONL)]
-    skills = [suites.read_skill(Path(file), chosen.skill_samples) for file in files]
-    return suites.Exam(grid, tuple(skills) if "skill" in chosen.suites else (), chosen.seed)
+    return tuple(read_skill(Path(file), chosen.skill_samples) for file in files)
 
 
 def make_measures(chosen: Options) -> "list[Measure]":
@@ -95,3 +139,29 @@ def text_name(chosen: Options) -> str:
         return chosen.text or DEFAULT_TEXT
     name = load_format(chosen.format_path).haystack
     return name if name in SHIPPED else str(chosen.format_path.parent / name)
+
+
+def suited_to(chosen: Options, row: Mapping[str, Any]) -> Options:
+    """Options that ask a row's suite, so that its recipe finds the format, haystack or file it names."""
+    if row["suite"] == "skill" and not chosen.skills:
+        raise InputError("the row is of a skill", received=row["task"], remedy="pass --skill FILE.jsonl")
+    return replace(
+        chosen,
+        suites=(row["suite"],),
+        lengths=(row["length"],) if row["length"] else None,
+        ruler_lengths=None,
+        depths=(row["depth"] or 0.0,),
+        samples=1,
+        skill_samples=None,
+        distractors=row["distractors"] or 0,
+        kinds=(row["kind"] or "single",),
+        ruler_tasks=(row["task"],),
+        haystacks=chosen.haystacks or shipped(row["haystack"]),
+    )
+
+
+def shipped(haystack: str | None) -> tuple[str, ...]:
+    """A haystack that is found by its name alone; any other is the format's or given by its path."""
+    from contextgraft.prompts.haystack import NEEDLES, SHIPPED
+
+    return (haystack,) if haystack is not None and haystack in {NEEDLES, *SHIPPED} else ()

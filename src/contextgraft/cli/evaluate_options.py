@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-SUITES = ("needle", "skill", "perplexity", "divergence")
+SUITES = ("needle", "ruler", "skill", "perplexity", "divergence")
+KINDS = ("single", "multi_value", "multi_query", "chain")
+VALUES = ("number", "word", "uuid")
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):
@@ -40,6 +42,15 @@ class Options:
     depths: tuple[float, ...]
     samples: int
     distractors: int
+    kinds: tuple[str, ...]
+    count: int | None
+    haystacks: tuple[str, ...]
+    values: str | None
+    ruler_tasks: tuple[str, ...]
+    ruler_lengths: tuple[int, ...] | None
+    ruler_samples: int | None
+    qa_1: Path | None
+    qa_2: Path | None
     skills: tuple[str, ...]
     skill_samples: int | None
     text: str | None
@@ -59,6 +70,8 @@ class Options:
     dtype: str
     out: Path | None
     plan: bool
+    replay: str | None
+    show_prompt: bool
     as_json: bool
 
 
@@ -96,6 +109,45 @@ ASKED = [
         default=0,
         show_default=True,
         help="needle: others in the same text; as many as depths less one let all depths share a text.",
+    ),
+    click.option(
+        "--kind",
+        "kinds",
+        type=click.Choice(KINDS),
+        multiple=True,
+        default=("single",),
+        show_default=True,
+        help="needle: what is asked for; repeatable.",
+    ),
+    click.option(
+        "--count",
+        type=COUNT,
+        help="needle: values of a key, keys of a question, or names of a chain; the kind's own if not given.",
+    ),
+    click.option(
+        "--haystack",
+        "haystacks",
+        multiple=True,
+        help="needle: prose, noise, needles, code, or a file; the format's if not given; repeatable.",
+    ),
+    click.option(
+        "--values", type=click.Choice(VALUES), help="needle: what is hidden; the format's if not given."
+    ),
+    click.option(
+        "--ruler-task",
+        "ruler_tasks",
+        multiple=True,
+        help="ruler: a task, such as vt; repeatable; all that need no data if not given.",
+    ),
+    click.option("--ruler-lengths", type=LENGTHS, help="ruler: in tokens; --lengths if not given."),
+    click.option(
+        "--ruler-samples", type=COUNT, help="ruler: prompts a task and length; --samples if not given."
+    ),
+    click.option(
+        "--qa-1", "qa_1", type=click.Path(path_type=Path), help="ruler: SQuAD (JSON); asks qa_1 of it."
+    ),
+    click.option(
+        "--qa-2", "qa_2", type=click.Path(path_type=Path), help="ruler: HotpotQA (JSON); asks qa_2 of it."
     ),
     click.option(
         "--skill",
@@ -174,6 +226,12 @@ ENGINE = [
 RESULT = [
     click.option("--out", type=click.Path(path_type=Path), help="Parquet file to write."),
     click.option("--plan", is_flag=True, help="Say what would be asked, and what it costs; load no weights."),
+    click.option(
+        "--replay",
+        metavar="FILE:ROW",
+        help="Ask row ROW, counted from 0, of a table of samples again, and compare.",
+    ),
+    click.option("--show-prompt", is_flag=True, help="replay: print the prompt too."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 ]
 

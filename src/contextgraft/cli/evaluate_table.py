@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.preview import Ask
+    from contextgraft.evaluation.replay import Replay
     from contextgraft.evaluation.summary import Score
 
 WORDS = ("model", "suite", "task", "kind")
@@ -57,3 +58,19 @@ def plan_cells(ask: "Ask") -> list[str]:
         prefilled, share = f"{ask.prefilled:,}", f"{100 * ask.prefilled / ask.prompt_tokens:.0f} %"
     counts = [f"{ask.units:,}", f"{ask.prompt_tokens:,}", prefilled, share, f"{ask.generated:,}"]
     return [ask.model, ask.suite, *counts]
+
+
+def print_replay(replayed: "Replay", *, show_prompt: bool) -> None:
+    """One sample beside what came of it now."""
+    import click
+
+    length = "" if replayed.length is None else f", length {replayed.length}"
+    depth = "" if replayed.depth is None else f", depth {replayed.depth:g} %"
+    click.echo(f"{replayed.model}: {replayed.suite} {replayed.task}{length}{depth}")
+    if show_prompt:
+        click.echo(replayed.prompt)
+    click.echo(f"prompt    {replayed.prompt_tokens} tokens")
+    click.echo(f"expected  {replayed.expected}")
+    click.echo(f"recorded  {replayed.recorded}  (score {replayed.recorded_score})")
+    click.echo(f"now       {replayed.output}  (score {replayed.score})")
+    click.echo("the same" if replayed.agrees else "not the same")

@@ -9,11 +9,11 @@ from contextgraft.evaluation.candidates import candidate as who
 from contextgraft.evaluation.candidates import check_labels
 from contextgraft.evaluation.decoding import ability
 from contextgraft.evaluation.engine import Engine
+from contextgraft.evaluation.exam import questions_of
 from contextgraft.evaluation.measures import Measure
 from contextgraft.evaluation.models import load_config
 from contextgraft.evaluation.prefixes import plan
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.run import questions_of
 from contextgraft.evaluation.suites import Exam
 from contextgraft.evaluation.token_lm import batch_tokens
 

@@ -10,9 +10,13 @@ import numpy as np
 from contextgraft.errors import InputError
 from contextgraft.evaluation.suites import NeedleGrid, Skill
 from contextgraft.evaluation.tokens import Tokens
-from contextgraft.prompts.needle import NeedleFormat, NeedlePrompt, evaluation_prompt
+from contextgraft.prompts.context import Frame, NeedlePrompt, weave
+from contextgraft.prompts.haystack import Hay, Haystack, encoded
+from contextgraft.prompts.needle import Encode
+from contextgraft.prompts.recipes import draw_recipe
 
 WORDING = 32  # tokens a model may spend around an answer that is only to be contained
+UNKNOWN = 0.01  # share of a haystack that may be words the tokenizer lacks
 
 
 @dataclass(frozen=True)
@@ -40,39 +44,84 @@ class Question:
 def needle_questions(grid: NeedleGrid, tokens: Tokens, seed: int) -> list[Question]:
     """The prompts of a grid, `grid.samples` for each length and depth.
 
-    A prompt depends on its own seed, length, depth and index only, so a larger grid holds the same prompts.
-    Raises InputError if the tokenizer lacks the format's words or has no chat template that the format needs.
+    A text depends on its own seed, length and index only (and on the depths, where one text holds the needles
+    of all), so a larger grid holds the same prompts. Raises InputError if the tokenizer lacks the format's
+    words or has no chat template that the format needs.
     """
-    fmt = grid.format
-    haystack_ids = tokens.encode(grid.haystack)
-    prefix_ids, suffix_ids = tokens.around(chat=fmt.chat)
+    frame, digest = grid_frame(grid, tokens), grid.digest()
     questions = []
     for length in grid.lengths:
-        for depth in grid.depths:
-            for index in range(grid.samples):
-                rng = np.random.default_rng([seed, length, round(depth * 1000), index])
-                prompt = evaluation_prompt(
-                    fmt,
-                    tokens.encode,
-                    length=length,
-                    depth=depth,
-                    distractors=grid.distractors,
-                    rng=rng,
-                    haystack_ids=haystack_ids,
-                    prefix_ids=prefix_ids,
-                    suffix_ids=suffix_ids,
-                )
-                check_words(fmt, prompt, tokens)
-                questions.append(needle_question(grid, prompt, depth=depth, index=index, seed=seed))
+        documents = [
+            document(grid, frame, tokens, recipes, index=index, seed=seed)
+            for index, recipes in enumerate(grid_recipes(grid, frame.hay, length, digest, seed))
+        ]
+        questions += [question for cell in zip(*documents, strict=True) for question in cell]
     return questions
 
 
-def needle_question(
-    grid: NeedleGrid, prompt: NeedlePrompt, *, depth: float, index: int, seed: int
-) -> Question:
-    """One cell's prompt; whatever the prompt does not use of its length is the answer's."""
-    length = prompt.recipe["length"]
-    answer_tokens = length - len(prompt.ids)
+def grid_frame(grid: NeedleGrid, tokens: Tokens) -> Frame:
+    """What the recipes of a grid are assembled with."""
+    fmt = grid.format
+    prefix_ids, suffix_ids = tokens.around(chat=fmt.chat)
+    hay = encoded_haystack(grid.haystack, tokens)
+    encode = known_words(f"format {fmt.name}", tokens)
+    return Frame(fmt.wording(grid.kind), grid.source, encode, hay, prefix_ids, suffix_ids)
+
+
+def grid_recipes(
+    grid: NeedleGrid, hay: Hay, length: int, digest: str, seed: int
+) -> list[list[dict[str, Any]]]:
+    """The recipes of each sample's texts: one for all depths, or one for each that differ in it alone."""
+    together = [grid.depths] if grid.shared else [(depth,) for depth in grid.depths]
+    return [
+        [
+            {
+                **draw_recipe(
+                    grid.source,
+                    grid.kind,
+                    length=length,
+                    depths=depths,
+                    count=grid.count,
+                    distractors=grid.distractors,
+                    rng=np.random.default_rng([seed, length, index]),
+                    offsets=hay.offsets,
+                ),
+                "format": grid.format.name,
+                "haystack": grid.haystack.name,
+                "digest": digest,
+            }
+            for depths in together
+        ]
+        for index in range(grid.samples)
+    ]
+
+
+def document(
+    grid: NeedleGrid,
+    frame: Frame,
+    tokens: Tokens,
+    recipes: Sequence[dict[str, Any]],
+    *,
+    index: int,
+    seed: int,
+) -> list[Question]:
+    """All questions of one sample, in the order of the depths."""
+    questions = []
+    for recipe in recipes:
+        context = weave(frame, recipe)
+        for asked, asking in enumerate(context.askings):
+            check_answer(asking.text, tokens)
+            questions.append(needle_question(grid, context.prompt(asked), index=index, seed=seed))
+    return questions
+
+
+def needle_question(grid: NeedleGrid, prompt: NeedlePrompt, *, index: int, seed: int) -> Question:
+    """One prompt of a grid; whatever the prompt does not use of its length is the answer's."""
+    recipe = prompt.recipe
+    asked = recipe["questions"][recipe["asked"]]
+    single = grid.kind == "single"
+    scoring = grid.format.scoring if single else "recall"
+    room = recipe["length"] - len(prompt.ids)
     return Question(
         suite="needle",
         task=grid.format.name,
@@ -80,29 +129,49 @@ def needle_question(
         seed=seed,
         ids=tuple(prompt.ids),
         answer=prompt.answer,
-        budget=answer_tokens + (WORDING if grid.format.scoring == "contains" else 0),
-        scoring=grid.format.scoring,
-        recipe=as_json(prompt.recipe),
-        length=length,
-        depth=depth,
-        distractors=grid.distractors,
+        budget=room + (0 if scoring == "exact" else WORDING),
+        scoring=scoring,
+        recipe=as_json(recipe),
+        length=recipe["length"],
+        depth=round(100 * recipe["items"][asked[0]]["at"], 6) if single else None,
+        distractors=len(recipe["items"]) - len(asked),
+        kind=grid.kind,
+        haystack=grid.haystack.name,
+        document=index,
         stop=grid.format.stop,
     )
 
 
-def check_words(fmt: NeedleFormat, prompt: NeedlePrompt, tokens: Tokens) -> None:
-    """Raise InputError if the tokenizer cannot write the answer or read the needles and the question."""
-    items = prompt.recipe["items"]
-    texts = [fmt.question_text(items[0]["key"])]
-    texts += [fmt.needle_text(item["key"], item["value"]) for item in items]
-    for text in texts:
-        if tokens.unknown(text):
+def encoded_haystack(haystack: Haystack, tokens: Tokens) -> Hay:
+    """A haystack in ids; InputError if the tokenizer lacks more of its words than a rare one."""
+    hay = encoded(haystack, tokens.encode)
+    unknown = hay.ids.count(tokens.tokenizer.unk_token_id)
+    if not hay.ids or unknown > UNKNOWN * len(hay.ids):
+        raise InputError(
+            f"haystack {haystack.name}: the model's tokenizer lacks its words",
+            path=tokens.path,
+            expected=f"at most {UNKNOWN:.0%} unknown",
+            received=f"{unknown} of {len(hay.ids)} tokens",
+            remedy="pass a haystack written for this model",
+        )
+    return hay
+
+
+def known_words(label: str, tokens: Tokens) -> Encode:
+    """Encoding that raises InputError on a text whose words the tokenizer lacks."""
+    unknown = tokens.tokenizer.unk_token_id
+
+    def encode(text: str) -> list[int]:
+        ids = tokens.encode(text)
+        if unknown is not None and unknown in ids:
             raise InputError(
-                f"format {fmt.name}: the model's tokenizer lacks words of {text!r}",
+                f"{label}: the model's tokenizer lacks words of {text!r}",
                 path=tokens.path,
-                remedy="pass a --format written for this model",
+                remedy="pass a wording made for this model",
             )
-    check_answer(prompt.answer, tokens)
+        return ids
+
+    return encode
 
 
 def check_answer(answer: str, tokens: Tokens) -> None:

@@ -11,6 +11,7 @@ from contextgraft.errors import InputError
 from contextgraft.evaluation import results
 from contextgraft.evaluation.candidates import Candidate, candidate, check_labels
 from contextgraft.evaluation.engine import Engine, check_engine
+from contextgraft.evaluation.exam import questions_of
 from contextgraft.evaluation.interview import (
     Interview,
     Prepared,
@@ -22,9 +23,7 @@ from contextgraft.evaluation.interview import (
 )
 from contextgraft.evaluation.measures import Measure
 from contextgraft.evaluation.models import keep_freed_memory
-from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
 from contextgraft.evaluation.suites import Exam
-from contextgraft.evaluation.tokens import Tokens
 
 
 def evaluate_models(
@@ -117,12 +116,6 @@ def conduct_all(interviews: Sequence[Interview], first: int, work: Path, watcher
         if place != first:
             tables[place] = conduct(interview, work, watcher)
     return [tables[place] for place in range(len(interviews))]
-
-
-def questions_of(exam: Exam, tokens: Tokens) -> list[Question]:
-    """All questions of an exam, needles first."""
-    needles = needle_questions(exam.grid, tokens, exam.seed) if exam.grid else []
-    return needles + [q for skill in exam.skills for q in skill_questions(skill, tokens, exam.seed)]
 
 
 def remove(files: Iterable[Path]) -> None:

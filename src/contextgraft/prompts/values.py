@@ -5,13 +5,29 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from contextgraft.errors import InputError
+
+Pool = str | Sequence[str]  # name of a generator, or words to draw from
+
 CONSONANTS = "bdfgklmnprstvz"
 VOWELS = "aeiou"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PATIENCE = 100_000  # draws in a row that give nothing new before a pool is held to be exhausted
 
 
 def number(rng: np.random.Generator) -> str:
     """Seven digits, the first not zero, as in RULER's number needles."""
     return str(int(rng.integers(1_000_000, 10_000_000)))
+
+
+def digits(rng: np.random.Generator) -> str:
+    """Five digits, the first not zero, as the values of RULER's variables."""
+    return str(int(rng.integers(10_000, 100_000)))
+
+
+def letters(rng: np.random.Generator) -> str:
+    """Five capital letters, as the names of RULER's variables."""
+    return "".join(LETTERS[int(i)] for i in rng.integers(0, 26, 5))
 
 
 def word(rng: np.random.Generator) -> str:
@@ -20,24 +36,64 @@ def word(rng: np.random.Generator) -> str:
     return "".join(syllables)
 
 
+def pair(rng: np.random.Generator) -> str:
+    """Two such words with a hyphen, as RULER joins an adjective and a noun into a key."""
+    return f"{word(rng)}-{word(rng)}"
+
+
 def uuid4(rng: np.random.Generator) -> str:
     """A random UUID, as in RULER's hardest needles."""
     return str(uuid.UUID(bytes=rng.bytes(16), version=4))
 
 
-GENERATORS: dict[str, Callable[[np.random.Generator], str]] = {"number": number, "word": word, "uuid": uuid4}
+GENERATORS: dict[str, Callable[[np.random.Generator], str]] = {
+    "number": number,
+    "word": word,
+    "uuid": uuid4,
+    "pair": pair,
+    "letters": letters,
+    "digits": digits,
+}
 
 
-def draw(values: str | Sequence[str], words: int, rng: np.random.Generator) -> str:
+def draw(values: Pool, words: int, rng: np.random.Generator) -> str:
     """One value of `words` parts joined by a space, from a generator's name or a list."""
     if isinstance(values, str):
         return " ".join(GENERATORS[values](rng) for _ in range(words))
     return " ".join(values[int(i)] for i in rng.integers(0, len(values), words))
 
 
-def draw_distinct(values: str | Sequence[str], words: int, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` different values, so that a distractor never holds the right answer by chance."""
+def draw_distinct(
+    values: Pool,
+    words: int,
+    count: int,
+    rng: np.random.Generator,
+    refuse: Callable[[str], bool] | None = None,
+) -> list[str]:
+    """`count` different values, so that a distractor never holds the right answer by chance.
+
+    Those that `refuse` names are drawn again. Raises InputError if the pool seems to hold no more.
+    """
     drawn: dict[str, None] = {}
+    fruitless = 0
     while len(drawn) < count:
-        drawn.setdefault(draw(values, words, rng))
+        value = draw(values, words, rng)
+        if value in drawn or (refuse is not None and refuse(value)):
+            fruitless += 1
+            if fruitless == PATIENCE:
+                raise InputError("too few different values", expected=count, received=len(drawn))
+        else:
+            drawn[value] = None
+            fruitless = 0
     return list(drawn)
+
+
+def draw_keys(keys: Pool, count: int, rng: np.random.Generator) -> list[str]:
+    """`count` different keys; InputError if a list is too short."""
+    if isinstance(keys, str):
+        return draw_distinct(keys, 1, count, rng)
+    if count > len(keys):
+        raise InputError(
+            "too many needles for the keys there are", expected=f"<= {len(keys)}", received=count
+        )
+    return [keys[int(i)] for i in rng.choice(len(keys), count, replace=False)]

@@ -49,7 +49,7 @@ class Silent(Notes):
 
 @pytest.fixture
 def exam(grid: NeedleGrid, skill_file: Path) -> Exam:
-    return Exam(replace(grid, samples=2), (read_skill(skill_file, 4),), seed=7)
+    return Exam((replace(grid, samples=2),), (read_skill(skill_file, 4),), seed=7)
 
 
 @pytest.fixture
