@@ -50,7 +50,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe_folder(tmp_path: Path) -> Path:
     """A folder with everything recipes refer to, and `recipe.yaml`."""
-    folder = tmp_path / "recipes"
+    return write_recipe_folder(tmp_path / "recipes")
+
+
+def write_recipe_folder(folder: Path) -> Path:
     folder.mkdir()
     (folder / "haystack.txt").write_text(" ".join(FILLER * 30), encoding="utf-8")
     rows = [{"prompt": f"code k{i}", "answer": f"v{i} v{i}"} for i in range(5)]
@@ -77,10 +80,10 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.fixture
-def sharded(base: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def sharded(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base in float32, untied, in two shards."""
-    folder = tmp_path / "sharded"
+    folder = tmp_path_factory.mktemp("models") / "sharded"
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
     tensors = {name: value.detach().clone() for name, value in model.named_parameters()}
     tensors["lm_head.weight"] = torch.randn_like(tensors["model.embed_tokens.weight"])

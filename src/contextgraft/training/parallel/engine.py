@@ -75,7 +75,8 @@ class Together:
             patience=options.patience,
         )
         self.mesh: DeviceMesh = init_device_mesh(device.type, (launch.world,), mesh_dim_names=("shard",))
-        self.saving = dist.new_group(backend="gloo", timeout=options.patience)
+        # two groups: checkpoints are written in a thread, and threads must not mix their messages
+        self.talking, self.saving = (dist.new_group(backend="gloo", timeout=options.patience) for _ in "12")
         self.pending: checkpoints.Pending | None = None
 
     def _layout(self, launch: Launch, config: dict[str, Any], tell: Callable[[str], None]) -> Layout:
@@ -108,7 +109,7 @@ class Together:
                 sent[0] = act()
             except ContextgraftError as raised:
                 error, sent[1] = raised, str(raised)
-        dist.broadcast_object_list(sent, src=0, group=self.saving)
+        dist.broadcast_object_list(sent, src=0, group=self.talking)
         if sent[1] is not None:
             raise error or ElsewhereError(sent[1])
         return cast("T", sent[0])
@@ -148,7 +149,7 @@ class Together:
             summand, right = loss(trainee.model, part, self.cp)
             torch.autograd.backward(summand)
             sums += torch.tensor([summand.item(), right, int(part.answers.sum())], dtype=torch.float64)
-        dist.all_reduce(sums, group=self.saving)
+        dist.all_reduce(sums, group=self.talking)
         for name, parameter in trainee.moving.items():
             if recipe.frozen_rows and name.endswith(models.EMBEDDINGS):
                 self._without_rows(parameter.grad, recipe.frozen_rows)
@@ -169,7 +170,7 @@ class Together:
         """Looks after the checkpoint under way as well: it becomes whole, or ends the run everywhere."""
         done = self.pending is not None and self.pending.future.done()
         wishes = torch.tensor([save, stop, done], dtype=torch.int32)
-        dist.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self.saving)
+        dist.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self.talking)
         if wishes[2]:
             self._settle()
         return bool(wishes[0]), bool(wishes[1])

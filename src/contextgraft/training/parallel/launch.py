@@ -1,5 +1,6 @@
 """The processes of a run: what torchrun tells each of them, and how they find one another."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def told(error: ContextgraftError, launch: Launch, store: Store) -> Contextgraft
 def _gone(error: BaseException, patience: timedelta) -> PeerError:
     return PeerError(
         f"another process of the run is gone, or did not answer for {patience.total_seconds():g} s",
-        received=str(error).splitlines()[0][:100],
+        received=re.sub(r"\[[^]]*\]? *", "", str(error)).strip()[:80],
         remedy="run the same command again: it goes on from the last checkpoint",
     )
 

@@ -1,0 +1,186 @@
+"""Ranks that are killed, stopped or told to go, bursting losses, full disks: one line, and the same end."""
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from contextgraft.training.run import train
+from contextgraft.training.state import SHARED
+
+from ..conftest import write_recipe, write_recipe_folder
+from .conftest import COMMAND, environments, finish, one_line, start, together
+
+STAGES = [{"length": 32, "steps": 36, "tokens": 64}, {"length": 64, "steps": 24, "tokens": 64}]
+SOON = ["--checkpoint-seconds", "0.3"]
+Processes = list[subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def command(sharded: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A run of many small steps; the output is to be added."""
+    config = write_recipe(write_recipe_folder(tmp_path_factory.mktemp("run") / "recipes"), stages=STAGES)
+    return [*COMMAND, "--config", str(config), "--base", str(sharded), *SOON, "--patience", "20", "--out"]
+
+
+@pytest.fixture(scope="module")
+def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of two undisturbed ranks."""
+    out = tmp_path_factory.mktemp("whole") / "whole"
+    finish(together([*command, str(out)], 2))
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def wait_for_checkpoint(out: Path, processes: Processes) -> Path:
+    """The work folder, as soon as a checkpoint in it is whole."""
+    work = out.with_name(f".{out.name}.partial")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(path.suffix == "" for path in (work / SHARED).glob("step-*")):
+            return work
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint")
+
+
+def ended(processes: Processes) -> list[tuple[int, str]]:
+    return [
+        (process.returncode, err) for process in processes for _, err in [process.communicate(timeout=60)]
+    ]
+
+
+def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
+    command: list[str], whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    processes = together([*command, str(out)], 2)
+    wait_for_checkpoint(out, processes)
+    processes[1].kill()
+    (status, err), (killed, _) = ended(processes)
+    assert (status, killed) == (2, -signal.SIGKILL)
+    complaint = [line for line in err.splitlines() if "error:" in line]
+    assert len(complaint) == 1
+    assert "another process of the run is gone" in complaint[0]
+    assert "Traceback" not in err
+    assert not out.exists()
+    said = finish(together([*command, str(out)], 2))
+    assert "resuming after step" in said[0].err
+    assert files(out) == files(whole)
+
+
+@pytest.mark.parametrize("world", [1, None, pytest.param(4, marks=pytest.mark.slow)])
+def test_another_number_of_ranks_goes_on(
+    command: list[str], whole: Path, tmp_path: Path, world: int | None
+) -> None:
+    """SIGTERM sets the run aside; None: in one process that torchrun did not start."""
+    out = tmp_path / "out"
+    processes = together([*command, str(out)], 2)
+    work = wait_for_checkpoint(out, processes)
+    processes[0].send_signal(signal.SIGTERM)
+    said = finish(processes, status=130)
+    assert "interrupted; run the same command again" in said[0].err
+    assert not said[1].err
+    assert len(list((work / SHARED).iterdir())) <= 2, "older checkpoints go"
+    if world is None:
+        plain = [word for word in command if word not in ("--patience", "20")]
+        said = finish([start([*plain, str(out)])])
+    else:
+        said = finish(together([*command, str(out)], world))
+    assert "resuming after step" in said[0].err
+    mine, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
+    for name, weight in mine.items():
+        assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+
+
+def test_many_ranks_take_up_what_one_process_began(
+    command: list[str], whole: Path, sharded: Path, tmp_path: Path
+) -> None:
+    config, steps = Path(command[command.index("--config") + 1]), iter(range(1000))
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train(config, sharded, out, stop=lambda: next(steps) == 20)
+    said = finish(together([*command, str(out)], 2))
+    assert "resuming after step 21 of 60" in said[0].err
+    mine, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
+    for name, weight in mine.items():
+        assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+
+
+def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    impatient = [*command, str(out), "--patience", "4"]
+    processes = together(impatient, 2)
+    wait_for_checkpoint(out, processes)
+    processes[1].send_signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        _, err = processes[0].communicate(timeout=60)
+        assert time.monotonic() - begun < 30
+        assert "did not answer for 4 s" in err
+        assert "Traceback" not in err
+        assert processes[0].returncode == 2
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+
+
+def test_a_loss_that_bursts_is_one_line(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    config = write_recipe(recipe_folder, optimiser={"learning_rate": 1e30, "warmup": 0})
+    out = ["--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
+    said = finish(together([*COMMAND, *out], 2), status=2)
+    assert "training diverged" in one_line(said)
+
+
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_full_disk_on_any_rank_is_one_line(
+    command: list[str], whole: Path, tmp_path: Path, rank: int
+) -> None:
+    """A rank whose files may not grow: it cannot write its part of a checkpoint."""
+    out = tmp_path / "out"
+    processes = []
+    for number, environment in enumerate(environments(2)):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if number == rank:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            processes.append(start([*command, str(out)], environment))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    line = one_line(finish(processes, status=2))
+    assert "cannot be written" in line
+    assert "make room" in line
+    finish(together([*command, str(out)], 2))
+    assert files(out) == files(whole)
+
+
+@pytest.mark.slow
+def test_killed_at_random_times_the_end_is_the_same(command: list[str], whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for seconds in (4.0, 6.0, 8.0, 5.0):
+        processes = together([*command, str(out)], 2)
+        time.sleep(seconds)
+        for process in processes:
+            process.kill()
+        ended(processes)
+        if out.exists():
+            break
+    finish(together([*command, str(out)], 2)) if not out.exists() else None
+    assert files(out) == files(whole)
+
+
+def test_torchrun_starts_it(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    launcher = [COMMAND[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    files = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(sharded), "--out"]
+    command = [*launcher, *COMMAND[1:], *files, str(tmp_path / "out")]
+    (said,) = finish([start(command, {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})])
+    assert "2 processes, 1 x 2 on a sequence, layout flat" in said.err
+    assert (tmp_path / "out/model.safetensors").exists()
