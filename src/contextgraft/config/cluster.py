@@ -22,6 +22,7 @@ class Cluster(Frozen):
     gpu_teraflops: Positive = Field(
         default=390.0, description="what one GPU reaches in real work: some 40 % of what its sheet says"
     )
+    gpu_bandwidth: Positive = Field(default=3.35, description="TB/s of one GPU's memory")
     cpu_gigaflops: Positive = Field(default=30.0, description="what one processor thread reaches")
     node_memory: Positive = Field(
         default=500.0, description="GB of main memory of a node; no job asks for more"
