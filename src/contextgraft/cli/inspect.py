@@ -1,4 +1,4 @@
-"""`contextgraft inspect`: what a model or an adapter is, and how far from its base."""
+"""`contextgraft inspect`: what a model, an adapter or the targets of a sheet are, and how far from a base."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,77 @@ import click
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--base", type=click.Path(path_type=Path), help="Compare with this model, tensor kind by kind.")
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--base", help="Compare with this model, tensor kind by kind; with --sheet any source.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Instead of MODEL: every target of a sheet, by headers."
+)
+@click.option(
+    "--headers", type=click.Path(path_type=Path),
+    help="With --sheet: keep what was fetched here; a second run asks only for the rest.",
+)  # fmt: skip
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="With --sheet: targets at once.",
+)
+@click.option("--strict", is_flag=True, help="With --sheet: exit 1 unless every target fits.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(*, model: Path, base: Path | None, as_json: bool) -> None:
+def command(
+    *,
+    model: Path | None,
+    base: str | None,
+    sheet: Path | None,
+    headers: Path | None,
+    threads: int,
+    strict: bool,
+    as_json: bool,
+) -> None:
     """Show architecture, RoPE, context, dtype, vocabulary, parameters and bytes of a model folder.
 
     With --base also the relative distance from it: of each kind of tensor, over the rows that both have.
     Of an adapter's folder: modules, ranks, origin, and whether vLLM would serve it.
+
+    With --sheet and --base: which targets fit the base, and what differs in shape, vocabulary, RoPE and
+    quantisation, from configs and headers alone. A target that cannot be read is listed with the reason.
     """
+    if (model is None) == (sheet is None):
+        raise click.UsageError("name either a MODEL or a --sheet")
+    if sheet is not None:
+        _sheet(sheet, base, headers, threads, strict=strict, as_json=as_json)
+        return
+    if headers is not None or strict:
+        raise click.UsageError("--headers and --strict go with --sheet")
+    assert model is not None
+    _model(model, None if base is None else Path(base), as_json)
+
+
+def _sheet(
+    path: Path, base: str | None, place: Path | None, threads: int, *, strict: bool, as_json: bool
+) -> None:
+    from contextgraft.cli import inspect_sheet
+    from contextgraft.errors import printable
+    from contextgraft.sources.hub.client import Hub, Watch
+
+    if base is None:
+        raise click.UsageError("--sheet needs the --base that its targets should fit")
+    watch = Watch(say=lambda line: click.echo(f"inspect: {printable(line)}", err=True))
+    rows = inspect_sheet.inspect(path, base, place, Hub(watch=watch), threads)
+    if as_json:
+        click.echo(
+            json.dumps(inspect_sheet.to_json(rows, base), indent=2, sort_keys=True, ensure_ascii=False)
+        )
+    else:
+        from contextgraft.cli.inspect_table import show
+
+        show(rows, base)
+    if strict and any(row.verdict not in inspect_sheet.GOOD for row in rows):
+        raise SystemExit(1)
+
+
+def _model(model: Path, base: Path | None, as_json: bool) -> None:
     if (model / "adapter_config.json").exists():
         _adapter(model, base, as_json)
         return

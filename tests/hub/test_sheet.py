@@ -1,0 +1,74 @@
+"""A sheet of repositories: told apart by their headers alone, from the real client and a hub on loopback."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.hub.server import HubServer
+
+SHARD = "model-00002-of-00003.safetensors"
+
+
+def test_a_sheet_of_the_hub_costs_headers_only(
+    *,
+    server: "HubServer",
+    model: dict[str, bytes],
+    peft_adapter: dict[str, bytes],
+    toy: SimpleNamespace,
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    other = toy.contents(
+        toy.write(tmp_path / "other", toy.moved(toy.weights(toy.config()), 1), toy.config(), 3)
+    )
+    narrow = toy.config(hidden_size=32)
+    small = toy.contents(toy.write(tmp_path / "small", toy.weights(narrow), narrow))
+    server.add("owner/base", model)
+    commit = server.add("owner/tune", model | {SHARD: other[SHARD]})
+    server.add("owner/small", small)
+    server.add("owner/lora", peft_adapter)
+    server.add("owner/pickled", {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04" * 9})
+    sheet = tmp_path / "sheet.tsv"
+    names = ("tune", "small", "lora", "pickled", "missing")
+    lines = ["name\tsource\trevision", *(f"{name}\thf:owner/{name}" for name in names)]
+    sheet.write_text("\n".join([*lines, f"pinned\thf:owner/tune\t{commit}"]))
+    words = ("inspect", "--sheet", sheet, "--base", "hf:owner/base", "--headers", tmp_path / "kept", "--json")
+    done = run(*words)
+    assert done.status == 0, done.stderr
+    found = {row["name"]: row for row in json.loads(done.stdout)["targets"]}
+    assert {name: row["verdict"] for name, row in found.items()} == {
+        "tune": "fits", "small": "differs", "lora": "refused", "pickled": "refused", "missing": "refused",
+        "pinned": "fits",
+    }  # fmt: skip
+    assert "2 of 3 weight files are the base's own, byte for byte" in found["tune"]["evidence"]
+    assert found["pinned"]["weight_files_of_the_base"] == found["tune"]["weight_files_of_the_base"]
+    asked = {each.range for each in server.requests("GET /lfs/")}
+    assert all(text is not None and text.startswith("bytes=0-") for text in asked)
+    before = len(server.requests("GET /lfs/"))
+    again = run(*words)
+    assert (again.status, again.stdout) == (0, done.stdout)
+    assert len(server.requests("GET /lfs/")) == before
+
+
+def test_a_hub_that_fails_refuses_its_line_only(
+    server: "HubServer",
+    model: dict[str, bytes],
+    toy: SimpleNamespace,
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    folder = toy.write(tmp_path / "base", toy.weights(toy.config()), toy.config())
+    server.add("owner/gated", model)
+    server.add("owner/tune", model)
+    fault: dict[str, Any] = {"status": 401, "headers": {"X-Error-Code": "GatedRepo"}, "times": 9}
+    server.fault("owner/gated/resolve/.*safetensors$", **fault)
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text("name\tsource\nshut\thf:owner/gated\nopen\thf:owner/tune\n")
+    done = run("inspect", "--sheet", sheet, "--base", folder)
+    assert done.status == 0, done.stderr
+    assert "is gated" in done.stdout
+    assert "1 of 2 can be grafted" in done.stdout
+    assert run("inspect", "--sheet", sheet, "--base", folder, "--strict").status == 1
