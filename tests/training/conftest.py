@@ -56,6 +56,9 @@ def recipe_folder(tmp_path: Path) -> Path:
 def write_recipe_folder(folder: Path) -> Path:
     folder.mkdir()
     (folder / "haystack.txt").write_text(" ".join(FILLER * 30), encoding="utf-8")
+    text = "code of k1 v2 . the sea was old and "
+    lines = (json.dumps({"text": text * times}) + "\n" for times in (1, 30, 2, 9))
+    (folder / "book.jsonl").write_text("".join(lines), encoding="utf-8")
     rows = [{"prompt": f"code k{i}", "answer": f"v{i} v{i}"} for i in range(5)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     needle = {

@@ -2,10 +2,10 @@ from itertools import pairwise
 
 import pytest
 
-from contextgraft.config.training import Optimiser, Recipe
+from contextgraft.config.training import Recipe
 from contextgraft.rope.schedule import progressive
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training.schedule import learning_rate, steps, thetas
+from contextgraft.training.schedule import Step, learning_rate, steps, thetas
 
 DATA = [{"kind": "repeat"}]
 OPTIMISER = {"learning_rate": 1.0, "warmup": 4, "final": 0.1}
@@ -51,12 +51,26 @@ def test_short_steps_are_spread_evenly_and_turn_through_their_lengths() -> None:
     assert {step.length * step.rows for step in plan} == {32, 64, 16}
 
 
+def test_rows_of_a_length_are_counted_through_the_run() -> None:
+    plan = steps(recipe(replay={"share": 0.5, "lengths": [4, 16], "tokens": 16}))
+    for length in {step.length for step in plan}:
+        mine = [step for step in plan if step.length == length]
+        assert [step.first for step in mine] == [sum(s.rows for s in mine[:i]) for i in range(len(mine))]
+
+
+def test_a_stage_may_give_its_own_learning_rate() -> None:
+    stages = [{"length": 16, "steps": 4, "tokens": 32, "learning_rate": 0.5}]
+    assert learning_rate(recipe(stages=stages), Step(3, 0, 16, 2), 100) == pytest.approx(
+        0.5 * learning_rate(recipe(), Step(3, 0, 16, 2), 100)
+    )
+
+
 def test_no_replay_means_no_short_steps() -> None:
     assert {step.length for step in steps(recipe())} == {16, 64}
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
-    rates = [learning_rate(Optimiser.model_validate(OPTIMISER), number, 100) for number in range(100)]
+    rates = [learning_rate(recipe(), Step(number, 0, 16, 2), 100) for number in range(100)]
     assert rates[0] == pytest.approx(0.25)
     assert rates.index(max(rates)) == 3
     assert rates[-1] == pytest.approx(0.1, abs=0.01)

@@ -15,6 +15,12 @@ class Stage(Frozen):
     steps: int = Field(gt=0, description="optimiser steps")
     tokens: int = Field(gt=0, description="tokens of a batch; length divides it")
     theta: float | None = Field(default=None, gt=0, description="RoPE theta, instead of the rule's")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=lambda rate: rate is None,
+        description="peak of this stage, instead of the optimiser's",
+    )
 
     @model_validator(mode="after")
     def check(self) -> Self:
@@ -92,7 +98,20 @@ class PairsSource(Source):
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
 
 
-AnySource = Annotated[NeedleSource | RepeatSource | TextSource | PairsSource, Field(discriminator="kind")]
+class DocumentsSource(Source):
+    """Documents packed to sequences, each read once before any is read again."""
+
+    kind: Literal["documents"]
+    files: tuple[str, ...] = Field(
+        min_length=1,
+        description="patterns of .txt (a document each), .jsonl, .parquet; relative to the recipe",
+    )
+    column: str = Field(default="text", description="where .jsonl and .parquet have the text")
+
+
+AnySource = Annotated[
+    NeedleSource | RepeatSource | TextSource | PairsSource | DocumentsSource, Field(discriminator="kind")
+]
 
 
 class Optimiser(Frozen):

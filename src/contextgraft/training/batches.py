@@ -34,7 +34,7 @@ class Batches:
             if source.lengths is None or step.length in source.lengths
         ]
         make = self.makers[fit[choose([self.sources[index].weight for index in fit], rng)]]
-        documents = [make(rng, step.length) for _ in range(step.rows)]
+        documents = [make(rng, step.length, step.first + row) for row in range(step.rows)]
         return Batch(
             torch.tensor([document.ids for document in documents], dtype=torch.int64),
             torch.tensor([document.weights for document in documents], dtype=torch.float32),

@@ -4,29 +4,44 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from contextgraft.config.training import NeedleSource, PairsSource, RepeatSource, TextSource
+from contextgraft.config.training import (
+    DocumentsSource,
+    NeedleSource,
+    PairsSource,
+    RepeatSource,
+    TextSource,
+)
 from contextgraft.errors import InputError
 from contextgraft.prompts import haystack
 from contextgraft.prompts.document import Document, needle_document, packed_pairs, pairs_document
 from contextgraft.prompts.needle import Encode, NeedleFormat, circle, load_format
 from contextgraft.prompts.values import draw
+from contextgraft.training.packing import Packed, packed_path
 
-Maker = Callable[[np.random.Generator, int], Document]
 FULLEST = 0.85  # part of a document that needles and questions may fill
+
+
+class Maker(Protocol):
+    """Makes a document of an exact length."""
+
+    def __call__(self, rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:
+        """Drawn from the generator; `ordinal` counts the rows of this length from the run's beginning."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What makers need of the model and the recipe: its tokenizer and the folder paths are relative to."""
+    """What makers need: the model's tokenizer, the recipe's folder, the run's work folder and seed."""
 
     encode: Encode
     prefix_ids: tuple[int, ...]
     vocabulary: int
     folder: Path
+    work: Path = Path()
+    seed: int = 0
 
 
 def needle(source: NeedleSource, context: Context) -> Maker:
@@ -41,7 +56,7 @@ def needle(source: NeedleSource, context: Context) -> Maker:
         context.encode(fmt.answer_text(key, value) + fmt.ending)
     )
 
-    def make(rng: np.random.Generator, length: int) -> Document:
+    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         most = max(source.least + 2, min(source.most + 1, length // source.spacing))
         needles = min(int(rng.integers(source.least, most)), len(fmt.keys))
         queries = int(needles * source.queries) + 1
@@ -66,7 +81,7 @@ def repeat(source: RepeatSource, context: Context) -> Maker:
     """A random string of different tokens, repeated to the end; what is predictable weighs 1."""
     tokens = np.arange(source.first, context.vocabulary)
 
-    def make(rng: np.random.Generator, length: int) -> Document:
+    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         room = length - len(context.prefix_ids)
         period = int(rng.integers(max(2, room // 6), max(3, room // 2)))
         string = rng.choice(tokens, min(period, len(tokens)), replace=False).tolist()
@@ -81,7 +96,7 @@ def text(source: TextSource, context: Context) -> Maker:
     """A stretch of plain text, every token weighing 1."""
     ids = context.encode(haystack.read(source.text, context.folder))
 
-    def make(rng: np.random.Generator, length: int) -> Document:
+    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         room = length - len(context.prefix_ids)
         stretch = circle(ids, int(rng.integers(len(ids))), room)
         return Document([*context.prefix_ids, *stretch], [0.0] * len(context.prefix_ids) + [1.0] * room)
@@ -92,22 +107,47 @@ def text(source: TextSource, context: Context) -> Maker:
 def pairs(source: PairsSource, context: Context) -> Maker:
     """Prompts with their answers, among haystack or packed."""
     rows = read_pairs(context.folder / source.file)
-    if source.haystack is None:
-        return lambda rng, length: packed_pairs(
-            rows, context.encode, length=length, ending=source.ending, rng=rng, prefix_ids=context.prefix_ids
+    ids = context.encode(haystack.read(source.haystack, context.folder)) if source.haystack else None
+
+    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        if ids is None:
+            return packed_pairs(
+                rows,
+                context.encode,
+                length=length,
+                ending=source.ending,
+                rng=rng,
+                prefix_ids=context.prefix_ids,
+            )
+        return pairs_document(
+            rows,
+            context.encode,
+            length=length,
+            count=source.count,
+            ending=source.ending,
+            rng=rng,
+            haystack_ids=ids,
+            prefix_ids=context.prefix_ids,
+            filler_weight=source.filler_weight,
         )
-    ids = context.encode(haystack.read(source.haystack, context.folder))
-    return lambda rng, length: pairs_document(
-        rows,
-        context.encode,
-        length=length,
-        count=source.count,
-        ending=source.ending,
-        rng=rng,
-        haystack_ids=ids,
-        prefix_ids=context.prefix_ids,
-        filler_weight=source.filler_weight,
-    )
+
+    return make
+
+
+def documents(source: DocumentsSource, context: Context) -> Maker:
+    """Packed sequences; predicting the first token of a document from the one before weighs 0."""
+    files: dict[int, Packed] = {}
+
+    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        if length not in files:
+            files[length] = Packed(packed_path(context.work, source, length), context.seed)
+        ids, starts = files[length].at(ordinal)
+        weights = [1.0] * length
+        for start in (0, *starts):
+            weights[start] = 0.0
+        return Document(ids, weights)
+
+    return make
 
 
 KINDS: dict[str, Callable[[Any, Context], Maker]] = {
@@ -115,6 +155,7 @@ KINDS: dict[str, Callable[[Any, Context], Maker]] = {
     "repeat": repeat,
     "text": text,
     "pairs": pairs,
+    "documents": documents,
 }
 
 

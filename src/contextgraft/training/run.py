@@ -24,6 +24,7 @@ from contextgraft.training.batches import Batches
 from contextgraft.training.engine import Alone, Engine, Trainee
 from contextgraft.training.kinds import Context, memoised
 from contextgraft.training.model import head_dim
+from contextgraft.training.packing import FOLDER, pack
 from contextgraft.training.progress import Progress
 from contextgraft.training.result import METRICS, write_folder
 from contextgraft.training.schedule import Step, learning_rate, steps, thetas
@@ -105,17 +106,23 @@ def _finish(
     _write_metrics(run.work, metrics)
     for name in (ORDER, states.FILE):
         (run.work / name).unlink(missing_ok=True)
-    shutil.rmtree(run.work / states.SHARED, ignore_errors=True)
+    for name in (states.SHARED, FOLDER):
+        shutil.rmtree(run.work / name, ignore_errors=True)
 
 
-def _prepare(recipe: Recipe, base: ModelFolder, folder: Path, *, seed: int, **how: Any) -> Run:
+def _prepare(
+    recipe: Recipe, base: ModelFolder, folder: Path, *, seed: int, work: Path, engine: Engine, **how: Any
+) -> Run:
     own = settings.read(base.config)
     ropes = tuple(
         replace(own, theta=theta, max_positions=max(stage.length, own.max_positions))
         for theta, stage in zip(thetas(recipe, own, head_dim(base.config)), recipe.stages, strict=True)
     )
-    batches = Batches(recipe, _context(base, folder), seed)
-    return Run(recipe, base, ropes, tuple(steps(recipe)), batches, **how)
+    context = _context(base, folder)
+    engine.once(lambda: pack(recipe, folder, work, context.encode, context.prefix_ids))
+    known = replace(context, encode=memoised(context.encode), work=work, seed=seed)
+    batches = Batches(recipe, known, seed)
+    return Run(recipe, base, ropes, tuple(steps(recipe)), batches, work=work, engine=engine, **how)
 
 
 def _context(base: ModelFolder, folder: Path) -> Context:
@@ -131,7 +138,7 @@ def _context(base: ModelFolder, folder: Path) -> Context:
 
     begin = tokenizer.bos_token_id
     adds = begin is not None and tokenizer.encode("")[:1] == [begin]  # some have one and never add it
-    return Context(memoised(encode), (int(begin),) if adds else (), len(tokenizer), folder)
+    return Context(encode, (int(begin),) if adds else (), len(tokenizer), folder)
 
 
 def _run_stage(
@@ -163,7 +170,7 @@ def _run_stage(
 
 def _step(run: Run, step: Step, trainee: Trainee) -> dict[str, Any]:
     """One optimiser step, and its line of metrics (nothing that depends on the clock)."""
-    rate = learning_rate(run.recipe.optimiser, step.number, len(run.plan))
+    rate = learning_rate(run.recipe, step, len(run.plan))
     for group in trainee.adam.param_groups:
         group["lr"] = rate
     loss, right, answers = run.engine.backward(trainee, run.batches.at(step), run.recipe)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from contextgraft.config.training import Optimiser, Recipe
+from contextgraft.config.training import Recipe
 from contextgraft.rope.schedule import RULES
 from contextgraft.rope.settings import RopeSettings
 
@@ -16,6 +16,7 @@ class Step:
     stage: int
     length: int
     rows: int
+    first: int = 0  # rows of this length in the steps before
 
 
 def thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[float]:
@@ -33,6 +34,7 @@ def thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[float]:
 def steps(recipe: Recipe) -> list[Step]:
     """All steps in order; the short ones are spread evenly."""
     plan: list[Step] = []
+    seen: dict[int, int] = {}
     short = 0
     for index, stage in enumerate(recipe.stages):
         for _ in range(stage.steps):
@@ -44,12 +46,16 @@ def steps(recipe: Recipe) -> list[Step]:
                     recipe.replay.tokens,
                 )
                 short += 1
-            plan.append(Step(number, index, length, tokens // length))
+            rows = tokens // length
+            plan.append(Step(number, index, length, rows, seen.get(length, 0)))
+            seen[length] = seen.get(length, 0) + rows
     return plan
 
 
-def learning_rate(optimiser: Optimiser, number: int, total: int) -> float:
-    """Linear warm-up, then cosine from the peak down to its final part."""
+def learning_rate(recipe: Recipe, step: Step, total: int) -> float:
+    """Linear warm-up, then cosine from the peak down to its final part, over all stages."""
+    optimiser, number = recipe.optimiser, step.number
+    peak = recipe.stages[step.stage].learning_rate or optimiser.learning_rate
     warm = min(1.0, (number + 1) / optimiser.warmup) if optimiser.warmup else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * number / total))
-    return optimiser.learning_rate * warm * (optimiser.final + (1 - optimiser.final) * cosine)
+    return peak * warm * (optimiser.final + (1 - optimiser.final) * cosine)

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contextgraft.config.training import DocumentsSource, Recipe
+from contextgraft.errors import InputError
+from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.documents import documents
+from contextgraft.training.packing import FOLDER, Packed, pack, packed_path, sequences, write
+from contextgraft.training.run import train
+from contextgraft.training.schedule import Step
+
+from .conftest import RECIPE, write_recipe
+
+Rows = list[list[int]]
+
+
+def source(*files: str, **more: Any) -> DocumentsSource:
+    return DocumentsSource(kind="documents", files=files, **more)
+
+
+def recipe(**data: Any) -> Recipe:
+    return Recipe.model_validate({**RECIPE, "data": [{"kind": "documents", **data}]})
+
+
+@given(st.lists(st.lists(st.integers(1, 9), max_size=30), max_size=20), st.integers(2, 17))
+def test_nothing_is_lost_but_the_tail_and_every_document_has_its_start(texts: Rows, length: int) -> None:
+    stream = [token for text in texts for token in (0, *text)]
+    rows = list(sequences(iter(texts), length, [0]))
+    assert [token for ids, _ in rows for token in ids] == stream[: len(stream) // length * length]
+    for ids, starts in rows:
+        assert len(ids) == length
+        assert starts == [place for place, token in enumerate(ids) if token == 0]
+
+
+def test_three_kinds_of_files_hold_the_same_documents(tmp_path: Path) -> None:
+    texts = ["a b", "c", "d e f"]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    lines = "".join(json.dumps({"body": text}) + "\n" for text in texts)
+    (tmp_path / "all.jsonl").write_text(lines, encoding="utf-8")
+    pq.write_table(pa.table({"body": texts}), tmp_path / "all.parquet")
+    for files in ("?.txt", "all.jsonl", "all.parquet"):
+        assert list(documents(source(files, column="body"), tmp_path)) == texts
+
+
+def test_each_sequence_comes_once_a_pass_in_an_order_of_the_seed(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(" ".join(map(str, range(70))), encoding="utf-8")
+    asked = recipe(files=["long.txt"])
+    pack(asked, tmp_path, tmp_path / "work", lambda text: [int(word) for word in text.split()], [])
+    wanted = source("long.txt")
+    path = packed_path(tmp_path / "work", wanted, 16)
+    passes = [[Packed(path, seed).at(i)[0][0] for i in range(8)] for seed in (1, 2)]
+    for order in passes:
+        assert sorted(order[:4]) == sorted(order[4:]) == [0, 16, 32, 48]
+    assert passes[0] != passes[1]
+    assert passes[0] == [Packed(path, 1).at(i)[0][0] for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("x.csv", "a", r"x\.csv: is of no known kind; expected \.jsonl or \.parquet or \.txt"),
+        ("x.jsonl", '{"body": "a"}', "x.jsonl: cannot be read as documents; expected texts in 'text'"),
+        ("x.jsonl", '{"text": 1}', "received int, no text"),
+        ("x.parquet", "torn", "x.parquet: cannot be read as documents"),
+        ("x.jsonl", "[1]", "x.jsonl: cannot be read as documents"),
+        ("x.jsonl", "", "shorter than one sequence"),
+        ("x.txt", b"\xff\xfe", "x.txt: cannot be read as documents"),
+        ("x.txt", "too short", "shorter than one sequence; expected 16 tokens"),
+        ("other.txt", "", r"x\.\*: no file of documents"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path: Path, name: str, content: str | bytes, line: str) -> None:
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(InputError, match=line):
+        pack(recipe(files=["x.*"]), tmp_path, tmp_path / "work", lambda text: [1] * len(text.split()), [])
+
+
+def test_what_no_reader_can_open_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    with pytest.raises(InputError, match=r"x\.txt: cannot be read as documents"):
+        list(documents(source("x.txt"), tmp_path))
+    pq.write_table(pa.table({"text": [[1], [2]]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="received list, no text"):
+        list(documents(source("x.parquet"), tmp_path))
+    with pytest.raises(InputError, match="expected texts in 'body'"):
+        list(documents(source("x.parquet", column="body"), tmp_path))
+
+
+@given(st.integers(1, 40), st.integers(2, 9), st.integers(1, 60))
+def test_shards_hold_every_row_whatever_their_size(count: int, length: int, shard_tokens: int) -> None:
+    rows = [([number] * length, [number % length]) for number in range(count)]
+    with TemporaryDirectory() as name:
+        write(Path(name), iter(rows), length, shard_tokens)
+        assert len(list(Path(name).iterdir())) == -(-count // max(1, shard_tokens // length))
+        packed = Packed(Path(name), 1)
+        assert sorted(packed.at(ordinal) for ordinal in range(count)) == rows
+
+
+@pytest.fixture
+def book(recipe_folder: Path) -> Path:
+    """A recipe that learns from documents of several lengths."""
+    return write_recipe(recipe_folder, data=[{"kind": "documents", "files": ["book.jsonl"]}])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_learns_from_documents_and_leaves_nothing_of_them(
+    base: Path, book: Path, tmp_path: Path
+) -> None:
+    last = train(book, base, tmp_path / "out")
+    assert last["step"] == 7
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("stop", [0, 2, 5])
+def test_an_interrupted_run_reads_on_where_it_was(
+    base: Path, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    genuine = Batches.at
+
+    def interrupted(self: Batches, step: Step) -> Batch:
+        if step.number == stop:
+            raise KeyboardInterrupt
+        return genuine(self, step)
+
+    train(book, base, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(book, base, tmp_path / "stopped", checkpoint_seconds=0)
+    (book.parent / "book.jsonl").unlink()  # what is packed is not read again
+    train(book, base, tmp_path / "stopped")
+    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_a_run_killed_while_it_packs_packs_again(base: Path, book: Path, tmp_path: Path) -> None:
+    train(book, base, tmp_path / "whole")
+    wanted = packed_path(tmp_path / ".killed.partial", source("book.jsonl"), 64)
+    left = wanted.with_name(f".{wanted.name}.partial")
+    assert left.parent.name == FOLDER
+    left.mkdir(parents=True)
+    (left / "00007.parquet").write_bytes(b"torn")
+    train(book, base, tmp_path / "killed")
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
