@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 from contextgraft import __version__
+from contextgraft.config import asking
+from contextgraft.config.demands import demands, shape_of
+from contextgraft.config.resources import SLURM_WORDS
 from contextgraft.config.study import donor_name, load
 from contextgraft.errors import ContextgraftError
 
@@ -22,6 +25,8 @@ except ContextgraftError as error:
 VERSION = __version__  # a parameter of every rule: Snakemake does not see that an installed package changed
 SETTINGS = STUDY.settings
 TARGETS = list(STUDY.targets)
+KEPT = [target for target in TARGETS if STUDY.kept(target)]
+PASSING = [target for target in TARGETS if not STUDY.kept(target)]
 SEEDS = SETTINGS.donor_seeds
 RANKS = sorted(SETTINGS.ranks)
 KINDS = [*(f"r{rank}" for rank in RANKS), "theta-only"]  # of grafts
@@ -36,18 +41,28 @@ BASE = f"{DATA}/models/base/contextgraft.json"
 DONOR = f"{DATA}/models/donor-s{{seed}}/contextgraft.json"
 TARGET = f"{DATA}/models/{{target}}/contextgraft.json"
 ADAPTER = f"{DATA}/adapters/s{{seed}}/r{{rank}}/contextgraft.json"
-GRAFT = f"{DATA}/grafts/s{{seed}}/{{target}}/{{kind}}/contextgraft.json"
+GRAFT = f"{DATA}/grafts/s{{seed}}/{{target}}/{{kind}}"
+RECORD = f"{RESULTS}/grafts/s{{seed}}/{{target}}/{{kind}}/contextgraft.json"  # stays where the graft does not
+ALIGNMENT = f"{RESULTS}/alignment/s{{seed}}/{{target}}.parquet"
 VERDICT = f"{RESULTS}/verified/s{{seed}}/{{target}}.json"
 SAMPLE = f"{RESULTS}/samples/{{target}}.parquet"
 BASE_SAMPLES = f"{RESULTS}/samples/base.parquet"
-PAGE = f"{RESULTS}/report/index.html"
-SUMMARY = f"{RESULTS}/report/summary.json"
+REPORT = f"{RESULTS}/report"
+PAGE = f"{REPORT}/index.html"
 
 MODEL_MANIFESTS = expand(MODEL, model=STUDY.origins)
 ADAPTER_MANIFESTS = expand(ADAPTER, seed=SEEDS, rank=RANKS)
-GRAFT_MANIFESTS = expand(GRAFT, seed=SEEDS, target=TARGETS, kind=KINDS)
+GRAFTS = expand(f"{GRAFT}/contextgraft.json", seed=SEEDS, target=KEPT, kind=KINDS)
+RECORDS = expand(RECORD, seed=SEEDS, target=TARGETS, kind=KINDS)
+ALIGNMENTS = expand(ALIGNMENT, seed=SEEDS, target=TARGETS)
 VERDICTS = expand(VERDICT, seed=SEEDS, target=TARGETS)
 SAMPLES = [BASE_SAMPLES, *expand(SAMPLE, target=TARGETS)]
+
+try:
+    DEMANDS = demands(STUDY, shape_of(SETTINGS.shape, SETTINGS.base), SETTINGS.cluster)
+except ContextgraftError as error:
+    print(f"contextgraft: error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 def one_of(names):
@@ -60,6 +75,25 @@ wildcard_constraints:
     rank=r"\d+",
     target=one_of(TARGETS),
     kind=one_of(KINDS),
+
+
+def asks(job):
+    """Resources of a kind of job, from the study's own numbers: more at each attempt, what a job does not need unsaid."""
+
+    def ask(word):
+        return lambda wildcards, attempt: DEMANDS.of(job, wildcards.get("model"), attempt)[word]
+
+    return {word: ask(word) for word in SLURM_WORDS}
+
+
+def folder(manifest):
+    """Folder that a manifest stands for."""
+    return Path(manifest).parent
+
+
+def refusal(target, out):
+    """A fine-tune that is refused is put on record and the others go on; without base or donor nothing can."""
+    return f"--refusal {out}" if target in TARGETS else ""
 
 
 def source(wildcards):
@@ -77,10 +111,34 @@ def recipe_files(wildcards):
     return STUDY.files(recipe(wildcards))
 
 
+def launch(wildcards):
+    """What starts a training of many processes; nothing where there is one."""
+    nodes, processes = DEMANDS.launch(wildcards.model, SETTINGS.training.processes)
+    alone = nodes * processes == 1
+    return "" if alone else f"scripts/slurm-torchrun.sh {nodes} {processes} {SETTINGS.threads.train}"
+
+
 def seed_option(wildcards):
     """The donors differ by their seed; a fine-tune's seed stands in its recipe."""
     seed = STUDY.origins[wildcards.model].seed
     return "" if seed is None else f"--seed {seed}"
+
+
+def place(wildcards, kind):
+    """Folder of a graft."""
+    return GRAFT.format(seed=wildcards.seed, target=wildcards.target, kind=kind)
+
+
+def graft(place, target):
+    """What Snakemake watches of a graft: the manifest of one that stays, the folder of one that passes."""
+    return f"{place}/contextgraft.json" if target in KEPT else place
+
+
+def grafts_of(wildcards):
+    """Every graft of a fine-tune, its theta-only control rows among them."""
+    target = wildcards.target
+    places = [GRAFT.format(seed=seed, target=target, kind=kind) for seed in SEEDS for kind in KINDS]
+    return [graft(place, target) for place in places]
 
 
 def needle_format(wildcards):
@@ -90,52 +148,21 @@ def needle_format(wildcards):
 
 def question_files(wildcards):
     """Files that say what a fine-tune is asked."""
-    skill = STUDY.targets[wildcards.target].skill
-    return [*STUDY.files(needle_format(wildcards)), *([skill] if skill else [])]
-
-
-def skill_options(wildcards):
-    """Asks a fine-tune for its skill, if it has one."""
-    skill = STUDY.targets[wildcards.target].skill
-    return (
-        f"--suite skill --skill {skill} --skill-samples {SETTINGS.evaluation.skill.samples}"
-        if skill
-        else ""
-    )
-
-
-def grafts_of(wildcards):
-    """Every graft of a fine-tune, its theta-only control rows among them."""
-    return expand(GRAFT, seed=SEEDS, target=wildcards.target, kind=KINDS)
-
-
-def labelled(models):
-    """Models as `contextgraft evaluate` takes them: LABEL=FOLDER."""
-    return [f"{label}={Path(manifest).parent}" for label, manifest in models.items()]
+    return STUDY.question_files(needle_format(wildcards), STUDY.targets[wildcards.target].skills)
 
 
 def target_models(wildcards):
-    """The fine-tune alone and every graft of it, labelled."""
+    """The fine-tune alone and every graft of it, as `contextgraft evaluate` takes them: LABEL=FOLDER."""
     target = wildcards.target
-    grafts = {
-        f"{target}-s{seed}-{kind}": GRAFT.format(seed=seed, target=target, kind=kind)
+    grafts = [
+        f"{target}-s{seed}-{kind}={GRAFT.format(seed=seed, target=target, kind=kind)}"
         for seed in SEEDS
         for kind in KINDS
-    }
-    return labelled({target: TARGET.format(target=target), **grafts})
+    ]
+    return [f"{target}={folder(TARGET.format(target=target))}", *grafts]
 
 
-def base_models(wildcards):
+def base_models():
     """The base and every donor, labelled."""
-    donors = {donor_name(seed): DONOR.format(seed=seed) for seed in SEEDS}
-    return labelled({"base": BASE, **donors})
-
-
-def grid(wildcards):
-    """The needle grid as options of `contextgraft evaluate`."""
-    needle = SETTINGS.evaluation.needle
-    return (
-        f"--suite needle --lengths {','.join(map(str, needle.lengths))} --depths {','.join(f'{d:g}' for d in needle.depths)}"
-        f" --samples {needle.samples} --distractors {needle.distractors} --seed {needle.seed}"
-        f" --batch-size {SETTINGS.evaluation.batch_size}"
-    )
+    donors = [f"{donor_name(seed)}={folder(DONOR.format(seed=seed))}" for seed in SEEDS]
+    return [f"base={folder(BASE)}", *donors]

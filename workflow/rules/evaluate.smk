@@ -6,7 +6,7 @@ rule evaluate_base:
     input:
         models=[BASE, *expand(DONOR, seed=SEEDS)],
         format=SETTINGS.evaluation.needle.format,
-        questions=STUDY.files(SETTINGS.evaluation.needle.format),
+        questions=STUDY.question_files(SETTINGS.evaluation.needle.format),
     output:
         samples=BASE_SAMPLES,
     log:
@@ -17,14 +17,13 @@ rule evaluate_base:
         "../../envs/contextgraft.yaml"
     threads: SETTINGS.threads.evaluate
     resources:
-        mem_mb=8000,
-        runtime=240,
+        **asks("evaluate_base"),
     params:
-        models=base_models,
-        grid=grid,
+        models=base_models(),
+        questions=asking.of_all(SETTINGS),
         version=VERSION,
     shell:
-        "contextgraft evaluate {params.models} --format {input.format} {params.grid}"
+        "contextgraft evaluate {params.models} --format {input.format} {params.questions:q}"
         " --threads {threads} --out {output.samples} > {log} 2>&1"
 
 
@@ -44,13 +43,11 @@ rule evaluate:
         "../../envs/contextgraft.yaml"
     threads: SETTINGS.threads.evaluate
     resources:
-        mem_mb=8000,
-        runtime=240,
+        **asks("evaluate"),
     params:
         models=target_models,
-        grid=grid,
-        skill=skill_options,
+        questions=lambda wildcards: asking.of_target(SETTINGS, STUDY.targets[wildcards.target]),
         version=VERSION,
     shell:
-        "contextgraft evaluate {params.models} --format {input.format} {params.grid} {params.skill}"
+        "contextgraft evaluate {params.models} --format {input.format} {params.questions:q} --allow-refused"
         " --threads {threads} --out {output.samples} > {log} 2>&1"

@@ -15,8 +15,7 @@ rule extract:
         "../../envs/contextgraft.yaml"
     threads: SETTINGS.threads.extract
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **asks("extract"),
     params:
         ranks=[f"--rank {rank}" for rank in RANKS],
         out=lambda wildcards, output: Path(output.manifests[0]).parents[1],

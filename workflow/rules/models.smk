@@ -14,11 +14,11 @@ rule fetch:
     conda:
         "../../envs/contextgraft.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks("fetch"),
     params:
         source=source,
+        refusal=lambda wildcards, output: refusal(wildcards.model, folder(output.manifest)),
         version=VERSION,
     shell:
         "rm -rf $(dirname {output.manifest})"
-        " && contextgraft fetch {params.source} --out $(dirname {output.manifest}) > {log} 2>&1"
+        " && contextgraft {params.refusal} fetch {params.source} --out $(dirname {output.manifest}) > {log} 2>&1"

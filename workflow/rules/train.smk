@@ -18,13 +18,13 @@ rule train:
         "../../envs/contextgraft.yaml"
     threads: SETTINGS.threads.train
     resources:
-        mem_mb=8000,
-        runtime=120,
+        **asks("train"),
+        launch=launch,  # no parameter: where a training runs is no reason to train again
     params:
         recipe=recipe,
         seed=seed_option,
         version=VERSION,
     shell:
         "rm -rf $(dirname {output.manifest})"
-        " && contextgraft train --config {params.recipe} --base $(dirname {input.base})"
+        " && {resources.launch} contextgraft train --config {params.recipe} --base $(dirname {input.base})"
         " --out $(dirname {output.manifest}) {params.seed} --threads {threads} > {log} 2>&1"

@@ -155,3 +155,9 @@ def write(found: Aligned, path: Path) -> None:
     """The table as Parquet, whole or not at all."""
     with publish_file(path) as temporary:
         pq.write_table(table(found), temporary, compression="zstd")
+
+
+def write_nothing(path: Path) -> None:
+    """A table without rows, for a fine-tune that cannot be compared."""
+    with publish_file(path) as temporary:
+        pq.write_table(SCHEMA.empty_table(), temporary, compression="zstd")

@@ -6,8 +6,8 @@ from typing import Any
 
 from contextgraft import __version__
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import SIDECAR, ModelFolder, read_json
-from contextgraft.errors import CheckpointError
+from contextgraft.checkpoint.layout import REFUSED, SIDECAR, ModelFolder, read_json
+from contextgraft.errors import CheckpointError, Refused
 
 __all__ = ["FORMAT", "SIDECAR", "identity", "read_sidecar", "sidecar"]
 
@@ -29,7 +29,7 @@ def identity(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dic
 
 
 def read_sidecar(path: Path, kind: str | None = None) -> dict[str, Any]:
-    """The folder's `contextgraft.json`; one of another kind or format raises CheckpointError."""
+    """The folder's `contextgraft.json`; one of another kind or format raises CheckpointError, or Refused."""
     sidecar = read_json(path / SIDECAR)
     if sidecar.get("format") != FORMAT:
         raise CheckpointError(
@@ -38,6 +38,8 @@ def read_sidecar(path: Path, kind: str | None = None) -> dict[str, Any]:
             expected=FORMAT,
             received=sidecar.get("format"),
         )
+    if kind is not None and sidecar.get("kind") == REFUSED != kind:
+        raise Refused(path, str(sidecar.get("verb")), str(sidecar.get("reason")))
     if kind is not None and sidecar.get("kind") != kind:
         raise CheckpointError(
             "is of another kind", path=path / SIDECAR, expected=kind, received=sidecar.get("kind")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from contextgraft.errors import MismatchError, Refused
+
 if TYPE_CHECKING:
     from contextgraft.adapter.alignment import Aligned
     from contextgraft.adapter.alignment_table import Direction
@@ -26,6 +28,9 @@ EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("outp
 @click.option("--include", default="", help="Regular expression: only tensors whose name it matches.")
 @click.option("--exclude", help="Regular expression: leave these tensors out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet row a tensor to this file.")
+@click.option(
+    "--allow-refused", is_flag=True, help="Where a folder only records a refusal, write a table without rows."
+)
 @click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, every tensor in it.")
@@ -38,6 +43,7 @@ def command(
     include: str,
     exclude: str | None,
     out: Path | None,
+    allow_refused: bool,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -49,7 +55,7 @@ def command(
     what chance alone would give.
     """
     from contextgraft.adapter.alignment import align, three
-    from contextgraft.adapter.alignment_table import summary, write
+    from contextgraft.adapter.alignment_table import summary, write, write_nothing
     from contextgraft.adapter.architecture import Kind
     from contextgraft.adapter.selection import Selection
     from contextgraft.cli.checks import checked_device, checked_pattern
@@ -57,7 +63,15 @@ def command(
 
     chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
     checked_pattern("--exclude", exclude or "")
-    models = three(base, donor, target, Selection(checked_pattern("--include", include), exclude, chosen))
+    selection = Selection(checked_pattern("--include", include), exclude, chosen)
+    try:
+        models = three(base, donor, target, selection)
+    except (Refused, MismatchError) as error:
+        if not allow_refused or out is None:
+            raise
+        write_nothing(out)
+        click.echo(str(error))
+        return
     checked_device(device)
     threads = threads or os.cpu_count() or 1
     with bytes_bar("align", models.bytes_to_read) as advance:

@@ -61,6 +61,7 @@ def run(chosen: Options, models: Models, out: Path) -> None:
             terminal,
             measures=measures,
             reference=chosen.reference,
+            allow_refused=chosen.allow_refused,
         )
     scores = summarise(table)
     if chosen.as_json:

@@ -69,6 +69,7 @@ class Options:
     device: str
     dtype: str
     out: Path | None
+    allow_refused: bool
     plan: bool
     replay: str | None
     show_prompt: bool
@@ -225,6 +226,11 @@ ENGINE = [
 ]
 RESULT = [
     click.option("--out", type=click.Path(path_type=Path), help="Parquet file to write."),
+    click.option(
+        "--allow-refused",
+        is_flag=True,
+        help="A model that cannot be asked gets one row that says why, and the others go on.",
+    ),
     click.option("--plan", is_flag=True, help="Say what would be asked, and what it costs; load no weights."),
     click.option(
         "--replay",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from contextgraft.errors import Refused
+
 if TYPE_CHECKING:
     from contextgraft.adapter.checks import Check
 
@@ -25,6 +27,9 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--base", type=FOLDER, help="Of an adapter: the base it was extracted from.")
 @click.option("--donor", type=FOLDER, help="Of an adapter: the donor it was extracted from.")
 @click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
+@click.option(
+    "--allow-refused", is_flag=True, help="A folder that only records a refusal is said so: exit code 0."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     *,
@@ -34,6 +39,7 @@ def command(
     base: Path | None,
     donor: Path | None,
     threads: int | None,
+    allow_refused: bool,
     as_json: bool,
 ) -> None:
     """Prove from the folders alone that a graft, or an adapter, is what it says.
@@ -49,7 +55,13 @@ def command(
     elif base or donor:
         raise click.UsageError("--base and --donor are for adapters; a graft has a --target and an --adapter")
     else:
-        checks = _of_graft(folder, target, adapters, count)
+        try:
+            checks = _of_graft(folder, target, adapters, count)
+        except Refused as error:
+            if not allow_refused:
+                raise
+            click.echo(json.dumps({"holds": None, "refused": str(error)}) if as_json else str(error))
+            return
     _show(folder, checks, as_json)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contextgraft.config import resources
@@ -48,6 +48,11 @@ class Demands:
     rules: Mapping[str, Request]
     training: Mapping[str, Request]
 
+    def launch(self, model: str, processes: int | None) -> tuple[int, int]:
+        """Nodes of a training, and processes on each: one a GPU unless told otherwise."""
+        asked = self.training[model]
+        return asked.nodes, processes or max(1, asked.gpus // asked.nodes)
+
     def of(self, rule: str, model: str | None, attempt: int) -> dict[str, int | str | None]:
         """What a rule's job asks for at an attempt, in the words of the Slurm plugin."""
         first = self.training[model] if model is not None and rule == "train" else self.rules[rule]
@@ -62,6 +67,9 @@ def training(study: Study, shape: Shape, cluster: Cluster) -> dict[str, Request]
         recipe: resources.train(shape, cluster, load_recipe(Path(recipe)).stages, threads)
         for recipe in sorted(set(recipes.values()))
     }
+    nodes = study.settings.training.nodes
+    if nodes is not None:
+        requests = {recipe: replace(asked, nodes=nodes) for recipe, asked in requests.items()}
     return {name: requests[recipe] for name, recipe in recipes.items()}
 
 
@@ -86,6 +94,7 @@ def demands(study: Study, shape: Shape, cluster: Cluster) -> Demands:
             "verify": merge,
             "evaluate": evaluate(1 + grafts),
             "evaluate_base": evaluate(1 + len(settings.donor_seeds)),
+            "align": merge,
             "report": resources.request(cluster, seconds=60),
         },
         training=training(study, shape, cluster),

@@ -3,17 +3,19 @@
 The JSON schema beside config/config.yaml is generated from these models.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from contextgraft.config.base import Frozen
+from contextgraft.config.cluster import Cluster
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 File = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Depth = Annotated[float, Field(ge=0, le=100)]
+Kind = Literal["single", "multi_value", "multi_query", "chain"]
 Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
@@ -47,6 +49,16 @@ class Needles(Frozen):
     )
     samples: PositiveInt = Field(description="prompts a cell (length and depth)")
     distractors: Annotated[int, Field(ge=0)] = Field(0, description="other needles in the same text")
+    kinds: Annotated[list[Kind], Field(min_length=1)] = Field(
+        ["single"], description="what is asked for; the format needs a section for each but single"
+    )
+    count: PositiveInt | None = Field(
+        None,
+        description="values of a key, keys of a question, names of a chain; each kind's own if not given",
+    )
+    haystacks: list[str] = Field(
+        [], description="prose, noise, needles, code, or a file; the format's own if none is given"
+    )
     seed: Seed = Field(description="seed of the prompts: one that no choice was made on")
 
 
@@ -91,6 +103,15 @@ class Evaluation(Frozen):
     batch_size: PositiveInt = Field(1, description="prompts at once")
 
 
+class Together(Frozen):
+    """Where one training runs; what is not given is computed from the model's size and the cluster's."""
+
+    nodes: PositiveInt | None = Field(default=None, description="nodes of one training")
+    processes: PositiveInt | None = Field(
+        default=None, description="processes on each of its nodes, started by torchrun; else one a GPU"
+    )
+
+
 class Threads(Frozen):
     """Processor threads of one job; fewer threads let more jobs run side by side."""
 
@@ -115,6 +136,16 @@ class Pipeline(Frozen):
     )
     evaluation: Evaluation
     threads: Threads = Threads()
+    shape: File | None = Field(
+        None, description="config.json of the base: what jobs ask of a cluster is computed from it"
+    )
+    training: Together = Together()
+    cluster: Cluster = Field(Cluster(), description="what the cluster offers")
+    keep_grafts: bool = Field(
+        True,
+        description="false: the weights of a graft are deleted once it is evaluated and verified, unless the "
+        "sheet says keep; adapters and what is known of the graft stay",
+    )
     note: str | None = Field(None, description="a sentence on top of the page, such as what the models are")
 
     @model_validator(mode="after")

@@ -162,8 +162,8 @@ def slurm(asked: Request) -> dict[str, int | str | None]:
         None if several else asked.gpus or None,
         asked.nodes if several else None,
         asked.nodes if several else None,
-        0 if several else None,
-        f"gpu:{asked.gpus // asked.nodes}" if several else None,
+        0 if several and asked.gpus else None,
+        f"gpu:{asked.gpus // asked.nodes}" if several and asked.gpus else None,
         "srun" if several else None,
     )
     return dict(zip(SLURM_WORDS, values, strict=True))

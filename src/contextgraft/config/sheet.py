@@ -1,7 +1,7 @@
 """The sheet of fine-tunes: a tab-separated table, one target a line, checked line by line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,9 @@ class FineTune(Frozen):
         None,
         description="what the fine-tune was made for, separated by commas: skill files (JSONL), tasks of "
         "lm-evaluation-harness (YAML files or names)",
+    )
+    keep: Literal["yes", "no"] | None = Field(
+        None, description="whether its grafts stay after evaluation; default: the study's keep_grafts"
     )
     notes: str | None = Field(None, description="for people")
 

@@ -1,6 +1,6 @@
 """What a study consists of: its models, where each comes from, and the files its recipes name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,18 @@ class Study:
     def needle_format(self, target: str) -> str:
         """Needle format in which a fine-tune is asked."""
         return self.targets[target].needle or self.settings.evaluation.needle.format
+
+    def kept(self, target: str) -> bool:
+        """Whether the grafts of a fine-tune stay after they were evaluated."""
+        own = self.targets[target].keep
+        return self.settings.keep_grafts if own is None else own == "yes"
+
+    def question_files(self, needle: str, skills: Sequence[str] = ()) -> list[str]:
+        """Every file that decides what is asked in a needle format, with skills that are files."""
+        asked = self.settings.evaluation
+        ruler = [asked.ruler.qa_1, asked.ruler.qa_2] if asked.ruler else []
+        named = [*asked.needle.haystacks, *(file for file in ruler if file), *skills]
+        return [*self.files(needle), *(file for file in named if Path(file).is_file())]
 
     def files(self, recipe: str) -> list[str]:
         """A recipe and every file it names, as paths."""

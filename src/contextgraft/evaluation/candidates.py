@@ -7,7 +7,8 @@ from typing import Any
 
 from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
 from contextgraft.checkpoint.layout import open_model
-from contextgraft.errors import InputError
+from contextgraft.checkpoint.refusal import is_final
+from contextgraft.errors import ContextgraftError, InputError, Refused
 from contextgraft.evaluation.tokens import Tokens, load_tokens
 
 
@@ -21,6 +22,38 @@ class Candidate:
     graft: Mapping[str, Any]
     tokens: Tokens
     tokens_digest: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A model that cannot be asked: the step that refused it, and why."""
+
+    label: str
+    verb: str
+    reason: str
+
+
+def admit(
+    models: Sequence[tuple[str | None, Path]], *, allow_refused: bool
+) -> tuple[list[Candidate], list[Absent]]:
+    """The models that can be asked and, if that is allowed, those that cannot; else their error is raised."""
+    found: list[Candidate] = []
+    absent: list[Absent] = []
+    for label, path in models:
+        try:
+            found.append(candidate(label, path))
+        except ContextgraftError as error:
+            if not allow_refused or not is_final(error):
+                raise
+            absent.append(absence(label or path.name, error))
+    return found, absent
+
+
+def absence(label: str, error: ContextgraftError) -> Absent:
+    """What is said of a model in place of its answers; an earlier step's refusal keeps its verb and reason."""
+    if isinstance(error, Refused):
+        return Absent(label, error.verb, error.reason)
+    return Absent(label, "evaluate", str(error))
 
 
 def candidate(label: str | None, path: Path) -> Candidate:

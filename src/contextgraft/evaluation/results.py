@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.publish import publish_file
 from contextgraft.errors import OutputError
+from contextgraft.evaluation.candidates import Absent
 from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.questions import Question
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
+
+REFUSED = "refused"  # suite of the row that stands for a model that could not be asked
 
 GRAFT = {
     "target_name": pa.string(),
@@ -94,6 +97,12 @@ def row(question: Question, reply: Reply) -> dict[str, Any]:
 def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows of one model, in their order; columns that are absent are null."""
     return pa.Table.from_pylist([{**shared, **each} for each in rows], schema=SCHEMA)
+
+
+def absent_row(each: Absent) -> pa.Table:
+    """The one row of a model that could not be asked."""
+    refused = {"suite": REFUSED, "task": each.verb, "status": "skipped", "reason": each.reason}
+    return table(common(each.label, "", {}), [refused])
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:

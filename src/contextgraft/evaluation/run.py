@@ -1,15 +1,17 @@
 """One evaluation: many models, one exam, some measures, one table; resumable answer by answer."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.publish import workspace
-from contextgraft.errors import InputError
+from contextgraft.checkpoint.refusal import is_final
+from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation import results
-from contextgraft.evaluation.candidates import Candidate, candidate, check_labels
+from contextgraft.evaluation.candidates import Absent, Candidate, absence, admit, check_labels
 from contextgraft.evaluation.engine import Engine, check_engine
 from contextgraft.evaluation.exam import questions_of
 from contextgraft.evaluation.interview import (
@@ -35,6 +37,7 @@ def evaluate_models(
     *,
     measures: Sequence[Measure] = (),
     reference: str | None = None,
+    allow_refused: bool = False,
 ) -> pa.Table:
     """Ask and measure every model, write the table to `out` and return it.
 
@@ -42,12 +45,21 @@ def evaluate_models(
     Answers wait in `.<out name>.partial/` until the table is whole: a run that finds them, or the whole table
     of the same models, questions and settings, asks nothing twice. A table with failed rows is written too;
     its answers stay, and the next run asks what failed. Folders, labels and formats that cannot be used raise
-    errors of the package's tree before any model is asked.
+    errors of the package's tree before any model is asked; with `allow_refused`, a model that cannot be used
+    gets one row that says so instead.
     """
     check_engine(engine, len(models))
     results.check_replaceable(out)
-    candidates = [candidate(label, path) for label, path in models]
+    candidates, absent = admit(models, allow_refused=allow_refused)
+    prepared: dict[str, Prepared] = {}
+    if allow_refused:
+        candidates, more = suited(candidates, exam, measures, prepared)
+        absent += more
     check_labels(candidates)
+    if not candidates:
+        table = pa.concat_tables(map(results.absent_row, absent))
+        results.write(table, out, json_digest([asdict(each) for each in absent]))
+        return table
     first = find_reference(candidates, reference)
     origin = identity(candidates[first], engine)
     identities = [identity(each, engine) for each in candidates]
@@ -55,20 +67,22 @@ def evaluate_models(
         keys_of(each, exam, measures, who=who, reference=origin)
         for each, who in zip(candidates, identities, strict=True)
     ]
-    run = json_digest(keys)
+    run = json_digest([*keys, *(asdict(each) for each in absent)])
     finished = results.read_if(out, run)
     if finished is not None:
         for each in candidates:
             watcher.kept(each.label)
         return finished
-    prepared = prepare_all(candidates, exam, measures)
+    for each in candidates:
+        prepare_for(each, exam, measures, prepared)
     keep_freed_memory()
     interviews = [
         Interview(each, prepared[each.tokens_digest], tuple(measures), engine, origin, who, *key)
         for each, who, key in zip(candidates, identities, keys, strict=True)
     ]
     with workspace(out) as work:
-        table = pa.concat_tables(conduct_all(interviews, first, work, watcher))
+        answered = conduct_all(interviews, first, work, watcher)
+        table = pa.concat_tables([*answered, *map(results.absent_row, absent)])
         whole = results.complete(table)
         results.write(table, work / "whole", run if whole else "")
         (work / "whole").replace(out)
@@ -77,25 +91,40 @@ def evaluate_models(
     return table
 
 
+def suited(
+    candidates: Sequence[Candidate], exam: Exam, measures: Sequence[Measure], prepared: dict[str, Prepared]
+) -> tuple[list[Candidate], list[Absent]]:
+    """The candidates whose tokenizer can hold the exam, and the others."""
+    fit: list[Candidate] = []
+    absent: list[Absent] = []
+    for each in candidates:
+        try:
+            prepare_for(each, exam, measures, prepared)
+        except ContextgraftError as error:
+            if not is_final(error):
+                raise
+            absent.append(absence(each.label, error))
+        else:
+            fit.append(each)
+    return fit, absent
+
+
+def prepare_for(
+    each: Candidate, exam: Exam, measures: Sequence[Measure], prepared: dict[str, Prepared]
+) -> None:
+    """The exam once for each different tokenizer, by its digest; the measures checked against it."""
+    if each.tokens_digest not in prepared:
+        for measure in measures:
+            measure.check(each.tokens)
+        prepared[each.tokens_digest] = prepare(questions_of(exam, each.tokens))
+
+
 def find_reference(candidates: Sequence[Candidate], label: str | None) -> int:
     """The place of the model with that label, of the first one for None; InputError if there is none."""
     labels = [each.label for each in candidates]
     if label is not None and label not in labels:
         raise InputError("no model is labelled as the reference", expected=", ".join(labels), received=label)
     return 0 if label is None else labels.index(label)
-
-
-def prepare_all(
-    candidates: Iterable[Candidate], exam: Exam, measures: Sequence[Measure]
-) -> dict[str, Prepared]:
-    """The exam once for each different tokenizer, by its digest; the measures checked against it."""
-    prepared: dict[str, Prepared] = {}
-    for each in candidates:
-        if each.tokens_digest not in prepared:
-            for measure in measures:
-                measure.check(each.tokens)
-            prepared[each.tokens_digest] = prepare(questions_of(exam, each.tokens))
-    return prepared
 
 
 def conduct_all(interviews: Sequence[Interview], first: int, work: Path, watcher: Watcher) -> list[pa.Table]:

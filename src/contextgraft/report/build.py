@@ -18,6 +18,7 @@ from contextgraft.report.measures import Measures, divergence, gap, stretch
 from contextgraft.report.names import row_names
 from contextgraft.report.page import Material, render
 from contextgraft.report.pairs import by_row, skill
+from contextgraft.report.refused import refusals
 from contextgraft.report.samples import Samples
 from contextgraft.report.study import build as build_study
 from contextgraft.report.summary import summarise
@@ -64,6 +65,7 @@ def build(
     measures = measured(samples)
     lines = matrix(study)
     where = place(study.longest, study.context) if study.longest else ""
+    refused = refusals(samples.rows("refused"))
     said = headline([tune.verdict for tune in study.fine_tunes], where) if where else NO_NEEDLES
     figures = draw(study, lines, measures, known)
     material = Material(
@@ -81,6 +83,7 @@ def build(
         names=names,
         asked=samples.rows("provenance"),
         files=samples.rows("files"),
+        refused=refused,
         drill=drill.choose(samples.rows("drill")),
     )
     return Report(
@@ -90,8 +93,12 @@ def build(
             **plots.files(study, measures),
             **cards.files(study, merged, made_of),
         },
-        summary=summarise(study, said, known.energies),
-        lines=(said, *(f"{title}: {sentence(tune.verdict, where)}" for title, tune in tune_titles(study))),
+        summary=summarise(study, said, known.energies, refused),
+        lines=(
+            said,
+            *(f"{title}: {sentence(tune.verdict, where)}" for title, tune in tune_titles(study)),
+            *(f"{each.name}: {each.sentence}" for each in refused),
+        ),
         pictures=figures.pictures(),
     )
 

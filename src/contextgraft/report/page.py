@@ -18,6 +18,7 @@ from contextgraft.report.links import link
 from contextgraft.report.matrix import Line, columns
 from contextgraft.report.measures import Measures
 from contextgraft.report.names import donor_names, short
+from contextgraft.report.refused import Refusal
 from contextgraft.report.study import FineTune, Study
 from contextgraft.report.titles import described, reference_titles, tune_titles
 from contextgraft.report.verdict import CAME, POINTS, came, stayed
@@ -42,6 +43,7 @@ class Material:
     names: Mapping[Who, str]
     asked: Sequence[Mapping[str, Any]]
     files: Sequence[Mapping[str, Any]]
+    refused: Sequence[Refusal]
     drill: drill.Drill
 
 
@@ -120,6 +122,7 @@ def _context(material: Material) -> dict[str, Any]:
         "adapters": material.adapters,
         "asked": material.asked,
         "files": material.files,
+        "refused": material.refused,
         "versions": provenance.versions(material.asked),
         "seeds": provenance.seeds(material.asked),
         "rules": {"came": words.percent(CAME), "points": words.trimmed(POINTS)},

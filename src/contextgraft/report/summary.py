@@ -8,12 +8,15 @@ from contextgraft.report.adapters import WHOLE, Energy
 from contextgraft.report.facts import Cell
 from contextgraft.report.matrix import line as matrix_line
 from contextgraft.report.pairs import Pairs
+from contextgraft.report.refused import Refusal
 from contextgraft.report.study import FineTune, Row, Study
 from contextgraft.report.tally import Tally
 from contextgraft.report.titles import reference_titles, tune_titles
 
 
-def summarise(study: Study, headline: str, energies: Sequence[Energy]) -> dict[str, Any]:
+def summarise(
+    study: Study, headline: str, energies: Sequence[Energy], refused: Sequence[Refusal] = ()
+) -> dict[str, Any]:
     """All rows of the page as nested numbers; shares and intervals from 0 to 1, differences in points."""
     return {
         "contextgraft": __version__,
@@ -24,6 +27,7 @@ def summarise(study: Study, headline: str, energies: Sequence[Energy]) -> dict[s
         "references": {title: _row(row) for title, row in reference_titles(study.references)},
         "fine_tunes": {title: _fine_tune(tune) for title, tune in tune_titles(study)},
         "others": {title: _row(row) for title, row in reference_titles(study.others)},
+        "refused": {each.name: {"verb": each.verb, "reason": each.reason} for each in refused},
         "energy": {f"r{item.rank}": item.mean for item in energies if item.kind == WHOLE},
     }
 

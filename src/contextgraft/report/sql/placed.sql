@@ -9,18 +9,18 @@ WITH roled AS (
            CASE WHEN adapter_scale = 0 THEN NULL ELSE donor_digest END AS donor,
            raw.*
     FROM raw
-    WHERE target_digest IS NOT NULL
+    WHERE target_digest IS NOT NULL AND suite <> 'refused'
     UNION ALL
     SELECT models.role, models.target, NULL, NULL,
            CASE WHEN models.role = 'donor' THEN raw.model_digest END,
            raw.*
     FROM raw JOIN models ON raw.model_digest = models.digest
-    WHERE raw.target_digest IS NULL
+    WHERE raw.target_digest IS NULL AND suite <> 'refused'
     UNION ALL
     -- models that no graft names: shown by themselves
     SELECT 'other', raw.model_digest, NULL, NULL, NULL, raw.*
     FROM raw
-    WHERE raw.target_digest IS NULL AND raw.model_digest NOT IN (SELECT digest FROM models)
+    WHERE raw.target_digest IS NULL AND suite <> 'refused' AND raw.model_digest NOT IN (SELECT digest FROM models)
 )
 SELECT *
 FROM roled
