@@ -134,25 +134,27 @@ def extract(
     }
     with workspace(out) as work:
         journal = Journal(work, job)
-        _refuse(journal, out, cuts)
+        refuse_cuts(journal, out, cuts)
         with journal:
-            _refuse(journal, out, cuts)  # again: the journal may have been another job's
+            refuse_cuts(journal, out, cuts)  # again: the journal may have been another job's
             if journal.get(BUILT) is None:
                 step = _Step(pair, cuts, held_bytes, device, journal, advance)
                 names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
                 each(step.run, reversed(names), threads, device)
                 sidecars = assemble(pair, cuts, journal, gguf)
                 journal.put(BUILT, sidecars)
-            return _install_all(journal, out, cuts)
+            return install_cuts(journal, out, cuts)
 
 
-def _refuse(journal: Journal, out: Path, cuts: Sequence[Cut]) -> None:
+def refuse_cuts(journal: Journal, out: Path, cuts: Sequence[Cut]) -> None:
+    """Raise OutputError if a cut's folder is there already and is not this job's own finished work."""
     if journal.get(BUILT) is None:
         for cut in cuts:
             refuse_existing(out / cut.name)
 
 
-def _install_all(journal: Journal, out: Path, cuts: Sequence[Cut]) -> dict[str, dict[str, Any]]:
+def install_cuts(journal: Journal, out: Path, cuts: Sequence[Cut]) -> dict[str, dict[str, Any]]:
+    """Rename every finished folder into its place; the sidecars by the name of the cut."""
     for cut in cuts:
         if (journal.work / cut.name).exists():
             install(journal.work / cut.name, out / cut.name)

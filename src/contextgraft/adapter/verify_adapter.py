@@ -2,65 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.architecture import describe
 from contextgraft.adapter.checks import Check, proved, same
-from contextgraft.adapter.delta import Delta, Measure
 from contextgraft.adapter.folder import Adapter, open_adapter
-from contextgraft.adapter.norms import norm_squared
 from contextgraft.adapter.pair import Pair, pair
 from contextgraft.adapter.parallel import each
 from contextgraft.adapter.peft_format import module_of
+from contextgraft.adapter.remeasure import Found, Reading
 from contextgraft.adapter.selection import Selection
-from contextgraft.adapter.workspace import Workspace
 from contextgraft.checkpoint.identity import SIDECAR, identity
 from contextgraft.checkpoint.layout import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
 
 ROUNDING = 1e-4  # what the factors' own dtype may add to a module's share of energy
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What one pass over a tensor told: digests, the delta's norm and what the adapter leaves of it."""
-
-    measure: Measure
-    norm: float
-    rest: float
-
-    @property
-    def error(self) -> float:
-        """Norm of what is left as a share of the delta's."""
-        return self.rest / self.norm if self.norm else 0.0
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One reading of both models against the adapter."""
-
-    adapter: Adapter
-    models: Pair
-    advance: Callable[[int], object]
-    found: dict[str, _Found] = field(default_factory=dict)
-
-    def run(self, name: str, workspace: Workspace) -> None:
-        models = self.models
-        delta = Delta(models.base, models.donor, name, workspace, 0, models.rows_for(name))
-        change = self.adapter.change(name, 1.0) if name in self.adapter.parts else None
-        squares, rest, row = [], [], 0
-        for tile in delta.tiles():
-            squares.append(norm_squared(tile))
-            if change is not None:
-                held = workspace.floats("held", tile.numel()).view_as(tile)
-                rest.append(norm_squared(change.delta(tile, row, row + len(tile), held).sub(tile)))
-            row += len(tile)
-        left = rest if change is not None else squares
-        self.found[name] = _Found(delta.measure, math.sqrt(math.fsum(squares)), math.sqrt(math.fsum(left)))
-        self.advance(models.base[name].bytes + models.donor[name].bytes)
 
 
 def verify_adapter(
@@ -83,13 +41,13 @@ def verify_adapter(
             remedy="extract from the same models and compare the two adapters",
         )  # fmt: skip
     models = pair(base, donor, Selection.from_json(sidecar["selection"]))
-    work = _Pass(adapter, models, advance)
+    work = Reading(adapter, models, advance)
     each(work.run, [name for names in models.names.values() for name in names], threads)
     return list(_checks(adapter, sidecar, models, work.found))
 
 
 def _checks(
-    adapter: Adapter, sidecar: dict[str, Any], models: Pair, found: dict[str, _Found]
+    adapter: Adapter, sidecar: dict[str, Any], models: Pair, found: dict[str, Found]
 ) -> Iterator[Check]:
     yield proved("base", lambda: _model(sidecar, "base", models.base, found))
     yield proved("donor", lambda: _model(sidecar, "donor", models.donor, found))
@@ -98,7 +56,7 @@ def _checks(
     yield proved("dense", lambda: _dense(sidecar, found))
 
 
-def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, found: dict[str, _Found]) -> str:
+def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, found: dict[str, Found]) -> str:
     known = {name: getattr(each.measure, f"{side}_digest") for name, each in found.items()}
     same(f"the digest of the {side}", sidecar[side]["digest"], identity(folder, known)["digest"])
     return f"is the {side} that it was extracted from: {sidecar[side]['name']}"
@@ -113,7 +71,7 @@ def _rope(sidecar: dict[str, Any], models: Pair) -> str:
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 
-def _modules(sidecar: dict[str, Any], found: dict[str, _Found], adapter: Adapter) -> str:
+def _modules(sidecar: dict[str, Any], found: dict[str, Found], adapter: Adapter) -> str:
     """Norms, and the error of the stored factors, which their rounding may raise a little."""
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
@@ -136,7 +94,7 @@ def _modules(sidecar: dict[str, Any], found: dict[str, _Found], adapter: Adapter
     return f"{len(carried)} modules; the stored factors leave {rest / whole:.4f} of the delta's norm"
 
 
-def _dense(sidecar: dict[str, Any], found: dict[str, _Found]) -> str:
+def _dense(sidecar: dict[str, Any], found: dict[str, Found]) -> str:
     for name, record in sidecar["dense"].items():
         close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
         same(f"what is left of {name}", 0.0, found[name].rest)

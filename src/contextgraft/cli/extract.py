@@ -2,9 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.pair import Pair
+    from contextgraft.adapter.selection import Cut
 
 FOLDER = click.Path(path_type=Path)
 EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
@@ -31,6 +35,19 @@ EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("outp
 @click.option("--include", default="", help="Regular expression: carry only tensors whose name it matches.")
 @click.option("--exclude", help="Regular expression: leave these tensors out.")
 @click.option("--gguf", is_flag=True, help="Write adapter.gguf for llama.cpp into each folder, too.")
+@click.option(
+    "--backend", type=click.Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,
+    help="Who factorises; mergekit: its own command, as the published adapters were made, --rank only.",
+)  # fmt: skip
+@click.option(
+    "--mergekit", type=FOLDER, help="Where mergekit-extract-lora is; default: beside this, or PATH."
+)
+@click.option(
+    "--expect-theta", type=click.FloatRange(0, min_open=True), help="Refuse a donor with another RoPE theta."
+)
+@click.option(
+    "--expect-positions", type=click.IntRange(min=1), help="Refuse a donor with another longest position."
+)
 @click.option("--out", type=FOLDER, required=True, help="Folder that gets one adapter folder a rank.")
 @click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="Matrices at once; default: the cores there are.")
@@ -47,6 +64,10 @@ def command(
     include: str,
     exclude: str | None,
     gguf: bool,
+    backend: str,
+    mergekit: Path | None,
+    expect_theta: float | None,
+    expect_positions: int | None,
     out: Path,
     device: str,
     threads: int | None,
@@ -57,14 +78,17 @@ def command(
     An interrupted run is resumed by the same command.
     """
     from contextgraft.adapter.architecture import Kind
-    from contextgraft.adapter.extract import extract
     from contextgraft.adapter.pair import pair
     from contextgraft.adapter.selection import SERVED_RANKS, Cut, Selection
     from contextgraft.cli.checks import checked_device, checked_pattern
-    from contextgraft.cli.progress import bytes_bar, size
 
     if not ranks and not energies:
         raise click.UsageError("name at least one --rank or --energy")
+    other = backend == "mergekit"
+    if other and (energies or serve_ranks or gguf):
+        raise click.UsageError("--backend mergekit takes --rank, not --energy, --serve-ranks or --gguf")
+    if mergekit is not None and not other:
+        raise click.UsageError("--mergekit goes with --backend mergekit")
     steps = SERVED_RANKS if serve_ranks else ()
     highest = max([*ranks, *([max_rank] if energies else [])])
     if serve_ranks and highest > SERVED_RANKS[-1]:
@@ -78,6 +102,38 @@ def command(
     checked_device(device)
     threads = threads or os.cpu_count() or 1
     models = pair(base, donor, selection)
+    _refuse_unexpected(models, expect_theta, expect_positions)
+    if other:
+        sidecars = _by_mergekit(models, ranks, out, mergekit, threads=threads, device=device)
+    else:
+        sidecars = _ours(models, cuts, out, gguf=gguf, threads=threads, device=device)
+    _show(sidecars, out, as_json)
+
+
+def _refuse_unexpected(models: "Pair", theta: float | None, positions: int | None) -> None:
+    from contextgraft.errors import MismatchError
+    from contextgraft.rope import settings
+
+    rope = settings.read(models.donor.config)
+    for what, expected, received in (
+        ("RoPE theta", theta, rope.theta),
+        ("longest position", positions, rope.max_positions),
+    ):
+        if expected is not None and expected != received:
+            raise MismatchError(
+                f"has another {what} than this study expects of its donor",
+                path=models.donor.path, expected=f"{expected:.17g}", received=f"{received:.17g}",
+                remedy="fetch the donor that is meant, or correct what is expected",
+            )  # fmt: skip
+
+
+def _ours(
+    models: "Pair", cuts: "list[Cut]", out: Path, *, gguf: bool, threads: int, device: str
+) -> dict[str, dict[str, Any]]:
+    from contextgraft.adapter.architecture import Kind
+    from contextgraft.adapter.extract import extract
+    from contextgraft.cli.progress import bytes_bar, size
+
     most = max(cut.most for cut in cuts)
     dense, ignored = (len(models.names[kind]) for kind in (Kind.DENSE, Kind.IGNORED))
     click.echo(
@@ -89,8 +145,28 @@ def command(
         err=True,
     )
     with bytes_bar("extract", models.bytes_to_read) as advance:
-        sidecars = extract(models, cuts, out, gguf=gguf, threads=threads, device=device, advance=advance)
-    _show(sidecars, out, as_json)
+        return extract(models, cuts, out, gguf=gguf, threads=threads, device=device, advance=advance)
+
+
+def _by_mergekit(
+    models: "Pair", ranks: tuple[int, ...], out: Path, command: Path | None, *, threads: int, device: str
+) -> dict[str, dict[str, Any]]:
+    from contextgraft.adapter import mergekit_backend
+    from contextgraft.cli.progress import bytes_bar, size
+
+    found = mergekit_backend.find_command(command)
+    each = sorted(set(ranks))
+    click.echo(
+        f"extract: {found.name} once for each of {len(each)} rank(s), a full decomposition of "
+        f"{len(models.factorised)} weights each time and the whole adapter in memory "
+        f"({size(models.factor_bytes(each[-1]))} at rank {each[-1]}); then {size(models.bytes_to_read)} are "
+        "read to measure each.",
+        err=True,
+    )
+    with bytes_bar("measure", models.bytes_to_read * len(each)) as advance:
+        return mergekit_backend.extract(
+            models, each, out, found, threads=threads, device=device, advance=advance
+        )
 
 
 def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None:
@@ -99,7 +175,7 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
             "path": str(out / name),
             **{key: sidecar[key] for key in ("rank", "energy", "error", "delta_norm", "max_length")},
             "modules": len(sidecar["modules"]),
-            "excess": max((module["excess"] or 1.0 for module in sidecar["modules"].values()), default=1.0),
+            "excess": _excess(sidecar),
             "short": _short_of_energy(sidecar),
             "dense": len(sidecar["dense"]),
             "ignored": sorted(sidecar["ignored"]),
@@ -118,11 +194,21 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
             click.echo(f"        {row['short']} module(s) need a higher rank than --max-rank for that energy")
     from contextgraft.checkpoint.summary import shortened
 
-    worst = max(row["excess"] for row in rows)
-    click.echo(f"error of every module at most {worst:.4f} times the optimum as estimated, or below float32")
+    known = [row["excess"] for row in rows if row["excess"] is not None]
+    if known:
+        click.echo(
+            f"error of every module at most {max(known):.4f} times the optimum as estimated, or below float32"
+        )
     if rows[0]["ignored"]:
         names = rows[0]["ignored"]
         click.echo(f"left out, though they differ: {len(names)}: {shortened(names)}")
+
+
+def _excess(sidecar: dict[str, Any]) -> float | None:
+    """The largest error over the optimum of any module; None of what others factorised."""
+    if "backend" in sidecar:
+        return None
+    return max((module["excess"] or 1.0 for module in sidecar["modules"].values()), default=1.0)
 
 
 def _short_of_energy(sidecar: dict[str, Any]) -> int:
