@@ -1,0 +1,270 @@
+"""Readers instead of models: who reads all of a prompt is always right, who sees only its end only there.
+
+They read the wording that ships with the package, through the whole way of `evaluate`: prompts, lm-eval,
+journal, table. A reader may write no more tokens than a model may.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from contextgraft.evaluation.answers import Portions
+from contextgraft.evaluation.engine import BACKENDS, Engine
+from contextgraft.evaluation.exam import questions_of
+from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.run import evaluate_models
+from contextgraft.evaluation.suites import COUNTS, DEFAULT_FORMAT, RULER_TASKS, Exam, read_grid, read_ruler
+from contextgraft.evaluation.tokens import Tokens, load_tokens
+from contextgraft.prompts import haystack
+from contextgraft.prompts.needle import load_format
+from contextgraft.prompts.ruler import NEEDLE_TASKS, load_wording
+from contextgraft.prompts.values import LETTERS
+
+MakeModel = Callable[..., Path]
+Scored = list[tuple[Question, float]]
+PROSE = "sea.txt"  # the beginning of the shipped prose: the whole of it takes a second to encode
+HAYSTACKS = (PROSE, "noise", "needles", "code")
+LISTS = ("common_words", "frequent_words")
+PEOPLE = {"Anna": "Lidu", "Boris": "Kemo", "Clara": "Nafi", "Daniel": "Suro", "Emma": "Pelda"}
+RIVERS = dict(zip(PEOPLE.values(), ("Moro", "Vanti", "Gelo", "Tasse", "Bruni"), strict=True))
+
+
+def secrets(seen: str, question: re.Match[str]) -> list[str]:
+    """The values of the keys that are asked for."""
+    what, keys = question[1], question[2].split(", ")
+    needle = rf" (?:The secret {what}|One of the secret {what}s) of %s is ([\w-]+)\."
+    return [value for key in keys for value in re.findall(needle % re.escape(key), seen)]
+
+
+def same_value(seen: str, question: re.Match[str]) -> list[str]:
+    """The names that a value was handed on to, as far as the chain is seen from its beginning."""
+    found = [name for name, value in re.findall(SET, seen) if value == question[1]]
+    links = re.findall(LINK, seen)
+    for name in found:  # grows as it is walked
+        found += [heir for heir, origin in links if origin == name]
+    return found
+
+
+SET = r" (?:SET|The number of) (\w+) (?:=|is) ([\w-]+)\."
+LINK = r" (?:SET|The number of) (\w+) (?:= SET|is that of) (\w+)\."
+
+
+def commonest(seen: str, _: re.Match[str]) -> list[str]:
+    """The ten words that stand most often in the last list."""
+    words = re.findall(r"\d+\. (\w+)", seen.rpartition("Below is a list")[2])
+    return [word for word, _ in Counter(words).most_common(10)]
+
+
+def most_frequent(seen: str, _: re.Match[str]) -> list[str]:
+    """The three words that stand most often in the coded text."""
+    text = seen.rpartition("that stand most often.\n")[2].partition("\nQuestion:")[0]
+    return [word for word, _ in Counter(re.findall(r"\w+", text)).most_common(3)]
+
+
+def river(seen: str, question: re.Match[str]) -> list[str]:
+    """What the documents say, one after the other."""
+    town = re.search(rf"{question[1]} was born in (\w+)\.", seen)
+    return re.findall(rf"{town[1]} stands on the river (\w+)\.", seen) if town else []
+
+
+READINGS: dict[str, Callable[[str, re.Match[str]], list[str]]] = {  # by what a prompt ends with
+    r"The secret (number|code)s? of ([^?]+?)(?: in the text above)? (?:is|are)$": secrets,
+    r"have the (?:number|value) ([\w-]+)(?: are|:)$": same_value,
+    r"words that stand most often in the list are:$": commonest,
+    r"coded words that stand most often are:$": most_frequent,
+    r"On which river was (\w+) born\?\nAnswer:$": river,
+}
+
+
+class Reader:
+    """Answers from the last `window` tokens of a prompt, from all of them if it is None."""
+
+    def __init__(self, tokens: Tokens, window: int | None) -> None:
+        self.tokens = tokens
+        self.window = window or 0
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        return [self.answer(*request.args) for request in requests]
+
+    def answer(self, prompt: str, way: dict[str, Any]) -> str:
+        seen = self.tokens.decode([int(token) for token in prompt.split()][-self.window :])
+        found = next((read(seen, m) for end, read in READINGS.items() if (m := re.search(end, seen))), [])
+        written = self.tokens.encode(" " + (" ".join(found) or "nothing"))
+        return self.tokens.decode(written[: way["max_gen_toks"]])
+
+
+@pytest.fixture
+def folder(make_model: MakeModel) -> Path:
+    """A model that is never asked, with a tokenizer that writes two capital letters as one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    pairs = " ".join(a + b for a in LETTERS for b in LETTERS)
+    texts = [haystack.read("prose", Path())[:20_000], pairs]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet))
+    path = make_model(vocab_size=2000)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def needles(tmp_path: Path) -> Exam:
+    """Every kind in every haystack, and with every kind of value."""
+    (tmp_path / PROSE).write_text(haystack.read("prose", Path())[:50_000])
+    path = tmp_path / "format.yaml"
+    path.write_text(DEFAULT_FORMAT.read_text().replace("haystack: prose", f"haystack: {PROSE}"))
+    asked = [(kind, text, "number") for kind in COUNTS for text in (None, *HAYSTACKS[1:])]
+    asked += [(kind, None, values) for kind in COUNTS for values in ("word", "uuid")]
+    size: dict[str, Any] = {"lengths": (700, 1400), "depths": (0.0, 50.0, 100.0), "samples": 2}
+    grids = [
+        read_grid(path, **size, distractors=distractors, kind=kind, haystack=text, values=values)
+        for kind, text, values in asked
+        for distractors in ((0, 2) if kind == "single" else (2,))
+    ]
+    return Exam(tuple(grids), seed=11)
+
+
+@pytest.fixture
+def ruler(tmp_path: Path) -> Exam:
+    """All thirteen tasks; the documents of qa are sentences that can be read."""
+    born = {who: f"{who} was born in {town}." for who, town in PEOPLE.items()}
+    stands = {town: f"{town} stands on the river {name}." for town, name in RIVERS.items()}
+    qas = [(f"On which river was {who} born?", who, town, RIVERS[town]) for who, town in PEOPLE.items()]
+    squad = [
+        {
+            "context": f"{born[who]} {stands[town]}",
+            "qas": [{"question": asked, "answers": [{"text": "the " + name}, {"text": name}]}],
+        }
+        for asked, who, town, name in qas
+    ]
+    hotpot = [
+        {"question": asked, "answer": name, "context": [[who, [born[who]]], [town, [stands[town]]]]}
+        for asked, who, town, name in qas
+    ]
+    data = {"qa_1": {"data": [{"paragraphs": [each]} for each in squad]}, "qa_2": hotpot}
+    files = {name: tmp_path / f"{name}.json" for name in data}
+    for name, path in files.items():
+        path.write_text(json.dumps(data[name]))
+    suite = read_ruler(lengths=(2000, 6000), samples=2, tasks=RULER_TASKS, qa=files)
+    return Exam(seed=11, ruler=suite)
+
+
+Sit = Callable[[Exam, int | None], Scored]
+
+
+@pytest.fixture
+def sit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
+    """Lets a reader answer an exam; its questions and scores."""
+
+    def run(exam: Exam, window: int | None) -> Scored:
+        monkeypatch.setitem(BACKENDS, "hf", lambda each, *_: Portions(Reader(each.tokens, window), 16))
+        out = tmp_path / f"{window}.parquet"
+        rows = evaluate_models([("reader", folder)], exam, Engine(), out, Silent()).to_pylist()
+        asked = questions_of(exam, load_tokens(folder))
+        assert [(r["task"], r["recipe"], r["prompt_tokens"], r["status"]) for r in rows] == [
+            (q.task, q.recipe, len(q.ids), "ok") for q in asked
+        ]
+        return list(zip(asked, [row["score"] for row in rows], strict=True))
+
+    return run
+
+
+class Silent:
+    """Watches nothing."""
+
+    def model(self, label: str, units: Any, known: int) -> None: ...
+    def asked(self, count: int) -> None: ...
+    def prefilled(self, prompt: int, computed: int) -> None: ...
+    def kept(self, label: str) -> None: ...
+
+
+def wrong(scored: Scored) -> list[tuple[Any, ...]]:
+    return [(q.suite, q.task, q.kind, q.haystack, q.length, q.answer) for q, score in scored if score != 1]
+
+
+def seen_share(question: Question, window: int, tokens: Tokens) -> float:
+    """The score of a reader of the end, from the places of what it must find among the prompt's ids."""
+    recipe = json.loads(question.recipe)
+    texts = SENTENCES[question.suite](question, recipe)
+    begins = [place(question.ids, tokens.encode(text)) for text in texts]
+    visible = [begin >= len(question.ids) - window for begin in begins]
+    together = question.kind in {"chain", "qa"}  # nothing is found unless all is seen
+    return float(all(visible)) if together else sum(visible) / len(visible)
+
+
+def needle_sentences(question: Question, recipe: dict[str, Any]) -> list[str]:
+    """The needles that are asked for, as they stand in the text."""
+    wording = load_format(DEFAULT_FORMAT).wording(recipe["kind"])
+    return [wording.needle_text(recipe["items"][item]) for item in recipe["questions"][recipe["asked"]]]
+
+
+def ruler_sentences(question: Question, recipe: dict[str, Any]) -> list[str]:
+    """The needles or documents that are asked for."""
+    if question.task in NEEDLE_TASKS:
+        wording = getattr(load_wording(None)[0], recipe["kind"])
+        return [wording.needle_text(recipe["items"][item]) for item in recipe["questions"][0]]
+    name = json.loads(question.answer)[-1]
+    town = next(town for town, stream in RIVERS.items() if stream == name)
+    who = next(who for who, home in PEOPLE.items() if home == town)
+    born, stands = f"{who} was born in {town}.", f"{town} stands on the river {name}."
+    return [f"{born} {stands}"] if question.task == "qa_1" else [f"{who}\n{born}", f"{town}\n{stands}"]
+
+
+SENTENCES = {"needle": needle_sentences, "ruler": ruler_sentences}
+
+
+def place(ids: Sequence[int], part: Sequence[int]) -> int:
+    """Where some ids stand among others; the last place, if there are several."""
+    text, wanted = "".join(f" {n} " for n in ids), "".join(f" {n} " for n in part)
+    assert wanted in text
+    return text[: text.rindex(wanted)].count("  ") + (text.rindex(wanted) > 0)
+
+
+def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: Exam, sit: Sit) -> None:
+    scored = sit(needles, None)
+    assert wrong(scored) == []
+    assert {(q.kind, q.haystack) for q, _ in scored} == {(k, h) for k in COUNTS for h in HAYSTACKS}
+    assert {q.scoring for q, _ in scored} == {"exact", "recall"}
+
+
+def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
+    needles: Exam, sit: Sit, folder: Path
+) -> None:
+    window, tokens = 400, load_tokens(folder)
+    scored = sit(needles, window)
+    found = [(q.kind, q.haystack, q.length, q.index, score) for q, score in scored]
+    due = [(q.kind, q.haystack, q.length, q.index, seen_share(q, window, tokens)) for q, _ in scored]
+    assert found == due
+    assert {score for q, score in scored if q.kind in {"single", "chain"}} == {0.0, 1.0}
+    assert len({score for q, score in scored if q.kind == "multi_value"}) > 2
+
+
+def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: Exam, sit: Sit) -> None:
+    scored = sit(ruler, None)
+    assert wrong(scored) == []
+    assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, 4)
+    assert {q.scoring for q, _ in scored} == {"contains", "recall", "any"}
+
+
+def test_a_reader_of_the_end_finds_what_stands_there_in_rulers_tasks(
+    ruler: Exam, sit: Sit, folder: Path
+) -> None:
+    window, tokens = 1200, load_tokens(folder)
+    scored = [(q, score) for q, score in sit(ruler, window) if q.kind not in LISTS]
+    assert [(q.task, q.index, s) for q, s in scored] == [
+        (q.task, q.index, seen_share(q, window, tokens)) for q, _ in scored
+    ]
+    assert {score for q, score in scored if q.task in NEEDLE_TASKS} > {0.0, 1.0}
+
+
+def test_a_reader_of_the_question_alone_knows_nothing_of_a_list(ruler: Exam, sit: Sit) -> None:
+    scored = sit(ruler, 24)
+    assert {score for q, score in scored if q.kind in LISTS} == {0.0}
