@@ -14,7 +14,7 @@ from contextgraft.config.study import Study
 from contextgraft.config.training import load_recipe
 
 ASSUMED = Shape(30, 576, 1536, 9, 3, 64, 49152, tied=True)  # SmolLM2-135M, where a study names no shape
-RULER_TASKS = 13
+RULER_TASKS = 11  # that need no data of their own
 
 
 def shape_of(shape: str | None, base: str) -> Shape:
@@ -27,11 +27,14 @@ def shape_of(shape: str | None, base: str) -> Shape:
 def prompts(asked: Evaluation) -> Mapping[int, int]:
     """How many prompts of each length a model is given by all suites; skills are short beside them."""
     counts: Counter[int] = Counter()
+    grids = len(asked.needle.kinds) * max(1, len(asked.needle.haystacks))
     for length in asked.needle.lengths:
-        counts[length] += asked.needle.samples * len(asked.needle.depths)
+        counts[length] += grids * asked.needle.samples * len(asked.needle.depths)
     if asked.ruler:
+        given = [file for file in (asked.ruler.qa_1, asked.ruler.qa_2) if file is not None]
+        tasks = len(asked.ruler.tasks) if asked.ruler.tasks else RULER_TASKS + len(given)
         for length in asked.ruler.lengths:
-            counts[length] += asked.ruler.samples * len(asked.ruler.tasks or range(RULER_TASKS))
+            counts[length] += asked.ruler.samples * tasks
     if asked.perplexity:
         for length in asked.perplexity.lengths:
             counts[length] += asked.perplexity.documents

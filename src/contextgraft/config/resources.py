@@ -55,21 +55,35 @@ def request(cluster: Cluster, seconds: float, memory: float = 0.0, gpus: int = 0
     )
 
 
+def fetching(shape: Shape, cluster: Cluster) -> float:
+    """Seconds of a download, and of reading it once more for its digests."""
+    return shape.size / GB * (1 / cluster.network + 1 / cluster.disk)
+
+
+def extracting(shape: Shape, cluster: Cluster, ranks: Sequence[int], threads: int) -> float:
+    """Seconds of all ranks from one pass: both models read once, a weight costs the same to rank 128."""
+    work = EXTRACT * shape.matrices * max(1.0, max(ranks) / 128) / threads
+    return work + 2 * shape.size / GB / cluster.disk
+
+
+def merging(shape: Shape, cluster: Cluster, threads: int) -> float:
+    """Seconds of one graft, or its verification: each model is read or written once beside the sum."""
+    return MERGE * shape.matrices / threads + 2 * shape.size / GB / cluster.disk
+
+
 def fetch(shape: Shape, cluster: Cluster) -> Request:
-    """A download, and reading it once more for its digests."""
-    return request(cluster, shape.size / GB * (1 / cluster.network + 1 / cluster.disk))
+    """What one download asks for."""
+    return request(cluster, fetching(shape, cluster))
 
 
 def extract(shape: Shape, cluster: Cluster, ranks: Sequence[int], threads: int) -> Request:
-    """All ranks from one pass: base and donor are read once, each weight costs the same up to rank 128."""
-    work = EXTRACT * shape.matrices * max(1.0, max(ranks) / 128) / threads
-    return request(cluster, work + 2 * shape.size / GB / cluster.disk)
+    """What one extraction of all ranks asks for."""
+    return request(cluster, extracting(shape, cluster, ranks, threads))
 
 
 def merge(shape: Shape, cluster: Cluster, threads: int) -> Request:
-    """One graft, or its verification: each model is read or written once beside the sum."""
-    work = MERGE * shape.matrices / threads
-    return request(cluster, work + 2 * shape.size / GB / cluster.disk)
+    """What one graft, or its verification, asks for."""
+    return request(cluster, merging(shape, cluster, threads))
 
 
 def powers(count: int) -> int:
