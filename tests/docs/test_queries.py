@@ -1,0 +1,114 @@
+"""Every query of docs/queries.md runs as it stands, and says what the package says."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from contextgraft.evaluation.summary import summarise
+from contextgraft.report.build import build
+from contextgraft.report.pairs import skill
+from contextgraft.report.samples import read
+from contextgraft.stats import effective_length, wilson
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/queries.md"
+QUERIES = dict(re.findall(r"```sql\n(?:-- ([\w ]+)\n)?(.*?)```", PAGE.read_text(), re.DOTALL))
+COLUMNS = {
+    "scores": "model suite task kind haystack length depth n p unscored z low high",
+    "pairs": "model rank scale task n won lost points",
+    "effective length": "model effective_length fewest_tasks means",
+    "smallest rank": "target_name length rank ranks",
+    "unscored": "model suite task length status samples reason",
+    "cost": "model suite asked texts percent",
+    "perplexity": "model task length position n nats perplexity",
+    "divergence": "model task n nats same_token",
+    "wrong": "filename row model suite task length depth answer output",
+}
+
+Ask = Callable[[str], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def ask(study: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """The rows of one of the page's queries."""
+    monkeypatch.chdir(study)
+
+    def run(name: str) -> list[dict[str, Any]]:
+        answer = duckdb.connect().execute(QUERIES[name])
+        columns = [column[0] for column in answer.description]
+        return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+
+    return run
+
+
+def test_every_query_of_the_page_has_a_name_and_columns_that_are_expected() -> None:
+    assert set(QUERIES) == set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_query_runs_and_finds_something(name: str, ask: Ask) -> None:
+    rows = ask(name)
+    assert rows
+    assert list(rows[0]) == COLUMNS[name].split()
+
+
+def test_scores_are_those_of_the_summary_with_wilsons_interval(ask: Ask, study: Path) -> None:
+    cells = ask("scores")
+    assert {row["n"] for row in cells} == {10}
+    for row in cells:
+        assert (row["low"], row["high"]) == pytest.approx(wilson(row["p"] * row["n"], row["n"]), abs=1e-12)
+    for score in summarise(pq.read_table(study / "samples/style.parquet")):
+        same = ("model", "suite", "task", "kind", "haystack", "length")
+        own = [row for row in cells if all(row[name] == getattr(score, name) for name in same)]
+        if score.unit == "share":
+            assert sum(row["n"] for row in own) == score.n
+            assert sum(row["p"] * row["n"] for row in own) / score.n == pytest.approx(score.mean)
+
+
+def test_pairs_are_those_of_the_report(ask: Ask) -> None:
+    found = {(row["rank"], row["scale"]): row for row in ask("pairs")}
+    told = {
+        (8 if each.who.scale == 0 else each.who.rank, each.who.scale): each.pairs
+        for each in map(skill, read([Path("samples")]).rows("pairs"))
+    }
+    assert found.keys() == told.keys()
+    for place, pairs in told.items():
+        row = found[place]
+        assert (row["n"], row["won"], row["lost"]) == (pairs.n, pairs.wins, pairs.losses)
+        assert pairs.step is not None
+        assert row["points"] == pytest.approx(pairs.step.points)
+    assert any(row["lost"] for row in found.values())
+
+
+def test_effective_length_is_that_of_stats(ask: Ask, study: Path) -> None:
+    scores: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for row in pq.read_table(study / "samples/style.parquet").to_pylist():
+        if row["suite"] == "ruler":
+            by_task = scores.setdefault(row["model"], {}).setdefault(row["length"], {})
+            by_task.setdefault(row["task"], []).append(100 * row["score"])
+    expected = {
+        model: effective_length(
+            {n: {task: sum(s) / len(s) for task, s in tasks.items()} for n, tasks in lengths.items()}
+        ).length
+        for model, lengths in scores.items()
+    }
+    assert {row["model"]: row["effective_length"] for row in ask("effective length")} == expected
+    assert set(expected.values()) == {128, 1024}
+
+
+def test_the_smallest_rank_is_the_reports(ask: Ask) -> None:
+    [row] = ask("smallest rank")
+    tunes = build([Path("samples")], [], "title", None).summary["fine_tunes"]
+    [verdict] = [tune["verdict"] for tune in tunes.values()]
+    assert (verdict["outcome"], verdict["rank"]) == ("both", row["rank"])
+    assert row["rank"] == 16  # r2 misses needles, r8 loses a skill prompt of ten
+
+
+def test_texts_that_are_shared_are_counted_once(ask: Ask) -> None:
+    asked = {row["suite"]: row for row in ask("cost") if row["model"] == "r8"}
+    assert asked["needle"]["asked"] == 3 * asked["needle"]["texts"] == 3 * 10 * (128 + 1024)
+    assert asked["perplexity"]["asked"] == 2 * 128
