@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from contextgraft.cli import plan_training
+
 TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
+
+ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
 
 
 @click.command()
@@ -20,7 +24,7 @@ TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_on
 @click.option(
     "--base", type=click.Path(path_type=Path), required=True, help="folder of the model to start from"
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of the trained model")
+@click.option("--out", type=click.Path(path_type=Path), help="folder of the trained model")
 @click.option("--seed", type=click.IntRange(min=0), help="instead of the recipe's: batches are drawn from it")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; other counts give other roundings")
 @click.option(
@@ -37,8 +41,8 @@ TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_on
 )
 @click.option(
     "--layout",
-    type=click.Choice(["flat", "double", "usp"]),
-    help="how they share it [torchrun; default: by nodes and heads]",
+    type=click.Choice(["flat", "double", "usp", "torch"]),
+    help="how they share it; torch: as flat, by torch's own loops [torchrun; default: by nodes and heads]",
 )
 @click.option(
     "--ranks-per-node",
@@ -65,16 +69,30 @@ TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_on
     default=600.0,
     help="seconds without a word from another process that end the run [torchrun; default: 600]",
 )
-@click.option("--json", "as_json", is_flag=True, help="print the last step's metrics as JSON")
+@click.option("--json", "as_json", is_flag=True, help="print the last step's metrics, or the plan, as JSON")
+@plan_training.options
 @click.pass_context
 def command(
-    context: click.Context, /, *, out: Path, threads: int | None, as_json: bool, **options: Any
+    context: click.Context,
+    /,
+    *,
+    out: Path | None,
+    threads: int | None,
+    plan: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train a model by a recipe, in progressive stages; the same command resumes an interrupted run.
 
     Started by torchrun, all its processes train one model together, with the result of one process but for
     rounding.
     """
+    if plan:
+        plan_training.show(options.pop("config"), options.pop("base"), as_json=as_json, **options)
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out'")
+    _refuse(_given(context, plan_training.NAMES), "is for --plan")
     import torch
 
     from contextgraft.training.parallel.launch import launched
@@ -82,12 +100,10 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     launch = launched(os.environ)
-    given = [name for name in TOGETHER if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
-    if launch is None and given:
-        option = given[0].replace("_", "-")
-        raise click.UsageError(f"--{option} is for many processes: start the command by torchrun")
+    if launch is None:
+        _refuse(_given(context, TOGETHER), "is for many processes: start the command by torchrun")
     with _terminated() as stop:
-        common = {name: value for name, value in options.items() if name not in TOGETHER}
+        common = {name: value for name, value in options.items() if name not in ELSEWHERE}
         last = _alone(out, common, stop) if launch is None else _together(launch, out, common, options, stop)
     if last is None:
         return
@@ -98,6 +114,16 @@ def command(
         click.echo(
             f"{out}: {last['step']} steps, theta {last['theta']:,.0f}, loss {last['loss']:.4f}{accuracy}"
         )
+
+
+def _given(context: click.Context, names: Sequence[str]) -> list[str]:
+    """Those of the options that were asked for."""
+    return [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+
+
+def _refuse(given: Sequence[str], why: str) -> None:
+    if given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} {why}")
 
 
 def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:

@@ -8,6 +8,13 @@ from pydantic import Field, model_validator
 from contextgraft.config.base import Frozen, load
 
 
+class Published(Frozen):
+    """What a stage took where it was first run."""
+
+    gpus: int = Field(gt=0)
+    minutes: float = Field(gt=0, description="of wall time")
+
+
 class Stage(Frozen):
     """Some steps at one length. Theta comes from the recipe's rule unless it is given here."""
 
@@ -20,6 +27,11 @@ class Stage(Frozen):
         gt=0,
         exclude_if=lambda rate: rate is None,
         description="peak of this stage, instead of the optimiser's",
+    )
+    published: Published | None = Field(
+        default=None,
+        exclude_if=lambda published: published is None,
+        description="what it took where it was first run: `--plan` compares",
     )
 
     @model_validator(mode="after")

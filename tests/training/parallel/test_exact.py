@@ -49,6 +49,18 @@ def test_attention_is_exact(ranks: Run, world: int) -> None:
             assert max(errors.values()) < BOUNDS[case["dtype"]], (case, rank, errors)
 
 
+def test_torchs_own_ring_is_a_fair_baseline(ranks: Run) -> None:
+    """Its sums are float32 whatever the inputs are; bfloat16 is rounded after every block it takes in."""
+    cases: list[dict[str, Any]] = [
+        {"layout": "torch", "per_node": 2, "heads": 8, "kv_heads": kv, "dtype": dtype, "kernel": "cpu"}
+        for kv in (8, 2)
+        for dtype in ("float32", "bfloat16")
+    ]
+    for rank in ranks(4, "attention", cases=cases):
+        for case, errors in zip(cases, rank, strict=True):
+            assert max(errors[name] for name in ("out", "q", "k", "v")) < BOUNDS[case["dtype"]], case
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int) -> None:
     rope = {"rope_theta": 5e5, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}

@@ -23,6 +23,7 @@ STEPS = {256: 2, 512: 1}
 WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "1": (1, 1, []),
     "2 flat": (2, 2, ["--rows-at-once", "3"]),
+    "2 torch": (2, 2, ["--layout", "torch"]),
     "4 usp": (4, 2, []),
     "4 double, replicas": (4, 2, ["--layout", "double", "--ranks-per-node", "1", "--context-parallel", "2"]),
 }

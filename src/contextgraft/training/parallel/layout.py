@@ -7,6 +7,8 @@ import torch
 
 from contextgraft.errors import InputError
 
+TORCH = "torch"
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -67,7 +69,17 @@ def usp(topology: Topology, heads: int, kv_heads: int) -> Layout:
     return Layout("usp", topology.nodes, 1, topology.per_node)
 
 
-LAYOUTS: dict[str, Callable[[Topology, int, int], Layout]] = {"flat": flat, "double": double, "usp": usp}
+def baseline(topology: Topology, heads: int, kv_heads: int) -> Layout:  # noqa: ARG001
+    """As flat, but the blocks are passed on by torch's own loops: what the others are measured against."""
+    return Layout(TORCH, 1, topology.ranks)
+
+
+LAYOUTS: dict[str, Callable[[Topology, int, int], Layout]] = {
+    "flat": flat,
+    "double": double,
+    "usp": usp,
+    TORCH: baseline,
+}
 
 
 def choose(topology: Topology, heads: int, kv_heads: int) -> tuple[Layout, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -103,6 +104,13 @@ class ContextParallel:
     def positions(self, length: int) -> torch.Tensor:
         """Positions of a sequence that this rank holds, int64."""
         return positions(self.layout, self.place, length)
+
+
+class How(NamedTuple):
+    """What a call of a ring is given besides tensors."""
+
+    cp: ContextParallel
+    scale: float
 
 
 def context_mesh(layout: Layout, *, replicas: int, device: str) -> DeviceMesh:

@@ -6,28 +6,25 @@ The next blocks are on their way while the present one is computed. Sums are kep
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from contextgraft.training.parallel.blocks import Block, Result
-from contextgraft.training.parallel.links import GRADIENT, KV, ContextParallel, Hop, exchange
+from contextgraft.training.parallel.layout import TORCH
+from contextgraft.training.parallel.links import GRADIENT, KV, ContextParallel, Hop, How, exchange
+from contextgraft.training.parallel.torch_ring import TorchRing
 
 Slices = tuple[slice, slice, bool]
 ALL = slice(None)
-
-
-class How(NamedTuple):
-    """What a call of the ring is given besides tensors."""
-
-    cp: ContextParallel
-    scale: float
 
 
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cp: ContextParallel, scale: float
 ) -> torch.Tensor:
     """Attention of this rank's queries (B, H, L, D) on the keys and values (B, K, L, D) of all ranks."""
+    if cp.layout.name == TORCH:
+        return TorchRing.apply(q, k, v, How(cp, scale))  # type: ignore[no-untyped-call, no-any-return]
     if cp.heads.size == 1:
         return _Ring.apply(q, k, v, How(cp, scale))  # type: ignore[no-untyped-call, no-any-return]
     q, k, v = (_HeadsApart.apply(x, cp) for x in (q, k, v))  # type: ignore[no-untyped-call]

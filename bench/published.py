@@ -1,0 +1,102 @@
+"""Published minutes of Gradient's models against arithmetic: where 33 times faster can come from.
+
+Minutes, GPUs and rings are the model cards' (an earlier revision of each names the parallel rings). What a
+GPU can do is of NVIDIA's data sheet for the L40S; the link between nodes is assumed: no card states it.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from contextgraft.config.shape import read_shape
+from contextgraft.config.training import load_recipe
+from contextgraft.training.costs import Cluster, Cost, Division, costs
+
+ROOT = Path(__file__).parents[1]
+L40S = 362e12  # operations a second in bfloat16, dense
+CLUSTER = Cluster(ranks=512, ranks_per_node=8, flops=L40S, utilisation=0.4, memory=48e9, link=12.5e9)
+RINGS = {"8b": (8, 32, 32, 32), "70b": (8, 32, 64, 128)}  # GPUs of one sequence, by stage
+
+
+def report(_: argparse.Namespace | None = None) -> dict[str, Any]:
+    """Speeds by stage; what 33 compares; what each way to lay out 512 GPUs costs on the link."""
+    return {"stages": {size: _stages(size) for size in RINGS}, "33x": _claimed(), "512 GPUs": _layouts()}
+
+
+def _cost(size: str, stage: int, cluster: Cluster, context: int) -> Cost:
+    recipe = load_recipe(ROOT / f"config/recipes/training/llama3-{size}-gradient-1048k.yaml")
+    shape = read_shape(ROOT / f"src/contextgraft/evaluation/shapes/llama3-{size}.json")
+    alone = recipe.model_copy(update={"stages": (recipe.stages[stage],)})
+    return costs(alone, shape, cluster, Division(context, rows=1))[0]
+
+
+def _stages(size: str) -> list[dict[str, float]]:
+    """Tokens a minute of wall time and of a GPU, and the share of a GPU's best that they mean."""
+    recipe = load_recipe(ROOT / f"config/recipes/training/llama3-{size}-gradient-1048k.yaml")
+    rows = []
+    for number, stage in enumerate(recipe.stages):
+        assert stage.published is not None
+        gpus, minutes = stage.published.gpus, stage.published.minutes
+        cost = _cost(size, number, replace(CLUSTER, ranks=gpus), RINGS[size][number])
+        seconds = gpus * minutes * 60
+        rows.append(
+            {
+                "length": stage.length,
+                "gpus": gpus,
+                "tokens a minute": cost.tokens / minutes,
+                "tokens a GPU minute": cost.tokens / minutes / gpus,
+                "of best": cost.flops / seconds / L40S,
+                "of best with recomputing": cost.computed / seconds / L40S,
+            }
+        )
+    return rows
+
+
+def _claimed() -> dict[str, float]:
+    """The 8B card compares its last two stages with its first two."""
+    rows = _stages("8b")
+
+    def mean(some: list[dict[str, float]], name: str) -> float:
+        return sum(row[name] for row in some) / len(some)
+
+    wall, gpu = "tokens a minute", "tokens a GPU minute"
+    work = "of best"
+    return {
+        "last two stages / first two, tokens a minute": mean(rows[2:], wall) / mean(rows[:2], wall),
+        "GPUs": mean(rows[2:], "gpus") / mean(rows[:2], "gpus"),
+        "tokens a GPU minute": mean(rows[2:], gpu) / mean(rows[:2], gpu),
+        "524k / 262k, operations of a GPU": rows[2][work] / rows[1][work],
+    }
+
+
+def _layouts() -> list[dict[str, Any]]:
+    """One step of the 8B at 524288 on 512 GPUs: rings of different sizes, on one link a node or eight."""
+    rows = []
+    for context in (512, 32, 8):
+        for links in (1, 8):
+            cluster = replace(CLUSTER, links=links)
+            cost = _cost("8b", 2, cluster, context)
+            computing = cost.hours(cluster) / cluster.ranks / cost.steps * 3600
+            for layout in ("flat", "double"):
+                ring = cost.between[layout].link / cluster.link / cost.steps
+                weights = cost.weights / links / cluster.link / cost.steps
+                rows.append(
+                    {
+                        "GPUs a sequence": context,
+                        "links a node": links,
+                        "layout": layout,
+                        "computing s": round(computing, 1),
+                        "ring s": round(ring, 1),
+                        "weights s": round(weights, 1),
+                        "hidden s": round(max(computing, ring + weights), 1),
+                        "in turn s": round(computing + ring + weights, 1),
+                    }
+                )
+    return rows
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(report(), indent=2))

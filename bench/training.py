@@ -1,0 +1,199 @@
+"""Training in many processes, measured on this machine: `python bench/training.py`, in parts by --part.
+
+Links between nodes need network namespaces, which only root can make; everything else runs for anybody.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nodes import PER_NODE, RANKS, Place, Wiring, between, may, nodes
+from published import report as published
+
+HERE = Path(__file__).parent
+RING = {"length": 4096, "heads": 8, "kv_heads": 8, "size": 64, "layouts": ["flat", "double", "usp", "torch"]}
+MODEL = {
+    "vocab_size": 2048,
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": True,
+}
+MIB = 2**20
+Parts = dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
+
+
+def links(options: argparse.Namespace) -> dict[str, Any]:
+    """2 nodes x 2 ranks on limited links: seconds of forward and backward, bytes between nodes."""
+    if not may():
+        print("bench: links between nodes need network namespaces: run this part as root", file=sys.stderr)
+        return {}
+    wirings = {"a link each": Wiring(True, options.rate), "a link a node": Wiring(False, options.rate)}
+    return {name: _ring(wiring, options.runs) for name, wiring in wirings.items()}
+
+
+def _ring(wiring: Wiring, runs: int) -> dict[str, Any]:
+    with nodes(wiring) as places, tempfile.TemporaryDirectory() as out:
+        arguments = [json.dumps({**RING, "runs": runs}), out]
+        ranks = [_start("ring", arguments, rank=rank, world=RANKS, places=places) for rank in range(RANKS)]
+        marks: list[tuple[str, int, list[int]]] = []
+        namespaces = sorted({place.namespace for place in places})
+        while not marks or marks[-1][0] != "end":
+            line = ranks[0].stdout.readline()
+            if not line:
+                break
+            name, run = json.loads(line)
+            time.sleep(0.3)  # what is in the queue of a link leaves it
+            marks.append((name, run, [between(each, wiring) for each in namespaces]))
+            ranks[0].stdin.write("\n")
+            ranks[0].stdin.flush()
+        _finish(ranks)
+        found = [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(RANKS)]
+    device = _device(marks)
+    return {
+        name: {
+            "seconds": sorted(found[0][name]["seconds"]),
+            "counted": [rank[name]["counted"] for rank in found],
+            "device": device[name],
+        }
+        for name in RING["layouts"]
+    }
+
+
+def _device(marks: Sequence[tuple[str, int, list[int]]]) -> dict[str, list[int]]:
+    """Of each layout: what each link carried in the run that it carried least in."""
+    sent: dict[str, list[list[int]]] = {}
+    for (name, run, before), (_, _, after) in pairwise(marks):
+        if run:
+            sent.setdefault(name, []).append([b - a for a, b in zip(before, after, strict=True)])
+    return {name: min(runs, key=sum) for name, runs in sent.items()}
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """A training step at one length on 1, 2, 4 and 8 ranks; and longer ones on 4."""
+    found: dict[str, Any] = {}
+    for length, worlds in ((options.length, (1, 2, 4, 8)), (2 * options.length, (2, 4))):
+        for world in worlds:
+            arguments = {"config": MODEL, "length": length, "layout": "flat"}
+            ranks = _together("memory", arguments, world)
+            found[f"{length} on {world}"] = {
+                "MiB a rank": round(max(rank["peak"] for rank in ranks) / MIB),
+                "seconds": round(ranks[0]["seconds"], 1),
+                "loss": ranks[0]["loss"],
+            }
+            print(f"bench: memory, {length} tokens on {world} ranks", file=sys.stderr)
+    return found
+
+
+def overhead(options: argparse.Namespace) -> dict[str, Any]:
+    """The ring on one rank against plain attention, in processor time of the whole model."""
+    (found,) = _together("overhead", {"config": MODEL, "lengths": [1024, 4096], "runs": options.runs}, 1)
+    return dict(found)
+
+
+def longest(options: argparse.Namespace) -> dict[str, Any]:
+    """One step of `contextgraft train` at a long length, in four processes, to the published model."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = [str(Path(sys.executable).with_name("contextgraft"))]
+        subprocess.run([*program, "fetch", "demo:base", "--out", str(folder / "base")], check=True)
+        recipe = {
+            "name": "longest",
+            "stages": [{"length": options.longest, "steps": 1, "tokens": options.longest}],
+            "theta": "progressive",
+            "data": [{"kind": "repeat", "first": 20}],
+            "optimiser": {"learning_rate": 1e-4},
+            "activation_checkpointing": True,
+        }
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        files = ["--config", folder / "recipe.yaml", "--base", folder / "base", "--out", folder / "out"]
+        torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "4", "--no-python"]
+        command = [*torchrun, *program, "train", *map(str, files), "--threads", "1", "--patience", "3000"]
+        started = time.monotonic()
+        subprocess.run(command, check=True, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"})
+        seconds = time.monotonic() - started
+        lines = (folder / "out/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return {"length": options.longest, "seconds": round(seconds), "last": json.loads(lines[-1])}
+
+
+def _together(job: str, arguments: dict[str, Any], world: int) -> list[dict[str, Any]]:
+    """What each rank of a world on this machine found."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as out:
+        words = [json.dumps(arguments), out]
+        _finish([_start(job, words, rank=rank, world=world, places=None, port=port) for rank in range(world)])
+        return [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(world)]
+
+
+def _start(
+    job: str, words: list[str], *, rank: int, world: int, places: list[Place] | None, port: int = 29555
+) -> Any:
+    inside = ["ip", "netns", "exec", places[rank].namespace] if places else []
+    per_node = PER_NODE if places else world
+    environment = os.environ | {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(per_node),
+        "MASTER_ADDR": places[0].address if places else "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "ring0" if places else "lo",
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": "65536",  # large tensors go back to the kernel when they are let go
+    }
+    command = [*inside, sys.executable, str(HERE / "training_rank.py"), job, *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+
+def _finish(ranks: Sequence[Any]) -> None:
+    for rank in ranks:
+        rank.communicate(timeout=1800)
+    if any(rank.returncode for rank in ranks):
+        raise SystemExit("bench: a rank failed")
+
+
+PARTS: Parts = {
+    "published": published,
+    "links": links,
+    "memory": memory,
+    "overhead": overhead,
+    "longest": longest,
+}
+
+
+def main() -> None:
+    """Run the parts and print what they found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=list(PARTS), action="append", help="default: all")
+    parser.add_argument("--runs", type=int, default=5, help="of what is timed; medians count")
+    parser.add_argument("--rate", default="100mbit", help="of a link between nodes")
+    parser.add_argument("--length", type=int, default=8192, help="of the sequence whose memory is measured")
+    parser.add_argument("--longest", type=int, default=65536, help="of the sequence trained end to end")
+    parser.add_argument("--json", type=Path, help="write what was found here")
+    options = parser.parse_args()
+    found = {}
+    for part in options.part or PARTS:
+        found[part] = PARTS[part](options)
+        print(f"bench: {part} done", file=sys.stderr, flush=True)
+    text = json.dumps(found, indent=2)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

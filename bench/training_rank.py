@@ -1,0 +1,161 @@
+"""What each rank of the training benchmarks does: `python bench/training_rank.py JOB ARGUMENTS OUT`."""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = timedelta(minutes=10)
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def ring(
+    *, length: int, heads: int, kv_heads: int, size: int, layouts: list[str], runs: int
+) -> dict[str, Any]:
+    """Attention forward and backward in each layout, by turns: seconds, bytes counted and on the device."""
+    from contextgraft.training.parallel.ring import attention
+
+    peers = {name: _peers(name, heads, kv_heads) for name in layouts}
+    found: dict[str, Any] = {name: {"seconds": [], "counted": 0} for name in layouts}
+    for run in range(runs + 1):  # the first is to warm up
+        for name, cp in peers.items():
+            held = len(cp.positions(length))
+            shapes = [(1, h, held, size) for h in (heads, kv_heads, kv_heads)]
+            q, k, v = (torch.randn(*shape, requires_grad=True) for shape in shapes)
+            cp.traffic.between = 0
+            dist.barrier()
+            _mark(name, run)
+            started = time.monotonic()
+            out = attention(q, k, v, cp, size**-0.5)
+            torch.autograd.backward(out, torch.ones_like(out))
+            dist.barrier()
+            if run:
+                found[name]["seconds"].append(time.monotonic() - started)
+                found[name]["counted"] = cp.traffic.between
+    _mark("end", 0)
+    return found
+
+
+def _peers(name: str, heads: int, kv_heads: int) -> Any:
+    from contextgraft.training.parallel.blocks import KERNELS
+    from contextgraft.training.parallel.layout import LAYOUTS, topology
+    from contextgraft.training.parallel.links import context_mesh, context_parallel
+
+    per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    layout = LAYOUTS[name](topology(WORLD, per_node), heads, kv_heads)
+    mesh = context_mesh(layout, replicas=1, device="cpu")
+    return context_parallel(layout, mesh, KERNELS["cpu"], ranks_per_node=per_node, patience=PATIENCE)
+
+
+def _mark(name: str, run: int) -> None:
+    """Let the parent read the devices while no rank sends anything."""
+    if RANK == 0:
+        print(json.dumps([name, run]), flush=True)
+        sys.stdin.readline()
+    dist.barrier()
+
+
+def memory(config: dict[str, Any], length: int, layout: str | None) -> dict[str, Any]:
+    """One training step of a model on one sequence: peak memory above what torch alone takes, seconds."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from contextgraft.checkpoint.layout import open_model
+    from contextgraft.config.training import Recipe
+    from contextgraft.rope import settings
+    from contextgraft.training.batches import Batch
+    from contextgraft.training.parallel.engine import Options, Together
+    from contextgraft.training.parallel.launch import Launch
+
+    launch = Launch(RANK, WORLD, RANK, WORLD)
+    with tempfile.TemporaryDirectory() as folder:
+        LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
+        base = open_model(Path(folder))
+        engine = Together(launch, torch.device("cpu"), Options(layout=layout, patience=PATIENCE), base.config)
+        recipe = Recipe.model_validate(
+            {
+                "name": "bench",
+                "stages": [{"length": length, "steps": 1, "tokens": length}],
+                "data": [{"kind": "repeat"}],
+                "optimiser": {"learning_rate": 1e-3},
+                "activation_checkpointing": True,
+            }
+        )
+        before = _status("VmRSS")
+        trainee = engine.build(recipe, base, settings.read(base.config))
+    ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator().manual_seed(0))
+    dist.barrier()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM counts from here
+    started = time.monotonic()
+    outcome = engine.backward(trainee, Batch(ids, torch.ones(ids.shape)), recipe)
+    engine.clip(trainee, 1.0)
+    trainee.adam.step()
+    dist.barrier()
+    seconds = time.monotonic() - started
+    return {"peak": _status("VmHWM") - before, "seconds": seconds, "loss": outcome.loss}
+
+
+def _status(field: str) -> int:
+    """Bytes, from the kernel."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field}")
+
+
+def overhead(config: dict[str, Any], lengths: list[int], runs: int) -> dict[str, Any]:
+    """Forward and backward of a model on one rank: the ring against plain attention, processor seconds."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from contextgraft.training.parallel import attention
+
+    attention.register()
+    cp = _peers("flat", config["num_attention_heads"], config["num_key_value_heads"])
+    torch.manual_seed(0)
+    plain, ringed = (
+        LlamaForCausalLM(LlamaConfig(**config, attn_implementation=name)).train()
+        for name in ("sdpa", attention.NAME)
+    )
+    found: dict[str, Any] = {}
+    for length in lengths:
+        plainly = {"input_ids": torch.randint(0, config["vocab_size"], (1, length)), "use_cache": False}
+        together = {**plainly, "position_ids": cp.positions(length)[None], "context_parallel": cp}
+        ratios, seconds = [], []
+        for run in range(runs + 1):
+            first, second = _processor(plain, plainly), _processor(ringed, together)
+            if run:
+                ratios.append(second / first)
+                seconds.append(first)
+        found[str(length)] = {"ratios": sorted(ratios), "plain": statistics.median(seconds)}
+    return found
+
+
+def _processor(model: Any, inputs: dict[str, Any]) -> float:
+    started = time.process_time()
+    torch.autograd.backward(model(**inputs).logits.square().mean())
+    return time.process_time() - started
+
+
+JOBS = {"ring": ring, "memory": memory, "overhead": overhead}
+
+
+def main() -> None:
+    """Join the others, do the job, write what was found."""
+    job, arguments, out = sys.argv[1:]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    result = JOBS[job](**json.loads(arguments))
+    Path(out, f"{RANK}.json").write_text(json.dumps(result), encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
