@@ -42,6 +42,7 @@ DONOR = f"{DATA}/models/donor-s{{seed}}/contextgraft.json"
 TARGET = f"{DATA}/models/{{target}}/contextgraft.json"
 ADAPTER = f"{DATA}/adapters/s{{seed}}/r{{rank}}/contextgraft.json"
 GRAFT = f"{DATA}/grafts/s{{seed}}/{{target}}/{{kind}}"
+PASSAGE = f"{DATA}/passing/s{{seed}}/{{target}}/{{kind}}"  # holds a graft that is deleted in the end
 RECORD = f"{RESULTS}/grafts/s{{seed}}/{{target}}/{{kind}}/contextgraft.json"  # stays where the graft does not
 ALIGNMENT = f"{RESULTS}/alignment/s{{seed}}/{{target}}.parquet"
 VERDICT = f"{RESULTS}/verified/s{{seed}}/{{target}}.json"
@@ -124,21 +125,21 @@ def seed_option(wildcards):
     return "" if seed is None else f"--seed {seed}"
 
 
-def place(wildcards, kind):
-    """Folder of a graft."""
-    return GRAFT.format(seed=wildcards.seed, target=wildcards.target, kind=kind)
+def graft(seed, target, kind):
+    """Folder of a graft. One that passes has a folder around it: Snakemake leaves a file in what it deletes."""
+    names = {"seed": seed, "target": target, "kind": kind}
+    return GRAFT.format(**names) if target in KEPT else f"{PASSAGE.format(**names)}/{kind}"
 
 
-def graft(place, target):
-    """What Snakemake watches of a graft: the manifest of one that stays, the folder of one that passes."""
-    return f"{place}/contextgraft.json" if target in KEPT else place
+def watched(seed, target, kind):
+    """What Snakemake watches of a graft: the manifest of one that stays, the folder around one that passes."""
+    place = graft(seed, target, kind)
+    return f"{place}/contextgraft.json" if target in KEPT else str(Path(place).parent)
 
 
 def grafts_of(wildcards):
     """Every graft of a fine-tune, its theta-only control rows among them."""
-    target = wildcards.target
-    places = [GRAFT.format(seed=seed, target=target, kind=kind) for seed in SEEDS for kind in KINDS]
-    return [graft(place, target) for place in places]
+    return [watched(seed, wildcards.target, kind) for seed in SEEDS for kind in KINDS]
 
 
 def needle_format(wildcards):
@@ -154,11 +155,7 @@ def question_files(wildcards):
 def target_models(wildcards):
     """The fine-tune alone and every graft of it, as `contextgraft evaluate` takes them: LABEL=FOLDER."""
     target = wildcards.target
-    grafts = [
-        f"{target}-s{seed}-{kind}={GRAFT.format(seed=seed, target=target, kind=kind)}"
-        for seed in SEEDS
-        for kind in KINDS
-    ]
+    grafts = [f"{target}-s{seed}-{kind}={graft(seed, target, kind)}" for seed in SEEDS for kind in KINDS]
     return [f"{target}={folder(TARGET.format(target=target))}", *grafts]
 
 

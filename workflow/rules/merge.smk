@@ -21,8 +21,10 @@ rule merge:
     resources:
         **asks("merge"),
     params:
-        out=lambda wildcards: place(wildcards, f"r{wildcards.rank}"),
-        refusal=lambda wildcards: refusal(wildcards.target, place(wildcards, f"r{wildcards.rank}")),
+        out=lambda wildcards: graft(wildcards.seed, wildcards.target, f"r{wildcards.rank}"),
+        refusal=lambda wildcards: refusal(
+            wildcards.target, graft(wildcards.seed, wildcards.target, f"r{wildcards.rank}")
+        ),
         version=VERSION,
     shell:
         "rm -rf {params.out} && contextgraft {params.refusal} merge --adapter $(dirname {input.adapter})"
@@ -32,7 +34,7 @@ rule merge:
 
 use rule merge as merge_passing with:
     output:
-        folder=temp(directory(GRAFT.replace("{kind}", "r{rank}"))),
+        folder=temp(directory(PASSAGE.replace("{kind}", "r{rank}"))),
         record=RECORD.replace("{kind}", "r{rank}"),
     wildcard_constraints:
         target=one_of(PASSING),
@@ -58,8 +60,10 @@ rule theta_only:
     resources:
         **asks("theta_only"),
     params:
-        out=lambda wildcards: place(wildcards, "theta-only"),
-        refusal=lambda wildcards: refusal(wildcards.target, place(wildcards, "theta-only")),
+        out=lambda wildcards: graft(wildcards.seed, wildcards.target, "theta-only"),
+        refusal=lambda wildcards: refusal(
+            wildcards.target, graft(wildcards.seed, wildcards.target, "theta-only")
+        ),
         version=VERSION,
     shell:
         "rm -rf {params.out} && contextgraft {params.refusal} merge --scale 0 --adapter $(dirname {input.adapter})"
@@ -69,7 +73,7 @@ rule theta_only:
 
 use rule theta_only as theta_only_passing with:
     output:
-        folder=temp(directory(GRAFT.replace("{kind}", "theta-only"))),
+        folder=temp(directory(PASSAGE.replace("{kind}", "theta-only"))),
         record=RECORD.replace("{kind}", "theta-only"),
     wildcard_constraints:
         target=one_of(PASSING),

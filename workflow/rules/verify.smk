@@ -4,7 +4,7 @@
 
 rule verify:
     input:
-        graft=lambda wildcards: graft(place(wildcards, f"r{RANKS[-1]}"), wildcards.target),
+        graft=lambda wildcards: watched(wildcards.seed, wildcards.target, f"r{RANKS[-1]}"),
         target=TARGET,
         adapter=ADAPTER.replace("{rank}", str(RANKS[-1])),
     output:
@@ -19,7 +19,7 @@ rule verify:
     resources:
         **asks("verify"),
     params:
-        graft=lambda wildcards: place(wildcards, f"r{RANKS[-1]}"),
+        graft=lambda wildcards: graft(wildcards.seed, wildcards.target, f"r{RANKS[-1]}"),
         version=VERSION,
     shell:
         "contextgraft verify {params.graft} --target $(dirname {input.target})"

@@ -50,7 +50,7 @@ def admit(
 
 
 def absence(label: str, error: ContextgraftError) -> Absent:
-    """What is said of a model in place of its answers; an earlier step's refusal keeps its verb and reason."""
+    """What stands in place of a model's answers; an earlier refusal keeps its verb and reason."""
     if isinstance(error, Refused):
         return Absent(label, error.verb, error.reason)
     return Absent(label, "evaluate", str(error))

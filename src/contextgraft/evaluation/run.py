@@ -81,7 +81,7 @@ def evaluate_models(
         for each, who, key in zip(candidates, identities, keys, strict=True)
     ]
     with workspace(out) as work:
-        answered = conduct_all(interviews, first, work, watcher)
+        answered = conduct_all(interviews, first, work, watcher, allow_refused=allow_refused)
         table = pa.concat_tables([*answered, *map(results.absent_row, absent)])
         whole = results.complete(table)
         results.write(table, work / "whole", run if whole else "")
@@ -127,10 +127,13 @@ def find_reference(candidates: Sequence[Candidate], label: str | None) -> int:
     return 0 if label is None else labels.index(label)
 
 
-def conduct_all(interviews: Sequence[Interview], first: int, work: Path, watcher: Watcher) -> list[pa.Table]:
+def conduct_all(
+    interviews: Sequence[Interview], first: int, work: Path, watcher: Watcher, *, allow_refused: bool
+) -> list[pa.Table]:
     """The rows of every model, in their order; the reference is interviewed before the others.
 
-    It is measured again where others need what an earlier run no longer has.
+    It is measured again where others need what an earlier run no longer has. With `allow_refused`, one that
+    cannot be loaded gets the row that says so; where it is the reference, so do all.
     """
     reference = interviews[first]
     wanted = [table is None for each in interviews for table in each.measured(work)]
@@ -140,11 +143,25 @@ def conduct_all(interviews: Sequence[Interview], first: int, work: Path, watcher
         for place, measure in enumerate(reference.measures)
         if any(wanted[place::count]) and not measure.ready(work, reference.reference)
     ]
-    tables = {first: conduct(reference, work, watcher, again)}
+    try:
+        tables = {first: conduct(reference, work, watcher, again)}
+    except ContextgraftError as error:
+        return [refuse(each, error, allow_refused=allow_refused) for each in interviews]
     for place, interview in enumerate(interviews):
-        if place != first:
+        if place == first:
+            continue
+        try:
             tables[place] = conduct(interview, work, watcher)
+        except ContextgraftError as error:
+            tables[place] = refuse(interview, error, allow_refused=allow_refused)
     return [tables[place] for place in range(len(interviews))]
+
+
+def refuse(interview: Interview, error: ContextgraftError, *, allow_refused: bool) -> pa.Table:
+    """The one row of a model that cannot be asked, if that is allowed; else its error again."""
+    if not allow_refused or not is_final(error):
+        raise error
+    return results.absent_row(absence(interview.candidate.label, error))
 
 
 def remove(files: Iterable[Path]) -> None:
