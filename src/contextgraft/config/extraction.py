@@ -11,11 +11,13 @@ class Extraction(Frozen):
     """Which tensors get factors; the defaults are all linear layers, by contextgraft itself."""
 
     embeddings: Literal["both", "input", "output"] | None = Field(
-        None, description="carry embed_tokens (input), lm_head (output) or both, aligned by token"
+        default=None, description="carry embed_tokens (input), lm_head (output) or both, aligned by token"
     )
-    include: str = Field("", description="regular expression: carry only tensors whose name it matches")
-    exclude: str | None = Field(None, description="regular expression: leave these tensors out")
+    include: str = Field(
+        default="", description="regular expression: carry only tensors whose name it matches"
+    )
+    exclude: str | None = Field(default=None, description="regular expression: leave these tensors out")
     backend: Literal["contextgraft", "mergekit"] = Field(
-        "contextgraft",
+        default="contextgraft",
         description="mergekit: its own command, one run a rank, as the published adapters were made",
     )

@@ -19,6 +19,7 @@ LEAST = 4000  # MB: Python, torch, and tiles that stream through; extract and me
 MARGIN = 3.0
 START = 10  # minutes
 EXTRACT = 22e-9  # processor seconds a weight for all ranks to 128: 18.7 s for a layer of 70B
+MERGEKIT = 3.6e-10  # processor seconds a weight and column of its smaller side: 693 s for the 1B shape
 MERGE = 2e-9  # processor seconds a changed weight
 TRAINED = 16  # bytes a weight in training: master, gradient and two moments in float32
 SLURM_WORDS = "mem_mb", "runtime", "gpu", "nodes", "tasks", "tasks_per_gpu", "gres", "mpi"
@@ -66,6 +67,13 @@ def extracting(shape: Shape, cluster: Cluster, ranks: Sequence[int], threads: in
     return work + 2 * shape.size / GB / cluster.disk
 
 
+def by_mergekit(shape: Shape, cluster: Cluster, ranks: Sequence[int], threads: int) -> float:
+    """Seconds of mergekit's extraction: every matrix decomposed whole, anew for each rank, then measured."""
+    sides = [*shape.linear.values()] * shape.layers + [(shape.vocabulary, shape.hidden)]
+    work = MERGEKIT * sum(rows * columns * min(rows, columns) for rows, columns in sides) / threads
+    return len(ranks) * (work + 4 * shape.size / GB / cluster.disk)
+
+
 def merging(shape: Shape, cluster: Cluster, threads: int) -> float:
     """Seconds of one graft, or its verification: each model is read or written once beside the sum."""
     return MERGE * shape.matrices / threads + 2 * shape.size / GB / cluster.disk
@@ -79,6 +87,12 @@ def fetch(shape: Shape, cluster: Cluster) -> Request:
 def extract(shape: Shape, cluster: Cluster, ranks: Sequence[int], threads: int) -> Request:
     """What one extraction of all ranks asks for."""
     return request(cluster, extracting(shape, cluster, ranks, threads))
+
+
+def extract_by_mergekit(shape: Shape, cluster: Cluster, ranks: Sequence[int], threads: int) -> Request:
+    """What mergekit's extraction asks for: copies of the largest matrix in float32, and the adapter."""
+    memory = LEAST * 1e6 + 5 * 4 * shape.vocabulary * shape.hidden + 0.1 * shape.size
+    return request(cluster, by_mergekit(shape, cluster, ranks, threads), memory)
 
 
 def merge(shape: Shape, cluster: Cluster, threads: int) -> Request:

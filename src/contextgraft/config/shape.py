@@ -26,10 +26,23 @@ class Shape:
     tied: bool
 
     @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of the linear layers of one block, by the names of Llama."""
+        wide, narrow = self.heads * self.head, self.kv_heads * self.head
+        return {
+            "self_attn.q_proj": (wide, self.hidden),
+            "self_attn.k_proj": (narrow, self.hidden),
+            "self_attn.v_proj": (narrow, self.hidden),
+            "self_attn.o_proj": (self.hidden, wide),
+            "mlp.gate_proj": (self.intermediate, self.hidden),
+            "mlp.up_proj": (self.intermediate, self.hidden),
+            "mlp.down_proj": (self.hidden, self.intermediate),
+        }
+
+    @property
     def matrices(self) -> int:
         """Weights of the linear layers of all blocks, which are what an adapter changes."""
-        attention = self.hidden * self.head * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+        return self.layers * sum(rows * columns for rows, columns in self.linear.values())
 
     @property
     def parameters(self) -> int:
