@@ -90,3 +90,26 @@ def test_what_is_gone_would_be_found() -> None:
     assert OPTION.findall(next(commands(text))) == ["--gone"]
     assert "--gone" not in options("report")
     assert not chosen(options("evaluate")["--suite"], "gone")
+
+
+def test_the_design_lists_every_verb_in_their_order() -> None:
+    table = (ROOT / "docs/design.md").read_text().split("## The commands")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(VERBS)
+
+
+def test_links_between_pages_lead_to_something() -> None:
+    lost = []
+    for page in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            path, _, heading = target.partition("#")
+            file = (page.parent / path) if path else page
+            anchors = headings(file.read_text()) if file.suffix == ".md" and file.exists() else set()
+            if not file.exists() or (heading and heading not in anchors):
+                lost.append(f"{page.name}: {target}")
+    assert lost == []
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
