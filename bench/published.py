@@ -1,7 +1,7 @@
 """Published minutes of Gradient's models against arithmetic: where 33 times faster can come from.
 
-Minutes, GPUs and rings are the model cards' (an earlier revision of each names the parallel rings). What a
-GPU can do is of NVIDIA's data sheet for the L40S; the link between nodes is assumed: no card states it.
+Minutes, GPUs and rings are the model cards' (an earlier revision of each says how many rings there were).
+What a GPU can do is of NVIDIA's data sheet for the L40S; the link between nodes is assumed: no card states it.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from contextgraft.training.costs import Cluster, Cost, Division, costs
 ROOT = Path(__file__).parents[1]
 L40S = 362e12  # operations a second in bfloat16, dense
 CLUSTER = Cluster(ranks=512, ranks_per_node=8, flops=L40S, utilisation=0.4, memory=48e9, link=12.5e9)
-RINGS = {"8b": (8, 32, 32, 32), "70b": (8, 32, 64, 128)}  # GPUs of one sequence, by stage
+RINGS = {"8b": (8, 32, 64, 64), "70b": (8, 32, 64, 128)}  # GPUs of one sequence, by stage
 
 
 def report(_: argparse.Namespace | None = None) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _claimed() -> dict[str, float]:
 def _layouts() -> list[dict[str, Any]]:
     """One step of the 8B at 524288 on 512 GPUs: rings of different sizes, on one link a node or eight."""
     rows = []
-    for context in (512, 32, 8):
+    for context in (512, 64, 8):
         for links in (1, 8):
             cluster = replace(CLUSTER, links=links)
             cost = _cost("8b", 2, cluster, context)

@@ -69,6 +69,11 @@ ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
     default=600.0,
     help="seconds without a word from another process that end the run [torchrun; default: 600]",
 )
+@click.option(
+    "--measures",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Parquet file for speed, memory, gradient norm and bytes moved, a row a step",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the last step's metrics, or the plan, as JSON")
 @plan_training.options
 @click.pass_context

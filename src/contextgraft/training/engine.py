@@ -30,11 +30,16 @@ class Trainee:
 
 
 class Outcome(NamedTuple):
-    """Loss of a batch in nats; how many tokens of weight 1 are right, and how many there are."""
+    """Loss of a batch in nats; how many tokens of weight 1 are right, and how many there are.
+
+    `inside`, `between`: bytes that the rings of all ranks sent inside nodes and between them.
+    """
 
     loss: float
     right: int
     answers: int
+    inside: int = 0
+    between: int = 0
 
 
 class Engine(Protocol):

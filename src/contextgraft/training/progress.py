@@ -1,7 +1,8 @@
 """Progress for people: a line every few seconds."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from contextgraft.training.schedule import Step
 
@@ -9,7 +10,7 @@ INTERVAL = 5.0  # seconds
 
 
 class Progress:
-    """Counts tokens and tells loss, accuracy of answers, speed and the time that is left."""
+    """Counts tokens; tells loss, gradient, speed, memory, bytes between nodes and the time that is left."""
 
     def __init__(self, plan: Sequence[Step], done: int, tell: Callable[[str], None]) -> None:
         self.plan, self.tell = plan, tell
@@ -17,8 +18,8 @@ class Progress:
         self.seen = 0
         self.begun = self.told = time.monotonic()
 
-    def step(self, step: Step, loss: float, accuracy: float | None) -> None:
-        """Note one step; speak if it is time or the last."""
+    def step(self, step: Step, row: Mapping[str, Any]) -> None:
+        """Note one step by its row of the meter; speak if it is time or the last."""
         self.seen += step.length * step.rows
         self.left -= step.length * step.rows
         now = time.monotonic()
@@ -26,9 +27,12 @@ class Progress:
             return
         self.told = now
         speed = self.seen / max(now - self.begun, 1e-9)
-        answers = "" if accuracy is None else f"  answers {accuracy:6.1%}"
+        answers = "" if row["accuracy"] is None else f"  answers {row['accuracy']:6.1%}"
+        between = row["ring_bytes_between"]
+        sent = f"  {between / 2**20:,.1f} MiB between nodes" if between else ""
         minutes, seconds = divmod(round(self.left / speed), 60)
         self.tell(
             f"step {step.number + 1}/{len(self.plan)}  stage {step.stage + 1}  length {step.length}  "
-            f"loss {loss:.3f}{answers}  {speed:,.0f} tokens/s  {minutes}:{seconds:02d} left"
+            f"loss {row['loss']:.3f}{answers}  gradient {row['gradient_norm']:.2g}  {speed:,.0f} tokens/s  "
+            f"{row['peak_memory'] / 2**30:.2f} GiB{sent}  {minutes}:{seconds:02d} left"
         )

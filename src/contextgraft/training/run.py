@@ -23,6 +23,7 @@ from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
 from contextgraft.training.engine import Alone, Engine, Trainee
 from contextgraft.training.kinds import Context, memoised
+from contextgraft.training.meter import Meter, earlier
 from contextgraft.training.model import head_dim
 from contextgraft.training.packing import FOLDER, pack
 from contextgraft.training.progress import Progress
@@ -47,6 +48,15 @@ class Run:
     stop: Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is kept and told of the steps: `metrics` are the model's, the meter's depend on the clock."""
+
+    metrics: list[dict[str, Any]]
+    meter: Meter
+    progress: Progress
+
+
 def train(
     config: Path,
     base_path: Path,
@@ -57,12 +67,14 @@ def train(
     tell: Callable[[str], None] = lambda _: None,
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
+    measures: Path | None = None,
 ) -> dict[str, Any]:
     """Train by a recipe and publish the model at `out`; the last step's metrics.
 
     The same command after an interruption goes on from the last checkpoint and ends with the bytes of an
     undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
     raised. A partial output of another order raises OutputError. Without an engine: in this process alone.
+    `measures` is a Parquet file for what depends on the clock: a row a step (`training.meter`).
     """
     engine = engine or Alone()
     recipe = load_recipe(config)
@@ -77,14 +89,16 @@ def train(
         metrics = _read_metrics(work, state.step)
         if state.step:
             tell(f"resuming after step {state.step} of {len(run.plan)}")
-        progress = Progress(run.plan, state.step, tell)
+        before = engine.once(lambda: earlier(measures, state.step))
+        meter = Meter(measures if engine.main else None, before)
+        record = Record(metrics, meter, Progress(run.plan, state.step, tell))
         for stage in range(run.plan[min(state.step, len(run.plan) - 1)].stage, len(recipe.stages)):
             rope = run.ropes[stage]
             tell(
                 f"stage {stage + 1}/{len(recipe.stages)}: "
                 f"length {recipe.stages[stage].length}, theta {rope.theta:,.0f}"
             )
-            state = _run_stage(run, stage, state, metrics, progress)
+            state = _run_stage(run, stage, state, record)
         learnt = engine.whole(state)
         engine.once(lambda: _finish(run, learnt, metrics, seed))
     return metrics[-1]
@@ -141,9 +155,7 @@ def _context(base: ModelFolder, folder: Path) -> Context:
     return Context(encode, (int(begin),) if adds else (), len(tokenizer), folder)
 
 
-def _run_stage(
-    run: Run, stage: int, state: states.State, metrics: list[dict[str, Any]], progress: Progress
-) -> states.State:
+def _run_stage(run: Run, stage: int, state: states.State, record: Record) -> states.State:
     """All steps of one stage that are still to do, on a model built with the stage's theta."""
     engine = run.engine
     trainee = engine.build(run.recipe, run.base, run.ropes[stage])
@@ -153,14 +165,14 @@ def _run_stage(
     for step in run.plan[state.step :]:
         if step.stage != stage:
             break
-        metrics.append(_step(run, step, trainee))
+        _step(run, step, trainee, record)
         done = step.number + 1
-        progress.step(step, metrics[-1]["loss"], metrics[-1]["accuracy"])
         due, last = time.monotonic() - saved >= run.checkpoint_seconds, done == len(run.plan)
         save, stop = engine.agree(save=due or last, stop=run.stop())
         if save or stop:
             if engine.main:
-                _write_metrics(run.work, metrics)
+                _write_metrics(run.work, record.metrics)
+                record.meter.write()
             engine.save(states.capture(done, trainee.moving, trainee.adam), run.work, wait=stop or last)
             saved = time.monotonic()
         if stop and not last:
@@ -168,29 +180,32 @@ def _run_stage(
     return states.capture(done, trainee.moving, trainee.adam)
 
 
-def _step(run: Run, step: Step, trainee: Trainee) -> dict[str, Any]:
-    """One optimiser step, and its line of metrics (nothing that depends on the clock)."""
+def _step(run: Run, step: Step, trainee: Trainee, record: Record) -> None:
+    """One optimiser step; the model's metrics hold nothing that depends on the clock."""
     rate = learning_rate(run.recipe, step, len(run.plan))
     for group in trainee.adam.param_groups:
         group["lr"] = rate
-    loss, right, answers = run.engine.backward(trainee, run.batches.at(step), run.recipe)
+    outcome = run.engine.backward(trainee, run.batches.at(step), run.recipe)
     norm = run.engine.clip(trainee, run.recipe.optimiser.clip)
-    if not math.isfinite(loss) or not math.isfinite(norm):
+    if not math.isfinite(outcome.loss) or not math.isfinite(norm):
         raise InputError(
             "training diverged",
-            received=f"loss {loss}, gradient norm {norm} at step {step.number + 1}",
+            received=f"loss {outcome.loss}, gradient norm {norm} at step {step.number + 1}",
             remedy="lower the rate",
         )
     trainee.adam.step()
-    return {
+    metrics = {
         "step": step.number + 1,
         "stage": step.stage + 1,
         "length": step.length,
         "theta": run.ropes[step.stage].theta,
         "learning_rate": rate,
-        "loss": loss,
-        "accuracy": right / answers if answers else None,
+        "loss": outcome.loss,
+        "accuracy": outcome.right / outcome.answers if outcome.answers else None,
     }
+    record.metrics.append(metrics)
+    row = record.meter.step(metrics, step.length * step.rows, norm, outcome)
+    record.progress.step(step, row)
 
 
 def _same_order(work: Path, order: dict[str, Any]) -> None:

@@ -144,17 +144,20 @@ class Together:
         """The rank's share, some rows at a time; FSDP adds up the gradients of all ranks."""
         mine = share(batch, self.cp, replica=self.replica, replicas=self.replicas)
         trainee.adam.zero_grad()
-        sums = torch.zeros(3, dtype=torch.float64)
+        traffic = self.cp.traffic
+        traffic.inside = traffic.between = 0
+        sums = torch.zeros(5, dtype=torch.float64)
         for part in mine.on(self.device).parts(self.options.rows):
             summand, right = loss(trainee.model, part, self.cp)
             torch.autograd.backward(summand)
-            sums += torch.tensor([summand.item(), right, int(part.answers.sum())], dtype=torch.float64)
+            sums[:3] += torch.tensor([summand.item(), right, int(part.answers.sum())], dtype=torch.float64)
+        sums[3], sums[4] = traffic.inside, traffic.between
         dist.all_reduce(sums, group=self.talking)
         for name, parameter in trainee.moving.items():
             if recipe.frozen_rows and name.endswith(models.EMBEDDINGS):
                 self._without_rows(parameter.grad, recipe.frozen_rows)
-        total, right, answers = sums.tolist()
-        return Outcome(total, int(right), int(answers))
+        total, *counts = sums.tolist()
+        return Outcome(total, *map(int, counts))
 
     def _without_rows(self, grad: torch.Tensor | None, rows: int) -> None:
         assert isinstance(grad, DTensor)

@@ -14,13 +14,15 @@ from contextgraft.training.parallel.layout import Layout, positions
 KV, GRADIENT = 0, 1  # tags of what travels round a ring
 
 
-@dataclass
 class Traffic:
-    """Bytes this rank has sent, to ranks of its own node and to others; it counts as the run goes on."""
+    """Bytes this rank has sent, to ranks of its own node and to others; it counts as the run goes on.
 
-    ranks_per_node: int
-    inside: int = 0
-    between: int = 0
+    No dataclass: FSDP copies those among a model's arguments, and would count in the copy.
+    """
+
+    def __init__(self, ranks_per_node: int) -> None:
+        self.ranks_per_node = ranks_per_node
+        self.inside = self.between = 0
 
     def count(self, sender: int, receiver: int, size: int) -> None:
         """Note one message."""
