@@ -18,10 +18,10 @@ from contextgraft.stats import effective_length, wilson
 PAGE = Path(__file__).resolve().parents[2] / "docs/queries.md"
 QUERIES = dict(re.findall(r"```sql\n(?:-- ([\w ]+)\n)?(.*?)```", PAGE.read_text(), re.DOTALL))
 COLUMNS = {
-    "scores": "model suite task kind haystack length depth n p unscored z low high",
+    "scores": "model suite task kind haystack distractors scoring length depth n p unscored z low high",
     "pairs": "model rank scale task n won lost points",
     "effective length": "model effective_length fewest_tasks means",
-    "smallest rank": "target_name length rank ranks",
+    "smallest rank": "target_name task haystack distractors length rank ranks",
     "unscored": "model suite task length status samples reason",
     "cost": "model suite asked texts percent",
     "perplexity": "model task length position n nats perplexity",
