@@ -1,0 +1,184 @@
+"""The tiny study in a git repository with our dvc.yaml, by a user whom write protection stops, not root."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+OURS = "Snakefile", "workflow", "envs", "scripts", "profiles", "local", "dvc.yaml", ".dvcignore", ".gitignore"
+NO_RIGHTS = "setpriv", "--bounding-set=-all", "--inh-caps=-all"  # root, but modes of files hold for it
+
+
+def tiny_study() -> ModuleType:
+    """The module that writes the tiny study of the workflow's own tests."""
+    path = ROOT / "tests/workflow/conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_study", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = tiny_study()
+
+
+def in_config(value: Any) -> Any:
+    """The tiny study with its recipes where a study keeps them: below config/."""
+    if isinstance(value, dict):
+        return {key: in_config(item) for key, item in value.items()}
+    return value.replace("recipes/", "config/recipes/") if isinstance(value, str) else value
+
+
+class Home:
+    """A folder of an ordinary user, with all that the user's processes write in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        name = {
+            f"GIT_{role}_{part}": f"tester{end}"
+            for role in ("AUTHOR", "COMMITTER")
+            for part, end in (("NAME", ""), ("EMAIL", "@localhost"))
+        }
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "DVC"))},
+            **name,
+            "PATH": path,
+            "HOME": str(folder),
+            "XDG_CACHE_HOME": str(folder / ".cache"),
+            "TMPDIR": str(folder),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "OMP_NUM_THREADS": "1",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(folder / ".dvc-state"),
+        }
+
+    def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """A command of the user; its two streams come joined."""
+        return subprocess.run(
+            [*(NO_RIGHTS if os.geteuid() == 0 else ()), *command],
+            cwd=cwd,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+
+class Repository:
+    """A clone with the tiny study in it."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.home = home
+        self.folder = folder
+
+    def run(self, *command: str) -> str:
+        """A command that must end well; what it says."""
+        done = self.home.run(*command, cwd=self.folder)
+        assert done.returncode == 0, f"{command}: {done.stdout[-6000:]}"
+        return done.stdout
+
+    def refused(self, *command: str) -> str:
+        """A command that must end with code 2; what it says."""
+        done = self.home.run(*command, cwd=self.folder)
+        assert done.returncode == 2, f"{command}: {done.returncode}: {done.stdout[-6000:]}"
+        return done.stdout
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace a text in a file."""
+        path = self.folder / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def snakemake(self, *arguments: str) -> str:
+        """Run the study."""
+        return self.run("snakemake", "--cores", "2", *arguments)
+
+    def planned(self) -> dict[str, int]:
+        """Jobs by rule that Snakemake would run."""
+        said = self.snakemake("--dry-run")
+        rows = said.rpartition("Job stats:")[2].partition("Reasons:")[0].splitlines()
+        counts = {row.split()[0]: int(row.split()[1]) for row in rows if row[-1:].isdigit()}
+        return {rule: count for rule, count in counts.items() if rule not in ("total", "default", "all")}
+
+    def version(self, message: str) -> None:
+        """What a person does after a run, as docs/versions.md has it."""
+        self.run("scripts/version.sh")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+    def clone(self, name: str) -> "Repository":
+        """A clone elsewhere, without anything that DVC keeps."""
+        other = Repository(self.home, self.home.folder / name)
+        self.run("git", "clone", "--quiet", str(self.folder), str(other.folder))
+        return other
+
+    def pull(self) -> None:
+        """What a person does in a clone, as docs/versions.md has it."""
+        self.run("dvc", "pull")
+        self.run("scripts/sync.sh")
+
+    def write(self) -> None:
+        """The study and our files, as a repository with one commit and a DVC remote beside it."""
+        self.folder.mkdir()
+        for name in OURS:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, self.folder / name)
+        (self.folder / ".dvc").mkdir()
+        for name in (".gitignore", "config"):
+            shutil.copy(ROOT / ".dvc" / name, self.folder / ".dvc" / name)
+        place = TINY.Place(self.folder)
+        place.write()
+        config = self.folder / "config"
+        config.mkdir()
+        for name in ("recipes", "fine_tunes.tsv"):
+            (self.folder / name).rename(config / name)
+        (self.folder / "config.yaml").unlink()
+        study = in_config(TINY.STUDY) | {"fine_tunes": "config/fine_tunes.tsv"}
+        (config / "config.yaml").write_text(yaml.safe_dump(study))
+        self.edit("config/fine_tunes.tsv", "recipes/", "config/recipes/")
+        self.run("git", "init", "--quiet", "--initial-branch=main")
+        self.run("git", "add", ".", ":!models")
+        self.run("dvc", "remote", "add", "--default", "store", str(self.home.folder / "store"))
+        self.run("git", "add", ".dvc/config")
+        self.run("git", "commit", "--quiet", "--message", "A study")
+
+    def summary(self) -> dict[str, Any]:
+        """The report's numbers."""
+        found: dict[str, Any] = json.loads((self.folder / "results/tiny/report/summary.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A folder for all that the tests of this session write."""
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def study(home: Home) -> Repository:
+    """The study after a run, committed and pushed to a remote in a folder; tests leave it as it is."""
+    repository = Repository(home, home.folder / "study")
+    repository.write()
+    repository.snakemake()
+    repository.version("Run")
+    repository.run("dvc", "push")
+    return repository
+
+
+@pytest.fixture
+def clone(study: Repository, request: pytest.FixtureRequest) -> Repository:
+    """A fresh clone, pulled and synced."""
+    other = study.clone(request.node.name)
+    other.pull()
+    return other
