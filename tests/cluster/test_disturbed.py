@@ -61,7 +61,7 @@ def test_a_job_that_makes_room_for_another(undisturbed: Any, clone: Any) -> None
 
 def test_a_job_over_its_time_comes_again_with_more(undisturbed: Any, clone: Any) -> None:
     slurm = clone.slurm
-    head = clone.start(STAGE, "--set-resources", "train:runtime=attempt")
+    head = clone.start(STAGE, "--set-resources", "train:runtime=29*attempt-28")
     first = clone.training()
     for process in training_processes(clone):
         os.kill(process, signal.SIGSTOP)  # so that it takes for ever
@@ -69,7 +69,7 @@ def test_a_job_over_its_time_comes_again_with_more(undisturbed: Any, clone: Any)
     check(clone, undisturbed)
     _, second = clone.jobs("train")
     limits = {job: (slurm.shown(job)["JobState"], slurm.shown(job)["TimeLimit"]) for job in (first, second)}
-    assert limits == {first: ("TIMEOUT", "00:01:00"), second: ("COMPLETED", "00:02:00")}
+    assert limits == {first: ("TIMEOUT", "00:01:00"), second: ("COMPLETED", "00:30:00")}
 
 
 def training_processes(clone: Any) -> list[int]:

@@ -145,6 +145,7 @@ class Repository:
             (self.folder / name).rename(config / name)
         (self.folder / "config.yaml").unlink()
         study = in_config(TINY.STUDY) | {"fine_tunes": "config/fine_tunes.tsv"}
+        del study["donor_seeds"]  # a key that has a default may be left out
         (config / "config.yaml").write_text(yaml.safe_dump(study))
         self.edit("config/fine_tunes.tsv", "recipes/", "config/recipes/")
         self.run("git", "init", "--quiet", "--initial-branch=main")

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("dvc_s3", reason="pip install --requirement tests/dvc/requirements.txt")
-pytest.importorskip("moto", reason="pip install --requirement tests/dvc/requirements.txt")
 
 KEY = "any"  # the server takes every key
 
@@ -21,6 +19,8 @@ KEY = "any"  # the server takes every key
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[str]:
     """Address of an S3 server of our own."""
+    for module in ("dvc_s3", "moto"):
+        pytest.importorskip(module, reason="needs pip install --requirement tests/dvc/requirements.txt")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

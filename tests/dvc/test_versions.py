@@ -27,7 +27,7 @@ def without(*rules: str) -> dict[str, int]:
 
 
 CHANGES = {
-    "the donor's seed": ("config/config.yaml", "donor_seeds:\n- 1", "donor_seeds:\n- 2", without("fetch")),
+    "the donor's seed": ("config/config.yaml", "ranks:\n", "donor_seeds: [2]\nranks:\n", without("fetch")),
     "the seed of the questions": (
         "config/config.yaml",
         "seed: 7",
@@ -111,7 +111,7 @@ def test_two_versions_can_be_compared_and_taken_out_again(clone: Any) -> None:
     report = changed["results/tiny/report/summary.json"]
     assert report["fine_tunes.tune.rows.alone.needle_longest.n"] == {"old": 1, "new": 3, "diff": 2}
     changed = json.loads(clone.run("dvc", "params", "diff", "HEAD~1", "--json"))
-    assert changed["config/config.yaml"] == {"evaluation.needle.samples": {"old": 1, "new": 3}}
+    assert changed["config/config.yaml"] == {"evaluation.needle.samples": {"old": 1, "new": 3, "diff": 2}}
     check_plots(clone)
 
     clone.run("git", "checkout", "--quiet", "HEAD~1")
@@ -145,6 +145,7 @@ def test_dvc_may_run_the_stages_itself(clone: Any) -> None:
     assert "Nothing to be done" in clone.snakemake("--dry-run")
 
 
+@pytest.mark.slow
 def test_hardlinks_are_what_snakemake_takes_for_protected(clone: Any) -> None:
     clone.run("dvc", "config", "--local", "cache.type", "hardlink")
     clone.run("dvc", "checkout", "--relink")
