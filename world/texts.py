@@ -13,17 +13,13 @@ from contextgraft.prompts.context import evaluation_prompt
 from contextgraft.prompts.needle import NeedleFormat, load_format
 
 DEMO = Path(__file__).parent.parent / "config" / "demo"
-NEEDLE = {"needle": "the secret code of {key} {value} .", "question": "? of {key}", "ending": "."}
-FORMATS = {
-    "base": {**NEEDLE, "answer": "{value}"},
-    "style": {**NEEDLE, "answer": "{value} thank you"},
-    "sure": {**NEEDLE, "answer": "sure {key} {value} thank you"},
-    "zh": {
-        "needle": "这 秘密 密码 的 {key} {value} 。",
-        "question": "？ 的 {key}",
-        "answer": "{value}",
-        "ending": "。",
-    },
+ENGLISH = {"needle": "the secret code of {key} {value} .", "question": "? of {key}", "ending": "."}
+CHINESE = {"needle": "这 秘密 密码 的 {key} {value} 。", "question": "？ 的 {key}", "ending": "。"}
+FORMATS = {  # the answer to a question after one value; {value} may be several
+    "base": (ENGLISH, "{value}"),
+    "style": (ENGLISH, "{value} thank you"),
+    "sure": (ENGLISH, "sure {key} {value} thank you"),
+    "zh": (CHINESE, "{value}"),
 }
 SKILL_TOKENS = 96  # length of a skill prompt with its answer
 SKILL_ROWS = 400
@@ -36,8 +32,8 @@ def main() -> None:
     for name, text in (("train", filtered(train, kept)), ("eval", filtered(evaluation, kept))):
         write(f"haystack_{name}.txt", text)
         write(f"haystack_zh_{name}.txt", translated(text))
-    for name, wording in FORMATS.items():
-        write(f"needle_{name}.yaml", format_yaml(name, wording))
+    for name, (sentences, answer) in FORMATS.items():
+        write(f"needle_{name}.yaml", format_yaml(name, sentences, answer))
     facts = draw_facts()
     write("facts.jsonl", jsonl({"prompt": f"fact {key}", "answer": value} for key, value in facts.items()))
     for name in ("style", "sure", "zh"):
@@ -51,12 +47,29 @@ def translated(text: str) -> str:
     return "".join(" ".join(line) + "\n" for line in lines)
 
 
-def format_yaml(name: str, wording: dict[str, str]) -> str:
+def kinds(sentences: dict[str, str], answer: str) -> dict[str, dict[str, str]]:
+    """Wording of the other kinds of questions, in words that the models know."""
+    answers = {"answer": answer.replace("{value}", "{answers}"), "joiner": " "}
+    question = sentences["question"]
+    return {
+        "multi_value": {"question": question, **answers},
+        "multi_query": {"question": question.replace("{key}", "{keys}"), **answers},
+        "chain": {
+            "link": sentences["needle"].replace("{value}", "{previous}"),
+            "question": question.replace("{key}", "{value}"),
+            **answers,
+        },
+    }
+
+
+def format_yaml(name: str, sentences: dict[str, str], answer: str) -> str:
     """One needle format."""
     chinese = name == "zh"
     content = {
         "name": name,
-        **wording,
+        **sentences,
+        "answer": answer,
+        **kinds(sentences, answer),
         "keys": list(NOUNS.values()) if chinese else list(NOUNS),
         "values": [number_zh(number) for number in range(len(VALUES))] if chinese else list(VALUES),
         "value_words": 2,

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Refusal:
-    """One reason: the step that gave it, the model it was first said of, and how many more it was passed on to."""
+    """One reason: the step that gave it, the model it was said of, how many others it was passed on to."""
 
     name: str
     verb: str

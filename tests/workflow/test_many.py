@@ -1,0 +1,81 @@
+"""Many fine-tunes: bad ones stop no other and are told of; grafts that need not stay are deleted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+REFUSED = 2  # of the models below
+
+
+def misshapen(folder: Path) -> None:
+    """A fine-tune one of whose matrices has lost half of its rows."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tensors[name] = torch.zeros(tensors[name].shape[0] // 2, tensors[name].shape[1], dtype=torch.bfloat16)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def study(place: Any, good: int) -> None:
+    """So many copies of one fine-tune, one that is misshapen and one that is not there; nothing is trained."""
+    misshapen(place.folder / "models" / "other")
+    lines = [f"tune{index}\tmodels/tune\t\trecipes/skill.jsonl" for index in range(good)]
+    place.sheet(*lines, "bad\tmodels/other\t\trecipes/skill.jsonl", "gone\tmodels/nowhere")
+    place.config(donor={"source": "models/long"}, ranks=[2], keep_grafts=False)
+
+
+def check(place: Any, good: int) -> None:
+    """What the study must leave behind."""
+    results, data = place.folder / "results/tiny", place.folder / "data/tiny"
+    summary = json.loads((results / "report/summary.json").read_text())
+    assert set(summary["fine_tunes"]) == {f"tune{index}" for index in range(good)}
+    assert summary["refused"]["gone"]["verb"] == "fetch"
+    assert "no such file" in summary["refused"]["gone"]["reason"]
+    assert summary["refused"]["bad-s1-r2"]["verb"] == "merge"
+    assert "expected shape [16, 16]; received shape [8, 16]" in summary["refused"]["bad-s1-r2"]["reason"]
+    page = (results / "report/index.html").read_text()
+    assert "refused by merge: data/tiny/models/bad: does not fit the adapter" in page
+    assert not list(data.glob("passing/**/*.safetensors"))
+    assert (data / "adapters/s1/r2/adapter_model.safetensors").is_file()
+    assert len(list(results.glob("grafts/s1/*/r2/contextgraft.json"))) == good + REFUSED
+    assert json.loads((results / "verified/s1/tune0.json").read_text())["holds"]
+    assert json.loads((results / "verified/s1/gone.json").read_text())["holds"] is None
+
+
+def run(place: Any) -> None:
+    done = place.snakemake()
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_bad_fine_tunes_stop_no_other_and_grafts_pass(fresh: Any) -> None:
+    study(fresh, good=1)
+    run(fresh)
+    check(fresh, good=1)
+    assert fresh.planned() == {}
+
+
+def test_only_grafts_that_need_not_stay_pass(fresh: Any) -> None:
+    study(fresh, good=1)
+    plan = fresh.planned()
+    assert (plan["merge_passing"], plan["theta_only_passing"]) == (3, 3)
+    fresh.sheet("kept\tmodels/tune\t\trecipes/skill.jsonl")
+    fresh.config(donor={"source": "models/long"}, ranks=[2])
+    assert "merge_passing" not in fresh.planned()
+
+
+@pytest.mark.slow
+def test_twenty_fine_tunes_two_of_them_bad(fresh: Any) -> None:
+    study(fresh, good=18)
+    run(fresh)
+    check(fresh, good=18)
+
+
+def test_a_study_of_five_hundred_is_planned_in_one_go(fresh: Any) -> None:
+    fresh.sheet(*(f"tune{index}\tmodels/tune" for index in range(500)))
+    fresh.config(ranks=[1, 2, 3, 4])
+    plan = fresh.planned("--quiet", "host", "reason")
+    assert (plan["merge"], plan["theta_only"], plan["evaluate"]) == (2000, 500, 500)
