@@ -71,7 +71,7 @@ def test_every_suite_can_be_planned() -> None:
         (["llama3-8b", "--device-memory", "-1"], "-1.0 is not in the range"),
         (["llama3-8b", "--suite", "poems"], "'poems' is not one of"),
         (["llama3-8b", "--rank", "0"], "0 is not in the range"),
-        ([], "Missing argument 'MODEL_OR_CONFIG'"),
+        ([], "name either a MODEL_OR_CONFIG or a --config"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

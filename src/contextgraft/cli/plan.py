@@ -1,10 +1,12 @@
-"""`contextgraft plan`: what an evaluation costs, before anything is loaded or bought."""
+"""`contextgraft plan`: what an evaluation or a whole study costs, before anything is loaded or bought."""
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from contextgraft.cli.evaluate_options import Numbers
 
@@ -30,10 +32,19 @@ class Number(click.FloatRange):
 
 POSITIVE = Number(0, 1e30, min_open=True)
 SHARE = Number(0, 1, min_open=True)
+OF_A_STUDY = {"config", "at_once", "as_json"}
 
 
 @click.command()
-@click.argument("model", metavar="MODEL_OR_CONFIG")
+@click.argument("model", metavar="[MODEL_OR_CONFIG]", required=False)
+@click.option(
+    "--config", type=click.Path(path_type=Path),
+    help="A study's configuration instead: bytes, hours, memory and disk of all its steps.",
+)  # fmt: skip
+@click.option(
+    "--at-once", type=click.IntRange(1, MOST), default=1, show_default=True,
+    help="With --config: fine-tunes whose passing grafts are on the disk together.",
+)  # fmt: skip
 @click.option(
     "--suite",
     "suites",
@@ -93,9 +104,13 @@ SHARE = Number(0, 1, min_open=True)
 )
 @click.option("--device-memory", type=POSITIVE, default=80e9, show_default=True, help="Bytes of one device.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
 def command(
+    context: click.Context,
     *,
-    model: str,
+    model: str | None,
+    config: Path | None,
+    at_once: int,
     suites: tuple[str, ...],
     lengths: tuple[int, ...],
     depths: tuple[float, ...],
@@ -110,12 +125,23 @@ def command(
     device_memory: float,
     as_json: bool,
 ) -> None:
-    """Say memory, hours and devices of an evaluation, from a config.json alone.
+    """Say memory, hours and devices of an evaluation, or all of a study, from a config.json alone.
 
     MODEL_OR_CONFIG is a folder, a config.json, or a shape that comes along: llama3-8b, llama3-70b. Base and
     donor are asked once, each fine-tune alone, with theta only, and at each --rank. The device is an H100
     (SXM, bfloat16) unless told otherwise. Hours are estimates; nothing is run.
+
+    With --config everything is read from the study: its `shape`, what it asks, its `cluster`.
     """
+    if (model is None) == (config is None):
+        raise click.UsageError("name either a MODEL_OR_CONFIG or a --config")
+    if config is not None:
+        _refuse_others(context)
+        _study(config, at_once, as_json)
+        return
+    if context.get_parameter_source("at_once") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--at-once goes with --config")
+    assert model is not None
     from contextgraft.evaluation import workload
     from contextgraft.evaluation.cost import Device
     from contextgraft.evaluation.shape import read_shape
@@ -134,6 +160,35 @@ def command(
     from contextgraft.cli.plan_table import show
 
     show(shape, device, grid, count, lines)
+
+
+def _refuse_others(context: click.Context) -> None:
+    """With --config nothing that the study says itself can be given."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in OF_A_STUDY
+        and context.get_parameter_source(str(parameter.name)) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: with --config the study says this itself")
+
+
+def _study(path: Path, at_once: int, as_json: bool) -> None:
+    import shutil
+
+    from contextgraft.cli import plan_study
+
+    found = plan_study.plan(plan_study.read_study(path), at_once)
+    free = shutil.disk_usage(".").free
+    if as_json:
+        import json
+
+        click.echo(json.dumps(plan_study.to_json(found, free), indent=2, sort_keys=True))
+        return
+    from contextgraft.cli.plan_study_table import show
+
+    show(found, free)
 
 
 def describe(shape: "Shape", device: "Device", grid: "Grid", count: int) -> dict[str, Any]:

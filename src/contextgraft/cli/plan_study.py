@@ -1,0 +1,286 @@
+"""What a whole study costs, from its configuration and a config.json alone: bytes, hours, memory, disk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.architecture import Kind
+from contextgraft.adapter.selection import Selection
+from contextgraft.adapter.size import adapter_bytes, dense_bytes
+from contextgraft.config import demands, resources
+from contextgraft.config.base import read_yaml
+from contextgraft.config.cluster import Cluster
+from contextgraft.config.extraction import Extraction
+from contextgraft.config.pipeline import Evaluation, Ruler
+from contextgraft.config.resources import GB, Request
+from contextgraft.config.shape import Shape
+from contextgraft.config.study import Study, load
+from contextgraft.config.training import load_recipe
+from contextgraft.errors import ConfigError
+from contextgraft.evaluation import cost, workload
+from contextgraft.evaluation.cost import Device
+from contextgraft.evaluation.workload import Grid, Line
+
+EMBEDDINGS: Mapping[str | None, tuple[Kind, ...]] = {
+    None: (), "both": (Kind.INPUT, Kind.OUTPUT), "input": (Kind.INPUT,), "output": (Kind.OUTPUT,)
+}  # fmt: skip
+EXTRACTIONS = {"contextgraft": resources.extracting, "mergekit": resources.by_mergekit}
+MAIN_MEMORY = 2e10  # bytes a second that processors read, where there are no GPUs: assumed
+REPORT = 60.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Jobs of one kind: seconds of one at full speed, what it asks for, bytes of all of them together."""
+
+    name: str
+    jobs: int
+    seconds: float
+    request: Request
+    read: int = 0
+    written: int = 0
+
+    @property
+    def hours(self) -> float:
+        """Hours of all jobs, one after another."""
+        return self.jobs * self.seconds / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        """The same, times the GPUs that each holds."""
+        return self.hours * self.request.gpus
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes that a study takes at its fullest.
+
+    `models`: base, donors and fine-tunes; `graft_set`: all grafts of one fine-tune. `peak` is with the grafts
+    that the study does not keep deleted once they were asked, `at_once` sets of them at a time.
+    """
+
+    models: int
+    adapters: int
+    graft_set: int
+    targets: int
+    kept_targets: int
+    at_once: int
+
+    @property
+    def all_kept(self) -> int:
+        """If nothing is deleted."""
+        return self.models + self.adapters + self.targets * self.graft_set
+
+    @property
+    def peak(self) -> int:
+        """As the study says which grafts stay."""
+        passing = min(self.at_once, self.targets - self.kept_targets)
+        return self.models + self.adapters + (self.kept_targets + passing) * self.graft_set
+
+    @property
+    def none_kept(self) -> int:
+        """If no graft stays."""
+        return self.models + self.adapters + min(self.at_once, self.targets) * self.graft_set
+
+    @property
+    def left(self) -> int:
+        """What stays at the end, as the study says."""
+        return self.models + self.adapters + self.kept_targets * self.graft_set
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """All figures of a study; `adapters` are bytes of the tensors of factors by rank."""
+
+    study: Study
+    shape: Shape
+    adapters: Mapping[int, int]
+    dense: int
+    steps: tuple[Step, ...]
+    lines: tuple[Line, ...]
+    disk: Disk
+
+
+def read_study(path: Path) -> Study:
+    """The study of a configuration file; ConfigError or InputError if it is none."""
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise ConfigError("is no study", path=path, expected="keys and values, as in config/config.yaml")
+    return load(config, path)
+
+
+def plan(study: Study, at_once: int = 1) -> StudyPlan:
+    """Plan a study for the cluster that it names."""
+    settings = study.settings
+    shape = demands.shape_of(settings.shape, settings.base)
+    chosen = selection(extraction_of(study))
+    adapters = {rank: adapter_bytes(shape, chosen, rank) for rank in sorted(settings.ranks)}
+    dense = 0 if extraction_of(study).backend == "mergekit" else dense_bytes(shape, chosen)
+    written = len(settings.donor_seeds) * (sum(adapters.values()) + dense * len(adapters))
+    grafts = len(settings.donor_seeds) * (len(adapters) + 1)
+    disk = Disk(
+        models=len(study.origins) * shape.size,
+        adapters=written,
+        graft_set=grafts * shape.size,
+        targets=len(study.targets),
+        kept_targets=sum(study.kept(target) for target in study.targets),
+        at_once=at_once,
+    )
+    steps = tuple(_steps(study, shape, disk, max(adapters.values())))
+    return StudyPlan(study, shape, adapters, dense, steps, tuple(lines(study, shape, models(study))), disk)
+
+
+def extraction_of(study: Study) -> Extraction:
+    """What the adapters carry: all linear layers where a study cannot say."""
+    own: Extraction = getattr(study.settings, "extraction", Extraction())
+    return own
+
+
+def selection(extraction: Extraction) -> Selection:
+    """Which tensors the study's adapters carry."""
+    return Selection(extraction.include, extraction.exclude, EMBEDDINGS[extraction.embeddings])
+
+
+def models(study: Study) -> int:
+    """Models that are asked: base and donors; each fine-tune alone, with theta only, and at each rank."""
+    settings = study.settings
+    return 1 + len(settings.donor_seeds) + len(study.targets) * _asked_of(study)
+
+
+def _asked_of(study: Study) -> int:
+    """Models that one fine-tune's job asks."""
+    return 1 + len(study.settings.donor_seeds) * (1 + len(study.settings.ranks))
+
+
+def _steps(study: Study, shape: Shape, disk: Disk, adapter: int) -> Iterator[Step]:
+    settings, cluster = study.settings, study.settings.cluster
+    asked = demands.demands(study, shape, cluster)
+    rules, threads, seeds, size = asked.rules, settings.threads, len(settings.donor_seeds), shape.size
+    backend = extraction_of(study).backend
+    fetched = sum(origin.source is not None for origin in study.origins.values())
+    yield Step(
+        "fetch", fetched, resources.fetching(shape, cluster), rules["fetch"], fetched * size, fetched * size
+    )
+    for name, request in asked.training.items():
+        yield Step(f"train {name}", 1, _training(study, name, shape, request), request, size, size)
+    extracting = EXTRACTIONS[backend](shape, cluster, settings.ranks, threads.extract)
+    runs = 2 * len(settings.ranks) if backend == "mergekit" else 1  # it reads both for each, and so do we
+    yield Step("extract", seeds, extracting, rules["extract"], seeds * runs * 2 * size, disk.adapters)
+    pairs = seeds * disk.targets
+    merging = resources.merging(shape, cluster, threads.merge)
+    for name, jobs, each, made in (
+        ("merge", pairs * len(settings.ranks), size + adapter, size),
+        ("theta_only", pairs, size, size),
+        ("verify", pairs, 2 * size + adapter, 0),
+        ("align", pairs, 3 * size, 0),
+    ):
+        yield Step(name, jobs, merging, rules[name], jobs * each, jobs * made)
+    for name, jobs, count in (
+        ("evaluate", disk.targets, _asked_of(study)),
+        ("evaluate_base", 1, 1 + seeds),
+    ):
+        seconds = _asking(study, shape, count, rules[name])
+        yield Step(name, jobs, seconds, rules[name], jobs * count * size)
+    yield Step("report", 1, REPORT, rules["report"])
+
+
+def _training(study: Study, name: str, shape: Shape, request: Request) -> float:
+    recipe = study.origins[name].recipe
+    assert recipe is not None
+    cluster, threads = study.settings.cluster, study.settings.threads.train
+    work = resources.training_work(shape, load_recipe(Path(recipe)).stages)
+    if request.gpus:
+        return work / (request.gpus * cluster.gpu_teraflops * 1e12)
+    return work / (request.nodes * threads * cluster.cpu_gigaflops * 1e9)
+
+
+def _asking(study: Study, shape: Shape, count: int, request: Request) -> float:
+    """Seconds of asking `count` models: loading them, reading prompts, writing answers."""
+    hours = sum(line.hours_shared + line.hours_writing for line in lines(study, shape, count))
+    reading = count * shape.size / GB / study.settings.cluster.disk
+    return reading + hours * 3600 / max(1, request.gpus)
+
+
+def lines(study: Study, shape: Shape, count: int) -> list[Line]:
+    """Costs of asking `count` models everything the study asks, suite by suite and length by length."""
+    device = device_of(study.settings.cluster, study.settings.threads.evaluate)
+    given = costs_shape(shape, study.settings.cluster)
+    return list(_lines(study.settings.evaluation, given, device, count))
+
+
+def _lines(asked: Evaluation, shape: cost.Shape, device: Device, count: int) -> Iterator[Line]:
+    needle = asked.needle
+    grid = Grid(tuple(needle.lengths), tuple(needle.depths), needle.samples, needle.distractors)
+    grids = len(needle.kinds) * max(1, len(needle.haystacks))
+    yield from workload.lines(shape, device, grid, ["needle"], count * grids)
+    if asked.ruler:
+        answers = [workload.RULER_ANSWERS[task] for task in ruler_tasks(asked.ruler)]
+        for length in asked.ruler.lengths:
+            whole = ((0, length),)
+            works = [workload.Work(asked.ruler.samples, whole, whole, answer) for answer in answers]
+            yield workload.line(shape, device, works, suite="ruler", length=length, count=count)
+    if asked.perplexity:
+        texts = Grid(tuple(asked.perplexity.lengths), (), asked.perplexity.documents, 0)
+        yield from workload.lines(shape, device, texts, ["perplexity"], count)
+    if asked.divergence:
+        texts = Grid((asked.divergence.length,), (), asked.divergence.prompts, 0)
+        yield from workload.lines(shape, device, texts, ["divergence"], count)
+
+
+def ruler_tasks(asked: Ruler) -> list[str]:
+    """The tasks that are named, else all but the two that need data, each of which comes with its own."""
+    data = {"qa_1": asked.qa_1, "qa_2": asked.qa_2}
+    return asked.tasks or [task for task in workload.RULER_ANSWERS if data.get(task, task) is not None]
+
+
+def device_of(cluster: Cluster, threads: int) -> Device:
+    """One GPU of the cluster, or the threads that an evaluation gets where there are none."""
+    if cluster.gpus_per_node:
+        return Device(
+            cluster.gpu_teraflops * 1e12, 1.0, cluster.gpu_bandwidth * 1e12, cluster.gpu_memory * GB
+        )
+    return Device(threads * cluster.cpu_gigaflops * 1e9, 1.0, MAIN_MEMORY, cluster.node_memory * GB)
+
+
+def costs_shape(shape: Shape, cluster: Cluster) -> cost.Shape:
+    """The shape as the costs of an evaluation are computed from it; processors compute in float32."""
+    return cost.Shape(
+        name="study",
+        parameters=shape.parameters,
+        active=shape.parameters,
+        width=shape.heads * shape.head,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head,
+        windows=(None,) * shape.layers,
+        dtype="bfloat16" if cluster.gpus_per_node else "float32",
+    )
+
+
+def too_long(steps: Sequence[Step], cluster: Cluster) -> list[str]:
+    """Steps whose jobs take longer than the partition lets any run."""
+    return [step.name for step in steps if step.seconds / 60 > cluster.longest]
+
+
+def to_json(found: StudyPlan, free: int) -> dict[str, Any]:
+    """All figures as plain JSON values; `free` are bytes of the disk that the study would be on."""
+    settings, disk = found.study.settings, found.disk
+    return {
+        "study": settings.study,
+        "base": settings.base,
+        "donor": settings.donor.model_dump(exclude_none=True),
+        "targets": disk.targets,
+        "extraction": extraction_of(found.study).model_dump(exclude_none=True),
+        "model": asdict(found.shape) | {"parameters": found.shape.parameters, "bytes": found.shape.size},
+        "adapters": {str(rank): count for rank, count in found.adapters.items()},
+        "adapter_dense_bytes": found.dense,
+        "steps": [asdict(step) | {"hours": step.hours, "gpu_hours": step.gpu_hours} for step in found.steps],
+        "evaluation": [asdict(line) for line in found.lines],
+        "hours": sum(step.hours for step in found.steps),
+        "gpu_hours": sum(step.gpu_hours for step in found.steps),
+        "too_long": too_long(found.steps, settings.cluster),
+        "disk": asdict(disk)
+        | {"peak": disk.peak, "all_kept": disk.all_kept, "none_kept": disk.none_kept}
+        | {"left": disk.left, "free": free},
+        "cluster": settings.cluster.model_dump(),
+    }

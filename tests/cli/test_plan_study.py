@@ -1,0 +1,182 @@
+"""`contextgraft plan --config`: a study's bytes, hours, memory and disk, checked by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from contextgraft.cli.plan import command
+from contextgraft.cli.plan_study import costs_shape, models, plan, read_study
+from contextgraft.config.cluster import Cluster
+from contextgraft.config.shape import read_shape
+from contextgraft.errors import ConfigError
+from contextgraft.evaluation import cost
+from contextgraft.evaluation import shape as evaluation_shape
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "config/recipes").glob("*.yaml"))
+SIZE_70B = 141_107_412_992
+
+
+SHAPES = "src/contextgraft/evaluation/shapes"
+LARGE: dict[str, Any] = {
+    "study": "large",
+    "base": "hf:owner/base",
+    "donor": {"source": "hf:owner/donor"},
+    "shape": f"{SHAPES}/llama3-70b.json",
+    "fine_tunes": "config/recipes/llama3/fine_tunes-70b.tsv",
+    "ranks": [32, 128],
+    "keep_grafts": False,
+    "evaluation": {
+        "needle": {
+            "format": "config/recipes/llama3/needle.yaml",
+            "lengths": [8192, 2**20],
+            "depths": [0, 25, 50, 75, 100],
+            "samples": 10,
+            "distractors": 4,
+            "seed": 1,
+        },
+        "ruler": {"lengths": [4096, 131072], "samples": 25},
+        "perplexity": {"lengths": [8192], "documents": 2},
+        "divergence": {"length": 4096, "prompts": 50},
+        "skill": {"samples": 200},
+    },
+    "threads": {"extract": 32, "merge": 16},
+    "cluster": {"gpus_per_node": 8, "device": "cuda", "node_memory": 1000, "disk": 1.0, "longest": 2880},
+}
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A study of 70B with three fine-tunes, one of which keeps its grafts."""
+    return changed(tmp_path / "large.yaml")
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
+
+
+def facts(path: Path, *words: object) -> dict[str, Any]:
+    done = run("--config", path, "--json", *words)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def changed(where: Path, **keys: Any) -> Path:
+    """The large study with other keys."""
+    where.write_text(yaml.safe_dump(LARGE | keys))
+    return where
+
+
+@pytest.mark.parametrize("path", [ROOT / "config/config.yaml", *STUDIES], ids=lambda path: path.stem)
+def test_every_shipped_study_can_be_planned(path: Path) -> None:
+    found = plan(read_study(path))
+    assert found.study.settings.study == ("demo" if path.stem == "config" else path.stem)
+    assert all(step.seconds > 0 and step.jobs > 0 for step in found.steps)
+    assert run("--config", path).exit_code == 0
+
+
+def test_bytes_jobs_and_disk_follow_from_models_ranks_and_targets(large: Path) -> None:
+    found = facts(large, "--at-once", 2)
+    steps = {step["name"]: step for step in found["steps"]}
+    targets, ranks = found["targets"], len(found["adapters"])
+    assert (targets, ranks) == (3, 2)
+    assert steps["fetch"]["jobs"] == 2 + targets
+    assert steps["fetch"]["written"] == (2 + targets) * SIZE_70B
+    assert steps["extract"]["read"] == 2 * SIZE_70B
+    adapters = sum(found["adapters"].values()) + ranks * found["adapter_dense_bytes"]
+    assert steps["extract"]["written"] == adapters == found["disk"]["adapters"]
+    assert (steps["merge"]["jobs"], steps["theta_only"]["jobs"]) == (targets * ranks, targets)
+    assert steps["merge"]["written"] == targets * ranks * SIZE_70B
+    grafts = (ranks + 1) * SIZE_70B
+    fixed = (2 + targets) * SIZE_70B + adapters
+    disk = found["disk"]
+    assert disk["all_kept"] == fixed + targets * grafts
+    assert disk["none_kept"] == fixed + 2 * grafts
+    assert disk["peak"] == fixed + (1 + 2) * grafts  # the sheet keeps those of one, two pass at once
+    assert disk["left"] == fixed + grafts
+    assert facts(large)["disk"]["peak"] == fixed + 2 * grafts
+
+
+def test_grafts_stay_unless_the_study_or_the_sheet_lets_them_go(tmp_path: Path) -> None:
+    kept = facts(changed(tmp_path / "kept.yaml", keep_grafts=True))["disk"]
+    assert kept["kept_targets"] == 3
+    assert kept["peak"] == kept["left"] == kept["all_kept"]
+
+
+def test_requests_and_hours_agree(large: Path) -> None:
+    found = facts(large)
+    for step in found["steps"]:
+        asked = step["request"]
+        longest = found["cluster"]["longest"]
+        assert asked["minutes"] * 60 >= min(step["seconds"], longest * 60), step["name"]
+        assert asked["mem_mb"] <= found["cluster"]["node_memory"] * 1000
+        assert step["gpu_hours"] == step["hours"] * asked["gpus"]
+    assert found["too_long"] == []
+
+
+def test_what_does_not_fit_into_the_longest_job_is_said(tmp_path: Path) -> None:
+    path = changed(tmp_path / "short.yaml", cluster={"gpus_per_node": 8, "node_memory": 1000, "longest": 40})
+    assert facts(path)["too_long"] == ["fetch", "evaluate", "evaluate_base"]
+    assert (
+        "evaluate: a job takes longer than the 40 minutes of cluster.longest" in run("--config", path).stdout
+    )
+
+
+def test_evaluation_is_priced_as_plan_prices_it(tmp_path: Path) -> None:
+    """For one length and suite both ways give the same hours."""
+    path = changed(tmp_path / "small.yaml", shape=f"{SHAPES}/llama3-8b.json")
+    words = [
+        *("llama3-8b", "--lengths", "1048576", "--depths", "0,25,50,75,100", "--samples", 10),
+        *("--distractors", 4, "--fine-tunes", 3, "--rank", 32, "--rank", 128),
+        *("--device-flops", 390e12, "--utilisation", 1, "--json"),
+    ]
+    (alone,) = json.loads(run(*words).stdout)["costs"]
+    assert models(read_study(path)) == 14
+    asked = {(line["suite"], line["length"]): line for line in facts(path)["evaluation"]}
+    assert len(asked) == 2 + 2 + 1 + 1
+    ours = asked["needle", 2**20]
+    assert {**ours, "gpus": 0} == {**alone, "gpus": 0}  # usable memory is another share there
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "llama3-70b"])
+def test_the_shape_is_that_of_the_class_in_transformers(name: str) -> None:
+    path = evaluation_shape.shipped()[name]
+    ours = costs_shape(read_shape(path), Cluster(gpus_per_node=8))
+    theirs = evaluation_shape.read_shape(name, "auto")
+    assert (ours.parameters, ours.active, ours.width, ours.windows, ours.dtype) == (
+        theirs.parameters, theirs.active, theirs.width, theirs.windows, theirs.dtype
+    )  # fmt: skip
+    assert cost.kv_bytes_per_token(ours) == cost.kv_bytes_per_token(theirs)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "x.yaml", "llama3-8b"], "either a MODEL_OR_CONFIG or a --config"),
+        (["llama3-8b", "--at-once", 2], "--at-once goes with --config"),
+        (
+            ["--config", "x.yaml", "--samples", 3, "--rank", 8],
+            "--samples, --rank: with --config the study says",
+        ),
+    ],
+)
+def test_words_that_do_not_go_together(words: list[object], said: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_a_file_that_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(ConfigError, match="is no study"):
+        run("--config", tmp_path / "list.yaml")
