@@ -40,7 +40,7 @@ def tiny_study() -> ModuleType:
 STUDY = tiny_study()
 
 
-def wait_for(what: str, done: Callable[[], Any], seconds: float = 300) -> Any:
+def wait_for(what: str, done: Callable[[], Any], seconds: float = 600) -> Any:
     """Poll until `done` gives something true; fail with `what` otherwise."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
