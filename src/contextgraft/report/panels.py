@@ -16,6 +16,7 @@ from contextgraft.report.weights import Alignment
 from contextgraft.report.words import thousands
 
 SOLID = (1, 0)
+REFERENCES = "base", "donor"
 COLOURS = ("needle", "skill", "donor", "alone", "theta")
 
 
@@ -26,7 +27,7 @@ def perplexity(study: Study, measures: Measures) -> tuple[Figure, ...]:
     return tuple(
         drawn
         for title, rows in families
-        for task, length in _longest(measures, [who for _, who, _, _ in rows])
+        for task, length in _longest(measures, _own([who for _, who, _, _ in rows]))
         if (drawn := _perplexity(title, task, length, rows, measures)) is not None
     )
 
@@ -53,6 +54,11 @@ def _curves_of_all(study: Study) -> list[Named]:
         (label, who, colour, SOLID)
         for (who, label), colour in zip(rows.items(), cycle(COLOURS), strict=False)
     ]
+
+
+def _own(rows: Sequence[Who]) -> list[Who]:
+    """A fine-tune's own rows, without base and donor, which may have been given another text; else all."""
+    return [who for who in rows if who.role not in REFERENCES] or list(rows)
 
 
 def _longest(measures: Measures, rows: Sequence[Who]) -> list[tuple[str, int]]:
