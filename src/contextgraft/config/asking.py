@@ -89,3 +89,17 @@ def of_target(study: Pipeline, target: FineTune) -> list[str]:
         *divergence(study.evaluation.divergence, target.name),
         *skills(target, study.evaluation.skill.samples),
     ]
+
+
+def extraction(study: Pipeline) -> list[str]:
+    """What the adapters carry, who factorises, and which donor is expected, in the words of `extract`."""
+    asked, donor = study.extraction, study.donor
+    given = {
+        "--embeddings": asked.embeddings,
+        "--include": asked.include,
+        "--exclude": asked.exclude,
+        "--backend": None if asked.backend == "contextgraft" else asked.backend,
+        "--expect-theta": None if donor.theta is None else f"{donor.theta:.17g}",
+        "--expect-positions": donor.max_positions,
+    }
+    return [word for option, value in given.items() if value for word in (option, str(value))]

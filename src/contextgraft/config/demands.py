@@ -14,6 +14,7 @@ from contextgraft.config.study import Study
 from contextgraft.config.training import load_recipe
 
 ASSUMED = Shape(30, 576, 1536, 9, 3, 64, 49152, tied=True)  # SmolLM2-135M, where a study names no shape
+EXTRACTIONS = {"contextgraft": resources.extract, "mergekit": resources.extract_by_mergekit}
 RULER_TASKS = 11  # that need no data of their own
 
 
@@ -83,6 +84,7 @@ def demands(study: Study, shape: Shape, cluster: Cluster) -> Demands:
     asked = prompts(settings.evaluation)
     grafts = len(settings.donor_seeds) * (len(settings.ranks) + 1)  # a control row for each seed
     merge = resources.merge(shape, cluster, threads.merge)
+    extract = EXTRACTIONS[settings.extraction.backend]
 
     def evaluate(models: int) -> Request:
         return resources.evaluate(shape, cluster, Questions(asked, models), threads.evaluate)
@@ -91,7 +93,7 @@ def demands(study: Study, shape: Shape, cluster: Cluster) -> Demands:
         cluster=cluster,
         rules={
             "fetch": resources.fetch(shape, cluster),
-            "extract": resources.extract(shape, cluster, settings.ranks, threads.extract),
+            "extract": extract(shape, cluster, settings.ranks, threads.extract),
             "merge": merge,
             "theta_only": merge,
             "verify": merge,

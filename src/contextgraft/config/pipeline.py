@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from contextgraft.config.base import Frozen
 from contextgraft.config.cluster import Cluster
+from contextgraft.config.extraction import Extraction
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
@@ -26,6 +27,13 @@ class Donor(Frozen):
         None, description="a training recipe (YAML); trained from the base, once for each donor seed"
     )
     source: Source | None = Field(None, description="anything `contextgraft fetch` takes; fetched as it is")
+
+    theta: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="RoPE theta that its config.json must have; extract refuses another"
+    )
+    max_positions: PositiveInt | None = Field(
+        None, description="longest position that its config.json must have; extract refuses another"
+    )
 
     @model_validator(mode="after")
     def one_way(self) -> Self:
@@ -141,6 +149,7 @@ class Pipeline(Frozen):
     )
     training: Together = Together()
     cluster: Cluster = Field(Cluster(), description="what the cluster offers")
+    extraction: Extraction = Field(Extraction(), description="what the adapters carry, and who factorises")
     keep_grafts: bool = Field(
         True,
         description="false: the weights of a graft are deleted once it is evaluated and verified, unless the "
