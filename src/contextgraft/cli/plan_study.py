@@ -114,9 +114,9 @@ def plan(study: Study, at_once: int = 1) -> StudyPlan:
     """Plan a study for the cluster that it names."""
     settings = study.settings
     shape = demands.shape_of(settings.shape, settings.base)
-    chosen = selection(extraction_of(study))
+    chosen = selection(settings.extraction)
     adapters = {rank: adapter_bytes(shape, chosen, rank) for rank in sorted(settings.ranks)}
-    dense = 0 if extraction_of(study).backend == "mergekit" else dense_bytes(shape, chosen)
+    dense = 0 if settings.extraction.backend == "mergekit" else dense_bytes(shape, chosen)
     written = len(settings.donor_seeds) * (sum(adapters.values()) + dense * len(adapters))
     grafts = len(settings.donor_seeds) * (len(adapters) + 1)
     disk = Disk(
@@ -129,12 +129,6 @@ def plan(study: Study, at_once: int = 1) -> StudyPlan:
     )
     steps = tuple(_steps(study, shape, disk, max(adapters.values())))
     return StudyPlan(study, shape, adapters, dense, steps, tuple(lines(study, shape, models(study))), disk)
-
-
-def extraction_of(study: Study) -> Extraction:
-    """What the adapters carry: all linear layers where a study cannot say."""
-    own: Extraction = getattr(study.settings, "extraction", Extraction())
-    return own
 
 
 def selection(extraction: Extraction) -> Selection:
@@ -157,7 +151,7 @@ def _steps(study: Study, shape: Shape, disk: Disk, adapter: int) -> Iterator[Ste
     settings, cluster = study.settings, study.settings.cluster
     asked = demands.demands(study, shape, cluster)
     rules, threads, seeds, size = asked.rules, settings.threads, len(settings.donor_seeds), shape.size
-    backend = extraction_of(study).backend
+    backend = settings.extraction.backend
     fetched = sum(origin.source is not None for origin in study.origins.values())
     yield Step(
         "fetch", fetched, resources.fetching(shape, cluster), rules["fetch"], fetched * size, fetched * size
@@ -270,7 +264,7 @@ def to_json(found: StudyPlan, free: int) -> dict[str, Any]:
         "base": settings.base,
         "donor": settings.donor.model_dump(exclude_none=True),
         "targets": disk.targets,
-        "extraction": extraction_of(found.study).model_dump(exclude_none=True),
+        "extraction": settings.extraction.model_dump(exclude_none=True),
         "model": asdict(found.shape) | {"parameters": found.shape.parameters, "bytes": found.shape.size},
         "adapters": {str(rank): count for rank, count in found.adapters.items()},
         "adapter_dense_bytes": found.dense,

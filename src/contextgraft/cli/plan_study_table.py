@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contextgraft.cli.plan_study import Step, StudyPlan, extraction_of, too_long
+from contextgraft.cli.plan_study import Step, StudyPlan, too_long
 from contextgraft.cli.plan_table import cost_table, hours
 from contextgraft.cli.progress import size
 from contextgraft.config.cluster import Cluster
@@ -31,14 +31,17 @@ def head(found: StudyPlan) -> Iterator[str]:
     """The study, its models and its adapters."""
     settings, shape = found.study.settings, found.shape
     donor = settings.donor
+    told = [
+        *([f"theta {donor.theta:.17g}"] if donor.theta else []),
+        *([f"{donor.max_positions:,} positions"] if donor.max_positions else []),
+    ]
     ranks = ", ".join(map(str, found.adapters))
     yield f"study     {settings.study}: {found.disk.targets} fine-tunes, ranks {ranks}"
     yield f"base      {settings.base}: {shape.parameters:,} parameters, {shape.size:,} bytes"
-    yield f"donor     {donor.source or donor.train}"
-    extraction = extraction_of(found.study)
-    carried = extraction.embeddings
+    yield f"donor     {donor.source or donor.train}" + (f": {', '.join(told)}" if told else "")
+    carried = settings.extraction.embeddings
     also = f", embeddings ({carried})" if carried else ""
-    yield f"extract   by {extraction.backend}: linear layers{also}"
+    yield f"extract   by {settings.extraction.backend}: linear layers{also}"
     for rank, count in found.adapters.items():
         beside = f", and {found.dense:,} of norms" if found.dense else ""
         yield f"adapter   r{rank}: {count:,} bytes of tensors{beside}"
