@@ -1,7 +1,7 @@
 """Published minutes of Gradient's models against arithmetic: where 33 times faster can come from.
 
 Minutes, GPUs and rings are the model cards' (an earlier revision of each says how many rings there were).
-What a GPU can do is of NVIDIA's data sheet for the L40S; the link between nodes is assumed: no card states it.
+What a GPU can do is of NVIDIA's data sheet for the L40S; the link between nodes is assumed: no card has it.
 """
 
 import argparse

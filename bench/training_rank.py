@@ -1,10 +1,10 @@
 """What each rank of the training benchmarks does: `python bench/training_rank.py JOB ARGUMENTS OUT`."""
 
+import gc
 import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 PATIENCE = timedelta(minutes=10)
+CLEAR = Path("/proc/self/clear_refs")
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -63,7 +64,7 @@ def _mark(name: str, run: int) -> None:
     dist.barrier()
 
 
-def memory(config: dict[str, Any], length: int, layout: str | None) -> dict[str, Any]:
+def memory(config: dict[str, Any], length: int, layout: str | None, folder: str) -> dict[str, Any]:
     """One training step of a model on one sequence: peak memory above what torch alone takes, seconds."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -75,31 +76,36 @@ def memory(config: dict[str, Any], length: int, layout: str | None) -> dict[str,
     from contextgraft.training.parallel.launch import Launch
 
     launch = Launch(RANK, WORLD, RANK, WORLD)
-    with tempfile.TemporaryDirectory() as folder:
+    if RANK == 0:
+        torch.manual_seed(0)
         LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
-        base = open_model(Path(folder))
-        engine = Together(launch, torch.device("cpu"), Options(layout=layout, patience=PATIENCE), base.config)
-        recipe = Recipe.model_validate(
-            {
-                "name": "bench",
-                "stages": [{"length": length, "steps": 1, "tokens": length}],
-                "data": [{"kind": "repeat"}],
-                "optimiser": {"learning_rate": 1e-3},
-                "activation_checkpointing": True,
-            }
-        )
-        before = _status("VmRSS")
-        trainee = engine.build(recipe, base, settings.read(base.config))
+    dist.barrier()
+    base = open_model(Path(folder))
+    engine = Together(launch, torch.device("cpu"), Options(layout=layout, patience=PATIENCE), base.config)
+    recipe = Recipe.model_validate(
+        {
+            "name": "bench",
+            "stages": [{"length": length, "steps": 1, "tokens": length}],
+            "data": [{"kind": "repeat"}],
+            "optimiser": {"learning_rate": 1e-3},
+            "activation_checkpointing": True,
+        }
+    )
+    gc.collect()
+    before = _status("VmRSS")
+    CLEAR.write_text("5", encoding="ascii")  # VmHWM counts from here
+    trainee = engine.build(recipe, base, settings.read(base.config))
+    built = _status("VmHWM") - before
     ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator().manual_seed(0))
     dist.barrier()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM counts from here
+    CLEAR.write_text("5", encoding="ascii")
     started = time.monotonic()
     outcome = engine.backward(trainee, Batch(ids, torch.ones(ids.shape)), recipe)
     engine.clip(trainee, 1.0)
     trainee.adam.step()
     dist.barrier()
     seconds = time.monotonic() - started
-    return {"peak": _status("VmHWM") - before, "seconds": seconds, "loss": outcome.loss}
+    return {"built": built, "peak": _status("VmHWM") - before, "seconds": seconds, "loss": outcome.loss}
 
 
 def _status(field: str) -> int:

@@ -91,6 +91,7 @@ class Alone:
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
         """A model with torch's own attention."""
         model = models.prepared(recipe, base, rope, attention="sdpa")
+        models.put_weights(model, base)
         moving = models.moving(model)
         models.freeze_rows(moving, recipe.frozen_rows)
         return Trainee(

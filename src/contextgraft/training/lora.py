@@ -24,6 +24,16 @@ def is_base(name: str) -> bool:
     return ".base_layer." in name
 
 
+def is_factor(name: str) -> bool:
+    """Whether a parameter is a factor."""
+    return f".{ADAPTER}." in name
+
+
+def base_name(name: str) -> str:
+    """The name of a parameter in a model without factors."""
+    return name.replace(".base_layer.", ".")
+
+
 def merged(
     learnt: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor], lora: Lora | None
 ) -> dict[str, torch.Tensor]:

@@ -1,11 +1,15 @@
 """The model in memory: built with given rotary settings, weights from a folder, groups that move."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.initialization import no_init_weights
 
 from contextgraft.checkpoint.layout import ModelFolder
 from contextgraft.config.training import Recipe
@@ -14,6 +18,7 @@ from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
 
+Rows = Callable[[torch.Tensor], slice]
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
@@ -25,7 +30,11 @@ def head_dim(config: Mapping[str, Any]) -> int:
 def build(
     config: Mapping[str, Any], rope: RopeSettings, *, activation_checkpointing: bool, attention: str = "sdpa"
 ) -> torch.nn.Module:
-    """A float32 model of this architecture with these rotary settings and no particular weights."""
+    """A float32 model of this architecture with these rotary settings, its weights not yet written.
+
+    Memory that nothing has written to takes none: a model that is sharded before it is filled needs only its
+    shards.
+    """
     changed = settings.apply(config, rope)
     kind = changed.pop("model_type", None)
     changed.pop("dtype", None)
@@ -34,13 +43,13 @@ def build(
         parsed = AutoConfig.for_model(kind, **changed)
     except ValueError as error:
         raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None
-    model: torch.nn.Module = AutoModelForCausalLM.from_config(
-        parsed, dtype=torch.float32, attn_implementation=attention
-    )
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32, attn_implementation=attention)
+    model.tie_weights()  # which is a part of the initialisation
     if activation_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    return model
+    return cast("torch.nn.Module", model)
 
 
 def read_weights(folder: ModelFolder) -> dict[str, torch.Tensor]:
@@ -50,18 +59,35 @@ def read_weights(folder: ModelFolder) -> dict[str, torch.Tensor]:
     }
 
 
-def put_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], source: object) -> None:
-    """Copy weights into the model's parameters; a parameter without one raises CheckpointError."""
-    with torch.no_grad():
+def put_weights(model: torch.nn.Module, base: ModelFolder, rows: Rows = lambda _: slice(None)) -> None:
+    """Fill the model from the base; a parameter without a tensor of its shape raises CheckpointError.
+
+    `rows` says which rows of a parameter this process holds.
+    """
+    with ExitStack() as stack, torch.no_grad():
+        files = {
+            shard: stack.enter_context(safe_open(base.path / shard, framework="pt")) for shard in base.shards
+        }
         for name, parameter in model.named_parameters():
-            if name not in weights or weights[name].shape != parameter.shape:
+            if lora.is_factor(name):
+                continue
+            stored = lora.base_name(name)
+            shape = list(base.tensors[stored].shape) if stored in base.tensors else None
+            if shape != list(parameter.shape):
                 raise CheckpointError(
-                    f"tensor {name!r} is missing or of another shape",
-                    path=str(source),
+                    f"tensor {stored!r} is missing or of another shape",
+                    path=base.path,
                     expected=list(parameter.shape),
-                    received=list(weights[name].shape) if name in weights else "none",
+                    received=shape or "none",
                 )
-            parameter.copy_(weights[name])
+            mine = local(parameter)
+            if mine.numel():  # a rank may hold nothing of a short one
+                mine.copy_(files[base.weight_map[stored]].get_slice(stored)[rows(parameter)])
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def group(name: str, parameter: torch.Tensor) -> str:
@@ -72,11 +98,10 @@ def group(name: str, parameter: torch.Tensor) -> str:
 
 
 def prepared(recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str) -> torch.nn.Module:
-    """The base with these rotary settings, in which only what the recipe names may move."""
+    """A model for the base's weights, in which only what the recipe names may move; to be filled."""
     model = build(
         base.config, rope, activation_checkpointing=recipe.activation_checkpointing, attention=attention
     )
-    put_weights(model, read_weights(base), base.path)
     if recipe.lora is not None and "linear" in recipe.trainable:
         lora.insert(model, recipe.lora, linear_layers(model), seed=recipe.seed)
     for name, parameter in model.named_parameters():

@@ -56,7 +56,7 @@ def start(command: list[str], environment: dict[str, str] | None = None) -> subp
 
 def finish(processes: list[subprocess.Popen[str]], status: int = 0) -> list[Said]:
     """What the ranks said; all of them must end with this status."""
-    said = [Said(*process.communicate(timeout=300), process.returncode) for process in processes]
+    said = [Said(*process.communicate(timeout=550), process.returncode) for process in processes]
     assert {rank.status for rank in said} == {status}, "\n".join(rank.err for rank in said)
     return said
 

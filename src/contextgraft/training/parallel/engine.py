@@ -124,12 +124,13 @@ class Together:
         """A model with the ring's attention, each layer a unit that is gathered when it is needed."""
         attention.check_rope(rope)
         attention.register()
-        model = models.prepared(recipe, base, rope, attention=attention.NAME).to(self.device)
+        model = models.prepared(recipe, base, rope, attention=attention.NAME)
         half = self.options.dtype
         policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
         for layer in model.get_decoder().layers:  # type: ignore[operator]
             self._shard(layer, policy)
         self._shard(model, policy)
+        models.put_weights(model, base, self._rows)
         moving = models.moving(model)
         adam = states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
         return Trainee(model, moving, adam)
@@ -161,8 +162,13 @@ class Together:
 
     def _without_rows(self, grad: torch.Tensor | None, rows: int) -> None:
         assert isinstance(grad, DTensor)
-        first = self.mesh.get_rank() * -(-grad.shape[0] // self.mesh.size())  # rows are dealt by torch.chunk
-        grad.to_local()[: max(0, rows - first)] = 0
+        grad.to_local()[: max(0, rows - self._rows(grad).start)] = 0
+
+    def _rows(self, tensor: torch.Tensor) -> slice:
+        """Which rows of a sharded tensor this rank holds: they are dealt by torch.chunk."""
+        each = -(-tensor.shape[0] // self.mesh.size())
+        first = min(self.mesh.get_rank() * each, tensor.shape[0])
+        return slice(first, min(first + each, tensor.shape[0]))
 
     def clip(self, trainee: Trainee, most: float) -> float:
         """The norm over all ranks."""
