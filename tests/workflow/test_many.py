@@ -21,7 +21,7 @@ def misshapen(folder: Path) -> None:
 
 
 def study(place: Any, good: int) -> None:
-    """So many copies of one fine-tune, one that is misshapen and one that is not there; nothing is trained."""
+    """So many copies of a fine-tune, one that is misshapen, one that is not there; nothing is trained."""
     misshapen(place.folder / "models" / "other")
     lines = [f"tune{index}\tmodels/tune\t\trecipes/skill.jsonl" for index in range(good)]
     place.sheet(*lines, "bad\tmodels/other\t\trecipes/skill.jsonl", "gone\tmodels/nowhere")

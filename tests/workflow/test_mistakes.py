@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 
@@ -34,3 +35,20 @@ def test_a_source_that_is_not_there_fails_in_its_own_log(fresh: Any) -> None:
     assert done.returncode != 0
     assert "contextgraft: error: models/nowhere: no such file or folder" in done.stdout
     assert not (fresh.folder / "data/tiny/models/base/config.json").exists()
+
+
+def test_a_disk_that_is_too_small_stops_the_study_before_its_first_job(fresh: Any) -> None:
+    big = {
+        "num_hidden_layers": 10**6,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_attention_heads": 64,
+        "vocab_size": 128256,
+    }
+    (fresh.folder / "big.json").write_text(json.dumps(big))
+    cluster = {"node_memory": 1e9, "longest": 10**9}
+    fresh.config(shape="big.json", cluster=cluster, donor={"source": "models/long"})
+    line = only_line(fresh.snakemake())
+    assert "the disk is too small" in line
+    assert not (fresh.folder / "data").exists()
+    assert fresh.snakemake("--dry-run").returncode == 0

@@ -1,9 +1,13 @@
 # What the rules share: the checked configuration, the paths, and the few functions of wildcards.
 # A model folder is one artifact; its contextgraft.json, written last and carrying the digest of the rest, stands for it.
+import shutil
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
 from contextgraft import __version__
+from contextgraft.cli.plan_study import plan
 from contextgraft.config import asking
 from contextgraft.config.demands import demands, shape_of
 from contextgraft.config.resources import SLURM_WORDS
@@ -163,3 +167,15 @@ def base_models():
     """The base and every donor, labelled."""
     donors = [f"{donor_name(seed)}={folder(DONOR.format(seed=seed))}" for seed in SEEDS]
     return [f"base={folder(BASE)}", *donors]
+
+
+def check_disk():
+    """Stop where the study cannot fit on the disk, less what of it is there already."""
+    made = sum(path.stat().st_size for path in Path(DATA).rglob("*") if path.is_file())
+    missing = plan(STUDY).disk.peak - made
+    free = shutil.disk_usage(".").free
+    if missing > free:
+        raise WorkflowError(
+            f"contextgraft: error: the disk is too small; expected {missing:,} bytes free; received {free:,};"
+            " keep_grafts: false needs less (contextgraft plan --config says how much)"
+        )

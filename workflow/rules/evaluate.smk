@@ -27,6 +27,7 @@ rule evaluate_base:
         " --threads {threads} --out {output.samples} > {log} 2>&1"
 
 
+# First what frees the disk: grafts that pass are deleted when they were evaluated and verified.
 rule evaluate:
     input:
         alone=TARGET,
@@ -39,6 +40,7 @@ rule evaluate:
         f"{LOGS}/evaluate/{{target}}.log",
     benchmark:
         f"{TIMES}/evaluate/{{target}}.tsv"
+    priority: 1
     conda:
         "../../envs/contextgraft.yaml"
     threads: SETTINGS.threads.evaluate

@@ -13,6 +13,7 @@ rule verify:
         f"{LOGS}/verify/s{{seed}}/{{target}}.log",
     benchmark:
         f"{TIMES}/verify/s{{seed}}/{{target}}.tsv"
+    priority: 1
     conda:
         "../../envs/contextgraft.yaml"
     threads: SETTINGS.threads.merge
