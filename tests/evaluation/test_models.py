@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contextgraft.errors import CheckpointError, InputError
-from contextgraft.evaluation.models import find_device, load_model
+from contextgraft.evaluation.models import find_device, load_model, placement
 from contextgraft.evaluation.tokens import load_tokens
 
 CPU = find_device("cpu")
@@ -55,3 +55,13 @@ def test_a_folder_without_tokenizer_is_refused(make_model: MakeModel) -> None:
         (folder / name).unlink()
     with pytest.raises(InputError, match="no tokenizer"):
         load_tokens(folder)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "spread"),
+    [("cpu", 8, False), ("cuda", 1, False), ("cuda", 8, True), ("cuda:1", 8, False)],
+)
+def test_a_model_is_spread_only_over_gpus_of_which_none_is_named(
+    device: str, count: int, *, spread: bool
+) -> None:
+    assert (placement(torch.device(device), count) == "auto") is spread

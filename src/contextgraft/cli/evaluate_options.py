@@ -215,7 +215,7 @@ ENGINE = [
         help="hf: most tokens of a prompt at once.",
     ),
     click.option("--threads", type=COUNT, help="Processor threads; all if not given."),
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda:1, or cuda: all GPUs."),
     click.option(
         "--dtype",
         type=click.Choice(["float32", "bfloat16", "float16", "auto"]),

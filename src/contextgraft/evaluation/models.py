@@ -35,6 +35,11 @@ def keep_freed_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
+def placement(device: torch.device, count: int) -> Any:
+    """Where the weights go: "cuda" without a number means all `count` GPUs, layers in turn, if several."""
+    return "auto" if device.type == "cuda" and device.index is None and count > 1 else device
+
+
 def load_model(path: Path, device: torch.device, dtype: str) -> Any:
     """The causal language model of a folder, whole or not at all: no tensor is left to chance."""
     transformers_logging.set_verbosity_error()
@@ -46,6 +51,7 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            device_map=placement(device, torch.cuda.device_count()),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
@@ -54,7 +60,7 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
     wrong = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if wrong:
         raise CheckpointError("lacks tensors its config asks for", path=path, received=", ".join(wrong[:3]))
-    return model.to(device).eval()
+    return model.eval()
 
 
 def load_config(path: Path) -> Any:
