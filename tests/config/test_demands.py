@@ -73,3 +73,15 @@ def test_the_shape_is_the_named_one_or_the_bases_or_a_small_one(tmp_path: Path) 
     assert shape_of(str(tmp_path), "demo:base").layers == 2
     assert shape_of(None, str(tmp_path)).layers == 2
     assert shape_of(None, "demo:base") == ASSUMED
+
+
+def test_nodes_and_processes_of_a_training_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    study = load({**config, "training": {"nodes": 2, "processes": 3}}, "config/config.yaml")
+    with_gpus = demands(study, ASSUMED, Cluster(gpus_per_node=4))
+    asked = with_gpus.of("train", "donor-s1", 1)
+    assert (asked["nodes"], asked["gres"]) == (2, "gpu:3")
+    assert with_gpus.launch("donor-s1", 3) == (2, 3)
+    without = demands(study, ASSUMED, Cluster()).of("train", "donor-s1", 1)
+    assert (without["nodes"], without["gres"], without["tasks_per_gpu"]) == (2, None, None)

@@ -71,9 +71,12 @@ def training(study: Study, shape: Shape, cluster: Cluster) -> dict[str, Request]
         recipe: resources.train(shape, cluster, load_recipe(Path(recipe)).stages, threads)
         for recipe in sorted(set(recipes.values()))
     }
-    nodes = study.settings.training.nodes
-    if nodes is not None:
-        requests = {recipe: replace(asked, nodes=nodes) for recipe, asked in requests.items()}
+    together = study.settings.training
+    if together.nodes is not None:
+        gpus = together.nodes * (together.processes or cluster.gpus_per_node) if cluster.gpus_per_node else 0
+        requests = {
+            recipe: replace(asked, nodes=together.nodes, gpus=gpus) for recipe, asked in requests.items()
+        }
     return {name: requests[recipe] for name, recipe in recipes.items()}
 
 
