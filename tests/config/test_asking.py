@@ -36,7 +36,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "cluster": {"device": "cuda", "gpus_per_node": 8},
 }
-TARGET = FineTune(name="tune", source="tune", skill="own.jsonl, hellaswag")
+TARGET = FineTune.model_validate({"name": "tune", "source": "tune", "skill": "own.jsonl, hellaswag"})
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def test_what_is_not_configured_is_not_asked() -> None:
     bare = {key: value for key, value in EVERYTHING.items() if key != "cluster"}
     needle = {**EVERYTHING["evaluation"]["needle"], "kinds": ["single"], "count": None, "haystacks": []}
     study = Pipeline.model_validate({**bare, "evaluation": {"needle": needle, "skill": {"samples": 1}}})
-    given = parsed(asking.of_target(study, FineTune(name="tune", source="tune")))
+    target = FineTune.model_validate({"name": "tune", "source": "tune"})
+    given = parsed(asking.of_target(study, target))
     assert given["suites"] == ("needle",)
     assert (given["haystacks"], given["device"]) == ((), "cpu")
 

@@ -8,15 +8,19 @@ from typing import Any
 from contextgraft.errors import InputError
 
 SIDECAR = "contextgraft.json"
+REFUSED = "refused"
 
 
 def find(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path, dict[str, Any]]:
-    """Every sidecar of a kind in or below the folders, each once; InputError where a folder has none."""
+    """Every sidecar of a kind in or below the folders, each once; InputError where a folder has none.
+
+    A folder that only records refusals is one in which nothing was made: it is passed over.
+    """
     found: dict[Path, dict[str, Any]] = {}
     for folder in folders:
         values = {path: _read(path, remedy) for path in sorted(folder.rglob(SIDECAR))}
         below = {path: value for path, value in values.items() if value.get("kind") == kind}
-        if not below:
+        if not below and not any(value.get("kind") == REFUSED for value in values.values()):
             raise InputError(
                 f"holds no {kind}", path=folder, expected=f"a {SIDECAR} of kind {kind}", remedy=remedy
             )

@@ -99,3 +99,8 @@ def test_energy_by_rank_layer_and_kind() -> None:
     found = by_layer([Adapter(4, 0.5, (*modules, Module("lm_head", 0.9, 1.0)), {}, {}, {})])
     assert [(item.layer, item.kind) for item in found] == [(0, "q"), (0, "k"), (1, "q"), (1, "k")]
     assert [item.mean for item in found] == pytest.approx([0.1, 0.1, 0.2, 0.2])
+
+
+def test_a_folder_in_which_every_graft_was_refused_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "contextgraft.json").write_text(json.dumps({"kind": "refused", "reason": "too small"}))
+    assert grafts([tmp_path]) == ()
