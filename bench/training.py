@@ -6,6 +6,7 @@ Links between nodes need network namespaces, which only root can make; everythin
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=65536, help="of the sequence trained end to end")
     parser.add_argument("--json", type=Path, help="write what was found here")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are taken down
     found = {}
     for part in options.part or PARTS:
         found[part] = PARTS[part](options)
