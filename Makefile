@@ -10,7 +10,7 @@ export PYTHON
 help:
 	@echo "make demo        the whole proof on a tiny trained world: under 5 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
-	@echo "make demo-full   the demo asked more: every kind of needle, more lengths and depths"
+	@echo "make demo-full   the demo asked more: every kind of needle, more lengths and depths: about 16 minutes"
 	@echo "make demo-seeds  the demo with three seeds of the donor"
 	@echo "make real        the same chain on SmolLM2-135M: about 26 minutes on two cores"
 	@echo "make test-all    the slow tests too"

@@ -65,13 +65,13 @@ EnforcePartLimits=ALL
 DefMemPerCPU=500
 GresTypes=gpu
 
-# quick turns: a job starts at once, a silent node is down after some twenty seconds
+# quick turns: a job starts at once, a silent node is down after some forty seconds
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 CompleteWait=0
 KillWait=2
-SlurmdTimeout=10
-MessageTimeout=10
-BatchStartTimeout=10
+SlurmdTimeout=30
+MessageTimeout=30
+BatchStartTimeout=30
 MinJobAge=3600
 ReturnToService=2
 
