@@ -77,7 +77,8 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
     assert files(out) == files(whole)
 
 
-@pytest.mark.parametrize("world", [1, None, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, None, 4])
 def test_another_number_of_ranks_goes_on(
     command: list[str], whole: Path, tmp_path: Path, world: int | None
 ) -> None:
@@ -101,6 +102,7 @@ def test_another_number_of_ranks_goes_on(
         assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
 
 
+@pytest.mark.slow
 def test_many_ranks_take_up_what_one_process_began(
     command: list[str], whole: Path, sharded: Path, tmp_path: Path
 ) -> None:
@@ -115,6 +117,7 @@ def test_many_ranks_take_up_what_one_process_began(
         assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
 
 
+@pytest.mark.slow
 def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     impatient = [*command, str(out), "--patience", "4"]
@@ -140,7 +143,8 @@ def test_a_loss_that_bursts_is_one_line(sharded: Path, recipe_folder: Path, tmp_
     assert "training diverged" in one_line(said)
 
 
-@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 0])
 def test_a_full_disk_on_any_rank_is_one_line(
     command: list[str], whole: Path, tmp_path: Path, rank: int
 ) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "4 double, replicas": (4, 2, ["--layout", "double", "--ranks-per-node", "1", "--context-parallel", "2"]),
 }
 Trained = Callable[..., Path]
+
+
+def chosen(names: Iterable[str], *fast: str) -> list[Any]:
+    """All of the names; only the fast ones run by default."""
+    return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in names]
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -61,7 +66,7 @@ def donor(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return config, base, folder / "alone"
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", chosen(WORLDS, "2 flat", "4 usp"))
 def test_the_donor_is_the_same_on_any_number_of_ranks(
     donor: tuple[Path, Path, Path], tmp_path: Path, name: str
 ) -> None:
@@ -83,7 +88,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", chosen(CHANGES, "lora"))
 def test_what_moves_is_the_same(sharded: Path, recipe_folder: Path, tmp_path: Path, name: str) -> None:
     config = write_recipe(recipe_folder, **CHANGES[name])
     train(config, sharded, tmp_path / "alone")
