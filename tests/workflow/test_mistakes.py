@@ -39,7 +39,7 @@ def test_a_source_that_is_not_there_fails_in_its_own_log(fresh: Any) -> None:
 
 def test_a_disk_that_is_too_small_stops_the_study_before_its_first_job(fresh: Any) -> None:
     big = {
-        "num_hidden_layers": 10**6,
+        "num_hidden_layers": 200,
         "hidden_size": 8192,
         "intermediate_size": 28672,
         "num_attention_heads": 64,
