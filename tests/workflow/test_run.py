@@ -17,6 +17,7 @@ def test_dry_run_plans_every_step_and_control_row(fresh: Any) -> None:
         "merge": 2,
         "theta_only": 1,
         "verify": 1,
+        "align": 1,
         "evaluate_base": 1,
         "evaluate": 1,
         "report": 1,
@@ -44,7 +45,7 @@ def test_every_job_leaves_its_log_and_its_times(finished: Any) -> None:
         for path in (results / "benchmarks").rglob("*.tsv")
     }
     assert logs == times
-    assert len(logs) == 11
+    assert len(logs) == 12
 
 
 def test_second_run_has_nothing_to_do(finished: Any) -> None:
@@ -57,7 +58,7 @@ def test_a_new_line_in_the_sheet_is_the_only_new_work(finished: Any, copy_of: Co
         "tune\tmodels/tune\t\trecipes/skill.jsonl",
         "other\ttrain:recipes/tune.yaml\t\trecipes/skill.jsonl",
     )
-    plan = {"train": 1, "merge": 2, "theta_only": 1, "verify": 1, "evaluate": 1, "report": 1}
+    plan = {"train": 1, "merge": 2, "theta_only": 1, "verify": 1, "align": 1, "evaluate": 1, "report": 1}
     assert place.planned() == plan
     done = place.snakemake()
     assert done.returncode == 0, done.stdout[-6000:]

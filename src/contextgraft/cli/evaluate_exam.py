@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contextgraft.cli.evaluate_options import Options
+from contextgraft.config.sheet import SKILL_FILES
 from contextgraft.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def check_suites(chosen: Options) -> None:
     }
     if not chosen.suites:
         raise InputError("nothing is to be asked", remedy="pass --suite needle, for example")
+    for skill in chosen.skills:
+        if Path(skill).exists() and not skill.endswith(SKILL_FILES):
+            raise InputError(
+                "is no file of a skill", path=skill, expected=f"one that ends in {', '.join(SKILL_FILES)}"
+            )
     for suite, (given, what, remedy) in needed.items():
         if suite in chosen.suites and not given:
             raise InputError(f"--suite {suite} needs {what}", remedy=f"pass {remedy}")

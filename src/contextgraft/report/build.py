@@ -20,6 +20,7 @@ from contextgraft.report.page import Material, render
 from contextgraft.report.pairs import by_row, skill
 from contextgraft.report.refused import refusals
 from contextgraft.report.samples import Samples
+from contextgraft.report.study import Study
 from contextgraft.report.study import build as build_study
 from contextgraft.report.summary import summarise
 from contextgraft.report.titles import tune_titles
@@ -66,7 +67,7 @@ def build(
     lines = matrix(study)
     where = place(study.longest, study.context) if study.longest else ""
     refused = refusals(samples.rows("refused"))
-    said = headline([tune.verdict for tune in study.fine_tunes], where) if where else NO_NEEDLES
+    said = told(study, where) if where else NO_NEEDLES
     figures = draw(study, lines, measures, known)
     material = Material(
         title=title,
@@ -110,6 +111,12 @@ def measured(samples: Samples) -> Measures:
         tuple(divergence(row) for row in samples.rows("divergence")),
         tuple(gap(row) for row in samples.rows("unmeasured")),
     )
+
+
+def told(study: Study, where: str) -> str:
+    """The headline."""
+    donor = study.donor.long if study.donor else None
+    return headline([tune.verdict for tune in study.fine_tunes], where, donor)
 
 
 NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."

@@ -15,12 +15,13 @@ from contextgraft.report.titles import reference_titles, tune_titles
 
 FOLDER = "plots"
 INTERVAL = ("low", "high", "n")
+SKILL = ("skill", "skill_low", "skill_high", "skill_n")
 
 
 def files(study: Study, measures: Measures) -> dict[str, str]:
     """File name and text of every table and of the template beside it; tables without rows are left out."""
     tables = {
-        "rank": (("fine_tune", "rank", "needles", *INTERVAL, "skill"), ranks(study)),
+        "rank": (("fine_tune", "rank", "needles", *INTERVAL, *SKILL), ranks(study)),
         "heatmap": (("fine_tune", "model", "length", "depth", "needles", *INTERVAL), heatmap(study)),
         "perplexity": (
             ("fine_tune", "model", "text", "length", "position", "perplexity", *INTERVAL),
@@ -51,7 +52,7 @@ def ranks(study: Study) -> list[dict[str, Any]]:
             "fine_tune": title,
             "rank": row.who.rank,
             **_share(row.long),
-            "skill": _rounded(row.skill.tally.score),
+            **dict(zip(SKILL, _share(row.skill).values(), strict=True)),
         }
         for title, tune in tune_titles(study)
         for row in (tune.theta, *tune.grafts)

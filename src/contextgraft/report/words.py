@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from contextgraft.report.facts import Cell
 from contextgraft.report.tally import Difference
-from contextgraft.report.verdict import ENOUGH, Outcome, Verdict, came, stayed
+from contextgraft.report.verdict import CAME, ENOUGH, Outcome, Verdict, came, stayed
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -144,9 +144,14 @@ def _needle(verdict: Verdict) -> str:
 
 
 def _skills(verdict: Verdict) -> str:
+    """Both shares and, where the same prompts were asked, their difference with its interval."""
     assert verdict.graft is not None
     after, before = verdict.graft.skill.tally, verdict.alone.skill.tally
-    return f"{percent(after.score or 0.0)} against {percent(before.score or 0.0)} of the fine-tune"
+    shares = f"{percent(after.score or 0.0)} against {percent(before.score or 0.0)} of the fine-tune"
+    step = verdict.graft.pairs.step
+    if step is None:
+        return shares
+    return f"{shares}, {signed(step.points)} points {between_points(step)}, n={verdict.graft.pairs.n}"
 
 
 def _skill_beside(verdict: Verdict) -> str:
@@ -173,15 +178,29 @@ def _controls(verdict: Verdict) -> str:
     return without
 
 
-def headline(verdicts: Sequence[Verdict], where: str) -> str:
-    """The whole study in one sentence."""
+def headline(verdicts: Sequence[Verdict], where: str, donor: Cell | None = None) -> str:
+    """The whole study in one sentence, with what chance and the donor leave open."""
     if not verdicts:
         return "No graft is among these samples: scores are shown, nothing is judged."
     good = [verdict for verdict in verdicts if verdict.outcome is Outcome.BOTH]
     needless = sum(verdict.needless for verdict in good)
     caveat = f"; {needless} of them would have it without the adapter" if needless else ""
     subject = _subject(len(good), len(verdicts))
-    return f"{subject} took the context of {where} and kept {_its(len(good))} skill{caveat}."
+    doubts = f"{caveat}{_within_chance(good)}{_short_donor(donor)}"
+    return f"{subject} took the context of {where} and kept {_its(len(good))} skill{doubts}."
+
+
+def _within_chance(good: Sequence[Verdict]) -> str:
+    """Of how many the interval reaches below the limit, though the share does not."""
+    low = sum(item.graft is not None and item.graft.needle.tally.interval[0] < CAME for item in good)
+    return f"; by the measured share, for the interval of {low} reaches below {percent(CAME)}" if low else ""
+
+
+def _short_donor(donor: Cell | None) -> str:
+    """What the donor finds, where it misses the limit itself: no graft can be blamed for that."""
+    if donor is None or not donor.tally.n or came(donor):
+        return ""
+    return f"; the donor itself finds {measured(donor)} there"
 
 
 def _subject(good: int, judged: int) -> str:

@@ -1,5 +1,5 @@
 -- Skills paired by sample: each prompt the graft (or theta only) and its fine-tune both answered, once. Several donors'
--- answers to one prompt are averaged first, so that n counts prompts. `both` to `neither` are the fourfold table's cells,
+-- answers to one prompt are averaged first, so that n counts prompts. The same place in another file is another prompt. `both` to `neither` are the fourfold table's cells,
 -- as products of the scores where answers can be right in part; wins and losses count the pairs of all donors.
 WITH pairs AS (
     SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.seed, graft."index",
@@ -14,6 +14,7 @@ WITH pairs AS (
         ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = graft.suite AND alone.task = graft.task
        AND alone.scoring IS NOT DISTINCT FROM graft.scoring
        AND alone.seed IS NOT DISTINCT FROM graft.seed AND alone."index" = graft."index"
+       AND alone.recipe IS NOT DISTINCT FROM graft.recipe AND alone.answer IS NOT DISTINCT FROM graft.answer
     WHERE graft.role IN ('theta', 'graft') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL
 )
