@@ -114,3 +114,20 @@ def test_small_samples_are_called_small() -> None:
 def test_the_headline_counts(outcomes: list[int], said: str) -> None:
     verdicts = [judge(ALONE, THETA, {4: evidence(needle, 99)}) for needle in outcomes]
     assert headline(verdicts, WHERE).startswith(said)
+
+
+def test_the_headline_tells_what_chance_and_the_donor_leave_open() -> None:
+    near, clear = (judge(ALONE, THETA, {4: Evidence(of(hits, 300), of(99))}) for hits in (288, 300))
+    assert headline([clear], WHERE).endswith("kept its skill.")
+    said = headline([near, clear], WHERE, donor=of(100))
+    assert "by the measured share, for the interval of 1 reaches below 95 %" in said
+    assert "the donor" not in said
+    failed = judge(ALONE, THETA, {4: evidence(60, 99)})
+    assert "the donor itself finds 90 % [83, 94], n=100 there" in headline([failed], WHERE, donor=of(90))
+
+
+def test_a_skill_that_is_paired_is_told_with_its_difference() -> None:
+    pairs = Pairs(n=100, both=90, lost=3, gained=1, neither=6, wins=1, losses=3, ties=96)
+    verdict = judge(ALONE, THETA, {4: Evidence(of(97), of(99), pairs)})
+    assert "\N{MINUS SIGN}2.0 points [" in sentence(verdict, WHERE)
+    assert ", n=100)" in sentence(verdict, WHERE)
