@@ -83,9 +83,7 @@ def test_tasks_are_pooled() -> None:
     assert pool([one, two]) == Pairs(n=5, both=2, gained=2, lost=1, wins=2, losses=1, ties=2)
 
 
-def test_the_same_place_in_another_file_is_another_prompt(
-    tmp_path: Path, synthetic: SimpleNamespace
-) -> None:
+def test_the_same_place_in_another_file_is_another_prompt(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [*synthetic.skill(synthetic.Model("style"), "s", 10, n=10)]
     rows += [{**row, "recipe": "{}"} for row in synthetic.skill(synthetic.graft("style", 8), "s", 10, n=10)]
     synthetic.write(tmp_path / "style.parquet", rows)
