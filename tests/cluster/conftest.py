@@ -1,7 +1,6 @@
 """A real Slurm on loopback, and the tiny study in a folder that looks like a clone."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,10 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from ..workflow.conftest import Place
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -24,20 +24,6 @@ ARGUMENTS = (
     *("--slurm-init-seconds-before-status-checks", "1"),
     *("--latency-wait", "10"),
 )
-
-
-def tiny_study() -> ModuleType:
-    """The module that writes the tiny study of the workflow's own tests."""
-    path = ROOT / "tests/workflow/conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_study", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-STUDY = tiny_study()
 
 
 def wait_for(what: str, done: Callable[[], Any], seconds: float = 600) -> Any:
@@ -96,7 +82,7 @@ class Slurm:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-class Clone(STUDY.Place):  # type: ignore[name-defined, misc]  # a class of a module that is loaded by its path
+class Clone(Place):
     """The tiny study in a folder that looks like a clone; its command is `snakemake --profile slurm`."""
 
     folder: Path

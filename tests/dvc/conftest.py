@@ -1,35 +1,21 @@
 """The tiny study in a git repository with our dvc.yaml, by a user whom write protection stops, not root."""
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+from ..workflow.conftest import STUDY, Place
+
 ROOT = Path(__file__).parents[2]
 OURS = "Snakefile", "workflow", "envs", "scripts", "profiles", "local", "dvc.yaml", ".dvcignore", ".gitignore"
 NO_RIGHTS = "setpriv", "--bounding-set=-all", "--inh-caps=-all"  # root, but modes of files hold for it
-
-
-def tiny_study() -> ModuleType:
-    """The module that writes the tiny study of the workflow's own tests."""
-    path = ROOT / "tests/workflow/conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_study", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TINY = tiny_study()
 
 
 def in_config(value: Any) -> Any:
@@ -137,14 +123,14 @@ class Repository:
         (self.folder / ".dvc").mkdir()
         for name in (".gitignore", "config"):
             shutil.copy(ROOT / ".dvc" / name, self.folder / ".dvc" / name)
-        place = TINY.Place(self.folder)
+        place = Place(self.folder)
         place.write()
         config = self.folder / "config"
         config.mkdir()
         for name in ("recipes", "fine_tunes.tsv"):
             (self.folder / name).rename(config / name)
         (self.folder / "config.yaml").unlink()
-        study = in_config(TINY.STUDY) | {"fine_tunes": "config/fine_tunes.tsv"}
+        study = in_config(STUDY) | {"fine_tunes": "config/fine_tunes.tsv"}
         del study["donor_seeds"]  # a key that has a default may be left out
         (config / "config.yaml").write_text(yaml.safe_dump(study))
         self.edit("config/fine_tunes.tsv", "recipes/", "config/recipes/")

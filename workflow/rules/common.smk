@@ -22,12 +22,13 @@ if not workflow.overwrite_configfiles:
 
 try:
     STUDY = load(config, ", ".join(map(str, workflow.configfiles)))
+    SETTINGS = STUDY.settings
+    DEMANDS = demands(STUDY, shape_of(SETTINGS.shape, SETTINGS.base), SETTINGS.cluster)
 except ContextgraftError as error:
     print(f"contextgraft: error: {error}", file=sys.stderr)
     sys.exit(2)
 
 VERSION = __version__  # a parameter of every rule: Snakemake does not see that an installed package changed
-SETTINGS = STUDY.settings
 TARGETS = list(STUDY.targets)
 KEPT = [target for target in TARGETS if STUDY.kept(target)]
 PASSING = [target for target in TARGETS if not STUDY.kept(target)]
@@ -62,12 +63,6 @@ RECORDS = expand(RECORD, seed=SEEDS, target=TARGETS, kind=KINDS)
 ALIGNMENTS = expand(ALIGNMENT, seed=SEEDS, target=TARGETS)
 VERDICTS = expand(VERDICT, seed=SEEDS, target=TARGETS)
 SAMPLES = [BASE_SAMPLES, *expand(SAMPLE, target=TARGETS)]
-
-try:
-    DEMANDS = demands(STUDY, shape_of(SETTINGS.shape, SETTINGS.base), SETTINGS.cluster)
-except ContextgraftError as error:
-    print(f"contextgraft: error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 def one_of(names):

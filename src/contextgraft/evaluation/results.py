@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextgraft.checkpoint.layout import REFUSED
 from contextgraft.checkpoint.publish import publish_file
 from contextgraft.errors import OutputError
 from contextgraft.evaluation.candidates import Absent
@@ -15,8 +16,6 @@ from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.questions import Question
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
-
-REFUSED = "refused"  # suite of the row that stands for a model that could not be asked
 
 GRAFT = {
     "target_name": pa.string(),
@@ -100,7 +99,7 @@ def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Ta
 
 
 def absent_row(each: Absent) -> pa.Table:
-    """The one row of a model that could not be asked."""
+    """The one row of a model that could not be asked, of a suite of its own."""
     refused = {"suite": REFUSED, "task": each.verb, "status": "skipped", "reason": each.reason}
     return table(common(each.label, "", {}), [refused])
 

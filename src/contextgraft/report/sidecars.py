@@ -5,10 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.layout import REFUSED, SIDECAR
 from contextgraft.errors import InputError
-
-SIDECAR = "contextgraft.json"
-REFUSED = "refused"
 
 
 def find(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path, dict[str, Any]]:
