@@ -25,19 +25,23 @@ haystack: filler.txt
 """
 
 
-def save_model(folder: Path, words: int) -> None:
-    torch.manual_seed(0)
+def save_model(folder: Path, words: int, seed: int = 0) -> None:
+    torch.manual_seed(seed)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = LlamaConfig(vocab_size=words, max_position_embeddings=16, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
+def save_tokenizer(folder: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     save_model(tmp_path / "model", len(WORDS))
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path / "model")
+    save_tokenizer(tmp_path / "model")
     (tmp_path / "filler.txt").write_text("a the code " * 60)
     (tmp_path / "colours.yaml").write_text(FORMAT)
     (tmp_path / "polite.jsonl").write_text(json.dumps({"prompt": "the boat", "answer": "thank you"}) + "\n")
@@ -212,6 +216,26 @@ def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
     assert (code, out.splitlines()[-1]) == (1, "not the same")
 
 
+def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "other", len(WORDS), seed=5)
+    save_tokenizer(tmp_path / "other")
+    text = ["--text", "filler.txt"]
+    ask = ["--suite", "perplexity", "--perplexity-lengths", "20", "--documents", "2", "--suite", "divergence"]
+    prompts = ["--divergence-length", "8", "--divergence-prompts", "2"]
+    code, _, err = run("model", "other", *ask, *prompts, *text, *OUT)
+    assert code == 0, err
+    rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+    for number, row in enumerate(rows):
+        code, out, err = run(row["model"], "model", "--replay", f"samples.parquet:{number}", *text)
+        assert (code, out.splitlines()[-1]) == (0, "the same"), err
+        assert out.splitlines()[2] == f"recorded  {row['scoring']} {row['score']:.6f}"
+    last = ["--replay", f"samples.parquet:{len(rows) - 1}", *text]
+    code, _, err = run("other", *last)
+    assert (code, "give its folder behind the model's" in err) == (2, True)
+    code, _, err = run("other", "model", *last[:2], "--text", "polite.jsonl")
+    assert (code, "the text is not what the row was measured on" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -254,7 +278,7 @@ def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
         (["model", *RULER, "--qa-1", "none.json", *OUT], "none.json"),
         (["model", "--replay", "samples.parquet"], "names no sample"),
         (["model", "--replay", "none.parquet:3"], "none.parquet: cannot read the samples"),
-        (["model", "model", "--replay", "none.parquet:3"], "a sample is of one model"),
+        (["model", "model", "model", "--replay", "none.parquet:3"], "a sample is of one model"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -33,7 +33,7 @@ def measure(windows: Windows) -> DivergenceMeasure:
 
 def subject(path: Path, work: Path, identity: str) -> Subject:
     model = load_model(path, torch.device("cpu"), "float32")
-    return Subject(model, load_tokens(path), path, 8, work, identity, "reference")
+    return Subject(model, load_tokens(path), path, 8, work, identity, "reference", "its digest")
 
 
 def test_the_reference_does_not_diverge_from_itself(

@@ -9,16 +9,21 @@ from typing import Any
 import datasets
 import huggingface_hub.constants
 import lm_eval.tasks
+import pyarrow.parquet as pq
 import pytest
 import torch
 from lm_eval.tasks import TaskManager
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, VerificationError
 from contextgraft.evaluation import harness_skill
+from contextgraft.evaluation.engine import Engine
 from contextgraft.evaluation.harness_skill import HarnessSkill, read_harness_skill
 from contextgraft.evaluation.measures import Subject
 from contextgraft.evaluation.models import load_model
+from contextgraft.evaluation.replay import Asking, read_row, replay
+from contextgraft.evaluation.run import evaluate_models
+from contextgraft.evaluation.suites import Exam
 from contextgraft.evaluation.tokens import load_tokens
 
 MakeModel = Callable[..., Path]
@@ -83,7 +88,7 @@ def write_task(tmp_path: Path) -> Callable[..., Path]:
 
 def subject(path: Path, work: Path, model: Any = None) -> Subject:
     model = model or load_model(path, torch.device("cpu"), "float32")
-    return Subject(model, load_tokens(path), path, 4, work, "a", "a")
+    return Subject(model, load_tokens(path), path, 4, work, "a", "a", "a")
 
 
 def logs(who: Subject, context: str, continuation: str) -> torch.Tensor:
@@ -165,6 +170,34 @@ def test_samples_are_drawn_by_seed_and_paired_by_document(
         assert row["recipe"] == everything[row["index"]]["recipe"]
     with pytest.raises(InputError, match=r"fewer documents.*expected 10; received 9"):
         read_harness_skill(path, 10, 1)
+
+
+class Silent:
+    """A watcher that does not watch."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_one_document_is_asked_again_with_the_examples_it_had(
+    kind: str, write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
+) -> None:
+    path, model = str(write_task(kind, "num_fewshot: 2\n")), make_model(max_position_embeddings=512)
+    skill, out = read_harness_skill(path, 6, 3), tmp_path / "s.parquet"
+    evaluate_models([("m", model)], Exam(), Engine(), out, Silent(), measures=[skill])
+    for number, row in enumerate(pq.read_table(out).to_pylist()):
+        again = Asking(Exam(), [read_harness_skill(path, 6, 3)], Engine())
+        replayed = replay(read_row(out, number), model, again)
+        assert replayed.agrees
+        assert (replayed.output, replayed.score) == (row["output"], row["score"])
+        assert DOCUMENTS[row["index"]]["text"] in replayed.prompt
+    row = read_row(out, 5)
+    with pytest.raises(VerificationError, match="gives another prompt than was asked"):
+        replay(row, model, Asking(Exam(), [read_harness_skill(path, None, 3)], Engine()))
+    changed = {**row, "recipe": row["recipe"].replace('"version": "2.0"', '"version": "1.0"')}
+    with pytest.raises(InputError, match="is not what the row was asked with"):
+        replay(changed, model, Asking(Exam(), [skill], Engine()))
 
 
 def test_the_key_follows_data_and_examples(write_task: Callable[..., Path], tmp_path: Path) -> None:

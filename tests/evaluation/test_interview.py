@@ -58,7 +58,7 @@ def text() -> Text:
 
 @pytest.fixture
 def measures(text: Text) -> tuple[Any, ...]:
-    return PerplexityMeasure(text, 64, 2, 5), DivergenceMeasure(Windows(text, 32, 3, 5))
+    return PerplexityMeasure(Windows(text, 64, 2, 5), 64), DivergenceMeasure(Windows(text, 32, 3, 5))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from contextgraft.evaluation.measures import Subject
 from contextgraft.evaluation.models import load_model
 from contextgraft.evaluation.perplexity import PerplexityMeasure, losses, ranges
 from contextgraft.evaluation.tokens import load_tokens
-from contextgraft.evaluation.windows import Text
+from contextgraft.evaluation.windows import Text, Windows
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
@@ -103,13 +103,13 @@ def test_ranges_cover_every_predicted_token_once(length: int, expected: list[tup
 
 def subject(path: Path, work: Path, model: Any = None) -> Subject:
     model = model or load_model(path, torch.device("cpu"), "float32")
-    return Subject(model, load_tokens(path), path, 8, work, "a", "a")
+    return Subject(model, load_tokens(path), path, 8, work, "a", "a", "a")
 
 
 @pytest.fixture
 def measure() -> PerplexityMeasure:
     text = Text("filler", "0" * 64, "it was a dark night and nobody came " * 50)
-    return PerplexityMeasure(text, 150, 3, 7)
+    return PerplexityMeasure(Windows(text, 150, 3, 7), 150)
 
 
 def test_a_row_is_a_window_and_a_range(
@@ -122,7 +122,7 @@ def test_a_row_is_a_window_and_a_range(
     assert [(row["document"], row["position"], row["tokens"]) for row in rows] == [
         (document, *ends) for document in range(3) for ends in ((64, 63), (128, 64), (150, 22))
     ]
-    window = measure.windows.prompts(who.tokens)[1]
+    window = measure.source.prompts(who.tokens)[1]
     ids_T = torch.tensor(window.ids)
     with torch.inference_mode():
         whole_T = cross_entropy(who.model(ids_T[None]).logits[0, :-1], ids_T[1:], reduction="none")

@@ -1,5 +1,6 @@
 """Windows and lines: exact lengths, drawn by seed, refused where they cannot be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,20 @@ def test_lines_hold_prompt_and_answer(skill_file: Path, tokens: Tokens) -> None:
     assert [line.document for line in drawn] == sorted(line.document for line in drawn)
     with pytest.raises(InputError, match="fewer lines than prompts"):
         Lines(skill, 99, 1).prompts(tokens)
+
+
+def test_one_window_or_line_comes_again_from_its_recipe(text: Text, skill_file: Path, tokens: Tokens) -> None:
+    for source in (Windows(text, 64, 4, 1), Lines(read_skill(skill_file), 4, 1)):
+        for prompt in source.prompts(tokens):
+            row = {"task": source.name, "seed": 1, "document": prompt.document, "recipe": prompt.recipe}
+            single = replace(source, seed=2).again(row)
+            assert single.prompts(tokens) == [prompt]
+            assert (single.name, single.seed, single.count_all()) == (source.name, 1, 1)
+            assert single.again(row) is single
+            with pytest.raises(InputError, match="is not what the row was measured on"):
+                single.again({**row, "recipe": "{}"})
+            with pytest.raises(InputError, match="the text is not what the row was measured on"):
+                source.again({**row, "task": "another"})
 
 
 def test_texts_are_shipped_or_files(tmp_path: Path) -> None:

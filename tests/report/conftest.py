@@ -109,6 +109,7 @@ def compared(model: Model, kl: float, /, n: int = 10, **changes: Any) -> Iterato
     for index in range(n):
         columns = {"task": "moby", "length": 128, "tokens": 127, "document": index, "scoring": "kl"}
         columns |= {"score": kl * (1 + index / 10), "agreement": 1 - kl / 2}
+        columns |= {"reference_digest": (model.graft or {}).get("target_digest", model.digest)}
         yield sample(model, "divergence", index, True, **{**columns, **changes})
 
 

@@ -59,6 +59,19 @@ def test_divergence_is_a_mean_over_prompts(tmp_path: Path, synthetic: SimpleName
     assert item.agreement.mean == pytest.approx(0.95)
 
 
+def test_a_divergence_from_another_model_is_left_out_and_named(
+    tmp_path: Path, synthetic: SimpleNamespace
+) -> None:
+    rows = list(synthetic.compared(synthetic.Model("style"), 0.1, n=6))
+    rows += synthetic.compared(synthetic.graft("style", 8), 0.1, n=6, reference_digest="digest-base")
+    rows += synthetic.compared(synthetic.graft("style", 4), 0.1, n=6)
+    synthetic.write(tmp_path / "a.parquet", rows)
+    measures = measures_of(tmp_path)
+    assert [(item.who.role, item.who.rank) for item in measures.divergences] == [("alone", 0), ("graft", 4)]
+    (gap,) = measures.gaps
+    assert (gap.who.role, gap.text) == ("graft", "6 left out: measured from another model than the fine-tune")
+
+
 def test_a_divergence_is_never_below_zero(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = list(synthetic.compared(synthetic.Model("style"), 0.1))
     synthetic.write(tmp_path / "a.parquet", [{**row, "score": 1.0 * (row["index"] == 0)} for row in rows])

@@ -86,13 +86,20 @@ def show_plan(chosen: Options, models: Models) -> None:
 
 
 def replay_sample(chosen: Options, models: Models, place: str) -> None:
-    """Ask one sample again; exit code 1 if the model says something else now."""
-    from contextgraft.evaluation.replay import as_json, read_row, replay, split_place
+    """Ask or measure one sample again; exit code 1 if something else comes of it now."""
+    from contextgraft.evaluation.replay import Asking, as_json, read_row, replay, split_place
 
-    if len(models) != 1:
-        raise InputError("a sample is of one model", expected="one folder", received=len(models))
+    if len(models) > 2:
+        raise InputError(
+            "a sample is of one model",
+            expected="its folder, and that of the reference where it is a divergence",
+            received=f"{len(models)} folders",
+        )
     row = read_row(*split_place(place))
-    found = replay(row, models[0][1], make_exam(suited_to(chosen, row)), make_engine(chosen))
+    suited = suited_to(chosen, row)
+    reference = models[1][1] if len(models) > 1 else None
+    asking = Asking(make_exam(suited), make_measures(suited), make_engine(chosen), reference)
+    found = replay(row, models[0][1], asking)
     if chosen.as_json:
         print_json(as_json(found))
     else:

@@ -116,11 +116,13 @@ def perplexities(chosen: Options) -> "list[Measure]":
     if "perplexity" not in chosen.suites:
         return []
     from contextgraft.evaluation.perplexity import PerplexityMeasure
-    from contextgraft.evaluation.windows import read_text
+    from contextgraft.evaluation.windows import Windows, read_text
 
     text = read_text(text_name(chosen))
     lengths = chosen.perplexity_lengths or chosen.lengths or ()
-    return [PerplexityMeasure(text, length, chosen.documents, chosen.seed) for length in lengths]
+    return [
+        PerplexityMeasure(Windows(text, length, chosen.documents, chosen.seed), length) for length in lengths
+    ]
 
 
 def divergences(chosen: Options) -> "list[Measure]":
@@ -128,9 +130,13 @@ def divergences(chosen: Options) -> "list[Measure]":
     if "divergence" not in chosen.suites:
         return []
     from contextgraft.evaluation.divergence import DivergenceMeasure
-    from contextgraft.evaluation.windows import Windows, read_text
+    from contextgraft.evaluation.suites import read_skill
+    from contextgraft.evaluation.windows import Lines, Windows, read_text
 
-    text = read_text(text_name(chosen))
+    name = text_name(chosen)
+    if name.endswith(JSONL):
+        return [DivergenceMeasure(Lines(read_skill(Path(name)), chosen.divergence_prompts, chosen.seed))]
+    text = read_text(name)
     windows = Windows(text, chosen.divergence_length, chosen.divergence_prompts, chosen.seed)
     return [DivergenceMeasure(windows)]
 
@@ -150,15 +156,17 @@ def text_name(chosen: Options) -> str:
 def suited_to(chosen: Options, row: Mapping[str, Any]) -> Options:
     """Options that ask a row's suite, so that its recipe finds the format, haystack or file it names."""
     if row["suite"] == "skill" and not chosen.skills:
-        raise InputError("the row is of a skill", received=row["task"], remedy="pass --skill FILE.jsonl")
+        raise InputError("the row is of a skill", received=row["task"], remedy="pass its --skill")
     return replace(
         chosen,
         suites=(row["suite"],),
+        seed=row["seed"],
         lengths=(row["length"],) if row["length"] else None,
         ruler_lengths=None,
         depths=(row["depth"] or 0.0,),
         samples=1,
-        skill_samples=None,
+        perplexity_lengths=None,
+        documents=1,
         distractors=row["distractors"] or 0,
         kinds=(row["kind"] or "single",),
         ruler_tasks=(row["task"],),

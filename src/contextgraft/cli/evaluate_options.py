@@ -163,7 +163,8 @@ ASKED = [
     ),
     click.option(
         "--text",
-        help="perplexity, divergence: a UTF-8 file, or a shipped text by name; the format's if not given.",
+        help="perplexity, divergence: a UTF-8 file, or a shipped text by name; the format's if not given; "
+        "divergence: lines of a skill (JSONL) too.",
     ),
     click.option(
         "--perplexity-lengths", type=LENGTHS, help="perplexity: tokens of a window; --lengths if not given."
@@ -235,7 +236,8 @@ RESULT = [
     click.option(
         "--replay",
         metavar="FILE:ROW",
-        help="Ask row ROW, counted from 0, of a table of samples again, and compare.",
+        help="Ask row ROW, counted from 0, of a table of samples again, and compare; of a divergence, the "
+        "reference's folder stands behind the model's.",
     ),
     click.option("--show-prompt", is_flag=True, help="replay: print the prompt too."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),

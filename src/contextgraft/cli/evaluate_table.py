@@ -66,11 +66,20 @@ def print_replay(replayed: "Replay", *, show_prompt: bool) -> None:
 
     length = "" if replayed.length is None else f", length {replayed.length}"
     depth = "" if replayed.depth is None else f", depth {replayed.depth:g} %"
-    click.echo(f"{replayed.model}: {replayed.suite} {replayed.task}{length}{depth}")
+    position = "" if replayed.position is None else f", up to position {replayed.position}"
+    click.echo(f"{replayed.model}: {replayed.suite} {replayed.task}{length}{depth}{position}")
     if show_prompt:
         click.echo(replayed.prompt)
     click.echo(f"prompt    {replayed.prompt_tokens} tokens")
-    click.echo(f"expected  {replayed.expected}")
-    click.echo(f"recorded  {replayed.recorded}  (score {replayed.recorded_score})")
-    click.echo(f"now       {replayed.output}  (score {replayed.score})")
+    if replayed.expected is not None:
+        click.echo(f"expected  {replayed.expected}")
+    click.echo(f"recorded  {said(replayed.recorded, replayed.recorded_score, replayed.scoring)}")
+    click.echo(f"now       {said(replayed.output, replayed.score, replayed.scoring)}")
     click.echo("the same" if replayed.agrees else "not the same")
+
+
+def said(output: str | None, score: float | None, scoring: str) -> str:
+    """What a model said with its score, or the figure that was measured."""
+    if output is None:
+        return f"{scoring} {score if score is None else format(score, '.6f')}"
+    return f"{output}  (score {score})"

@@ -3,8 +3,8 @@
 Legend of shape suffixes: B prompts of one length, C tokens of a chunk, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from contextgraft.evaluation.measures import Row, Subject, failure, missed, scor
 from contextgraft.evaluation.models import check_vocabulary
 from contextgraft.evaluation.reference import Place, Reader, Shape, Writer, place
 from contextgraft.evaluation.tokens import Tokens
-from contextgraft.evaluation.windows import Prompt, Prompts, largest_id
+from contextgraft.evaluation.windows import Prompt, Prompts, decoded, largest_id
 
 NO_REFERENCE = "the reference model could not be measured"
 
@@ -66,6 +66,14 @@ class DivergenceMeasure:
         """Tokens of the longest prompt."""
         return max(len(prompt.ids) for prompt in self.source.prompts(tokens))
 
+    def again(self, row: Mapping[str, Any]) -> "DivergenceMeasure":
+        """The row's prompt alone."""
+        return replace(self, source=self.source.again(row))
+
+    def text(self, tokens: Tokens) -> str:
+        """The prompts as texts."""
+        return decoded(self.source, tokens)
+
     def ready(self, work: Path, reference: str) -> bool:
         """Whether the reference's predictions are on disk."""
         return self._place(work, reference).ready()
@@ -92,7 +100,8 @@ class DivergenceMeasure:
         reader = Reader(where)
         if reader.shape != shape:
             return self.unmeasured(subject.tokens, "skipped", difference(reader.shape, shape))
-        return self._compared(subject.model, prompts, reader, advance)
+        rows = self._compared(subject.model, prompts, reader, advance)
+        return [{**row, "reference_digest": subject.reference_digest} for row in rows]
 
     def unmeasured(self, tokens: Tokens, status: str, reason: str) -> list[Row]:
         """Every prompt without a score."""
@@ -124,6 +133,7 @@ class DivergenceMeasure:
             "document": prompt.document,
             "length": len(prompt.ids),
             "prompt_tokens": len(prompt.ids),
+            "prompt_digest": prompt.digest,
             "seed": self.source.seed,
             "index": prompt.document,
             "tokens": len(prompt.ids),

@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,9 @@ TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 class HarnessSkill:
     """Documents of a task, drawn by seed; a row is a document, its score one metric between 0 and 1.
 
-    `digest` covers every request that is made, with its examples, and how it is scored.
+    `digest` covers every request that is made, with its examples, and how it is scored; `prompts` has the
+    digest of each document's requests. `only` is the place of the one document that is asked, all if it is
+    None: all their requests are made in any case, because the examples are drawn in turn.
     """
 
     task: Any
@@ -37,8 +40,10 @@ class HarnessSkill:
     version: str
     documents: tuple[int, ...]
     hashes: tuple[str, ...]
+    prompts: tuple[str, ...]
     seed: int
     digest: str
+    only: int | None = None
     suite: ClassVar[str] = "skill"
 
     def key(self) -> dict[str, Any]:
@@ -50,6 +55,7 @@ class HarnessSkill:
             "version": self.version,
             "digest": self.digest,
             "seed": self.seed,
+            "only": self.only,
         }
 
     def check(self, tokens: Tokens) -> None:
@@ -57,11 +63,34 @@ class HarnessSkill:
 
     def count(self) -> int:
         """Documents."""
-        return len(self.documents)
+        return len(self.documents) if self.only is None else 1
 
     def longest(self, tokens: Tokens) -> int:
         """Tokens of the longest context, without its answer."""
         return max(len(tokens.encode(instance.args[0])) for instance in self.task.instances)
+
+    def again(self, row: Mapping[str, Any]) -> "HarnessSkill":
+        """The row's document alone.
+
+        Where the task draws examples, it must have been read with the same number of documents and seed.
+        """
+        recipes = [blank["recipe"] for blank in self._blanks()]
+        if row["recipe"] not in recipes or row["scoring"] != self.metric:
+            raise InputError(
+                f"the task {self.name} is not what the row was asked with",
+                expected=f"{row['recipe']}, {row['scoring']}",
+                received=f"version {self.version}, {self.metric}, {len(recipes)} documents",
+                remedy="give the same --skill TASK[:METRIC]",
+            )
+        return replace(self, only=recipes.index(row["recipe"]))
+
+    def text(self, tokens: Tokens) -> str:  # noqa: ARG002 - of any tokenizer
+        """Each request of the documents that are asked: its context, and what may follow."""
+        return "\n".join(
+            "".join(part for part in instance.args if isinstance(part, str))
+            for instance in self.task.instances
+            if self.only in (None, instance.doc_id)
+        )
 
     def ready(self, work: Path, reference: str) -> bool:  # noqa: ARG002 - nothing is needed
         """Always."""
@@ -70,7 +99,9 @@ class HarnessSkill:
     def rows(self, subject: Subject, advance: Callable[[int], object] = int) -> list[Row]:
         """All documents in one go; if torch cannot run them (memory, say), all of them fail."""
         with quiet():
-            lm = TextLM(subject.model, subject.tokens.tokenizer, batch_size=subject.batch_size)
+            lm = TextLM(
+                subject.model, subject.tokens.tokenizer, batch_size=subject.batch_size, only=self.only
+            )
         try:
             samples = sit(self.task, lm, self.documents, self.seed)
         except (RuntimeError, IndexError) as error:  # the latter: a token that the model has no row for
@@ -79,6 +110,7 @@ class HarnessSkill:
             rows = [
                 self._row(sample, lm, place, blank)
                 for place, (sample, blank) in enumerate(zip(samples, self._blanks(), strict=True))
+                if self.only in (None, place)
             ]
         advance(len(rows))
         return rows
@@ -105,14 +137,20 @@ class HarnessSkill:
                 "task": self.name,
                 "seed": self.seed,
                 "index": document,
+                "prompt_digest": prompt,
                 "recipe": json.dumps(
-                    {"task": self.name, "doc_id": document, "doc_hash": digest, "version": self.version},
+                    {
+                        "task": self.name,
+                        "doc_id": document,
+                        "doc_hash": digest,
+                        "version": self.version,
+                    },
                     sort_keys=True,
                     ensure_ascii=False,
                 ),
                 "scoring": self.metric,
             }
-            for document, digest in zip(self.documents, self.hashes, strict=True)
+            for document, digest, prompt in zip(self.documents, self.hashes, self.prompts, strict=True)
         ]
 
 
@@ -127,7 +165,9 @@ def read_harness_skill(name: str, samples: int | None, seed: int) -> HarnessSkil
     documents = draw(task, spec, samples, seed)
     build(task, documents, seed)
     firsts = {instance.doc_id: instance.doc for instance in reversed(task.instances)}
-    requests = [[instance.request_type, instance.args] for instance in task.instances]
+    requests: dict[int, list[Any]] = defaultdict(list)
+    for instance in task.instances:
+        requests[instance.doc_id].append([instance.request_type, instance.args])
     config = {key: value for key, value in task.dump_config().items() if key != "metadata"}
     return HarnessSkill(
         task=task,
@@ -136,8 +176,9 @@ def read_harness_skill(name: str, samples: int | None, seed: int) -> HarnessSkil
         version=str(task.VERSION),
         documents=documents,
         hashes=tuple(hash_string(as_json(firsts[place])) for place in range(len(documents))),
+        prompts=tuple(json_digest(as_json(requests[place])) for place in range(len(documents))),
         seed=seed,
-        digest=json_digest([as_json(requests), as_json(config)]),
+        digest=json_digest([as_json(list(requests.values())), as_json(config)]),
     )
 
 
@@ -252,7 +293,8 @@ def chosen(task: Any, sample: Mapping[str, Any]) -> str:
 def greedy(task: Any, sample: Mapping[str, Any]) -> str:  # noqa: ARG001 - as the others
     """Whether the continuation is what the model itself would say, and how likely it is."""
     likelihood, is_greedy = sample["filtered_resps"][0]
-    return as_json({"greedy": bool(is_greedy), "nats": -likelihood if math.isfinite(likelihood) else None})
+    nats = round(-likelihood, 4) if math.isfinite(likelihood) else None  # the rest depends on the batch
+    return as_json({"greedy": bool(is_greedy), "nats": nats})
 
 
 def generated(task: Any, sample: Mapping[str, Any]) -> str:  # noqa: ARG001 - as the others

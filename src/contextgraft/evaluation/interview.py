@@ -57,7 +57,8 @@ class Interview:
     """A model's part of a run.
 
     `key` is the digest of all that decides its answers, `measure_keys` those of the rows of each measure.
-    `identity` decides its predictions; `reference` is that of the model divergence is measured from.
+    `identity` decides its predictions; `reference` is that of the model divergence is measured from, and
+    `reference_digest` the digest of its weights.
     """
 
     candidate: Candidate
@@ -65,6 +66,7 @@ class Interview:
     measures: tuple[Measure, ...]
     engine: Engine
     reference: str
+    reference_digest: str
     identity: str
     key: str
     measure_keys: tuple[str, ...]
@@ -189,5 +191,6 @@ def measure_rows(
         work=work,
         identity=interview.identity,
         reference=interview.reference,
+        reference_digest=interview.reference_digest,
     )
     return measure.rows(subject, advance)

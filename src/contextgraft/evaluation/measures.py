@@ -1,7 +1,7 @@
 """Measures: what is found out about a loaded model other than by asking it questions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ class Subject:
     """A model that is loaded and about to be measured.
 
     `identity` is a digest of all that decides its predictions; `reference` is that of the model divergence is
-    measured from, and the same for that model itself. `work` is where a run keeps what it needs again.
+    measured from, and the same for that model itself; `reference_digest` is the digest of its weights. `work`
+    is where a run keeps what it needs again.
     """
 
     model: Any
@@ -29,6 +30,7 @@ class Subject:
     work: Path
     identity: str
     reference: str
+    reference_digest: str
 
 
 class Measure(Protocol):
@@ -49,6 +51,15 @@ class Measure(Protocol):
 
     def longest(self, tokens: Tokens) -> int:
         """Tokens of the longest of them."""
+
+    def again(self, row: Mapping[str, Any]) -> "Measure":
+        """The measure of what a row of the table was measured on, and of nothing else.
+
+        InputError if this measure is of another text, file or task.
+        """
+
+    def text(self, tokens: Tokens) -> str:
+        """What a model is given, as text."""
 
     def ready(self, work: Path, reference: str) -> bool:
         """Whether what the reference model leaves behind is there; if not, it must be measured first."""

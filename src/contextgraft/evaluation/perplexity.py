@@ -1,8 +1,7 @@
 """How well a model predicts long text, by the position of the predicted token."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,44 +11,45 @@ from contextgraft.evaluation.forward import batches, chunks
 from contextgraft.evaluation.measures import Row, Subject, failure, missed, scored, too_long
 from contextgraft.evaluation.models import check_vocabulary
 from contextgraft.evaluation.tokens import Tokens
-from contextgraft.evaluation.windows import Prompt, Text, Windows, largest_id
+from contextgraft.evaluation.windows import Prompt, Prompts, decoded, largest_id
 
 FIRST_EDGE = 64
 
 
 @dataclass(frozen=True)
 class PerplexityMeasure:
-    """`documents` windows of a text, each of `length` tokens, every one but the first predicted.
+    """Windows of a text, each of `length` tokens, every one but the first predicted.
 
     A row is a window and a range of positions; its score is the mean negative log-likelihood in nats.
     """
 
-    text: Text
+    source: Prompts
     length: int
-    documents: int
-    seed: int
     suite: ClassVar[str] = "perplexity"
-
-    @cached_property
-    def windows(self) -> Windows:
-        """The windows, not yet in a tokenizer's ids."""
-        return Windows(self.text, self.length, self.documents, self.seed)
 
     def key(self) -> dict[str, Any]:
         """The windows'."""
-        return {"suite": self.suite, **self.windows.key()}
+        return {"suite": self.suite, **self.source.key()}
 
     def check(self, tokens: Tokens) -> None:
         """The text must be long enough and in the tokenizer's words."""
-        self.windows.prompts(tokens)
+        self.source.prompts(tokens)
 
     def count(self) -> int:
         """Windows."""
-        return self.documents
+        return self.source.count_all()
 
     def longest(self, tokens: Tokens) -> int:  # noqa: ARG002 - of any tokenizer
         """Tokens of a window."""
         return self.length
+
+    def again(self, row: Mapping[str, Any]) -> "PerplexityMeasure":
+        """The row's window alone."""
+        return replace(self, source=self.source.again(row), length=row["length"])
+
+    def text(self, tokens: Tokens) -> str:
+        """The windows as texts."""
+        return decoded(self.source, tokens)
 
     def ready(self, work: Path, reference: str) -> bool:  # noqa: ARG002 - nothing is needed
         """Always."""
@@ -63,7 +63,7 @@ class PerplexityMeasure:
         reason = too_long(subject.model, self.length)
         if reason is not None:
             return self.unmeasured(subject.tokens, "truncated", reason)
-        prompts = self.windows.prompts(subject.tokens)
+        prompts = self.source.prompts(subject.tokens)
         check_vocabulary(subject.model, subject.path, largest_id(prompts))
         rows: list[Row] = []
         for batch in batches(prompts, self.length):
@@ -78,7 +78,7 @@ class PerplexityMeasure:
 
     def unmeasured(self, tokens: Tokens, status: str, reason: str) -> list[Row]:
         """Every window and range without a score."""
-        return [missed(row, status, reason) for row in self._blank(self.windows.prompts(tokens))]
+        return [missed(row, status, reason) for row in self._blank(self.source.prompts(tokens))]
 
     def _scored(self, batch: Sequence[Prompt], nats_BT: torch.Tensor) -> list[Row]:
         scores = [
@@ -92,11 +92,12 @@ class PerplexityMeasure:
         return [
             {
                 "suite": self.suite,
-                "task": self.text.name,
+                "task": self.source.name,
                 "document": prompt.document,
                 "length": self.length,
                 "prompt_tokens": self.length,
-                "seed": self.seed,
+                "prompt_digest": prompt.digest,
+                "seed": self.source.seed,
                 "index": prompt.document,
                 "position": last,
                 "tokens": last - first + 1,

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contextgraft.checkpoint.digest import json_digest
+
 Arguments = tuple[str, Mapping[str, Any]]
 
 
@@ -14,6 +16,11 @@ def ids_to_request(ids: Sequence[int]) -> str:
 def request_to_ids(request: str) -> list[int]:
     """The token ids of a request."""
     return [int(token) for token in request.split()]
+
+
+def ids_digest(ids: Sequence[int]) -> str:
+    """Digest of a prompt's token ids."""
+    return json_digest(list(ids))
 
 
 def arguments(prompt: str, budget: int, stop: Sequence[str]) -> Arguments:

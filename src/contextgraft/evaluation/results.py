@@ -14,6 +14,7 @@ from contextgraft.errors import OutputError
 from contextgraft.evaluation.candidates import Absent
 from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.requests import ids_digest
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
 
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
         "document": pa.int32(),
         "length": pa.int32(),
         "prompt_tokens": pa.int32(),
+        "prompt_digest": pa.string(),
         "depth": pa.float64(),
         "distractors": pa.int32(),
         "seed": pa.int64(),
@@ -51,6 +53,7 @@ SCHEMA = pa.schema(
         "output": pa.string(),
         "score": pa.float64(),
         "agreement": pa.float64(),
+        "reference_digest": pa.string(),
         "status": pa.string(),
         "reason": pa.string(),
         **GRAFT,
@@ -79,6 +82,7 @@ def row(question: Question, reply: Reply) -> dict[str, Any]:
         "document": question.document,
         "length": question.length,
         "prompt_tokens": len(question.ids),
+        "prompt_digest": ids_digest(question.ids),
         "depth": question.depth,
         "distractors": question.distractors,
         "seed": question.seed,

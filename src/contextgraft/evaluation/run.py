@@ -77,7 +77,16 @@ def evaluate_models(
         prepare_for(each, exam, measures, prepared)
     keep_freed_memory()
     interviews = [
-        Interview(each, prepared[each.tokens_digest], tuple(measures), engine, origin, who, *key)
+        Interview(
+            each,
+            prepared[each.tokens_digest],
+            tuple(measures),
+            engine,
+            origin,
+            candidates[first].digest,
+            who,
+            *key,
+        )
         for each, who, key in zip(candidates, identities, keys, strict=True)
     ]
     with workspace(out) as work:

@@ -8,7 +8,7 @@ from lm_eval.models.huggingface import HFLM
 
 from contextgraft.evaluation.models import positions
 
-UNASKED = (-1e9, False)  # stands for the log-likelihood of what was not asked; its score is left out
+UNASKED = (0.0, False)  # stands for the log-likelihood of what was not asked; its score is left out
 
 
 class TextLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
@@ -16,12 +16,13 @@ class TextLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
 
     lm-eval cuts what is longer than its limit from the left; here the limit is the longest request, and what
     a model has no positions for is not asked at all. `lengths` has the tokens of every document's longest
-    request, `unasked` the documents that are too long.
+    request, `unasked` the documents that are too long. With `only`, no other document is asked.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, only: int | None = None) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
         self._room = positions(model.config)
+        self._only = only
         self.lengths: dict[int, int] = {}
         self.unasked: set[int] = set()
 
@@ -61,10 +62,14 @@ class TextLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
             for document, length in self.lengths.items()
             if self._room is not None and length > self._room
         }
-        asked = [request for request in requests if request.doc_id not in self.unasked]
+        wanted = [self._wants(request.doc_id) for request in requests]
+        asked = [request for request, want in zip(requests, wanted, strict=True) if want]
         self._max_length = max(lengths, default=0) + 1
         answers = iter(ask(asked, disable_tqdm=True) if asked else ())
-        return [none if request.doc_id in self.unasked else next(answers) for request in requests]
+        return [next(answers) if want else none for want in wanted]
+
+    def _wants(self, document: int) -> bool:
+        return document not in self.unasked and self._only in (None, document)
 
     def _tokens(self, request: Instance) -> int:
         """Tokens of a request with all that may follow it."""

@@ -1,7 +1,7 @@
 """Texts as token ids to be predicted: windows of exact length, or the lines of a skill."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from contextgraft.errors import InputError
+from contextgraft.evaluation.requests import ids_digest
 from contextgraft.evaluation.suites import Skill
 from contextgraft.evaluation.tokens import Tokens
 from contextgraft.prompts import haystack
@@ -34,6 +35,11 @@ class Prompt:
     document: int
     recipe: str
 
+    @property
+    def digest(self) -> str:
+        """Digest of the ids."""
+        return ids_digest(self.ids)
+
 
 class Prompts(Protocol):
     """Where prompts come from."""
@@ -54,6 +60,41 @@ class Prompts(Protocol):
 
     def prompts(self, tokens: Tokens) -> list[Prompt]:
         """All of them; InputError if they cannot be made."""
+
+    def again(self, row: Mapping[str, Any]) -> "Prompts":
+        """The one prompt of a row of the table, from its recipe; InputError if it is of another text."""
+
+
+@dataclass(frozen=True)
+class Single:
+    """One prompt of a source, as `make` makes it of its recipe."""
+
+    name: str
+    seed: int
+    recipe: str
+    make: Callable[[Tokens], Prompt]
+
+    def key(self) -> dict[str, Any]:
+        """The recipe."""
+        return {"recipe": self.recipe}
+
+    def count_all(self) -> int:
+        """One."""
+        return 1
+
+    def prompts(self, tokens: Tokens) -> list[Prompt]:
+        """The prompt."""
+        return [self.make(tokens)]
+
+    def again(self, row: Mapping[str, Any]) -> "Single":
+        """Itself, if it is the row's."""
+        if row["recipe"] != self.recipe:
+            raise InputError(
+                f"{self.name} is not what the row was measured on",
+                expected=row["recipe"],
+                received=self.recipe,
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -94,15 +135,27 @@ class Windows:
         taken = self.length - len(before)
         self._check(ids, taken, tokens)
         return [
-            Prompt(
-                (*before, *ids[start : start + taken]),
-                document,
-                as_json(
-                    {"text": self.text.name, "sha256": self.text.digest, "offset": start, "tokens": taken}
-                ),
-            )
+            self._window(ids, before, start, taken, document)
             for document, start in enumerate(self._starts(len(ids) - taken + 1))
         ]
+
+    def again(self, row: Mapping[str, Any]) -> Single:
+        """The window of a row; InputError if it is of another text."""
+        recipe = json.loads(row["recipe"])
+        check_source(self.name, self.text.digest, row)
+
+        def make(tokens: Tokens) -> Prompt:
+            before, _ = tokens.around(chat=False)
+            ids = tokens.encode(self.text.content)
+            return self._window(ids, before, recipe["offset"], recipe["tokens"], row["document"])
+
+        return Single(self.name, row["seed"], row["recipe"], make)
+
+    def _window(
+        self, ids: Sequence[int], before: Sequence[int], start: int, taken: int, document: int
+    ) -> Prompt:
+        recipe = {"text": self.text.name, "sha256": self.text.digest, "offset": start, "tokens": taken}
+        return Prompt((*before, *ids[start : start + taken]), document, as_json(recipe))
 
     def _starts(self, places: int) -> list[int]:
         shares = np.random.default_rng([self.seed, self.length, self.count]).random(self.count)
@@ -159,11 +212,41 @@ class Lines:
         before, _ = tokens.around(chat=False)
         return [self._prompt(int(line), before, tokens) for line in sorted(drawn)]
 
+    def again(self, row: Mapping[str, Any]) -> Single:
+        """The line of a row; InputError if it is of another file."""
+        check_source(self.name, self.skill.digest, row)
+        line = json.loads(row["recipe"])["line"]
+        return Single(
+            self.name,
+            row["seed"],
+            row["recipe"],
+            lambda tokens: self._prompt(line, tokens.around(chat=False)[0], tokens),
+        )
+
     def _prompt(self, line: int, before: Sequence[int], tokens: Tokens) -> Prompt:
         prompt, answer = self.skill.lines[line]
         ids = (*before, *tokens.encode(prompt), *tokens.encode(answer))
         recipe = {"file": self.skill.file, "line": line, "sha256": self.skill.digest}
         return Prompt(ids, line, as_json(recipe))
+
+
+def decoded(source: Prompts, tokens: Tokens) -> str:
+    """All prompts of a source as text, special tokens too."""
+    return "\n".join(
+        tokens.tokenizer.decode(prompt.ids, skip_special_tokens=False) for prompt in source.prompts(tokens)
+    )
+
+
+def check_source(name: str, digest: str, row: Mapping[str, Any]) -> None:
+    """Raise InputError if a row is not of the text or file with that name and sha256."""
+    recorded = json.loads(row["recipe"])["sha256"]
+    if (row["task"], recorded) != (name, digest):
+        raise InputError(
+            "the text is not what the row was measured on",
+            expected=f"{row['task']}, sha256 {recorded}",
+            received=f"{name}, sha256 {digest}",
+            remedy="give its file with --text",
+        )
 
 
 def largest_id(prompts: Sequence[Prompt]) -> int:

@@ -127,11 +127,11 @@ def _front(name: str, base: Mapping[str, Any], library: str, shown: Sequence[Evi
 
 
 def _results(item: Evidence) -> list[dict[str, Any]]:
-    """The figures of the model itself, as the hub's evaluation results."""
+    """The figures of the model itself, as the hub's evaluation results; each names its fine-tune."""
     _, needle, skill = item.rows[item.own]
     measured = (
-        ("needle in a haystack", f"{item.condition}, {item.long} tokens", needle),
-        ("own skill", item.title, skill),
+        ("needle in a haystack", f"{item.title}: {item.condition}, {item.long} tokens", needle),
+        ("own skill", f"{item.title}: own skill", skill),
     )
     return [
         {

@@ -1,11 +1,11 @@
 -- Divergence from the untouched fine-tune: mean KL over prompts with standard deviation, and the share of positions
 -- at which both say the same token first. Several donors' figures for one prompt are averaged first. Prompts may differ
--- in length.
+-- in length. What was measured from another model than the untouched fine-tune is left out (unmeasured.sql names it).
 WITH prompts AS (
     SELECT role, target, CASE WHEN role = 'base' THEN model_digest END AS base, rank, scale, task, length, seed, document, "index",
            avg(score) AS kl, avg(agreement) AS agreement, avg(tokens) AS tokens
     FROM placed
-    WHERE suite = 'divergence' AND status = 'ok'
+    WHERE suite = 'divergence' AND status = 'ok' AND reference_digest = target
     GROUP BY ALL
 )
 SELECT role, target, base, rank, scale, task,
