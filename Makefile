@@ -8,7 +8,7 @@ export PYTHON
 .PHONY: help setup demo demo-full demo-seeds real test test-all check fix world bench bench-training version sync lock clean
 
 help:
-	@echo "make demo        the whole proof on a tiny trained world: under 5 minutes after setup; page in results/demo/report/index.html"
+	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
 	@echo "make demo-full   the demo asked more: every kind of needle, more lengths and depths: about 16 minutes"
 	@echo "make demo-seeds  the demo with three seeds of the donor"

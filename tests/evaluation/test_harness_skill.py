@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from contextgraft.errors import InputError, VerificationError
-from contextgraft.evaluation import harness_skill
+from contextgraft.evaluation import harness_task
 from contextgraft.evaluation.engine import Engine
 from contextgraft.evaluation.harness_skill import HarnessSkill, read_harness_skill
 from contextgraft.evaluation.measures import Subject
@@ -301,7 +301,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_task_of_the_hub_without_its_data_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(lm_eval.tasks.__file__).parent / "arc"  # all of them are as many as take many seconds
     few = partial(TaskManager, include_path=folder)
-    monkeypatch.setattr(harness_skill, "TaskManager", lambda include_defaults: few(include_defaults=False))
+    monkeypatch.setattr(harness_task, "TaskManager", lambda include_defaults: few(include_defaults=False))
     with pytest.raises(InputError, match=r"arc_easy: is no task that can be loaded here; .*local cache"):
         read_harness_skill("arc_easy", None, 1)
     with pytest.raises(InputError, match=r"no_such_task: is no task .*not a registered task"):

@@ -8,21 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from lm_eval.api.metrics import mean
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.errors import InputError
 from contextgraft.evaluation.harness import quiet
+from contextgraft.evaluation.harness_task import draw, load_task, pick_metric, split_metric
 from contextgraft.evaluation.measures import Row, Subject, failure, missed, scored
 from contextgraft.evaluation.text_lm import TextLM
 from contextgraft.evaluation.tokens import Tokens
-
-YAML = (".yaml", ".yml")
-TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 
 
 @dataclass(frozen=True)
@@ -179,68 +174,6 @@ def read_harness_skill(name: str, samples: int | None, seed: int) -> HarnessSkil
         prompts=tuple(json_digest(as_json(requests[place])) for place in range(len(documents))),
         seed=seed,
         digest=json_digest([as_json(list(requests.values())), as_json(config)]),
-    )
-
-
-def split_metric(name: str) -> tuple[str, str | None]:
-    """A task and the metric that is named behind it."""
-    spec, colon, metric = name.rpartition(":")
-    return (spec, metric) if colon else (name, None)
-
-
-def load_task(spec: str) -> Any:
-    """The one task of a YAML file, or of lm-eval's own; InputError in one line if it cannot be had."""
-    own = Path(spec).suffix in YAML
-    if own and not Path(spec).is_file():
-        raise InputError("cannot read the task", path=spec, expected="a YAML file of lm-eval")
-    try:
-        with quiet():
-            found = TaskManager(include_defaults=not own).load([spec])
-    except Exception as error:  # the file is the user's, and so is the code that it names
-        raise InputError(
-            "is no task that can be loaded here",
-            path=spec,
-            received=f"{type(error).__name__}: {error}"[:200],
-            remedy="give the path of a YAML whose data are local files (dataset_path: json), or the name "
-            "of a task of lm-eval whose data set is in the local cache",
-        ) from None
-    tasks = list(found["tasks"].values())
-    if len(tasks) != 1:
-        raise InputError("is a group", path=spec, expected="one task", received=f"{len(tasks)} tasks")
-    if tasks[0].OUTPUT_TYPE not in TYPES:
-        raise InputError(
-            "is a task of another kind",
-            path=spec,
-            expected=", ".join(TYPES),
-            received=tasks[0].OUTPUT_TYPE,
-        )
-    return tasks[0]
-
-
-def pick_metric(task: Any, spec: str, wanted: str | None) -> str:
-    """The metric named, else the task's first; it must be a mean of scores of which more is better."""
-    better = task.higher_is_better()
-    usable = [name for name, how in task.aggregation().items() if how is mean and better.get(name)]
-    if not usable or (wanted is not None and wanted not in usable):
-        raise InputError(
-            "has no such score for each sample",
-            path=spec,
-            expected=", ".join(usable) or "a metric that is a mean, of which more is better",
-            received=wanted or ", ".join(task.aggregation()),
-        )
-    return wanted or usable[0]
-
-
-def draw(task: Any, spec: str, samples: int | None, seed: int) -> tuple[int, ...]:
-    """Numbers of the documents that are asked, in order."""
-    number = len(task.eval_docs)
-    count = number if samples is None else samples
-    if count > number:
-        raise InputError(
-            "has fewer documents than samples asked for", path=spec, expected=count, received=number
-        )
-    return tuple(
-        sorted(int(document) for document in np.random.default_rng(seed).permutation(number)[:count])
     )
 
 
