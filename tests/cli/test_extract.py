@@ -58,6 +58,7 @@ def big(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return root, config
 
 
+@pytest.mark.slow
 def test_extract_and_merge_survive_a_kill_and_an_interrupt(
     big: tuple[Path, Any], toy: SimpleNamespace
 ) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from contextgraft.errors import OutputError
+from contextgraft.errors import InputError, OutputError
+from contextgraft.training import board
 from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.board import SCALARS
 from contextgraft.training.meter import SCHEMA
 from contextgraft.training.run import train
 from contextgraft.training.schedule import Step
@@ -16,7 +19,15 @@ from contextgraft.training.schedule import Step
 from .parallel.conftest import COMMAND, finish, together
 
 
-def interrupted(base: Path, config: Path, out: Path, measures: Path, patch: pytest.MonkeyPatch) -> None:
+def interrupted(
+    base: Path,
+    config: Path,
+    out: Path,
+    measures: Path,
+    patch: pytest.MonkeyPatch,
+    *,
+    events: Path | None = None,
+) -> None:
     genuine = Batches.at
 
     def at(self: Batches, step: Step) -> Batch:
@@ -27,7 +38,7 @@ def interrupted(base: Path, config: Path, out: Path, measures: Path, patch: pyte
     with patch.context() as context:
         context.setattr(Batches, "at", at)
         with pytest.raises(KeyboardInterrupt):
-            train(config, base, out, checkpoint_seconds=0, measures=measures)
+            train(config, base, out, checkpoint_seconds=0, measures=measures, tensorboard=events)
 
 
 def test_a_row_a_step_goes_on_after_an_interruption(
@@ -49,6 +60,34 @@ def test_a_row_a_step_goes_on_after_an_interruption(
     assert "gradient" in told[-1]
     assert "GiB" in told[-1]
     assert not (tmp_path / "out" / "measures.parquet").exists()
+
+
+def test_tensorboard_shows_the_same(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, measures, events = (
+        recipe_folder / "recipe.yaml",
+        tmp_path / "measures.parquet",
+        tmp_path / "board",
+    )
+    interrupted(base, config, tmp_path / "out", measures, monkeypatch, events=events)
+    train(config, base, tmp_path / "out", measures=measures, tensorboard=events)
+    shown = EventAccumulator(str(events))
+    shown.Reload()
+    rows: list[dict[str, Any]] = pq.read_table(measures).to_pylist()
+    for name, tag in SCALARS.items():
+        points = [(row["step"], row[name]) for row in rows if row[name] is not None]
+        found = [(point.step, point.value) for point in shown.Scalars(tag)] if points else []
+        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
+
+
+def test_tensorboard_that_is_not_installed_is_one_line(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="TensorBoard is not installed; pip install tensorboard"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out", tensorboard=tmp_path / "board")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_file_is_not_written_over(

@@ -74,6 +74,11 @@ ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
     type=click.Path(path_type=Path, dir_okay=False),
     help="Parquet file for speed, memory, gradient norm and bytes moved, a row a step",
 )
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="folder for TensorBoard's event files of the same; needs the package tensorboard",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the last step's metrics, or the plan, as JSON")
 @plan_training.options
 @click.pass_context

@@ -21,6 +21,7 @@ from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
+from contextgraft.training.board import Board, check_installed
 from contextgraft.training.engine import Alone, Engine, Trainee
 from contextgraft.training.kinds import Context, memoised
 from contextgraft.training.meter import Meter, earlier
@@ -55,6 +56,19 @@ class Record:
     metrics: list[dict[str, Any]]
     meter: Meter
     progress: Progress
+    board: Board | None
+
+    def step(self, step: Step, row: Mapping[str, Any]) -> None:
+        """Tell one step by its row of the meter."""
+        self.progress.step(step, row)
+        if self.board is not None:
+            self.board.step(row)
+
+    def write(self) -> None:
+        """Make the rows so far readable."""
+        self.meter.write()
+        if self.board is not None:
+            self.board.flush()
 
 
 def train(
@@ -68,14 +82,18 @@ def train(
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
     measures: Path | None = None,
+    tensorboard: Path | None = None,
 ) -> dict[str, Any]:
     """Train by a recipe and publish the model at `out`; the last step's metrics.
 
     The same command after an interruption goes on from the last checkpoint and ends with the bytes of an
     undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
     raised. A partial output of another order raises OutputError. Without an engine: in this process alone.
-    `measures` is a Parquet file for what depends on the clock: a row a step (`training.meter`).
+    `measures` is a Parquet file for what depends on the clock: a row a step (`training.meter`); `tensorboard`
+    a folder for event files of the same.
     """
+    if tensorboard is not None:
+        check_installed()
     engine = engine or Alone()
     recipe = load_recipe(config)
     seed = recipe.seed if seed is None else seed
@@ -91,7 +109,8 @@ def train(
             tell(f"resuming after step {state.step} of {len(run.plan)}")
         before = engine.once(lambda: earlier(measures, state.step))
         meter = Meter(measures if engine.main else None, before)
-        record = Record(metrics, meter, Progress(run.plan, state.step, tell))
+        board = Board(tensorboard, state.step) if tensorboard is not None and engine.main else None
+        record = Record(metrics, meter, Progress(run.plan, state.step, tell), board)
         for stage in range(run.plan[min(state.step, len(run.plan) - 1)].stage, len(recipe.stages)):
             rope = run.ropes[stage]
             tell(
@@ -172,7 +191,7 @@ def _run_stage(run: Run, stage: int, state: states.State, record: Record) -> sta
         if save or stop:
             if engine.main:
                 _write_metrics(run.work, record.metrics)
-                record.meter.write()
+                record.write()
             engine.save(states.capture(done, trainee.moving, trainee.adam), run.work, wait=stop or last)
             saved = time.monotonic()
         if stop and not last:
@@ -205,7 +224,7 @@ def _step(run: Run, step: Step, trainee: Trainee, record: Record) -> None:
     }
     record.metrics.append(metrics)
     row = record.meter.step(metrics, step.length * step.rows, norm, outcome)
-    record.progress.step(step, row)
+    record.step(step, row)
 
 
 def _same_order(work: Path, order: dict[str, Any]) -> None:

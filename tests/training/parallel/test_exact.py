@@ -49,6 +49,7 @@ def test_attention_is_exact(ranks: Run, world: int) -> None:
             assert max(errors.values()) < BOUNDS[case["dtype"]], (case, rank, errors)
 
 
+@pytest.mark.slow
 def test_torchs_own_ring_is_a_fair_baseline(ranks: Run) -> None:
     """Its sums are float32 whatever the inputs are; bfloat16 is rounded after every block it takes in."""
     cases: list[dict[str, Any]] = [
@@ -92,7 +93,8 @@ def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:
     assert "sliding_window" in said["window"]
 
 
-@pytest.mark.parametrize("kv_heads", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kv_heads", [2, 8])
 def test_bytes_between_nodes_are_what_the_formula_says(ranks: Run, kv_heads: int) -> None:
     """Busiest of P ranks on N nodes, W one pass of KV: 3 (P - 1) / P W flat, 3 (N - 1) / P W layered."""
     base = {"per_node": 2, "heads": 8, "kv_heads": kv_heads, "dtype": "float32", "kernel": "cpu"}

@@ -58,6 +58,7 @@ def ended(processes: Processes) -> list[tuple[int, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
     command: list[str], whole: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,46 @@
+"""The meter's rows as TensorBoard shows them, where that package is installed."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from contextgraft.errors import InputError
+
+SCALARS = {
+    "loss": "learnt/loss",
+    "accuracy": "learnt/answers right",
+    "gradient_norm": "learnt/gradient norm",
+    "learning_rate": "schedule/learning rate",
+    "length": "schedule/length",
+    "theta": "schedule/theta",
+    "tokens_per_second": "speed/tokens a second",
+    "peak_memory": "speed/peak memory, bytes",
+    "ring_bytes_inside": "ring/bytes inside nodes",
+    "ring_bytes_between": "ring/bytes between nodes",
+}
+
+
+class Board:
+    """Event files in a folder, a point a step; a resumed run hides the points of the steps it repeats."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - optional
+
+        self._writer = SummaryWriter(str(folder), purge_step=done + 1)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """One row of the meter; what it does not know is left out."""
+        for name, tag in SCALARS.items():
+            if row[name] is not None:
+                self._writer.add_scalar(tag, row[name], row["step"])
+
+    def flush(self) -> None:
+        """Make all points so far readable."""
+        self._writer.flush()
+
+
+def check_installed() -> None:
+    """Raise InputError where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        raise InputError("TensorBoard is not installed", remedy="pip install tensorboard")
