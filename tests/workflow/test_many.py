@@ -1,6 +1,7 @@
 """Many fine-tunes: bad ones stop no other and are told of; grafts that need not stay are deleted."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,22 @@ def misshapen(folder: Path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def sibling(tune: Path, number: int) -> None:
+    """Another fine-tune beside one: one weight differs, so that the report does not take it for the same."""
+    folder = tune.with_name(f"tune{number}")
+    shutil.copytree(tune, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = number / 64
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def study(place: Any, good: int) -> None:
-    """So many copies of a fine-tune, one that is misshapen, one that is not there; nothing is trained."""
-    misshapen(place.folder / "models" / "other")
-    lines = [f"tune{index}\tmodels/tune\t\trecipes/skill.jsonl" for index in range(good)]
+    """So many fine-tunes, one that is misshapen, one that is not there; nothing is trained."""
+    models = place.folder / "models"
+    misshapen(models / "other")
+    for number in range(good):
+        sibling(models / "tune", number)
+    lines = [f"tune{number}\tmodels/tune{number}\t\trecipes/skill.jsonl" for number in range(good)]
     place.sheet(*lines, "bad\tmodels/other\t\trecipes/skill.jsonl", "gone\tmodels/nowhere")
     place.config(donor={"source": "models/long"}, ranks=[2], keep_grafts=False)
 
