@@ -30,7 +30,7 @@ def test_a_donor_trained_on_two_nodes_is_the_donor_trained_on_one(undisturbed: A
     job = clone.slurm.shown(clone.jobs("train")[-1])
     assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
     log = (clone.folder / "results/tiny/logs/train/donor-s1.log").read_text()
-    assert "4 ranks" in log
+    assert "4 processes, 1 x 4 on a sequence, layout double (2 nodes x 2 ranks" in log
     one, two = (
         load_file(place.folder / "data/tiny/models/donor-s1/model.safetensors")
         for place in (undisturbed, clone)
