@@ -81,7 +81,7 @@ def test_a_graft_has_a_card_that_the_hub_reads(report: Report) -> None:
     assert needle.metric_args is not None
     assert skill.metric_args is not None
     assert (needle.metric_value, needle.metric_args["n"]) == (0.97, 100)
-    assert needle.dataset_name == "needle_style, 3 distractors, 1024 tokens"
+    assert needle.dataset_name == "style: needle_style, 3 distractors, 1024 tokens"
     assert (skill.metric_value, skill.metric_args["n"]) == (0.99, 200)
     assert skill.metric_args["low"] < 0.99 < skill.metric_args["high"]
 
