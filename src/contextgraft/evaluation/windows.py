@@ -141,8 +141,7 @@ class Windows:
 
     def again(self, row: Mapping[str, Any]) -> Single:
         """The window of a row; InputError if it is of another text."""
-        recipe = json.loads(row["recipe"])
-        check_source(self.name, self.text.digest, row)
+        recipe = own_recipe(self.name, self.text.digest, row)
 
         def make(tokens: Tokens) -> Prompt:
             before, _ = tokens.around(chat=False)
@@ -214,8 +213,7 @@ class Lines:
 
     def again(self, row: Mapping[str, Any]) -> Single:
         """The line of a row; InputError if it is of another file."""
-        check_source(self.name, self.skill.digest, row)
-        line = json.loads(row["recipe"])["line"]
+        line = own_recipe(self.name, self.skill.digest, row)["line"]
         return Single(
             self.name,
             row["seed"],
@@ -237,16 +235,17 @@ def decoded(source: Prompts, tokens: Tokens) -> str:
     )
 
 
-def check_source(name: str, digest: str, row: Mapping[str, Any]) -> None:
-    """Raise InputError if a row is not of the text or file with that name and sha256."""
-    recorded = json.loads(row["recipe"])["sha256"]
-    if (row["task"], recorded) != (name, digest):
+def own_recipe(name: str, digest: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a row; InputError if it is not of the text or file with that name and sha256."""
+    recipe: dict[str, Any] = json.loads(row["recipe"])
+    if (row["task"], recipe["sha256"]) != (name, digest):
         raise InputError(
             "the text is not what the row was measured on",
-            expected=f"{row['task']}, sha256 {recorded}",
+            expected=f"{row['task']}, sha256 {recipe['sha256']}",
             received=f"{name}, sha256 {digest}",
             remedy="give its file with --text",
         )
+    return recipe
 
 
 def largest_id(prompts: Sequence[Prompt]) -> int:
