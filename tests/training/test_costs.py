@@ -67,6 +67,14 @@ def test_replicas_rows_recomputing_and_factors() -> None:
     assert uneven.busy == pytest.approx(3 / 4)
 
 
+def test_logits_are_of_a_piece_and_the_outputs_gradient_is_summed() -> None:
+    """Of 10 words 419,430 tokens are 2^22 entries, fewer than the 524,288 that each of four ranks holds."""
+    long = {"stages": [{"length": 2**21, "steps": 1, "tokens": 2**21}]}
+    for trainable, summed in ((["linear", "embeddings"], 4 * 10 * 8), (["linear"], 0)):
+        (cost,) = costs(recipe(**long, trainable=trainable), TINY, FOUR, Division(context=4))
+        assert cost.memory.logits == 419430 * 16 * 10 + summed
+
+
 def test_replay_is_counted_with_its_stage() -> None:
     asked = recipe(replay={"share": 0.5, "lengths": [8], "tokens": 16})
     (cost,) = costs(asked, TINY, FOUR, Division(context=4))

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contextgraft.errors import CheckpointError, ConfigError, InputError, OutputError
 from contextgraft.training.batches import Batch, Batches
-from contextgraft.training.loss import weighted
 from contextgraft.training.run import train
 from contextgraft.training.schedule import Step
 
@@ -166,21 +165,6 @@ def test_training_teaches(base: Path, recipe_folder: Path, tmp_path: Path) -> No
     last = train(config, base, tmp_path / "out")
     lines = (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert last["loss"] < 0.3 * json.loads(lines[0])["loss"]
-
-
-def test_loss_is_the_weighed_mean(base: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    ids = torch.tensor([[0, 3, 4, 5, 6], [0, 7, 8, 9, 10]])
-    weights = torch.tensor([[0.0, 1.0, 0.0, 0.05, 1.0], [0.0, 0.0, 1.0, 0.0, 0.05]])
-    loss, _, answers = weighted(model, Batch(ids, weights))
-    logs = model(input_ids=ids).logits.log_softmax(-1)
-    expected = sum(
-        -weights[row, place] * logs[row, place - 1, ids[row, place]]
-        for row in range(2)
-        for place in range(1, 5)
-    )
-    assert loss.item() == pytest.approx(float(torch.as_tensor(expected / weights.sum()).detach()), rel=1e-5)
-    assert answers == 3
 
 
 def test_mistakes_are_one_line(base: Path, recipe_folder: Path, tmp_path: Path) -> None:

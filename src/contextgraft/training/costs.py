@@ -11,6 +11,7 @@ from contextgraft.config.shape import Shape
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology, choose, topology
+from contextgraft.training.part import tokens_at_once
 from contextgraft.training.schedule import Step, steps
 
 SUM = 4  # bytes of a weight, a gradient, a moment and of the gradients that travel: float32
@@ -199,9 +200,16 @@ def memory(recipe: Recipe, shape: Shape, cluster: Cluster, division: Division, p
         moments=2 * SUM * learnt / cluster.ranks,
         gathered=float(size * (2 * layer + root + max(layer, root))),
         activations=held * size * blocks,
-        logits=held * LOGITS * shape.vocabulary,
+        logits=_logits(recipe, shape, held),
         ring=held * 2 * shape.kv_heads * shape.head * 4 * (size + SUM),
     )
+
+
+def _logits(recipe: Recipe, shape: Shape, held: float) -> float:
+    """Bytes of the logits of one piece, and of the sum of all pieces' gradients of the output weights."""
+    piece = tokens_at_once(shape.vocabulary)
+    summed = SUM * shape.vocabulary * shape.hidden if "embeddings" in recipe.trainable else 0
+    return min(held, piece) * LOGITS * shape.vocabulary + (summed if held > piece else 0)
 
 
 def _lora_sides(shape: Shape) -> int:

@@ -15,16 +15,17 @@ from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import model as models
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batch
-from contextgraft.training.loss import weighted
+from contextgraft.training.loss import Learner
+from contextgraft.training.part import whole
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Trainee:
-    """A model, what of it moves, and the optimiser that moves it."""
+    """A model with its loss, what of it moves, and the optimiser that moves it."""
 
-    model: torch.nn.Module
+    learner: Learner
     moving: Mapping[str, torch.nn.Parameter]
     adam: torch.optim.AdamW
 
@@ -95,15 +96,16 @@ class Alone:
         moving = models.moving(model)
         models.freeze_rows(moving, recipe.frozen_rows)
         return Trainee(
-            model, moving, states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
+            Learner(model), moving, states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
         )
 
     def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:  # noqa: ARG002
         """All rows at once."""
-        loss, right, answers = weighted(trainee.model, batch)
+        part = whole(batch)
+        loss, right = trainee.learner(part)
         trainee.adam.zero_grad()
         torch.autograd.backward(loss)
-        return Outcome(loss.item(), right, answers)
+        return Outcome(loss.item(), int(right), int(part.answers.sum()))
 
     def clip(self, trainee: Trainee, most: float) -> float:
         """The norm of all gradients."""

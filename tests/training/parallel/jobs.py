@@ -12,11 +12,14 @@ import torch
 import torch.distributed as dist
 
 from contextgraft.errors import InputError
+from contextgraft.training.batches import Batch
+from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.blocks import KERNELS
 from contextgraft.training.parallel.layout import LAYOUTS, topology
 from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
+from contextgraft.training.parallel.share import share
 
 PATIENCE = timedelta(seconds=60)
 LENGTH, HEAD = 96, 16
@@ -80,17 +83,12 @@ def _model(
     if checkpointing:
         mine.gradient_checkpointing_enable({"use_reentrant": False})
     ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(1))
-    targets = torch.cat([ids[:, 1:], torch.full((2, 1), -100)], dim=1)
-    expected = _loss(reference(input_ids=ids, use_cache=False).logits, targets, targets)
+    expected = torch.nn.functional.cross_entropy(
+        reference(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    )
     torch.autograd.backward(expected)
-    held = cp.positions(LENGTH)
-    logits = mine(
-        input_ids=ids[:, held],
-        position_ids=held.expand(2, -1),
-        use_cache=False,
-        context_parallel=cp,
-    ).logits
-    loss = _loss(logits, targets[:, held], targets)
+    part, held = share(Batch(ids, torch.ones(ids.shape)), cp, replica=0, replicas=1)
+    loss, _ = Learner(mine)(part, position_ids=held.expand(2, -1), context_parallel=cp)
     torch.autograd.backward(loss)
     total = loss.detach().clone()
     dist.all_reduce(total)
@@ -100,11 +98,6 @@ def _model(
         error = ((p.grad - r.grad).norm() / r.grad.norm()).item()
         worst, where = max((worst, where), (error, name))
     return {"loss": abs(total - expected).item(), "gradient": worst, "where": where}
-
-
-def _loss(logits: torch.Tensor, targets: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    return losses / (whole != -100).sum()
 
 
 def _built(implementation: str, kv_heads: int, dtype: torch.dtype, rope: dict[str, Any] | None) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,12 +22,13 @@ from contextgraft.training import model as models
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batch
 from contextgraft.training.engine import Outcome, Trainee
+from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention, checkpoints
 from contextgraft.training.parallel.blocks import KERNELS
 from contextgraft.training.parallel.launch import ElsewhereError, Launch
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose, topology
 from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
-from contextgraft.training.parallel.share import loss, share
+from contextgraft.training.parallel.share import share
 
 T = TypeVar("T")
 
@@ -121,7 +122,10 @@ class Together:
             yield self.once(lambda: stack.enter_context(publish.publish(out)))
 
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
-        """A model with the ring's attention, each layer a unit that is gathered when it is needed."""
+        """A model with the ring's attention, each layer a unit that is gathered when it is needed.
+
+        What is no layer is gathered with the loss, whose weights stay float32.
+        """
         attention.check_rope(rope)
         attention.register()
         model = models.prepared(recipe, base, rope, attention=attention.NAME)
@@ -129,11 +133,12 @@ class Together:
         policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
         for layer in model.get_decoder().layers:  # type: ignore[operator]
             self._shard(layer, policy)
-        self._shard(model, policy)
+        learner = Learner(model)
+        self._shard(learner, replace(policy, cast_forward_inputs=False))
         models.put_weights(model, base, self._rows)
         moving = models.moving(model)
         adam = states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
-        return Trainee(model, moving, adam)
+        return Trainee(learner, moving, adam)
 
     def _shard(self, module: torch.nn.Module, policy: MixedPrecisionPolicy) -> None:
         fully_shard(module, mesh=self.mesh, mp_policy=policy)
@@ -143,15 +148,16 @@ class Together:
 
     def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:
         """The rank's share, some rows at a time; FSDP adds up the gradients of all ranks."""
-        mine = share(batch, self.cp, replica=self.replica, replicas=self.replicas)
+        mine, positions = share(batch, self.cp, replica=self.replica, replicas=self.replicas)
         trainee.adam.zero_grad()
         traffic = self.cp.traffic
         traffic.inside = traffic.between = 0
         sums = torch.zeros(5, dtype=torch.float64)
-        for part in mine.on(self.device).parts(self.options.rows):
-            summand, right = loss(trainee.model, part, self.cp)
+        for part in mine.on(self.device).split(self.options.rows):
+            held = positions.to(self.device).expand(len(part.ids), -1)
+            summand, right = trainee.learner(part, position_ids=held, context_parallel=self.cp)
             torch.autograd.backward(summand)
-            sums[:3] += torch.tensor([summand.item(), right, int(part.answers.sum())], dtype=torch.float64)
+            sums[:3] += torch.tensor([summand.item(), right, part.answers.sum()], dtype=torch.float64)
         sums[3], sums[4] = traffic.inside, traffic.between
         dist.all_reduce(sums, group=self.talking)
         for name, parameter in trainee.moving.items():
