@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.fetch import fetch
@@ -105,6 +106,33 @@ def test_what_moves_is_the_same(sharded: Path, recipe_folder: Path, tmp_path: Pa
         assert not any("embed" in key or "lm_head" in key for key in changed)
     if name == "frozen rows":
         assert torch.equal(before["model.embed_tokens.weight"][:20], after["model.embed_tokens.weight"][:20])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_in_pieces_are_the_same(
+    sharded: Path, recipe_folder: Path, tmp_path: Path, *, tied: bool
+) -> None:
+    """Of 4,200 words a rank makes the logits of 1,024 of its 2,048 tokens at a time."""
+    base = tmp_path / "base"
+    shutil.copytree(sharded, base)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**{**config, "vocab_size": 4200, "tie_word_embeddings": tied}),
+        dtype=torch.float32,
+    )
+    model.save_pretrained(base)
+    (base / "model.safetensors.index.json").unlink()
+    recipe = write_recipe(
+        recipe_folder,
+        stages=[{"length": 1024, "steps": 2, "tokens": 4096}],
+        data=[{"kind": "repeat", "first": 2}],
+        replay={},
+    )
+    train(recipe, base, tmp_path / "alone")
+    command = [*COMMAND, "--config", str(recipe), "--base", str(base), "--out", str(tmp_path / "out")]
+    finish(together(command, 2))
+    assert_equal(tmp_path / "out", tmp_path / "alone", loss=2e-6, weights=2e-5)
 
 
 @pytest.mark.slow
