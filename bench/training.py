@@ -23,7 +23,7 @@ from published import report as published
 
 HERE = Path(__file__).parent
 RING = {"length": 4096, "heads": 8, "kv_heads": 8, "size": 64, "layouts": ["flat", "double", "usp", "torch"]}
-MODEL = {
+MODEL: dict[str, Any] = {
     "vocab_size": 2048,
     "hidden_size": 512,
     "intermediate_size": 1024,
@@ -33,6 +33,9 @@ MODEL = {
     "tie_word_embeddings": True,
 }
 MIB = 2**20
+WORLDS = (1, 2, 4, 8)
+WIDE = 32768  # words of a model whose logits are most of what it would hold
+FULL = 3  # how a rank ends that got no more memory
 Parts = dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
 
 
@@ -83,21 +86,59 @@ def _device(marks: Sequence[tuple[str, int, list[int]]]) -> dict[str, list[int]]
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
-    """A training step at one length on 1, 2, 4 and 8 ranks; and longer ones on 4."""
-    found: dict[str, Any] = {}
-    for length, worlds in ((options.length, (1, 2, 4, 8)), (2 * options.length, (4,))):
-        for world in worlds:
-            with tempfile.TemporaryDirectory() as folder:
-                arguments = {"config": MODEL, "length": length, "layout": "flat", "folder": folder}
-                ranks = _together("memory", arguments, world)
-            found[f"{length} on {world}"] = {
-                "MiB a rank": round(max(rank["peak"] for rank in ranks) / MIB),
-                "MiB to build": round(max(rank["built"] for rank in ranks) / MIB),
-                "seconds": round(ranks[0]["seconds"], 1),
-                "loss": ranks[0]["loss"],
-            }
-            print(f"bench: memory, {length} tokens on {world} ranks", file=sys.stderr)
+    """A training step: one length on 1 to 8 ranks, lengths that grow with the ranks, logits whole or not."""
+    each = options.length // 2
+    sizes = sorted(
+        {*((options.length, world) for world in WORLDS), *((each * world, world) for world in WORLDS)}
+    )
+    found = {f"{length} on {world}": _found(_step(length, world)) for length, world in sizes}
+    for pieces in (True, False):
+        name = f"{each} on 1, {WIDE} words, logits {'in pieces' if pieces else 'whole'}"
+        found[name] = _found(_step(each, 1, vocabulary=WIDE, pieces=pieces))
     return found
+
+
+def _found(ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    row = {
+        "MiB a rank": round(max(rank["peak"] for rank in ranks) / MIB),
+        "MiB to build": round(max(rank["built"] for rank in ranks) / MIB),
+        "seconds": round(ranks[0]["seconds"], 1),
+        "loss": ranks[0]["loss"],
+    }
+    print(f"bench: memory, {len(ranks)} ranks: {row}", file=sys.stderr, flush=True)
+    return row
+
+
+def fits(options: argparse.Namespace) -> dict[str, Any]:
+    """The longest sequence whose training step fits, when the kernel gives each rank so much and no more."""
+    found: dict[str, Any] = {}
+    for world in WORLDS:
+        fitting, grain = 0, options.grain * world
+        while _step(fitting + grain, world, limit=options.limit * MIB):
+            fitting += grain
+        found[str(world)] = {"fits": fitting, "does not": fitting + grain}
+        print(f"bench: fits, {fitting} tokens on {world} ranks", file=sys.stderr, flush=True)
+    return found
+
+
+def _step(
+    length: int,
+    world: int,
+    *,
+    vocabulary: int = MODEL["vocab_size"],
+    pieces: bool = True,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """What each rank of a training step found; nothing if it did not fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = {
+            "config": {**MODEL, "vocab_size": vocabulary},
+            "length": length,
+            "folder": folder,
+            "limit": limit,
+            "pieces": pieces,
+        }
+        return _together("memory", arguments, world)
 
 
 def overhead(options: argparse.Namespace) -> dict[str, Any]:
@@ -132,13 +173,15 @@ def longest(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _together(job: str, arguments: dict[str, Any], world: int) -> list[dict[str, Any]]:
-    """What each rank of a world on this machine found."""
+    """What each rank of a world on this machine found; nothing if one got no more memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as out:
         words = [json.dumps(arguments), out]
-        _finish([_start(job, words, rank=rank, world=world, places=None, port=port) for rank in range(world)])
+        ranks = [_start(job, words, rank=rank, world=world, places=None, port=port) for rank in range(world)]
+        if not _finish(ranks):
+            return []
         return [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(world)]
 
 
@@ -162,17 +205,25 @@ def _start(
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
 
-def _finish(ranks: Sequence[Any]) -> None:
-    for rank in ranks:
-        rank.communicate(timeout=1800)
+def _finish(ranks: Sequence[Any]) -> bool:
+    """Wait for all; False, and the others ended, if one got no more memory."""
+    while any(rank.poll() is None for rank in ranks):
+        if any(rank.poll() for rank in ranks):
+            for rank in ranks:
+                rank.kill()
+        time.sleep(0.2)
+    if any(rank.wait() == FULL for rank in ranks):
+        return False
     if any(rank.returncode for rank in ranks):
         raise SystemExit("bench: a rank failed")
+    return True
 
 
 PARTS: Parts = {
     "published": published,
     "links": links,
     "memory": memory,
+    "fits": fits,
     "overhead": overhead,
     "longest": longest,
 }
@@ -184,7 +235,9 @@ def main() -> None:
     parser.add_argument("--part", choices=list(PARTS), action="append", help="default: all")
     parser.add_argument("--runs", type=int, default=5, help="of what is timed; medians count")
     parser.add_argument("--rate", default="100mbit", help="of a link between nodes")
-    parser.add_argument("--length", type=int, default=8192, help="of the sequence whose memory is measured")
+    parser.add_argument("--length", type=int, default=16384, help="of the sequence whose memory is measured")
+    parser.add_argument("--limit", type=int, default=256, help="MiB that a rank gets to fit something in")
+    parser.add_argument("--grain", type=int, default=1024, help="tokens a rank by which lengths grow to fit")
     parser.add_argument("--longest", type=int, default=65536, help="of the sequence trained end to end")
     parser.add_argument("--json", type=Path, help="write what was found here")
     options = parser.parse_args()

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import resource
 import statistics
 import sys
 import time
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 PATIENCE = timedelta(minutes=10)
 CLEAR = Path("/proc/self/clear_refs")
+FULL = 3  # how a rank ends that gets no more memory
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -64,13 +66,20 @@ def _mark(name: str, run: int) -> None:
     dist.barrier()
 
 
-def memory(config: dict[str, Any], length: int, layout: str | None, folder: str) -> dict[str, Any]:
-    """One training step of a model on one sequence: peak memory above what torch alone takes, seconds."""
+def memory(
+    *, config: dict[str, Any], length: int, folder: str, limit: int | None, pieces: bool
+) -> dict[str, Any]:
+    """One training step of a model on one sequence: peak memory above what torch alone takes, seconds.
+
+    With a limit the kernel grants no more bytes than that above what torch alone has. Without pieces all
+    logits are made at once.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from contextgraft.checkpoint.layout import open_model
     from contextgraft.config.training import Recipe
     from contextgraft.rope import settings
+    from contextgraft.training import loss
     from contextgraft.training.batches import Batch
     from contextgraft.training.parallel.engine import Options, Together
     from contextgraft.training.parallel.launch import Launch
@@ -81,7 +90,7 @@ def memory(config: dict[str, Any], length: int, layout: str | None, folder: str)
         LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
     dist.barrier()
     base = open_model(Path(folder))
-    engine = Together(launch, torch.device("cpu"), Options(layout=layout, patience=PATIENCE), base.config)
+    engine = Together(launch, torch.device("cpu"), Options(layout="flat", patience=PATIENCE), base.config)
     recipe = Recipe.model_validate(
         {
             "name": "bench",
@@ -91,8 +100,12 @@ def memory(config: dict[str, Any], length: int, layout: str | None, folder: str)
             "activation_checkpointing": True,
         }
     )
+    if not pieces:
+        vars(loss)["tokens_at_once"] = lambda _: length
     gc.collect()
     before = _status("VmRSS")
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + limit,) * 2)
     CLEAR.write_text("5", encoding="ascii")  # VmHWM counts from here
     trainee = engine.build(recipe, base, settings.read(base.config))
     built = _status("VmHWM") - before
@@ -157,7 +170,12 @@ def main() -> None:
     job, arguments, out = sys.argv[1:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=PATIENCE)
-    result = JOBS[job](**json.loads(arguments))
+    try:
+        result = JOBS[job](**json.loads(arguments))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error) or "bad_alloc" in str(error):
+            os._exit(FULL)
+        raise
     Path(out, f"{RANK}.json").write_text(json.dumps(result), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()

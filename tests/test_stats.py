@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.stats import (
-    RULER_TASKS,
     EffectiveLength,
     effective_length,
     mcnemar,

@@ -5,6 +5,8 @@ from math import comb, cos, pi, sin, sqrt, tan
 from statistics import NormalDist
 from typing import NamedTuple
 
+from contextgraft.config.ruler import RULER_TASKS
+
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion, without continuity correction: (low, high), both in [0, 1].
@@ -110,21 +112,6 @@ def t_interval(mean: float, deviation: float, n: int, confidence: float = 0.95) 
 
 
 RULER_THRESHOLD = 85.6  # percent: Llama-2-7B at the 4096 tokens it was made for
-RULER_TASKS = (
-    "niah_single_1",
-    "niah_single_2",
-    "niah_single_3",
-    "niah_multikey_1",
-    "niah_multikey_2",
-    "niah_multikey_3",
-    "niah_multivalue",
-    "niah_multiquery",
-    "vt",
-    "cwe",
-    "fwe",
-    "qa_1",
-    "qa_2",
-)
 
 
 class EffectiveLength(NamedTuple):

@@ -12,7 +12,7 @@ from contextgraft.evaluation import results
 from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.measures import missed, scored
 from contextgraft.evaluation.questions import Question
-from contextgraft.stats import RULER_TASKS
+from contextgraft.config.ruler import RULER_TASKS
 
 LENGTHS = (128, 1024)
 DEPTHS = (0.0, 50.0, 100.0)

@@ -13,7 +13,7 @@ from contextgraft.report.links import link
 from contextgraft.report.names import row_names
 from contextgraft.report.samples import read
 from contextgraft.report.study import Study, build
-from contextgraft.stats import RULER_TASKS
+from contextgraft.config.ruler import RULER_TASKS
 
 
 def study_of(folder: Path) -> Study:

@@ -12,7 +12,7 @@ from contextgraft.config import demands, resources
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.extraction import Extraction
-from contextgraft.config.pipeline import Evaluation, Ruler
+from contextgraft.config.pipeline import Evaluation
 from contextgraft.config.resources import GB, Request
 from contextgraft.config.shape import Shape
 from contextgraft.config.study import Study, load
@@ -25,7 +25,6 @@ from contextgraft.evaluation.workload import Grid, Line
 EMBEDDINGS: Mapping[str | None, tuple[Kind, ...]] = {
     None: (), "both": (Kind.INPUT, Kind.OUTPUT), "input": (Kind.INPUT,), "output": (Kind.OUTPUT,)
 }  # fmt: skip
-EXTRACTIONS = {"contextgraft": resources.extracting, "mergekit": resources.by_mergekit}
 MAIN_MEMORY = 2e10  # bytes a second that processors read, where there are no GPUs: assumed
 REPORT = 60.0
 
@@ -158,7 +157,7 @@ def _steps(study: Study, shape: Shape, disk: Disk, adapter: int) -> Iterator[Ste
     )
     for name, request in asked.training.items():
         yield Step(f"train {name}", 1, _training(study, name, shape, request), request, size, size)
-    extracting = EXTRACTIONS[backend](shape, cluster, settings.ranks, threads.extract)
+    extracting = resources.EXTRACTIONS[backend].seconds(shape, cluster, settings.ranks, threads.extract)
     runs = 2 * len(settings.ranks) if backend == "mergekit" else 1  # it reads both for each, and so do we
     yield Step("extract", seeds, extracting, rules["extract"], seeds * runs * 2 * size, disk.adapters)
     pairs = seeds * disk.targets
@@ -209,7 +208,7 @@ def _lines(asked: Evaluation, shape: cost.Shape, device: Device, count: int) -> 
     grids = len(needle.kinds) * max(1, len(needle.haystacks))
     yield from workload.lines(shape, device, grid, ["needle"], count * grids)
     if asked.ruler:
-        answers = [workload.RULER_ANSWERS[task] for task in ruler_tasks(asked.ruler)]
+        answers = [workload.RULER_ANSWERS[task] for task in asked.ruler.asked]
         for length in asked.ruler.lengths:
             whole = ((0, length),)
             works = [workload.Work(asked.ruler.samples, whole, whole, answer) for answer in answers]
@@ -220,12 +219,6 @@ def _lines(asked: Evaluation, shape: cost.Shape, device: Device, count: int) -> 
     if asked.divergence:
         texts = Grid((asked.divergence.length,), (), asked.divergence.prompts, 0)
         yield from workload.lines(shape, device, texts, ["divergence"], count)
-
-
-def ruler_tasks(asked: Ruler) -> list[str]:
-    """The tasks that are named, else all but the two that need data, each of which comes with its own."""
-    data = {"qa_1": asked.qa_1, "qa_2": asked.qa_2}
-    return asked.tasks or [task for task in workload.RULER_ANSWERS if data.get(task, task) is not None]
 
 
 def device_of(cluster: Cluster, threads: int) -> Device:

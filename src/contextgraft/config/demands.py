@@ -14,8 +14,6 @@ from contextgraft.config.study import Study
 from contextgraft.config.training import load_recipe
 
 ASSUMED = Shape(30, 576, 1536, 9, 3, 64, 49152, tied=True)  # SmolLM2-135M, where a study names no shape
-EXTRACTIONS = {"contextgraft": resources.extract, "mergekit": resources.extract_by_mergekit}
-RULER_TASKS = 11  # that need no data of their own
 
 
 def shape_of(shape: str | None, base: str) -> Shape:
@@ -32,10 +30,8 @@ def prompts(asked: Evaluation) -> Mapping[int, int]:
     for length in asked.needle.lengths:
         counts[length] += grids * asked.needle.samples * len(asked.needle.depths)
     if asked.ruler:
-        given = [file for file in (asked.ruler.qa_1, asked.ruler.qa_2) if file is not None]
-        tasks = len(asked.ruler.tasks) if asked.ruler.tasks else RULER_TASKS + len(given)
         for length in asked.ruler.lengths:
-            counts[length] += asked.ruler.samples * tasks
+            counts[length] += asked.ruler.samples * len(asked.ruler.asked)
     if asked.perplexity:
         for length in asked.perplexity.lengths:
             counts[length] += asked.perplexity.documents
@@ -87,7 +83,7 @@ def demands(study: Study, shape: Shape, cluster: Cluster) -> Demands:
     asked = prompts(settings.evaluation)
     grafts = len(settings.donor_seeds) * (len(settings.ranks) + 1)  # a control row for each seed
     merge = resources.merge(shape, cluster, threads.merge)
-    extract = EXTRACTIONS[settings.extraction.backend]
+    extract = resources.EXTRACTIONS[settings.extraction.backend].request
 
     def evaluate(models: int) -> Request:
         return resources.evaluate(shape, cluster, Questions(asked, models), threads.evaluate)

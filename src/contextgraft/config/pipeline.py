@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 from contextgraft.config.base import Frozen
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.extraction import Extraction
+from contextgraft.config.ruler import RULER_TASKS, Task
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
@@ -73,11 +74,17 @@ class Needles(Frozen):
 class Ruler(Frozen):
     """RULER's synthetic tasks, asked of every model; QA tasks only where their data is named."""
 
-    tasks: list[str] | None = Field(None, description="names of tasks; all that need no data if not given")
+    tasks: list[Task] | None = Field(None, description="names of tasks; all that need no data if not given")
     lengths: Lengths = Field(description="prompt and answer together, in tokens")
     samples: PositiveInt = Field(description="prompts a task and length; RULER itself takes 500")
     qa_1: File | None = Field(None, description="SQuAD as JSON: asks qa_1 of it")
     qa_2: File | None = Field(None, description="HotpotQA as JSON: asks qa_2 of it")
+
+    @property
+    def asked(self) -> tuple[Task, ...]:
+        """The tasks that are named, else all but those that need data and have none."""
+        data: dict[str, str | None] = {"qa_1": self.qa_1, "qa_2": self.qa_2}
+        return tuple(self.tasks or (task for task in RULER_TASKS if data.get(task, task) is not None))
 
 
 class Perplexity(Frozen):

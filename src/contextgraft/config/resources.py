@@ -5,9 +5,10 @@ attempt did not suffice, the next asks for more. The figures were measured (docs
 docs/cluster.md has the formulas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import NamedTuple
 
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.shape import STORED, Shape
@@ -93,6 +94,19 @@ def extract_by_mergekit(shape: Shape, cluster: Cluster, ranks: Sequence[int], th
     """What mergekit's extraction asks for: copies of the largest matrix in float32, and the adapter."""
     memory = LEAST * 1e6 + 5 * 4 * shape.vocabulary * shape.hidden + 0.1 * shape.size
     return request(cluster, by_mergekit(shape, cluster, ranks, threads), memory)
+
+
+class Extraction(NamedTuple):
+    """Of a backend: seconds at full speed, and what one job asks for."""
+
+    seconds: Callable[[Shape, Cluster, Sequence[int], int], float]
+    request: Callable[[Shape, Cluster, Sequence[int], int], Request]
+
+
+EXTRACTIONS: Mapping[str, Extraction] = {
+    "contextgraft": Extraction(extracting, extract),
+    "mergekit": Extraction(by_mergekit, extract_by_mergekit),
+}
 
 
 def merge(shape: Shape, cluster: Cluster, threads: int) -> Request:

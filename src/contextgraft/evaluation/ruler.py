@@ -12,7 +12,8 @@ import numpy as np
 
 from contextgraft.errors import InputError
 from contextgraft.evaluation.questions import Question, as_json, check_answer, encoded_haystack, known_words
-from contextgraft.evaluation.suites import RULER_TASKS, RulerSuite
+from contextgraft.config.ruler import RULER_TASKS
+from contextgraft.evaluation.suites import RulerSuite
 from contextgraft.evaluation.tokens import Tokens
 from contextgraft.prompts.context import Frame, assemble
 from contextgraft.prompts.haystack import Hay

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.digest import file_digest, json_digest
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.errors import InputError
 from contextgraft.prompts import haystack as hay
 from contextgraft.prompts.haystack import Haystack
@@ -14,8 +15,6 @@ from contextgraft.prompts.needle import KINDS, NeedleFormat, load_format
 from contextgraft.prompts.qa import Dataset, read_dataset
 from contextgraft.prompts.recipes import Source
 from contextgraft.prompts.ruler import (
-    LIST_TASKS,
-    NEEDLE_TASKS,
     QA_TASKS,
     RulerWording,
     check_tasks,
@@ -25,7 +24,6 @@ from contextgraft.prompts.values import GENERATORS
 
 DEFAULT_FORMAT = Path(__file__).parent / "needle_default.yaml"
 NEEDLE_KINDS = KINDS
-RULER_TASKS = (*NEEDLE_TASKS, *LIST_TASKS, *QA_TASKS)
 COUNTS = {"single": 1, "multi_value": 4, "multi_query": 4, "chain": 5}  # RULER's: a chain has four hops
 
 

@@ -9,7 +9,8 @@ from contextgraft.report.links import link
 from contextgraft.report.study import Row, Study
 from contextgraft.report.titles import described, reference_titles
 from contextgraft.report.words import thousands
-from contextgraft.stats import RULER_TASKS, EffectiveLength, effective_length
+from contextgraft.config.ruler import RULER_TASKS
+from contextgraft.stats import EffectiveLength, effective_length
 
 
 @dataclass(frozen=True)

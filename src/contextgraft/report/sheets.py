@@ -12,7 +12,7 @@ from contextgraft.report.measures import Divergence, Measures
 from contextgraft.report.study import Study
 from contextgraft.report.weights import Graft, survival
 from contextgraft.report.words import DASH, between, percent, thousands, trimmed
-from contextgraft.stats import RULER_TASKS
+from contextgraft.config.ruler import RULER_TASKS
 
 
 @dataclass(frozen=True)

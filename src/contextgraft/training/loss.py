@@ -86,7 +86,8 @@ class _Summand(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return None, None, *(gradient.mul_(upstream) for gradient in ctx.gradients)
+        gradients, ctx.gradients = ctx.gradients, []  # which the layers' turn need not find in memory
+        return None, None, *(gradient.mul_(upstream) for gradient in gradients)
 
 
 def _pieces(tokens: int, size: int) -> Sequence[slice]:
