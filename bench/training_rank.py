@@ -79,7 +79,6 @@ def memory(
     from contextgraft.checkpoint.layout import open_model
     from contextgraft.config.training import Recipe
     from contextgraft.rope import settings
-    from contextgraft.training import loss
     from contextgraft.training.batches import Batch
     from contextgraft.training.parallel.engine import Options, Together
     from contextgraft.training.parallel.launch import Launch
@@ -100,8 +99,6 @@ def memory(
             "activation_checkpointing": True,
         }
     )
-    if not pieces:
-        vars(loss)["tokens_at_once"] = lambda _: length
     gc.collect()
     before = _status("VmRSS")
     if limit is not None:
@@ -109,6 +106,8 @@ def memory(
     CLEAR.write_text("5", encoding="ascii")  # VmHWM counts from here
     trainee = engine.build(recipe, base, settings.read(base.config))
     built = _status("VmHWM") - before
+    if not pieces:
+        trainee.learner.at_once = length
     ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator().manual_seed(0))
     dist.barrier()
     CLEAR.write_text("5", encoding="ascii")

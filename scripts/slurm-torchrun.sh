@@ -9,7 +9,8 @@ die() {
 [ $# -ge 4 ] || die "expected NODES PROCESSES THREADS COMMAND...; received $# arguments"
 nodes=$1 processes=$2 threads=$3
 shift 3
-export OMP_NUM_THREADS=$((threads > processes ? threads / processes : 1))
+each=$((threads > processes ? threads / processes : 1)) # Snakemake has said {threads} in these, which is for all processes
+export OMP_NUM_THREADS=$each MKL_NUM_THREADS=$each OPENBLAS_NUM_THREADS=$each
 
 if [ "$nodes" -eq 1 ]; then
     [ "$processes" -gt 1 ] || exec "$@"

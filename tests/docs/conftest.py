@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.evaluation import results
 from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.measures import missed, scored
 from contextgraft.evaluation.questions import Question
-from contextgraft.config.ruler import RULER_TASKS
 
 LENGTHS = (128, 1024)
 DEPTHS = (0.0, 50.0, 100.0)

@@ -16,12 +16,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.evaluation.answers import Portions
 from contextgraft.evaluation.engine import BACKENDS, Engine
 from contextgraft.evaluation.exam import questions_of
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.evaluation.suites import COUNTS, DEFAULT_FORMAT, Exam, read_grid, read_ruler
 from contextgraft.evaluation.tokens import Tokens, load_tokens
 from contextgraft.prompts import haystack

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.report import grids, sheets
 from contextgraft.report.facts import fact
 from contextgraft.report.links import link
 from contextgraft.report.names import row_names
 from contextgraft.report.samples import read
 from contextgraft.report.study import Study, build
-from contextgraft.config.ruler import RULER_TASKS
 
 
 def study_of(folder: Path) -> Study:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer
 
-from contextgraft.config.training import AnySource, load_recipe
+from contextgraft.config.training import AnySource, Recipe, load_recipe
 from contextgraft.errors import InputError
 from contextgraft.training.batches import Batches
 from contextgraft.training.kinds import KINDS, Context, Maker, memoised, read_pairs
-from contextgraft.training.schedule import Step
+from contextgraft.training.packing import pack
+from contextgraft.training.schedule import steps
 
 
 @pytest.fixture
@@ -105,10 +107,47 @@ def test_bad_pairs_name_their_line(tmp_path: Path, line: str) -> None:
 
 def test_batches_depend_on_seed_and_step_alone(context: Context, recipe_folder: Path) -> None:
     recipe = load_recipe(recipe_folder / "recipe.yaml")
-    step = Step(number=5, stage=0, length=32, rows=2)
-    one, again = Batches(recipe, context, 1), Batches(recipe, context, 1)
-    again.at(Step(0, 0, 16, 2))
-    assert torch.equal(one.at(step).ids, again.at(step).ids)
-    assert one.at(step).ids.shape == one.at(step).weights.shape == (2, 32)
-    assert not torch.equal(one.at(step).ids, Batches(recipe, context, 2).at(step).ids)
-    assert not torch.equal(one.at(step).ids, one.at(Step(6, 0, 32, 2)).ids)
+    plan = steps(recipe)
+    one, again = Batches(recipe, context, 1, plan), Batches(recipe, context, 1, plan)
+    first, second = (step for step in plan if step.stage == 0 and step.length == 32)
+    again.at(plan[0])
+    again.at(plan[-1])
+    assert torch.equal(one.at(first).ids, again.at(first).ids)
+    assert one.at(first).ids.shape == one.at(first).weights.shape == (2, 32)
+    assert not torch.equal(one.at(first).ids, Batches(recipe, context, 2, plan).at(first).ids)
+    assert not torch.equal(one.at(first).ids, one.at(second).ids)
+
+
+def test_each_document_comes_once_whatever_comes_between(context: Context, tmp_path: Path) -> None:
+    """Twelve sequences, two a step; other sources take every fourth step, and other lengths some."""
+    (tmp_path / "long.txt").write_text(" ".join(map(str, range(100, 196))), encoding="utf-8")
+    asked = {
+        "name": "x",
+        "stages": [{"length": 8, "steps": 40, "tokens": 16}],
+        "replay": {"share": 0.3, "lengths": [4], "tokens": 8},
+        "data": [
+            {"kind": "documents", "files": ["long.txt"], "weight": 3, "lengths": [8]},
+            {"kind": "repeat"},
+        ],
+        "optimiser": {"learning_rate": 1.0},
+    }
+    recipe = Recipe.model_validate(asked)
+    pack(recipe, tmp_path, tmp_path, lambda text: [int(word) for word in text.split()], [])
+    plan = steps(recipe)
+    batches = Batches(recipe, replace(context, work=tmp_path), 1, plan)
+    rows = [row for step in plan for row in batches.at(step).ids.tolist() if min(row) >= 100]
+    assert 24 <= len(rows) < 2 * 28
+    for start in range(0, len(rows) - 11, 12):
+        assert sorted(rows[start : start + 12]) == [[*range(n, n + 8)] for n in range(100, 196, 8)]
+
+
+def test_repeat_needs_tokens_to_repeat(context: Context) -> None:
+    with pytest.raises(InputError, match=f"first below {context.vocabulary - 1}"):
+        maker(context, kind="repeat", first=context.vocabulary - 1)
+
+
+def test_needles_are_no_more_than_the_most(context: Context) -> None:
+    source = {"kind": "needle", "format": "format.yaml", "least": 3, "most": 3}
+    (code,) = context.encode("code")
+    for seed in range(5):
+        assert maker(context, **source)(np.random.default_rng(seed), 200).ids.count(code) == 3

@@ -12,8 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from contextgraft.checkpoint.layout import open_model
+from contextgraft.config.training import load_recipe
 from contextgraft.errors import CheckpointError, ConfigError, InputError, OutputError
+from contextgraft.rope import settings
 from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.engine import Alone
 from contextgraft.training.run import train
 from contextgraft.training.schedule import Step
 
@@ -110,9 +114,33 @@ def test_another_recipe_does_not_resume_a_partial_run(
             train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
     with pytest.raises(OutputError, match="another seed"):
         train(recipe_folder / "recipe.yaml", base, tmp_path / "out", seed=9)
+    haystack = recipe_folder / "haystack.txt"
+    haystack.write_text(haystack.read_text(encoding="utf-8") + " sea", encoding="utf-8")
+    with pytest.raises(OutputError, match="another data"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
     config = write_recipe(recipe_folder, optimiser={"learning_rate": 0.5})
-    with pytest.raises(OutputError, match="another recipe"):
+    with pytest.raises(OutputError, match="another data and recipe"):
         train(config, base, tmp_path / "out")
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_killed_at_the_very_end_nothing_is_trained_again(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, journal: bool
+) -> None:
+    """All is written and what only the run needed is put away, but the model is not in its place yet."""
+    config = recipe_folder / "recipe.yaml"
+    train(config, base, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        late = "contextgraft.checkpoint.publish.install" if journal else "contextgraft.training.run.set_aside"
+        patch.setattr(late, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, base, tmp_path / "killed", checkpoint_seconds=0)
+    monkeypatch.setattr(Batches, "at", lambda *_: (_ for _ in ()).throw(AssertionError("trained again")))
+    said: list[str] = []
+    train(config, base, tmp_path / "killed", tell=said.append)
+    assert said[0] == "resuming after step 7 of 7"
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "recipes", "whole"]
 
 
 def test_an_unreadable_order_is_no_traceback(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
@@ -128,6 +156,29 @@ def test_seeds_differ_and_repeat(base: Path, recipe_folder: Path, tmp_path: Path
         train(recipe_folder / "recipe.yaml", base, tmp_path / name, seed=seed)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert files(tmp_path / "a")["model.safetensors"] != files(tmp_path / "c")["model.safetensors"]
+
+
+def test_the_seed_draws_factors_too(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    config = write_recipe(recipe_folder, lora={"rank": 2, "alpha": 2}, trainable=["linear"])
+    drawn = []
+    for seed in (1, 2):
+        recipe = load_recipe(config).model_copy(update={"seed": seed})
+        model = Alone().build(recipe, open_model(base), settings.read(open_model(base).config)).learner.model
+        drawn.append(next(value for name, value in model.named_parameters() if "lora_A" in name))
+    assert not torch.equal(*drawn)
+    train(config, base, tmp_path / "out", seed=2)
+    record = json.loads((tmp_path / "out/contextgraft.json").read_text(encoding="utf-8"))
+    assert (record["seed"], record["recipe"]["seed"]) == (2, 2)
+
+
+@pytest.mark.parametrize("key", ["attention_dropout", "hidden_dropout"])
+def test_dropout_is_refused(base: Path, recipe_folder: Path, tmp_path: Path, key: str) -> None:
+    folder = tmp_path / "dropping"
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {key: 0.1}), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{key} is not supported; expected 0; received 0.1"):
+        train(recipe_folder / "recipe.yaml", folder, tmp_path / "out")
 
 
 def test_only_linear_layers_move(base: Path, recipe_folder: Path, tmp_path: Path) -> None:

@@ -51,13 +51,6 @@ def test_short_steps_are_spread_evenly_and_turn_through_their_lengths() -> None:
     assert {step.length * step.rows for step in plan} == {32, 64, 16}
 
 
-def test_rows_of_a_length_are_counted_through_the_run() -> None:
-    plan = steps(recipe(replay={"share": 0.5, "lengths": [4, 16], "tokens": 16}))
-    for length in {step.length for step in plan}:
-        mine = [step for step in plan if step.length == length]
-        assert [step.first for step in mine] == [sum(s.rows for s in mine[:i]) for i in range(len(mine))]
-
-
 def test_a_stage_may_give_its_own_learning_rate() -> None:
     stages = [{"length": 16, "steps": 4, "tokens": 32, "learning_rate": 0.5}]
     assert learning_rate(recipe(stages=stages), Step(3, 0, 16, 2), 100) == pytest.approx(

@@ -27,4 +27,4 @@ rule train:
     shell:
         "rm -rf $(dirname {output.manifest})"
         " && {resources.launch} contextgraft train --config {params.recipe} --base $(dirname {input.base})"
-        " --out $(dirname {output.manifest}) {params.seed} --threads {threads} > {log} 2>&1"
+        " --out $(dirname {output.manifest}) {params.seed} > {log} 2>&1"

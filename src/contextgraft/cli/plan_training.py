@@ -76,7 +76,8 @@ def show(config: Path, base: Path, *, as_json: bool, **asked: Any) -> None:
         link=asked["link"],
         links=asked["links"],
     )
-    size = {"float32": 4, "bfloat16": 2}[asked["dtype"]]
+    dtype = asked["dtype"] or "float32"
+    size = {"float32": 4, "bfloat16": 2}[dtype]
     division = Division(asked["context_parallel"] or ranks, asked["layout"], asked["rows_at_once"], size)
     found = costs(recipe, shape, cluster, division)
     if as_json:
@@ -85,7 +86,7 @@ def show(config: Path, base: Path, *, as_json: bool, **asked: Any) -> None:
         return
     click.echo(f"{recipe.name}: {shape.parameters:,} parameters, {' and '.join(recipe.trainable)} move")
     click.echo(
-        f"{ranks} ranks, {cluster.ranks_per_node} a node, {division.context} on a sequence, {asked['dtype']};"
+        f"{ranks} ranks, {cluster.ranks_per_node} a node, {division.context} on a sequence, {dtype};"
         f" {cluster.flops:.3g} FLOP/s of which {cluster.utilisation:.0%} are reached,"
         f" {cluster.links} x {cluster.link:.3g} bytes/s between nodes"
     )

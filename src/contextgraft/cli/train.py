@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from contextgraft.cli import plan_training
 
 TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
-
+RUNNING = ("out", "threads", "seed", "checkpoint_seconds", "keep", "patience", "measures", "tensorboard")
 ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
 
 
@@ -52,8 +52,7 @@ ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    help="of activations; weights and sums stay float32 [torchrun; default: float32]",
+    help="of activations; weights and sums stay float32 [torchrun; default: float32, on GPUs bfloat16]",
 )
 @click.option(
     "--rows-at-once",
@@ -98,6 +97,7 @@ def command(
     rounding.
     """
     if plan:
+        _refuse(_given(context, RUNNING), "is for a run, not for --plan")
         plan_training.show(options.pop("config"), options.pop("base"), as_json=as_json, **options)
         return
     if out is None:
@@ -105,11 +105,11 @@ def command(
     _refuse(_given(context, plan_training.NAMES), "is for --plan")
     import torch
 
-    from contextgraft.training.parallel.launch import launched
+    from contextgraft.training.parallel.launch import launched, on_gpu
 
     if threads is not None:
         torch.set_num_threads(threads)
-    launch = launched(os.environ)
+    launch = launched(os.environ) or on_gpu()
     if launch is None:
         _refuse(_given(context, TOGETHER), "is for many processes: start the command by torchrun")
     with _terminated() as stop:
@@ -137,9 +137,15 @@ def _refuse(given: Sequence[str], why: str) -> None:
 
 
 def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
+    from contextgraft.training.engine import out_of_memory, ran_out
     from contextgraft.training.run import train
 
-    return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, **common)
+    try:
+        return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, **common)
+    except RuntimeError as error:
+        if ran_out(error):
+            raise out_of_memory() from None
+        raise
 
 
 def _together(
@@ -152,7 +158,7 @@ def _together(
 
     from contextgraft.checkpoint.layout import open_model
     from contextgraft.training.parallel.engine import Options, Together
-    from contextgraft.training.parallel.launch import ElsewhereError, device, joined
+    from contextgraft.training.parallel.launch import ElsewhereError, joined
     from contextgraft.training.run import train
 
     tell = _tell if launch.rank == 0 else _silent
@@ -160,15 +166,14 @@ def _together(
         context=options["context_parallel"],
         layout=options["layout"],
         ranks_per_node=options["ranks_per_node"],
-        dtype=getattr(torch, options["dtype"]),
+        dtype=getattr(torch, options["dtype"] or ("bfloat16" if torch.cuda.is_available() else "float32")),
         rows=options["rows_at_once"],
         keep=options["keep"],
         patience=timedelta(seconds=options["patience"]),
     )
-    where = device(launch)
     config, base = common.pop("config"), common.pop("base")
     try:
-        with joined(launch, where, how.patience):
+        with joined(launch, how.patience) as where:
             engine = Together(launch, where, how, open_model(base).config, tell)
             last = train(config, base, out, engine=engine, tell=tell, stop=stop, **common)
     except ElsewhereError:

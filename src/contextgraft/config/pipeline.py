@@ -81,7 +81,7 @@ class Ruler(Frozen):
     qa_2: File | None = Field(None, description="HotpotQA as JSON: asks qa_2 of it")
 
     @property
-    def asked(self) -> tuple[Task, ...]:
+    def asked(self) -> tuple[str, ...]:
         """The tasks that are named, else all but those that need data and have none."""
         data: dict[str, str | None] = {"qa_1": self.qa_1, "qa_2": self.qa_2}
         return tuple(self.tasks or (task for task in RULER_TASKS if data.get(task, task) is not None))

@@ -17,4 +17,4 @@ Task = Literal[
     "qa_1",
     "qa_2",
 ]
-RULER_TASKS: tuple[Task, ...] = get_args(Task)
+RULER_TASKS: tuple[str, ...] = get_args(Task)

@@ -82,6 +82,13 @@ class NeedleSource(Source):
     spacing: int = Field(default=12, ge=1, description="at least so many tokens of document for each needle")
     queries: float = Field(default=1.3, ge=0, description="questions for each needle, rounded down, plus one")
 
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """The most are no fewer than the fewest."""
+        if self.most < self.least:
+            raise ValueError(f"most ({self.most}) must be at least least ({self.least})")
+        return self
+
 
 class RepeatSource(Source):
     """Random tokens, repeated: a dense exercise in copying."""
@@ -126,11 +133,14 @@ AnySource = Annotated[
 ]
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optimiser(Frozen):
     """AdamW with linear warm-up and cosine decay over all stages."""
 
     learning_rate: float = Field(gt=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     weight_decay: float = Field(default=0.0, ge=0, description="of matrices only")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     warmup: int = Field(default=10, ge=0, description="steps")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.errors import InputError
 from contextgraft.evaluation.questions import Question, as_json, check_answer, encoded_haystack, known_words
-from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.evaluation.suites import RulerSuite
 from contextgraft.evaluation.tokens import Tokens
 from contextgraft.prompts.context import Frame, assemble

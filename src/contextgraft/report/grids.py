@@ -4,12 +4,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.report.facts import NEEDLE, RULER, SKILL, Cell, Condition, Fact, Who, cell, condition
 from contextgraft.report.links import link
 from contextgraft.report.study import Row, Study
 from contextgraft.report.titles import described, reference_titles
 from contextgraft.report.words import thousands
-from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.stats import EffectiveLength, effective_length
 
 

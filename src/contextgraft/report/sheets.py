@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contextgraft.config.ruler import RULER_TASKS
 from contextgraft.report.charts.perplexity import figure
 from contextgraft.report.charts.theme import heat
 from contextgraft.report.facts import Who
@@ -12,7 +13,6 @@ from contextgraft.report.measures import Divergence, Measures
 from contextgraft.report.study import Study
 from contextgraft.report.weights import Graft, survival
 from contextgraft.report.words import DASH, between, percent, thousands, trimmed
-from contextgraft.config.ruler import RULER_TASKS
 
 
 @dataclass(frozen=True)

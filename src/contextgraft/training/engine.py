@@ -11,6 +11,7 @@ import torch
 from contextgraft.checkpoint import publish
 from contextgraft.checkpoint.layout import ModelFolder
 from contextgraft.config.training import Recipe
+from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import model as models
 from contextgraft.training import state as states
@@ -94,17 +95,17 @@ class Alone:
         model = models.prepared(recipe, base, rope, attention="sdpa")
         models.put_weights(model, base)
         moving = models.moving(model)
-        models.freeze_rows(moving, recipe.frozen_rows)
         return Trainee(
             Learner(model), moving, states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
         )
 
-    def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:  # noqa: ARG002
+    def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:
         """All rows at once."""
         part = whole(batch)
-        loss, right = trainee.learner(part)
         trainee.adam.zero_grad()
+        loss, right = trainee.learner(part)
         torch.autograd.backward(loss)
+        models.keep_rows(trainee.moving, recipe.frozen_rows)
         return Outcome(loss.item(), int(right), int(part.answers.sum()))
 
     def clip(self, trainee: Trainee, most: float) -> float:
@@ -131,3 +132,16 @@ class Alone:
     def whole(self, state: states.State) -> dict[str, torch.Tensor]:
         """As they are."""
         return states.weights(state)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory was refused; torch has a type of its own for that on GPUs only."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def out_of_memory() -> InputError:
+    """What is to be told then."""
+    return InputError(
+        "out of memory",
+        remedy="activation_checkpointing, --rows-at-once 1, more processes on a sequence; see --plan",
+    )

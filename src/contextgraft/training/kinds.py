@@ -29,7 +29,7 @@ class Maker(Protocol):
     """Makes a document of an exact length."""
 
     def __call__(self, rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:
-        """Drawn from the generator; `ordinal` counts the rows of this length from the run's beginning."""
+        """Drawn from the generator; `ordinal` counts the rows of this length that the source gave before."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def needle(source: NeedleSource, context: Context) -> Maker:
     )
 
     def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        most = max(source.least + 2, min(source.most + 1, length // source.spacing))
+        most = min(max(source.least + 2, length // source.spacing), source.most + 1)
         needles = min(int(rng.integers(source.least, most)), len(fmt.keys))
         queries = int(needles * source.queries) + 1
         while queries > 1 and needles * needle_size + queries * query_size > length * FULLEST:
@@ -80,6 +80,12 @@ def needle(source: NeedleSource, context: Context) -> Maker:
 def repeat(source: RepeatSource, context: Context) -> Maker:
     """A random string of different tokens, repeated to the end; what is predictable weighs 1."""
     tokens = np.arange(source.first, context.vocabulary)
+    if len(tokens) < 2:
+        raise InputError(
+            "no tokens to repeat",
+            expected=f"first below {context.vocabulary - 1}: the tokenizer has {context.vocabulary} tokens",
+            received=source.first,
+        )
 
     def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         room = length - len(context.prefix_ids)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from contextgraft.training.part import Part, tokens_at_once
 
@@ -25,25 +25,26 @@ class Learner(torch.nn.Module):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.layers = str(model.base_model_prefix)
+        self.prefix = str(model.base_model_prefix)
+        self.at_once = tokens_at_once(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
         self.head = copy.copy(model)
-        self.head._modules = {**model._modules, self.layers: _Given()}
+        self.head._modules = {**model._modules, self.prefix: _Given()}
 
     def forward(self, part: Part, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The part's summand of the batch's mean, in nats; how many of its answers are right.
 
         `options` are handed to the layers.
         """
-        hidden_BLD = getattr(self.model, self.layers)(input_ids=part.ids, use_cache=False, **options)[0]
+        hidden_BLD = getattr(self.model, self.prefix)(input_ids=part.ids, use_cache=False, **options)[0]
         learning = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
-        return _Summand.apply(self.head, part, hidden_BLD, *learning)  # type: ignore[no-untyped-call, no-any-return]
+        return _Summand.apply(self.head, self.at_once, part, hidden_BLD, *learning)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Given(torch.nn.Module):
-    """Stands for the layers of a model: their result is what it is given."""
+    """Stands for the layers of a model: their result, in all the fields that heads read, is given."""
 
-    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
 class _Summand(torch.autograd.Function):
@@ -51,14 +52,19 @@ class _Summand(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, head: torch.nn.Module, part: Part, hidden_BLD: torch.Tensor, *learning: torch.Tensor
+        ctx: Any,
+        head: torch.nn.Module,
+        at_once: int,
+        part: Part,
+        hidden_BLD: torch.Tensor,
+        *learning: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         hidden_ND = hidden_BLD.flatten(0, 1)
         targets_N, weights_N, answers_N = (field.flatten() for field in part[1:4])
         summand, right = weights_N.new_zeros((), dtype=_wide(hidden_ND)), targets_N.new_zeros(())
         gradient_ND = torch.zeros_like(hidden_ND)
         gradients: list[torch.Tensor | None] = [None] * len(learning)
-        for piece in _pieces(len(targets_N), tokens_at_once(head.config.vocab_size)):  # type: ignore[union-attr, arg-type]
+        for piece in _pieces(len(targets_N), at_once):
             matters = weights_N[piece] > 0
             if not matters.any():
                 continue
@@ -87,7 +93,7 @@ class _Summand(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, []  # which the layers' turn need not find in memory
-        return None, None, *(gradient.mul_(upstream) for gradient in gradients)
+        return None, None, None, *(gradient.mul_(upstream) for gradient in gradients)
 
 
 def _pieces(tokens: int, size: int) -> Sequence[slice]:

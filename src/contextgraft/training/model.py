@@ -39,17 +39,27 @@ def build(
     kind = changed.pop("model_type", None)
     changed.pop("dtype", None)
     changed.pop("torch_dtype", None)
+    _refuse_dropout(config)
     try:
         parsed = AutoConfig.for_model(kind, **changed)
+        with no_init_weights():
+            model = AutoModelForCausalLM.from_config(
+                parsed, dtype=torch.float32, attn_implementation=attention
+            )
     except ValueError as error:
         raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32, attn_implementation=attention)
     model.tie_weights()  # which is a part of the initialisation
     if activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     return cast("torch.nn.Module", model)
+
+
+def _refuse_dropout(config: Mapping[str, Any]) -> None:
+    """What is dropped at random would differ from process to process, and after an interruption."""
+    for key, value in config.items():
+        if key.endswith(("dropout", "pdrop", "dropout_prob")) and value:
+            raise InputError(f"{key} is not supported", expected="0", received=value, remedy="set it to 0")
 
 
 def read_weights(folder: ModelFolder) -> dict[str, torch.Tensor]:
@@ -124,14 +134,11 @@ def moving(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def freeze_rows(moving: Mapping[str, torch.nn.Parameter], rows: int) -> None:
-    """Keep so many first rows of the embeddings as they are."""
+def keep_rows(
+    moving: Mapping[str, torch.nn.Parameter], rows: int, held: Rows = lambda _: slice(0, None)
+) -> None:
+    """Take the gradient from so many first rows of the embeddings; `held`: rows that this process holds."""
     for name, parameter in moving.items():
         if rows and name.endswith(EMBEDDINGS):
-            parameter.register_hook(lambda grad: _without_rows(grad, rows))  # type: ignore[no-untyped-call]
-
-
-def _without_rows(grad: torch.Tensor, rows: int) -> torch.Tensor:
-    kept = grad.clone()
-    kept[:rows] = 0
-    return kept
+            assert parameter.grad is not None
+            local(parameter.grad)[: max(0, rows - held(parameter).start)] = 0

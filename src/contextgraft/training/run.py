@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
-from contextgraft.checkpoint.publish import publish_file, write_json
-from contextgraft.config.training import Recipe, load_recipe
+from contextgraft.checkpoint.publish import JOURNAL, publish_file, set_aside, write_json
+from contextgraft.config.study import companions
+from contextgraft.config.training import DocumentsSource, Recipe, load_recipe
 from contextgraft.errors import InputError, OutputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
@@ -47,6 +48,7 @@ class Run:
     checkpoint_seconds: float
     engine: Engine
     stop: Callable[[], bool]
+    tell: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,12 @@ def train(
         check_installed()
     engine = engine or Alone()
     recipe = load_recipe(config)
-    seed = recipe.seed if seed is None else seed
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
     base = open_model(base_path)
     with engine.publish(out) as work:
-        order = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "base": model_digest(base)}
-        engine.once(lambda: _same_order(work, order))
-        run = _prepare(recipe, base, config.parent, seed=seed, work=work, engine=engine, stop=stop,
+        engine.once(lambda: _begin(work, recipe, base, config))
+        run = _prepare(recipe, base, config.parent, work=work, engine=engine, stop=stop, tell=tell,
                        checkpoint_seconds=checkpoint_seconds)  # fmt: skip
         state = engine.load(work)
         metrics = _read_metrics(work, state.step)
@@ -111,22 +113,36 @@ def train(
         meter = Meter(measures if engine.main else None, before)
         board = Board(tensorboard, state.step) if tensorboard is not None and engine.main else None
         record = Record(metrics, meter, Progress(run.plan, state.step, tell), board)
-        for stage in range(run.plan[min(state.step, len(run.plan) - 1)].stage, len(recipe.stages)):
+        first = run.plan[min(state.step, len(run.plan) - 1)].stage
+        for stage in range(first, len(recipe.stages)):
             rope = run.ropes[stage]
             tell(
                 f"stage {stage + 1}/{len(recipe.stages)}: "
                 f"length {recipe.stages[stage].length}, theta {rope.theta:,.0f}"
             )
-            state = _run_stage(run, stage, state, record)
+            trainee = engine.build(run.recipe, run.base, rope)
+            states.restore(state, trainee.moving, trainee.adam)
+            if stage == first:
+                tell(_work_ahead(trainee, run.plan[state.step :]))
+            done = state.step
+            del state  # the weights of the stage before
+            state = _run_stage(run, stage, done, trainee, record)
         learnt = engine.whole(state)
-        engine.once(lambda: _finish(run, learnt, metrics, seed))
+        engine.once(lambda: _finish(run, learnt, metrics))
     return metrics[-1]
 
 
-def _finish(
-    run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapping[str, Any]], seed: int
-) -> None:
-    """Everything that the result holds, and nothing that only the run needed."""
+def _work_ahead(trainee: Trainee, plan: Sequence[Step]) -> str:
+    """What learns, where, and on how much."""
+    moving = sum(parameter.numel() for parameter in trainee.moving.values())
+    whole = sum(parameter.numel() for parameter in trainee.learner.parameters())
+    tokens = sum(step.length * step.rows for step in plan)
+    where = next(iter(trainee.moving.values())).device.type
+    return f"{moving:,} of {whole:,} parameters learn, on {where}: {len(plan)} steps, {tokens:,} tokens"
+
+
+def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Everything that the result holds; what only the run needed stays at hand until that is in its place."""
     claimed = run.recipe.max_positions or max(stage.length for stage in run.recipe.stages)
     write_folder(
         run.work,
@@ -134,17 +150,46 @@ def _finish(
         learnt=learnt,
         rope=replace(run.ropes[-1], max_positions=claimed),
         recipe=run.recipe,
-        seed=seed,
+        seed=run.recipe.seed,
     )
     _write_metrics(run.work, metrics)
-    for name in (ORDER, states.FILE):
-        (run.work / name).unlink(missing_ok=True)
-    for name in (states.SHARED, FOLDER):
-        shutil.rmtree(run.work / name, ignore_errors=True)
+    journal = run.work / JOURNAL
+    journal.mkdir(exist_ok=True)
+    for name in (ORDER, states.FILE, states.SHARED, FOLDER):
+        if (run.work / name).exists():
+            (run.work / name).rename(journal / name)
+    set_aside(run.work)
+
+
+def _begin(work: Path, recipe: Recipe, base: ModelFolder, config: Path) -> None:
+    """Take back what a run that was killed at its end had put away, and see that it was this run."""
+    for path in (work / JOURNAL).glob("*"):
+        path.rename(work / path.name)
+    shutil.rmtree(work / JOURNAL, ignore_errors=True)
+    _same_order(
+        work,
+        {
+            "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
+            "seed": recipe.seed,
+            "base": model_digest(base),
+            "data": {str(path): file_digest(path) for path in _read_again(config, recipe)},
+        },
+    )
+
+
+def _read_again(config: Path, recipe: Recipe) -> list[Path]:
+    """The files that a resumed run reads once more; documents are packed by then."""
+    packed = {
+        config.parent / name
+        for source in recipe.data
+        if isinstance(source, DocumentsSource)
+        for name in source.files
+    }
+    return [path for path in companions(config) if path != config and path not in packed]
 
 
 def _prepare(
-    recipe: Recipe, base: ModelFolder, folder: Path, *, seed: int, work: Path, engine: Engine, **how: Any
+    recipe: Recipe, base: ModelFolder, folder: Path, *, work: Path, engine: Engine, **how: Any
 ) -> Run:
     own = settings.read(base.config)
     ropes = tuple(
@@ -153,9 +198,10 @@ def _prepare(
     )
     context = _context(base, folder)
     engine.once(lambda: pack(recipe, folder, work, context.encode, context.prefix_ids))
-    known = replace(context, encode=memoised(context.encode), work=work, seed=seed)
-    batches = Batches(recipe, known, seed)
-    return Run(recipe, base, ropes, tuple(steps(recipe)), batches, work=work, engine=engine, **how)
+    known = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
+    plan = tuple(steps(recipe))
+    batches = Batches(recipe, known, recipe.seed, plan)
+    return Run(recipe, base, ropes, plan, batches, work=work, engine=engine, **how)
 
 
 def _context(base: ModelFolder, folder: Path) -> Context:
@@ -174,14 +220,11 @@ def _context(base: ModelFolder, folder: Path) -> Context:
     return Context(encode, (int(begin),) if adds else (), len(tokenizer), folder)
 
 
-def _run_stage(run: Run, stage: int, state: states.State, record: Record) -> states.State:
+def _run_stage(run: Run, stage: int, done: int, trainee: Trainee, record: Record) -> states.State:
     """All steps of one stage that are still to do, on a model built with the stage's theta."""
     engine = run.engine
-    trainee = engine.build(run.recipe, run.base, run.ropes[stage])
-    states.restore(state, trainee.moving, trainee.adam)
     saved = time.monotonic()
-    done = state.step
-    for step in run.plan[state.step :]:
+    for step in run.plan[done:]:
         if step.stage != stage:
             break
         _step(run, step, trainee, record)
@@ -195,6 +238,7 @@ def _run_stage(run: Run, stage: int, state: states.State, record: Record) -> sta
             engine.save(states.capture(done, trainee.moving, trainee.adam), run.work, wait=stop or last)
             saved = time.monotonic()
         if stop and not last:
+            run.tell(f"set aside after step {done} of {len(run.plan)}")
             raise KeyboardInterrupt
     return states.capture(done, trainee.moving, trainee.adam)
 

@@ -16,7 +16,6 @@ class Step:
     stage: int
     length: int
     rows: int
-    first: int = 0  # rows of this length in the steps before
 
 
 def thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[float]:
@@ -34,7 +33,6 @@ def thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[float]:
 def steps(recipe: Recipe) -> list[Step]:
     """All steps in order; the short ones are spread evenly."""
     plan: list[Step] = []
-    seen: dict[int, int] = {}
     short = 0
     for index, stage in enumerate(recipe.stages):
         for _ in range(stage.steps):
@@ -46,9 +44,7 @@ def steps(recipe: Recipe) -> list[Step]:
                     recipe.replay.tokens,
                 )
                 short += 1
-            rows = tokens // length
-            plan.append(Step(number, index, length, rows, seen.get(length, 0)))
-            seen[length] = seen.get(length, 0) + rows
+            plan.append(Step(number, index, length, tokens // length))
     return plan
 
 

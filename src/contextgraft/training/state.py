@@ -4,9 +4,11 @@ The same state carries a run from one stage to the next (theta changes, so the m
 from one process to another (as safetensors: no pickle).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,7 +70,8 @@ def restore(state: State, moving: Mapping[str, torch.nn.Parameter], adam: torch.
         for name, parameter in moving.items():
             parameter.copy_(state.tensors[f"weight/{name}"])
             moments = {moment: state.tensors[f"{moment}/{name}"] for moment in MOMENTS}
-            adam.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
+            steps = torch.tensor(float(state.step), device=parameter.device)  # where the fused kernel has it
+            adam.state[parameter] = {"step": steps, **moments}
 
 
 def weights(state: State) -> dict[str, torch.Tensor]:
@@ -84,16 +87,34 @@ def save(state: State, folder: Path) -> None:
     save_tensors(folder / FILE, state.tensors, metadata={"step": str(state.step)})
 
 
+def step(folder: Path) -> int:
+    """Steps that the state in a folder has done."""
+    path = folder / FILE
+    if not path.exists():
+        return 0
+    with _opened(path) as file:
+        return _step(file)
+
+
 def load(folder: Path) -> State:
     """The state in a folder, or the state of a run that has not begun."""
     path = folder / FILE
     if not path.exists():
         return State()
+    with _opened(path) as file:
+        return State(_step(file), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            step = int((file.metadata() or {})["step"])
-            return State(step, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+            yield file
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             "cannot be read", path=path, received=str(error)[:80], remedy="remove the folder and start anew"
         ) from None
+
+
+def _step(file: Any) -> int:
+    return int((file.metadata() or {})["step"])

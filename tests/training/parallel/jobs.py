@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,8 @@ from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.blocks import KERNELS
+from contextgraft.training.parallel.engine import Options, Together
+from contextgraft.training.parallel.launch import ElsewhereError, Launch
 from contextgraft.training.parallel.layout import LAYOUTS, topology
 from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
 from contextgraft.training.parallel.share import share
@@ -147,7 +150,29 @@ def refusals() -> dict[str, str]:
     return said
 
 
-JOBS: dict[str, Callable[..., Any]] = {"attention": attention, "model": model, "refusals": refusals}
+def long_acts(seconds: float, patience: float) -> list[Any]:
+    """What each rank gets of an act of the main process that takes longer than a message may."""
+    launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
+    options = Options(patience=timedelta(seconds=patience))
+    engine = Together(launch, torch.device("cpu"), options, {"num_attention_heads": 4})
+
+    def fail() -> None:
+        raise InputError("no good")
+
+    got: list[Any] = [engine.once(lambda: time.sleep(seconds) or "done")]  # type: ignore[func-returns-value]
+    try:
+        engine.once(fail)
+    except (InputError, ElsewhereError) as error:
+        got.append([type(error).__name__, str(error)])
+    return got
+
+
+JOBS: dict[str, Callable[..., Any]] = {
+    "attention": attention,
+    "long_acts": long_acts,
+    "model": model,
+    "refusals": refusals,
+}
 
 
 def main() -> None:

@@ -3,6 +3,11 @@
 from typing import Any
 
 import pytest
+import torch
+
+from contextgraft.errors import InputError
+from contextgraft.training.parallel.attention import check_windows
+from contextgraft.training.parallel.blocks import check_dtype
 
 from .conftest import Run
 
@@ -104,3 +109,24 @@ def test_bytes_between_nodes_are_what_the_formula_says(ranks: Run, kv_heads: int
     busiest = [max(found[rank][number]["between"] for rank in range(4)) for number in range(3)]
     assert busiest == [3 * 3 * whole // 4, 3 * whole // 4, 3 * whole // 4]
     assert busiest[0] == 3 * busiest[1]
+
+
+def test_kernels_say_what_they_take() -> None:
+    check_dtype("cpu", torch.float32)
+    with pytest.raises(InputError, match=r"on cuda .*; expected --dtype bfloat16; received float32"):
+        check_dtype("cuda", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
+        ({"sliding_window": 4096}, "sliding_window"),
+        ({"attention_chunk_size": 8192}, "attention_chunk_size"),
+    ],
+)
+def test_windows_of_masks_are_refused(config: dict[str, Any], word: str) -> None:
+    check_windows({"layer_types": ["full_attention"], "sliding_window": None})
+    check_windows({"sliding_window": 4096, "use_sliding_window": False})
+    with pytest.raises(InputError, match=f"not {word}"):
+        check_windows(config)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from contextgraft.training.parallel import checkpoints
 from contextgraft.training.run import train
 from contextgraft.training.state import SHARED
 
 from ..conftest import write_recipe, write_recipe_folder
-from .conftest import COMMAND, environments, finish, one_line, start, together
+from .conftest import COMMAND, Run, environments, finish, one_line, start, together
 
 STAGES = [{"length": 32, "steps": 36, "tokens": 64}, {"length": 64, "steps": 24, "tokens": 64}]
 SOON = ["--checkpoint-seconds", "0.3"]
@@ -116,6 +117,21 @@ def test_many_ranks_take_up_what_one_process_began(
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
     for name, weight in mine.items():
         assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+
+
+def test_long_work_of_one_rank_is_waited_for(ranks: Run) -> None:
+    """Packing documents or writing a large model may take longer than silence is borne."""
+    main, other = ranks(2, "long_acts", seconds=7, patience=2)
+    assert main == ["done", ["InputError", "no good"]]
+    assert other == ["done", ["ElsewhereError", "no good"]]
+
+
+def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> None:
+    for name in ("step-00000003", "step-00000004.partial"):
+        (tmp_path / SHARED / name).mkdir(parents=True)
+    (tmp_path / SHARED / "step-00000004.partial/shard-00004.safetensors").write_bytes(b"of a fourth rank")
+    assert checkpoints.tidied(tmp_path) == 3
+    assert [path.name for path in (tmp_path / SHARED).iterdir()] == ["step-00000003"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -63,7 +64,7 @@ def donor(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     recipe["stages"] = [{**stage, "steps": STEPS[stage["length"]], "tokens": 1024} for stage in stages]
     config = folder / "recipes/short.yaml"
     config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    train(config, base, folder / "alone")
+    train(config, base, folder / "alone", measures=folder / "alone.parquet")
     return config, base, folder / "alone"
 
 
@@ -74,11 +75,15 @@ def test_the_donor_is_the_same_on_any_number_of_ranks(
     config, base, alone = donor
     world, per_node, options = WORLDS[name]
     out = tmp_path / "out"
-    command = [*COMMAND, "--config", str(config), "--base", str(base), "--out", str(out), *options]
+    measures = tmp_path / "measures.parquet"
+    files = ["--config", config, "--base", base, "--out", out, "--measures", measures]
+    command = [*COMMAND, *map(str, files), *options]
     said = finish(together(command, world, per_node))
     assert f"{world} processes" in said[0].err
     assert not any(rank.err + rank.out for rank in said[1:])
     assert_equal(out, alone, loss=2e-6, weights=1e-5)
+    mine, theirs = (pq.read_table(file) for file in (measures, alone.with_suffix(".parquet")))
+    assert mine["gradient_norm"].to_pylist() == pytest.approx(theirs["gradient_norm"].to_pylist(), rel=1e-5)
     assert not (tmp_path / ".out.partial").exists()
 
 

@@ -1,5 +1,6 @@
 """The ring under a name of its own among the attention functions of transformers, and what it refuses."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -80,6 +81,14 @@ def check_rope(rope: RopeSettings) -> None:
             received=rope.rope_type,
             remedy="train in one process, or give theta",
         )
+
+
+def check_windows(config: Mapping[str, Any]) -> None:
+    """Layers that see a part of the sequence may say so by masks alone, which the ring does not build."""
+    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
+    windows = [name for name in ("sliding_window", "attention_chunk_size") if config.get(name)]
+    if kinds or (windows and config.get("use_sliding_window", True)):
+        raise _unsupported(" and ".join(sorted(kinds) or windows))
 
 
 def _unsupported(what: str) -> InputError:

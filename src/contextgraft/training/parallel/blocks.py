@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from contextgraft.errors import InputError
+
 aten = torch.ops.aten
 
 
@@ -39,10 +41,14 @@ class Gradients(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """The two functions; backward takes the gradient of the output, then the result over all blocks."""
+    """The two functions, and the dtypes they take.
+
+    Backward takes the gradient of the output, then the result over all blocks.
+    """
 
     forward: Callable[[Block], Result]
     backward: Callable[[Block, torch.Tensor, Result], Gradients]
+    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16)
 
 
 def _cpu_forward(block: Block) -> Result:
@@ -103,6 +109,18 @@ def _summed(grad: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
 
 KERNELS: dict[str, Kernel] = {
     "cpu": Kernel(_cpu_forward, _cpu_backward),
-    "cuda": Kernel(_cuda_forward, _cuda_backward),  # half precision only; never run by the tests
+    "cuda": Kernel(_cuda_forward, _cuda_backward, (torch.bfloat16,)),  # never run by the tests
     "plain": Kernel(_plain_forward, _plain_backward),
 }
+
+
+def check_dtype(device: str, dtype: torch.dtype) -> None:
+    """Raise InputError if the device's kernel does not take it."""
+    taken = KERNELS[device].dtypes
+    if dtype not in taken:
+        names = [str(each).removeprefix("torch.") for each in (*taken, dtype)]
+        raise InputError(
+            f"attention on {device} does not compute in it",
+            expected=f"--dtype {' or '.join(names[:-1])}",
+            received=names[-1],
+        )

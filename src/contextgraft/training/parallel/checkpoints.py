@@ -65,8 +65,13 @@ def complete(work: Path) -> list[Path]:
     return sorted(path for path in (work / SHARED).glob("step-*") if path.suffix != PARTIAL)
 
 
-def steps(work: Path) -> int:
-    """Steps that the latest whole checkpoint holds."""
+def tidied(work: Path) -> int:
+    """Steps that the latest whole checkpoint holds; those that a killed run left unfinished are removed.
+
+    Nobody else may write there. An unfinished one would mix with the next of the same step.
+    """
+    for partial in (work / SHARED).glob(f"step-*{PARTIAL}"):
+        shutil.rmtree(partial)
     return max((_step(folder) for folder in complete(work)), default=0)
 
 

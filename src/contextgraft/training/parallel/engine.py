@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from contextgraft.checkpoint import publish
 from contextgraft.checkpoint.layout import ModelFolder
 from contextgraft.config.training import Recipe
-from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import model as models
 from contextgraft.training import state as states
@@ -24,7 +24,8 @@ from contextgraft.training.batches import Batch
 from contextgraft.training.engine import Outcome, Trainee
 from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention, checkpoints
-from contextgraft.training.parallel.blocks import KERNELS
+from contextgraft.training.parallel.beside import beside, result_within
+from contextgraft.training.parallel.blocks import KERNELS, check_dtype
 from contextgraft.training.parallel.launch import ElsewhereError, Launch
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose, topology
 from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
@@ -63,6 +64,7 @@ class Together:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.main, self.options, self.device = launch.rank == 0, options, device
+        check_dtype(device.type, options.dtype)
         layout = self._layout(launch, config, tell)
         context = layout.ring * layout.heads
         self.replicas = launch.world // context
@@ -102,18 +104,16 @@ class Together:
         return layout
 
     def once(self, act: Callable[[], T]) -> T:
-        """Done in the main process, the result sent to all."""
-        sent: list[Any] = [None, None]
-        error: ContextgraftError | None = None
-        if self.main:
-            try:
-                sent[0] = act()
-            except ContextgraftError as raised:
-                error, sent[1] = raised, str(raised)
-        dist.broadcast_object_list(sent, src=0, group=self.talking)
-        if sent[1] is not None:
-            raise error or ElsewhereError(sent[1])
-        return cast("T", sent[0])
+        """Done in the main process, the result sent to all; they are told meanwhile that it goes on."""
+        doing = beside(act) if self.main else None
+        sent: list[Any] = [False, None, None]
+        while not sent[0]:
+            if doing is not None:
+                sent = result_within(doing, self.options.patience / 4)
+            dist.broadcast_object_list(sent, src=0, group=self.talking)
+        if sent[2] is not None:
+            raise (doing and doing.exception()) or ElsewhereError(sent[2])
+        return cast("T", sent[1])
 
     @contextmanager
     def publish(self, out: Path) -> Iterator[Path]:
@@ -124,9 +124,10 @@ class Together:
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
         """A model with the ring's attention, each layer a unit that is gathered when it is needed.
 
-        What is no layer is gathered with the loss, whose weights stay float32.
+        What is no layer is gathered with the loss, in which a token's weight stays float32.
         """
         attention.check_rope(rope)
+        attention.check_windows(base.config)
         attention.register()
         model = models.prepared(recipe, base, rope, attention=attention.NAME)
         half = self.options.dtype
@@ -160,15 +161,9 @@ class Together:
             sums[:3] += torch.tensor([summand.item(), right, part.answers.sum()], dtype=torch.float64)
         sums[3], sums[4] = traffic.inside, traffic.between
         dist.all_reduce(sums, group=self.talking)
-        for name, parameter in trainee.moving.items():
-            if recipe.frozen_rows and name.endswith(models.EMBEDDINGS):
-                self._without_rows(parameter.grad, recipe.frozen_rows)
+        models.keep_rows(trainee.moving, recipe.frozen_rows, self._rows)
         total, *counts = sums.tolist()
         return Outcome(total, *map(int, counts))
-
-    def _without_rows(self, grad: torch.Tensor | None, rows: int) -> None:
-        assert isinstance(grad, DTensor)
-        grad.to_local()[: max(0, rows - self._rows(grad).start)] = 0
 
     def _rows(self, tensor: torch.Tensor) -> slice:
         """Which rows of a sharded tensor this rank holds: they are dealt by torch.chunk."""
@@ -197,8 +192,8 @@ class Together:
 
     def load(self, work: Path) -> states.State:
         """Of many processes or of one, whichever is later, sharded over this run's."""
-        alone = self.once(lambda: states.load(work).step)
-        last = self.once(lambda: checkpoints.steps(work))
+        alone = self.once(lambda: states.step(work))
+        last = self.once(lambda: checkpoints.tidied(work))
         if alone <= last:
             return checkpoints.load(work, self.mesh, self.saving)
         state = states.load(work)

@@ -13,6 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.training.engine import out_of_memory, ran_out
 
 LINGER = 3.0  # seconds for the others to learn that the error is told
 FAILURES = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
@@ -44,6 +45,11 @@ def launched(environment: Mapping[str, str]) -> Launch | None:
     return Launch(*(int(environment[name]) for name in names))
 
 
+def on_gpu() -> Launch | None:
+    """A run of one process, if there is a GPU for it: only the engine of many processes uses them."""
+    return Launch(0, 1, 0, 1) if torch.cuda.is_available() else None
+
+
 def device(launch: Launch) -> torch.device:
     """A GPU of its own for each process of a node, or the processor where there is none."""
     if not torch.cuda.is_available():
@@ -59,27 +65,33 @@ def device(launch: Launch) -> torch.device:
 
 
 @contextmanager
-def joined(launch: Launch, where: torch.device, patience: timedelta) -> Iterator[None]:
-    """All processes, connected; what ends the run is told by the first that notices, the others end quietly.
+def joined(launch: Launch, patience: timedelta) -> Iterator[torch.device]:
+    """All processes, connected, each with its device.
 
-    A process that is gone, or silent for longer than `patience`, raises PeerError; in all but one process
-    every error of the package becomes ElsewhereError.
+    What ends the run is told by the first that notices, the others end quietly. A process that is gone, or
+    silent for longer than `patience`, raises PeerError; in all but one process every error of the package
+    becomes ElsewhereError.
     """
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
-    store: Store = next(rendezvous("env://", launch.rank, launch.world, timeout=patience))[0]
-    backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
-    groups = PrefixStore("groups", store)
+    store: Store = dist.HashStore()  # type: ignore[attr-defined]  # of one process
     try:
+        if launch.world > 1:
+            store = next(rendezvous("env://", launch.rank, launch.world, timeout=patience))[0]
+        where = device(launch)
+        if where.type == "cuda":
+            torch.cuda.set_device(where)
+        backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
+        groups = PrefixStore("groups", store)
         dist.init_process_group(
             backend, store=groups, rank=launch.rank, world_size=launch.world, timeout=patience
         )
-        yield
+        yield where
         dist.barrier()
         dist.destroy_process_group()
     except ContextgraftError as error:
         raise told(error, launch, store) from None
     except (dist.DistError, RuntimeError) as error:
+        if ran_out(error):
+            raise told(out_of_memory(), launch, store) from None
         if not is_peers(error):
             raise
         raise told(_gone(error, patience), launch, store) from None
