@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-# These start processes that want both cores, or kill some: one at a time. All others run two at once.
-ALONE := tests/cluster tests/dvc tests/fire tests/training tests/workflow
+# These start many processes that want both cores: one at a time. All others run two at once.
+ALONE := tests/cluster tests/dvc tests/training/parallel tests/workflow
 TESTS = $(PYTEST) $(1) -n 2 --dist loadfile $(ALONE:%=--ignore=%) && $(PYTEST) $(1) $(ALONE)
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 export PYTHON
