@@ -257,7 +257,7 @@ def test_an_interrupted_fetch_asks_only_for_the_rest(
 ) -> None:
     server.add("owner/tiny", model)
     server.fault(ANY_SHARD, slow=30, times=3)  # one piece arrives, then nothing for half a minute
-    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="1")
+    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="5")
     wait_for(lambda: len(list(parts(tmp_path))) == 3)
     process.send_signal(blow)
     _, stderr = process.communicate(timeout=30)
