@@ -171,6 +171,17 @@ def test_the_seed_draws_factors_too(base: Path, recipe_folder: Path, tmp_path: P
     assert (record["seed"], record["recipe"]["seed"]) == (2, 2)
 
 
+def test_refused_memory_is_one_line(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def ask(*_: Any) -> Any:
+        return torch.empty(2**60, dtype=torch.uint8)  # what no machine has: torch's own refusal
+
+    monkeypatch.setattr(Batches, "at", ask)
+    with pytest.raises(InputError, match="out of memory; activation_checkpointing"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
+
+
 @pytest.mark.parametrize("key", ["attention_dropout", "hidden_dropout"])
 def test_dropout_is_refused(base: Path, recipe_folder: Path, tmp_path: Path, key: str) -> None:
     folder = tmp_path / "dropping"

@@ -137,15 +137,9 @@ def _refuse(given: Sequence[str], why: str) -> None:
 
 
 def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
-    from contextgraft.training.engine import out_of_memory, ran_out
     from contextgraft.training.run import train
 
-    try:
-        return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, **common)
-    except RuntimeError as error:
-        if ran_out(error):
-            raise out_of_memory() from None
-        raise
+    return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, **common)
 
 
 def _together(

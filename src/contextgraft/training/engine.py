@@ -1,7 +1,7 @@
 """Where a run happens: in this process alone, or in many that act as one."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -134,14 +134,15 @@ class Alone:
         return states.weights(state)
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether memory was refused; torch has a type of its own for that on GPUs only."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def out_of_memory() -> InputError:
-    """What is to be told then."""
-    return InputError(
-        "out of memory",
-        remedy="activation_checkpointing, --rows-at-once 1, more processes on a sequence; see --plan",
-    )
+@contextmanager
+def memory() -> Iterator[None]:
+    """Memory that torch is refused in the block raises InputError; torch has a type for it on GPUs only."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise InputError(
+            "out of memory",
+            remedy="activation_checkpointing, --rows-at-once 1, more processes on a sequence; see --plan",
+        ) from None

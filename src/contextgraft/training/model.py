@@ -22,6 +22,11 @@ Rows = Callable[[torch.Tensor], slice]
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
+def _every(_: torch.Tensor) -> slice:
+    """The rows that a process holds which is alone."""
+    return slice(0, None)
+
+
 def head_dim(config: Mapping[str, Any]) -> int:
     """Size of an attention head, as transformers derives it."""
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
@@ -69,7 +74,7 @@ def read_weights(folder: ModelFolder) -> dict[str, torch.Tensor]:
     }
 
 
-def put_weights(model: torch.nn.Module, base: ModelFolder, rows: Rows = lambda _: slice(None)) -> None:
+def put_weights(model: torch.nn.Module, base: ModelFolder, rows: Rows = _every) -> None:
     """Fill the model from the base; a parameter without a tensor of its shape raises CheckpointError.
 
     `rows` says which rows of a parameter this process holds.
@@ -134,9 +139,7 @@ def moving(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def keep_rows(
-    moving: Mapping[str, torch.nn.Parameter], rows: int, held: Rows = lambda _: slice(0, None)
-) -> None:
+def keep_rows(moving: Mapping[str, torch.nn.Parameter], rows: int, held: Rows = _every) -> None:
     """Take the gradient from so many first rows of the embeddings; `held`: rows that this process holds."""
     for name, parameter in moving.items():
         if rows and name.endswith(EMBEDDINGS):

@@ -38,12 +38,12 @@ class Part(NamedTuple):
 def whole(batch: Batch, width: int | None = None) -> Part:
     """All of a batch, its rows filled on the right to `width` tokens, with weight 0."""
     width = width or batch.ids.shape[1]
-    weights = batch.weights[:, 1:]
+    weights = _wider(batch.weights[:, 1:], width)
     return Part(
         _wider(batch.ids, width),
         _wider(batch.ids[:, 1:], width),
-        _wider(weights, width),
-        _wider(weights, width) == 1,
+        weights,
+        weights == 1,
         weights[weights > 0].sum().clamp_min(1e-9),
     )
 

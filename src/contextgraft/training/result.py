@@ -32,7 +32,6 @@ def write_folder(
     learnt: Mapping[str, torch.Tensor],
     rope: RopeSettings,
     recipe: Recipe,
-    seed: int,
 ) -> None:
     """Write every file of the result into `work`: `learnt` is what moved, all else is the base's."""
     own = read_weights(base)
@@ -57,7 +56,7 @@ def write_folder(
             base=identity(base),
             digest=model_digest(open_model(work)),
             recipe=recipe.model_dump(mode="json"),
-            seed=seed,
+            seed=recipe.seed,
             steps=sum(stage.steps for stage in recipe.stages),
             rope=settings.to_json(rope),
             versions={

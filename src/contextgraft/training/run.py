@@ -23,7 +23,7 @@ from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
 from contextgraft.training.board import Board, check_installed
-from contextgraft.training.engine import Alone, Engine, Trainee
+from contextgraft.training.engine import Alone, Engine, Trainee, memory
 from contextgraft.training.kinds import Context, memoised
 from contextgraft.training.meter import Meter, earlier
 from contextgraft.training.model import head_dim
@@ -48,7 +48,6 @@ class Run:
     checkpoint_seconds: float
     engine: Engine
     stop: Callable[[], bool]
-    tell: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,9 @@ def train(
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     base = open_model(base_path)
-    with engine.publish(out) as work:
+    with memory(), engine.publish(out) as work:
         engine.once(lambda: _begin(work, recipe, base, config))
-        run = _prepare(recipe, base, config.parent, work=work, engine=engine, stop=stop, tell=tell,
+        run = _prepare(recipe, base, config.parent, work=work, engine=engine, stop=stop,
                        checkpoint_seconds=checkpoint_seconds)  # fmt: skip
         state = engine.load(work)
         metrics = _read_metrics(work, state.step)
@@ -150,7 +149,6 @@ def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapp
         learnt=learnt,
         rope=replace(run.ropes[-1], max_positions=claimed),
         recipe=run.recipe,
-        seed=run.recipe.seed,
     )
     _write_metrics(run.work, metrics)
     journal = run.work / JOURNAL
@@ -238,7 +236,7 @@ def _run_stage(run: Run, stage: int, done: int, trainee: Trainee, record: Record
             engine.save(states.capture(done, trainee.moving, trainee.adam), run.work, wait=stop or last)
             saved = time.monotonic()
         if stop and not last:
-            run.tell(f"set aside after step {done} of {len(run.plan)}")
+            record.progress.tell(f"set aside after step {done} of {len(run.plan)}")
             raise KeyboardInterrupt
     return states.capture(done, trainee.moving, trainee.adam)
 

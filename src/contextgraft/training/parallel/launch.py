@@ -13,7 +13,6 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from contextgraft.errors import ContextgraftError, InputError
-from contextgraft.training.engine import out_of_memory, ran_out
 
 LINGER = 3.0  # seconds for the others to learn that the error is told
 FAILURES = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
@@ -90,8 +89,6 @@ def joined(launch: Launch, patience: timedelta) -> Iterator[torch.device]:
     except ContextgraftError as error:
         raise told(error, launch, store) from None
     except (dist.DistError, RuntimeError) as error:
-        if ran_out(error):
-            raise told(out_of_memory(), launch, store) from None
         if not is_peers(error):
             raise
         raise told(_gone(error, patience), launch, store) from None
