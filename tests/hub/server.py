@@ -1,7 +1,8 @@
 """A hub on loopback: the endpoints that huggingface_hub's client uses, and faults on demand.
 
 Two servers, as in the world: the hub itself, and a store of large files on another port that it redirects to.
-Repositories live in memory. Every request is logged; a fault is taken by the first requests that match it.
+Repositories live in memory; those of data sets are named datasets/OWNER/NAME.
+Every request is logged; a fault is taken by the first requests that match it.
 """
 
 import base64
@@ -18,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_secret_of_the_tests"
-LARGE = (".safetensors", ".bin", ".gguf", ".model")  # stored as LFS
+LARGE = (".safetensors", ".bin", ".gguf", ".model", ".parquet")  # stored as LFS
 PIECE = 1 << 14  # bytes sent at once
 
 Files = dict[str, bytes]
@@ -201,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
             for pattern, route in self.routes:
                 # revisions may hold slashes, which the client quotes: match before unquoting
                 if match := re.fullmatch(pattern, f"{self.command} {url.path}"):
-                    route(self, *[unquote(group) for group in match.groups()], body)
+                    route(self, *[unquote(group) for group in match.groups() if group], body)
                     return
             raise Refusal(404, "", f"no route for {line}")
         except Refusal as refusal:
@@ -412,10 +413,13 @@ def commit(handler: Handler, name: str, revision: str, body: bytes) -> None:
 
 
 NAME = "([^/]+/[^/]+)"
+DATASET = "(datasets/[^/]+/[^/]+)"
 HUB: list[tuple[str, Callable[..., None]]] = [
     (f"GET /api/models/{NAME}", info),
     (f"GET /api/models/{NAME}/revision/([^/]+)", info),
-    (f"(?:GET|HEAD) /{NAME}/resolve/([^/]+)/(.+)", resolve),
+    (f"GET /api/{DATASET}", info),
+    (f"GET /api/{DATASET}/revision/([^/]+)", info),
+    (f"(?:GET|HEAD) /(?:{NAME}|{DATASET})/resolve/([^/]+)/(.+)", resolve),
     ("POST /api/repos/create", create),
     ("POST /api/validate-yaml", validate),
     (f"POST /api/models/{NAME}/branch/([^/]+)", branch),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
 from contextgraft.training.batches import Batch, Batches
-from contextgraft.training.documents import documents
+from contextgraft.training.documents import documents, found
 from contextgraft.training.packing import FOLDER, Packed, pack, packed_path, sequences, write
 from contextgraft.training.run import train
 from contextgraft.training.schedule import Step
@@ -49,7 +49,28 @@ def test_three_kinds_of_files_hold_the_same_documents(tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_text(lines, encoding="utf-8")
     pq.write_table(pa.table({"body": texts}), tmp_path / "all.parquet")
     for files in ("?.txt", "all.jsonl", "all.parquet"):
-        assert list(documents(source(files, column="body"), tmp_path)) == texts
+        assert list(documents(found(source(files), tmp_path), "body")) == texts
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "lz4"])
+def test_compressed_text_is_read_too_and_torn_text_is_refused(tmp_path: Path, suffix: str) -> None:
+    texts = ["a b\r\n", "ç", "d e f" * 999]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    paths = [tmp_path / f"all.jsonl.{suffix}", tmp_path / f"one.txt.{suffix}"]
+    for path, content in zip(paths, (lines, b"one\n"), strict=True):
+        with pa.output_stream(str(path), compression="detect") as stream:
+            stream.write(content)
+    assert list(documents(paths, "text")) == [*texts, "one\n"]
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be read as documents"):
+        list(documents(paths, "text"))
+
+
+def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert list(documents(found(source("b.*", "*.txt"), tmp_path), "text")) == ["b.txt", "a.txt"]
 
 
 def test_each_sequence_comes_once_a_pass_in_an_order_of_the_seed(tmp_path: Path) -> None:
@@ -88,12 +109,12 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str, content: str | bytes,
 def test_what_no_reader_can_open_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.txt").mkdir()
     with pytest.raises(InputError, match=r"x\.txt: cannot be read as documents"):
-        list(documents(source("x.txt"), tmp_path))
+        list(documents([tmp_path / "x.txt"], "text"))
     pq.write_table(pa.table({"text": [[1], [2]]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="received list, no text"):
-        list(documents(source("x.parquet"), tmp_path))
+        list(documents([tmp_path / "x.parquet"], "text"))
     with pytest.raises(InputError, match="expected texts in 'body'"):
-        list(documents(source("x.parquet", column="body"), tmp_path))
+        list(documents([tmp_path / "x.parquet"], "body"))
 
 
 @settings(deadline=None)

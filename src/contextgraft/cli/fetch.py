@@ -1,12 +1,10 @@
 """`contextgraft fetch`: a model or an adapter from its source into a folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from contextgraft.sources.hub.files import Plan
+from contextgraft.cli.watch import watch
 
 
 @click.command()
@@ -23,6 +21,12 @@ if TYPE_CHECKING:
     "--headers", is_flag=True, help="From the hub: config, tokenizer, tensor names and shapes; no weights."
 )
 @click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Of a data set: only files that match, * stands for / too; repeatable.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=4,
@@ -30,41 +34,34 @@ if TYPE_CHECKING:
     help="Files fetched from the hub at once.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(*, source: str, out: Path, dtype: str, headers: bool, threads: int, as_json: bool) -> None:
-    """Bring a model into a folder.
+def command(
+    *,
+    source: str,
+    out: Path,
+    dtype: str,
+    headers: bool,
+    include: tuple[str, ...],
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Bring a model, or a data set, into a folder.
 
     SOURCE is a folder, a .gguf file, package:NAME (the GGUF file inside an installed Python package),
     demo:NAME, or hf:OWNER/NAME[@REVISION]: a model, a graft or an adapter on the hub. Of a repository only
-    the needed files are fetched, each is verified, and an interrupted fetch goes on where it stopped. The
-    token is the one of `hf auth login` or HF_TOKEN.
+    the needed files are fetched, each is verified, and an interrupted fetch goes on where it stopped.
+    hf:datasets/OWNER/NAME[@REVISION] is a data set to train on. The token is the one of `hf auth login` or
+    HF_TOKEN.
     """
     import json
 
-    from contextgraft.cli.progress import bytes_bar
     from contextgraft.sources.fetch import fetch
-    from contextgraft.sources.hub.client import Hub, Watch
+    from contextgraft.sources.hub.client import Hub
 
-    watch = Watch(say=_say, plan=_plan, bar=bytes_bar)
-    record = fetch(source, out, dtype, hub=Hub(watch=watch, threads=threads), headers=headers)
+    hub = Hub(watch=watch("fetch"), threads=threads)
+    record = fetch(source, out, dtype, hub=hub, headers=headers, include=include)
     if as_json:
         click.echo(json.dumps(record, indent=2, sort_keys=True))
         return
     commit = f"  commit {record['revision'][:12]}" if record["revision"] else ""
     digest = f"  digest {record['digest'][:16]}" if record.get("digest") else ""
     click.echo(f"{out}  {record['name']}{commit}{digest}")
-
-
-def _say(line: str) -> None:
-    from contextgraft.errors import printable
-
-    click.echo(f"fetch: {printable(line)}", err=True)
-
-
-def _plan(plan: "Plan") -> None:
-    from contextgraft.cli.progress import size
-
-    there = f", {size(plan.present)} of it here already" if plan.present else ""
-    _say(
-        f"{plan.source} at {plan.commit[:12]}: {len(plan.files)} files, {size(plan.bytes)}{there}; "
-        f"{size(plan.free)} free"
-    )

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
+from contextgraft.cli.watch import watch
 
 TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
 RUNNING = ("out", "threads", "seed", "checkpoint_seconds", "keep", "patience", "measures", "tensorboard")
@@ -139,7 +140,7 @@ def _refuse(given: Sequence[str], why: str) -> None:
 def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
     from contextgraft.training.run import train
 
-    return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, **common)
+    return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, bring=_bring, **common)
 
 
 def _together(
@@ -169,7 +170,7 @@ def _together(
     try:
         with joined(launch, how.patience) as where:
             engine = Together(launch, where, how, open_model(base).config, tell)
-            last = train(config, base, out, engine=engine, tell=tell, stop=stop, **common)
+            last = train(config, base, out, engine=engine, tell=tell, stop=stop, bring=_bring, **common)
     except ElsewhereError:
         sys.exit(2)
     except KeyboardInterrupt:
@@ -177,6 +178,14 @@ def _together(
             sys.exit(130)
         raise
     return last if launch.rank == 0 else None
+
+
+def _bring(source: str, out: Path, patterns: Sequence[str]) -> Mapping[str, Any]:
+    """A data set from the hub; only runs that need it load the hub's client."""
+    from contextgraft.sources.hub.client import Hub
+    from contextgraft.sources.hub.dataset import fetch_dataset
+
+    return fetch_dataset(source, out, patterns, Hub(watch=watch("train")))
 
 
 def _tell(line: str) -> None:

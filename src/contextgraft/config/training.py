@@ -121,9 +121,16 @@ class DocumentsSource(Source):
     """Documents packed to sequences, each read once before any is read again."""
 
     kind: Literal["documents"]
+    hub: str | None = Field(
+        default=None,
+        exclude_if=lambda source: source is None,
+        pattern=r"^hf:datasets/[^/@\s]+/[^/@\s]+(@[^\s@]+)?$",
+        description="data set of the hub that has the files: hf:datasets/OWNER/NAME[@REVISION]",
+    )
     files: tuple[str, ...] = Field(
         min_length=1,
-        description="patterns of .txt (a document each), .jsonl, .parquet; relative to the recipe",
+        description="patterns of .txt (a document each), .jsonl, .parquet; text may be compressed (.gz, "
+        ".zst, .bz2, .lz4); relative to the recipe, or in the data set, where * stands for / too",
     )
     column: str = Field(default="text", description="where .jsonl and .parquet have the text")
 

@@ -1,6 +1,7 @@
 """Bring a model from a source into a folder that every other command takes."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,36 @@ from contextgraft.errors import InputError
 from contextgraft.sources.folder_model import copy_model
 from contextgraft.sources.gguf_model import write_model
 from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.hub.dataset import fetch_dataset
 from contextgraft.sources.hub.fetch import fetch_repository
 from contextgraft.sources.hub.headers import fetch_headers
-from contextgraft.sources.locate import FORMS, locate, on_hub
+from contextgraft.sources.locate import FORMS, is_dataset, locate, on_hub
 
 
 def fetch(
-    source: str, out: Path, dtype: str = "bfloat16", *, hub: Hub | None = None, headers: bool = False
+    source: str,
+    out: Path,
+    dtype: str = "bfloat16",
+    *,
+    hub: Hub | None = None,
+    headers: bool = False,
+    include: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the model that `source` names to `out` and return its record, of kind "source".
 
     Folders and repositories keep their dtype; GGUF files are dequantised and rounded to `dtype`. With
-    `headers` a repository's weights stay on the hub, and the record is of kind "headers". Bad sources raise
+    `headers` a repository's weights stay on the hub, and the record is of kind "headers". Of a data set come
+    the files that match `include`, all without it, and the record is of kind "data". Bad sources raise
     InputError, CheckpointError or SourceError, and `out` is then not made.
     """
-    if on_hub(source):
+    if is_dataset(source) and not headers:
+        return fetch_dataset(source, out, include or ("*",), hub or Hub())
+    if include:
+        raise InputError("is no data set of the hub", path=source, remedy="leave out --include")
+    if on_hub(source) and not is_dataset(source):
         return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub())
     if headers:
-        raise InputError("is no repository of the hub", path=source, remedy="leave out --headers")
+        raise InputError("is no model of the hub", path=source, remedy="leave out --headers")
     return _fetch(source, out, dtype)
 
 

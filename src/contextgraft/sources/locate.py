@@ -10,6 +10,7 @@ from contextgraft.errors import InputError
 
 DEMO = Path(__file__).parent / "demo"
 HUB = "hf:"
+DATASETS = f"{HUB}datasets/"
 FORMS = (
     "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME, "
     "hf:OWNER/NAME[@REVISION]"
@@ -51,6 +52,11 @@ def package(rest: str) -> Path:
 def on_hub(source: str) -> bool:
     """Whether a source is a repository of the hub, which lies nowhere on this machine."""
     return source.startswith(HUB) and not Path(source).exists()
+
+
+def is_dataset(source: str) -> bool:
+    """Whether a source is a repository of data on the hub: one more part than a model's name has."""
+    return on_hub(source) and source.startswith(DATASETS) and source.count("/") > 1
 
 
 def hub(name: str) -> NoReturn:

@@ -1,8 +1,10 @@
 """Texts of a recipe's documents, from files of several kinds, one after the other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,35 +12,57 @@ import pyarrow.parquet as pq
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 
+COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
+Bring = Callable[[str, Path, Sequence[str]], Mapping[str, Any]]  # data set, folder to make, patterns: record
 
-def documents(source: DocumentsSource, folder: Path) -> Iterator[str]:
-    """Texts of all files of a source, in the order of their names; a file that holds none is refused."""
+
+def nowhere(source: str, out: Path, patterns: Sequence[str]) -> Mapping[str, Any]:  # noqa: ARG001
+    """What brings a data set where there is no hub."""
+    raise InputError("is on the hub, which is not at hand", path=source)
+
+
+def found(source: DocumentsSource, folder: Path) -> list[Path]:
+    """Files of a source that lie in a folder: pattern after pattern, each file once."""
+    paths: dict[Path, None] = {}
     for pattern in source.files:
-        paths = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
-        if not paths:
+        named = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+        if not named:
             raise InputError("no file of documents", path=folder / pattern, remedy="mend the recipe's files")
-        for path in paths:
-            if path.suffix not in READERS:
-                raise InputError("is of no known kind", path=path, expected=" or ".join(sorted(READERS)))
-            try:
-                yield from READERS[path.suffix](path, source.column)
-            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-                raise InputError(
-                    "cannot be read as documents",
-                    path=path,
-                    expected=f"texts in {source.column!r}",
-                    received=str(error)[:80],
-                ) from None
+        paths |= dict.fromkeys(named)
+    return list(paths)
+
+
+def documents(paths: Iterable[Path], column: str) -> Iterator[str]:
+    """Texts of all files; one that holds none is refused."""
+    for path in paths:
+        kind = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
+        if kind not in READERS:
+            raise InputError("is of no known kind", path=path, expected=" or ".join(sorted(READERS)))
+        try:
+            yield from READERS[kind](path, column)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise InputError(
+                "cannot be read as documents",
+                path=path,
+                expected=f"texts in {column!r}",
+                received=str(error)[:80],
+            ) from None
 
 
 def _text(path: Path, _: str) -> Iterator[str]:
-    yield path.read_text(encoding="utf-8")
+    with _opened(path) as text:
+        yield text.read()
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
+    with _opened(path) as lines:
         for line in lines:
             yield _checked(json.loads(line)[column])
+
+
+def _opened(path: Path) -> TextIOWrapper:
+    """A file as text, decompressed by its last suffix."""
+    return TextIOWrapper(pa.input_stream(str(path), compression="detect"), encoding="utf-8")
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:

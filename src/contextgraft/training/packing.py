@@ -5,22 +5,28 @@ begins. Documents stand one behind the other, each behind the tokenizer's prefix
 """
 
 import hashlib
+import shutil
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contextgraft.checkpoint.publish import publish
+from contextgraft.checkpoint.identity import read_sidecar
+from contextgraft.checkpoint.layout import read_json
+from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
 from contextgraft.prompts.needle import Encode
-from contextgraft.training.documents import documents
+from contextgraft.training.documents import Bring, documents, found, nowhere
+from contextgraft.training.progress import told
 
 FOLDER = "packed"
+HUB, RECORD = "hub", "record.json"  # what was fetched for a source, and what is known of it
 GROUP_TOKENS = 2**20  # of a row group: what is decoded to read one row
 SHARD_TOKENS = 2**28  # of a file: a gibibyte before compression
 SCHEMA = pa.schema([("ids", pa.list_(pa.int32())), ("starts", pa.list_(pa.int32()))])
@@ -51,25 +57,67 @@ class Packed:
         return found["ids"], found["starts"]
 
 
-def pack(recipe: Recipe, folder: Path, work: Path, encode: Encode, prefix_ids: Sequence[int]) -> None:
-    """Pack every source of documents to every length it is asked for, unless an earlier run has done so."""
+def pack(
+    recipe: Recipe,
+    folder: Path,
+    work: Path,
+    encode: Encode,
+    prefix_ids: Sequence[int],
+    *,
+    bring: Bring = nowhere,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Pack every source of documents to every length it is asked for, unless an earlier run has done so.
+
+    What `bring` fetches for it goes when it is packed.
+    """
     lengths = sorted({stage.length for stage in recipe.stages} | set(recipe.replay.lengths))
-    for source in recipe.data:
-        if not isinstance(source, DocumentsSource):
+    for source in _of_documents(recipe):
+        places = {
+            length: packed_path(work, source, length)
+            for length in lengths
+            if source.lengths is None or length in source.lengths
+        }
+        missing = {length: place for length, place in places.items() if not place.exists()}
+        if not missing:
             continue
-        for length in lengths:
-            fits = source.lengths is None or length in source.lengths
-            place = packed_path(work, source, length)
-            if fits and not place.exists():
-                texts = documents(source, folder)
-                with publish(place) as shards:
-                    write(shards, sequences((encode(text) for text in texts), length, prefix_ids), length)
+        paths = _brought(source, work, bring) if source.hub else found(source, folder)
+        for length, place in missing.items():
+            tell(f"packing {len(paths)} files to sequences of {length:,} tokens")
+            encoded = map(encode, documents(paths, source.column))
+            with publish(place) as shards:
+                write(shards, told(sequences(encoded, length, prefix_ids), tell), length)
+        shutil.rmtree(_path(work, source, HUB), ignore_errors=True)
 
 
 def packed_path(work: Path, source: DocumentsSource, length: int) -> Path:
     """Where a source's sequences of one length lie."""
+    return _path(work, source, str(length))
+
+
+def records(recipe: Recipe, work: Path) -> list[dict[str, Any]]:
+    """Of every data set of the hub that was packed: source, commit, and every file's digest."""
+    return [read_json(_path(work, source, RECORD)) for source in _of_documents(recipe) if source.hub]
+
+
+def _of_documents(recipe: Recipe) -> list[DocumentsSource]:
+    return [source for source in recipe.data if isinstance(source, DocumentsSource)]
+
+
+def _brought(source: DocumentsSource, work: Path, bring: Bring) -> list[Path]:
+    """Files of a data set of the hub, fetched unless an earlier run has done so, by name."""
+    assert source.hub is not None
+    folder = _path(work, source, HUB)
+    if not folder.exists():
+        bring(source.hub, folder, source.files)
+    record = read_sidecar(folder, "data")
+    write_json(_path(work, source, RECORD), {key: record[key] for key in ("source", "revision", "files")})
+    return [folder / name for name in sorted(record["files"])]
+
+
+def _path(work: Path, source: DocumentsSource, what: str) -> Path:
     name = hashlib.sha256(source.model_dump_json().encode()).hexdigest()[:12]
-    return work / FOLDER / f"{name}-{length}"
+    return work / FOLDER / f"{name}-{what}"
 
 
 def sequences(encoded: Iterator[list[int]], length: int, prefix_ids: Sequence[int]) -> Iterator[Row]:

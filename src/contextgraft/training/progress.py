@@ -1,12 +1,23 @@
 """Progress for people: a line every few seconds."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from contextgraft.training.schedule import Step
 
 INTERVAL = 5.0  # seconds
+Row = TypeVar("Row")
+
+
+def told(rows: Iterable[Row], tell: Callable[[str], None]) -> Iterator[Row]:
+    """The same rows; says now and then how many sequences there are so far."""
+    last = time.monotonic()
+    for number, row in enumerate(rows, 1):
+        if time.monotonic() - last >= INTERVAL:
+            last = time.monotonic()
+            tell(f"{number:,} sequences so far")
+        yield row
 
 
 class Progress:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,12 @@ def write_folder(
     learnt: Mapping[str, torch.Tensor],
     rope: RopeSettings,
     recipe: Recipe,
+    data: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write every file of the result into `work`: `learnt` is what moved, all else is the base's."""
+    """Write every file of the result into `work`: `learnt` is what moved, all else is the base's.
+
+    `data` is what is known of data sets that were fetched.
+    """
     own = read_weights(base)
     changed = lora.merged(learnt, own, recipe.lora)
     weights = {
@@ -59,6 +63,7 @@ def write_folder(
             seed=recipe.seed,
             steps=sum(stage.steps for stage in recipe.stages),
             rope=settings.to_json(rope),
+            **({"data": list(data)} if data else {}),
             versions={
                 "contextgraft": __version__,
                 "torch": torch.__version__,

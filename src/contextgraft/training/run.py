@@ -23,11 +23,12 @@ from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
 from contextgraft.training.board import Board, check_installed
+from contextgraft.training.documents import Bring, nowhere
 from contextgraft.training.engine import Alone, Engine, Trainee, memory
 from contextgraft.training.kinds import Context, memoised
 from contextgraft.training.meter import Meter, earlier
 from contextgraft.training.model import head_dim
-from contextgraft.training.packing import FOLDER, pack
+from contextgraft.training.packing import FOLDER, pack, records
 from contextgraft.training.progress import Progress
 from contextgraft.training.result import METRICS, write_folder
 from contextgraft.training.schedule import Step, learning_rate, steps, thetas
@@ -84,6 +85,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     measures: Path | None = None,
     tensorboard: Path | None = None,
+    bring: Bring = nowhere,
 ) -> dict[str, Any]:
     """Train by a recipe and publish the model at `out`; the last step's metrics.
 
@@ -91,7 +93,7 @@ def train(
     undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
     raised. A partial output of another order raises OutputError. Without an engine: in this process alone.
     `measures` is a Parquet file for what depends on the clock: a row a step (`training.meter`); `tensorboard`
-    a folder for event files of the same.
+    a folder for event files of the same. `bring` fetches a data set of the hub into a folder, at most once.
     """
     if tensorboard is not None:
         check_installed()
@@ -102,7 +104,13 @@ def train(
     base = open_model(base_path)
     with memory(), engine.publish(out) as work:
         engine.once(lambda: _begin(work, recipe, base, config))
-        run = _prepare(recipe, base, config.parent, work=work, engine=engine, stop=stop,
+        context = _context(base, config.parent)
+        engine.once(
+            lambda: pack(
+                recipe, config.parent, work, context.encode, context.prefix_ids, bring=bring, tell=tell
+            )
+        )
+        run = _prepare(recipe, base, context, work=work, engine=engine, stop=stop,
                        checkpoint_seconds=checkpoint_seconds)  # fmt: skip
         state = engine.load(work)
         metrics = _read_metrics(work, state.step)
@@ -149,6 +157,7 @@ def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapp
         learnt=learnt,
         rope=replace(run.ropes[-1], max_positions=claimed),
         recipe=run.recipe,
+        data=records(run.recipe, run.work),
     )
     _write_metrics(run.work, metrics)
     journal = run.work / JOURNAL
@@ -180,22 +189,20 @@ def _read_again(config: Path, recipe: Recipe) -> list[Path]:
     packed = {
         config.parent / name
         for source in recipe.data
-        if isinstance(source, DocumentsSource)
+        if isinstance(source, DocumentsSource) and not source.hub
         for name in source.files
     }
     return [path for path in companions(config) if path != config and path not in packed]
 
 
 def _prepare(
-    recipe: Recipe, base: ModelFolder, folder: Path, *, work: Path, engine: Engine, **how: Any
+    recipe: Recipe, base: ModelFolder, context: Context, *, work: Path, engine: Engine, **how: Any
 ) -> Run:
     own = settings.read(base.config)
     ropes = tuple(
         replace(own, theta=theta, max_positions=max(stage.length, own.max_positions))
         for theta, stage in zip(thetas(recipe, own, head_dim(base.config)), recipe.stages, strict=True)
     )
-    context = _context(base, folder)
-    engine.once(lambda: pack(recipe, folder, work, context.encode, context.prefix_ids))
     known = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
     plan = tuple(steps(recipe))
     batches = Batches(recipe, known, recipe.seed, plan)

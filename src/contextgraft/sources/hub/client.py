@@ -1,7 +1,7 @@
 """The hub seen from here: huggingface_hub's client, patient with a busy server and a broken connection."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +9,7 @@ from threading import Event
 from typing import TypeVar
 
 from httpx2 import TransportError
-from huggingface_hub import HfApi, constants
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import parse_ratelimit_headers
 
@@ -21,7 +21,12 @@ TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DO
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-SOURCE = re.compile(rf"hf:(?P<name>{NAME})(@(?P<revision>[^\s@]+))?", re.ASCII)
+KINDS = {None: "model", "datasets/": "dataset"}
+INFO: Mapping[str, Callable[..., ModelInfo | DatasetInfo]] = {
+    "model": HfApi.model_info,
+    "dataset": HfApi.dataset_info,
+}
+SOURCE = re.compile(rf"hf:(?P<kind>datasets/)?(?P<name>{NAME})(@(?P<revision>[^\s@]+))?", re.ASCII)
 
 Advance = Callable[[int], object]
 Result = TypeVar("Result")
@@ -59,9 +64,10 @@ class Hub:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a commit; `source` is what the user typed, `files` all that it has."""
+    """A repository at a commit; `source` is what the user typed, `kind` the hub's word for what it holds."""
 
     source: str
+    kind: str
     name: str
     commit: str
     files: dict[str, HubFile]
@@ -75,23 +81,24 @@ class Stopped(Exception):  # noqa: N818 - not an error: another transfer failed,
     """Raised in a transfer that is no longer wanted."""
 
 
-def split(source: str) -> tuple[str, str | None]:
-    """Name and revision of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`."""
+def split(source: str) -> tuple[str, str, str | None]:
+    """Kind, name and revision of `hf:[datasets/]OWNER/NAME[@REVISION]`."""
     match = SOURCE.fullmatch(source)
     if not match:
-        raise InputError("is no repository of the hub", path=source, expected="hf:OWNER/NAME[@REVISION]")
-    return match["name"], match["revision"]
+        expected = "hf:OWNER/NAME[@REVISION], or hf:datasets/OWNER/NAME[@REVISION]"
+        raise InputError("is no repository of the hub", path=source, expected=expected)
+    return KINDS[match["kind"]], match["name"], match["revision"]
 
 
 def look_up(hub: Hub, source: str) -> Repository:
     """Commit and files of the repository that `source` names; refusals raise what `refusal` makes of them."""
-    name, revision = split(source)
-    ask = partial(hub.api.model_info, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    kind, name, revision = split(source)
+    ask = partial(INFO[kind], hub.api, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     info = patiently(hub, source, ask, final=UNREACHABLE)
     if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha) or info.siblings is None:
         raise SourceError("the answer is not that of a hub", path=source, received="no commit and no files")
     files = {each.rfilename: hub_file(each) for each in info.siblings}
-    return Repository(source, name, info.sha, files)
+    return Repository(source, kind, name, info.sha, files)
 
 
 def patiently(

@@ -82,7 +82,13 @@ def response_of(
     """
     wanted = "" if (begin, end) == (0, None) else f"bytes={begin}-{'' if end is None else end - 1}"
     headers = build_hf_headers(token=hub.api.token) | {"Accept-Encoding": "identity"}
-    url = hf_hub_url(repository.name, name, revision=repository.commit, endpoint=hub.api.endpoint)
+    url = hf_hub_url(
+        repository.name,
+        name,
+        repo_type=repository.kind,
+        revision=repository.commit,
+        endpoint=hub.api.endpoint,
+    )
     with get_session().stream(
         "GET", url, headers=headers | ({"Range": wanted} if wanted else {}), timeout=TIMEOUT
     ) as response:

@@ -1,7 +1,8 @@
 """A repository of the hub into a folder: looked up, planned, fetched, checked, put on record."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,21 @@ def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
         repository = look_up(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "files"}
         with Journal(work, job) as journal:
-            journal.put("commit", {"commit": repository.commit})  # from here on an interrupt keeps all
-            transfer = Transfer(hub, repository, journal)
-            before = held(transfer)
-            files = chosen(transfer)
-            room(transfer, out, files, before)
-            with hub.watch.bar(f"fetch {repository.name}", sum(file.bytes for file in files)) as advance:
-                download(Transfer(hub, repository, journal, advance), files)
-            return _record(work, repository, files)
+            return _record(work, repository, bring(Transfer(hub, repository, journal), out, chosen))
+
+
+def bring(
+    transfer: Transfer, out: Path, choose: Callable[[Transfer], tuple[HubFile, ...]]
+) -> tuple[HubFile, ...]:
+    """Choose files, say what is to come, and fetch them; from the first moment on an interrupt keeps all."""
+    repository = transfer.repository
+    transfer.journal.put("commit", {"commit": repository.commit})
+    before = held(transfer)
+    files = choose(transfer)
+    room(transfer, out, files, before)
+    with transfer.hub.watch.bar(f"fetch {repository.name}", sum(file.bytes for file in files)) as advance:
+        download(replace(transfer, advance=advance), files)
+    return files
 
 
 def held(transfer: Transfer) -> dict[str, int]:
@@ -65,7 +73,8 @@ def known_files(repository: Repository, names: Iterable[str]) -> tuple[HubFile, 
         if file.bytes < 0 or not file.digest:
             raise CheckpointError("the hub gives no size or no digest of it", path=path)
         if file.bytes > LARGEST:
-            remedy = f"`hf download {repository.name} --local-dir DIR`, and give that folder"
+            kind = f"--repo-type {repository.kind}"
+            remedy = f"`hf download {repository.name} {kind} --local-dir DIR`, and give that folder"
             raise CheckpointError(
                 "is larger than the hub gives over HTTP", path=path, expected=f"at most {LARGEST:,} bytes",
                 received=f"{file.bytes:,}", remedy=remedy,
