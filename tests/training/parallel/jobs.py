@@ -4,16 +4,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
+from contextgraft.rope import settings
 from contextgraft.training.batches import Batch
+from contextgraft.training.engine import Alone
 from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import ring
@@ -25,7 +31,13 @@ from contextgraft.training.parallel.links import ContextParallel, context_mesh, 
 from contextgraft.training.parallel.share import share
 
 PATIENCE = timedelta(seconds=60)
-LENGTH, HEAD = 96, 16
+LENGTH, HEAD, ROWS = 96, 16, 4
+RECIPE = {
+    "name": "gradients",
+    "stages": [{"length": LENGTH, "steps": 1, "tokens": ROWS * LENGTH}],
+    "data": [{"kind": "repeat"}],
+    "optimiser": {"learning_rate": 1e-3},
+}
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -122,6 +134,63 @@ def _built(implementation: str, kv_heads: int, dtype: torch.dtype, rope: dict[st
     return LlamaForCausalLM(config).to(dtype).train()
 
 
+def gradients(base: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a step of the engine leaves in every parameter that moves, against one process."""
+    return [_gradients(open_model(Path(base)), **case) for case in cases]
+
+
+def _gradients(
+    base: ModelFolder, *, recipe: dict[str, Any], layout: str, per_node: int, context: int, rows: int | None
+) -> dict[str, Any]:
+    launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
+    options = Options(context, layout, per_node, rows=rows, patience=PATIENCE)
+    together = Together(launch, torch.device("cpu"), options, base.config)
+    rope = replace(settings.read(base.config), theta=5e5, max_positions=LENGTH)
+    wanted = Recipe.model_validate(RECIPE | recipe)
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, base.config["vocab_size"], (ROWS, LENGTH), generator=generator)
+    batch = Batch(ids, torch.rand(ids.shape, generator=generator).round(decimals=1))
+    found = []
+    for engine in (together, Alone()):
+        trainee = engine.build(wanted, base, rope)
+        _draw_second_factors(trainee.moving)
+        outcome = engine.backward(trainee, batch, wanted)
+        whole = {name: _whole(parameter.grad) for name, parameter in trainee.moving.items()}
+        found.append((outcome, whole, engine.clip(trainee, 1.0)))
+    (mine, gradient, norm), (alone, reference, expected) = found
+    assert gradient.keys() == reference.keys()
+    assert all(value.norm() > 0 for value in reference.values())
+    worst, where = max(
+        (((gradient[name] - value).norm() / value.norm()).item(), name) for name, value in reference.items()
+    )
+    return {
+        "loss": abs(mine.loss / alone.loss - 1),
+        "counts": [mine.right, mine.answers] == [alone.right, alone.answers],
+        "gradient": worst,
+        "where": where,
+        "norm": abs(norm / expected - 1),
+        "tensors": len(reference),
+    }
+
+
+def _draw_second_factors(moving: Mapping[str, torch.nn.Parameter]) -> None:
+    """LoRA's second factors begin as 0, with which the first have no gradient."""
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in moving.items():
+        if ".lora_B." in name:
+            drawn = torch.randn(parameter.shape, generator=generator) / 10
+            with torch.no_grad():
+                if isinstance(parameter, DTensor):
+                    parameter.copy_(distribute_tensor(drawn, parameter.device_mesh, parameter.placements))
+                else:
+                    parameter.copy_(drawn)
+
+
+def _whole(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+
+
 def refusals() -> dict[str, str]:
     """What each wrong call of a model with the ring says."""
     cp = peers("flat", dist.get_world_size(), 4, 4)
@@ -169,6 +238,7 @@ def long_acts(seconds: float, patience: float) -> list[Any]:
 
 JOBS: dict[str, Callable[..., Any]] = {
     "attention": attention,
+    "gradients": gradients,
     "long_acts": long_acts,
     "model": model,
     "refusals": refusals,

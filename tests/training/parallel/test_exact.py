@@ -1,9 +1,11 @@
 """Against one process without parallelism: the output, the loss and every gradient."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from contextgraft.errors import InputError
 from contextgraft.training.parallel.attention import check_windows
@@ -87,6 +89,61 @@ def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int) -> None:
         loss, gradient = bounds[case["dtype"]]
         assert result["loss"] < loss, (case, result)
         assert result["gradient"] < gradient, (case, result)
+
+
+# layout, ranks a node, ranks on a sequence, rows at once
+PLACES: dict[int, list[tuple[str, int, int, int | None]]] = {
+    2: [("flat", 2, 2, None), ("double", 1, 2, 1), ("usp", 2, 2, None), ("flat", 1, 1, 1)],
+    4: [
+        *(("flat", 4, 4, None), ("flat", 2, 4, 1), ("double", 2, 4, None), ("usp", 2, 4, 1)),
+        *(("usp", 4, 4, None), ("double", 1, 2, 1), ("usp", 2, 2, None)),
+    ],
+    8: [
+        *(("flat", 8, 8, None), ("double", 4, 8, 1), ("usp", 2, 8, None)),
+        *(("usp", 4, 8, 1), ("double", 2, 4, 1)),
+    ],
+}
+LORA = {"lora": {"rank": 4, "alpha": 8}}
+MOVES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "lora": LORA | {"trainable": ["linear"]},
+    "lora, norms and embeddings": LORA,
+    "frozen rows, recomputed": {"frozen_rows": 5, "activation_checkpointing": True},
+    "lora, recomputed": LORA | {"trainable": ["linear", "norms"], "activation_checkpointing": True},
+}
+
+
+@pytest.fixture(scope="session", params=[4, 2], ids=["MHA", "GQA"])
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A model of four heads in float32, embeddings tied or not, and how many KV heads it has."""
+    folder, kv_heads = tmp_path_factory.mktemp("small"), request.param
+    config = LlamaConfig(
+        vocab_size=67, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=kv_heads, max_position_embeddings=32, tie_word_embeddings=kv_heads == 2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder, kv_heads
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_engine_has_every_gradient_of_one_process(
+    ranks: Run, small: tuple[Path, int], world: int
+) -> None:
+    """FSDP and the ring together, whole matrices and LoRA, ranks on one sequence or on several."""
+    base, kv_heads = small
+    cases = [
+        {"recipe": recipe, "layout": layout, "per_node": per_node, "context": context, "rows": rows}
+        for recipe in MOVES.values()
+        for layout, per_node, context, rows in PLACES[world]
+        if fits(layout, per_node, kv_heads)
+    ]
+    found = ranks(world, "gradients", base=str(base), cases=cases)[0]
+    assert {result["tensors"] for result in found} == {29 + (kv_heads == 4), 42, 50 + (kv_heads == 4), 49}
+    for case, result in zip(cases, found, strict=True):
+        assert result["counts"], (case, result)
+        assert result["loss"] < 2e-6, (case, result)
+        assert max(result["gradient"], result["norm"]) < 1e-5, (case, result)
 
 
 def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:

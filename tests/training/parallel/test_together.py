@@ -27,6 +27,7 @@ WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "2 flat": (2, 2, ["--rows-at-once", "3"]),
     "2 torch": (2, 2, ["--layout", "torch"]),
     "4 usp": (4, 2, []),
+    "8 double": (8, 4, ["--layout", "double"]),
     "4 double, replicas": (4, 2, ["--layout", "double", "--ranks-per-node", "1", "--context-parallel", "2"]),
 }
 Trained = Callable[..., Path]
@@ -94,12 +95,15 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", chosen(CHANGES))
-def test_what_moves_is_the_same(sharded: Path, recipe_folder: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "world"), [*((name, 2) for name in CHANGES), ("lora", 4), ("lora", 8)])
+def test_what_moves_is_the_same(
+    sharded: Path, recipe_folder: Path, tmp_path: Path, name: str, world: int
+) -> None:
     config = write_recipe(recipe_folder, **CHANGES[name])
     train(config, sharded, tmp_path / "alone")
     command = [*COMMAND, "--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
-    finish(together(command, 2))
+    finish(together(command, world))
     assert_equal(tmp_path / "out", tmp_path / "alone", loss=2e-6, weights=2e-5)
     before = {
         name: value for shard in sharded.glob("*.safetensors") for name, value in load_file(shard).items()
