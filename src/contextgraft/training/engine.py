@@ -48,6 +48,7 @@ class Engine(Protocol):
     """What the run asks for; every process of a run calls the same methods in the same order."""
 
     main: bool
+    dtype: torch.dtype  # of activations
 
     def once(self, act: Callable[[], T]) -> T:
         """The result of an act that only the main process does; its error is everyone's."""
@@ -65,7 +66,7 @@ class Engine(Protocol):
         """Scale the gradient down to this norm; its norm before."""
 
     def agree(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
-        """Whether any process wants the run set aside, or stopped."""
+        """Whether the run is to be set aside now, or stopped, because any process wants it."""
 
     def load(self, work: Path) -> states.State:
         """The state that was last set aside."""
@@ -81,6 +82,7 @@ class Alone:
     """One process; the state is one safetensors file."""
 
     main = True
+    dtype = torch.float32
 
     def once(self, act: Callable[[], T]) -> T:
         """The act."""

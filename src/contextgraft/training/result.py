@@ -32,11 +32,12 @@ def write_folder(
     learnt: Mapping[str, torch.Tensor],
     rope: RopeSettings,
     recipe: Recipe,
+    dtype: str,
     data: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write every file of the result into `work`: `learnt` is what moved, all else is the base's.
 
-    `data` is what is known of data sets that were fetched.
+    `dtype` is that of activations; `data` is what is known of data sets that were fetched.
     """
     own = read_weights(base)
     changed = lora.merged(learnt, own, recipe.lora)
@@ -63,6 +64,7 @@ def write_folder(
             seed=recipe.seed,
             steps=sum(stage.steps for stage in recipe.stages),
             rope=settings.to_json(rope),
+            **({} if dtype == "float32" else {"dtype": dtype}),
             **({"data": list(data)} if data else {}),
             versions={
                 "contextgraft": __version__,

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from contextgraft.checkpoint.digest import file_digest, model_digest
-from contextgraft.checkpoint.layout import ModelFolder, open_model, read_json
-from contextgraft.checkpoint.publish import JOURNAL, publish_file, set_aside, write_json
-from contextgraft.config.study import companions
-from contextgraft.config.training import DocumentsSource, Recipe, load_recipe
-from contextgraft.errors import InputError, OutputError
+from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.publish import JOURNAL, publish_file, set_aside
+from contextgraft.config.training import Recipe, load_recipe
+from contextgraft.errors import InputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training import order
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
 from contextgraft.training.board import Board, check_installed
@@ -32,8 +30,6 @@ from contextgraft.training.packing import FOLDER, pack, records
 from contextgraft.training.progress import Progress
 from contextgraft.training.result import METRICS, write_folder
 from contextgraft.training.schedule import Step, learning_rate, steps, thetas
-
-ORDER = "order.json"
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def train(
         recipe = recipe.model_copy(update={"seed": seed})
     base = open_model(base_path)
     with memory(), engine.publish(out) as work:
-        engine.once(lambda: _begin(work, recipe, base, config))
+        engine.once(lambda: order.begin(work, recipe, base, config, dtype=_name(engine.dtype)))
         context = _context(base, config.parent)
         engine.once(
             lambda: pack(
@@ -157,42 +153,20 @@ def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapp
         learnt=learnt,
         rope=replace(run.ropes[-1], max_positions=claimed),
         recipe=run.recipe,
+        dtype=_name(run.engine.dtype),
         data=records(run.recipe, run.work),
     )
     _write_metrics(run.work, metrics)
     journal = run.work / JOURNAL
     journal.mkdir(exist_ok=True)
-    for name in (ORDER, states.FILE, states.SHARED, FOLDER):
+    for name in (order.FILE, states.FILE, states.SHARED, FOLDER):
         if (run.work / name).exists():
             (run.work / name).rename(journal / name)
     set_aside(run.work)
 
 
-def _begin(work: Path, recipe: Recipe, base: ModelFolder, config: Path) -> None:
-    """Take back what a run that was killed at its end had put away, and see that it was this run."""
-    for path in (work / JOURNAL).glob("*"):
-        path.rename(work / path.name)
-    shutil.rmtree(work / JOURNAL, ignore_errors=True)
-    _same_order(
-        work,
-        {
-            "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
-            "seed": recipe.seed,
-            "base": model_digest(base),
-            "data": {str(path): file_digest(path) for path in _read_again(config, recipe)},
-        },
-    )
-
-
-def _read_again(config: Path, recipe: Recipe) -> list[Path]:
-    """The files that a resumed run reads once more; documents are packed by then."""
-    packed = {
-        config.parent / name
-        for source in recipe.data
-        if isinstance(source, DocumentsSource) and not source.hub
-        for name in source.files
-    }
-    return [path for path in companions(config) if path != config and path not in packed]
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _prepare(
@@ -235,8 +209,8 @@ def _run_stage(run: Run, stage: int, done: int, trainee: Trainee, record: Record
         _step(run, step, trainee, record)
         done = step.number + 1
         due, last = time.monotonic() - saved >= run.checkpoint_seconds, done == len(run.plan)
-        save, stop = engine.agree(save=due or last, stop=run.stop())
-        if save or stop:
+        save, stop = engine.agree(save=due, stop=run.stop())
+        if save or stop or last:
             if engine.main:
                 _write_metrics(run.work, record.metrics)
                 record.write()
@@ -256,6 +230,9 @@ def _step(run: Run, step: Step, trainee: Trainee, record: Record) -> None:
     outcome = run.engine.backward(trainee, run.batches.at(step), run.recipe)
     norm = run.engine.clip(trainee, run.recipe.optimiser.clip)
     if not math.isfinite(outcome.loss) or not math.isfinite(norm):
+        if run.engine.main:  # the steps that led there
+            _write_metrics(run.work, record.metrics)
+            record.write()
         raise InputError(
             "training diverged",
             received=f"loss {outcome.loss}, gradient norm {norm} at step {step.number + 1}",
@@ -274,22 +251,6 @@ def _step(run: Run, step: Step, trainee: Trainee, record: Record) -> None:
     record.metrics.append(metrics)
     row = record.meter.step(metrics, step.length * step.rows, norm, outcome)
     record.step(step, row)
-
-
-def _same_order(work: Path, order: dict[str, Any]) -> None:
-    """A partial output goes on only under the very order it was begun with."""
-    path = work / ORDER
-    if not path.exists():
-        write_json(path, order)
-        return
-    begun = read_json(path)
-    changed = sorted(key for key in order if begun.get(key) != order[key])
-    if changed:
-        raise OutputError(
-            f"an unfinished run with another {' and '.join(changed)} lies there",
-            path=work,
-            remedy="repeat that run's command to finish it, or remove the folder to start anew",
-        )
 
 
 def _read_metrics(work: Path, done: int) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ The same state carries a run from one stage to the next (theta changes, so the m
 from one process to another (as safetensors: no pickle).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,13 +96,17 @@ def step(folder: Path) -> int:
         return _step(file)
 
 
-def load(folder: Path) -> State:
-    """The state in a folder, or the state of a run that has not begun."""
+def load(folder: Path, place: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> State:
+    """The state in a folder, or the state of a run that has not begun; read tensor by tensor.
+
+    `place` makes of a tensor what this process keeps of it.
+    """
     path = folder / FILE
     if not path.exists():
         return State()
     with _opened(path) as file:
-        return State(_step(file), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+        names = list(file.keys())
+        return State(_step(file), {name: place(file.get_tensor(name)) for name in names})
 
 
 @contextmanager

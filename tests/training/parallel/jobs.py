@@ -5,9 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.blocks import KERNELS
+from contextgraft.training.parallel.checkpoints import Pending
 from contextgraft.training.parallel.engine import Options, Together
 from contextgraft.training.parallel.launch import ElsewhereError, Launch
 from contextgraft.training.parallel.layout import LAYOUTS, topology
@@ -236,7 +239,25 @@ def long_acts(seconds: float, patience: float) -> list[Any]:
     return got
 
 
+def agreements(folder: str) -> list[tuple[bool, bool]]:
+    """What is agreed on before a checkpoint, while it is written, and when one rank has written it."""
+    launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
+    engine = Together(launch, torch.device("cpu"), Options(patience=PATIENCE), {"num_attention_heads": 4})
+    second = dist.get_rank() == 1
+    said = [engine.agree(save=second, stop=False)]
+    written: Future[object] = Future()
+    engine.pending = Pending(Path(folder, "step-00000007"), written)
+    said.append(engine.agree(save=second, stop=second))
+    if second:
+        written.set_result(None)
+    else:
+        Timer(1, written.set_result, (None,)).start()
+    said.append(engine.agree(save=second, stop=False))
+    return said
+
+
 JOBS: dict[str, Callable[..., Any]] = {
+    "agreements": agreements,
     "attention": attention,
     "gradients": gradients,
     "long_acts": long_acts,

@@ -158,6 +158,27 @@ def test_a_loss_that_bursts_is_one_line(sharded: Path, recipe_folder: Path, tmp_
     out = ["--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
     said = finish(together([*COMMAND, *out], 2), status=2)
     assert "training diverged" in one_line(said)
+    rows = (tmp_path / ".out.partial/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert f"at step {len(rows) + 1};" in one_line(said)  # those that led there are kept
+
+
+def test_no_checkpoint_is_begun_while_one_is_written(ranks: Run, tmp_path: Path) -> None:
+    (tmp_path / "step-00000007.partial").mkdir()
+    for said in ranks(2, "agreements", folder=str(tmp_path)):
+        assert said == [[True, False], [False, True], [True, False]]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
+
+
+@pytest.mark.slow
+def test_another_dtype_does_not_go_on(command: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    processes = together([*command, str(out)], 2)
+    wait_for_checkpoint(out, processes)
+    for process in processes:
+        process.kill()
+    ended(processes)
+    said = finish(together([*command, str(out), "--dtype", "bfloat16"], 2), status=2)
+    assert "an unfinished run with another dtype lies there" in one_line(said)
 
 
 @pytest.mark.slow

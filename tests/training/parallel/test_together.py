@@ -150,6 +150,8 @@ def test_bfloat16_learns_the_same_but_for_its_bits(donor: tuple[Path, Path, Path
     out = tmp_path / "out"
     command = [*COMMAND, "--config", str(config), "--base", str(base), "--out", str(out)]
     finish(together([*command, "--dtype", "bfloat16"], 2))
+    known = [json.loads((folder / "contextgraft.json").read_text()) for folder in (out, alone)]
+    assert [each.get("dtype") for each in known] == ["bfloat16", None]
     for mine, theirs in zip(curve(out), curve(alone), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=0.05)
 

@@ -64,6 +64,7 @@ class Together:
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.main, self.options, self.device = launch.rank == 0, options, device
+        self.dtype = options.dtype
         check_dtype(device.type, options.dtype)
         layout = self._layout(launch, config, tell)
         context = layout.ring * layout.heads
@@ -177,13 +178,16 @@ class Together:
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def agree(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
-        """Looks after the checkpoint under way as well: it becomes whole, or ends the run everywhere."""
+        """Looks after the checkpoint under way as well: it becomes whole, or ends the run everywhere.
+
+        None is begun while one is being written, so that training never waits for the disk.
+        """
         done = self.pending is not None and self.pending.future.done()
         wishes = torch.tensor([save, stop, done], dtype=torch.int32)
         dist.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self.talking)
         if wishes[2]:
             self._settle()
-        return bool(wishes[0]), bool(wishes[1])
+        return bool(wishes[0]) and self.pending is None, bool(wishes[1])
 
     def _settle(self) -> None:
         if self.pending is not None:
@@ -196,12 +200,9 @@ class Together:
         last = self.once(lambda: checkpoints.tidied(work))
         if alone <= last:
             return checkpoints.load(work, self.mesh, self.saving)
-        state = states.load(work)
-        sharded = {
-            name: distribute_tensor(value, self.mesh, [Shard(0)], src_data_rank=None)
-            for name, value in state.tensors.items()
-        }
-        return states.State(state.step, sharded)
+        return states.load(
+            work, lambda tensor: distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
+        )
 
     def save(self, state: states.State, work: Path, *, wait: bool) -> None:
         """Copied when this returns, written in the background; one at a time."""
