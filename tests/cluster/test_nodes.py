@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from contextgraft.training.run import train
+
+from ..training.conftest import write_demos_donor
+
 pytestmark = pytest.mark.slow
 
 
@@ -24,18 +28,27 @@ def test_a_rule_of_two_nodes_adds_up_over_all_its_processes(clone: Any) -> None:
     assert given["mem"] == "6000M"
 
 
-def test_a_donor_trained_on_two_nodes_is_the_donor_trained_on_one(undisturbed: Any, clone: Any) -> None:
-    clone.config(cluster={"gpus_per_node": 4}, training={"nodes": 2, "processes": 2})
+def test_the_demos_donor_trained_on_two_nodes_is_that_of_one_process(clone: Any) -> None:
+    recipe = write_demos_donor(clone.folder / "demo")
+    clone.config(
+        base="demo:base",
+        donor={"train": str(recipe.relative_to(clone.folder))},
+        cluster={"gpus_per_node": 4},
+        training={"nodes": 2, "processes": 2},
+    )
     clone.run("models")
     job = clone.slurm.shown(clone.jobs("train")[-1])
     assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
     log = (clone.folder / "results/tiny/logs/train/donor-s1.log").read_text()
-    assert "4 processes, 1 x 4 on a sequence, layout double (2 nodes x 2 ranks" in log
-    one, two = (
-        load_file(place.folder / "data/tiny/models/donor-s1/model.safetensors")
-        for place in (undisturbed, clone)
-    )
-    base = load_file(clone.folder / "data/tiny/models/base/model.safetensors")
-    for name, tensor in one.items():
-        moved = (tensor.float() - base[name].float()).norm()
-        assert (tensor.float() - two[name].float()).norm() <= 0.02 * moved, name
+    assert "4 processes, 1 x 4 on a sequence, layout usp (2 nodes x 2 ranks" in log
+    base, two, one = (clone.folder / "data/tiny/models" / name for name in ("base", "donor-s1", "alone"))
+    train(recipe, base, one, seed=1)
+    curves = [
+        [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (two, one)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=2e-6)
+    before, mine, theirs = (load_file(folder / "model.safetensors") for folder in (base, two, one))
+    for name, tensor in before.items():  # all rounded to bfloat16
+        moved = (theirs[name].float() - tensor.float()).norm()
+        assert (mine[name].float() - theirs[name].float()).norm() <= 0.02 * moved, name

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 TOKEN = "hf_secret_of_the_tests"
 LARGE = (".safetensors", ".bin", ".gguf", ".model", ".parquet")  # stored as LFS
 PIECE = 1 << 14  # bytes sent at once
+PAGE = 3  # files in one answer of a tree
 
 Files = dict[str, bytes]
 
@@ -300,6 +301,22 @@ def sibling(path: str, data: bytes, blobs: bool) -> dict[str, Any]:
     return {"rfilename": path, **(facts if blobs else {})}
 
 
+def tree(handler: Handler, name: str, revision: str, body: bytes) -> None:
+    """Files and folders of a data set, a page of them at a time."""
+    _, files = handler.files(handler.repo(name), revision)
+    folders = sorted({path.rpartition("/")[0] for path in files} - {""})
+    entries: list[dict[str, Any]] = [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders]
+    for path, data in sorted(files.items()):
+        facts = sibling(path, data, blobs=True)
+        lfs = {"lfs": {"oid": sha256(data), **facts["lfs"]}} if "lfs" in facts else {}
+        entries.append({"type": "file", "path": path, "size": len(data), "oid": facts["blobId"], **lfs})
+    begin = int(handler.query.get("cursor", ["0"])[0])
+    rest = begin + PAGE < len(entries)
+    address = f"{handler.hub.url}{urlsplit(handler.path).path}?recursive=True&cursor={begin + PAGE}"
+    headers = {"Link": f'<{address}>; rel="next"'} if rest else {}
+    handler.answer(200, json.dumps(entries[begin : begin + PAGE]).encode(), headers)
+
+
 def resolve(handler: Handler, name: str, revision: str, path: str, body: bytes) -> None:
     repo = handler.repo(name, content=True)
     commit, files = handler.files(repo, revision)
@@ -419,6 +436,7 @@ HUB: list[tuple[str, Callable[..., None]]] = [
     (f"GET /api/models/{NAME}/revision/([^/]+)", info),
     (f"GET /api/{DATASET}", info),
     (f"GET /api/{DATASET}/revision/([^/]+)", info),
+    (f"GET /api/{DATASET}/tree/([^/]+)", tree),
     (f"(?:GET|HEAD) /(?:{NAME}|{DATASET})/resolve/([^/]+)/(.+)", resolve),
     ("POST /api/repos/create", create),
     ("POST /api/validate-yaml", validate),

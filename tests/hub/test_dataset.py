@@ -106,7 +106,7 @@ def test_what_an_interrupted_fetch_left_is_taken_up(server: "HubServer", hub: Hu
         (SOURCE, {"headers": True}, "is no model of the hub"),
         ("hf:datasets/owner/none", {}, "does not exist on the hub, or is private"),
         (f"{SOURCE}@v9", {}, "has no such revision"),
-        ("hf:datasets/owner/books/train", {}, "is no repository of the hub; expected hf:OWNER/NAME"),
+        ("hf:datasets/owner/books/train", {}, "is no repository of the hub; expected hf:datasets/OWNER"),
         ("hf:owner/model", {"include": ["*"]}, "is no data set of the hub; leave out --include"),
     ],
 )

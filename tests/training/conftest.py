@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,15 @@ def sharded(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((base / name).read_bytes())
     return folder
+
+
+def write_demos_donor(folder: Path) -> Path:
+    """The recipe of the demo's donor, shortened to three steps of two lengths, with all that it refers to."""
+    shutil.copytree(Path(__file__).parents[2] / "config/demo", folder)
+    recipe = yaml.safe_load((folder / "donor.yaml").read_text(encoding="utf-8"))
+    steps = {256: 2, 512: 1}
+    stages = [stage for stage in recipe["stages"] if stage["length"] in steps]
+    recipe["stages"] = [{**stage, "steps": steps[stage["length"]], "tokens": 1024} for stage in stages]
+    config = folder / "short.yaml"
+    config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return config

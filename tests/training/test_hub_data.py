@@ -1,12 +1,10 @@
-"""A recipe whose documents are a data set of the hub: fetched, pinned, packed, on record."""
+"""A recipe whose documents are a data set of the hub: pinned, fetched, packed, on record."""
 
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,33 +14,29 @@ from pydantic import ValidationError
 
 from contextgraft.checkpoint.publish import WORK
 from contextgraft.config.training import DocumentsSource
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.hub.dataset import fetch_dataset
+from contextgraft.sources.hub.dataset import HubLibrary
+from contextgraft.training import datasets
 from contextgraft.training.batches import Batches
-from contextgraft.training.documents import Bring
 from contextgraft.training.run import train
 
 from ..hub.conftest import SERVER
 from .conftest import write_recipe
-from .parallel.conftest import COMMAND, finish, together
+from .parallel.conftest import COMMAND, finish, start, together
 
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
 
 SOURCE = "hf:datasets/owner/books"
-DATA = [{"kind": "documents", "hub": SOURCE, "files": ["train/*.jsonl"]}]
+DATA = {"kind": "documents", "hub": SOURCE, "files": ["train/*.jsonl"]}
+Learn = Callable[..., Path]
 
 
 @pytest.fixture
 def server() -> Iterator["HubServer"]:
     with SERVER.HubServer().running() as hub:
         yield hub
-
-
-@pytest.fixture
-def bring(server: "HubServer") -> Bring:
-    return partial(fetch_dataset, hub=Hub(api=HfApi(endpoint=server.url, token=False), waits=()))
 
 
 @pytest.fixture
@@ -53,59 +47,119 @@ def files(recipe_folder: Path) -> dict[str, bytes]:
     return halves | {"README.md": b"---\nlicense: mit\n---\n", "test/0.jsonl": b"none"}
 
 
+@pytest.fixture
+def commit(server: "HubServer", files: dict[str, bytes]) -> str:
+    """The data set is on the hub."""
+    return str(server.add("datasets/owner/books", files))
+
+
+@pytest.fixture
+def learn(server: "HubServer", base: Path, recipe_folder: Path, tmp_path: Path) -> Learn:
+    """Train in this process from such data; the result's folder."""
+    library = HubLibrary(Hub(api=HfApi(endpoint=server.url, token=False), waits=()))
+
+    def learn(name: str, *data: dict[str, Any]) -> Path:
+        config = write_recipe(recipe_folder, data=list(data or [DATA]))
+        train(config, base, tmp_path / name, checkpoint_seconds=0, library=library)
+        return tmp_path / name
+
+    return learn
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, stop: int, act: Callable[[], object]) -> None:
+    """Do something that is interrupted before this step."""
+    genuine = Batches.at
+
+    def at(self: Batches, step: Any) -> Any:
+        if step.number == stop:
+            raise KeyboardInterrupt
+        return genuine(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "at", at)
+        with pytest.raises(KeyboardInterrupt):
+            act()
+
+
 def held(folder: Path, *without: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in without}
 
 
-def sidecar(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "contextgraft.json").read_text(encoding="utf-8"))
-    return content
+def known(folder: Path) -> list[dict[str, Any]]:
+    """What the result says of its data sets."""
+    sidecar = json.loads((folder / "contextgraft.json").read_text(encoding="utf-8"))
+    return list(sidecar.get("data", []))
 
 
-def test_it_learns_as_from_the_same_files_at_hand(
-    server: "HubServer", bring: Bring, files: dict[str, bytes], *, base: Path, recipe_folder: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    commit = server.add("datasets/owner/books", files)
-    config = write_recipe(recipe_folder, data=[{"kind": "documents", "files": ["book.jsonl"]}])
-    train(config, base, tmp_path / "at hand")
-    write_recipe(recipe_folder, data=DATA)
-    train(config, base, tmp_path / "hub", bring=bring)
-    assert held(tmp_path / "hub", "contextgraft.json") == held(tmp_path / "at hand", "contextgraft.json")
-    (record,) = sidecar(tmp_path / "hub")["data"]
+def test_it_learns_as_from_the_same_files_at_hand(server: "HubServer", commit: str, learn: Learn) -> None:
+    at_hand, hub = learn("at hand", {"kind": "documents", "files": ["book.jsonl"]}), learn("hub")
+    assert held(hub, "contextgraft.json") == held(at_hand, "contextgraft.json")
+    assert known(at_hand) == []
+    (record,) = known(hub)
     assert (record["source"], record["revision"]) == (SOURCE, commit)
     assert record["files"].keys() == {"train/0.jsonl", "train/1.jsonl"}
-    assert "data" not in sidecar(tmp_path / "at hand")
     assert not server.requests("README.md|test/0.jsonl")
     assert len(server.requests("/resolve/")) == 2  # once for all lengths
 
 
 @pytest.mark.parametrize("stop", [0, 4])
 def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
-    server: "HubServer", bring: Bring, files: dict[str, bytes], *, base: Path, recipe_folder: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int,
-) -> None:  # fmt: skip
-    commit = server.add("datasets/owner/books", files)
-    config = write_recipe(recipe_folder, data=DATA)
-    train(config, base, tmp_path / "whole", bring=bring)
-    genuine = Batches.at
-
-    def interrupted(self: Batches, step: Any) -> Any:
-        if step.number == stop:
-            raise KeyboardInterrupt
-        return genuine(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "at", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, base, tmp_path / "out", checkpoint_seconds=0, bring=bring)
-    assert not list((tmp_path / f".out{WORK}").rglob("*.jsonl"))[1:]  # of the fetched nothing, but metrics
+    *,
+    server: "HubServer",
+    commit: str,
+    learn: Learn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int,
+) -> None:
+    whole = learn("whole")
+    interrupt(monkeypatch, stop, lambda: learn("out"))
+    fetched = tmp_path / f".out{WORK}" / datasets.FOLDER
+    assert not [path for path in fetched.iterdir() if path.is_dir()]  # it is packed
     server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
     asked = len(server.log)
-    train(config, base, tmp_path / "out", bring=bring)
+    assert held(learn("out")) == held(whole)
     assert len(server.log) == asked
-    assert held(tmp_path / "out") == held(tmp_path / "whole")
-    assert sidecar(tmp_path / "out")["data"][0]["revision"] == commit
+    assert known(tmp_path / "out")[0]["revision"] == commit
+
+
+def test_a_data_set_of_two_sources_is_one_at_one_commit(
+    server: "HubServer", commit: str, learn: Learn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moving(library: HubLibrary, *arguments: Any) -> object:
+        server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
+        return fetch(library, *arguments)
+
+    fetch = HubLibrary.fetch
+    monkeypatch.setattr(HubLibrary, "fetch", moving)
+    short, long = DATA | {"lengths": [16, 32]}, DATA | {"lengths": [64]}
+    first, second = known(learn("out", short, long, DATA | {"files": ["train/1*"], "weight": 3.0}))
+    assert first["files"].keys() == {"train/0.jsonl", "train/1.jsonl"}
+    assert second["files"].keys() == {"train/1.jsonl"}
+    assert {first["revision"], second["revision"]} == {commit}
+    assert len(server.requests("/resolve/")) == 3
+
+
+def test_a_source_of_lengths_that_never_come_is_not_fetched(
+    server: "HubServer", commit: str, learn: Learn
+) -> None:
+    never = DATA | {"lengths": [128]}
+    assert known(learn("out", never, {"kind": "documents", "files": ["book.jsonl"]})) == []
+    assert not server.log
+
+
+def test_a_mistake_in_the_recipe_does_not_cost_the_fetch(
+    server: "HubServer", commit: str, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="expected texts in 'body'"):
+        learn("out", DATA | {"column": "body"})
+    asked = len(server.log)
+    out = learn("out", DATA | {"weight": 2.0})
+    assert len(server.log) == asked
+    assert held(out, "contextgraft.json") == held(learn("whole"), "contextgraft.json")
+    interrupt(monkeypatch, 4, lambda: learn("begun"))
+    with pytest.raises(OutputError, match="another recipe"):  # steps would be lost
+        learn("begun", DATA | {"weight": 2.0})
 
 
 def environment(server: "HubServer", home: Path) -> dict[str, str]:
@@ -113,51 +167,62 @@ def environment(server: "HubServer", home: Path) -> dict[str, str]:
     return inherited | {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
 
 
+def while_it_fetches(server: "HubServer", begin: Callable[[], Any]) -> Any:
+    """What has begun, when some of a large file has come, slowly."""
+    server.fault("resolve/.*/train/1.jsonl", slow=0.5)
+    before = server.sent
+    begun = begin()
+    deadline = time.monotonic() + 120
+    while server.sent < before + 40_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return begun
+
+
 def test_a_run_killed_while_it_fetches_goes_on_there(
-    server: "HubServer", bring: Bring, files: dict[str, bytes], *, base: Path, recipe_folder: Path,
-    tmp_path: Path,
+    server: "HubServer", commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
+    recipe_folder: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    lines = files["train/1.jsonl"] * 800
-    server.add("datasets/owner/books", files | {"train/1.jsonl": lines})
-    config = write_recipe(recipe_folder, data=DATA)
-    train(config, base, tmp_path / "whole", bring=bring)
-    arguments = ["--config", config, "--base", base, "--out", tmp_path / "out"]
-    command = [*COMMAND, *map(str, arguments)]
-    own = environment(server, tmp_path / "home")
-    for sent in (signal.SIGKILL, signal.SIGINT):
-        server.fault("resolve/.*/train/1.jsonl", slow=0.3)
-        before = server.sent
-        process = subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while server.sent < before + 40_000 and time.monotonic() < deadline:
-            time.sleep(0.01)
+    """Killed, interrupted and told to go, at once; it stays with the commit it found at first."""
+    large = server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 1200})
+    whole = learn("whole")
+    options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
+    command, own = [*COMMAND, *map(str, options)], environment(server, tmp_path / "home")
+    for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        process = while_it_fetches(server, lambda: start(command, own))
         process.send_signal(sent)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode in (-signal.SIGKILL, 130, 1), err
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == (-sent if sent == signal.SIGKILL else 130), err
         assert "Traceback" not in err
-    done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
-    assert "of it here already" in done.stderr
+        server.update("datasets/owner/books", {"train/0.jsonl": sent.name.encode()})
+    (said,) = finish([start(command, own)])
+    assert "of it here already" in said.err
     assert server.requests("train/1.jsonl")[-1].range is not None
-    assert held(tmp_path / "out") == held(tmp_path / "whole")
+    assert held(tmp_path / "out") == held(whole)
+    assert known(whole)[0]["revision"] == large
 
 
-def test_one_of_many_processes_fetches(
-    server: "HubServer", bring: Bring, files: dict[str, bytes], *, sharded: Path, recipe_folder: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
+    server: "HubServer", commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
+    recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    server.add("datasets/owner/books", files)
-    config = write_recipe(recipe_folder, data=DATA)
-    train(config, sharded, tmp_path / "alone", bring=bring)
-    before = len(server.requests("/resolve/"))
+    server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 1200})
+    alone = learn("alone")
     for key, value in environment(server, tmp_path / "home").items():
         monkeypatch.setenv(key, value)
-    command = [*COMMAND, "--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
-    said = finish(together(command, 2))
-    assert "train: hf:datasets/owner/books at " in said[0].err
-    assert "packing 2 files to sequences of 64 tokens" in said[0].err
-    assert not said[1].err
-    assert len(server.requests("/resolve/")) == before + 2
-    assert sidecar(tmp_path / "out")["data"] == sidecar(tmp_path / "alone")["data"]
+    options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
+    command = [*COMMAND, *map(str, options)]
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        for process in (processes := while_it_fetches(server, lambda: together(command, 2))):
+            process.send_signal(sent)
+        said = [process.communicate(timeout=10)[1] for process in processes]
+        assert processes[0].returncode == 130, said
+        assert not any("Traceback" in err for err in said)
+    said = [rank.err for rank in finish(together(command, 2))]
+    assert "train: hf:datasets/owner/books@" in said[0]
+    assert "packing 2 files to sequences of 64 tokens" in said[0]
+    assert not said[1]
+    assert known(tmp_path / "out") == known(alone)
 
 
 @pytest.mark.parametrize(
@@ -165,24 +230,26 @@ def test_one_of_many_processes_fetches(
     [
         ({"hub": "hf:datasets/owner/none"}, "hf:datasets/owner/none: does not exist on the hub"),
         ({"files": ["*.parquet"]}, r"has no file '\*\.parquet'"),
-        ({"files": ["README.md"]}, r"README\.md: is of no known kind"),
-        ({"files": ["test/*"]}, r"test/0\.jsonl: cannot be read as documents"),
+        ({"files": ["*"]}, r"README\.md: is of no known kind"),
     ],
 )
-def test_bad_data_sets_are_one_line(
-    server: "HubServer", bring: Bring, files: dict[str, bytes], *, base: Path, recipe_folder: Path,
-    tmp_path: Path, change: dict[str, Any], line: str,
-) -> None:  # fmt: skip
-    server.add("datasets/owner/books", files)
-    config = write_recipe(recipe_folder, data=[{**DATA[0], **change}])
+def test_bad_data_sets_are_one_line_before_anything_is_fetched(
+    *, server: "HubServer", commit: str, learn: Learn, tmp_path: Path, change: dict[str, Any], line: str
+) -> None:
     with pytest.raises(InputError, match=line):
-        train(config, base, tmp_path / "out", bring=bring)
+        learn("out", DATA | change)
     assert not (tmp_path / "out").exists()
+    assert not server.requests("/resolve/")
+
+
+def test_bad_content_is_one_line(commit: str, learn: Learn) -> None:
+    with pytest.raises(InputError, match=r"test/0\.jsonl: cannot be read as documents"):
+        learn("out", DATA | {"files": ["test/*"]})
 
 
 def test_without_a_hub_it_is_refused(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="hf:datasets/owner/books: is on the hub, which is not at hand"):
-        train(write_recipe(recipe_folder, data=DATA), base, tmp_path / "out")
+        train(write_recipe(recipe_folder, data=[DATA]), base, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["owner/books", "hf:owner/books", "hf:datasets/books", "hf:datasets/a/b/c"])

@@ -67,6 +67,18 @@ def test_compressed_text_is_read_too_and_torn_text_is_refused(tmp_path: Path, su
         list(documents(paths, "text"))
 
 
+def test_blank_lines_and_marks_of_byte_order_are_no_texts(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"text": "a"}\n\n{"text": ""}\n \n')
+    (tmp_path / "y.txt").write_bytes(b"\xef\xbb\xbfb")
+    assert list(documents([tmp_path / "x.json", tmp_path / "y.txt"], "text")) == ["a", "", "b"]
+
+
+@pytest.mark.parametrize("pattern", ["**x", "../\0"])
+def test_what_is_no_pattern_is_one_line(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(InputError, match=r"is no pattern|no file of documents"):
+        found(source(pattern), tmp_path)
+
+
 def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text(name, encoding="utf-8")
@@ -89,7 +101,10 @@ def test_each_sequence_comes_once_a_pass_in_an_order_of_the_seed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("x.csv", "a", r"x\.csv: is of no known kind; expected \.jsonl or \.parquet or \.txt"),
+        ("x.csv", "a", r"x\.csv: is of no known kind; expected \.json or \.jsonl or \.parquet or \.txt"),
+        ("x.parquet.gz", "a", r"x\.parquet\.gz: is of no known kind"),
+        ("x.jsonl", "[" * 200_000, "x.jsonl: cannot be read as documents"),
+        ("x.jsonl", '{"text": "\\ud800"}', "x.jsonl: cannot be read as documents"),
         ("x.jsonl", '{"body": "a"}', "x.jsonl: cannot be read as documents; expected texts in 'text'"),
         ("x.jsonl", '{"text": 1}', "received int, no text"),
         ("x.parquet", "torn", "x.parquet: cannot be read as documents"),

@@ -1,4 +1,4 @@
-"""`contextgraft fetch`: a model or an adapter from its source into a folder."""
+"""`contextgraft fetch`: a model, an adapter or a data set from its source into a folder."""
 
 from pathlib import Path
 

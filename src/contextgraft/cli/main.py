@@ -13,7 +13,7 @@ VERBS = {
     "inspect": "architecture, RoPE, context, dtype, vocabulary, bytes; distance from a base",
     "plan": "what an evaluation costs, from config.json alone: memory, hours, devices",
     "rope": "theta for longer contexts, by the published rules",
-    "fetch": "bring a model into a folder: a folder, a GGUF file, demo:NAME, hf:OWNER/NAME",
+    "fetch": "bring a model or data set into a folder: a folder, a GGUF file, demo:NAME, hf:OWNER/NAME",
     "train": "take a base to a longer context in progressive stages",
     "extract": "factorise donor minus base into LoRA adapters, every rank in one pass",
     "merge": "graft an adapter onto a fine-tune, RoPE repaired",

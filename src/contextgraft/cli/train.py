@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,8 @@ def _refuse(given: Sequence[str], why: str) -> None:
 def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
     from contextgraft.training.run import train
 
-    return train(common.pop("config"), common.pop("base"), out, tell=_tell, stop=stop, bring=_bring, **common)
+    config, base = common.pop("config"), common.pop("base")
+    return train(config, base, out, tell=_tell, stop=stop, library=_library(stop), **common)
 
 
 def _together(
@@ -170,7 +171,8 @@ def _together(
     try:
         with joined(launch, how.patience) as where:
             engine = Together(launch, where, how, open_model(base).config, tell)
-            last = train(config, base, out, engine=engine, tell=tell, stop=stop, bring=_bring, **common)
+            library = _library(stop)
+            last = train(config, base, out, engine=engine, tell=tell, stop=stop, library=library, **common)
     except ElsewhereError:
         sys.exit(2)
     except KeyboardInterrupt:
@@ -180,12 +182,12 @@ def _together(
     return last if launch.rank == 0 else None
 
 
-def _bring(source: str, out: Path, patterns: Sequence[str]) -> Mapping[str, Any]:
-    """A data set from the hub; only runs that need it load the hub's client."""
+def _library(stop: Callable[[], bool]) -> Any:
+    """Data sets from the hub; a fetch ends when the run is to stop."""
     from contextgraft.sources.hub.client import Hub
-    from contextgraft.sources.hub.dataset import fetch_dataset
+    from contextgraft.sources.hub.dataset import HubLibrary
 
-    return fetch_dataset(source, out, patterns, Hub(watch=watch("train")))
+    return HubLibrary(Hub(watch=watch("train", stop)))
 
 
 def _tell(line: str) -> None:
@@ -198,10 +200,14 @@ def _silent(_: str) -> None:
 
 @contextmanager
 def _terminated() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come, which is how Slurm says that time is up: the run is set aside and ends."""
+    """Whether SIGTERM has come, which is how Slurm says that time is up: the run is set aside and ends.
+
+    Whether the block has ended, too: what still works in other threads then ends as well.
+    """
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
         yield lambda: bool(came)
     finally:
+        came.append(0)
         signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,7 @@
 """What a command that fetches says on stderr: lines, the plan before a transfer, a bar of its bytes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -9,8 +11,11 @@ if TYPE_CHECKING:
     from contextgraft.sources.hub.files import Plan
 
 
-def watch(command: str) -> "Watch":
-    """For the hub's client; every line begins with the command's name."""
+def watch(command: str, stop: Callable[[], bool] = lambda: False) -> "Watch":
+    """For the hub's client; every line begins with the command's name.
+
+    When `stop` says so, a transfer ends by KeyboardInterrupt, in whatever thread it is.
+    """
     from contextgraft.cli.progress import bytes_bar, size
     from contextgraft.errors import printable
     from contextgraft.sources.hub.client import Watch
@@ -18,11 +23,22 @@ def watch(command: str) -> "Watch":
     def say(line: str) -> None:
         click.echo(f"{command}: {printable(line)}", err=True)
 
-    def plan(plan: "Plan") -> None:
+    def show(plan: "Plan") -> None:
         there = f", {size(plan.present)} of it here already" if plan.present else ""
         say(
             f"{plan.source} at {plan.commit[:12]}: {len(plan.files)} files, {size(plan.bytes)}{there}; "
             f"{size(plan.free)} free"
         )
 
-    return Watch(say=say, plan=plan, bar=bytes_bar)
+    @contextmanager
+    def bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
+        with bytes_bar(what, total) as advance:
+
+            def count(came: int) -> None:
+                if stop():
+                    raise KeyboardInterrupt
+                advance(came)
+
+            yield count
+
+    return Watch(say=say, plan=show, bar=bar)

@@ -124,15 +124,15 @@ class DocumentsSource(Source):
     hub: str | None = Field(
         default=None,
         exclude_if=lambda source: source is None,
-        pattern=r"^hf:datasets/[^/@\s]+/[^/@\s]+(@[^\s@]+)?$",
+        pattern=r"^hf:datasets/[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*(@[^\s@]+)?$",
         description="data set of the hub that has the files: hf:datasets/OWNER/NAME[@REVISION]",
     )
-    files: tuple[str, ...] = Field(
+    files: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         min_length=1,
-        description="patterns of .txt (a document each), .jsonl, .parquet; text may be compressed (.gz, "
-        ".zst, .bz2, .lz4); relative to the recipe, or in the data set, where * stands for / too",
+        description="patterns of .txt (a document each), .jsonl or .json (an object a line), .parquet; text "
+        "may be compressed (.gz, .zst, .bz2, .lz4); relative to the recipe, or in the data set",
     )
-    column: str = Field(default="text", description="where .jsonl and .parquet have the text")
+    column: str = Field(default="text", description="where all but .txt have the text")
 
 
 AnySource = Annotated[

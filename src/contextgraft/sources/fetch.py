@@ -36,7 +36,7 @@ def fetch(
     InputError, CheckpointError or SourceError, and `out` is then not made.
     """
     if is_dataset(source) and not headers:
-        return fetch_dataset(source, out, include or ("*",), hub or Hub())
+        return fetch_dataset(source, out, hub or Hub(), include or ("*",))
     if include:
         raise InputError("is no data set of the hub", path=source, remedy="leave out --include")
     if on_hub(source) and not is_dataset(source):

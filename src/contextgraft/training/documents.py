@@ -1,10 +1,9 @@
 """Texts of a recipe's documents, from files of several kinds, one after the other."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,34 +12,40 @@ from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 
 COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
-Bring = Callable[[str, Path, Sequence[str]], Mapping[str, Any]]  # data set, folder to make, patterns: record
-
-
-def nowhere(source: str, out: Path, patterns: Sequence[str]) -> Mapping[str, Any]:  # noqa: ARG001
-    """What brings a data set where there is no hub."""
-    raise InputError("is on the hub, which is not at hand", path=source)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
 
 
 def found(source: DocumentsSource, folder: Path) -> list[Path]:
     """Files of a source that lie in a folder: pattern after pattern, each file once."""
     paths: dict[Path, None] = {}
     for pattern in source.files:
-        named = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+        try:
+            named = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+        except ValueError as error:
+            raise InputError("is no pattern", path=folder / pattern, received=str(error)) from None
         if not named:
             raise InputError("no file of documents", path=folder / pattern, remedy="mend the recipe's files")
         paths |= dict.fromkeys(named)
     return list(paths)
 
 
+def kind(name: str) -> str:
+    """The suffix by which a file is read; one that no reader is for raises InputError."""
+    path = PurePosixPath(name)
+    inner = path.with_suffix("").suffix if path.suffix in COMPRESSED else None
+    known = inner in READERS if inner is not None and inner != PARQUET else path.suffix in READERS
+    if not known:
+        raise InputError("is of no known kind", path=name, expected=" or ".join(sorted(READERS)))
+    return inner or path.suffix
+
+
 def documents(paths: Iterable[Path], column: str) -> Iterator[str]:
-    """Texts of all files; one that holds none is refused."""
+    """Texts of all files; a file that does not hold what its kind promises raises InputError."""
     for path in paths:
-        kind = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
-        if kind not in READERS:
-            raise InputError("is of no known kind", path=path, expected=" or ".join(sorted(READERS)))
+        reader = READERS[kind(str(path))]
         try:
-            yield from READERS[kind](path, column)
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            yield from map(_checked, reader(path, column))
+        except UNREADABLE as error:
             raise InputError(
                 "cannot be read as documents",
                 path=path,
@@ -49,32 +54,36 @@ def documents(paths: Iterable[Path], column: str) -> Iterator[str]:
             ) from None
 
 
-def _text(path: Path, _: str) -> Iterator[str]:
+def _text(path: Path, _: str) -> Iterator[object]:
     with _opened(path) as text:
         yield text.read()
 
 
-def _json_lines(path: Path, column: str) -> Iterator[str]:
+def _json_lines(path: Path, column: str) -> Iterator[object]:
     with _opened(path) as lines:
         for line in lines:
-            yield _checked(json.loads(line)[column])
+            if not line.isspace():
+                yield json.loads(line)[column]
 
 
 def _opened(path: Path) -> TextIOWrapper:
-    """A file as text, decompressed by its last suffix."""
-    return TextIOWrapper(pa.input_stream(str(path), compression="detect"), encoding="utf-8")
+    """A file as text, decompressed by its last suffix; some begin with a mark that is no text."""
+    return TextIOWrapper(pa.input_stream(str(path), compression="detect"), encoding="utf-8-sig")
 
 
-def _parquet(path: Path, column: str) -> Iterator[str]:
+def _parquet(path: Path, column: str) -> Iterator[object]:
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(columns=[column], batch_size=256):
-            yield from map(_checked, batch.column(column).to_pylist())
+            yield from batch.column(column).to_pylist()
 
 
 def _checked(value: object) -> str:
+    """A text that a tokenizer takes: JSON can hold halves of characters."""
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__}, no text")
+    value.encode()
     return value
 
 
-READERS = {".txt": _text, ".jsonl": _json_lines, ".parquet": _parquet}
+PARQUET = ".parquet"  # has a compression of its own
+READERS = {".txt": _text, ".jsonl": _json_lines, ".json": _json_lines, PARQUET: _parquet}

@@ -10,6 +10,7 @@ from contextgraft.checkpoint.publish import JOURNAL, write_json
 from contextgraft.config.study import companions
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import OutputError
+from contextgraft.training import datasets, state
 
 FILE = "order.json"
 
@@ -17,7 +18,8 @@ FILE = "order.json"
 def begin(work: Path, recipe: Recipe, base: ModelFolder, config: Path, *, dtype: str) -> None:
     """Take back what a run that was killed at its end had put away, and see that it was this run.
 
-    A partial output goes on only under the very order it was begun with; else OutputError.
+    A partial output goes on only under the very order it was begun with; else OutputError. But where nothing
+    was learnt yet it is begun anew: what was fetched stays.
     """
     for path in (work / JOURNAL).glob("*"):
         path.rename(work / path.name)
@@ -52,9 +54,24 @@ def _same_order(work: Path, order: dict[str, Any]) -> None:
         return
     begun = read_json(path)
     changed = sorted(key for key in order if begun.get(key) != order[key])
-    if changed:
+    if changed and not _learnt(work):
+        _clear(work)
+        write_json(path, order)
+    elif changed:
         raise OutputError(
             f"an unfinished run with another {' and '.join(changed)} lies there",
             path=work,
             remedy="repeat that run's command to finish it, or remove the folder to start anew",
         )
+
+
+def _learnt(work: Path) -> bool:
+    return (work / state.FILE).exists() or any((work / state.SHARED).glob("step-*[0-9]"))
+
+
+def _clear(work: Path) -> None:
+    for path in work.iterdir():
+        if path.is_dir() and path.name != datasets.FOLDER:
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()

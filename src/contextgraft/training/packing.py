@@ -5,28 +5,25 @@ begins. Documents stand one behind the other, each behind the tokenizer's prefix
 """
 
 import hashlib
-import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contextgraft.checkpoint.identity import read_sidecar
-from contextgraft.checkpoint.layout import read_json
-from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.checkpoint.publish import publish
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
 from contextgraft.prompts.needle import Encode
-from contextgraft.training.documents import Bring, documents, found, nowhere
+from contextgraft.training import datasets
+from contextgraft.training.datasets import Library, NoLibrary, fetched
+from contextgraft.training.documents import documents, found
 from contextgraft.training.progress import told
 
 FOLDER = "packed"
-HUB, RECORD = "hub", "record.json"  # what was fetched for a source, and what is known of it
 GROUP_TOKENS = 2**20  # of a row group: what is decoded to read one row
 SHARD_TOKENS = 2**28  # of a file: a gibibyte before compression
 SCHEMA = pa.schema([("ids", pa.list_(pa.int32())), ("starts", pa.list_(pa.int32()))])
@@ -64,15 +61,17 @@ def pack(
     encode: Encode,
     prefix_ids: Sequence[int],
     *,
-    bring: Bring = nowhere,
+    library: Library | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Pack every source of documents to every length it is asked for, unless an earlier run has done so.
 
-    What `bring` fetches for it goes when it is packed.
+    What the library has for them is fetched, and goes when all are packed. When `stop` says so
+    KeyboardInterrupt is raised.
     """
     lengths = sorted({stage.length for stage in recipe.stages} | set(recipe.replay.lengths))
-    for source in _of_documents(recipe):
+    for source in of_documents(recipe):
         places = {
             length: packed_path(work, source, length)
             for length in lengths
@@ -81,43 +80,24 @@ def pack(
         missing = {length: place for length, place in places.items() if not place.exists()}
         if not missing:
             continue
-        paths = _brought(source, work, bring) if source.hub else found(source, folder)
+        paths = fetched(source, work, library or NoLibrary()) if source.hub else found(source, folder)
         for length, place in missing.items():
             tell(f"packing {len(paths)} files to sequences of {length:,} tokens")
             encoded = map(encode, documents(paths, source.column))
             with publish(place) as shards:
-                write(shards, told(sequences(encoded, length, prefix_ids), tell), length)
-        shutil.rmtree(_path(work, source, HUB), ignore_errors=True)
+                write(shards, told(sequences(encoded, length, prefix_ids), tell, stop), length)
+    datasets.remove(work)
 
 
 def packed_path(work: Path, source: DocumentsSource, length: int) -> Path:
     """Where a source's sequences of one length lie."""
-    return _path(work, source, str(length))
-
-
-def records(recipe: Recipe, work: Path) -> list[dict[str, Any]]:
-    """Of every data set of the hub that was packed: source, commit, and every file's digest."""
-    return [read_json(_path(work, source, RECORD)) for source in _of_documents(recipe) if source.hub]
-
-
-def _of_documents(recipe: Recipe) -> list[DocumentsSource]:
-    return [source for source in recipe.data if isinstance(source, DocumentsSource)]
-
-
-def _brought(source: DocumentsSource, work: Path, bring: Bring) -> list[Path]:
-    """Files of a data set of the hub, fetched unless an earlier run has done so, by name."""
-    assert source.hub is not None
-    folder = _path(work, source, HUB)
-    if not folder.exists():
-        bring(source.hub, folder, source.files)
-    record = read_sidecar(folder, "data")
-    write_json(_path(work, source, RECORD), {key: record[key] for key in ("source", "revision", "files")})
-    return [folder / name for name in sorted(record["files"])]
-
-
-def _path(work: Path, source: DocumentsSource, what: str) -> Path:
     name = hashlib.sha256(source.model_dump_json().encode()).hexdigest()[:12]
-    return work / FOLDER / f"{name}-{what}"
+    return work / FOLDER / f"{name}-{length}"
+
+
+def of_documents(recipe: Recipe) -> list[DocumentsSource]:
+    """The sources that are packed."""
+    return [source for source in recipe.data if isinstance(source, DocumentsSource)]
 
 
 def sequences(encoded: Iterator[list[int]], length: int, prefix_ids: Sequence[int]) -> Iterator[Row]:

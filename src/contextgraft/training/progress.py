@@ -10,10 +10,12 @@ INTERVAL = 5.0  # seconds
 Row = TypeVar("Row")
 
 
-def told(rows: Iterable[Row], tell: Callable[[str], None]) -> Iterator[Row]:
-    """The same rows; says now and then how many sequences there are so far."""
+def told(rows: Iterable[Row], tell: Callable[[str], None], stop: Callable[[], bool]) -> Iterator[Row]:
+    """The same rows; says now and then how many sequences there are so far, and ends when `stop` says so."""
     last = time.monotonic()
     for number, row in enumerate(rows, 1):
+        if stop():
+            raise KeyboardInterrupt
         if time.monotonic() - last >= INTERVAL:
             last = time.monotonic()
             tell(f"{number:,} sequences so far")

@@ -17,16 +17,16 @@ from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training import order
+from contextgraft.training import datasets, order
 from contextgraft.training import state as states
 from contextgraft.training.batches import Batches
 from contextgraft.training.board import Board, check_installed
-from contextgraft.training.documents import Bring, nowhere
+from contextgraft.training.datasets import Library, records
 from contextgraft.training.engine import Alone, Engine, Trainee, memory
 from contextgraft.training.kinds import Context, memoised
 from contextgraft.training.meter import Meter, earlier
 from contextgraft.training.model import head_dim
-from contextgraft.training.packing import FOLDER, pack, records
+from contextgraft.training.packing import FOLDER, of_documents, pack
 from contextgraft.training.progress import Progress
 from contextgraft.training.result import METRICS, write_folder
 from contextgraft.training.schedule import Step, learning_rate, steps, thetas
@@ -81,7 +81,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     measures: Path | None = None,
     tensorboard: Path | None = None,
-    bring: Bring = nowhere,
+    library: Library | None = None,
 ) -> dict[str, Any]:
     """Train by a recipe and publish the model at `out`; the last step's metrics.
 
@@ -89,7 +89,7 @@ def train(
     undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
     raised. A partial output of another order raises OutputError. Without an engine: in this process alone.
     `measures` is a Parquet file for what depends on the clock: a row a step (`training.meter`); `tensorboard`
-    a folder for event files of the same. `bring` fetches a data set of the hub into a folder, at most once.
+    a folder for event files of the same. `library` is where data sets of the hub come from.
     """
     if tensorboard is not None:
         check_installed()
@@ -103,7 +103,14 @@ def train(
         context = _context(base, config.parent)
         engine.once(
             lambda: pack(
-                recipe, config.parent, work, context.encode, context.prefix_ids, bring=bring, tell=tell
+                recipe,
+                config.parent,
+                work,
+                context.encode,
+                context.prefix_ids,
+                library=library,
+                tell=tell,
+                stop=stop,
             )
         )
         run = _prepare(recipe, base, context, work=work, engine=engine, stop=stop,
@@ -154,12 +161,12 @@ def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapp
         rope=replace(run.ropes[-1], max_positions=claimed),
         recipe=run.recipe,
         dtype=_name(run.engine.dtype),
-        data=records(run.recipe, run.work),
+        data=records(of_documents(run.recipe), run.work),
     )
     _write_metrics(run.work, metrics)
     journal = run.work / JOURNAL
     journal.mkdir(exist_ok=True)
-    for name in (order.FILE, states.FILE, states.SHARED, FOLDER):
+    for name in (order.FILE, states.FILE, states.SHARED, FOLDER, datasets.FOLDER):
         if (run.work / name).exists():
             (run.work / name).rename(journal / name)
     set_aside(run.work)

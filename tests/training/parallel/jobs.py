@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from contextgraft.checkpoint import publish
 from contextgraft.checkpoint.layout import ModelFolder, open_model
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
@@ -34,10 +35,10 @@ from contextgraft.training.parallel.links import ContextParallel, context_mesh, 
 from contextgraft.training.parallel.share import share
 
 PATIENCE = timedelta(seconds=60)
-LENGTH, HEAD, ROWS = 96, 16, 4
+LENGTH, HEAD = 96, 16
 RECIPE = {
     "name": "gradients",
-    "stages": [{"length": LENGTH, "steps": 1, "tokens": ROWS * LENGTH}],
+    "stages": [{"length": LENGTH, "steps": 1, "tokens": LENGTH}],
     "data": [{"kind": "repeat"}],
     "optimiser": {"learning_rate": 1e-3},
 }
@@ -143,15 +144,23 @@ def gradients(base: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _gradients(
-    base: ModelFolder, *, recipe: dict[str, Any], layout: str, per_node: int, context: int, rows: int | None
+    base: ModelFolder,
+    *,
+    recipe: dict[str, Any],
+    layout: str,
+    per_node: int,
+    context: int,
+    rows: int | None,
+    shape: tuple[int, int],
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
-    options = Options(context, layout, per_node, rows=rows, patience=PATIENCE)
+    options = Options(context, layout, per_node, DTYPES[dtype], rows, patience=PATIENCE)
     together = Together(launch, torch.device("cpu"), options, base.config)
     rope = replace(settings.read(base.config), theta=5e5, max_positions=LENGTH)
     wanted = Recipe.model_validate(RECIPE | recipe)
     generator = torch.Generator().manual_seed(2)
-    ids = torch.randint(0, base.config["vocab_size"], (ROWS, LENGTH), generator=generator)
+    ids = torch.randint(0, base.config["vocab_size"], shape, generator=generator)
     batch = Batch(ids, torch.rand(ids.shape, generator=generator).round(decimals=1))
     found = []
     for engine in (together, Alone()):
@@ -222,8 +231,11 @@ def refusals() -> dict[str, str]:
     return said
 
 
-def long_acts(seconds: float, patience: float) -> list[Any]:
-    """What each rank gets of an act of the main process that takes longer than a message may."""
+def long_acts(seconds: float, patience: float, out: str) -> list[Any]:
+    """What each rank gets of an act of the main process that takes longer than a message may.
+
+    And whether the output is in its place when the ranks go on, if that takes as long.
+    """
     launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
     options = Options(patience=timedelta(seconds=patience))
     engine = Together(launch, torch.device("cpu"), options, {"num_attention_heads": 4})
@@ -236,6 +248,16 @@ def long_acts(seconds: float, patience: float) -> list[Any]:
         engine.once(fail)
     except (InputError, ElsewhereError) as error:
         got.append([type(error).__name__, str(error)])
+    install = publish.install
+
+    def slowly(work: Path, out: Path) -> None:
+        time.sleep(seconds)
+        install(work, out)
+
+    publish.install = slowly
+    with engine.publish(Path(out)) as work:
+        (work / "file").touch()
+    got.append((Path(out) / "file").exists())
     return got
 
 

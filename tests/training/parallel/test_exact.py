@@ -104,12 +104,16 @@ PLACES: dict[int, list[tuple[str, int, int, int | None]]] = {
     ],
 }
 LORA = {"lora": {"rank": 4, "alpha": 8}}
-MOVES: dict[str, dict[str, Any]] = {
-    "full": {},
-    "lora": LORA | {"trainable": ["linear"]},
-    "lora, norms and embeddings": LORA,
-    "frozen rows, recomputed": {"frozen_rows": 5, "activation_checkpointing": True},
-    "lora, recomputed": LORA | {"trainable": ["linear", "norms"], "activation_checkpointing": True},
+# recipe; rows and tokens of a batch, some of which nothing divides: rows are repeated, tokens padded
+MOVES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "full": ({}, (4, 96)),
+    "lora": (LORA | {"trainable": ["linear"]}, (4, 96)),
+    "lora, norms and embeddings": (LORA, (3, 89)),
+    "frozen rows, recomputed": ({"frozen_rows": 5, "activation_checkpointing": True}, (3, 89)),
+    "lora, recomputed": (
+        LORA | {"trainable": ["linear", "norms"], "activation_checkpointing": True},
+        (1, 75),
+    ),
 }
 
 
@@ -133,17 +137,45 @@ def test_the_engine_has_every_gradient_of_one_process(
     """FSDP and the ring together, whole matrices and LoRA, ranks on one sequence or on several."""
     base, kv_heads = small
     cases = [
-        {"recipe": recipe, "layout": layout, "per_node": per_node, "context": context, "rows": rows}
-        for recipe in MOVES.values()
+        {"recipe": recipe, "shape": shape, "layout": layout, "per_node": per_node}
+        | {"context": context, "rows": rows}
+        for recipe, shape in MOVES.values()
         for layout, per_node, context, rows in PLACES[world]
         if fits(layout, per_node, kv_heads)
     ]
     found = ranks(world, "gradients", base=str(base), cases=cases)[0]
-    assert {result["tensors"] for result in found} == {29 + (kv_heads == 4), 42, 50 + (kv_heads == 4), 49}
+    head = kv_heads == 4  # is not tied to the embeddings
+    linear, norms, embeddings = 3 * 7, 3 * 2 + 1, 1 + head
+    factors = 2 * linear
+    assert {result["tensors"] for result in found} == {
+        linear + norms + embeddings,
+        factors,
+        factors + norms,
+        factors + norms + embeddings,
+    }
     for case, result in zip(cases, found, strict=True):
         assert result["counts"], (case, result)
         assert result["loss"] < 2e-6, (case, result)
         assert max(result["gradient"], result["norm"]) < 1e-5, (case, result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_bfloat16_has_the_gradients_but_for_its_bits(ranks: Run, small: tuple[Path, int], world: int) -> None:
+    base, kv_heads = small
+    cases = [
+        {"recipe": recipe, "shape": (4, 96), "layout": layout, "per_node": 2, "context": world, "rows": None}
+        for recipe in ({}, LORA)
+        for layout in ("flat", "double", "usp")
+        if fits(layout, 2, kv_heads)
+    ]
+    for case, result in zip(
+        cases,
+        ranks(world, "gradients", base=str(base), cases=[case | {"dtype": "bfloat16"} for case in cases])[0],
+        strict=True,
+    ):
+        assert result["loss"] < 2e-3, (case, result)
+        assert result["gradient"] < 0.05, (case, result)
 
 
 def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:

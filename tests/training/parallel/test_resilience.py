@@ -1,6 +1,7 @@
 """Ranks that are killed, stopped or told to go, bursting losses, full disks: one line, and the same end."""
 
-import os
+import json
+import random
 import resource
 import signal
 import subprocess
@@ -37,6 +38,24 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def assert_the_same_end(out: Path, whole: Path, base: Path) -> None:
+    """The whole curve, and every weight by how far it moved, but for roundings that grew over sixty steps."""
+    mine, theirs = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for folder in (out, whole)
+    )
+    losses = [(a["loss"] / b["loss"] - 1) for a, b in zip(mine, theirs, strict=True)]
+    before = {name: value for shard in base.glob("*.safetensors") for name, value in load_file(shard).items()}
+    one, other = (load_file(folder / "model.safetensors") for folder in (out, whole))
+    moved = {
+        name: ((one[name] - other[name]).norm() / (other[name] - value).norm()).item()
+        for name, value in before.items()
+    }
+    print("ERR", max(map(abs, losses)), max(moved.values()))
+    assert max(map(abs, losses)) < 1e-4
+    assert max(moved.values()) < 1e-3, moved
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -60,15 +79,16 @@ def ended(processes: Processes) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 0])
 def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
-    command: list[str], whole: Path, tmp_path: Path
+    command: list[str], whole: Path, tmp_path: Path, rank: int
 ) -> None:
     out = tmp_path / "out"
     processes = together([*command, str(out)], 2)
     wait_for_checkpoint(out, processes)
-    processes[1].kill()
-    (status, err), (killed, _) = ended(processes)
-    assert (status, killed) == (2, -signal.SIGKILL)
+    processes.pop(rank).kill()
+    ((status, err),) = ended(processes)
+    assert status == 2
     complaint = [line for line in err.splitlines() if "error:" in line]
     assert len(complaint) == 1
     assert "another process of the run is gone" in complaint[0]
@@ -82,7 +102,7 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [1, None, 4])
 def test_another_number_of_ranks_goes_on(
-    command: list[str], whole: Path, tmp_path: Path, world: int | None
+    *, command: list[str], whole: Path, sharded: Path, tmp_path: Path, world: int | None
 ) -> None:
     """SIGTERM sets the run aside; None: in one process that torchrun did not start."""
     out = tmp_path / "out"
@@ -99,9 +119,7 @@ def test_another_number_of_ranks_goes_on(
     else:
         said = finish(together([*command, str(out)], world))
     assert "resuming after step" in said[0].err
-    mine, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
-    for name, weight in mine.items():
-        assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+    assert_the_same_end(out, whole, sharded)
 
 
 @pytest.mark.slow
@@ -114,16 +132,14 @@ def test_many_ranks_take_up_what_one_process_began(
         train(config, sharded, out, stop=lambda: next(steps) == 20)
     said = finish(together([*command, str(out)], 2))
     assert "resuming after step 21 of 60" in said[0].err
-    mine, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
-    for name, weight in mine.items():
-        assert (weight - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+    assert_the_same_end(out, whole, sharded)
 
 
-def test_long_work_of_one_rank_is_waited_for(ranks: Run) -> None:
+def test_long_work_of_one_rank_is_waited_for(ranks: Run, tmp_path: Path) -> None:
     """Packing documents or writing a large model may take longer than silence is borne."""
-    main, other = ranks(2, "long_acts", seconds=7, patience=2)
-    assert main == ["done", ["InputError", "no good"]]
-    assert other == ["done", ["ElsewhereError", "no good"]]
+    main, other = ranks(2, "long_acts", seconds=7, patience=2, out=str(tmp_path / "out"))
+    assert main == ["done", ["InputError", "no good"], True]
+    assert other == ["done", ["ElsewhereError", "no good"], True]
 
 
 def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> None:
@@ -135,22 +151,23 @@ def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path, rank: int) -> None:
     out = tmp_path / "out"
     impatient = [*command, str(out), "--patience", "4"]
     processes = together(impatient, 2)
     wait_for_checkpoint(out, processes)
-    processes[1].send_signal(signal.SIGSTOP)
+    processes[rank].send_signal(signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        _, err = processes[0].communicate(timeout=60)
+        _, err = processes[1 - rank].communicate(timeout=60)
         assert time.monotonic() - begun < 30
         assert "did not answer for 4 s" in err
         assert "Traceback" not in err
-        assert processes[0].returncode == 2
+        assert processes[1 - rank].returncode == 2
     finally:
-        processes[1].kill()
-        processes[1].communicate()
+        processes[rank].kill()
+        processes[rank].communicate()
 
 
 def test_a_loss_that_bursts_is_one_line(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
@@ -207,22 +224,14 @@ def test_a_full_disk_on_any_rank_is_one_line(
 @pytest.mark.slow
 def test_killed_at_random_times_the_end_is_the_same(command: list[str], whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for seconds in (4.0, 6.0, 8.0, 5.0):
+    chance = random.Random(6)
+    for victims in ([0, 1], [0], [1], [0, 1], [1], [0]):
         processes = together([*command, str(out)], 2)
-        time.sleep(seconds)
-        for process in processes:
-            process.kill()
-        ended(processes)
+        time.sleep(chance.uniform(1, 9))
+        for rank in victims:
+            processes[rank].kill()
+        ended(processes)  # a survivor ends by itself
         if out.exists():
             break
     finish(together([*command, str(out)], 2)) if not out.exists() else None
     assert files(out) == files(whole)
-
-
-def test_torchrun_starts_it(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
-    launcher = [COMMAND[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    files = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(sharded), "--out"]
-    command = [*launcher, *COMMAND[1:], *files, str(tmp_path / "out")]
-    (said,) = finish([start(command, {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})])
-    assert "2 processes, 1 x 2 on a sequence, layout flat" in said.err
-    assert (tmp_path / "out/model.safetensors").exists()

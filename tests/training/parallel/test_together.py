@@ -1,15 +1,15 @@
 """`contextgraft train` in many processes against one: the whole curve and the final weights."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -17,11 +17,9 @@ from contextgraft.errors import CheckpointError
 from contextgraft.sources.fetch import fetch
 from contextgraft.training.run import train
 
-from ..conftest import write_recipe
+from ..conftest import write_demos_donor, write_recipe
 from .conftest import COMMAND, finish, one_line, start, together
 
-ROOT = Path(__file__).parents[3]
-STEPS = {256: 2, 512: 1}
 WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "1": (1, 1, []),
     "2 flat": (2, 2, ["--rows-at-once", "3"]),
@@ -30,10 +28,10 @@ WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "8 double": (8, 4, ["--layout", "double"]),
     "4 double, replicas": (4, 2, ["--layout", "double", "--ranks-per-node", "1", "--context-parallel", "2"]),
 }
-Trained = Callable[..., Path]
+T = TypeVar("T")
 
 
-def chosen(names: Iterable[str], *fast: str) -> list[Any]:
+def chosen(names: Iterable[T], *fast: T) -> list[Any]:
     """All of the names; only the fast ones run by default."""
     return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in names]
 
@@ -59,12 +57,7 @@ def donor(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     fetch("demo:base", base)
     weights = load_file(base / "model.safetensors")
     save_file({name: value.float() for name, value in weights.items()}, base / "model.safetensors")
-    shutil.copytree(ROOT / "config/demo", folder / "recipes")
-    recipe = yaml.safe_load((folder / "recipes/donor.yaml").read_text(encoding="utf-8"))
-    stages = [stage for stage in recipe["stages"] if stage["length"] in STEPS]
-    recipe["stages"] = [{**stage, "steps": STEPS[stage["length"]], "tokens": 1024} for stage in stages]
-    config = folder / "recipes/short.yaml"
-    config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    config = write_demos_donor(folder / "recipes")
     train(config, base, folder / "alone", measures=folder / "alone.parquet")
     return config, base, folder / "alone"
 
@@ -86,6 +79,19 @@ def test_the_donor_is_the_same_on_any_number_of_ranks(
     mine, theirs = (pq.read_table(file) for file in (measures, alone.with_suffix(".parquet")))
     assert mine["gradient_norm"].to_pylist() == pytest.approx(theirs["gradient_norm"].to_pylist(), rel=1e-5)
     assert not (tmp_path / ".out.partial").exists()
+
+
+@pytest.mark.parametrize(
+    "world", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
+def test_torchrun_trains_the_same_donor(donor: tuple[Path, Path, Path], tmp_path: Path, world: int) -> None:
+    config, base, alone = donor
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+    options = ["--config", config, "--base", base, "--out", tmp_path / "out"]
+    command = [COMMAND[0], *launcher, *COMMAND[1:], *map(str, options)]
+    (said,) = finish([start(command, os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})])
+    assert f"{world} processes, 1 x {world} on a sequence, layout flat" in said.err
+    assert_equal(tmp_path / "out", alone, loss=2e-6, weights=1e-5)
 
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """The hub seen from here: huggingface_hub's client, patient with a busy server and a broken connection."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,8 +9,9 @@ from threading import Event
 from typing import TypeVar
 
 from httpx2 import TransportError
-from huggingface_hub import DatasetInfo, HfApi, ModelInfo, constants
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from contextgraft.errors import InputError, SourceError
@@ -21,12 +22,8 @@ TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DO
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-KINDS = {None: "model", "datasets/": "dataset"}
-INFO: Mapping[str, Callable[..., ModelInfo | DatasetInfo]] = {
-    "model": HfApi.model_info,
-    "dataset": HfApi.dataset_info,
-}
-SOURCE = re.compile(rf"hf:(?P<kind>datasets/)?(?P<name>{NAME})(@(?P<revision>[^\s@]+))?", re.ASCII)
+DATASETS = "datasets/"
+SOURCE = re.compile(rf"hf:(?P<kind>{DATASETS})?(?P<name>{NAME})(@(?P<revision>[^\s@]+))?", re.ASCII)
 
 Advance = Callable[[int], object]
 Result = TypeVar("Result")
@@ -64,7 +61,10 @@ class Hub:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a commit; `source` is what the user typed, `kind` the hub's word for what it holds."""
+    """A repository at a commit; `source` is what the user typed, `files` all that it has.
+
+    `kind` is the hub's word for what it holds: model or dataset.
+    """
 
     source: str
     kind: str
@@ -81,24 +81,50 @@ class Stopped(Exception):  # noqa: N818 - not an error: another transfer failed,
     """Raised in a transfer that is no longer wanted."""
 
 
-def split(source: str) -> tuple[str, str, str | None]:
-    """Kind, name and revision of `hf:[datasets/]OWNER/NAME[@REVISION]`."""
+def split(source: str, kind: str | None = None) -> tuple[str, str | None]:
+    """Name and revision of `hf:OWNER/NAME[@REVISION]`, behind `hf:` the kind if it is not None."""
     match = SOURCE.fullmatch(source)
-    if not match:
-        expected = "hf:OWNER/NAME[@REVISION], or hf:datasets/OWNER/NAME[@REVISION]"
+    if not match or match["kind"] != kind:
+        expected = f"hf:{kind or ''}OWNER/NAME[@REVISION]"
         raise InputError("is no repository of the hub", path=source, expected=expected)
-    return KINDS[match["kind"]], match["name"], match["revision"]
+    return match["name"], match["revision"]
 
 
 def look_up(hub: Hub, source: str) -> Repository:
     """Commit and files of the repository that `source` names; refusals raise what `refusal` makes of them."""
-    kind, name, revision = split(source)
-    ask = partial(INFO[kind], hub.api, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    name, revision = split(source)
+    ask = partial(hub.api.model_info, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     info = patiently(hub, source, ask, final=UNREACHABLE)
-    if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha) or info.siblings is None:
-        raise SourceError("the answer is not that of a hub", path=source, received="no commit and no files")
+    commit = _commit(info.sha, source)
+    if info.siblings is None:
+        raise SourceError("the answer is not that of a hub", path=source, received="no files")
     files = {each.rfilename: hub_file(each) for each in info.siblings}
-    return Repository(source, kind, name, info.sha, files)
+    return Repository(source, "model", name, commit, files)
+
+
+def pinned(hub: Hub, source: str) -> tuple[str, str]:
+    """Name and commit of the data set that `source` names."""
+    name, revision = split(source, DATASETS)
+    ask = partial(hub.api.dataset_info, name, revision=revision, timeout=TIMEOUT)
+    return name, _commit(patiently(hub, source, ask, final=UNREACHABLE).sha, source)
+
+
+def look_up_dataset(hub: Hub, source: str) -> Repository:
+    """As `look_up`; asks page by page, for data sets have more files than one answer holds."""
+    name, commit = pinned(hub, source)
+
+    def ask() -> list[RepoFile | RepoFolder]:
+        return list(hub.api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset"))
+
+    held = patiently(hub, source, ask, final=UNREACHABLE)
+    files = {each.rfilename: hub_file(each) for each in held if isinstance(each, RepoFile)}
+    return Repository(source, "dataset", name, commit, files)
+
+
+def _commit(sha: object, source: str) -> str:
+    if not isinstance(sha, str) or not COMMIT.fullmatch(sha):
+        raise SourceError("the answer is not that of a hub", path=source, received="no commit")
+    return sha
 
 
 def patiently(

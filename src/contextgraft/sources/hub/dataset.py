@@ -1,6 +1,7 @@
 """Files of a data set of the hub, chosen by patterns, into a folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,53 @@ from contextgraft.checkpoint.identity import SIDECAR, sidecar
 from contextgraft.checkpoint.journal import Journal
 from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import InputError
-from contextgraft.sources.hub.client import Hub, look_up
+from contextgraft.sources.hub.client import DATASETS, Hub, look_up_dataset, pinned
 from contextgraft.sources.hub.download import Transfer
-from contextgraft.sources.hub.fetch import bring, known_files
-from contextgraft.sources.hub.files import HubFile, plain
+from contextgraft.sources.hub.fetch import known_files, transferred
+from contextgraft.sources.hub.files import plain
 
 
-def fetch_dataset(source: str, out: Path, patterns: Sequence[str], hub: Hub) -> dict[str, Any]:
+@dataclass(frozen=True)
+class HubLibrary:
+    """Data sets as `training.datasets` asks for them."""
+
+    hub: Hub = field(default_factory=Hub)
+
+    def pinned(self, source: str) -> str:
+        """The source with the commit that it stands for now."""
+        name, commit = pinned(self.hub, source)
+        return f"hf:{DATASETS}{name}@{commit}"
+
+    def fetch(
+        self, source: str, out: Path, patterns: Sequence[str], usable: Callable[[str], object]
+    ) -> object:
+        """As `fetch_dataset`."""
+        return fetch_dataset(source, out, self.hub, patterns, usable)
+
+
+def fetch_dataset(
+    source: str,
+    out: Path,
+    hub: Hub,
+    patterns: Sequence[str] = ("*",),
+    usable: Callable[[str], object] = str,
+) -> dict[str, Any]:
     """Write the files of `hf:datasets/OWNER/NAME[@REVISION]` that match a pattern to `out`.
 
     In patterns `*` stands for `/` too, as in the hub's own client. Returns the record, of kind "data": the
     commit, and for every file size and digest as verified. What an interrupted run of the same commit fetched
-    is taken up. A pattern that nothing matches raises InputError; the rest as `fetch_repository`.
+    is taken up. A pattern that nothing matches raises InputError, as may `usable` for a name; the rest as
+    `fetch_repository`.
     """
     with publish(out) as work:
-        repository = look_up(hub, source)
+        repository = look_up_dataset(hub, source)
         names = matching(repository.files, patterns, source)
+        for name in names:
+            usable(name)
         job = {"source": repository.name, "commit": repository.commit, "what": names}
         with Journal(work, job) as journal:
-            files = bring(Transfer(hub, repository, journal), out, lambda _: known_files(repository, names))
+            transfer = Transfer(hub, repository, journal)
+            files = transferred(transfer, out, lambda _: known_files(repository, names))
             record = sidecar(
                 "data",
                 name=repository.name.partition("/")[2],
@@ -39,15 +68,12 @@ def fetch_dataset(source: str, out: Path, patterns: Sequence[str], hub: Hub) -> 
             return record
 
 
-def matching(listing: Mapping[str, HubFile], patterns: Sequence[str], source: str) -> list[str]:
-    """Names that match any of the patterns, by pattern and then sorted."""
+def matching(listing: Iterable[str], patterns: Sequence[str], source: str) -> list[str]:
+    """Names that match any of the patterns, sorted."""
     known = sorted(name for name in listing if plain(name) and name != SIDECAR)  # ours takes that place
-    found: dict[str, None] = {}
     for pattern in patterns:
-        names = [name for name in known if fnmatchcase(name, pattern)]
-        if not names:
+        if not any(fnmatchcase(name, pattern) for name in known):
             raise InputError(
                 f"has no file {pattern!r}", path=source, received=", ".join(known)[:120] or "no files at all"
             )
-        found |= dict.fromkeys(names)
-    return list(found)
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]

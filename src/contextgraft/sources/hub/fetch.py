@@ -33,10 +33,10 @@ def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
         repository = look_up(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "files"}
         with Journal(work, job) as journal:
-            return _record(work, repository, bring(Transfer(hub, repository, journal), out, chosen))
+            return _record(work, repository, transferred(Transfer(hub, repository, journal), out, chosen))
 
 
-def bring(
+def transferred(
     transfer: Transfer, out: Path, choose: Callable[[Transfer], tuple[HubFile, ...]]
 ) -> tuple[HubFile, ...]:
     """Choose files, say what is to come, and fetch them; from the first moment on an interrupt keeps all."""

@@ -30,9 +30,15 @@ class Sibling(Protocol):
     """What the client says of one file."""
 
     rfilename: str
-    size: int | None
-    blob_id: str | None
     lfs: Any
+
+    @property
+    def size(self) -> int | None:
+        """Bytes."""
+
+    @property
+    def blob_id(self) -> str | None:
+        """Git's digest of it."""
 
 
 @dataclass(frozen=True)

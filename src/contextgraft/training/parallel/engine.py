@@ -118,9 +118,10 @@ class Together:
 
     @contextmanager
     def publish(self, out: Path) -> Iterator[Path]:
-        """The main process makes, locks and publishes it."""
+        """The main process makes, locks and publishes it; the others wait for that."""
         with ExitStack() as stack:
             yield self.once(lambda: stack.enter_context(publish.publish(out)))
+            self.once(stack.close)
 
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
         """A model with the ring's attention, each layer a unit that is gathered when it is needed.
