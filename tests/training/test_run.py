@@ -105,13 +105,26 @@ def test_killed_command_ends_in_the_same_bytes(base: Path, recipe_folder: Path, 
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_another_recipe_does_not_resume_a_partial_run(
+def test_another_recipe_begins_anew_where_nothing_was_learnt(
     base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Batches, "at", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
+            train(recipe_folder / "recipe.yaml", base, tmp_path / "out", seed=9)
+    said: list[str] = []
+    train(recipe_folder / "recipe.yaml", base, tmp_path / "out", tell=said.append)
+    assert said[0] == "begun anew: an unfinished run with another seed had not learnt anything yet"
+    train(recipe_folder / "recipe.yaml", base, tmp_path / "whole")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_another_recipe_does_not_resume_a_partial_run(
+    base: Path, recipe_folder: Path, tmp_path: Path
+) -> None:
+    config = recipe_folder / "recipe.yaml"
+    with pytest.raises(KeyboardInterrupt):
+        train(config, base, tmp_path / "out", stop=lambda: True)
     with pytest.raises(OutputError, match="another seed"):
         train(recipe_folder / "recipe.yaml", base, tmp_path / "out", seed=9)
     haystack = recipe_folder / "haystack.txt"

@@ -57,6 +57,7 @@ def fetched(source: DocumentsSource, work: Path, library: Library) -> list[Path]
     pins = _pins(work)
     if source.hub not in pins:
         pins[source.hub] = library.pinned(source.hub)
+        (work / FOLDER).mkdir(exist_ok=True)
         write_json(_path(work, PINS), pins)
     folder = _folder(source, work, pins[source.hub])
     if not folder.exists():
@@ -93,5 +94,4 @@ def _pins(work: Path) -> dict[str, str]:
 
 
 def _path(work: Path, name: str) -> Path:
-    (work / FOLDER).mkdir(exist_ok=True)
     return work / FOLDER / f"{name}.json"

@@ -1,8 +1,8 @@
 """What a run was told to do, kept beside what it has done, so that a rerun is known to be the same."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.layout import ModelFolder, read_json
@@ -15,7 +15,15 @@ from contextgraft.training import datasets, state
 FILE = "order.json"
 
 
-def begin(work: Path, recipe: Recipe, base: ModelFolder, config: Path, *, dtype: str) -> None:
+def begin(
+    work: Path,
+    recipe: Recipe,
+    base: ModelFolder,
+    config: Path,
+    *,
+    dtype: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
     """Take back what a run that was killed at its end had put away, and see that it was this run.
 
     A partial output goes on only under the very order it was begun with; else OutputError. But where nothing
@@ -24,16 +32,27 @@ def begin(work: Path, recipe: Recipe, base: ModelFolder, config: Path, *, dtype:
     for path in (work / JOURNAL).glob("*"):
         path.rename(work / path.name)
     shutil.rmtree(work / JOURNAL, ignore_errors=True)
-    _same_order(
-        work,
-        {
-            "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
-            "seed": recipe.seed,
-            "base": model_digest(base),
-            "dtype": dtype,
-            "data": {str(path): file_digest(path) for path in _read_again(config, recipe)},
-        },
-    )
+    order = {
+        "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
+        "seed": recipe.seed,
+        "base": model_digest(base),
+        "dtype": dtype,
+        "data": {str(path): file_digest(path) for path in _read_again(config, recipe)},
+    }
+    path = work / FILE
+    begun = read_json(path) if path.exists() else order
+    changed = " and ".join(sorted(key for key in order if begun.get(key) != order[key]))
+    if changed and _learnt(work):
+        raise OutputError(
+            f"an unfinished run with another {changed} lies there",
+            path=work,
+            remedy="repeat that run's command to finish it, or remove the folder to start anew",
+        )
+    if changed:
+        tell(f"begun anew: an unfinished run with another {changed} had not learnt anything yet")
+        _clear(work)
+    if changed or not path.exists():
+        write_json(path, order)
 
 
 def _read_again(config: Path, recipe: Recipe) -> list[Path]:
@@ -45,24 +64,6 @@ def _read_again(config: Path, recipe: Recipe) -> list[Path]:
         for name in source.files
     }
     return [path for path in companions(config) if path != config and path not in packed]
-
-
-def _same_order(work: Path, order: dict[str, Any]) -> None:
-    path = work / FILE
-    if not path.exists():
-        write_json(path, order)
-        return
-    begun = read_json(path)
-    changed = sorted(key for key in order if begun.get(key) != order[key])
-    if changed and not _learnt(work):
-        _clear(work)
-        write_json(path, order)
-    elif changed:
-        raise OutputError(
-            f"an unfinished run with another {' and '.join(changed)} lies there",
-            path=work,
-            remedy="repeat that run's command to finish it, or remove the folder to start anew",
-        )
 
 
 def _learnt(work: Path) -> bool:

@@ -99,7 +99,7 @@ def train(
         recipe = recipe.model_copy(update={"seed": seed})
     base = open_model(base_path)
     with memory(), engine.publish(out) as work:
-        engine.once(lambda: order.begin(work, recipe, base, config, dtype=_name(engine.dtype)))
+        engine.once(lambda: order.begin(work, recipe, base, config, dtype=_name(engine.dtype), tell=tell))
         context = _context(base, config.parent)
         engine.once(
             lambda: pack(
