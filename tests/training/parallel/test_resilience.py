@@ -51,9 +51,8 @@ def assert_the_same_end(out: Path, whole: Path, base: Path) -> None:
         name: ((one[name] - other[name]).norm() / (other[name] - value).norm()).item()
         for name, value in before.items()
     }
-    print("ERR", max(map(abs, losses)), max(moved.values()))
-    assert max(map(abs, losses)) < 1e-4
-    assert max(moved.values()) < 1e-3, moved
+    assert max(map(abs, losses)) < 5e-6
+    assert max(moved.values()) < 3e-5, moved
 
 
 def files(folder: Path) -> dict[str, bytes]:

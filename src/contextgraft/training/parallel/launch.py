@@ -13,6 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.training.parallel.beside import beside
 
 LINGER = 3.0  # seconds for the others to learn that the error is told
 FAILURES = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
@@ -96,13 +97,18 @@ def joined(launch: Launch, patience: timedelta) -> Iterator[torch.device]:
 
 def told(error: ContextgraftError, launch: Launch, store: Store) -> ContextgraftError:
     """The error in the first process that asks, ElsewhereError in the others."""
-    try:
+
+    def ask() -> bool:
         first = not isinstance(error, ElsewhereError) and store.add("errors", 1) == 1
         store.add("told", 1)
         deadline = time.monotonic() + LINGER
         while launch.rank == 0 and store.add("told", 0) < launch.world and time.monotonic() < deadline:
             time.sleep(0.05)  # the store may live in this process
-    except (dist.DistError, RuntimeError):
+        return first
+
+    try:
+        first = beside(ask).result(2 * LINGER)
+    except (dist.DistError, RuntimeError, TimeoutError):  # who has the store may be the one that hangs
         return error
     return error if first else ElsewhereError(str(error))
 
