@@ -15,6 +15,10 @@ from ..training.conftest import write_demos_donor
 pytestmark = pytest.mark.slow
 
 
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_a_rule_of_two_nodes_adds_up_over_all_its_processes(clone: Any) -> None:
     here = Path(__file__).parent
     (clone.folder / "allreduce.py").symlink_to(here / "allreduce.py")
@@ -43,12 +47,24 @@ def test_the_demos_donor_trained_on_two_nodes_is_that_of_one_process(clone: Any)
     assert "4 processes, 1 x 4 on a sequence, layout usp (2 nodes x 2 ranks" in log
     base, two, one = (clone.folder / "data/tiny/models" / name for name in ("base", "donor-s1", "alone"))
     train(recipe, base, one, seed=1)
-    curves = [
-        [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (two, one)
-    ]
-    assert curves[0] == pytest.approx(curves[1], rel=2e-6)
+    assert losses(two) == pytest.approx(losses(one), rel=2e-6)
     before, mine, theirs = (load_file(folder / "model.safetensors") for folder in (base, two, one))
     for name, tensor in before.items():  # all rounded to bfloat16
         moved = (theirs[name].float() - tensor.float()).norm()
         assert (mine[name].float() - theirs[name].float()).norm() <= 0.02 * moved, name
+
+
+def test_a_training_on_two_nodes_that_is_told_to_end_goes_on(clone: Any) -> None:
+    """SIGTERM to all of a job's processes, as Slurm sends it when time is up; the job comes once more."""
+    clone.config(cluster={"gpus_per_node": 4}, training={"nodes": 2, "processes": 2})
+    head = clone.start("models")
+    job = clone.training()
+    clone.slurm.ask("scancel", "--signal=TERM", job)
+    clone.end(head)
+    first, second = clone.jobs("train")
+    assert [clone.slurm.shown(each)["JobState"] for each in (first, second)] == ["FAILED", "COMPLETED"]
+    log = (clone.folder / "results/tiny/logs/train/donor-s1.log").read_text()
+    assert "Traceback" not in log
+    base, two, one = (clone.folder / "data/tiny/models" / name for name in ("base", "donor-s1", "alone"))
+    train(clone.folder / "recipes/donor.yaml", base, one, seed=1)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)

@@ -152,7 +152,7 @@ FINAL: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another service": (
         {"where": "GET /api", "status": 200, "body": b'{"id": "x"}'},
-        "received no commit and no files",
+        "received no commit",
     ),
     "a list": ({"where": "GET /api", "status": 200, "body": b"[1]"}, "not that of a hub"),
     "files without digests": (
