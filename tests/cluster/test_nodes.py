@@ -15,6 +15,18 @@ from ..training.conftest import write_demos_donor
 pytestmark = pytest.mark.slow
 
 
+def two_nodes(clone: Any, times: int = 1) -> Path:
+    """The study's donor is the demo's, shortened, on two nodes; its recipe."""
+    recipe = write_demos_donor(clone.folder / "demo", times)
+    clone.config(
+        base="demo:base",
+        donor={"train": str(recipe.relative_to(clone.folder))},
+        cluster={"gpus_per_node": 4},
+        training={"nodes": 2, "processes": 2},
+    )
+    return recipe
+
+
 def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -33,13 +45,7 @@ def test_a_rule_of_two_nodes_adds_up_over_all_its_processes(clone: Any) -> None:
 
 
 def test_the_demos_donor_trained_on_two_nodes_is_that_of_one_process(clone: Any) -> None:
-    recipe = write_demos_donor(clone.folder / "demo")
-    clone.config(
-        base="demo:base",
-        donor={"train": str(recipe.relative_to(clone.folder))},
-        cluster={"gpus_per_node": 4},
-        training={"nodes": 2, "processes": 2},
-    )
+    recipe = two_nodes(clone)
     clone.run("models")
     job = clone.slurm.shown(clone.jobs("train")[-1])
     assert (job["NumNodes"], job["JobState"]) == ("2", "COMPLETED")
@@ -56,7 +62,7 @@ def test_the_demos_donor_trained_on_two_nodes_is_that_of_one_process(clone: Any)
 
 def test_a_training_on_two_nodes_that_is_told_to_end_goes_on(clone: Any) -> None:
     """SIGTERM to all of a job's processes, as Slurm sends it when time is up; the job comes once more."""
-    clone.config(cluster={"gpus_per_node": 4}, training={"nodes": 2, "processes": 2})
+    recipe = two_nodes(clone, times=15)
     head = clone.start("models")
     job = clone.training()
     clone.slurm.ask("scancel", "--signal=TERM", job)
@@ -64,7 +70,8 @@ def test_a_training_on_two_nodes_that_is_told_to_end_goes_on(clone: Any) -> None
     first, second = clone.jobs("train")
     assert [clone.slurm.shown(each)["JobState"] for each in (first, second)] == ["FAILED", "COMPLETED"]
     log = (clone.folder / "results/tiny/logs/train/donor-s1.log").read_text()
+    assert "resuming after step" in log
     assert "Traceback" not in log
     base, two, one = (clone.folder / "data/tiny/models" / name for name in ("base", "donor-s1", "alone"))
-    train(clone.folder / "recipes/donor.yaml", base, one, seed=1)
-    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    train(recipe, base, one, seed=1)
+    assert losses(two) == pytest.approx(losses(one), rel=2e-5)

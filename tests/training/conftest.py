@@ -107,11 +107,11 @@ def sharded(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_demos_donor(folder: Path) -> Path:
-    """The recipe of the demo's donor, shortened to three steps of two lengths, with all that it refers to."""
+def write_demos_donor(folder: Path, times: int = 1) -> Path:
+    """The recipe of the demo's donor with all that it refers to: three steps, or so many times that."""
     shutil.copytree(Path(__file__).parents[2] / "config/demo", folder)
     recipe = yaml.safe_load((folder / "donor.yaml").read_text(encoding="utf-8"))
-    steps = {256: 2, 512: 1}
+    steps = {256: 2 * times, 512: times}
     stages = [stage for stage in recipe["stages"] if stage["length"] in steps]
     recipe["stages"] = [{**stage, "steps": steps[stage["length"]], "tokens": 1024} for stage in stages]
     config = folder / "short.yaml"
