@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from contextgraft.training.run import train
 
-from ..training.conftest import write_demos_donor
+from ..training.conftest import curve, write_demos_donor
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def two_nodes(clone: Any, times: int = 1) -> Path:
 
 
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [step["loss"] for step in curve(folder)]
 
 
 def test_a_rule_of_two_nodes_adds_up_over_all_its_processes(clone: Any) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import yaml
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.schedule import Step
 
 WORDS = ["<bos>", "<unk>", ".", "?", "code", "of", *[f"k{i}" for i in range(9)], *[f"v{i}" for i in range(9)]]
 FILLER = ["and", "the", "sea", "was", "old"]
@@ -117,3 +121,23 @@ def write_demos_donor(folder: Path, times: int = 1) -> Path:
     config = folder / "short.yaml"
     config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return config
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, stop: int, act: Callable[[], object]) -> None:
+    """Do something that is interrupted before this step."""
+    genuine = Batches.at
+
+    def at(self: Batches, step: Step) -> Batch:
+        if step.number == stop:
+            raise KeyboardInterrupt
+        return genuine(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "at", at)
+        with pytest.raises(KeyboardInterrupt):
+            act()
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """What a result says of every step."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

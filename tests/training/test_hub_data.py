@@ -18,11 +18,10 @@ from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import HubLibrary
 from contextgraft.training import datasets
-from contextgraft.training.batches import Batches
 from contextgraft.training.run import train
 
 from ..hub.conftest import SERVER
-from .conftest import write_recipe
+from .conftest import interrupt, write_recipe
 from .parallel.conftest import COMMAND, finish, start, together
 
 if TYPE_CHECKING:
@@ -64,21 +63,6 @@ def learn(server: "HubServer", base: Path, recipe_folder: Path, tmp_path: Path) 
         return tmp_path / name
 
     return learn
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, stop: int, act: Callable[[], object]) -> None:
-    """Do something that is interrupted before this step."""
-    genuine = Batches.at
-
-    def at(self: Batches, step: Any) -> Any:
-        if step.number == stop:
-            raise KeyboardInterrupt
-        return genuine(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "at", at)
-        with pytest.raises(KeyboardInterrupt):
-            act()
 
 
 def held(folder: Path, *without: str) -> dict[str, bytes]:

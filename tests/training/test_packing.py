@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
-from contextgraft.training.batches import Batch, Batches
 from contextgraft.training.documents import documents, found
 from contextgraft.training.packing import FOLDER, Packed, pack, packed_path, sequences, write
 from contextgraft.training.run import train
-from contextgraft.training.schedule import Step
 
-from .conftest import RECIPE, write_recipe
+from .conftest import RECIPE, interrupt, write_recipe
 
 Rows = list[list[int]]
 
@@ -165,18 +163,8 @@ def test_a_run_learns_from_documents_and_leaves_nothing_of_them(
 def test_an_interrupted_run_reads_on_where_it_was(
     base: Path, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    genuine = Batches.at
-
-    def interrupted(self: Batches, step: Step) -> Batch:
-        if step.number == stop:
-            raise KeyboardInterrupt
-        return genuine(self, step)
-
     train(book, base, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "at", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(book, base, tmp_path / "stopped", checkpoint_seconds=0)
+    interrupt(monkeypatch, stop, lambda: train(book, base, tmp_path / "stopped", checkpoint_seconds=0))
     (book.parent / "book.jsonl").unlink()  # what is packed is not read again
     train(book, base, tmp_path / "stopped")
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")

@@ -16,12 +16,11 @@ from contextgraft.checkpoint.layout import open_model
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import CheckpointError, ConfigError, InputError, OutputError
 from contextgraft.rope import settings
-from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.batches import Batches
 from contextgraft.training.engine import Alone
 from contextgraft.training.run import train
-from contextgraft.training.schedule import Step
 
-from .conftest import write_recipe
+from .conftest import interrupt, write_recipe
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -63,17 +62,7 @@ def test_interrupted_run_ends_in_the_same_bytes(
 ) -> None:
     config = recipe_folder / "recipe.yaml"
     train(config, base, tmp_path / "whole")
-    genuine = Batches.at
-
-    def interrupted(self: Batches, step: Step) -> Batch:
-        if step.number == stop:
-            raise KeyboardInterrupt
-        return genuine(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Batches, "at", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, base, tmp_path / "stopped", checkpoint_seconds=0)
+    interrupt(monkeypatch, stop, lambda: train(config, base, tmp_path / "stopped", checkpoint_seconds=0))
     assert not (tmp_path / "stopped").exists()
     said: list[str] = []
     train(config, base, tmp_path / "stopped", tell=said.append)

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from contextgraft.cli.watch import say
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -59,13 +61,11 @@ def _sheet(
     path: Path, base: str | None, place: Path | None, threads: int, *, strict: bool, as_json: bool
 ) -> None:
     from contextgraft.cli import inspect_sheet
-    from contextgraft.errors import printable
     from contextgraft.sources.hub.client import Hub, Watch
 
     if base is None:
         raise click.UsageError("--sheet needs the --base that its targets should fit")
-    watch = Watch(say=lambda line: click.echo(f"inspect: {printable(line)}", err=True))
-    rows = inspect_sheet.inspect(path, base, place, Hub(watch=watch), threads)
+    rows = inspect_sheet.inspect(path, base, place, Hub(watch=Watch(say=say("inspect"))), threads)
     if as_json:
         click.echo(
             json.dumps(inspect_sheet.to_json(rows, base), indent=2, sort_keys=True, ensure_ascii=False)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from contextgraft.cli.watch import say
+
 if TYPE_CHECKING:
     from contextgraft.sources.hub.parcel import Parcel
 
@@ -64,14 +66,8 @@ def _send(parcel: "Parcel", private: bool, revision: str | None) -> dict[str, st
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings have addresses in them
     if not sys.stderr.isatty():
         disable_progress_bars()
-    sent = send(parcel, Hub(watch=Watch(say=_say)), private=private, revision=revision)
+    sent = send(parcel, Hub(watch=Watch(say=say("publish"))), private=private, revision=revision)
     return {"commit": sent.commit, "url": sent.url}
-
-
-def _say(line: str) -> None:
-    from contextgraft.errors import printable
-
-    click.echo(f"publish: {printable(line)}", err=True)
 
 
 def _show(parcel: "Parcel") -> None:

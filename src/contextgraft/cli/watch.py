@@ -11,21 +11,26 @@ if TYPE_CHECKING:
     from contextgraft.sources.hub.files import Plan
 
 
+def say(command: str) -> Callable[[str], None]:
+    """A function that says a line on stderr, the command's name before it."""
+    from contextgraft.errors import printable
+
+    return lambda line: click.echo(f"{command}: {printable(line)}", err=True)
+
+
 def watch(command: str, stop: Callable[[], bool] = lambda: False) -> "Watch":
     """For the hub's client; every line begins with the command's name.
 
     When `stop` says so, a transfer ends by KeyboardInterrupt, in whatever thread it is.
     """
     from contextgraft.cli.progress import bytes_bar, size
-    from contextgraft.errors import printable
     from contextgraft.sources.hub.client import Watch
 
-    def say(line: str) -> None:
-        click.echo(f"{command}: {printable(line)}", err=True)
+    tell = say(command)
 
     def show(plan: "Plan") -> None:
         there = f", {size(plan.present)} of it here already" if plan.present else ""
-        say(
+        tell(
             f"{plan.source} at {plan.commit[:12]}: {len(plan.files)} files, {size(plan.bytes)}{there}; "
             f"{size(plan.free)} free"
         )
@@ -41,4 +46,4 @@ def watch(command: str, stop: Callable[[], bool] = lambda: False) -> "Watch":
 
             yield count
 
-    return Watch(say=say, plan=show, bar=bar)
+    return Watch(say=tell, plan=show, bar=bar)

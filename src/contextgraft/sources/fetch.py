@@ -35,14 +35,14 @@ def fetch(
     the files that match `include`, all without it, and the record is of kind "data". Bad sources raise
     InputError, CheckpointError or SourceError, and `out` is then not made.
     """
-    if is_dataset(source) and not headers:
-        return fetch_dataset(source, out, hub or Hub(), include or ("*",))
-    if include:
-        raise InputError("is no data set of the hub", path=source, remedy="leave out --include")
-    if on_hub(source) and not is_dataset(source):
-        return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub())
-    if headers:
+    if headers and (is_dataset(source) or not on_hub(source)):
         raise InputError("is no model of the hub", path=source, remedy="leave out --headers")
+    if include and not is_dataset(source):
+        raise InputError("is no data set of the hub", path=source, remedy="leave out --include")
+    if is_dataset(source):
+        return fetch_dataset(source, out, hub or Hub(), include or ("*",))
+    if on_hub(source):
+        return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub())
     return _fetch(source, out, dtype)
 
 

@@ -10,7 +10,7 @@ from contextgraft.errors import InputError
 
 DEMO = Path(__file__).parent / "demo"
 HUB = "hf:"
-DATASETS = f"{HUB}datasets/"
+DATASETS = "datasets/"  # behind HUB, before the name of a data set
 FORMS = (
     "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME, "
     "hf:OWNER/NAME[@REVISION]"
@@ -56,7 +56,7 @@ def on_hub(source: str) -> bool:
 
 def is_dataset(source: str) -> bool:
     """Whether a source is a repository of data on the hub: one more part than a model's name has."""
-    return on_hub(source) and source.startswith(DATASETS) and source.count("/") > 1
+    return on_hub(source) and source.startswith(f"{HUB}{DATASETS}") and source.count("/") > 1
 
 
 def hub(name: str) -> NoReturn:

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from contextgraft.checkpoint.identity import read_sidecar
 from contextgraft.checkpoint.layout import read_json
@@ -33,27 +33,14 @@ class Library(Protocol):
         """
 
 
-class NoLibrary:
-    """There is none at hand."""
+def fetched(source: DocumentsSource, work: Path, library: Library | None) -> list[Path]:
+    """Files of a source on the hub, by name; what an earlier run fetched is not asked for again.
 
-    def pinned(self, source: str) -> NoReturn:
-        """Refuse."""
-        raise InputError("is on the hub, which is not at hand", path=source)
-
-    def fetch(
-        self,
-        source: str,
-        out: Path,  # noqa: ARG002
-        patterns: Sequence[str],  # noqa: ARG002
-        usable: Callable[[str], object],  # noqa: ARG002
-    ) -> NoReturn:
-        """Refuse."""
-        self.pinned(source)
-
-
-def fetched(source: DocumentsSource, work: Path, library: Library) -> list[Path]:
-    """Files of a source on the hub, by name; what an earlier run fetched is not asked for again."""
+    Without a library InputError is raised.
+    """
     assert source.hub is not None
+    if library is None:
+        raise InputError("is on the hub, which is not at hand", path=source.hub)
     pins = _pins(work)
     if source.hub not in pins:
         pins[source.hub] = library.pinned(source.hub)

@@ -32,11 +32,11 @@ def found(source: DocumentsSource, folder: Path) -> list[Path]:
 def kind(name: str) -> str:
     """The suffix by which a file is read; one that no reader is for raises InputError."""
     path = PurePosixPath(name)
-    inner = path.with_suffix("").suffix if path.suffix in COMPRESSED else None
-    known = inner in READERS if inner is not None and inner != PARQUET else path.suffix in READERS
-    if not known:
+    compressed = path.suffix in COMPRESSED
+    suffix = path.with_suffix("").suffix if compressed else path.suffix
+    if suffix not in READERS or (compressed and suffix == PARQUET):
         raise InputError("is of no known kind", path=name, expected=" or ".join(sorted(READERS)))
-    return inner or path.suffix
+    return suffix
 
 
 def documents(paths: Iterable[Path], column: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
 from contextgraft.prompts.needle import Encode
 from contextgraft.training import datasets
-from contextgraft.training.datasets import Library, NoLibrary, fetched
+from contextgraft.training.datasets import Library, fetched
 from contextgraft.training.documents import documents, found
 from contextgraft.training.progress import told
 
@@ -80,7 +80,7 @@ def pack(
         missing = {length: place for length, place in places.items() if not place.exists()}
         if not missing:
             continue
-        paths = fetched(source, work, library or NoLibrary()) if source.hub else found(source, folder)
+        paths = fetched(source, work, library) if source.hub else found(source, folder)
         for length, place in missing.items():
             tell(f"packing {len(paths)} files to sequences of {length:,} tokens")
             encoded = map(encode, documents(paths, source.column))

@@ -87,9 +87,10 @@ def train(
 
     The same command after an interruption goes on from the last checkpoint and ends with the bytes of an
     undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
-    raised. A partial output of another order raises OutputError. Without an engine: in this process alone.
-    `measures` is a Parquet file for what depends on the clock: a row a step (`training.meter`); `tensorboard`
-    a folder for event files of the same. `library` is where data sets of the hub come from.
+    raised. A partial output of another order that has learnt something raises OutputError. Without an engine:
+    in this process alone. `measures` is a Parquet file for what depends on the clock: a row a step
+    (`training.meter`); `tensorboard` a folder for event files of the same. `library` is where data sets of
+    the hub come from.
     """
     if tensorboard is not None:
         check_installed()

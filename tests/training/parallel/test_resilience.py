@@ -1,6 +1,5 @@
 """Ranks that are killed, stopped or told to go, bursting losses, full disks: one line, and the same end."""
 
-import json
 import random
 import resource
 import signal
@@ -15,7 +14,7 @@ from contextgraft.training.parallel import checkpoints
 from contextgraft.training.run import train
 from contextgraft.training.state import SHARED
 
-from ..conftest import write_recipe, write_recipe_folder
+from ..conftest import curve, write_recipe, write_recipe_folder
 from .conftest import COMMAND, Run, environments, finish, one_line, start, together
 
 STAGES = [{"length": 32, "steps": 36, "tokens": 64}, {"length": 64, "steps": 24, "tokens": 64}]
@@ -40,11 +39,7 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_the_same_end(out: Path, whole: Path, base: Path) -> None:
     """The whole curve, and every weight by how far it moved, but for roundings that grew over sixty steps."""
-    mine, theirs = (
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        for folder in (out, whole)
-    )
-    losses = [(a["loss"] / b["loss"] - 1) for a, b in zip(mine, theirs, strict=True)]
+    losses = [(a["loss"] / b["loss"] - 1) for a, b in zip(curve(out), curve(whole), strict=True)]
     before = {name: value for shard in base.glob("*.safetensors") for name, value in load_file(shard).items()}
     one, other = (load_file(folder / "model.safetensors") for folder in (out, whole))
     moved = {

@@ -17,7 +17,7 @@ from contextgraft.errors import CheckpointError
 from contextgraft.sources.fetch import fetch
 from contextgraft.training.run import train
 
-from ..conftest import write_demos_donor, write_recipe
+from ..conftest import curve, write_demos_donor, write_recipe
 from .conftest import COMMAND, finish, one_line, start, together
 
 WORLDS: dict[str, tuple[int, int, list[str]]] = {
@@ -34,10 +34,6 @@ T = TypeVar("T")
 def chosen(names: Iterable[T], *fast: T) -> list[Any]:
     """All of the names; only the fast ones run by default."""
     return [pytest.param(name, marks=[] if name in fast else pytest.mark.slow) for name in names]
-
-
-def curve(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def assert_equal(one: Path, other: Path, *, loss: float, weights: float) -> None:

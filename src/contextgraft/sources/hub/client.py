@@ -17,12 +17,12 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from contextgraft.errors import InputError, SourceError
 from contextgraft.sources.hub.files import HubFile, Plan, hub_file
 from contextgraft.sources.hub.refusals import FAILURES, UNREACHABLE, reason, refusal, status_of
+from contextgraft.sources.locate import DATASETS
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT changes it
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-DATASETS = "datasets/"
 SOURCE = re.compile(rf"hf:(?P<kind>{DATASETS})?(?P<name>{NAME})(@(?P<revision>[^\s@]+))?", re.ASCII)
 
 Advance = Callable[[int], object]

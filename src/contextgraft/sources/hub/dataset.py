@@ -6,14 +6,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.identity import SIDECAR, sidecar
+from contextgraft.checkpoint.identity import SIDECAR
 from contextgraft.checkpoint.journal import Journal
 from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import InputError
-from contextgraft.sources.hub.client import DATASETS, Hub, look_up_dataset, pinned
+from contextgraft.sources.hub.client import Hub, look_up_dataset, pinned
 from contextgraft.sources.hub.download import Transfer
-from contextgraft.sources.hub.fetch import known_files, transferred
+from contextgraft.sources.hub.fetch import known_files, record_of, transferred
 from contextgraft.sources.hub.files import plain
+from contextgraft.sources.locate import DATASETS, HUB
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class HubLibrary:
     def pinned(self, source: str) -> str:
         """The source with the commit that it stands for now."""
         name, commit = pinned(self.hub, source)
-        return f"hf:{DATASETS}{name}@{commit}"
+        return f"{HUB}{DATASETS}{name}@{commit}"
 
     def fetch(
         self, source: str, out: Path, patterns: Sequence[str], usable: Callable[[str], object]
@@ -57,13 +58,7 @@ def fetch_dataset(
         with Journal(work, job) as journal:
             transfer = Transfer(hub, repository, journal)
             files = transferred(transfer, out, lambda _: known_files(repository, names))
-            record = sidecar(
-                "data",
-                name=repository.name.partition("/")[2],
-                source=source,
-                revision=repository.commit,
-                files={file.name: file.record() for file in files},
-            )
+            record = record_of("data", repository, files)
             write_json(work / SIDECAR, record)
             return record
 

@@ -108,20 +108,25 @@ def _record(work: Path, repository: Repository, files: Iterable[HubFile]) -> dic
     if not model:
         for name in (*ADAPTER[1:], *([DENSE] if (work / DENSE).exists() else [])):
             open_tensors(work / name)
-    record = sidecar(
-        "source",
-        name=repository.name.partition("/")[2],
-        source=repository.source,
-        revision=repository.commit,
-        digest=model_digest(open_model(work)) if model else None,
-        dequantised_to=None,
-        files={file.name: file.record() for file in files},
-    )
+    digest = model_digest(open_model(work)) if model else None
+    record = record_of("source", repository, files, digest=digest, dequantised_to=None)
     if (work / SIDECAR).exists():
         write_json(work / SIDECAR, _told(read_json(work / SIDECAR), record))
     else:
         write_json(work / (SIDECAR if model else RECORD), record)
     return record
+
+
+def record_of(kind: str, repository: Repository, files: Iterable[HubFile], **more: Any) -> dict[str, Any]:
+    """The sidecar of this kind of what was fetched: the commit, and size and digest of every file."""
+    return sidecar(
+        kind,
+        name=repository.name.partition("/")[2],
+        source=repository.source,
+        revision=repository.commit,
+        files={file.name: file.record() for file in files},
+        **more,
+    )
 
 
 def _told(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:

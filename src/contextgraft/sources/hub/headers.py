@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.header import MAX_HEADER
-from contextgraft.checkpoint.identity import SIDECAR, read_sidecar, sidecar
+from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
 from contextgraft.checkpoint.journal import Journal
 from contextgraft.checkpoint.layout import CONFIG, INDEX, ModelFolder, open_model
 from contextgraft.checkpoint.publish import publish, write_json
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.hub.client import BrokenOff, Hub, look_up, patiently
 from contextgraft.sources.hub.download import Transfer, begins_at, download, response_of
-from contextgraft.sources.hub.fetch import chosen, held, room
+from contextgraft.sources.hub.fetch import chosen, held, record_of, room
 from contextgraft.sources.hub.files import HubFile
 
 SUFFIX = ".header"  # of a file that holds the first bytes of a safetensors file: length and header
@@ -45,13 +45,7 @@ def fetch_headers(source: str, out: Path, hub: Hub) -> dict[str, Any]:
             weights = [file for file in files if file.name.endswith(WEIGHTS)]
             with ThreadPoolExecutor(hub.threads) as pool:
                 list(pool.map(partial(_write_header, transfer), weights))
-            record = sidecar(
-                "headers",
-                name=repository.name.partition("/")[2],
-                source=source,
-                revision=repository.commit,
-                files={file.name: file.record() for file in files},
-            )
+            record = record_of("headers", repository, files)
             write_json(work / SIDECAR, record)
             if (work / CONFIG).exists():
                 open_headers(work)
