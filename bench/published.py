@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from contextgraft.config.shape import read_shape
 from contextgraft.config.training import load_recipe
-from contextgraft.training.costs import Cluster, Cost, Division, costs
+from contextgraft.planning.model_shape import read_shape
+from contextgraft.planning.training import Cluster, Cost, Division, costs
 
 ROOT = Path(__file__).parents[1]
 L40S = 362e12  # operations a second in bfloat16, dense
@@ -25,15 +25,15 @@ def report(_: argparse.Namespace | None = None) -> dict[str, Any]:
 
 
 def _cost(size: str, stage: int, cluster: Cluster, context: int) -> Cost:
-    recipe = load_recipe(ROOT / f"config/recipes/training/llama3-{size}-gradient-1048k.yaml")
-    shape = read_shape(ROOT / f"src/contextgraft/evaluation/shapes/llama3-{size}.json")
+    recipe = load_recipe(ROOT / f"config/recipes/llama3-{size}-gradient-1048k.yaml")
+    shape = read_shape(ROOT / f"src/contextgraft/planning/shapes/llama3-{size}.json")
     alone = recipe.model_copy(update={"stages": (recipe.stages[stage],)})
     return costs(alone, shape, cluster, Division(context, rows=1))[0]
 
 
 def _stages(size: str) -> list[dict[str, float]]:
     """Tokens a minute of wall time and of a GPU, and the share of a GPU's best that they mean."""
-    recipe = load_recipe(ROOT / f"config/recipes/training/llama3-{size}-gradient-1048k.yaml")
+    recipe = load_recipe(ROOT / f"config/recipes/llama3-{size}-gradient-1048k.yaml")
     rows = []
     for number, stage in enumerate(recipe.stages):
         assert stage.published is not None

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.graft import Scaled, plan
-from contextgraft.adapter.merge import merge
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import Scaled, plan
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ def ring(
 
 
 def _peers(name: str, heads: int, kv_heads: int) -> Any:
-    from contextgraft.training.parallel.blocks import KERNELS
+    from contextgraft.training.parallel.attention_kernels import KERNELS
+    from contextgraft.training.parallel.communication import context_mesh, context_parallel
     from contextgraft.training.parallel.layout import LAYOUTS, topology
-    from contextgraft.training.parallel.links import context_mesh, context_parallel
 
     per_node = int(os.environ["LOCAL_WORLD_SIZE"])
     layout = LAYOUTS[name](topology(WORLD, per_node), heads, kv_heads)
@@ -76,12 +76,12 @@ def memory(
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from contextgraft.checkpoint.layout import open_model
+    from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.config.training import Recipe
     from contextgraft.rope import settings
-    from contextgraft.training.batches import Batch
+    from contextgraft.training.data.batches import Batch
     from contextgraft.training.parallel.engine import Options, Together
-    from contextgraft.training.parallel.launch import Launch
+    from contextgraft.training.parallel.process_group import Launch
 
     launch = Launch(RANK, WORLD, RANK, WORLD)
     if RANK == 0:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgraft.config.ruler import RULER_TASKS
+from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.stats import (
     EffectiveLength,
     effective_length,

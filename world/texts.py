@@ -9,8 +9,8 @@ import yaml
 from words import NOUNS, TO_ZH, VALUES, filtered, number_zh, vocabulary
 
 from contextgraft.prompts import haystack
-from contextgraft.prompts.context import evaluation_prompt
-from contextgraft.prompts.needle import NeedleFormat, load_format
+from contextgraft.prompts.needle_format import NeedleFormat, load_format
+from contextgraft.prompts.needle_prompt import evaluation_prompt
 
 DEMO = Path(__file__).parent.parent / "config" / "demo"
 ENGLISH = {"needle": "the secret code of {key} {value} .", "question": "? of {key}", "ending": "."}

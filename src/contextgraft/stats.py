@@ -5,7 +5,7 @@ from math import comb, cos, pi, sin, sqrt, tan
 from statistics import NormalDist
 from typing import NamedTuple
 
-from contextgraft.config.ruler import RULER_TASKS
+from contextgraft.config.ruler_tasks import RULER_TASKS
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:

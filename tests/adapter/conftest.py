@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from contextgraft.adapter.extract import extract
-from contextgraft.adapter.pair import pair
-from contextgraft.adapter.selection import Cut
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import pair
+from contextgraft.adapter.extract.rank_spec import Cut
 
 RANKS = (2, 4, 8)
 

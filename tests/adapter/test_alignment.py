@@ -11,21 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contextgraft.adapter import delta
-from contextgraft.adapter.alignment import Aligned, align, three
-from contextgraft.adapter.alignment_table import (
-    by_kind,
-    by_layer,
-    direction,
-    layer_of,
-    summary,
-    write,
-)
-from contextgraft.adapter.architecture import Kind
-from contextgraft.adapter.selection import Selection
+from contextgraft.adapter.analysis.alignment import align, three
+from contextgraft.adapter.extract import delta
+from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.checkpoint.identity import identity
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError
+from contextgraft.formats.alignment import Aligned, by_kind, by_layer, direction, layer_of, summary, write
+from contextgraft.formats.tensor_names import Kind
 
 EVERYTHING = Selection(embeddings=(Kind.INPUT,))
 

@@ -13,9 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.graft import Scaled, plan
-from contextgraft.adapter.merge import merge
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import Scaled, plan
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 
 Q = "model.layers.0.self_attn.q_proj"

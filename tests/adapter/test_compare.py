@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.compare import between, compare, total
-from contextgraft.adapter.extract import extract
-from contextgraft.adapter.folder import Adapter, open_adapter
-from contextgraft.adapter.pair import pair
-from contextgraft.adapter.selection import Cut, Selection
+from contextgraft.adapter.analysis.compare import between, compare, total
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import pair
+from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.errors import MismatchError
 
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgraft.adapter import delta as delta_module
-from contextgraft.adapter.delta import Delta, runs
-from contextgraft.adapter.workspace import Workspace
+from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.extract import delta as delta_module
+from contextgraft.adapter.extract.delta import Delta, runs
 from contextgraft.checkpoint.digest import tensor_digest
-from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.reader import read_tensor
 
 NAME = "model.embed_tokens.weight"

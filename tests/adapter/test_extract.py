@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contextgraft.adapter.extract import extract
-from contextgraft.adapter.pair import pair
-from contextgraft.adapter.selection import Cut
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import pair
+from contextgraft.adapter.extract.rank_spec import Cut
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError, OutputError
 
 

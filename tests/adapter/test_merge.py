@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.graft import Scaled, plan
-from contextgraft.adapter.merge import merge
-from contextgraft.checkpoint.layout import open_model, open_tensors
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.checkpoint.model_folder import open_model, open_tensors
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
 
 

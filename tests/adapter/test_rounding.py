@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.graft import Scaled, plan
-from contextgraft.adapter.merge import merge
-from contextgraft.adapter.rounding import between, nearest, stochastic
-from contextgraft.adapter.verify import verify
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.rounding import between, nearest, stochastic
+from contextgraft.adapter.verify.graft import verify
 
 DTYPES = [torch.bfloat16, torch.float16]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from contextgraft.adapter.svd import Factors, Tiles, factorise
+from contextgraft.adapter.extract.svd import Factors, Tiles, factorise
 
 ROWS = 256
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.graft import Scaled, plan
-from contextgraft.adapter.manifest import file_facts
-from contextgraft.adapter.merge import merge
-from contextgraft.adapter.verify import verify
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.manifest import file_facts
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.verify.graft import verify
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError
 
 

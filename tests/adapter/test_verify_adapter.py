@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.verify_adapter import verify_adapter
+from contextgraft.adapter.verify.adapter import verify_adapter
 from contextgraft.errors import CheckpointError, InputError
 
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from blake3 import blake3
 
+from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest, tensor_digest
 from contextgraft.checkpoint.identity import identity, read_sidecar, sidecar
-from contextgraft.checkpoint.layout import open_model
-from contextgraft.checkpoint.publish import write_json
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError
 
 

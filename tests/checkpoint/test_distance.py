@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from contextgraft.checkpoint import distance as module
 from contextgraft.checkpoint.distance import distance, kind_of
-from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 
 
 def folder(path: Path, **tensors: torch.Tensor) -> ModelFolder:

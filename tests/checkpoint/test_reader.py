@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from contextgraft.checkpoint.layout import open_tensors
+from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import DTYPES, byte_blocks, expect_bytes, read_rows, read_tensor
 from contextgraft.errors import CheckpointError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import compare, read_vocabulary
 from contextgraft.errors import CheckpointError
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli import align
+from contextgraft.cli.commands import align
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli import compare, extract, inspect
+from contextgraft.cli.commands import compare, extract, inspect
 from contextgraft.errors import InputError
 
 

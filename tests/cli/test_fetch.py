@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from contextgraft.cli.fetch import command
+from contextgraft.cli.commands.fetch import command
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from click.testing import CliRunner, Result
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from contextgraft.cli.inspect import command
+from contextgraft.cli.commands.inspect import command
 
 
 def save(folder: Path, *, rows: int, shift: float = 0.0) -> Path:

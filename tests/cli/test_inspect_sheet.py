@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from contextgraft.cli.inspect import command
+from contextgraft.cli.commands.inspect import command
 from contextgraft.errors import ConfigError, InputError
 
 

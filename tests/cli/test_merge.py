@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli import extract, merge, verify
+from contextgraft.cli.commands import extract, merge, verify
 from contextgraft.errors import MismatchError
 
 

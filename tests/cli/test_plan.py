@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from contextgraft.cli.commands.plan import SUITES, command
 from contextgraft.cli.main import main
-from contextgraft.cli.plan import SUITES, command
-from contextgraft.evaluation import workload
+from contextgraft.planning import evaluation
 
 
 def plan(*words: object) -> str:
@@ -51,7 +51,7 @@ def test_a_suite_named_twice_is_planned_once() -> None:
 
 
 def test_every_suite_can_be_planned() -> None:
-    assert tuple(workload.SUITES) == SUITES
+    assert tuple(evaluation.SUITES) == SUITES
 
 
 @pytest.mark.parametrize(

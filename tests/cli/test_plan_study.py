@@ -8,31 +8,31 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from contextgraft.cli.plan import command
+from contextgraft.cli.commands.plan import command
 from contextgraft.cli.plan_study import costs_shape, models, plan, read_study
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.shape import read_shape
 from contextgraft.errors import ConfigError
-from contextgraft.evaluation import cost
-from contextgraft.evaluation import shape as evaluation_shape
+from contextgraft.planning import inference
+from contextgraft.planning import shape as evaluation_shape
+from contextgraft.planning.model_shape import read_shape
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted((ROOT / "config/recipes").glob("*.yaml"))
+STUDIES = sorted((ROOT / "config/studies").glob("*.yaml"))
 SIZE_70B = 141_107_412_992
 
 
-SHAPES = "src/contextgraft/evaluation/shapes"
+SHAPES = "src/contextgraft/planning/shapes"
 LARGE: dict[str, Any] = {
     "study": "large",
     "base": "hf:owner/base",
     "donor": {"source": "hf:owner/donor"},
     "shape": f"{SHAPES}/llama3-70b.json",
-    "fine_tunes": "config/recipes/llama3/fine_tunes-70b.tsv",
+    "fine_tunes": "config/studies/llama3/fine_tunes-70b.tsv",
     "ranks": [32, 128],
     "keep_grafts": False,
     "evaluation": {
         "needle": {
-            "format": "config/recipes/llama3/needle.yaml",
+            "format": "config/studies/llama3/needle.yaml",
             "lengths": [8192, 2**20],
             "depths": [0, 25, 50, 75, 100],
             "samples": 10,
@@ -156,7 +156,7 @@ def test_the_shape_is_that_of_the_class_in_transformers(name: str) -> None:
     assert (ours.parameters, ours.active, ours.width, ours.windows, ours.dtype) == (
         theirs.parameters, theirs.active, theirs.width, theirs.windows, theirs.dtype
     )  # fmt: skip
-    assert cost.kv_bytes_per_token(ours) == cost.kv_bytes_per_token(theirs)
+    assert inference.kv_bytes_per_token(ours) == inference.kv_bytes_per_token(theirs)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from contextgraft.cli.plan import command
+from contextgraft.cli.commands.plan import command
 from contextgraft.cli.plan_study import read_study
-from contextgraft.config import asking
-from contextgraft.config.demands import demands, shape_of
+from contextgraft.config import cli_arguments
+from contextgraft.planning.requests import demands, shape_of
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "config/recipes").glob("llama3-*.yaml"))
+RECIPES = sorted((ROOT / "config/studies").glob("llama3-*.yaml"))
 DONORS = {"llama3-70b-1048k": 3580165449, "llama3-70b-524k": 1062356830, "llama3-8b-1048k": 3580165449}
 SMALLER = 176_242_688  # of 8B: 7 matrices a layer and lm_head at rank 32
 
@@ -47,7 +47,7 @@ def test_a_recipe_says_what_was_published(path: Path) -> None:
     assert settings.evaluation.needle.distractors >= len(settings.evaluation.needle.depths) - 1
     asked = demands(study, shape_of(settings.shape, settings.base), cluster)
     assert asked.rules["evaluate"].gpus <= cluster.gpus_per_node
-    assert asking.extraction(settings) == [
+    assert cli_arguments.extraction(settings) == [
         "--embeddings", "output", "--expect-theta", str(DONORS[path.stem]), "--expect-positions", str(length)
     ]  # fmt: skip
 
@@ -73,4 +73,4 @@ def test_mergekit_costs_a_decomposition_a_rank(tmp_path: Path) -> None:
     assert steps[1]["seconds"] > 5 * steps[0]["seconds"]
     assert steps[1]["request"]["minutes"] > 3 * steps[1]["seconds"] / 60
     assert steps[1]["request"]["mem_mb"] > steps[0]["request"]["mem_mb"]
-    assert asking.extraction(read_study(path).settings)[2:4] == ["--backend", "mergekit"]
+    assert cli_arguments.extraction(read_study(path).settings)[2:4] == ["--backend", "mergekit"]

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli.report import command
-from contextgraft.report.samples import COLUMNS
+from contextgraft.cli.commands.report import command
+from contextgraft.report.data.samples import COLUMNS
 
 COMMAND = str(Path(sys.executable).parent / "contextgraft")
 

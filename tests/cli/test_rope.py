@@ -4,7 +4,7 @@ import json
 
 from click.testing import CliRunner
 
-from contextgraft.cli.rope import command
+from contextgraft.cli.commands.rope import command
 
 WORDS = ["--theta", "500000", "--context", "8192", "--head-dim", "128"]
 

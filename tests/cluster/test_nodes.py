@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from contextgraft.training.run import train
+from contextgraft.training.trainer import train
 
 from ..training.conftest import curve, write_demos_donor
 

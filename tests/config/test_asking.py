@@ -5,10 +5,10 @@ from typing import Any
 import click
 import pytest
 
-from contextgraft.cli.evaluate import command
-from contextgraft.config import asking
-from contextgraft.config.pipeline import Pipeline
-from contextgraft.config.sheet import FineTune
+from contextgraft.cli.commands.evaluate import command
+from contextgraft.config import cli_arguments
+from contextgraft.config.study import Pipeline
+from contextgraft.config.target_sheet import FineTune
 
 EVERYTHING: dict[str, Any] = {
     "study": "s",
@@ -47,7 +47,7 @@ def parsed(words: list[str]) -> dict[str, Any]:
 
 
 def test_everything_that_is_configured_is_asked() -> None:
-    given = parsed(asking.of_target(Pipeline.model_validate(EVERYTHING), TARGET))
+    given = parsed(cli_arguments.of_target(Pipeline.model_validate(EVERYTHING), TARGET))
     assert given["suites"] == ("needle", "ruler", "perplexity", "divergence", "skill")
     assert (given["lengths"], given["depths"]) == ((128, 1024), (0, 12.5, 100))
     assert (given["samples"], given["distractors"], given["seed"]) == (7, 2, 5)
@@ -70,13 +70,13 @@ def test_what_is_not_configured_is_not_asked() -> None:
     needle = {**EVERYTHING["evaluation"]["needle"], "kinds": ["single"], "count": None, "haystacks": []}
     study = Pipeline.model_validate({**bare, "evaluation": {"needle": needle, "skill": {"samples": 1}}})
     target = FineTune.model_validate({"name": "tune", "source": "tune"})
-    given = parsed(asking.of_target(study, target))
+    given = parsed(cli_arguments.of_target(study, target))
     assert given["suites"] == ("needle",)
     assert (given["haystacks"], given["device"]) == ((), "cpu")
 
 
 @pytest.mark.parametrize("key", ["ruler", "perplexity", "divergence"])
 def test_base_and_donor_are_asked_all_but_the_fine_tunes_own(key: str) -> None:
-    suites = parsed(asking.of_all(Pipeline.model_validate(EVERYTHING)))["suites"]
+    suites = parsed(cli_arguments.of_all(Pipeline.model_validate(EVERYTHING)))["suites"]
     assert (key in suites) == (key != "divergence")
     assert "skill" not in suites

@@ -1,68 +1,107 @@
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from contextgraft.config.study import Origin, companions, load
+from contextgraft.config.base import validate
+from contextgraft.config.json_schema import schema_text
+from contextgraft.config.resolved_study import load
+from contextgraft.config.study import Pipeline
 from contextgraft.errors import ConfigError
 
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.chdir(tmp_path)
-    for name in ("donor.yaml", "needle.yaml", "tune.yaml", "own.yaml", "skill.jsonl"):
-        Path(name).write_text("")
-    Path("sheet.tsv").write_text(
-        "name\tsource\trevision\tneedle\tskill\n"
-        "plain\tdemo:plain\tabc\t\t\n"
-        "trained\ttrain:tune.yaml\t\town.yaml\tskill.jsonl\n"
-    )
-    needle = {"format": "needle.yaml", "lengths": [8], "depths": [0], "samples": 1, "seed": 0}
-    return {
-        "study": "s",
-        "base": "demo:base",
-        "donor": {"train": "donor.yaml"},
-        "donor_seeds": [3, 5],
-        "fine_tunes": "sheet.tsv",
-        "ranks": [1],
-        "evaluation": {"needle": needle, "skill": {"samples": 1}},
-    }
+ROOT = Path(__file__).parents[2]
+SHIPPED = [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
+STUDY: dict[str, Any] = {
+    "study": "s",
+    "base": "demo:base",
+    "donor": {"train": "donor.yaml"},
+    "fine_tunes": "sheet.tsv",
+    "ranks": [1, 2],
+    "evaluation": {
+        "needle": {"format": "n.yaml", "lengths": [128], "depths": [0, 50.5], "samples": 2, "seed": 1},
+        "skill": {"samples": 2},
+    },
+}
 
 
-def test_every_model_has_its_origin(config: dict[str, Any]) -> None:
-    assert load(config, "c").origins == {
-        "base": Origin(source="demo:base"),
-        "donor-s3": Origin(recipe="donor.yaml", seed=3),
-        "donor-s5": Origin(recipe="donor.yaml", seed=5),
-        "plain": Origin(source="demo:plain@abc"),
-        "trained": Origin(recipe="tune.yaml"),
-    }
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The study with one value changed, named by its dotted path."""
+    study = yaml.safe_load(yaml.safe_dump(STUDY))
+    *sections, key = path.split(".")
+    section = study
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    return dict(study)
 
 
-def test_a_fetched_donor_has_a_source(config: dict[str, Any]) -> None:
-    fetched = {**config, "donor": {"source": "demo:long"}, "donor_seeds": [1]}
-    assert load(fetched, "c").origins["donor-s1"] == Origin(source="demo:long")
+def test_schema_in_the_repository_is_the_models() -> None:
+    text = (ROOT / "config/schema.json").read_text()
+    assert text == schema_text(), "run: python -m contextgraft.config.json_schema"
 
 
-def test_a_fine_tune_is_asked_in_its_own_manner_if_it_has_one(config: dict[str, Any]) -> None:
-    study = load(config, "c")
-    assert [study.needle_format(name) for name in ("plain", "trained")] == ["needle.yaml", "own.yaml"]
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_studies_are_valid_and_their_files_are_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(path.read_text())
+    study = load(config, path)
+    assert study.targets
+    jsonschema.validate(config, yaml.safe_load(schema_text()))
 
 
-@pytest.mark.parametrize("gone", ["donor.yaml", "needle.yaml", "tune.yaml", "own.yaml", "skill.jsonl"])
-def test_a_file_that_is_not_there_is_named(config: dict[str, Any], gone: str) -> None:
-    Path(gone).unlink()
-    with pytest.raises(ConfigError, match=f"received {gone}"):
-        load(config, "c")
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rnaks", [1], "unknown key 'rnaks'"),
+        ("evaluation.needle.depth", 3, "unknown key 'evaluation.needle.depth'"),
+        ("donor", {}, "exactly one of train"),
+        ("donor", {"train": "a", "source": "b"}, "exactly one of train"),
+        ("ranks", [], "ranks"),
+        ("ranks", [2, 2], "ranks repeats a value"),
+        ("ranks", [0], "ranks.0"),
+        ("study", "../up", "study"),
+        ("base", "two words", "base"),
+        ("donor_seeds", [1, 1], "donor_seeds repeats a value"),
+        ("evaluation.needle.depths", [101], "evaluation.needle.depths.0"),
+        ("evaluation.needle.lengths", [64, 64], "lengths repeats a value"),
+        ("evaluation.skill", None, "evaluation.skill"),
+    ],
+)
+def test_a_mistake_gives_one_line_with_file_and_key(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        validate(Pipeline, changed(path, value), "config.yaml")
+    assert str(error.value).startswith("config.yaml: ")
+    assert "\n" not in str(error.value)
 
 
-def test_companions_are_the_files_that_a_recipe_names_and_those_that_they_name(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        "data: [{kind: needle, format: deep/needle.yaml}, {text: moby_dick_train}]\nname: recipe.yaml\n"
-    )
-    (tmp_path / "deep/needle.yaml").write_text("haystack: text.txt\nkeys: [a, b]\n")
-    (tmp_path / "deep/text.txt").write_text("a: [")
-    found = [path.relative_to(tmp_path).as_posix() for path in companions(recipe)]
-    assert found == ["deep/needle.yaml", "deep/text.txt", "recipe.yaml"]
+def test_a_fetched_donor_has_one_seed() -> None:
+    fetched = changed("donor", {"source": "demo:donor"})
+    assert validate(Pipeline, fetched, "c").donor.source == "demo:donor"
+    with pytest.raises(ConfigError, match="a fetched donor has one seed"):
+        validate(Pipeline, {**fetched, "donor_seeds": [1, 2]}, "c")
+
+
+@settings(deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.text() | st.floats(), lambda v: st.lists(v, max_size=3)))
+def test_any_value_in_any_place_is_taken_or_refused_in_one_line(value: Any) -> None:
+    for key in STUDY:
+        assert "\n" not in outcome(changed(key, value))
+
+
+def outcome(config: dict[str, Any]) -> str:
+    """What a person would read."""
+    try:
+        return validate(Pipeline, config, "c").study
+    except ConfigError as error:
+        return str(error)
+
+
+def test_a_misspelt_key_is_told_before_the_missing_one() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'studdy'"):
+        validate(Pipeline, {"studdy": "demo"}, "config.yaml")

@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from contextgraft.config.ruler import RULER_TASKS
-from contextgraft.evaluation import results
+from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.evaluation.harness import Reply
-from contextgraft.evaluation.measures import missed, scored
 from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.sample_rows import row
+from contextgraft.evaluation.suites.base import missed, scored
+from contextgraft.formats import samples
 
 LENGTHS = (128, 1024)
 DEPTHS = (0.0, 50.0, 100.0)
@@ -80,9 +81,9 @@ def measured(nats: float) -> Iterator[dict[str, Any]]:
 def answers(label: str) -> pa.Table:
     graft, needles, skill, ruler = MODELS[label]
     asked = questions(needles, skill, ruler)
-    rows = [results.row(q, Reply("17 42" if ok else "00 00", float(ok))) for q, ok in asked]
-    shared = results.common(label, f"of {label}", graft)
-    return results.table(shared, [*rows, *measured(nats=1.0 + len(label))])
+    rows = [row(q, Reply("17 42" if ok else "00 00", float(ok))) for q, ok in asked]
+    shared = samples.common(label, f"of {label}", graft)
+    return samples.table(shared, [*rows, *measured(nats=1.0 + len(label))])
 
 
 @pytest.fixture(scope="session")
@@ -91,5 +92,5 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "samples").mkdir()
     table = pa.concat_tables([answers(label) for label in MODELS])
-    results.write(table, folder / "samples" / "style.parquet", "a run")
+    samples.write(table, folder / "samples" / "style.parquet", "a run")
     return folder

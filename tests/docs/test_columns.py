@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from contextgraft.adapter.alignment_table import SCHEMA
+from contextgraft.formats.alignment import SCHEMA
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/formats.md"
 

@@ -11,8 +11,8 @@ import pytest
 
 from contextgraft.evaluation.summary import summarise
 from contextgraft.report.build import build
-from contextgraft.report.pairs import skill
-from contextgraft.report.samples import read
+from contextgraft.report.data.samples import read
+from contextgraft.report.statistics.paired import skill
 from contextgraft.stats import effective_length, wilson
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/queries.md"

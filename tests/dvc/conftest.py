@@ -22,7 +22,7 @@ def in_config(value: Any) -> Any:
     """The tiny study with its recipes where a study keeps them: below config/."""
     if isinstance(value, dict):
         return {key: in_config(item) for key, item in value.items()}
-    return value.replace("recipes/", "config/recipes/") if isinstance(value, str) else value
+    return value.replace("recipes/", "config/studies/") if isinstance(value, str) else value
 
 
 class Home:
@@ -127,13 +127,13 @@ class Repository:
         place.write()
         config = self.folder / "config"
         config.mkdir()
-        for name in ("recipes", "fine_tunes.tsv"):
-            (self.folder / name).rename(config / name)
+        (self.folder / "recipes").rename(config / "studies")
+        (self.folder / "fine_tunes.tsv").rename(config / "fine_tunes.tsv")
         (self.folder / "config.yaml").unlink()
         study = in_config(STUDY) | {"fine_tunes": "config/fine_tunes.tsv"}
         del study["donor_seeds"]  # a key that has a default may be left out
         (config / "config.yaml").write_text(yaml.safe_dump(study))
-        self.edit("config/fine_tunes.tsv", "recipes/", "config/recipes/")
+        self.edit("config/fine_tunes.tsv", "recipes/", "config/studies/")
         self.run("git", "init", "--quiet", "--initial-branch=main")
         self.run("git", "add", ".", ":!models")
         self.run("dvc", "remote", "add", "--default", "store", str(self.home.folder / "store"))

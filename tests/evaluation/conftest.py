@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contextgraft.evaluation.suites import NeedleGrid, read_grid
-from contextgraft.evaluation.tokens import Tokens, load_tokens
+from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
+from contextgraft.evaluation.suites.spec import NeedleGrid, read_grid
 
 KEYS = ["boat", "cave", "door", "farm", "gate", "hill"]
 VALUES = [f"{n:02d}" for n in range(16)]

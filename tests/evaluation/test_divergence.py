@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from contextgraft.evaluation import forward
-from contextgraft.evaluation.divergence import DivergenceMeasure, divergence
-from contextgraft.evaluation.measures import Subject
-from contextgraft.evaluation.models import load_model
-from contextgraft.evaluation.suites import read_skill
-from contextgraft.evaluation.tokens import load_tokens
-from contextgraft.evaluation.windows import Lines, Text, Windows
+from contextgraft.evaluation.backends import logprobs
+from contextgraft.evaluation.backends.loading import load_model
+from contextgraft.evaluation.backends.tokenizer import load_tokens
+from contextgraft.evaluation.suites.base import Subject
+from contextgraft.evaluation.suites.divergence import DivergenceMeasure, divergence
+from contextgraft.evaluation.suites.spec import read_skill
+from contextgraft.evaluation.suites.text_prompts import Lines, Text, Windows
 
 MakeModel = Callable[..., Path]
 
@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_whole_distributions(
     first = subject(make_model("first", 0), tmp_path, "reference")
     second = subject(make_model("second", 1), tmp_path, "other")
     measure.rows(first)
-    monkeypatch.setattr(forward, "PASS_TOKENS", pass_tokens)
+    monkeypatch.setattr(logprobs, "PASS_TOKENS", pass_tokens)
     rows = measure.rows(second)
     for row, prompt in zip(rows, measure.source.prompts(first.tokens), strict=True):
         with torch.inference_mode():

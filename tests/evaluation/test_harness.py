@@ -12,16 +12,16 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from contextgraft.evaluation import token_lm as token_lm_module
-from contextgraft.evaluation.answers import Backend, Portions, Recorder
-from contextgraft.evaluation.decoding import Ability
+from contextgraft.evaluation.backends import transformers as token_lm_module
+from contextgraft.evaluation.backends.base import Backend, Portions, Recorder
+from contextgraft.evaluation.backends.generation import Ability
+from contextgraft.evaluation.backends.loading import find_device, load_model, positions
+from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
+from contextgraft.evaluation.backends.transformers import TokenLM
 from contextgraft.evaluation.harness import Reply, ask, make_sittings, quiet
-from contextgraft.evaluation.journal import Journal
-from contextgraft.evaluation.models import find_device, load_model, positions
 from contextgraft.evaluation.questions import Question, needle_questions, skill_questions
-from contextgraft.evaluation.suites import NeedleGrid, read_skill
-from contextgraft.evaluation.token_lm import TokenLM
-from contextgraft.evaluation.tokens import Tokens, load_tokens
+from contextgraft.evaluation.response_cache import Journal
+from contextgraft.evaluation.suites.spec import NeedleGrid, read_skill
 
 CPU = find_device("cpu")
 MakeModel = Callable[..., Path]

@@ -16,18 +16,18 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from contextgraft.config.ruler import RULER_TASKS
-from contextgraft.evaluation.answers import Portions
-from contextgraft.evaluation.engine import BACKENDS, Engine
-from contextgraft.evaluation.exam import questions_of
+from contextgraft.config.ruler_tasks import RULER_TASKS
+from contextgraft.evaluation.backends.base import Portions
+from contextgraft.evaluation.backends.registry import BACKENDS, Engine
+from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
+from contextgraft.evaluation.build_questions import questions_of
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites import COUNTS, DEFAULT_FORMAT, Exam, read_grid, read_ruler
-from contextgraft.evaluation.tokens import Tokens, load_tokens
+from contextgraft.evaluation.suites.spec import COUNTS, DEFAULT_FORMAT, Exam, read_grid, read_ruler
 from contextgraft.prompts import haystack
-from contextgraft.prompts.needle import load_format
-from contextgraft.prompts.ruler import NEEDLE_TASKS, load_wording
-from contextgraft.prompts.values import LETTERS
+from contextgraft.prompts.generators import LETTERS
+from contextgraft.prompts.needle_format import load_format
+from contextgraft.prompts.ruler.tasks import NEEDLE_TASKS, load_wording
 
 MakeModel = Callable[..., Path]
 Scored = list[tuple[Question, float]]

@@ -24,12 +24,12 @@ from transformers import (
 )
 
 from contextgraft.errors import MismatchError
-from contextgraft.evaluation import forward
-from contextgraft.evaluation.measures import Subject
-from contextgraft.evaluation.models import load_model
-from contextgraft.evaluation.perplexity import PerplexityMeasure, losses, ranges
-from contextgraft.evaluation.tokens import load_tokens
-from contextgraft.evaluation.windows import Text, Windows
+from contextgraft.evaluation.backends import logprobs
+from contextgraft.evaluation.backends.loading import load_model
+from contextgraft.evaluation.backends.tokenizer import load_tokens
+from contextgraft.evaluation.suites.base import Subject
+from contextgraft.evaluation.suites.perplexity import PerplexityMeasure, losses, ranges
+from contextgraft.evaluation.suites.text_prompts import Text, Windows
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
@@ -63,7 +63,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_chunks_give_the_cross_entropy_of_one_forward(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "PASS_TOKENS", 48)
+    monkeypatch.setattr(logprobs, "PASS_TOKENS", 48)
     torch.manual_seed(1)
     model = MODELS[name]().eval()
     ids_BT = torch.randint(50, (2, 201))
@@ -77,7 +77,7 @@ def test_chunks_give_the_cross_entropy_of_one_forward(name: str, monkeypatch: py
 
 @pytest.mark.parametrize("name", ["llama", "dynamic"])
 def test_no_logits_are_longer_than_a_chunk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "LOGITS", 50 * 32)
+    monkeypatch.setattr(logprobs, "LOGITS", 50 * 32)
     model = MODELS[name]().eval()
     sizes: list[tuple[int, ...]] = []
     model.lm_head.register_forward_hook(lambda _, __, logits: sizes.append(tuple(logits.shape)))
@@ -139,7 +139,7 @@ def test_windows_side_by_side_score_as_they_do_alone(
 ) -> None:
     who = subject(make_model(), tmp_path)
     together = [row["score"] for row in measure.rows(who)]
-    monkeypatch.setattr(forward, "PASS_TOKENS", 100)
+    monkeypatch.setattr(logprobs, "PASS_TOKENS", 100)
     assert [row["score"] for row in measure.rows(who)] == pytest.approx(together, abs=1e-5)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from contextgraft.errors import InputError
+from contextgraft.evaluation.backends.tokenizer import MARK, Tokens
 from contextgraft.evaluation.questions import WORDING, check_answer, needle_questions, skill_questions
-from contextgraft.evaluation.suites import NeedleGrid, read_grid, read_skill
-from contextgraft.evaluation.tokens import MARK, Tokens
+from contextgraft.evaluation.suites.spec import NeedleGrid, read_grid, read_skill
 from contextgraft.prompts.haystack import Haystack
 
 WORDINGS = """

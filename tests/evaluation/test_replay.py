@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
-from contextgraft.evaluation.divergence import DivergenceMeasure
-from contextgraft.evaluation.engine import Engine
-from contextgraft.evaluation.measures import Measure
-from contextgraft.evaluation.perplexity import PerplexityMeasure
+from contextgraft.evaluation.backends.registry import Engine
 from contextgraft.evaluation.replay import Asking, read_row, replay, split_place
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites import Exam, NeedleGrid, read_skill
-from contextgraft.evaluation.windows import Lines, Text, Windows
+from contextgraft.evaluation.suites.base import Measure
+from contextgraft.evaluation.suites.divergence import DivergenceMeasure
+from contextgraft.evaluation.suites.perplexity import PerplexityMeasure
+from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
+from contextgraft.evaluation.suites.text_prompts import Lines, Text, Windows
 
 MakeModel = Callable[..., Path]
 

@@ -16,14 +16,14 @@ import torch
 
 from contextgraft.checkpoint.identity import sidecar
 from contextgraft.errors import InputError, MismatchError, OutputBusy
-from contextgraft.evaluation import token_lm as token_lm_module
-from contextgraft.evaluation.decoding import prefill
-from contextgraft.evaluation.engine import Engine
-from contextgraft.evaluation.results import SCHEMA
+from contextgraft.evaluation.backends import transformers as token_lm_module
+from contextgraft.evaluation.backends.generation import prefill
+from contextgraft.evaluation.backends.registry import Engine
+from contextgraft.evaluation.backends.tokenizer import load_tokens
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites import Exam, NeedleGrid, read_skill
+from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
 from contextgraft.evaluation.summary import as_json, summarise
-from contextgraft.evaluation.tokens import load_tokens
+from contextgraft.formats.samples import SCHEMA
 
 MakeModel = Callable[..., Path]
 Models = list[tuple[str | None, Path]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contextgraft.errors import ContextgraftError, InputError
-from contextgraft.evaluation.suites import (
+from contextgraft.evaluation.suites.spec import (
     DEFAULT_FORMAT,
     Exam,
     NeedleGrid,

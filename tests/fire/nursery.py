@@ -192,11 +192,11 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)
     gc.disable()
-    import contextgraft.adapter.extract
-    import contextgraft.adapter.graft
-    import contextgraft.adapter.merge
-    import contextgraft.cli.extract
-    import contextgraft.cli.merge
+    import contextgraft.adapter.extract.extract
+    import contextgraft.adapter.merge.merge
+    import contextgraft.adapter.merge.plan
+    import contextgraft.cli.commands.extract
+    import contextgraft.cli.commands.merge
     import contextgraft.cli.progress  # noqa: F401
 
     gc.freeze()  # else children collect what they inherited, which copies all of its memory

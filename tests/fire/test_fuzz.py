@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
-from contextgraft.checkpoint.layout import open_model, open_tensors
+from contextgraft.checkpoint.model_folder import open_model, open_tensors
 from contextgraft.errors import ContextgraftError
 
 WORD = re.compile(rb'\d+|"[^"]*"|[^\s\w]|\w+')

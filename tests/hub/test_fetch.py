@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import HfApi
 
-from contextgraft.adapter.folder import open_adapter
+from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.identity import identity
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.summary import summary
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.sources.fetch import fetch

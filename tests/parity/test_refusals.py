@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from contextgraft.cli import extract
+from contextgraft.cli.commands import extract
 from contextgraft.errors import CheckpointError, InputError
 
 TINY: dict[str, Any] = {

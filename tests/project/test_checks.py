@@ -13,7 +13,7 @@ CHECKS = {
     "ruff": ["ruff", "check", "src", "tests", "bench", "world"],
     "format": ["ruff", "format", "--check", "src", "tests", "bench", "world"],
     "types": ["mypy"],
-    "storeys": ["lint-imports"],
+    "layers": ["lint-imports"],
     "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow"],
     "snakemake-lint": ["snakemake", "--lint"],
 }

@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from contextgraft.prompts import haystack
-from contextgraft.prompts.needle import NeedleFormat
-from contextgraft.prompts.wording import Wording
+from contextgraft.prompts.needle_format import NeedleFormat
+from contextgraft.prompts.templates import Wording
 
 SAMPLE = haystack.read("prose", base_dir=Path())[:20_000]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contextgraft.report.samples import COLUMNS, INTEGER, NUMBER, TEXT
+from contextgraft.report.data.samples import COLUMNS, INTEGER, NUMBER, TEXT
 
 TYPES = {TEXT: pa.string(), INTEGER: pa.int32(), NUMBER: pa.float64()}
 SCHEMA = pa.schema({name: TYPES[kind] for name, kind in COLUMNS.items()})

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation.results import SCHEMA
-from contextgraft.report.samples import COLUMNS, FITS, find, read
+from contextgraft.formats.samples import SCHEMA
+from contextgraft.report.data.samples import COLUMNS, FITS, find, read
 
 
 def roles(folder: Path) -> dict[str, int]:

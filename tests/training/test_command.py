@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli.train import command
+from contextgraft.cli.commands.train import command
 from contextgraft.errors import ContextgraftError
 
 

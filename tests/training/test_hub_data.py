@@ -12,13 +12,13 @@ import pytest
 from huggingface_hub import HfApi
 from pydantic import ValidationError
 
-from contextgraft.checkpoint.publish import WORK
+from contextgraft.checkpoint.atomic import WORK
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import HubLibrary
-from contextgraft.training import datasets
-from contextgraft.training.run import train
+from contextgraft.training.data import hub as datasets
+from contextgraft.training.trainer import train
 
 from ..hub.conftest import SERVER
 from .conftest import interrupt, write_recipe

@@ -7,9 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from contextgraft.training.batches import Batch
+from contextgraft.training.data.batches import Batch
 from contextgraft.training.loss import Learner
-from contextgraft.training.part import ENTRIES, TOKENS, tokens_at_once, whole
+from contextgraft.training.micro_batch import ENTRIES, TOKENS, tokens_at_once, whole
 
 VOCABULARY, LENGTH = 4200, 700  # two rows are more than a piece of 1024 tokens
 COMMON: dict[str, Any] = {

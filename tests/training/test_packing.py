@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
-from contextgraft.training.documents import documents, found
-from contextgraft.training.packing import FOLDER, Packed, pack, packed_path, sequences, write
-from contextgraft.training.run import train
+from contextgraft.training.data.documents import documents, found
+from contextgraft.training.data.packing import FOLDER, Packed, pack, packed_path, sequences, write
+from contextgraft.training.trainer import train
 
 from .conftest import RECIPE, interrupt, write_recipe
 

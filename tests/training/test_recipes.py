@@ -8,7 +8,7 @@ from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.rope.schedule import absolute, progressive_stages
 from contextgraft.training.schedule import learning_rate, steps
 
-FOLDER = Path(__file__).parents[2] / "config/recipes/training"
+FOLDER = Path(__file__).parents[2] / "config/recipes"
 TOKENS = {
     "llama3-70b-gradient-1048k": [83886080, 104857600, 209715200, 33554432],
     "llama3-8b-gradient-1048k": [62914560, 100663296, 419430400, 838860800],

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import open_model
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import load_recipe
-from contextgraft.prompts.needle import load_format
+from contextgraft.prompts.needle_format import load_format
 from contextgraft.rope import settings
-from contextgraft.training.kinds import read_pairs
+from contextgraft.training.data.sources import read_pairs
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "config" / "demo"

@@ -9,9 +9,9 @@ from snakemake.exceptions import WorkflowError
 from contextgraft import __version__
 from contextgraft.cli.plan_study import plan
 from contextgraft.config import asking
-from contextgraft.config.demands import demands, shape_of
-from contextgraft.config.resources import SLURM_WORDS
-from contextgraft.config.study import donor_name, load
+from contextgraft.planning.requests import demands, shape_of
+from contextgraft.planning.slurm import SLURM_WORDS
+from contextgraft.config.resolved_study import donor_name, load
 from contextgraft.errors import ContextgraftError
 
 # Only without --configfile: Snakemake would otherwise mix the two, key by key.

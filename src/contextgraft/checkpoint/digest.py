@@ -8,7 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from contextgraft.checkpoint.layout import ModelFolder, TensorInfo
+from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.checkpoint.reader import Tensors, byte_blocks
 from contextgraft.rope import settings
 

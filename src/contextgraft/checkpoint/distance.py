@@ -6,7 +6,7 @@ from math import sqrt
 
 import torch
 
-from contextgraft.checkpoint.layout import ModelFolder
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import read_rows
 
 BLOCK = 1 << 26  # bytes of one float32 block

@@ -6,7 +6,7 @@ from typing import Any
 
 from contextgraft import __version__
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.layout import REFUSED, SIDECAR, ModelFolder, read_json
+from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
 from contextgraft.errors import CheckpointError, Refused
 
 __all__ = ["FORMAT", "SIDECAR", "identity", "read_sidecar", "sidecar"]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from contextgraft.checkpoint.header import TensorInfo
+from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.errors import CheckpointError
 
 DTYPES = {

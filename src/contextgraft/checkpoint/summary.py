@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from contextgraft.checkpoint.distance import Distance, KindDistance
-from contextgraft.checkpoint.layout import ModelFolder
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
 from contextgraft.rope import settings
 

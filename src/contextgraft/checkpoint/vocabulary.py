@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.layout import ModelFolder, read_json
+from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.errors import CheckpointError, MismatchError
 
 TOKENIZER = "tokenizer.json"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from contextgraft.checkpoint.header import ITEM_BYTES
-from contextgraft.checkpoint.publish import publish_file
+from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
+from contextgraft.checkpoint.safetensors_header import ITEM_BYTES
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
 PYTORCH = {"format": "pt"}

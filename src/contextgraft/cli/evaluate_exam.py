@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contextgraft.cli.evaluate_options import Options
-from contextgraft.config.sheet import SKILL_FILES
+from contextgraft.config.target_sheet import SKILL_FILES
 from contextgraft.errors import InputError
 
 if TYPE_CHECKING:
-    from contextgraft.evaluation.measures import Measure
-    from contextgraft.evaluation.suites import Exam, NeedleGrid, RulerSuite, Skill
+    from contextgraft.evaluation.suites.base import Measure
+    from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, RulerSuite, Skill
 
 JSONL = ".jsonl"
 
@@ -42,7 +42,7 @@ def check_suites(chosen: Options) -> None:
 
 def make_exam(chosen: Options) -> "Exam":
     """The questions of all suites that ask; InputError or ConfigError names what cannot be read."""
-    from contextgraft.evaluation.suites import Exam
+    from contextgraft.evaluation.suites.spec import Exam
 
     return Exam(grids=grids(chosen), skills=skills(chosen), seed=chosen.seed, ruler=ruler(chosen))
 
@@ -51,7 +51,7 @@ def grids(chosen: Options) -> "tuple[NeedleGrid, ...]":
     """A needle grid for each kind and haystack."""
     if "needle" not in chosen.suites or chosen.lengths is None:
         return ()
-    from contextgraft.evaluation.suites import read_grid
+    from contextgraft.evaluation.suites.spec import read_grid
 
     return tuple(
         read_grid(
@@ -75,7 +75,7 @@ def ruler(chosen: Options) -> "RulerSuite | None":
     lengths = chosen.ruler_lengths or chosen.lengths
     if "ruler" not in chosen.suites or lengths is None:
         return None
-    from contextgraft.evaluation.suites import read_ruler
+    from contextgraft.evaluation.suites.spec import read_ruler
 
     data = {"qa_1": chosen.qa_1, "qa_2": chosen.qa_2}
     return read_ruler(
@@ -90,7 +90,7 @@ def skills(chosen: Options) -> "tuple[Skill, ...]":
     """Skills that are files of questions."""
     if "skill" not in chosen.suites:
         return ()
-    from contextgraft.evaluation.suites import read_skill
+    from contextgraft.evaluation.suites.spec import read_skill
 
     files = [skill for skill in chosen.skills if skill.endswith(JSONL)]
     return tuple(read_skill(Path(file), chosen.skill_samples) for file in files)
@@ -106,7 +106,7 @@ def harness_skills(chosen: Options) -> "list[Measure]":
     names = [skill for skill in chosen.skills if not skill.endswith(JSONL)]
     if "skill" not in chosen.suites or not names:
         return []
-    from contextgraft.evaluation.harness_skill import read_harness_skill
+    from contextgraft.evaluation.suites.lm_eval_skill import read_harness_skill
 
     return [read_harness_skill(name, chosen.skill_samples, chosen.seed) for name in names]
 
@@ -115,8 +115,8 @@ def perplexities(chosen: Options) -> "list[Measure]":
     """Perplexity, one measure a length."""
     if "perplexity" not in chosen.suites:
         return []
-    from contextgraft.evaluation.perplexity import PerplexityMeasure
-    from contextgraft.evaluation.windows import Windows, read_text
+    from contextgraft.evaluation.suites.perplexity import PerplexityMeasure
+    from contextgraft.evaluation.suites.text_prompts import Windows, read_text
 
     text = read_text(text_name(chosen))
     lengths = chosen.perplexity_lengths or chosen.lengths or ()
@@ -129,9 +129,9 @@ def divergences(chosen: Options) -> "list[Measure]":
     """Divergence from the reference."""
     if "divergence" not in chosen.suites:
         return []
-    from contextgraft.evaluation.divergence import DivergenceMeasure
-    from contextgraft.evaluation.suites import read_skill
-    from contextgraft.evaluation.windows import Lines, Windows, read_text
+    from contextgraft.evaluation.suites.divergence import DivergenceMeasure
+    from contextgraft.evaluation.suites.spec import read_skill
+    from contextgraft.evaluation.suites.text_prompts import Lines, Windows, read_text
 
     name = text_name(chosen)
     if name.endswith(JSONL):
@@ -143,9 +143,9 @@ def divergences(chosen: Options) -> "list[Measure]":
 
 def text_name(chosen: Options) -> str:
     """The text that is given, else the one the needle format hides its needles in, else the shipped one."""
-    from contextgraft.evaluation.windows import DEFAULT_TEXT
+    from contextgraft.evaluation.suites.text_prompts import DEFAULT_TEXT
     from contextgraft.prompts.haystack import SHIPPED
-    from contextgraft.prompts.needle import load_format
+    from contextgraft.prompts.needle_format import load_format
 
     if chosen.text is not None or chosen.format_path is None:
         return chosen.text or DEFAULT_TEXT

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextgraft.evaluation.preview import Ask
+    from contextgraft.evaluation.dry_run import Ask
     from contextgraft.evaluation.replay import Replay
     from contextgraft.evaluation.summary import Score
 

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.descent import Descent, Tokens, descent
-from contextgraft.checkpoint.layout import ModelFolder
-from contextgraft.config import sheet
-from contextgraft.config.sheet import FineTune
-from contextgraft.config.study import source_with_revision
+from contextgraft.adapter.analysis.compatibility import Descent, Tokens, descent
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.config import target_sheet
+from contextgraft.config.resolved_study import source_with_revision
+from contextgraft.config.target_sheet import FineTune
 from contextgraft.errors import ConfigError, ContextgraftError, InputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.peek import peek
+from contextgraft.sources.open_headers import peek
 
 FITS, DIFFERS, REFUSED, TRAINED = "fits", "differs", "refused", "trained"
 GOOD = (FITS, TRAINED)
@@ -66,15 +66,15 @@ def _lines(path: Path) -> list[Row | tuple[int, FineTune]]:
         raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
     used = [number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")]
     if len(used) < 2:
-        sheet.parse("\n".join(lines), path)  # says what an empty sheet lacks
+        target_sheet.parse("\n".join(lines), path)  # says what an empty sheet lacks
     head = used[0]
-    sheet.check_header(sheet.cells(lines[head]), f"{path}:{head + 1}")
+    target_sheet.check_header(target_sheet.cells(lines[head]), f"{path}:{head + 1}")
     seen: dict[str, int] = {}
     rows: list[Row | tuple[int, FineTune]] = []
     for number in used[1:]:
         alone = [""] * head + [lines[head]] + [""] * (number - head - 1) + [lines[number]]  # numbers stay
         try:
-            (target,) = sheet.parse("\n".join(alone), path)
+            (target,) = target_sheet.parse("\n".join(alone), path)
             if seen.setdefault(target.name, number) != number:
                 raise ConfigError(
                     f"the name {target.name!r} stands on line {seen[target.name] + 1} already",
@@ -82,7 +82,9 @@ def _lines(path: Path) -> list[Row | tuple[int, FineTune]]:
                 )
             rows.append((number + 1, target))
         except ConfigError as error:
-            cells = dict(zip(sheet.cells(lines[head]), sheet.cells(lines[number]), strict=False))
+            cells = dict(
+                zip(target_sheet.cells(lines[head]), target_sheet.cells(lines[number]), strict=False)
+            )
             name, source = cells.get("name", ""), cells.get("source", "")
             rows.append(Row(number + 1, name, source, REFUSED, (str(error),)))
     return rows

@@ -34,10 +34,10 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Load `contextgraft.cli.<verb>` and take its `command`."""
+        """Load `contextgraft.cli.commands.<verb>` and take its `command`."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"contextgraft.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"contextgraft.cli.commands.{cmd_name}").command
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -46,7 +46,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except ContextgraftError as error:
-            from contextgraft.checkpoint.refusal import is_final, record_refusal
+            from contextgraft.formats.rejection import is_final, record_refusal
 
             if folder is None or not is_final(error):
                 raise

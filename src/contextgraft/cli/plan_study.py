@@ -5,22 +5,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.architecture import Kind
-from contextgraft.adapter.selection import Selection
-from contextgraft.adapter.size import adapter_bytes, dense_bytes
-from contextgraft.config import demands, resources
+from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.extraction import Extraction
-from contextgraft.config.pipeline import Evaluation
-from contextgraft.config.resources import GB, Request
-from contextgraft.config.shape import Shape
-from contextgraft.config.study import Study, load
+from contextgraft.config.resolved_study import Study, load
+from contextgraft.config.study import Evaluation
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError
-from contextgraft.evaluation import cost, workload
-from contextgraft.evaluation.cost import Device
-from contextgraft.evaluation.workload import Grid, Line
+from contextgraft.formats.tensor_names import Kind
+from contextgraft.planning import evaluation, inference, requests, slurm
+from contextgraft.planning.adapters import adapter_bytes, dense_bytes
+from contextgraft.planning.evaluation import Grid, Line
+from contextgraft.planning.inference import Device
+from contextgraft.planning.model_shape import Shape
+from contextgraft.planning.slurm import GB, Request
 
 EMBEDDINGS: Mapping[str | None, tuple[Kind, ...]] = {
     None: (), "both": (Kind.INPUT, Kind.OUTPUT), "input": (Kind.INPUT,), "output": (Kind.OUTPUT,)
@@ -112,7 +111,7 @@ def read_study(path: Path) -> Study:
 def plan(study: Study, at_once: int = 1) -> StudyPlan:
     """Plan a study for the cluster that it names."""
     settings = study.settings
-    shape = demands.shape_of(settings.shape, settings.base)
+    shape = requests.shape_of(settings.shape, settings.base)
     chosen = selection(settings.extraction)
     adapters = {rank: adapter_bytes(shape, chosen, rank) for rank in sorted(settings.ranks)}
     dense = 0 if settings.extraction.backend == "mergekit" else dense_bytes(shape, chosen)
@@ -148,20 +147,20 @@ def _asked_of(study: Study) -> int:
 
 def _steps(study: Study, shape: Shape, disk: Disk, adapter: int) -> Iterator[Step]:
     settings, cluster = study.settings, study.settings.cluster
-    asked = demands.demands(study, shape, cluster)
+    asked = requests.demands(study, shape, cluster)
     rules, threads, seeds, size = asked.rules, settings.threads, len(settings.donor_seeds), shape.size
     backend = settings.extraction.backend
     fetched = sum(origin.source is not None for origin in study.origins.values())
     yield Step(
-        "fetch", fetched, resources.fetching(shape, cluster), rules["fetch"], fetched * size, fetched * size
+        "fetch", fetched, slurm.fetching(shape, cluster), rules["fetch"], fetched * size, fetched * size
     )
     for name, request in asked.training.items():
         yield Step(f"train {name}", 1, _training(study, name, shape, request), request, size, size)
-    extracting = resources.EXTRACTIONS[backend].seconds(shape, cluster, settings.ranks, threads.extract)
+    extracting = slurm.EXTRACTIONS[backend].seconds(shape, cluster, settings.ranks, threads.extract)
     runs = 2 * len(settings.ranks) if backend == "mergekit" else 1  # it reads both for each, and so do we
     yield Step("extract", seeds, extracting, rules["extract"], seeds * runs * 2 * size, disk.adapters)
     pairs = seeds * disk.targets
-    merging = resources.merging(shape, cluster, threads.merge)
+    merging = slurm.merging(shape, cluster, threads.merge)
     for name, jobs, each, made in (
         ("merge", pairs * len(settings.ranks), size + adapter, size),
         ("theta_only", pairs, size, size),
@@ -182,7 +181,7 @@ def _training(study: Study, name: str, shape: Shape, request: Request) -> float:
     recipe = study.origins[name].recipe
     assert recipe is not None
     cluster, threads = study.settings.cluster, study.settings.threads.train
-    work = resources.training_work(shape, load_recipe(Path(recipe)).stages)
+    work = slurm.training_work(shape, load_recipe(Path(recipe)).stages)
     if request.gpus:
         return work / (request.gpus * cluster.gpu_teraflops * 1e12)
     return work / (request.nodes * threads * cluster.cpu_gigaflops * 1e9)
@@ -202,23 +201,23 @@ def lines(study: Study, shape: Shape, count: int) -> list[Line]:
     return list(_lines(study.settings.evaluation, given, device, count))
 
 
-def _lines(asked: Evaluation, shape: cost.Shape, device: Device, count: int) -> Iterator[Line]:
+def _lines(asked: Evaluation, shape: inference.Shape, device: Device, count: int) -> Iterator[Line]:
     needle = asked.needle
     grid = Grid(tuple(needle.lengths), tuple(needle.depths), needle.samples, needle.distractors)
     grids = len(needle.kinds) * max(1, len(needle.haystacks))
-    yield from workload.lines(shape, device, grid, ["needle"], count * grids)
+    yield from evaluation.lines(shape, device, grid, ["needle"], count * grids)
     if asked.ruler:
-        answers = [workload.RULER_ANSWERS[task] for task in asked.ruler.asked]
+        answers = [evaluation.RULER_ANSWERS[task] for task in asked.ruler.asked]
         for length in asked.ruler.lengths:
             whole = ((0, length),)
-            works = [workload.Work(asked.ruler.samples, whole, whole, answer) for answer in answers]
-            yield workload.line(shape, device, works, suite="ruler", length=length, count=count)
+            works = [evaluation.Work(asked.ruler.samples, whole, whole, answer) for answer in answers]
+            yield evaluation.line(shape, device, works, suite="ruler", length=length, count=count)
     if asked.perplexity:
         texts = Grid(tuple(asked.perplexity.lengths), (), asked.perplexity.documents, 0)
-        yield from workload.lines(shape, device, texts, ["perplexity"], count)
+        yield from evaluation.lines(shape, device, texts, ["perplexity"], count)
     if asked.divergence:
         texts = Grid((asked.divergence.length,), (), asked.divergence.prompts, 0)
-        yield from workload.lines(shape, device, texts, ["divergence"], count)
+        yield from evaluation.lines(shape, device, texts, ["divergence"], count)
 
 
 def device_of(cluster: Cluster, threads: int) -> Device:
@@ -230,9 +229,9 @@ def device_of(cluster: Cluster, threads: int) -> Device:
     return Device(threads * cluster.cpu_gigaflops * 1e9, 1.0, MAIN_MEMORY, cluster.node_memory * GB)
 
 
-def costs_shape(shape: Shape, cluster: Cluster) -> cost.Shape:
+def costs_shape(shape: Shape, cluster: Cluster) -> inference.Shape:
     """The shape as the costs of an evaluation are computed from it; processors compute in float32."""
-    return cost.Shape(
+    return inference.Shape(
         name="study",
         parameters=shape.parameters,
         active=shape.parameters,

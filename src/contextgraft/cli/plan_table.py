@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contextgraft.evaluation import cost
-from contextgraft.evaluation.cost import Device, Shape
-from contextgraft.evaluation.workload import Grid, Line
+from contextgraft.planning import inference
+from contextgraft.planning.evaluation import Grid, Line
+from contextgraft.planning.inference import Device, Shape
 
 GIB = 2**30
 GB = 1e9
@@ -36,8 +36,8 @@ def head(shape: Shape, device: Device, count: int) -> list[str]:
     active = "" if shape.active == shape.parameters else f" ({shape.active:,} of them for each token)"
     return [
         f"model    {shape.name}: {shape.parameters:,} parameters{active}, {len(shape.windows)} layers",
-        f"weights  {amount(cost.weight_bytes(shape))} in {shape.dtype};"
-        f" keys and values {cost.kv_bytes_per_token(shape):,} bytes a token",
+        f"weights  {amount(inference.weight_bytes(shape))} in {shape.dtype};"
+        f" keys and values {inference.kv_bytes_per_token(shape):,} bytes a token",
         f"device   {device.flops:.3g} FLOP/s of which {device.utilisation:.0%} are reached,"
         f" {device.bandwidth:.3g} bytes a second, {device.memory / GB:g} GB",
         f"models   {count}",
@@ -50,9 +50,9 @@ def memory_table(shape: Shape, device: Device, grid: Grid) -> Table:
     for name in ("length", "keys and values", "with weights", "least devices"):
         table.add_column(name, justify="right")
     for length in grid.lengths:
-        held = cost.kv_bytes(shape, length)
-        devices = str(cost.gpus(shape, length, device))
-        table.add_row(f"{length:,}", amount(held), amount(held + cost.weight_bytes(shape)), devices)
+        held = inference.kv_bytes(shape, length)
+        devices = str(inference.gpus(shape, length, device))
+        table.add_row(f"{length:,}", amount(held), amount(held + inference.weight_bytes(shape)), devices)
     return table
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from contextgraft.cli.plan import MOST, POSITIVE, SHARE
+from contextgraft.cli.commands.plan import MOST, POSITIVE, SHARE
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from contextgraft.training.costs import Cluster, Cost, Division, Memory
+    from contextgraft.planning.training import Cluster, Cost, Division, Memory
 
 F = TypeVar("F", bound=Callable[..., Any])
 NODE = 8  # ranks of a node, where nothing is said
@@ -61,9 +61,9 @@ def options(command: F) -> F:
 
 def show(config: Path, base: Path, *, as_json: bool, **asked: Any) -> None:
     """Print the costs of a recipe for a base's folder or config.json; `asked` are the command's options."""
-    from contextgraft.config.shape import read_shape
     from contextgraft.config.training import load_recipe
-    from contextgraft.training.costs import Cluster, Division, costs
+    from contextgraft.planning.model_shape import read_shape
+    from contextgraft.planning.training import Cluster, Division, costs
 
     recipe, shape = load_recipe(config), read_shape(base)
     ranks = asked["ranks"]

@@ -1,136 +1,184 @@
-"""What a study consists of: its models, where each comes from, and the files its recipes name."""
+"""The configuration of one study: what `snakemake` reads, as frozen models.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+The JSON schema beside config/config.yaml is generated from these models.
+"""
 
-from contextgraft.config.base import Frozen, read_yaml, validate
-from contextgraft.config.pipeline import Pipeline
-from contextgraft.config.sheet import FineTune, read
-from contextgraft.errors import ConfigError
+from typing import Annotated, Literal, Self
 
+from pydantic import Field, PositiveInt, model_validator
 
-class Origin(Frozen):
-    """How one model of the study comes to be: fetched from `source`, or trained from the base by `recipe`."""
+from contextgraft.config.base import Frozen
+from contextgraft.config.cluster import Cluster
+from contextgraft.config.extraction import Extraction
+from contextgraft.config.ruler_tasks import RULER_TASKS, Task
 
-    source: str | None = None
-    recipe: str | None = None
-    seed: int | None = None
-
-
-def donor_name(seed: int) -> str:
-    """Name of the donor of one seed."""
-    return f"donor-s{seed}"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
+File = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Depth = Annotated[float, Field(ge=0, le=100)]
+Kind = Literal["single", "multi_value", "multi_query", "chain"]
+Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
-def source_with_revision(target: FineTune) -> str:
-    """The source as `contextgraft fetch` takes it."""
-    return f"{target.source}@{target.revision}" if target.revision else target.source
+class Donor(Frozen):
+    """Where the long-context model comes from: exactly one of the two."""
 
+    train: File | None = Field(
+        None, description="a training recipe (YAML); trained from the base, once for each donor seed"
+    )
+    source: Source | None = Field(None, description="anything `contextgraft fetch` takes; fetched as it is")
 
-def origins(study: Pipeline, targets: tuple[FineTune, ...]) -> dict[str, Origin]:
-    """Every model of the study by its name: the base, the donors, the fine-tunes."""
-    donor = study.donor
-    models = {"base": Origin(source=study.base)}
-    for seed in study.donor_seeds:
-        trained = Origin(recipe=donor.train, seed=seed)
-        models[donor_name(seed)] = trained if donor.train else Origin(source=donor.source)
-    for target in targets:
-        fetched = Origin(source=source_with_revision(target))
-        models[target.name] = Origin(recipe=target.recipe) if target.recipe else fetched
-    return models
+    theta: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="RoPE theta that its config.json must have; extract refuses another"
+    )
+    max_positions: PositiveInt | None = Field(
+        None, description="longest position that its config.json must have; extract refuses another"
+    )
 
-
-def texts(value: Any) -> Iterator[str]:
-    """Every string inside parsed YAML."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts(item)
-
-
-def companions(recipe: Path) -> tuple[Path, ...]:
-    """A recipe and the files beside it that it names, directly or through another: what it depends on."""
-    found: dict[Path, None] = {}
-    waiting = [recipe]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found[path] = None
-        if path.suffix in {".yaml", ".yml"}:
-            named = (
-                path.parent / text for text in texts(read_yaml(path)) if len(text) < 256 and "\n" not in text
+    @model_validator(mode="after")
+    def one_way(self) -> Self:
+        """Exactly one of train and source."""
+        if (self.train is None) == (self.source is None):
+            raise ValueError(
+                "give exactly one of train (a recipe) and source (anything `contextgraft fetch` takes)"
             )
-            waiting.extend(sorted({file for file in named if file.is_file()}))
-    return tuple(sorted(found))
+        return self
 
 
-@dataclass(frozen=True)
-class Study:
-    """A checked configuration with its sheet: all that the workflow needs to know."""
+class Needles(Frozen):
+    """The needle grid that every model of the study is asked."""
 
-    settings: Pipeline
-    targets: dict[str, FineTune]
-    origins: dict[str, Origin]
-
-    def needle_format(self, target: str) -> str:
-        """Needle format in which a fine-tune is asked."""
-        return self.targets[target].needle or self.settings.evaluation.needle.format
-
-    def kept(self, target: str) -> bool:
-        """Whether the grafts of a fine-tune stay after they were evaluated."""
-        own = self.targets[target].keep
-        return self.settings.keep_grafts if own is None else own == "yes"
-
-    def question_files(self, needle: str, skills: Sequence[str] = ()) -> list[str]:
-        """Every file that decides what is asked in a needle format, with skills that are files."""
-        asked = self.settings.evaluation
-        ruler = [asked.ruler.qa_1, asked.ruler.qa_2] if asked.ruler else []
-        named = [*asked.needle.haystacks, *(file for file in ruler if file), *skills]
-        return [*self.files(needle), *(file for file in named if Path(file).is_file())]
-
-    def files(self, recipe: str) -> list[str]:
-        """A recipe and every file it names, as paths."""
-        return [str(path) for path in companions(Path(recipe))]
+    format: File = Field(
+        description="needle format (YAML) of the base and the donors, and of fine-tunes that name none"
+    )
+    lengths: Lengths = Field(description="prompt and answer together, in tokens")
+    depths: Annotated[list[Depth], Field(min_length=1)] = Field(
+        description="place of the needle in the text, in percent"
+    )
+    samples: PositiveInt = Field(description="prompts a cell (length and depth)")
+    distractors: Annotated[int, Field(ge=0)] = Field(0, description="other needles in the same text")
+    kinds: Annotated[list[Kind], Field(min_length=1)] = Field(
+        ["single"], description="what is asked for; the format needs a section for each but single"
+    )
+    count: PositiveInt | None = Field(
+        None,
+        description="values of a key, keys of a question, names of a chain; each kind's own if not given",
+    )
+    haystacks: list[str] = Field(
+        [], description="prose, noise, needles, code, or a file; the format's own if none is given"
+    )
+    seed: Seed = Field(description="seed of the prompts: one that no choice was made on")
 
 
-def load(config: Mapping[str, Any], source: Path | str) -> Study:
-    """Check a parsed configuration, its sheet, and the files they name; else ConfigError or InputError."""
-    settings = validate(Pipeline, dict(config), source)
-    targets = read(Path(settings.fine_tunes))
-    check_files(settings, targets, source)
-    return Study(settings, {target.name: target for target in targets}, origins(settings, targets))
+class Ruler(Frozen):
+    """RULER's synthetic tasks, asked of every model; QA tasks only where their data is named."""
+
+    tasks: list[Task] | None = Field(None, description="names of tasks; all that need no data if not given")
+    lengths: Lengths = Field(description="prompt and answer together, in tokens")
+    samples: PositiveInt = Field(description="prompts a task and length; RULER itself takes 500")
+    qa_1: File | None = Field(None, description="SQuAD as JSON: asks qa_1 of it")
+    qa_2: File | None = Field(None, description="HotpotQA as JSON: asks qa_2 of it")
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The tasks that are named, else all but those that need data and have none."""
+        data: dict[str, str | None] = {"qa_1": self.qa_1, "qa_2": self.qa_2}
+        return tuple(self.tasks or (task for task in RULER_TASKS if data.get(task, task) is not None))
 
 
-def check_files(settings: Pipeline, targets: tuple[FineTune, ...], source: Path | str) -> None:
-    """Every recipe, format and skill that is named must be a file."""
-    ruler = settings.evaluation.ruler
-    named = {
-        "donor.train": settings.donor.train,
-        "evaluation.needle.format": settings.evaluation.needle.format,
-        "evaluation.ruler.qa_1": ruler.qa_1 if ruler else None,
-        "evaluation.ruler.qa_2": ruler.qa_2 if ruler else None,
-    }
-    for key, value in named.items():
-        check_file(value, key, source)
-    for target in targets:
-        files = [("source", target.recipe), ("needle", target.needle)]
-        for key, value in [*files, *(("skill", file) for file in target.skill_files)]:
-            check_file(value, f"{key} of {target.name}", settings.fine_tunes)
+class Perplexity(Frozen):
+    """Perplexity by position, on the text that the needle format hides its needles in."""
+
+    lengths: Lengths = Field(description="windows of text, in tokens")
+    documents: PositiveInt = Field(description="windows a length")
 
 
-def check_file(value: str | None, key: str, where: Path | str) -> None:
-    """One named file, if one is named."""
-    if value is not None and not Path(value).is_file():
-        raise ConfigError(
-            f"{key} names a file that is not there",
-            path=where,
-            received=value,
-            remedy="paths are relative to the working folder",
-        )
+class Divergence(Frozen):
+    """How far a graft's next-token predictions are from the untouched fine-tune's, on short prompts."""
+
+    length: PositiveInt = Field(description="tokens of a prompt; within the base's context")
+    prompts: PositiveInt = Field(description="how many")
+
+
+class Skills(Frozen):
+    """How the fine-tunes' own skills are asked."""
+
+    samples: PositiveInt = Field(description="prompts a skill; at most as many as its file has")
+
+
+class Evaluation(Frozen):
+    """What every model of the study is asked."""
+
+    needle: Needles
+    skill: Skills
+    ruler: Ruler | None = None
+    perplexity: Perplexity | None = None
+    divergence: Divergence | None = None
+    batch_size: PositiveInt = Field(1, description="prompts at once")
+
+
+class Together(Frozen):
+    """Where one training runs; what is not given is computed from the model's size and the cluster's."""
+
+    nodes: PositiveInt | None = Field(default=None, description="nodes of one training")
+    processes: PositiveInt | None = Field(
+        default=None, description="processes on each of its nodes, started by torchrun; else one a GPU"
+    )
+
+
+class Threads(Frozen):
+    """Processor threads of one job; fewer threads let more jobs run side by side."""
+
+    train: PositiveInt = 2
+    extract: PositiveInt = 2
+    merge: PositiveInt = 1
+    evaluate: PositiveInt = 1
+
+
+class Pipeline(Frozen):
+    """One study, from the base to the page."""
+
+    study: Name = Field(description="names the folders data/<study> and results/<study>")
+    base: Source = Field(description="the common ancestor: anything `contextgraft fetch` takes")
+    donor: Donor
+    donor_seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+        [1], description="one donor is trained for each"
+    )
+    fine_tunes: File = Field(description="the sheet of targets (TSV)")
+    ranks: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        description="adapter ranks, all from one extraction"
+    )
+    evaluation: Evaluation
+    threads: Threads = Threads()
+    shape: File | None = Field(
+        None, description="config.json of the base: what jobs ask of a cluster is computed from it"
+    )
+    training: Together = Together()
+    cluster: Cluster = Field(Cluster(), description="what the cluster offers")
+    extraction: Extraction = Field(Extraction(), description="what the adapters carry, and who factorises")
+    keep_grafts: bool = Field(
+        True,
+        description="false: the weights of a graft are deleted once it is evaluated and verified, unless the "
+        "sheet says keep; adapters and what is known of the graft stay",
+    )
+    note: str | None = Field(None, description="a sentence on top of the page, such as what the models are")
+
+    @model_validator(mode="after")
+    def consistent(self) -> Self:
+        """No list repeats itself, and a fetched donor has one seed."""
+        needle = self.evaluation.needle
+        lists: dict[str, list[int] | list[float]] = {
+            "donor_seeds": self.donor_seeds,
+            "ranks": self.ranks,
+            "lengths": needle.lengths,
+            "depths": needle.depths,
+            "ruler.lengths": self.evaluation.ruler.lengths if self.evaluation.ruler else [],
+            "perplexity.lengths": self.evaluation.perplexity.lengths if self.evaluation.perplexity else [],
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} repeats a value")
+        if self.donor.source is not None and len(self.donor_seeds) > 1:
+            raise ValueError("a fetched donor has one seed: give donor_seeds one value, or train the donor")
+        return self

@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from contextgraft.evaluation.answers import NoAnswer, Recorder
+from contextgraft.evaluation.backends.base import NoAnswer, Recorder
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.requests import Arguments, arguments, ids_to_request
 

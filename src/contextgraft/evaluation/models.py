@@ -1,92 +1,95 @@
-"""Loading one model folder to be asked, and how many positions it has."""
+"""The models of a run: who each one is, and where a graft comes from."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import logging as transformers_logging
-
-from contextgraft.errors import CheckpointError, InputError, MismatchError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
+from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.errors import ContextgraftError, InputError, Refused
+from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
+from contextgraft.formats.rejection import is_final
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; InputError if this machine has none such."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            "no such device here",
-            received=name,
-            remedy=f"pass --device cpu ({str(error).splitlines()[0][:80]})",
-        ) from None
-    return device
+@dataclass(frozen=True)
+class Candidate:
+    """A model to be asked. `graft` holds the graft columns, empty for other models."""
+
+    label: str
+    path: Path
+    digest: str
+    graft: Mapping[str, Any]
+    tokens: Tokens
+    tokens_digest: str
 
 
-def keep_freed_memory() -> None:
-    """Make the allocator of glibc reuse freed memory instead of giving it back to the system.
+@dataclass(frozen=True)
+class Absent:
+    """A model that cannot be asked: the step that refused it, and why."""
 
-    It gives back what exceeds a threshold, which grows to the largest block ever freed, at most 32 MB.
-    Freeing one such block first saves an eighth of the demo models' time; elsewhere it does nothing.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
-
-
-def placement(device: torch.device, count: int) -> Any:
-    """Where the weights go: "cuda" without a number means all `count` GPUs, layers in turn, if several."""
-    return "auto" if device.type == "cuda" and device.index is None and count > 1 else device
+    label: str
+    verb: str
+    reason: str
 
 
-def load_model(path: Path, device: torch.device, dtype: str) -> Any:
-    """The causal language model of a folder, whole or not at all: no tensor is left to chance."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            str(path),
-            dtype=DTYPES[dtype],
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map=placement(device, torch.cuda.device_count()),
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            "cannot be loaded as a causal language model", path=path, received=str(error)[:200]
-        ) from None
-    wrong = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
-    if wrong:
-        raise CheckpointError("lacks tensors its config asks for", path=path, received=", ".join(wrong[:3]))
-    return model.eval()
+def admit(
+    models: Sequence[tuple[str | None, Path]], *, allow_refused: bool
+) -> tuple[list[Candidate], list[Absent]]:
+    """The models that can be asked and, if that is allowed, those that cannot; else their error is raised."""
+    found: list[Candidate] = []
+    absent: list[Absent] = []
+    for label, path in models:
+        try:
+            found.append(candidate(label, path))
+        except ContextgraftError as error:
+            if not allow_refused or not is_final(error):
+                raise
+            absent.append(absence(label or path.name, error))
+    return found, absent
 
 
-def load_config(path: Path) -> Any:
-    """The configuration of a folder; CheckpointError if transformers knows none such."""
-    try:
-        return AutoConfig.from_pretrained(str(path), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError("its config cannot be read", path=path, received=str(error)[:200]) from None
+def absence(label: str, error: ContextgraftError) -> Absent:
+    """What stands in place of a model's answers; an earlier refusal keeps its verb and reason."""
+    if isinstance(error, Refused):
+        return Absent(label, error.verb, error.reason)
+    return Absent(label, "evaluate", str(error))
 
 
-def positions(config: Any) -> int | None:
-    """Most tokens a model of this configuration can be given; None where rotary angles go on for ever."""
-    text = config.get_text_config()
-    if getattr(text, "rope_parameters", None):
-        return None
-    limit: int | None = getattr(text, "max_position_embeddings", None)
-    return limit
+def candidate(label: str | None, path: Path) -> Candidate:
+    """Who a folder is; its weights are read for the digest and not kept."""
+    folder = open_model(path)
+    who = identity(folder)
+    tokens = load_tokens(path)
+    sidecar = read_sidecar(path) if SIDECAR in folder.others else {}
+    graft = graft_columns(sidecar) if sidecar.get("kind") == "graft" else {}
+    return Candidate(label or who["name"], path, who["digest"], graft, tokens, tokens.digest())
 
 
-def check_vocabulary(model: Any, path: Path, largest: int) -> None:
-    """Raise MismatchError if the model has no row for the largest token id of its prompts."""
-    count = model.get_input_embeddings().num_embeddings
-    if largest >= count:
-        raise MismatchError(
-            "the tokenizer has more tokens than the model has rows",
-            path=path,
-            expected=f"token ids below {count}",
-            received=largest,
-        )
+def graft_columns(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that tell a graft's row where it comes from; of several adapters the first one counts."""
+    adapter, target = sidecar["adapters"][0], sidecar["target"]
+    return {
+        "target_name": target["name"],
+        "target_digest": target["digest"],
+        "base_digest": adapter["base"]["digest"],
+        "donor_digest": adapter["donor"]["digest"],
+        "donor_name": adapter["donor"]["name"],
+        "adapter_digest": adapter["digest"],
+        "adapter_rank": adapter["rank"],
+        "adapter_scale": float(adapter["scale"]),
+    }
+
+
+def check_labels(candidates: Sequence[Candidate]) -> None:
+    """Raise InputError if two models would have the same label."""
+    seen: dict[str, Path] = {}
+    for each in candidates:
+        if each.label in seen:
+            raise InputError(
+                f"two models are labelled {each.label!r}",
+                path=each.path,
+                received=f"{seen[each.label]} too",
+                remedy="name them apart: LABEL=DIR",
+            )
+        seen[each.label] = each.path

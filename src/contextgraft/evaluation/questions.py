@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation.suites import NeedleGrid, Skill
-from contextgraft.evaluation.tokens import Tokens
-from contextgraft.prompts.context import Frame, NeedlePrompt, weave
+from contextgraft.evaluation.backends.tokenizer import Tokens
+from contextgraft.evaluation.suites.spec import NeedleGrid, Skill
 from contextgraft.prompts.haystack import Hay, Haystack, encoded
-from contextgraft.prompts.needle import Encode
-from contextgraft.prompts.recipes import draw_recipe
+from contextgraft.prompts.needle_format import Encode
+from contextgraft.prompts.needle_prompt import Frame, NeedlePrompt, weave
+from contextgraft.prompts.sampling import draw_recipe
 
 WORDING = 32  # tokens a model may spend around an answer that is only to be contained
 UNKNOWN = 0.01  # share of a haystack that may be words the tokenizer lacks

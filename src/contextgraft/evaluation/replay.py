@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 from lm_eval.api.instance import Instance
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
-from contextgraft.evaluation.answers import NoAnswer
-from contextgraft.evaluation.candidates import Candidate, candidate
-from contextgraft.evaluation.engine import Engine, Needs, check_engine, make_backend
-from contextgraft.evaluation.exam import is_question, rebuild
+from contextgraft.evaluation.backends.base import NoAnswer
+from contextgraft.evaluation.backends.registry import Engine, Needs, check_engine, make_backend
+from contextgraft.evaluation.build_questions import is_question, rebuild
 from contextgraft.evaluation.harness import request_of
-from contextgraft.evaluation.measures import Measure, Subject
+from contextgraft.evaluation.models import Candidate, candidate
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.requests import ids_digest
-from contextgraft.evaluation.results import SCHEMA
 from contextgraft.evaluation.scoring import SCORING
-from contextgraft.evaluation.suites import Exam
+from contextgraft.evaluation.suites.base import Measure, Subject
+from contextgraft.evaluation.suites.spec import Exam
+from contextgraft.formats.samples import SCHEMA
 
 Row = Mapping[str, Any]
 

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from contextgraft.checkpoint.atomic import workspace
 from contextgraft.checkpoint.digest import json_digest
-from contextgraft.checkpoint.publish import workspace
-from contextgraft.checkpoint.refusal import is_final
 from contextgraft.errors import ContextgraftError, InputError
-from contextgraft.evaluation import results
-from contextgraft.evaluation.candidates import Absent, Candidate, absence, admit, check_labels
-from contextgraft.evaluation.engine import Engine, check_engine
-from contextgraft.evaluation.exam import questions_of
-from contextgraft.evaluation.interview import (
+from contextgraft.evaluation.backends.loading import keep_freed_memory
+from contextgraft.evaluation.backends.registry import Engine, check_engine
+from contextgraft.evaluation.build_questions import questions_of
+from contextgraft.evaluation.model_run import (
     Interview,
     Prepared,
     Watcher,
@@ -23,9 +21,12 @@ from contextgraft.evaluation.interview import (
     keys_of,
     prepare,
 )
-from contextgraft.evaluation.measures import Measure
-from contextgraft.evaluation.models import keep_freed_memory
-from contextgraft.evaluation.suites import Exam
+from contextgraft.evaluation.models import Absent, Candidate, absence, admit, check_labels
+from contextgraft.evaluation.sample_rows import absent_row
+from contextgraft.evaluation.suites.base import Measure
+from contextgraft.evaluation.suites.spec import Exam
+from contextgraft.formats import samples
+from contextgraft.formats.rejection import is_final
 
 
 def evaluate_models(
@@ -49,7 +50,7 @@ def evaluate_models(
     gets one row that says so instead.
     """
     check_engine(engine, len(models))
-    results.check_replaceable(out)
+    samples.check_replaceable(out)
     candidates, absent = admit(models, allow_refused=allow_refused)
     prepared: dict[str, Prepared] = {}
     if allow_refused:
@@ -57,8 +58,8 @@ def evaluate_models(
         absent += more
     check_labels(candidates)
     if not candidates:
-        table = pa.concat_tables(map(results.absent_row, absent))
-        results.write(table, out, json_digest([asdict(each) for each in absent]))
+        table = pa.concat_tables(map(absent_row, absent))
+        samples.write(table, out, json_digest([asdict(each) for each in absent]))
         return table
     first = find_reference(candidates, reference)
     origin = identity(candidates[first], engine)
@@ -68,7 +69,7 @@ def evaluate_models(
         for each, who in zip(candidates, identities, strict=True)
     ]
     run = json_digest([*keys, *(asdict(each) for each in absent)])
-    finished = results.read_if(out, run)
+    finished = samples.read_if(out, run)
     if finished is not None:
         for each in candidates:
             watcher.kept(each.label)
@@ -91,9 +92,9 @@ def evaluate_models(
     ]
     with workspace(out) as work:
         answered = conduct_all(interviews, first, work, watcher, allow_refused=allow_refused)
-        table = pa.concat_tables([*answered, *map(results.absent_row, absent)])
-        whole = results.complete(table)
-        results.write(table, work / "whole", run if whole else "")
+        table = pa.concat_tables([*answered, *map(absent_row, absent)])
+        whole = samples.complete(table)
+        samples.write(table, work / "whole", run if whole else "")
         (work / "whole").replace(out)
         if whole:
             remove(work.iterdir())
@@ -170,7 +171,7 @@ def refuse(interview: Interview, error: ContextgraftError, *, allow_refused: boo
     """The one row of a model that cannot be asked, if that is allowed; else its error again."""
     if not allow_refused or not is_final(error):
         raise error
-    return results.absent_row(absence(interview.candidate.label, error))
+    return absent_row(absence(interview.candidate.label, error))
 
 
 def remove(files: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contextgraft.errors import InputError
-from contextgraft.prompts.needle import Encode, circle
+from contextgraft.prompts.needle_format import Encode, circle
 
 SHIPPED = {  # name: file of texts/
     "prose": "moby_dick_eval.txt",

@@ -6,30 +6,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.errors import OutputError
-from contextgraft.report import adapters as sidecars
-from contextgraft.report import cards, drill, plots, weights
-from contextgraft.report import samples as source
-from contextgraft.report.facts import fact
-from contextgraft.report.figures import Weights, draw
-from contextgraft.report.matrix import matrix
-from contextgraft.report.measures import Measures, divergence, gap, stretch
-from contextgraft.report.names import row_names
+from contextgraft.report import cards, dvc_plots
+from contextgraft.report.charts.figures import Weights, draw
+from contextgraft.report.data import adapter_records as sidecars
+from contextgraft.report.data import graft_records, sample_browser
+from contextgraft.report.data import samples as source
+from contextgraft.report.data.names import row_names
+from contextgraft.report.data.rejections import refusals
+from contextgraft.report.data.samples import Samples
+from contextgraft.report.data.titles import tune_titles
 from contextgraft.report.page import Material, render
-from contextgraft.report.pairs import by_row, skill
-from contextgraft.report.refused import refusals
-from contextgraft.report.samples import Samples
-from contextgraft.report.study import Study
-from contextgraft.report.study import build as build_study
+from contextgraft.report.statistics.cells import fact
+from contextgraft.report.statistics.means import Measures, divergence, gap, stretch
+from contextgraft.report.statistics.paired import by_row, skill
+from contextgraft.report.statistics.rank_matrix import matrix
+from contextgraft.report.statistics.study_table import Study
+from contextgraft.report.statistics.study_table import build as build_study
 from contextgraft.report.summary import summarise
-from contextgraft.report.titles import tune_titles
-from contextgraft.report.words import headline, place, sentence
+from contextgraft.report.tables.wording import headline, place, sentence
 
 PAGE = "index.html"
 SUMMARY = "summary.json"
 KEPT = ".gitignore"  # DVC puts it beside what it tracks
-PARTS = {"charts": {".svg", ".png"}, plots.FOLDER: {".csv", ".json"}, cards.FOLDER: {".md"}}
+PARTS = {"charts": {".svg", ".png"}, dvc_plots.FOLDER: {".csv", ".json"}, cards.FOLDER: {".md"}}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ def build(
 
     InputError where there are no samples, or a file is not what it should be.
     """
-    made_of, merged = sidecars.read(adapters), weights.grafts(grafts)
-    known = Weights(sidecars.energies(made_of), sidecars.by_layer(made_of), weights.alignments(alignments))
+    made_of, merged = sidecars.read(adapters), graft_records.grafts(grafts)
+    known = Weights(
+        sidecars.energies(made_of), sidecars.by_layer(made_of), graft_records.alignments(alignments)
+    )
     samples = source.read(results)
     labels = samples.rows("labels")
     names = row_names(labels)
@@ -85,13 +88,13 @@ def build(
         asked=samples.rows("provenance"),
         files=samples.rows("files"),
         refused=refused,
-        drill=drill.choose(samples.rows("drill")),
+        drill=sample_browser.choose(samples.rows("drill")),
     )
     return Report(
         texts={
             PAGE: render(material),
             **figures.files(),
-            **plots.files(study, measures),
+            **dvc_plots.files(study, measures),
             **cards.files(study, merged, made_of),
         },
         summary=summarise(study, said, known.energies, refused),

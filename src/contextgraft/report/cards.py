@@ -8,13 +8,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from contextgraft import __version__
-from contextgraft.report import words
-from contextgraft.report.adapters import Adapter
-from contextgraft.report.facts import Cell, Who, cell, needles, skills
-from contextgraft.report.figure import slug
-from contextgraft.report.study import FineTune, Study
-from contextgraft.report.titles import described
-from contextgraft.report.weights import Graft, survival
+from contextgraft.report.charts.figure import slug
+from contextgraft.report.data.adapter_records import Adapter
+from contextgraft.report.data.graft_records import Graft, survival
+from contextgraft.report.data.titles import described
+from contextgraft.report.statistics.cells import Cell, Who, cell, needles, skills
+from contextgraft.report.statistics.study_table import FineTune, Study
+from contextgraft.report.tables import wording
 
 FOLDER = "cards"
 TAGS = ["contextgraft", "long-context"]
@@ -177,11 +177,11 @@ def _text(kind: str, front: Mapping[str, Any], **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        measured=words.measured,
+        measured=wording.measured,
         plain=plain,
-        thousands=words.thousands,
-        percent=words.percent,
-        figure=words.figure,
+        thousands=wording.thousands,
+        percent=wording.percent,
+        figure=wording.figure,
     )
     body = environment.get_template(f"{kind}.md.j2").render(**values, version=__version__)
     head = yaml.safe_dump(dict(front), sort_keys=True, allow_unicode=True, width=110)

@@ -8,21 +8,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from contextgraft import __version__
-from contextgraft.report import drill, grids, provenance, sheets, words
-from contextgraft.report.adapters import Adapter, Energy
+from contextgraft.report.charts.figures import Figures, Weights, parts
 from contextgraft.report.charts.matrix import heading
 from contextgraft.report.charts.theme import HEAT, SHADES, heat
-from contextgraft.report.facts import Cell, Who
-from contextgraft.report.figures import Figures, Weights, parts
-from contextgraft.report.links import link
-from contextgraft.report.matrix import Line, columns
-from contextgraft.report.measures import Measures
-from contextgraft.report.names import donor_names, short
-from contextgraft.report.refused import Refusal
-from contextgraft.report.study import FineTune, Study
-from contextgraft.report.titles import described, reference_titles, tune_titles
-from contextgraft.report.verdict import CAME, POINTS, came, stayed
-from contextgraft.report.weights import Graft
+from contextgraft.report.data import provenance
+from contextgraft.report.data import sample_browser as drill
+from contextgraft.report.data.adapter_records import Adapter, Energy
+from contextgraft.report.data.graft_records import Graft
+from contextgraft.report.data.links import link
+from contextgraft.report.data.names import donor_names, short
+from contextgraft.report.data.rejections import Refusal
+from contextgraft.report.data.titles import described, reference_titles, tune_titles
+from contextgraft.report.statistics.cells import Cell, Who
+from contextgraft.report.statistics.means import Measures
+from contextgraft.report.statistics.rank_matrix import Line, columns
+from contextgraft.report.statistics.study_table import FineTune, Study
+from contextgraft.report.statistics.verdict import CAME, POINTS, came, stayed
+from contextgraft.report.tables import score_tables, sheets, wording
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,18 @@ def render(material: Material) -> str:
     )
     environment.globals.update(link=link)
     environment.filters.update(
-        percent=words.percent,
-        between=words.between,
-        between_points=words.between_points,
-        signed=words.signed,
-        spread=words.spread,
-        thousands=words.thousands,
+        percent=wording.percent,
+        between=wording.between,
+        between_points=wording.between_points,
+        signed=wording.signed,
+        spread=wording.spread,
+        thousands=wording.thousands,
         short=short,
-        figure=words.figure,
+        figure=wording.figure,
         heat=heat,
         described=described,
         parts=parts,
-        unbroken=words.unbroken,
+        unbroken=wording.unbroken,
         heading=heading,
     )
     return environment.get_template("page.html.j2").render(**_context(material)) + "\n"
@@ -96,14 +98,14 @@ def render(material: Material) -> str:
 
 def _context(material: Material) -> dict[str, Any]:
     study = material.study
-    where = words.place(study.longest, study.context) if study.longest else ""
+    where = wording.place(study.longest, study.context) if study.longest else ""
     return {
         "title": material.title,
         "note": material.note,
         "headline": material.headline,
         "study": study,
         "where": where,
-        "beside": {length: words.against(length, study.context) for length in (study.short, study.longest)},
+        "beside": {length: wording.against(length, study.context) for length in (study.short, study.longest)},
         "cards": [card(title, tune, where) for title, tune in tune_titles(study)],
         "tunes": tune_titles(study),
         "references": reference_titles(study.references),
@@ -111,11 +113,11 @@ def _context(material: Material) -> dict[str, Any]:
         "figures": material.figures,
         "lines": material.lines,
         "ranks": columns(material.lines),
-        "places": grids.places(study),
+        "places": score_tables.places(study),
         "energy_rows": energy_rows(material.weights.energies),
         "energy_ranks": sorted({item.rank for item in material.weights.energies}),
         "drill": material.drill,
-        "samples": drill.as_json(drill.table(material.drill, grids.places(study))),
+        "samples": drill.as_json(drill.table(material.drill, score_tables.places(study))),
         **_sheets(material),
         "models": provenance.models(material.labels, material.names),
         "donors": donor_names(material.labels),
@@ -125,7 +127,7 @@ def _context(material: Material) -> dict[str, Any]:
         "refused": material.refused,
         "versions": provenance.versions(material.asked),
         "seeds": provenance.seeds(material.asked),
-        "rules": {"came": words.percent(CAME), "points": words.trimmed(POINTS)},
+        "rules": {"came": wording.percent(CAME), "points": wording.trimmed(POINTS)},
         "heat_colours": HEAT,
         "shades": SHADES,
         "version": __version__,
@@ -141,7 +143,7 @@ def card(title: str, tune: FineTune, where: str) -> Card:
         title=title,
         condition=described(tune.condition),
         badges=badges(tune),
-        sentence=words.sentence(tune.verdict, where),
+        sentence=wording.sentence(tune.verdict, where),
         bars=(("alone", tune.alone.long), ("theta only", tune.theta.long), *best),
     )
 
@@ -178,10 +180,10 @@ def _sheets(material: Material) -> dict[str, list[sheets.Sheet]]:
     study, measures = material.study, material.measures
     survived = sheets.survived(material.grafts)
     return {
-        "kinds": [sheets.of_grid(grid) for grid in grids.needle_kinds(study)],
-        "ruler": [sheets.of_grid(grid) for grid in grids.ruler(study)],
-        "effective": sheets.effective(grids.effective_lengths(study)),
-        "skills": [sheets.of_grid(grid) for grid in grids.skills(study)],
+        "kinds": [sheets.of_grid(grid) for grid in score_tables.needle_kinds(study)],
+        "ruler": [sheets.of_grid(grid) for grid in score_tables.ruler(study)],
+        "effective": sheets.effective(score_tables.effective_lengths(study)),
+        "skills": [sheets.of_grid(grid) for grid in score_tables.skills(study)],
         "perplexities": sheets.perplexity(study, measures),
         "divergences": sheets.divergences(study, measures),
         "survived": [survived] if survived else [],

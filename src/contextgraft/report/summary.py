@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from contextgraft import __version__
-from contextgraft.report.adapters import WHOLE, Energy
-from contextgraft.report.facts import Cell
-from contextgraft.report.matrix import line as matrix_line
-from contextgraft.report.pairs import Pairs
-from contextgraft.report.refused import Refusal
-from contextgraft.report.study import FineTune, Row, Study
-from contextgraft.report.tally import Tally
-from contextgraft.report.titles import reference_titles, tune_titles
+from contextgraft.report.data.adapter_records import WHOLE, Energy
+from contextgraft.report.data.rejections import Refusal
+from contextgraft.report.data.titles import reference_titles, tune_titles
+from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.paired import Pairs
+from contextgraft.report.statistics.proportion import Tally
+from contextgraft.report.statistics.rank_matrix import line as matrix_line
+from contextgraft.report.statistics.study_table import FineTune, Row, Study
 
 
 def summarise(

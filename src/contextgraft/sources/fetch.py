@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.identity import SIDECAR, sidecar
-from contextgraft.checkpoint.layout import open_model
-from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
-from contextgraft.sources.folder_model import copy_model
-from contextgraft.sources.gguf_model import write_model
+from contextgraft.sources.copy_folder import copy_model
+from contextgraft.sources.gguf.model import write_model
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import fetch_dataset
 from contextgraft.sources.hub.fetch import fetch_repository
 from contextgraft.sources.hub.headers import fetch_headers
-from contextgraft.sources.locate import FORMS, is_dataset, locate, on_hub
+from contextgraft.sources.resolve import FORMS, is_dataset, locate, on_hub
 
 
 def fetch(

@@ -8,16 +8,16 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
-from contextgraft.checkpoint import publish
-from contextgraft.checkpoint.layout import ModelFolder
+from contextgraft.checkpoint import atomic as publish
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import model as models
 from contextgraft.training import state as states
-from contextgraft.training.batches import Batch
+from contextgraft.training.data.batches import Batch
 from contextgraft.training.loss import Learner
-from contextgraft.training.part import whole
+from contextgraft.training.micro_batch import whole
 
 T = TypeVar("T")
 

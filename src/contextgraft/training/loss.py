@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from contextgraft.training.part import Part, tokens_at_once
+from contextgraft.training.micro_batch import Part, tokens_at_once
 
 
 class Learner(torch.nn.Module):

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from contextgraft.evaluation.models import find_device, load_model
+from contextgraft.evaluation.backends.loading import find_device, load_model
+from contextgraft.evaluation.backends.tokenizer import load_tokens
 from contextgraft.evaluation.requests import cut
-from contextgraft.evaluation.tokens import load_tokens
 
 
 @dataclass

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation import server_lm
-from contextgraft.evaluation.engine import Engine
+from contextgraft.evaluation.backends import openai
+from contextgraft.evaluation.backends.registry import Engine
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites import Exam, NeedleGrid, read_skill
+from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
 
 MakeModel = Callable[..., Path]
 Row = dict[str, Any]
@@ -70,7 +70,7 @@ def running(served: Any) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_lm, "RETRIES", 1)
+    monkeypatch.setattr(openai, "RETRIES", 1)
 
 
 def engine(url: str, batch_size: int = 4, name: str = "our/model") -> Engine:

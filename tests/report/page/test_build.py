@@ -11,8 +11,8 @@ import pytest
 
 from contextgraft.errors import InputError, OutputError
 from contextgraft.report import build as module
-from contextgraft.report import drill
 from contextgraft.report.build import PAGE, Report, build, write
+from contextgraft.report.data import sample_browser
 
 
 def test_two_runs_give_the_same_bytes(report: Report, inputs: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ def test_what_was_not_scored_is_grey_with_its_reason(tmp_path: Path, synthetic: 
 def test_a_page_that_holds_not_all_samples_says_so(
     tmp_path: Path, synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drill, "choose", partial(drill.choose, most=50))
+    monkeypatch.setattr(sample_browser, "choose", partial(sample_browser.choose, most=50))
     synthetic.write(tmp_path / "a.parquet", list(synthetic.needle(synthetic.Model("style"), "n", 128, 90)))
     page = " ".join(build([tmp_path], [], "t", None).texts[PAGE].split())
     assert "Of 100 samples the page holds the first 10 of every cell" in page

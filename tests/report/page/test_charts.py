@@ -13,10 +13,10 @@ from contextgraft.report.charts.heatmap import Square
 from contextgraft.report.charts.labels import spaced
 from contextgraft.report.charts.svg import inline
 from contextgraft.report.charts.theme import GREY, HEAT, PALETTE, heat
-from contextgraft.report.facts import Cell, Condition, Who
-from contextgraft.report.study import FineTune, Row
-from contextgraft.report.tally import Difference, Tally
-from contextgraft.report.verdict import Evidence, Outcome, Verdict
+from contextgraft.report.statistics.cells import Cell, Condition, Who
+from contextgraft.report.statistics.proportion import Difference, Tally
+from contextgraft.report.statistics.study_table import FineTune, Row
+from contextgraft.report.statistics.verdict import Evidence, Outcome, Verdict
 
 NOTHING = Cell(Tally())
 

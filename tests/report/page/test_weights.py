@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.report.adapters import Adapter, Module, by_layer
-from contextgraft.report.weights import Graft, Tensor, alignments, grafts, survival
+from contextgraft.report.data.adapter_records import Adapter, Module, by_layer
+from contextgraft.report.data.graft_records import Graft, Tensor, alignments, grafts, survival
 
 
 def graft(*tensors: Tensor) -> Graft:

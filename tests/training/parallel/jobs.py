@@ -16,23 +16,23 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from contextgraft.checkpoint import publish
-from contextgraft.checkpoint.layout import ModelFolder, open_model
+from contextgraft.checkpoint import atomic
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
-from contextgraft.training.batches import Batch
+from contextgraft.training.data.batches import Batch
 from contextgraft.training.engine import Alone
 from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import ring
-from contextgraft.training.parallel.blocks import KERNELS
+from contextgraft.training.parallel.attention_kernels import KERNELS
 from contextgraft.training.parallel.checkpoints import Pending
+from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
 from contextgraft.training.parallel.engine import Options, Together
-from contextgraft.training.parallel.launch import ElsewhereError, Launch
 from contextgraft.training.parallel.layout import LAYOUTS, topology
-from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
-from contextgraft.training.parallel.share import share
+from contextgraft.training.parallel.process_group import ElsewhereError, Launch
+from contextgraft.training.parallel.shard_batch import share
 
 PATIENCE = timedelta(seconds=60)
 LENGTH, HEAD = 96, 16
@@ -248,13 +248,13 @@ def long_acts(seconds: float, patience: float, out: str) -> list[Any]:
         engine.once(fail)
     except (InputError, ElsewhereError) as error:
         got.append([type(error).__name__, str(error)])
-    install = publish.install
+    install = atomic.install
 
     def slowly(work: Path, out: Path) -> None:
         time.sleep(seconds)
         install(work, out)
 
-    publish.install = slowly
+    atomic.install = slowly
     with engine.publish(Path(out)) as work:
         (work / "file").touch()
     got.append((Path(out) / "file").exists())

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from contextgraft.errors import InputError
 from contextgraft.training.parallel.attention import check_windows
-from contextgraft.training.parallel.blocks import check_dtype
+from contextgraft.training.parallel.attention_kernels import check_dtype
 
 from .conftest import Run
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.parallel.attention import ROPE_TYPES, check_rope
-from contextgraft.training.parallel.blocks import KERNELS, Block
+from contextgraft.training.parallel.attention_kernels import KERNELS, Block
 from contextgraft.training.parallel.layout import LAYOUTS, Topology, choose, positions, topology
 
 

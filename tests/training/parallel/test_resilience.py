@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from contextgraft.training.parallel import checkpoints
-from contextgraft.training.run import train
 from contextgraft.training.state import SHARED
+from contextgraft.training.trainer import train
 
 from ..conftest import curve, write_recipe, write_recipe_folder
 from .conftest import COMMAND, Run, environments, finish, one_line, start, together

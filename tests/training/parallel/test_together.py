@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.fetch import fetch
-from contextgraft.training.run import train
+from contextgraft.training.trainer import train
 
 from ..conftest import curve, write_demos_donor, write_recipe
 from .conftest import COMMAND, finish, one_line, start, together

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from contextgraft.report.adapters import WHOLE, Energy
 from contextgraft.report.charts.labels import spaced
 from contextgraft.report.charts.panel import PERCENT_LABEL
 from contextgraft.report.charts.theme import PALETTE, kind_colour
-from contextgraft.report.words import percent
+from contextgraft.report.data.adapter_records import WHOLE, Energy
+from contextgraft.report.tables.wording import percent
 
 WIDTH = 230
 HEIGHT = 250

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.report.charts.theme import GREY, ON_HEAT, heat
-from contextgraft.report.facts import Cell, Condition, Fact, Who, cell, needles
-from contextgraft.report.links import link
-from contextgraft.report.words import DASH, between, percent, thousands, trimmed
+from contextgraft.report.data.links import link
+from contextgraft.report.statistics.cells import Cell, Condition, Fact, Who, cell, needles
+from contextgraft.report.tables.wording import DASH, between, percent, thousands, trimmed
 
 STEP_X = 92
 STEP_Y = 46

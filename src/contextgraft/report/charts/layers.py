@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from contextgraft.report.adapters import LayerEnergy, place_of
 from contextgraft.report.charts.theme import PALETTE, kind_colour, shade
-from contextgraft.report.weights import Alignment
-from contextgraft.report.words import percent
+from contextgraft.report.data.adapter_records import LayerEnergy, place_of
+from contextgraft.report.data.graft_records import Alignment
+from contextgraft.report.tables.wording import percent
 
 WIDEST = 300
 ROW = 900

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from contextgraft.report.charts.theme import GREY, ON_HEAT, PALETTE, heat
-from contextgraft.report.matrix import MARKS, THETA, Line, Spot, columns
-from contextgraft.report.words import DASH, signed
+from contextgraft.report.statistics.rank_matrix import MARKS, THETA, Line, Spot, columns
+from contextgraft.report.tables.wording import DASH, signed
 
 STEP_X = 84
 STEP_Y = 58

@@ -6,8 +6,8 @@ from math import log, sqrt
 from typing import Any
 
 from contextgraft.report.charts.labels import spaced
-from contextgraft.report.measures import Stretch
-from contextgraft.report.words import thousands
+from contextgraft.report.statistics.means import Stretch
+from contextgraft.report.tables.wording import thousands
 
 WIDTH = 210
 HEIGHT = 190

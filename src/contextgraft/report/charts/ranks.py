@@ -17,10 +17,10 @@ from contextgraft.report.charts.panel import (
     series,
 )
 from contextgraft.report.charts.theme import PALETTE
-from contextgraft.report.facts import Cell
-from contextgraft.report.study import FineTune, Row
-from contextgraft.report.verdict import CAME, POINTS
-from contextgraft.report.words import between_points, measured, percent, signed
+from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.study_table import FineTune, Row
+from contextgraft.report.statistics.verdict import CAME, POINTS
+from contextgraft.report.tables.wording import between_points, measured, percent, signed
 
 NEEDLE_HEIGHT = 190
 SKILL_HEIGHT = 74

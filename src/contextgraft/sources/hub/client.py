@@ -15,9 +15,9 @@ from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from contextgraft.errors import InputError, SourceError
+from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, reason, refusal, status_of
 from contextgraft.sources.hub.files import HubFile, Plan, hub_file
-from contextgraft.sources.hub.refusals import FAILURES, UNREACHABLE, reason, refusal, status_of
-from contextgraft.sources.locate import DATASETS
+from contextgraft.sources.resolve import DATASETS
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT changes it
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})

@@ -6,15 +6,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.identity import SIDECAR
-from contextgraft.checkpoint.journal import Journal
-from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.checkpoint.resume import Journal
 from contextgraft.errors import InputError
 from contextgraft.sources.hub.client import Hub, look_up_dataset, pinned
 from contextgraft.sources.hub.download import Transfer
 from contextgraft.sources.hub.fetch import known_files, record_of, transferred
 from contextgraft.sources.hub.files import plain
-from contextgraft.sources.locate import DATASETS, HUB
+from contextgraft.sources.resolve import DATASETS, HUB
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import httpx2
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from contextgraft.checkpoint.journal import Journal
+from contextgraft.checkpoint.resume import Journal
 from contextgraft.errors import SourceError
 from contextgraft.sources.hub.client import (
     TIMEOUT,
@@ -25,8 +25,8 @@ from contextgraft.sources.hub.client import (
     Stopped,
     patiently,
 )
+from contextgraft.sources.hub.errors import AGAIN
 from contextgraft.sources.hub.files import HubFile
-from contextgraft.sources.hub.refusals import AGAIN
 
 PARTIAL = 206  # the status of an answer that is a range
 CHUNK = 1 << 20  # bytes read at once where a file is hashed again

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.header import open_tensors
 from contextgraft.checkpoint.identity import SIDECAR, sidecar
-from contextgraft.checkpoint.journal import Journal
-from contextgraft.checkpoint.layout import CONFIG, open_model, read_json
-from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.checkpoint.model_folder import CONFIG, open_model, read_json
+from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.sources.hub.client import Hub, Repository, look_up
 from contextgraft.sources.hub.download import Transfer, download

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from contextgraft.checkpoint.header import CONVERT
 from contextgraft.checkpoint.identity import SIDECAR
-from contextgraft.checkpoint.layout import CONFIG, INDEX, PICKLES, SINGLE
+from contextgraft.checkpoint.model_folder import CONFIG, INDEX, PICKLES, SINGLE
+from contextgraft.checkpoint.safetensors_header import CONVERT
 from contextgraft.errors import CheckpointError, PickleRefused
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.header import MAX_HEADER
+from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
-from contextgraft.checkpoint.journal import Journal
-from contextgraft.checkpoint.layout import CONFIG, INDEX, ModelFolder, open_model
-from contextgraft.checkpoint.publish import publish, write_json
+from contextgraft.checkpoint.model_folder import CONFIG, INDEX, ModelFolder, open_model
+from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.safetensors_header import MAX_HEADER
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.hub.client import BrokenOff, Hub, look_up, patiently
 from contextgraft.sources.hub.download import Transfer, begins_at, download, response_of

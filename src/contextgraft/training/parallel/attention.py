@@ -9,7 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.parallel import ring
-from contextgraft.training.parallel.links import ContextParallel
+from contextgraft.training.parallel.communication import ContextParallel
 
 NAME = "contextgraft_ring"
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # the same frequencies whatever part a rank holds

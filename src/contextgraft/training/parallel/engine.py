@@ -13,23 +13,23 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from contextgraft.checkpoint import publish
-from contextgraft.checkpoint.layout import ModelFolder
+from contextgraft.checkpoint import atomic as publish
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import model as models
 from contextgraft.training import state as states
-from contextgraft.training.batches import Batch
+from contextgraft.training.data.batches import Batch
 from contextgraft.training.engine import Outcome, Trainee
 from contextgraft.training.loss import Learner
 from contextgraft.training.parallel import attention, checkpoints
-from contextgraft.training.parallel.beside import beside, result_within
-from contextgraft.training.parallel.blocks import KERNELS, check_dtype
-from contextgraft.training.parallel.launch import ElsewhereError, Launch
+from contextgraft.training.parallel.attention_kernels import KERNELS, check_dtype
+from contextgraft.training.parallel.background import beside, result_within
+from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose, topology
-from contextgraft.training.parallel.links import ContextParallel, context_mesh, context_parallel
-from contextgraft.training.parallel.share import share
+from contextgraft.training.parallel.process_group import ElsewhereError, Launch
+from contextgraft.training.parallel.shard_batch import share
 
 T = TypeVar("T")
 

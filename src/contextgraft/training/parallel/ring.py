@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from contextgraft.training.parallel.blocks import Block, Result
+from contextgraft.training.parallel.attention_kernels import Block, Result
+from contextgraft.training.parallel.communication import GRADIENT, KV, ContextParallel, Hop, How, exchange
 from contextgraft.training.parallel.layout import TORCH
-from contextgraft.training.parallel.links import GRADIENT, KV, ContextParallel, Hop, How, exchange
 from contextgraft.training.parallel.torch_ring import TorchRing
 
 Slices = tuple[slice, slice, bool]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from contextgraft.training.parallel.blocks import Block, Kernel, Result
-from contextgraft.training.parallel.links import How
+from contextgraft.training.parallel.attention_kernels import Block, Kernel, Result
+from contextgraft.training.parallel.communication import How
 
 LENGTH_DIM = 2  # of (B, H, L, D)
 

@@ -1,0 +1,136 @@
+"""Whether a fine-tune and a donor moved the base the same way: norms and inner products of two deltas."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from contextgraft.adapter.compute.norms import PIECE, norm_squared
+from contextgraft.adapter.compute.parallel import each
+from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.extract.delta import Delta
+from contextgraft.adapter.extract.model_pair import Pair, pair
+from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.checkpoint.identity import identity
+from contextgraft.formats.alignment import Aligned, Alignment
+from contextgraft.formats.tensor_names import Kind
+
+
+@dataclass(frozen=True)
+class Three:
+    """A base, a donor and a fine-tune of one architecture; `names` are the tensors that are compared."""
+
+    donor: Pair
+    target: Pair
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Selected tensors, in order; ignored ones are not among them."""
+        return tuple(
+            sorted(n for kind, names in self.donor.names.items() if kind != Kind.IGNORED for n in names)
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Tensors of any of the three that are not compared."""
+        folders = self.donor.base, self.donor.donor, self.target.donor
+        everything = {name for folder in folders for name in folder.tensors}
+        return tuple(sorted(everything - set(self.names)))
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of all three models, each counted once."""
+        folders = self.donor.base, self.donor.donor, self.target.donor
+        return sum(info.bytes for folder in folders for info in folder.tensors.values())
+
+    def bytes_of(self, name: str) -> int:
+        """Bytes of one tensor in all three."""
+        return sum(folder[name].bytes for folder in (self.donor.base, self.donor.donor, self.target.donor))
+
+
+@dataclass(frozen=True)
+class _Found:
+    alignment: Alignment
+    base_digest: str
+    donor_digest: str
+    target_digest: str
+
+
+def three(base: Path, donor: Path, target: Path, selection: Selection | None = None) -> Three:
+    """Open all three; one that does not fit the base raises MismatchError before any weight is read."""
+    return Three(pair(base, donor, selection), pair(base, target, selection))
+
+
+def align(
+    models: Three, *, threads: int = 1, device: str = "cpu", advance: Callable[[int], object] = int
+) -> Aligned:
+    """Compare donor minus base with target minus base; `advance` hears of bytes read.
+
+    Memory holds a few tiles a thread. Embeddings are aligned by token, and rows that not all three have count
+    nothing. Weights that are not finite raise CheckpointError.
+    """
+    found: dict[str, _Found] = {}
+
+    def step(name: str, workspace: Workspace) -> None:
+        found[name] = _compare(models, name, workspace)
+        advance(models.bytes_of(name))
+
+    each(step, sorted(models.names, key=models.donor.size, reverse=True), threads, device)
+    known = {
+        "base": (models.donor.base, {name: each.base_digest for name, each in found.items()}),
+        "donor": (models.donor.donor, {name: each.donor_digest for name, each in found.items()}),
+        "target": (models.target.donor, {name: each.target_digest for name, each in found.items()}),
+    }
+    who = {role: identity(folder, digests) for role, (folder, digests) in known.items()}
+    return Aligned(
+        tuple(found[name].alignment for name in models.names),
+        {role: {key: facts[key] for key in ("name", "digest")} for role, facts in who.items()},
+        models.left_out,
+    )
+
+
+def _compare(models: Three, name: str, workspace: Workspace) -> _Found:
+    sides = [
+        Delta(side.base, side.donor, name, space, 0, side.rows_for(name))
+        for side, space in ((models.donor, workspace), (models.target, Workspace(workspace.device)))
+    ]
+    common = _common_rows(sides[0].rows, *(side.donor_rows for side in sides))
+    row = 0
+    squares: tuple[list[float], list[float]] = ([], [])
+    inners = []
+    for donor, target in zip(sides[0].tiles(), sides[1].tiles(), strict=True):
+        if common is not None:
+            kept = common[row : row + len(donor), None].to(donor.device)
+            donor.mul_(kept)
+            target.mul_(kept)
+        row += len(donor)
+        squares[0].append(norm_squared(donor))
+        squares[1].append(norm_squared(target))
+        inners.append(inner_product(donor, target))
+    rows = sides[0].rows if common is None else int(common.sum())
+    norms = [math.sqrt(math.fsum(each)) for each in squares]
+    alignment = Alignment(name, rows * sides[0].columns, norms[0], norms[1], math.fsum(inners))
+    first, second = (side.measure for side in sides)
+    return _Found(alignment, first.base_digest, first.donor_digest, second.donor_digest)
+
+
+def _common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:
+    """One for each row of the base that has a partner everywhere, else zero; None if all have."""
+    if all(rows is None for rows in partners):
+        return None
+    common = torch.ones(count)
+    for rows in partners:
+        if rows is not None:
+            common *= (torch.tensor(rows) >= 0).float()
+    return common
+
+
+def inner_product(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Sum of the products of two contiguous float32 tensors, in pieces as in `norm_squared`."""
+    flat = left.reshape(-1), right.reshape(-1)
+    whole = len(flat[0]) // PIECE * PIECE
+    pieces = [each[:whole].view(-1, PIECE) for each in flat]
+    rest = [each[whole:].double() for each in flat]
+    return float(torch.linalg.vecdot(pieces[0], pieces[1]).double().sum()) + float(rest[0] @ rest[1])

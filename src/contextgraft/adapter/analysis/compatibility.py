@@ -1,0 +1,143 @@
+"""Whether a model can descend from a base, by config and headers alone: no weight is read.
+
+Equal architecture and shapes are necessary, not sufficient: only the weights prove descent (`inspect MODEL
+--base BASE`). What speaks for it beside them is gathered as evidence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
+from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
+from contextgraft.checkpoint.vocabulary import VocabularyDifference, compare, read_vocabulary
+from contextgraft.errors import CheckpointError
+from contextgraft.formats.tensor_names import FLOATS, Kind, describe, kind, rows_are_tokens
+from contextgraft.rope import settings
+from contextgraft.rope.settings import RopeSettings
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Vocabularies side by side; `tokens` is None where a model has no readable tokenizer.json."""
+
+    rows: tuple[int | None, int | None]
+    tied: tuple[bool, bool]
+    tokens: VocabularyDifference | None
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing is known to differ."""
+        kept = self.tokens is None or not (
+            self.tokens.moved or self.tokens.only_base or self.tokens.only_model
+        )
+        return kept and self.rows[0] == self.rows[1] and self.tied[0] == self.tied[1]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A base and a model, in that order in every pair.
+
+    `architecture`: values of the config that differ; `shapes`: tensors of other shape, `missing` and `added`:
+    of one side only, among those that a delta would change; `fitting` of `tensors` fit. `quantised` says how,
+    if at all. `named` is what the model itself calls its origin; `shared` are weight files with the digest of
+    one of the base's, of `files` (0 where no digests are on record).
+    """
+
+    architecture: Mapping[str, tuple[Any, Any]]
+    shapes: Mapping[str, Shapes]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    fitting: int
+    tensors: int
+    quantised: str | None
+    rope: tuple[RopeSettings, RopeSettings]
+    tokens: Tokens
+    named: str | None
+    shared: tuple[str, ...]
+    files: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether a delta of the base can be added: then, and only then, the model may descend from it."""
+        return not (self.architecture or self.shapes or self.missing or self.quantised)
+
+
+def descent(base: ModelFolder, model: ModelFolder) -> Descent:
+    """Compare a model with a base; rotary settings that cannot be used raise InputError."""
+    wanted = {name: info for name, info in base.tensors.items() if _changed(info, base)}
+    both = {name: (info.shape, model[name].shape) for name, info in wanted.items() if name in model.tensors}
+    expected, received = describe(base.config), describe(model.config)
+    known, own = _digests(base), _digests(model)
+    added = (name for name in model.tensors if name not in base.tensors and not rows_are_tokens(name))
+    return Descent(
+        architecture={
+            key: (value, received[key]) for key, value in expected.items() if value != received[key]
+        },
+        shapes={name: shapes for name, shapes in both.items() if shapes[0] != shapes[1]},
+        missing=tuple(name for name in wanted if name not in model.tensors),
+        added=tuple(name for name in added if not name.endswith("inv_freq")),
+        fitting=sum(shapes[0] == shapes[1] for shapes in both.values()),
+        tensors=len(wanted),
+        quantised=quantisation(model),
+        rope=(settings.read(base.config), settings.read(model.config)),
+        tokens=_tokens(base, model),
+        named=_named(model),
+        shared=tuple(sorted(name for name, digest in own.items() if digest in known.values())),
+        files=len(own),
+    )
+
+
+def quantisation(model: ModelFolder) -> str | None:
+    """How a model's layers are quantised: what its config says, else the dtypes that give it away."""
+    section = model.config.get("quantization_config")
+    if isinstance(section, Mapping) and section:
+        return str(section.get("quant_method") or "of a kind it does not name")
+    packed = {
+        info.dtype for info in model.tensors.values() if ".layers." in info.name and len(info.shape) > 1
+    }
+    return ", ".join(sorted(packed - {*FLOATS, "F64", "BOOL"})) or None
+
+
+def _changed(info: TensorInfo, base: ModelFolder) -> bool:
+    """Whether an adapter could carry a delta of this tensor in every target, whatever its tokens are."""
+    return not rows_are_tokens(info.name) and kind(info, base.path) in (Kind.LINEAR, Kind.DENSE)
+
+
+def _tokens(base: ModelFolder, model: ModelFolder) -> Tokens:
+    words = _vocabulary(base), _vocabulary(model)
+    rows = [
+        next((info.rows for info in side.tensors.values() if rows_are_tokens(info.name)), None)
+        for side in (base, model)
+    ]
+    return Tokens(
+        (rows[0], rows[1]),
+        ("lm_head.weight" not in base.tensors, "lm_head.weight" not in model.tensors),
+        compare(words[0], words[1]) if words[0] is not None and words[1] is not None else None,
+    )
+
+
+def _vocabulary(folder: ModelFolder) -> dict[str, int] | None:
+    try:
+        return read_vocabulary(folder)
+    except CheckpointError:  # a strange tokenizer is no reason to refuse a model
+        return None
+
+
+def _named(model: ModelFolder) -> str | None:
+    name = model.config.get("_name_or_path")
+    return name if isinstance(name, str) and name else None
+
+
+def _digests(folder: ModelFolder) -> dict[str, str]:
+    """SHA-256 of the weight files, as the hub has them on record."""
+    record = read_sidecar(folder.path) if SIDECAR in folder.others else {}
+    files = record.get("files")
+    entries = files.items() if isinstance(files, Mapping) else ()
+    return {
+        name: entry["sha256"]
+        for name, entry in entries
+        if name in folder.shards and isinstance(entry, Mapping) and isinstance(entry.get("sha256"), str)
+    }

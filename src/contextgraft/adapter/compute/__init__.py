@@ -1,0 +1,1 @@
+"""Numerics and threads that extraction, merge and verification share."""

@@ -1,0 +1,1 @@
+"""Adapters from base and donor."""

@@ -1,0 +1,151 @@
+"""Donor minus base of one tensor, in float32 tiles of rows, hashed as it is first read."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from contextgraft.adapter.compute.norms import norm_squared
+from contextgraft.adapter.compute.workspace import Workspace, tile_rows
+from contextgraft.checkpoint.digest import Hasher, hasher, tensor_digest
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.reader import DTYPES, expect_bytes, read_bytes
+from contextgraft.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the first pass over a tensor pair tells: the base's norm, digests of the stored bytes."""
+
+    base_norm: float
+    base_digest: str
+    donor_digest: str
+
+
+@dataclass
+class Delta:
+    """Tiles of donor minus base; a tile lives until the next one is asked for.
+
+    The first `keep_bytes` of the delta, in whole tiles, are kept for later passes, the rest is read again.
+    `donor_rows` says which row of the donor stands for each row of the base, -1 for none (a delta of zero);
+    None where rows correspond as they stand.
+    """
+
+    base: ModelFolder
+    donor: ModelFolder
+    name: str
+    workspace: Workspace
+    keep_bytes: int
+    donor_rows: Sequence[int] | None = None
+    _measure: Measure | None = field(default=None, init=False)
+
+    @property
+    def rows(self) -> int:
+        """Length of the first dimension."""
+        return self.base[self.name].rows
+
+    @property
+    def columns(self) -> int:
+        """Elements of a row."""
+        return self.base[self.name].numel // max(self.rows, 1)
+
+    @property
+    def measure(self) -> Measure:
+        """What the first pass found; there is none before `tiles` has been read to its end."""
+        assert self._measure is not None
+        return self._measure
+
+    def tiles(self) -> Iterator[torch.Tensor]:
+        """Float32 tiles [rows, columns], top to bottom. Weights that are not finite raise CheckpointError."""
+        if self._measure is None:
+            return self._first_pass()
+        return self._later_pass()
+
+    def squares(self) -> float:
+        """The squared Frobenius norm, in a pass of its own."""
+        return math.fsum(norm_squared(tile) for tile in self.tiles())
+
+    def _first_pass(self) -> Iterator[torch.Tensor]:
+        digests = hasher(), hasher()
+        base_squares = sums = 0.0
+        for start, stop in self._spans(0):
+            base = self._base(start, stop, digests[0])
+            base_squares += norm_squared(base)
+            tile = self._minus(base, start, stop, digests[1])
+            sums += float(tile.sum())
+            yield tile
+        if not math.isfinite(base_squares + sums):
+            folder = self.donor if math.isfinite(base_squares) else self.base
+            raise CheckpointError(
+                f"tensor {self.name!r} holds NaN or infinite weights",
+                path=folder.path / folder[self.name].shard,
+            )
+        aligned = self.donor_rows is not None
+        donor_digest = tensor_digest(self.donor, self.name) if aligned else digests[1].hexdigest()
+        self._measure = Measure(math.sqrt(base_squares), digests[0].hexdigest(), donor_digest)
+
+    def _later_pass(self) -> Iterator[torch.Tensor]:
+        kept = self._kept_rows()
+        for start, stop in self._spans(0, kept):
+            yield self._place(start, stop)
+        for start, stop in self._spans(kept):
+            yield self._minus(self._base(start, stop), start, stop)
+
+    def _spans(self, begin: int, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """First row of each tile and of the next."""
+        end = (self.rows if end is None else end) if self.columns else 0
+        step = tile_rows(self.columns)
+        for start in range(begin, end, step):
+            yield start, min(start + step, end)
+
+    def _kept_rows(self) -> int:
+        """Whole tiles that fit into what is kept."""
+        tile = tile_rows(self.columns)
+        return min(self.rows, self.keep_bytes // (4 * tile * max(self.columns, 1)) * tile)
+
+    def _place(self, start: int, stop: int) -> torch.Tensor:
+        """Where a tile's numbers go: for good if it is kept, else where the last one was."""
+        kept = self._kept_rows()
+        if stop <= kept:
+            whole = self.workspace.floats("kept", kept * self.columns)
+            return whole.view(kept, self.columns)[start:stop]
+        return self.workspace.floats("tile", (stop - start) * self.columns).view(-1, self.columns)
+
+    def _base(self, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
+        out = self.workspace.floats("base", (stop - start) * self.columns).view(-1, self.columns)
+        return self._fill(out, self.base, start, stop, digest)
+
+    def _minus(self, base: torch.Tensor, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
+        """The donor's rows minus the base's, which are at hand; a row without a partner gives zero."""
+        out = self._place(start, stop)
+        if self.donor_rows is None:
+            return self._fill(out, self.donor, start, stop, digest).sub_(base)
+        out.copy_(base)
+        for place, first, count in runs(self.donor_rows[start:stop]):
+            self._fill(out[place : place + count], self.donor, first, first + count, None)
+        return out.sub_(base)
+
+    def _fill(
+        self, out: torch.Tensor, folder: ModelFolder, start: int, stop: int, digest: Hasher | None
+    ) -> torch.Tensor:
+        """Rows of one side in float32."""
+        info = folder[self.name]
+        row_bytes = info.bytes // max(info.rows, 1)
+        buffer = self.workspace.bytes("raw", (stop - start) * row_bytes)
+        raw = read_bytes(folder, info, start * row_bytes, stop * row_bytes, buffer)
+        expect_bytes(folder, info, stop * row_bytes, (2 * stop - start) * row_bytes)
+        if digest is not None:
+            digest.update(raw.numpy().data)
+        return out.copy_(raw.view(DTYPES[info.dtype]).view(-1, self.columns))
+
+
+def runs(rows: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(place, first row, count) of each run of consecutive rows; -1 stands for no row and is left out."""
+    begin = 0
+    for place in range(1, len(rows) + 1):
+        if place < len(rows) and rows[place] == rows[place - 1] + 1 and rows[place - 1] >= 0:
+            continue
+        if rows[begin] >= 0:
+            yield begin, rows[begin], place - begin
+        begin = place

@@ -1,0 +1,231 @@
+"""Adapters as the published ones were made: by mergekit's own command, one run a rank, then measured by us.
+
+mergekit (arcee-ai/mergekit) is a program of its own under another licence: it is started, never imported.
+"""
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.compute.parallel import each
+from contextgraft.adapter.extract.extract import BUILT, install_cuts, refuse_cuts
+from contextgraft.adapter.extract.model_pair import Pair
+from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.write_adapter import UNDO
+from contextgraft.adapter.lora.adapter import Adapter, open_adapter
+from contextgraft.adapter.verify.residual import Found, Reading
+from contextgraft.checkpoint.atomic import workspace, write_json
+from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar, sidecar
+from contextgraft.checkpoint.model_folder import read_json
+from contextgraft.checkpoint.resume import Journal, stamp
+from contextgraft.errors import CheckpointError, InputError, MismatchError
+from contextgraft.formats import peft
+from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, Kind, describe
+from contextgraft.rope import settings
+
+COMMAND = "mergekit-extract-lora"
+INSTALL = (
+    "install it in an environment of its own (`python -m venv ENV && ENV/bin/pip install mergekit==0.1.5`) "
+    f"and give --mergekit ENV/bin/{COMMAND}; or leave out --backend mergekit"
+)
+VERSION = "from importlib.metadata import version; print(version('mergekit'))"
+KEPT = (peft.CONFIG, peft.WEIGHTS)
+Advance = Callable[[int], object]
+
+
+def find_command(named: Path | None) -> Path:
+    """The command that was named, else the one beside this Python, else that of PATH; InputError if none."""
+    beside = Path(sys.executable).with_name(COMMAND)
+    found = named or (beside if beside.exists() else shutil.which(COMMAND))
+    if found is None or not os.access(found, os.X_OK):
+        raise InputError(f"{COMMAND} is not here", received=named, remedy=INSTALL)
+    return Path(found).absolute()
+
+
+def refuse_unsuited(pair: Pair) -> None:
+    """Raise MismatchError for pairs that mergekit would carry otherwise than a transplant needs."""
+    biases = {peft.module_of(name) + ".bias" for name in pair.factorised} & set(pair.names[Kind.DENSE])
+    own = "use contextgraft's own backend"
+    if biases:
+        raise MismatchError(
+            "has biases, whose deltas mergekit writes where PEFT does not look for them",
+            path=pair.donor.path, received=min(biases), remedy=own,
+        )  # fmt: skip
+    if pair.donor_rows is not None:
+        raise MismatchError(
+            "has other tokens than the base; mergekit takes embeddings by place, not by token",
+            path=pair.donor.path, remedy=f"{own}, or leave out --embeddings",
+        )  # fmt: skip
+
+
+def extract(
+    pair: Pair,
+    ranks: Sequence[int],
+    out: Path,
+    command: Path,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    advance: Advance = int,
+) -> dict[str, dict[str, Any]]:
+    """Write `out`/r<rank> for every rank and return the sidecars; `advance` hears of bytes that we read.
+
+    The weights are left as mergekit wrote them; norms and errors in the sidecar are those of the stored
+    factors, from a reading of our own. Modules that mergekit does not see are of rank 0 there. A rerun goes
+    on with the first rank that is not finished. Raises as `adapter.extract.extract`, and InputError where
+    the command fails.
+    """
+    refuse_unsuited(pair)
+    cuts = [Cut(rank) for rank in sorted(set(ranks))]
+    job = {
+        "verb": "extract by mergekit",
+        "base": stamp(pair.base),
+        "donor": stamp(pair.donor),
+        "cuts": [asdict(cut) for cut in cuts],
+        "selection": asdict(pair.selection),
+        "device": device,
+        "command": str(command),
+    }
+    with workspace(out) as work:
+        journal = Journal(work, job)
+        refuse_cuts(journal, out, cuts)
+        with journal:
+            refuse_cuts(journal, out, cuts)  # again: the journal may have been another job's
+            for cut in cuts:
+                if journal.get(cut.name) is None:
+                    _run(pair, cut, work / cut.name, command, threads=threads, device=device)
+                    reading = _read(pair, work / cut.name, threads, advance)
+                    content = _sidecar(pair, cut, reading.adapter, reading.found)
+                    content["backend"] = {"name": "mergekit", "version": version(command)}
+                    write_json(work / cut.name / SIDECAR, content)
+                    journal.put(cut.name, content)
+            if journal.get(BUILT) is None:
+                journal.put(BUILT, {cut.name: journal.get(cut.name) for cut in cuts})
+            return install_cuts(journal, out, cuts)
+
+
+def arguments(pair: Pair, rank: int, out: Path, threads: int, device: str) -> list[str]:
+    """The words for mergekit: exactly the selected tensors, nothing kept whole, paths told from names."""
+    chosen = [f"^{re.escape(peft.module_of(name))}$" for name in pair.factorised]
+    carried = {peft.module_of(name).rpartition(".")[2] for kind in BY_TOKEN for name in pair.names[kind]}
+    others = [rf"(^|\.){name}$" for name in EMBEDDINGS if name not in carried]
+    return [
+        *("--model", str(pair.donor.path.resolve()), "--base-model", str(pair.base.path.resolve())),
+        *("--out-path", str(out), "--max-rank", str(rank), "--num-threads", str(threads)),
+        *("--skip-undecomposable", "--quiet"),
+        *(["--embed-lora"] if carried else []),
+        *([] if device == "cpu" else ["--device", device]),
+        *(word for pattern in chosen for word in ("--include-regex", pattern)),
+        *(word for pattern in others for word in ("--exclude-regex", pattern)),
+    ]
+
+
+def version(command: Path) -> str | None:
+    """The version of mergekit behind a command, as the Python beside it knows; None if there is none."""
+    python = command.with_name("python")
+    if not python.exists():
+        return None
+    done = subprocess.run([python, "-c", VERSION], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def _run(pair: Pair, cut: Cut, folder: Path, command: Path, *, threads: int, device: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    words = [str(command), *arguments(pair, cut.most, folder, threads, device)]
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}  # all that it needs is in the two folders
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace", env=env, check=False)
+    missing = [name for name in KEPT if not (folder / name).is_file()]
+    if done.returncode or missing:
+        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise InputError(
+            f"{COMMAND} failed at rank {cut.most} with exit code {done.returncode}",
+            path=pair.donor.path,
+            received=said[-1][:300] if said else "no word of it",
+            remedy="leave out --backend mergekit",
+        )
+    for path in folder.iterdir():
+        if path.name not in KEPT:
+            path.unlink()
+    _tidy(pair, folder)
+
+
+def _tidy(pair: Pair, folder: Path) -> None:
+    """Say the base's name instead of its place on this machine, in an order that is always the same."""
+    config = read_json(folder / peft.CONFIG)
+    base = read_sidecar(pair.base.path) if SIDECAR in pair.base.others else {}
+    config["base_model_name_or_path"] = (
+        base.get("source") or base.get("name") or pair.base.path.resolve().name
+    )
+    config["target_modules"] = sorted(config["target_modules"])
+    write_json(folder / peft.CONFIG, config)
+    mode = (folder / peft.CONFIG).stat().st_mode
+    (folder / peft.WEIGHTS).chmod(mode)  # readable to others, as all that we write
+
+
+def _read(pair: Pair, folder: Path, threads: int, advance: Advance) -> Reading:
+    """Measure what mergekit wrote against both models; CheckpointError if it is not what was asked for."""
+    adapter = open_adapter(folder)
+    strange = sorted(set(adapter.parts) - set(pair.factorised))
+    if strange or adapter.replaced:
+        raise CheckpointError(
+            "carries more than was asked of mergekit", path=folder, received=", ".join(strange)[:200],
+            remedy="leave out --backend mergekit",
+        )  # fmt: skip
+    reading = Reading(adapter, pair, advance)
+    each(reading.run, [name for names in pair.names.values() for name in names], threads)
+    return reading
+
+
+def _sidecar(pair: Pair, cut: Cut, adapter: Adapter, found: Mapping[str, Found]) -> dict[str, Any]:
+    rope = {"base": settings.read(pair.base.config), "donor": settings.read(pair.donor.config)}
+    modules = {peft.module_of(name): _module(adapter, name, found[name]) for name in pair.factorised}
+    whole = math.hypot(*(found[name].norm for name in pair.factorised))
+    if not whole:
+        raise MismatchError(
+            "has the same linear weights as the base: there is nothing to extract",
+            path=pair.donor.path, received=pair.base.path,
+        )  # fmt: skip
+    error = math.hypot(*(found[name].rest for name in pair.factorised)) / whole
+    others = [name for kind in (Kind.DENSE, Kind.IGNORED) for name in pair.names[kind] if found[name].norm]
+    ignored: dict[str, Any] = {name: _norms(found[name]) for name in others}
+    return sidecar(
+        "adapter",
+        base=identity(pair.base, {name: each.measure.base_digest for name, each in found.items()}),
+        donor=identity(pair.donor, {name: each.measure.donor_digest for name, each in found.items()}),
+        architecture=describe(pair.base.config),
+        selection=asdict(pair.selection),
+        rope={side: settings.to_json(value) for side, value in rope.items()},
+        max_length=rope["donor"].max_positions,
+        rank=adapter.rank,
+        asked={"rank": cut.most},
+        modules=modules,
+        energy=max(0.0, 1 - error**2),
+        error=error,
+        delta_norm=whole,
+        dense={},
+        ignored=ignored | dict.fromkeys(pair.unpaired, "not in both models, or of another shape"),
+        undo=UNDO,
+    )
+
+
+def _module(adapter: Adapter, name: str, found: Found) -> dict[str, Any]:
+    carried = name in adapter.factors
+    return {
+        "rank": adapter.config.rank(peft.module_of(name)) if carried else 0,
+        "energy": max(0.0, 1 - found.error**2),
+        "error": found.error,
+        "excess": None,
+        **_norms(found),
+    }
+
+
+def _norms(found: Found) -> dict[str, Any]:
+    base = found.measure.base_norm
+    return {"delta_norm": found.norm, "relative_delta": found.norm / base if base else None}

@@ -1,0 +1,71 @@
+"""Which tensors an adapter carries, and at which ranks: what `extract` is asked for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from contextgraft.checkpoint.safetensors_header import TensorInfo
+from contextgraft.formats.tensor_names import BY_TOKEN, Kind, kind
+
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as max_lora_rank
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Tensors to carry: names that match `include` and not `exclude`; embeddings only if they are named."""
+
+    include: str = ""
+    exclude: str | None = None
+    embeddings: tuple[Kind, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """A selection as an adapter's sidecar keeps it."""
+        return cls(data["include"], data["exclude"], tuple(Kind(kind) for kind in data["embeddings"]))
+
+    def kind(self, info: TensorInfo, folder: Path) -> Kind:
+        """The tensor's kind if it is selected, else IGNORED."""
+        chosen = re.search(self.include, info.name) and not (
+            self.exclude and re.search(self.exclude, info.name)
+        )
+        if not chosen:
+            return Kind.IGNORED
+        own = kind(info, folder)
+        return Kind.IGNORED if own in BY_TOKEN and own not in self.embeddings else own
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One adapter to make: at most `rank` everywhere, or as much of it as captures `energy` of each delta.
+
+    With `steps`, ranks are rounded up to one of these.
+    """
+
+    rank: int
+    energy: float | None = None
+    steps: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name: r32, or e0.95."""
+        return f"r{self.most}" if self.energy is None else f"e{self.energy:g}"
+
+    @property
+    def most(self) -> int:
+        """The largest rank any module can get, before its own sides bound it."""
+        return self._stepped(self.rank)
+
+    def of(self, squares: Sequence[float], total: float) -> int:
+        """Rank of a module whose squared singular values, largest first, add up to `total` with the rest."""
+        if self.energy is None:
+            return self.most
+        captured, rank = 0.0, 0
+        while rank < min(self.most, len(squares)) and captured < self.energy * total:
+            captured += squares[rank]
+            rank += 1
+        return self._stepped(max(rank, 1))
+
+    def _stepped(self, rank: int) -> int:
+        return next((step for step in self.steps if step >= rank), rank)

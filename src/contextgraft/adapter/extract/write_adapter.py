@@ -1,0 +1,163 @@
+"""From finished steps to adapter folders: factors of one cut, dense deltas, and the sidecar that says so."""
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from contextgraft.adapter.extract.model_pair import Pair
+from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.lora.gguf import FILE, write_gguf
+from contextgraft.checkpoint.atomic import write_json
+from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
+from contextgraft.checkpoint.model_folder import open_tensors
+from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
+from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.vocabulary import TOKENIZER
+from contextgraft.checkpoint.writer import Spec, order, write_tensors
+from contextgraft.errors import MismatchError
+from contextgraft.formats import peft
+from contextgraft.formats.tensor_names import BY_TOKEN, Kind, describe
+from contextgraft.rope import settings
+
+UNDO = (
+    "merge this adapter into the graft with the negated scale, then restore `rope` from its manifest; "
+    "this is exact only to the rounding of the stored dtype: keep the target"
+)
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal, gguf: bool) -> dict[str, dict[str, Any]]:
+    """Assemble every cut's folder from the finished steps; the sidecars by the name of the cut."""
+    records = {name: journal.get(name) or {} for names in pair.names.values() for name in names}
+    found = {name: records[name] for name in pair.factorised}
+    if not any("squares" in record for record in found.values()):
+        raise MismatchError(
+            "has the same linear weights as the base: there is nothing to extract",
+            path=pair.donor.path,
+            received=pair.base.path,
+        )
+    common = _common(pair, records)
+    sidecars = {cut.name: _folder(pair, cut, journal, found, common) for cut in cuts}
+    if gguf:
+        for name in sidecars:
+            write_gguf(open_adapter(journal.work / name), common["architecture"], journal.work / name / FILE)
+    return sidecars
+
+
+def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict[str, Any]) -> dict[str, Any]:
+    folder = journal.work / cut.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    ranks = {
+        name: min(cut.of(record["squares"], record["delta_norm"] ** 2), *pair.base[name].shape)
+        for name, record in found.items()
+        if "squares" in record
+    }
+    of_modules = {peft.module_of(name): rank for name, rank in ranks.items()}
+    of_modules |= dict.fromkeys(peft.of_one_rank(of_modules), max(ranks.values()))
+    _write_factors(folder, pair, ranks, of_modules, journal)
+    _write_dense(folder, pair, journal, common["dense"])
+    base_name = common["base"]["source"] or common["base"]["name"]
+    modules = [peft.module_of(name) for name in found]
+    config = peft.config(of_modules, modules, base_name)
+    write_json(folder / peft.CONFIG, config, durable=False)
+    tokens = pair.base.path / TOKENIZER
+    if any(pair.names[kind] for kind in BY_TOKEN) and tokens.exists():
+        shutil.copyfile(tokens, folder / TOKENIZER)
+    asked = {"rank": cut.most} | ({"energy": cut.energy} if cut.energy is not None else {})
+    content = sidecar("adapter", rank=config["r"], asked=asked, **common, **_energies(found, ranks))
+    write_json(folder / SIDECAR, content, durable=False)
+    return content
+
+
+def _common(pair: Pair, records: Records) -> dict[str, Any]:
+    """What the sidecars of all cuts say alike."""
+    base = identity(pair.base, {name: record["base_digest"] for name, record in records.items()})
+    donor = identity(pair.donor, {name: record["donor_digest"] for name, record in records.items()})
+    rope = {"base": settings.read(pair.base.config), "donor": settings.read(pair.donor.config)}
+    changed = {name: record for name, record in records.items() if record["delta_norm"]}
+    facts = {name: {key: changed[name][key] for key in ("delta_norm", "relative_delta")} for name in changed}
+    return {
+        "base": base,
+        "donor": donor,
+        "architecture": describe(pair.base.config),
+        "selection": asdict(pair.selection),
+        "rope": {side: settings.to_json(value) for side, value in rope.items()},
+        "max_length": rope["donor"].max_positions,
+        "dense": {name: facts[name] for name in pair.names[Kind.DENSE] if name in facts},
+        "ignored": {name: facts[name] for name in pair.names[Kind.IGNORED] if name in facts}
+        | dict.fromkeys(pair.unpaired, "not in both models, or of another shape"),
+        "undo": UNDO,
+    }
+
+
+def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Energy and error of every module, and of all, at these ranks; the whole norms are exact."""
+    modules = {}
+    captured = whole = 0.0
+    for name, record in found.items():
+        total = record["delta_norm"] ** 2
+        part = min(math.fsum(record.get("squares", [])[: ranks.get(name, 0)]), total)
+        energy = part / total if total else 1.0
+        modules[peft.module_of(name)] = {
+            "rank": ranks.get(name, 0),
+            "energy": energy,
+            "error": math.sqrt(1 - energy),
+            "excess": record.get("excess", 1.0),
+            "delta_norm": record["delta_norm"],
+            "relative_delta": record["relative_delta"],
+        }
+        captured, whole = captured + part, whole + total
+    energy = captured / whole
+    return {
+        "modules": modules,
+        "energy": energy,
+        "error": math.sqrt(1 - energy),
+        "delta_norm": math.sqrt(whole),
+    }
+
+
+def _write_factors(
+    folder: Path, pair: Pair, ranks: Mapping[str, int], sizes: Mapping[str, int], journal: Journal
+) -> None:
+    """adapter_model.safetensors of one cut, filled up with zeros to `sizes`, a module at a time."""
+    specs: dict[str, Spec] = {}
+    origin: dict[str, tuple[str, str]] = {}
+    for name in ranks:
+        rank = sizes[peft.module_of(name)]
+        (rows, columns), dtype = pair.base[name].shape, DTYPES[pair.donor[name].dtype]
+        embedding = name in pair.names[Kind.INPUT]
+        first, second = peft.keys(peft.module_of(name), embedding)
+        specs[first] = (dtype, (rank, rows if embedding else columns))
+        specs[second] = (dtype, (columns if embedding else rows, rank))
+        origin |= {first: (name, "B" if embedding else "A"), second: (name, "A" if embedding else "B")}
+
+    def slices() -> Iterator[torch.Tensor]:
+        for key in order(specs):
+            name, factor = origin[key]
+            file = open_tensors(journal.file(name, ".safetensors"))
+            rank = ranks[name]
+            whole = read_rows(file, factor, 0, rank if factor == "A" else file[factor].rows)
+            part = whole if factor == "A" else whole[:, :rank]
+            missing = sizes[peft.module_of(name)] - rank
+            if missing:
+                part = pad(part, (0, 0, 0, missing) if factor == "A" else (0, missing))
+            yield part.T if name in pair.names[Kind.INPUT] else part
+
+    write_tensors(folder / peft.WEIGHTS, specs, slices(), durable=False)
+
+
+def _write_dense(folder: Path, pair: Pair, journal: Journal, changed: Mapping[str, Any]) -> None:
+    if not changed:
+        return
+    specs: dict[str, Spec] = {name: (torch.float32, pair.base[name].shape) for name in changed}
+    files = (open_tensors(journal.file(name, ".safetensors")) for name in order(specs))
+    tensors = (read_tensor(file, "delta") for file in files)
+    write_tensors(folder / peft.DENSE, specs, tensors, durable=False)

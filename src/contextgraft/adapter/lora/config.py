@@ -1,0 +1,141 @@
+"""adapter_config.json of any LoRA that PEFT writes: what it means for merging, or why it cannot be merged."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contextgraft.checkpoint.model_folder import read_json
+from contextgraft.errors import CheckpointError
+from contextgraft.formats import peft
+
+# What changes the meaning of the factors and is not ours to undo; the value is the remedy.
+FOREIGN = {
+    "fan_in_fan_out": "such layers (Conv1D) have no rotary embedding to repair",
+    "layer_replication": "expand the target first",
+    "target_parameters": "extract again from a checkpoint that stores experts one by one",
+    "trainable_token_indices": "extract again with --embeddings",
+    "alora_invocation_tokens": "such an adapter acts only after certain tokens and cannot be merged",
+    "kasa_config": "merge it where it was trained",
+    "use_bdlora": "merge it where it was trained",
+    "use_qalora": "merge it where it was trained",
+    "megatron_config": "convert it to plain PEFT first",
+}
+LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
+REPEATED = re.compile(r"\)[*+{]")
+CHANGED_BASE = (
+    "pissa",
+    "olora",
+    "corda",
+    "loftq",
+    "lora_ga",
+)  # initialisations that take something out of the base
+
+Number = TypeVar("Number", int, float)
+
+
+class LoraConfig(BaseModel):
+    """The keys that matter, under PEFT's names; all others are descriptive and ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    peft_type: str = "LORA"
+    r: int = Field(default=8, ge=1)
+    lora_alpha: float = 8
+    use_rslora: bool = False
+    use_dora: bool = False
+    bias: str = "none"
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+    modules_to_save: list[str] | None = None
+    target_modules: list[str] | str | None = None
+    base_model_name_or_path: str | None = None
+    init_lora_weights: bool | str | None = True
+
+    def rank(self, module: str) -> int:
+        """The rank the config gives a module."""
+        return _by_pattern(self.rank_pattern, module, self.r)
+
+    def scaling(self, module: str) -> float:
+        """Alpha / rank, or alpha / sqrt(rank) with rank stabilisation (Kalajdzievski 2023)."""
+        rank = self.rank(module)
+        alpha = _by_pattern(self.alpha_pattern, module, self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """Read and judge `adapter_config.json`; what cannot be merged raises CheckpointError with the reason."""
+    path = folder / peft.CONFIG
+    data = read_json(path)
+    try:
+        config = LoraConfig.model_validate({key: value for key, value in data.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(
+            f"has an unusable {'.'.join(map(str, first['loc']))}",
+            path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
+        ) from None  # fmt: skip
+    _refuse_foreign(path, data, config)
+    _refuse_patterns(path, config)
+    numbers = (config.lora_alpha, *config.alpha_pattern.values())
+    if not all(math.isfinite(number) for number in numbers) or min([1, *config.rank_pattern.values()]) < 1:
+        raise CheckpointError("has an alpha or rank that is no usable number", path=path)
+    return config
+
+
+def _refuse_foreign(path: Path, data: Mapping[str, Any], config: LoraConfig) -> None:
+    if config.peft_type != "LORA":
+        raise CheckpointError(
+            "is no LoRA", path=path, expected="peft_type LORA", received=config.peft_type,
+            remedy="merge it where it was trained",
+        )  # fmt: skip
+    for key, remedy in FOREIGN.items():
+        if data.get(key) and not (key == "target_parameters" and _weights(data[key])):
+            raise CheckpointError(
+                "is a kind of LoRA that cannot be merged",
+                path=path, expected=f"no {key}", received=f"{data[key]!r}"[:80], remedy=remedy,
+            )  # fmt: skip
+    start = config.init_lora_weights
+    if isinstance(start, str) and start.lower().startswith(CHANGED_BASE):
+        raise CheckpointError(
+            "was trained on a base that its initialisation changed",
+            path=path, expected="init_lora_weights true", received=start,
+            remedy="convert it: peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        )  # fmt: skip
+
+
+def _refuse_patterns(path: Path, config: LoraConfig) -> None:
+    """Patterns are regular expressions from a file: those that could run for ever are not tried."""
+    for key, table in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
+        for pattern in table:
+            if len(pattern) > LONGEST_PATTERN or REPEATED.search(pattern) or not _compiles(pattern):
+                raise CheckpointError(
+                    f"has a {key} that is not used as a pattern",
+                    path=path,
+                    expected=f"at most {LONGEST_PATTERN} characters of regular expression, no group repeated",
+                    received=repr(pattern)[:80],
+                )
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _weights(parameters: Any) -> bool:
+    """Whether all target parameters are weights of modules of their own: their factors are plain ones."""
+    return isinstance(parameters, list) and all(str(each).endswith(".weight") for each in parameters)
+
+
+def _by_pattern(table: Mapping[str, Number], module: str, default: Number) -> Number:
+    """The value of the first pattern that matches the end of a module's name, as PEFT looks it up."""
+    for pattern, value in table.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default

@@ -1,0 +1,109 @@
+"""An adapter as GGUF, as llama.cpp's `--lora` reads it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.modules import Factors
+from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.checkpoint.reader import NAMES
+from contextgraft.errors import InputError
+from contextgraft.formats.peft import module_of
+
+FILE = "adapter.gguf"
+# model_type -> llama.cpp's architecture, and whether that keeps the rows of q and k interleaved
+ARCHITECTURES = {
+    "llama": ("llama", True),
+    "mistral": ("llama", True),
+    "granite": ("granite", True),
+    "qwen2": ("qwen2", False),
+    "qwen3": ("qwen3", False),
+    "gemma": ("gemma", False),
+    "gemma2": ("gemma2", False),
+    "gemma3_text": ("gemma3", False),
+    "phi3": ("phi3", False),
+    "olmo2": ("olmo2", False),
+}
+TYPES = {
+    "F32": gguf.GGMLQuantizationType.F32,
+    "F16": gguf.GGMLQuantizationType.F16,
+    "BF16": gguf.GGMLQuantizationType.BF16,
+}
+
+
+def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> None:
+    """Write the factors of an adapter; tensors of one module are in memory at a time.
+
+    Scaling is written into lora_b; deltas of norms and biases have no place in the format. An architecture or
+    module that llama.cpp stores in another way raises InputError.
+    """
+    model_type = str(architecture.get("model_type"))
+    if model_type not in ARCHITECTURES:
+        raise InputError(
+            "no GGUF adapter can be written for this architecture",
+            expected=", ".join(ARCHITECTURES), received=model_type, remedy="leave --gguf out",
+        )  # fmt: skip
+    name, interleaved = ARCHITECTURES[model_type]
+    names = _names(adapter, name, int(architecture["num_hidden_layers"]))
+    with publish_file(path, durable=False) as temporary:
+        writer = gguf.GGUFWriter(temporary, name)
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)  # no further scaling by alpha / rank
+        heads = _heads(architecture) if interleaved else {}
+        for tensor, part in sorted(adapter.factors.items()):
+            for suffix, factor in _factors(adapter, part, heads.get(tensor.split(".")[-2])):
+                _info(writer, f"{names[tensor]}.{suffix}", factor)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for tensor, part in sorted(adapter.factors.items()):
+            for _, factor in _factors(adapter, part, heads.get(tensor.split(".")[-2])):
+                writer.write_tensor_data(factor.view(torch.uint8).numpy())
+        writer.close()
+
+
+def _names(adapter: Adapter, name: str, layers: int) -> dict[str, str]:
+    arch = next(arch for arch, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
+    table = gguf.get_tensor_name_map(arch, layers)
+    found = {tensor: table.get_name(module_of(tensor)) for tensor in adapter.factors}
+    odd = sorted(
+        tensor for tensor, known in found.items() if known is None or tensor.split(".")[-2].isdigit()
+    )
+    if odd or any(".experts." in tensor for tensor in found):
+        raise InputError(
+            f"module {odd[0] if odd else 'experts'!r} has no place in a GGUF adapter of {name}",
+            path=adapter.path, remedy="leave --gguf out, or --exclude it",
+        )  # fmt: skip
+    return {tensor: f"{known}.weight" for tensor, known in found.items()}
+
+
+def _heads(architecture: dict[str, Any]) -> dict[str, int]:
+    return {
+        "q_proj": int(architecture["num_attention_heads"]),
+        "k_proj": int(architecture["num_key_value_heads"]),
+    }
+
+
+def _factors(adapter: Adapter, part: Factors, heads: int | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """lora_a and lora_b as llama.cpp multiplies them: rows of an embedding's lora_a are tokens."""
+    A, B = adapter.read(part.key_A), adapter.read(part.key_B)
+    yield "lora_a", (A.T if part.embedding else A).contiguous()
+    scaled = (B.float() * part.scaling).to(B.dtype)
+    yield "lora_b", (halves_to_interleaved(scaled, heads) if heads else scaled).contiguous()
+
+
+def halves_to_interleaved(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows (i, i + d/2) of each head become pairs (2i, 2i+1), the order in which llama.cpp rotates them."""
+    half = rows.shape[0] // heads // 2
+    return rows.reshape(heads, 2, half, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _info(writer: gguf.GGUFWriter, name: str, factor: torch.Tensor) -> None:
+    kind = TYPES[NAMES[factor.dtype]]
+    stored = factor.view(torch.uint8).numpy()
+    writer.add_tensor_info(name, stored.shape, stored.dtype, stored.nbytes, raw_dtype=kind)

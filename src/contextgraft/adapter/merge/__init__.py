@@ -1,0 +1,1 @@
+"""Grafts: adapters merged into fine-tunes."""

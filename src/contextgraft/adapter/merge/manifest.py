@@ -1,0 +1,108 @@
+"""What a graft says of itself: its small files, and `contextgraft.json` with the evidence."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.merge.plan import Graft
+from contextgraft.checkpoint.atomic import write_json
+from contextgraft.checkpoint.digest import bytes_digest, file_digest
+from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar, sidecar
+from contextgraft.checkpoint.model_folder import CONFIG, INDEX, read_json
+from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.rope import settings
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+LENGTH = "model_max_length"
+
+
+def finish(graft: Graft, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str) -> dict[str, Any]:
+    """Write everything but the shards, which are there, and return the manifest."""
+    lengths = _write_rest(graft, work)
+    manifest = _manifest(graft, tensors, lengths, work) | {"device": device}
+    write_json(work / SIDECAR, manifest, durable=False)
+    return manifest
+
+
+def finished(graft: Graft, out: Path) -> dict[str, Any] | None:
+    """The manifest of a graft that stands at `out` already, if it is of the same adapters and target."""
+    if not (out / SIDECAR).exists():
+        return None
+    manifest = read_sidecar(out)
+    wanted = {
+        "kind": "graft",
+        "rounding": graft.rounding,
+        "rope": {"after": settings.to_json(graft.rope), "from": graft.rope_from},
+        "adapters": [[each.adapter.digest, each.scale] for each in graft.adapters],
+        "target": identity(graft.target)["digest"],
+    }
+    found = {
+        "kind": manifest.get("kind"),
+        "rounding": manifest.get("rounding"),
+        "rope": {key: manifest.get("rope", {}).get(key) for key in ("after", "from")},
+        "adapters": [[each["digest"], each["scale"]] for each in manifest.get("adapters", [])],
+        "target": manifest.get("target", {}).get("digest"),
+    }
+    return manifest if found == wanted else None
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and digest of a file; of a shard the header's, for the digests of its tensors tell the rest."""
+    facts: dict[str, Any] = {"bytes": path.stat().st_size}
+    if path.suffix != ".safetensors":
+        return facts | {"digest": file_digest(path)}
+    with path.open("rb") as file:
+        return facts | {"header": bytes_digest(file.fileno(), 0, open_tensors(path).data_begin)}
+
+
+def _write_rest(graft: Graft, work: Path) -> list[Any] | None:
+    """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
+    target = graft.target
+    if graft.rope_from == "target":
+        shutil.copyfile(target.path / CONFIG, work / CONFIG)
+    else:
+        write_json(work / CONFIG, settings.apply(target.config, graft.rope), durable=False)
+    if (target.path / INDEX).exists():
+        shutil.copyfile(target.path / INDEX, work / INDEX)
+    for name in graft.copied:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(target.path / name, work / name)
+    if TOKENIZER_CONFIG not in graft.copied or graft.rope_from == "target":
+        return None
+    tokenizer = read_json(target.path / TOKENIZER_CONFIG)
+    length = graft.rope.max_positions
+    write_json(work / TOKENIZER_CONFIG, tokenizer | {LENGTH: length}, durable=False)
+    return [tokenizer.get(LENGTH), length]
+
+
+def _manifest(
+    graft: Graft, tensors: Mapping[str, Mapping[str, Any]], lengths: list[Any] | None, work: Path
+) -> dict[str, Any]:
+    known = {name: record["digest_before"] for name, record in tensors.items()}
+    before = settings.read(graft.target.config)
+    names = [*graft.target.shards, *graft.copied, CONFIG, *([INDEX] if (work / INDEX).exists() else [])]
+    return sidecar(
+        "graft",
+        adapters=[
+            {
+                "digest": each.adapter.digest,
+                "rank": each.adapter.rank,
+                "scale": each.scale,
+                **each.adapter.origin,
+            }
+            for each in graft.adapters
+        ],
+        target=identity(graft.target, known),
+        rounding=graft.rounding,
+        replaced=list(graft.replaced),
+        rope={
+            "before": settings.to_json(before),
+            "after": settings.to_json(graft.rope),
+            "from": graft.rope_from,
+        },
+        tokenizer={LENGTH: lengths} if lengths else {},
+        tensors=dict(tensors),
+        files={name: file_facts(work / name) for name in sorted(names)},
+        left_out=list(graft.left_out),
+    )

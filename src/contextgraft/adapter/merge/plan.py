@@ -1,0 +1,223 @@
+"""Adapters and a target that fit each other: what a merge will do, known before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from contextgraft.adapter.extract.model_pair import LIBRARIES
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.deltas import Change
+from contextgraft.adapter.merge.tensor import TILE
+from contextgraft.checkpoint.identity import SIDECAR
+from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
+from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
+from contextgraft.errors import InputError, MismatchError
+from contextgraft.formats.tensor_names import FLOATS, refuse_other, refuse_shape, rows_are_tokens
+from contextgraft.rope import settings
+
+FOREIGN = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz")
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An adapter and the factor on its delta; scale 0 changes no weight, only RoPE."""
+
+    adapter: Adapter
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Graft:
+    """Adapters to be merged into one target; `rows` maps its tokens to an adapter's, if they differ.
+
+    `rope` is what the result gets, `rope_from` where that comes from: adapter, given or target.
+    """
+
+    adapters: tuple[Scaled, ...]
+    target: ModelFolder
+    rope: settings.RopeSettings
+    rope_from: str
+    rounding: str
+    rows: dict[Path, list[int]]
+
+    @property
+    def acting(self) -> tuple[Scaled, ...]:
+        """The adapters that change weights."""
+        return tuple(each for each in self.adapters if each.scale)
+
+    @cached_property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the tensors that get a delta."""
+        return tuple(sorted({name for each in self.acting for name in each.adapter.parts}))
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Names of the tensors that an adapter overwrites."""
+        return tuple(sorted({name for each in self.acting for name in each.adapter.replaced}))
+
+    def changes(self, name: str, device: str) -> list[Change]:
+        """What is added to one tensor."""
+        rows = self.rows if rows_are_tokens(name) else {}
+        return [
+            each.adapter.change(name, each.scale, rows.get(each.adapter.path), device)
+            for each in self.acting
+            if name in each.adapter.parts
+        ]
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of the target's tensors."""
+        return sum(info.bytes for info in self.target.tensors.values())
+
+    def peak_bytes(self, threads: int) -> int:
+        """Estimate of the memory beyond the program's own: tiles and the held factors."""
+        held = sum(
+            max((sum(part.shape) for part in each.adapter.factors.values()), default=0) * each.adapter.rank
+            for each in self.acting
+        )
+        return LIBRARIES + threads * 4 * (6 * TILE + 3 * held)
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """Other files that go along: all but weights in other forms, which would be those of the target."""
+        return tuple(name for name in self.target.others if not _foreign(name))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Weights in other forms, pickles among them."""
+        return tuple(name for name in self.target.others if _foreign(name) and name != SIDECAR)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but should be known."""
+        before = settings.read(self.target.config)
+        found = []
+        for each in self.adapters:
+            if each.adapter.sidecar is None:
+                continue
+            base = settings.from_json(each.adapter.sidecar["rope"]["base"])
+            if before != base:
+                found.append(
+                    f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions) "
+                    f"differs from the base's (theta {base.theta:g}, {base.max_positions})"
+                )
+        if self.replaced:
+            found.append(f"{self.target.path}: its own {', '.join(self.replaced)} will be overwritten")
+        return tuple(dict.fromkeys(found))
+
+
+def plan(
+    adapters: Sequence[Scaled],
+    target_path: Path,
+    *,
+    rope: settings.RopeSettings | None = None,
+    keep_rope: bool = False,
+    rounding: str = "nearest",
+    replace_modules: bool = False,
+) -> Graft:
+    """Open the target; any mismatch raises MismatchError naming both sides, before anything is written.
+
+    RoPE comes from `rope`, else from the adapters, who must agree; `keep_rope` leaves the target's.
+    """
+    target = open_model(target_path)
+    for each in adapters:
+        if each.scale:
+            _refuse_misfit(each.adapter, target, replace_modules)
+        if each.adapter.sidecar is not None:
+            refuse_other(target, f"the adapter {each.adapter.path}", each.adapter.sidecar["architecture"])
+    _refuse_twice(adapters)
+    _refuse_vocabulary(target)
+    own = settings.read(target.config)
+    source = "target" if keep_rope else "adapter" if rope is None else "given"
+    chosen = own if keep_rope else rope or _rope_of([each.adapter for each in adapters])
+    rows = {each.adapter.path: _rows(each.adapter, target) for each in adapters if each.scale}
+    moved = {path: found for path, found in rows.items() if found is not None}
+    return Graft(tuple(adapters), target, chosen, source, rounding, moved)
+
+
+def _rope_of(adapters: Sequence[Adapter]) -> settings.RopeSettings:
+    known = {adapter.path: adapter.rope for adapter in adapters if adapter.rope is not None}
+    if len(set(map(str, known.values()))) == 1:
+        return next(iter(known.values()))
+    if not known:
+        raise InputError(
+            "does not say which RoPE it was trained with",
+            path=adapters[0].path,
+            expected=SIDECAR,
+            remedy="name its donor with --rope-from, or keep the target's with --keep-rope",
+        )
+    raise MismatchError(
+        "the adapters were trained with different RoPE settings",
+        received=", ".join(f"{path}: theta {rope.theta:g}" for path, rope in known.items() if rope),
+        remedy="choose one with --rope-from",
+    )
+
+
+def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool) -> None:
+    other = f"the adapter {adapter.path}"
+    if adapter.replaced and not replace_modules:
+        raise MismatchError(
+            f"would overwrite {', '.join(adapter.replaced)} of the target",
+            path=adapter.path,
+            remedy="allow it with --replace-modules, or use an adapter of deltas only",
+        )
+    for name, part in sorted(adapter.parts.items()):
+        rows = target.tensors[name].shape[:1] if name in target.tensors and rows_are_tokens(name) else ()
+        refuse_shape(target, name, other, (*rows, *part.shape[len(rows) :]))
+        if target[name].dtype not in FLOATS:
+            raise MismatchError(
+                f"tensor {name!r} cannot take a delta",
+                path=target.path,
+                expected=f"{', '.join(FLOATS)}, as {other} needs",
+                received=target[name].dtype,
+                remedy="use the target in its original precision",
+            )
+
+
+def _refuse_twice(adapters: Sequence[Scaled]) -> None:
+    acting = [each.adapter for each in adapters if each.scale]
+    for name in sorted({name for adapter in acting for name in adapter.replaced}):
+        both = [str(adapter.path) for adapter in acting if name in adapter.parts]
+        if len(both) > 1:
+            raise MismatchError(f"tensor {name!r} would be overwritten and changed", received=", ".join(both))
+
+
+def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
+    """The adapter's row for each row of the target's embeddings; None where they correspond."""
+    parts = {name: part for name, part in sorted(adapter.parts.items()) if rows_are_tokens(name)}
+    if not parts:
+        return None
+    counts = {(part.shape[0], target[name].rows) for name, part in parts.items()}
+    if len(counts) > 1:
+        raise MismatchError(
+            f"does not fit the adapter {adapter.path}: embeddings of different lengths",
+            path=target.path, received=f"{sorted(counts)} rows of adapter and target",
+        )  # fmt: skip
+    name, part = next(iter(parts.items()))
+    try:
+        tokens = adapter.vocabulary
+        own = None if tokens is None else read_vocabulary(target)
+        return correspondence((own, target[name].rows), (tokens, part.shape[0]))
+    except MismatchError as error:
+        raise MismatchError(f"does not fit the adapter {adapter.path}: {error}", path=target.path) from None
+
+
+def _refuse_vocabulary(target: ModelFolder) -> None:
+    """A target may have more or other tokens than the base, but its config and embedding must agree."""
+    size = target.config.get("vocab_size")
+    for name, info in target.tensors.items():
+        if name.endswith("embed_tokens.weight") and size is not None and info.rows != size:
+            raise MismatchError(
+                f"config.json and tensor {name!r} disagree about the vocabulary",
+                path=target.path,
+                expected=f"{size} rows (vocab_size)",
+                received=f"{info.rows}",
+                remedy="the target itself is broken: fetch it again",
+            )
+
+
+def _foreign(name: str) -> bool:
+    return (
+        PurePosixPath(name).suffix in FOREIGN or name == SIDECAR or name.endswith(".safetensors.index.json")
+    )

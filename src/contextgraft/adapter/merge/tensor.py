@@ -1,0 +1,94 @@
+"""One tensor plus what is added to it: computed in float32, rounded once, and measured on the way."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from contextgraft.adapter.compute.norms import norm_squared
+from contextgraft.adapter.compute.workspace import Workspace, tile_rows
+from contextgraft.adapter.lora.deltas import Change
+from contextgraft.adapter.merge.rounding import Rounding
+from contextgraft.checkpoint.digest import hasher
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.reader import DTYPES, expect_bytes, read_bytes
+from contextgraft.errors import CheckpointError
+
+TILE = 1 << 18  # elements: what a core's cache holds of the few buffers of a tile
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Evidence for one tensor: digests, and norms of the delta asked for and of what survived rounding.
+
+    `kept` is the share of the delta that came through: the survived delta projected on the one asked for.
+    """
+
+    applied: bool
+    delta_norm: float
+    survived_norm: float
+    kept: float
+    digest_before: str
+    digest_after: str
+
+
+def apply(
+    target: ModelFolder,
+    name: str,
+    changes: Sequence[Change],
+    *,
+    rounding: Rounding,
+    workspace: Workspace,
+    write: Callable[[int, memoryview], object],
+) -> Applied:
+    """Add `changes` to a tensor of `target`, tile by tile; `write` gets the offset in its data, and bytes.
+
+    A result that is not finite raises CheckpointError.
+    """
+    info = target[name]
+    dtype = DTYPES[info.dtype]
+    columns = info.numel // max(info.rows, 1)
+    row_bytes = columns * dtype.itemsize
+    before, after = hasher(), hasher()
+    asked = survived = inner = 0.0
+    expect_bytes(target, info, 0, info.bytes)
+    step = tile_rows(columns, TILE)
+    for start in range(0, info.rows, step):
+        stop = min(start + step, info.rows)
+        count = (stop - start) * columns
+        offset = start * row_bytes
+        old_raw = read_bytes(
+            target, info, offset, stop * row_bytes, workspace.bytes("old", count * dtype.itemsize)
+        )
+        before.update(old_raw.numpy().data)
+        old = workspace.floats("old32", count).copy_(old_raw.view(dtype)).view(-1, columns)
+        delta = _sum(changes, old, start, stop, workspace)
+        new = torch.add(old, delta, out=workspace.floats("new32", count).view(-1, columns))
+        new_raw = workspace.bytes("new", count * dtype.itemsize)
+        stored = rounding(new, new_raw.view(dtype).view(-1, columns))
+        after.update(new_raw.numpy().data)
+        write(offset, new_raw.numpy().data)
+        moved = new.copy_(stored).sub_(old)
+        asked += norm_squared(delta)
+        survived += norm_squared(moved)
+        inner += float(torch.dot(moved.reshape(-1), delta.reshape(-1)))
+    if not math.isfinite(asked + survived + inner):
+        raise CheckpointError(
+            f"tensor {name!r} plus the delta is not finite",
+            path=target.path / info.shard,
+            expected=f"finite weights that {info.dtype} can hold",
+        )
+    kept = inner / asked if asked else 1.0
+    return Applied(True, math.sqrt(asked), math.sqrt(survived), kept, before.hexdigest(), after.hexdigest())
+
+
+def _sum(
+    changes: Sequence[Change], old: torch.Tensor, start: int, stop: int, workspace: Workspace
+) -> torch.Tensor:
+    """Rows [start, stop) of all deltas together."""
+    first, *more = changes
+    total = first.delta(old, start, stop, workspace.floats("delta", old.numel()).view_as(old))
+    for each in more:
+        total = total.add_(each.delta(old, start, stop, workspace.floats("more", old.numel()).view_as(old)))
+    return total

@@ -1,0 +1,1 @@
+"""Grafts and adapters recomputed from their inputs."""

@@ -1,0 +1,154 @@
+"""A model's folder: its config, where each tensor lies, and what else is in it. Nothing is loaded."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from contextgraft.checkpoint.safetensors_header import (
+    CONVERT,
+    MAX_HEADER,
+    TensorFile,
+    TensorInfo,
+    open_tensors,
+)
+from contextgraft.checkpoint.strict_json import NotJson, open_regular, parse_json
+from contextgraft.errors import CheckpointError, InputError, PickleRefused, Refused
+
+__all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
+
+CONFIG = "config.json"
+SIDECAR = "contextgraft.json"
+REFUSED = "refused"  # kind of a sidecar that stands where a model would
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model folder; `others` are the files that are neither shards nor config nor index."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    shards: tuple[str, ...]
+    weight_map: dict[str, str]
+    others: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        """One tensor's place; an unknown name raises CheckpointError."""
+        if name not in self.tensors:
+            raise CheckpointError(f"has no tensor {name!r}", path=self.path)
+        return self.tensors[name]
+
+
+def open_model(path: Path) -> ModelFolder:
+    """Open `config.json` with `model.safetensors` or `model.safetensors.index.json` and its shards.
+
+    Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError; where only a
+    refusal is on record, Refused.
+    """
+    if not path.is_dir():
+        raise InputError("no such model folder", path=path)
+    _raise_refusal(path)
+    config = read_json(path / CONFIG)
+    shards = _shards(path)
+    weight_map = {info.name: shard for shard in shards for info in shards[shard].tensors.values()}
+    tensors = {name: shards[weight_map[name]].tensors[name] for name in sorted(weight_map)}
+    own = {CONFIG, INDEX, *shards}
+    return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own))
+
+
+def _raise_refusal(path: Path) -> None:
+    if (path / CONFIG).exists() or not (path / SIDECAR).exists():
+        return
+    record = read_json(path / SIDECAR)
+    if record.get("kind") == REFUSED:
+        raise Refused(path, str(record.get("verb")), str(record.get("reason")))
+
+
+def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
+    """One JSON object from a file; unreadable or malformed files raise CheckpointError."""
+    try:
+        with open_regular(path) as file:
+            raw = file.read(MAX_HEADER + 1)
+        if len(raw) > MAX_HEADER:
+            raise NotJson(f"more than {MAX_HEADER} bytes")
+        data = parse_json(raw, unique=unique)
+    except FileNotFoundError:
+        raise CheckpointError(
+            "no such file", path=path, remedy="pass the folder of a whole model or adapter"
+        ) from None
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
+    except NotJson as error:
+        raise CheckpointError("cannot be read as JSON", path=path, received=error) from None
+    if not isinstance(data, dict):
+        raise CheckpointError("holds no JSON object", path=path, received=type(data).__name__)
+    return data
+
+
+def _shards(path: Path) -> dict[str, TensorFile]:
+    if (path / INDEX).exists():
+        return _indexed(path, read_json(path / INDEX, unique=True))
+    if (path / SINGLE).exists():
+        return {SINGLE: open_tensors(path / SINGLE)}
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise PickleRefused(
+            "has weights only as pickles, which are never loaded", path=path / pickles[0], remedy=CONVERT
+        )
+    raise CheckpointError("has no weights", path=path, expected=f"{SINGLE} or {INDEX}")
+
+
+def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError("has no weight_map", path=path / INDEX)
+    for shard in weight_map.values():
+        _check_shard_name(path, shard)
+    shards = {shard: open_tensors(path / shard) for shard in sorted(set(weight_map.values()))}
+    held: dict[str, str] = {}
+    for shard, file in shards.items():
+        for name in file.tensors:
+            if name in held:
+                raise CheckpointError(
+                    f"tensor {name!r} is in two shards", path=path / shard, received=held[name]
+                )
+            held[name] = shard
+    for name in sorted({*weight_map, *held}):
+        if weight_map.get(name) != held.get(name):
+            raise CheckpointError(
+                f"does not fit its shards at {name[:80]!r}",
+                path=path / INDEX,
+                expected=held.get(name, "no such tensor"),
+                received=weight_map.get(name, "no entry"),
+            )
+    return shards
+
+
+def _check_shard_name(path: Path, shard: Any) -> None:
+    if not isinstance(shard, str) or not shard.endswith(".safetensors") or PurePosixPath(shard).name != shard:
+        if isinstance(shard, str) and shard.endswith(PICKLES):
+            raise PickleRefused("names pickles, which are never loaded", path=path / INDEX, remedy=CONVERT)
+        raise CheckpointError(
+            "names a shard outside its folder or of another kind",
+            path=path / INDEX,
+            expected="a plain name ending in .safetensors",
+            received=repr(shard)[:80],
+        )
+    if "\\" in shard or not shard.isprintable() or shard.startswith(".") or len(os.fsencode(shard)) > 255:
+        raise CheckpointError(
+            "names a shard that is no plain file name", path=path / INDEX, received=repr(shard)[:80]
+        )
+
+
+def _others(path: Path, own: set[str]) -> tuple[str, ...]:
+    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    others = sorted(file.as_posix() for file in visible if file.as_posix() not in own)
+    for name in others:
+        if not name.isprintable():
+            raise CheckpointError("has a file whose name is not text", path=path, received=repr(name)[:80])
+    return tuple(others)

@@ -1,0 +1,112 @@
+"""`contextgraft align`: whether donor and fine-tune moved the base the same way."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from contextgraft.errors import MismatchError, Refused
+
+if TYPE_CHECKING:
+    from contextgraft.formats.alignment import Aligned, Direction
+
+FOLDER = click.Path(path_type=Path)
+EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
+
+
+@click.command()
+@click.option("--base", type=FOLDER, required=True, help="The model both come from.")
+@click.option("--donor", type=FOLDER, required=True, help="The long-context model.")
+@click.option("--target", type=FOLDER, required=True, help="The fine-tune.")
+@click.option(
+    "--embeddings", type=click.Choice(list(EMBEDDINGS)), is_flag=False, flag_value="both",
+    help="Compare embed_tokens (input), lm_head (output) or, without a word, both: rows of common tokens.",
+)  # fmt: skip
+@click.option("--include", default="", help="Regular expression: only tensors whose name it matches.")
+@click.option("--exclude", help="Regular expression: leave these tensors out.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet row a tensor to this file.")
+@click.option(
+    "--allow-refused", is_flag=True, help="Where a folder only records a refusal, write a table without rows."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
+@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every tensor in it.")
+def command(
+    *,
+    base: Path,
+    donor: Path,
+    target: Path,
+    embeddings: str | None,
+    include: str,
+    exclude: str | None,
+    out: Path | None,
+    allow_refused: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Compare donor minus base with target minus base: norms and the cosine between them.
+
+    A cosine near 0 says that the two trainings moved the weights independently, a positive one that the
+    fine-tune went the donor's way already, a negative one that grafting works against it. Beside each stands
+    what chance alone would give.
+    """
+    from contextgraft.adapter.analysis.alignment import align, three
+    from contextgraft.adapter.extract.rank_spec import Selection
+    from contextgraft.cli.checks import checked_device, checked_pattern
+    from contextgraft.cli.progress import bytes_bar
+    from contextgraft.formats.alignment import summary, write, write_nothing
+    from contextgraft.formats.tensor_names import Kind
+
+    chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
+    checked_pattern("--exclude", exclude or "")
+    selection = Selection(checked_pattern("--include", include), exclude, chosen)
+    try:
+        models = three(base, donor, target, selection)
+    except (Refused, MismatchError) as error:
+        if not allow_refused or out is None:
+            raise
+        write_nothing(out)
+        click.echo(str(error))
+        return
+    checked_device(device)
+    threads = threads or os.cpu_count() or 1
+    with bytes_bar("align", models.bytes_to_read) as advance:
+        found = align(models, threads=threads, device=device, advance=advance)
+    if out is not None:
+        write(found, out)
+    if as_json:
+        click.echo(json.dumps(summary(found), indent=2, sort_keys=True))
+    else:
+        _show(found)
+
+
+def _show(found: "Aligned") -> None:
+    from contextgraft.checkpoint.summary import shortened
+    from contextgraft.formats.alignment import BEYOND, by_kind, by_layer, direction
+
+    head = f"{'':<24}{'tensors':>8}{'donor':>11}{'target':>11}{'cosine':>10}{'chance':>11}"
+    for title, lines in (("layer", by_layer(found)), ("kind", by_kind(found))):
+        click.echo(f"{title:<24}{head[24:]}")
+        for each in lines:
+            click.echo(_line(each))
+        click.echo()
+    click.echo(_line(direction("all", found.tensors)))
+    click.echo(
+        f"donor, target: norms of the deltas; chance: {BEYOND:.2f} standard deviations of the cosine between "
+        "random directions; * beyond it"
+    )
+    if found.left_out:
+        click.echo(f"left out: {len(found.left_out)}: {shortened(list(found.left_out))}")
+
+
+def _line(each: "Direction") -> str:
+    from contextgraft.formats.alignment import BEYOND
+
+    cosine = "-" if each.cosine is None else f"{each.cosine:+.4f}"
+    chance = "-" if each.chance is None else f"±{BEYOND * each.chance:.4f}"
+    mark = " *" if each.beyond_chance else ""
+    norms = f"{each.donor_norm:>11.4g}{each.target_norm:>11.4g}"
+    return f"{each.name:<24}{each.tensors:>8}{norms}{cosine:>10}{chance:>11}{mark}"

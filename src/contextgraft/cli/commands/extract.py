@@ -1,0 +1,220 @@
+"""`contextgraft extract`: donor minus base as LoRA adapters."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.extract.model_pair import Pair
+    from contextgraft.adapter.extract.rank_spec import Cut
+
+FOLDER = click.Path(path_type=Path)
+EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
+
+
+@click.command()
+@click.option("--base", type=FOLDER, required=True, help="The model both come from.")
+@click.option("--donor", type=FOLDER, required=True, help="The long-context model.")
+@click.option(
+    "--rank", "ranks", type=click.IntRange(min=1), multiple=True, help="Repeatable; writes r<rank>."
+)
+@click.option(
+    "--energy", "energies", type=click.FloatRange(0, 1, min_open=True), multiple=True,
+    help="Give each module the rank that captures this share of its delta; repeatable; writes e<share>.",
+)  # fmt: skip
+@click.option(
+    "--max-rank", type=click.IntRange(min=1), default=128, show_default=True, help="Bound for --energy."
+)
+@click.option("--serve-ranks", is_flag=True, help="Round every rank up to one that vLLM accepts.")
+@click.option(
+    "--embeddings", type=click.Choice(list(EMBEDDINGS)), is_flag=False, flag_value="both",
+    help="Carry embed_tokens (input), lm_head (output) or, without a word, both: aligned by token.",
+)  # fmt: skip
+@click.option("--include", default="", help="Regular expression: carry only tensors whose name it matches.")
+@click.option("--exclude", help="Regular expression: leave these tensors out.")
+@click.option("--gguf", is_flag=True, help="Write adapter.gguf for llama.cpp into each folder, too.")
+@click.option(
+    "--backend", type=click.Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,
+    help="Who factorises; mergekit: its own command, as the published adapters were made, --rank only.",
+)  # fmt: skip
+@click.option(
+    "--mergekit", type=FOLDER, help="Where mergekit-extract-lora is; default: beside this, or PATH."
+)
+@click.option(
+    "--expect-theta", type=click.FloatRange(0, min_open=True), help="Refuse a donor with another RoPE theta."
+)
+@click.option(
+    "--expect-positions", type=click.IntRange(min=1), help="Refuse a donor with another longest position."
+)
+@click.option("--out", type=FOLDER, required=True, help="Folder that gets one adapter folder a rank.")
+@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
+@click.option("--threads", type=click.IntRange(min=1), help="Matrices at once; default: the cores there are.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    base: Path,
+    donor: Path,
+    ranks: tuple[int, ...],
+    energies: tuple[float, ...],
+    max_rank: int,
+    serve_ranks: bool,
+    embeddings: str | None,
+    include: str,
+    exclude: str | None,
+    gguf: bool,
+    backend: str,
+    mergekit: Path | None,
+    expect_theta: float | None,
+    expect_positions: int | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Factorise donor minus base into LoRA adapters, every rank from one decomposition a matrix.
+
+    An interrupted run is resumed by the same command.
+    """
+    from contextgraft.adapter.extract.model_pair import pair
+    from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, Cut, Selection
+    from contextgraft.cli.checks import checked_device, checked_pattern
+    from contextgraft.formats.tensor_names import Kind
+
+    if not ranks and not energies:
+        raise click.UsageError("name at least one --rank or --energy")
+    other = backend == "mergekit"
+    if other and (energies or serve_ranks or gguf):
+        raise click.UsageError("--backend mergekit takes --rank, not --energy, --serve-ranks or --gguf")
+    if mergekit is not None and not other:
+        raise click.UsageError("--mergekit goes with --backend mergekit")
+    steps = SERVED_RANKS if serve_ranks else ()
+    highest = max([*ranks, *([max_rank] if energies else [])])
+    if serve_ranks and highest > SERVED_RANKS[-1]:
+        raise click.UsageError(
+            f"--serve-ranks: vLLM accepts ranks up to {SERVED_RANKS[-1]}; received {highest}"
+        )
+    cuts = [Cut(rank, steps=steps) for rank in ranks] + [Cut(max_rank, energy, steps) for energy in energies]
+    chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
+    selection = Selection(checked_pattern("--include", include), exclude, chosen)
+    checked_pattern("--exclude", exclude or "")
+    checked_device(device)
+    threads = threads or os.cpu_count() or 1
+    models = pair(base, donor, selection)
+    _refuse_unexpected(models, expect_theta, expect_positions)
+    if other:
+        sidecars = _by_mergekit(models, ranks, out, mergekit, threads=threads, device=device)
+    else:
+        sidecars = _ours(models, cuts, out, gguf=gguf, threads=threads, device=device)
+    _show(sidecars, out, as_json)
+
+
+def _refuse_unexpected(models: "Pair", theta: float | None, positions: int | None) -> None:
+    from contextgraft.errors import MismatchError
+    from contextgraft.rope import settings
+
+    rope = settings.read(models.donor.config)
+    for what, expected, received in (
+        ("RoPE theta", theta, rope.theta),
+        ("longest position", positions, rope.max_positions),
+    ):
+        if expected is not None and expected != received:
+            raise MismatchError(
+                f"has another {what} than this study expects of its donor",
+                path=models.donor.path, expected=f"{expected:.17g}", received=f"{received:.17g}",
+                remedy="fetch the donor that is meant, or correct what is expected",
+            )  # fmt: skip
+
+
+def _ours(
+    models: "Pair", cuts: "list[Cut]", out: Path, *, gguf: bool, threads: int, device: str
+) -> dict[str, dict[str, Any]]:
+    from contextgraft.adapter.extract.extract import extract
+    from contextgraft.cli.progress import bytes_bar, size
+    from contextgraft.formats.tensor_names import Kind
+
+    most = max(cut.most for cut in cuts)
+    dense, ignored = (len(models.names[kind]) for kind in (Kind.DENSE, Kind.IGNORED))
+    click.echo(
+        f"extract: {size(models.bytes_to_read)} to read; {len(models.factorised)} weights to factorise at up "
+        f"to rank {most}, at most {size(sum(models.factor_bytes(cut.most) for cut in cuts))} to write; "
+        f"{dense} norms and biases to compare, {ignored} others to report; about "
+        f"{size(models.peak_bytes(most, threads))} of memory beyond the program's own, "
+        f"with {threads} thread(s).",
+        err=True,
+    )
+    with bytes_bar("extract", models.bytes_to_read) as advance:
+        return extract(models, cuts, out, gguf=gguf, threads=threads, device=device, advance=advance)
+
+
+def _by_mergekit(
+    models: "Pair", ranks: tuple[int, ...], out: Path, command: Path | None, *, threads: int, device: str
+) -> dict[str, dict[str, Any]]:
+    from contextgraft.adapter.extract import mergekit as mergekit_backend
+    from contextgraft.cli.progress import bytes_bar, size
+
+    found = mergekit_backend.find_command(command)
+    each = sorted(set(ranks))
+    click.echo(
+        f"extract: {found.name} once for each of {len(each)} rank(s), a full decomposition of "
+        f"{len(models.factorised)} weights each time and the whole adapter in memory "
+        f"({size(models.factor_bytes(each[-1]))} at rank {each[-1]}); then {size(models.bytes_to_read)} are "
+        "read to measure each.",
+        err=True,
+    )
+    with bytes_bar("measure", models.bytes_to_read * len(each)) as advance:
+        return mergekit_backend.extract(
+            models, each, out, found, threads=threads, device=device, advance=advance
+        )
+
+
+def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None:
+    rows = [
+        {
+            "path": str(out / name),
+            **{key: sidecar[key] for key in ("rank", "energy", "error", "delta_norm", "max_length")},
+            "modules": len(sidecar["modules"]),
+            "excess": _excess(sidecar),
+            "short": _short_of_energy(sidecar),
+            "dense": len(sidecar["dense"]),
+            "ignored": sorted(sidecar["ignored"]),
+        }
+        for name, sidecar in sidecars.items()
+    ]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        return
+    click.echo(f"{'rank':>6}  {'energy':>8}  {'error':>8}  folder")
+    for row in rows:
+        click.echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
+        if row["short"]:
+            click.echo(f"        {row['short']} module(s) need a higher rank than --max-rank for that energy")
+    from contextgraft.checkpoint.summary import shortened
+
+    known = [row["excess"] for row in rows if row["excess"] is not None]
+    if known:
+        click.echo(
+            f"error of every module at most {max(known):.4f} times the optimum as estimated, or below float32"
+        )
+    if rows[0]["ignored"]:
+        names = rows[0]["ignored"]
+        click.echo(f"left out, though they differ: {len(names)}: {shortened(names)}")
+
+
+def _excess(sidecar: dict[str, Any]) -> float | None:
+    """The largest error over the optimum of any module; None of what others factorised."""
+    if "backend" in sidecar:
+        return None
+    return max((module["excess"] or 1.0 for module in sidecar["modules"].values()), default=1.0)
+
+
+def _short_of_energy(sidecar: dict[str, Any]) -> int:
+    """Modules that did not get the energy asked for."""
+    asked = sidecar["asked"].get("energy", 0)
+    return sum(
+        module["energy"] < asked * (1 - 1e-6) and module["rank"] >= sidecar["asked"]["rank"]
+        for module in sidecar["modules"].values()
+    )

@@ -1,0 +1,211 @@
+"""`contextgraft merge`: adapters grafted onto fine-tunes."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.merge.plan import Graft
+
+FOLDER = click.Path(path_type=Path)
+READ_AHEAD = 1 << 32  # bytes
+
+
+@click.command()
+@click.option(
+    "--adapter", "adapters", type=FOLDER, multiple=True, required=True,
+    help="A PEFT LoRA folder; repeatable: the deltas add up.",
+)  # fmt: skip
+@click.option(
+    "--target", "targets", type=FOLDER, multiple=True, required=True,
+    help="A fine-tune; it is not changed. Repeatable: each gets a graft of its own.",
+)  # fmt: skip
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder of the graft; of several targets, their parent."
+)
+@click.option(
+    "--scale", "scales", type=float, multiple=True,
+    help="Factor on the delta, one for each --adapter or one for all; default 1; 0 changes RoPE only.",
+)  # fmt: skip
+@click.option("--rope-from", type=FOLDER, help="Model or adapter whose RoPE and length the grafts get.")
+@click.option("--keep-rope", is_flag=True, help="Leave each target's RoPE and length as they are.")
+@click.option(
+    "--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True,
+    help="How sums become the target's dtype; stochastic keeps small deltas in expectation.",
+)  # fmt: skip
+@click.option(
+    "--replace-modules", is_flag=True, help="Let modules_to_save and biases overwrite the target's."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
+@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    adapters: tuple[Path, ...],
+    targets: tuple[Path, ...],
+    out: Path,
+    scales: tuple[float, ...],
+    rope_from: Path | None,
+    keep_rope: bool,
+    rounding: str,
+    replace_modules: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Graft adapters onto fine-tunes of the same base, with RoPE and tokenizer length repaired.
+
+    An interrupted run is resumed by the same command.
+    """
+    _read_ahead(targets)
+    from contextgraft.adapter.lora.adapter import open_adapter
+    from contextgraft.adapter.merge.plan import Scaled, plan
+    from contextgraft.cli.checks import checked_device
+
+    if keep_rope and rope_from:
+        raise click.UsageError("--keep-rope and --rope-from exclude each other")
+    checked_device(device)
+    threads = threads or os.cpu_count() or 1
+    pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
+    scaled = [Scaled(open_adapter(path), scale) for path, scale in pairs]
+    rope = _rope_of(rope_from) if rope_from else None
+    options: dict[str, Any] = {"rope": rope, "keep_rope": keep_rope, "rounding": rounding}
+    outs = _outs(targets, out)
+    plans = [plan(scaled, target, replace_modules=replace_modules, **options) for target in targets]
+    _run(plans, outs, threads, device, as_json)
+
+
+def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: str, as_json: bool) -> None:
+    """All targets, one after another; one that proves bad on the way does not keep the others from theirs."""
+    from contextgraft.adapter.merge.manifest import finished
+    from contextgraft.errors import ContextgraftError
+
+    results, failed = [], []
+    for graft, out in zip(plans, outs, strict=True):
+        try:
+            known = finished(graft, out) if len(plans) > 1 else None
+            if known:
+                click.echo(f"merge: {out} is there already, of the same adapters and target", err=True)
+            results.append(_result(known, out) if known else _merge(graft, out, threads, device))
+        except ContextgraftError as error:
+            if len(plans) == 1:
+                raise
+            failed.append(out)
+            click.echo(f"contextgraft: error: {error}", err=True)
+            continue
+        if not as_json:
+            _show(results[-1])
+    if as_json:
+        import json
+
+        click.echo(json.dumps(results if len(plans) > 1 else results[0], indent=2, sort_keys=True))
+    if failed:
+        click.echo(f"merge: {len(failed)} of {len(plans)} grafts failed", err=True)
+        sys.exit(2)
+
+
+def _merge(graft: "Graft", out: Path, threads: int, device: str) -> dict[str, Any]:
+    from contextgraft.adapter.merge.merge import merge
+    from contextgraft.cli.progress import bytes_bar, size
+
+    click.echo(
+        f"merge: {graft.target.path}: {size(graft.bytes_to_read)} to read and write in "
+        f"{len(graft.target.shards)} file(s); {len(graft.changed)} of {len(graft.target.tensors)} tensors "
+        f"change; about {size(graft.peak_bytes(threads))} of memory beyond the program's own, with "
+        f"{threads} thread(s).",
+        err=True,
+    )
+    for warning in graft.warnings:
+        click.echo(f"contextgraft: warning: {warning}", err=True)
+    with bytes_bar("merge", graft.bytes_to_read) as advance:
+        manifest = merge(graft, out, threads=threads, device=device, advance=advance)
+    return _result(manifest, out)
+
+
+def _result(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
+    """What a manifest says in sum."""
+    records = manifest["tensors"].values()
+    asked = math.hypot(*(record["delta_norm"] for record in records))
+    inner = math.fsum(record["kept"] * record["delta_norm"] ** 2 for record in records)
+    return {
+        "path": str(out),
+        "changed": sum(record["applied"] for record in records),
+        "tensors": len(records),
+        "delta_norm": asked,
+        "survived_norm": math.hypot(*(record["survived_norm"] for record in records)),
+        "kept": inner / asked**2 if asked else 1.0,
+        "rounding": manifest["rounding"],
+        "rope": manifest["rope"],
+        "replaced": manifest["replaced"],
+        "left_out": manifest["left_out"],
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    before, after = result["rope"]["before"], result["rope"]["after"]
+    click.echo(f"graft        {result['path']}")
+    click.echo(f"tensors      {result['changed']} of {result['tensors']} changed")
+    click.echo(
+        f"delta        norm {result['delta_norm']:.6g} asked for; {result['survived_norm']:.6g} after "
+        f"rounding ({result['rounding']}), {result['kept']:.2%} of the delta in it"
+    )
+    click.echo(f"rope theta   {before['theta']:g} -> {after['theta']:g}")
+    click.echo(f"positions    {before['max_positions']} -> {after['max_positions']}")
+    for key in ("replaced", "left_out"):
+        if result[key]:
+            click.echo(f"{key.replace('_', ' '):<12} {', '.join(result[key])}")
+
+
+def _read_ahead(targets: tuple[Path, ...]) -> None:
+    """Have the first target read from the disk while the libraries load; what goes wrong shows later."""
+    from contextgraft.checkpoint.file_io import expect_files
+
+    def read() -> None:
+        with suppress(OSError):
+            expect_files(sorted(targets[0].glob("*.safetensors")), READ_AHEAD)
+
+    Thread(target=read, daemon=True).start()
+
+
+def _one_each(scales: tuple[float, ...], count: int) -> tuple[float, ...]:
+    if not all(math.isfinite(scale) for scale in scales):
+        raise click.BadParameter("must be a finite number", param_hint="--scale")
+    if len(scales) in (0, 1):
+        return (scales or (1.0,)) * count
+    if len(scales) != count:
+        raise click.UsageError(
+            f"expected one --scale, or one for each of {count} adapters; received {len(scales)}"
+        )
+    return scales
+
+
+def _outs(targets: tuple[Path, ...], out: Path) -> list[Path]:
+    """Where each target's graft goes: several under `out`, by the names of their folders."""
+    names = [target.resolve().name for target in targets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise click.UsageError(f"two targets are named {twice!r}; merge them by two commands")
+    return [out] if len(targets) == 1 else [out / name for name in names]
+
+
+def _rope_of(path: Path) -> Any:
+    """RoPE of a model folder, or of an adapter with a sidecar."""
+    from contextgraft.adapter.lora.adapter import open_adapter
+    from contextgraft.checkpoint.model_folder import CONFIG, read_json
+    from contextgraft.errors import InputError
+    from contextgraft.formats.peft import CONFIG as ADAPTER
+    from contextgraft.rope import settings
+
+    rope = open_adapter(path).rope if (path / ADAPTER).exists() else settings.read(read_json(path / CONFIG))
+    if rope is None:
+        raise InputError(
+            "does not say which RoPE it was trained with", path=path, expected="a model's folder"
+        )
+    return rope

@@ -1,0 +1,96 @@
+"""`contextgraft verify`: the proof that a graft or an adapter is what it says."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from contextgraft.errors import Refused
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.verify.checks import Check
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--target", type=FOLDER, help="The fine-tune: also prove that it is the one merged into.")
+@click.option(
+    "--adapter", "adapters", type=FOLDER, multiple=True,
+    help="The adapter: also prove that it is the one merged. Repeatable, in the order of the merge.",
+)  # fmt: skip
+@click.option("--base", type=FOLDER, help="Of an adapter: the base it was extracted from.")
+@click.option("--donor", type=FOLDER, help="Of an adapter: the donor it was extracted from.")
+@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
+@click.option(
+    "--allow-refused", is_flag=True, help="A folder that only records a refusal is said so: exit code 0."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    folder: Path,
+    target: Path | None,
+    adapters: tuple[Path, ...],
+    base: Path | None,
+    donor: Path | None,
+    threads: int | None,
+    allow_refused: bool,
+    as_json: bool,
+) -> None:
+    """Prove from the folders alone that a graft, or an adapter, is what it says.
+
+    A graft with --target and --adapter has every changed tensor computed again; an adapter needs --base and
+    --donor, and has every norm and error computed again. Exit code 1 if anything differs.
+    """
+    count = threads or os.cpu_count() or 1
+    if (folder / "adapter_config.json").exists():
+        if base is None or donor is None or target or adapters:
+            raise click.UsageError("an adapter is verified against its --base and its --donor")
+        checks = _of_adapter(folder, base, donor, count)
+    elif base or donor:
+        raise click.UsageError("--base and --donor are for adapters; a graft has a --target and an --adapter")
+    else:
+        try:
+            checks = _of_graft(folder, target, adapters, count)
+        except Refused as error:
+            if not allow_refused:
+                raise
+            click.echo(json.dumps({"holds": None, "refused": str(error)}) if as_json else str(error))
+            return
+    _show(folder, checks, as_json)
+
+
+def _of_graft(folder: Path, target: Path | None, adapters: tuple[Path, ...], threads: int) -> "list[Check]":
+    from contextgraft.adapter.verify.graft import verify
+    from contextgraft.cli.progress import bytes_bar
+
+    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    with bytes_bar("verify", total * (2 if target and adapters else 1)) as advance:
+        return verify(folder, target=target, adapters=adapters, threads=threads, advance=advance)
+
+
+def _of_adapter(folder: Path, base: Path, donor: Path, threads: int) -> "list[Check]":
+    from contextgraft.adapter.verify.adapter import verify_adapter
+    from contextgraft.cli.progress import bytes_bar
+
+    total = sum(file.stat().st_size for side in (base, donor) for file in side.glob("*.safetensors"))
+    with bytes_bar("verify", total) as advance:
+        return verify_adapter(folder, base, donor, threads=threads, advance=advance)
+
+
+def _show(folder: Path, checks: "list[Check]", as_json: bool) -> None:
+    holds = all(check.holds for check in checks)
+    if as_json:
+        rows = {"holds": holds, "checks": [asdict(check) for check in checks]}
+        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+    else:
+        for check in checks:
+            click.echo(f"{'ok' if check.holds else 'DIFFERS':<8} {check.name:<11} {check.detail}")
+        click.echo(f"{folder}: {'verified' if holds else 'does not verify'}")
+    if not holds:
+        sys.exit(1)

@@ -1,0 +1,133 @@
+"""The sheet of fine-tunes: a tab-separated table, one target a line, checked line by line."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contextgraft.config.base import Frozen, validate
+from contextgraft.config.study import Name, Source
+from contextgraft.errors import ConfigError, InputError
+
+RESERVED = "base", "donor-"
+SKILL_FILES = ".jsonl", ".yaml", ".yml"  # anything else names a task
+
+
+class FineTune(Frozen):
+    """One target."""
+
+    name: Annotated[Name, Field(description="names its folders; unique")]
+    source: Annotated[
+        Source,
+        Field(
+            description="anything `contextgraft fetch` takes, or train:RECIPE.yaml (trained from the base)"
+        ),
+    ]
+    revision: str | None = Field(None, description="of a source that has revisions")
+    needle: str | None = Field(
+        None, description="needle format in the fine-tune's own manner; default: the study's"
+    )
+    skill: str | None = Field(
+        None,
+        description="what the fine-tune was made for, separated by commas: skill files (JSONL), tasks of "
+        "lm-evaluation-harness (YAML files or names)",
+    )
+    keep: Literal["yes", "no"] | None = Field(
+        None, description="whether its grafts stay after evaluation; default: the study's keep_grafts"
+    )
+    notes: str | None = Field(None, description="for people")
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """Skill files and tasks, one by one."""
+        return tuple(part.strip() for part in (self.skill or "").split(",") if part.strip())
+
+    @property
+    def skill_files(self) -> tuple[str, ...]:
+        """Those of the skills that are files."""
+        return tuple(skill for skill in self.skills if skill.endswith(SKILL_FILES))
+
+    @property
+    def recipe(self) -> str | None:
+        """The training recipe, if the fine-tune is to be trained."""
+        return self.source.removeprefix("train:") if self.source.startswith("train:") else None
+
+
+COLUMNS = tuple(FineTune.model_fields)
+REQUIRED = tuple(name for name, field in FineTune.model_fields.items() if field.is_required())
+
+
+def cells(line: str) -> list[str]:
+    """Cells of one line, without surrounding blanks."""
+    return [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
+
+
+def check_header(header: list[str], where: str) -> None:
+    """The first line must name known columns, the required ones among them, none twice."""
+    unknown = [name for name in header if name not in COLUMNS]
+    missing = [name for name in REQUIRED if name not in header]
+    if unknown or missing or len(set(header)) != len(header):
+        raise ConfigError(
+            "the first line must name the columns",
+            path=where,
+            expected=" ".join(COLUMNS) + " (tab-separated; name and source at least)",
+            received=" ".join(header) or "an empty line",
+        )
+
+
+def parse_line(line: str, header: list[str], where: str) -> FineTune:
+    """One line of the sheet as a FineTune; empty cells count as absent."""
+    values = cells(line)
+    if len(values) > len(header):
+        raise ConfigError(
+            "too many cells", path=where, expected=f"{len(header)} (tab-separated)", received=len(values)
+        )
+    given = {key: value for key, value in zip(header, values, strict=False) if value}
+    fine_tune = validate(FineTune, given, where)
+    if fine_tune.name == RESERVED[0] or fine_tune.name.startswith(RESERVED[1]):
+        raise ConfigError(
+            f"the name {fine_tune.name!r} is taken by the base and the donors",
+            path=where,
+            remedy="choose another name",
+        )
+    return fine_tune
+
+
+def parse(text: str, path: Path | str) -> tuple[FineTune, ...]:
+    """Every target of a sheet, in its order; blank lines and lines that begin with # are skipped."""
+    numbered = [
+        (number, line)
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not numbered:
+        raise ConfigError(
+            "the sheet is empty", path=path, expected="a line of column names and one line a fine-tune"
+        )
+    header = cells(numbered[0][1])
+    check_header(header, f"{path}:{numbered[0][0]}")
+    seen: dict[str, int] = {}
+    targets = []
+    for number, line in numbered[1:]:
+        target = parse_line(line, header, f"{path}:{number}")
+        if target.name in seen:
+            raise ConfigError(
+                f"the name {target.name!r} stands on line {seen[target.name]} already",
+                path=f"{path}:{number}",
+            )
+        seen[target.name] = number
+        targets.append(target)
+    if not targets:
+        raise ConfigError(
+            "the sheet has no fine-tune", path=path, expected="one line a fine-tune below the column names"
+        )
+    return tuple(targets)
+
+
+def read(path: Path) -> tuple[FineTune, ...]:
+    """Read and check a sheet; unreadable files raise InputError, wrong lines ConfigError with the number."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
+    return parse(text, path)

@@ -1,0 +1,1 @@
+"""How models are run: transformers, servers, vLLM."""

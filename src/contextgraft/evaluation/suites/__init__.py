@@ -1,0 +1,1 @@
+"""What models are evaluated on, one module a suite."""

@@ -1,0 +1,1 @@
+"""Files that several packages read or write."""

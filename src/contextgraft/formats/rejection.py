@@ -1,0 +1,28 @@
+"""A model that a step refused, on record: a sidecar in the place of the model, so that others go on."""
+
+from pathlib import Path
+
+from contextgraft.checkpoint.atomic import write_json
+from contextgraft.checkpoint.identity import sidecar
+from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR
+from contextgraft.errors import (
+    CheckpointError,
+    ConfigError,
+    ContextgraftError,
+    InputError,
+    MismatchError,
+    Refused,
+)
+
+FINAL = (InputError, CheckpointError, MismatchError, Refused)
+
+
+def is_final(error: ContextgraftError) -> bool:
+    """Whether trying again would not help: the error is about a model, not about disk or command line."""
+    return isinstance(error, FINAL) and not isinstance(error, ConfigError)
+
+
+def record_refusal(folder: Path, verb: str, error: ContextgraftError) -> None:
+    """Write `contextgraft.json` of kind "refused"; a refusal that is passed on keeps its verb and reason."""
+    verb, reason = (error.verb, error.reason) if isinstance(error, Refused) else (verb, str(error))
+    write_json(folder / SIDECAR, sidecar(REFUSED, name=folder.name, verb=verb, reason=reason))

@@ -1,0 +1,105 @@
+"""The table of samples: one row a question and model, as Parquet."""
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.errors import OutputError
+
+RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
+
+GRAFT = {
+    "target_name": pa.string(),
+    "target_digest": pa.string(),
+    "base_digest": pa.string(),
+    "donor_digest": pa.string(),
+    "donor_name": pa.string(),
+    "adapter_digest": pa.string(),
+    "adapter_rank": pa.int32(),
+    "adapter_scale": pa.float64(),
+}
+VERSIONS = ("contextgraft", "transformers", "torch", "lm_eval")
+SCHEMA = pa.schema(
+    {
+        "model": pa.string(),
+        "model_digest": pa.string(),
+        "suite": pa.string(),
+        "task": pa.string(),
+        "kind": pa.string(),
+        "haystack": pa.string(),
+        "document": pa.int32(),
+        "length": pa.int32(),
+        "prompt_tokens": pa.int32(),
+        "prompt_digest": pa.string(),
+        "depth": pa.float64(),
+        "distractors": pa.int32(),
+        "seed": pa.int64(),
+        "index": pa.int32(),
+        "position": pa.int32(),
+        "tokens": pa.int32(),
+        "recipe": pa.string(),
+        "scoring": pa.string(),
+        "answer": pa.string(),
+        "output": pa.string(),
+        "score": pa.float64(),
+        "agreement": pa.float64(),
+        "reference_digest": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        **GRAFT,
+        **dict.fromkeys(VERSIONS, pa.string()),
+    }
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what answered."""
+    return {name: version(name) for name in VERSIONS}
+
+
+def common(label: str, digest: str, graft: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that all rows of a model share."""
+    return {"model": label, "model_digest": digest, **graft, **versions()}
+
+
+def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of one model, in their order; columns that are absent are null."""
+    return pa.Table.from_pylist([{**shared, **each} for each in rows], schema=SCHEMA)
+
+
+def write(samples: pa.Table, path: Path, run: str) -> None:
+    """Write a table atomically, with the digest of what was run in its metadata."""
+    with publish_file(path) as temporary:
+        pq.write_table(samples.replace_schema_metadata({RUN: run}), temporary, compression="zstd")
+
+
+def read_if(path: Path, run: str) -> pa.Table | None:
+    """The table at `path` if it is whole and of this very run."""
+    try:
+        samples = pq.read_table(path, schema=None)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    metadata = samples.schema.metadata or {}
+    return samples.replace_schema_metadata(None) if metadata.get(RUN) == run.encode() else None
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise OutputError if something other than a table of samples stands at `path`."""
+    if not path.exists():
+        return
+    try:
+        ours = RUN in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        ours = False
+    if not ours:
+        raise OutputError("holds something else", path=path, remedy="remove it or name another output")
+
+
+def complete(samples: pa.Table) -> bool:
+    """Whether every question was asked or could not be: nothing failed that might succeed another time."""
+    return "failed" not in samples.column("status").unique().to_pylist()

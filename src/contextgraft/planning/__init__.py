@@ -1,0 +1,1 @@
+"""What runs cost: FLOPs, memory, time, disk, Slurm resources."""

@@ -1,0 +1,181 @@
+"""RULER's tasks that are lists of words: common words and frequent words, as many as fit a room of tokens.
+
+Each word and each number is tokenised apart, so a list's tokens are the sum of its parts' in any order.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import islice
+from math import pi
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from contextgraft.config.base import Frozen
+from contextgraft.errors import InputError
+from contextgraft.prompts.generators import Pool, draw_distinct
+from contextgraft.prompts.needle_format import Encode
+
+ZETA_2 = pi**2 / 6  # sum of 1 / k^2, which makes the shares of all ranks one
+LONG = 4096  # from this length on RULER repeats the words of `common_words` more often
+COMMON = 10  # words to be found
+FREQUENT = 3
+
+
+class ListWording(Frozen):
+    """Templates of a list of words. `number` stands before each word and may be empty."""
+
+    intro: str = Field(description="begins the prompt, before the list")
+    number: str = Field(default="", description="stands before a word, with {number}")
+    word: str = Field(default=" {word}", description="a word of the list, with {word}")
+    noise: str = Field(default=" ...", description="frequent words: the commonest of all, to be ignored")
+    question: str = Field(description="ends the prompt")
+
+
+class Body(NamedTuple):
+    """Token ids of what stands between the prefix and the question, and the answers that are expected."""
+
+    ids: list[int]
+    answers: list[str]
+
+
+class Repeats(NamedTuple):
+    """How often a common and any other word stands in a list."""
+
+    common: int
+    other: int
+
+
+def distinct_words(pool: Pool, rng: np.random.Generator) -> Iterator[str]:
+    """Different words in random order: endless from a generator, each once from a list."""
+    if not isinstance(pool, str):
+        yield from (pool[int(place)] for place in rng.permutation(len(pool)))
+        return
+    seen: set[str] = set()
+    while True:
+        (word,) = draw_distinct(pool, 1, 1, rng, refuse=seen.__contains__)
+        seen.add(word)
+        yield word
+
+
+def common_words(
+    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: np.random.Generator
+) -> Body:
+    """A solved example, then a list in which ten words are common, with as many others as fit `room` tokens.
+
+    Repeats are RULER's: 30 and 3 (10 and 3 in its example of 40 words), below 4096 tokens 6 and 1 (3 and 1 in
+    its example of 20). Raises InputError if fewer than ten other words fit.
+    """
+    repeats, sample, words = (
+        (Repeats(30, 3), Repeats(10, 3), 40) if length >= LONG else (Repeats(6, 1), Repeats(3, 1), 20)
+    )
+    numbered = numbers(wording, encode)
+    asked = encode(wording.question)
+    example = list(islice(distinct_words(pool, rng), words))
+    ids = [
+        *encode(wording.intro),
+        *listed(wording, encode, repeated(example, sample, rng)),
+        *asked,
+        *listed(wording, encode, example[:COMMON]),
+        *encode("\n"),
+        *encode(wording.intro),
+    ]
+    drawn = fitting(
+        distinct_words(pool, rng),
+        repeats,
+        room - len(ids) - len(asked),
+        lambda word: len(encode(replaced(wording, word))),
+        lambda number: len(numbered(number)),
+    )
+    if len(drawn) < 2 * COMMON:
+        raise too_short("common words", length)
+    return Body([*ids, *listed(wording, encode, repeated(drawn, repeats, rng)), *asked], drawn[:COMMON])
+
+
+def fitting(
+    words: Iterator[str],
+    repeats: Repeats,
+    room: int,
+    word_tokens: Callable[[str], int],
+    number_tokens: Callable[[int], int],
+) -> list[str]:
+    """The first words whose repetitions, each with its number, fit the room together."""
+    drawn: list[str] = []
+    used, entries = 0, 0
+    for word in words:
+        times = repeats.common if len(drawn) < COMMON else repeats.other
+        used += times * word_tokens(word) + sum(number_tokens(entries + n) for n in range(1, times + 1))
+        if used > room:
+            break
+        entries += times
+        drawn.append(word)
+    return drawn
+
+
+def repeated(words: Sequence[str], repeats: Repeats, rng: np.random.Generator) -> list[str]:
+    """Each word as often as it should stand in the list, in random order."""
+    entries = [word for word in words[:COMMON] for _ in range(repeats.common)]
+    entries += [word for word in words[COMMON:] for _ in range(repeats.other)]
+    return [entries[int(place)] for place in rng.permutation(len(entries))]
+
+
+def listed(wording: ListWording, encode: Encode, words: Sequence[str]) -> list[int]:
+    """A numbered list in ids."""
+    numbered = numbers(wording, encode)
+    ids: list[int] = []
+    for number, word in enumerate(words, 1):
+        ids += numbered(number)
+        ids += encode(replaced(wording, word))
+    return ids
+
+
+def numbers(wording: ListWording, encode: Encode) -> Callable[[int], list[int]]:
+    """The ids of a list's numbers; none where the wording has none."""
+    return cache(lambda number: encode(wording.number.replace("{number}", str(number))))
+
+
+def frequent_words(
+    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: np.random.Generator
+) -> Body:
+    """Coded words as often as Zipf's law with exponent 2 says: the commonest is noise, three are asked for.
+
+    As in RULER there is one word for 50 tokens of the length. Raises InputError if the third and the fourth
+    word would stand equally often.
+    """
+    intro, asked, noise = encode(wording.intro), encode(wording.question), encode(wording.noise)
+    words = list(islice(distinct_words(pool, rng), max(length // 50 - 1, 0)))
+    parts = [noise, *(encode(replaced(wording, word)) for word in words)]
+    counts = zipf([len(part) for part in parts], room - len(intro) - len(asked))
+    if len(words) <= FREQUENT or counts[FREQUENT] <= counts[FREQUENT + 1]:
+        raise too_short("frequent words", length)
+    order = rng.permutation(np.repeat(np.arange(len(parts)), counts))
+    body = [number for place in order for number in parts[int(place)]]
+    return Body([*intro, *body, *asked], words[:FREQUENT])
+
+
+def zipf(sizes: Sequence[int], room: int) -> list[int]:
+    """How often each rank stands in the longest text by Zipf's law that fits the room; sizes in tokens."""
+    ranks = np.arange(1, len(sizes) + 1, dtype=np.float64)
+    shares = 1 / (ranks**2 * ZETA_2)
+
+    def tokens(total: int) -> int:
+        return int((np.floor(total * shares).astype(np.int64) * np.asarray(sizes)).sum())
+
+    low, high = 0, 2 * max(room, 0) + 2  # the first rank alone has more than half of the words
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if tokens(middle) <= room else (low, middle)
+    return [int(count) for count in np.floor(low * shares)]
+
+
+def replaced(wording: ListWording, word: str) -> str:
+    """One entry's word as it stands in the list."""
+    return wording.word.replace("{word}", word)
+
+
+def too_short(what: str, length: int) -> InputError:
+    """The error of a length into which the task does not fit."""
+    return InputError(
+        f"{what}: too short for the task", received=f"{length} tokens", remedy="ask for a longer length"
+    )

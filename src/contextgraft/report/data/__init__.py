@@ -1,0 +1,1 @@
+"""What the report reads: samples, sidecars, records, labels."""

@@ -1,0 +1,157 @@
+"""The charts' numbers for `dvc plots`: CSV, and the templates that draw them."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from contextgraft.report.charts.theme import HEAT
+from contextgraft.report.data.titles import reference_titles, tune_titles
+from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.means import Measures
+from contextgraft.report.statistics.study_table import Study
+from contextgraft.report.tables.score_tables import OTHERS, REFERENCES, places
+
+FOLDER = "plots"
+INTERVAL = ("low", "high", "n")
+SKILL = ("skill", "skill_low", "skill_high", "skill_n")
+
+
+def files(study: Study, measures: Measures) -> dict[str, str]:
+    """File name and text of every table and of the template beside it; tables without rows are left out."""
+    tables = {
+        "rank": (("fine_tune", "rank", "needles", *INTERVAL, *SKILL), ranks(study)),
+        "heatmap": (("fine_tune", "model", "length", "depth", "needles", *INTERVAL), heatmap(study)),
+        "perplexity": (
+            ("fine_tune", "model", "text", "length", "position", "perplexity", *INTERVAL),
+            perplexity(study, measures),
+        ),
+    }
+    texts = {}
+    for name, (columns, rows) in tables.items():
+        if rows:
+            texts[f"{FOLDER}/{name}.csv"] = as_csv(columns, rows)
+            texts[f"{FOLDER}/{name}.json"] = json.dumps(TEMPLATES[name], indent=2, sort_keys=True) + "\n"
+    return texts
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table as CSV; what was not measured stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def ranks(study: Study) -> list[dict[str, Any]]:
+    """Needles found at the longest length and skill kept, by fine-tune and rank; rank 0 is theta only."""
+    return [
+        {
+            "fine_tune": title,
+            "rank": row.who.rank,
+            **_share(row.long),
+            **dict(zip(SKILL, _share(row.skill).values(), strict=True)),
+        }
+        for title, tune in tune_titles(study)
+        for row in (tune.theta, *tune.grafts)
+    ]
+
+
+def heatmap(study: Study) -> list[dict[str, Any]]:
+    """Needles found by model, length and depth, of the conditions that the verdicts are about."""
+    rows = [(REFERENCES, title, row) for title, row in reference_titles(study.references)]
+    rows += [(title, row.label, row) for title, tune in tune_titles(study) for row in tune.rows]
+    rows += [(OTHERS, title, row) for title, row in reference_titles(study.others)]
+    return [
+        {"fine_tune": tune, "model": label, "length": length, "depth": depth, **_share(found)}
+        for tune, label, row in rows
+        for (length, depth), found in study.places(row).items()
+    ]
+
+
+def perplexity(study: Study, measures: Measures) -> list[dict[str, Any]]:
+    """Perplexity by model, text, length of the window and position in it."""
+    names = places(study)
+    return [
+        {
+            "fine_tune": names[item.who][0],
+            "model": names[item.who][1],
+            "text": item.task,
+            "length": item.length,
+            "position": item.position,
+            "perplexity": _rounded(item.perplexity),
+            "low": _rounded(item.interval[0] if item.interval else None),
+            "high": _rounded(item.interval[1] if item.interval else None),
+            "n": item.nats.n,
+        }
+        for item in measures.stretches
+        if item.position is not None
+    ]
+
+
+def _share(found: Cell) -> dict[str, Any]:
+    tally = found.tally
+    low, high = tally.interval if tally.n else (None, None)
+    return {"needles": _rounded(tally.score), "low": _rounded(low), "high": _rounded(high), "n": tally.n}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _template(mark: Mapping[str, Any], encoding: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A Vega-Lite chart whose rows DVC fills in, a panel for each revision and value of `names`."""
+    used = sorted({axis["field"] for axis in encoding.values()} & NUMBERS)
+    title = " + ', ' + ".join(f"datum.{name}" for name in ("rev", *names))
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        # DVC reads every cell of a CSV as text
+        "data": {"values": "<DVC_METRIC_DATA>", "format": {"parse": dict.fromkeys(used, "number")}},
+        "title": "<DVC_METRIC_TITLE>",
+        "transform": [{"calculate": title, "as": "panel"}],
+        "facet": {"field": "panel", "type": "nominal", "title": None},
+        "columns": 6,
+        "spec": {"mark": dict(mark), "encoding": dict(encoding), "width": 180, "height": 140},
+    }
+
+
+NUMBERS = {"rank", "needles", "length", "depth", "position", "perplexity"}
+
+
+def _axis(field: str, kind: str, title: str, **more: Any) -> dict[str, Any]:
+    return {"field": field, "type": kind, "title": title, **more}
+
+
+TEMPLATES: dict[str, dict[str, Any]] = {
+    "rank": _template(
+        {"type": "line", "point": True},
+        {
+            "x": _axis("rank", "ordinal", "rank, 0 is theta only"),
+            "y": _axis("needles", "quantitative", "needles found", scale={"domain": [0, 1]}),
+        },
+        "fine_tune",
+    ),
+    "heatmap": _template(
+        {"type": "rect"},
+        {
+            "x": _axis("length", "ordinal", "tokens"),
+            "y": _axis("depth", "ordinal", "depth, %", sort="ascending"),
+            "color": _axis(
+                "needles", "quantitative", "needles found", scale={"domain": [0, 0.5, 1], "range": list(HEAT)}
+            ),
+        },
+        "fine_tune",
+        "model",
+    ),
+    "perplexity": _template(
+        {"type": "line", "point": True},
+        {
+            "x": _axis("position", "quantitative", "position", scale={"type": "log", "base": 2}),
+            "y": _axis("perplexity", "quantitative", "perplexity", scale={"type": "log", "nice": False}),
+            "color": _axis("model", "nominal", "model"),
+        },
+        "fine_tune",
+    ),
+}

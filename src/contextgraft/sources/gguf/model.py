@@ -1,0 +1,43 @@
+"""A GGUF file of a Llama, rewritten as a folder that transformers loads."""
+
+from pathlib import Path
+
+import gguf
+import torch
+
+from contextgraft.checkpoint.atomic import write_json
+from contextgraft.checkpoint.model_folder import SINGLE
+from contextgraft.checkpoint.writer import order, write_tensors
+from contextgraft.errors import CheckpointError
+from contextgraft.sources.gguf.config import check_architecture, generation_config, model_config
+from contextgraft.sources.gguf.tensors import dequantise, hub_name, shape_of
+from contextgraft.sources.gguf.tokenizer import save_tokenizer
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def write_model(path: Path, folder: Path, dtype: str) -> None:
+    """Write config, tokenizer and dequantised tensors of the GGUF file `path` into `folder`.
+
+    Every value is dequantised to float32 as the gguf package does, then rounded once to `dtype` (a key of
+    DTYPES). One tensor at a time is in memory. Anything else raises CheckpointError.
+    """
+    reader = open_gguf(path)
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    check_architecture(metadata, path)
+    tensors = {hub_name(tensor.name, path): tensor for tensor in reader.tensors}
+    config = model_config(metadata, {name: shape_of(tensor) for name, tensor in tensors.items()}, dtype, path)
+    save_tokenizer(metadata, folder, path)
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", generation_config(metadata))
+    specs = {name: (DTYPES[dtype], shape_of(tensor)) for name, tensor in tensors.items()}
+    rounded = (dequantise(tensors[name], name, config).to(DTYPES[dtype]) for name in order(specs))
+    write_tensors(folder / SINGLE, specs, rounded)
+
+
+def open_gguf(path: Path) -> gguf.GGUFReader:
+    """Map a GGUF file; one that is not raises CheckpointError."""
+    try:
+        return gguf.GGUFReader(path)
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise CheckpointError("cannot be read as a GGUF file", path=path, received=str(error)[:120]) from None

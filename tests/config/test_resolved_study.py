@@ -1,0 +1,68 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contextgraft.config.resolved_study import Origin, companions, load
+from contextgraft.errors import ConfigError
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    for name in ("donor.yaml", "needle.yaml", "tune.yaml", "own.yaml", "skill.jsonl"):
+        Path(name).write_text("")
+    Path("sheet.tsv").write_text(
+        "name\tsource\trevision\tneedle\tskill\n"
+        "plain\tdemo:plain\tabc\t\t\n"
+        "trained\ttrain:tune.yaml\t\town.yaml\tskill.jsonl\n"
+    )
+    needle = {"format": "needle.yaml", "lengths": [8], "depths": [0], "samples": 1, "seed": 0}
+    return {
+        "study": "s",
+        "base": "demo:base",
+        "donor": {"train": "donor.yaml"},
+        "donor_seeds": [3, 5],
+        "fine_tunes": "sheet.tsv",
+        "ranks": [1],
+        "evaluation": {"needle": needle, "skill": {"samples": 1}},
+    }
+
+
+def test_every_model_has_its_origin(config: dict[str, Any]) -> None:
+    assert load(config, "c").origins == {
+        "base": Origin(source="demo:base"),
+        "donor-s3": Origin(recipe="donor.yaml", seed=3),
+        "donor-s5": Origin(recipe="donor.yaml", seed=5),
+        "plain": Origin(source="demo:plain@abc"),
+        "trained": Origin(recipe="tune.yaml"),
+    }
+
+
+def test_a_fetched_donor_has_a_source(config: dict[str, Any]) -> None:
+    fetched = {**config, "donor": {"source": "demo:long"}, "donor_seeds": [1]}
+    assert load(fetched, "c").origins["donor-s1"] == Origin(source="demo:long")
+
+
+def test_a_fine_tune_is_asked_in_its_own_manner_if_it_has_one(config: dict[str, Any]) -> None:
+    study = load(config, "c")
+    assert [study.needle_format(name) for name in ("plain", "trained")] == ["needle.yaml", "own.yaml"]
+
+
+@pytest.mark.parametrize("gone", ["donor.yaml", "needle.yaml", "tune.yaml", "own.yaml", "skill.jsonl"])
+def test_a_file_that_is_not_there_is_named(config: dict[str, Any], gone: str) -> None:
+    Path(gone).unlink()
+    with pytest.raises(ConfigError, match=f"received {gone}"):
+        load(config, "c")
+
+
+def test_companions_are_the_files_that_a_recipe_names_and_those_that_they_name(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "data: [{kind: needle, format: deep/needle.yaml}, {text: moby_dick_train}]\nname: recipe.yaml\n"
+    )
+    (tmp_path / "deep/needle.yaml").write_text("haystack: text.txt\nkeys: [a, b]\n")
+    (tmp_path / "deep/text.txt").write_text("a: [")
+    found = [path.relative_to(tmp_path).as_posix() for path in companions(recipe)]
+    assert found == ["deep/needle.yaml", "deep/text.txt", "recipe.yaml"]

@@ -1,0 +1,61 @@
+"""Sizes from a config alone against what is really written, and against what was published."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import pair
+from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.checkpoint.model_folder import open_tensors
+from contextgraft.formats.tensor_names import Kind
+from contextgraft.planning.adapters import adapter_bytes, dense_bytes, factorised, tensors
+from contextgraft.planning.model_shape import Shape, read_shape
+
+LLAMA_70B = Shape(80, 8192, 28672, 64, 8, 128, 128256, tied=False)
+HEAD = Selection(embeddings=(Kind.OUTPUT,))
+
+
+def test_the_published_adapter_to_the_byte() -> None:
+    assert adapter_bytes(LLAMA_70B, HEAD, 32) == 837_107_712
+    assert len(factorised(LLAMA_70B, HEAD)) == 7 * 80 + 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tensors_are_those_of_the_shape(tied: bool, toy: SimpleNamespace) -> None:
+    config = toy.config(tie_word_embeddings=tied)
+    weights = toy.weights(config) | ({} if tied else {"lm_head.weight": torch.zeros(50, 64)})
+    shape = Shape.of(config, "toy")
+    assert {info.name: info.shape for info in tensors(shape)} == {
+        name: tuple(tensor.shape) for name, tensor in weights.items()
+    }
+    assert sum(info.numel for info in tensors(shape)) == shape.parameters
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [Selection(), HEAD, Selection(embeddings=(Kind.INPUT, Kind.OUTPUT)), Selection(exclude="mlp|norm")],
+)
+def test_what_is_planned_is_what_is_written(
+    selection: Selection, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    config = toy.config(tie_word_embeddings=False)
+    base = toy.weights(config)
+    base["lm_head.weight"] = base["model.embed_tokens.weight"].clone()
+    donor = toy.moved(base, 1)
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        donor[name] = (base[name].float() * 1.1).bfloat16()
+    for name, weights in (("base", base), ("donor", donor)):
+        folder = toy.write(tmp_path / name, weights, config)
+        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
+    extract(pair(tmp_path / "base", tmp_path / "donor", selection), [Cut(8), Cut(48)], tmp_path / "made")
+    shape = read_shape(tmp_path / "base")
+    for rank in (8, 48):
+        written = open_tensors(tmp_path / f"made/r{rank}/adapter_model.safetensors").tensors.values()
+        assert adapter_bytes(shape, selection, rank) == sum(info.bytes for info in written)
+    beside = tmp_path / "made/r8/contextgraft.safetensors"
+    dense = sum(info.bytes for info in open_tensors(beside).tensors.values()) if beside.exists() else 0
+    assert dense_bytes(shape, selection) == dense

@@ -1,0 +1,84 @@
+"""The matrix: gains over the fine-tune alone, the Pareto front, the marks."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from contextgraft.report.data.names import row_names
+from contextgraft.report.data.samples import read
+from contextgraft.report.statistics.cells import fact
+from contextgraft.report.statistics.paired import by_row, skill
+from contextgraft.report.statistics.rank_matrix import NEAREST, RECOMMENDED, THETA, columns, front, matrix
+from contextgraft.report.statistics.study_table import Study, build
+
+
+def study_of(folder: Path) -> Study:
+    samples = read([folder])
+    pairs = by_row(skill(row) for row in samples.rows("pairs"))
+    facts = [fact(row) for row in samples.rows("facts")]
+    return build(facts, row_names(samples.rows("labels")), None, pairs)
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ({1: (10.0, 0.0), 2: (20.0, 0.0), 4: (20.0, 0.0)}, {1, 2}),
+        ({1: (10.0, -1.0), 2: (5.0, 0.0), 4: (4.0, -2.0)}, {1, 2}),
+        ({8: (0.0, 0.0)}, {8}),
+        ({}, set()),
+    ],
+)
+def test_the_front_is_what_no_smaller_rank_equals(
+    points: dict[int, tuple[float, float]], expected: set[int]
+) -> None:
+    assert front(points) == expected
+
+
+def test_gains_are_above_the_fine_tune_alone(results: Path) -> None:
+    lines = {line.title: line for line in matrix(study_of(results))}
+    assert columns(list(lines.values())) == [THETA, 1, 2, 4, 8, 16]
+    spot = lines["style"].spots[8]
+    assert spot.gained is not None
+    assert spot.kept is not None
+    assert (spot.gained.points, spot.kept.points) == pytest.approx((96.5, 0))
+    assert spot.words.startswith("context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
+    assert "skill 0.0 points [−2.1, +2.1], n=200 prompts" in spot.words
+    assert spot.words.endswith("recommended")
+    theta = lines["style"].spots[THETA].gained
+    assert theta is not None
+    assert theta.points == pytest.approx(44)
+
+
+def test_a_rank_that_only_fails_least_is_not_recommended(results: Path) -> None:
+    marks = {
+        line.title: {rank: spot.mark for rank, spot in line.spots.items() if spot.mark}
+        for line in matrix(study_of(results))
+    }
+    assert marks == {"style": {8: RECOMMENDED}, "sure": {16: NEAREST}, "facts": {4: NEAREST}}
+
+
+def test_what_was_not_measured_says_why(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    lost = synthetic.unscored(synthetic.needle(synthetic.graft("style", 8), "n", 1024, 0), "failed", "memory")
+    rows = [*lost, *synthetic.needle(synthetic.Model("style"), "n", 1024, 3)]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    (line,) = matrix(study_of(tmp_path))
+    assert line.spots[8].gap == "100 failed: memory"
+    assert line.spots[8].words == "context 100 failed: memory"
+    assert line.spots[THETA].gap == "not asked"
+
+
+def test_the_larger_condition_is_judged_and_the_smaller_stands_aside(
+    tmp_path: Path, synthetic: SimpleNamespace
+) -> None:
+    model = synthetic.graft("style", 8)
+    rows = [
+        *synthetic.needle(model, "n", 1024, 100),
+        *synthetic.needle(model, "n", 1024, 0, each=4, haystack="noise"),
+        *synthetic.needle(model, "n", 4096, 0, each=30, kind="chain", depth=None),
+    ]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    study = study_of(tmp_path)
+    (tune,) = study.fine_tunes
+    assert (study.longest, tune.condition.haystack, tune.condition.kind) == (1024, "", "single")
+    assert tune.grafts[0].long.tally.hits == 100

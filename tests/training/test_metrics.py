@@ -1,0 +1,114 @@
+"""What depends on the clock is kept beside the model, not in it."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from contextgraft.errors import InputError, OutputError
+from contextgraft.training import tensorboard
+from contextgraft.training.data.batches import Batch, Batches
+from contextgraft.training.metrics import SCHEMA
+from contextgraft.training.schedule import Step
+from contextgraft.training.tensorboard import SCALARS
+from contextgraft.training.trainer import train
+
+from .parallel.conftest import COMMAND, finish, together
+
+
+def interrupted(
+    base: Path,
+    config: Path,
+    out: Path,
+    measures: Path,
+    patch: pytest.MonkeyPatch,
+    *,
+    events: Path | None = None,
+) -> None:
+    genuine = Batches.at
+
+    def at(self: Batches, step: Step) -> Batch:
+        if step.number == 4:
+            raise KeyboardInterrupt
+        return genuine(self, step)
+
+    with patch.context() as context:
+        context.setattr(Batches, "at", at)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, base, out, checkpoint_seconds=0, measures=measures, tensorboard=events)
+
+
+def test_a_row_a_step_goes_on_after_an_interruption(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, measures = recipe_folder / "recipe.yaml", tmp_path / "measures.parquet"
+    interrupted(base, config, tmp_path / "out", measures, monkeypatch)
+    assert pq.read_table(measures).num_rows == 4
+    told: list[str] = []
+    last = train(config, base, tmp_path / "out", measures=measures, tell=told.append)
+    table = pq.read_table(measures)
+    assert table.schema.equals(SCHEMA)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    assert [row["step"] for row in rows] == list(range(1, 8))
+    assert {key: rows[-1][key] for key in last} == last
+    assert sum(row["tokens"] for row in rows) == 2 * 64 + 3 * 128 + 2 * 32
+    assert all(row["gradient_norm"] > 0 and row["seconds"] > 0 and row["peak_memory"] > 2**20 for row in rows)
+    assert {row["ring_bytes_inside"] for row in rows} == {0}
+    assert "gradient" in told[-1]
+    assert "GiB" in told[-1]
+    assert not (tmp_path / "out" / "measures.parquet").exists()
+
+
+def test_tensorboard_shows_the_same(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, measures, events = (
+        recipe_folder / "recipe.yaml",
+        tmp_path / "measures.parquet",
+        tmp_path / "board",
+    )
+    interrupted(base, config, tmp_path / "out", measures, monkeypatch, events=events)
+    train(config, base, tmp_path / "out", measures=measures, tensorboard=events)
+    shown = EventAccumulator(str(events))
+    shown.Reload()
+    rows: list[dict[str, Any]] = pq.read_table(measures).to_pylist()
+    for name, tag in SCALARS.items():
+        points = [(row["step"], row[name]) for row in rows if row[name] is not None]
+        found = [(point.step, point.value) for point in shown.Scalars(tag)] if points else []
+        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
+
+
+def test_tensorboard_that_is_not_installed_is_one_line(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="TensorBoard is not installed; pip install tensorboard"):
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out", tensorboard=tmp_path / "board")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_file_is_not_written_over(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, measures = recipe_folder / "recipe.yaml", tmp_path / "measures.parquet"
+    interrupted(base, config, tmp_path / "out", measures, monkeypatch)
+    pq.write_table(pa.table({"mine": [1]}), measures)
+    with pytest.raises(OutputError, match="received mine; remove it or name another file"):
+        train(config, base, tmp_path / "out", measures=measures)
+    measures.write_bytes(b"torn")
+    with pytest.raises(OutputError, match="is not what an earlier part"):
+        train(config, base, tmp_path / "out", measures=measures)
+
+
+def test_bytes_of_the_ring_are_those_of_the_plan(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    """2 layers x 2 (k, v) x 1 KV head x 8 numbers x 4 bytes, half a sequence to the other, three times."""
+    measures = tmp_path / "measures.parquet"
+    files = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(sharded), "--measures"]
+    options = ["--ranks-per-node", "1", "--out", str(tmp_path / "out")]
+    finish(together([*COMMAND, *files, str(measures), *options], 2))
+    for row in pq.read_table(measures).to_pylist():
+        assert row["ring_bytes_inside"] == 0
+        assert row["ring_bytes_between"] == row["tokens"] * 2 * 2 * 8 * 4 * 3

@@ -1,0 +1,153 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from transformers import AutoTokenizer
+
+from contextgraft.config.training import AnySource, Recipe, load_recipe
+from contextgraft.errors import InputError
+from contextgraft.training.data.batches import Batches
+from contextgraft.training.data.packing import pack
+from contextgraft.training.data.sources import KINDS, Context, Maker, memoised, read_pairs
+from contextgraft.training.schedule import steps
+
+
+@pytest.fixture
+def context(base: Path, recipe_folder: Path) -> Context:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Context(memoised(encode), (0,), len(tokenizer), recipe_folder)
+
+
+def maker(context: Context, **source: Any) -> Maker:
+    parsed: Any = TypeAdapter(AnySource).validate_python(source)
+    return KINDS[parsed.kind](parsed, context)
+
+
+SOURCES: list[dict[str, Any]] = [
+    {"kind": "needle", "format": "format.yaml"},
+    {"kind": "repeat", "first": 2},
+    {"kind": "text", "text": "haystack.txt"},
+    {"kind": "pairs", "file": "pairs.jsonl", "ending": "."},
+    {"kind": "pairs", "file": "pairs.jsonl", "ending": ".", "haystack": "haystack.txt", "count": 2},
+]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source["kind"]))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(length=st.integers(24, 200), seed=st.integers(0, 2**32 - 1))
+def test_documents_are_exact_and_a_function_of_the_generator(
+    context: Context, source: dict[str, Any], length: int, seed: int
+) -> None:
+    make = maker(context, **source)
+    document = make(np.random.default_rng(seed), length)
+    assert len(document.ids) == len(document.weights) == length
+    assert document.ids[0] == 0
+    assert document.weights[0] == 0.0
+    assert set(document.weights) <= {0.0, 0.05, 1.0}
+    assert 1.0 in document.weights
+    assert make(np.random.default_rng(seed), length) == document
+
+
+def test_answers_weigh_one_and_follow_their_needles(context: Context) -> None:
+    make = maker(context, **SOURCES[0])
+    code, question, of = context.encode("code ? of")
+    for seed in range(40):
+        ids, weights = make(np.random.default_rng(seed), 96)
+        known: dict[int, list[int]] = {}
+        answered = 0
+        for place, token in enumerate(ids):
+            if token == code:
+                known[ids[place + 2]] = ids[place + 3 : place + 5]
+                assert weights[place : place + 6] == [0.0] * 6
+            if token == question:
+                assert ids[place + 1] == of
+                assert ids[place + 3 : place + 5] == known[ids[place + 2]]
+                assert weights[place + 3 : place + 5] == [1.0, 1.0]
+                answered += 2
+        assert weights.count(1.0) == answered > 0
+
+
+def test_repeats_weigh_only_what_was_seen(context: Context) -> None:
+    ids, weights = maker(context, **SOURCES[1])(np.random.default_rng(1), 50)
+    first = weights.index(1.0)
+    period = first - 2
+    assert ids[first:] == ids[first - period : len(ids) - period]
+    assert all(weights[first:])
+
+
+def test_packed_pairs_begin_anew_each(context: Context) -> None:
+    ids, weights = maker(context, **SOURCES[3])(np.random.default_rng(1), 60)
+    starts = [place for place, token in enumerate(ids) if token == 0]
+    assert starts == list(range(0, 60, 6))
+    assert weights[:6] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_a_document_that_cannot_fit_is_refused(context: Context) -> None:
+    with pytest.raises(InputError, match="does not fit"):
+        maker(context, **SOURCES[4])(np.random.default_rng(0), 8)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "x"}', '{"prompt": 1, "answer": "y"}'])
+def test_bad_pairs_name_their_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"prompt": "a", "answer": "b"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="line 2"):
+        read_pairs(path)
+
+
+def test_batches_depend_on_seed_and_step_alone(context: Context, recipe_folder: Path) -> None:
+    recipe = load_recipe(recipe_folder / "recipe.yaml")
+    plan = steps(recipe)
+    one, again = Batches(recipe, context, 1, plan), Batches(recipe, context, 1, plan)
+    first, second = (step for step in plan if step.stage == 0 and step.length == 32)
+    again.at(plan[0])
+    again.at(plan[-1])
+    assert torch.equal(one.at(first).ids, again.at(first).ids)
+    assert one.at(first).ids.shape == one.at(first).weights.shape == (2, 32)
+    assert not torch.equal(one.at(first).ids, Batches(recipe, context, 2, plan).at(first).ids)
+    assert not torch.equal(one.at(first).ids, one.at(second).ids)
+
+
+def test_each_document_comes_once_whatever_comes_between(context: Context, tmp_path: Path) -> None:
+    """Twelve sequences, two a step; other sources take every fourth step, and other lengths some."""
+    (tmp_path / "long.txt").write_text(" ".join(map(str, range(100, 196))), encoding="utf-8")
+    asked = {
+        "name": "x",
+        "stages": [{"length": 8, "steps": 40, "tokens": 16}],
+        "replay": {"share": 0.3, "lengths": [4], "tokens": 8},
+        "data": [
+            {"kind": "documents", "files": ["long.txt"], "weight": 3, "lengths": [8]},
+            {"kind": "repeat"},
+        ],
+        "optimiser": {"learning_rate": 1.0},
+    }
+    recipe = Recipe.model_validate(asked)
+    pack(recipe, tmp_path, tmp_path, lambda text: [int(word) for word in text.split()], [])
+    plan = steps(recipe)
+    batches = Batches(recipe, replace(context, work=tmp_path), 1, plan)
+    rows = [row for step in plan for row in batches.at(step).ids.tolist() if min(row) >= 100]
+    assert 24 <= len(rows) < 2 * 28
+    for start in range(0, len(rows) - 11, 12):
+        assert sorted(rows[start : start + 12]) == [[*range(n, n + 8)] for n in range(100, 196, 8)]
+
+
+def test_repeat_needs_tokens_to_repeat(context: Context) -> None:
+    with pytest.raises(InputError, match=f"first below {context.vocabulary - 1}"):
+        maker(context, kind="repeat", first=context.vocabulary - 1)
+
+
+def test_needles_are_no_more_than_the_most(context: Context) -> None:
+    source = {"kind": "needle", "format": "format.yaml", "least": 3, "most": 3}
+    (code,) = context.encode("code")
+    for seed in range(5):
+        assert maker(context, **source)(np.random.default_rng(seed), 200).ids.count(code) == 3
