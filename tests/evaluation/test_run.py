@@ -110,7 +110,7 @@ def test_two_runs_give_the_same_bytes(models: Models, exam: Exam, tmp_path: Path
 # A process of its own: a forked one inherits torch's thread pool, which does not survive a fork.
 KILLED = """
 import os, pickle, signal, sys
-from contextgraft.evaluation.engine import Engine
+from contextgraft.evaluation.backends.registry import Engine
 from contextgraft.evaluation.run import evaluate_models
 
 models, exam, out, label, after = pickle.load(sys.stdin.buffer)
