@@ -1,3 +1,5 @@
 """Graft the long context of one language model onto any fine-tune of the same base."""
 
-__version__ = "0.1.0"
+from contextgraft._version import __version__
+
+__all__ = ["__version__"]

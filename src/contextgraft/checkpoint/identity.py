@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
 from contextgraft.errors import CheckpointError, Refused

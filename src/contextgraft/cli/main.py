@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.errors import ContextgraftError
 
 VERBS = {

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.distance import kind_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.report.charts.figure import slug
 from contextgraft.report.data.adapter_records import Adapter
 from contextgraft.report.data.graft_records import Graft, survival

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.report.charts.figures import Figures, Weights, parts
 from contextgraft.report.charts.matrix import heading
 from contextgraft.report.charts.theme import HEAT, SHADES, heat

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.report.data.adapter_records import WHOLE, Energy
 from contextgraft.report.data.rejections import Refusal
 from contextgraft.report.data.titles import reference_titles, tune_titles

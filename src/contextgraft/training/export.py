@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from contextgraft import __version__
+from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
