@@ -6,7 +6,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from contextgraft.cli.inspect_sheet import DIFFERS, FITS, GOOD, REFUSED, Row, evidence, rope, vocabulary
+from contextgraft.planning.target_compatibility import (
+    DIFFERS,
+    FITS,
+    GOOD,
+    REFUSED,
+    TargetCheck,
+    describe_rope,
+    describe_vocabulary,
+    evidence,
+)
 
 NOTE = (
     "Fits: architecture and shapes are the base's, so it may descend from it and can be grafted. Only "
@@ -14,14 +23,14 @@ NOTE = (
 )
 
 
-def show(rows: list[Row], base: str) -> None:
+def show(rows: list[TargetCheck], base: str) -> None:
     """Print one line a target, then what keeps the others out."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("line", "target", "verdict", "RoPE", "vocabulary", "quantised", box=None)
     for row in rows:
         found = row.found
         cells = (
-            (rope(found.rope), vocabulary(found.tokens), found.quantised or "no")
+            (describe_rope(found.rope), describe_vocabulary(found.tokens), found.quantised or "no")
             if found
             else ("-", "-", "-")
         )

@@ -60,21 +60,23 @@ def command(
 def _sheet(
     path: Path, base: str | None, place: Path | None, threads: int, *, strict: bool, as_json: bool
 ) -> None:
-    from contextgraft.cli import inspect_sheet
+    from contextgraft.planning import target_compatibility
     from contextgraft.sources.hub.client import Hub, Watch
 
     if base is None:
         raise click.UsageError("--sheet needs the --base that its targets should fit")
-    rows = inspect_sheet.inspect(path, base, place, Hub(watch=Watch(say=say("inspect"))), threads)
+    rows = target_compatibility.check_targets(
+        path, base, place, Hub(watch=Watch(say=say("inspect"))), threads
+    )
     if as_json:
         click.echo(
-            json.dumps(inspect_sheet.to_json(rows, base), indent=2, sort_keys=True, ensure_ascii=False)
+            json.dumps(target_compatibility.to_json(rows, base), indent=2, sort_keys=True, ensure_ascii=False)
         )
     else:
         from contextgraft.cli.inspect_table import show
 
         show(rows, base)
-    if strict and any(row.verdict not in inspect_sheet.GOOD for row in rows):
+    if strict and any(row.verdict not in target_compatibility.GOOD for row in rows):
         raise SystemExit(1)
 
 

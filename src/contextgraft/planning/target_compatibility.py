@@ -1,4 +1,4 @@
-"""`contextgraft inspect --sheet`: which targets of a sheet fit a base, before anything large is fetched."""
+"""Which fine-tunes of a sheet fit a base, from configs, tokenizers and safetensors headers alone."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,8 +26,8 @@ SHOWN = 3  # tensors named in a reason; JSON has all
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the sheet: a verdict, the reasons for it, and what was found if the model could be read."""
+class TargetCheck:
+    """Result for one line of the sheet: verdict, reasons, and the comparison if the model was readable."""
 
     line: int
     name: str
@@ -37,42 +37,43 @@ class Row:
     found: Descent | None = None
 
 
-def inspect(path: Path, base: str, place: Path | None, hub: Hub, threads: int) -> list[Row]:
-    """One row a target, in the order of the sheet; only a base or a sheet that cannot be read raises.
+def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, threads: int) -> list[TargetCheck]:
+    """Check every target, in the order of the sheet; raise only if the base or the sheet cannot be read.
 
-    Headers are kept in `place`, a folder a target; without it they are thrown away.
+    Headers are kept in the folder `headers`, one subfolder per target; without it they are deleted.
     """
-    with _kept(place) as folder:
+    with _headers_folder(headers) as folder:
         ancestor = peek(base, folder / "base", hub)
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(partial(_row, ancestor, folder, hub), _lines(path)))
+            return list(pool.map(partial(_check, ancestor, folder, hub), _lines(sheet)))
 
 
 @contextmanager
-def _kept(place: Path | None) -> Iterator[Path]:
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-        yield place
+def _headers_folder(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="contextgraft-") as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix="contextgraft-") as temporary:
+        yield Path(temporary)
 
 
-def _lines(path: Path) -> list[Row | tuple[int, FineTune]]:
-    """Every line of a sheet by itself: a target with its number, or the row that refuses it."""
+def _lines(path: Path) -> list[TargetCheck | tuple[int, FineTune]]:
+    """Each line of a sheet, parsed separately: a target with its line number, or a refused check."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
     used = [number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")]
     if len(used) < 2:
-        target_sheet.parse("\n".join(lines), path)  # says what an empty sheet lacks
+        target_sheet.parse("\n".join(lines), path)  # raises the error for an empty sheet
     head = used[0]
     target_sheet.check_header(target_sheet.cells(lines[head]), f"{path}:{head + 1}")
     seen: dict[str, int] = {}
-    rows: list[Row | tuple[int, FineTune]] = []
+    rows: list[TargetCheck | tuple[int, FineTune]] = []
     for number in used[1:]:
-        alone = [""] * head + [lines[head]] + [""] * (number - head - 1) + [lines[number]]  # numbers stay
+        # Blank lines keep the line numbers of error messages right.
+        alone = [""] * head + [lines[head]] + [""] * (number - head - 1) + [lines[number]]
         try:
             (target,) = target_sheet.parse("\n".join(alone), path)
             if seen.setdefault(target.name, number) != number:
@@ -86,27 +87,29 @@ def _lines(path: Path) -> list[Row | tuple[int, FineTune]]:
                 zip(target_sheet.cells(lines[head]), target_sheet.cells(lines[number]), strict=False)
             )
             name, source = cells.get("name", ""), cells.get("source", "")
-            rows.append(Row(number + 1, name, source, REFUSED, (str(error),)))
+            rows.append(TargetCheck(number + 1, name, source, REFUSED, (str(error),)))
     return rows
 
 
-def _row(base: ModelFolder, folder: Path, hub: Hub, line: Row | tuple[int, FineTune]) -> Row:
-    if isinstance(line, Row):
+def _check(
+    base: ModelFolder, folder: Path, hub: Hub, line: TargetCheck | tuple[int, FineTune]
+) -> TargetCheck:
+    if isinstance(line, TargetCheck):
         return line
     number, target = line
     source = source_with_revision(target)
     if target.recipe is not None:
-        return Row(number, target.name, source, TRAINED, (f"from the base, by {target.recipe}",))
+        return TargetCheck(number, target.name, source, TRAINED, (f"from the base, by {target.recipe}",))
     try:
         found = descent(base, peek(source, folder / target.name, hub))
     except ContextgraftError as error:
-        return Row(number, target.name, source, REFUSED, (str(error),))
+        return TargetCheck(number, target.name, source, REFUSED, (str(error),))
     verdict = FITS if found.fits else DIFFERS
-    return Row(number, target.name, source, verdict, tuple(reasons(found)), found)
+    return TargetCheck(number, target.name, source, verdict, tuple(reasons(found)), found)
 
 
 def reasons(found: Descent) -> Iterator[str]:
-    """Why a model does not fit its base; nothing for one that does."""
+    """Reasons why a model does not fit the base; empty if it fits."""
     for key, (expected, received) in found.architecture.items():
         yield f"{key} {received}, the base {expected}"
     if found.quantised:
@@ -120,8 +123,8 @@ def reasons(found: Descent) -> Iterator[str]:
             yield f"{label} {', '.join(names[:SHOWN])}{more}"
 
 
-def vocabulary(tokens: Tokens) -> str:
-    """How a model's tokens stand to its base's, in a few words."""
+def describe_vocabulary(tokens: Tokens) -> str:
+    """Summary of the difference between the vocabularies of a model and its base."""
     rows = f"{tokens.rows[1]} rows" + (
         "" if tokens.rows[0] == tokens.rows[1] else f" (base {tokens.rows[0]})"
     )
@@ -134,8 +137,8 @@ def vocabulary(tokens: Tokens) -> str:
     return "as the base" if tokens.same else f"{rows}, {said or 'same tokens'}{tied}"
 
 
-def rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
-    """A model's rotary settings, if they are not its base's."""
+def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
+    """Summary of the RoPE settings of a model where they differ from its base."""
     base, own = pair
     if base == own:
         return "as the base"
@@ -144,7 +147,7 @@ def rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
 
 
 def evidence(found: Descent) -> list[str]:
-    """What speaks for descent, or against it, as far as it is known without weights."""
+    """Facts for and against descent from the base that are known without the weights."""
     said = [f"{found.fitting} of {found.tensors} tensors have the base's shapes"]
     if found.files:
         said.append(f"{len(found.shared)} of {found.files} weight files are the base's own, byte for byte")
@@ -157,13 +160,13 @@ def evidence(found: Descent) -> list[str]:
     return said
 
 
-def to_json(rows: list[Row], base: str) -> dict[str, Any]:
-    """All rows as plain JSON values."""
+def to_json(rows: list[TargetCheck], base: str) -> dict[str, Any]:
+    """All checks as plain JSON values."""
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in (*GOOD, DIFFERS, REFUSED)}
     return {"base": base, "counts": counts, "targets": [_facts(row) for row in rows]}
 
 
-def _facts(row: Row) -> Mapping[str, Any]:
+def _facts(row: TargetCheck) -> Mapping[str, Any]:
     facts: dict[str, Any] = {
         "line": row.line,
         "name": row.name,
