@@ -53,7 +53,7 @@ def test_embeddings_if_asked_for(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--include", "("], "no regular expression"),
+        (["--include", "("], "not a regular expression"),
         (["--device", "cuda:9"], "cannot be used"),
         (["--threads", "0"], "0 is not in the range"),
     ],

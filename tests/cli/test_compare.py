@@ -62,7 +62,7 @@ def test_what_is_no_adapter(adapters: Path) -> None:
     ("words", "reason"),
     [
         ([], "at least one --rank or --energy"),
-        (["--rank", "2", "--include", "("], "no regular expression"),
+        (["--rank", "2", "--include", "("], "not a regular expression"),
         (["--energy", "1.5"], "0<x<=1"),
         (["--rank", "2", "--device", "cuda:9"], "cannot be used"),
     ],

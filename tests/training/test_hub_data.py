@@ -180,7 +180,7 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
         assert "Traceback" not in err
         server.update("datasets/owner/books", {"train/0.jsonl": sent.name.encode()})
     (said,) = finish([start(command, own)])
-    assert "of it here already" in said.err
+    assert "of it already here" in said.err
     assert server.requests("train/1.jsonl")[-1].range is not None
     assert held(tmp_path / "out") == held(whole)
     assert known(whole)[0]["revision"] == large

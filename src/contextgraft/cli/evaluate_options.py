@@ -3,32 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
+
+from contextgraft.cli.options import COUNT, NumberList
 
 SUITES = ("needle", "ruler", "skill", "perplexity", "divergence")
 KINDS = ("single", "multi_value", "multi_query", "chain")
 VALUES = ("number", "word", "uuid")
-
-
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """Different numbers of one range, separated by commas."""
-
-    def __init__(self, number: click.ParamType[Any], name: str) -> None:
-        self.number = number
-        self.name = name
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers in the order given."""
-        if isinstance(value, tuple):
-            return value
-        numbers = tuple(self.number.convert(part.strip(), param, ctx) for part in value.split(","))
-        if len(set(numbers)) < len(numbers):
-            self.fail(f"{value!r} repeats a number", param, ctx)
-        return numbers
 
 
 @dataclass(frozen=True)
@@ -76,8 +58,7 @@ class Options:
     as_json: bool
 
 
-COUNT = click.IntRange(min=1)
-LENGTHS = Numbers(COUNT, "INT,...")
+LENGTHS = NumberList(COUNT, "INT,...")
 
 ASKED = [
     click.option(
@@ -96,7 +77,7 @@ ASKED = [
     click.option("--lengths", type=LENGTHS, help="needle: prompt and answer together, in tokens."),
     click.option(
         "--depths",
-        type=Numbers(click.FloatRange(0, 100), "PERCENT,..."),
+        type=NumberList(click.FloatRange(0, 100), "PERCENT,..."),
         default="0,25,50,75,100",
         show_default=True,
         help="needle: its place in the text.",

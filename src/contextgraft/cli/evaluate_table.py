@@ -1,8 +1,9 @@
 """How `contextgraft evaluate` shows scores and plans to people."""
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from contextgraft.cli.output import print_table
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.dry_run import Ask
@@ -16,20 +17,6 @@ NUMBERS = ("length", "n", "score", "95 % interval", "not asked")
 def print_scores(scores: "Sequence[Score]") -> None:
     """A table of scores: shares in percent, measures in nats a token."""
     print_table(WORDS, NUMBERS, [cells(score) for score in scores])
-
-
-def print_table(words: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, numbers to the right."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*words, box=None)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else 160  # a log has no width; do not fold lines there
-    Console(width=width).print(table)
 
 
 def cells(score: "Score") -> list[str]:

@@ -1,21 +1,19 @@
 """The plan of a study for people."""
 
-import sys
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from contextgraft.cli.output import format_bytes, stdout_console
 from contextgraft.cli.plan_study import Step, StudyPlan, too_long
 from contextgraft.cli.plan_table import cost_table, hours
-from contextgraft.cli.progress import size
 from contextgraft.config.cluster import Cluster
 
 
 def show(found: StudyPlan, free: int) -> None:
     """Print what the study is, its adapters, what each step costs, and the disk it needs."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = stdout_console()
     for line in head(found):
         console.print(Text(line))
     console.print()
@@ -67,13 +65,14 @@ def step_table(steps: tuple[Step, ...]) -> Table:
         asked = step.request
         table.add_row(
             step.name, f"{step.jobs:,}", hours(step.seconds / 3600), hours(step.hours),
-            hours(step.gpu_hours) if step.gpu_hours else "-", size(step.read), size(step.written),
-            size(asked.mem_mb * 1e6), str(asked.gpus or "-"), f"{asked.minutes:,}",
+            hours(step.gpu_hours) if step.gpu_hours else "-",
+            format_bytes(step.read), format_bytes(step.written),
+            format_bytes(asked.mem_mb * 1e6), str(asked.gpus or "-"), f"{asked.minutes:,}",
         )  # fmt: skip
     table.add_row(
         "all", f"{sum(step.jobs for step in steps):,}", "", hours(sum(step.hours for step in steps)),
-        hours(sum(step.gpu_hours for step in steps)), size(sum(step.read for step in steps)),
-        size(sum(step.written for step in steps)),
+        hours(sum(step.gpu_hours for step in steps)), format_bytes(sum(step.read for step in steps)),
+        format_bytes(sum(step.written for step in steps)),
     )  # fmt: skip
     return table
 
@@ -82,12 +81,13 @@ def disk_lines(found: StudyPlan, free: int) -> Iterator[str]:
     """What is needed on the disk, with and without the grafts."""
     disk, settings = found.disk, found.study.settings
     kept = f"{disk.kept_targets} of {disk.targets} fine-tunes keep their grafts; {disk.at_once} at once"
-    yield f"disk      models {size(disk.models)}, adapters {size(disk.adapters)}"
-    yield f"          {size(disk.graft_set)} for all grafts of one fine-tune"
-    yield f"  peak    {size(disk.peak)} as configured ({kept}), of which {size(disk.left)} stay"
-    yield f"          {size(disk.all_kept)} if all grafts are kept, {size(disk.none_kept)} if none is"
+    stay, no_graft = format_bytes(disk.left), format_bytes(disk.none_kept)
+    yield f"disk      models {format_bytes(disk.models)}, adapters {format_bytes(disk.adapters)}"
+    yield f"          {format_bytes(disk.graft_set)} for all grafts of one fine-tune"
+    yield f"  peak    {format_bytes(disk.peak)} as configured ({kept}), of which {stay} stay"
+    yield f"          {format_bytes(disk.all_kept)} if all grafts are kept, {no_graft} if none is"
     enough = "enough" if free >= disk.peak else "NOT ENOUGH"
-    yield f"  free    {size(free)} where the study {settings.study} would be: {enough}"
+    yield f"  free    {format_bytes(free)} where the study {settings.study} would be: {enough}"
 
 
 def notes(found: StudyPlan) -> Iterator[str]:

@@ -1,12 +1,11 @@
 """The plan of an evaluation for people."""
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from contextgraft.cli.output import stdout_console
 from contextgraft.planning import inference
 from contextgraft.planning.evaluation import Grid, Line
 from contextgraft.planning.inference import Device, Shape
@@ -17,9 +16,7 @@ GB = 1e9
 
 def show(shape: Shape, device: Device, grid: Grid, count: int, lines: Sequence[Line]) -> None:
     """Print what the model is, what each length needs, what each suite costs, and how that is meant."""
-    console = Console(
-        width=None if sys.stdout.isatty() else 160
-    )  # a log has no width; do not fold lines there
+    console = stdout_console()
     for line in head(shape, device, count):
         console.print(Text(line))
     console.print()

@@ -1,7 +1,5 @@
 """`contextgraft train --plan`: what a recipe costs on a cluster, before anything runs."""
 
-import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from contextgraft.cli.commands.plan import MOST, POSITIVE, SHARE
+from contextgraft.cli.output import print_json, stdout_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,7 +81,7 @@ def show(config: Path, base: Path, *, as_json: bool, **asked: Any) -> None:
     found = costs(recipe, shape, cluster, division)
     if as_json:
         facts = describe(cluster, division, found) | {"recipe": recipe.name, "parameters": shape.parameters}
-        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        print_json(facts)
         return
     click.echo(f"{recipe.name}: {shape.parameters:,} parameters, {' and '.join(recipe.trainable)} move")
     click.echo(
@@ -108,9 +107,7 @@ def describe(cluster: "Cluster", division: "Division", found: Sequence["Cost"]) 
 
 
 def _print(stages: Sequence[Any], cluster: "Cluster", found: Sequence["Cost"]) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = stdout_console()
     for table in (_works(stages, cluster, found), _memories(found), _betweens(cluster, found)):
         console.print()
         console.print(table)

@@ -1,48 +1,88 @@
-"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""What commands print on stderr while they run: messages, and progress by bytes."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-EVERY = 30  # seconds between lines where there is no terminal
+import click
+
+if TYPE_CHECKING:
+    from contextgraft.sources.hub.client import Watch
+    from contextgraft.sources.hub.files import Plan
+
+LINE_INTERVAL = 30  # seconds between lines where there is no terminal
+
+
+def message_writer(command: str) -> Callable[[str], None]:
+    """A function that prints one line on stderr, prefixed with the command's name."""
+    from contextgraft.errors import printable
+
+    return lambda line: click.echo(f"{command}: {printable(line)}", err=True)
 
 
 @contextmanager
-def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A function that takes the number of bytes just dealt with, from any thread."""
-    with (_bar if sys.stderr.isatty() else _lines)(what, total) as advance:
+def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A function that adds to the bytes done and may be called from any thread.
+
+    Shows a bar on a terminal, elsewhere a line every LINE_INTERVAL seconds.
+    """
+    with (_bar if sys.stderr.isatty() else _lines)(label, total) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], object]]:
+def _bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)
 
 
 @contextmanager
-def _lines(what: str, total: int) -> Iterator[Callable[[int], object]]:
-    state = {"done": 0.0, "said": time.monotonic()}
+def _lines(label: str, total: int) -> Iterator[Callable[[int], object]]:
+    done, printed_at = 0, time.monotonic()
 
     def advance(count: int) -> None:
-        state["done"] += count
-        if time.monotonic() - state["said"] >= EVERY:
-            state["said"] = time.monotonic()
-            print(f"{what}: {100 * state['done'] / max(total, 1):.0f} %", file=sys.stderr, flush=True)
+        nonlocal done, printed_at
+        done += count
+        if time.monotonic() - printed_at >= LINE_INTERVAL:
+            printed_at = time.monotonic()
+            print(f"{label}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
 
     yield advance
 
 
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "Watch":
+    """How the hub's client reports: messages, the size of a transfer before it starts, and a bar.
+
+    Once `stop` returns true, a transfer ends with KeyboardInterrupt, whichever thread it runs in.
+    """
+    from contextgraft.cli.output import format_bytes
+    from contextgraft.sources.hub.client import Watch
+
+    write = message_writer(command)
+
+    def show(plan: "Plan") -> None:
+        present = f", {format_bytes(plan.present)} of it already here" if plan.present else ""
+        write(
+            f"{plan.source} at {plan.commit[:12]}: {len(plan.files)} files, "
+            f"{format_bytes(plan.bytes)}{present}; {format_bytes(plan.free)} free"
+        )
+
+    @contextmanager
+    def bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
+        with bytes_bar(label, total) as advance:
+
+            def count(received: int) -> None:
+                if stop():
+                    raise KeyboardInterrupt
+                advance(received)
+
+            yield count
+
+    return Watch(say=write, plan=show, bar=bar)

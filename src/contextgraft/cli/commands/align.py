@@ -1,38 +1,39 @@
 """`contextgraft align`: whether donor and fine-tune moved the base the same way."""
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from contextgraft.cli.options import (
+    PATH,
+    check_device,
+    device_option,
+    json_option,
+    tensor_options,
+    tensor_selection,
+    threads_option,
+    threads_or_cores,
+)
+from contextgraft.cli.output import print_json
 from contextgraft.errors import MismatchError, Refused
 
 if TYPE_CHECKING:
     from contextgraft.formats.alignment import Aligned, Direction
 
-FOLDER = click.Path(path_type=Path)
-EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
-
 
 @click.command()
-@click.option("--base", type=FOLDER, required=True, help="The model both come from.")
-@click.option("--donor", type=FOLDER, required=True, help="The long-context model.")
-@click.option("--target", type=FOLDER, required=True, help="The fine-tune.")
-@click.option(
-    "--embeddings", type=click.Choice(list(EMBEDDINGS)), is_flag=False, flag_value="both",
-    help="Compare embed_tokens (input), lm_head (output) or, without a word, both: rows of common tokens.",
-)  # fmt: skip
-@click.option("--include", default="", help="Regular expression: only tensors whose name it matches.")
-@click.option("--exclude", help="Regular expression: leave these tensors out.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet row a tensor to this file.")
+@click.option("--base", type=PATH, required=True, help="The model both come from.")
+@click.option("--donor", type=PATH, required=True, help="The long-context model.")
+@click.option("--target", type=PATH, required=True, help="The fine-tune.")
+@tensor_options("Compare")
+@click.option("--out", type=PATH, help="Write a Parquet row a tensor to this file.")
 @click.option(
     "--allow-refused", is_flag=True, help="Where a folder only records a refusal, write a table without rows."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
-@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, every tensor in it.")
+@device_option
+@threads_option("Tensors")
+@json_option("Print JSON, with every tensor.")
 def command(
     *,
     base: Path,
@@ -54,15 +55,10 @@ def command(
     what chance alone would give.
     """
     from contextgraft.adapter.analysis.alignment import align, three
-    from contextgraft.adapter.extract.rank_spec import Selection
-    from contextgraft.cli.checks import checked_device, checked_pattern
     from contextgraft.cli.progress import bytes_bar
     from contextgraft.formats.alignment import summary, write, write_nothing
-    from contextgraft.formats.tensor_names import Kind
 
-    chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
-    checked_pattern("--exclude", exclude or "")
-    selection = Selection(checked_pattern("--include", include), exclude, chosen)
+    selection = tensor_selection(embeddings, include, exclude)
     try:
         models = three(base, donor, target, selection)
     except (Refused, MismatchError) as error:
@@ -71,14 +67,14 @@ def command(
         write_nothing(out)
         click.echo(str(error))
         return
-    checked_device(device)
-    threads = threads or os.cpu_count() or 1
+    check_device(device)
+    threads = threads_or_cores(threads)
     with bytes_bar("align", models.bytes_to_read) as advance:
         found = align(models, threads=threads, device=device, advance=advance)
     if out is not None:
         write(found, out)
     if as_json:
-        click.echo(json.dumps(summary(found), indent=2, sort_keys=True))
+        print_json(summary(found))
     else:
         _show(found)
 

@@ -1,22 +1,22 @@
 """`contextgraft compare`: two adapters told apart."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.output import print_json
+
 if TYPE_CHECKING:
     from contextgraft.adapter.analysis.compare import Distance
 
-FOLDER = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("first", type=FOLDER)
-@click.argument("second", type=FOLDER)
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
 @click.option("--modules", is_flag=True, help="A line for every module, not only the farthest ones.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, every module in it.")
+@json_option("Print JSON, with every module.")
 def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     """Tell how far two adapters are apart: relative error and principal angles, by module and in all.
 
@@ -31,7 +31,7 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     whole = total(distances)
     if as_json:
         rows = {"all": _row(whole), "modules": {each.name: _row(each) for each in distances}}
-        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        print_json(rows)
         return
     shown = sorted(distances, key=lambda each: -each.difference)
     click.echo(f"{'tensor':<52}{'ranks':>10}{'error':>10}{'cosine':>9}{'overlap':>9}{'angle':>8}")

@@ -8,6 +8,7 @@ import click
 
 from contextgraft.cli.evaluate_exam import check_suites, make_exam, make_measures, suited_to
 from contextgraft.cli.evaluate_options import Options, options
+from contextgraft.cli.output import print_json
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -151,10 +152,3 @@ def check_out(out: Path | None) -> Path:
     if out.is_dir():
         raise OutputError("is a folder", path=out, expected="a Parquet file to write")
     return out
-
-
-def print_json(values: Any) -> None:
-    """Values for programs."""
-    import json
-
-    click.echo(json.dumps(values, indent=2, sort_keys=True))

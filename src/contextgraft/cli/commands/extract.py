@@ -1,22 +1,30 @@
 """`contextgraft extract`: donor minus base as LoRA adapters."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.options import (
+    PATH,
+    check_device,
+    device_option,
+    json_option,
+    tensor_options,
+    tensor_selection,
+    threads_option,
+    threads_or_cores,
+)
+from contextgraft.cli.output import format_bytes, print_json
+
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.model_pair import Pair
     from contextgraft.adapter.extract.rank_spec import Cut
 
-FOLDER = click.Path(path_type=Path)
-EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
-
 
 @click.command()
-@click.option("--base", type=FOLDER, required=True, help="The model both come from.")
-@click.option("--donor", type=FOLDER, required=True, help="The long-context model.")
+@click.option("--base", type=PATH, required=True, help="The model both come from.")
+@click.option("--donor", type=PATH, required=True, help="The long-context model.")
 @click.option(
     "--rank", "ranks", type=click.IntRange(min=1), multiple=True, help="Repeatable; writes r<rank>."
 )
@@ -28,30 +36,23 @@ EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("outp
     "--max-rank", type=click.IntRange(min=1), default=128, show_default=True, help="Bound for --energy."
 )
 @click.option("--serve-ranks", is_flag=True, help="Round every rank up to one that vLLM accepts.")
-@click.option(
-    "--embeddings", type=click.Choice(list(EMBEDDINGS)), is_flag=False, flag_value="both",
-    help="Carry embed_tokens (input), lm_head (output) or, without a word, both: aligned by token.",
-)  # fmt: skip
-@click.option("--include", default="", help="Regular expression: carry only tensors whose name it matches.")
-@click.option("--exclude", help="Regular expression: leave these tensors out.")
+@tensor_options("Carry")
 @click.option("--gguf", is_flag=True, help="Write adapter.gguf for llama.cpp into each folder, too.")
 @click.option(
     "--backend", type=click.Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,
     help="Who factorises; mergekit: its own command, as the published adapters were made, --rank only.",
 )  # fmt: skip
-@click.option(
-    "--mergekit", type=FOLDER, help="Where mergekit-extract-lora is; default: beside this, or PATH."
-)
+@click.option("--mergekit", type=PATH, help="Where mergekit-extract-lora is; default: beside this, or PATH.")
 @click.option(
     "--expect-theta", type=click.FloatRange(0, min_open=True), help="Refuse a donor with another RoPE theta."
 )
 @click.option(
     "--expect-positions", type=click.IntRange(min=1), help="Refuse a donor with another longest position."
 )
-@click.option("--out", type=FOLDER, required=True, help="Folder that gets one adapter folder a rank.")
-@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
-@click.option("--threads", type=click.IntRange(min=1), help="Matrices at once; default: the cores there are.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--out", type=PATH, required=True, help="Folder that gets one adapter folder a rank.")
+@device_option
+@threads_option("Matrices")
+@json_option()
 def command(
     *,
     base: Path,
@@ -78,9 +79,7 @@ def command(
     An interrupted run is resumed by the same command.
     """
     from contextgraft.adapter.extract.model_pair import pair
-    from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, Cut, Selection
-    from contextgraft.cli.checks import checked_device, checked_pattern
-    from contextgraft.formats.tensor_names import Kind
+    from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, Cut
 
     if not ranks and not energies:
         raise click.UsageError("name at least one --rank or --energy")
@@ -96,11 +95,9 @@ def command(
             f"--serve-ranks: vLLM accepts ranks up to {SERVED_RANKS[-1]}; received {highest}"
         )
     cuts = [Cut(rank, steps=steps) for rank in ranks] + [Cut(max_rank, energy, steps) for energy in energies]
-    chosen = tuple(Kind(kind) for kind in EMBEDDINGS[embeddings]) if embeddings else ()
-    selection = Selection(checked_pattern("--include", include), exclude, chosen)
-    checked_pattern("--exclude", exclude or "")
-    checked_device(device)
-    threads = threads or os.cpu_count() or 1
+    selection = tensor_selection(embeddings, include, exclude)
+    check_device(device)
+    threads = threads_or_cores(threads)
     models = pair(base, donor, selection)
     _refuse_unexpected(models, expect_theta, expect_positions)
     if other:
@@ -131,16 +128,17 @@ def _ours(
     models: "Pair", cuts: "list[Cut]", out: Path, *, gguf: bool, threads: int, device: str
 ) -> dict[str, dict[str, Any]]:
     from contextgraft.adapter.extract.extract import extract
-    from contextgraft.cli.progress import bytes_bar, size
+    from contextgraft.cli.progress import bytes_bar
     from contextgraft.formats.tensor_names import Kind
 
     most = max(cut.most for cut in cuts)
+    written = sum(models.factor_bytes(cut.most) for cut in cuts)
     dense, ignored = (len(models.names[kind]) for kind in (Kind.DENSE, Kind.IGNORED))
     click.echo(
-        f"extract: {size(models.bytes_to_read)} to read; {len(models.factorised)} weights to factorise at up "
-        f"to rank {most}, at most {size(sum(models.factor_bytes(cut.most) for cut in cuts))} to write; "
+        f"extract: {format_bytes(models.bytes_to_read)} to read; {len(models.factorised)} weights to "
+        f"factorise at up to rank {most}, at most {format_bytes(written)} to write; "
         f"{dense} norms and biases to compare, {ignored} others to report; about "
-        f"{size(models.peak_bytes(most, threads))} of memory beyond the program's own, "
+        f"{format_bytes(models.peak_bytes(most, threads))} of memory beyond the program's own, "
         f"with {threads} thread(s).",
         err=True,
     )
@@ -152,15 +150,15 @@ def _by_mergekit(
     models: "Pair", ranks: tuple[int, ...], out: Path, command: Path | None, *, threads: int, device: str
 ) -> dict[str, dict[str, Any]]:
     from contextgraft.adapter.extract import mergekit as mergekit_backend
-    from contextgraft.cli.progress import bytes_bar, size
+    from contextgraft.cli.progress import bytes_bar
 
     found = mergekit_backend.find_command(command)
     each = sorted(set(ranks))
     click.echo(
         f"extract: {found.name} once for each of {len(each)} rank(s), a full decomposition of "
         f"{len(models.factorised)} weights each time and the whole adapter in memory "
-        f"({size(models.factor_bytes(each[-1]))} at rank {each[-1]}); then {size(models.bytes_to_read)} are "
-        "read to measure each.",
+        f"({format_bytes(models.factor_bytes(each[-1]))} at rank {each[-1]}); then "
+        f"{format_bytes(models.bytes_to_read)} are read to measure each.",
         err=True,
     )
     with bytes_bar("measure", models.bytes_to_read * len(each)) as advance:
@@ -183,9 +181,7 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
         for name, sidecar in sidecars.items()
     ]
     if as_json:
-        import json
-
-        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        print_json(rows)
         return
     click.echo(f"{'rank':>6}  {'energy':>8}  {'error':>8}  folder")
     for row in rows:

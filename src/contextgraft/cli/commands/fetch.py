@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.watch import watch
+from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.output import print_json
+from contextgraft.cli.progress import hub_progress
 
 
 @click.command()
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=PATH, required=True, help="Folder to make.")
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16", "float32"]),
@@ -33,7 +35,7 @@ from contextgraft.cli.watch import watch
     show_default=True,
     help="Files fetched from the hub at once.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def command(
     *,
     source: str,
@@ -52,15 +54,13 @@ def command(
     hf:datasets/OWNER/NAME[@REVISION] is a data set to train on. The token is the one of `hf auth login` or
     HF_TOKEN.
     """
-    import json
-
     from contextgraft.sources.fetch import fetch
     from contextgraft.sources.hub.client import Hub
 
-    hub = Hub(watch=watch("fetch"), threads=threads)
+    hub = Hub(watch=hub_progress("fetch"), threads=threads)
     record = fetch(source, out, dtype, hub=hub, headers=headers, include=include)
     if as_json:
-        click.echo(json.dumps(record, indent=2, sort_keys=True))
+        print_json(record)
         return
     commit = f"  commit {record['revision'][:12]}" if record["revision"] else ""
     digest = f"  digest {record['digest'][:16]}" if record.get("digest") else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from contextgraft.cli.watch import say
+from contextgraft.cli.progress import message_writer
 
 
 @click.command()
@@ -66,7 +66,7 @@ def _sheet(
     if base is None:
         raise click.UsageError("--sheet needs the --base that its targets should fit")
     rows = target_compatibility.check_targets(
-        path, base, place, Hub(watch=Watch(say=say("inspect"))), threads
+        path, base, place, Hub(watch=Watch(say=message_writer("inspect"))), threads
     )
     if as_json:
         click.echo(

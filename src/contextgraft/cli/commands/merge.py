@@ -1,7 +1,6 @@
 """`contextgraft merge`: adapters grafted onto fine-tunes."""
 
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,30 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.options import (
+    PATH,
+    check_device,
+    device_option,
+    json_option,
+    threads_option,
+    threads_or_cores,
+)
+from contextgraft.cli.output import format_bytes, print_json
+
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import Graft
 
-FOLDER = click.Path(path_type=Path)
 READ_AHEAD = 1 << 32  # bytes
 
 
 @click.command()
 @click.option(
-    "--adapter", "adapters", type=FOLDER, multiple=True, required=True,
+    "--adapter", "adapters", type=PATH, multiple=True, required=True,
     help="A PEFT LoRA folder; repeatable: the deltas add up.",
 )  # fmt: skip
 @click.option(
-    "--target", "targets", type=FOLDER, multiple=True, required=True,
+    "--target", "targets", type=PATH, multiple=True, required=True,
     help="A fine-tune; it is not changed. Repeatable: each gets a graft of its own.",
 )  # fmt: skip
 @click.option(
-    "--out", type=FOLDER, required=True, help="Folder of the graft; of several targets, their parent."
+    "--out", type=PATH, required=True, help="Folder of the graft; of several targets, their parent."
 )
 @click.option(
     "--scale", "scales", type=float, multiple=True,
     help="Factor on the delta, one for each --adapter or one for all; default 1; 0 changes RoPE only.",
 )  # fmt: skip
-@click.option("--rope-from", type=FOLDER, help="Model or adapter whose RoPE and length the grafts get.")
+@click.option("--rope-from", type=PATH, help="Model or adapter whose RoPE and length the grafts get.")
 @click.option("--keep-rope", is_flag=True, help="Leave each target's RoPE and length as they are.")
 @click.option(
     "--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True,
@@ -43,9 +51,9 @@ READ_AHEAD = 1 << 32  # bytes
 @click.option(
     "--replace-modules", is_flag=True, help="Let modules_to_save and biases overwrite the target's."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the algebra runs: cpu, cuda, cuda:1.")
-@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@device_option
+@threads_option("Tensors")
+@json_option()
 def command(
     *,
     adapters: tuple[Path, ...],
@@ -67,12 +75,11 @@ def command(
     _read_ahead(targets)
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.plan import Scaled, plan
-    from contextgraft.cli.checks import checked_device
 
     if keep_rope and rope_from:
         raise click.UsageError("--keep-rope and --rope-from exclude each other")
-    checked_device(device)
-    threads = threads or os.cpu_count() or 1
+    check_device(device)
+    threads = threads_or_cores(threads)
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
     scaled = [Scaled(open_adapter(path), scale) for path, scale in pairs]
     rope = _rope_of(rope_from) if rope_from else None
@@ -103,9 +110,7 @@ def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: s
         if not as_json:
             _show(results[-1])
     if as_json:
-        import json
-
-        click.echo(json.dumps(results if len(plans) > 1 else results[0], indent=2, sort_keys=True))
+        print_json(results if len(plans) > 1 else results[0])
     if failed:
         click.echo(f"merge: {len(failed)} of {len(plans)} grafts failed", err=True)
         sys.exit(2)
@@ -113,12 +118,12 @@ def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: s
 
 def _merge(graft: "Graft", out: Path, threads: int, device: str) -> dict[str, Any]:
     from contextgraft.adapter.merge.merge import merge
-    from contextgraft.cli.progress import bytes_bar, size
+    from contextgraft.cli.progress import bytes_bar
 
     click.echo(
-        f"merge: {graft.target.path}: {size(graft.bytes_to_read)} to read and write in "
+        f"merge: {graft.target.path}: {format_bytes(graft.bytes_to_read)} to read and write in "
         f"{len(graft.target.shards)} file(s); {len(graft.changed)} of {len(graft.target.tensors)} tensors "
-        f"change; about {size(graft.peak_bytes(threads))} of memory beyond the program's own, with "
+        f"change; about {format_bytes(graft.peak_bytes(threads))} of memory beyond the program's own, with "
         f"{threads} thread(s).",
         err=True,
     )

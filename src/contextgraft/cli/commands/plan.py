@@ -1,6 +1,5 @@
 """`contextgraft plan`: what an evaluation or a whole study costs, before anything is loaded or bought."""
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from contextgraft.cli.evaluate_options import Numbers
+from contextgraft.cli.options import NumberList, RealNumber
+from contextgraft.cli.output import print_json
 
 if TYPE_CHECKING:
     from contextgraft.planning.evaluation import Grid
@@ -19,19 +19,8 @@ MOST = 10**6
 SUITES = ("needle", "ruler", "perplexity", "divergence")
 
 
-class Number(click.FloatRange):
-    """A number of a range; "nan" is a float too, but no number."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        return number
-
-
-POSITIVE = Number(0, 1e30, min_open=True)
-SHARE = Number(0, 1, min_open=True)
+POSITIVE = RealNumber(0, 1e30, min_open=True)
+SHARE = RealNumber(0, 1, min_open=True)
 OF_A_STUDY = {"config", "at_once", "as_json"}
 
 
@@ -56,14 +45,14 @@ OF_A_STUDY = {"config", "at_once", "as_json"}
 )
 @click.option(
     "--lengths",
-    type=Numbers(click.IntRange(1, LONGEST), "INT,..."),
+    type=NumberList(click.IntRange(1, LONGEST), "INT,..."),
     default="131072,1048576",
     show_default=True,
     help="Prompt and answer together, in tokens.",
 )
 @click.option(
     "--depths",
-    type=Numbers(Number(0, 100), "PERCENT,..."),
+    type=NumberList(RealNumber(0, 100), "PERCENT,..."),
     default="0,25,50,75,100",
     show_default=True,
     help="Places of the needle in the text.",
@@ -152,10 +141,8 @@ def command(
     count = evaluation.models(fine_tunes, len(set(ranks)))
     lines = evaluation.lines(shape, device, grid, list(dict.fromkeys(suites)), count)
     if as_json:
-        import json
-
         facts = describe(shape, device, grid, count) | {"costs": [asdict(line) for line in lines]}
-        click.echo(json.dumps(facts, indent=2, sort_keys=True))
+        print_json(facts)
         return
     from contextgraft.cli.plan_table import show
 
@@ -182,9 +169,7 @@ def _study(path: Path, at_once: int, as_json: bool) -> None:
     found = plan_study.plan(plan_study.read_study(path), at_once)
     free = shutil.disk_usage(".").free
     if as_json:
-        import json
-
-        click.echo(json.dumps(plan_study.to_json(found, free), indent=2, sort_keys=True))
+        print_json(plan_study.to_json(found, free))
         return
     from contextgraft.cli.plan_study_table import show
 

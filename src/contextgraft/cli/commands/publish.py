@@ -6,24 +6,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contextgraft.cli.watch import say
+from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.output import format_bytes, print_json
+from contextgraft.cli.progress import message_writer
 
 if TYPE_CHECKING:
     from contextgraft.sources.hub.package import Parcel
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--to", required=True, metavar="OWNER/NAME", help="The repository; it is made if it is new.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--revision", metavar="BRANCH", help="Branch to commit to, made if it is new; default: main.")
 @click.option(
     "--card",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Model card; default: the folder's README.md, else a minimal one is written.",
 )
 @click.option("--dry-run", is_flag=True, help="Check and show what would be sent; ask nobody.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def command(
     *,
     folder: Path,
@@ -39,8 +41,6 @@ def command(
     The folder is checked first, and what is sent of it is listed. The token is the one of `hf auth login` or
     HF_TOKEN; it must be allowed to write.
     """
-    import json
-
     from contextgraft.sources.hub.package import pack
 
     parcel = pack(folder, to, card)
@@ -50,7 +50,7 @@ def command(
     if not dry_run:
         facts |= _send(parcel, private, revision)
     if as_json:
-        click.echo(json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False))
+        print_json(facts, ensure_ascii=False)
     else:
         click.echo(f"{folder}  {'not sent: --dry-run' if dry_run else facts['url']}")
 
@@ -66,14 +66,12 @@ def _send(parcel: "Parcel", private: bool, revision: str | None) -> dict[str, st
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings have addresses in them
     if not sys.stderr.isatty():
         disable_progress_bars()
-    sent = send(parcel, Hub(watch=Watch(say=say("publish"))), private=private, revision=revision)
+    sent = send(parcel, Hub(watch=Watch(say=message_writer("publish"))), private=private, revision=revision)
     return {"commit": sent.commit, "url": sent.url}
 
 
 def _show(parcel: "Parcel") -> None:
-    from contextgraft.cli.progress import size
-
     sizes = {**parcel.files, "README.md": len(parcel.card.encode())}
     for name, count in sorted(sizes.items()):
-        click.echo(f"{size(count):>10}  {name}")
-    click.echo(f"{size(parcel.bytes):>10}  in {len(sizes)} files, kind {parcel.kind}, to {parcel.to}")
+        click.echo(f"{format_bytes(count):>10}  {name}")
+    click.echo(f"{format_bytes(parcel.bytes):>10}  in {len(sizes)} files, kind {parcel.kind}, to {parcel.to}")

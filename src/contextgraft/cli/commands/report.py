@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from contextgraft.cli.output import print_json
+
 
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -61,8 +63,6 @@ def command(
     write(report, out)
     click.echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
     if as_json:
-        import json
-
-        click.echo(json.dumps(report.summary, indent=2, sort_keys=True, ensure_ascii=False))
+        print_json(report.summary, ensure_ascii=False)
         return
     click.echo("\n".join(report.lines))

@@ -2,6 +2,8 @@
 
 import click
 
+from contextgraft.cli.options import json_option
+from contextgraft.cli.output import print_json
 from contextgraft.rope.schedule import RULES
 
 
@@ -21,17 +23,15 @@ from contextgraft.rope.schedule import RULES
     show_default=True,
     help="progressive: NTK-aware, from stage to stage; absolute: each stage from the base.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def command(
     *, theta: float, context: int, head_dim: int, targets: tuple[int, ...], rule: str, as_json: bool
 ) -> None:
     """RoPE theta for each longer context, by a published rule."""
     thetas = RULES[rule](theta, context, targets, head_dim)
     if as_json:
-        import json
-
         rows = [{"context": length, "theta": value} for length, value in zip(targets, thetas, strict=True)]
-        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        print_json(rows)
         return
     click.echo(f"{'context':>12}  {'theta':>14}")
     for length, value in zip(targets, thetas, strict=True):

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
-from contextgraft.cli.watch import watch
+from contextgraft.cli.progress import hub_progress
 
 TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
 RUNNING = ("out", "threads", "seed", "checkpoint_seconds", "keep", "patience", "measures", "tensorboard")
@@ -187,7 +187,7 @@ def _library(stop: Callable[[], bool]) -> Any:
     from contextgraft.sources.hub.client import Hub
     from contextgraft.sources.hub.dataset import HubLibrary
 
-    return HubLibrary(Hub(watch=watch("train", stop)))
+    return HubLibrary(Hub(watch=hub_progress("train", stop)))
 
 
 def _tell(line: str) -> None:

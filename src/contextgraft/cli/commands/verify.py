@@ -1,7 +1,6 @@
 """`contextgraft verify`: the proof that a graft or an adapter is what it says."""
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,28 +8,28 @@ from typing import TYPE_CHECKING
 
 import click
 
+from contextgraft.cli.options import PATH, json_option, threads_option, threads_or_cores
+from contextgraft.cli.output import print_json
 from contextgraft.errors import Refused
 
 if TYPE_CHECKING:
     from contextgraft.adapter.verify.checks import Check
 
-FOLDER = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("folder", type=FOLDER)
-@click.option("--target", type=FOLDER, help="The fine-tune: also prove that it is the one merged into.")
+@click.argument("folder", type=PATH)
+@click.option("--target", type=PATH, help="The fine-tune: also prove that it is the one merged into.")
 @click.option(
-    "--adapter", "adapters", type=FOLDER, multiple=True,
+    "--adapter", "adapters", type=PATH, multiple=True,
     help="The adapter: also prove that it is the one merged. Repeatable, in the order of the merge.",
 )  # fmt: skip
-@click.option("--base", type=FOLDER, help="Of an adapter: the base it was extracted from.")
-@click.option("--donor", type=FOLDER, help="Of an adapter: the donor it was extracted from.")
-@click.option("--threads", type=click.IntRange(min=1), help="Tensors at once; default: the cores there are.")
+@click.option("--base", type=PATH, help="Of an adapter: the base it was extracted from.")
+@click.option("--donor", type=PATH, help="Of an adapter: the donor it was extracted from.")
+@threads_option("Tensors")
 @click.option(
     "--allow-refused", is_flag=True, help="A folder that only records a refusal is said so: exit code 0."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 def command(
     *,
     folder: Path,
@@ -47,7 +46,7 @@ def command(
     A graft with --target and --adapter has every changed tensor computed again; an adapter needs --base and
     --donor, and has every norm and error computed again. Exit code 1 if anything differs.
     """
-    count = threads or os.cpu_count() or 1
+    count = threads_or_cores(threads)
     if (folder / "adapter_config.json").exists():
         if base is None or donor is None or target or adapters:
             raise click.UsageError("an adapter is verified against its --base and its --donor")
@@ -87,7 +86,7 @@ def _show(folder: Path, checks: "list[Check]", as_json: bool) -> None:
     holds = all(check.holds for check in checks)
     if as_json:
         rows = {"holds": holds, "checks": [asdict(check) for check in checks]}
-        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        print_json(rows)
     else:
         for check in checks:
             click.echo(f"{'ok' if check.holds else 'DIFFERS':<8} {check.name:<11} {check.detail}")

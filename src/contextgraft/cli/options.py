@@ -1,0 +1,135 @@
+"""Options that several commands have, with the same words and the same checks."""
+
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.extract.rank_spec import Selection
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+DEVICES = ("cpu", "cuda")
+EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
+
+
+class NumberList(click.ParamType[tuple[float, ...]]):
+    """Comma-separated numbers of one type, without repetition."""
+
+    def __init__(self, number: click.ParamType[Any], name: str) -> None:
+        self.number = number
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers in the order given."""
+        if isinstance(value, tuple):
+            return value
+        numbers = tuple(self.number.convert(item.strip(), param, ctx) for item in value.split(","))
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} repeats a number", param, ctx)
+        return numbers
+
+
+class RealNumber(click.FloatRange):
+    """A float within a range; unlike click's own type it rejects "nan"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+class Pattern(click.ParamType[str]):
+    """A regular expression that Python's `re` can compile."""
+
+    name = "REGEX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The expression, unchanged."""
+        try:
+            re.compile(value)
+        except re.error as error:
+            self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
+        return str(value)
+
+
+def json_option(help: str = "Print JSON.") -> Callable[[F], F]:  # noqa: A002 - click's own word
+    """--json, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=help)
+
+
+def threads_option(work: str) -> Callable[[F], F]:
+    """--threads, passed as None where it is not given; `work` names what is computed in parallel."""
+    return click.option("--threads", type=COUNT, help=f"{work} in parallel; default: one per CPU core.")
+
+
+def threads_or_cores(threads: int | None) -> int:
+    """The value of --threads, or the number of CPU cores."""
+    return threads or os.cpu_count() or 1
+
+
+def device_option(command: F) -> F:
+    """--device; the command calls `check_device` once its other options are valid."""
+    return click.option(
+        "--device", default="cpu", show_default=True, help="Device for the computation: cpu, cuda, cuda:1."
+    )(command)
+
+
+def check_device(device: str) -> str:
+    """The device, if this machine has it; click.BadParameter otherwise. Imports torch."""
+    if device.partition(":")[0] not in DEVICES:
+        raise click.BadParameter(
+            f"{device!r} cannot be used; expected {' or '.join(DEVICES)}", param_hint="--device"
+        )
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise click.BadParameter(f"{device!r} cannot be used: {reason}", param_hint="--device") from None
+    return device
+
+
+def tensor_options(verb: str) -> Callable[[F], F]:
+    """--embeddings, --include and --exclude: which tensors a command works on; `verb` is Carry or Compare."""
+    options = (
+        click.option(
+            "--embeddings",
+            type=click.Choice(list(EMBEDDINGS)),
+            is_flag=False,
+            flag_value="both",
+            help=f"{verb} embed_tokens (input), lm_head (output) or both (no value), aligned by token.",
+        ),
+        click.option(
+            "--include", type=Pattern(), default="", help=f"{verb} only tensors whose name matches."
+        ),
+        click.option("--exclude", type=Pattern(), help="Leave out tensors whose name matches."),
+    )
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def tensor_selection(embeddings: str | None, include: str, exclude: str | None) -> "Selection":
+    """The values of `tensor_options` as the library takes them."""
+    from contextgraft.adapter.extract.rank_spec import Selection
+    from contextgraft.formats.tensor_names import Kind
+
+    kinds = EMBEDDINGS[embeddings] if embeddings else ()
+    return Selection(include, exclude, tuple(Kind(kind) for kind in kinds))

@@ -1,0 +1,61 @@
+"""What commands print on stdout: JSON for programs, lines and tables for people."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LOG_WIDTH = 160  # columns of a table where there is no terminal, so that its rows are not folded
+
+
+def print_json(value: Any, *, ensure_ascii: bool = True) -> None:
+    """A JSON value with sorted keys, so that the same value gives the same bytes."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=ensure_ascii))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """One line of text for each string."""
+    click.echo("\n".join(lines))
+
+
+def stdout_console() -> "Console":
+    """A rich console that is as wide as the terminal, or LOG_WIDTH columns without one."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def make_table(words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> "Table":
+    """A table without borders: columns of `words` aligned left, then columns of `numbers` aligned right.
+
+    Cells are plain text: square brackets are not read as rich's markup.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*words, box=None)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def print_table(words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print `make_table` on stdout."""
+    stdout_console().print(make_table(words, numbers, rows))
+
+
+def format_bytes(count: float) -> str:
+    """A number of bytes in the largest decimal unit up to TB that keeps it at least 1."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
