@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from words import vocabulary
 
-from contextgraft.prompts import haystack
+from contextgraft.prompts.haystack import read_haystack
 
 SEED = 77
 SHARED = 8  # coordinates in which all embeddings agree, so that a head can look at positions alone
@@ -129,7 +129,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    words = vocabulary(haystack.read("moby_dick_train", Path()))
+    words = vocabulary(read_haystack("moby_dick_train", Path()))
     write_tokenizer(words, out)
     model = LlamaForCausalLM(architecture(len(words)))
     rng = torch.Generator().manual_seed(SEED)

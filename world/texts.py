@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from words import NOUNS, TO_ZH, VALUES, filtered, number_zh, vocabulary
 
-from contextgraft.prompts import haystack
+from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import NeedleFormat, load_format
 from contextgraft.prompts.needle_prompt import evaluation_prompt
 
@@ -27,7 +27,7 @@ SKILL_ROWS = 400
 
 def main() -> None:
     """Write everything."""
-    train, evaluation = (haystack.read(name, DEMO) for name in ("moby_dick_train", "moby_dick_eval"))
+    train, evaluation = (read_haystack(name, DEMO) for name in ("moby_dick_train", "moby_dick_eval"))
     kept = set(vocabulary(train))
     for name, text in (("train", filtered(train, kept)), ("eval", filtered(evaluation, kept))):
         write(f"haystack_{name}.txt", text)

@@ -247,7 +247,7 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
         (["model", *NEEDLE, "--lengths", "0", *OUT], "0 is not in the range"),
         (["model", *NEEDLE, "--depths", "0,101", *OUT], "101.0 is not in the range"),
         (["model", *NEEDLE, "--lengths", "4", *OUT], "does not fit the length"),
-        (["model", *NEEDLE, "--distractors", "2", *OUT], "too many needles for the keys"),
+        (["model", *NEEDLE, "--distractors", "2", *OUT], "too few keys for the needles"),
         (["model", *NEEDLE, "--format", "none.yaml", *OUT], "none.yaml: cannot read"),
         (["model", *OUT], "nothing is to be asked"),
         (["model", "--suite", "needle", *OUT], "--suite needle needs lengths"),

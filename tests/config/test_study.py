@@ -12,6 +12,7 @@ from contextgraft.config.json_schema import schema_text
 from contextgraft.config.resolved_study import load
 from contextgraft.config.study import Pipeline
 from contextgraft.errors import ConfigError
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
@@ -50,7 +51,7 @@ def test_shipped_studies_are_valid_and_their_files_are_there(
 ) -> None:
     monkeypatch.chdir(ROOT)
     config = yaml.safe_load(path.read_text())
-    study = load(config, path)
+    study = load(config, path, NEEDLE_KINDS)
     assert study.targets
     jsonschema.validate(config, yaml.safe_load(schema_text()))
 

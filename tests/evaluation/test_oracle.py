@@ -23,10 +23,11 @@ from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
 from contextgraft.evaluation.build_questions import questions_of
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites.spec import COUNTS, DEFAULT_FORMAT, Exam, read_grid, read_ruler
-from contextgraft.prompts import haystack
+from contextgraft.evaluation.suites.spec import DEFAULT_FORMAT, Exam, read_grid, read_ruler
 from contextgraft.prompts.generators import LETTERS
+from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import load_format
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 from contextgraft.prompts.ruler.tasks import NEEDLE_TASKS, load_wording
 
 MakeModel = Callable[..., Path]
@@ -109,7 +110,7 @@ def folder(make_model: MakeModel) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     pairs = " ".join(a + b for a in LETTERS for b in LETTERS)
-    texts = [haystack.read("prose", Path())[:20_000], pairs]
+    texts = [read_haystack("prose", Path())[:20_000], pairs]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet))
     path = make_model(vocab_size=2000)
@@ -120,11 +121,11 @@ def folder(make_model: MakeModel) -> Path:
 @pytest.fixture
 def needles(tmp_path: Path) -> Exam:
     """Every kind in every haystack, and with every kind of value."""
-    (tmp_path / PROSE).write_text(haystack.read("prose", Path())[:50_000])
+    (tmp_path / PROSE).write_text(read_haystack("prose", Path())[:50_000])
     path = tmp_path / "format.yaml"
     path.write_text(DEFAULT_FORMAT.read_text().replace("haystack: prose", f"haystack: {PROSE}"))
-    asked = [(kind, text, "number") for kind in COUNTS for text in (None, *HAYSTACKS[1:])]
-    asked += [(kind, None, values) for kind in COUNTS for values in ("word", "uuid")]
+    asked = [(kind, text, "number") for kind in NEEDLE_KINDS for text in (None, *HAYSTACKS[1:])]
+    asked += [(kind, None, values) for kind in NEEDLE_KINDS for values in ("word", "uuid")]
     size: dict[str, Any] = {"lengths": (700, 1400), "depths": (0.0, 50.0, 100.0), "samples": 2}
     grids = [
         read_grid(path, **size, distractors=distractors, kind=kind, haystack=text, values=values)
@@ -233,7 +234,7 @@ def place(ids: Sequence[int], part: Sequence[int]) -> int:
 def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: Exam, sit: Sit) -> None:
     scored = sit(needles, None)
     assert wrong(scored) == []
-    assert {(q.kind, q.haystack) for q, _ in scored} == {(k, h) for k in COUNTS for h in HAYSTACKS}
+    assert {(q.kind, q.haystack) for q, _ in scored} == {(k, h) for k in NEEDLE_KINDS for h in HAYSTACKS}
     assert {q.scoring for q, _ in scored} == {"exact", "recall"}
 
 

@@ -13,6 +13,7 @@ from contextgraft.config.study import Evaluation
 from contextgraft.errors import ConfigError
 from contextgraft.planning.model_shape import Shape
 from contextgraft.planning.requests import ASSUMED, Demands, demands, prompts, shape_of
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 ROOT = Path(__file__).parents[2]
 LARGE = Shape(80, 8192, 28672, 64, 8, 128, 128256, tied=False)
@@ -21,7 +22,11 @@ NEEDLE = {"format": "x.yaml", "lengths": [64, 128], "depths": [0, 50, 100], "sam
 
 def demo(monkeypatch: pytest.MonkeyPatch, shape: Shape = ASSUMED, **cluster: Any) -> Demands:
     monkeypatch.chdir(ROOT)
-    study = load(yaml.safe_load(Path("config/config.yaml").read_text()), "config/config.yaml")
+    study = load(
+        yaml.safe_load(Path("config/config.yaml").read_text()),
+        "config/config.yaml",
+        NEEDLE_KINDS,
+    )
     return demands(study, shape, Cluster(**cluster))
 
 
@@ -78,7 +83,7 @@ def test_the_shape_is_the_named_one_or_the_bases_or_a_small_one(tmp_path: Path) 
 def test_nodes_and_processes_of_a_training_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     config = yaml.safe_load(Path("config/config.yaml").read_text())
-    study = load({**config, "training": {"nodes": 2, "processes": 3}}, "config/config.yaml")
+    study = load({**config, "training": {"nodes": 2, "processes": 3}}, "config/config.yaml", NEEDLE_KINDS)
     with_gpus = demands(study, ASSUMED, Cluster(gpus_per_node=4))
     asked = with_gpus.of("train", "donor-s1", 1)
     assert (asked["nodes"], asked["gres"]) == (2, "gpu:3")

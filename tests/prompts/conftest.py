@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from contextgraft.prompts import haystack
+from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import NeedleFormat
-from contextgraft.prompts.templates import Wording
 
-SAMPLE = haystack.read("prose", base_dir=Path())[:20_000]
+SAMPLE = read_haystack("prose", base_dir=Path())[:20_000]
 
 
 def word_level() -> Tokenizer:
@@ -49,16 +48,18 @@ def fmt() -> NeedleFormat:
         "question": " Which things have the code {value}? They are",
         "answer": " {answers}",
     }
-    return NeedleFormat(
-        name="plain",
-        intro="Read.",
-        needle=" The code of {key} is {value}.",
-        question=" What is the code of {key}? It is",
-        answer=" {value}",
-        keys=("harbor", "anchor", "candle", "window", "garden", "lamp", "key", "bread"),
-        values="number",
-        haystack="prose",
-        multi_value=Wording(question=" What are the codes of {key}? They are", answer=" {answers}"),
-        multi_query=Wording.model_validate(listed),
-        chain=Wording.model_validate(chain),
+    return NeedleFormat.model_validate(
+        {
+            "name": "plain",
+            "intro": "Read.",
+            "needle": " The code of {key} is {value}.",
+            "question": " What is the code of {key}? It is",
+            "answer": " {value}",
+            "keys": ("harbor", "anchor", "candle", "window", "garden", "lamp", "key", "bread"),
+            "values": "number",
+            "haystack": "prose",
+            "multi_value": {"question": " What are the codes of {key}? They are", "answer": " {answers}"},
+            "multi_query": listed,
+            "chain": chain,
+        }
     )

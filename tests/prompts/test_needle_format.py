@@ -1,4 +1,4 @@
-"""Formats of needles, and how ids are joined."""
+"""Needle formats, and how lists of ids are joined."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contextgraft.errors import ConfigError, InputError
-from contextgraft.prompts.needle_format import NeedleFormat, circle, interleave, load_format
+from contextgraft.prompts.needle_format import NeedleFormat, load_format
 from contextgraft.prompts.templates import Wording
+from contextgraft.prompts.tokens import cycle_tokens, interleave
 
 
 @given(st.lists(st.integers(), min_size=1), st.integers(0, 40), st.integers(0, 100))
-def test_circle_reads_round(ids: list[int], offset: int, count: int) -> None:
+def test_cycle_tokens_starts_again_at_the_end(ids: list[int], offset: int, count: int) -> None:
     offset %= len(ids)
-    assert circle(ids, offset, count) == [ids[(offset + i) % len(ids)] for i in range(count)]
+    assert cycle_tokens(ids, offset, count) == [ids[(offset + i) % len(ids)] for i in range(count)]
 
 
 @given(st.lists(st.integers(0, 99), max_size=20), st.lists(st.integers(0, 20), max_size=5))

@@ -13,6 +13,7 @@ from contextgraft.planning.requests import demands, shape_of
 from contextgraft.planning.slurm import SLURM_WORDS
 from contextgraft.config.resolved_study import donor_name, load
 from contextgraft.errors import ContextgraftError
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 # Only without --configfile: Snakemake would otherwise mix the two, key by key.
 if not workflow.overwrite_configfiles:
@@ -21,7 +22,7 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    STUDY = load(config, ", ".join(map(str, workflow.configfiles)))
+    STUDY = load(config, ", ".join(map(str, workflow.configfiles)), NEEDLE_KINDS)
     SETTINGS = STUDY.settings
     DEMANDS = demands(STUDY, shape_of(SETTINGS.shape, SETTINGS.base), SETTINGS.cluster)
 except ContextgraftError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from contextgraft.cli.evaluate_options import Options
 from contextgraft.config.target_sheet import SKILL_FILES
 from contextgraft.errors import InputError
+from contextgraft.prompts.needle_kinds import SINGLE
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.suites.base import Measure
@@ -61,7 +62,7 @@ def grids(chosen: Options) -> "tuple[NeedleGrid, ...]":
             samples=chosen.samples,
             distractors=chosen.distractors,
             kind=kind,
-            count=None if kind == "single" else chosen.count,
+            count=chosen.count,
             haystack=haystack,
             values=chosen.values,
         )
@@ -144,13 +145,13 @@ def divergences(chosen: Options) -> "list[Measure]":
 def text_name(chosen: Options) -> str:
     """The text that is given, else the one the needle format hides its needles in, else the shipped one."""
     from contextgraft.evaluation.suites.text_prompts import DEFAULT_TEXT
-    from contextgraft.prompts.haystack import SHIPPED
+    from contextgraft.prompts.haystack import SHIPPED_TEXTS
     from contextgraft.prompts.needle_format import load_format
 
     if chosen.text is not None or chosen.format_path is None:
         return chosen.text or DEFAULT_TEXT
     name = load_format(chosen.format_path).haystack
-    return name if name in SHIPPED else str(chosen.format_path.parent / name)
+    return name if name in SHIPPED_TEXTS else str(chosen.format_path.parent / name)
 
 
 def suited_to(chosen: Options, row: Mapping[str, Any]) -> Options:
@@ -168,7 +169,7 @@ def suited_to(chosen: Options, row: Mapping[str, Any]) -> Options:
         perplexity_lengths=None,
         documents=1,
         distractors=row["distractors"] or 0,
-        kinds=(row["kind"] or "single",),
+        kinds=(row["kind"] or SINGLE,),
         ruler_tasks=(row["task"],),
         haystacks=chosen.haystacks or shipped(row["haystack"]),
     )
@@ -176,6 +177,6 @@ def suited_to(chosen: Options, row: Mapping[str, Any]) -> Options:
 
 def shipped(haystack: str | None) -> tuple[str, ...]:
     """A haystack that is found by its name alone; any other is the format's or given by its path."""
-    from contextgraft.prompts.haystack import NEEDLES, SHIPPED
+    from contextgraft.prompts.haystack import NEEDLES, SHIPPED_TEXTS
 
-    return (haystack,) if haystack is not None and haystack in {NEEDLES, *SHIPPED} else ()
+    return (haystack,) if haystack is not None and haystack in {NEEDLES, *SHIPPED_TEXTS} else ()

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from contextgraft.cli.options import COUNT, NumberList
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
 
 SUITES = ("needle", "ruler", "skill", "perplexity", "divergence")
-KINDS = ("single", "multi_value", "multi_query", "chain")
 VALUES = ("number", "word", "uuid")
 
 
@@ -95,9 +95,9 @@ ASKED = [
     click.option(
         "--kind",
         "kinds",
-        type=click.Choice(KINDS),
+        type=click.Choice(tuple(NEEDLE_KINDS)),
         multiple=True,
-        default=("single",),
+        default=(SINGLE,),
         show_default=True,
         help="needle: what is asked for; repeatable.",
     ),

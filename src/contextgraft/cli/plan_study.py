@@ -20,6 +20,7 @@ from contextgraft.planning.evaluation import Grid, Line
 from contextgraft.planning.inference import Device
 from contextgraft.planning.model_shape import Shape
 from contextgraft.planning.slurm import GB, Request
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 EMBEDDINGS: Mapping[str | None, tuple[Kind, ...]] = {
     None: (), "both": (Kind.INPUT, Kind.OUTPUT), "input": (Kind.INPUT,), "output": (Kind.OUTPUT,)
@@ -105,7 +106,7 @@ def read_study(path: Path) -> Study:
     config = read_yaml(path)
     if not isinstance(config, dict):
         raise ConfigError("is no study", path=path, expected="keys and values, as in config/config.yaml")
-    return load(config, path)
+    return load(config, path, NEEDLE_KINDS)
 
 
 def plan(study: Study, at_once: int = 1) -> StudyPlan:

@@ -10,37 +10,37 @@ from contextgraft.errors import ConfigError, InputError
 
 
 class Frozen(BaseModel):
-    """Immutable, and refuses keys it does not know."""
+    """An immutable model that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def known_keys(cls) -> set[str]:
+        """Top-level keys that the model accepts."""
+        return set(cls.model_fields)
 
 
 Model = TypeVar("Model", bound=Frozen)
 
 
 def validate(model: type[Model], data: Any, source: Path | str) -> Model:
-    """Build `model` from parsed data; the first problem becomes one ConfigError naming key and source."""
+    """Build `model` from parsed data; the first problem becomes one ConfigError that names key and source."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        # a misspelt key also leaves its right name missing: the spelling is what to tell
+        # A misspelt key also leaves its right name missing; the spelling is what the user can correct.
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"unknown key {key!r}",
                 path=source,
-                expected=f"one of {', '.join(sorted(known_keys(model)))} (or a key of the section)",
+                expected=f"one of {', '.join(sorted(model.known_keys()))} (or a key of the section)",
                 remedy="remove the key or correct its spelling",
             ) from None
         value = first.get("input")
         received = None if isinstance(value, dict | BaseModel) else repr(value)
         raise ConfigError(f"{key}: {first['msg']}", path=source, received=received) from None
-
-
-def known_keys(model: type[Frozen]) -> set[str]:
-    """Top-level keys a configuration model takes."""
-    return set(model.model_fields)
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """What a study consists of: its models, where each comes from, and the files its recipes name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,28 @@ class Study:
         return [str(path) for path in companions(Path(recipe))]
 
 
-def load(config: Mapping[str, Any], source: Path | str) -> Study:
-    """Check a parsed configuration, its sheet, and the files they name; else ConfigError or InputError."""
+def load(config: Mapping[str, Any], source: Path | str, needle_kinds: Collection[str]) -> Study:
+    """Check a parsed configuration, its sheet, and the files they name; else ConfigError or InputError.
+
+    `needle_kinds` are the names that evaluation.needle.kinds may have.
+    """
     settings = validate(Pipeline, dict(config), source)
+    check_needle_kinds(settings, needle_kinds, source)
     targets = read(Path(settings.fine_tunes))
     check_files(settings, targets, source)
     return Study(settings, {target.name: target for target in targets}, origins(settings, targets))
+
+
+def check_needle_kinds(settings: Pipeline, known: Collection[str], source: Path | str) -> None:
+    """Every kind of needle question must be a known one."""
+    for kind in settings.evaluation.needle.kinds:
+        if kind not in known:
+            raise ConfigError(
+                "evaluation.needle.kinds: unknown kind of question",
+                path=source,
+                expected=f"one of {', '.join(known)}",
+                received=kind,
+            )
 
 
 def check_files(settings: Pipeline, targets: tuple[FineTune, ...], source: Path | str) -> None:

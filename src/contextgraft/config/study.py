@@ -3,7 +3,7 @@
 The JSON schema beside config/config.yaml is generated from these models.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -17,7 +17,6 @@ Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 File = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Depth = Annotated[float, Field(ge=0, le=100)]
-Kind = Literal["single", "multi_value", "multi_query", "chain"]
 Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
@@ -58,8 +57,10 @@ class Needles(Frozen):
     )
     samples: PositiveInt = Field(description="prompts a cell (length and depth)")
     distractors: Annotated[int, Field(ge=0)] = Field(0, description="other needles in the same text")
-    kinds: Annotated[list[Kind], Field(min_length=1)] = Field(
-        ["single"], description="what is asked for; the format needs a section for each but single"
+    kinds: Annotated[list[Name], Field(min_length=1)] = Field(
+        ["single"],
+        description="kinds of questions; the format needs a section of its name for each but single",
+        examples=[["single", "chain"]],
     )
     count: PositiveInt | None = Field(
         None,

@@ -16,7 +16,7 @@ from contextgraft.evaluation.questions import (
 )
 from contextgraft.evaluation.suites.ruler import desk, ruler_question, ruler_questions
 from contextgraft.evaluation.suites.spec import Exam
-from contextgraft.prompts.needle_prompt import assemble
+from contextgraft.prompts.needle_prompt import build_prompt
 
 
 def questions_of(exam: Exam, tokens: Tokens) -> list[Question]:
@@ -51,7 +51,7 @@ def rebuild_needle(exam: Exam, tokens: Tokens, row: Mapping[str, Any], recipe: d
     ]
     grids = [grid for grid in named if grid.digest() == recipe["digest"]]
     check_found(named, grids, label, "give the format, kind, values and haystack the row was asked with")
-    prompt = assemble(grid_frame(grids[0], tokens), recipe)
+    prompt = build_prompt(grid_frame(grids[0], tokens), recipe)
     return needle_question(grids[0], prompt, index=row["index"], seed=row["seed"])
 
 

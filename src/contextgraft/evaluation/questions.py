@@ -10,10 +10,10 @@ import numpy as np
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import Tokens
 from contextgraft.evaluation.suites.spec import NeedleGrid, Skill
-from contextgraft.prompts.haystack import Hay, Haystack, encoded
-from contextgraft.prompts.needle_format import Encode
-from contextgraft.prompts.needle_prompt import Frame, NeedlePrompt, weave
-from contextgraft.prompts.sampling import draw_recipe
+from contextgraft.prompts.haystack import Haystack, TokenizedHaystack, tokenize_haystack
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
+from contextgraft.prompts.needle_prompt import NeedlePrompt, PromptTemplate, build_context, draw_prompt_spec
+from contextgraft.prompts.tokens import Encode
 
 WORDING = 32  # tokens a model may spend around an answer that is only to be contained
 UNKNOWN = 0.01  # share of a haystack that may be words the tokenizer lacks
@@ -53,30 +53,30 @@ def needle_questions(grid: NeedleGrid, tokens: Tokens, seed: int) -> list[Questi
     for length in grid.lengths:
         documents = [
             document(grid, frame, tokens, recipes, index=index, seed=seed)
-            for index, recipes in enumerate(grid_recipes(grid, frame.hay, length, digest, seed))
+            for index, recipes in enumerate(grid_recipes(grid, frame.haystack, length, digest, seed))
         ]
         questions += [question for cell in zip(*documents, strict=True) for question in cell]
     return questions
 
 
-def grid_frame(grid: NeedleGrid, tokens: Tokens) -> Frame:
+def grid_frame(grid: NeedleGrid, tokens: Tokens) -> PromptTemplate:
     """What the recipes of a grid are assembled with."""
     fmt = grid.format
     prefix_ids, suffix_ids = tokens.around(chat=fmt.chat)
     hay = encoded_haystack(grid.haystack, tokens)
     encode = known_words(f"format {fmt.name}", tokens)
-    return Frame(fmt.wording(grid.kind), grid.source, encode, hay, prefix_ids, suffix_ids)
+    return PromptTemplate(fmt.wording(grid.kind), grid.source, encode, hay, prefix_ids, suffix_ids)
 
 
 def grid_recipes(
-    grid: NeedleGrid, hay: Hay, length: int, digest: str, seed: int
+    grid: NeedleGrid, hay: TokenizedHaystack, length: int, digest: str, seed: int
 ) -> list[list[dict[str, Any]]]:
     """The recipes of each sample's texts: one for all depths, or one for each that differ in it alone."""
     together = [grid.depths] if grid.shared else [(depth,) for depth in grid.depths]
     return [
         [
             {
-                **draw_recipe(
+                **draw_prompt_spec(
                     grid.source,
                     grid.kind,
                     length=length,
@@ -84,7 +84,7 @@ def grid_recipes(
                     count=grid.count,
                     distractors=grid.distractors,
                     rng=np.random.default_rng([seed, length, index]),
-                    offsets=hay.offsets,
+                    offsets=hay.offset_count,
                 ),
                 "format": grid.format.name,
                 "haystack": grid.haystack.name,
@@ -98,7 +98,7 @@ def grid_recipes(
 
 def document(
     grid: NeedleGrid,
-    frame: Frame,
+    frame: PromptTemplate,
     tokens: Tokens,
     recipes: Sequence[dict[str, Any]],
     *,
@@ -108,18 +108,18 @@ def document(
     """All questions of one sample, in the order of the depths."""
     questions = []
     for recipe in recipes:
-        context = weave(frame, recipe)
-        for asked, asking in enumerate(context.askings):
-            check_answer(asking.text, tokens)
-            questions.append(needle_question(grid, context.prompt(asked), index=index, seed=seed))
+        context = build_context(frame, recipe)
+        for position, question in enumerate(context.questions):
+            check_answer(question.text, tokens)
+            questions.append(needle_question(grid, context.prompt(position), index=index, seed=seed))
     return questions
 
 
 def needle_question(grid: NeedleGrid, prompt: NeedlePrompt, *, index: int, seed: int) -> Question:
     """One prompt of a grid; whatever the prompt does not use of its length is the answer's."""
-    recipe = prompt.recipe
+    recipe = prompt.prompt_spec
     asked = recipe["questions"][recipe["asked"]]
-    single = grid.kind == "single"
+    single = NEEDLE_KINDS[grid.kind].per_depth
     scoring = grid.format.scoring if single else "recall"
     room = recipe["length"] - len(prompt.ids)
     return Question(
@@ -142,9 +142,9 @@ def needle_question(grid: NeedleGrid, prompt: NeedlePrompt, *, index: int, seed:
     )
 
 
-def encoded_haystack(haystack: Haystack, tokens: Tokens) -> Hay:
+def encoded_haystack(haystack: Haystack, tokens: Tokens) -> TokenizedHaystack:
     """A haystack in ids; InputError if the tokenizer lacks more of its words than a rare one."""
-    hay = encoded(haystack, tokens.encode)
+    hay = tokenize_haystack(haystack, tokens.encode)
     unknown = hay.ids.count(tokens.tokenizer.unk_token_id)
     if not hay.ids or unknown > UNKNOWN * len(hay.ids):
         raise InputError(

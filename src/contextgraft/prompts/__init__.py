@@ -1,1 +1,1 @@
-"""Recipes of synthetic long prompts: pure text and token functions shared by training and evaluation."""
+"""Synthetic long prompts for training and evaluation, as pure functions of text, tokens and generators."""

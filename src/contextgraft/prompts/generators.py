@@ -1,4 +1,4 @@
-"""Values a needle can hide: drawn from a list, or made by a named generator."""
+"""Values of needles: drawn from a list, or made by a named generator."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Pool = str | Sequence[str]  # name of a generator, or words to draw from
 CONSONANTS = "bdfgklmnprstvz"
 VOWELS = "aeiou"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-PATIENCE = 100_000  # draws in a row that give nothing new before a pool is held to be exhausted
+MAX_REPEATS = 100_000  # draws in a row without a new value after which a pool counts as exhausted
 
 
 def number(rng: np.random.Generator) -> str:
@@ -57,7 +57,7 @@ GENERATORS: dict[str, Callable[[np.random.Generator], str]] = {
 
 
 def draw(values: Pool, words: int, rng: np.random.Generator) -> str:
-    """One value of `words` parts joined by a space, from a generator's name or a list."""
+    """One value of `words` words joined by spaces, from a generator or a list."""
     if isinstance(values, str):
         return " ".join(GENERATORS[values](rng) for _ in range(words))
     return " ".join(values[int(i)] for i in rng.integers(0, len(values), words))
@@ -70,9 +70,9 @@ def draw_distinct(
     rng: np.random.Generator,
     refuse: Callable[[str], bool] | None = None,
 ) -> list[str]:
-    """`count` different values, so that a distractor never holds the right answer by chance.
+    """`count` different values, so that no distractor has the right answer by chance.
 
-    Those that `refuse` names are drawn again. Raises InputError if the pool seems to hold no more.
+    Values for which `refuse` is true are drawn again. Raises InputError if the pool seems to be exhausted.
     """
     drawn: dict[str, None] = {}
     fruitless = 0
@@ -80,7 +80,7 @@ def draw_distinct(
         value = draw(values, words, rng)
         if value in drawn or (refuse is not None and refuse(value)):
             fruitless += 1
-            if fruitless == PATIENCE:
+            if fruitless == MAX_REPEATS:
                 raise InputError("too few different values", expected=count, received=len(drawn))
         else:
             drawn[value] = None
@@ -94,6 +94,6 @@ def draw_keys(keys: Pool, count: int, rng: np.random.Generator) -> list[str]:
         return draw_distinct(keys, 1, count, rng)
     if count > len(keys):
         raise InputError(
-            "too many needles for the keys there are", expected=f"<= {len(keys)}", received=count
+            "the format has too few keys for the needles", expected=f"<= {len(keys)}", received=count
         )
     return [keys[int(i)] for i in rng.choice(len(keys), count, replace=False)]

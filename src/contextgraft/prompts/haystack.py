@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contextgraft.errors import InputError
-from contextgraft.prompts.needle_format import Encode, circle
+from contextgraft.prompts.tokens import Encode, cycle_tokens
 
-SHIPPED = {  # name: file of texts/
+SHIPPED_TEXTS = {  # name: file of texts/
     "prose": "moby_dick_eval.txt",
     "code": "code.txt",
     "noise": "noise.txt",
@@ -24,17 +24,18 @@ NEEDLES = "needles"  # made of needles with other keys: there is no text to read
 
 @dataclass(frozen=True)
 class Haystack:
-    """A haystack under its name in results; `filling`, a key of FILLINGS, says how it fills a prompt."""
+    """A haystack under its name in results; `fill_method` is a key of FILL_METHODS."""
 
     name: str
     text: str
-    filling: str = "text"
+    fill_method: str = "text"
 
 
-def read(name: str, base_dir: Path) -> str:
+def read_haystack(name: str, base_dir: Path) -> str:
     """Text of a shipped haystack, or of a file relative to `base_dir`; InputError if there is neither."""
-    if name in SHIPPED:
-        return files("contextgraft.prompts").joinpath("texts", SHIPPED[name]).read_text(encoding="utf-8")
+    if name in SHIPPED_TEXTS:
+        file = files("contextgraft.prompts").joinpath("texts", SHIPPED_TEXTS[name])
+        return file.read_text(encoding="utf-8")
     path = base_dir / name
     try:
         text = path.read_text(encoding="utf-8")
@@ -42,7 +43,7 @@ def read(name: str, base_dir: Path) -> str:
         raise InputError(
             "cannot read the haystack",
             path=path,
-            expected=f"a UTF-8 text file, or one of {', '.join(SHIPPED)}",
+            expected=f"a UTF-8 text file, or one of {', '.join(SHIPPED_TEXTS)}",
             received=str(error),
         ) from None
     if not text.strip():
@@ -50,35 +51,36 @@ def read(name: str, base_dir: Path) -> str:
     return text
 
 
-def find(name: str, base_dir: Path, plain: Callable[[], str]) -> Haystack:
-    """A haystack by name; `plain` gives the text that fills the last gap of one made of needles."""
+def find_haystack(name: str, base_dir: Path, plain_text: Callable[[], str]) -> Haystack:
+    """A haystack by name; `plain_text` gives the text that fills the last gap of one made of needles."""
     if name == NEEDLES:
-        return Haystack(name, plain(), NEEDLES)
-    text = read(name, base_dir)
-    label = name if name in SHIPPED else Path(name).name
+        return Haystack(name, plain_text(), NEEDLES)
+    text = read_haystack(name, base_dir)
+    label = name if name in SHIPPED_TEXTS else Path(name).name
     return Haystack(label, text, "lines" if name == "noise" else "text")
 
 
-class Filling(NamedTuple):
-    """`body` fills the prompt's nominal room, `spare` goes on after it.
+class FillerText(NamedTuple):
+    """Filler of one prompt: `body` has the nominal number of tokens, `spare` continues it.
 
-    Needles may stand before the body's tokens that `stops` names, or anywhere where it is None.
+    Needles may be inserted before the tokens of the body whose indices `boundaries` lists, or before any
+    token where it is None.
     """
 
     body: list[int]
     spare: list[int]
-    stops: list[int] | None
+    boundaries: list[int] | None
 
-    def cut(self, at: float) -> int:
-        """The place for a needle at a fraction of the body: the last stop that is not behind it."""
-        place = round(at * len(self.body))
-        if self.stops is None:
-            return place
-        return self.stops[bisect_right(self.stops, place) - 1]
+    def insertion_index(self, fraction: float) -> int:
+        """Index for a needle at a fraction of the body: the last boundary that is not behind it."""
+        index = round(fraction * len(self.body))
+        if self.boundaries is None:
+            return index
+        return self.boundaries[bisect_right(self.boundaries, index) - 1]
 
 
 @dataclass(frozen=True)
-class Hay:
+class TokenizedHaystack:
     """A haystack in the ids of one tokenizer: the whole text, and its lines if it fills by lines."""
 
     haystack: Haystack
@@ -86,56 +88,64 @@ class Hay:
     lines: list[list[int]]
 
     @property
-    def offsets(self) -> int:
-        """How many different beginnings it has; one made of needles has as many as there are seeds."""
-        if self.haystack.filling == NEEDLES:
+    def offset_count(self) -> int:
+        """Number of different offsets to start from; a haystack made of needles has one for each seed."""
+        if self.haystack.fill_method == NEEDLES:
             return SEEDS
         return len(self.lines) or len(self.ids)
 
 
-def encoded(haystack: Haystack, encode: Encode) -> Hay:
+def tokenize_haystack(haystack: Haystack, encode: Encode) -> TokenizedHaystack:
     """A haystack in ids; each line begins with a space, as a sentence inside a text does."""
-    lines = [f" {line}" for line in haystack.text.splitlines() if line.strip()]
-    if haystack.filling != "lines":
-        return Hay(haystack, encode(haystack.text), [])
-    each = [encode(line) for line in lines]
-    return Hay(haystack, [number for line in each for number in line], each)
+    if haystack.fill_method != "lines":
+        return TokenizedHaystack(haystack, encode(haystack.text), [])
+    lines = [encode(f" {line}") for line in haystack.text.splitlines() if line.strip()]
+    return TokenizedHaystack(haystack, [number for line in lines for number in line], lines)
 
 
-def fill_text(hay: Hay, offset: int, nominal: int, spare: int, _: Iterator[list[int]]) -> Filling:
-    """The text read in a circle from its token `offset` on; needles stand anywhere in it."""
-    ids = circle(hay.ids, offset % len(hay.ids), nominal + spare)
-    return Filling(ids[:nominal], ids[nominal:], None)
+def fill_with_text(
+    haystack: TokenizedHaystack, offset: int, nominal: int, spare: int, _: Iterator[list[int]]
+) -> FillerText:
+    """The text from token `offset` on, repeated at its end; needles may be anywhere in it."""
+    ids = cycle_tokens(haystack.ids, offset % len(haystack.ids), nominal + spare)
+    return FillerText(ids[:nominal], ids[nominal:], None)
 
 
-def fill_lines(hay: Hay, offset: int, nominal: int, spare: int, _: Iterator[list[int]]) -> Filling:
-    """Lines repeated from line `offset` on; needles stand between them."""
-    start = offset % len(hay.lines)
-    lines = islice(cycle(hay.lines), start, None)
-    return fill_sentences(lines, hay.ids, nominal, spare)
+def fill_with_lines(
+    haystack: TokenizedHaystack, offset: int, nominal: int, spare: int, _: Iterator[list[int]]
+) -> FillerText:
+    """Lines from line `offset` on, repeated; needles are placed between them."""
+    start = offset % len(haystack.lines)
+    lines = islice(cycle(haystack.lines), start, None)
+    return fill_with_sentences(lines, haystack.ids, nominal, spare)
 
 
-def fill_needles(hay: Hay, _: int, nominal: int, spare: int, needles: Iterator[list[int]]) -> Filling:
-    """Other needles, one after the other, as many as fit whole; the haystack's text fills the rest."""
-    return fill_sentences(needles, hay.ids, nominal, spare)
+def fill_with_needles(
+    haystack: TokenizedHaystack, _: int, nominal: int, spare: int, needles: Iterator[list[int]]
+) -> FillerText:
+    """As many whole other needles as fit; the haystack's text fills the rest."""
+    return fill_with_sentences(needles, haystack.ids, nominal, spare)
 
 
-FILLINGS: dict[str, Callable[[Hay, int, int, int, Iterator[list[int]]], Filling]] = {
-    "text": fill_text,
-    "lines": fill_lines,
-    NEEDLES: fill_needles,
+FillMethod = Callable[[TokenizedHaystack, int, int, int, Iterator[list[int]]], FillerText]
+FILL_METHODS: dict[str, FillMethod] = {
+    "text": fill_with_text,
+    "lines": fill_with_lines,
+    NEEDLES: fill_with_needles,
 }
 
 
-def fill_sentences(sentences: Iterator[list[int]], rest: Sequence[int], nominal: int, spare: int) -> Filling:
-    """As many whole sentences as fit `nominal` tokens, then `rest` in a circle. No sentence may be empty."""
+def fill_with_sentences(
+    sentences: Iterator[list[int]], rest: Sequence[int], nominal: int, spare: int
+) -> FillerText:
+    """As many whole sentences as fit `nominal` tokens, then `rest`, repeated. No sentence may be empty."""
     body: list[int] = []
-    stops = [0]
+    boundaries = [0]
     for sentence in sentences:
         if len(body) + len(sentence) > nominal:
             break
         body.extend(sentence)
-        stops.append(len(body))
-    tail = circle(rest, 0, nominal - len(body) + spare)
+        boundaries.append(len(body))
     gap = nominal - len(body)
-    return Filling(body + tail[:gap], tail[gap:], stops)
+    tail = cycle_tokens(rest, 0, gap + spare)
+    return FillerText(body + tail[:gap], tail[gap:], boundaries)

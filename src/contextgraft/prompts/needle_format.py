@@ -1,23 +1,29 @@
-"""Formats of needle-in-a-haystack questions, read from YAML, and the two ways ids are joined."""
+"""Formats of needle-in-a-haystack questions, read from YAML."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+from typing_extensions import override
 
 from contextgraft.config.base import Frozen, load
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import GENERATORS
-from contextgraft.prompts.templates import Wording, check_slots
-
-Encode = Callable[[str], list[int]]
-
-KINDS = ("single", "multi_value", "multi_query", "chain")
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
+from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.templates import Wording, check_slots, fill_slots
 
 
 class NeedleFormat(Frozen):
-    """How a needle, its question and its answer are worded. Templates may use {key} and {value}."""
+    """How a needle, its question and its answer are worded. Templates may use {key} and {value}.
+
+    These fields are the wording of kind `single`. A section of the file, named after another kind of
+    NEEDLE_KINDS, has the wording of that kind; it is an attribute, None where there is no such section.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Wording | None] = Field(init=False)
 
     name: str = Field(description="label of the format in results")
     intro: str = Field(default="", description="begins the prompt, before the haystack")
@@ -29,14 +35,30 @@ class NeedleFormat(Frozen):
     values: tuple[str, ...] | str = Field(
         default="number", description=f"list of words, or a generator: {', '.join(GENERATORS)}"
     )
-    value_words: int = Field(default=1, ge=1, description="draws joined by a space into one value")
+    value_words: int = Field(default=1, ge=1, description="number of words in a value, separated by spaces")
     haystack: str = Field(description="a shipped text by name, or a path relative to this file")
     scoring: Literal["exact", "contains"] = Field(default="exact", description="how output is compared")
     chat: bool = Field(default=False, description="wrap the prompt in the model's chat template")
     stop: tuple[str, ...] = Field(default=(), description="texts that end a generation")
-    multi_value: Wording | None = Field(default=None, description="wording where one key has several values")
-    multi_query: Wording | None = Field(default=None, description="wording where several keys are asked for")
-    chain: Wording | None = Field(default=None, description="wording of names assigned to each other")
+
+    @classmethod
+    @override
+    def known_keys(cls) -> set[str]:
+        return {*cls.model_fields, *NEEDLE_KINDS} - {SINGLE}
+
+    @model_validator(mode="before")
+    @classmethod
+    def check_keys(cls, data: Any) -> Any:
+        """Reject keys that are neither a field nor a kind; a kind without a section becomes None."""
+        if not isinstance(data, dict):
+            return data
+        unknown = [str(key) for key in data if key not in cls.known_keys()]
+        if unknown:
+            problems = [
+                InitErrorDetails(type="extra_forbidden", loc=(key,), input=data.get(key)) for key in unknown
+            ]
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return {**{kind: None for kind in NEEDLE_KINDS if kind != SINGLE}, **data}
 
     @model_validator(mode="after")
     def check(self) -> Self:
@@ -56,62 +78,44 @@ class NeedleFormat(Frozen):
         return self
 
     def kinds(self) -> list[str]:
-        """The kinds of questions this format has templates for."""
-        return ["single", *(kind for kind in KINDS[1:] if getattr(self, kind) is not None)]
+        """The kinds of questions this format has templates for; the first is `single`."""
+        return [SINGLE, *(kind for kind, section in self.__pydantic_extra__.items() if section is not None)]
 
     def wording(self, kind: str) -> Wording:
-        """Templates of a kind; what it leaves open is the format's own. InputError if it has none."""
+        """Templates of a kind, completed by the format's own. InputError if the format lacks the kind."""
         own = Wording(intro=self.intro, needle=self.needle, question=self.question, answer=self.answer)
-        if kind == "single":
+        if kind == SINGLE:
             return own
-        if kind not in self.kinds():
+        section = self.__pydantic_extra__.get(kind)
+        if section is None:
             raise InputError(
                 f"format {self.name} has no wording for {kind} questions",
                 expected=f"one of {', '.join(self.kinds())}",
                 received=kind,
                 remedy=f"add a section {kind} to the format",
             )
-        special: Wording = getattr(self, kind)
-        return special.model_copy(
-            update={
-                "intro": special.intro or own.intro,
-                "needle": special.needle or own.needle,
-            }
+        return section.model_copy(
+            update={"intro": section.intro or own.intro, "needle": section.needle or own.needle}
         )
+
+    def pools(self, values: str | None = None, haystack: str = "") -> NeedlePools:
+        """What needles are sampled from; `values` is a generator to use instead of the format's values."""
+        words = self.value_words if values is None else 1
+        return NeedlePools(f"format {self.name}", self.keys, values or self.values, words, haystack)
 
     def needle_text(self, key: str, value: str) -> str:
         """The sentence to hide."""
-        return self.needle.replace("{key}", key).replace("{value}", value)
+        return fill_slots(self.needle, key=key, value=value)
 
     def question_text(self, key: str) -> str:
         """The question that ends a prompt."""
-        return self.question.replace("{key}", key)
+        return fill_slots(self.question, key=key)
 
     def answer_text(self, key: str, value: str) -> str:
         """The expected continuation."""
-        return self.answer.replace("{key}", key).replace("{value}", value)
+        return fill_slots(self.answer, key=key, value=value)
 
 
 def load_format(path: Path) -> NeedleFormat:
     """Read a format from YAML; ConfigError names the key that is wrong."""
     return load(NeedleFormat, path)
-
-
-def circle(ids: Sequence[int], offset: int, count: int) -> list[int]:
-    """`count` ids from `offset` on, beginning again at the end."""
-    first = list(ids[offset : offset + count])
-    while len(first) < count:
-        first.extend(ids[: count - len(first)])
-    return first
-
-
-def interleave(filler: Sequence[int], inserts: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
-    """Filler with each insert placed before the filler token its cut names; cuts ascend."""
-    out: list[int] = []
-    start = 0
-    for cut, ids in inserts:
-        out.extend(filler[start:cut])
-        out.extend(ids)
-        start = cut
-    out.extend(filler[start:])
-    return out

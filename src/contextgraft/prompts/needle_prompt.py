@@ -1,8 +1,8 @@
 """Prompts of an exact number of tokens, for any tokenizer; several questions may share one text.
 
-Segments (haystack, needle, question) are tokenised apart and their ids joined, so lengths are exact for word
-and byte-pair tokenizers alike. A prompt is first drawn as a small recipe (JSON), then assembled from it: the
-recipe that is written beside a sample rebuilds its prompt.
+Segments (haystack, needle, question) are tokenised separately and their ids joined, so lengths are exact for
+word and byte-pair tokenizers alike. A prompt specification (a small JSON object with everything random) is
+drawn first, and the prompt is built from it: the specification recorded with a sample rebuilds its prompt.
 """
 
 import json
@@ -14,32 +14,34 @@ import numpy as np
 
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw_distinct
-from contextgraft.prompts.haystack import FILLINGS, Hay, Haystack
-from contextgraft.prompts.needle_format import Encode, NeedleFormat, interleave
-from contextgraft.prompts.sampling import Source, draw_recipe
-from contextgraft.prompts.templates import Wording, answers
+from contextgraft.prompts.haystack import FILL_METHODS, Haystack, TokenizedHaystack
+from contextgraft.prompts.needle_format import NeedleFormat
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
+from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.templates import Wording, expected_answers
+from contextgraft.prompts.tokens import Encode, interleave
 
 
 @dataclass(frozen=True)
 class NeedlePrompt:
-    """Token ids of a prompt, the expected answer (several: a JSON list), and the recipe of both."""
+    """Token ids of a prompt, the expected answer (several: a JSON list), and the specification of both."""
 
     ids: list[int]
     answer: str
-    recipe: dict[str, Any]
+    prompt_spec: dict[str, Any]
 
 
-class Asking(NamedTuple):
-    """One question's ids, the room its answer needs in tokens, and the answer as text and as it is scored."""
+class QuestionPart(NamedTuple):
+    """A question's ids, the number of tokens left for the answer, the answer as text and as it is scored."""
 
     ids: list[int]
-    room: int
+    answer_tokens: int
     text: str
     answer: str
 
 
 @dataclass(frozen=True)
-class Context:
+class NeedleContext:
     """A text with its needles, and the questions about it.
 
     Every prompt is `shared`, then as much of `spare` as makes the length exact (`gaps`), then its question.
@@ -48,89 +50,126 @@ class Context:
     shared: list[int]
     spare: list[int]
     gaps: tuple[int, ...]
-    askings: tuple[Asking, ...]
-    recipe: dict[str, Any]
+    questions: tuple[QuestionPart, ...]
+    prompt_spec: dict[str, Any]
 
-    def prompt(self, asked: int) -> NeedlePrompt:
-        """The prompt that ends with one of the questions."""
-        asking = self.askings[asked]
-        ids = [*self.shared, *self.spare[: self.gaps[asked]], *asking.ids]
-        return NeedlePrompt(ids, asking.answer, {**self.recipe, "asked": asked})
+    def prompt(self, index: int) -> NeedlePrompt:
+        """The prompt that ends with question number `index`."""
+        question = self.questions[index]
+        ids = [*self.shared, *self.spare[: self.gaps[index]], *question.ids]
+        return NeedlePrompt(ids, question.answer, {**self.prompt_spec, "asked": index})
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What recipes of one kind are assembled with: wording, what is drawn from, tokenizer, haystack, edges.
+class PromptTemplate:
+    """What prompts of one kind have in common: wording, pools, tokenizer, haystack, first and last ids.
 
-    `reserve` is the room for the answer in tokens; None means as many as the expected answer has.
+    `answer_tokens` are left for the answer; None means as many as the expected answer has.
     """
 
     wording: Wording
-    source: Source
+    pools: NeedlePools
     encode: Encode
-    hay: Hay
+    haystack: TokenizedHaystack
     prefix_ids: Sequence[int] = ()
     suffix_ids: Sequence[int] = ()
-    reserve: int | None = None
+    answer_tokens: int | None = None
 
 
-def weave(frame: Frame, recipe: dict[str, Any]) -> Context:
-    """The context of a recipe.
+def draw_prompt_spec(
+    pools: NeedlePools,
+    kind: str,
+    *,
+    length: int,
+    depths: Sequence[float],
+    count: int,
+    distractors: int,
+    rng: np.random.Generator,
+    offsets: int,
+) -> dict[str, Any]:
+    """The specification of a text and its questions, as JSON values.
 
-    The needles' places are computed from the room that the longest question leaves, so that all questions
-    share the text; a shorter question has a few more filler tokens before it. Raises InputError when needles,
+    `items` are the needles (key, value, position as a fraction of the filler), `questions` lists for each
+    question the indices of its items, `length` counts the prompt with its answer in tokens, `offset` (below
+    `offsets`) is where the haystack begins. `depths` are percentages; needle_kinds says what `count` and
+    `distractors` are for each kind.
+    """
+    wrong = [depth for depth in depths if not 0 <= depth <= 100]
+    if wrong:
+        raise InputError("a depth must be a percentage", expected="0 to 100", received=wrong[0])
+    items, questions = NEEDLE_KINDS[kind].sample(pools, depths, count, distractors, rng)
+    return {
+        "kind": kind,
+        "length": length,
+        "offset": int(rng.integers(offsets)),
+        "items": items,
+        "questions": questions,
+    }
+
+
+def build_context(template: PromptTemplate, prompt_spec: dict[str, Any]) -> NeedleContext:
+    """The context of a specification.
+
+    Needle positions are computed for the filler that the longest question leaves, so that all questions share
+    the text; a shorter question has a few more filler tokens before it. Raises InputError when needles,
     question and answer alone exceed the length.
     """
-    items = recipe["items"]
-    start = [*frame.prefix_ids, *frame.encode(frame.wording.intro)]
-    needles = [frame.encode(frame.wording.needle_text(item)) for item in items]
-    askings = tuple(asking(frame, recipe, question) for question in recipe["questions"])
+    items, length = prompt_spec["items"], prompt_spec["length"]
+    start = [*template.prefix_ids, *template.encode(template.wording.intro)]
+    needles = [template.encode(template.wording.needle_text(item)) for item in items]
+    questions = tuple(_question_part(template, prompt_spec, indices) for indices in prompt_spec["questions"])
     fixed = len(start) + sum(map(len, needles))
-    rooms = [recipe["length"] - fixed - len(each.ids) - each.room for each in askings]
-    nominal = min(rooms)
+    fillers = [length - fixed - len(question.ids) - question.answer_tokens for question in questions]
+    nominal = min(fillers)
     if nominal < 0:
         raise InputError(
-            f"{frame.source.name}: the prompt does not fit the length",
-            expected=f"at least {recipe['length'] - nominal} tokens",
-            received=recipe["length"],
-            remedy="ask for a longer length or fewer needles",
+            f"{template.pools.name}: the prompt does not fit the length",
+            expected=f"at least {length - nominal} tokens",
+            received=length,
+            remedy="choose a longer length or fewer needles",
         )
-    others = other_needles(frame, recipe)
-    fill = FILLINGS[frame.hay.haystack.filling]
-    filling = fill(frame.hay, recipe["offset"], nominal, max(rooms) - nominal, others)
-    cuts = [filling.cut(item["at"]) for item in items]
-    woven = interleave(filling.body, sorted(zip(cuts, needles, strict=True), key=lambda pair: pair[0]))
-    gaps = tuple(room - nominal for room in rooms)
-    plain = {name: value for name, value in recipe.items() if name != "asked"}
-    return Context([*start, *woven], filling.spare, gaps, askings, plain)
+    fill = FILL_METHODS[template.haystack.haystack.fill_method]
+    others = _other_needles(template, prompt_spec)
+    filler = fill(template.haystack, prompt_spec["offset"], nominal, max(fillers) - nominal, others)
+    indices = [filler.insertion_index(item["at"]) for item in items]
+    inserts = sorted(zip(indices, needles, strict=True), key=lambda insert: insert[0])
+    return NeedleContext(
+        shared=[*start, *interleave(filler.body, inserts)],
+        spare=filler.spare,
+        gaps=tuple(tokens - nominal for tokens in fillers),
+        questions=questions,
+        prompt_spec={name: value for name, value in prompt_spec.items() if name != "asked"},
+    )
 
 
-def asking(frame: Frame, recipe: dict[str, Any], question: Sequence[int]) -> Asking:
-    """A question about some of the items, and its answer."""
-    items = [recipe["items"][place] for place in question]
-    text = frame.wording.answer_text(recipe["kind"], items)
-    ids = [*frame.encode(frame.wording.question_text(items)), *frame.suffix_ids]
-    room = len(frame.encode(text)) if frame.reserve is None else frame.reserve
-    found = answers(recipe["kind"], items)
-    answer = text if recipe["kind"] == "single" else json.dumps(found, ensure_ascii=False)
-    return Asking(ids, room, text, answer)
+def _question_part(
+    template: PromptTemplate, prompt_spec: dict[str, Any], indices: Sequence[int]
+) -> QuestionPart:
+    kind = prompt_spec["kind"]
+    items = [prompt_spec["items"][index] for index in indices]
+    text = template.wording.answer_text(kind, items)
+    ids = [*template.encode(template.wording.question_text(items)), *template.suffix_ids]
+    tokens = len(template.encode(text)) if template.answer_tokens is None else template.answer_tokens
+    answers = expected_answers(kind, items)
+    answer = text if NEEDLE_KINDS[kind].per_depth else json.dumps(answers, ensure_ascii=False)
+    return QuestionPart(ids, tokens, text, answer)
 
 
-def other_needles(frame: Frame, recipe: dict[str, Any]) -> Iterator[list[int]]:
-    """Endless needles whose keys and values are none of the recipe's items'."""
-    source = frame.source
-    rng = np.random.default_rng([recipe["offset"], recipe["length"]])
-    keys = {item["key"] for item in recipe["items"]}
-    values = {item.get("value") for item in recipe["items"]}
+def _other_needles(template: PromptTemplate, prompt_spec: dict[str, Any]) -> Iterator[list[int]]:
+    """Endless needles whose keys and values differ from those of the specification."""
+    pools = template.pools
+    rng = np.random.default_rng([prompt_spec["offset"], prompt_spec["length"]])
+    keys = {item["key"] for item in prompt_spec["items"]}
+    values = {item.get("value") for item in prompt_spec["items"]}
     while True:
-        (key,) = draw_distinct(source.keys, 1, 1, rng, refuse=keys.__contains__)
-        (value,) = draw_distinct(source.values, source.value_words, 1, rng, refuse=values.__contains__)
-        yield frame.encode(frame.wording.needle_text({"key": key, "value": value}))
+        (key,) = draw_distinct(pools.keys, 1, 1, rng, refuse=keys.__contains__)
+        (value,) = draw_distinct(pools.values, pools.value_words, 1, rng, refuse=values.__contains__)
+        yield template.encode(template.wording.needle_text({"key": key, "value": value}))
 
 
-def assemble(frame: Frame, recipe: dict[str, Any]) -> NeedlePrompt:
-    """Prompt of a recipe: prompt tokens and the answer's room make exactly the recipe's length."""
-    return weave(frame, recipe).prompt(recipe["asked"])
+def build_prompt(template: PromptTemplate, prompt_spec: dict[str, Any]) -> NeedlePrompt:
+    """The prompt of a specification; its tokens and those of the answer are exactly the specified length."""
+    return build_context(template, prompt_spec).prompt(prompt_spec["asked"])
 
 
 def evaluation_prompt(
@@ -143,12 +182,12 @@ def evaluation_prompt(
     rng: np.random.Generator,
     haystack_ids: Sequence[int],
 ) -> NeedlePrompt:
-    """Draw one prompt of one needle and assemble it; `depth` is in percent."""
-    hay = Hay(Haystack(fmt.haystack, ""), list(haystack_ids), [])
-    frame = Frame(fmt.wording("single"), Source.of(fmt), encode, hay)
-    recipe = draw_recipe(
-        frame.source,
-        "single",
+    """One prompt with one needle at `depth` percent, drawn and built."""
+    haystack = TokenizedHaystack(Haystack(fmt.haystack, ""), list(haystack_ids), [])
+    template = PromptTemplate(fmt.wording(SINGLE), fmt.pools(), encode, haystack)
+    prompt_spec = draw_prompt_spec(
+        template.pools,
+        SINGLE,
         length=length,
         depths=(depth,),
         count=1,
@@ -156,4 +195,4 @@ def evaluation_prompt(
         rng=rng,
         offsets=len(haystack_ids),
     )
-    return assemble(frame, {**recipe, "asked": 0})
+    return build_prompt(template, {**prompt_spec, "asked": 0})

@@ -1,110 +1,126 @@
 """Training documents: token ids with a loss weight for each, of an exact length.
 
-Answers weigh 1. The filler between them weighs `filler_weight`. Needles, questions and the prefix weigh 0:
-they are random, so nothing can be learnt from guessing them.
+Answers have weight 1, the filler between them `filler_weight`. Needles, questions and the prefix have weight
+0: they are random, so there is nothing to learn from predicting them.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw
-from contextgraft.prompts.needle_format import Encode, NeedleFormat, circle
+from contextgraft.prompts.needle_format import NeedleFormat
+from contextgraft.prompts.tokens import Encode, cycle_tokens
 
-SPLITS = (0.5, 0.75, 1.0)  # questions begin after this part of the document; 1: anywhere behind their needle
+SPLITS = (
+    0.5,
+    0.75,
+    1.0,
+)  # questions come after this fraction of a document; 1: only after their needle
 
 
 class Document(NamedTuple):
-    """Ids and loss weights of the same length; the weight belongs to predicting the id at its own place."""
+    """Ids and loss weights of the same length; a weight belongs to the prediction of the id at its index."""
 
     ids: list[int]
     weights: list[float]
 
 
 class Insert(NamedTuple):
-    """A piece of text to place in the filler; `place` orders the pieces, fractions of the document."""
+    """A piece of text to insert into the filler; `position`, a fraction of the document, gives the order."""
 
-    place: float
+    position: float
     ids: list[int]
     weights: list[float]
+
+
+@dataclass(frozen=True)
+class Filler:
+    """What surrounds the inserts of a document: a prefix and the text of a haystack, as ids."""
+
+    haystack_ids: Sequence[int]
+    prefix_ids: Sequence[int] = ()
+    weight: float = 0.0
+
+    def document(self, inserts: Sequence[Insert], length: int, rng: np.random.Generator) -> Document:
+        """Prefix, then the inserts ordered by position with haystack between them; exactly `length` ids."""
+        room = length - len(self.prefix_ids) - sum(len(insert.ids) for insert in inserts)
+        if room < 0:
+            raise InputError(
+                "a training document does not fit its length",
+                expected=f"at least {length - room} tokens",
+                received=length,
+                remedy="lengthen the stage or choose fewer needles",
+            )
+        filler = cycle_tokens(self.haystack_ids, int(rng.integers(len(self.haystack_ids))), room)
+        indices = np.sort(rng.integers(0, room + 1, len(inserts))).tolist()
+        ids, weights, start = list(self.prefix_ids), [0.0] * len(self.prefix_ids), 0
+        for index, insert in zip(indices, sorted(inserts, key=lambda insert: insert.position), strict=True):
+            ids += filler[start:index] + insert.ids
+            weights += [self.weight] * (index - start) + insert.weights
+            start = index
+        return Document(ids + filler[start:], weights + [self.weight] * (room - start))
 
 
 def needle_document(
     fmt: NeedleFormat,
     encode: Encode,
+    filler: Filler,
     *,
     length: int,
     needles: int,
     queries: int,
     rng: np.random.Generator,
-    haystack_ids: Sequence[int],
-    prefix_ids: Sequence[int] = (),
-    filler_weight: float = 0.0,
 ) -> Document:
-    """Many needles and many questions in one document, each question behind its needle.
+    """Many needles and many questions in one document, each question after its needle.
 
-    Every needle is asked for once before any is asked for again. Raises InputError if the pieces do not fit.
+    No needle has a second question before every needle has one. Raises InputError if they do not fit.
     """
     keys = [fmt.keys[int(i)] for i in rng.choice(len(fmt.keys), needles, replace=False)]
     values = [draw(fmt.values, fmt.value_words, rng) for _ in keys]
     split = SPLITS[int(rng.integers(len(SPLITS)))]
-    places = rng.random(needles) * split
+    positions = rng.random(needles) * split
     inserts = []
-    for key, value, place in zip(keys, values, places, strict=True):
+    for key, value, position in zip(keys, values, positions, strict=True):
         ids = encode(fmt.needle_text(key, value))
-        inserts.append(Insert(float(place), ids, [0.0] * len(ids)))
-    for asked in range(queries):
-        which = asked if asked < needles else int(rng.integers(needles))
-        earliest = max(float(places[which]), split if split < 1 else 0.0)
-        place = earliest + (1 - earliest) * (1 - float(rng.random()))  # in (earliest, 1]: behind its needle
+        inserts.append(Insert(float(position), ids, [0.0] * len(ids)))
+    for query in range(queries):
+        which = query if query < needles else int(rng.integers(needles))
+        earliest = max(float(positions[which]), split if split < 1 else 0.0)
+        position = earliest + (1 - earliest) * (1 - float(rng.random()))  # in (earliest, 1]: after its needle
         key, value = keys[which], values[which]
-        asked_text, answer_text = fmt.question_text(key), fmt.answer_text(key, value)
+        pair = fmt.question_text(key), fmt.answer_text(key, value)
         inserts.append(
-            _exchange(encode, asked_text, answer_text, fmt.ending, place=place, ending_weight=filler_weight)
+            _answered_question(encode, pair, fmt.ending, position=position, ending_weight=filler.weight)
         )
-    return fill(
-        inserts,
-        length=length,
-        rng=rng,
-        haystack_ids=haystack_ids,
-        prefix_ids=prefix_ids,
-        filler_weight=filler_weight,
-    )
+    return filler.document(inserts, length, rng)
 
 
 def pairs_document(
     pairs: Sequence[tuple[str, str]],
     encode: Encode,
+    filler: Filler,
     *,
     length: int,
     count: int,
     ending: str,
     rng: np.random.Generator,
-    haystack_ids: Sequence[int],
-    prefix_ids: Sequence[int] = (),
-    filler_weight: float = 0.0,
 ) -> Document:
-    """`count` random pairs of prompt and answer at random places of the filler."""
+    """`count` random pairs of prompt and answer at random positions of the filler."""
     inserts = [
-        _exchange(
+        _answered_question(
             encode,
-            *pairs[int(rng.integers(len(pairs)))],
+            pairs[int(rng.integers(len(pairs)))],
             ending,
-            place=float(rng.random()),
-            ending_weight=filler_weight,
+            position=float(rng.random()),
+            ending_weight=filler.weight,
         )
         for _ in range(count)
     ]
-    return fill(
-        inserts,
-        length=length,
-        rng=rng,
-        haystack_ids=haystack_ids,
-        prefix_ids=prefix_ids,
-        filler_weight=filler_weight,
-    )
+    return filler.document(inserts, length, rng)
 
 
 def packed_pairs(
@@ -116,48 +132,20 @@ def packed_pairs(
     rng: np.random.Generator,
     prefix_ids: Sequence[int] = (),
 ) -> Document:
-    """Random pairs in a row, each behind its prefix, cut at the length; answers and endings weigh."""
+    """Random pairs in a row, each after its prefix, cut at the length; answers and endings have weight 1."""
     ids: list[int] = []
     weights: list[float] = []
     while len(ids) < length:
         pair = pairs[int(rng.integers(len(pairs)))]
-        piece = _exchange(encode, *pair, ending, place=0.0, ending_weight=1.0)
-        ids += [*prefix_ids, *piece.ids]
-        weights += [0.0] * len(prefix_ids) + piece.weights
+        insert = _answered_question(encode, pair, ending, position=0.0, ending_weight=1.0)
+        ids += [*prefix_ids, *insert.ids]
+        weights += [0.0] * len(prefix_ids) + insert.weights
     return Document(ids[:length], weights[:length])
 
 
-def fill(
-    inserts: Sequence[Insert],
-    *,
-    length: int,
-    rng: np.random.Generator,
-    haystack_ids: Sequence[int],
-    prefix_ids: Sequence[int],
-    filler_weight: float,
-) -> Document:
-    """Prefix, then the inserts in the order of their places, haystack between them; exactly `length` ids."""
-    room = length - len(prefix_ids) - sum(len(piece.ids) for piece in inserts)
-    if room < 0:
-        raise InputError(
-            "a training document does not fit its length",
-            expected=f"at least {length - room} tokens",
-            received=length,
-            remedy="lengthen the stage or ask for fewer needles",
-        )
-    filler = circle(haystack_ids, int(rng.integers(len(haystack_ids))), room)
-    cuts = np.sort(rng.integers(0, room + 1, len(inserts))).tolist()
-    ids, weights, start = list(prefix_ids), [0.0] * len(prefix_ids), 0
-    for cut, piece in zip(cuts, sorted(inserts, key=lambda piece: piece.place), strict=True):
-        ids += filler[start:cut] + piece.ids
-        weights += [filler_weight] * (cut - start) + piece.weights
-        start = cut
-    return Document(ids + filler[start:], weights + [filler_weight] * (room - start))
-
-
-def _exchange(
-    encode: Encode, question: str, answer: str, ending: str, *, place: float, ending_weight: float
+def _answered_question(
+    encode: Encode, pair: tuple[str, str], ending: str, *, position: float, ending_weight: float
 ) -> Insert:
-    asked, answered, end = encode(question), encode(answer), encode(ending)
-    weights = [0.0] * len(asked) + [1.0] * len(answered) + [ending_weight] * len(end)
-    return Insert(place, asked + answered + end, weights)
+    question, answer, end = encode(pair[0]), encode(pair[1]), encode(ending)
+    weights = [0.0] * len(question) + [1.0] * len(answer) + [ending_weight] * len(end)
+    return Insert(position, question + answer + end, weights)

@@ -15,13 +15,13 @@ from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import Tokens
 from contextgraft.evaluation.questions import Question, as_json, check_answer, encoded_haystack, known_words
 from contextgraft.evaluation.suites.spec import RulerSuite
-from contextgraft.prompts.haystack import Hay
-from contextgraft.prompts.needle_format import circle
-from contextgraft.prompts.needle_prompt import Frame, assemble
+from contextgraft.prompts.haystack import TokenizedHaystack
+from contextgraft.prompts.needle_prompt import PromptTemplate, build_prompt, draw_prompt_spec
 from contextgraft.prompts.ruler.qa import about_documents
-from contextgraft.prompts.ruler.tasks import LIST_TASKS, NEEDLE_TASKS, PLACES, QA_TASKS, source_of
-from contextgraft.prompts.ruler.word_lists import Body, common_words, frequent_words
-from contextgraft.prompts.sampling import Source, draw_recipe
+from contextgraft.prompts.ruler.tasks import DEPTHS, LIST_TASKS, NEEDLE_TASKS, QA_TASKS, needle_pools
+from contextgraft.prompts.ruler.word_lists import TaskBody, common_words, frequent_words
+from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.tokens import cycle_tokens
 
 LISTS = {"common_words": common_words, "frequent_words": frequent_words}
 
@@ -32,7 +32,7 @@ class Desk:
 
     suite: RulerSuite
     tokens: Tokens
-    hays: dict[str, Hay]
+    hays: dict[str, TokenizedHaystack]
     prefix_ids: list[int]
 
     @property
@@ -87,26 +87,26 @@ def draw_needles(at: Desk, task: str, length: int, seeds: list[int]) -> dict[str
     """Needles at RULER's depths; a chain has a solved example of other names before it."""
     spec = NEEDLE_TASKS[task]
     rng = np.random.default_rng(seeds)
-    source = source_of(task, at.suite.wording, dict(at.suite.haystacks))
+    source = needle_pools(task, at.suite.wording, dict(at.suite.haystacks))
 
-    def draw(source: Source) -> dict[str, Any]:
-        recipe = draw_recipe(
+    def draw(source: NeedlePools) -> dict[str, Any]:
+        recipe = draw_prompt_spec(
             source,
             spec.kind,
             length=length,
-            depths=(100 * int(rng.integers(PLACES)) / (PLACES - 1),),
-            count=spec.asked,
+            depths=(100 * int(rng.integers(DEPTHS)) / (DEPTHS - 1),),
+            count=spec.needles,
             distractors=spec.distractors,
             rng=rng,
-            offsets=at.hays[spec.haystack].offsets,
+            offsets=at.hays[spec.haystack].offset_count,
         )
         return {**recipe, "asked": 0}
 
     if spec.kind != "chain":
         return draw(source)
-    names, values = source.draw_keys(2 * spec.asked, rng), source.draw_values(2, rng)
-    solved = draw(replace(source, keys=names[spec.asked :], values=values[1:]))["items"]
-    return {**draw(replace(source, keys=names[: spec.asked], values=values[:1])), "example": solved}
+    names, values = source.draw_keys(2 * spec.needles, rng), source.draw_values(2, rng)
+    solved = draw(replace(source, keys=names[spec.needles :], values=values[1:]))["items"]
+    return {**draw(replace(source, keys=names[: spec.needles], values=values[:1])), "example": solved}
 
 
 def draw_list(_: Desk, task: str, __: int, seeds: list[int]) -> dict[str, Any]:
@@ -133,27 +133,27 @@ def needle_prompt(at: Desk, recipe: dict[str, Any]) -> Question:
     """A retrieval or tracing task."""
     task = recipe["task"]
     spec = NEEDLE_TASKS[task]
-    source = source_of(task, at.suite.wording, dict(at.suite.haystacks))
+    source = needle_pools(task, at.suite.wording, dict(at.suite.haystacks))
     frame = needle_frame(at, source, task)
     if "example" in recipe:
         frame = replace(frame, prefix_ids=[*frame.prefix_ids, *solved_example(frame, recipe)])
-    prompt = assemble(frame, recipe)
+    prompt = build_prompt(frame, recipe)
     answers = [prompt.answer.strip()] if spec.kind == "single" else json.loads(prompt.answer)
     return blank(at, recipe, prompt.ids, answers, spec.budget)
 
 
-def needle_frame(at: Desk, source: Source, task: str) -> Frame:
+def needle_frame(at: Desk, source: NeedlePools, task: str) -> PromptTemplate:
     """What the recipes of a needle task are assembled with."""
     spec = NEEDLE_TASKS[task]
     wording = getattr(at.suite.wording, spec.kind)
     encode = known_words(f"ruler {task}", at.tokens)
-    return Frame(wording, source, encode, at.hays[spec.haystack], at.prefix_ids, (), spec.budget)
+    return PromptTemplate(wording, source, encode, at.hays[spec.haystack], at.prefix_ids, (), spec.budget)
 
 
-def solved_example(frame: Frame, recipe: dict[str, Any]) -> list[int]:
+def solved_example(frame: PromptTemplate, recipe: dict[str, Any]) -> list[int]:
     """A short text with a chain of other names, its question and its answer."""
     wording, items = frame.wording, recipe["example"]
-    noise = [f" {line}" for line in frame.hay.haystack.text.splitlines()]
+    noise = [f" {line}" for line in frame.haystack.haystack.text.splitlines()]
     text = "".join(noise[n % len(noise)] + wording.needle_text(item) for n, item in enumerate(items))
     asked = wording.question_text(items) + wording.answer_text(recipe["kind"], items)
     return frame.encode(f"{wording.intro}{text}{asked}\n\n")
@@ -197,10 +197,10 @@ ASSEMBLIES: dict[str, Callable[[Desk, dict[str, Any]], Question]] = {
 }
 
 
-def padded(at: Desk, body: Body, length: int) -> list[int]:
+def padded(at: Desk, body: TaskBody, length: int) -> list[int]:
     """Prefix, as much noise as makes the length exact, body."""
     gap = max(length - len(at.prefix_ids) - len(body.ids), 0)
-    return [*at.prefix_ids, *circle(at.noise, 0, gap), *body.ids]
+    return [*at.prefix_ids, *cycle_tokens(at.noise, 0, gap), *body.ids]
 
 
 def blank(at: Desk, recipe: dict[str, Any], ids: list[int], answers: list[str], budget: int) -> Question:

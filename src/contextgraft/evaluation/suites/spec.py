@@ -9,17 +9,15 @@ from typing import Any
 from contextgraft.checkpoint.digest import file_digest, json_digest
 from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.errors import InputError
-from contextgraft.prompts import haystack as hay
 from contextgraft.prompts.generators import GENERATORS
-from contextgraft.prompts.haystack import Haystack
-from contextgraft.prompts.needle_format import KINDS, NeedleFormat, load_format
-from contextgraft.prompts.ruler.qa import Dataset, read_dataset
+from contextgraft.prompts.haystack import NEEDLES, Haystack, find_haystack, read_haystack
+from contextgraft.prompts.needle_format import NeedleFormat, load_format
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE, check_needle_kinds
+from contextgraft.prompts.ruler.qa import QaDataset, read_dataset
 from contextgraft.prompts.ruler.tasks import QA_TASKS, RulerWording, check_tasks, load_wording
-from contextgraft.prompts.sampling import Source
+from contextgraft.prompts.sampling import NeedlePools
 
 DEFAULT_FORMAT = Path(__file__).parent / "needle_default.yaml"
-NEEDLE_KINDS = KINDS
-COUNTS = {"single": 1, "multi_value": 4, "multi_query": 4, "chain": 5}  # RULER's: a chain has four hops
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,19 @@ class NeedleGrid:
     depths: tuple[float, ...]
     samples: int
     distractors: int
-    kind: str = "single"
+    kind: str = SINGLE
     count: int = 1
     values: str | None = None
 
     @property
     def shared(self) -> bool:
         """Whether one text holds the needles of all depths: they are then each other's distractors."""
-        return self.kind != "single" or self.distractors >= len(self.depths) - 1
+        return not NEEDLE_KINDS[self.kind].per_depth or self.distractors >= len(self.depths) - 1
 
     @property
-    def source(self) -> Source:
+    def source(self) -> NeedlePools:
         """What keys and values are drawn from."""
-        return Source.of(self.format, self.values, self.haystack.text)
+        return self.format.pools(self.values, self.haystack.text)
 
     def digest(self) -> str:
         """Digest of all that decides how a recipe becomes a prompt."""
@@ -73,7 +71,7 @@ class RulerSuite:
     tasks: tuple[str, ...]
     lengths: tuple[int, ...]
     samples: int
-    qa: Mapping[str, Dataset]
+    qa: Mapping[str, QaDataset]
 
     def digest(self, task: str) -> str:
         """Digest of all that decides how a recipe of the task becomes a prompt."""
@@ -110,7 +108,7 @@ def read_grid(
     depths: tuple[float, ...],
     samples: int,
     distractors: int,
-    kind: str = "single",
+    kind: str = SINGLE,
     count: int | None = None,
     haystack: str | None = None,
     values: str | None = None,
@@ -121,24 +119,21 @@ def read_grid(
     """
     path = format_path or DEFAULT_FORMAT
     fmt = load_format(path)
-    if kind not in NEEDLE_KINDS:
-        raise InputError(
-            "no such kind of needle", expected=f"one of {', '.join(NEEDLE_KINDS)}", received=kind
-        )
+    check_needle_kinds([kind])
     fmt.wording(kind)
     if values is not None and values not in GENERATORS:
         raise InputError(
             "no such generator of values", expected=f"one of {', '.join(GENERATORS)}", received=values
         )
     name, folder = (fmt.haystack, path.parent) if haystack is None else (haystack, Path())
-    found = hay.find(name, folder, lambda: plain_text(fmt, path.parent))
-    asked = 1 if kind == "single" else count or COUNTS[kind]
+    found = find_haystack(name, folder, lambda: plain_text(fmt, path.parent))
+    asked = 1 if NEEDLE_KINDS[kind].per_depth else count or NEEDLE_KINDS[kind].count
     return NeedleGrid(fmt, found, lengths, depths, samples, distractors, kind, asked, values)
 
 
 def plain_text(fmt: NeedleFormat, folder: Path) -> str:
     """The text that fills what needles leave of a haystack made of them."""
-    return hay.read("prose" if fmt.haystack == hay.NEEDLES else fmt.haystack, folder)
+    return read_haystack("prose" if fmt.haystack == NEEDLES else fmt.haystack, folder)
 
 
 def read_ruler(

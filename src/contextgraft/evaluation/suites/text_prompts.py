@@ -13,7 +13,7 @@ from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import Tokens
 from contextgraft.evaluation.requests import ids_digest
 from contextgraft.evaluation.suites.spec import Skill
-from contextgraft.prompts import haystack
+from contextgraft.prompts.haystack import read_haystack
 
 DEFAULT_TEXT = "moby_dick_eval"
 
@@ -255,7 +255,7 @@ def largest_id(prompts: Sequence[Prompt]) -> int:
 
 def read_text(name: str) -> Text:
     """A shipped text by name, or a file from the working directory; InputError if there is neither."""
-    content = haystack.read(name, Path())
+    content = read_haystack(name, Path())
     return Text(Path(name).stem, sha256(content.encode()).hexdigest(), content)
 
 

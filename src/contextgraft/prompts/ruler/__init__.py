@@ -1,1 +1,1 @@
-"""RULER's tasks."""
+"""The tasks of the RULER benchmark."""

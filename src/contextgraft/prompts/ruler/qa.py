@@ -1,4 +1,4 @@
-"""RULER's question-answering tasks, from a local data set in the form of SQuAD or HotpotQA."""
+"""The question-answering tasks of RULER, from a local data set in the format of SQuAD or HotpotQA."""
 
 import json
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from pydantic import Field
 
 from contextgraft.config.base import Frozen
 from contextgraft.errors import InputError
-from contextgraft.prompts.needle_format import Encode, circle
-from contextgraft.prompts.ruler.word_lists import Body
+from contextgraft.prompts.ruler.word_lists import TaskBody
+from contextgraft.prompts.tokens import Encode, cycle_tokens
 
 
 class QaWording(Frozen):
     """Templates of questions about documents."""
 
     intro: str = Field(description="begins the prompt, before the documents")
-    heading: str = Field(description="stands before each document, with {number}")
+    heading: str = Field(description="precedes each document, with {number}")
     question: str = Field(description="ends the prompt, with {question}")
 
 
 @dataclass(frozen=True)
-class Item:
+class QaQuestion:
     """A question, its answers, the documents that hold them, and those to add first (of the same article)."""
 
     question: str
@@ -35,51 +35,56 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class QaDataset:
     """Questions and documents of one file, and the digest of the file."""
 
     documents: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: tuple[QaQuestion, ...]
     digest: str
 
 
-def squad(data: Any) -> tuple[list[str], list[Item]]:
-    """Documents and answerable questions of SQuAD 1.1 or 2.0: one document a paragraph."""
+def squad(data: Any) -> tuple[list[str], list[QaQuestion]]:
+    """Documents and answerable questions of SQuAD 1.1 or 2.0: each paragraph is a document."""
     texts: dict[str, int] = {}
     for article in data["data"]:
         for paragraph in article["paragraphs"]:
             texts.setdefault(paragraph["context"], len(texts))
     items = []
     for article in data["data"]:
-        together = {texts[paragraph["context"]]: None for paragraph in article["paragraphs"]}
+        own_article = {texts[paragraph["context"]]: None for paragraph in article["paragraphs"]}
         for paragraph in article["paragraphs"]:
             own = texts[paragraph["context"]]
-            near = tuple(place for place in together if place != own)
+            near = tuple(index for index in own_article if index != own)
             items += [
-                Item(qa["question"], tuple(dict.fromkeys(a["text"] for a in qa["answers"])), (own,), near)
+                QaQuestion(qa["question"], answer_texts(qa), (own,), near)
                 for qa in paragraph["qas"]
                 if qa["answers"] and not qa.get("is_impossible", False)
             ]
     return list(texts), items
 
 
-def hotpot(data: Any) -> tuple[list[str], list[Item]]:
-    """Documents and questions of HotpotQA's distractor setting: title and sentences are a document."""
+def answer_texts(qa: Any) -> tuple[str, ...]:
+    """The different answers to a question of SQuAD, in their order."""
+    return tuple(dict.fromkeys(answer["text"] for answer in qa["answers"]))
+
+
+def hotpot(data: Any) -> tuple[list[str], list[QaQuestion]]:
+    """Documents and questions of HotpotQA's distractor setting: a title with its sentences is a document."""
     texts: dict[str, int] = {}
     items = []
     for qa in data:
         own = [f"{title}\n{''.join(sentences)}" for title, sentences in qa["context"]]
-        places = tuple(dict.fromkeys(texts.setdefault(text, len(texts)) for text in own))
-        items.append(Item(qa["question"], (qa["answer"],), places))
+        indices = tuple(dict.fromkeys(texts.setdefault(text, len(texts)) for text in own))
+        items.append(QaQuestion(qa["question"], (qa["answer"],), indices))
     return list(texts), items
 
 
-READERS: dict[str, Callable[[Any], tuple[list[str], list[Item]]]] = {"qa_1": squad, "qa_2": hotpot}
-FORMS = {"qa_1": "SQuAD's JSON", "qa_2": "HotpotQA's JSON"}
+READERS: dict[str, Callable[[Any], tuple[list[str], list[QaQuestion]]]] = {"qa_1": squad, "qa_2": hotpot}
+FORMATS = {"qa_1": "a JSON file in the format of SQuAD", "qa_2": "a JSON file in the format of HotpotQA"}
 
 
-def read_dataset(task: str, path: Path) -> Dataset:
-    """The data set of a task; InputError if the file cannot be read or has another form."""
+def read_dataset(task: str, path: Path) -> QaDataset:
+    """The data set of a task; InputError if the file cannot be read or has another format."""
     try:
         raw = path.read_bytes()
         documents, items = READERS[task](json.loads(raw))
@@ -88,66 +93,66 @@ def read_dataset(task: str, path: Path) -> Dataset:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         received = f"{type(error).__name__} {error}"
         raise InputError(
-            "is no data set of this task", path=path, expected=FORMS[task], received=received
+            f"not a data set for {task}", path=path, expected=FORMATS[task], received=received
         ) from None
     if not items:
-        raise InputError("holds no question that can be answered", path=path)
-    return Dataset(tuple(documents), tuple(items), sha256(raw).hexdigest())
+        raise InputError("contains no answerable question", path=path)
+    return QaDataset(tuple(documents), tuple(items), sha256(raw).hexdigest())
 
 
 def about_documents(
     wording: QaWording,
     encode: Encode,
-    dataset: Dataset,
-    item: Item,
+    dataset: QaDataset,
+    question: QaQuestion,
     *,
     length: int,
     room: int,
     rng: np.random.Generator,
-) -> Body:
-    """The needed documents and as many others as fit, in random order; the next one, cut, fills the room.
+) -> TaskBody:
+    """The needed documents and as many others as fit `room` tokens, in random order.
 
-    Those of the same article come before all others, as in RULER. Raises InputError if the needed documents
-    alone do not fit the room.
+    The end of the next document fills the rest. Documents of the same article are added before all others, as
+    in RULER. Raises InputError if the needed documents alone do not fit.
     """
-    asked = encode(wording.question.replace("{question}", item.question))
+    ending = encode(wording.question.replace("{question}", question.question))
     intro = encode(wording.intro)
-    left = room - len(intro) - len(asked)
+    left = room - len(intro) - len(ending)
     chosen: list[list[int]] = []
     rest: list[int] = []
-    for place in order(dataset, item, rng):
-        text = encode(dataset.documents[place])
+    for index in document_order(dataset, question, rng):
+        text = encode(dataset.documents[index])
         needed = len(text) + len(encode(heading(wording, len(chosen) + 1)))
         if needed > left:
             rest = text
             break
         chosen.append(text)
         left -= needed
-    if len(chosen) < len(item.needed):
+    if len(chosen) < len(question.needed):
         raise InputError(
             "the documents of a question do not fit the length",
             received=f"{length} tokens",
-            remedy="ask for a longer length",
+            remedy="choose a longer length",
         )
     ids: list[int] = []
-    for number, place in enumerate(rng.permutation(len(chosen)), 1):
-        ids += encode(heading(wording, number)) + chosen[int(place)]
-    return Body([*intro, *rest_of(rest, left), *ids, *asked], list(item.answers))
+    for number, index in enumerate(rng.permutation(len(chosen)), 1):
+        ids += encode(heading(wording, number)) + chosen[int(index)]
+    return TaskBody([*intro, *last_tokens(rest, left), *ids, *ending], list(question.answers))
 
 
-def order(dataset: Dataset, item: Item, rng: np.random.Generator) -> list[int]:
-    """Places of documents: those the answer needs, then the same article's and the others, shuffled."""
-    first = {*item.needed, *item.near}
-    others = [place for place in range(len(dataset.documents)) if place not in first]
-    near = [item.near[int(n)] for n in rng.permutation(len(item.near))]
-    return [*item.needed, *near, *(others[int(n)] for n in rng.permutation(len(others)))]
+def document_order(dataset: QaDataset, question: QaQuestion, rng: np.random.Generator) -> list[int]:
+    """Indices of documents: the needed ones, then those of the same article, then the others, shuffled."""
+    first = {*question.needed, *question.near}
+    others = [index for index in range(len(dataset.documents)) if index not in first]
+    near = [question.near[int(n)] for n in rng.permutation(len(question.near))]
+    return [*question.needed, *near, *(others[int(n)] for n in rng.permutation(len(others)))]
 
 
 def heading(wording: QaWording, number: int) -> str:
-    """What stands before a document."""
+    """The text before document `number`."""
     return wording.heading.replace("{number}", str(number))
 
 
-def rest_of(document: list[int], room: int) -> list[int]:
-    """The end of a document in so many tokens; nothing if there is none."""
-    return circle(document, len(document) - room, room) if 0 < room <= len(document) else []
+def last_tokens(document: list[int], count: int) -> list[int]:
+    """The last `count` tokens of a document; empty if it is shorter."""
+    return cycle_tokens(document, len(document) - count, count) if 0 < count <= len(document) else []

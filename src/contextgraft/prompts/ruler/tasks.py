@@ -1,10 +1,10 @@
-"""RULER's thirteen tasks: their parameters, and the wording they are asked in.
+"""The thirteen RULER tasks: their parameters and their wording.
 
 Source: C.-P. Hsieh et al., RULER (2024), https://arxiv.org/abs/2404.06654, table 5 and appendix B, and the
 configuration of its repository. The wording is our own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -13,20 +13,19 @@ from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
 from contextgraft.errors import InputError
-from contextgraft.prompts import haystack
 from contextgraft.prompts.generators import GENERATORS
-from contextgraft.prompts.haystack import NEEDLES, Haystack
+from contextgraft.prompts.haystack import NEEDLES, Haystack, read_haystack
 from contextgraft.prompts.ruler.qa import QaWording
 from contextgraft.prompts.ruler.word_lists import ListWording
-from contextgraft.prompts.sampling import Source
-from contextgraft.prompts.templates import SLOTS, Wording, check_slots
+from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.templates import Wording, check_slots
 
 SHIPPED = Path(__file__).parent / "ruler.yaml"
-PLACES = 40  # RULER's depths: as many from the beginning to the end, equally far apart
+DEPTHS = 40  # RULER places needles at this many depths, equally spaced from beginning to end
 
 
-class Pools(Frozen):
-    """What each of RULER's types is drawn from: a list of words or the name of a generator."""
+class RulerPools(Frozen):
+    """What each type of RULER is sampled from: a list of words or the name of a generator."""
 
     words: tuple[str, ...] | str = Field(default="pair", description="keys of needles")
     numbers: tuple[str, ...] | str = Field(default="number", description="values of needles")
@@ -52,36 +51,36 @@ class Pools(Frozen):
 
 
 class RulerWording(Frozen):
-    """How RULER's tasks are worded, so that any vocabulary can be asked them."""
+    """How the RULER tasks are worded; a model with a small vocabulary needs a wording of its own."""
 
-    name: str = Field(description="label of the wording in recipes")
+    name: str = Field(description="label of the wording in results")
     noise: tuple[str, ...] = Field(min_length=1, description="short sentences that are repeated")
     prose: str = Field(default="prose", description="a shipped text by name, or a path relative to this file")
-    pools: Pools = Field(default=Pools(), description="what keys, values and words are drawn from")
-    single: Wording = Field(description="one needle is asked for")
-    multi_value: Wording = Field(description="one key has several values")
-    multi_query: Wording = Field(description="several keys are asked for")
-    chain: Wording = Field(description="names are assigned to each other")
-    common_words: ListWording = Field(description="the ten words that stand most often in a list")
-    frequent_words: ListWording = Field(description="the three words that stand most often in a text")
+    pools: RulerPools = Field(default=RulerPools(), description="pools of keys, values and words")
+    single: Wording = Field(description="wording of questions about one needle")
+    multi_value: Wording = Field(description="wording where one key has several values")
+    multi_query: Wording = Field(description="wording where one question is about several keys")
+    chain: Wording = Field(description="wording of names assigned to each other")
+    common_words: ListWording = Field(description="the ten most frequent words of a list")
+    frequent_words: ListWording = Field(description="the three most frequent words of a text")
     qa: QaWording = Field(description="questions about documents")
 
     @model_validator(mode="after")
     def check(self) -> Self:
         """Every template has its slots."""
-        for kind in SLOTS:
+        for kind in dict.fromkeys(task.kind for task in NEEDLE_TASKS.values()):
             check_slots(kind, getattr(self, kind))
         return self
 
 
 class NeedleTask(NamedTuple):
-    """Parameters of a retrieval or tracing task; `keys` and `values` are fields of Pools."""
+    """Parameters of a retrieval or tracing task; `keys` and `values` are fields of RulerPools."""
 
     kind: str
     haystack: str
     keys: str
     values: str
-    asked: int
+    needles: int
     distractors: int
     budget: int
 
@@ -106,7 +105,7 @@ def load_wording(path: Path | None) -> tuple[RulerWording, dict[str, Haystack]]:
     path = path or SHIPPED
     wording = load(RulerWording, path)
     noise = "\n".join(wording.noise)
-    prose = haystack.read(wording.prose, path.parent)
+    prose = read_haystack(wording.prose, path.parent)
     return wording, {
         "noise": Haystack("noise", noise, "lines"),
         "prose": Haystack("prose", prose),
@@ -114,27 +113,27 @@ def load_wording(path: Path | None) -> tuple[RulerWording, dict[str, Haystack]]:
     }
 
 
-def source_of(task: str, wording: RulerWording, haystacks: dict[str, Haystack]) -> Source:
-    """What a needle task draws from."""
+def needle_pools(task: str, wording: RulerWording, haystacks: Mapping[str, Haystack]) -> NeedlePools:
+    """What the needles of a task are sampled from."""
     spec = NEEDLE_TASKS[task]
-    return Source(
+    return NeedlePools(
         f"ruler {task}",
         getattr(wording.pools, spec.keys),
         getattr(wording.pools, spec.values),
         haystack=haystacks[spec.haystack].text,
-        places=forty,
+        positions=ruler_positions,
     )
 
 
-def forty(rng: np.random.Generator, count: int) -> list[float]:
-    """Different ones of RULER's forty depths."""
-    return [int(place) / (PLACES - 1) for place in rng.choice(PLACES, count, replace=False)]
+def ruler_positions(rng: np.random.Generator, count: int) -> list[float]:
+    """Different ones of the forty depths, as fractions of the text."""
+    return [int(depth) / (DEPTHS - 1) for depth in rng.choice(DEPTHS, count, replace=False)]
 
 
 def check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
-    """InputError if a task is none of RULER's or is named twice."""
+    """InputError if a task is unknown or given twice."""
     unknown = [task for task in tasks if task not in known]
     if unknown:
-        raise InputError("no such task of RULER", expected=f"one of {', '.join(known)}", received=unknown[0])
+        raise InputError("unknown RULER task", expected=f"one of {', '.join(known)}", received=unknown[0])
     if len(set(tasks)) < len(tasks):
-        raise InputError("a task of RULER is named twice", received=", ".join(tasks))
+        raise InputError("a RULER task is given twice", received=", ".join(tasks))

@@ -1,6 +1,6 @@
-"""RULER's tasks that are lists of words: common words and frequent words, as many as fit a room of tokens.
+"""The RULER tasks about lists of words: common words and frequent words, as many as fit a number of tokens.
 
-Each word and each number is tokenised apart, so a list's tokens are the sum of its parts' in any order.
+Each word and each number is tokenised separately, so the tokens of a list are the sum over its entries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from pydantic import Field
 from contextgraft.config.base import Frozen
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import Pool, draw_distinct
-from contextgraft.prompts.needle_format import Encode
+from contextgraft.prompts.tokens import Encode
 
 ZETA_2 = pi**2 / 6  # sum of 1 / k^2, which makes the shares of all ranks one
 LONG = 4096  # from this length on RULER repeats the words of `common_words` more often
@@ -24,33 +24,33 @@ FREQUENT = 3
 
 
 class ListWording(Frozen):
-    """Templates of a list of words. `number` stands before each word and may be empty."""
+    """Templates of a list of words. `number` precedes each word and may be empty."""
 
     intro: str = Field(description="begins the prompt, before the list")
-    number: str = Field(default="", description="stands before a word, with {number}")
+    number: str = Field(default="", description="precedes a word, with {number}")
     word: str = Field(default=" {word}", description="a word of the list, with {word}")
-    noise: str = Field(default=" ...", description="frequent words: the commonest of all, to be ignored")
+    noise: str = Field(default=" ...", description="frequent words: the most frequent of all, to be ignored")
     question: str = Field(description="ends the prompt")
 
 
-class Body(NamedTuple):
-    """Token ids of what stands between the prefix and the question, and the answers that are expected."""
+class TaskBody(NamedTuple):
+    """Token ids of a prompt after its prefix, and the expected answers."""
 
     ids: list[int]
     answers: list[str]
 
 
 class Repeats(NamedTuple):
-    """How often a common and any other word stands in a list."""
+    """How often a common word and any other word occurs in a list."""
 
     common: int
     other: int
 
 
 def distinct_words(pool: Pool, rng: np.random.Generator) -> Iterator[str]:
-    """Different words in random order: endless from a generator, each once from a list."""
+    """Different words in random order: endless from a generator, each word of a list once."""
     if not isinstance(pool, str):
-        yield from (pool[int(place)] for place in rng.permutation(len(pool)))
+        yield from (pool[int(index)] for index in rng.permutation(len(pool)))
         return
     seen: set[str] = set()
     while True:
@@ -61,7 +61,7 @@ def distinct_words(pool: Pool, rng: np.random.Generator) -> Iterator[str]:
 
 def common_words(
     wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: np.random.Generator
-) -> Body:
+) -> TaskBody:
     """A solved example, then a list in which ten words are common, with as many others as fit `room` tokens.
 
     Repeats are RULER's: 30 and 3 (10 and 3 in its example of 40 words), below 4096 tokens 6 and 1 (3 and 1 in
@@ -71,12 +71,12 @@ def common_words(
         (Repeats(30, 3), Repeats(10, 3), 40) if length >= LONG else (Repeats(6, 1), Repeats(3, 1), 20)
     )
     numbered = numbers(wording, encode)
-    asked = encode(wording.question)
+    question = encode(wording.question)
     example = list(islice(distinct_words(pool, rng), words))
     ids = [
         *encode(wording.intro),
         *listed(wording, encode, repeated(example, sample, rng)),
-        *asked,
+        *question,
         *listed(wording, encode, example[:COMMON]),
         *encode("\n"),
         *encode(wording.intro),
@@ -84,13 +84,15 @@ def common_words(
     drawn = fitting(
         distinct_words(pool, rng),
         repeats,
-        room - len(ids) - len(asked),
-        lambda word: len(encode(replaced(wording, word))),
+        room - len(ids) - len(question),
+        lambda word: len(encode(entry_text(wording, word))),
         lambda number: len(numbered(number)),
     )
     if len(drawn) < 2 * COMMON:
         raise too_short("common words", length)
-    return Body([*ids, *listed(wording, encode, repeated(drawn, repeats, rng)), *asked], drawn[:COMMON])
+    return TaskBody(
+        [*ids, *listed(wording, encode, repeated(drawn, repeats, rng)), *question], drawn[:COMMON]
+    )
 
 
 def fitting(
@@ -100,7 +102,7 @@ def fitting(
     word_tokens: Callable[[str], int],
     number_tokens: Callable[[int], int],
 ) -> list[str]:
-    """The first words whose repetitions, each with its number, fit the room together."""
+    """The first words whose repetitions, each with its number, fit `room` tokens."""
     drawn: list[str] = []
     used, entries = 0, 0
     for word in words:
@@ -114,10 +116,10 @@ def fitting(
 
 
 def repeated(words: Sequence[str], repeats: Repeats, rng: np.random.Generator) -> list[str]:
-    """Each word as often as it should stand in the list, in random order."""
+    """Each word as often as it should occur in the list, in random order."""
     entries = [word for word in words[:COMMON] for _ in range(repeats.common)]
     entries += [word for word in words[COMMON:] for _ in range(repeats.other)]
-    return [entries[int(place)] for place in rng.permutation(len(entries))]
+    return [entries[int(index)] for index in rng.permutation(len(entries))]
 
 
 def listed(wording: ListWording, encode: Encode, words: Sequence[str]) -> list[int]:
@@ -126,36 +128,36 @@ def listed(wording: ListWording, encode: Encode, words: Sequence[str]) -> list[i
     ids: list[int] = []
     for number, word in enumerate(words, 1):
         ids += numbered(number)
-        ids += encode(replaced(wording, word))
+        ids += encode(entry_text(wording, word))
     return ids
 
 
 def numbers(wording: ListWording, encode: Encode) -> Callable[[int], list[int]]:
-    """The ids of a list's numbers; none where the wording has none."""
+    """The ids of a list's numbers; no ids where the wording has no numbers."""
     return cache(lambda number: encode(wording.number.replace("{number}", str(number))))
 
 
 def frequent_words(
     wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: np.random.Generator
-) -> Body:
-    """Coded words as often as Zipf's law with exponent 2 says: the commonest is noise, three are asked for.
+) -> TaskBody:
+    """Coded words with the frequencies of Zipf's law, exponent 2; the question is about three of them.
 
-    As in RULER there is one word for 50 tokens of the length. Raises InputError if the third and the fourth
-    word would stand equally often.
+    The most frequent word is noise, the next three are the answers. As in RULER there is one word for every
+    50 tokens of the length. Raises InputError if the third and the fourth word would be equally frequent.
     """
-    intro, asked, noise = encode(wording.intro), encode(wording.question), encode(wording.noise)
+    intro, question, noise = encode(wording.intro), encode(wording.question), encode(wording.noise)
     words = list(islice(distinct_words(pool, rng), max(length // 50 - 1, 0)))
-    parts = [noise, *(encode(replaced(wording, word)) for word in words)]
-    counts = zipf([len(part) for part in parts], room - len(intro) - len(asked))
+    entries = [noise, *(encode(entry_text(wording, word)) for word in words)]
+    counts = zipf([len(entry) for entry in entries], room - len(intro) - len(question))
     if len(words) <= FREQUENT or counts[FREQUENT] <= counts[FREQUENT + 1]:
         raise too_short("frequent words", length)
-    order = rng.permutation(np.repeat(np.arange(len(parts)), counts))
-    body = [number for place in order for number in parts[int(place)]]
-    return Body([*intro, *body, *asked], words[:FREQUENT])
+    order = rng.permutation(np.repeat(np.arange(len(entries)), counts))
+    body = [number for index in order for number in entries[int(index)]]
+    return TaskBody([*intro, *body, *question], words[:FREQUENT])
 
 
 def zipf(sizes: Sequence[int], room: int) -> list[int]:
-    """How often each rank stands in the longest text by Zipf's law that fits the room; sizes in tokens."""
+    """Count of each rank in the longest text by Zipf's law that fits `room` tokens; `sizes` in tokens."""
     ranks = np.arange(1, len(sizes) + 1, dtype=np.float64)
     shares = 1 / (ranks**2 * ZETA_2)
 
@@ -169,13 +171,13 @@ def zipf(sizes: Sequence[int], room: int) -> list[int]:
     return [int(count) for count in np.floor(low * shares)]
 
 
-def replaced(wording: ListWording, word: str) -> str:
-    """One entry's word as it stands in the list."""
+def entry_text(wording: ListWording, word: str) -> str:
+    """The text of one word in the list."""
     return wording.word.replace("{word}", word)
 
 
 def too_short(what: str, length: int) -> InputError:
-    """The error of a length into which the task does not fit."""
+    """The error for a length that is too short for the task."""
     return InputError(
-        f"{what}: too short for the task", received=f"{length} tokens", remedy="ask for a longer length"
+        f"{what}: too short for the task", received=f"{length} tokens", remedy="choose a longer length"
     )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
-from contextgraft.prompts.needle_format import Encode
+from contextgraft.prompts.tokens import Encode
 from contextgraft.training.data import hub
 from contextgraft.training.data.documents import documents, found
 from contextgraft.training.data.hub import Library, fetched

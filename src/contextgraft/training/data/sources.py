@@ -16,10 +16,17 @@ from contextgraft.config.training import (
     TextSource,
 )
 from contextgraft.errors import InputError
-from contextgraft.prompts import haystack
 from contextgraft.prompts.generators import draw
-from contextgraft.prompts.needle_format import Encode, NeedleFormat, circle, load_format
-from contextgraft.prompts.training_document import Document, needle_document, packed_pairs, pairs_document
+from contextgraft.prompts.haystack import read_haystack
+from contextgraft.prompts.needle_format import NeedleFormat, load_format
+from contextgraft.prompts.tokens import Encode, cycle_tokens
+from contextgraft.prompts.training_document import (
+    Document,
+    Filler,
+    needle_document,
+    packed_pairs,
+    pairs_document,
+)
 from contextgraft.training.data.packing import Packed, packed_path
 
 FULLEST = 0.85  # part of a document that needles and questions may fill
@@ -49,7 +56,8 @@ def needle(source: NeedleSource, context: Context) -> Maker:
     path = context.folder / source.format
     fmt = load_format(path)
     name, folder = (source.haystack, context.folder) if source.haystack else (fmt.haystack, path.parent)
-    ids = context.encode(haystack.read(name, folder))
+    haystack_ids = context.encode(read_haystack(name, folder))
+    filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
     key, value = fmt.keys[0], _sample_value(fmt)
     needle_size = len(context.encode(fmt.needle_text(key, value)))
     query_size = len(context.encode(fmt.question_text(key))) + len(
@@ -65,13 +73,11 @@ def needle(source: NeedleSource, context: Context) -> Maker:
         return needle_document(
             fmt,
             context.encode,
+            filler,
             length=length,
             needles=needles,
             queries=queries,
             rng=rng,
-            haystack_ids=ids,
-            prefix_ids=context.prefix_ids,
-            filler_weight=source.filler_weight,
         )
 
     return make
@@ -91,7 +97,7 @@ def repeat(source: RepeatSource, context: Context) -> Maker:
         room = length - len(context.prefix_ids)
         period = int(rng.integers(max(2, room // 6), max(3, room // 2)))
         string = rng.choice(tokens, min(period, len(tokens)), replace=False).tolist()
-        ids = [*context.prefix_ids, *circle(string, 0, room)]
+        ids = [*context.prefix_ids, *cycle_tokens(string, 0, room)]
         known = len(context.prefix_ids) + len(string) + 1
         return Document(ids, [float(place >= known) for place in range(length)])
 
@@ -100,11 +106,11 @@ def repeat(source: RepeatSource, context: Context) -> Maker:
 
 def text(source: TextSource, context: Context) -> Maker:
     """A stretch of plain text, every token weighing 1."""
-    ids = context.encode(haystack.read(source.text, context.folder))
+    ids = context.encode(read_haystack(source.text, context.folder))
 
     def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         room = length - len(context.prefix_ids)
-        stretch = circle(ids, int(rng.integers(len(ids))), room)
+        stretch = cycle_tokens(ids, int(rng.integers(len(ids))), room)
         return Document([*context.prefix_ids, *stretch], [0.0] * len(context.prefix_ids) + [1.0] * room)
 
     return make
@@ -113,10 +119,13 @@ def text(source: TextSource, context: Context) -> Maker:
 def pairs(source: PairsSource, context: Context) -> Maker:
     """Prompts with their answers, among haystack or packed."""
     rows = read_pairs(context.folder / source.file)
-    ids = context.encode(haystack.read(source.haystack, context.folder)) if source.haystack else None
+    filler = None
+    if source.haystack:
+        haystack_ids = context.encode(read_haystack(source.haystack, context.folder))
+        filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
 
     def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        if ids is None:
+        if filler is None:
             return packed_pairs(
                 rows,
                 context.encode,
@@ -128,13 +137,11 @@ def pairs(source: PairsSource, context: Context) -> Maker:
         return pairs_document(
             rows,
             context.encode,
+            filler,
             length=length,
             count=source.count,
             ending=source.ending,
             rng=rng,
-            haystack_ids=ids,
-            prefix_ids=context.prefix_ids,
-            filler_weight=source.filler_weight,
         )
 
     return make
