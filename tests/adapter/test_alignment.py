@@ -14,13 +14,13 @@ import torch
 from contextgraft.adapter.analysis.alignment import align, three
 from contextgraft.adapter.extract import delta
 from contextgraft.adapter.extract.rank_spec import Selection
-from contextgraft.checkpoint.identity import identity
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError
-from contextgraft.formats.alignment import Aligned, by_kind, by_layer, direction, layer_of, summary, write
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.alignment import Aligned, by_kind, by_layer, direction, summary, write
+from contextgraft.formats.sidecar import identity
+from contextgraft.formats.tensor_names import TensorRole, layer_of
 
-EVERYTHING = Selection(embeddings=(Kind.INPUT,))
+EVERYTHING = Selection(embeddings=(TensorRole.INPUT,))
 
 
 def give_tokens(folder: Path, tokens: Iterable[int]) -> None:

@@ -14,7 +14,7 @@ from contextgraft.adapter.extract.model_pair import pair
 from contextgraft.adapter.extract.rank_spec import Cut, Selection
 from contextgraft.adapter.lora.gguf import halves_to_interleaved
 from contextgraft.errors import InputError
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.tensor_names import TensorRole
 
 NAMES = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
          "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}  # fmt: skip
@@ -65,7 +65,10 @@ def test_rows_of_an_embedding_are_tokens(build: Callable[..., Any], tmp_path: Pa
     weights["model.embed_tokens.weight"] += 0.5
     save_file(weights, made.donor / "model.safetensors")
     extract(
-        pair(made.base, made.donor, Selection(embeddings=(Kind.INPUT,))), [Cut(2)], made.adapters, gguf=True
+        pair(made.base, made.donor, Selection(embeddings=(TensorRole.INPUT,))),
+        [Cut(2)],
+        made.adapters,
+        gguf=True,
     )
     _, tensors = read(made.adapters / "r2" / "adapter.gguf")
     lora_a, lora_b = (tensors[f"token_embd.weight.lora_{each}"] for each in "ab")

@@ -161,7 +161,7 @@ def test_an_existing_output_is_kept(world: Any, tmp_path: Path) -> None:
 KEY = f"base_model.model.{Q.removesuffix('.weight')}.lora_"
 ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str]] = {
     "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), CheckpointError, "beside no sidecar"),
-    "no config": (lambda a: (a / "adapter_config.json").unlink(), InputError, "is no adapter"),
+    "no config": (lambda a: (a / "adapter_config.json").unlink(), InputError, "is not a PEFT adapter"),
     "other kind": (lambda a: edit(a / "contextgraft.json", kind="graft"), CheckpointError, "another kind"),
     "no rope": (lambda a: edit(a / "contextgraft.json", rope=None), CheckpointError, "lacks rope"),
     "half a rope": (lambda a: edit(a / "contextgraft.json", rope={}), InputError, "malformed RoPE"),

@@ -22,7 +22,7 @@ from contextgraft.adapter.extract.rank_spec import Cut, Selection
 from contextgraft.adapter.verify.adapter import verify_adapter
 from contextgraft.cli.commands.extract import command
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.tensor_names import TensorRole
 
 STAND_IN = """#!/bin/sh
 echo "$@" >> {log}
@@ -47,7 +47,7 @@ def root(toy: SimpleNamespace, tmp_path: Path) -> Path:
     for name, weights, settings in (("base", base, config), ("donor", donor, longer)):
         folder = toy.write(tmp_path / name, weights, settings)
         (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
-    models = pair(tmp_path / "base", tmp_path / "donor", Selection(embeddings=(Kind.OUTPUT,)))
+    models = pair(tmp_path / "base", tmp_path / "donor", Selection(embeddings=(TensorRole.OUTPUT,)))
     extract(models, [Cut(4), Cut(8)], tmp_path / "made")
     script = tmp_path / COMMAND
     script.write_text(STAND_IN.format(log=tmp_path / "log", root=tmp_path))
@@ -93,8 +93,8 @@ def test_its_output_becomes_an_adapter_that_verifies(root: Path) -> None:
     ("selection", "taken", "left"),
     [
         (Selection(), "model.layers.1.mlp.up_proj", ("lm_head", "model.embed_tokens")),
-        (Selection(embeddings=(Kind.OUTPUT,)), "lm_head", ("model.embed_tokens",)),
-        (Selection(embeddings=(Kind.INPUT,), exclude="mlp"), "model.embed_tokens", ("lm_head",)),
+        (Selection(embeddings=(TensorRole.OUTPUT,)), "lm_head", ("model.embed_tokens",)),
+        (Selection(embeddings=(TensorRole.INPUT,), exclude="mlp"), "model.embed_tokens", ("lm_head",)),
     ],
 )
 def test_what_it_is_told(root: Path, selection: Selection, taken: str, left: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import pair
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, Cut, Selection
 from contextgraft.errors import CheckpointError, InputError, MismatchError
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.tensor_names import TensorRole
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.floats(0.01, 1), st.integers(1, 40))
@@ -91,8 +91,8 @@ def untied(toy: SimpleNamespace, tmp_path: Path) -> Callable[[list[str]], Any]:
     return make
 
 
-@pytest.mark.parametrize("kinds", [(Kind.OUTPUT,), (Kind.INPUT, Kind.OUTPUT)])
-def test_embeddings_are_aligned_by_token(untied: Any, tmp_path: Path, kinds: tuple[Kind, ...]) -> None:
+@pytest.mark.parametrize("kinds", [(TensorRole.OUTPUT,), (TensorRole.INPUT, TensorRole.OUTPUT)])
+def test_embeddings_are_aligned_by_token(untied: Any, tmp_path: Path, kinds: tuple[TensorRole, ...]) -> None:
     made = untied([f"t{row}" for row in reversed(range(2, 50))] + ["new"])
     extract(pair(made.base, made.donor, Selection(embeddings=kinds)), [Cut(1)], tmp_path / "out")
     factors = load_file(tmp_path / "out" / "r1" / "adapter_model.safetensors")
@@ -105,8 +105,8 @@ def test_embeddings_are_aligned_by_token(untied: Any, tmp_path: Path, kinds: tup
     )
     assert "lm_head" in config["target_modules"]
     table = "base_model.model.model.embed_tokens.lora_embedding_"
-    assert (f"{table}A" in factors) == (Kind.INPUT in kinds)
-    if Kind.INPUT in kinds:
+    assert (f"{table}A" in factors) == (TensorRole.INPUT in kinds)
+    if TensorRole.INPUT in kinds:
         assert factors[f"{table}A"].shape == (1, 50)
         found = (factors[f"{table}B"] @ factors[f"{table}A"]).T
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -117,13 +117,13 @@ def test_embeddings_without_tokenizers_need_equal_rows(untied: Any) -> None:
     made = untied([f"t{row}" for row in range(40)])
     (made.donor / "tokenizer.json").unlink()
     with pytest.raises(MismatchError, match=r"only by their tokens; expected tokenizer\.json"):
-        pair(made.base, made.donor, Selection(embeddings=(Kind.OUTPUT,)))
+        pair(made.base, made.donor, Selection(embeddings=(TensorRole.OUTPUT,)))
 
 
 def test_tied_models_have_no_head_to_carry(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path)
     with pytest.raises(InputError, match="no such embeddings"):
-        pair(made.base, made.donor, Selection(embeddings=(Kind.OUTPUT,)))
+        pair(made.base, made.donor, Selection(embeddings=(TensorRole.OUTPUT,)))
 
 
 def test_what_cannot_be_factorised_may_be_left_out(toy: SimpleNamespace, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_published_selection_has_its_size(tmp_path: Path) -> None:
     """Llama-3-70B, every linear weight and lm_head at rank 32: headers of true shapes over empty files."""
     for side in ("base", "donor"):
         hollow(tmp_path / side)
-    chosen = pair(tmp_path / "base", tmp_path / "donor", Selection(embeddings=(Kind.OUTPUT,)))
+    chosen = pair(tmp_path / "base", tmp_path / "donor", Selection(embeddings=(TensorRole.OUTPUT,)))
     assert len(chosen.factorised) == 80 * 7 + 1
     assert chosen.factor_bytes(32) == 837_107_712
 

@@ -8,9 +8,9 @@ from blake3 import blake3
 
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest, tensor_digest
-from contextgraft.checkpoint.identity import identity, read_sidecar, sidecar
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.sidecar import identity, read_sidecar, sidecar
 
 
 def test_the_same_weights_in_any_number_of_shards(toy: SimpleNamespace, tmp_path: Path) -> None:

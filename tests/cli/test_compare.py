@@ -51,7 +51,7 @@ def test_ranks_are_those_a_server_takes(adapters: Path) -> None:
 
 
 def test_what_is_no_adapter(adapters: Path) -> None:
-    with pytest.raises(InputError, match="is no adapter"):
+    with pytest.raises(InputError, match="is not a PEFT adapter"):
         CliRunner().invoke(compare.command, [str(adapters / "base")] * 2, catch_exceptions=False)
     result = CliRunner().invoke(inspect.command, [str(adapters / "r8"), "--base", str(adapters / "base")])
     assert result.exit_code == 2

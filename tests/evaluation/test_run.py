@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contextgraft.checkpoint.identity import sidecar
 from contextgraft.errors import InputError, MismatchError, OutputBusy
 from contextgraft.evaluation.backends import transformers as token_lm_module
 from contextgraft.evaluation.backends.generation import prefill
@@ -24,6 +23,7 @@ from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
 from contextgraft.evaluation.summary import as_json, summarise
 from contextgraft.formats.samples import SCHEMA
+from contextgraft.formats.sidecar import sidecar
 
 MakeModel = Callable[..., Path]
 Models = list[tuple[str | None, Path]]

@@ -10,9 +10,9 @@ from huggingface_hub import HfApi
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.identity import identity
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
+from contextgraft.formats.sidecar import identity
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from contextgraft.adapter.analysis.model_summary import summary
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.checkpoint.summary import summary
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub import headers

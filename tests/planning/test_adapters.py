@@ -11,12 +11,12 @@ from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import pair
 from contextgraft.adapter.extract.rank_spec import Cut, Selection
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
 from contextgraft.planning.adapters import adapter_bytes, dense_bytes, factorised, tensors
 from contextgraft.planning.model_shape import Shape, read_shape
 
 LLAMA_70B = Shape(80, 8192, 28672, 64, 8, 128, 128256, tied=False)
-HEAD = Selection(embeddings=(Kind.OUTPUT,))
+HEAD = Selection(embeddings=(TensorRole.OUTPUT,))
 
 
 def test_the_published_adapter_to_the_byte() -> None:
@@ -37,7 +37,12 @@ def test_tensors_are_those_of_the_shape(tied: bool, toy: SimpleNamespace) -> Non
 
 @pytest.mark.parametrize(
     "selection",
-    [Selection(), HEAD, Selection(embeddings=(Kind.INPUT, Kind.OUTPUT)), Selection(exclude="mlp|norm")],
+    [
+        Selection(),
+        HEAD,
+        Selection(embeddings=BY_TOKEN),
+        Selection(exclude="mlp|norm"),
+    ],
 )
 def test_what_is_planned_is_what_is_written(
     selection: Selection, toy: SimpleNamespace, tmp_path: Path

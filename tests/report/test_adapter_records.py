@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from contextgraft.errors import InputError
+from contextgraft.formats.tensor_names import short_kind
 from contextgraft.report.data.adapter_records import (
     WHOLE,
     Adapter,
@@ -14,7 +15,6 @@ from contextgraft.report.data.adapter_records import (
     base_context,
     by_kind,
     energies,
-    kind,
     read,
 )
 
@@ -40,7 +40,7 @@ def test_a_kind_that_did_not_change_is_left_out() -> None:
     ("name", "expected"), [("model.layers.3.mlp.down_proj", "down"), ("lm_head", "lm_head")]
 )
 def test_kind_from_the_name(name: str, expected: str) -> None:
-    assert kind(name) == expected
+    assert short_kind(name) == expected
 
 
 def test_donors_of_one_rank_are_averaged_with_their_range() -> None:

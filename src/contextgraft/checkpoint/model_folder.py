@@ -17,11 +17,11 @@ from contextgraft.errors import CheckpointError, InputError, PickleRefused, Refu
 
 __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
 
-CONFIG = "config.json"
+MODEL_CONFIG = "config.json"
 SIDECAR = "contextgraft.json"
 REFUSED = "refused"  # kind of a sidecar that stands where a model would
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+MODEL_WEIGHTS = "model.safetensors"
+MODEL_INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -52,16 +52,16 @@ def open_model(path: Path) -> ModelFolder:
     if not path.is_dir():
         raise InputError("no such model folder", path=path)
     _raise_refusal(path)
-    config = read_json(path / CONFIG)
+    config = read_json(path / MODEL_CONFIG)
     shards = _shards(path)
     weight_map = {info.name: shard for shard in shards for info in shards[shard].tensors.values()}
     tensors = {name: shards[weight_map[name]].tensors[name] for name in sorted(weight_map)}
-    own = {CONFIG, INDEX, *shards}
+    own = {MODEL_CONFIG, MODEL_INDEX, *shards}
     return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own))
 
 
 def _raise_refusal(path: Path) -> None:
-    if (path / CONFIG).exists() or not (path / SIDECAR).exists():
+    if (path / MODEL_CONFIG).exists() or not (path / SIDECAR).exists():
         return
     record = read_json(path / SIDECAR)
     if record.get("kind") == REFUSED:
@@ -90,22 +90,22 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
 
 
 def _shards(path: Path) -> dict[str, TensorFile]:
-    if (path / INDEX).exists():
-        return _indexed(path, read_json(path / INDEX, unique=True))
-    if (path / SINGLE).exists():
-        return {SINGLE: open_tensors(path / SINGLE)}
+    if (path / MODEL_INDEX).exists():
+        return _indexed(path, read_json(path / MODEL_INDEX, unique=True))
+    if (path / MODEL_WEIGHTS).exists():
+        return {MODEL_WEIGHTS: open_tensors(path / MODEL_WEIGHTS)}
     pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
     if pickles:
         raise PickleRefused(
             "has weights only as pickles, which are never loaded", path=path / pickles[0], remedy=CONVERT
         )
-    raise CheckpointError("has no weights", path=path, expected=f"{SINGLE} or {INDEX}")
+    raise CheckpointError("has no weights", path=path, expected=f"{MODEL_WEIGHTS} or {MODEL_INDEX}")
 
 
 def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError("has no weight_map", path=path / INDEX)
+        raise CheckpointError("has no weight_map", path=path / MODEL_INDEX)
     for shard in weight_map.values():
         _check_shard_name(path, shard)
     shards = {shard: open_tensors(path / shard) for shard in sorted(set(weight_map.values()))}
@@ -121,7 +121,7 @@ def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
         if weight_map.get(name) != held.get(name):
             raise CheckpointError(
                 f"does not fit its shards at {name[:80]!r}",
-                path=path / INDEX,
+                path=path / MODEL_INDEX,
                 expected=held.get(name, "no such tensor"),
                 received=weight_map.get(name, "no entry"),
             )
@@ -131,16 +131,18 @@ def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
 def _check_shard_name(path: Path, shard: Any) -> None:
     if not isinstance(shard, str) or not shard.endswith(".safetensors") or PurePosixPath(shard).name != shard:
         if isinstance(shard, str) and shard.endswith(PICKLES):
-            raise PickleRefused("names pickles, which are never loaded", path=path / INDEX, remedy=CONVERT)
+            raise PickleRefused(
+                "names pickles, which are never loaded", path=path / MODEL_INDEX, remedy=CONVERT
+            )
         raise CheckpointError(
             "names a shard outside its folder or of another kind",
-            path=path / INDEX,
+            path=path / MODEL_INDEX,
             expected="a plain name ending in .safetensors",
             received=repr(shard)[:80],
         )
     if "\\" in shard or not shard.isprintable() or shard.startswith(".") or len(os.fsencode(shard)) > 255:
         raise CheckpointError(
-            "names a shard that is no plain file name", path=path / INDEX, received=repr(shard)[:80]
+            "names a shard that is no plain file name", path=path / MODEL_INDEX, received=repr(shard)[:80]
         )
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from contextgraft.checkpoint.atomic import JOURNAL, set_aside, write_json
-from contextgraft.checkpoint.model_folder import CONFIG, INDEX, ModelFolder
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
 
 HEAD = "job.json"
@@ -97,8 +97,8 @@ class Journal:
 def stamp(folder: ModelFolder) -> Stamp:
     """The stamp of a model: tells a rerun, and the job itself at its end, whether it is still the same."""
     path = folder.path.resolve()
-    index = [INDEX] if (path / INDEX).exists() else []
-    return stamp_files(path / name for name in (CONFIG, *index, *folder.shards, *folder.others))
+    index = [MODEL_INDEX] if (path / MODEL_INDEX).exists() else []
+    return stamp_files(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
 
 
 def stamp_files(paths: Iterable[Path]) -> Stamp:

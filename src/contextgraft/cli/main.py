@@ -46,7 +46,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except ContextgraftError as error:
-            from contextgraft.formats.rejection import is_final, record_refusal
+            from contextgraft.formats.refusal import is_final, record_refusal
 
             if folder is None or not is_final(error):
                 raise

@@ -129,7 +129,7 @@ def tensor_options(verb: str) -> Callable[[F], F]:
 def tensor_selection(embeddings: str | None, include: str, exclude: str | None) -> "Selection":
     """The values of `tensor_options` as the library takes them."""
     from contextgraft.adapter.extract.rank_spec import Selection
-    from contextgraft.formats.tensor_names import Kind
+    from contextgraft.formats.tensor_names import TensorRole
 
-    kinds = EMBEDDINGS[embeddings] if embeddings else ()
-    return Selection(include, exclude, tuple(Kind(kind) for kind in kinds))
+    roles = EMBEDDINGS[embeddings] if embeddings else ()
+    return Selection(include, exclude, tuple(TensorRole(role) for role in roles))

@@ -13,7 +13,7 @@ from contextgraft.config.resolved_study import Study, load
 from contextgraft.config.study import Evaluation
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.tensor_names import TensorRole
 from contextgraft.planning import evaluation, inference, requests, slurm
 from contextgraft.planning.adapters import adapter_bytes, dense_bytes
 from contextgraft.planning.evaluation import Grid, Line
@@ -22,9 +22,12 @@ from contextgraft.planning.model_shape import Shape
 from contextgraft.planning.slurm import GB, Request
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
-EMBEDDINGS: Mapping[str | None, tuple[Kind, ...]] = {
-    None: (), "both": (Kind.INPUT, Kind.OUTPUT), "input": (Kind.INPUT,), "output": (Kind.OUTPUT,)
-}  # fmt: skip
+EMBEDDINGS: Mapping[str | None, tuple[TensorRole, ...]] = {
+    None: (),
+    "both": (TensorRole.INPUT, TensorRole.OUTPUT),
+    "input": (TensorRole.INPUT,),
+    "output": (TensorRole.OUTPUT,),
+}
 MAIN_MEMORY = 2e10  # bytes a second that processors read, where there are no GPUs: assumed
 REPORT = 60.0
 

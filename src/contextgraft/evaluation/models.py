@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import ContextgraftError, InputError, Refused
 from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
-from contextgraft.formats.rejection import is_final
+from contextgraft.formats.refusal import is_final
+from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from contextgraft.evaluation.sample_rows import absent_row
 from contextgraft.evaluation.suites.base import Measure
 from contextgraft.evaluation.suites.spec import Exam
 from contextgraft.formats import samples
-from contextgraft.formats.rejection import is_final
+from contextgraft.formats.refusal import is_final
 
 
 def evaluate_models(

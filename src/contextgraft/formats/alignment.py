@@ -1,7 +1,6 @@
 """The directions of two deltas summed up: by layer, by kind of module and in all; as JSON and as Parquet."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ import pyarrow.parquet as pq
 
 from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import publish_file
-from contextgraft.checkpoint.distance import kind_of
+from contextgraft.formats.tensor_names import layer_of, module_kind
 
-LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 BEYOND = 1.959963984540054  # standard deviations: chance stays within them 95 times of 100
 SCHEMA = pa.schema(
     {
@@ -81,12 +79,6 @@ class Direction:
         return self.cosine is not None and self.chance is not None and abs(self.cosine) > BEYOND * self.chance
 
 
-def layer_of(name: str) -> int | None:
-    """Number of the layer a tensor belongs to."""
-    found = LAYER.search(name)
-    return int(found[1]) if found else None
-
-
 def direction(name: str, tensors: Iterable[Alignment]) -> Direction:
     """Tensors taken together.
 
@@ -126,7 +118,7 @@ def by_layer(found: Aligned) -> list[Direction]:
 
 def by_kind(found: Aligned) -> list[Direction]:
     """A line for each kind of module."""
-    return grouped(found.tensors, kind_of)
+    return grouped(found.tensors, module_kind)
 
 
 def summary(found: Aligned) -> dict[str, Any]:
@@ -160,7 +152,7 @@ def table(found: Aligned) -> pa.Table:
                 "base_digest": models["base"]["digest"],
                 "tensor": each.name,
                 "layer": layer_of(each.name),
-                "kind": kind_of(each.name),
+                "kind": module_kind(each.name),
                 "contextgraft": __version__,
                 **_json(direction(each.name, [each])),
             }

@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-DENSE = "contextgraft.safetensors"  # deltas that are no factors; PEFT does not read it
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+DENSE_DELTAS = "contextgraft.safetensors"  # deltas that are no factors; PEFT does not read it
 EXPERT = re.compile(r"\.experts\.\d+\.")
 PREFIX = "base_model.model."
 LINEAR_KEYS = ("lora_A.weight", "lora_B.weight")  # [R, N] and [M, R]

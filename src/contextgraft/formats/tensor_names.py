@@ -1,41 +1,57 @@
-"""Which models can exchange deltas (same architecture, same shapes), and what each tensor is."""
+"""What the names of a model's tensors mean: layers, embeddings, kinds of module, rotary heads.
+
+An architecture with other names than Llama's is described here, by LAYER, INPUTS, OUTPUTS, SHORT_KINDS and
+ROTARY_HEADS; no other module looks into a name.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
-from contextgraft.errors import CheckpointError, MismatchError
+from contextgraft.checkpoint.safetensors_header import TensorInfo
+from contextgraft.errors import CheckpointError
 
 FLOATS = ("F32", "F16", "BF16")
-LAYER = re.compile(r"(^|\.)layers\.\d+\.")
+LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte")
 OUTPUTS = ("lm_head", "embed_out")
+# names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
+SHORT_KINDS = {
+    "q_proj": "q",
+    "k_proj": "k",
+    "v_proj": "v",
+    "o_proj": "o",
+    "gate_proj": "gate",
+    "up_proj": "up",
+    "down_proj": "down",
+}
+# modules whose rows the rotary embedding rotates, and the config's number of their heads
+ROTARY_HEADS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
-class Kind(StrEnum):
+class TensorRole(StrEnum):
     """What becomes of a tensor's delta."""
 
     LINEAR = "linear"  # factorised
-    INPUT = "input"  # token embeddings: factorised by token, if asked for
+    INPUT = "input"  # token embeddings: factorised by token, if selected
     OUTPUT = "output"  # lm_head: likewise
-    DENSE = "dense"  # norms and biases: kept whole
+    DENSE = "dense"  # norms and biases: stored in full
     IGNORED = "ignored"  # buffers, and what was not selected: only reported
 
 
-EMBEDDINGS = dict.fromkeys(INPUTS, Kind.INPUT) | dict.fromkeys(OUTPUTS, Kind.OUTPUT)
-FACTORISED = (Kind.LINEAR, Kind.INPUT, Kind.OUTPUT)
-BY_TOKEN = (Kind.INPUT, Kind.OUTPUT)
+EMBEDDINGS = dict.fromkeys(INPUTS, TensorRole.INPUT) | dict.fromkeys(OUTPUTS, TensorRole.OUTPUT)
+FACTORISED = (TensorRole.LINEAR, TensorRole.INPUT, TensorRole.OUTPUT)
+BY_TOKEN = (TensorRole.INPUT, TensorRole.OUTPUT)
 
 
-def kind(info: TensorInfo, folder: Path) -> Kind:
-    """Linear: every 2-D weight inside a layer. Dense: whatever has one dimension. Embeddings go by name.
+def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
+    """LINEAR for every 2-D weight inside a layer, DENSE for one dimension; embeddings go by name.
 
     Weights in layers that are quantised, or have more than two dimensions, raise CheckpointError by name.
     """
-    weight = LAYER.search(info.name) is not None and len(info.shape) > 1
+    weight = layer_of(info.name) is not None and len(info.shape) > 1
     if weight and (len(info.shape) > 2 or info.dtype not in FLOATS):
         raise CheckpointError(
             f"tensor {info.name!r} cannot be factorised",
@@ -44,13 +60,24 @@ def kind(info: TensorInfo, folder: Path) -> Kind:
             received=f"{list(info.shape)} of {info.dtype}",
             remedy="store fused experts one by one, use the original precision, or --exclude it",
         )
-    if info.dtype not in FLOATS or info.name.endswith("inv_freq") or not info.numel:
-        return Kind.IGNORED
+    if info.dtype not in FLOATS or is_buffer(info.name) or not info.numel:
+        return TensorRole.IGNORED
     if len(info.shape) == 1:
-        return Kind.DENSE
+        return TensorRole.DENSE
     if len(info.shape) != 2 or not info.name.endswith(".weight"):
-        return Kind.IGNORED
-    return Kind.LINEAR if weight else EMBEDDINGS.get(_module(info.name), Kind.IGNORED)
+        return TensorRole.IGNORED
+    return TensorRole.LINEAR if weight else EMBEDDINGS.get(_module(info.name), TensorRole.IGNORED)
+
+
+def layer_of(name: str) -> int | None:
+    """Number of the layer that a tensor or module belongs to; None outside the layers."""
+    match = LAYER.search(name)
+    return int(match[1]) if match else None
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor is computed from the config, and some checkpoints store it nevertheless."""
+    return name.endswith("inv_freq")
 
 
 def rows_are_tokens(name: str) -> bool:
@@ -58,49 +85,53 @@ def rows_are_tokens(name: str) -> bool:
     return _module(name) in EMBEDDINGS
 
 
+def is_embedding(name: str) -> bool:
+    """Whether a tensor is the weight of the input or output embeddings."""
+    return name.endswith(".weight") and rows_are_tokens(name)
+
+
+def input_embedding(names: Iterable[str]) -> str | None:
+    """The name of the input embeddings' weight among `names`."""
+    return next((name for name in names if is_embedding(name) and _module(name) in INPUTS), None)
+
+
+def output_embedding(names: Iterable[str]) -> str | None:
+    """The name of the output layer's weight among `names`; None where it is tied to the input embeddings."""
+    return next((name for name in names if is_embedding(name) and _module(name) in OUTPUTS), None)
+
+
+def module_kind(name: str) -> str:
+    """`model.layers.3.self_attn.q_proj.weight` is a q_proj; all norms are one kind; a bias is its own."""
+    *_, module, leaf = ["", *name.split(".")]
+    kind = "norms" if "norm" in module else module
+    return kind if leaf == "weight" else f"{kind} {leaf}"
+
+
+def short_kind(module: str) -> str:
+    """The kind of a module as charts and tables name it: `model.layers.3.self_attn.q_proj` is a `q`."""
+    kind = module.rpartition(".")[2]
+    return SHORT_KINDS.get(kind, kind.removesuffix("_proj"))
+
+
+def kind_order(short: str) -> tuple[int, str]:
+    """Sort key of short kinds: in the order of a layer, others after them by name."""
+    order = list(SHORT_KINDS.values())
+    return (order.index(short) if short in order else len(order)), short
+
+
+def parameter_group(name: str, dimensions: int) -> str:
+    """The training recipe's group of a parameter: embeddings, linear (matrices) or norms (the rest)."""
+    if is_embedding(name):
+        return "embeddings"
+    return "linear" if dimensions == 2 else "norms"
+
+
+def rotary_heads(name: str, config: Mapping[str, Any]) -> int | None:
+    """Number of heads of a query or key projection; None for tensors that RoPE does not rotate."""
+    key = ROTARY_HEADS.get(_module(name))
+    return None if key is None else int(config[key])
+
+
 def _module(name: str) -> str:
-    """The last part of a tensor's name before `weight` or `bias`."""
+    """The last component of a tensor's name before `weight` or `bias`."""
     return name.rpartition(".")[0].rpartition(".")[2]
-
-
-def describe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config's values on which two models must agree, with the defaults of transformers filled in."""
-    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
-    head_dim = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads else None
-    return {
-        "model_type": config.get("model_type"),
-        "num_hidden_layers": config.get("num_hidden_layers"),
-        "hidden_size": hidden,
-        "intermediate_size": config.get("intermediate_size"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or head_dim,
-    }
-
-
-def refuse_other(model: ModelFolder, other: str, expected: Mapping[str, Any]) -> None:
-    """Raise MismatchError naming the first value in which `model` differs from `other`'s, `expected`."""
-    received = describe(model.config)
-    for key, value in expected.items():
-        if received.get(key) != value:
-            raise MismatchError(
-                f"has another architecture than {other}",
-                path=model.path,
-                expected=f"{key} {value}",
-                received=f"{key} {received.get(key)}",
-                remedy="both must come from the same base",
-            )
-
-
-def refuse_shape(model: ModelFolder, name: str, other: str, shape: tuple[int, ...]) -> None:
-    """Raise MismatchError if `model` lacks a tensor that `other` has, or has it in another shape."""
-    info = model.tensors.get(name)
-    if info is None or info.shape != shape:
-        raise MismatchError(
-            f"does not fit {other} at tensor {name!r}",
-            path=model.path,
-            expected=f"shape {list(shape)}",
-            received="no such tensor" if info is None else f"shape {list(info.shape)}",
-            remedy="both must come from the same base"
-            + (", with embeddings tied or untied alike" if rows_are_tokens(name) else ""),
-        )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.checkpoint.safetensors_header import TensorInfo
-from contextgraft.formats.tensor_names import FACTORISED, Kind
+from contextgraft.formats.tensor_names import FACTORISED, TensorRole
 from contextgraft.planning.model_shape import STORED, Shape
 
 DENSE = 4  # bytes of an element of a norm's delta, which is kept in float32
@@ -30,7 +30,7 @@ def tensors(shape: Shape) -> tuple[TensorInfo, ...]:
 
 def factorised(shape: Shape, selection: Selection) -> list[TensorInfo]:
     """The tensors that get factors."""
-    return [info for info in tensors(shape) if selection.kind(info, Path()) in FACTORISED]
+    return [info for info in tensors(shape) if selection.role(info, Path()) in FACTORISED]
 
 
 def adapter_bytes(shape: Shape, selection: Selection, rank: int) -> int:
@@ -41,5 +41,5 @@ def adapter_bytes(shape: Shape, selection: Selection, rank: int) -> int:
 
 def dense_bytes(shape: Shape, selection: Selection) -> int:
     """Bytes of the deltas of norms, which our own backend keeps beside the factors."""
-    chosen = (info for info in tensors(shape) if selection.kind(info, Path()) is Kind.DENSE)
+    chosen = (info for info in tensors(shape) if selection.role(info, Path()) is TensorRole.DENSE)
     return sum(info.numel * DENSE for info in chosen)

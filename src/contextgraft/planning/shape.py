@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.model_folder import CONFIG, read_json
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.planning.inference import BYTES, Shape
 
@@ -21,9 +21,9 @@ def find_config(model: str) -> tuple[str, Path]:
     """Name and config file of a folder, a config.json or a shipped shape; InputError if it is none."""
     path = Path(model)
     if path.is_dir():
-        return path.absolute().name, path / CONFIG
+        return path.absolute().name, path / MODEL_CONFIG
     if path.exists():
-        return path.absolute().parent.name if path.name == CONFIG else path.stem, path
+        return path.absolute().parent.name if path.name == MODEL_CONFIG else path.stem, path
     if model in shipped():
         return model, shipped()[model]
     raise InputError(

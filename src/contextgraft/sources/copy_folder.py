@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from contextgraft.checkpoint.identity import SIDECAR
-from contextgraft.checkpoint.model_folder import CONFIG, INDEX, PICKLES, open_model
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model
+from contextgraft.formats.sidecar import SIDECAR
 
 
 def copy_model(source: Path, folder: Path) -> None:
@@ -14,9 +14,9 @@ def copy_model(source: Path, folder: Path) -> None:
     Missing and malformed files raise the errors of `checkpoint.layout.open_model`.
     """
     model = open_model(source)
-    index = (INDEX,) if (source / INDEX).exists() else ()
+    index = (MODEL_INDEX,) if (source / MODEL_INDEX).exists() else ()
     others = (name for name in model.others if name != SIDECAR and not name.endswith(PICKLES))
-    for name in (CONFIG, *index, *model.shards, *others):
+    for name in (MODEL_CONFIG, *index, *model.shards, *others):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target)

@@ -7,9 +7,9 @@ from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.identity import SIDECAR, sidecar
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
+from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.copy_folder import copy_model
 from contextgraft.sources.gguf.model import write_model
 from contextgraft.sources.hub.client import Hub

@@ -3,17 +3,23 @@
 from pathlib import Path
 
 from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
-from contextgraft.checkpoint.model_folder import CONFIG, SINGLE, ModelFolder, open_model, read_json
+from contextgraft.checkpoint.model_folder import (
+    MODEL_CONFIG,
+    MODEL_WEIGHTS,
+    ModelFolder,
+    open_model,
+    read_json,
+)
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.errors import CheckpointError, InputError
+from contextgraft.formats.peft import ADAPTER_CONFIG
+from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.gguf.config import check_architecture, model_config
 from contextgraft.sources.gguf.model import open_gguf
 from contextgraft.sources.gguf.tensors import hub_name, shape_of
 from contextgraft.sources.gguf.tokenizer import save_tokenizer
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.hub.files import ADAPTER
 from contextgraft.sources.hub.headers import open_headers
 from contextgraft.sources.resolve import FORMS, locate, on_hub
 
@@ -39,7 +45,7 @@ def peek(source: str, place: Path, hub: Hub) -> ModelFolder:
 
 
 def _folder(path: Path, source: str) -> ModelFolder:
-    if (path / ADAPTER[0]).exists() and not (path / CONFIG).exists():
+    if (path / ADAPTER_CONFIG).exists() and not (path / MODEL_CONFIG).exists():
         raise InputError(
             "is an adapter, not a model", path=source, remedy="merge it into its base, and give the result"
         )
@@ -64,11 +70,14 @@ def _gguf(path: Path, place: Path) -> ModelFolder:
     config = model_config(metadata, shapes, "bfloat16", path)
     place.mkdir(parents=True, exist_ok=True)
     save_tokenizer(metadata, place, path)
-    write_json(place / CONFIG, config)
+    write_json(place / MODEL_CONFIG, config)
     tensors = {
-        name: TensorInfo(name, DEQUANTISED, shape, SINGLE, 0, 0) for name, shape in sorted(shapes.items())
+        name: TensorInfo(name, DEQUANTISED, shape, MODEL_WEIGHTS, 0, 0)
+        for name, shape in sorted(shapes.items())
     }
-    others = tuple(sorted(file.name for file in place.iterdir() if file.name != CONFIG))
+    others = tuple(sorted(file.name for file in place.iterdir() if file.name != MODEL_CONFIG))
     if not tensors:
         raise CheckpointError("holds no tensors", path=path)
-    return ModelFolder(place, config, tensors, (SINGLE,), dict.fromkeys(tensors, SINGLE), others)
+    return ModelFolder(
+        place, config, tensors, (MODEL_WEIGHTS,), dict.fromkeys(tensors, MODEL_WEIGHTS), others
+    )

@@ -12,10 +12,11 @@ import transformers
 from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
-from contextgraft.checkpoint.model_folder import SINGLE, ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model
 from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Recipe
+from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
@@ -45,7 +46,7 @@ def write_folder(
         name: changed.get(_tied(name, base), tensor).detach().to(tensor.dtype).contiguous()
         for name, tensor in own.items()
     }
-    save_tensors(work / SINGLE, weights)
+    save_tensors(work / MODEL_WEIGHTS, weights)
     write_json(work / "config.json", settings.apply(base.config, rope))
     for name in base.others:
         if name not in (SIDECAR, METRICS, TOKENIZER):
@@ -77,8 +78,8 @@ def write_folder(
 
 def _tied(name: str, base: ModelFolder) -> str:
     """The parameter a stored tensor shares: a tied output layer is the input embedding."""
-    tied = name == "lm_head.weight" and base.config.get("tie_word_embeddings", False)
-    return "model.embed_tokens.weight" if tied else name
+    tied = output_embedding([name]) and base.config.get("tie_word_embeddings", False)
+    return (input_embedding(base.tensors) or name) if tied else name
 
 
 def _lengthened(path: Path, length: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 
 from contextgraft.config.training import Lora
 
-ADAPTER = "default"
+ADAPTER_NAME = "default"
 
 
 def insert(model: torch.nn.Module, lora: Lora, targets: Sequence[str], *, seed: int) -> None:
@@ -16,7 +16,7 @@ def insert(model: torch.nn.Module, lora: Lora, targets: Sequence[str], *, seed: 
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME)
 
 
 def is_base(name: str) -> bool:
@@ -26,7 +26,7 @@ def is_base(name: str) -> bool:
 
 def is_factor(name: str) -> bool:
     """Whether a parameter is a factor."""
-    return f".{ADAPTER}." in name
+    return f".{ADAPTER_NAME}." in name
 
 
 def base_name(name: str) -> str:
@@ -40,7 +40,7 @@ def merged(
     """What was learnt, as whole weights: base + alpha / rank * B @ A, in float32, where there are factors."""
     if lora is None:
         return dict(learnt)
-    first, second = (f".lora_{factor}.{ADAPTER}.weight" for factor in "AB")
+    first, second = (f".lora_{factor}.{ADAPTER_NAME}.weight" for factor in "AB")
     whole = {name: value for name, value in learnt.items() if not name.endswith((first, second))}
     for name, value in learnt.items():
         if name.endswith(first):

@@ -14,12 +14,12 @@ from transformers.initialization import no_init_weights
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import CheckpointError, InputError
+from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
 
 Rows = Callable[[torch.Tensor], slice]
-EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
 def _every(_: torch.Tensor) -> slice:
@@ -105,13 +105,6 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def group(name: str, parameter: torch.Tensor) -> str:
-    """The recipe's group a parameter belongs to: embeddings, linear or norms (all that is no matrix)."""
-    if name.endswith(EMBEDDINGS):
-        return "embeddings"
-    return "linear" if parameter.ndim == 2 else "norms"
-
-
 def prepared(recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str) -> torch.nn.Module:
     """A model for the base's weights, in which only what the recipe names may move; to be filled."""
     model = build(
@@ -120,7 +113,7 @@ def prepared(recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention
     if recipe.lora is not None and "linear" in recipe.trainable:
         lora.insert(model, recipe.lora, linear_layers(model), seed=recipe.seed)
     for name, parameter in model.named_parameters():
-        learns = group(name, parameter) in recipe.trainable and not lora.is_base(name)
+        learns = parameter_group(name, parameter.ndim) in recipe.trainable and not lora.is_base(name)
         parameter.requires_grad_(learns)
     return model
 
@@ -130,7 +123,7 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
     return [
         name.removesuffix(".weight")
         for name, parameter in model.named_parameters()
-        if name.endswith(".weight") and group(name, parameter) == "linear"
+        if name.endswith(".weight") and parameter_group(name, parameter.ndim) == "linear"
     ]
 
 
@@ -142,6 +135,6 @@ def moving(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def keep_rows(moving: Mapping[str, torch.nn.Parameter], rows: int, held: Rows = _every) -> None:
     """Take the gradient from so many first rows of the embeddings; `held`: rows that this process holds."""
     for name, parameter in moving.items():
-        if rows and name.endswith(EMBEDDINGS):
+        if rows and is_embedding(name):
             assert parameter.grad is not None
             local(parameter.grad)[: max(0, rows - held(parameter).start)] = 0

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Optimiser
 from contextgraft.errors import CheckpointError
-from contextgraft.training.model import EMBEDDINGS
+from contextgraft.formats.tensor_names import is_embedding
 
 FILE = "state.safetensors"  # of a run in one process
 SHARED = "checkpoints"  # of a run in many
@@ -36,7 +36,7 @@ def optimiser(
 ) -> torch.optim.AdamW:
     """AdamW over what moves; vectors do not decay, nor do embeddings of which some rows must stay."""
     decays = {
-        name: parameter.ndim > 1 and not (frozen_rows and name.endswith(EMBEDDINGS))
+        name: parameter.ndim > 1 and not (frozen_rows and is_embedding(name))
         for name, parameter in moving.items()
     }
     groups = [

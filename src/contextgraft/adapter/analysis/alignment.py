@@ -13,9 +13,9 @@ from contextgraft.adapter.compute.workspace import Workspace
 from contextgraft.adapter.extract.delta import Delta
 from contextgraft.adapter.extract.model_pair import Pair, pair
 from contextgraft.adapter.extract.rank_spec import Selection
-from contextgraft.checkpoint.identity import identity
 from contextgraft.formats.alignment import Aligned, Alignment
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.sidecar import identity
+from contextgraft.formats.tensor_names import TensorRole
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Three:
     def names(self) -> tuple[str, ...]:
         """Selected tensors, in order; ignored ones are not among them."""
         return tuple(
-            sorted(n for kind, names in self.donor.names.items() if kind != Kind.IGNORED for n in names)
+            sorted(n for kind, names in self.donor.names.items() if kind != TensorRole.IGNORED for n in names)
         )
 
     @property

@@ -8,11 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
+from contextgraft.adapter.architecture import architecture
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.tensor_names import FLOATS, Kind, describe, kind, rows_are_tokens
+from contextgraft.formats.sidecar import SIDECAR, read_sidecar
+from contextgraft.formats.tensor_names import (
+    FLOATS,
+    TensorRole,
+    is_buffer,
+    layer_of,
+    output_embedding,
+    rows_are_tokens,
+    tensor_role,
+)
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 
@@ -69,7 +78,7 @@ def descent(base: ModelFolder, model: ModelFolder) -> Descent:
     """Compare a model with a base; rotary settings that cannot be used raise InputError."""
     wanted = {name: info for name, info in base.tensors.items() if _changed(info, base)}
     both = {name: (info.shape, model[name].shape) for name, info in wanted.items() if name in model.tensors}
-    expected, received = describe(base.config), describe(model.config)
+    expected, received = architecture(base.config), architecture(model.config)
     known, own = _digests(base), _digests(model)
     added = (name for name in model.tensors if name not in base.tensors and not rows_are_tokens(name))
     return Descent(
@@ -78,7 +87,7 @@ def descent(base: ModelFolder, model: ModelFolder) -> Descent:
         },
         shapes={name: shapes for name, shapes in both.items() if shapes[0] != shapes[1]},
         missing=tuple(name for name in wanted if name not in model.tensors),
-        added=tuple(name for name in added if not name.endswith("inv_freq")),
+        added=tuple(name for name in added if not is_buffer(name)),
         fitting=sum(shapes[0] == shapes[1] for shapes in both.values()),
         tensors=len(wanted),
         quantised=quantisation(model),
@@ -96,14 +105,19 @@ def quantisation(model: ModelFolder) -> str | None:
     if isinstance(section, Mapping) and section:
         return str(section.get("quant_method") or "of a kind it does not name")
     packed = {
-        info.dtype for info in model.tensors.values() if ".layers." in info.name and len(info.shape) > 1
+        info.dtype
+        for info in model.tensors.values()
+        if layer_of(info.name) is not None and len(info.shape) > 1
     }
     return ", ".join(sorted(packed - {*FLOATS, "F64", "BOOL"})) or None
 
 
 def _changed(info: TensorInfo, base: ModelFolder) -> bool:
     """Whether an adapter could carry a delta of this tensor in every target, whatever its tokens are."""
-    return not rows_are_tokens(info.name) and kind(info, base.path) in (Kind.LINEAR, Kind.DENSE)
+    return not rows_are_tokens(info.name) and tensor_role(info, base.path) in (
+        TensorRole.LINEAR,
+        TensorRole.DENSE,
+    )
 
 
 def _tokens(base: ModelFolder, model: ModelFolder) -> Tokens:
@@ -114,7 +128,7 @@ def _tokens(base: ModelFolder, model: ModelFolder) -> Tokens:
     ]
     return Tokens(
         (rows[0], rows[1]),
-        ("lm_head.weight" not in base.tensors, "lm_head.weight" not in model.tensors),
+        (output_embedding(base.tensors) is None, output_embedding(model.tensors) is None),
         compare(words[0], words[1]) if words[0] is not None and words[1] is not None else None,
     )
 

@@ -21,7 +21,7 @@ from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import Journal, stamp
 from contextgraft.checkpoint.writer import save_tensors
-from contextgraft.formats.tensor_names import Kind
+from contextgraft.formats.tensor_names import TensorRole
 
 BUILT = "built"  # journal key: every folder is whole, only renames are left
 
@@ -60,7 +60,7 @@ class _Step:
         delta = Delta(pair.base, pair.donor, name, workspace, keep, pair.rows_for(name))
         if name in pair.factorised:
             found = self._factorise(name, delta)
-        elif name in pair.names[Kind.DENSE]:
+        elif name in pair.names[TensorRole.DENSE]:
             found = self._keep_dense(name, delta)
         else:
             found = {"delta_norm": math.sqrt(delta.squares())}

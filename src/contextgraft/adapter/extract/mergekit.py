@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.parallel import each
 from contextgraft.adapter.extract.extract import BUILT, install_cuts, refuse_cuts
 from contextgraft.adapter.extract.model_pair import Pair
@@ -22,12 +23,12 @@ from contextgraft.adapter.extract.write_adapter import UNDO
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.verify.residual import Found, Reading
 from contextgraft.checkpoint.atomic import workspace, write_json
-from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.checkpoint.resume import Journal, stamp
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats import peft
-from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, Kind, describe
+from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
+from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, TensorRole
 from contextgraft.rope import settings
 
 COMMAND = "mergekit-extract-lora"
@@ -36,7 +37,7 @@ INSTALL = (
     f"and give --mergekit ENV/bin/{COMMAND}; or leave out --backend mergekit"
 )
 VERSION = "from importlib.metadata import version; print(version('mergekit'))"
-KEPT = (peft.CONFIG, peft.WEIGHTS)
+KEPT = (peft.ADAPTER_CONFIG, peft.ADAPTER_WEIGHTS)
 Advance = Callable[[int], object]
 
 
@@ -51,7 +52,7 @@ def find_command(named: Path | None) -> Path:
 
 def refuse_unsuited(pair: Pair) -> None:
     """Raise MismatchError for pairs that mergekit would carry otherwise than a transplant needs."""
-    biases = {peft.module_of(name) + ".bias" for name in pair.factorised} & set(pair.names[Kind.DENSE])
+    biases = {peft.module_of(name) + ".bias" for name in pair.factorised} & set(pair.names[TensorRole.DENSE])
     own = "use contextgraft's own backend"
     if biases:
         raise MismatchError(
@@ -158,15 +159,15 @@ def _run(pair: Pair, cut: Cut, folder: Path, command: Path, *, threads: int, dev
 
 def _tidy(pair: Pair, folder: Path) -> None:
     """Say the base's name instead of its place on this machine, in an order that is always the same."""
-    config = read_json(folder / peft.CONFIG)
+    config = read_json(folder / peft.ADAPTER_CONFIG)
     base = read_sidecar(pair.base.path) if SIDECAR in pair.base.others else {}
     config["base_model_name_or_path"] = (
         base.get("source") or base.get("name") or pair.base.path.resolve().name
     )
     config["target_modules"] = sorted(config["target_modules"])
-    write_json(folder / peft.CONFIG, config)
-    mode = (folder / peft.CONFIG).stat().st_mode
-    (folder / peft.WEIGHTS).chmod(mode)  # readable to others, as all that we write
+    write_json(folder / peft.ADAPTER_CONFIG, config)
+    mode = (folder / peft.ADAPTER_CONFIG).stat().st_mode
+    (folder / peft.ADAPTER_WEIGHTS).chmod(mode)  # readable to others, as all that we write
 
 
 def _read(pair: Pair, folder: Path, threads: int, advance: Advance) -> Reading:
@@ -193,13 +194,13 @@ def _sidecar(pair: Pair, cut: Cut, adapter: Adapter, found: Mapping[str, Found])
             path=pair.donor.path, received=pair.base.path,
         )  # fmt: skip
     error = math.hypot(*(found[name].rest for name in pair.factorised)) / whole
-    others = [name for kind in (Kind.DENSE, Kind.IGNORED) for name in pair.names[kind] if found[name].norm]
-    ignored: dict[str, Any] = {name: _norms(found[name]) for name in others}
+    rest = [*pair.names[TensorRole.DENSE], *pair.names[TensorRole.IGNORED]]
+    ignored: dict[str, Any] = {name: _norms(found[name]) for name in rest if found[name].norm}
     return sidecar(
         "adapter",
         base=identity(pair.base, {name: each.measure.base_digest for name, each in found.items()}),
         donor=identity(pair.donor, {name: each.measure.donor_digest for name, each in found.items()}),
-        architecture=describe(pair.base.config),
+        architecture=architecture(pair.base.config),
         selection=asdict(pair.selection),
         rope={side: settings.to_json(value) for side, value in rope.items()},
         max_length=rope["donor"].max_positions,

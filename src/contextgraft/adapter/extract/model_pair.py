@@ -5,20 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from contextgraft.adapter.architecture import architecture, check_architecture, check_shape
 from contextgraft.adapter.compute.workspace import TILE
 from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.tensor_names import (  # fmt: skip
-    BY_TOKEN,
-    FACTORISED,
-    Kind,
-    describe,
-    refuse_other,
-    refuse_shape,
-)
+from contextgraft.formats.tensor_names import BY_TOKEN, FACTORISED, TensorRole
 from contextgraft.rope import settings
 
 LIBRARIES = 1 << 27  # what the linear algebra library takes for itself
@@ -35,7 +29,7 @@ class Pair:
     base: ModelFolder
     donor: ModelFolder
     selection: Selection
-    names: dict[Kind, tuple[str, ...]]
+    names: dict[TensorRole, tuple[str, ...]]
     unpaired: tuple[str, ...]
     donor_rows: Sequence[int] | None
 
@@ -84,16 +78,16 @@ def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) 
     """Open both; other architectures, shapes or unreadable RoPE settings raise before any weight is read."""
     selection = selection or Selection()
     base, donor = open_model(base_path), open_model(donor_path)
-    refuse_other(donor, f"the base {base_path}", describe(base.config))
+    check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
         settings.read(folder.config)
-    names: dict[Kind, list[str]] = {each: [] for each in Kind}
+    names: dict[TensorRole, list[str]] = {each: [] for each in TensorRole}
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
-        what = selection.kind(sides[0], base_path if name in base.tensors else donor_path)
+        what = selection.role(sides[0], base_path if name in base.tensors else donor_path)
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
-        if what is Kind.IGNORED and not fits:
+        if what is TensorRole.IGNORED and not fits:
             unpaired.append(name)
             continue
         if name not in base.tensors:
@@ -101,15 +95,15 @@ def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) 
         shape = base[name].shape
         if what in BY_TOKEN and name in donor.tensors:
             shape = (donor[name].rows, *shape[1:])  # another number of tokens is no misfit
-        refuse_shape(donor, name, f"the base {base_path}", shape)
-        selection.kind(donor[name], donor_path)  # a quantised donor is refused by name
+        check_shape(donor, name, f"the base {base_path}", shape)
+        selection.role(donor[name], donor_path)  # a quantised donor is refused by name
         names[what].append(name)
     found = {each: tuple(found) for each, found in names.items()}
     _refuse_nothing(base_path, found, selection)
     return Pair(base, donor, selection, found, tuple(unpaired), _donor_rows(base, donor, found))
 
 
-def _refuse_nothing(path: Path, names: dict[Kind, tuple[str, ...]], selection: Selection) -> None:
+def _refuse_nothing(path: Path, names: dict[TensorRole, tuple[str, ...]], selection: Selection) -> None:
     if selection.embeddings and not any(names[kind] for kind in BY_TOKEN):
         raise InputError(
             "has no such embeddings",
@@ -127,7 +121,7 @@ def _refuse_nothing(path: Path, names: dict[Kind, tuple[str, ...]], selection: S
 
 
 def _donor_rows(
-    base: ModelFolder, donor: ModelFolder, names: dict[Kind, tuple[str, ...]]
+    base: ModelFolder, donor: ModelFolder, names: dict[TensorRole, tuple[str, ...]]
 ) -> list[int] | None:
     by_token = [name for kind in BY_TOKEN for name in names[kind]]
     if not by_token:

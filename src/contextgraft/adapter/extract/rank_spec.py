@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from contextgraft.checkpoint.safetensors_header import TensorInfo
-from contextgraft.formats.tensor_names import BY_TOKEN, Kind, kind
+from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole, tensor_role
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as max_lora_rank
 
@@ -18,22 +18,22 @@ class Selection:
 
     include: str = ""
     exclude: str | None = None
-    embeddings: tuple[Kind, ...] = ()
+    embeddings: tuple[TensorRole, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """A selection as an adapter's sidecar keeps it."""
-        return cls(data["include"], data["exclude"], tuple(Kind(kind) for kind in data["embeddings"]))
+        return cls(data["include"], data["exclude"], tuple(TensorRole(role) for role in data["embeddings"]))
 
-    def kind(self, info: TensorInfo, folder: Path) -> Kind:
-        """The tensor's kind if it is selected, else IGNORED."""
+    def role(self, info: TensorInfo, folder: Path) -> TensorRole:
+        """The tensor's role if it is selected, else IGNORED."""
         chosen = re.search(self.include, info.name) and not (
             self.exclude and re.search(self.exclude, info.name)
         )
         if not chosen:
-            return Kind.IGNORED
-        own = kind(info, folder)
-        return Kind.IGNORED if own in BY_TOKEN and own not in self.embeddings else own
+            return TensorRole.IGNORED
+        own = tensor_role(info, folder)
+        return TensorRole.IGNORED if own in BY_TOKEN and own not in self.embeddings else own
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import Pair
 from contextgraft.adapter.extract.rank_spec import Cut
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.gguf import FILE, write_gguf
 from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.identity import SIDECAR, identity, sidecar
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
 from contextgraft.checkpoint.resume import Journal
@@ -23,7 +23,8 @@ from contextgraft.checkpoint.vocabulary import TOKENIZER
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
-from contextgraft.formats.tensor_names import BY_TOKEN, Kind, describe
+from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
+from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
 from contextgraft.rope import settings
 
 UNDO = (
@@ -67,7 +68,7 @@ def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict
     base_name = common["base"]["source"] or common["base"]["name"]
     modules = [peft.module_of(name) for name in found]
     config = peft.config(of_modules, modules, base_name)
-    write_json(folder / peft.CONFIG, config, durable=False)
+    write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
     tokens = pair.base.path / TOKENIZER
     if any(pair.names[kind] for kind in BY_TOKEN) and tokens.exists():
         shutil.copyfile(tokens, folder / TOKENIZER)
@@ -87,12 +88,12 @@ def _common(pair: Pair, records: Records) -> dict[str, Any]:
     return {
         "base": base,
         "donor": donor,
-        "architecture": describe(pair.base.config),
+        "architecture": architecture(pair.base.config),
         "selection": asdict(pair.selection),
         "rope": {side: settings.to_json(value) for side, value in rope.items()},
         "max_length": rope["donor"].max_positions,
-        "dense": {name: facts[name] for name in pair.names[Kind.DENSE] if name in facts},
-        "ignored": {name: facts[name] for name in pair.names[Kind.IGNORED] if name in facts}
+        "dense": {name: facts[name] for name in pair.names[TensorRole.DENSE] if name in facts},
+        "ignored": {name: facts[name] for name in pair.names[TensorRole.IGNORED] if name in facts}
         | dict.fromkeys(pair.unpaired, "not in both models, or of another shape"),
         "undo": UNDO,
     }
@@ -133,7 +134,7 @@ def _write_factors(
     for name in ranks:
         rank = sizes[peft.module_of(name)]
         (rows, columns), dtype = pair.base[name].shape, DTYPES[pair.donor[name].dtype]
-        embedding = name in pair.names[Kind.INPUT]
+        embedding = name in pair.names[TensorRole.INPUT]
         first, second = peft.keys(peft.module_of(name), embedding)
         specs[first] = (dtype, (rank, rows if embedding else columns))
         specs[second] = (dtype, (columns if embedding else rows, rank))
@@ -149,9 +150,9 @@ def _write_factors(
             missing = sizes[peft.module_of(name)] - rank
             if missing:
                 part = pad(part, (0, 0, 0, missing) if factor == "A" else (0, missing))
-            yield part.T if name in pair.names[Kind.INPUT] else part
+            yield part.T if name in pair.names[TensorRole.INPUT] else part
 
-    write_tensors(folder / peft.WEIGHTS, specs, slices(), durable=False)
+    write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, slices(), durable=False)
 
 
 def _write_dense(folder: Path, pair: Pair, journal: Journal, changed: Mapping[str, Any]) -> None:
@@ -160,4 +161,4 @@ def _write_dense(folder: Path, pair: Pair, journal: Journal, changed: Mapping[st
     specs: dict[str, Spec] = {name: (torch.float32, pair.base[name].shape) for name in changed}
     files = (open_tensors(journal.file(name, ".safetensors")) for name in order(specs))
     tensors = (read_tensor(file, "delta") for file in files)
-    write_tensors(folder / peft.DENSE, specs, tensors, durable=False)
+    write_tensors(folder / peft.DENSE_DELTAS, specs, tensors, durable=False)

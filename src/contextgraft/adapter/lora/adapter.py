@@ -13,13 +13,13 @@ from contextgraft.adapter.lora.config import LoraConfig, read_config
 from contextgraft.adapter.lora.deltas import Change, change
 from contextgraft.adapter.lora.modules import Addition, Factors, Part, Replacement, parts_of
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
-from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.safetensors_header import TensorFile
 from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.formats import peft
+from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.rope import settings
 
 
@@ -105,33 +105,37 @@ def open_adapter(path: Path) -> Adapter:
 
     A folder that is none raises InputError, one that is malformed or of another kind CheckpointError.
     """
-    if not (path / peft.CONFIG).is_file():
-        raise InputError("is no adapter", path=path, expected=f"{peft.CONFIG} and {peft.WEIGHTS} in it")
+    if not (path / peft.ADAPTER_CONFIG).is_file():
+        raise InputError(
+            "is not a PEFT adapter",
+            path=path,
+            expected=f"{peft.ADAPTER_CONFIG} and {peft.ADAPTER_WEIGHTS} in it",
+        )
     config = read_config(path)
     sidecar = read_sidecar(path, "adapter") if (path / SIDECAR).is_file() else None
-    files = [open_tensors(path / peft.WEIGHTS)]
-    parts = parts_of(files[0], path / peft.WEIGHTS, config)
+    files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
+    parts = parts_of(files[0], path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
         _check_sidecar(path, sidecar)
         if sidecar.get("dense"):
-            files.append(open_tensors(path / peft.DENSE))
+            files.append(open_tensors(path / peft.DENSE_DELTAS))
             if set(files[1].tensors) != set(sidecar["dense"]):
                 raise CheckpointError(
                     "holds other tensors than its sidecar says",
-                    path=path / peft.DENSE,
+                    path=path / peft.DENSE_DELTAS,
                     received=", ".join(sorted(set(files[1].tensors) ^ set(sidecar["dense"])))[:80],
                     remedy="extract it again",
                 )
             parts |= {name: Addition(info.shape, name, 1.0) for name, info in files[1].tensors.items()}
-    elif (path / peft.DENSE).exists():
+    elif (path / peft.DENSE_DELTAS).exists():
         raise CheckpointError(
             "lies beside no sidecar",
-            path=path / peft.DENSE,
+            path=path / peft.DENSE_DELTAS,
             expected=SIDECAR,
             remedy="extract it again",
         )
     if not all(math.isfinite(part.scaling) for part in parts.values() if not isinstance(part, Replacement)):
-        raise CheckpointError("has a scaling that is not finite", path=path / peft.CONFIG)
+        raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
     return Adapter(path, config, sidecar, tuple(files), parts)
 
 

@@ -68,7 +68,7 @@ class LoraConfig(BaseModel):
 
 def read_config(folder: Path) -> LoraConfig:
     """Read and judge `adapter_config.json`; what cannot be merged raises CheckpointError with the reason."""
-    path = folder / peft.CONFIG
+    path = folder / peft.ADAPTER_CONFIG
     data = read_json(path)
     try:
         config = LoraConfig.model_validate({key: value for key, value in data.items() if value is not None})

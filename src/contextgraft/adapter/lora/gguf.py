@@ -13,6 +13,7 @@ from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
 from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
+from contextgraft.formats.tensor_names import rotary_heads
 
 FILE = "adapter.gguf"
 # model_type -> llama.cpp's architecture, and whether that keeps the rows of q and k interleaved
@@ -49,20 +50,22 @@ def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> No
         )  # fmt: skip
     name, interleaved = ARCHITECTURES[model_type]
     names = _names(adapter, name, int(architecture["num_hidden_layers"]))
+    heads = {
+        tensor: rotary_heads(tensor, architecture) if interleaved else None for tensor in adapter.factors
+    }
     with publish_file(path, durable=False) as temporary:
         writer = gguf.GGUFWriter(temporary, name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)  # no further scaling by alpha / rank
-        heads = _heads(architecture) if interleaved else {}
         for tensor, part in sorted(adapter.factors.items()):
-            for suffix, factor in _factors(adapter, part, heads.get(tensor.split(".")[-2])):
+            for suffix, factor in _factors(adapter, part, heads[tensor]):
                 _info(writer, f"{names[tensor]}.{suffix}", factor)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor, part in sorted(adapter.factors.items()):
-            for _, factor in _factors(adapter, part, heads.get(tensor.split(".")[-2])):
+            for _, factor in _factors(adapter, part, heads[tensor]):
                 writer.write_tensor_data(factor.view(torch.uint8).numpy())
         writer.close()
 
@@ -80,13 +83,6 @@ def _names(adapter: Adapter, name: str, layers: int) -> dict[str, str]:
             path=adapter.path, remedy="leave --gguf out, or --exclude it",
         )  # fmt: skip
     return {tensor: f"{known}.weight" for tensor, known in found.items()}
-
-
-def _heads(architecture: dict[str, Any]) -> dict[str, int]:
-    return {
-        "q_proj": int(architecture["num_attention_heads"]),
-        "k_proj": int(architecture["num_key_value_heads"]),
-    }
 
 
 def _factors(adapter: Adapter, part: Factors, heads: int | None) -> Iterator[tuple[str, torch.Tensor]]:

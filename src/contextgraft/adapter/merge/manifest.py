@@ -8,9 +8,9 @@ from typing import Any
 from contextgraft.adapter.merge.plan import Graft
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
-from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar, sidecar
-from contextgraft.checkpoint.model_folder import CONFIG, INDEX, read_json
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.rope import settings
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -60,11 +60,11 @@ def _write_rest(graft: Graft, work: Path) -> list[Any] | None:
     """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
     target = graft.target
     if graft.rope_from == "target":
-        shutil.copyfile(target.path / CONFIG, work / CONFIG)
+        shutil.copyfile(target.path / MODEL_CONFIG, work / MODEL_CONFIG)
     else:
-        write_json(work / CONFIG, settings.apply(target.config, graft.rope), durable=False)
-    if (target.path / INDEX).exists():
-        shutil.copyfile(target.path / INDEX, work / INDEX)
+        write_json(work / MODEL_CONFIG, settings.apply(target.config, graft.rope), durable=False)
+    if (target.path / MODEL_INDEX).exists():
+        shutil.copyfile(target.path / MODEL_INDEX, work / MODEL_INDEX)
     for name in graft.copied:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(target.path / name, work / name)
@@ -81,7 +81,12 @@ def _manifest(
 ) -> dict[str, Any]:
     known = {name: record["digest_before"] for name, record in tensors.items()}
     before = settings.read(graft.target.config)
-    names = [*graft.target.shards, *graft.copied, CONFIG, *([INDEX] if (work / INDEX).exists() else [])]
+    names = [
+        *graft.target.shards,
+        *graft.copied,
+        MODEL_CONFIG,
+        *([MODEL_INDEX] if (work / MODEL_INDEX).exists() else []),
+    ]
     return sidecar(
         "graft",
         adapters=[

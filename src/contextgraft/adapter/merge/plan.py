@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from contextgraft.adapter.architecture import check_architecture, check_shape
 from contextgraft.adapter.extract.model_pair import LIBRARIES
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.deltas import Change
 from contextgraft.adapter.merge.tensor import TILE
-from contextgraft.checkpoint.identity import SIDECAR
 from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.tensor_names import FLOATS, refuse_other, refuse_shape, rows_are_tokens
+from contextgraft.formats.sidecar import SIDECAR
+from contextgraft.formats.tensor_names import FLOATS, input_embedding, rows_are_tokens
 from contextgraft.rope import settings
 
 FOREIGN = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz")
@@ -125,7 +126,9 @@ def plan(
         if each.scale:
             _refuse_misfit(each.adapter, target, replace_modules)
         if each.adapter.sidecar is not None:
-            refuse_other(target, f"the adapter {each.adapter.path}", each.adapter.sidecar["architecture"])
+            check_architecture(
+                target, f"the adapter {each.adapter.path}", each.adapter.sidecar["architecture"]
+            )
     _refuse_twice(adapters)
     _refuse_vocabulary(target)
     own = settings.read(target.config)
@@ -164,7 +167,7 @@ def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool)
         )
     for name, part in sorted(adapter.parts.items()):
         rows = target.tensors[name].shape[:1] if name in target.tensors and rows_are_tokens(name) else ()
-        refuse_shape(target, name, other, (*rows, *part.shape[len(rows) :]))
+        check_shape(target, name, other, (*rows, *part.shape[len(rows) :]))
         if target[name].dtype not in FLOATS:
             raise MismatchError(
                 f"tensor {name!r} cannot take a delta",
@@ -206,15 +209,15 @@ def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
 def _refuse_vocabulary(target: ModelFolder) -> None:
     """A target may have more or other tokens than the base, but its config and embedding must agree."""
     size = target.config.get("vocab_size")
-    for name, info in target.tensors.items():
-        if name.endswith("embed_tokens.weight") and size is not None and info.rows != size:
-            raise MismatchError(
-                f"config.json and tensor {name!r} disagree about the vocabulary",
-                path=target.path,
-                expected=f"{size} rows (vocab_size)",
-                received=f"{info.rows}",
-                remedy="the target itself is broken: fetch it again",
-            )
+    name = input_embedding(target.tensors)
+    if name is not None and size is not None and target[name].rows != size:
+        raise MismatchError(
+            f"config.json and tensor {name!r} disagree about the vocabulary",
+            path=target.path,
+            expected=f"{size} rows (vocab_size)",
+            received=f"{target[name].rows}",
+            remedy="the target itself is broken: fetch it again",
+        )
 
 
 def _foreign(name: str) -> bool:

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.parallel import each
 from contextgraft.adapter.extract.model_pair import Pair, pair
 from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.verify.checks import Check, proved, same
 from contextgraft.adapter.verify.residual import Found, Reading
-from contextgraft.checkpoint.identity import SIDECAR, identity
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
-from contextgraft.formats.tensor_names import describe
+from contextgraft.formats.sidecar import SIDECAR, identity
 from contextgraft.rope import settings
 
 ROUNDING = 1e-4  # what the factors' own dtype may add to a module's share of energy
@@ -67,7 +67,7 @@ def _rope(sidecar: dict[str, Any], models: Pair) -> str:
         same(f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), settings.read(folder.config))
     rope = settings.read(models.donor.config)
     same("the longest position", sidecar["max_length"], rope.max_positions)
-    same("the architecture", sidecar["architecture"], describe(models.base.config))
+    same("the architecture", sidecar["architecture"], architecture(models.base.config))
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 

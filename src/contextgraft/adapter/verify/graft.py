@@ -17,9 +17,9 @@ from contextgraft.adapter.merge.rounding import ROUNDINGS
 from contextgraft.adapter.merge.tensor import Applied, apply
 from contextgraft.adapter.verify.checks import Check, proved, same
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
-from contextgraft.checkpoint.identity import SIDECAR, identity, read_sidecar
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
+from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
 from contextgraft.rope import settings
 
 

@@ -80,7 +80,7 @@ def command(
 
 
 def _show(found: "Aligned") -> None:
-    from contextgraft.checkpoint.summary import shortened
+    from contextgraft.adapter.analysis.model_summary import shortened
     from contextgraft.formats.alignment import BEYOND, by_kind, by_layer, direction
 
     head = f"{'':<24}{'tensors':>8}{'donor':>11}{'target':>11}{'cosine':>10}{'chance':>11}"

@@ -129,11 +129,11 @@ def _ours(
 ) -> dict[str, dict[str, Any]]:
     from contextgraft.adapter.extract.extract import extract
     from contextgraft.cli.progress import bytes_bar
-    from contextgraft.formats.tensor_names import Kind
+    from contextgraft.formats.tensor_names import TensorRole
 
     most = max(cut.most for cut in cuts)
     written = sum(models.factor_bytes(cut.most) for cut in cuts)
-    dense, ignored = (len(models.names[kind]) for kind in (Kind.DENSE, Kind.IGNORED))
+    dense, ignored = (len(models.names[kind]) for kind in (TensorRole.DENSE, TensorRole.IGNORED))
     click.echo(
         f"extract: {format_bytes(models.bytes_to_read)} to read; {len(models.factorised)} weights to "
         f"factorise at up to rank {most}, at most {format_bytes(written)} to write; "
@@ -188,7 +188,7 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
         click.echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
         if row["short"]:
             click.echo(f"        {row['short']} module(s) need a higher rank than --max-rank for that energy")
-    from contextgraft.checkpoint.summary import shortened
+    from contextgraft.adapter.analysis.model_summary import shortened
 
     known = [row["excess"] for row in rows if row["excess"] is not None]
     if known:

@@ -84,21 +84,22 @@ def _model(model: Path, base: Path | None, as_json: bool) -> None:
     if (model / "adapter_config.json").exists():
         _adapter(model, base, as_json)
         return
-    from contextgraft.checkpoint import summary, vocabulary
-    from contextgraft.checkpoint.distance import distance
+    from contextgraft.adapter.analysis import model_summary
+    from contextgraft.adapter.analysis.distance import distance
+    from contextgraft.checkpoint import vocabulary
     from contextgraft.checkpoint.model_folder import open_model
 
     folder = open_model(model)
-    info = summary.summary(folder)
-    lines = summary.summary_lines(info)
+    info = model_summary.summary(folder)
+    lines = model_summary.summary_lines(info)
     if base is not None:
         ancestor = open_model(base)
         words = vocabulary.read_vocabulary(ancestor), vocabulary.read_vocabulary(folder)
         tokens = (
             vocabulary.compare(words[0], words[1]) if words[0] is not None and words[1] is not None else None
         )
-        info["base"] = {"path": str(base), **summary.difference(distance(ancestor, folder), tokens)}
-        lines += ["", f"distance from {base}", *summary.difference_lines(info["base"])]
+        info["base"] = {"path": str(base), **model_summary.difference(distance(ancestor, folder), tokens)}
+        lines += ["", f"distance from {base}", *model_summary.difference_lines(info["base"])]
     click.echo(
         json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False) if as_json else "\n".join(lines)
     )

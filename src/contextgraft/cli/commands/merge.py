@@ -203,12 +203,16 @@ def _outs(targets: tuple[Path, ...], out: Path) -> list[Path]:
 def _rope_of(path: Path) -> Any:
     """RoPE of a model folder, or of an adapter with a sidecar."""
     from contextgraft.adapter.lora.adapter import open_adapter
-    from contextgraft.checkpoint.model_folder import CONFIG, read_json
+    from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
     from contextgraft.errors import InputError
-    from contextgraft.formats.peft import CONFIG as ADAPTER
+    from contextgraft.formats.peft import ADAPTER_CONFIG
     from contextgraft.rope import settings
 
-    rope = open_adapter(path).rope if (path / ADAPTER).exists() else settings.read(read_json(path / CONFIG))
+    rope = (
+        open_adapter(path).rope
+        if (path / ADAPTER_CONFIG).exists()
+        else settings.read(read_json(path / MODEL_CONFIG))
+    )
     if rope is None:
         raise InputError(
             "does not say which RoPE it was trained with", path=path, expected="a model's folder"

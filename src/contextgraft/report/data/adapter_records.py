@@ -1,15 +1,14 @@
 """The adapters' sidecars: energy of the delta that each rank captures."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.report.data import sidecars
+from contextgraft.formats.sidecar import find_sidecars, incomplete_sidecar
+from contextgraft.formats.tensor_names import kind_order, layer_of, short_kind
 
 WHOLE = "all modules"
-ORDER = (WHOLE, "q", "k", "v", "o", "gate", "up", "down")
 REMEDY = "give folders that `contextgraft extract` wrote"
 
 
@@ -47,7 +46,7 @@ class Energy:
 
 def read(folders: Iterable[Path]) -> tuple[Adapter, ...]:
     """Every adapter in or below the folders, once, by donor and rank; InputError where there is none."""
-    found = sidecars.find(folders, "adapter", REMEDY)
+    found = find_sidecars(folders, "adapter", REMEDY)
     return tuple(sorted((parse(value, path) for path, value in found.items()), key=_order))
 
 
@@ -71,18 +70,7 @@ def parse(sidecar: Mapping[str, Any], path: Path) -> Adapter:
             rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise sidecars.not_whole("an adapter", path, error, REMEDY) from None
-
-
-def kind(name: str) -> str:
-    """Kind of a module from its name: `model.layers.3.self_attn.q_proj` is a `q`."""
-    return name.rsplit(".", 1)[-1].removesuffix("_proj")
-
-
-def layer(name: str) -> int | None:
-    """Layer of a module or tensor from its name; None outside the layers."""
-    found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
-    return int(found[1]) if found else None
+        raise incomplete_sidecar("an adapter", path, error, REMEDY) from None
 
 
 def energies(adapters: Sequence[Adapter]) -> tuple[Energy, ...]:
@@ -109,7 +97,7 @@ def by_kind(adapter: Adapter) -> dict[str, float]:
     total: dict[str, float] = {}
     captured: dict[str, float] = {}
     for module in adapter.modules:
-        name, energy = kind(module.name), module.delta_norm**2
+        name, energy = short_kind(module.name), module.delta_norm**2
         total[name] = total.get(name, 0.0) + energy
         captured[name] = captured.get(name, 0.0) + energy * module.energy
     return {name: captured[name] / total[name] for name in sorted(total) if total[name] > 0}
@@ -130,10 +118,10 @@ def by_layer(adapters: Sequence[Adapter]) -> tuple[LayerEnergy, ...]:
     values: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
     for adapter in adapters:
         for module in adapter.modules:
-            place = layer(module.name)
+            place = layer_of(module.name)
             if place is not None and module.delta_norm > 0:
                 squared = module.delta_norm**2
-                key = adapter.rank, place, kind(module.name)
+                key = adapter.rank, place, short_kind(module.name)
                 values.setdefault(key, []).append((squared * module.energy, squared))
     return tuple(
         LayerEnergy(*key, sum(held for held, _ in values[key]) / sum(whole for _, whole in values[key]))
@@ -143,7 +131,7 @@ def by_layer(adapters: Sequence[Adapter]) -> tuple[LayerEnergy, ...]:
 
 def place_of(name: str) -> tuple[int, str]:
     """Where a kind of module stands: the whole, then as in a layer, then by name."""
-    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
+    return (-1, name) if name == WHOLE else kind_order(name)
 
 
 def base_context(adapters: Iterable[Adapter]) -> int | None:

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contextgraft.checkpoint.distance import kind_of
 from contextgraft.errors import InputError
-from contextgraft.report.data import sidecars
-from contextgraft.report.data.adapter_records import WHOLE, layer, place_of
+from contextgraft.formats.sidecar import find_sidecars, incomplete_sidecar
+from contextgraft.formats.tensor_names import layer_of, module_kind, short_kind
+from contextgraft.report.data.adapter_records import WHOLE, place_of
 
 GRAFTS = "give folders that `contextgraft merge` wrote"
 ALIGNED = "give files that `contextgraft align --out` wrote"
@@ -90,7 +90,7 @@ class Alignment:
 
 def grafts(folders: Iterable[Path]) -> tuple[Graft, ...]:
     """Every graft in or below the folders, once; InputError where there is none."""
-    found = sidecars.find(folders, "graft", GRAFTS)
+    found = find_sidecars(folders, "graft", GRAFTS)
     made = [parse(value, path) for path, value in found.items()]
     return tuple(
         sorted(made, key=lambda item: (_name(item.target), _name(item.donor), item.rank or 0, item.name))
@@ -113,7 +113,7 @@ def parse(sidecar: Mapping[str, Any], path: Path) -> Graft:
             tensors,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise sidecars.not_whole("a graft", path, error, GRAFTS) from None
+        raise incomplete_sidecar("a graft", path, error, GRAFTS) from None
 
 
 def survival(graft: Graft) -> tuple[Survival, ...]:
@@ -121,7 +121,7 @@ def survival(graft: Graft) -> tuple[Survival, ...]:
     groups: dict[str, list[Tensor]] = {}
     for tensor in graft.tensors:
         if tensor.delta_norm > 0:
-            for name in (WHOLE, kind_of(tensor.name).removesuffix("_proj")):
+            for name in (WHOLE, short_kind(module_kind(tensor.name))):
                 groups.setdefault(name, []).append(tensor)
     return tuple(
         Survival(
@@ -144,12 +144,12 @@ def alignments(files: Iterable[Path]) -> tuple[Alignment, ...]:
     groups: dict[tuple[str, str, int, str], list[Mapping[str, Any]]] = {}
     for key in sorted(rows):
         row = rows[key]
-        place = layer(f"{row['tensor']}.") if row["layer"] is None else int(row["layer"])
+        place = layer_of(str(row["tensor"])) if row["layer"] is None else int(row["layer"])
         group = (
             str(row["target_name"]),
             str(row["donor_name"]),
             -1 if place is None else place,
-            str(row["kind"]).removesuffix("_proj"),
+            short_kind(str(row["kind"])),
         )
         groups.setdefault(group, []).append(row)
     return tuple(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope.settings import RopeSettings, apply
 
 Metadata = Mapping[str, Any]
-EMBEDDING = "model.embed_tokens.weight"
 
 
 def shortest(value: float) -> float:
@@ -49,7 +49,8 @@ def model_config(
     metadata: Metadata, shapes: Mapping[str, tuple[int, ...]], dtype: str, path: Path
 ) -> dict[str, Any]:
     """config.json of the model; `shapes` of its tensors by their Hugging Face names."""
-    if EMBEDDING not in shapes:
+    embedding = input_embedding(shapes)
+    if embedding is None:
         raise CheckpointError("has no token embeddings", path=path, remedy="is this a complete GGUF model?")
     hidden = int(require(metadata, "llama.embedding_length", path))
     heads = int(require(metadata, "llama.attention.head_count", path))
@@ -69,10 +70,10 @@ def model_config(
         "num_hidden_layers": int(require(metadata, "llama.block_count", path)),
         "num_key_value_heads": int(metadata.get("llama.attention.head_count_kv", heads)),
         "rms_norm_eps": shortest(require(metadata, "llama.attention.layer_norm_rms_epsilon", path)),
-        "tie_word_embeddings": "lm_head.weight" not in shapes,
+        "tie_word_embeddings": output_embedding(shapes) is None,
         "torch_dtype": dtype,
         "use_cache": True,
-        "vocab_size": shapes[EMBEDDING][0],
+        "vocab_size": shapes[embedding][0],
         **special_tokens(metadata),
     }
     rope = RopeSettings(

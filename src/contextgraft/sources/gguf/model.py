@@ -6,7 +6,7 @@ import gguf
 import torch
 
 from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.model_folder import SINGLE
+from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.gguf.config import check_architecture, generation_config, model_config
@@ -32,7 +32,7 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
     write_json(folder / "generation_config.json", generation_config(metadata))
     specs = {name: (DTYPES[dtype], shape_of(tensor)) for name, tensor in tensors.items()}
     rounded = (dequantise(tensors[name], name, config).to(DTYPES[dtype]) for name in order(specs))
-    write_tensors(folder / SINGLE, specs, rounded)
+    write_tensors(folder / MODEL_WEIGHTS, specs, rounded)
 
 
 def open_gguf(path: Path) -> gguf.GGUFReader:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.tensor_names import rotary_heads
 
 Float32 = npt.NDArray[np.float32]
 
@@ -55,11 +56,8 @@ def interleaved_to_halves(weight: Float32, heads: int) -> Float32:
 
 def reorder(name: str, config: Mapping[str, Any]) -> Callable[[Float32], Float32]:
     """What must be done to a tensor's rows: something for the projections that llama.cpp permutes."""
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    module = name.split(".")[-2]
-    if module not in heads:
-        return lambda weight: weight
-    return partial(interleaved_to_halves, heads=heads[module])
+    heads = rotary_heads(name, config)
+    return (lambda weight: weight) if heads is None else partial(interleaved_to_halves, heads=heads)
 
 
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from contextgraft.checkpoint.identity import SIDECAR
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.hub.client import SOURCE
 
 TAGS = ["contextgraft", "long-context"]

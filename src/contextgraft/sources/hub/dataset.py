@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
-from contextgraft.checkpoint.identity import SIDECAR
 from contextgraft.checkpoint.resume import Journal
 from contextgraft.errors import InputError
+from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.hub.client import Hub, look_up_dataset, pinned
 from contextgraft.sources.hub.download import Transfer
 from contextgraft.sources.hub.fetch import known_files, record_of, transferred

@@ -9,14 +9,15 @@ from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.identity import SIDECAR, sidecar
-from contextgraft.checkpoint.model_folder import CONFIG, open_model, read_json
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_json
 from contextgraft.checkpoint.resume import Journal
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, OutputError
+from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
+from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.hub.client import Hub, Repository, look_up
 from contextgraft.sources.hub.download import Transfer, download
-from contextgraft.sources.hub.files import ADAPTER, DENSE, LARGEST, HubFile, Plan, choose, plain
+from contextgraft.sources.hub.files import LARGEST, HubFile, Plan, choose, plain
 
 RECORD = "contextgraft.source.json"  # beside an adapter that other programs made: it must have no sidecar
 
@@ -104,9 +105,9 @@ def _read(transfer: Transfer, name: str) -> dict[str, Any]:
 
 def _record(work: Path, repository: Repository, files: Iterable[HubFile]) -> dict[str, Any]:
     """Check what was fetched and write its record where the folder's kind has room for it."""
-    model = (work / CONFIG).exists()
+    model = (work / MODEL_CONFIG).exists()
     if not model:
-        for name in (*ADAPTER[1:], *([DENSE] if (work / DENSE).exists() else [])):
+        for name in (ADAPTER_WEIGHTS, *([DENSE_DELTAS] if (work / DENSE_DELTAS).exists() else [])):
             open_tensors(work / name)
     digest = model_digest(open_model(work)) if model else None
     record = record_of("source", repository, files, digest=digest, dequantised_to=None)

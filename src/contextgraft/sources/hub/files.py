@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from contextgraft.checkpoint.identity import SIDECAR
-from contextgraft.checkpoint.model_folder import CONFIG, INDEX, PICKLES, SINGLE
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, PICKLES
 from contextgraft.checkpoint.safetensors_header import CONVERT
 from contextgraft.errors import CheckpointError, PickleRefused
+from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
+from contextgraft.formats.sidecar import SIDECAR
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-DENSE = "contextgraft.safetensors"  # beside an adapter: deltas that are no factors
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 OWN = ("adapter", "graft", "trained")  # kinds whose contextgraft.json belongs to them and is fetched
 SMALL = (
     "generation_config.json",
@@ -120,7 +120,7 @@ def shards(index: Mapping[str, Any], source: str) -> list[str]:
     weight_map = index.get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise CheckpointError("has no weight_map", path=f"{source}/{INDEX}")
+        raise CheckpointError("has no weight_map", path=f"{source}/{MODEL_INDEX}")
     return sorted(set(names))
 
 
@@ -143,12 +143,12 @@ def _weights(listing: Listing, read: Read, kind: object, source: str) -> list[st
         if not isinstance(files, dict):
             raise CheckpointError("does not say which files it has", path=f"{source}/{SIDECAR}")
         return sorted(files, key=lambda name: (name.endswith(".safetensors"), name))
-    if CONFIG in listing and INDEX in listing:
-        return [CONFIG, INDEX, *shards(read(INDEX), source)]
-    if CONFIG in listing and SINGLE in listing:
-        return [CONFIG, SINGLE]
-    if all(name in listing for name in ADAPTER):
-        return [*ADAPTER, *([DENSE] if DENSE in listing else [])]
+    if MODEL_CONFIG in listing and MODEL_INDEX in listing:
+        return [MODEL_CONFIG, MODEL_INDEX, *shards(read(MODEL_INDEX), source)]
+    if MODEL_CONFIG in listing and MODEL_WEIGHTS in listing:
+        return [MODEL_CONFIG, MODEL_WEIGHTS]
+    if all(name in listing for name in ADAPTER_FILES):
+        return [*ADAPTER_FILES, *([DENSE_DELTAS] if DENSE_DELTAS in listing else [])]
     raise _unusable(listing, source)
 
 
@@ -186,6 +186,6 @@ def _unusable(listing: Listing, source: str) -> CheckpointError:
         )  # fmt: skip
     return CheckpointError(
         "is neither a model nor an adapter", path=source,
-        expected=f"{CONFIG} with {SINGLE} or {INDEX}, or {' and '.join(ADAPTER)}",
+        expected=f"{MODEL_CONFIG} with {MODEL_WEIGHTS} or {MODEL_INDEX}, or {' and '.join(ADAPTER_FILES)}",
         received=", ".join(held)[:120] or "no weights",
     )  # fmt: skip

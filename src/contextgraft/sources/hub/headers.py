@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
-from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
-from contextgraft.checkpoint.model_folder import CONFIG, INDEX, ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder, open_model
 from contextgraft.checkpoint.resume import Journal
 from contextgraft.checkpoint.safetensors_header import MAX_HEADER
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.client import BrokenOff, Hub, look_up, patiently
 from contextgraft.sources.hub.download import Transfer, begins_at, download, response_of
 from contextgraft.sources.hub.fetch import chosen, held, record_of, room
@@ -47,7 +47,7 @@ def fetch_headers(source: str, out: Path, hub: Hub) -> dict[str, Any]:
                 list(pool.map(partial(_write_header, transfer), weights))
             record = record_of("headers", repository, files)
             write_json(work / SIDECAR, record)
-            if (work / CONFIG).exists():
+            if (work / MODEL_CONFIG).exists():
                 open_headers(work)
             return record
 
@@ -60,7 +60,7 @@ def open_headers(folder: Path) -> ModelFolder:
     files = read_sidecar(folder, "headers").get("files", {})
     with tempfile.TemporaryDirectory() as place:
         hollow = Path(place)
-        for name in (CONFIG, INDEX):
+        for name in (MODEL_CONFIG, MODEL_INDEX):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, hollow / name)
         for path in folder.glob(f"*{WEIGHTS}{SUFFIX}"):
@@ -71,7 +71,7 @@ def open_headers(folder: Path) -> ModelFolder:
             model = open_model(hollow)
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(place, str(folder))) from None
-    others = [file.name for file in folder.iterdir() if file.name not in (CONFIG, INDEX)]
+    others = [file.name for file in folder.iterdir() if file.name not in (MODEL_CONFIG, MODEL_INDEX)]
     return replace(model, path=folder, others=tuple(sorted(others)))
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.identity import SIDECAR, read_sidecar
-from contextgraft.checkpoint.model_folder import CONFIG, INDEX, PICKLES, open_model, read_json
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
+from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
+from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.card import card
 from contextgraft.sources.hub.client import NAME
-from contextgraft.sources.hub.files import ADAPTER, DENSE, plain, small
+from contextgraft.sources.hub.files import plain, small
 
 README = "README.md"
 GGUF = "adapter.gguf"
@@ -60,12 +61,12 @@ def pack(folder: Path, to: str, own_card: Path | None = None) -> Parcel:
 
 def _adapter(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
     """What PEFT loads, the dense deltas that the sidecar lists, and small files beside."""
-    read_json(folder / ADAPTER[0])
-    weights = [ADAPTER[1], *([DENSE] if sidecar.get("dense") else [])]
+    read_json(folder / ADAPTER_CONFIG)
+    weights = [ADAPTER_WEIGHTS, *([DENSE_DELTAS] if sidecar.get("dense") else [])]
     for name in weights:
         open_tensors(folder / name)
     beside = [path.name for path in folder.iterdir() if path.is_file() and small(path.name)]
-    return [ADAPTER[0], *weights, *beside, *([GGUF] if (folder / GGUF).exists() else [])]
+    return [ADAPTER_CONFIG, *weights, *beside, *([GGUF] if (folder / GGUF).exists() else [])]
 
 
 def _graft(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
@@ -88,8 +89,13 @@ def _graft(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
 def _trained(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:  # noqa: ARG001
     """All of a model but pickles."""
     model = open_model(folder)
-    index = [INDEX] if (folder / INDEX).exists() else []
-    return [CONFIG, *index, *model.shards, *(name for name in model.others if not name.endswith(PICKLES))]
+    index = [MODEL_INDEX] if (folder / MODEL_INDEX).exists() else []
+    return [
+        MODEL_CONFIG,
+        *index,
+        *model.shards,
+        *(name for name in model.others if not name.endswith(PICKLES)),
+    ]
 
 
 CONTENTS: Mapping[str, Callable[[Path, Mapping[str, Any]], list[str]]] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.identity import read_sidecar
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
+from contextgraft.formats.sidecar import read_sidecar
 from contextgraft.training.data.documents import kind
 
 FOLDER = "fetched"

@@ -8,6 +8,7 @@ import torch
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import read_rows
+from contextgraft.formats.tensor_names import module_kind
 
 BLOCK = 1 << 26  # bytes of one float32 block
 
@@ -43,13 +44,6 @@ class Distance:
         return sum(kind.changed for kind in self.kinds)
 
 
-def kind_of(name: str) -> str:
-    """`model.layers.3.self_attn.q_proj.weight` is a q_proj; all norms are one kind; a bias is its own."""
-    *_, module, leaf = ["", *name.split(".")]
-    kind = "norms" if "norm" in module else module
-    return kind if leaf == "weight" else f"{kind} {leaf}"
-
-
 def distance(base: ModelFolder, model: ModelFolder) -> Distance:
     """Compare tensor by tensor; where only the number of rows differs (vocabulary), over the shared rows."""
     shared = [name for name in base.tensors if name in model.tensors]
@@ -61,7 +55,7 @@ def distance(base: ModelFolder, model: ModelFolder) -> Distance:
     by_kind: dict[str, list[str]] = {}
     for name in shared:
         if base[name].shape[1:] == model[name].shape[1:]:
-            by_kind.setdefault(kind_of(name), []).append(name)
+            by_kind.setdefault(module_kind(name), []).append(name)
     return Distance(
         kinds=tuple(kind_distance(base, model, kind, names) for kind, names in sorted(by_kind.items())),
         only_base=tuple(name for name in base.tensors if name not in model.tensors),

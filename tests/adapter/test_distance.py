@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contextgraft.checkpoint import distance as module
-from contextgraft.checkpoint.distance import distance, kind_of
+from contextgraft.adapter.analysis import distance as module
+from contextgraft.adapter.analysis.distance import distance
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
+from contextgraft.formats.tensor_names import module_kind
 
 
 def folder(path: Path, **tensors: torch.Tensor) -> ModelFolder:
@@ -30,7 +31,7 @@ def folder(path: Path, **tensors: torch.Tensor) -> ModelFolder:
     ],
 )
 def test_kinds(name: str, kind: str) -> None:
-    assert kind_of(name) == kind
+    assert module_kind(name) == kind
 
 
 def test_norms_are_frobenius_norms_over_the_kind(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.identity import sidecar
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR
 from contextgraft.errors import (
     CheckpointError,
@@ -13,6 +12,7 @@ from contextgraft.errors import (
     MismatchError,
     Refused,
 )
+from contextgraft.formats.sidecar import sidecar
 
 FINAL = (InputError, CheckpointError, MismatchError, Refused)
 

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from contextgraft.checkpoint.identity import read_sidecar
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import (
     CheckpointError,
@@ -16,7 +15,8 @@ from contextgraft.errors import (
     Refused,
     VerificationError,
 )
-from contextgraft.formats.rejection import is_final, record_refusal
+from contextgraft.formats.refusal import is_final, record_refusal
+from contextgraft.formats.sidecar import read_sidecar
 
 
 @pytest.mark.parametrize("kind", [InputError, CheckpointError, PickleRefused, MismatchError])

@@ -3,9 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from contextgraft.checkpoint.distance import Distance, KindDistance
+from contextgraft.adapter.analysis.distance import Distance, KindDistance
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 
 SHOWN = 10  # names of a list that people are shown; JSON has all
@@ -16,7 +17,7 @@ def summary(folder: ModelFolder) -> dict[str, Any]:
     config = folder.config
     rope = settings.read(config)
     vocabulary = read_vocabulary(folder)
-    embedding = folder.tensors.get("model.embed_tokens.weight")
+    embedding = input_embedding(folder.tensors)
     heads = config.get("num_attention_heads")
     return {
         "path": str(folder.path),
@@ -28,10 +29,10 @@ def summary(folder: ModelFolder) -> dict[str, Any]:
         "context": rope.max_positions,
         "rope": settings.to_json(rope),
         "vocabulary": {
-            "rows": embedding.rows if embedding else config.get("vocab_size"),
+            "rows": folder[embedding].rows if embedding else config.get("vocab_size"),
             "tokens": None if vocabulary is None else len(vocabulary),
         },
-        "tied_embeddings": "lm_head.weight" not in folder.tensors,
+        "tied_embeddings": output_embedding(folder.tensors) is None,
         "dtypes": dict(sorted(Counter(info.dtype for info in folder.tensors.values()).items())),
         "tensors": len(folder.tensors),
         "shards": len(folder.shards),

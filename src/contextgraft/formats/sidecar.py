@@ -1,0 +1,94 @@
+"""`contextgraft.json`, the sidecar of whatever contextgraft wrote: its common keys, and reading it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from contextgraft._version import __version__
+from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
+from contextgraft.errors import CheckpointError, InputError, Refused
+
+__all__ = [
+    "FORMAT",
+    "SIDECAR",
+    "find_sidecars",
+    "identity",
+    "incomplete_sidecar",
+    "read_sidecar",
+    "sidecar",
+]
+
+FORMAT = 2
+
+
+def sidecar(kind: str, **content: Any) -> dict[str, Any]:
+    """The content of a `contextgraft.json`, with the keys that every kind has."""
+    return {"kind": kind, "format": FORMAT, "contextgraft": __version__, **content}
+
+
+def read_sidecar(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """The folder's `contextgraft.json`; one of another kind or format raises CheckpointError, or Refused."""
+    sidecar = read_json(path / SIDECAR)
+    if sidecar.get("format") != FORMAT:
+        raise CheckpointError(
+            "has a format this version does not know",
+            path=path / SIDECAR,
+            expected=FORMAT,
+            received=sidecar.get("format"),
+        )
+    if kind is not None and sidecar.get("kind") == REFUSED != kind:
+        raise Refused(path, str(sidecar.get("verb")), str(sidecar.get("reason")))
+    if kind is not None and sidecar.get("kind") != kind:
+        raise CheckpointError(
+            "is of another kind", path=path / SIDECAR, expected=kind, received=sidecar.get("kind")
+        )
+    return sidecar
+
+
+def find_sidecars(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path, dict[str, Any]]:
+    """Every sidecar of a kind, of any format, in or below the folders, each once.
+
+    A folder without one raises InputError, unless it holds a refusal: then nothing was written there.
+    """
+    matches: dict[Path, dict[str, Any]] = {}
+    for folder in folders:
+        contents = {path: _read(path, remedy) for path in sorted(folder.rglob(SIDECAR))}
+        below = {path: content for path, content in contents.items() if content.get("kind") == kind}
+        if not below and not any(content.get("kind") == REFUSED for content in contents.values()):
+            raise InputError(
+                f"holds no {kind}", path=folder, expected=f"a {SIDECAR} of kind {kind}", remedy=remedy
+            )
+        matches |= {path.resolve(): content for path, content in below.items()}
+    return matches
+
+
+def incomplete_sidecar(kind: str, path: Path, error: Exception, remedy: str) -> InputError:
+    """The error for a sidecar in which a key is missing or malformed, as `error` says."""
+    return InputError(
+        f"is not a whole sidecar of {kind}",
+        path=path,
+        received=f"{type(error).__name__} {error}",
+        remedy=remedy,
+    )
+
+
+def identity(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """{"name", "digest", "source", "revision"} of a model, as sidecars record it; the digest is computed.
+
+    Source and revision come from the folder's own sidecar if there is one; `known` are tensor digests.
+    """
+    sidecar = read_sidecar(folder.path) if SIDECAR in folder.others else {}
+    return {
+        "name": sidecar.get("name") or folder.path.resolve().name,
+        "digest": model_digest(folder, known),
+        "source": sidecar.get("source"),
+        "revision": sidecar.get("revision"),
+    }
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except CheckpointError as error:
+        raise InputError(f"is not a readable sidecar: {error}", path=path, remedy=remedy) from None
