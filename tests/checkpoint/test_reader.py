@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.reader import DTYPES, byte_blocks, expect_bytes, read_rows, read_tensor
+from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
+from contextgraft.checkpoint.tensor_bytes import byte_blocks, expect_bytes
 from contextgraft.errors import CheckpointError
 
 
@@ -29,10 +30,9 @@ def test_blocks_make_up_the_tensor(
     assert torch.equal(read_tensor(file, "x"), tensor)
     rows = [read_rows(file, "x", row, row + 1).reshape(-1) for row in range(file["x"].rows)]
     assert torch.equal(torch.cat([tensor.reshape(-1)[:0], *rows]), tensor.reshape(-1))
-    blocks = [block.clone() for block in byte_blocks(file, file["x"], max_bytes)]
+    blocks = [bytes(block) for block in byte_blocks(file, file["x"], max_bytes)]
     assert all(len(block) <= max_bytes for block in blocks)
-    raw = torch.cat([torch.empty(0, dtype=torch.uint8), *blocks])
-    assert torch.equal(raw, tensor.reshape(-1).view(torch.uint8))
+    assert b"".join(blocks) == tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def test_a_file_cut_after_it_was_opened(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from blake3 import blake3
 
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
-from contextgraft.checkpoint.reader import Tensors, byte_blocks
+from contextgraft.checkpoint.tensor_bytes import Tensors, byte_blocks
 from contextgraft.rope import settings
 
 CHUNK = 1 << 20  # bytes
@@ -47,7 +47,7 @@ def tensor_digest(folder: Tensors, name: str) -> str:
     """Digest of one tensor's stored bytes."""
     digest = hasher()
     for block in byte_blocks(folder, folder[name], CHUNK):
-        digest.update(block.numpy().data)
+        digest.update(block)
     return digest.hexdigest()
 
 

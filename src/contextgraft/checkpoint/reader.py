@@ -1,14 +1,9 @@
 """Reading tensors row by row: what is in memory is a block, whatever the tensor's size."""
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Protocol
-
 import torch
 
 from contextgraft.checkpoint.safetensors_header import TensorInfo
+from contextgraft.checkpoint.tensor_bytes import Tensors, read_into
 from contextgraft.errors import CheckpointError
 
 DTYPES = {
@@ -17,17 +12,6 @@ DTYPES = {
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class Tensors(Protocol):
-    """What tensors are read from: a model folder, or one file."""
-
-    @property
-    def path(self) -> Path:
-        """The folder that holds the files."""
-
-    def __getitem__(self, name: str) -> TensorInfo:
-        """One tensor's place."""
 
 
 def read_rows(folder: Tensors, name: str, start: int, stop: int) -> torch.Tensor:
@@ -63,35 +47,5 @@ def read_bytes(
     They go into the head of `buffer` if there is one, else into memory of their own.
     """
     raw = torch.empty(stop - start, dtype=torch.uint8) if buffer is None else buffer[: stop - start]
-    path = folder.path / info.shard
-    view = raw.numpy().data
-    done = 0
-    try:
-        with path.open("rb", buffering=0) as file:
-            while done < stop - start:
-                got = os.preadv(file.fileno(), [view[done:]], info.begin + start + done)
-                if got == 0:
-                    raise CheckpointError(
-                        f"ends inside tensor {info.name!r}", path=path, remedy="fetch the file again"
-                    )
-                done += got
-    except OSError as error:
-        raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
+    read_into(folder, info, start, raw.numpy().data)
     return raw
-
-
-def byte_blocks(folder: Tensors, info: TensorInfo, max_bytes: int) -> Iterator[torch.Tensor]:
-    """A tensor's raw data from begin to end, for digests of any dtype; a block lives until the next."""
-    buffer = torch.empty(min(max_bytes, info.bytes), dtype=torch.uint8)
-    for start in range(0, info.bytes, max_bytes):
-        yield read_bytes(folder, info, start, min(start + max_bytes, info.bytes), buffer)
-
-
-def expect_bytes(folder: Tensors, info: TensorInfo, start: int, stop: int) -> None:
-    """Tell the kernel which bytes come next, so that it reads while something else is computed."""
-    with suppress(OSError):  # whoever reads them will say it
-        handle = os.open(folder.path / info.shard, os.O_RDONLY)
-        try:
-            os.posix_fadvise(handle, info.begin + start, stop - start, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(handle)

@@ -10,7 +10,8 @@ from contextgraft.adapter.compute.norms import norm_squared
 from contextgraft.adapter.compute.workspace import Workspace, tile_rows
 from contextgraft.checkpoint.digest import Hasher, hasher, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.reader import DTYPES, expect_bytes, read_bytes
+from contextgraft.checkpoint.reader import DTYPES, read_bytes
+from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
 
 

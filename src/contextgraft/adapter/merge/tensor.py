@@ -12,7 +12,8 @@ from contextgraft.adapter.lora.deltas import Change
 from contextgraft.adapter.merge.rounding import Rounding
 from contextgraft.checkpoint.digest import hasher
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.reader import DTYPES, expect_bytes, read_bytes
+from contextgraft.checkpoint.reader import DTYPES, read_bytes
+from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
 
 TILE = 1 << 18  # elements: what a core's cache holds of the few buffers of a tile
