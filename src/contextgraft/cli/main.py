@@ -8,6 +8,7 @@ import click
 
 from contextgraft._version import __version__
 from contextgraft.errors import ContextgraftError
+from contextgraft.extras import missing_extra
 
 VERBS = {
     "inspect": "architecture, RoPE, context, dtype, vocabulary, bytes; distance from a base",
@@ -41,10 +42,16 @@ class Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb; with --refusal, an error about a model is put on record there instead."""
+        """Run the verb; with --refusal, an error about a model is put on record there instead.
+
+        A verb whose extra is not installed raises InputError with the command that installs it.
+        """
         folder = ctx.params["refusal"]
         try:
             return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            missing = missing_extra(error, ctx.invoked_subcommand)
+            raise missing or error from None
         except ContextgraftError as error:
             from contextgraft.formats.refusal import is_final, record_refusal
 

@@ -11,7 +11,6 @@ from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.copy_folder import copy_model
-from contextgraft.sources.gguf.model import write_model
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import fetch_dataset
 from contextgraft.sources.hub.fetch import fetch_repository
@@ -54,6 +53,8 @@ def _fetch(source: str, out: Path, dtype: str) -> dict[str, Any]:
     with publish(out) as work:
         clear(work)
         if gguf_file:
+            from contextgraft.sources.gguf.model import write_model
+
             write_model(path, work, dtype)
         else:
             copy_model(path, work)

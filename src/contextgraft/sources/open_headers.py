@@ -2,28 +2,14 @@
 
 from pathlib import Path
 
-from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.model_folder import (
-    MODEL_CONFIG,
-    MODEL_WEIGHTS,
-    ModelFolder,
-    open_model,
-    read_json,
-)
-from contextgraft.checkpoint.safetensors_header import TensorInfo
-from contextgraft.errors import CheckpointError, InputError
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, open_model, read_json
+from contextgraft.errors import InputError
 from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.fetch import fetch
-from contextgraft.sources.gguf.config import check_architecture, model_config
-from contextgraft.sources.gguf.model import open_gguf
-from contextgraft.sources.gguf.tensors import hub_name, shape_of
-from contextgraft.sources.gguf.tokenizer import save_tokenizer
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.headers import open_headers
 from contextgraft.sources.resolve import FORMS, locate, on_hub
-
-DEQUANTISED = "BF16"  # what `fetch` makes of a GGUF file unless told otherwise
 
 
 def peek(source: str, place: Path, hub: Hub) -> ModelFolder:
@@ -40,7 +26,9 @@ def peek(source: str, place: Path, hub: Hub) -> ModelFolder:
     if path.is_dir():
         return _folder(path, source)
     if path.suffix == ".gguf":
-        return _gguf(path, place)
+        from contextgraft.sources.gguf.headers import open_gguf_headers
+
+        return open_gguf_headers(path, place)
     raise InputError("is neither a model folder nor a GGUF file", path=path, expected=FORMS)
 
 
@@ -59,25 +47,3 @@ def _folder(path: Path, source: str) -> ModelFolder:
             remedy="remove it or name another folder",
         )  # fmt: skip
     return open_headers(path)
-
-
-def _gguf(path: Path, place: Path) -> ModelFolder:
-    """As `fetch` would write it: the names, shapes and dtype of the dequantised tensors."""
-    reader = open_gguf(path)
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    check_architecture(metadata, path)
-    shapes = {hub_name(tensor.name, path): shape_of(tensor) for tensor in reader.tensors}
-    config = model_config(metadata, shapes, "bfloat16", path)
-    place.mkdir(parents=True, exist_ok=True)
-    save_tokenizer(metadata, place, path)
-    write_json(place / MODEL_CONFIG, config)
-    tensors = {
-        name: TensorInfo(name, DEQUANTISED, shape, MODEL_WEIGHTS, 0, 0)
-        for name, shape in sorted(shapes.items())
-    }
-    others = tuple(sorted(file.name for file in place.iterdir() if file.name != MODEL_CONFIG))
-    if not tensors:
-        raise CheckpointError("holds no tensors", path=path)
-    return ModelFolder(
-        place, config, tensors, (MODEL_WEIGHTS,), dict.fromkeys(tensors, MODEL_WEIGHTS), others
-    )

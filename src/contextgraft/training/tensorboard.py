@@ -43,4 +43,4 @@ class Board:
 def check_installed() -> None:
     """Raise InputError where TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
-        raise InputError("TensorBoard is not installed", remedy="pip install tensorboard")
+        raise InputError("TensorBoard is not installed", remedy="pip install 'contextgraft[tensorboard]'")

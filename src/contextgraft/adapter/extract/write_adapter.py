@@ -14,7 +14,6 @@ from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import Pair
 from contextgraft.adapter.extract.rank_spec import Cut
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.gguf import FILE, write_gguf
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
@@ -47,6 +46,8 @@ def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal, gguf: bool) -> d
     common = _common(pair, records)
     sidecars = {cut.name: _folder(pair, cut, journal, found, common) for cut in cuts}
     if gguf:
+        from contextgraft.adapter.lora.gguf import FILE, write_gguf
+
         for name in sidecars:
             write_gguf(open_adapter(journal.work / name), common["architecture"], journal.work / name / FILE)
     return sidecars

@@ -8,7 +8,6 @@ from functools import partial
 from threading import Event
 from typing import TypeVar
 
-from httpx2 import TransportError
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile, RepoFolder
@@ -17,6 +16,7 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from contextgraft.errors import InputError, SourceError
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, reason, refusal, status_of
 from contextgraft.sources.hub.files import HubFile, Plan, hub_file
+from contextgraft.sources.hub.http import TransportError
 from contextgraft.sources.resolve import DATASETS
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT changes it

@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import httpx2
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -27,6 +26,7 @@ from contextgraft.sources.hub.client import (
 )
 from contextgraft.sources.hub.errors import AGAIN
 from contextgraft.sources.hub.files import HubFile
+from contextgraft.sources.hub.http import Response
 
 PARTIAL = 206  # the status of an answer that is a range
 CHUNK = 1 << 20  # bytes read at once where a file is hashed again
@@ -75,7 +75,7 @@ def download(transfer: Transfer, files: Iterable[HubFile]) -> None:
 @contextmanager
 def response_of(
     hub: Hub, repository: Repository, name: str, begin: int = 0, end: int | None = None
-) -> Iterator[httpx2.Response]:
+) -> Iterator[Response]:
     """The answer to a request for bytes [begin, end) of a file, its body unread; refusals are raised.
 
     Without compression, so that bytes can be counted. The token goes to the hub only, not where it redirects.
@@ -179,7 +179,7 @@ class _Growth:
         self.hash = self.file.hasher()
 
 
-def begins_at(response: httpx2.Response, begin: int) -> bool:
+def begins_at(response: Response, begin: int) -> bool:
     """Whether the server sends the range that was asked for."""
     where = response.headers.get("Content-Range", "")
     return response.status_code == PARTIAL and where.startswith(f"bytes {begin}-")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from httpx2 import ConnectError, ConnectTimeout, HTTPError, InvalidURL, UnsupportedProtocol
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -15,6 +14,13 @@ from huggingface_hub.errors import (
 )
 
 from contextgraft.errors import ContextgraftError, InputError, SourceError
+from contextgraft.sources.hub.http import (
+    ConnectError,
+    ConnectTimeout,
+    HTTPError,
+    InvalidURL,
+    UnsupportedProtocol,
+)
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # nobody is there

@@ -1,0 +1,39 @@
+"""A GGUF file as the model folder that `fetch` would make of it, without its weights."""
+
+from pathlib import Path
+
+from contextgraft.checkpoint.atomic import write_json
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_WEIGHTS, ModelFolder
+from contextgraft.checkpoint.safetensors_header import TensorInfo
+from contextgraft.errors import CheckpointError
+from contextgraft.sources.gguf.config import check_architecture, model_config
+from contextgraft.sources.gguf.model import open_gguf
+from contextgraft.sources.gguf.tensors import hub_name, shape_of
+from contextgraft.sources.gguf.tokenizer import save_tokenizer
+
+DEQUANTISED = "BF16"  # the dtype that `fetch` writes by default
+
+
+def open_gguf_headers(path: Path, folder: Path) -> ModelFolder:
+    """Names, shapes and dtype of the dequantised tensors; config and tokenizer are written to `folder`.
+
+    A file without tensors, or of another architecture, raises CheckpointError.
+    """
+    reader = open_gguf(path)
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    check_architecture(metadata, path)
+    shapes = {hub_name(tensor.name, path): shape_of(tensor) for tensor in reader.tensors}
+    config = model_config(metadata, shapes, "bfloat16", path)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tokenizer(metadata, folder, path)
+    write_json(folder / MODEL_CONFIG, config)
+    tensors = {
+        name: TensorInfo(name, DEQUANTISED, shape, MODEL_WEIGHTS, 0, 0)
+        for name, shape in sorted(shapes.items())
+    }
+    others = tuple(sorted(file.name for file in folder.iterdir() if file.name != MODEL_CONFIG))
+    if not tensors:
+        raise CheckpointError("holds no tensors", path=path)
+    return ModelFolder(
+        folder, config, tensors, (MODEL_WEIGHTS,), dict.fromkeys(tensors, MODEL_WEIGHTS), others
+    )
