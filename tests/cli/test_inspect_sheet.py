@@ -115,7 +115,7 @@ def test_a_bad_line_is_a_row_with_its_number(zoo: Path) -> None:
     ]  # fmt: skip
     said = [row["reasons"][0] for row in facts if row["verdict"] == "refused"]
     assert all(f"sheet.tsv:{line}: " in text for line, text in zip((3, 4, 6, 7, 8), said, strict=True))
-    assert "stands on line 5 already" in said[-1]
+    assert "is already used on line 5" in said[-1]
 
 
 def test_for_people_and_for_scripts(zoo: Path) -> None:

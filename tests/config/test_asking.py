@@ -7,8 +7,8 @@ import pytest
 
 from contextgraft.cli.commands.evaluate import command
 from contextgraft.config import cli_arguments
-from contextgraft.config.study import Pipeline
-from contextgraft.config.target_sheet import FineTune
+from contextgraft.config.study import StudyConfig
+from contextgraft.config.target_sheet import TargetRow
 
 EVERYTHING: dict[str, Any] = {
     "study": "s",
@@ -36,7 +36,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "cluster": {"device": "cuda", "gpus_per_node": 8},
 }
-TARGET = FineTune.model_validate({"name": "tune", "source": "tune", "skill": "own.jsonl, hellaswag"})
+TARGET = TargetRow.model_validate({"name": "tune", "source": "tune", "skill": "own.jsonl, hellaswag"})
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def parsed(words: list[str]) -> dict[str, Any]:
 
 
 def test_everything_that_is_configured_is_asked() -> None:
-    given = parsed(cli_arguments.of_target(Pipeline.model_validate(EVERYTHING), TARGET))
+    given = parsed(cli_arguments.of_target(StudyConfig.model_validate(EVERYTHING), TARGET))
     assert given["suites"] == ("needle", "ruler", "perplexity", "divergence", "skill")
     assert (given["lengths"], given["depths"]) == ((128, 1024), (0, 12.5, 100))
     assert (given["samples"], given["distractors"], given["seed"]) == (7, 2, 5)
@@ -68,8 +68,8 @@ def test_everything_that_is_configured_is_asked() -> None:
 def test_what_is_not_configured_is_not_asked() -> None:
     bare = {key: value for key, value in EVERYTHING.items() if key != "cluster"}
     needle = {**EVERYTHING["evaluation"]["needle"], "kinds": ["single"], "count": None, "haystacks": []}
-    study = Pipeline.model_validate({**bare, "evaluation": {"needle": needle, "skill": {"samples": 1}}})
-    target = FineTune.model_validate({"name": "tune", "source": "tune"})
+    study = StudyConfig.model_validate({**bare, "evaluation": {"needle": needle, "skill": {"samples": 1}}})
+    target = TargetRow.model_validate({"name": "tune", "source": "tune"})
     given = parsed(cli_arguments.of_target(study, target))
     assert given["suites"] == ("needle",)
     assert (given["haystacks"], given["device"]) == ((), "cpu")
@@ -77,6 +77,6 @@ def test_what_is_not_configured_is_not_asked() -> None:
 
 @pytest.mark.parametrize("key", ["ruler", "perplexity", "divergence"])
 def test_base_and_donor_are_asked_all_but_the_fine_tunes_own(key: str) -> None:
-    suites = parsed(cli_arguments.of_all(Pipeline.model_validate(EVERYTHING)))["suites"]
+    suites = parsed(cli_arguments.of_all(StudyConfig.model_validate(EVERYTHING)))["suites"]
     assert (key in suites) == (key != "divergence")
     assert "skill" not in suites

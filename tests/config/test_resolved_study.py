@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from contextgraft.config.resolved_study import Origin, companions, load
+from contextgraft.config.resolved_study import Origin, load_study, referenced_files
 from contextgraft.errors import ConfigError
 
 KINDS = ("single", "chain")
@@ -32,7 +32,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_every_model_has_its_origin(config: dict[str, Any]) -> None:
-    assert load(config, "c", KINDS).origins == {
+    assert load_study(config, "c", KINDS).origins == {
         "base": Origin(source="demo:base"),
         "donor-s3": Origin(recipe="donor.yaml", seed=3),
         "donor-s5": Origin(recipe="donor.yaml", seed=5),
@@ -43,11 +43,11 @@ def test_every_model_has_its_origin(config: dict[str, Any]) -> None:
 
 def test_a_fetched_donor_has_a_source(config: dict[str, Any]) -> None:
     fetched = {**config, "donor": {"source": "demo:long"}, "donor_seeds": [1]}
-    assert load(fetched, "c", KINDS).origins["donor-s1"] == Origin(source="demo:long")
+    assert load_study(fetched, "c", KINDS).origins["donor-s1"] == Origin(source="demo:long")
 
 
 def test_a_fine_tune_is_asked_in_its_own_manner_if_it_has_one(config: dict[str, Any]) -> None:
-    study = load(config, "c", KINDS)
+    study = load_study(config, "c", KINDS)
     assert [study.needle_format(name) for name in ("plain", "trained")] == ["needle.yaml", "own.yaml"]
 
 
@@ -55,7 +55,7 @@ def test_a_fine_tune_is_asked_in_its_own_manner_if_it_has_one(config: dict[str, 
 def test_a_file_that_is_not_there_is_named(config: dict[str, Any], gone: str) -> None:
     Path(gone).unlink()
     with pytest.raises(ConfigError, match=f"received {gone}"):
-        load(config, "c", KINDS)
+        load_study(config, "c", KINDS)
 
 
 def test_an_unknown_needle_kind_is_one_line_with_file_and_known_kinds(
@@ -63,7 +63,7 @@ def test_an_unknown_needle_kind_is_one_line_with_file_and_known_kinds(
 ) -> None:
     config["evaluation"]["needle"]["kinds"] = ["single", "chian"]
     with pytest.raises(ConfigError) as error:
-        load(config, "study.yaml", KINDS)
+        load_study(config, "study.yaml", KINDS)
     assert str(error.value) == (
         "study.yaml: evaluation.needle.kinds: unknown kind of question; expected one of single, chain; "
         "received chian"
@@ -78,5 +78,5 @@ def test_companions_are_the_files_that_a_recipe_names_and_those_that_they_name(t
     )
     (tmp_path / "deep/needle.yaml").write_text("haystack: text.txt\nkeys: [a, b]\n")
     (tmp_path / "deep/text.txt").write_text("a: [")
-    found = [path.relative_to(tmp_path).as_posix() for path in companions(recipe)]
+    found = [path.relative_to(tmp_path).as_posix() for path in referenced_files(recipe)]
     assert found == ["deep/needle.yaml", "deep/text.txt", "recipe.yaml"]

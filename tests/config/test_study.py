@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from contextgraft.config.base import validate
 from contextgraft.config.json_schema import schema_text
-from contextgraft.config.resolved_study import load
-from contextgraft.config.study import Pipeline
+from contextgraft.config.resolved_study import load_study
+from contextgraft.config.study import StudyConfig
 from contextgraft.errors import ConfigError
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
@@ -51,7 +51,7 @@ def test_shipped_studies_are_valid_and_their_files_are_there(
 ) -> None:
     monkeypatch.chdir(ROOT)
     config = yaml.safe_load(path.read_text())
-    study = load(config, path, NEEDLE_KINDS)
+    study = load_study(config, path, NEEDLE_KINDS)
     assert study.targets
     jsonschema.validate(config, yaml.safe_load(schema_text()))
 
@@ -76,16 +76,16 @@ def test_shipped_studies_are_valid_and_their_files_are_there(
 )
 def test_a_mistake_gives_one_line_with_file_and_key(path: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        validate(Pipeline, changed(path, value), "config.yaml")
+        validate(StudyConfig, changed(path, value), "config.yaml")
     assert str(error.value).startswith("config.yaml: ")
     assert "\n" not in str(error.value)
 
 
 def test_a_fetched_donor_has_one_seed() -> None:
     fetched = changed("donor", {"source": "demo:donor"})
-    assert validate(Pipeline, fetched, "c").donor.source == "demo:donor"
+    assert validate(StudyConfig, fetched, "c").donor.source == "demo:donor"
     with pytest.raises(ConfigError, match="a fetched donor has one seed"):
-        validate(Pipeline, {**fetched, "donor_seeds": [1, 2]}, "c")
+        validate(StudyConfig, {**fetched, "donor_seeds": [1, 2]}, "c")
 
 
 @settings(deadline=None)
@@ -98,11 +98,11 @@ def test_any_value_in_any_place_is_taken_or_refused_in_one_line(value: Any) -> N
 def outcome(config: dict[str, Any]) -> str:
     """What a person would read."""
     try:
-        return validate(Pipeline, config, "c").study
+        return validate(StudyConfig, config, "c").study
     except ConfigError as error:
         return str(error)
 
 
 def test_a_misspelt_key_is_told_before_the_missing_one() -> None:
     with pytest.raises(ConfigError, match="unknown key 'studdy'"):
-        validate(Pipeline, {"studdy": "demo"}, "config.yaml")
+        validate(StudyConfig, {"studdy": "demo"}, "config.yaml")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.resolved_study import load
+from contextgraft.config.resolved_study import load_study
 from contextgraft.config.study import Evaluation
 from contextgraft.errors import ConfigError
 from contextgraft.planning.model_shape import Shape
@@ -22,7 +22,7 @@ NEEDLE = {"format": "x.yaml", "lengths": [64, 128], "depths": [0, 50, 100], "sam
 
 def demo(monkeypatch: pytest.MonkeyPatch, shape: Shape = ASSUMED, **cluster: Any) -> Demands:
     monkeypatch.chdir(ROOT)
-    study = load(
+    study = load_study(
         yaml.safe_load(Path("config/config.yaml").read_text()),
         "config/config.yaml",
         NEEDLE_KINDS,
@@ -83,7 +83,9 @@ def test_the_shape_is_the_named_one_or_the_bases_or_a_small_one(tmp_path: Path) 
 def test_nodes_and_processes_of_a_training_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     config = yaml.safe_load(Path("config/config.yaml").read_text())
-    study = load({**config, "training": {"nodes": 2, "processes": 3}}, "config/config.yaml", NEEDLE_KINDS)
+    study = load_study(
+        {**config, "training": {"nodes": 2, "processes": 3}}, "config/config.yaml", NEEDLE_KINDS
+    )
     with_gpus = demands(study, ASSUMED, Cluster(gpus_per_node=4))
     asked = with_gpus.of("train", "donor-s1", 1)
     assert (asked["nodes"], asked["gres"]) == (2, "gpu:3")

@@ -11,7 +11,7 @@ from contextgraft.cli.plan_study import plan
 from contextgraft.config import asking
 from contextgraft.planning.requests import demands, shape_of
 from contextgraft.planning.slurm import SLURM_WORDS
-from contextgraft.config.resolved_study import donor_name, load
+from contextgraft.config.resolved_study import donor_name, load_study
 from contextgraft.errors import ContextgraftError
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
@@ -22,7 +22,7 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    STUDY = load(config, ", ".join(map(str, workflow.configfiles)), NEEDLE_KINDS)
+    STUDY = load_study(config, ", ".join(map(str, workflow.configfiles)), NEEDLE_KINDS)
     SETTINGS = STUDY.settings
     DEMANDS = demands(STUDY, shape_of(SETTINGS.shape, SETTINGS.base), SETTINGS.cluster)
 except ContextgraftError as error:
@@ -31,8 +31,8 @@ except ContextgraftError as error:
 
 VERSION = __version__  # a parameter of every rule: Snakemake does not see that an installed package changed
 TARGETS = list(STUDY.targets)
-KEPT = [target for target in TARGETS if STUDY.kept(target)]
-PASSING = [target for target in TARGETS if not STUDY.kept(target)]
+KEPT = [target for target in TARGETS if STUDY.keeps_grafts(target)]
+PASSING = [target for target in TARGETS if not STUDY.keeps_grafts(target)]
 SEEDS = SETTINGS.donor_seeds
 RANKS = sorted(SETTINGS.ranks)
 KINDS = [*(f"r{rank}" for rank in RANKS), "theta-only"]  # of grafts

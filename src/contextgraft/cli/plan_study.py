@@ -8,9 +8,8 @@ from typing import Any
 from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.extraction import Extraction
-from contextgraft.config.resolved_study import Study, load
-from contextgraft.config.study import Evaluation
+from contextgraft.config.resolved_study import ResolvedStudy, load_study
+from contextgraft.config.study import Evaluation, ExtractionConfig
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError
 from contextgraft.formats.tensor_names import TensorRole
@@ -95,7 +94,7 @@ class Disk:
 class StudyPlan:
     """All figures of a study; `adapters` are bytes of the tensors of factors by rank."""
 
-    study: Study
+    study: ResolvedStudy
     shape: Shape
     adapters: Mapping[int, int]
     dense: int
@@ -104,15 +103,15 @@ class StudyPlan:
     disk: Disk
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path) -> ResolvedStudy:
     """The study of a configuration file; ConfigError or InputError if it is none."""
     config = read_yaml(path)
     if not isinstance(config, dict):
         raise ConfigError("is no study", path=path, expected="keys and values, as in config/config.yaml")
-    return load(config, path, NEEDLE_KINDS)
+    return load_study(config, path, NEEDLE_KINDS)
 
 
-def plan(study: Study, at_once: int = 1) -> StudyPlan:
+def plan(study: ResolvedStudy, at_once: int = 1) -> StudyPlan:
     """Plan a study for the cluster that it names."""
     settings = study.settings
     shape = requests.shape_of(settings.shape, settings.base)
@@ -126,30 +125,30 @@ def plan(study: Study, at_once: int = 1) -> StudyPlan:
         adapters=written,
         graft_set=grafts * shape.size,
         targets=len(study.targets),
-        kept_targets=sum(study.kept(target) for target in study.targets),
+        kept_targets=sum(study.keeps_grafts(target) for target in study.targets),
         at_once=at_once,
     )
     steps = tuple(_steps(study, shape, disk, max(adapters.values())))
     return StudyPlan(study, shape, adapters, dense, steps, tuple(lines(study, shape, models(study))), disk)
 
 
-def selection(extraction: Extraction) -> Selection:
+def selection(extraction: ExtractionConfig) -> Selection:
     """Which tensors the study's adapters carry."""
     return Selection(extraction.include, extraction.exclude, EMBEDDINGS[extraction.embeddings])
 
 
-def models(study: Study) -> int:
+def models(study: ResolvedStudy) -> int:
     """Models that are asked: base and donors; each fine-tune alone, with theta only, and at each rank."""
     settings = study.settings
     return 1 + len(settings.donor_seeds) + len(study.targets) * _asked_of(study)
 
 
-def _asked_of(study: Study) -> int:
+def _asked_of(study: ResolvedStudy) -> int:
     """Models that one fine-tune's job asks."""
     return 1 + len(study.settings.donor_seeds) * (1 + len(study.settings.ranks))
 
 
-def _steps(study: Study, shape: Shape, disk: Disk, adapter: int) -> Iterator[Step]:
+def _steps(study: ResolvedStudy, shape: Shape, disk: Disk, adapter: int) -> Iterator[Step]:
     settings, cluster = study.settings, study.settings.cluster
     asked = requests.demands(study, shape, cluster)
     rules, threads, seeds, size = asked.rules, settings.threads, len(settings.donor_seeds), shape.size
@@ -181,7 +180,7 @@ def _steps(study: Study, shape: Shape, disk: Disk, adapter: int) -> Iterator[Ste
     yield Step("report", 1, REPORT, rules["report"])
 
 
-def _training(study: Study, name: str, shape: Shape, request: Request) -> float:
+def _training(study: ResolvedStudy, name: str, shape: Shape, request: Request) -> float:
     recipe = study.origins[name].recipe
     assert recipe is not None
     cluster, threads = study.settings.cluster, study.settings.threads.train
@@ -191,14 +190,14 @@ def _training(study: Study, name: str, shape: Shape, request: Request) -> float:
     return work / (request.nodes * threads * cluster.cpu_gigaflops * 1e9)
 
 
-def _asking(study: Study, shape: Shape, count: int, request: Request) -> float:
+def _asking(study: ResolvedStudy, shape: Shape, count: int, request: Request) -> float:
     """Seconds of asking `count` models: loading them, reading prompts, writing answers."""
     hours = sum(line.hours_shared + line.hours_writing for line in lines(study, shape, count))
     reading = count * shape.size / GB / study.settings.cluster.disk
     return reading + hours * 3600 / max(1, request.gpus)
 
 
-def lines(study: Study, shape: Shape, count: int) -> list[Line]:
+def lines(study: ResolvedStudy, shape: Shape, count: int) -> list[Line]:
     """Costs of asking `count` models everything the study asks, suite by suite and length by length."""
     device = device_of(study.settings.cluster, study.settings.threads.evaluate)
     given = costs_shape(shape, study.settings.cluster)

@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError("is not valid YAML", path=path, received=str(error)) from None
+        raise ConfigError("not valid YAML", path=path, received=str(error)) from None
 
 
 def load(model: type[Model], path: Path) -> Model:

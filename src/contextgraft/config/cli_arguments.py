@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from contextgraft.config.study import Divergence, Needles, Perplexity, Pipeline, Ruler
-from contextgraft.config.target_sheet import FineTune
+from contextgraft.config.study import Divergence, Needles, Perplexity, Ruler, StudyConfig
+from contextgraft.config.target_sheet import TargetRow
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -62,14 +62,14 @@ def divergence(asked: Divergence | None, reference: str) -> list[str]:
     ]
 
 
-def skills(target: FineTune, samples: int) -> list[str]:
+def skills(target: TargetRow, samples: int) -> list[str]:
     """A fine-tune's own skills, if the sheet names any."""
     if not target.skills:
         return []
     return ["--suite", "skill", *repeated("--skill", target.skills), "--skill-samples", str(samples)]
 
 
-def of_all(study: Pipeline) -> list[str]:
+def of_all(study: StudyConfig) -> list[str]:
     """What every model of a study is asked, base and donors among them, and on what."""
     asked = study.evaluation
     on_gpu = ["--device", "cuda", "--dtype", "auto"] if study.cluster.device == "cuda" else []
@@ -82,7 +82,7 @@ def of_all(study: Pipeline) -> list[str]:
     ]
 
 
-def of_target(study: Pipeline, target: FineTune) -> list[str]:
+def of_target(study: StudyConfig, target: TargetRow) -> list[str]:
     """What a fine-tune and its grafts are asked; the fine-tune is labelled by its name."""
     return [
         *of_all(study),
@@ -91,7 +91,7 @@ def of_target(study: Pipeline, target: FineTune) -> list[str]:
     ]
 
 
-def extraction(study: Pipeline) -> list[str]:
+def extraction(study: StudyConfig) -> list[str]:
     """What the adapters carry, who factorises, and which donor is expected, in the words of `extract`."""
     asked, donor = study.extraction, study.donor
     given = {

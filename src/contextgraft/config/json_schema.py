@@ -4,14 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-from contextgraft.config.study import Pipeline
+from contextgraft.config.study import StudyConfig
 
 DEFAULT = Path("config/schema.json")
 
 
 def schema_text() -> str:
-    """The schema as it stands in config/schema.json."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Pipeline.model_json_schema()}
+    """The text of config/schema.json."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **StudyConfig.model_json_schema()}
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 

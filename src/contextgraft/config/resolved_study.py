@@ -1,4 +1,4 @@
-"""What a study consists of: its models, where each comes from, and the files its recipes name."""
+"""A study resolved from its configuration: its models, their origins, and the files that it references."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
-from contextgraft.config.study import Pipeline
-from contextgraft.config.target_sheet import FineTune, read
+from contextgraft.config.study import StudyConfig
+from contextgraft.config.target_sheet import TargetRow, read_targets
 from contextgraft.errors import ConfigError
 
 
 class Origin(Frozen):
-    """How one model of the study comes to be: fetched from `source`, or trained from the base by `recipe`."""
+    """The origin of one model: fetched from `source`, or trained from the base by `recipe`."""
 
     source: str | None = None
     recipe: str | None = None
@@ -24,12 +24,12 @@ def donor_name(seed: int) -> str:
     return f"donor-s{seed}"
 
 
-def source_with_revision(target: FineTune) -> str:
-    """The source as `contextgraft fetch` takes it."""
+def source_with_revision(target: TargetRow) -> str:
+    """The source as an argument of `contextgraft fetch`."""
     return f"{target.source}@{target.revision}" if target.revision else target.source
 
 
-def origins(study: Pipeline, targets: tuple[FineTune, ...]) -> dict[str, Origin]:
+def origins(study: StudyConfig, targets: tuple[TargetRow, ...]) -> dict[str, Origin]:
     """Every model of the study by its name: the base, the donors, the fine-tunes."""
     donor = study.donor
     models = {"base": Origin(source=study.base)}
@@ -42,77 +42,78 @@ def origins(study: Pipeline, targets: tuple[FineTune, ...]) -> dict[str, Origin]
     return models
 
 
-def texts(value: Any) -> Iterator[str]:
+def strings_in(value: Any) -> Iterator[str]:
     """Every string inside parsed YAML."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from texts(item)
+            yield from strings_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from texts(item)
+            yield from strings_in(item)
 
 
-def companions(recipe: Path) -> tuple[Path, ...]:
-    """A recipe and the files beside it that it names, directly or through another: what it depends on."""
-    found: dict[Path, None] = {}
+def referenced_files(recipe: Path) -> tuple[Path, ...]:
+    """A recipe and the files that it names, directly or through another: what it depends on.
+
+    Names are relative to the folder of the file that has them.
+    """
+    visited: dict[Path, None] = {}
     waiting = [recipe]
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in visited:
             continue
-        found[path] = None
+        visited[path] = None
         if path.suffix in {".yaml", ".yml"}:
-            named = (
-                path.parent / text for text in texts(read_yaml(path)) if len(text) < 256 and "\n" not in text
-            )
-            waiting.extend(sorted({file for file in named if file.is_file()}))
-    return tuple(sorted(found))
+            names = (text for text in strings_in(read_yaml(path)) if len(text) < 256 and "\n" not in text)
+            waiting.extend(sorted({path.parent / name for name in names if (path.parent / name).is_file()}))
+    return tuple(sorted(visited))
 
 
 @dataclass(frozen=True)
-class Study:
-    """A checked configuration with its sheet: all that the workflow needs to know."""
+class ResolvedStudy:
+    """A checked configuration with the rows of its sheet and the origin of each model."""
 
-    settings: Pipeline
-    targets: dict[str, FineTune]
+    settings: StudyConfig
+    targets: dict[str, TargetRow]
     origins: dict[str, Origin]
 
     def needle_format(self, target: str) -> str:
-        """Needle format in which a fine-tune is asked."""
+        """Needle format with which a fine-tune is evaluated."""
         return self.targets[target].needle or self.settings.evaluation.needle.format
 
-    def kept(self, target: str) -> bool:
-        """Whether the grafts of a fine-tune stay after they were evaluated."""
+    def keeps_grafts(self, target: str) -> bool:
+        """Whether the grafts of a fine-tune are kept after their evaluation."""
         own = self.targets[target].keep
         return self.settings.keep_grafts if own is None else own == "yes"
 
     def question_files(self, needle: str, skills: Sequence[str] = ()) -> list[str]:
-        """Every file that decides what is asked in a needle format, with skills that are files."""
-        asked = self.settings.evaluation
-        ruler = [asked.ruler.qa_1, asked.ruler.qa_2] if asked.ruler else []
-        named = [*asked.needle.haystacks, *(file for file in ruler if file), *skills]
+        """Every file that the questions depend on: the needle format, haystacks, data sets, skill files."""
+        config = self.settings.evaluation
+        ruler = [config.ruler.qa_1, config.ruler.qa_2] if config.ruler else []
+        named = [*config.needle.haystacks, *(file for file in ruler if file), *skills]
         return [*self.files(needle), *(file for file in named if Path(file).is_file())]
 
     def files(self, recipe: str) -> list[str]:
-        """A recipe and every file it names, as paths."""
-        return [str(path) for path in companions(Path(recipe))]
+        """Paths of a recipe and of every file it references."""
+        return [str(path) for path in referenced_files(Path(recipe))]
 
 
-def load(config: Mapping[str, Any], source: Path | str, needle_kinds: Collection[str]) -> Study:
-    """Check a parsed configuration, its sheet, and the files they name; else ConfigError or InputError.
+def load_study(config: Mapping[str, Any], source: Path | str, needle_kinds: Collection[str]) -> ResolvedStudy:
+    """Check a parsed configuration, its sheet, and the files they name; raises ConfigError or InputError.
 
-    `needle_kinds` are the names that evaluation.needle.kinds may have.
+    `needle_kinds` are the allowed values of evaluation.needle.kinds.
     """
-    settings = validate(Pipeline, dict(config), source)
+    settings = validate(StudyConfig, dict(config), source)
     check_needle_kinds(settings, needle_kinds, source)
-    targets = read(Path(settings.fine_tunes))
+    targets = read_targets(Path(settings.fine_tunes))
     check_files(settings, targets, source)
-    return Study(settings, {target.name: target for target in targets}, origins(settings, targets))
+    return ResolvedStudy(settings, {target.name: target for target in targets}, origins(settings, targets))
 
 
-def check_needle_kinds(settings: Pipeline, known: Collection[str], source: Path | str) -> None:
+def check_needle_kinds(settings: StudyConfig, known: Collection[str], source: Path | str) -> None:
     """Every kind of needle question must be a known one."""
     for kind in settings.evaluation.needle.kinds:
         if kind not in known:
@@ -124,8 +125,8 @@ def check_needle_kinds(settings: Pipeline, known: Collection[str], source: Path 
             )
 
 
-def check_files(settings: Pipeline, targets: tuple[FineTune, ...], source: Path | str) -> None:
-    """Every recipe, format and skill that is named must be a file."""
+def check_files(settings: StudyConfig, targets: tuple[TargetRow, ...], source: Path | str) -> None:
+    """Every named recipe, format and skill must be a file."""
     ruler = settings.evaluation.ruler
     named = {
         "donor.train": settings.donor.train,

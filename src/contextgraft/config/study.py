@@ -1,19 +1,18 @@
 """The configuration of one study: what `snakemake` reads, as frozen models.
 
-The JSON schema beside config/config.yaml is generated from these models.
+config/schema.json is generated from these models.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from contextgraft.config.base import Frozen
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.extraction import Extraction
 from contextgraft.config.ruler_tasks import RULER_TASKS, Task
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Source = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
+ModelSource = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 File = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Depth = Annotated[float, Field(ge=0, le=100)]
@@ -21,18 +20,19 @@ Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class Donor(Frozen):
-    """Where the long-context model comes from: exactly one of the two."""
+    """The origin of the long-context model: exactly one of `train` and `source`."""
 
     train: File | None = Field(
-        None, description="a training recipe (YAML); trained from the base, once for each donor seed"
+        None,
+        description="training recipe (YAML): the donor is trained from the base, once for each donor seed",
     )
-    source: Source | None = Field(None, description="anything `contextgraft fetch` takes; fetched as it is")
+    source: ModelSource | None = Field(None, description="any source of `contextgraft fetch`; used unchanged")
 
     theta: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="RoPE theta that its config.json must have; extract refuses another"
+        None, description="RoPE theta that its config.json must have; extract rejects any other"
     )
     max_positions: PositiveInt | None = Field(
-        None, description="longest position that its config.json must have; extract refuses another"
+        None, description="max_position_embeddings that its config.json must have; extract rejects any other"
     )
 
     @model_validator(mode="after")
@@ -40,7 +40,7 @@ class Donor(Frozen):
         """Exactly one of train and source."""
         if (self.train is None) == (self.source is None):
             raise ValueError(
-                "give exactly one of train (a recipe) and source (anything `contextgraft fetch` takes)"
+                "give exactly one of train (a recipe) and source (any source of `contextgraft fetch`)"
             )
         return self
 
@@ -119,17 +119,34 @@ class Evaluation(Frozen):
     batch_size: PositiveInt = Field(1, description="prompts at once")
 
 
-class Together(Frozen):
-    """Where one training runs; what is not given is computed from the model's size and the cluster's."""
+class ExtractionConfig(Frozen):
+    """Which tensors the adapters have, and the program that factorises; by default all linear layers."""
+
+    embeddings: Literal["both", "input", "output"] | None = Field(
+        default=None,
+        description="also factorise embed_tokens (input), lm_head (output) or both; rows aligned by token",
+    )
+    include: str = Field(default="", description="regular expression: only tensors whose name it matches")
+    exclude: str | None = Field(
+        default=None, description="regular expression: without the tensors whose name it matches"
+    )
+    backend: Literal["contextgraft", "mergekit"] = Field(
+        default="contextgraft",
+        description="mergekit: its own command, one run for each rank, as for the published adapters",
+    )
+
+
+class TrainingLaunch(Frozen):
+    """Nodes and processes of one training; by default computed from the sizes of model and cluster."""
 
     nodes: PositiveInt | None = Field(default=None, description="nodes of one training")
     processes: PositiveInt | None = Field(
-        default=None, description="processes on each of its nodes, started by torchrun; else one a GPU"
+        default=None, description="processes on each node, started by torchrun; by default one for each GPU"
     )
 
 
 class Threads(Frozen):
-    """Processor threads of one job; fewer threads let more jobs run side by side."""
+    """CPU threads of one job; with fewer threads more jobs run at the same time."""
 
     train: PositiveInt = 2
     extract: PositiveInt = 2
@@ -137,37 +154,41 @@ class Threads(Frozen):
     evaluate: PositiveInt = 1
 
 
-class Pipeline(Frozen):
-    """One study, from the base to the page."""
+class StudyConfig(Frozen):
+    """One study: models, adapters, evaluation, resources."""
 
-    study: Name = Field(description="names the folders data/<study> and results/<study>")
-    base: Source = Field(description="the common ancestor: anything `contextgraft fetch` takes")
+    study: Name = Field(description="name of the folders data/<study> and results/<study>")
+    base: ModelSource = Field(description="the common ancestor: any source of `contextgraft fetch`")
     donor: Donor
     donor_seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         [1], description="one donor is trained for each"
     )
-    fine_tunes: File = Field(description="the sheet of targets (TSV)")
+    fine_tunes: File = Field(description="the sheet of fine-tunes (TSV)")
     ranks: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
         description="adapter ranks, all from one extraction"
     )
     evaluation: Evaluation
     threads: Threads = Threads()
     shape: File | None = Field(
-        None, description="config.json of the base: what jobs ask of a cluster is computed from it"
+        None, description="config.json of the base, from which the resources of cluster jobs are computed"
     )
-    training: Together = Together()
-    cluster: Cluster = Field(Cluster(), description="what the cluster offers")
-    extraction: Extraction = Field(Extraction(), description="what the adapters carry, and who factorises")
+    training: TrainingLaunch = TrainingLaunch()
+    cluster: Cluster = Field(Cluster(), description="hardware of the cluster")
+    extraction: ExtractionConfig = Field(
+        ExtractionConfig(), description="which tensors the adapters have, and the program that factorises"
+    )
     keep_grafts: bool = Field(
         True,
-        description="false: the weights of a graft are deleted once it is evaluated and verified, unless the "
-        "sheet says keep; adapters and what is known of the graft stay",
+        description="false: the weights of a graft are deleted after its evaluation and verification, unless "
+        "the sheet says keep; adapters and records are always kept",
     )
-    note: str | None = Field(None, description="a sentence on top of the page, such as what the models are")
+    note: str | None = Field(
+        None, description="a sentence at the top of the report, for example what the models are"
+    )
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
-        """No list repeats itself, and a fetched donor has one seed."""
+        """No list repeats a value, and a fetched donor has one seed."""
         needle = self.evaluation.needle
         lists: dict[str, list[int] | list[float]] = {
             "donor_seeds": self.donor_seeds,

@@ -1,4 +1,4 @@
-"""The sheet of fine-tunes: a tab-separated table, one target a line, checked line by line."""
+"""The sheet of fine-tunes: a tab-separated table with one fine-tune on each line, checked line by line."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,55 +6,53 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contextgraft.config.base import Frozen, validate
-from contextgraft.config.study import Name, Source
+from contextgraft.config.study import ModelSource, Name
 from contextgraft.errors import ConfigError, InputError
 
 RESERVED = "base", "donor-"
 SKILL_FILES = ".jsonl", ".yaml", ".yml"  # anything else names a task
 
 
-class FineTune(Frozen):
-    """One target."""
+class TargetRow(Frozen):
+    """One line of the sheet: a fine-tune that receives adapters."""
 
-    name: Annotated[Name, Field(description="names its folders; unique")]
+    name: Annotated[Name, Field(description="name of its folders; unique")]
     source: Annotated[
-        Source,
-        Field(
-            description="anything `contextgraft fetch` takes, or train:RECIPE.yaml (trained from the base)"
-        ),
+        ModelSource,
+        Field(description="any source of `contextgraft fetch`, or train:RECIPE.yaml (trained from the base)"),
     ]
     revision: str | None = Field(None, description="of a source that has revisions")
     needle: str | None = Field(
-        None, description="needle format in the fine-tune's own manner; default: the study's"
+        None, description="needle format worded for this fine-tune; default: the study's"
     )
     skill: str | None = Field(
         None,
-        description="what the fine-tune was made for, separated by commas: skill files (JSONL), tasks of "
+        description="the skills of the fine-tune, separated by commas: skill files (JSONL), tasks of "
         "lm-evaluation-harness (YAML files or names)",
     )
     keep: Literal["yes", "no"] | None = Field(
-        None, description="whether its grafts stay after evaluation; default: the study's keep_grafts"
+        None, description="whether its grafts are kept after evaluation; default: the study's keep_grafts"
     )
-    notes: str | None = Field(None, description="for people")
+    notes: str | None = Field(None, description="free text")
 
     @property
     def skills(self) -> tuple[str, ...]:
-        """Skill files and tasks, one by one."""
+        """Skill files and tasks as a tuple."""
         return tuple(part.strip() for part in (self.skill or "").split(",") if part.strip())
 
     @property
     def skill_files(self) -> tuple[str, ...]:
-        """Those of the skills that are files."""
+        """The skills that are files."""
         return tuple(skill for skill in self.skills if skill.endswith(SKILL_FILES))
 
     @property
     def recipe(self) -> str | None:
-        """The training recipe, if the fine-tune is to be trained."""
+        """The training recipe, if the fine-tune is trained by the study."""
         return self.source.removeprefix("train:") if self.source.startswith("train:") else None
 
 
-COLUMNS = tuple(FineTune.model_fields)
-REQUIRED = tuple(name for name, field in FineTune.model_fields.items() if field.is_required())
+COLUMNS = tuple(TargetRow.model_fields)
+REQUIRED = tuple(name for name, field in TargetRow.model_fields.items() if field.is_required())
 
 
 def cells(line: str) -> list[str]:
@@ -63,7 +61,7 @@ def cells(line: str) -> list[str]:
 
 
 def check_header(header: list[str], where: str) -> None:
-    """The first line must name known columns, the required ones among them, none twice."""
+    """The first line must list known columns, with all required ones and without repetition."""
     unknown = [name for name in header if name not in COLUMNS]
     missing = [name for name in REQUIRED if name not in header]
     if unknown or missing or len(set(header)) != len(header):
@@ -75,26 +73,26 @@ def check_header(header: list[str], where: str) -> None:
         )
 
 
-def parse_line(line: str, header: list[str], where: str) -> FineTune:
-    """One line of the sheet as a FineTune; empty cells count as absent."""
+def parse_line(line: str, header: list[str], where: str) -> TargetRow:
+    """One line of the sheet; an empty cell means that the value is not given."""
     values = cells(line)
     if len(values) > len(header):
         raise ConfigError(
             "too many cells", path=where, expected=f"{len(header)} (tab-separated)", received=len(values)
         )
     given = {key: value for key, value in zip(header, values, strict=False) if value}
-    fine_tune = validate(FineTune, given, where)
-    if fine_tune.name == RESERVED[0] or fine_tune.name.startswith(RESERVED[1]):
+    row = validate(TargetRow, given, where)
+    if row.name == RESERVED[0] or row.name.startswith(RESERVED[1]):
         raise ConfigError(
-            f"the name {fine_tune.name!r} is taken by the base and the donors",
+            f"the name {row.name!r} is reserved for the base and the donors",
             path=where,
             remedy="choose another name",
         )
-    return fine_tune
+    return row
 
 
-def parse(text: str, path: Path | str) -> tuple[FineTune, ...]:
-    """Every target of a sheet, in its order; blank lines and lines that begin with # are skipped."""
+def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
+    """All rows of a sheet in order; blank lines and lines that begin with # are skipped."""
     numbered = [
         (number, line)
         for number, line in enumerate(text.splitlines(), 1)
@@ -102,7 +100,7 @@ def parse(text: str, path: Path | str) -> tuple[FineTune, ...]:
     ]
     if not numbered:
         raise ConfigError(
-            "the sheet is empty", path=path, expected="a line of column names and one line a fine-tune"
+            "the sheet is empty", path=path, expected="a line of column names and one line for each fine-tune"
         )
     header = cells(numbered[0][1])
     check_header(header, f"{path}:{numbered[0][0]}")
@@ -112,22 +110,24 @@ def parse(text: str, path: Path | str) -> tuple[FineTune, ...]:
         target = parse_line(line, header, f"{path}:{number}")
         if target.name in seen:
             raise ConfigError(
-                f"the name {target.name!r} stands on line {seen[target.name]} already",
+                f"the name {target.name!r} is already used on line {seen[target.name]}",
                 path=f"{path}:{number}",
             )
         seen[target.name] = number
         targets.append(target)
     if not targets:
         raise ConfigError(
-            "the sheet has no fine-tune", path=path, expected="one line a fine-tune below the column names"
+            "the sheet has no fine-tune",
+            path=path,
+            expected="one line for each fine-tune below the column names",
         )
     return tuple(targets)
 
 
-def read(path: Path) -> tuple[FineTune, ...]:
+def read_targets(path: Path) -> tuple[TargetRow, ...]:
     """Read and check a sheet; unreadable files raise InputError, wrong lines ConfigError with the number."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
-    return parse(text, path)
+    return parse_targets(text, path)

@@ -1,4 +1,4 @@
-"""The recipe of a training run: what `contextgraft train --config FILE` takes."""
+"""The recipe of a training run, the file of `contextgraft train --config`."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,29 +9,29 @@ from contextgraft.config.base import Frozen, load
 
 
 class Published(Frozen):
-    """What a stage took where it was first run."""
+    """The resources of a stage where it was first run."""
 
     gpus: int = Field(gt=0)
     minutes: float = Field(gt=0, description="of wall time")
 
 
 class Stage(Frozen):
-    """Some steps at one length. Theta comes from the recipe's rule unless it is given here."""
+    """Steps at one length. Theta is computed by the rule of the recipe unless it is given here."""
 
     length: int = Field(gt=1, description="tokens of a sequence")
     steps: int = Field(gt=0, description="optimiser steps")
     tokens: int = Field(gt=0, description="tokens of a batch; length divides it")
-    theta: float | None = Field(default=None, gt=0, description="RoPE theta, instead of the rule's")
+    theta: float | None = Field(default=None, gt=0, description="RoPE theta, instead of that of the rule")
     learning_rate: float | None = Field(
         default=None,
         gt=0,
         exclude_if=lambda rate: rate is None,
-        description="peak of this stage, instead of the optimiser's",
+        description="peak of this stage, instead of that of the optimiser",
     )
     published: Published | None = Field(
         default=None,
         exclude_if=lambda published: published is None,
-        description="what it took where it was first run: `--plan` compares",
+        description="resources where it was first run, for comparison in the plan",
     )
 
     @model_validator(mode="after")
@@ -42,10 +42,10 @@ class Stage(Frozen):
         return self
 
 
-class Replay(Frozen):
-    """Short batches among the long ones, so that what was known at short lengths stays known."""
+class ReplayConfig(Frozen):
+    """Short batches between the long ones, so that the model does not forget short texts."""
 
-    share: float = Field(default=0.0, ge=0, lt=1, description="part of all steps that are short")
+    share: float = Field(default=0.0, ge=0, lt=1, description="fraction of all steps that are short")
     lengths: tuple[int, ...] = Field(default=(), description="lengths of short sequences, in turn")
     tokens: int = Field(default=0, ge=0, description="tokens of a short batch")
 
@@ -59,19 +59,17 @@ class Replay(Frozen):
         return self
 
 
-class Source(Frozen):
-    """What every kind of data has."""
+class DataSource(Frozen):
+    """The settings that all kinds of data have."""
 
-    weight: float = Field(
-        default=1.0, gt=0, description="how often batches come from here, against the others"
-    )
+    weight: float = Field(default=1.0, gt=0, description="relative frequency of batches from this source")
     lengths: tuple[int, ...] | None = Field(
-        default=None, description="only batches of these lengths come from here"
+        default=None, description="use this source only for batches of these lengths"
     )
 
 
-class NeedleSource(Source):
-    """Needles and questions in a haystack, many in a document."""
+class NeedleSource(DataSource):
+    """Documents with many needles and questions in a haystack."""
 
     kind: Literal["needle"]
     format: Path = Field(description="needle format (YAML), relative to the recipe")
@@ -79,46 +77,48 @@ class NeedleSource(Source):
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
     least: int = Field(default=2, ge=1, description="fewest needles in a document")
     most: int = Field(default=15, ge=1, description="most needles in a document")
-    spacing: int = Field(default=12, ge=1, description="at least so many tokens of document for each needle")
+    spacing: int = Field(
+        default=12, ge=1, description="minimum number of tokens in a document for each needle"
+    )
     queries: float = Field(default=1.3, ge=0, description="questions for each needle, rounded down, plus one")
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """The most are no fewer than the fewest."""
+        """`most` is not smaller than `least`."""
         if self.most < self.least:
             raise ValueError(f"most ({self.most}) must be at least least ({self.least})")
         return self
 
 
-class RepeatSource(Source):
-    """Random tokens, repeated: a dense exercise in copying."""
+class RepeatSource(DataSource):
+    """A random string of tokens, repeated: the model learns to copy."""
 
     kind: Literal["repeat"]
-    first: int = Field(default=0, ge=0, description="smallest token id drawn (skip special tokens)")
+    first: int = Field(default=0, ge=0, description="smallest token id sampled (excludes special tokens)")
 
 
-class TextSource(Source):
+class TextSource(DataSource):
     """Plain text cut into sequences."""
 
     kind: Literal["text"]
     text: str = Field(description="a shipped text by name, or a path relative to the recipe")
 
 
-class PairsSource(Source):
-    """Prompt and answer, one JSON object a line; alone or among haystack."""
+class PairsSource(DataSource):
+    """Prompts with answers, one JSON object on each line; packed or inside a haystack."""
 
     kind: Literal["pairs"]
     file: Path = Field(description='JSONL of {"prompt", "answer"}, relative to the recipe')
-    ending: str = Field(default="", description="text behind an answer")
+    ending: str = Field(default="", description="text after an answer")
     haystack: str | None = Field(
         default=None, description="text around the pairs; without it they are packed"
     )
-    count: int = Field(default=6, ge=1, description="pairs in a document, among haystack")
+    count: int = Field(default=6, ge=1, description="pairs in a document with haystack")
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
 
 
-class DocumentsSource(Source):
-    """Documents packed to sequences, each read once before any is read again."""
+class DocumentsSource(DataSource):
+    """Documents packed to sequences; no document is repeated before all were read."""
 
     kind: Literal["documents"]
     hub: str | None = Field(
@@ -129,10 +129,10 @@ class DocumentsSource(Source):
     )
     files: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         min_length=1,
-        description="patterns of .txt (a document each), .jsonl or .json (an object a line), .parquet; text "
-        "may be compressed (.gz, .zst, .bz2, .lz4); relative to the recipe, or in the data set",
+        description="patterns of .txt (one document), .jsonl or .json (one object on each line), .parquet; "
+        "text may be compressed (.gz, .zst, .bz2, .lz4); relative to the recipe, or in the data set",
     )
-    column: str = Field(default="text", description="where all but .txt have the text")
+    column: str = Field(default="text", description="column or key of the text, except in .txt")
 
 
 AnySource = Annotated[
@@ -152,49 +152,53 @@ class Optimiser(Frozen):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     warmup: int = Field(default=10, ge=0, description="steps")
     final: float = Field(
-        default=0.0, ge=0, le=1, description="learning rate at the end, as a part of the peak"
+        default=0.0, ge=0, le=1, description="learning rate at the end, as a fraction of the peak"
     )
 
 
 class Lora(Frozen):
-    """Factors beside the linear layers instead of the layers themselves."""
+    """Train low-rank factors of the linear layers instead of the layers."""
 
     rank: int = Field(gt=0)
     alpha: float = Field(gt=0, description="the factors' product is scaled by alpha / rank")
 
 
 class Recipe(Frozen):
-    """A whole run: stages, data, optimiser, and which tensors may move."""
+    """A training run: stages, data, optimiser, and which tensors are trained."""
 
     name: str = Field(description="name of the resulting model")
     stages: tuple[Stage, ...] = Field(min_length=1)
     theta: Literal["keep", "progressive", "absolute"] = Field(
-        default="keep", description="rule for RoPE theta of stages that do not give it"
+        default="keep", description="rule for the RoPE theta of stages that do not set it"
     )
-    margin: float = Field(default=1.0, gt=0, description="the rule is asked for length times this")
+    margin: float = Field(
+        default=1.0, gt=0, description="the rule computes theta for this factor times the length"
+    )
     max_positions: int | None = Field(
-        default=None, gt=0, description="context the result claims; the longest stage if not given"
+        default=None, gt=0, description="max_position_embeddings of the result; by default the longest stage"
     )
-    replay: Replay = Replay()
+    replay: ReplayConfig = ReplayConfig()
     data: tuple[AnySource, ...] = Field(min_length=1)
     optimiser: Optimiser
     trainable: tuple[Literal["linear", "norms", "embeddings"], ...] = Field(
-        default=("linear", "norms", "embeddings"), min_length=1, description="groups of tensors that move"
+        default=("linear", "norms", "embeddings"),
+        min_length=1,
+        description="groups of tensors that are trained",
     )
     lora: Lora | None = Field(
         default=None,
         exclude_if=lambda lora: lora is None,
-        description="train factors of the group linear; the result has them merged",
+        description="train low-rank factors of the group linear; they are merged into the result",
     )
     frozen_rows: int = Field(
-        default=0, ge=0, description="so many first rows of the embeddings stay as they are"
+        default=0, ge=0, description="number of first rows of the embeddings that are not trained"
     )
     activation_checkpointing: bool = Field(default=False, description="recompute activations: less memory")
-    seed: int = Field(default=1, ge=0, description="what batches are drawn from")
+    seed: int = Field(default=1, ge=0, description="seed of the batches")
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """Every length that occurs has data, and factors have layers to stand beside."""
+        """Every length has data, and LoRA has linear layers to train."""
         if self.lora is not None and "linear" not in self.trainable:
             raise ValueError("lora needs linear among trainable")
         for length in {*(stage.length for stage in self.stages), *self.replay.lengths}:

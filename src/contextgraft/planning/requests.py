@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.resolved_study import Study
+from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.config.study import Evaluation
 from contextgraft.config.training import load_recipe
 from contextgraft.planning import slurm
@@ -59,7 +59,7 @@ class Demands:
         return slurm.slurm(first.again(attempt, self.cluster))
 
 
-def training(study: Study, shape: Shape, cluster: Cluster) -> dict[str, Request]:
+def training(study: ResolvedStudy, shape: Shape, cluster: Cluster) -> dict[str, Request]:
     """Requests of the models that are trained, each recipe read once."""
     recipes = {name: origin.recipe for name, origin in study.origins.items() if origin.recipe}
     threads = study.settings.threads.train
@@ -76,7 +76,7 @@ def training(study: Study, shape: Shape, cluster: Cluster) -> dict[str, Request]
     return {name: requests[recipe] for name, recipe in recipes.items()}
 
 
-def demands(study: Study, shape: Shape, cluster: Cluster) -> Demands:
+def demands(study: ResolvedStudy, shape: Shape, cluster: Cluster) -> Demands:
     """All requests of a study; ConfigError where no node of the cluster can hold what is asked."""
     settings = study.settings
     threads = settings.threads

@@ -13,7 +13,7 @@ from contextgraft.adapter.analysis.compatibility import Descent, Tokens, descent
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
-from contextgraft.config.target_sheet import FineTune
+from contextgraft.config.target_sheet import TargetRow
 from contextgraft.errors import ConfigError, ContextgraftError, InputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
@@ -58,7 +58,7 @@ def _headers_folder(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _lines(path: Path) -> list[TargetCheck | tuple[int, FineTune]]:
+def _lines(path: Path) -> list[TargetCheck | tuple[int, TargetRow]]:
     """Each line of a sheet, parsed separately: a target with its line number, or a refused check."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -66,19 +66,19 @@ def _lines(path: Path) -> list[TargetCheck | tuple[int, FineTune]]:
         raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
     used = [number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")]
     if len(used) < 2:
-        target_sheet.parse("\n".join(lines), path)  # raises the error for an empty sheet
+        target_sheet.parse_targets("\n".join(lines), path)  # raises the error for an empty sheet
     head = used[0]
     target_sheet.check_header(target_sheet.cells(lines[head]), f"{path}:{head + 1}")
     seen: dict[str, int] = {}
-    rows: list[TargetCheck | tuple[int, FineTune]] = []
+    rows: list[TargetCheck | tuple[int, TargetRow]] = []
     for number in used[1:]:
         # Blank lines keep the line numbers of error messages right.
         alone = [""] * head + [lines[head]] + [""] * (number - head - 1) + [lines[number]]
         try:
-            (target,) = target_sheet.parse("\n".join(alone), path)
+            (target,) = target_sheet.parse_targets("\n".join(alone), path)
             if seen.setdefault(target.name, number) != number:
                 raise ConfigError(
-                    f"the name {target.name!r} stands on line {seen[target.name] + 1} already",
+                    f"the name {target.name!r} is already used on line {seen[target.name] + 1}",
                     path=f"{path}:{number + 1}",
                 )
             rows.append((number + 1, target))
@@ -92,7 +92,7 @@ def _lines(path: Path) -> list[TargetCheck | tuple[int, FineTune]]:
 
 
 def _check(
-    base: ModelFolder, folder: Path, hub: Hub, line: TargetCheck | tuple[int, FineTune]
+    base: ModelFolder, folder: Path, hub: Hub, line: TargetCheck | tuple[int, TargetRow]
 ) -> TargetCheck:
     if isinstance(line, TargetCheck):
         return line

@@ -7,7 +7,7 @@ from pathlib import Path
 from contextgraft.checkpoint.atomic import JOURNAL, write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
-from contextgraft.config.resolved_study import companions
+from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import OutputError
 from contextgraft.training import state
@@ -64,7 +64,7 @@ def _read_again(config: Path, recipe: Recipe) -> list[Path]:
         if isinstance(source, DocumentsSource) and not source.hub
         for name in source.files
     }
-    return [path for path in companions(config) if path != config and path not in packed]
+    return [path for path in referenced_files(config) if path != config and path not in packed]
 
 
 def _learnt(work: Path) -> bool:
