@@ -43,7 +43,7 @@ def test_two_adapters_are_told_apart(adapters: Path) -> None:
 def test_ranks_are_those_a_server_takes(adapters: Path) -> None:
     assert sorted(path.name for path in adapters.iterdir()) == ["base", "donor", "e0.5", "r8"]
     text = CliRunner().invoke(inspect.command, [str(adapters / "r8")]).stdout
-    assert "would take it" in text
+    assert "can serve it" in text
     assert "--max-lora-rank 8" in text
     facts = json.loads(CliRunner().invoke(inspect.command, [str(adapters / "e0.5"), "--json"]).stdout)
     assert set(facts["ranks"]) <= {1, 8}

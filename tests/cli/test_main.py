@@ -16,9 +16,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["graft"], "No such command 'graft'"),
+        (["graft"], "No such command 'graft'; see"),
+        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'?"),
         (["rope", "--theta", "much"], "'much' is not a valid float"),
-        (["rope", "--thetta", "1"], "No such option"),
+        (["rope", "--thetta", "1"], "No such option '--thetta'. Did you mean '--theta'?"),
         (["extract", "--base", "a", "--donor", "b", "--rank", "0", "--out", "c"], "0 is not in the range"),
         (["merge", "--target", "a", "--out", "b"], "Missing option '--adapter'"),
         (["evaluate", "nowhere", "--suite", "poems", "--out", "x.parquet"], "'poems' is not"),
@@ -41,11 +42,11 @@ def test_no_verb_shows_the_verbs() -> None:
     assert "extract" in done.stderr
 
 
-def test_a_refusal_is_put_on_record_and_stops_no_batch(tmp_path: Path) -> None:
+def test_a_refusal_is_recorded_and_exits_with_0(tmp_path: Path) -> None:
     out = tmp_path / "model"
     done = run("--refusal", str(out), "fetch", str(tmp_path / "nowhere"), "--out", str(out))
     assert (done.returncode, done.stdout) == (0, "")
-    assert "refused, and put on record" in done.stderr
+    assert "refused and recorded" in done.stderr
     again = run("inspect", str(out))
     assert again.returncode == 2
     assert "was refused by fetch" in again.stderr

@@ -1,4 +1,4 @@
-"""What torchrun can start: `torchrun --nproc-per-node 4 -m contextgraft.cli train ...`."""
+"""Entry point for torchrun: `torchrun --nproc-per-node 4 -m contextgraft.cli train ...`."""
 
 from contextgraft.cli.main import main
 

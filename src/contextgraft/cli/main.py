@@ -1,51 +1,42 @@
-"""The `contextgraft` command: finds each verb lazily, turns errors into one line and an exit code."""
+"""The `contextgraft` command: loads the verb that runs, turns errors into one line and an exit code."""
 
-import importlib
 import sys
 from pathlib import Path
 
 import click
+from typing_extensions import override
 
 from contextgraft._version import __version__
+from contextgraft.cli.lazy_group import LazyGroup
 from contextgraft.errors import ContextgraftError
 from contextgraft.extras import missing_extra
 
 VERBS = {
-    "inspect": "architecture, RoPE, context, dtype, vocabulary, bytes; distance from a base",
-    "plan": "what an evaluation costs, from config.json alone: memory, hours, devices",
-    "rope": "theta for longer contexts, by the published rules",
-    "fetch": "bring a model or data set into a folder: a folder, a GGUF file, demo:NAME, hf:OWNER/NAME",
-    "train": "take a base to a longer context in progressive stages",
-    "extract": "factorise donor minus base into LoRA adapters, every rank in one pass",
-    "merge": "graft an adapter onto a fine-tune, RoPE repaired",
-    "verify": "prove from the folders alone that a graft or an adapter is what it says",
-    "align": "whether donor and fine-tune moved the base the same way, layer by layer",
-    "compare": "tell two adapters apart: relative error and principal angles by module",
-    "evaluate": "ask a model for needles and skills; one Parquet row a sample",
-    "report": "one self-contained page from the samples",
-    "publish": "send an adapter or a graft to the hub with its card",
+    "inspect": "show architecture, RoPE, context, vocabulary and size of a model, or what an adapter holds",
+    "inspect-sheet": "check which fine-tunes of a sheet fit a base, from configs and headers alone",
+    "plan": "estimate memory, hours and devices from a config.json, before anything is run",
+    "rope": "compute the RoPE theta for longer contexts",
+    "fetch": "copy a model or data set into a folder: from a folder, a GGUF file, demo:NAME or hf:OWNER/NAME",
+    "train": "train a base to a longer context in progressive stages",
+    "extract": "factorise donor minus base into LoRA adapters, all ranks in one pass",
+    "merge": "merge an adapter into a fine-tune and adjust its RoPE settings",
+    "verify": "verify a graft or an adapter against the models it was made from",
+    "align": "measure whether donor and fine-tune moved the base in the same direction, layer by layer",
+    "compare": "compare two adapters: relative error and principal angles by module",
+    "evaluate": "evaluate models on needles, skills, perplexity and divergence; one Parquet row per sample",
+    "report": "write one self-contained HTML page from evaluated samples",
+    "publish": "upload an adapter or a graft to the Hugging Face hub with its model card",
 }
 
 
-class Verbs(click.Group):
-    """Imports the module of a verb only when that verb runs."""
+class RefusalGroup(LazyGroup):
+    """The verbs; with --refusal, an error about a model is recorded in that folder instead.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Verbs in the order of the work."""
-        return list(VERBS)
+    A verb whose extra is not installed raises InputError with the command that installs it.
+    """
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Load `contextgraft.cli.commands.<verb>` and take its `command`."""
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = importlib.import_module(f"contextgraft.cli.commands.{cmd_name}").command
-        return command
-
+    @override
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb; with --refusal, an error about a model is put on record there instead.
-
-        A verb whose extra is not installed raises InputError with the command that installs it.
-        """
         folder = ctx.params["refusal"]
         try:
             return super().invoke(ctx)
@@ -58,24 +49,24 @@ class Verbs(click.Group):
             if folder is None or not is_final(error):
                 raise
             record_refusal(folder, str(ctx.invoked_subcommand), error)
-            click.echo(f"contextgraft: refused, and put on record: {error}", err=True)
+            click.echo(f"contextgraft: refused and recorded: {error}", err=True)
             return None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the verbs without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
 
-
-@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=RefusalGroup,
+    verbs=VERBS,
+    package="contextgraft.cli.commands",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="contextgraft")
 @click.option(
     "--refusal",
     type=click.Path(path_type=Path),
-    help="Output folder of the verb: if it refuses a model, the reason is put on record there and the exit "
-    "code is 0, so that one bad model does not stop a batch.",
+    help="Output folder of the verb. If the verb refuses a model, the reason is recorded there and the exit "
+    "code is 0, so that one unusable model does not stop a batch.",
 )
-def cli(refusal: Path | None) -> None:  # read by Verbs.invoke
+def cli(refusal: Path | None) -> None:  # read by RefusalGroup.invoke
     """Graft the long context of one language model onto any fine-tune of the same base."""
 
 
@@ -89,7 +80,8 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         remedy = f"; see `{context.command_path} --help`" if context else ""
-        click.echo(f"contextgraft: error: {' '.join(error.format_message().split())}{remedy}", err=True)
+        message = " ".join(error.format_message().split()).removesuffix(".")
+        click.echo(f"contextgraft: error: {message}{remedy}", err=True)
         sys.exit(2)
     except ContextgraftError as error:
         click.echo(f"contextgraft: error: {error}", err=True)

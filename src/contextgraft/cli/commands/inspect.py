@@ -1,135 +1,121 @@
-"""`contextgraft inspect`: what a model, an adapter or the targets of a sheet are, and how far from a base."""
+"""`contextgraft inspect`: what a model or an adapter is, and how far a model is from its base."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.progress import message_writer
+from contextgraft.cli.options import COUNT, PATH, json_option
+from contextgraft.cli.output import print_json, print_lines
+
+if TYPE_CHECKING:
+    from contextgraft.checkpoint.model_folder import ModelFolder
+
+OF_A_SHEET = ("headers", "threads", "strict")  # before `inspect-sheet` was a verb, they stood here
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--base", help="Compare with this model, tensor kind by kind; with --sheet any source.")
-@click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Instead of MODEL: every target of a sheet, by headers."
-)
-@click.option(
-    "--headers", type=click.Path(path_type=Path),
-    help="With --sheet: keep what was fetched here; a second run asks only for the rest.",
-)  # fmt: skip
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    help="With --sheet: targets at once.",
-)
-@click.option("--strict", is_flag=True, help="With --sheet: exit 1 unless every target fits.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("model", metavar="MODEL_OR_ADAPTER", type=PATH, required=False)
+@click.option("--base", help="Also print the relative distance from this model, by kind of tensor.")
+@click.option("--sheet", type=PATH, hidden=True)
+@click.option("--headers", type=PATH, hidden=True)
+@click.option("--threads", type=COUNT, default=4, hidden=True)
+@click.option("--strict", is_flag=True, hidden=True)
+@json_option()
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     *,
     model: Path | None,
     base: str | None,
     sheet: Path | None,
-    headers: Path | None,
-    threads: int,
-    strict: bool,
     as_json: bool,
+    **of_a_sheet: Any,
 ) -> None:
-    """Show architecture, RoPE, context, dtype, vocabulary, parameters and bytes of a model folder.
+    """Show what a model folder or an adapter folder holds.
 
-    With --base also the relative distance from it: of each kind of tensor, over the rows that both have.
-    Of an adapter's folder: modules, ranks, origin, and whether vLLM would serve it.
+    Of a model: architecture, RoPE, context, dtype, vocabulary, parameters and bytes, from its config and
+    headers alone. With --base, weights are read, and for each kind of tensor the relative distance from the
+    base is shown, over the rows that both models have.
 
-    With --sheet and --base: which targets fit the base, and what differs in shape, vocabulary, RoPE and
-    quantisation, from configs and headers alone. A target that cannot be read is listed with the reason.
+    Of an adapter: modules, ranks, origin, and whether vLLM can serve it.
     """
-    if (model is None) == (sheet is None):
-        raise click.UsageError("name either a MODEL or a --sheet")
     if sheet is not None:
-        _sheet(sheet, base, headers, threads, strict=strict, as_json=as_json)
+        from contextgraft.cli.commands import inspect_sheet
+
+        if model is not None or base is None:
+            raise click.UsageError("--sheet needs a --base and no MODEL; use inspect-sheet SHEET --base BASE")
+        context.invoke(inspect_sheet.command, sheet=sheet, base=base, as_json=as_json, **of_a_sheet)
         return
-    if headers is not None or strict:
-        raise click.UsageError("--headers and --strict go with --sheet")
-    assert model is not None
-    _model(model, None if base is None else Path(base), as_json)
-
-
-def _sheet(
-    path: Path, base: str | None, place: Path | None, threads: int, *, strict: bool, as_json: bool
-) -> None:
-    from contextgraft.planning import target_compatibility
-    from contextgraft.sources.hub.client import Hub, Watch
-
-    if base is None:
-        raise click.UsageError("--sheet needs the --base that its targets should fit")
-    rows = target_compatibility.check_targets(
-        path, base, place, Hub(watch=Watch(say=message_writer("inspect"))), threads
-    )
-    if as_json:
-        click.echo(
-            json.dumps(target_compatibility.to_json(rows, base), indent=2, sort_keys=True, ensure_ascii=False)
-        )
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL_OR_ADAPTER'")
+    for name in OF_A_SHEET:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} is an option of inspect-sheet")
+    if not (model / "adapter_config.json").exists():
+        _show_model(model, None if base is None else Path(base), as_json)
+    elif base is None:
+        _show_adapter(model, as_json)
     else:
-        from contextgraft.cli.inspect_table import show
-
-        show(rows, base)
-    if strict and any(row.verdict not in target_compatibility.GOOD for row in rows):
-        raise SystemExit(1)
+        raise click.UsageError("--base is for models; to compare two adapters use compare")
 
 
-def _model(model: Path, base: Path | None, as_json: bool) -> None:
-    if (model / "adapter_config.json").exists():
-        _adapter(model, base, as_json)
-        return
+def _show_model(path: Path, base: Path | None, as_json: bool) -> None:
     from contextgraft.adapter.analysis import model_summary
-    from contextgraft.adapter.analysis.distance import distance
-    from contextgraft.checkpoint import vocabulary
     from contextgraft.checkpoint.model_folder import open_model
 
-    folder = open_model(model)
+    folder = open_model(path)
     info = model_summary.summary(folder)
     lines = model_summary.summary_lines(info)
     if base is not None:
-        ancestor = open_model(base)
-        words = vocabulary.read_vocabulary(ancestor), vocabulary.read_vocabulary(folder)
-        tokens = (
-            vocabulary.compare(words[0], words[1]) if words[0] is not None and words[1] is not None else None
-        )
-        info["base"] = {"path": str(base), **model_summary.difference(distance(ancestor, folder), tokens)}
+        info["base"] = {"path": str(base), **_difference(open_model(base), folder)}
         lines += ["", f"distance from {base}", *model_summary.difference_lines(info["base"])]
-    click.echo(
-        json.dumps(info, indent=2, sort_keys=True, ensure_ascii=False) if as_json else "\n".join(lines)
-    )
+    _print(info, lines, as_json, ensure_ascii=False)
 
 
-def _adapter(path: Path, base: Path | None, as_json: bool) -> None:
+def _difference(base: "ModelFolder", model: "ModelFolder") -> dict[str, Any]:
+    from contextgraft.adapter.analysis.distance import distance
+    from contextgraft.adapter.analysis.model_summary import difference
+    from contextgraft.checkpoint import vocabulary
+
+    base_tokens, model_tokens = vocabulary.read_vocabulary(base), vocabulary.read_vocabulary(model)
+    if base_tokens is None or model_tokens is None:
+        return difference(distance(base, model), None)
+    return difference(distance(base, model), vocabulary.compare(base_tokens, model_tokens))
+
+
+def _show_adapter(path: Path, as_json: bool) -> None:
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.lora.vllm import describe
 
-    if base is not None:
-        raise click.UsageError("--base is for models; two adapters are told apart by compare")
     facts = describe(open_adapter(path))
-    click.echo(json.dumps(facts, indent=2, sort_keys=True) if as_json else "\n".join(_lines(facts)))
+    _print(facts, _adapter_lines(facts), as_json)
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
+def _print(facts: dict[str, Any], lines: Sequence[str], as_json: bool, *, ensure_ascii: bool = True) -> None:
+    if as_json:
+        print_json(facts, ensure_ascii=ensure_ascii)
+    else:
+        print_lines(lines)
+
+
+def _adapter_lines(facts: dict[str, Any]) -> list[str]:
     vllm = facts["vllm"]
     origin = [facts[side]["name"] or "unknown" for side in ("base", "donor")]
     energy = "" if facts["energy"] is None else f", energy {facts['energy']:.4f}"
     rope = facts["rope"]
-    reach = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not on record"
+    settings = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not recorded"
     lines = [
         f"adapter       {facts['path']}",
         f"modules       {facts['modules']} of rank {', '.join(map(str, facts['ranks']))}{energy}",
-        f"besides       {facts['dense']} dense deltas, {len(facts['replaced'])} replaced tensors",
+        f"also          {facts['dense']} dense deltas, {len(facts['replaced'])} replaced tensors",
         f"from          {origin[1]}, on the base {origin[0]}",
-        f"rope          {reach}",
+        f"rope          {settings}",
         f"size          {facts['bytes']:,} bytes",
-        f"vLLM          {'would take it' if not vllm['problems'] else 'would refuse it or get it wrong'}",
+        f"vLLM          {'can serve it' if not vllm['problems'] else 'cannot serve it, or not correctly'}",
     ]
-    lines += [f"  problem     {each}" for each in vllm["problems"]]
-    lines += [f"  note        {each}" for each in vllm["notes"]]
-    return lines + [f"  option      {each}" for each in vllm["options"]]
+    lines += [f"  problem     {problem}" for problem in vllm["problems"]]
+    lines += [f"  note        {note}" for note in vllm["notes"]]
+    return lines + [f"  option      {option}" for option in vllm["options"]]
