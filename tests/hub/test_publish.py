@@ -168,7 +168,7 @@ def test_names_in_a_card_are_no_markup(made: Made) -> None:
     assert "`x  <script># evil`" in card
     sidecar["donor"] = 7
     (made.adapter / "contextgraft.json").write_text(json.dumps(sidecar))
-    with pytest.raises(CheckpointError, match="does not say what a card needs"):
+    with pytest.raises(CheckpointError, match="lacks the information that a model card needs"):
         pack(made.adapter, "owner/x")
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from contextgraft._version import __version__
+from contextgraft.formats.model_card import escape, front_matter, repository_or_name
 from contextgraft.report.charts.figure import slug
 from contextgraft.report.data.adapter_records import Adapter
 from contextgraft.report.data.graft_records import Graft, survival
@@ -17,8 +17,6 @@ from contextgraft.report.statistics.study_table import FineTune, Study
 from contextgraft.report.tables import wording
 
 FOLDER = "cards"
-TAGS = ["contextgraft", "long-context"]
-LOCAL = ("path:", "demo:", "/", ".")
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ def graft_card(study: Study, graft: Graft) -> str:
         if tune.digest == digest
     ]
     name = f"{graft.target.get('name', 'model')}, long context of {graft.donor.get('name', 'a donor')}"
-    front = _front(name, graft.target, "transformers", shown)
+    repository = repository_or_name({"name": "unknown", **graft.target})
     return _text(
         "graft",
-        front | {"base_model_relation": "merge"},
+        front_matter(repository, "merge", "transformers", **_model_index(name, shown)),
         name=name,
         graft=graft,
         evidence=shown,
@@ -87,10 +85,10 @@ def adapter_card(study: Study, adapter: Adapter) -> str:
         if row.who.rank == adapter.rank
     ]
     name = f"Long context of {adapter.donor.get('name', 'a donor')}, rank {adapter.rank}"
-    front = _front(name, adapter.base, "peft", shown)
+    repository = repository_or_name({"name": "unknown", **adapter.base})
     return _text(
         "adapter",
-        front | {"base_model_relation": "adapter"},
+        front_matter(repository, "adapter", "peft", **_model_index(name, shown)),
         name=name,
         adapter=adapter,
         evidence=shown,
@@ -113,17 +111,10 @@ def _evidence(study: Study, tune: FineTune, who: Who, donor: str | None) -> Evid
     return Evidence(tune.name, described(tune.condition), study.longest, rows, len(rows) - 1)
 
 
-def _front(name: str, base: Mapping[str, Any], library: str, shown: Sequence[Evidence]) -> dict[str, Any]:
-    """The metadata: what the hub reads of a card."""
+def _model_index(name: str, shown: Sequence[Evidence]) -> dict[str, Any]:
+    """The evaluation results in the metadata of a card; empty if nothing was measured."""
     results = [result for item in shown for result in _results(item)]
-    index = [{"name": name, "results": results}] if results else []
-    return {
-        "base_model": _repository(base),
-        "library_name": library,
-        "pipeline_tag": "text-generation",
-        "tags": TAGS,
-        **({"model-index": index} if index else {}),
-    }
+    return {"model-index": [{"name": name, "results": results}]} if results else {}
 
 
 def _results(item: Evidence) -> list[dict[str, Any]]:
@@ -155,19 +146,12 @@ def _results(item: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _repository(identity: Mapping[str, Any]) -> str:
-    """Where the model can be had: its repository on the hub, else its name."""
-    source = str(identity.get("source") or "").removeprefix("hf:")
-    known = "/" in source and not source.startswith(LOCAL)
-    return source if known else str(identity.get("name", "unknown"))
-
-
 def _positions(rope: Any) -> int | None:
     value = rope.get("max_positions") if isinstance(rope, Mapping) else None
     return value if isinstance(value, int) else None
 
 
-def _text(kind: str, front: Mapping[str, Any], **values: Any) -> str:
+def _text(kind: str, front: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("contextgraft.report"),
         autoescape=False,
@@ -178,17 +162,10 @@ def _text(kind: str, front: Mapping[str, Any], **values: Any) -> str:
     )
     environment.filters.update(
         measured=wording.measured,
-        plain=plain,
+        plain=escape,
         thousands=wording.thousands,
         percent=wording.percent,
         figure=wording.figure,
     )
     body = environment.get_template(f"{kind}.md.j2").render(**values, version=__version__)
-    head = yaml.safe_dump(dict(front), sort_keys=True, allow_unicode=True, width=110)
-    return f"---\n{head}---\n\n{body}"
-
-
-def plain(value: object) -> str:
-    """A text that Markdown shows as it is, on one line: no markup, table cell or link in it."""
-    text = " ".join(str(value).split())
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#+!|~" else letter for letter in text)
+    return f"{front}\n{body}"

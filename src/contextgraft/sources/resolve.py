@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from contextgraft.errors import InputError
+from contextgraft.formats.hub_source import DATASETS, HUB
 
 DEMO = Path(__file__).parent / "demo"
-HUB = "hf:"
-DATASETS = "datasets/"  # behind HUB, before the name of a data set
 FORMS = (
     "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME, "
     "hf:OWNER/NAME[@REVISION]"

@@ -11,8 +11,8 @@ import vl_convert
 from dvc_render import VegaRenderer  # type: ignore[import-untyped] # it ships no types
 from huggingface_hub import ModelCard, ModelCardData
 
+from contextgraft.formats.model_card import escape
 from contextgraft.report.build import Report
-from contextgraft.report.cards import plain
 from contextgraft.report.charts.svg import VEGA_LITE
 
 PLOTS = {
@@ -122,4 +122,4 @@ def test_cards_stand_one_a_graft_and_adapter(report: Report) -> None:
     ],
 )
 def test_names_are_no_markup(text: Any, expected: str) -> None:
-    assert plain(text) == expected
+    assert escape(text) == expected

@@ -1,36 +1,37 @@
 """A minimal model card from contextgraft.json, for a folder that has none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.hub_source import hub_repository
+from contextgraft.formats.model_card import front_matter, inline_code, repository_or_name, table
 from contextgraft.formats.sidecar import SIDECAR
-from contextgraft.sources.hub.client import SOURCE
 
-TAGS = ["contextgraft", "long-context"]
 Sidecar = Mapping[str, Any]
 
 
-def card(sidecar: Sidecar, to: str) -> str:
+def minimal_card(sidecar: Sidecar, to: str) -> str:
     """Markdown with the hub's front matter, for the repository `to`; kind adapter, graft or trained."""
     try:
         return CARDS[sidecar["kind"]](sidecar, to)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(
-            "does not say what a card needs", path=SIDECAR, remedy="verify the folder, or name a --card"
+            "lacks the information that a model card needs",
+            path=SIDECAR,
+            remedy="verify the folder, or pass a card with --card",
         ) from None
 
 
 def _adapter(sidecar: Sidecar, to: str) -> str:
     base, donor, rope = sidecar["base"], sidecar["donor"], sidecar["rope"]["donor"]
-    what = (
-        f"A LoRA of rank {int(sidecar['rank'])} that carries the long context of {_who(donor)} to fine-tunes "
-        f"of {_who(base)}: {int(sidecar['max_length']):,} positions, RoPE theta {float(rope['theta']):g}. It "
-        f"holds {float(sidecar['energy']):.2%} of the difference's squared norm over the modules it covers."
+    summary = (
+        f"A LoRA of rank {int(sidecar['rank'])} that carries the long context of {_model(donor)} to "
+        f"fine-tunes of {_model(base)}: {int(sidecar['max_length']):,} positions, RoPE theta "
+        f"{float(rope['theta']):g}. It holds {float(sidecar['energy']):.2%} of the difference's squared norm "
+        "over the modules it covers."
     )
-    use = (
+    usage = (
         f"contextgraft fetch hf:{to} --out adapter\n"
         "contextgraft merge --adapter adapter --target YOUR_FINE_TUNE --out graft"
     )
@@ -38,36 +39,38 @@ def _adapter(sidecar: Sidecar, to: str) -> str:
         "RoPE is no part of a LoRA: loaded without `contextgraft merge`, the model's config must be given "
         "the theta and the length above."
     )
-    parts = what, use, _table({"base": base, "donor": donor}), note
-    return _page(_front(base, "adapter", "peft"), to, parts)
+    front = front_matter(hub_repository(base.get("source")), "adapter", "peft")
+    return _page(front, to, [summary, _code_block(usage), _provenance({"base": base, "donor": donor}), note])
 
 
 def _graft(sidecar: Sidecar, to: str) -> str:
     target, after = sidecar["target"], sidecar["rope"]["after"]
-    merged = [(int(each["rank"]), each["donor"]) for each in sidecar["adapters"]]
-    what = (
-        f"{_who(target)} with the long context of another model merged into it "
-        f"({', '.join(f'rank {rank} from {_who(donor)}' for rank, donor in merged)}): "
+    merged = [(int(adapter["rank"]), adapter["donor"]) for adapter in sidecar["adapters"]]
+    summary = (
+        f"{_model(target)} with the long context of another model merged into it "
+        f"({', '.join(f'rank {rank} from {_model(donor)}' for rank, donor in merged)}): "
         f"{int(after['max_positions']):,} positions, RoPE theta {float(after['theta']):g}."
     )
-    use = f"contextgraft fetch hf:{to} --out graft\ncontextgraft verify graft"
+    usage = f"contextgraft fetch hf:{to} --out graft\ncontextgraft verify graft"
     note = (
         "`contextgraft.json` has the norm of every tensor's change before and after rounding; `verify` with "
         "`--target` and `--adapter` computes all of them again."
     )
-    table = _table({"fine-tune": target, **{f"donor (rank {rank})": donor for rank, donor in merged}})
-    return _page(_front(target, "merge", "transformers"), to, (what, use, table, note))
+    models = {"fine-tune": target, **{f"donor (rank {rank})": donor for rank, donor in merged}}
+    front = front_matter(hub_repository(target.get("source")), "merge", "transformers")
+    return _page(front, to, [summary, _code_block(usage), _provenance(models), note])
 
 
 def _trained(sidecar: Sidecar, to: str) -> str:
     base, rope = sidecar["base"], sidecar["rope"]
-    what = (
-        f"{_who(base)}, trained to a longer context in {int(sidecar['steps']):,} steps: "
+    summary = (
+        f"{_model(base)}, trained to a longer context in {int(sidecar['steps']):,} steps: "
         f"{int(rope['max_positions']):,} positions, RoPE theta {float(rope['theta']):g}."
     )
-    use = f"contextgraft fetch hf:{to} --out model"
+    usage = f"contextgraft fetch hf:{to} --out model"
     note = "The recipe of every stage is in `contextgraft.json`."
-    return _page(_front(base, "finetune", "transformers"), to, (what, use, _table({"base": base}), note))
+    front = front_matter(hub_repository(base.get("source")), "finetune", "transformers")
+    return _page(front, to, [summary, _code_block(usage), _provenance({"base": base}), note])
 
 
 CARDS: Mapping[str, Callable[[Sidecar, str], str]] = {
@@ -77,37 +80,23 @@ CARDS: Mapping[str, Callable[[Sidecar, str], str]] = {
 }
 
 
-def _front(base: Mapping[str, Any], relation: str, library: str) -> dict[str, Any]:
-    """The metadata that the hub reads; the base only where it is a repository."""
-    match = SOURCE.fullmatch(str(base.get("source")))
-    known = {"base_model": match["name"], "base_model_relation": relation} if match else {}
-    return {**known, "library_name": library, "pipeline_tag": "text-generation", "tags": TAGS}
+def _page(front: str, to: str, blocks: Sequence[str]) -> str:
+    title = f"# {to.partition('/')[2]}"
+    return "\n".join([front, "\n\n".join([title, *blocks]), ""])
 
 
-def _page(front: Mapping[str, Any], to: str, parts: tuple[str, str, str, str]) -> str:
-    """The card: what it is, how to use it, the models it comes from, a note."""
-    what, use, table, note = parts
-    head = yaml.safe_dump(dict(front), sort_keys=True, allow_unicode=True)
-    blocks = [f"---\n{head}---", f"# {to.partition('/')[2]}", what, f"```\n{use}\n```", table, note]
-    return "\n\n".join(blocks) + "\n"
+def _code_block(text: str) -> str:
+    return f"```\n{text}\n```"
 
 
-def _table(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """Models by their role."""
+def _provenance(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of the models that the folder was made of, by role."""
     rows = [
-        f"| {role} | {_who(each)} | {_code(each.get('revision') or '')} | {_code(each['digest'])} |"
-        for role, each in models.items()
+        (role, _model(model), inline_code(model.get("revision") or ""), inline_code(model["digest"]))
+        for role, model in models.items()
     ]
-    return "\n".join(["| | model | revision | digest |", "|---|---|---|---|", *rows])
+    return table("| | model | revision | digest |", rows)
 
 
-def _who(identity: Mapping[str, Any]) -> str:
-    """A model by its repository, else by its name."""
-    match = SOURCE.fullmatch(str(identity.get("source")))
-    return _code(match["name"] if match else identity["name"])
-
-
-def _code(text: object) -> str:
-    """Text from a file as code in a table's cell: nothing of it is markup."""
-    plain = "".join(c for c in str(text)[:200] if c.isprintable() and c not in "`|")
-    return f"`{plain}`" if plain else ""
+def _model(identity: Mapping[str, Any]) -> str:
+    return inline_code(repository_or_name(identity))

@@ -14,16 +14,14 @@ from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from contextgraft.errors import InputError, SourceError
+from contextgraft.formats.hub_source import DATASETS, HUB_SOURCE
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, reason, refusal, status_of
 from contextgraft.sources.hub.files import HubFile, Plan, hub_file
 from contextgraft.sources.hub.http import TransportError
-from contextgraft.sources.resolve import DATASETS
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT changes it
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
-NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-SOURCE = re.compile(rf"hf:(?P<kind>{DATASETS})?(?P<name>{NAME})(@(?P<revision>[^\s@]+))?", re.ASCII)
 
 Advance = Callable[[int], object]
 Result = TypeVar("Result")
@@ -83,7 +81,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: another transfer failed,
 
 def split(source: str, kind: str | None = None) -> tuple[str, str | None]:
     """Name and revision of `hf:OWNER/NAME[@REVISION]`, behind `hf:` the kind if it is not None."""
-    match = SOURCE.fullmatch(source)
+    match = HUB_SOURCE.fullmatch(source)
     if not match or match["kind"] != kind:
         expected = f"hf:{kind or ''}OWNER/NAME[@REVISION]"
         raise InputError("is no repository of the hub", path=source, expected=expected)

@@ -9,12 +9,12 @@ from typing import Any
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.resume import Journal
 from contextgraft.errors import InputError
+from contextgraft.formats.hub_source import DATASETS, HUB
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.hub.client import Hub, look_up_dataset, pinned
 from contextgraft.sources.hub.download import Transfer
 from contextgraft.sources.hub.fetch import known_files, record_of, transferred
 from contextgraft.sources.hub.files import plain
-from contextgraft.sources.resolve import DATASETS, HUB
 
 
 @dataclass(frozen=True)

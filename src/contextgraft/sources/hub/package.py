@@ -1,6 +1,5 @@
 """What goes to the hub from a folder that contextgraft made: its files by name, checked, and its card."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
+from contextgraft.formats.hub_source import REPOSITORY_NAME
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
-from contextgraft.sources.hub.card import card
-from contextgraft.sources.hub.client import NAME
+from contextgraft.sources.hub.card import minimal_card
 from contextgraft.sources.hub.files import plain, small
 
 README = "README.md"
@@ -41,7 +40,7 @@ def pack(folder: Path, to: str, own_card: Path | None = None) -> Parcel:
     The card is `own_card`, else the folder's README.md, else a minimal one. A folder that contextgraft did
     not make raises InputError, one that is not whole CheckpointError or VerificationError.
     """
-    if not re.fullmatch(NAME, to, re.ASCII):
+    if not REPOSITORY_NAME.fullmatch(to):
         raise InputError("is no name of a repository", path=to, expected="OWNER/NAME")
     if not folder.is_dir():
         raise InputError("no such folder", path=folder)
@@ -55,7 +54,11 @@ def pack(folder: Path, to: str, own_card: Path | None = None) -> Parcel:
     if not isinstance(kind, str) or kind not in CONTENTS:
         raise InputError("is nothing to publish", path=folder, expected=" or ".join(CONTENTS), received=kind)
     names = sorted({SIDECAR, *CONTENTS[kind](folder, sidecar)} - {README})
-    text = _text(own_card or folder / README) if own_card or (folder / README).exists() else card(sidecar, to)
+    text = (
+        _text(own_card or folder / README)
+        if own_card or (folder / README).exists()
+        else minimal_card(sidecar, to)
+    )
     return Parcel(folder, to, kind, {name: (folder / name).stat().st_size for name in names}, text)
 
 
