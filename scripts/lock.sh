@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Makes requirements.lock again: what pip resolves today for pyproject.toml, pinned.
-# Local build tags (torch's "+cpu") are dropped, so that the same pin gives a machine with CUDA its CUDA build.
+# lock.sh [--upgrade]: makes requirements.lock and requirements-cuda.lock from pyproject.toml, every pin with its hashes.
+# Pins that still fit stay as they are; with --upgrade all are resolved anew, except torch, which is pinned here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+TORCH=2.13.0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3.11}" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check ".[workflow,dev]"
-{
-    echo "# Made by scripts/lock.sh from pyproject.toml. Install with: pip install --requirement requirements.lock"
-    "$work/venv/bin/python" -m pip freeze --exclude contextgraft | sed -E 's/\+cpu$//' | sort --ignore-case
-} > requirements.lock
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13"
+
+echo "torch==$TORCH" >"$work/constraints.txt"
+[ "${1:-}" = --upgrade ] || cat requirements.lock requirements-cuda.lock >"$work/compiled.txt" 2>/dev/null || true
+"$work/venv/bin/uv" pip compile pyproject.toml --quiet --all-extras --python-version 3.11 --generate-hashes \
+    --no-header --no-annotate --constraint "$work/constraints.txt" --output-file "$work/compiled.txt" >/dev/null
+# torch's CPU build has the same version and another hash than the file on the index
+"$work/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "torch==$TORCH"
+"$work/venv/bin/python" scripts/split_lock.py "$work/compiled.txt" "$work"/torch-*.whl

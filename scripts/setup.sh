@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Makes .venv from requirements.lock, once; again only when the lock or pyproject.toml changes.
+# Makes .venv from requirements.lock, whose hashes are checked; does nothing where that was done already.
+# A .venv whose installation was interrupted, or that was moved from another folder, is made anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-stamp=.venv/.installed
-wanted=$(cat requirements.lock pyproject.toml | sha256sum | cut -d' ' -f1)
-[ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ] && exit 0
+stamp=.venv/.installed # two lines: where the environment was made, and of which locks
+place=$(realpath -m .venv)
+wanted=$(cat requirements.lock requirements-cuda.lock pyproject.toml | sha256sum | cut -d' ' -f1)
+recorded() { sed -n "$1p" "$stamp" 2>/dev/null || true; }
+[ "$(recorded 1)" = "$place" ] && [ "$(recorded 2)" = "$wanted" ] && exit 0
 
 python=""
 for candidate in "${PYTHON:-python3.11}" python3; do
@@ -24,10 +27,22 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     exit 2
 fi
 
+install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"; }
+
 started=$(date +%s)
-echo "setup: installing into .venv (torch, transformers, lm-eval, snakemake, dvc; some minutes, once)"
-"$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-echo "$wanted" > "$stamp"
+if [ "$(recorded 1)" = "$place" ]; then
+    echo "setup: requirements.lock or pyproject.toml changed; bringing .venv up to date"
+else
+    [ ! -e .venv ] || echo "setup: .venv is unfinished or was moved here; making it anew"
+    echo "setup: installing into .venv (torch, transformers, lm-eval, snakemake, dvc; some minutes, once)"
+    "$python" -m venv --clear .venv
+fi
+rm -f "$stamp"
+install --require-hashes --requirement requirements.lock
+if .venv/bin/python -c 'from importlib.metadata import requires
+raise SystemExit(not any(name.startswith(("cuda-", "nvidia-", "triton")) for name in requires("torch") or ()))'; then
+    install --require-hashes --requirement requirements-cuda.lock # the build of torch for NVIDIA GPUs
+fi
+install --editable .
+printf '%s\n' "$place" "$wanted" >"$stamp"
 echo "setup: done in $(($(date +%s) - started)) s, $(du -sh .venv | cut -f1)"
