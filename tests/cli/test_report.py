@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from contextgraft.cli.commands.report import command
-from contextgraft.report.data.samples import COLUMNS
+from contextgraft.cli.main import main
+from contextgraft.formats.samples import SCHEMA
 
 COMMAND = str(Path(sys.executable).parent / "contextgraft")
 
@@ -31,7 +32,7 @@ def samples(tmp_path: Path) -> Path:
         "seed": 1,
         "status": "ok",
     }
-    empty = dict.fromkeys(COLUMNS)
+    empty = dict.fromkeys(SCHEMA.names)
     rows = [{**empty, **common, "index": index, "score": float(index < 15)} for index in range(20)]
     path = tmp_path / "samples" / "a.parquet"
     path.parent.mkdir()
@@ -63,25 +64,46 @@ def test_json_is_the_summary(samples: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["others"]["lonely"]["needle_longest"]["score"] == 0.75
 
 
-@pytest.mark.parametrize("kind", ["nowhere", "empty", "text", "no adapter", "foreign output"])
-def test_bad_input_is_one_line_and_leaves_nothing(kind: str, samples: Path, tmp_path: Path) -> None:
+BAD_INPUT = {
+    "no such folder": ["nowhere", "--out", "report"],
+    "empty folder": ["empty", "--out", "report"],
+    "text file": ["text.parquet", "--out", "report"],
+    "no adapter": ["samples", "--out", "report", "--adapter", "empty"],
+    "foreign output": ["samples", "--out", "mine"],
+}
+
+
+@pytest.fixture
+def inputs(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of samples and of things that are not what the command expects, as working directory."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.parquet").write_text("no parquet")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
-    arguments = {
-        "nowhere": ["nowhere", "--out", "report"],
-        "empty": ["empty", "--out", "report"],
-        "text": ["text.parquet", "--out", "report"],
-        "no adapter": [str(samples), "--out", "report", "--adapter", "empty"],
-        "foreign output": [str(samples), "--out", "mine"],
-    }[kind]
-    before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [COMMAND, "report", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    kind: str, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(inputs.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["contextgraft", "report", *BAD_INPUT[kind]])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("contextgraft: error: ")
+    assert sorted(inputs.rglob("*")) == before
+
+
+def test_the_installed_command_does_the_same(inputs: Path) -> None:
+    arguments = [COMMAND, "report", *BAD_INPUT["no such folder"]]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("contextgraft: error: ")
-    assert sorted(tmp_path.rglob("*")) == before
+    assert done.stderr.startswith("contextgraft: error: nowhere: no such file or folder")
+    assert not (inputs / "report").exists()

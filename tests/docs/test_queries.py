@@ -11,8 +11,8 @@ import pytest
 
 from contextgraft.evaluation.summary import summarise
 from contextgraft.report.build import build
-from contextgraft.report.data.samples import read
-from contextgraft.report.statistics.paired import skill
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.paired import skill_pairs
 from contextgraft.stats import effective_length, wilson
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/queries.md"
@@ -70,18 +70,18 @@ def test_scores_are_those_of_the_summary_with_wilsons_interval(ask: Ask, study: 
 
 
 def test_pairs_are_those_of_the_report(ask: Ask) -> None:
-    found = {(row["rank"], row["scale"]): row for row in ask("pairs")}
-    told = {
-        (8 if each.who.scale == 0 else each.who.rank, each.who.scale): each.pairs
-        for each in map(skill, read([Path("samples")]).rows("pairs"))
+    queried = {(row["rank"], row["scale"]): row for row in ask("pairs")}
+    reported = {
+        (8 if each.model.scale == 0 else each.model.rank, each.model.scale): each.pairs
+        for each in map(skill_pairs, read_samples([Path("samples")]).rows("pairs"))
     }
-    assert found.keys() == told.keys()
-    for place, pairs in told.items():
-        row = found[place]
+    assert queried.keys() == reported.keys()
+    for key, pairs in reported.items():
+        row = queried[key]
         assert (row["n"], row["won"], row["lost"]) == (pairs.n, pairs.wins, pairs.losses)
-        assert pairs.step is not None
-        assert row["points"] == pytest.approx(pairs.step.points)
-    assert any(row["lost"] for row in found.values())
+        assert pairs.difference is not None
+        assert row["points"] == pytest.approx(pairs.difference.points)
+    assert any(row["lost"] for row in queried.values())
 
 
 def test_effective_length_is_that_of_stats(ask: Ask, study: Path) -> None:
@@ -102,8 +102,8 @@ def test_effective_length_is_that_of_stats(ask: Ask, study: Path) -> None:
 
 def test_the_smallest_rank_is_the_reports(ask: Ask) -> None:
     [row] = ask("smallest rank")
-    tunes = build([Path("samples")], [], "title", None).summary["fine_tunes"]
-    [verdict] = [tune["verdict"] for tune in tunes.values()]
+    targets = build([Path("samples")], [], "title", None).summary["fine_tunes"]
+    [verdict] = [target["verdict"] for target in targets.values()]
     assert (verdict["outcome"], verdict["rank"]) == ("both", row["rank"])
     assert row["rank"] == 16  # r2 misses needles, r8 loses a skill prompt of ten
 

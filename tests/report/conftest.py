@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contextgraft.report.data.samples import COLUMNS, INTEGER, NUMBER, TEXT
+from contextgraft.formats.samples import SCHEMA
 
-TYPES = {TEXT: pa.string(), INTEGER: pa.int32(), NUMBER: pa.float64()}
-SCHEMA = pa.schema({name: TYPES[kind] for name, kind in COLUMNS.items()})
 VERSIONS = {"contextgraft": "0.1.0", "transformers": "5.23.0", "torch": "2.13.0", "lm_eval": "0.4.13"}
 LENGTHS = (128, 1024)
 DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
@@ -76,8 +74,8 @@ def needle(
 ) -> Iterator[dict[str, Any]]:
     """`each` prompts a depth, of which the first `hits` of all are right, counted depth by depth in turn."""
     for index in range(each):
-        for place, depth in enumerate(DEPTHS):
-            right = index * len(DEPTHS) + place < hits
+        for position, depth in enumerate(DEPTHS):
+            right = index * len(DEPTHS) + position < hits
             columns = {
                 "task": task,
                 "length": length,
@@ -137,8 +135,8 @@ def write_study(folder: Path) -> Path:
     """Base, two donors, three fine-tunes: context and skill, no context, context without skill."""
     base, donors = Model("base"), [Model("donor-s1"), Model("donor-s2")]
     rows = [*needle(base, "needle_base", 128, 99), *needle(base, "needle_base", 1024, 1)]
-    for place, donor in enumerate(donors):
-        rows += [*needle(donor, "needle_base", 128, 100), *needle(donor, "needle_base", 1024, 100 - place)]
+    for index, donor in enumerate(donors):
+        rows += [*needle(donor, "needle_base", 128, 100), *needle(donor, "needle_base", 1024, 100 - index)]
     write(folder / "base.parquet", rows)
     for name, ranks in GRAFTS.items():
         write(folder / f"{name}.parquet", _fine_tune(name, ranks))
@@ -146,9 +144,9 @@ def write_study(folder: Path) -> Path:
 
 
 def others(model: Model, hits: int) -> Iterator[dict[str, Any]]:
-    """Another kind of needle, right in part; another haystack; two of RULER's tasks."""
-    parts: dict[str, Any] = {"depth": None, "scoring": "recall", "kind": "multi_value"}
-    for row in needle(model, "several", 1024, hits, each=4, answer='["17", "42"]', **parts):
+    """Another kind of needle, partly right; another haystack; two of RULER's tasks."""
+    columns: dict[str, Any] = {"depth": None, "scoring": "recall", "kind": "multi_value"}
+    for row in needle(model, "several", 1024, hits, each=4, answer='["17", "42"]', **columns):
         yield {**row, "score": row["score"] / 2}
     yield from needle(model, "plain", 1024, hits, each=4, haystack="noise")
     for task in ("niah_single_1", "vt"):
@@ -167,7 +165,7 @@ def _fine_tune(name: str, ranks: Mapping[int, tuple[int, int]]) -> list[dict[str
         *compared(Model(name), 0.0),
         *others(Model(name), 0),
     ]
-    for place, donor in enumerate(("donor-s1", "donor-s2")):
+    for index, donor in enumerate(("donor-s1", "donor-s2")):
         theta = graft(name, 1, donor, scale=0.0)
         rows += [
             *needle(theta, task, 128, 98),
@@ -181,7 +179,7 @@ def _fine_tune(name: str, ranks: Mapping[int, tuple[int, int]]) -> list[dict[str
             model = graft(name, rank, donor)
             rows += [
                 *needle(model, task, 128, 99),
-                *needle(model, task, 1024, hits - place),
+                *needle(model, task, 1024, hits - index),
                 *skill(model, name, kept),
                 *windows(model, 1.0),
                 *compared(model, 0.02 * rank),

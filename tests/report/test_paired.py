@@ -5,15 +5,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from contextgraft.report.data.samples import read
-from contextgraft.report.statistics.cells import Who
-from contextgraft.report.statistics.paired import UNPAIRED, Pairs, by_row, pool, skill
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.cells import ModelKey
+from contextgraft.report.statistics.paired import (
+    UNPAIRED,
+    PairCounts,
+    pairs_by_model,
+    pool_pairs,
+    skill_pairs,
+)
 
-ROW = Who("graft", "digest-style", 8)
+ROW = ModelKey("graft", "digest-style", 8)
 
 
-def pairs_of(folder: Path) -> Pairs:
-    return by_row(skill(row) for row in read([folder]).rows("pairs"))[ROW]
+def pairs_of(folder: Path) -> PairCounts:
+    return pairs_by_model(skill_pairs(row) for row in read_samples([folder]).rows("pairs"))[ROW]
 
 
 def test_prompts_that_both_answered_are_paired(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -23,18 +29,18 @@ def test_prompts_that_both_answered_are_paired(tmp_path: Path, synthetic: Simple
     rows += [{**row, "score": float(4 <= row["index"] <= 9)} for row in synthetic.skill(graft, "s", 0, n=12)]
     synthetic.write(tmp_path / "a.parquet", rows)
     pairs = pairs_of(tmp_path)
-    assert pairs == Pairs(n=10, both=3, gained=3, lost=4, neither=0, wins=3, losses=4, ties=3)
-    assert pairs.step is not None
-    assert pairs.step.points == pytest.approx(-10)
+    assert pairs == PairCounts(n=10, both=3, gained=3, lost=4, neither=0, wins=3, losses=4, ties=3)
+    assert pairs.difference is not None
+    assert pairs.difference.points == pytest.approx(-10)
     assert pairs.p_value == pytest.approx(1.0)
 
 
-def test_what_has_no_score_is_no_pair(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_samples_without_a_score_are_not_paired(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [*synthetic.skill(synthetic.Model("style"), "s", 7, n=10)]
     rows += synthetic.unscored(synthetic.skill(synthetic.graft("style", 8), "s", 0, n=10), "failed", "x")
     synthetic.write(tmp_path / "a.parquet", rows)
-    assert read([tmp_path]).rows("pairs") == []
-    assert UNPAIRED.step is None
+    assert read_samples([tmp_path]).rows("pairs") == []
+    assert UNPAIRED.difference is None
 
 
 def test_another_seed_or_metric_is_another_prompt(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -45,7 +51,7 @@ def test_another_seed_or_metric_is_another_prompt(tmp_path: Path, synthetic: Sim
         *synthetic.skill(graft, "s", 7, n=10, scoring="acc"),
     ]
     synthetic.write(tmp_path / "a.parquet", rows)
-    assert read([tmp_path]).rows("pairs") == []
+    assert read_samples([tmp_path]).rows("pairs") == []
 
 
 def test_several_donors_answer_one_prompt(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -55,7 +61,7 @@ def test_several_donors_answer_one_prompt(tmp_path: Path, synthetic: SimpleNames
     rows += synthetic.skill(synthetic.graft("style", 8, "donor-s2"), "s", 0, n=10)
     synthetic.write(tmp_path / "a.parquet", rows)
     pairs = pairs_of(tmp_path)
-    assert pairs == Pairs(n=10, both=5, gained=0, lost=5, neither=0, wins=0, losses=10, ties=10)
+    assert pairs == PairCounts(n=10, both=5, gained=0, lost=5, neither=0, wins=0, losses=10, ties=10)
     assert pairs.p_value is None
 
 
@@ -65,26 +71,26 @@ def test_a_task_with_two_metrics_counts_once(tmp_path: Path, synthetic: SimpleNa
         for model in (synthetic.Model("style"), synthetic.graft("style", 8)):
             rows += synthetic.skill(model, "s", hits, n=10, scoring=scoring)
     synthetic.write(tmp_path / "a.parquet", rows)
-    assert pairs_of(tmp_path) == Pairs(n=10, both=6, neither=4, ties=10)
+    assert pairs_of(tmp_path) == PairCounts(n=10, both=6, neither=4, ties=10)
 
 
-def test_answers_right_in_part_make_fractions(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_answers_partly_right_make_fractions(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [*synthetic.skill(synthetic.Model("style"), "s", 4, n=4)]
     rows += synthetic.skill(synthetic.graft("style", 8), "s", 4, n=4, score=0.5)
     synthetic.write(tmp_path / "a.parquet", rows)
     pairs = pairs_of(tmp_path)
     assert (pairs.both, pairs.gained, pairs.lost, pairs.neither) == pytest.approx((2, 0, 2, 0))
-    assert pairs.step is not None
-    assert pairs.step.points == pytest.approx(-50)
+    assert pairs.difference is not None
+    assert pairs.difference.points == pytest.approx(-50)
 
 
 def test_tasks_are_pooled() -> None:
-    one, two = Pairs(n=3, both=2, lost=1, losses=1, ties=2), Pairs(n=2, gained=2, wins=2)
-    assert pool([one, two]) == Pairs(n=5, both=2, gained=2, lost=1, wins=2, losses=1, ties=2)
+    one, two = PairCounts(n=3, both=2, lost=1, losses=1, ties=2), PairCounts(n=2, gained=2, wins=2)
+    assert pool_pairs([one, two]) == PairCounts(n=5, both=2, gained=2, lost=1, wins=2, losses=1, ties=2)
 
 
-def test_the_same_place_in_another_file_is_another_prompt(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_the_same_index_in_another_file_is_another_prompt(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [*synthetic.skill(synthetic.Model("style"), "s", 10, n=10)]
     rows += [{**row, "recipe": "{}"} for row in synthetic.skill(synthetic.graft("style", 8), "s", 10, n=10)]
     synthetic.write(tmp_path / "style.parquet", rows)
-    assert not list(read([tmp_path]).rows("pairs"))
+    assert not list(read_samples([tmp_path]).rows("pairs"))

@@ -5,19 +5,26 @@ from types import SimpleNamespace
 
 import pytest
 
-from contextgraft.report.data.names import row_names
-from contextgraft.report.data.samples import read
-from contextgraft.report.statistics.cells import fact
-from contextgraft.report.statistics.paired import by_row, skill
-from contextgraft.report.statistics.rank_matrix import NEAREST, RECOMMENDED, THETA, columns, front, matrix
-from contextgraft.report.statistics.study_table import Study, build
+from contextgraft.report.data.labels import model_names
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.cells import score_group
+from contextgraft.report.statistics.paired import pairs_by_model, skill_pairs
+from contextgraft.report.statistics.rank_matrix import (
+    NEAREST,
+    RECOMMENDED,
+    THETA,
+    matrix_ranks,
+    pareto_front,
+    rank_matrix,
+)
+from contextgraft.report.statistics.study_table import StudyTable, build_study_table
 
 
-def study_of(folder: Path) -> Study:
-    samples = read([folder])
-    pairs = by_row(skill(row) for row in samples.rows("pairs"))
-    facts = [fact(row) for row in samples.rows("facts")]
-    return build(facts, row_names(samples.rows("labels")), None, pairs)
+def study_of(folder: Path) -> StudyTable:
+    samples = read_samples([folder])
+    pairs = pairs_by_model(skill_pairs(row) for row in samples.rows("pairs"))
+    groups = [score_group(row) for row in samples.rows("score_groups")]
+    return build_study_table(groups, model_names(samples.rows("labels")), None, pairs)
 
 
 @pytest.mark.parametrize(
@@ -32,28 +39,28 @@ def study_of(folder: Path) -> Study:
 def test_the_front_is_what_no_smaller_rank_equals(
     points: dict[int, tuple[float, float]], expected: set[int]
 ) -> None:
-    assert front(points) == expected
+    assert pareto_front(points) == expected
 
 
 def test_gains_are_above_the_fine_tune_alone(results: Path) -> None:
-    lines = {line.title: line for line in matrix(study_of(results))}
-    assert columns(list(lines.values())) == [THETA, 1, 2, 4, 8, 16]
-    spot = lines["style"].spots[8]
-    assert spot.gained is not None
-    assert spot.kept is not None
-    assert (spot.gained.points, spot.kept.points) == pytest.approx((96.5, 0))
-    assert spot.words.startswith("context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
-    assert "skill 0.0 points [−2.1, +2.1], n=200 prompts" in spot.words
-    assert spot.words.endswith("recommended")
-    theta = lines["style"].spots[THETA].gained
+    lines = {line.title: line for line in rank_matrix(study_of(results))}
+    assert matrix_ranks(list(lines.values())) == [THETA, 1, 2, 4, 8, 16]
+    cell = lines["style"].cells[8]
+    assert cell.gained is not None
+    assert cell.kept is not None
+    assert (cell.gained.points, cell.kept.points) == pytest.approx((96.5, 0))
+    assert cell.description.startswith("context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
+    assert "skill 0.0 points [−2.1, +2.1], n=200 prompts" in cell.description
+    assert cell.description.endswith("recommended")
+    theta = lines["style"].cells[THETA].gained
     assert theta is not None
     assert theta.points == pytest.approx(44)
 
 
 def test_a_rank_that_only_fails_least_is_not_recommended(results: Path) -> None:
     marks = {
-        line.title: {rank: spot.mark for rank, spot in line.spots.items() if spot.mark}
-        for line in matrix(study_of(results))
+        line.title: {rank: cell.mark for rank, cell in line.cells.items() if cell.mark}
+        for line in rank_matrix(study_of(results))
     }
     assert marks == {"style": {8: RECOMMENDED}, "sure": {16: NEAREST}, "facts": {4: NEAREST}}
 
@@ -62,10 +69,10 @@ def test_what_was_not_measured_says_why(tmp_path: Path, synthetic: SimpleNamespa
     lost = synthetic.unscored(synthetic.needle(synthetic.graft("style", 8), "n", 1024, 0), "failed", "memory")
     rows = [*lost, *synthetic.needle(synthetic.Model("style"), "n", 1024, 3)]
     synthetic.write(tmp_path / "a.parquet", rows)
-    (line,) = matrix(study_of(tmp_path))
-    assert line.spots[8].gap == "100 failed: memory"
-    assert line.spots[8].words == "context 100 failed: memory"
-    assert line.spots[THETA].gap == "not asked"
+    (line,) = rank_matrix(study_of(tmp_path))
+    assert line.cells[8].missing == "100 failed: memory"
+    assert line.cells[8].description == "context 100 failed: memory"
+    assert line.cells[THETA].missing == "not asked"
 
 
 def test_the_larger_condition_is_judged_and_the_smaller_stands_aside(
@@ -79,6 +86,6 @@ def test_the_larger_condition_is_judged_and_the_smaller_stands_aside(
     ]
     synthetic.write(tmp_path / "a.parquet", rows)
     study = study_of(tmp_path)
-    (tune,) = study.fine_tunes
-    assert (study.longest, tune.condition.haystack, tune.condition.kind) == (1024, "", "single")
-    assert tune.grafts[0].long.tally.hits == 100
+    (target,) = study.targets
+    assert (study.longest, target.condition.haystack, target.condition.kind) == (1024, "", "single")
+    assert target.grafts[0].long.proportion.hits == 100

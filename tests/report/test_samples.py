@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError
+from contextgraft.formats.sample_files import COLUMNS, find_sample_files
 from contextgraft.formats.samples import SCHEMA
-from contextgraft.report.data.samples import COLUMNS, FITS, find, read
+from contextgraft.report.data.samples import read_samples
 
 
 def roles(folder: Path) -> dict[str, int]:
-    rows = read([folder]).rows("facts")
+    rows = read_samples([folder]).rows("score_groups")
     return {
         role: sum(row["n"] for row in rows if row["role"] == role) for role in {row["role"] for row in rows}
     }
@@ -49,10 +50,10 @@ def test_copies_count_once_and_a_scored_one_wins(tmp_path: Path, synthetic: Simp
         synthetic.unscored(synthetic.needle(model, "n", 128, 5, each=1), "failed", "x"),
     )
     synthetic.write(tmp_path / "b.parquet", list(synthetic.needle(model, "n", 128, 3, each=1)))
-    facts = read([tmp_path]).rows("facts")
-    assert sum(row["n"] for row in facts) == 5
-    assert sum(row["hits"] for row in facts) == 3
-    assert sum(row["failed"] for row in facts) == 0
+    groups = read_samples([tmp_path]).rows("score_groups")
+    assert sum(row["n"] for row in groups) == 5
+    assert sum(row["hits"] for row in groups) == 3
+    assert sum(row["failed"] for row in groups) == 0
 
 
 def test_theta_only_of_several_donors_is_one_model(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -66,14 +67,16 @@ def test_theta_only_of_several_donors_is_one_model(tmp_path: Path, synthetic: Si
 
 
 def test_a_file_named_twice_is_read_once(results: Path) -> None:
-    assert len(find([results, results / "base.parquet"])) == 4
+    assert len(find_sample_files([results, results / "base.parquet"])) == 4
 
 
-def test_what_an_evaluation_has_so_far_is_no_result(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_partial_results_of_a_running_evaluation_are_skipped(
+    tmp_path: Path, synthetic: SimpleNamespace
+) -> None:
     rows = list(synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=1))
     synthetic.write(tmp_path / "a.parquet", rows)
     synthetic.write(tmp_path / ".b.parquet.partial" / "b.parquet", rows)
-    assert [source.name for source in find([tmp_path])] == ["a.parquet"]
+    assert [source.name for source in find_sample_files([tmp_path])] == ["a.parquet"]
 
 
 def test_columns_of_nothing_but_nulls_may_have_no_type(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -82,9 +85,12 @@ def test_columns_of_nothing_but_nulls_may_have_no_type(tmp_path: Path, synthetic
     assert roles(tmp_path) == {"other": 5}
 
 
-def test_the_columns_are_those_that_an_evaluation_writes() -> None:
+def test_every_column_of_an_evaluation_has_a_type_in_the_database() -> None:
     assert list(COLUMNS) == SCHEMA.names
-    assert all(FITS[kind](SCHEMA.field(name).type) for name, kind in COLUMNS.items())
+    assert all(kind.fits(SCHEMA.field(name).type) for name, kind in COLUMNS.items())
+    assert {COLUMNS[name].sql for name in ("model", "reason")} == {"VARCHAR"}
+    assert {COLUMNS[name].sql for name in ("seed", "length", "adapter_rank")} == {"BIGINT"}
+    assert {COLUMNS[name].sql for name in ("score", "depth", "adapter_scale")} == {"DOUBLE"}
 
 
 def test_refusals_name_file_and_remedy(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -95,15 +101,15 @@ def test_refusals_name_file_and_remedy(tmp_path: Path, synthetic: SimpleNamespac
     table = pa.Table.from_pylist(rows, schema=synthetic.schema)
     pq.write_table(table.set_column(0, "model", pa.array([1])), tmp_path / "typed.parquet")
     synthetic.write(tmp_path / "score.parquet", [{**rows[0], "score": None}])
-    for name, said in {
-        "nowhere": "no such folder or file",
-        "empty": r"holds no \*\.parquet",
+    for name, words in {
+        "nowhere": "no such file or folder",
+        "empty": r"contains no \*\.parquet",
         "text.parquet": "not a readable Parquet file",
         "short.parquet": "received no model_digest",
-        "typed.parquet": "column 'model' has another type",
+        "typed.parquet": "column 'model' has the wrong type",
         "score.parquet": "received status 'ok' with score None",
     }.items():
-        with pytest.raises(InputError, match=said) as caught:
-            read([tmp_path / name])
+        with pytest.raises(InputError, match=words) as caught:
+            read_samples([tmp_path / name])
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Tables of RULER's tasks, of kinds of needles and of skills."""
+"""Tables of RULER's tasks, of kinds of needles, of skills and of suites without a section of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 
 from contextgraft.config.ruler_tasks import RULER_TASKS
-from contextgraft.report.data.links import link
-from contextgraft.report.data.names import row_names
-from contextgraft.report.data.samples import read
-from contextgraft.report.statistics.cells import fact
-from contextgraft.report.statistics.study_table import Study, build
-from contextgraft.report.tables import score_tables, sheets
+from contextgraft.report.data.labels import OTHERS, model_names
+from contextgraft.report.data.sample_browser import link
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.cells import score_group
+from contextgraft.report.statistics.effective_length import effective_lengths
+from contextgraft.report.statistics.study_table import StudyTable, build_study_table
+from contextgraft.report.tables.measurement_tables import effective_length_tables
+from contextgraft.report.tables.score_tables import needle_tables, ruler_tables, skill_tables
 
 
-def study_of(folder: Path) -> Study:
-    samples = read([folder])
-    return build([fact(row) for row in samples.rows("facts")], row_names(samples.rows("labels")))
+def study_of(folder: Path) -> StudyTable:
+    samples = read_samples([folder])
+    groups = [score_group(row) for row in samples.rows("score_groups")]
+    return build_study_table(groups, model_names(samples.rows("labels")))
 
 
 def ruler(synthetic: SimpleNamespace, hits: int, **changes: Any) -> Iterator[dict[str, Any]]:
@@ -37,41 +40,41 @@ def test_the_effective_length_is_the_longest_that_is_good_enough(
         for row in ruler(synthetic, hits, length=length)
     ]
     synthetic.write(tmp_path / "a.parquet", rows)
-    ((family, (row,)),) = score_tables.effective_lengths(study_of(tmp_path))
-    assert (family, row.length.length) == (score_tables.OTHERS, 8192)
+    ((family, (row,)),) = effective_lengths(study_of(tmp_path))
+    assert (family, row.length.length) == (OTHERS, 8192)
     assert [(length, tasks) for length, _, tasks in row.means] == [(4096, 13), (8192, 13), (16384, 13)]
     assert [mean for _, mean, _ in row.means] == pytest.approx([100, 90, 80])
 
 
-def test_it_is_not_told_where_a_task_did_not_run(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_it_is_not_computed_if_a_task_did_not_run(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [row for row in ruler(synthetic, 10, length=4096) if not row["task"].startswith("qa")]
     synthetic.write(tmp_path / "a.parquet", rows)
     study = study_of(tmp_path)
-    (sheet,) = sheets.effective(score_tables.effective_lengths(study))
-    ((_, ((_, slots),)),) = sheet.blocks
-    said = "not told: 11 of 13 tasks ran at every length"
-    assert [slot.value or slot.gap for slot in slots] == ["100", said]
-    assert sheet.note == "Did not run at every length: qa_1, qa_2."
+    (table,) = effective_length_tables(effective_lengths(study))
+    ((row,),) = (section.rows for section in table.sections)
+    missing = "not computed: only 11 of 13 tasks have scores at every length"
+    assert [cell.value or cell.missing for cell in row.cells] == ["100", missing]
+    assert table.note == "Tasks without scores at every length: qa_1, qa_2."
 
 
-def test_rulers_tasks_stand_in_its_own_order(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_rulers_tasks_are_in_its_own_order(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     synthetic.write(tmp_path / "a.parquet", list(ruler(synthetic, 10, length=4096)))
-    (grid,) = score_tables.ruler(study_of(tmp_path))
-    assert [block.title for block in grid.blocks] == list(RULER_TASKS)
+    (table,) = ruler_tables(study_of(tmp_path))
+    assert [section.title for section in table.sections] == list(RULER_TASKS)
 
 
-def test_other_kinds_stand_beside_single_needles(results: Path) -> None:
-    tables = {grid.title: grid for grid in score_tables.needle_kinds(study_of(results))}
+def test_other_kinds_are_in_a_table_with_single_needles(results: Path) -> None:
+    tables = {table.title: table for table in needle_tables(study_of(results))}
     assert list(tables) == ["facts", "style", "sure"]
     style = tables["style"]
-    assert [block.title for block in style.blocks] == [
+    assert [section.title for section in style.sections] == [
         "needle_style, 3 distractors",
         "plain, noise, 3 distractors",
         "several, multi value, 3 distractors",
     ]
-    several = dict(zip(style.columns, style.blocks[2].rows[0][1], strict=True))["graft r8"]
+    several = dict(zip(style.columns, style.sections[2].rows[0].cells, strict=True))["graft r8"]
     # all four right by half, two donors
-    assert (several.cell.tally.hits, several.cell.tally.n) == (4, 8)
+    assert (several.value, several.detail) == ("50 %", "[22, 78] n=8")
     assert several.link == link(
         tune="style",
         row="graft r8",
@@ -85,27 +88,27 @@ def test_other_kinds_stand_beside_single_needles(results: Path) -> None:
 
 def test_one_kind_alone_needs_no_table(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     synthetic.write(tmp_path / "a.parquet", list(synthetic.needle(synthetic.Model("style"), "n", 128, 5)))
-    assert score_tables.needle_kinds(study_of(tmp_path)) == []
+    assert needle_tables(study_of(tmp_path)) == []
 
 
-def test_skills_stand_one_by_one_where_there_are_several(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_several_skills_are_shown_one_by_one(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     model = synthetic.Model("style")
     rows = [*synthetic.skill(model, "a", 5, n=10), *synthetic.skill(model, "b", 1, n=10, scoring="acc")]
     rows += synthetic.skill(model, "b", 3, n=10, scoring="acc_norm")
     synthetic.write(tmp_path / "a.parquet", rows)
     study = study_of(tmp_path)
-    (grid,) = score_tables.skills(study)
-    assert [block.title for block in grid.blocks] == ["a, exact", "b, acc", "b, acc_norm"]
+    (table,) = skill_tables(study)
+    assert [section.title for section in table.sections] == ["a, exact", "b, acc", "b, acc_norm"]
     # the pooled column takes each task's first metric
-    assert (study.others[0].skill.tally.hits, study.others[0].skill.tally.n) == (6, 20)
+    assert (study.others[0].skill.proportion.hits, study.others[0].skill.proportion.n) == (6, 20)
 
 
 def test_what_has_no_score_says_why(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = synthetic.unscored(ruler(synthetic, 1, length=4096), "skipped", "no weights here")
     synthetic.write(tmp_path / "a.parquet", rows)
-    (grid,) = score_tables.ruler(study_of(tmp_path))
-    slot = sheets.of_grid(grid).blocks[0][1][0][1][0]
-    assert (slot.value, slot.fill, slot.gap) == ("", "", "10 skipped: no weights here")
+    (table,) = ruler_tables(study_of(tmp_path))
+    cell = table.sections[0].rows[0].cells[0]
+    assert (cell.value, cell.fill, cell.missing) == ("", "", "10 skipped: no weights here")
 
 
 @pytest.mark.parametrize(

@@ -5,42 +5,45 @@ from types import SimpleNamespace
 
 import pytest
 
-from contextgraft.report.data.names import row_names
-from contextgraft.report.data.samples import read
-from contextgraft.report.data.titles import reference_titles, tune_titles
-from contextgraft.report.statistics.cells import fact
-from contextgraft.report.statistics.study_table import FineTune, Row, Study, build
-from contextgraft.report.statistics.verdict import Outcome
-from contextgraft.report.tables.wording import place
+from contextgraft.report.data.labels import model_names, reference_titles, target_titles
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.cells import score_group
+from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult, build_study_table
+from contextgraft.report.statistics.verdict import VerdictOutcome
+from contextgraft.report.tables.wording import length_in_words
 
 
-def study_of(*results: Path, context: int | None = None) -> Study:
-    samples = read(results)
-    return build([fact(row) for row in samples.rows("facts")], row_names(samples.rows("labels")), context)
+def study_of(*results: Path, context: int | None = None) -> StudyTable:
+    samples = read_samples(results)
+    return build_study_table(
+        [score_group(row) for row in samples.rows("score_groups")],
+        model_names(samples.rows("labels")),
+        context,
+    )
 
 
 @pytest.fixture(scope="module")
-def study(results: Path) -> Study:
+def study(results: Path) -> StudyTable:
     return study_of(results)
 
 
 @pytest.fixture(scope="module")
-def style(study: Study) -> FineTune:
-    return next(tune for tune in study.fine_tunes if tune.name == "style")
+def style(study: StudyTable) -> TargetResult:
+    return next(target for target in study.targets if target.name == "style")
 
 
-def by_label(tune: FineTune) -> dict[str, Row]:
-    return {row.label: row for row in tune.rows}
+def by_label(target: TargetResult) -> dict[str, ModelRow]:
+    return {row.label: row for row in target.rows}
 
 
-def test_rows_stand_in_the_order_of_the_table(study: Study, style: FineTune) -> None:
+def test_rows_stand_in_the_order_of_the_table(study: StudyTable, style: TargetResult) -> None:
     assert [row.label for row in study.references] == ["base", "donors (2)"]
-    assert [tune.name for tune in study.fine_tunes] == ["facts", "style", "sure"]
+    assert [target.name for target in study.targets] == ["facts", "style", "sure"]
     grafts = ["graft r1", "graft r2", "graft r4", "graft r8", "graft r16"]
     assert [row.label for row in style.rows] == ["alone", "theta only", *grafts]
 
 
-def test_columns_are_the_shortest_and_the_longest_length(study: Study) -> None:
+def test_columns_are_the_shortest_and_the_longest_length(study: StudyTable) -> None:
     assert (study.context, study.short, study.longest) == (None, 128, 1024)
 
 
@@ -50,36 +53,36 @@ def test_the_first_column_is_the_bases_context_where_it_was_asked(results: Path)
     assert study_of(results, context=4096).context == 4096
 
 
-def test_cells_count_right_answers(style: FineTune) -> None:
+def test_cells_count_right_answers(style: TargetResult) -> None:
     row = by_label(style)["graft r8"]
-    assert (row.long.tally.hits, row.long.tally.n) == (97 + 96, 200)
-    assert (row.short.tally.hits, row.short.tally.n) == (198, 200)
-    assert (row.skill.tally.hits, row.skill.tally.n) == (2 * 198, 400)
-    assert row.step is not None
-    assert row.step.points == pytest.approx(0)
+    assert (row.long.proportion.hits, row.long.proportion.n) == (97 + 96, 200)
+    assert (row.short.proportion.hits, row.short.proportion.n) == (198, 200)
+    assert (row.skill.proportion.hits, row.skill.proportion.n) == (2 * 198, 400)
+    assert row.skill_difference is not None
+    assert row.skill_difference.points == pytest.approx(0)
 
 
-def test_donors_are_told_apart(style: FineTune) -> None:
+def test_donors_are_counted_separately(style: TargetResult) -> None:
     cell = by_label(style)["graft r8"].long
-    assert [(donor, tally.hits) for donor, tally in cell.by_donor] == [
+    assert [(donor, proportion.hits) for donor, proportion in cell.by_donor] == [
         ("digest-donor-s1", 97),
         ("digest-donor-s2", 96),
     ]
     assert cell.spread == pytest.approx((0.96, 0.97))
 
 
-def test_theta_only_is_counted_once_for_all_donors(style: FineTune) -> None:
+def test_theta_only_is_counted_once_for_all_donors(style: TargetResult) -> None:
     theta = by_label(style)["theta only"]
-    assert (theta.long.tally.hits, theta.long.tally.n) == (44, 100)
+    assert (theta.long.proportion.hits, theta.long.proportion.n) == (44, 100)
     assert theta.long.spread is None
 
 
-def test_verdicts_of_the_three(study: Study) -> None:
-    told = {tune.name: (tune.verdict.outcome, tune.verdict.rank) for tune in study.fine_tunes}
-    assert told == {
-        "style": (Outcome.BOTH, 8),
-        "sure": (Outcome.NEITHER, 16),
-        "facts": (Outcome.CONTEXT_ONLY, 4),
+def test_verdicts_of_the_three(study: StudyTable) -> None:
+    verdicts = {target.name: (target.verdict.outcome, target.verdict.rank) for target in study.targets}
+    assert verdicts == {
+        "style": (VerdictOutcome.BOTH, 8),
+        "sure": (VerdictOutcome.NEITHER, 16),
+        "facts": (VerdictOutcome.CONTEXT_ONLY, 4),
     }
 
 
@@ -87,20 +90,20 @@ def test_rows_that_were_never_asked_are_there_and_say_so(tmp_path: Path, synthet
     synthetic.write(
         tmp_path / "a.parquet", list(synthetic.needle(synthetic.graft("style", 8), "n", 1024, 100))
     )
-    (tune,) = study_of(tmp_path).fine_tunes
-    assert tune.alone.long.tally.gap == "not asked"
-    assert tune.theta.skill.tally.gap == "not asked"
-    assert tune.name == "style"
-    assert tune.verdict.outcome is Outcome.SKILL_UNKNOWN
+    (target,) = study_of(tmp_path).targets
+    assert target.alone.long.proportion.unscored_reason == "not asked"
+    assert target.theta.skill.proportion.unscored_reason == "not asked"
+    assert target.name == "style"
+    assert target.verdict.outcome is VerdictOutcome.SKILL_UNKNOWN
 
 
 def test_another_scale_is_a_row_but_no_verdict(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     half, whole = synthetic.graft("style", 8, scale=0.5), synthetic.graft("style", 8)
     rows = [*synthetic.needle(half, "n", 1024, 100), *synthetic.needle(whole, "n", 1024, 10)]
     synthetic.write(tmp_path / "a.parquet", rows)
-    (tune,) = study_of(tmp_path).fine_tunes
-    assert [row.label for row in tune.rows[2:]] == ["graft r8 × 0.5", "graft r8"]
-    assert tune.verdict.outcome is Outcome.NEITHER
+    (target,) = study_of(tmp_path).targets
+    assert [row.label for row in target.rows[2:]] == ["graft r8 × 0.5", "graft r8"]
+    assert target.verdict.outcome is VerdictOutcome.NEITHER
 
 
 def test_two_needle_conditions_are_two_blocks_with_their_own_titles(
@@ -109,11 +112,11 @@ def test_two_needle_conditions_are_two_blocks_with_their_own_titles(
     model = synthetic.graft("style", 8)
     rows = [row for count in (0, 3) for row in synthetic.needle(model, "n", 1024, 50, distractors=count)]
     synthetic.write(tmp_path / "a.parquet", rows)
-    titles = [title for title, _ in tune_titles(study_of(tmp_path))]
+    titles = [title for title, _ in target_titles(study_of(tmp_path))]
     assert titles == ["style (n, no distractors)", "style (n, 3 distractors)"]
 
 
-def test_equal_names_are_told_apart_by_digest(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_equal_names_are_distinguished_by_digest(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [
         row
         for name in ("one", "two")
@@ -124,7 +127,7 @@ def test_equal_names_are_told_apart_by_digest(tmp_path: Path, synthetic: SimpleN
     assert titles == ["same (n, 3 distractors) digest-one", "same (n, 3 distractors) digest-two"]
 
 
-def test_labels_that_do_not_tell_the_role_get_it(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_labels_that_do_not_name_the_role_get_it(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [
         *synthetic.needle(synthetic.Model("base"), "n", 128, 50, model="SmolLM2"),
         *synthetic.needle(synthetic.Model("donor-s1"), "n", 128, 50),
@@ -139,8 +142,8 @@ def test_models_without_grafts_are_shown_by_themselves(tmp_path: Path, synthetic
         tmp_path / "a.parquet", list(synthetic.skill(synthetic.Model("lonely"), "chess", 7, n=10))
     )
     study = study_of(tmp_path)
-    assert study.fine_tunes == ()
-    assert [(row.label, row.skill.tally.hits) for row in study.others] == [("lonely", 7)]
+    assert study.targets == ()
+    assert [(row.label, row.skill.proportion.hits) for row in study.others] == [("lonely", 7)]
 
 
 @pytest.mark.parametrize(
@@ -152,5 +155,5 @@ def test_models_without_grafts_are_shown_by_themselves(tmp_path: Path, synthetic
         (8192, "2,048 tokens (within the base's own 8,192)"),
     ],
 )
-def test_a_length_is_never_told_longer_than_it_is(context: int | None, expected: str) -> None:
-    assert place(2048, context) == expected
+def test_a_length_is_never_called_longer_than_it_is(context: int | None, expected: str) -> None:
+    assert length_in_words(2048, context) == expected

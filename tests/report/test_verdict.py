@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 
 from contextgraft.report.statistics.cells import Cell
-from contextgraft.report.statistics.paired import Pairs
-from contextgraft.report.statistics.proportion import Tally
-from contextgraft.report.statistics.verdict import Evidence, Outcome, came, judge, stayed
+from contextgraft.report.statistics.paired import PairCounts
+from contextgraft.report.statistics.proportion import Proportion
+from contextgraft.report.statistics.verdict import Evidence, VerdictOutcome, came, judge, stayed
 from contextgraft.report.tables.wording import headline, sentence
 
 WHERE = "1,024 tokens (8× the base)"
-NOTHING = Cell(Tally())
+NOTHING = Cell(Proportion())
 
 
 def of(hits: int, n: int = 100) -> Cell:
-    return Cell(Tally(n=n, hits=hits))
+    return Cell(Proportion(n=n, hits=hits))
 
 
 def evidence(needle: int, skill: int) -> Evidence:
@@ -42,14 +42,14 @@ def test_the_limit_is_exact_where_floating_point_is_not() -> None:
 
 
 def test_pairs_are_compared_where_there_are_any() -> None:
-    pairs = Pairs(n=100, both=90, lost=3, gained=1, neither=6)
+    pairs = PairCounts(n=100, both=90, lost=3, gained=1, neither=6)
     assert stayed(Evidence(of(0), of(50), pairs), evidence(0, 100)) is True
     assert stayed(Evidence(of(0), of(50), replace(pairs, lost=4)), evidence(0, 100)) is False
 
 
-def test_the_smallest_rank_that_does_both_is_told() -> None:
+def test_the_smallest_rank_that_does_both_is_named() -> None:
     verdict = judge(ALONE, THETA, {4: evidence(92, 99), 8: evidence(97, 99), 16: evidence(100, 99)})
-    assert (verdict.outcome, verdict.rank) == (Outcome.BOTH, 8)
+    assert (verdict.outcome, verdict.rank) == (VerdictOutcome.BOTH, 8)
     assert sentence(verdict, WHERE) == (
         "the context came (97 % [92, 99], n=100) at 1,024 tokens (8× the base), and the skill stayed "
         "(99 % against 99 % of the fine-tune); smallest rank that does it: 8. "
@@ -59,18 +59,18 @@ def test_the_smallest_rank_that_does_both_is_told() -> None:
 
 def test_a_rank_that_lost_the_skill_is_passed_over() -> None:
     verdict = judge(ALONE, THETA, {4: evidence(96, 90), 8: evidence(97, 97)})
-    assert (verdict.outcome, verdict.rank) == (Outcome.BOTH, 8)
+    assert (verdict.outcome, verdict.rank) == (VerdictOutcome.BOTH, 8)
 
 
-def test_context_without_skill_tells_the_best_skill_among_those_that_brought_it() -> None:
+def test_context_without_skill_names_the_best_skill_among_those_that_brought_it() -> None:
     verdict = judge(ALONE, THETA, {2: evidence(80, 99), 4: evidence(96, 94), 8: evidence(99, 92)})
-    assert (verdict.outcome, verdict.rank) == (Outcome.CONTEXT_ONLY, 4)
+    assert (verdict.outcome, verdict.rank) == (VerdictOutcome.CONTEXT_ONLY, 4)
     assert "but the skill did not stay: 94 % against 99 %" in sentence(verdict, WHERE)
 
 
-def test_no_context_tells_the_best_graft_and_the_smaller_of_equals() -> None:
+def test_no_context_names_the_best_graft_and_the_smaller_of_equals() -> None:
     verdict = judge(ALONE, THETA, {4: evidence(61, 99), 8: evidence(84, 96), 16: evidence(84, 99)})
-    assert (verdict.outcome, verdict.rank) == (Outcome.NEITHER, 8)
+    assert (verdict.outcome, verdict.rank) == (VerdictOutcome.NEITHER, 8)
     said = sentence(verdict, WHERE)
     assert said.startswith(f"the context did not come: at {WHERE} the best graft, rank 8, reaches 84 % ")
     assert "; the skill did not stay (96 % against 99 % of the fine-tune)." in said
@@ -78,21 +78,24 @@ def test_no_context_tells_the_best_graft_and_the_smaller_of_equals() -> None:
 
 def test_an_unmeasured_skill_is_not_a_kept_one() -> None:
     verdict = judge(Evidence(of(0), NOTHING), THETA, {4: Evidence(of(98), NOTHING)})
-    assert verdict.outcome is Outcome.SKILL_UNKNOWN
+    assert verdict.outcome is VerdictOutcome.SKILL_UNKNOWN
     assert "whether the skill stayed was not measured" in sentence(verdict, WHERE)
 
 
 def test_nothing_measured_is_said_so() -> None:
-    truncated = Evidence(Cell(Tally(truncated=100, reason="too long")), of(99))
+    truncated = Evidence(Cell(Proportion(truncated=100, reason="too long")), of(99))
     verdict = judge(ALONE, THETA, {4: truncated})
-    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.outcome is VerdictOutcome.UNKNOWN
     assert sentence(verdict, WHERE).startswith("not measured")
 
 
-def test_a_context_that_came_without_the_adapter_is_not_its_doing() -> None:
+def test_a_context_that_came_without_the_adapter_is_reported() -> None:
     verdict = judge(ALONE, evidence(96, 99), {4: evidence(97, 99)})
-    assert verdict.needless
-    assert "the context is not the adapter's doing" in sentence(verdict, WHERE)
+    assert verdict.adapter_unneeded
+    assert "The new theta alone passes, so the adapter is not needed for the context." in sentence(
+        verdict, WHERE
+    )
+    assert "1 of them would pass without the adapter." in headline([verdict], WHERE)
 
 
 def test_small_samples_are_called_small() -> None:
@@ -103,11 +106,12 @@ def test_small_samples_are_called_small() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "said"),
     [
-        ([97, 98], "All 2 fine-tunes took the context of"),
-        ([97, 50], "1 of 2 fine-tunes took the context of"),
-        ([50, 40], "None of 2 fine-tunes took the context of"),
-        ([97], "The fine-tune took the context of"),
-        ([50], "No fine-tune took the context of"),
+        ([97, 98], "All 2 fine-tunes pass at 1,024 tokens"),
+        ([97, 50], "1 of 2 fine-tunes passes at 1,024 tokens"),
+        ([97, 98, 50], "2 of 3 fine-tunes pass at 1,024 tokens"),
+        ([50, 40], "None of 2 fine-tunes passes at 1,024 tokens"),
+        ([97], "The fine-tune passes at 1,024 tokens"),
+        ([50], "The fine-tune does not pass at 1,024 tokens"),
         ([], "No graft is among these samples"),
     ],
 )
@@ -116,18 +120,19 @@ def test_the_headline_counts(outcomes: list[int], said: str) -> None:
     assert headline(verdicts, WHERE).startswith(said)
 
 
-def test_the_headline_tells_what_chance_and_the_donor_leave_open() -> None:
+def test_the_headline_names_wide_intervals_and_a_weak_donor() -> None:
     near, clear = (judge(ALONE, THETA, {4: Evidence(of(hits, 300), of(99))}) for hits in (288, 300))
-    assert headline([clear], WHERE).endswith("kept its skill.")
+    rule = "To pass, a graft must find at least 95 % of the needles and keep the skill within 2 points."
+    assert headline([clear], WHERE) == f"The fine-tune passes at {WHERE}. {rule}"
     said = headline([near, clear], WHERE, donor=of(100))
-    assert "by the measured share, for the interval of 1 reaches below 95 %" in said
-    assert "the donor" not in said
+    assert "For 1 of them the 95 % interval extends below 95 %." in said
+    assert "donor" not in said
     failed = judge(ALONE, THETA, {4: evidence(60, 99)})
-    assert "the donor itself finds 90 % [83, 94], n=100 there" in headline([failed], WHERE, donor=of(90))
+    assert "The donor itself finds 90 % [83, 94], n=100 there." in headline([failed], WHERE, donor=of(90))
 
 
-def test_a_skill_that_is_paired_is_told_with_its_difference() -> None:
-    pairs = Pairs(n=100, both=90, lost=3, gained=1, neither=6, wins=1, losses=3, ties=96)
+def test_a_paired_skill_is_shown_with_its_difference() -> None:
+    pairs = PairCounts(n=100, both=90, lost=3, gained=1, neither=6, wins=1, losses=3, ties=96)
     verdict = judge(ALONE, THETA, {4: Evidence(of(97), of(99), pairs)})
     assert "\N{MINUS SIGN}2.0 points [" in sentence(verdict, WHERE)
     assert ", n=100)" in sentence(verdict, WHERE)

@@ -1,36 +1,37 @@
-"""From samples and sidecars to the files of a report, in memory; and those files to the disk."""
+"""From samples, sidecars and alignments to the files of a report, in memory."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.atomic import publish, write_json
-from contextgraft.errors import OutputError
+from contextgraft.formats.adapter_record import base_context, read_adapter_records
+from contextgraft.formats.graft_record import read_graft_records
+from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
-from contextgraft.report.charts.figures import Weights, draw
-from contextgraft.report.data import adapter_records as sidecars
-from contextgraft.report.data import graft_records, sample_browser
-from contextgraft.report.data import samples as source
-from contextgraft.report.data.names import row_names
-from contextgraft.report.data.rejections import refusals
-from contextgraft.report.data.samples import Samples
-from contextgraft.report.data.titles import tune_titles
-from contextgraft.report.page import Material, render
-from contextgraft.report.statistics.cells import fact
-from contextgraft.report.statistics.means import Measures, divergence, gap, stretch
-from contextgraft.report.statistics.paired import by_row, skill
-from contextgraft.report.statistics.rank_matrix import matrix
-from contextgraft.report.statistics.study_table import Study
-from contextgraft.report.statistics.study_table import build as build_study
+from contextgraft.report.charts.figures import draw
+from contextgraft.report.data.labels import model_names, target_titles
+from contextgraft.report.data.refusals import summarise_refusals
+from contextgraft.report.data.sample_browser import select_samples
+from contextgraft.report.data.samples import SampleDatabase, read_samples
+from contextgraft.report.page import PageData, SampleOrigin, StudyResults, render
+from contextgraft.report.statistics.cells import score_group
+from contextgraft.report.statistics.means import (
+    Measurements,
+    mean_divergence,
+    perplexity_range,
+    suite_score,
+    unscored,
+)
+from contextgraft.report.statistics.paired import pairs_by_model, skill_pairs
+from contextgraft.report.statistics.rank_matrix import rank_matrix
+from contextgraft.report.statistics.study_table import StudyTable, build_study_table
+from contextgraft.report.statistics.weights import WeightRecords
 from contextgraft.report.summary import summarise
-from contextgraft.report.tables.wording import headline, place, sentence
+from contextgraft.report.tables.wording import headline, length_in_words, sentence
 
 PAGE = "index.html"
-SUMMARY = "summary.json"
-KEPT = ".gitignore"  # DVC puts it beside what it tracks
-PARTS = {"charts": {".svg", ".png"}, dvc_plots.FOLDER: {".csv", ".json"}, cards.FOLDER: {".md"}}
+NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."
 
 
 @dataclass(frozen=True)
@@ -52,119 +53,74 @@ def build(
     grafts: Sequence[Path] = (),
     alignments: Sequence[Path] = (),
 ) -> Report:
-    """Read samples, sidecars and alignments and make the report; the same input gives the same text.
+    """Read samples, sidecars and alignments and make the report; the same input gives the same bytes.
 
-    InputError where there are no samples, or a file is not what it should be.
+    InputError if there are no samples, or a file is not of the expected kind.
     """
-    made_of, merged = sidecars.read(adapters), graft_records.grafts(grafts)
-    known = Weights(
-        sidecars.energies(made_of), sidecars.by_layer(made_of), graft_records.alignments(alignments)
+    weights = WeightRecords(
+        read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
     )
-    samples = source.read(results)
-    labels = samples.rows("labels")
-    names = row_names(labels)
-    pairs = by_row(skill(row) for row in samples.rows("pairs"))
-    facts = [fact(row) for row in samples.rows("facts")]
-    study = build_study(facts, names, sidecars.base_context(made_of), pairs)
-    measures = measured(samples)
-    lines = matrix(study)
-    where = place(study.longest, study.context) if study.longest else ""
-    refused = refusals(samples.rows("refused"))
-    said = told(study, where) if where else NO_NEEDLES
-    figures = draw(study, lines, measures, known)
-    material = Material(
-        title=title,
-        note=note,
-        headline=said,
-        study=study,
-        lines=lines,
-        measures=measures,
-        figures=figures,
-        weights=known,
-        adapters=made_of,
-        grafts=merged,
-        labels=labels,
-        names=names,
-        asked=samples.rows("provenance"),
-        files=samples.rows("files"),
-        refused=refused,
-        drill=sample_browser.choose(samples.rows("drill")),
-    )
+    database = read_samples(results)
+    origin = _origin(database)
+    computed = _results(database, origin, weights)
+    figures = draw(computed.study, computed.lines, computed.measurements, weights)
+    page = PageData(title, note, computed, weights, figures, origin)
     return Report(
         texts={
-            PAGE: render(material),
+            PAGE: render(page),
             **figures.files(),
-            **dvc_plots.files(study, measures),
-            **cards.files(study, merged, made_of),
+            **dvc_plots.files(computed.study, computed.measurements),
+            **cards.files(computed.study, weights),
         },
-        summary=summarise(study, said, known.energies, refused),
-        lines=(
-            said,
-            *(f"{title}: {sentence(tune.verdict, where)}" for title, tune in tune_titles(study)),
-            *(f"{each.name}: {each.sentence}" for each in refused),
-        ),
+        summary=summarise(page),
+        lines=_lines(page),
         pictures=figures.pictures(),
     )
 
 
-def measured(samples: Samples) -> Measures:
-    """Perplexities and divergences of the samples."""
-    return Measures(
-        tuple(stretch(row) for row in samples.rows("perplexity")),
-        tuple(divergence(row) for row in samples.rows("divergence")),
-        tuple(gap(row) for row in samples.rows("unmeasured")),
+def measure(database: SampleDatabase) -> Measurements:
+    """Perplexities, divergences and other suites of the samples."""
+    return Measurements(
+        tuple(map(perplexity_range, database.rows("perplexity"))),
+        tuple(map(mean_divergence, database.rows("divergence"))),
+        tuple(map(unscored, database.rows("unmeasured"))),
+        tuple(map(suite_score, database.rows("other_suites"))),
     )
 
 
-def told(study: Study, where: str) -> str:
-    """The headline."""
+def _origin(database: SampleDatabase) -> SampleOrigin:
+    labels = database.rows("labels")
+    return SampleOrigin(
+        labels=labels,
+        names=model_names(labels),
+        tasks=database.rows("provenance"),
+        files=database.rows("files"),
+        refusals=summarise_refusals(database.rows("refused")),
+        browser=select_samples(database.rows("sample_browser")),
+    )
+
+
+def _results(database: SampleDatabase, origin: SampleOrigin, weights: WeightRecords) -> StudyResults:
+    groups = list(map(score_group, database.rows("score_groups")))
+    pairs = pairs_by_model(map(skill_pairs, database.rows("pairs")))
+    study = build_study_table(groups, origin.names, base_context(weights.adapters), pairs)
+    return StudyResults(study, rank_matrix(study), measure(database), _headline(study))
+
+
+def _headline(study: StudyTable) -> str:
+    if not study.longest:
+        return NO_NEEDLES
     donor = study.donor.long if study.donor else None
-    return headline([tune.verdict for tune in study.fine_tunes], where, donor)
+    verdicts = [target.verdict for target in study.targets]
+    return headline(verdicts, length_in_words(study.longest, study.context), donor)
 
 
-NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."
-
-
-def write(report: Report, out: Path) -> None:
-    """Publish a report as a folder; replaces an older report, refuses anything else (OutputError)."""
-    refuse_foreign(out)
-    with publish(out, replace=True) as work:
-        _empty(work)  # what a killed run left
-        try:
-            for name in sorted({*report.texts, *report.pictures}):
-                (work / name).parent.mkdir(exist_ok=True)
-            for name, text in report.texts.items():
-                (work / name).write_text(text, encoding="utf-8")
-            for name, picture in report.pictures.items():
-                (work / name).write_bytes(picture)
-            write_json(work / SUMMARY, report.summary)
-            if (out / KEPT).is_file():
-                shutil.copyfile(out / KEPT, work / KEPT)
-        except BaseException:
-            _empty(work)
-            raise
-
-
-def refuse_foreign(out: Path) -> None:
-    """Refuse a folder that holds anything but a report: it would be replaced as a whole."""
-    foreign = sorted(path for path in out.rglob("*") if path.is_file() and not _ours(path.relative_to(out)))
-    if foreign:
-        raise OutputError(
-            "holds other files, which a report would replace",
-            path=out,
-            received=foreign[0].relative_to(out),
-            remedy="name a folder of the report's own",
-        )
-
-
-def _ours(path: Path) -> bool:
-    part = len(path.parts) == 2 and path.suffix in PARTS.get(path.parts[0], set())
-    return part or str(path) in {PAGE, SUMMARY, KEPT}
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _lines(page: PageData) -> tuple[str, ...]:
+    """Headline, a verdict for each fine-tune, and the refused models, for a terminal."""
+    study = page.results.study
+    length = length_in_words(study.longest, study.context) if study.longest else ""
+    return (
+        page.results.headline,
+        *(f"{title}: {sentence(target.verdict, length)}" for title, target in target_titles(study)),
+        *(f"{refusal.name}: {refusal.sentence}" for refusal in page.origin.refusals),
+    )

@@ -1,4 +1,4 @@
-"""The charts' numbers for `dvc plots`: CSV, and the templates that draw them."""
+"""The numbers of the charts for `dvc plots`: CSV tables, and the templates that draw them."""
 
 import csv
 import io
@@ -7,25 +7,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from contextgraft.report.charts.theme import HEAT
-from contextgraft.report.data.titles import reference_titles, tune_titles
+from contextgraft.report.data.labels import (
+    OTHERS,
+    REFERENCES,
+    family_labels,
+    reference_titles,
+    target_titles,
+)
 from contextgraft.report.statistics.cells import Cell
-from contextgraft.report.statistics.means import Measures
-from contextgraft.report.statistics.study_table import Study
-from contextgraft.report.tables.score_tables import OTHERS, REFERENCES, places
+from contextgraft.report.statistics.means import Measurements
+from contextgraft.report.statistics.study_table import StudyTable
 
 FOLDER = "plots"
 INTERVAL = ("low", "high", "n")
 SKILL = ("skill", "skill_low", "skill_high", "skill_n")
 
 
-def files(study: Study, measures: Measures) -> dict[str, str]:
-    """File name and text of every table and of the template beside it; tables without rows are left out."""
+def files(study: StudyTable, measurements: Measurements) -> dict[str, str]:
+    """File name and text of every table and of its template; tables without rows are left out."""
     tables = {
         "rank": (("fine_tune", "rank", "needles", *INTERVAL, *SKILL), ranks(study)),
         "heatmap": (("fine_tune", "model", "length", "depth", "needles", *INTERVAL), heatmap(study)),
         "perplexity": (
             ("fine_tune", "model", "text", "length", "position", "perplexity", *INTERVAL),
-            perplexity(study, measures),
+            perplexity(study, measurements),
         ),
     }
     texts = {}
@@ -37,7 +42,7 @@ def files(study: Study, measures: Measures) -> dict[str, str]:
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A table as CSV; what was not measured stays empty."""
+    """A table as CSV; missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -45,39 +50,39 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def ranks(study: Study) -> list[dict[str, Any]]:
+def ranks(study: StudyTable) -> list[dict[str, Any]]:
     """Needles found at the longest length and skill kept, by fine-tune and rank; rank 0 is theta only."""
     return [
         {
             "fine_tune": title,
-            "rank": row.who.rank,
+            "rank": row.model.rank,
             **_share(row.long),
             **dict(zip(SKILL, _share(row.skill).values(), strict=True)),
         }
-        for title, tune in tune_titles(study)
-        for row in (tune.theta, *tune.grafts)
+        for title, target in target_titles(study)
+        for row in (target.theta, *target.grafts)
     ]
 
 
-def heatmap(study: Study) -> list[dict[str, Any]]:
-    """Needles found by model, length and depth, of the conditions that the verdicts are about."""
+def heatmap(study: StudyTable) -> list[dict[str, Any]]:
+    """Needles found by model, length and depth, under the conditions of the verdicts."""
     rows = [(REFERENCES, title, row) for title, row in reference_titles(study.references)]
-    rows += [(title, row.label, row) for title, tune in tune_titles(study) for row in tune.rows]
+    rows += [(title, row.label, row) for title, target in target_titles(study) for row in target.rows]
     rows += [(OTHERS, title, row) for title, row in reference_titles(study.others)]
     return [
-        {"fine_tune": tune, "model": label, "length": length, "depth": depth, **_share(found)}
-        for tune, label, row in rows
-        for (length, depth), found in study.places(row).items()
+        {"fine_tune": family, "model": label, "length": length, "depth": depth, **_share(cell)}
+        for family, label, row in rows
+        for (length, depth), cell in study.by_length_and_depth(row).items()
     ]
 
 
-def perplexity(study: Study, measures: Measures) -> list[dict[str, Any]]:
+def perplexity(study: StudyTable, measurements: Measurements) -> list[dict[str, Any]]:
     """Perplexity by model, text, length of the window and position in it."""
-    names = places(study)
+    labels = family_labels(study)
     return [
         {
-            "fine_tune": names[item.who][0],
-            "model": names[item.who][1],
+            "fine_tune": labels[item.model][0],
+            "model": labels[item.model][1],
             "text": item.task,
             "length": item.length,
             "position": item.position,
@@ -86,15 +91,20 @@ def perplexity(study: Study, measures: Measures) -> list[dict[str, Any]]:
             "high": _rounded(item.interval[1] if item.interval else None),
             "n": item.nats.n,
         }
-        for item in measures.stretches
+        for item in measurements.perplexities
         if item.position is not None
     ]
 
 
-def _share(found: Cell) -> dict[str, Any]:
-    tally = found.tally
-    low, high = tally.interval if tally.n else (None, None)
-    return {"needles": _rounded(tally.score), "low": _rounded(low), "high": _rounded(high), "n": tally.n}
+def _share(cell: Cell) -> dict[str, Any]:
+    proportion = cell.proportion
+    low, high = proportion.interval if proportion.n else (None, None)
+    return {
+        "needles": _rounded(proportion.score),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "n": proportion.n,
+    }
 
 
 def _rounded(value: float | None) -> float | None:
@@ -102,7 +112,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _template(mark: Mapping[str, Any], encoding: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """A Vega-Lite chart whose rows DVC fills in, a panel for each revision and value of `names`."""
+    """A Vega-Lite chart whose rows DVC inserts, with a panel for each revision and value of `names`."""
     used = sorted({axis["field"] for axis in encoding.values()} & NUMBERS)
     title = " + ', ' + ".join(f"datum.{name}" for name in ("rev", *names))
     return {

@@ -1,4 +1,4 @@
-"""The page: one HTML file from a template, with style, script and charts inside it."""
+"""The page: one HTML file from a template, with style, script, charts and samples inside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,58 +8,76 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from contextgraft._version import __version__
-from contextgraft.report.charts.figures import Figures, Weights, parts
+from contextgraft.report.charts.figures import Figures
 from contextgraft.report.charts.matrix import heading
+from contextgraft.report.charts.svg import inline_all
 from contextgraft.report.charts.theme import HEAT, SHADES, heat
 from contextgraft.report.data import provenance
-from contextgraft.report.data import sample_browser as drill
-from contextgraft.report.data.adapter_records import Adapter, Energy
-from contextgraft.report.data.graft_records import Graft
-from contextgraft.report.data.links import link
-from contextgraft.report.data.names import donor_names, short
-from contextgraft.report.data.rejections import Refusal
-from contextgraft.report.data.titles import described, reference_titles, tune_titles
-from contextgraft.report.statistics.cells import Cell, Who
-from contextgraft.report.statistics.means import Measures
-from contextgraft.report.statistics.rank_matrix import Line, columns
-from contextgraft.report.statistics.study_table import FineTune, Study
+from contextgraft.report.data.labels import (
+    described,
+    donor_names,
+    family_labels,
+    reference_titles,
+    short,
+    target_titles,
+)
+from contextgraft.report.data.refusals import RefusalSummary
+from contextgraft.report.data.sample_browser import BrowserSamples, link, sample_table, script_json
+from contextgraft.report.statistics.cells import Cell, ModelKey
+from contextgraft.report.statistics.effective_length import effective_lengths
+from contextgraft.report.statistics.means import Measurements
+from contextgraft.report.statistics.rank_matrix import MatrixLine, mark, matrix_ranks
+from contextgraft.report.statistics.study_table import StudyTable, TargetResult
 from contextgraft.report.statistics.verdict import CAME, POINTS, came, stayed
-from contextgraft.report.tables import score_tables, sheets, wording
+from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
+from contextgraft.report.tables import measurement_tables, score_tables, wording
 
 
 @dataclass(frozen=True)
-class Material:
-    """What the page is made of."""
+class StudyResults:
+    """What was computed from the samples: the main table, the matrix, perplexities and the like."""
+
+    study: StudyTable
+    lines: Sequence[MatrixLine]
+    measurements: Measurements
+    headline: str
+
+
+@dataclass(frozen=True)
+class SampleOrigin:
+    """The samples themselves and where they come from; labels, tasks and files are rows of queries."""
+
+    labels: Sequence[Mapping[str, Any]]
+    names: Mapping[ModelKey, str]
+    tasks: Sequence[Mapping[str, Any]]
+    files: Sequence[Mapping[str, Any]]
+    refusals: Sequence[RefusalSummary]
+    browser: BrowserSamples
+
+
+@dataclass(frozen=True)
+class PageData:
+    """Everything that the page shows."""
 
     title: str
     note: str | None
-    headline: str
-    study: Study
-    lines: Sequence[Line]
-    measures: Measures
+    results: StudyResults
+    weights: WeightRecords
     figures: Figures
-    weights: Weights
-    adapters: Sequence[Adapter]
-    grafts: Sequence[Graft]
-    labels: Sequence[Mapping[str, Any]]
-    names: Mapping[Who, str]
-    asked: Sequence[Mapping[str, Any]]
-    files: Sequence[Mapping[str, Any]]
-    refused: Sequence[Refusal]
-    drill: drill.Drill
+    origin: SampleOrigin
 
 
 @dataclass(frozen=True)
 class Badge:
-    """One judgement in a word: state is yes, no or unknown."""
+    """One judgement in a few words: state is yes, no or unknown."""
 
     state: str
     text: str
 
 
 @dataclass(frozen=True)
-class Card:
-    """The verdict of one fine-tune, to be seen at once."""
+class VerdictCard:
+    """The verdict of one fine-tune, for the top of the page."""
 
     title: str
     condition: str
@@ -68,7 +86,7 @@ class Card:
     bars: tuple[tuple[str, Cell], ...]
 
 
-def render(material: Material) -> str:
+def render(page: PageData) -> str:
     """The page as HTML."""
     environment = Environment(
         loader=PackageLoader("contextgraft.report"),
@@ -77,7 +95,7 @@ def render(material: Material) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(link=link)
+    environment.globals.update(link=link, mark=mark)
     environment.filters.update(
         percent=wording.percent,
         between=wording.between,
@@ -86,108 +104,128 @@ def render(material: Material) -> str:
         spread=wording.spread,
         thousands=wording.thousands,
         short=short,
-        figure=wording.figure,
+        rounded=wording.rounded,
         heat=heat,
         described=described,
-        parts=parts,
+        inline_all=inline_all,
         unbroken=wording.unbroken,
         heading=heading,
     )
-    return environment.get_template("page.html.j2").render(**_context(material)) + "\n"
-
-
-def _context(material: Material) -> dict[str, Any]:
-    study = material.study
-    where = wording.place(study.longest, study.context) if study.longest else ""
-    return {
-        "title": material.title,
-        "note": material.note,
-        "headline": material.headline,
-        "study": study,
-        "where": where,
-        "beside": {length: wording.against(length, study.context) for length in (study.short, study.longest)},
-        "cards": [card(title, tune, where) for title, tune in tune_titles(study)],
-        "tunes": tune_titles(study),
-        "references": reference_titles(study.references),
-        "others": reference_titles(study.others),
-        "figures": material.figures,
-        "lines": material.lines,
-        "ranks": columns(material.lines),
-        "places": score_tables.places(study),
-        "energy_rows": energy_rows(material.weights.energies),
-        "energy_ranks": sorted({item.rank for item in material.weights.energies}),
-        "drill": material.drill,
-        "samples": drill.as_json(drill.table(material.drill, score_tables.places(study))),
-        **_sheets(material),
-        "models": provenance.models(material.labels, material.names),
-        "donors": donor_names(material.labels),
-        "adapters": material.adapters,
-        "asked": material.asked,
-        "files": material.files,
-        "refused": material.refused,
-        "versions": provenance.versions(material.asked),
-        "seeds": provenance.seeds(material.asked),
-        "rules": {"came": wording.percent(CAME), "points": wording.trimmed(POINTS)},
-        "heat_colours": HEAT,
-        "shades": SHADES,
+    context = {
+        **_verdict_context(page),
+        **_chart_context(page),
+        **_table_context(page),
+        **_origin_context(page),
         "version": __version__,
         "style": _text("style.css"),
         "script": _text("script.js") + _text("samples.js"),
     }
+    return environment.get_template("page.html.j2").render(**context) + "\n"
 
 
-def card(title: str, tune: FineTune, where: str) -> Card:
+def _verdict_context(page: PageData) -> dict[str, Any]:
+    """Headline, verdicts, and the main table."""
+    study = page.results.study
+    length = wording.length_in_words(study.longest, study.context) if study.longest else ""
+    return {
+        "title": page.title,
+        "note": page.note,
+        "headline": page.results.headline,
+        "study": study,
+        "longest": length,
+        "multiples": {
+            tokens: wording.relative_to_context(tokens, study.context)
+            for tokens in (study.short, study.longest)
+        },
+        "cards": [verdict_card(title, target, length) for title, target in target_titles(study)],
+        "targets": target_titles(study),
+        "references": reference_titles(study.references),
+        "others": reference_titles(study.others),
+        "labels": family_labels(study),
+        "rules": {"came": wording.percent(CAME), "points": wording.trimmed(POINTS)},
+    }
+
+
+def _chart_context(page: PageData) -> dict[str, Any]:
+    energies = energy_by_rank(page.weights.adapters)
+    return {
+        "figures": page.figures,
+        "lines": page.results.lines,
+        "ranks": matrix_ranks(page.results.lines),
+        "energy_rows": energy_rows(energies),
+        "energy_ranks": sorted({each.rank for each in energies}),
+        "heat_colours": HEAT,
+        "shades": SHADES,
+    }
+
+
+def _table_context(page: PageData) -> dict[str, Any]:
+    """The tables besides the main one."""
+    study, measurements = page.results.study, page.results.measurements
+    survived = measurement_tables.survival_table(page.weights.grafts)
+    return {
+        "kinds": score_tables.needle_tables(study),
+        "ruler": score_tables.ruler_tables(study),
+        "effective": measurement_tables.effective_length_tables(effective_lengths(study)),
+        "skills": score_tables.skill_tables(study),
+        "perplexities": measurement_tables.perplexity_tables(study, measurements),
+        "divergences": measurement_tables.divergence_tables(study, measurements),
+        "other_suites": measurement_tables.other_suite_tables(study, measurements),
+        "survived": [survived] if survived else [],
+    }
+
+
+def _origin_context(page: PageData) -> dict[str, Any]:
+    """Single samples and provenance."""
+    origin = page.origin
+    samples = sample_table(origin.browser, family_labels(page.results.study))
+    return {
+        "browser": origin.browser,
+        "samples": script_json(samples),
+        "models": provenance.sampled_models(origin.labels, origin.names),
+        "donors": donor_names(origin.labels),
+        "adapters": page.weights.adapters,
+        "tasks": origin.tasks,
+        "files": origin.files,
+        "refusals": origin.refusals,
+        "versions": provenance.versions(origin.tasks),
+        "seeds": provenance.seeds(origin.tasks),
+    }
+
+
+def verdict_card(title: str, target: TargetResult, length: str) -> VerdictCard:
     """The verdict card of one fine-tune."""
-    best = [(tune.best.label, tune.best.long)] if tune.best else []
-    return Card(
+    best = [(target.best.label, target.best.long)] if target.best else []
+    return VerdictCard(
         title=title,
-        condition=described(tune.condition),
-        badges=badges(tune),
-        sentence=wording.sentence(tune.verdict, where),
-        bars=(("alone", tune.alone.long), ("theta only", tune.theta.long), *best),
+        condition=described(target.condition),
+        badges=badges(target),
+        sentence=wording.sentence(target.verdict, length),
+        bars=(("alone", target.alone.long), ("theta only", target.theta.long), *best),
     )
 
 
-def badges(tune: FineTune) -> tuple[Badge, ...]:
-    """Whether the context came and whether the skill stayed, at the rank the verdict is told of."""
-    graft = tune.verdict.graft
+def badges(target: TargetResult) -> tuple[Badge, ...]:
+    """Whether the context came and whether the skill stayed, at the rank that the verdict names."""
+    graft = target.verdict.graft
     if graft is None:
         return (Badge("unknown", "context not measured"),)
-    kept = stayed(graft, tune.verdict.alone)
     skill = {
         True: Badge("yes", "skill stayed"),
         False: Badge("no", "skill lost"),
         None: Badge("unknown", "skill not measured"),
     }
     context = Badge("yes", "context came") if came(graft.needle) else Badge("no", "context did not come")
-    return (
-        context,
-        skill[kept],
-        *([Badge("unknown", "not by the adapter")] if tune.verdict.needless else []),
-    )
+    unneeded = [Badge("unknown", "adapter not needed")] if target.verdict.adapter_unneeded else []
+    return context, skill[stayed(graft, target.verdict.alone)], *unneeded
 
 
-def energy_rows(energies: Sequence[Energy]) -> list[tuple[str, dict[int, Energy]]]:
-    """The chart of energies as a table: kind, then its energy by rank."""
-    rows: dict[str, dict[int, Energy]] = {}
-    for item in energies:
-        rows.setdefault(item.kind, {})[item.rank] = item
+def energy_rows(energies: Sequence[RankEnergy]) -> list[tuple[str, dict[int, RankEnergy]]]:
+    """The chart of energies as a table: kind of module, then its energy by rank."""
+    rows: dict[str, dict[int, RankEnergy]] = {}
+    for each in energies:
+        rows.setdefault(each.kind, {})[each.rank] = each
     return list(rows.items())
-
-
-def _sheets(material: Material) -> dict[str, list[sheets.Sheet]]:
-    """The tables beside the main one."""
-    study, measures = material.study, material.measures
-    survived = sheets.survived(material.grafts)
-    return {
-        "kinds": [sheets.of_grid(grid) for grid in score_tables.needle_kinds(study)],
-        "ruler": [sheets.of_grid(grid) for grid in score_tables.ruler(study)],
-        "effective": sheets.effective(score_tables.effective_lengths(study)),
-        "skills": [sheets.of_grid(grid) for grid in score_tables.skills(study)],
-        "perplexities": sheets.perplexity(study, measures),
-        "divergences": sheets.divergences(study, measures),
-        "survived": [survived] if survived else [],
-    }
 
 
 def _text(name: str) -> str:

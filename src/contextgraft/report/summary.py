@@ -1,72 +1,96 @@
 """summary.json: every row with its numbers, for programs and `dvc metrics`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from contextgraft._version import __version__
-from contextgraft.report.data.adapter_records import WHOLE, Energy
-from contextgraft.report.data.rejections import Refusal
-from contextgraft.report.data.titles import reference_titles, tune_titles
+from contextgraft.report.data.labels import family_labels, reference_titles, target_titles
+from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import Cell
-from contextgraft.report.statistics.paired import Pairs
-from contextgraft.report.statistics.proportion import Tally
-from contextgraft.report.statistics.rank_matrix import line as matrix_line
-from contextgraft.report.statistics.study_table import FineTune, Row, Study
+from contextgraft.report.statistics.paired import PairCounts
+from contextgraft.report.statistics.proportion import Proportion
+from contextgraft.report.statistics.rank_matrix import matrix_line
+from contextgraft.report.statistics.study_table import ModelRow, TargetResult
+from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
 
 
-def summarise(
-    study: Study, headline: str, energies: Sequence[Energy], refused: Sequence[Refusal] = ()
-) -> dict[str, Any]:
+def summarise(page: PageData) -> dict[str, Any]:
     """All rows of the page as nested numbers; shares and intervals from 0 to 1, differences in points."""
+    study = page.results.study
+    energies = [each for each in energy_by_rank(page.weights.adapters) if each.kind == ALL_MODULES]
+    other_suites = _other_suites(page)
     return {
         "contextgraft": __version__,
-        "headline": headline,
+        "headline": page.results.headline,
         "context": study.context,
         "short": study.short,
         "longest": study.longest,
         "references": {title: _row(row) for title, row in reference_titles(study.references)},
-        "fine_tunes": {title: _fine_tune(tune) for title, tune in tune_titles(study)},
+        "fine_tunes": {title: _target(target) for title, target in target_titles(study)},
         "others": {title: _row(row) for title, row in reference_titles(study.others)},
-        "refused": {each.name: {"verb": each.verb, "reason": each.reason} for each in refused},
-        "energy": {f"r{item.rank}": item.mean for item in energies if item.kind == WHOLE},
+        "refused": {each.name: {"verb": each.verb, "reason": each.reason} for each in page.origin.refusals},
+        "energy": {f"r{each.rank}": each.mean for each in energies},
+        **({"other_suites": other_suites} if other_suites else {}),
     }
 
 
-def _fine_tune(tune: FineTune) -> dict[str, Any]:
-    line = matrix_line(tune.name, tune)
+def _target(target: TargetResult) -> dict[str, Any]:
+    line = matrix_line(target.name, target)
     verdict = {
-        "outcome": tune.verdict.outcome.value,
-        "rank": tune.verdict.rank,
-        "without_adapter": tune.verdict.needless,
-        "front": sorted(rank for rank, spot in line.spots.items() if spot.front),
+        "outcome": target.verdict.outcome.value,
+        "rank": target.verdict.rank,
+        "without_adapter": target.verdict.adapter_unneeded,
+        "front": sorted(rank for rank, cell in line.cells.items() if cell.on_front),
     }
-    return {"digest": tune.digest, "verdict": verdict, "rows": {row.label: _row(row) for row in tune.rows}}
+    return {
+        "digest": target.digest,
+        "verdict": verdict,
+        "rows": {row.label: _row(row) for row in target.rows},
+    }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ModelRow) -> dict[str, Any]:
     cells = {"needle_short": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
-    if row.step is None:
+    difference = row.skill_difference
+    if difference is None:
         return cells
     return {
         **cells,
-        "skill_points": {"difference": row.step.points, "low": row.step.low, "high": row.step.high},
+        "skill_points": {"difference": difference.points, "low": difference.low, "high": difference.high},
         **({"skill_pairs": _pairs(row.pairs)} if row.pairs.n else {}),
     }
 
 
-def _pairs(pairs: Pairs) -> dict[str, Any]:
+def _pairs(pairs: PairCounts) -> dict[str, Any]:
     counts = {"n": pairs.n, "won": pairs.wins, "lost": pairs.losses, "equal": pairs.ties}
     return counts if pairs.p_value is None else {**counts, "p": pairs.p_value}
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    donors = {donor: _tally(tally) for donor, tally in cell.by_donor} if len(cell.by_donor) > 1 else {}
-    return {**_tally(cell.tally), **({"by_donor": donors} if donors else {})}
+    donors = {donor: _proportion(each) for donor, each in cell.by_donor} if len(cell.by_donor) > 1 else {}
+    return {**_proportion(cell.proportion), **({"by_donor": donors} if donors else {})}
 
 
-def _tally(tally: Tally) -> dict[str, Any]:
-    counts = {"n": tally.n, "truncated": tally.truncated, "skipped": tally.skipped, "failed": tally.failed}
-    if tally.score is None:
-        return {**counts, "score": None, "reason": tally.gap}
-    low, high = tally.interval
-    return {**counts, "score": tally.score, "low": low, "high": high}
+def _proportion(proportion: Proportion) -> dict[str, Any]:
+    counts = {name: getattr(proportion, name) for name in ("n", "truncated", "skipped", "failed")}
+    if proportion.score is None:
+        return {**counts, "score": None, "reason": proportion.unscored_reason}
+    low, high = proportion.interval
+    return {**counts, "score": proportion.score, "low": low, "high": high}
+
+
+def _other_suites(page: PageData) -> dict[str, list[dict[str, Any]]]:
+    """Suites without a section of their own: a list of mean scores with n and interval for each."""
+    labels = family_labels(page.results.study)
+    suites: dict[str, list[dict[str, Any]]] = {}
+    for each in page.results.measurements.other_suites:
+        family, label = labels[each.model]
+        low, high = each.interval or (None, None)
+        counts = {name: getattr(each.counts, name) for name in ("n", "truncated", "skipped", "failed")}
+        score: dict[str, Any] = {"score": None, "reason": each.counts.unscored_reason}
+        if each.mean is not None:
+            score = {"score": each.mean.mean, "low": low, "high": high}
+        task = {"task": each.task, "scoring": each.scoring, "length": each.length}
+        suites.setdefault(each.suite, []).append(
+            {"family": family, "model": label, **task, **counts, **score}
+        )
+    return suites

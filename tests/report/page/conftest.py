@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.report.build import Report, build
-from contextgraft.report.build import write as publish_report
+from contextgraft.report.folder import write_report
 
 
 def write_graft(folder: Path, target: str, rank: int, scale: float = 1.0, kept: float = 0.98) -> Path:
@@ -97,5 +97,5 @@ def report(inputs: dict[str, Any]) -> Report:
 def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same report on the disk."""
     out = tmp_path_factory.mktemp("published") / "report"
-    publish_report(report, out)
+    write_report(report, out)
     return out

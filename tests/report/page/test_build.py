@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from contextgraft.errors import InputError, OutputError
-from contextgraft.report import build as module
-from contextgraft.report.build import PAGE, Report, build, write
-from contextgraft.report.data import sample_browser
+from contextgraft.report import build as build_module
+from contextgraft.report import folder as folder_module
+from contextgraft.report.build import PAGE, Report, build
+from contextgraft.report.data.sample_browser import select_samples
+from contextgraft.report.folder import write_report
 
 
 def test_two_runs_give_the_same_bytes(report: Report, inputs: dict[str, Any]) -> None:
     assert build(**inputs) == report
 
 
-def test_the_page_tells_no_clock_and_no_place(report: Report, results: Path) -> None:
+def test_the_page_has_no_date_and_no_path(report: Report, results: Path) -> None:
     page = report.texts[PAGE]
     assert str(results.parent) not in page
     assert not re.search(r"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b", page)
@@ -84,11 +86,11 @@ def test_what_was_not_scored_is_grey_with_its_reason(tmp_path: Path, synthetic: 
 def test_a_page_that_holds_not_all_samples_says_so(
     tmp_path: Path, synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample_browser, "choose", partial(sample_browser.choose, most=50))
+    monkeypatch.setattr(build_module, "select_samples", partial(select_samples, most=50))
     synthetic.write(tmp_path / "a.parquet", list(synthetic.needle(synthetic.Model("style"), "n", 128, 90)))
     page = " ".join(build([tmp_path], [], "t", None).texts[PAGE].split())
     assert "Of 100 samples the page holds the first 10 of every cell" in page
-    assert "wrong first: 50." in page
+    assert "wrong ones first: 50." in page
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped", "truncated"])
@@ -120,17 +122,17 @@ def test_skills_alone_make_a_page_without_charts(tmp_path: Path, synthetic: Simp
 
 def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    write(Report({PAGE: "old", "charts/old.svg": "<svg/>"}, {}, ()), out)
-    write(Report({PAGE: "new"}, {"a": 1}, ()), out)
+    write_report(Report({PAGE: "old", "charts/old.svg": "<svg/>"}, {}, ()), out)
+    write_report(Report({PAGE: "new"}, {"a": 1}, ()), out)
     assert {path.name for path in out.iterdir()} == {PAGE, "summary.json"}
     assert json.loads((out / "summary.json").read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_what_dvc_put_beside_the_page_stays(tmp_path: Path) -> None:
+def test_the_ignore_file_of_dvc_stays(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / ".gitignore").write_text("/index.html\n")
-    write(Report({PAGE: "new"}, {}, ()), tmp_path / "report")
+    write_report(Report({PAGE: "new"}, {}, ()), tmp_path / "report")
     assert (tmp_path / "report" / ".gitignore").read_text() == "/index.html\n"
     assert (tmp_path / "report" / PAGE).read_text() == "new"
 
@@ -139,8 +141,8 @@ def test_what_dvc_put_beside_the_page_stays(tmp_path: Path) -> None:
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match="holds other files"):
-        write(Report({PAGE: "new"}, {}, ()), tmp_path)
+    with pytest.raises(OutputError, match="contains other files"):
+        write_report(Report({PAGE: "new"}, {}, ()), tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
 
@@ -148,9 +150,9 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_json", full)
+    monkeypatch.setattr(folder_module, "write_json", full)
     with pytest.raises(OutputError, match="No space left"):
-        write(Report({PAGE: "new"}, {}, ()), tmp_path / "report")
+        write_report(Report({PAGE: "new"}, {}, ()), tmp_path / "report")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from contextgraft.report.build import Report
 from contextgraft.report.charts import heatmap, ranks
-from contextgraft.report.charts.heatmap import Square
-from contextgraft.report.charts.labels import spaced
+from contextgraft.report.charts.heatmap import HeatmapSquare
+from contextgraft.report.charts.label_positions import spaced
 from contextgraft.report.charts.svg import inline
 from contextgraft.report.charts.theme import GREY, HEAT, PALETTE, heat
-from contextgraft.report.statistics.cells import Cell, Condition, Who
-from contextgraft.report.statistics.proportion import Difference, Tally
-from contextgraft.report.statistics.study_table import FineTune, Row
-from contextgraft.report.statistics.verdict import Evidence, Outcome, Verdict
+from contextgraft.report.statistics.cells import Cell, ModelKey, NeedleCondition
+from contextgraft.report.statistics.proportion import Difference, Proportion
+from contextgraft.report.statistics.study_table import ModelRow, TargetResult
+from contextgraft.report.statistics.verdict import Evidence, Verdict, VerdictOutcome
 
-NOTHING = Cell(Tally())
+NOTHING = Cell(Proportion())
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_labels_of_one_value_spread_evenly_around_it() -> None:
     assert spaced([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
 
 
-def tune(*steps: float) -> FineTune:
-    own = Row(Who("alone"), "alone", None, NOTHING, NOTHING, NOTHING)
+def target(*steps: float) -> TargetResult:
+    own = ModelRow(ModelKey("alone"), "alone", None, NOTHING, NOTHING, NOTHING)
     rows = [
-        Row(
-            Who("graft", "d", 2**place),
+        ModelRow(
+            ModelKey("graft", "d", 2**place),
             "g",
             None,
             NOTHING,
@@ -58,46 +58,51 @@ def tune(*steps: float) -> FineTune:
         )
         for place, step in enumerate(steps)
     ]
-    verdict = Verdict(Outcome.UNKNOWN, None, None, Evidence(NOTHING, NOTHING), Evidence(NOTHING, NOTHING))
-    return FineTune("name", "d", Condition("n", 0), (own, own, *rows), verdict)
+    verdict = Verdict(
+        VerdictOutcome.UNKNOWN, None, None, Evidence(NOTHING, NOTHING), Evidence(NOTHING, NOTHING)
+    )
+    return TargetResult("name", "d", NeedleCondition("n", 0), (own, own, *rows), verdict)
 
 
 @pytest.mark.parametrize(
     ("steps", "loss", "gain"), [((0.0, -3.0), 12, 4), ((-56.5, -99.2), 100, 4), ((30.0, -12.0), 12, 50)]
 )
 def test_the_skill_axis_holds_every_graft(steps: tuple[float, ...], loss: float, gain: float) -> None:
-    shared = ranks.axes([tune(*steps)])
+    shared = ranks.axes([target(*steps)])
     assert (shared.loss, shared.gain) == (loss, gain)
-    values = ranks.spec(tune(*steps), shared, None)["vconcat"][1]["layer"][1]["data"]["values"]
+    values = ranks.spec(target(*steps), shared, None)["vconcat"][1]["layer"][1]["data"]["values"]
     assert all(-loss <= value["low"] <= value["share"] <= value["high"] <= gain for value in values)
 
 
-def grid(*tallies: Tally) -> list[Square]:
-    return [Square(1024, 25.0 * place, Cell(tally)) for place, tally in enumerate(tallies)]
+def grid(*proportions: Proportion) -> list[HeatmapSquare]:
+    return [
+        HeatmapSquare(1024, 25.0 * place, Cell(proportion)) for place, proportion in enumerate(proportions)
+    ]
 
 
 def test_squares_without_a_score_are_grey_and_say_why() -> None:
-    truncated = Tally(truncated=20, reason="prompt of 1,100 tokens over the limit of 1,024")
-    values = heatmap.spec(grid(Tally(n=20, hits=0), truncated, Tally()))["data"]["values"]
+    truncated = Proportion(truncated=20, reason="prompt of 1,100 tokens over the limit of 1,024")
+    values = heatmap.spec(grid(Proportion(n=20, hits=0), truncated, Proportion()))["data"]["values"]
     assert [value["fill"] for value in values] == [heat(0), GREY, GREY]
     assert [value["size"] for value in values] == ["n=20", "20 truncated", "not asked"]
     assert values[1]["text"].endswith("20 truncated: prompt of 1,100 tokens over the limit of 1,024")
 
 
 def test_squares_partly_scored_say_of_how_many() -> None:
-    (value,) = heatmap.spec(grid(Tally(n=15, hits=15, failed=5)))["data"]["values"]
+    (value,) = heatmap.spec(grid(Proportion(n=15, hits=15, failed=5)))["data"]["values"]
     assert (value["fill"], value["size"]) == (heat(1), "n=15 of 20")
 
 
 def test_lengths_are_labelled_with_the_tokens_prompts_really_had() -> None:
     squares = grid(
-        Tally(n=1, hits=1, shortest=1018, longest=1019), Tally(n=1, hits=1, shortest=1019, longest=1020)
+        Proportion(n=1, hits=1, shortest=1018, longest=1019),
+        Proportion(n=1, hits=1, shortest=1019, longest=1020),
     )
     assert {value["tokens"] for value in heatmap.spec(squares)["data"]["values"]} == {"1,024|(1,018–1,020)"}
 
 
 def test_depth_0_is_on_top() -> None:
-    encoding = heatmap.spec(grid(Tally(n=1, hits=1), Tally(n=1, hits=1)))["encoding"]
+    encoding = heatmap.spec(grid(Proportion(n=1, hits=1), Proportion(n=1, hits=1)))["encoding"]
     assert encoding["y"]["sort"] == [0.0, 25.0]
 
 

@@ -104,7 +104,7 @@ def test_an_adapter_has_a_card_with_all_its_grafts(report: Report) -> None:
     # three fine-tunes, each needles and skill
     assert len(found.data.eval_results) == 6
     assert "| graft | 96 % \\[90, 98\\], n=100 |" in found.text
-    assert "It holds 57.1 % of the energy" in found.text
+    assert "It captures 57.1 % of the energy" in found.text
 
 
 def test_cards_stand_one_a_graft_and_adapter(report: Report) -> None:

@@ -56,11 +56,12 @@ def command(
     as_json: bool,
 ) -> None:
     """One page, summary.json, charts and model cards from RESULTS: files of samples, or folders of them."""
-    from contextgraft.report.build import build, refuse_foreign, write
+    from contextgraft.report.build import build
+    from contextgraft.report.folder import check_replaceable, write_report
 
-    refuse_foreign(out)
+    check_replaceable(out)
     report = build(results, adapters, title, note, grafts=grafts, alignments=alignments)
-    write(report, out)
+    write_report(report, out)
     click.echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
     if as_json:
         print_json(report.summary, ensure_ascii=False)

@@ -1,12 +1,12 @@
-"""Energy by rank: the share of the long-context delta that an adapter holds, whole and by kind of module."""
+"""Energy by rank: the share of the long-context delta that an adapter captures."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from contextgraft.report.charts.labels import spaced
+from contextgraft.report.charts.label_positions import spaced
 from contextgraft.report.charts.panel import PERCENT_LABEL
 from contextgraft.report.charts.theme import PALETTE, kind_colour
-from contextgraft.report.data.adapter_records import WHOLE, Energy
+from contextgraft.report.statistics.weights import ALL_MODULES, RankEnergy
 from contextgraft.report.tables.wording import percent
 
 WIDTH = 230
@@ -14,8 +14,8 @@ HEIGHT = 250
 GAP = 0.062
 
 
-def spec(energies: Sequence[Energy], title: str | None = None) -> dict[str, Any]:
-    """One line for each kind of module, a strong one for all."""
+def spec(energies: Sequence[RankEnergy], title: str | None = None) -> dict[str, Any]:
+    """One line for each kind of module, a thick one for all modules."""
     kinds = list(dict.fromkeys(item.kind for item in energies))
     ranks = sorted({item.rank for item in energies})
     lines = [_line([item for item in energies if item.kind == kind], kind, ranks) for kind in reversed(kinds)]
@@ -28,12 +28,12 @@ def spec(energies: Sequence[Energy], title: str | None = None) -> dict[str, Any]
 
 
 def colour(kind: str) -> str:
-    """Colour of a line."""
-    return PALETTE["ink"] if kind == WHOLE else kind_colour(kind)
+    """Colour of the line of one kind of module."""
+    return PALETTE["ink"] if kind == ALL_MODULES else kind_colour(kind)
 
 
-def _line(points: Sequence[Energy], kind: str, ranks: Sequence[int]) -> list[dict[str, Any]]:
-    strong = kind == WHOLE
+def _line(points: Sequence[RankEnergy], kind: str, ranks: Sequence[int]) -> list[dict[str, Any]]:
+    strong = kind == ALL_MODULES
     values = [
         {
             "rank": item.rank,
@@ -72,20 +72,20 @@ def _line(points: Sequence[Energy], kind: str, ranks: Sequence[int]) -> list[dic
     ]
 
 
-def _names(energies: Sequence[Energy]) -> list[dict[str, Any]]:
-    """Names at the right end of the lines, kept apart."""
+def _names(energies: Sequence[RankEnergy]) -> list[dict[str, Any]]:
+    """Names at the right end of the lines, without overlap."""
     last = max((item.rank for item in energies), default=0)
     ends = sorted((item for item in energies if item.rank == last), key=lambda item: item.mean)
-    places = spaced([item.mean for item in ends], GAP)
+    positions = spaced([item.mean for item in ends], GAP)
     return [
         {
-            "data": {"values": [{"share": place, "label": f"{item.kind} {100 * item.mean:.0f} %"}]},
+            "data": {"values": [{"share": position, "label": f"{item.kind} {100 * item.mean:.0f} %"}]},
             "mark": {
                 "type": "text",
                 "align": "left",
                 "dx": 4,
                 "color": colour(item.kind),
-                "fontWeight": 600 if item.kind == WHOLE else 400,
+                "fontWeight": 600 if item.kind == ALL_MODULES else 400,
                 "aria": False,
             },
             "encoding": {
@@ -94,5 +94,5 @@ def _names(energies: Sequence[Energy]) -> list[dict[str, Any]]:
                 "text": {"field": "label", "type": "nominal"},
             },
         }
-        for item, place in zip(ends, places, strict=True)
+        for item, position in zip(ends, positions, strict=True)
     ]

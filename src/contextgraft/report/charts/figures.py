@@ -3,33 +3,36 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contextgraft.report.charts import energy, heatmap, ranks, weight_figures
-from contextgraft.report.charts import matrix as picture
-from contextgraft.report.charts.figure import Figure, figure, slug
-from contextgraft.report.charts.svg import as_file, as_picture, inline, width
-from contextgraft.report.data.adapter_records import WHOLE, Energy, LayerEnergy
-from contextgraft.report.data.graft_records import Alignment
-from contextgraft.report.data.titles import reference_titles, tune_titles
-from contextgraft.report.statistics.cells import NEEDLE, Who, singles
-from contextgraft.report.statistics.means import Measures
-from contextgraft.report.statistics.rank_matrix import Line
-from contextgraft.report.statistics.study_table import FineTune, Row, Study
-from contextgraft.report.tables.score_tables import OTHERS, REFERENCES, of_condition, places
-from contextgraft.report.tables.wording import percent, place
+from contextgraft.report.charts import energy, heatmap, matrix, ranks, weight_figures
+from contextgraft.report.charts.svg import Figure, as_file, as_picture, figure, slug
+from contextgraft.report.data.labels import (
+    OTHERS,
+    REFERENCES,
+    family_labels,
+    reference_titles,
+    target_titles,
+)
+from contextgraft.report.statistics.cells import NEEDLE, ModelKey
+from contextgraft.report.statistics.means import Measurements
+from contextgraft.report.statistics.rank_matrix import MatrixLine
+from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
+from contextgraft.report.statistics.weights import (
+    ALL_MODULES,
+    RankEnergy,
+    WeightRecords,
+    energy_by_layer,
+    energy_by_rank,
+)
+from contextgraft.report.tables.score_tables import condition_filter
+from contextgraft.report.tables.wording import length_in_words, percent
 
 
 @dataclass(frozen=True)
-class Group:
-    """Figures that belong together."""
+class FigureGroup:
+    """Figures under one heading."""
 
     title: str
     figures: tuple[Figure, ...]
-
-
-def parts(figures: Sequence[Figure]) -> list[tuple[str, str]]:
-    """Title and SVG of figures that stand beside each other on the page, to one scale."""
-    widest = max((width(each.svg) for each in figures), default=0)
-    return [(each.title, inline(each.svg, widest)) for each in figures]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Figures:
     """The charts of the page and those that are files only."""
 
     ranks: tuple[Figure, ...]
-    heatmaps: tuple[Group, ...]
+    heatmaps: tuple[FigureGroup, ...]
     perplexity: tuple[Figure, ...]
     energy: Figure | None
     energy_by_layer: Figure | None
@@ -62,104 +65,92 @@ class Figures:
         return {f"charts/{each.name}.png": as_picture(each.svg) for each in self.all}
 
 
-@dataclass(frozen=True)
-class Weights:
-    """What is known of the weights: energies of adapters, alignments of deltas."""
-
-    energies: Sequence[Energy] = ()
-    layers: Sequence[LayerEnergy] = ()
-    alignments: Sequence[Alignment] = ()
-
-
-def draw(study: Study, lines: Sequence[Line], measures: Measures, weights: Weights) -> Figures:
-    """Every chart that the samples and sidecars allow."""
-    tunes = [(title, tune) for title, tune in tune_titles(study) if tune.grafts]
-    shared = ranks.axes([tune for _, tune in tunes])
-    specs = [ranks.spec(tune, shared, study.donor, title) for title, tune in tunes]
+def draw(
+    study: StudyTable, lines: Sequence[MatrixLine], measurements: Measurements, weights: WeightRecords
+) -> Figures:
+    """Every chart that the samples and sidecars have data for."""
+    grafted = [(title, target) for title, target in target_titles(study) if target.grafts]
+    axes = ranks.axes([target for _, target in grafted])
     return Figures(
-        ranks=tuple(_rank_figure(study, title, tune, shared) for title, tune in tunes),
+        ranks=tuple(_rank_figure(study, title, target, axes) for title, target in grafted),
         heatmaps=_heatmaps(study),
-        perplexity=weight_figures.perplexity(study, measures),
-        energy=_energy_figure(weights.energies),
-        energy_by_layer=weight_figures.energy_by_layer(weights.layers),
-        alignment=weight_figures.alignment(weights.alignments),
+        perplexity=weight_figures.perplexity_figures(study, measurements),
+        energy=_energy_figure(energy_by_rank(weights.adapters)),
+        energy_by_layer=weight_figures.layer_energy_figure(energy_by_layer(weights.adapters)),
+        alignment=weight_figures.alignment_figures(weights.alignments),
         matrix=_matrix_figure(study, lines),
-        overview=figure(
-            "effect_of_rank",
-            "Effect of rank",
-            ranks.together(specs, _overview_title(study)),
-            _overview_label(study),
-        )
-        if specs
-        else None,
+        overview=_overview_figure(study, grafted, axes),
     )
 
 
-def _rank_figure(study: Study, title: str, tune: FineTune, shared: ranks.Axes) -> Figure:
-    label = f"{title}: needles found by rank of the adapter: {_series(tune)}"
-    return figure(f"effect_of_rank_{slug(title)}", title, ranks.spec(tune, shared, study.donor), label)
+def _rank_figure(study: StudyTable, title: str, target: TargetResult, axes: ranks.Axes) -> Figure:
+    label = f"{title}: needles found by rank of the adapter: {_series(target)}"
+    return figure(f"effect_of_rank_{slug(title)}", title, ranks.spec(target, axes, study.donor), label)
 
 
-def _series(tune: FineTune) -> str:
-    shown = [(row.who.rank, row.long.tally.score) for row in tune.grafts]
+def _series(target: TargetResult) -> str:
+    scores = [(row.model.rank, row.long.proportion.score) for row in target.grafts]
     return (
-        ", ".join(f"rank {rank} {percent(score)}" for rank, score in shown if score is not None)
+        ", ".join(f"rank {rank} {percent(score)}" for rank, score in scores if score is not None)
         or "not measured"
     )
 
 
-def _overview_title(study: Study) -> str:
-    return f"Needles found at {place(study.longest, study.context)}, and skill kept, by rank of the adapter"
-
-
-def _overview_label(study: Study) -> str:
-    return (
-        "Effect of rank. "
-        + ". ".join(f"{title}: {_series(tune)}" for title, tune in tune_titles(study))
-        + "."
+def _overview_figure(
+    study: StudyTable, grafted: Sequence[tuple[str, TargetResult]], axes: ranks.Axes
+) -> Figure | None:
+    if not grafted:
+        return None
+    specs = [ranks.spec(target, axes, study.donor, title) for title, target in grafted]
+    length = length_in_words(study.longest, study.context)
+    heading = f"Needles found at {length}, and skill kept, by rank of the adapter"
+    series = ". ".join(f"{title}: {_series(target)}" for title, target in target_titles(study))
+    return figure(
+        "effect_of_rank", "Effect of rank", ranks.side_by_side(specs, heading), f"Effect of rank. {series}."
     )
 
 
-def _heatmaps(study: Study) -> tuple[Group, ...]:
+def _heatmaps(study: StudyTable) -> tuple[FigureGroup, ...]:
     groups = [(REFERENCES, reference_titles(study.references))]
-    for title, tune in tune_titles(study):
-        rows = [tune.alone, tune.theta, *([tune.best] if tune.best else [])]
+    for title, target in target_titles(study):
+        rows = [target.alone, target.theta, *([target.best] if target.best else [])]
         groups.append((title, [(row.label, row) for row in rows]))
     groups.append((OTHERS, reference_titles(study.others)))
-    found = places(study)
+    labels = family_labels(study)
     drawn = [
-        Group(title, tuple(_heatmap(study, found, title, name, row) for name, row in rows if row.condition))
+        FigureGroup(
+            title, tuple(_heatmap(study, labels, title, name, row) for name, row in rows if row.condition)
+        )
         for title, rows in groups
     ]
     return tuple(group for group in drawn if group.figures)
 
 
-def _heatmap(study: Study, found: Mapping[Who, tuple[str, str]], group: str, name: str, row: Row) -> Figure:
-    """One row's needles; `found` has its group and label among the samples, to which the squares lead."""
+def _heatmap(
+    study: StudyTable, labels: Mapping[ModelKey, tuple[str, str]], group: str, name: str, row: ModelRow
+) -> Figure:
+    """One row's needles; `labels` has the family and label of its samples, which the squares link to."""
     assert row.condition is not None, "rows without needles have no heatmap"
-    asked = singles(study.facts)
-    lengths = sorted({item.length for item in asked if item.length is not None})
-    depths = sorted({item.depth for item in asked if item.depth is not None})
-    tune, label = found[row.who]
-    chosen = {"tune": tune, "row": label, "suite": NEEDLE, **of_condition(row.condition)}
-    grid = heatmap.squares(study.facts, (row.who, row.condition), lengths, depths, chosen)
-    told = f"{group}, {name}: needles found, {heatmap.summary(grid)}"
-    return figure(f"heatmap_{slug(group)}_{slug(name)}", name, heatmap.spec(grid), told)
+    family, label = labels[row.model]
+    filters = {"tune": family, "row": label, "suite": NEEDLE, **condition_filter(row.condition)}
+    squares = heatmap.squares(study.groups, row.model, row.condition, filters)
+    description = f"{group}, {name}: needles found, {heatmap.summary(squares)}"
+    return figure(f"heatmap_{slug(group)}_{slug(name)}", name, heatmap.spec(squares), description)
 
 
-def _energy_figure(energies: Sequence[Energy]) -> Figure | None:
+def _energy_figure(energies: Sequence[RankEnergy]) -> Figure | None:
     if not energies:
         return None
-    whole = ", ".join(f"rank {item.rank} {percent(item.mean)}" for item in energies if item.kind == WHOLE)
-    return figure(
-        "energy_by_rank", "Energy by rank", energy.spec(energies), f"Energy of the delta held: {whole}"
-    )
+    totals = [each for each in energies if each.kind == ALL_MODULES]
+    series = ", ".join(f"rank {each.rank} {percent(each.mean)}" for each in totals)
+    label = f"Energy of the delta held: {series}"
+    return figure("energy_by_rank", "Energy by rank", energy.spec(energies), label)
 
 
-def _matrix_figure(study: Study, lines: Sequence[Line]) -> Figure | None:
+def _matrix_figure(study: StudyTable, lines: Sequence[MatrixLine]) -> Figure | None:
     if not lines:
         return None
     title = "Context gained and skill kept, by fine-tune and rank"
-    where = place(study.longest, study.context)
-    label = f"Needles found at {where} above the fine-tune alone: {picture.summary(lines)}."
-    return figure("matrix", title, picture.spec(lines, title), label)
+    length = length_in_words(study.longest, study.context)
+    label = f"Needles found at {length} above the fine-tune alone: {matrix.summary(lines)}."
+    return figure("matrix", title, matrix.spec(lines, title), label)

@@ -1,12 +1,20 @@
-"""The conventional needle heatmap: tokens by depth, 0 on top, fixed scale, grey where there is no score."""
+"""The usual needle heatmap: length by depth, depth 0 on top, fixed scale, grey where there is no score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.report.charts.theme import GREY, ON_HEAT, heat
-from contextgraft.report.data.links import link
-from contextgraft.report.statistics.cells import Cell, Condition, Fact, Who, cell, needles
+from contextgraft.report.data.sample_browser import link
+from contextgraft.report.statistics.cells import (
+    Cell,
+    ModelKey,
+    NeedleCondition,
+    ScoreGroup,
+    cell,
+    needles,
+    singles,
+)
 from contextgraft.report.tables.wording import DASH, between, percent, thousands, trimmed
 
 STEP_X = 92
@@ -16,7 +24,7 @@ BANDS = {"paddingInner": 0.04, "paddingOuter": 0}
 
 
 @dataclass(frozen=True)
-class Square:
+class HeatmapSquare:
     """One cell of a heatmap."""
 
     length: int
@@ -26,28 +34,30 @@ class Square:
 
 
 def squares(
-    facts: Sequence[Fact],
-    row: tuple[Who, Condition],
-    lengths: Sequence[int],
-    depths: Sequence[float],
-    chosen: Mapping[str, object],
-) -> list[Square]:
-    """Every cell of one row, also those that were not asked; `chosen` filters the samples of the row."""
-    own = needles(facts, *row)
+    groups: Sequence[ScoreGroup],
+    model: ModelKey,
+    condition: NeedleCondition,
+    filters: Mapping[str, object],
+) -> list[HeatmapSquare]:
+    """Every length and depth of the study's needles for one model; `filters` select its samples."""
+    grid = singles(groups)
+    lengths = sorted({group.length for group in grid if group.length is not None})
+    depths = sorted({group.depth for group in grid if group.depth is not None})
+    own = needles(groups, model, condition)
     return [
-        Square(
+        HeatmapSquare(
             length,
             depth,
-            cell(item for item in own if (item.length, item.depth) == (length, depth)),
-            link(**chosen, length=length, depth=depth),
+            cell(group for group in own if (group.length, group.depth) == (length, depth)),
+            link(**filters, length=length, depth=depth),
         )
         for length in lengths
         for depth in depths
     ]
 
 
-def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
-    """The chart; each length is labelled with the tokens that prompts really had."""
+def spec(grid: Sequence[HeatmapSquare], title: str | None = None) -> dict[str, Any]:
+    """The chart; each length is labelled with the number of tokens that the prompts have."""
     lengths = sorted({square.length for square in grid})
     depths = sorted({square.depth for square in grid})
     labels = {length: _tokens(length, grid) for length in lengths}
@@ -97,14 +107,14 @@ def spec(grid: Sequence[Square], title: str | None = None) -> dict[str, Any]:
     return chart | {"title": title} if title else chart
 
 
-def summary(grid: Sequence[Square]) -> str:
+def summary(grid: Sequence[HeatmapSquare]) -> str:
     """The chart in words, by length."""
     lengths = sorted({square.length for square in grid})
     return "; ".join(f"{thousands(length)} tokens {_range(length, grid)}" for length in lengths)
 
 
-def _range(length: int, grid: Sequence[Square]) -> str:
-    scores = [square.cell.tally.score for square in grid if square.length == length]
+def _range(length: int, grid: Sequence[HeatmapSquare]) -> str:
+    scores = [square.cell.proportion.score for square in grid if square.length == length]
     shown = [score for score in scores if score is not None]
     if not shown:
         return "not scored"
@@ -125,31 +135,44 @@ def _line(field: str, dy: float, size: float, weight: int) -> dict[str, Any]:
     }
 
 
-def _tokens(length: int, grid: Sequence[Square]) -> str:
+def _tokens(length: int, grid: Sequence[HeatmapSquare]) -> str:
     shortest = [
-        s.cell.tally.shortest for s in grid if s.length == length and s.cell.tally.shortest is not None
+        s.cell.proportion.shortest
+        for s in grid
+        if s.length == length and s.cell.proportion.shortest is not None
     ]
-    longest = [s.cell.tally.longest for s in grid if s.length == length and s.cell.tally.longest is not None]
+    longest = [
+        s.cell.proportion.longest
+        for s in grid
+        if s.length == length and s.cell.proportion.longest is not None
+    ]
     if not shortest or not longest:
         return thousands(length)
     low, high = min(shortest), max(longest)
-    realised = thousands(low) if low == high else f"{thousands(low)}{DASH}{thousands(high)}"
-    return f"{thousands(length)}|({realised})"
+    actual = thousands(low) if low == high else f"{thousands(low)}{DASH}{thousands(high)}"
+    return f"{thousands(length)}|({actual})"
 
 
-def _values(square: Square, tokens: str) -> dict[str, Any]:
-    tally = square.cell.tally
-    place = f"{thousands(square.length)} tokens, depth {square.depth:g} %"
+def _values(square: HeatmapSquare, tokens: str) -> dict[str, Any]:
+    proportion = square.cell.proportion
+    position = f"{thousands(square.length)} tokens, depth {square.depth:g} %"
     common = {"tokens": tokens, "depth": square.depth, "link": square.link}
-    if tally.score is None:
-        word = tally.gap.split(":")[0]
-        return common | {"fill": GREY, "share": DASH, "size": word, "text": f"{place}: {tally.gap}"}
-    unscored = f", not scored: {tally.gap}" if tally.unscored else ""
-    text = f"{place}: {percent(tally.score)} {between(tally.interval)}, n={tally.n}{unscored}"
-    size = f"n={tally.n}" + (f" of {tally.asked}" if tally.unscored else "")
+    if proportion.score is None:
+        status = proportion.unscored_reason.split(":")[0]
+        return common | {
+            "fill": GREY,
+            "share": DASH,
+            "size": status,
+            "text": f"{position}: {proportion.unscored_reason}",
+        }
+    unscored = f", not scored: {proportion.unscored_reason}" if proportion.unscored else ""
+    text = (
+        f"{position}: {percent(proportion.score)} {between(proportion.interval)}, n={proportion.n}{unscored}"
+    )
+    size = f"n={proportion.n}" + (f" of {proportion.total}" if proportion.unscored else "")
     return common | {
-        "fill": heat(tally.score),
-        "share": trimmed(100 * tally.score),
+        "fill": heat(proportion.score),
+        "share": trimmed(100 * proportion.score),
         "size": size,
         "text": text,
     }

@@ -1,25 +1,26 @@
-"""What differs by layer and kind of module: energy as small heatmaps, alignment as lines."""
+"""Charts by layer and kind of module: energy as small heatmaps, alignment as lines."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from contextgraft.formats.read_alignment import LayerAlignment
+from contextgraft.formats.tensor_names import kind_order
 from contextgraft.report.charts.theme import PALETTE, kind_colour, shade
-from contextgraft.report.data.adapter_records import LayerEnergy, place_of
-from contextgraft.report.data.graft_records import Alignment
+from contextgraft.report.statistics.weights import LayerEnergy
 from contextgraft.report.tables.wording import percent
 
 WIDEST = 300
 ROW = 900
-BESIDE = 66  # names of the modules, and the gap
+MARGIN = 66  # names of the modules, and the gap
 STEP_Y = 17
 LINES = (115, 70)
 
 
 def energy(items: Sequence[LayerEnergy], rank: int) -> dict[str, Any]:
-    """One rank: layers across, kinds of module down; the darker, the more of the delta is held."""
+    """One rank: layers across, kinds of module down; darker where more of the delta is captured."""
     own = [item for item in items if item.rank == rank]
     layers = sorted({item.layer for item in items})
-    kinds = sorted({item.kind for item in items}, key=place_of)
+    kinds = sorted({item.kind for item in items}, key=kind_order)
     values = [
         {
             "layer": item.layer,
@@ -66,19 +67,22 @@ def _step(layers: int) -> int:
 
 
 def energies(items: Sequence[LayerEnergy]) -> dict[str, Any]:
-    """All ranks beside each other."""
+    """All ranks next to each other."""
     ranks = sorted({item.rank for item in items})
     layers = {item.layer for item in items}
     return {
         "concat": [energy(items, rank) for rank in ranks],
-        "columns": max(2, ROW // (_step(len(layers)) * len(layers) + BESIDE)),
+        "columns": max(2, ROW // (_step(len(layers)) * len(layers) + MARGIN)),
         "spacing": {"row": 18, "column": 22},
     }
 
 
-def alignment(items: Sequence[Alignment], reach: float) -> dict[str, Any]:
-    """Cosines of one fine-tune and donor, a small panel for each kind of module; the band is chance."""
-    kinds = sorted({item.kind for item in items if item.layer is not None}, key=place_of)
+def alignment(items: Sequence[LayerAlignment], reach: float) -> dict[str, Any]:
+    """Cosines of one fine-tune and donor, a panel for each kind of module.
+
+    The band is chance: 95 % of random directions are inside.
+    """
+    kinds = sorted({item.kind for item in items if item.layer is not None}, key=kind_order)
     panels = [
         _panel([item for item in items if item.kind == kind and item.layer is not None], kind, reach)
         for kind in kinds
@@ -86,13 +90,13 @@ def alignment(items: Sequence[Alignment], reach: float) -> dict[str, Any]:
     return {"concat": panels, "columns": 4, "spacing": {"row": 16, "column": 18}}
 
 
-def reach(items: Sequence[Alignment]) -> float:
-    """A range that holds every cosine and every band: the next tenth."""
+def reach(items: Sequence[LayerAlignment]) -> float:
+    """The smallest multiple of a tenth that exceeds every cosine and every band."""
     largest = max((max(abs(item.cosine), item.chance) for item in items), default=0.0)
     return min(1.0, (int(10 * largest) + 1) / 10)
 
 
-def _panel(items: Sequence[Alignment], kind: str, ends: float) -> dict[str, Any]:
+def _panel(items: Sequence[LayerAlignment], kind: str, ends: float) -> dict[str, Any]:
     values = [
         {
             "layer": item.layer,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contextgraft.report.charts.theme import GREY, ON_HEAT, PALETTE, heat
-from contextgraft.report.statistics.rank_matrix import MARKS, THETA, Line, Spot, columns
+from contextgraft.report.statistics.rank_matrix import MARKS, THETA, MatrixCell, MatrixLine, matrix_ranks
 from contextgraft.report.tables.wording import DASH, signed
 
 STEP_X = 84
@@ -12,11 +12,11 @@ STEP_Y = 58
 BANDS = {"paddingInner": 0.07, "paddingOuter": 0.02}
 
 
-def spec(lines: Sequence[Line], title: str | None = None) -> dict[str, Any]:
-    """Colour is the context gained on the scale of scores; a frame marks the front."""
-    ranks = columns(lines)
+def spec(lines: Sequence[MatrixLine], title: str | None = None) -> dict[str, Any]:
+    """Colour is the context gained on the scale of scores; a frame marks the Pareto front."""
+    ranks = matrix_ranks(lines)
     titles = [heading(rank) for rank in ranks]
-    values = [_values(line.title, rank, line.spots.get(rank)) for line in lines for rank in ranks]
+    values = [_values(line.title, rank, line.cells.get(rank)) for line in lines for rank in ranks]
     chart = {
         "width": {"step": STEP_X},
         "height": {"step": STEP_Y},
@@ -55,43 +55,43 @@ def spec(lines: Sequence[Line], title: str | None = None) -> dict[str, Any]:
 
 
 def heading(rank: int) -> str:
-    """`theta only`, `r8`."""
+    """Head of a column: `theta only`, `r8`."""
     return "theta only" if rank == THETA else f"r{rank}"
 
 
-def summary(lines: Sequence[Line]) -> str:
-    """The picture in words."""
+def summary(lines: Sequence[MatrixLine]) -> str:
+    """The chart in words."""
     return ". ".join(
-        f"{line.title}: " + ", ".join(_short(rank, spot) for rank, spot in sorted(line.spots.items()))
+        f"{line.title}: " + ", ".join(_short(rank, cell) for rank, cell in sorted(line.cells.items()))
         for line in lines
     )
 
 
-def _short(rank: int, spot: Spot) -> str:
-    gained = f"{signed(spot.gained.points)} points" if spot.gained else spot.gap
-    return f"{heading(rank)} {gained}{spot.mark and f' ({MARKS[spot.mark]})'}"
+def _short(rank: int, cell: MatrixCell) -> str:
+    gained = f"{signed(cell.gained.points)} points" if cell.gained else cell.missing
+    return f"{heading(rank)} {gained}{cell.mark and f' ({MARKS[cell.mark]})'}"
 
 
-def _values(title: str, rank: int, spot: Spot | None) -> dict[str, Any]:
+def _values(title: str, rank: int, cell: MatrixCell | None) -> dict[str, Any]:
     common = {"tune": title, "rank": heading(rank)}
-    if spot is None or spot.gained is None:
-        gap = spot.gap if spot else "not asked"
-        word = gap.split(":")[0]
+    if cell is None or cell.gained is None:
+        missing = cell.missing if cell else "not asked"
+        status = missing.split(":")[0]
         return common | {
             "fill": GREY,
             "frame": GREY,
             "gained": DASH,
-            "kept": word,
-            "text": f"{title}, {heading(rank)}: {gap}",
+            "kept": status,
+            "text": f"{title}, {heading(rank)}: {missing}",
         }
-    fill = heat(spot.gained.points / 100)
+    fill = heat(cell.gained.points / 100)
     return common | {
         "fill": fill,
-        "frame": PALETTE["ink"] if spot.front else fill,
-        "gained": signed(spot.gained.points),
-        "mark": spot.mark,
-        "kept": f"skill {signed(spot.kept.points)}" if spot.kept else "skill ?",
-        "text": f"{title}, {heading(rank)}: {spot.words}",
+        "frame": PALETTE["ink"] if cell.on_front else fill,
+        "gained": signed(cell.gained.points),
+        "mark": cell.mark,
+        "kept": f"skill {signed(cell.kept.points)}" if cell.kept else "skill ?",
+        "text": f"{title}, {heading(rank)}: {cell.description}",
     }
 
 

@@ -1,4 +1,4 @@
-"""Pieces of the charts that have ranks on their axis."""
+"""Building blocks of the charts with ranks on their horizontal axis."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ def panel(
     height: int,
     title: str | None,
 ) -> dict[str, Any]:
-    """A panel: level lines behind, marks at ranks before them; without `title` the axis is bare."""
+    """A panel: horizontal lines behind, marks at ranks in front; without `title` the axis has no labels."""
     shown = title is not None
     x = {
         "field": "rank",
@@ -44,7 +44,7 @@ def series(points: Sequence[Mapping[str, Any]], colour: str, y: Mapping[str, Any
 def marks(
     points: Sequence[Mapping[str, Any]], mark: Mapping[str, Any], y: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One layer of marks that tell their `text`."""
+    """One layer of marks, each described by its `text`."""
     return {
         "data": {"values": list(points)},
         "mark": {"clip": False, **mark},
@@ -63,7 +63,7 @@ def quantity(field: str, domain: Sequence[float], axis: Mapping[str, Any]) -> di
 
 
 def level(value: float, colour: str, dash: Sequence[int], text: str) -> dict[str, Any]:
-    """A level line across the panel that tells `text`."""
+    """A horizontal line across the panel, described by `text`."""
     return {
         "data": {"values": [{"share": value, "text": text}]},
         "mark": {"type": "rule", "color": colour, "strokeDash": list(dash), "strokeWidth": 1.25},

@@ -1,12 +1,12 @@
-"""Perplexity by position: a line for each row of the table, with its interval over documents."""
+"""Perplexity by position: a line for each model, with its interval over documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
 
-from contextgraft.report.charts.labels import spaced
-from contextgraft.report.statistics.means import Stretch
+from contextgraft.report.charts.label_positions import spaced
+from contextgraft.report.statistics.means import PerplexityRange
 from contextgraft.report.tables.wording import thousands
 
 WIDTH = 210
@@ -22,11 +22,11 @@ class Curve:
     name: str
     colour: str
     dash: tuple[int, int]
-    points: tuple[Stretch, ...]
+    points: tuple[PerplexityRange, ...]
 
 
 def spec(curves: Sequence[Curve], title: str | None = None) -> dict[str, Any]:
-    """Both axes are logarithmic: beyond the trained context a line leaves the others."""
+    """The chart; both axes are logarithmic."""
     shown = [curve for curve in curves if curve.points]
     chart = {
         "width": WIDTH,
@@ -39,21 +39,22 @@ def spec(curves: Sequence[Curve], title: str | None = None) -> dict[str, Any]:
 def summary(curves: Sequence[Curve]) -> str:
     """The chart in words: each line at its first and last position."""
     return "; ".join(
-        f"{curve.name} {figure(curve.points[0].perplexity)} to {figure(curve.points[-1].perplexity)}"
+        f"{curve.name} {three_digits(curve.points[0].perplexity)} "
+        f"to {three_digits(curve.points[-1].perplexity)}"
         for curve in curves
         if curve.points
     )
 
 
-def figure(value: float) -> str:
-    """A perplexity in three figures, of a large one all."""
+def three_digits(value: float) -> str:
+    """A perplexity with three significant digits; one of 100 or more without decimals."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _ends(curves: Sequence[Curve]) -> tuple[float, float, int, int]:
     """Lowest and highest perplexity of the panel, first and last position.
 
-    The panel holds every point, and of the intervals what does not make the points hard to tell apart.
+    The panel contains every point, and the intervals as far as they leave the points distinguishable.
     """
     points = [point for curve in curves for point in curve.points]
     low, high = (pick(point.perplexity for point in points) for pick in (min, max))
@@ -63,8 +64,8 @@ def _ends(curves: Sequence[Curve]) -> tuple[float, float, int, int]:
         min((pair[0] for pair in pairs), default=low),
         max((pair[1] for pair in pairs), default=high),
     )
-    places = [point.position or 1 for point in points]
-    return max(below, low / room) / 1.03, min(above, high * room) * 1.03, min(places), max(places)
+    positions = [point.position or 1 for point in points]
+    return max(below, low / room) / 1.03, min(above, high * room) * 1.03, min(positions), max(positions)
 
 
 def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, Any]]:
@@ -73,10 +74,10 @@ def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, A
         {
             "position": point.position,
             "perplexity": point.perplexity,
-            # what leaves the panel is cut there; the mark tells the whole interval
+            # what leaves the panel is cut there; the mark's text has the whole interval
             "low": max(point.interval[0], low) if point.interval else point.perplexity,
             "high": min(point.interval[1], high) if point.interval else point.perplexity,
-            "text": f"{curve.name}, up to token {thousands(point.position or 0)}: {_told(point)}",
+            "text": f"{curve.name}, up to token {thousands(point.position or 0)}: {_interval_text(point)}",
         }
         for point in curve.points
     ]
@@ -122,11 +123,12 @@ def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, A
     ]
 
 
-def _told(point: Stretch) -> str:
+def _interval_text(point: PerplexityRange) -> str:
     """`12.3 [11.9, 12.8], n=8 documents`."""
     pair = point.interval
-    between = f" [{figure(pair[0])}, {figure(pair[1])}]" if pair else ""
-    return f"{figure(point.perplexity)}{between}, n={point.nats.n} document{'' if point.nats.n == 1 else 's'}"
+    between = f" [{three_digits(pair[0])}, {three_digits(pair[1])}]" if pair else ""
+    documents = f"n={point.nats.n} document{'' if point.nats.n == 1 else 's'}"
+    return f"{three_digits(point.perplexity)}{between}, {documents}"
 
 
 def _powers(first: int, last: int) -> list[int]:
@@ -136,22 +138,22 @@ def _powers(first: int, last: int) -> list[int]:
 
 
 def _names(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Names at the right end of the lines, kept apart; both ends of the axis are 0 and 1 here."""
+    """Names at the right end of the lines, without overlap; positions are from 0 to 1 here."""
     if not curves:
         return []
     low, high, _, _ = _ends(curves)
     span = log(high / low) or 1.0
     ends = sorted(curves, key=lambda curve: curve.points[-1].perplexity)
-    places = spaced([log(curve.points[-1].perplexity / low) / span for curve in ends], GAP)
+    positions = spaced([log(curve.points[-1].perplexity / low) / span for curve in ends], GAP)
     return [
         {
-            "data": {"values": [{"label": f"{curve.name} {figure(curve.points[-1].perplexity)}"}]},
+            "data": {"values": [{"label": f"{curve.name} {three_digits(curve.points[-1].perplexity)}"}]},
             "mark": {"type": "text", "align": "left", "dx": 7, "color": curve.colour, "aria": False},
             "encoding": {
                 "x": {"value": WIDTH},
-                "y": {"value": HEIGHT * (1 - place)},
+                "y": {"value": HEIGHT * (1 - height)},
                 "text": {"field": "label", "type": "nominal"},
             },
         }
-        for curve, place in zip(ends, places, strict=True)
+        for curve, height in zip(ends, positions, strict=True)
     ]

@@ -1,7 +1,8 @@
-"""Specifications to SVG: as files, and as parts of the page that follow its colours."""
+"""One chart: its Vega-Lite specification drawn as SVG, as a file, as a picture and as part of the page."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -10,41 +11,66 @@ import vl_convert
 from contextgraft.report.charts.theme import PALETTE, themed
 
 VEGA_LITE = "5.20"
-VEGA_PLACE = (
-    "https://vega.github.io/vega-datasets/"  # what Vega puts before an address that is a part of the page
-)
-SHARPNESS = 2  # pixels of a picture for each of a chart
+# Vega puts this before an address that is a fragment of the page
+VEGA_PREFIX = "https://vega.github.io/vega-datasets/"
+SCALE = 2  # pixels of a PNG for each of a chart
+SIZE = re.compile(r' width="(?P<width>[\d.]+)" height="(?P<height>[\d.]+)" viewBox="[^"]*"')
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart of the page: the name of its files, its title, its SVG."""
+
+    name: str
+    title: str
+    svg: str
+
+
+def figure(name: str, title: str, spec: Mapping[str, Any], label: str) -> Figure:
+    """Draw a chart; `label` describes it in words."""
+    return Figure(name, title, render(spec, label))
+
+
+def slug(title: str) -> str:
+    """A file name from a title."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", title).strip("_.").lower() or "model"
 
 
 def render(spec: Mapping[str, Any], label: str) -> str:
     """One chart as SVG with `label` as its accessible name."""
     drawn = vl_convert.vegalite_to_svg(themed(spec), vl_version=VEGA_LITE)
     assert isinstance(drawn, str), "vl_convert returns text"
-    drawn = drawn.replace(f'xlink:href="{VEGA_PLACE}#', 'xlink:href="#')
+    drawn = drawn.replace(f'xlink:href="{VEGA_PREFIX}#', 'xlink:href="#')
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 
 def as_picture(svg: str) -> bytes:
-    """A chart as PNG, on white, for places that show no SVG."""
-    drawn = vl_convert.svg_to_png(as_file(svg), scale=SHARPNESS)
+    """A chart as PNG, on white, for programs that do not show SVG."""
+    drawn = vl_convert.svg_to_png(as_file(svg), scale=SCALE)
     assert isinstance(drawn, bytes), "vl_convert returns bytes"
     return drawn
 
 
 def as_file(svg: str) -> str:
-    """A chart to be looked at alone: on white, without links to the page's samples."""
+    """A chart as a file of its own: on white, without links to the page's samples."""
     svg = re.sub(r"</?a\b[^>]*>", "", svg)
     return (
         re.sub(r"(<svg [^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1) + "\n"
     )
 
 
+def inline_all(figures: Sequence[Figure]) -> list[tuple[str, str]]:
+    """Title and SVG of figures that are next to each other on the page, all drawn to one scale."""
+    widest = max((width(each.svg) for each in figures), default=0)
+    return [(each.title, inline(each.svg, widest)) for each in figures]
+
+
 def inline(svg: str, widest: float) -> str:
-    """A chart as part of the page: it fills its place, and its colours are the page's variables.
+    """A chart as part of the page: it fills its container, and its colours are the page's variables.
 
-    One with links is a group of them, not one picture, to those who cannot see it.
+    A chart with links is announced to screen readers as a group of them, not as one image.
 
-    `widest` is the width of the widest chart beside it, in pixels: all are drawn to one scale.
+    `widest` is the width of the widest chart in the same container, in pixels: all are drawn to one scale.
     """
     for name, colour in PALETTE.items():
         svg = svg.replace(f'"{colour}"', f'"var(--{name})"')
@@ -54,9 +80,6 @@ def inline(svg: str, widest: float) -> str:
     assert size is not None, "Vega writes the size of every chart"
     box = f' style="max-width:{widest:g}px" viewBox="0 0 {widest:g} {size["height"]}"'
     return re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", SIZE.sub(box, svg, count=1), count=3)
-
-
-SIZE = re.compile(r' width="(?P<width>[\d.]+)" height="(?P<height>[\d.]+)" viewBox="[^"]*"')
 
 
 def width(svg: str) -> float:

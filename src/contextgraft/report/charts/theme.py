@@ -1,4 +1,4 @@
-"""Colours and type of the charts: one light palette, whose every colour is a CSS variable of the page."""
+"""Colours and type of the charts: one light palette; every colour is a CSS variable of the page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ SHADES = ("#dfe4fb", "#8e9df0", "#2c3bb0")
 GREY = "#b4bac2"
 ON_HEAT = "#16191d"
 
-# Each value occurs once, so that the page can put its own variable in the colour's place.
+# Each value occurs once, so that the page can replace it by its own variable.
 PALETTE = {
     "ink": "#1c2127",
     "muted": "#59636f",
@@ -32,7 +32,7 @@ OTHER_KIND = "muted"
 
 
 def kind_colour(kind: str) -> str:
-    """Colour of one kind of module; kinds without their own are muted, the whole is ink."""
+    """Colour of one kind of module; kinds without one of their own are muted."""
     return PALETTE.get(f"kind-{kind}", PALETTE[OTHER_KIND])
 
 
@@ -42,15 +42,15 @@ def heat(share: float) -> str:
 
 
 def shade(share: float) -> str:
-    """Colour of a share of energy, the more the darker: no score, so not on the scale of the scores."""
+    """Colour of a share of energy, darker for more: it is not a score, so not on the scale of scores."""
     return _between(SHADES, share)
 
 
 def _between(colours: Sequence[str], share: float) -> str:
-    place = min(max(share, 0.0), 1.0) * (len(colours) - 1)
-    left = min(int(place), len(colours) - 2)
+    position = min(max(share, 0.0), 1.0) * (len(colours) - 1)
+    left = min(int(position), len(colours) - 2)
     pairs = zip(_channels(colours[left]), _channels(colours[left + 1]), strict=True)
-    return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in pairs)
+    return "#" + "".join(f"{round(a + (b - a) * (position - left)):02x}" for a, b in pairs)
 
 
 def _channels(colour: str) -> tuple[int, ...]:

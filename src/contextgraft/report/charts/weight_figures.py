@@ -1,111 +1,123 @@
-"""Charts of perplexity and of what the weights tell: drawn as figures."""
+"""Charts of perplexity, of energy by layer and of the alignment of deltas."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle
 
-from contextgraft.report.charts import layers
-from contextgraft.report.charts import perplexity as lines
-from contextgraft.report.charts.figure import Figure, figure, slug
+from contextgraft.formats.read_alignment import LayerAlignment
+from contextgraft.report.charts import layers, perplexity
+from contextgraft.report.charts.svg import Figure, figure, slug
 from contextgraft.report.charts.theme import PALETTE
-from contextgraft.report.data.adapter_records import LayerEnergy
-from contextgraft.report.data.graft_records import Alignment
-from contextgraft.report.data.titles import tune_titles
-from contextgraft.report.statistics.cells import Who
-from contextgraft.report.statistics.means import Measures
-from contextgraft.report.statistics.study_table import FineTune, Row, Study
+from contextgraft.report.data.labels import target_titles
+from contextgraft.report.statistics.cells import ModelKey
+from contextgraft.report.statistics.means import Measurements
+from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
+from contextgraft.report.statistics.weights import LayerEnergy
 from contextgraft.report.tables.wording import thousands
 
 SOLID = (1, 0)
-REFERENCES = "base", "donor"
+REFERENCE_ROLES = "base", "donor"
 COLOURS = ("needle", "skill", "donor", "alone", "theta")
 
 
-def perplexity(study: Study, measures: Measures) -> tuple[Figure, ...]:
-    """A chart for each fine-tune and text at its longest windows; of all models where no fine-tune is."""
-    tunes = [(title, _curves_of(study, tune)) for title, tune in tune_titles(study)]
-    families = tunes or [("models", _curves_of_all(study))]
+@dataclass(frozen=True)
+class CurveStyle:
+    """A model of one chart of perplexity: its label, its colour of the palette and its dashes."""
+
+    label: str
+    model: ModelKey
+    colour: str
+    dash: tuple[int, int]
+
+
+def perplexity_figures(study: StudyTable, measurements: Measurements) -> tuple[Figure, ...]:
+    """A chart for each fine-tune and text at its longest windows; of all models if there is no fine-tune."""
+    targets = [(title, _target_styles(study, target)) for title, target in target_titles(study)]
+    charts = targets or [("models", _all_styles(study))]
     return tuple(
         drawn
-        for title, rows in families
-        for task, length in _longest(measures, _own([who for _, who, _, _ in rows]))
-        if (drawn := _perplexity(title, task, length, rows, measures)) is not None
+        for title, styles in charts
+        for task, length in _longest(measurements, _own([style.model for style in styles]))
+        if (drawn := _perplexity_figure(title, task, length, styles, measurements)) is not None
     )
 
 
-Named = tuple[str, Who, str, tuple[int, int]]
-
-
-def _curves_of(study: Study, tune: FineTune) -> list[Named]:
-    """The rows of one chart: controls, the graft told of, donor and base; with colour and dashes."""
-    shown: list[tuple[Row | None, str, tuple[int, int]]] = [
-        (tune.alone, "alone", (1, 3)),
-        (tune.theta, "theta", (6, 3)),
-        (tune.best, "needle", SOLID),
+def _target_styles(study: StudyTable, target: TargetResult) -> list[CurveStyle]:
+    """Controls, the graft that the verdict names, donor and base."""
+    rows: list[tuple[ModelRow | None, str, tuple[int, int]]] = [
+        (target.alone, "alone", (1, 3)),
+        (target.theta, "theta", (6, 3)),
+        (target.best, "needle", SOLID),
         (study.donor, "donor", SOLID),
         (study.base, "muted", SOLID),
     ]
-    return [(row.label, row.who, colour, dash) for row, colour, dash in shown if row is not None]
+    return [CurveStyle(row.label, row.model, colour, dash) for row, colour, dash in rows if row is not None]
 
 
-def _curves_of_all(study: Study) -> list[Named]:
-    """Every model, where none is a fine-tune with its controls."""
-    rows = {row.who: row.label for row in study.rows}
+def _all_styles(study: StudyTable) -> list[CurveStyle]:
+    """Every model of a study without fine-tunes."""
+    labels = {row.model: row.label for row in study.rows}
     return [
-        (label, who, colour, SOLID)
-        for (who, label), colour in zip(rows.items(), cycle(COLOURS), strict=False)
+        CurveStyle(label, model, colour, SOLID)
+        for (model, label), colour in zip(labels.items(), cycle(COLOURS), strict=False)
     ]
 
 
-def _own(rows: Sequence[Who]) -> list[Who]:
-    """A fine-tune's own rows, without base and donor, which may have been given another text; else all."""
-    return [who for who in rows if who.role not in REFERENCES] or list(rows)
+def _own(models: Sequence[ModelKey]) -> list[ModelKey]:
+    """The models without base and donor, whose text may be another; all models if there are no others."""
+    return [model for model in models if model.role not in REFERENCE_ROLES] or list(models)
 
 
-def _longest(measures: Measures, rows: Sequence[Who]) -> list[tuple[str, int]]:
+def _longest(measurements: Measurements, models: Sequence[ModelKey]) -> list[tuple[str, int]]:
     """Each text with its longest windows."""
-    return sorted(dict(measures.windows(rows)).items())
+    return sorted(dict(measurements.windows(models)).items())
 
 
-def _perplexity(
-    title: str, task: str, length: int, rows: Sequence[Named], measures: Measures
+def _perplexity_figure(
+    title: str, task: str, length: int, styles: Sequence[CurveStyle], measurements: Measurements
 ) -> Figure | None:
     curves = [
-        lines.Curve(label, PALETTE[colour], dash, tuple(measures.curve(who, task, length)))
-        for label, who, colour, dash in rows
+        perplexity.Curve(
+            style.label,
+            PALETTE[style.colour],
+            style.dash,
+            tuple(measurements.curve(style.model, task, length)),
+        )
+        for style in styles
     ]
     if not any(curve.points for curve in curves):
         return None
     name = f"{title}: {task}, windows of {thousands(length)} tokens"
-    label = f"Perplexity by position, {name}: {lines.summary(curves)}"
-    return figure(f"perplexity_{slug(title)}_{slug(task)}", name, lines.spec(curves), label)
+    label = f"Perplexity by position, {name}: {perplexity.summary(curves)}"
+    return figure(f"perplexity_{slug(title)}_{slug(task)}", name, perplexity.spec(curves), label)
 
 
-def energy_by_layer(items: Sequence[LayerEnergy]) -> Figure | None:
-    """Energy held by layer and kind of module, a panel for each rank."""
-    if not items:
+def layer_energy_figure(energies: Sequence[LayerEnergy]) -> Figure | None:
+    """Energy captured by layer and kind of module, a panel for each rank."""
+    if not energies:
         return None
-    ranks = sorted({item.rank for item in items})
-    means = {rank: [item.mean for item in items if item.rank == rank] for rank in ranks}
-    told = "; ".join(
+    ranks = sorted({each.rank for each in energies})
+    means = {rank: [each.mean for each in energies if each.rank == rank] for rank in ranks}
+    ranges = "; ".join(
         f"rank {rank} {100 * min(means[rank]):.0f} to {100 * max(means[rank]):.0f} %" for rank in ranks
     )
-    label = f"Energy held by layer and kind of module: {told}"
-    return figure("energy_by_layer", "Energy by rank, layer and module", layers.energies(items), label)
+    label = f"Energy held by layer and kind of module: {ranges}"
+    return figure("energy_by_layer", "Energy by rank, layer and module", layers.energies(energies), label)
 
 
-def alignment(items: Sequence[Alignment]) -> tuple[Figure, ...]:
+def alignment_figures(alignments: Sequence[LayerAlignment]) -> tuple[Figure, ...]:
     """Cosines by layer, a chart for each fine-tune and donor, all to one scale."""
-    reach = layers.reach(items)
+    reach = layers.reach(alignments)
     return tuple(
-        _alignment([item for item in items if (item.target, item.donor) == pair], reach, *pair)
-        for pair in sorted({(item.target, item.donor) for item in items if item.layer is not None})
+        _alignment_figure([each for each in alignments if (each.target, each.donor) == pair], reach, *pair)
+        for pair in sorted({(each.target, each.donor) for each in alignments if each.layer is not None})
     )
 
 
-def _alignment(items: Sequence[Alignment], reach: float, target: str, donor: str) -> Figure:
-    cosines = [item.cosine for item in items if item.layer is not None]
+def _alignment_figure(alignments: Sequence[LayerAlignment], reach: float, target: str, donor: str) -> Figure:
+    cosines = [each.cosine for each in alignments if each.layer is not None]
     label = (
         f"Cosine of the deltas of {target} and {donor} by layer: {min(cosines):+.3f} to {max(cosines):+.3f}"
     )
     name = f"alignment_{slug(target)}_{slug(donor)}"
-    return figure(name, f"{target} and {donor}", layers.alignment(items, reach), label)
+    return figure(name, f"{target} and {donor}", layers.alignment(alignments, reach), label)

@@ -1,16 +1,17 @@
-"""Where the figures come from: models, prompts, versions, files."""
+"""Where the scores come from: models, prompts, software versions, files: pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.statistics.cells import Who, who
+from contextgraft.report.statistics.cells import ModelKey, model_key
 
 SOFTWARE = ("contextgraft", "torch", "transformers", "lm_eval")
+ROLES = {"base": "base", "donor": "donor", "alone": "fine-tune", "other": "other"}
 
 
 @dataclass(frozen=True)
-class Model:
+class SampledModel:
     """One model of the samples."""
 
     role: str
@@ -19,30 +20,27 @@ class Model:
     samples: int
 
 
-def models(labels: Iterable[Mapping[str, Any]], shown: Mapping[Who, str]) -> list[Model]:
+def sampled_models(labels: Iterable[Mapping[str, Any]], names: Mapping[ModelKey, str]) -> list[SampledModel]:
     """Every model with its role, in words, and its digest."""
-    rows = [Model(_role(row, shown), row["label"], row["digest"], row["samples"]) for row in labels]
-    return sorted(rows, key=lambda model: (model.role, model.label, model.digest))
+    models = [SampledModel(_role(row, names), row["label"], row["digest"], row["samples"]) for row in labels]
+    return sorted(models, key=lambda model: (model.role, model.label, model.digest))
 
 
-def versions(asked: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Versions of the software that answered; more than one if the samples were made by several."""
-    found = [(name, sorted({row[name] for row in asked if row[name]})) for name in SOFTWARE]
-    return [(name, ", ".join(values) or "not recorded") for name, values in found]
+def versions(tasks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Versions of the software; more than one if the samples were made with several."""
+    by_name = [(name, sorted({row[name] for row in tasks if row[name]})) for name in SOFTWARE]
+    return [(name, ", ".join(values) or "not recorded") for name, values in by_name]
 
 
-def seeds(asked: Sequence[Mapping[str, Any]]) -> str:
+def seeds(tasks: Sequence[Mapping[str, Any]]) -> str:
     """Seeds of the prompts."""
-    return ", ".join(str(seed) for seed in sorted({row["seed"] for row in asked}))
+    return ", ".join(str(seed) for seed in sorted({row["seed"] for row in tasks}))
 
 
-ROLES = {"base": "base", "donor": "donor", "alone": "fine-tune", "other": "other"}
-
-
-def _role(row: Mapping[str, Any], shown: Mapping[Who, str]) -> str:
+def _role(row: Mapping[str, Any], names: Mapping[ModelKey, str]) -> str:
     if row["role"] in ROLES:
         return ROLES[row["role"]]
-    target = shown.get(who(row), "")
+    target = names.get(model_key(row), "")
     if row["role"] == "theta":
         return f"{target}, theta only"
     scale = "" if row["scale"] == 1 else f" × {row['scale']:g}"

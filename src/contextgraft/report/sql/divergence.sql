@@ -1,6 +1,6 @@
--- Divergence from the untouched fine-tune: mean KL over prompts with standard deviation, and the share of positions
--- at which both say the same token first. Several donors' figures for one prompt are averaged first. Prompts may differ
--- in length. What was measured from another model than the untouched fine-tune is left out (unmeasured.sql names it).
+-- Divergence from the original fine-tune: mean KL over prompts with standard deviation, and the share of positions at
+-- which both models rank the same token first. Values of several donors for one prompt are averaged first. Prompts may
+-- differ in length. What was measured against another model is left out (unmeasured.sql lists it).
 WITH prompts AS (
     SELECT role, target, CASE WHEN role = 'base' THEN model_digest END AS base, rank, scale, task, length, seed, document, "index",
            avg(score) AS kl, avg(agreement) AS agreement, avg(tokens) AS tokens

@@ -1,4 +1,4 @@
--- Names of the models by role: what the evaluation called them, and what the grafts' manifests call them.
+-- Names of the models by role: the labels of the evaluation, and the names in the grafts' manifests.
 SELECT role, target, rank, scale, donor, model_digest AS digest,
        CASE WHEN role = 'base' THEN model_digest END AS base,
        min(model) AS label,

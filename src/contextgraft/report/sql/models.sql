@@ -1,4 +1,4 @@
--- What each digest is to the grafts: roles come from the grafts' own manifests, never from labels.
+-- The role of each model digest. Roles come from the grafts' manifests, never from labels.
 CREATE TABLE models AS
 SELECT DISTINCT 'base' AS role, base_digest AS digest, NULL AS target FROM raw WHERE base_digest IS NOT NULL
 UNION ALL

@@ -1,6 +1,7 @@
--- Skills paired by sample: each prompt the graft (or theta only) and its fine-tune both answered, once. Several donors'
--- answers to one prompt are averaged first, so that n counts prompts. The same place in another file is another prompt. `both` to `neither` are the fourfold table's cells,
--- as products of the scores where answers can be right in part; wins and losses count the pairs of all donors.
+-- Skills paired by sample: each prompt that both the graft (or theta only) and its fine-tune answered, once. Answers of
+-- several donors to one prompt are averaged first, so that n counts prompts. The same index in another file (another
+-- recipe) is another prompt. `both` to `neither` are the cells of the fourfold table, as products of the scores where
+-- answers can be partly right; wins, losses and ties count the pairs of all donors.
 WITH pairs AS (
     SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.seed, graft."index",
            avg(graft.score) AS after,

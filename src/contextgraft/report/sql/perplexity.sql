@@ -1,5 +1,5 @@
--- Nats per token by position and over the whole window: the mean of the documents, their standard deviation and
--- number. Several donors' figures for one document are averaged first. `position` is null for the whole window.
+-- Nats per token by position and over the whole window: mean over documents, standard deviation and number of documents.
+-- Values of several donors for one document are averaged first. `position` is null for the whole window.
 WITH scored AS (
     SELECT *, CASE WHEN role = 'base' THEN model_digest END AS base FROM placed WHERE suite = 'perplexity' AND status = 'ok'
 ),

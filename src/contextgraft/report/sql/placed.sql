@@ -1,5 +1,5 @@
--- Every sample with its role. A sample asked twice of the same model in the same role counts once: copies are no
--- evidence. Grafts of scale 0 differ from the fine-tune in theta alone, whatever donor and rank they came from.
+-- Every sample with its model's role. The same sample of the same model in the same role counts once: copies are not
+-- evidence. Grafts of scale 0 differ from the fine-tune in theta only, whatever their donor and rank.
 CREATE TABLE placed AS
 WITH roled AS (
     SELECT CASE WHEN adapter_scale = 0 THEN 'theta' ELSE 'graft' END AS role,
@@ -17,7 +17,7 @@ WITH roled AS (
     FROM raw JOIN models ON raw.model_digest = models.digest
     WHERE raw.target_digest IS NULL AND suite <> 'refused'
     UNION ALL
-    -- models that no graft names: shown by themselves
+    -- models that no graft refers to: shown by themselves
     SELECT 'other', raw.model_digest, NULL, NULL, NULL, raw.*
     FROM raw
     WHERE raw.target_digest IS NULL AND suite <> 'refused' AND raw.model_digest NOT IN (SELECT digest FROM models)

@@ -1,4 +1,4 @@
--- What the samples were asked, and by which versions of the software.
+-- Which tasks were evaluated, and with which versions of the software.
 SELECT suite, task, distractors, seed, contextgraft, transformers, torch, lm_eval,
        count(*) AS samples,
        list(DISTINCT length ORDER BY length) AS lengths,

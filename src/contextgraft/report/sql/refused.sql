@@ -1,4 +1,5 @@
--- Models that could not be asked, by what refused them and why: a fine-tune's refusal is passed on to its grafts.
+-- Models that could not be evaluated, by the step that refused them and the reason. A fine-tune's refusal applies to its
+-- grafts too.
 SELECT task AS verb, reason, list(DISTINCT model) AS models
 FROM raw
 WHERE suite = 'refused'

@@ -1,4 +1,4 @@
--- Why windows of perplexity and prompts of divergence have no figure.
+-- Why windows of perplexity and prompts of divergence have no score.
 WITH missing AS (
     SELECT role, target, model_digest, rank, scale, suite, task, length, status, reason
     FROM placed

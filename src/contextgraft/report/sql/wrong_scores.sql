@@ -1,11 +1,15 @@
--- One sample whose score contradicts its status or its suite, if there is any: shares lie between 0 and 1, nats are
--- finite and not below 0 (but for the rounding of a divergence between equals).
+-- One sample whose score does not fit its status or its suite, if there is one. Shares are from 0 to 1; nats are finite
+-- and not below 0 (except for rounding where a model is compared with an equal one); scores of other suites are finite.
 SELECT file, status, score
 FROM raw
 WHERE status IS NULL
    OR status NOT IN ('ok', 'truncated', 'skipped', 'failed')
    OR (status = 'ok') <> coalesce(
-       CASE WHEN suite IN ('perplexity', 'divergence') THEN isfinite(score) AND score > -1e-3 ELSE score BETWEEN 0 AND 1 END,
+       CASE
+           WHEN suite IN ('needle', 'ruler', 'skill') THEN score BETWEEN 0 AND 1
+           WHEN suite IN ('perplexity', 'divergence') THEN isfinite(score) AND score > -1e-3
+           ELSE isfinite(score)
+       END,
        false
    )
 ORDER BY file, suite, task, length, depth, seed, "index"

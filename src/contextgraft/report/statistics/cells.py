@@ -1,23 +1,27 @@
-"""The finest cells of a study, and how they are chosen and pooled: pure."""
+"""The smallest groups of scored samples of a study, and how they are selected and pooled: pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.statistics.proportion import Tally, pool
+from contextgraft.report.statistics.proportion import Proportion, pool
 
 NEEDLE = "needle"
 RULER = "ruler"
 SKILL = "skill"
 SINGLE = "single"
 
-TALLY = ("n", "hits", "truncated", "skipped", "failed", "reason", "shortest", "longest")
+COUNTS = ("n", "hits", "truncated", "skipped", "failed", "reason", "shortest", "longest")
 
 
 @dataclass(frozen=True, order=True)
-class Who:
-    """A row of the table: a model, or the models of several donors taken together."""
+class ModelKey:
+    """Identifies a row of the table: a model, or the grafts of several donors pooled.
+
+    `role` is base, donor, alone (the original fine-tune), theta (theta only), graft or other; `name` is the
+    digest.
+    """
 
     role: str
     name: str = ""
@@ -26,25 +30,25 @@ class Who:
 
 
 @dataclass(frozen=True)
-class Fact:
-    """Samples of one model, task, length and depth; `donor` tells the seeds apart."""
+class ScoreGroup:
+    """Samples of one model, donor, task, length and depth."""
 
-    who: Who
+    model: ModelKey
     donor: str | None
     suite: str
     task: str
     distractors: int | None
     length: int | None
     depth: float | None
-    tally: Tally
+    proportion: Proportion
     kind: str = SINGLE
     haystack: str = ""
     scoring: str = ""
 
 
 @dataclass(frozen=True, order=True)
-class Condition:
-    """What was asked: needles of one format and kind, in one haystack, among so many distractors."""
+class NeedleCondition:
+    """What a needle prompt consists of: needle format and kind, haystack, number of distractors."""
 
     task: str
     distractors: int
@@ -56,96 +60,105 @@ class Condition:
 class Cell:
     """Samples pooled over donors, and the same by donor."""
 
-    tally: Tally
-    by_donor: tuple[tuple[str, Tally], ...] = ()
+    proportion: Proportion
+    by_donor: tuple[tuple[str, Proportion], ...] = ()
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """Lowest and highest share of the donors; None with fewer than two of them scored."""
-        scores = [tally.score for _, tally in self.by_donor if tally.score is not None]
+        """Lowest and highest share among the donors; None if fewer than two were scored."""
+        scores = [each.score for _, each in self.by_donor if each.score is not None]
         return (min(scores), max(scores)) if len(scores) > 1 else None
 
 
-def fact(row: Mapping[str, Any]) -> Fact:
-    """One row of sql/facts.sql."""
-    return Fact(
-        who=who(row),
+def proportion(row: Mapping[str, Any]) -> Proportion:
+    """The counts in one row of sql/score_groups.sql or sql/other_suites.sql."""
+    return Proportion(**{name: row[name] for name in COUNTS})
+
+
+def score_group(row: Mapping[str, Any]) -> ScoreGroup:
+    """One row of sql/score_groups.sql."""
+    return ScoreGroup(
+        model=model_key(row),
         donor=row["donor"],
         suite=row["suite"],
         task=row["task"],
         distractors=row["distractors"],
         length=row["length"],
         depth=row["depth"],
-        tally=Tally(**{name: row[name] for name in TALLY}),
+        proportion=proportion(row),
         kind=row["kind"],
         haystack=row["haystack"],
         scoring=row["scoring"],
     )
 
 
-def who(row: Mapping[str, Any]) -> Who:
+def model_key(row: Mapping[str, Any]) -> ModelKey:
     """The row of the table that a row of a query belongs to; models are named by their digests."""
     name = row["target"] or row.get("base") or ""
-    return Who(row["role"], name, row["rank"] or 0, 1.0 if row["scale"] is None else row["scale"])
+    return ModelKey(row["role"], name, row["rank"] or 0, 1.0 if row["scale"] is None else row["scale"])
 
 
-def cell(facts: Iterable[Fact]) -> Cell:
-    """Everything given, pooled."""
-    chosen = list(facts)
-    donors = sorted({item.donor for item in chosen if item.donor is not None})
-    by_donor = tuple((donor, pool(item.tally for item in chosen if item.donor == donor)) for donor in donors)
-    return Cell(pool(item.tally for item in chosen), by_donor)
+def cell(groups: Iterable[ScoreGroup]) -> Cell:
+    """All given groups, pooled."""
+    given = list(groups)
+    donors = sorted({group.donor for group in given if group.donor is not None})
+    by_donor = tuple(
+        (donor, pool(group.proportion for group in given if group.donor == donor)) for donor in donors
+    )
+    return Cell(pool(group.proportion for group in given), by_donor)
 
 
-def condition(item: Fact) -> Condition:
-    """The needle condition a fact belongs to."""
-    return Condition(item.task, item.distractors or 0, item.kind, item.haystack)
+def needle_condition(group: ScoreGroup) -> NeedleCondition:
+    """The needle condition of a group."""
+    return NeedleCondition(group.task, group.distractors or 0, group.kind, group.haystack)
 
 
-def needles(facts: Iterable[Fact], row: Who, asked: Condition, length: int | None = None) -> list[Fact]:
-    """The needle facts of one row, at one length or at all."""
+def needles(
+    groups: Iterable[ScoreGroup], model: ModelKey, condition: NeedleCondition, length: int | None = None
+) -> list[ScoreGroup]:
+    """The needle groups of one model under one condition, at one length or at all."""
     return [
-        item
-        for item in facts
-        if item.suite == NEEDLE
-        and item.who == row
-        and condition(item) == asked
-        and length in (None, item.length)
+        group
+        for group in groups
+        if group.suite == NEEDLE
+        and group.model == model
+        and needle_condition(group) == condition
+        and length in (None, group.length)
     ]
 
 
-def skills(facts: Iterable[Fact], row: Who) -> list[Fact]:
-    """The skill facts of one row; of a task with several metrics those of its first."""
-    own = [item for item in facts if item.suite == SKILL and item.who == row]
-    shown = first_metrics((item.task, item.scoring) for item in own)
-    return [item for item in own if shown[item.task] == item.scoring]
+def skills(groups: Iterable[ScoreGroup], model: ModelKey) -> list[ScoreGroup]:
+    """The skill groups of one model; of a task with several metrics only those of the first metric."""
+    own = [group for group in groups if group.suite == SKILL and group.model == model]
+    metrics = first_metrics((group.task, group.scoring) for group in own)
+    return [group for group in own if metrics[group.task] == group.scoring]
 
 
-def first_metrics(asked: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """By task the metric that counts where it has several, the first by name: no prompt counts twice."""
-    chosen: dict[str, str] = {}
-    for task, scoring in asked:
-        chosen[task] = min(chosen.get(task, scoring), scoring)
-    return chosen
+def first_metrics(scored: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The metric that counts, by task: where there are several, the first by name. No prompt counts twice."""
+    metrics: dict[str, str] = {}
+    for task, scoring in scored:
+        metrics[task] = min(metrics.get(task, scoring), scoring)
+    return metrics
 
 
-def singles(facts: Iterable[Fact]) -> list[Fact]:
-    """The facts of single needles, or of all needles where no single one was asked."""
-    asked = [item for item in facts if item.suite == NEEDLE]
-    return [item for item in asked if item.kind == SINGLE] or asked
+def singles(groups: Iterable[ScoreGroup]) -> list[ScoreGroup]:
+    """The groups of single needles, or of all needles if there are no single ones."""
+    own = [group for group in groups if group.suite == NEEDLE]
+    return [group for group in own if group.kind == SINGLE] or own
 
 
-def conditions(facts: Iterable[Fact], rows: Iterable[Who]) -> tuple[Condition, ...]:
-    """The needle conditions that rows are judged by, sorted.
+def conditions(groups: Iterable[ScoreGroup], models: Iterable[ModelKey]) -> tuple[NeedleCondition, ...]:
+    """The needle conditions that models are judged by, sorted.
 
-    Of single needles the condition that was asked most often at their longest length; all of them where
-    several were asked equally often. The others stand in a table of their own.
+    Of single needles the condition with the most samples at the longest length; all of them if several have
+    equally many. The others are in a table of their own.
     """
-    wanted = set(rows)
-    own = singles(item for item in facts if item.who in wanted)
-    longest = max((item.length for item in own if item.length is not None), default=None)
-    asked = Counter({condition(item): 0 for item in own})
-    for item in own:
-        asked[condition(item)] += item.tally.asked if item.length == longest else 0
-    most = max(asked.values(), default=0)
-    return tuple(sorted(each for each, count in asked.items() if count == most))
+    wanted = set(models)
+    own = singles(group for group in groups if group.model in wanted)
+    longest = max((group.length for group in own if group.length is not None), default=None)
+    samples = Counter({needle_condition(group): 0 for group in own})
+    for group in own:
+        samples[needle_condition(group)] += group.proportion.total if group.length == longest else 0
+    most = max(samples.values(), default=0)
+    return tuple(sorted(condition for condition, count in samples.items() if count == most))

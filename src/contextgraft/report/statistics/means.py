@@ -1,17 +1,21 @@
-"""Perplexity and divergence: means over documents or prompts, with their intervals: pure."""
+"""Perplexity, divergence and suites without a section of their own: means with their intervals: pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import exp
 from typing import Any
 
-from contextgraft.report.statistics.cells import Who, who
+from contextgraft.report.statistics.cells import ModelKey, model_key, proportion
+from contextgraft.report.statistics.proportion import NOT_ASKED, Proportion
 from contextgraft.stats import t_interval
+
+PERPLEXITY = "perplexity"
+DIVERGENCE = "divergence"
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of `n` documents or prompts, and the standard deviation among them."""
+    """Mean of `n` documents, prompts or samples, and the standard deviation among them."""
 
     n: int
     mean: float
@@ -24,10 +28,10 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Perplexity over the tokens up to `position`, from the stretch before it; None is the whole window."""
+class PerplexityRange:
+    """Perplexity over the tokens of one range of positions; `position` is its end, None the whole window."""
 
-    who: Who
+    model: ModelKey
     task: str
     length: int
     position: int | None
@@ -36,7 +40,7 @@ class Stretch:
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the mean nats a token."""
+        """The exponential of the mean nats per token."""
         return exp(self.nats.mean)
 
     @property
@@ -47,13 +51,13 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Divergence:
-    """How far a model's predictions are from the untouched fine-tune's, over `tokens` positions.
+class MeanDivergence:
+    """How far a model's predictions are from the original fine-tune's, over `tokens` positions.
 
     `lengths` are those of the shortest and the longest prompt.
     """
 
-    who: Who
+    model: ModelKey
     task: str
     lengths: tuple[int, int]
     kl: Mean
@@ -74,26 +78,56 @@ class Divergence:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Samples of perplexity or divergence without a figure, and why."""
+class Unscored:
+    """Samples of perplexity or divergence without a score, and why."""
 
-    who: Who
+    model: ModelKey
     suite: str
     task: str
     length: int | None
     text: str
 
 
-def stretch(row: Mapping[str, Any]) -> Stretch:
+@dataclass(frozen=True)
+class SuiteScore:
+    """Mean score of one task, metric and length in a suite without a section of its own.
+
+    `is_share`: all scores of the suite are from 0 to 1, so that the mean is a share.
+    """
+
+    model: ModelKey
+    suite: str
+    task: str
+    scoring: str
+    length: int | None
+    is_share: bool
+    counts: Proportion
+    deviation: float
+
+    @property
+    def mean(self) -> Mean | None:
+        """The mean of the scores; None if nothing was scored."""
+        score = self.counts.score
+        return None if score is None else Mean(self.counts.n, score, self.deviation)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval: Wilson's of a share, else Student's t (None with fewer than two values)."""
+        if self.is_share:
+            return self.counts.interval
+        return self.mean.interval if self.mean else None
+
+
+def perplexity_range(row: Mapping[str, Any]) -> PerplexityRange:
     """One row of sql/perplexity.sql."""
     nats = Mean(row["n"], row["mean"], row["deviation"])
-    return Stretch(who(row), row["task"], row["length"], row["position"], nats, row["tokens"])
+    return PerplexityRange(model_key(row), row["task"], row["length"], row["position"], nats, row["tokens"])
 
 
-def divergence(row: Mapping[str, Any]) -> Divergence:
+def mean_divergence(row: Mapping[str, Any]) -> MeanDivergence:
     """One row of sql/divergence.sql."""
-    return Divergence(
-        who(row),
+    return MeanDivergence(
+        model_key(row),
         row["task"],
         (row["shortest"] or 0, row["longest"] or 0),
         Mean(row["n"], row["mean"], row["deviation"]),
@@ -102,50 +136,72 @@ def divergence(row: Mapping[str, Any]) -> Divergence:
     )
 
 
-def gap(row: Mapping[str, Any]) -> Gap:
+def unscored(row: Mapping[str, Any]) -> Unscored:
     """One row of sql/unmeasured.sql."""
     reason = f": {row['reason']}" if row["reason"] else ""
     text = f"{row['samples']} {row['status']}{reason}"
-    return Gap(who(row), row["suite"], row["task"], row["length"], text)
+    return Unscored(model_key(row), row["suite"], row["task"], row["length"], text)
+
+
+def suite_score(row: Mapping[str, Any]) -> SuiteScore:
+    """One row of sql/other_suites.sql."""
+    return SuiteScore(
+        model_key(row),
+        row["suite"],
+        row["task"] or "",
+        row["scoring"],
+        row["length"],
+        row["share"],
+        proportion(row),
+        row["deviation"],
+    )
 
 
 @dataclass(frozen=True)
-class Measures:
-    """All perplexities and divergences of a study, and what could not be measured."""
+class Measurements:
+    """Everything a study measured besides needles, RULER and skills, and what could not be measured."""
 
-    stretches: tuple[Stretch, ...] = ()
-    divergences: tuple[Divergence, ...] = ()
-    gaps: tuple[Gap, ...] = ()
+    perplexities: tuple[PerplexityRange, ...] = ()
+    divergences: tuple[MeanDivergence, ...] = ()
+    unscored: tuple[Unscored, ...] = ()
+    other_suites: tuple[SuiteScore, ...] = ()
 
-    def curve(self, row: Who, task: str, length: int) -> list[Stretch]:
-        """Perplexity by position of one row in one text's windows."""
+    def curve(self, model: ModelKey, task: str, length: int) -> list[PerplexityRange]:
+        """Perplexity by position of one model in one text's windows."""
         return [
-            item
-            for item in self.stretches
-            if (item.who, item.task, item.length) == (row, task, length) and item.position is not None
+            each
+            for each in self.perplexities
+            if (each.model, each.task, each.length) == (model, task, length) and each.position is not None
         ]
 
-    def whole(self, row: Who, task: str, length: int) -> Stretch | None:
-        """Perplexity of one row over whole windows."""
-        wanted = (row, task, length, None)
-        return next((s for s in self.stretches if (s.who, s.task, s.length, s.position) == wanted), None)
+    def whole(self, model: ModelKey, task: str, length: int) -> PerplexityRange | None:
+        """Perplexity of one model over whole windows."""
+        wanted = (model, task, length, None)
+        return next(
+            (
+                each
+                for each in self.perplexities
+                if (each.model, each.task, each.length, each.position) == wanted
+            ),
+            None,
+        )
 
-    def windows(self, rows: Iterable[Who]) -> list[tuple[str, int]]:
-        """Texts and window lengths that any of the rows was measured on, or would have been."""
-        wanted = set(rows)
-        found = {(item.task, item.length) for item in self.stretches if item.who in wanted}
-        missed = {
-            (item.task, item.length or 0)
-            for item in self.gaps
-            if item.suite == "perplexity" and item.who in wanted
+    def windows(self, models: Iterable[ModelKey]) -> list[tuple[str, int]]:
+        """Texts and window lengths of the perplexity suite for any of the models, scored or not."""
+        wanted = set(models)
+        scored = {(each.task, each.length) for each in self.perplexities if each.model in wanted}
+        missing = {
+            (each.task, each.length or 0)
+            for each in self.unscored
+            if each.suite == PERPLEXITY and each.model in wanted
         }
-        return sorted(found | missed)
+        return sorted(scored | missing)
 
-    def why(self, row: Who, suite: str, task: str, length: int | None = None) -> str:
-        """Why a row has no figure: the samples' own reason, or that it was not asked."""
+    def missing_reason(self, model: ModelKey, suite: str, task: str, length: int | None = None) -> str:
+        """Why a model has no score: the samples' own reason, or that there are no samples."""
         texts = [
-            item.text
-            for item in self.gaps
-            if (item.who, item.suite, item.task) == (row, suite, task) and length in (None, item.length)
+            each.text
+            for each in self.unscored
+            if (each.model, each.suite, each.task) == (model, suite, task) and length in (None, each.length)
         ]
-        return "; ".join(texts) or "not asked"
+        return "; ".join(texts) or NOT_ASKED

@@ -4,19 +4,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.statistics.cells import Who, first_metrics, who
+from contextgraft.report.statistics.cells import ModelKey, first_metrics, model_key
 from contextgraft.report.statistics.proportion import Difference
 from contextgraft.stats import mcnemar, newcombe_paired
 
-CELLS = ("n", "both", "gained", "lost", "neither", "wins", "losses", "ties")
+COLUMNS = ("n", "both", "gained", "lost", "neither", "wins", "losses", "ties")
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """`n` prompts that both answered, as a fourfold table; `gained` are those that only the graft got right.
+class PairCounts:
+    """`n` prompts that both models answered, as a fourfold table.
 
-    The four cells may be fractions: answers of several donors to one prompt are averaged, and answers may be
-    right in part. `wins`, `losses` and `ties` count every pair of every donor.
+    `gained` are the prompts that only the graft got right, `lost` those that only the fine-tune did. The four
+    cells may be fractions: answers of several donors to one prompt are averaged, and answers may be partly
+    right. `wins`, `losses` and `ties` count every pair of every donor.
     """
 
     n: int = 0
@@ -29,7 +30,7 @@ class Pairs:
     ties: int = 0
 
     @property
-    def step(self) -> Difference | None:
+    def difference(self) -> Difference | None:
         """The graft's share minus the fine-tune's, in points, with Newcombe's paired interval."""
         if not self.n:
             return None
@@ -38,7 +39,7 @@ class Pairs:
 
     @property
     def p_value(self) -> float | None:
-        """Exact McNemar: how often chance sets them so far apart; None where a prompt has several pairs."""
+        """Exact McNemar test; None if a prompt has several pairs."""
         return mcnemar(self.wins, self.losses) if self.n == self.wins + self.losses + self.ties else None
 
     @property
@@ -46,36 +47,37 @@ class Pairs:
         return self.both, self.gained, self.lost, self.neither
 
 
-UNPAIRED = Pairs()
+UNPAIRED = PairCounts()
 
 
 @dataclass(frozen=True)
-class Skill:
-    """One task and metric of one row of the table."""
+class SkillPairs:
+    """The pairs of one task and metric of one model."""
 
-    who: Who
+    model: ModelKey
     task: str
     scoring: str
-    pairs: Pairs
+    pairs: PairCounts
 
 
-def skill(row: Mapping[str, Any]) -> Skill:
+def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
     """One row of sql/pairs.sql."""
-    return Skill(who(row), row["task"], row["scoring"], Pairs(**{name: row[name] for name in CELLS}))
+    counts = PairCounts(**{name: row[name] for name in COLUMNS})
+    return SkillPairs(model_key(row), row["task"], row["scoring"], counts)
 
 
-def by_row(skills: Iterable[Skill]) -> dict[Who, Pairs]:
-    """The pairs of each row, its tasks together, each by its first metric."""
-    found = list(skills)
-    pooled: dict[Who, Pairs] = {}
-    for row in dict.fromkeys(item.who for item in found):
-        own = [item for item in found if item.who == row]
-        shown = first_metrics((item.task, item.scoring) for item in own)
-        pooled[row] = pool(item.pairs for item in own if item.scoring == shown[item.task])
+def pairs_by_model(skills: Iterable[SkillPairs]) -> dict[ModelKey, PairCounts]:
+    """The pairs of each model, pooled over its tasks, each task by its first metric."""
+    given = list(skills)
+    pooled: dict[ModelKey, PairCounts] = {}
+    for model in dict.fromkeys(skill.model for skill in given):
+        own = [skill for skill in given if skill.model == model]
+        metrics = first_metrics((skill.task, skill.scoring) for skill in own)
+        pooled[model] = pool_pairs(skill.pairs for skill in own if skill.scoring == metrics[skill.task])
     return pooled
 
 
-def pool(parts: Iterable[Pairs]) -> Pairs:
-    """All pairs of several tasks together."""
-    chosen = list(parts)
-    return Pairs(**{name: sum(getattr(part, name) for part in chosen) for name in CELLS})
+def pool_pairs(counts: Iterable[PairCounts]) -> PairCounts:
+    """The sum of all counts."""
+    given = list(counts)
+    return PairCounts(**{name: sum(getattr(each, name) for each in given) for name in COLUMNS})

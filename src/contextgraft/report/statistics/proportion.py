@@ -6,12 +6,15 @@ from math import sqrt
 
 from contextgraft.stats import wilson
 
+NOT_ASKED = "not asked"
+
 
 @dataclass(frozen=True)
-class Tally:
-    """How many samples of each status, and the sum of the scores of the `n` scored ones.
+class Proportion:
+    """How many samples of each status, and the sum of the scores (`hits`) of the `n` scored ones.
 
-    The sum is the number of right answers, unless an answer can be right in part.
+    The sum is the number of right answers, unless an answer can be partly right. `shortest` and `longest` are
+    the prompts' lengths in tokens.
     """
 
     n: int = 0
@@ -24,7 +27,7 @@ class Tally:
     longest: int | None = None
 
     @property
-    def asked(self) -> int:
+    def total(self) -> int:
         """All samples, scored or not."""
         return self.n + self.unscored
 
@@ -35,55 +38,55 @@ class Tally:
 
     @property
     def score(self) -> float | None:
-        """Share of right answers; None where nothing was scored."""
+        """Share of right answers; None if nothing was scored."""
         return self.hits / self.n if self.n else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share; if anything too wide where answers may be right in part."""
+        """95 % Wilson interval of the share; rather too wide if answers may be partly right."""
         return wilson(min(self.hits, self.n), self.n)
 
     @property
-    def gap(self) -> str:
-        """Why samples have no score, in words; empty where all have one."""
-        if not self.asked:
-            return "not asked"
+    def unscored_reason(self) -> str:
+        """Why samples have no score, in words; empty if all have one."""
+        if not self.total:
+            return NOT_ASKED
         counts = {"truncated": self.truncated, "skipped": self.skipped, "failed": self.failed}
-        words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        return f"{words}: {self.reason}" if words and self.reason else words
+        text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        return f"{text}: {self.reason}" if text and self.reason else text
 
 
-def pool(tallies: Iterable[Tally]) -> Tally:
-    """One tally of all the samples; the first reason stands for the others."""
-    parts = list(tallies)
-    lengths = [part.shortest for part in parts if part.shortest is not None]
-    longest = [part.longest for part in parts if part.longest is not None]
-    return Tally(
-        n=sum(part.n for part in parts),
-        hits=sum(part.hits for part in parts),
-        truncated=sum(part.truncated for part in parts),
-        skipped=sum(part.skipped for part in parts),
-        failed=sum(part.failed for part in parts),
-        reason=next((part.reason for part in parts if part.reason), None),
-        shortest=min(lengths, default=None),
+def pool(proportions: Iterable[Proportion]) -> Proportion:
+    """One proportion of all the samples; of several reasons the first is kept."""
+    given = list(proportions)
+    shortest = [each.shortest for each in given if each.shortest is not None]
+    longest = [each.longest for each in given if each.longest is not None]
+    return Proportion(
+        n=sum(each.n for each in given),
+        hits=sum(each.hits for each in given),
+        truncated=sum(each.truncated for each in given),
+        skipped=sum(each.skipped for each in given),
+        failed=sum(each.failed for each in given),
+        reason=next((each.reason for each in given if each.reason), None),
+        shortest=min(shortest, default=None),
         longest=max(longest, default=None),
     )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two shares in points, with its interval."""
+    """Difference of two shares in percentage points, with its 95 % interval."""
 
     points: float
     low: float
     high: float
 
 
-def difference(after: Tally, before: Tally) -> Difference | None:
-    """Share of `after` minus share of `before`, in points, with a 95 % interval; None if either has none.
+def difference(after: Proportion, before: Proportion) -> Difference | None:
+    """Share of `after` minus share of `before`, in points, with a 95 % interval; None if either has no score.
 
     The interval is R. G. Newcombe's hybrid of two Wilson intervals (Statistics in Medicine 17 (1998) 873-890,
-    method 10). It takes the samples for independent: for the same prompts asked twice it is too wide.
+    method 10). It assumes independent samples: for two answers to the same prompts it is too wide.
     """
     if after.score is None or before.score is None:
         return None

@@ -1,92 +1,93 @@
-"""The matrix fine-tune by rank: context gained, skill kept, what no smaller rank beats: pure."""
+"""The matrix of fine-tune by rank: context gained, skill kept, Pareto front: pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contextgraft.report.data.titles import tune_titles
+from contextgraft.report.data.labels import target_titles
 from contextgraft.report.statistics.proportion import Difference, difference
-from contextgraft.report.statistics.study_table import FineTune, Row, Study
-from contextgraft.report.statistics.verdict import Outcome
+from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
+from contextgraft.report.statistics.verdict import VerdictOutcome
 from contextgraft.report.tables.wording import between_points, measured, signed
 
 RECOMMENDED = "◆"
 NEAREST = "◇"
 MARKS = {RECOMMENDED: "recommended", NEAREST: "fails least"}
-THETA = 0  # the column of the control: the new theta and no delta
+THETA = 0  # the column of the control with the new theta and no delta
 
 
 @dataclass(frozen=True)
-class Spot:
+class MatrixCell:
     """One fine-tune at one rank: needles found above the fine-tune alone, and skill against it, in points."""
 
-    row: Row
+    row: ModelRow
     gained: Difference | None
     kept: Difference | None
-    front: bool = False
+    on_front: bool = False
     mark: str = ""
 
     @property
-    def gap(self) -> str:
-        """Why there is no figure of the context; empty where there is one."""
-        return "" if self.gained else self.row.long.tally.gap or "the fine-tune alone was not scored"
+    def missing(self) -> str:
+        """Why the gain in context is unknown; empty if it is known."""
+        if self.gained:
+            return ""
+        return self.row.long.proportion.unscored_reason or "the fine-tune alone was not scored"
 
     @property
-    def words(self) -> str:
-        """The spot in words, with n and intervals."""
+    def description(self) -> str:
+        """The cell in words, with n and intervals."""
         if self.gained is None:
-            return f"context {self.gap}"
-        parts = [
-            f"context {signed(self.gained.points)} points {between_points(self.gained)}, "
-            f"{measured(self.row.long)}",
-            _skill(self.row, self.kept),
-        ]
-        parts += ["no smaller rank is as good in both"] if self.front else []
-        parts += [MARKS[self.mark]] if self.mark else []
-        return "; ".join(parts)
+            return f"context {self.missing}"
+        gained = f"{signed(self.gained.points)} points {between_points(self.gained)}"
+        phrases = [f"context {gained}, {measured(self.row.long)}", _skill(self.row, self.kept)]
+        phrases += ["no smaller rank is as good in both"] if self.on_front else []
+        phrases += [MARKS[self.mark]] if self.mark else []
+        return "; ".join(phrases)
 
 
 @dataclass(frozen=True)
-class Line:
-    """One fine-tune of the matrix; `spots` by rank, theta only under rank 0."""
+class MatrixLine:
+    """One fine-tune of the matrix; `cells` by rank, theta only under rank 0."""
 
     title: str
-    tune: FineTune
-    spots: dict[int, Spot]
+    target: TargetResult
+    cells: dict[int, MatrixCell]
 
 
-def matrix(study: Study) -> list[Line]:
+def rank_matrix(study: StudyTable) -> list[MatrixLine]:
     """A line for each fine-tune that has grafts."""
-    return [line(title, tune) for title, tune in tune_titles(study) if tune.grafts]
+    return [matrix_line(title, target) for title, target in target_titles(study) if target.grafts]
 
 
-def columns(lines: Sequence[Line]) -> list[int]:
-    """All ranks of the matrix, theta only first."""
-    return sorted({rank for each in lines for rank in each.spots})
+def matrix_ranks(lines: Sequence[MatrixLine]) -> list[int]:
+    """The columns of the matrix: all ranks, theta only first."""
+    return sorted({rank for line in lines for rank in line.cells})
 
 
-def line(title: str, tune: FineTune) -> Line:
-    """The spots of one fine-tune."""
-    rows = {THETA: tune.theta, **{row.who.rank: row for row in tune.grafts}}
-    steps = {rank: difference(row.long.tally, tune.alone.long.tally) for rank, row in rows.items()}
-    chosen = front(
+def matrix_line(title: str, target: TargetResult) -> MatrixLine:
+    """The cells of one fine-tune."""
+    rows = {THETA: target.theta, **{row.model.rank: row for row in target.grafts}}
+    gains = {
+        rank: difference(row.long.proportion, target.alone.long.proportion) for rank, row in rows.items()
+    }
+    front = pareto_front(
         {
-            row.who.rank: (gained.points, row.step.points)
-            for row in tune.grafts
-            if (gained := steps[row.who.rank]) and row.step
+            row.model.rank: (gained.points, row.skill_difference.points)
+            for row in target.grafts
+            if (gained := gains[row.model.rank]) and row.skill_difference
         }
     )
-    return Line(
+    return MatrixLine(
         title,
-        tune,
+        target,
         {
-            rank: Spot(row, steps[rank], row.step, front=rank in chosen, mark=_mark(tune, row))
+            rank: MatrixCell(row, gains[rank], row.skill_difference, rank in front, mark(target, row))
             for rank, row in rows.items()
         },
     )
 
 
-def front(points: dict[int, tuple[float, float]]) -> set[int]:
-    """The ranks that no smaller one equals or betters in context and skill: the Pareto front of all three."""
+def pareto_front(points: dict[int, tuple[float, float]]) -> set[int]:
+    """The ranks whose (context, skill) no smaller rank equals or exceeds in both."""
     return {
         rank
         for rank, (context, skill) in points.items()
@@ -96,15 +97,15 @@ def front(points: dict[int, tuple[float, float]]) -> set[int]:
     }
 
 
-def _mark(tune: FineTune, row: Row) -> str:
-    """The smallest rank that brings the context and keeps the skill, or the one that fails least."""
-    if row is not tune.best:
+def mark(target: TargetResult, row: ModelRow) -> str:
+    """The mark of the row that the verdict names: recommended, or the one that fails least."""
+    if row is not target.best:
         return ""
-    return RECOMMENDED if tune.verdict.outcome is Outcome.BOTH else NEAREST
+    return RECOMMENDED if target.verdict.outcome is VerdictOutcome.BOTH else NEAREST
 
 
-def _skill(row: Row, kept: Difference | None) -> str:
+def _skill(row: ModelRow, kept: Difference | None) -> str:
     if kept is None:
         return "skill not measured"
-    size = f"n={row.pairs.n} prompts" if row.pairs.n else f"n={row.skill.tally.n}"
+    size = f"n={row.pairs.n} prompts" if row.pairs.n else f"n={row.skill.proportion.n}"
     return f"skill {signed(kept.points)} points {between_points(kept)}, {size}"

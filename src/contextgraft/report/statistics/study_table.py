@@ -1,223 +1,218 @@
-"""The table of a study: rows, columns, verdicts, from facts and names: pure."""
+"""The main table of a study: rows, columns and verdicts, from score groups and names: pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from contextgraft.report.data.names import short
 from contextgraft.report.statistics.cells import (
     Cell,
-    Condition,
-    Fact,
-    Who,
+    ModelKey,
+    NeedleCondition,
+    ScoreGroup,
     cell,
     conditions,
     needles,
     singles,
     skills,
 )
-from contextgraft.report.statistics.paired import UNPAIRED, Pairs
+from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.verdict import Evidence, Verdict, judge
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: needles at the base's context and at the longest length, skill, difference."""
+class ModelRow:
+    """A row of the table: needles at the base's context and at the longest length, and skill.
 
-    who: Who
+    `skill_difference` is the skill against that of the fine-tune alone.
+    """
+
+    model: ModelKey
     label: str
-    condition: Condition | None
+    condition: NeedleCondition | None
     short: Cell
     long: Cell
     skill: Cell
-    step: Difference | None = None
-    pairs: Pairs = UNPAIRED
+    skill_difference: Difference | None = None
+    pairs: PairCounts = UNPAIRED
+
+    @property
+    def evidence(self) -> Evidence:
+        """The scores that a verdict is based on."""
+        return Evidence(self.long, self.skill, self.pairs)
 
 
 @dataclass(frozen=True)
-class FineTune:
-    """A fine-tune under one needle condition: its rows in order, and what they say."""
+class TargetResult:
+    """A fine-tune under one needle condition: its rows (alone, theta only, grafts) and the verdict."""
 
     name: str
     digest: str
-    condition: Condition
-    rows: tuple[Row, ...]
+    condition: NeedleCondition
+    rows: tuple[ModelRow, ...]
     verdict: Verdict
 
     @property
-    def alone(self) -> Row:
-        """The untouched fine-tune."""
+    def alone(self) -> ModelRow:
+        """The original fine-tune."""
         return self.rows[0]
 
     @property
-    def theta(self) -> Row:
-        """The fine-tune with nothing but the new theta."""
+    def theta(self) -> ModelRow:
+        """The fine-tune with the new theta and its own weights."""
         return self.rows[1]
 
     @property
-    def grafts(self) -> tuple[Row, ...]:
-        """The grafts at full scale, by rank."""
-        return tuple(row for row in self.rows[2:] if row.who.scale == 1)
+    def grafts(self) -> tuple[ModelRow, ...]:
+        """The grafts at scale 1, by rank."""
+        return tuple(row for row in self.rows[2:] if row.model.scale == 1)
 
     @property
-    def best(self) -> Row | None:
-        """The graft the verdict is told of."""
-        return next((row for row in self.grafts if row.who.rank == self.verdict.rank), None)
+    def best(self) -> ModelRow | None:
+        """The graft of the rank that the verdict names."""
+        return next((row for row in self.grafts if row.model.rank == self.verdict.rank), None)
 
 
 @dataclass(frozen=True)
-class Study:
-    """What the page shows of the samples.
+class StudyTable:
+    """Everything that the report shows of needles, RULER and skills.
 
-    `context` is the base's where it is known; `short` and `longest` are the table's two needle lengths.
+    `context` is the base's, if it is known; `short` and `longest` are the lengths of the two needle columns.
     """
 
     context: int | None
     short: int
     longest: int
-    references: tuple[Row, ...]
-    fine_tunes: tuple[FineTune, ...]
-    others: tuple[Row, ...]
-    facts: tuple[Fact, ...]
+    references: tuple[ModelRow, ...]
+    targets: tuple[TargetResult, ...]
+    others: tuple[ModelRow, ...]
+    groups: tuple[ScoreGroup, ...]
 
     @property
-    def grafted(self) -> tuple[FineTune, ...]:
-        """The fine-tunes that have a graft at full scale."""
-        return tuple(tune for tune in self.fine_tunes if tune.grafts)
-
-    def group(self, tune: FineTune) -> str:
-        """The name of a fine-tune whatever it was asked; with its digest where others share it."""
-        others = {other.digest for other in self.fine_tunes if other.name == tune.name}
-        return tune.name if len(others) == 1 else f"{tune.name} {short(tune.digest)}"
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[ModelRow, ...]:
         """All rows of the table, in its order."""
-        return (*self.references, *(row for tune in self.fine_tunes for row in tune.rows), *self.others)
+        return (*self.references, *(row for target in self.targets for row in target.rows), *self.others)
 
-    def places(self, row: Row) -> dict[tuple[int, float], Cell]:
-        """The cells of a row by length and depth, as far as they were asked."""
-        own = needles(self.facts, row.who, row.condition) if row.condition else []
-        asked = sorted({(item.length or 0, item.depth or 0.0) for item in own if item.depth is not None})
-        return {place: cell(item for item in own if (item.length, item.depth) == place) for place in asked}
+    def by_length_and_depth(self, row: ModelRow) -> dict[tuple[int, float], Cell]:
+        """The needle cells of a row that have samples, by length and depth."""
+        own = needles(self.groups, row.model, row.condition) if row.condition else []
+        keys = sorted({(group.length or 0, group.depth or 0.0) for group in own if group.depth is not None})
+        return {key: cell(group for group in own if (group.length, group.depth) == key) for key in keys}
 
     @property
-    def donor(self) -> Row | None:
+    def donor(self) -> ModelRow | None:
         """The first row of the donors."""
         return self._reference("donor")
 
     @property
-    def base(self) -> Row | None:
+    def base(self) -> ModelRow | None:
         """The first row of the base."""
         return self._reference("base")
 
-    def _reference(self, role: str) -> Row | None:
-        return next((row for row in self.references if row.who.role == role), None)
+    def _reference(self, role: str) -> ModelRow | None:
+        return next((row for row in self.references if row.model.role == role), None)
 
 
-def build(
-    facts: Sequence[Fact],
-    names: Mapping[Who, str],
+def build_study_table(
+    groups: Sequence[ScoreGroup],
+    names: Mapping[ModelKey, str],
     context: int | None = None,
-    pairs: Mapping[Who, Pairs] = MappingProxyType({}),
-) -> Study:
-    """Arrange the facts; `names` has every row's model by name, `context` is the base's if it is known.
+    pairs: Mapping[ModelKey, PairCounts] = MappingProxyType({}),
+) -> StudyTable:
+    """Arrange the score groups; `names` has the name of every model, `context` is the base's if it is known.
 
-    The first needle column is at the base's context, or at the shortest length where none was asked there.
-    `pairs` has the skills of the rows that can be paired with their fine-tune.
+    The first needle column is at the base's context, or at the shortest length if that has no samples.
+    `pairs` has the skills of the models that can be paired with their fine-tune.
     """
-    asked = sorted({item.length for item in singles(facts) if item.length is not None})
-    short = context if context in asked else (asked[0] if asked else 0)
-    longest = asked[-1] if asked else 0
-    table = _Table(facts, names, pairs, short, longest)
-    rows = sorted(names, key=lambda row: (names[row], row))
+    lengths = sorted({group.length for group in singles(groups) if group.length is not None})
+    short = context if context in lengths else (lengths[0] if lengths else 0)
+    longest = lengths[-1] if lengths else 0
+    builder = _RowBuilder(groups, names, pairs, short, longest)
+    models = sorted(names, key=lambda model: (names[model], model))
     by_role = {
-        role: [row for row in rows if row.role == role] for role in ("base", "donor", "alone", "other")
+        role: [model for model in models if model.role == role]
+        for role in ("base", "donor", "alone", "other")
     }
-    targets = sorted(
-        {row.name: names[row] for row in rows if row.role in {"alone", "theta", "graft"}}.items()
+    fine_tunes = sorted(
+        {model.name: names[model] for model in models if model.role in {"alone", "theta", "graft"}}.items()
     )
-    targets.sort(key=lambda item: item[1])
-    return Study(
+    fine_tunes.sort(key=lambda item: item[1])
+    return StudyTable(
         context=context,
         short=short,
         longest=longest,
         references=tuple(
-            line for role in ("base", "donor") for who in by_role[role] for line in table.rows(who)
+            row for role in ("base", "donor") for model in by_role[role] for row in builder.rows(model)
         ),
-        fine_tunes=tuple(tune for digest, name in targets for tune in table.fine_tunes(digest, name)),
-        others=tuple(line for who in by_role["other"] for line in table.rows(who)),
-        facts=tuple(facts),
+        targets=tuple(target for digest, name in fine_tunes for target in builder.targets(digest, name)),
+        others=tuple(row for model in by_role["other"] for row in builder.rows(model)),
+        groups=tuple(groups),
     )
 
 
-class _Table:
-    """Makes rows from facts."""
+@dataclass(frozen=True)
+class _RowBuilder:
+    """Makes rows from score groups."""
 
-    def __init__(
-        self,
-        facts: Sequence[Fact],
-        names: Mapping[Who, str],
-        pairs: Mapping[Who, Pairs],
-        short: int,
-        longest: int,
-    ) -> None:
-        self._facts = facts
-        self._names = names
-        self._pairs = pairs
-        self._short = short
-        self._longest = longest
+    groups: Sequence[ScoreGroup]
+    names: Mapping[ModelKey, str]
+    pairs: Mapping[ModelKey, PairCounts]
+    short: int
+    longest: int
 
-    def rows(self, who: Who) -> list[Row]:
-        """A row for each needle condition the model was asked; one without needles if there was none."""
-        asked: Sequence[Condition | None] = conditions(self._facts, [who]) or (None,)
-        return [self.row(who, self._names[who], condition) for condition in asked]
+    def rows(self, model: ModelKey) -> list[ModelRow]:
+        """A row for each needle condition of the model; one without needles if it has none."""
+        own: Sequence[NeedleCondition | None] = conditions(self.groups, [model]) or (None,)
+        return [self.row(model, self.names[model], condition) for condition in own]
 
-    def row(self, who: Who, label: str, condition: Condition | None, own: Cell | None = None) -> Row:
+    def row(
+        self, model: ModelKey, label: str, condition: NeedleCondition | None, own: Cell | None = None
+    ) -> ModelRow:
         """One row; `own` is the skill of the fine-tune it is compared with."""
-        skill = cell(skills(self._facts, who))
-        pairs = self._pairs.get(who, UNPAIRED)
-        return Row(
-            who=who,
+        skill = cell(skills(self.groups, model))
+        pairs = self.pairs.get(model, UNPAIRED)
+        return ModelRow(
+            model=model,
             label=label,
             condition=condition,
-            short=self._needle(who, condition, self._short),
-            long=self._needle(who, condition, self._longest),
+            short=self._needle(model, condition, self.short),
+            long=self._needle(model, condition, self.longest),
             skill=skill,
-            step=(pairs.step or difference(skill.tally, own.tally)) if own else None,
+            skill_difference=(pairs.difference or difference(skill.proportion, own.proportion))
+            if own
+            else None,
             pairs=pairs,
         )
 
-    def fine_tunes(self, digest: str, name: str) -> list[FineTune]:
-        """The rows of one fine-tune, once for each needle condition any of them was asked."""
-        whos = sorted(row for row in self._names if row.name == digest and row.role in {"theta", "graft"})
-        grafts = [who for who in whos if who.role == "graft"]
-        family = [Who("alone", digest), Who("theta", digest, 0, 0.0), *grafts]
+    def targets(self, digest: str, name: str) -> list[TargetResult]:
+        """The rows of one fine-tune, once for each needle condition of any of them."""
+        made_of_it = sorted(
+            model for model in self.names if model.name == digest and model.role in {"theta", "graft"}
+        )
+        grafts = [model for model in made_of_it if model.role == "graft"]
+        family = [ModelKey("alone", digest), ModelKey("theta", digest, 0, 0.0), *grafts]
         return [
-            self._fine_tune(digest, name, condition, family) for condition in conditions(self._facts, family)
+            self._target(digest, name, condition, family) for condition in conditions(self.groups, family)
         ]
 
-    def _fine_tune(self, digest: str, name: str, condition: Condition, family: Sequence[Who]) -> FineTune:
+    def _target(
+        self, digest: str, name: str, condition: NeedleCondition, family: Sequence[ModelKey]
+    ) -> TargetResult:
         alone = self.row(family[0], "alone", condition)
-        others = [self.row(who, graft_label(who), condition, alone.skill) for who in family[1:]]
-        grafts = {row.who.rank: _evidence(row) for row in others[1:] if row.who.scale == 1}
-        verdict = judge(_evidence(alone), _evidence(others[0]), grafts)
-        return FineTune(name, digest, condition, (alone, *others), verdict)
+        others = [self.row(model, graft_label(model), condition, alone.skill) for model in family[1:]]
+        grafts = {row.model.rank: row.evidence for row in others[1:] if row.model.scale == 1}
+        verdict = judge(alone.evidence, others[0].evidence, grafts)
+        return TargetResult(name, digest, condition, (alone, *others), verdict)
 
-    def _needle(self, who: Who, condition: Condition | None, length: int) -> Cell:
+    def _needle(self, model: ModelKey, condition: NeedleCondition | None, length: int) -> Cell:
         if condition is None:
             return cell(())
-        return cell(needles(self._facts, who, condition, length))
+        return cell(needles(self.groups, model, condition, length))
 
 
-def graft_label(who: Who) -> str:
-    """`theta only`, `graft r8`, or with its scale where that is not 1."""
-    if who.role == "theta":
+def graft_label(model: ModelKey) -> str:
+    """`theta only`, `graft r8`, or with its scale if that is not 1."""
+    if model.role == "theta":
         return "theta only"
-    scale = "" if who.scale == 1 else f" × {who.scale:g}"
-    return f"graft r{who.rank}{scale}"
-
-
-def _evidence(row: Row) -> Evidence:
-    return Evidence(row.long, row.skill, row.pairs)
+    scale = "" if model.scale == 1 else f" × {model.scale:g}"
+    return f"graft r{model.rank}{scale}"

@@ -1,10 +1,10 @@
-"""Figures and verdicts in words: pure."""
+"""Numbers and verdicts in words: pure."""
 
 from collections.abc import Callable, Sequence
 
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.proportion import Difference
-from contextgraft.report.statistics.verdict import CAME, ENOUGH, Outcome, Verdict, came, stayed
+from contextgraft.report.statistics.verdict import CAME, ENOUGH, POINTS, Verdict, VerdictOutcome, came, stayed
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -12,12 +12,12 @@ DASH = "\N{EN DASH}"
 
 
 def percent(share: float) -> str:
-    """A share in percent with one decimal where it has one: 97 %, 99.3 %."""
+    """A share in percent, with one decimal if that is not zero: 97 %, 99.3 %."""
     return f"{trimmed(100 * share)} %"
 
 
 def trimmed(value: float) -> str:
-    """One decimal, dropped where it is zero."""
+    """One decimal, dropped if it is zero."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -30,13 +30,13 @@ def signed(value: float) -> str:
 
 
 def between(pair: tuple[float, float]) -> str:
-    """Two shares as [92, 99]."""
+    """An interval of shares as [92, 99], in percent."""
     return f"[{100 * pair[0]:.0f}, {100 * pair[1]:.0f}]"
 
 
-def between_points(step: Difference) -> str:
-    """Interval of a difference as [−1.2, +0.4]."""
-    return f"[{signed(step.low)}, {signed(step.high)}]"
+def between_points(difference: Difference) -> str:
+    """The interval of a difference as [−1.2, +0.4]."""
+    return f"[{signed(difference.low)}, {signed(difference.high)}]"
 
 
 def spread(cell: Cell) -> str:
@@ -50,17 +50,17 @@ def spread(cell: Cell) -> str:
 
 
 def thousands(number: int) -> str:
-    """1,024."""
+    """A whole number with separators: `1,024`."""
     return f"{number:,}"
 
 
-def figure(value: object) -> str:
-    """A number from a sidecar without needless decimals; a dash where it holds none."""
+def rounded(value: object) -> str:
+    """A number from a sidecar without decimals; a dash if there is none."""
     return f"{value:,.0f}" if isinstance(value, int | float) else DASH
 
 
-def against(length: int, context: int | None) -> str:
-    """A length beside the base's context, where that is known: `8× the base's context`."""
+def relative_to_context(length: int, context: int | None) -> str:
+    """A length as a multiple of the base's context: `8× the base's context`; empty if that is unknown."""
     if context is None:
         return ""
     if length == context:
@@ -72,90 +72,93 @@ def against(length: int, context: int | None) -> str:
 
 def measured(cell: Cell) -> str:
     """`97 % [92, 99], n=100`, with what was not scored and how the donors differ."""
-    parts = [f"{percent(cell.tally.score or 0.0)} {between(cell.tally.interval)}", f"n={cell.tally.n}"]
-    if cell.tally.unscored:
-        parts.append(f"not scored: {cell.tally.gap}")
+    proportion = cell.proportion
+    phrases = [f"{percent(proportion.score or 0.0)} {between(proportion.interval)}", f"n={proportion.n}"]
+    if proportion.unscored:
+        phrases.append(f"not scored: {proportion.unscored_reason}")
     if cell.spread is not None:
-        parts.append(spread(cell))
-    return ", ".join(parts)
+        phrases.append(spread(cell))
+    return ", ".join(phrases)
 
 
-def place(long: int, context: int | None) -> str:
+def length_in_words(length: int, context: int | None) -> str:
     """`1,024 tokens (8× the base's context)`."""
-    beside = against(long, context)
-    return f"{thousands(long)} tokens ({beside})" if beside else f"{thousands(long)} tokens"
+    multiple = relative_to_context(length, context)
+    return f"{thousands(length)} tokens ({multiple})" if multiple else f"{thousands(length)} tokens"
 
 
 def unbroken(text: str) -> str:
-    """The same text with figures that no line break parts from their sign."""
+    """The same text with no-break spaces before percent signs."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def sentence(verdict: Verdict, where: str) -> str:
-    """The verdict of one fine-tune in one sentence; `where` names the longest length."""
-    return " ".join(part for part in (SENTENCES[verdict.outcome](verdict, where), _controls(verdict)) if part)
+def sentence(verdict: Verdict, length: str) -> str:
+    """The verdict of one fine-tune in one or two sentences; `length` is the longest one, in words."""
+    phrases = SENTENCES[verdict.outcome](verdict, length), _controls(verdict)
+    return " ".join(phrase for phrase in phrases if phrase)
 
 
-def _both(verdict: Verdict, where: str) -> str:
+def _both(verdict: Verdict, length: str) -> str:
     return (
-        f"the context came ({_needle(verdict)}) at {where}, and the skill stayed ({_skills(verdict)}); "
+        f"the context came ({_needle(verdict)}) at {length}, and the skill stayed ({_skills(verdict)}); "
         f"smallest rank that does it: {verdict.rank}."
     )
 
 
-def _context_only(verdict: Verdict, where: str) -> str:
+def _context_only(verdict: Verdict, length: str) -> str:
     return (
-        f"the context came ({_needle(verdict)}) at {where}, but the skill did not stay: {_skills(verdict)} "
+        f"the context came ({_needle(verdict)}) at {length}, but the skill did not stay: {_skills(verdict)} "
         f"at rank {verdict.rank}, the best of the ranks that brought the context."
     )
 
 
-def _skill_unknown(verdict: Verdict, where: str) -> str:
+def _skill_unknown(verdict: Verdict, length: str) -> str:
     return (
-        f"the context came ({_needle(verdict)}) at {where} with rank {verdict.rank}; "
+        f"the context came ({_needle(verdict)}) at {length} with rank {verdict.rank}; "
         "whether the skill stayed was not measured."
     )
 
 
-def _neither(verdict: Verdict, where: str) -> str:
+def _neither(verdict: Verdict, length: str) -> str:
     return (
-        f"the context did not come: at {where} the best graft, rank {verdict.rank}, reaches "
-        f"{_needle(verdict)}{_skill_beside(verdict)}."
+        f"the context did not come: at {length} the best graft, rank {verdict.rank}, reaches "
+        f"{_needle(verdict)}{_skill_of_best(verdict)}."
     )
 
 
-def _unknown(verdict: Verdict, where: str) -> str:  # noqa: ARG001 - one signature for all outcomes
-    return f"not measured: no graft has a scored needle at {where}."
+def _unknown(verdict: Verdict, length: str) -> str:  # noqa: ARG001 - one signature for all outcomes
+    return f"not measured: no graft has a scored needle at {length}."
 
 
-SENTENCES: dict[Outcome, Callable[[Verdict, str], str]] = {
-    Outcome.BOTH: _both,
-    Outcome.CONTEXT_ONLY: _context_only,
-    Outcome.SKILL_UNKNOWN: _skill_unknown,
-    Outcome.NEITHER: _neither,
-    Outcome.UNKNOWN: _unknown,
+SENTENCES: dict[VerdictOutcome, Callable[[Verdict, str], str]] = {
+    VerdictOutcome.BOTH: _both,
+    VerdictOutcome.CONTEXT_ONLY: _context_only,
+    VerdictOutcome.SKILL_UNKNOWN: _skill_unknown,
+    VerdictOutcome.NEITHER: _neither,
+    VerdictOutcome.UNKNOWN: _unknown,
 }
 
 
 def _needle(verdict: Verdict) -> str:
-    assert verdict.graft is not None, "an outcome with a rank has its evidence"
-    few = ", a small sample" if verdict.graft.needle.tally.n < ENOUGH else ""
+    assert verdict.graft is not None, "an outcome with a rank has the scores of its graft"
+    few = ", a small sample" if verdict.graft.needle.proportion.n < ENOUGH else ""
     return measured(verdict.graft.needle) + few
 
 
 def _skills(verdict: Verdict) -> str:
-    """Both shares and, where the same prompts were asked, their difference with its interval."""
-    assert verdict.graft is not None
-    after, before = verdict.graft.skill.tally, verdict.alone.skill.tally
+    """Both shares and, if the same prompts were answered, their difference with its interval."""
+    assert verdict.graft is not None, "an outcome with a rank has the scores of its graft"
+    after, before = verdict.graft.skill.proportion, verdict.alone.skill.proportion
     shares = f"{percent(after.score or 0.0)} against {percent(before.score or 0.0)} of the fine-tune"
-    step = verdict.graft.pairs.step
-    if step is None:
+    difference = verdict.graft.pairs.difference
+    if difference is None:
         return shares
-    return f"{shares}, {signed(step.points)} points {between_points(step)}, n={verdict.graft.pairs.n}"
+    points = f"{signed(difference.points)} points {between_points(difference)}"
+    return f"{shares}, {points}, n={verdict.graft.pairs.n}"
 
 
-def _skill_beside(verdict: Verdict) -> str:
-    assert verdict.graft is not None
+def _skill_of_best(verdict: Verdict) -> str:
+    assert verdict.graft is not None, "an outcome with a rank has the scores of its graft"
     kept = stayed(verdict.graft, verdict.alone)
     if kept is None:
         return ""
@@ -163,53 +166,56 @@ def _skill_beside(verdict: Verdict) -> str:
 
 
 def _controls(verdict: Verdict) -> str:
-    """What was reached without an adapter, and a warning where that is enough."""
-    shown = {"alone": verdict.alone.needle, "with the new theta only": verdict.theta.needle}
-    reached = [
-        f"{name} {percent(cell.tally.score)}" for name, cell in shown.items() if cell.tally.score is not None
+    """The scores without an adapter, and a warning if they are good enough."""
+    cells = {"alone": verdict.alone.needle, "with the new theta only": verdict.theta.needle}
+    scores = [
+        f"{name} {percent(cell.proportion.score)}"
+        for name, cell in cells.items()
+        if cell.proportion.score is not None
     ]
-    if not reached:
+    if not scores:
         return "Its control rows were not measured."
-    without = f"Without the adapter: {', '.join(reached)}."
+    without = f"Without the adapter: {', '.join(scores)}."
     if came(verdict.alone.needle):
-        return f"{without} It had the context before, so this shows nothing about the adapter."
+        return f"{without} The fine-tune alone passes, so this shows nothing about the adapter."
     if came(verdict.theta.needle):
-        return f"{without} The new theta alone is enough here, so the context is not the adapter's doing."
+        return f"{without} The new theta alone passes, so the adapter is not needed for the context."
     return without
 
 
-def headline(verdicts: Sequence[Verdict], where: str, donor: Cell | None = None) -> str:
-    """The whole study in one sentence, with what chance and the donor leave open."""
+def headline(verdicts: Sequence[Verdict], length: str, donor: Cell | None = None) -> str:
+    """The whole study in a few sentences: how many fine-tunes pass, and what limits that result."""
     if not verdicts:
         return "No graft is among these samples: scores are shown, nothing is judged."
-    good = [verdict for verdict in verdicts if verdict.outcome is Outcome.BOTH]
-    needless = sum(verdict.needless for verdict in good)
-    caveat = f"; {needless} of them would have it without the adapter" if needless else ""
-    subject = _subject(len(good), len(verdicts))
-    doubts = f"{caveat}{_within_chance(good)}{_short_donor(donor)}"
-    return f"{subject} took the context of {where} and kept {_its(len(good))} skill{doubts}."
+    passed = [verdict for verdict in verdicts if verdict.outcome is VerdictOutcome.BOTH]
+    subject = _subject(len(passed), len(verdicts))
+    rule = f"find at least {percent(CAME)} of the needles and keep the skill within {trimmed(POINTS)} points"
+    limits = f"{_without_adapter(passed)}{_uncertain(passed)}{_weak_donor(donor)}"
+    return f"{subject} at {length}.{limits} To pass, a graft must {rule}."
 
 
-def _within_chance(good: Sequence[Verdict]) -> str:
-    """Of how many the interval reaches below the limit, though the share does not."""
-    low = sum(item.graft is not None and item.graft.needle.tally.interval[0] < CAME for item in good)
-    return f"; by the measured share, for the interval of {low} reaches below {percent(CAME)}" if low else ""
+def _without_adapter(passed: Sequence[Verdict]) -> str:
+    count = sum(verdict.adapter_unneeded for verdict in passed)
+    return f" {count} of them would pass without the adapter." if count else ""
 
 
-def _short_donor(donor: Cell | None) -> str:
-    """What the donor finds, where it misses the limit itself: no graft can be blamed for that."""
-    if donor is None or not donor.tally.n or came(donor):
+def _uncertain(passed: Sequence[Verdict]) -> str:
+    """For how many the interval of the needles extends below the limit."""
+    intervals = [verdict.graft.needle.proportion.interval for verdict in passed if verdict.graft is not None]
+    count = sum(low < CAME for low, _ in intervals)
+    return f" For {count} of them the 95 % interval extends below {percent(CAME)}." if count else ""
+
+
+def _weak_donor(donor: Cell | None) -> str:
+    """The donor's own score if it fails the limit: the grafts cannot be expected to do better."""
+    if donor is None or not donor.proportion.n or came(donor):
         return ""
-    return f"; the donor itself finds {measured(donor)} there"
+    return f" The donor itself finds {measured(donor)} there."
 
 
-def _subject(good: int, judged: int) -> str:
-    if good == 0:
-        return "No fine-tune" if judged == 1 else f"None of {judged} fine-tunes"
-    if good < judged:
-        return f"{good} of {judged} fine-tunes"
-    return "The fine-tune" if judged == 1 else f"All {judged} fine-tunes"
-
-
-def _its(good: int) -> str:
-    return "their" if good > 1 else "its"
+def _subject(passed: int, judged: int) -> str:
+    if passed == 0:
+        return "The fine-tune does not pass" if judged == 1 else f"None of {judged} fine-tunes passes"
+    if passed < judged:
+        return f"{passed} of {judged} fine-tunes pass{'es' if passed == 1 else ''}"
+    return "The fine-tune passes" if judged == 1 else f"All {judged} fine-tunes pass"

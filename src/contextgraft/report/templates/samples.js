@@ -1,18 +1,18 @@
-// Single samples: filters, a list that grows, and the addresses (#samples?row=...) that cells of the page lead to.
+// Single samples: filters, a list that grows, and the addresses (#samples?row=...) that cells of the page link to.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { columns, texts } = data;
   const words = new Set(data.words);
   const count = columns.tune.length;
   const value = (name, row) => {
-    const held = columns[name][row];
-    return held === null ? null : words.has(name) ? texts[held] : held;
+    const stored = columns[name][row];
+    return stored === null ? null : words.has(name) ? texts[stored] : stored;
   };
   const FILTERS = {
     tune: "group", row: "model", suite: "suite", task: "task", kind: "kind", haystack: "haystack", length: "length",
     depth: "depth, %", distractors: "distractors", index: "prompt no.", result: "result",
   };
-  const HIDDEN = new Set(["distractors", "index"]); // only by address
+  const HIDDEN = new Set(["distractors", "index"]); // only in addresses
   const PAGE = 20;
   const form = document.getElementById("filters"), list = document.getElementById("list");
   const found = document.getElementById("found"), more = document.getElementById("more");
@@ -46,11 +46,11 @@
   };
 
   const line = (row) => {
-    const place = [value("task", row), value("kind", row), value("haystack", row)];
-    if (value("length", row) !== null) place.push(`${value("length", row).toLocaleString("en")} tokens`);
-    if (value("depth", row) !== null) place.push(`depth ${value("depth", row)} %`);
-    if (value("position", row) !== null) place.push(`up to token ${value("position", row).toLocaleString("en")}`);
-    return `${value("tune", row)}, ${value("row", row)}: ${place.filter(Boolean).join(", ")}, no. ${value("index", row)}`;
+    const labels = [value("task", row), value("kind", row), value("haystack", row)];
+    if (value("length", row) !== null) labels.push(`${value("length", row).toLocaleString("en")} tokens`);
+    if (value("depth", row) !== null) labels.push(`depth ${value("depth", row)} %`);
+    if (value("position", row) !== null) labels.push(`up to token ${value("position", row).toLocaleString("en")}`);
+    return `${value("tune", row)}, ${value("row", row)}: ${labels.filter(Boolean).join(", ")}, no. ${value("index", row)}`;
   };
 
   const FACTS = [
@@ -68,9 +68,9 @@
       const facts = document.createElement("dl");
       for (const [name, title] of FACTS) {
         if (value(name, row) === null) continue;
-        const told = element("dd", "");
-        told.append(element("code", String(value(name, row))));
-        facts.append(element("dt", title), told);
+        const definition = element("dd", "");
+        definition.append(element("code", String(value(name, row))));
+        facts.append(element("dt", title), definition);
       }
       const same = new URLSearchParams();
       for (const name of ["suite", "task", "kind", "haystack", "length", "depth", "index"])
@@ -107,8 +107,8 @@
   };
 
   const follow = () => {
-    const [place, query] = location.hash.split("?");
-    if (place !== "#samples" || query === undefined) return;
+    const [section, query] = location.hash.split("?");
+    if (section !== "#samples" || query === undefined) return;
     wanted.clear();
     for (const [name, text] of new URLSearchParams(query)) if (name in FILTERS) wanted.set(name, text);
     choose();

@@ -1,5 +1,6 @@
--- The finest cells of what is right or wrong: how many samples of each status, and the sum of their scores, which is
--- the number of right ones unless an answer can be right in part. Perplexity and divergence have no place here.
+-- The smallest groups of samples that are right or wrong: how many samples of each status, and the sum of their scores,
+-- which is the number of right answers unless an answer can be partly right. Perplexity, divergence and suites that the
+-- report does not know are in perplexity.sql, divergence.sql and other_suites.sql.
 SELECT role, target, rank, scale, donor,
        CASE WHEN role = 'base' THEN model_digest END AS base,
        suite, task, coalesce(kind, 'single') AS kind, coalesce(haystack, '') AS haystack, coalesce(scoring, '') AS scoring,

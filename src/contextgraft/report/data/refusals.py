@@ -1,4 +1,4 @@
-"""Models that could not be asked, and why: pure."""
+"""Models that could not be evaluated, and why: pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """One reason: the step that gave it, the model it was said of, how many others it was passed on to."""
+class RefusalSummary:
+    """A refused model, the step that refused it, the reason, and how many models made of it are affected."""
 
     name: str
     verb: str
@@ -16,18 +16,17 @@ class Refusal:
 
     @property
     def sentence(self) -> str:
-        """`refused by fetch: ...`, and what else went with it."""
+        """`refused by fetch: ...`, with the number of other models affected."""
         more = f" (and {self.others} made of it)" if self.others else ""
         return f"refused by {self.verb}: {self.reason}{more}"
 
 
-def refusals(rows: Iterable[Mapping[str, Any]]) -> tuple[Refusal, ...]:
+def summarise_refusals(rows: Iterable[Mapping[str, Any]]) -> tuple[RefusalSummary, ...]:
     """From the rows of sql/refused.sql."""
     return tuple(
-        Refusal(
-            min(
-                row["models"], key=lambda model: (len(model), model)
-            ),  # a graft's label is longer than its own
+        RefusalSummary(
+            # a graft's label is longer than that of its fine-tune
+            min(row["models"], key=lambda label: (len(label), label)),
             str(row["verb"]),
             str(row["reason"] or ""),
             len(row["models"]) - 1,

@@ -1,0 +1,105 @@
+"""Find Parquet files of samples, and check that each has the columns of `samples.SCHEMA`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contextgraft.errors import InputError
+from contextgraft.formats.samples import SCHEMA
+
+REMEDY = "give the files that `contextgraft evaluate` wrote, or a folder that contains them"
+
+
+@dataclass(frozen=True)
+class ColumnKind:
+    """A kind of column: its name in error messages, its DuckDB type, and the Arrow types that fit it."""
+
+    name: str
+    sql: str
+    fits: Callable[[pa.DataType], bool]
+
+
+TEXT = ColumnKind(
+    "text", "VARCHAR", lambda type_: pa.types.is_string(type_) or pa.types.is_large_string(type_)
+)
+INTEGER = ColumnKind("integer", "BIGINT", pa.types.is_integer)
+NUMBER = ColumnKind(
+    "number", "DOUBLE", lambda type_: pa.types.is_floating(type_) or pa.types.is_integer(type_)
+)
+KINDS = (TEXT, INTEGER, NUMBER)
+# the first kind that fits the type an evaluation writes: integers are numbers too
+COLUMNS = {field.name: next(kind for kind in KINDS if kind.fits(field.type)) for field in SCHEMA}
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """One file of samples; `name` is its path relative to the folder that was searched."""
+
+    path: Path
+    name: str
+
+
+def find_sample_files(results: Iterable[Path]) -> tuple[SampleFile, ...]:
+    """Every Parquet file given or below a given folder, each once, sorted; InputError if there is none."""
+    files: dict[Path, SampleFile] = {}
+    for result in results:
+        for path, name in _below(result):
+            files.setdefault(path.resolve(), SampleFile(path, name))
+    return tuple(sorted(files.values(), key=lambda file: (file.name, str(file.path))))
+
+
+def check_sample_file(path: Path) -> None:
+    """Raise InputError if a file is not Parquet, lacks a column of the samples, or has one of another type.
+
+    A column of nothing but nulls may have no type.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            "not a readable Parquet file", path=path, received=first_line(error), remedy=REMEDY
+        ) from None
+    types = {field.name: field.type for field in schema}
+    missing = [name for name in COLUMNS if name not in types]
+    if missing:
+        raise InputError(
+            "not a table of samples",
+            path=path,
+            expected=f"the columns {', '.join(COLUMNS)}",
+            received=f"no {', '.join(missing)}",
+            remedy=REMEDY,
+        )
+    for name, kind in COLUMNS.items():
+        if not (pa.types.is_null(types[name]) or kind.fits(types[name])):
+            raise InputError(
+                f"column {name!r} has the wrong type",
+                path=path,
+                expected=kind.name,
+                received=types[name],
+                remedy=REMEDY,
+            )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _below(result: Path) -> list[tuple[Path, str]]:
+    if result.is_file():
+        return [(result, result.name)]
+    if not result.is_dir():
+        raise InputError("no such file or folder", path=result, remedy=REMEDY)
+    paths = sorted((path, path.relative_to(result)) for path in result.rglob("*.parquet"))
+    # hidden folders contain the partial results of a running or killed evaluation
+    visible = [
+        (path, name.as_posix())
+        for path, name in paths
+        if not any(folder.startswith(".") for folder in name.parts)
+    ]
+    if not visible:
+        raise InputError("contains no *.parquet file", path=result, remedy=REMEDY)
+    return visible

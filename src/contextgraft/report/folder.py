@@ -1,0 +1,60 @@
+"""The folder of a report: written whole or not at all; an older report is replaced, anything else is kept."""
+
+import shutil
+from pathlib import Path
+
+from contextgraft.checkpoint.atomic import publish, write_json
+from contextgraft.errors import OutputError
+from contextgraft.report import cards, dvc_plots
+from contextgraft.report.build import PAGE, Report
+
+SUMMARY = "summary.json"
+KEPT = ".gitignore"  # DVC writes it next to what it tracks
+FOLDERS = {"charts": {".svg", ".png"}, dvc_plots.FOLDER: {".csv", ".json"}, cards.FOLDER: {".md"}}
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Publish a report as a folder; OutputError if the folder has files that are not a report's."""
+    check_replaceable(out)
+    with publish(out, replace=True) as work:
+        _empty(work)  # what a killed run left
+        try:
+            for name in sorted({*report.texts, *report.pictures}):
+                (work / name).parent.mkdir(exist_ok=True)
+            for name, text in report.texts.items():
+                (work / name).write_text(text, encoding="utf-8")
+            for name, picture in report.pictures.items():
+                (work / name).write_bytes(picture)
+            write_json(work / SUMMARY, report.summary)
+            if (out / KEPT).is_file():
+                shutil.copyfile(out / KEPT, work / KEPT)
+        except BaseException:
+            _empty(work)
+            raise
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise OutputError if a folder has files that are not a report's: the folder is replaced as a whole."""
+    foreign = sorted(
+        path for path in out.rglob("*") if path.is_file() and not _is_ours(path.relative_to(out))
+    )
+    if foreign:
+        raise OutputError(
+            "contains other files, which the report would replace",
+            path=out,
+            received=foreign[0].relative_to(out),
+            remedy="name a folder for the report alone",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    in_folder = len(path.parts) == 2 and path.suffix in FOLDERS.get(path.parts[0], set())
+    return in_folder or str(path) in {PAGE, SUMMARY, KEPT}
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
