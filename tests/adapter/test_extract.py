@@ -157,6 +157,11 @@ def test_ranks_can_be_added_later_but_not_overwritten(
         extract(models, [Cut(2), Cut(8)], made.adapters)
     assert (made.adapters / "r2" / "adapter_model.safetensors").read_bytes() == before
     assert sorted(path.name for path in made.adapters.iterdir()) == ["r2", "r4"]
+    (made.adapters / "r2" / "stale").touch()
+    extract(models, [Cut(2), Cut(8)], made.adapters, replace=True)
+    assert (made.adapters / "r2" / "adapter_model.safetensors").read_bytes() == before
+    assert not (made.adapters / "r2" / "stale").exists()
+    assert sorted(path.name for path in made.adapters.iterdir()) == ["r2", "r4", "r8"]
     assert not list(tmp_path.glob(".*"))
 
 

@@ -158,6 +158,26 @@ def test_an_existing_output_is_kept(world: Any, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["graft", "mine"]
 
 
+def test_a_graft_is_replaced_on_request_even_after_an_interrupt(world: Any, tmp_path: Path) -> None:
+    out = tmp_path / "graft"
+    old, new = (plan([Scaled(open_adapter(world.adapters / "r4"), scale)], world.target) for scale in (1, 2))
+    merge(old, out)
+    before = (out / "contextgraft.json").read_bytes()
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge(new, out, replace=True, advance=interrupt)
+    assert (out / "contextgraft.json").read_bytes() == before
+    merge(new, out, replace=True)
+    merge(new, tmp_path / "fresh")
+    names = [path.name for path in (tmp_path / "fresh").iterdir()]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert all((out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes() for name in names)
+    assert not list(tmp_path.glob(".*"))
+
+
 KEY = f"base_model.model.{Q.removesuffix('.weight')}.lora_"
 ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str]] = {
     "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), CheckpointError, "beside no sidecar"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contextgraft.checkpoint.atomic import publish, publish_file, workspace, write_json
+from contextgraft.checkpoint.atomic import publish, publish_file, remove_output, work_directory, write_json
 from contextgraft.errors import OutputBusy, OutputError
 
 
@@ -47,7 +47,7 @@ def test_what_exists_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "sub").mkdir(parents=True)
     with publish(out) as work:  # folders without files are nothing
-        (work / "a").write_text("1")
+        (work / "config.json").write_text("1")
     with pytest.raises(OutputError, match="already exists"), publish(out):
         pass
     with publish(out, replace=True) as work:
@@ -124,13 +124,13 @@ def test_places_that_are_no_folders_are_told_before_the_work(tmp_path: Path) -> 
     for name in ("link", "nothing", "pipe"):
         with pytest.raises(OutputError, match=f"{name}: already exists"), publish(tmp_path / name):
             pass
-    with pytest.raises(OutputError, match="name a folder in it"), workspace(Path("/")):
+    with pytest.raises(OutputError, match="name a folder in it"), work_directory(Path("/")):
         pass
 
 
 def test_what_the_disk_refuses_names_the_output(tmp_path: Path) -> None:
     def run(number: int) -> None:
-        with workspace(tmp_path / "out") as work, publish_file(work / "deep" / "file"):
+        with work_directory(tmp_path / "out") as work, publish_file(work / "deep" / "file"):
             raise OSError(number, "refused")
 
     with pytest.raises(OutputError, match=f"^{tmp_path}/out: cannot be written; received refused"):
@@ -141,7 +141,7 @@ def test_what_the_disk_refuses_names_the_output(tmp_path: Path) -> None:
 
 def test_a_work_directory_that_is_taken_away(tmp_path: Path) -> None:
     def run() -> None:
-        with workspace(tmp_path / "out") as work:
+        with work_directory(tmp_path / "out") as work:
             work.rmdir()
             (work / "file").touch()
 
@@ -153,3 +153,32 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"), publish(tmp_path / "file" / "out"):
         pass
+
+
+def test_an_output_is_replaced_as_a_whole_and_never_missing_while_it_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with publish(out) as work:
+        (work / "config.json").write_text("old")
+        (work / "extra").touch()
+    with publish(out, replace=True) as work:
+        (work / "config.json").write_text("new")
+        assert (out / "config.json").read_text() == "old"
+    assert [path.name for path in out.iterdir()] == ["config.json"]
+    assert (out / "config.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_of_another_program_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    with pytest.raises(OutputError, match="thesis: holds files"), publish(tmp_path / "thesis", replace=True):
+        pass
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_a_removed_output_leaves_nothing(tmp_path: Path) -> None:
+    remove_output(tmp_path / "absent")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").touch()
+    remove_output(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from contextgraft.checkpoint.atomic import publish, workspace
-from contextgraft.checkpoint.resume import Journal, stamp_files
+from contextgraft.checkpoint.atomic import publish, work_directory
+from contextgraft.checkpoint.resume import ResumeLog, list_inputs
 from contextgraft.errors import CheckpointError, OutputError
 
 
 def interrupted(work: Path, job: dict[str, object], error: type[BaseException] = KeyboardInterrupt) -> None:
     def run() -> None:
-        with Journal(work, job) as journal:
+        with ResumeLog(work, job) as journal:
             journal.put("../../step", {"n": 1})
             (work / "half").touch()
             raise error("x")
@@ -25,7 +25,7 @@ def interrupted(work: Path, job: dict[str, object], error: type[BaseException] =
 
 def test_the_same_job_finds_its_records(tmp_path: Path) -> None:
     interrupted(tmp_path, {"a": (1, 2)})
-    with Journal(tmp_path, {"a": [1, 2]}) as journal:
+    with ResumeLog(tmp_path, {"a": [1, 2]}) as journal:
         assert journal.get("../../step") == {"n": 1}
         assert journal.get("other") is None
     assert [path.name for path in tmp_path.iterdir()] == ["half"]
@@ -33,7 +33,7 @@ def test_the_same_job_finds_its_records(tmp_path: Path) -> None:
 
 def test_another_job_begins_anew(tmp_path: Path) -> None:
     interrupted(tmp_path, {"a": 1})
-    with Journal(tmp_path, {"a": 2}) as journal:
+    with ResumeLog(tmp_path, {"a": 2}) as journal:
         assert journal.get("../../step") is None
         assert not (tmp_path / "half").exists()
 
@@ -46,7 +46,7 @@ def test_another_job_voids_the_records_before_it_removes_anything(
     monkeypatch.setattr(shutil, "rmtree", no_time)
     monkeypatch.setattr(Path, "iterdir", lambda self: iter([tmp_path / ".journal"]))
     with pytest.raises(TimeoutError):
-        Journal(tmp_path, {"a": 2}).__enter__()
+        ResumeLog(tmp_path, {"a": 2}).__enter__()
     assert not (tmp_path / ".journal" / "job.json").exists()
 
 
@@ -61,7 +61,7 @@ def test_bad_inputs_leave_nothing(tmp_path: Path) -> None:
 
 def test_nothing_on_record_leaves_nothing(tmp_path: Path) -> None:
     def run() -> None:
-        with Journal(tmp_path, {}):
+        with ResumeLog(tmp_path, {}):
             (tmp_path / "half").touch()
             raise KeyboardInterrupt
 
@@ -72,12 +72,12 @@ def test_nothing_on_record_leaves_nothing(tmp_path: Path) -> None:
 
 def test_records_cut_by_a_loss_of_power_are_none(tmp_path: Path) -> None:
     interrupted(tmp_path, {"a": 1})
-    with Journal(tmp_path, {"a": 1}) as journal:
+    with ResumeLog(tmp_path, {"a": 1}) as journal:
         journal.put("other", {"n": 2})
         journal.file("../../step", ".json").write_text('{"n":')
         assert (journal.get("../../step"), journal.get("other")) == (None, {"n": 2})
         (journal.folder / "job.json").write_bytes(b"")
-        again = Journal(tmp_path, {"a": 1}).__enter__()
+        again = ResumeLog(tmp_path, {"a": 1}).__enter__()
         assert again.get("other") is None
 
 
@@ -96,7 +96,7 @@ def test_inputs_that_change_are_told_and_leave_nothing(tmp_path: Path, when: str
     work.mkdir()
 
     def run() -> None:
-        with Journal(work, {"a": 1, "input": stamp_files([source])}) as journal:
+        with ResumeLog(work, {"a": 1, "input": list_inputs([source])}) as journal:
             journal.put("before", {})
             CHANGES[change](source)
             if when == "put":
@@ -111,7 +111,7 @@ def test_inputs_that_change_are_told_and_leave_nothing(tmp_path: Path, when: str
 
 def test_records_outlive_a_kill_before_the_work_is_in_its_place(tmp_path: Path) -> None:
     """What a kill leaves between the end of the journal and the rename."""
-    with workspace(tmp_path / "out") as work, Journal(work, {"a": 1}) as journal:
+    with work_directory(tmp_path / "out") as work, ResumeLog(work, {"a": 1}) as journal:
         journal.put("step", {"n": 1})
         (work / "result").touch()
         kept = {path.name: path.read_bytes() for path in journal.folder.iterdir()}
@@ -120,7 +120,7 @@ def test_records_outlive_a_kill_before_the_work_is_in_its_place(tmp_path: Path) 
     aside.mkdir()
     for name, data in kept.items():
         (aside / name).write_bytes(data)
-    with publish(tmp_path / "out") as work, Journal(work, {"a": 1}) as journal:
+    with publish(tmp_path / "out") as work, ResumeLog(work, {"a": 1}) as journal:
         assert journal.get("step") == {"n": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     aside.mkdir()
@@ -130,5 +130,5 @@ def test_records_outlive_a_kill_before_the_work_is_in_its_place(tmp_path: Path) 
 
 
 def test_keys_never_leave_the_folder(tmp_path: Path) -> None:
-    with Journal(tmp_path, {}) as journal:
+    with ResumeLog(tmp_path, {}) as journal:
         assert journal.file("../../../etc/x", ".json").parent == tmp_path / ".journal"

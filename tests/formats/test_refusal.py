@@ -34,6 +34,9 @@ def test_a_refusal_is_passed_on_with_its_first_verb_and_reason(tmp_path: Path) -
     record_refusal(first, "fetch", InputError("is gone"))
     with pytest.raises(Refused, match="was refused by fetch: is gone") as refused:
         open_model(first)
-    record_refusal(second, "merge", refused.value)
+    (second / "model.safetensors").parent.mkdir()
+    (second / "model.safetensors").touch()
+    record_refusal(second, "merge", refused.value, replace=True)
+    assert [path.name for path in second.iterdir()] == ["contextgraft.json"]
     record = read_sidecar(second, "refused")
     assert (record["verb"], record["reason"], record["name"]) == ("fetch", "is gone", "second")

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 from pydantic import ValidationError
 
-from contextgraft.checkpoint.atomic import WORK
+from contextgraft.checkpoint.atomic import PARTIAL
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
@@ -98,7 +98,7 @@ def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
 ) -> None:
     whole = learn("whole")
     interrupt(monkeypatch, stop, lambda: learn("out"))
-    fetched = tmp_path / f".out{WORK}" / datasets.FOLDER
+    fetched = tmp_path / f".out{PARTIAL}" / datasets.FOLDER
     assert not [path for path in fetched.iterdir() if path.is_dir()]  # it is packed
     server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
     asked = len(server.log)

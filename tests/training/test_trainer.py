@@ -134,9 +134,11 @@ def test_killed_at_the_very_end_nothing_is_trained_again(
     train(config, base, tmp_path / "whole")
     with monkeypatch.context() as patch:
         late = (
-            "contextgraft.checkpoint.atomic.install" if journal else "contextgraft.training.trainer.set_aside"
+            "contextgraft.checkpoint.atomic.move_into_place"
+            if journal
+            else "contextgraft.training.trainer.detach_log"
         )
-        patch.setattr(late, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(f"contextgraft.{late}", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(config, base, tmp_path / "killed", checkpoint_seconds=0)
     monkeypatch.setattr(Batches, "at", lambda *_: (_ for _ in ()).throw(AssertionError("trained again")))

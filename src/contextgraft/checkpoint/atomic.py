@@ -1,107 +1,139 @@
-"""Results appear whole or not at all: written beside their place, renamed onto it when done."""
+"""Outputs appear complete or not at all: written next to their final path and renamed onto it at the end."""
 
 import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from contextgraft.errors import OutputBusy, OutputError
 
-JOURNAL = ".journal"  # what an unfinished job has done, inside its work directory
-WORK = ".partial"
-REFUSALS = {
+RESUME_LOG = ".journal"  # folder of the resume log, inside the work directory of an unfinished job
+PARTIAL = ".partial"
+WRITE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
+MODEL_FILES = ("contextgraft.json", "contextgraft.source.json", "config.json", "adapter_config.json")
+
+
+def check_model_output(out: Path) -> None:
+    """Raise OutputError if a folder that is to be replaced is not a model, an adapter or a sidecar's."""
+    names = {path.name for path in out.iterdir()}
+    if not names & set(MODEL_FILES) and not any(name.endswith(".safetensors") for name in names):
+        raise OutputError(
+            "holds files of another program, which --replace does not remove",
+            path=out,
+            expected=f"a folder with {' or '.join(MODEL_FILES)}",
+            remedy="remove it or name another output",
+        )
 
 
 @contextmanager
-def publish(out: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A work directory `.<name>.partial` beside `out`, renamed onto `out` when the block ends well.
+def publish(
+    out: Path, *, replace: bool = False, check: Callable[[Path], None] = check_model_output
+) -> Iterator[Path]:
+    """A work directory `.<name>.partial` next to `out`, renamed onto `out` when the block succeeds.
 
-    It stays when the block fails or is killed, so that the same command can resume; if it is empty it goes.
-    A second run raises OutputBusy; an `out` that already holds files raises OutputError unless `replace`.
+    It stays when the block fails or is killed, so that the same command can resume; an empty one is removed.
+    A second run raises OutputBusy; an `out` that already holds files raises OutputError, unless `replace` and
+    `check` accepts what it holds.
     """
-    with workspace(out) as work:
-        refuse_existing(out, replace=replace)
+    with work_directory(out) as work:
+        check_output(out, replace=replace, check=check)
         yield work
-        install(work, out)
+        move_into_place(work, out)
 
 
 @contextmanager
-def workspace(out: Path) -> Iterator[Path]:
+def work_directory(out: Path) -> Iterator[Path]:
     """The locked work directory of `out`; it is removed only if it is left empty."""
     if not out.absolute().name:
-        raise OutputError("is no place for an output", path=out, remedy="name a folder in it")
-    work = out.absolute().with_name(f".{out.absolute().name}{WORK}")
-    with _storing(out):
+        raise OutputError("cannot be an output folder", path=out, remedy="name a folder in it")
+    work = out.absolute().with_name(f".{out.absolute().name}{PARTIAL}")
+    with _write_errors(out):
         work.mkdir(parents=True, exist_ok=True)
         lock = _lock(work, out)
         try:
-            _take_back(work)
+            _reattach_log(work)
             yield work
-            shutil.rmtree(_aside(work), ignore_errors=True)
+            shutil.rmtree(_detached_log(work), ignore_errors=True)
         finally:
             with suppress(OSError):
                 work.rmdir()
             os.close(lock)
 
 
-def set_aside(work: Path) -> None:
-    """Move the journal out of finished work, which is about to be renamed as it is.
+def detach_log(work: Path) -> None:
+    """Move the resume log out of a finished work directory, which is about to be renamed as it is.
 
-    The workspace removes it when the work is in its place; a run killed before that takes it back.
+    `work_directory` removes the log after the rename; the rerun of a run killed before that moves it back.
     """
-    (work / JOURNAL).rename(_aside(work))
+    (work / RESUME_LOG).rename(_detached_log(work))
 
 
-def _take_back(work: Path) -> None:
-    aside = _aside(work)
-    if aside.exists() and any(work.iterdir()) and not (work / JOURNAL).exists():
-        aside.rename(work / JOURNAL)
-    shutil.rmtree(aside, ignore_errors=True)
+def _reattach_log(work: Path) -> None:
+    detached = _detached_log(work)
+    if detached.exists() and any(work.iterdir()) and not (work / RESUME_LOG).exists():
+        detached.rename(work / RESUME_LOG)
+    shutil.rmtree(detached, ignore_errors=True)
 
 
-def _aside(work: Path) -> Path:
-    return work.with_suffix(JOURNAL)
+def _detached_log(work: Path) -> Path:
+    return work.with_suffix(RESUME_LOG)
 
 
-def refuse_existing(out: Path, *, replace: bool = False) -> None:
-    """Raise OutputError if `out` is a directory that holds a file, or anything but a directory."""
+def check_output(
+    out: Path, *, replace: bool = False, check: Callable[[Path], None] = check_model_output
+) -> None:
+    """Raise OutputError if `out` is not a directory, or a directory with files that may not be replaced."""
     folder = out.is_dir() and not out.is_symlink()
-    held = any(not path.is_dir() for path in out.rglob("*")) if folder else os.path.lexists(out)
-    if held and not (replace and folder):
+    occupied = any(not path.is_dir() for path in out.rglob("*")) if folder else os.path.lexists(out)
+    if occupied and not (replace and folder):
         raise OutputError("already exists", path=out, remedy="remove it or name another output")
+    if occupied:
+        check(out)
 
 
-def install(work: Path, out: Path) -> None:
-    """Rename a finished directory onto `out`, whatever stood there, and make the rename durable."""
+def move_into_place(work: Path, out: Path) -> None:
+    """Rename a finished directory onto `out`, replacing what is there, and make the rename durable."""
     out = out.absolute()
     sync_tree(work)
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        out.rename(old)
+    old = _move_away(out)
     work.rename(out)
     _sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_output(out: Path) -> None:
+    """Remove an output folder that the same command may replace; it disappears as a whole."""
+    if out.is_dir():
+        check_output(out, replace=True)
+        shutil.rmtree(_move_away(out.absolute()), ignore_errors=True)
+
+
+def _move_away(out: Path) -> Path:
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    return old
+
+
 @contextmanager
 def publish_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well, removed when it fails.
+    """A temporary path next to `path`, renamed onto it when the block succeeds, removed when it fails.
 
-    Not `durable`: whole after a kill, but not after a loss of power, until `sync_tree` has seen it.
+    Not `durable`: complete after a kill, but not after a loss of power, unless `sync_tree` follows.
     """
     path = path.absolute()
-    temporary = path.with_name(f".{path.name}{WORK}")
-    with _storing(path):
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -123,14 +155,14 @@ def write_json(path: Path, obj: Any, *, durable: bool = True) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and directory below `folder` to the disk."""
+    """Flush every file and directory in `folder`, and itself, to the disk."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)
 
 
 def _lock(work: Path, out: Path) -> int:
-    """Lock the work directory itself; the lock goes with the process, however that ends."""
+    """Lock the work directory itself; the lock ends with the process."""
     busy = OutputBusy(
         "another run is writing it", path=out, remedy="wait for that run or name another output"
     )
@@ -140,7 +172,7 @@ def _lock(work: Path, out: Path) -> int:
         raise busy from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(lock), work.stat()):  # it was renamed away while we waited
+        if not os.path.samestat(os.fstat(lock), work.stat()):  # another run renamed it meanwhile
             raise BlockingIOError
     except (BlockingIOError, FileNotFoundError):
         os.close(lock)
@@ -152,13 +184,13 @@ def _lock(work: Path, out: Path) -> int:
 
 
 @contextmanager
-def _storing(out: Path) -> Iterator[None]:
-    """What the disk refuses becomes one line about the output."""
+def _write_errors(out: Path) -> Iterator[None]:
+    """Report an error of the file system as an OutputError about the output."""
     try:
         yield
     except OSError as error:
-        gone = isinstance(error, FileNotFoundError) and _is_beside(out, error.filename)
-        if error.errno not in REFUSALS and not gone:
+        gone = isinstance(error, FileNotFoundError) and _is_next_to(out, error.filename)
+        if error.errno not in WRITE_ERRNOS and not gone:
             raise
         raise OutputError(
             "cannot be written",
@@ -169,14 +201,14 @@ def _storing(out: Path) -> Iterator[None]:
 
 
 def _destination(path: Path) -> Path:
-    """The output that a path in a work directory is on its way to; any other path is its own."""
+    """The output that a path inside a work directory belongs to; any other path itself."""
     for folder in path.parents:
-        if folder.name.startswith(".") and folder.suffix == WORK:
+        if folder.name.startswith(".") and folder.suffix == PARTIAL:
             return folder.with_name(folder.stem[1:])
     return path
 
 
-def _is_beside(out: Path, path: object) -> bool:
+def _is_next_to(out: Path, path: object) -> bool:
     return isinstance(path, str) and Path(path).is_relative_to(out.absolute().parent)
 
 

@@ -1,25 +1,58 @@
-"""What an unfinished job has done already, kept in its work directory so that a rerun goes on from there."""
+"""Resuming: what an unfinished job has done, in its work directory, so that the same command continues."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from contextgraft.checkpoint.atomic import JOURNAL, set_aside, write_json
+from contextgraft.checkpoint.atomic import (
+    RESUME_LOG,
+    check_output,
+    detach_log,
+    move_into_place,
+    work_directory,
+    write_json,
+)
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
 
-HEAD = "job.json"
+JOB_FILE = "job.json"
+BUILT = "built"  # key of a log: every folder is complete, only renames are missing
 
 
-class Stamp(list[list[Any]]):
-    """Path, size and time of every file of an input, as they were when the job began."""
+@dataclass(frozen=True)
+class JobIdentity:
+    """Everything that determines a job's result, as JSON values; recorded in a file of its work directory."""
 
-    def refuse_changed(self) -> None:
-        """Raise CheckpointError naming the first file that is no longer what it was."""
+    job: Mapping[str, Any]
+
+    def differences(self, path: Path) -> tuple[str, ...] | None:
+        """Keys in which the job recorded at `path` differs, sorted; None where none is recorded."""
+        recorded, job = _load(path), self._json()
+        if not isinstance(recorded, dict):
+            return None
+        return tuple(sorted(key for key in {*recorded, *job} if recorded.get(key) != job.get(key)))
+
+    def write(self, path: Path) -> None:
+        """Record this job."""
+        write_json(path, self._json())
+
+    def _json(self) -> dict[str, Any]:
+        """The values as they are read back: tuples are lists."""
+        job: dict[str, Any] = json.loads(json.dumps(self.job))
+        return job
+
+
+class InputFiles(list[list[Any]]):
+    """Path, size and modification time of every file of an input, as they were when the job began."""
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError naming the first file that has changed."""
         for path, *facts in self:
             if _facts(Path(path)) != facts:
                 raise CheckpointError(
@@ -27,28 +60,28 @@ class Stamp(list[list[Any]]):
                 )
 
 
-class Journal:
-    """Records by key in `<work>/.journal`; one of another job empties the work directory first.
+class ResumeLog:
+    """Records by key in `<work>/.journal`; a log of another job empties the work directory first.
 
-    As a context manager: records are set aside when the job ends well; everything goes when the inputs prove
-    bad, or changed under the job, and when nothing is on record yet; else an interrupt or a full disk leaves
-    all as it is.
+    As a context manager: when the job succeeds, the log is detached from the work directory. When the inputs
+    are invalid or have changed, or nothing was recorded yet, the work directory is emptied. Any other error,
+    such as an interrupt or a full disk, leaves everything for the rerun.
     """
 
     def __init__(self, work: Path, job: Mapping[str, Any]) -> None:
         self.work = work
-        self.folder = work / JOURNAL
-        self.job = json.loads(json.dumps(job))
-        self.stamps = [value for value in job.values() if isinstance(value, Stamp)]
+        self.folder = work / RESUME_LOG
+        self.identity = JobIdentity(job)
+        self.inputs = [value for value in job.values() if isinstance(value, InputFiles)]
 
     def __enter__(self) -> Self:
-        """Take up the records of the same job, or begin anew."""
-        if _load(self.folder / HEAD) == self.job:
+        """Open the log of the same job, or begin a new one."""
+        if self.identity.differences(self.folder / JOB_FILE) == ():
             return self
         try:
             _empty(self.work)
             self.folder.mkdir()
-            write_json(self.folder / HEAD, self.job)
+            self.identity.write(self.folder / JOB_FILE)
         except BaseException:
             _empty(self.work)
             raise
@@ -60,13 +93,13 @@ class Journal:
         """Keep what a rerun can use, and nothing else."""
         if error is None or isinstance(error, Exception):
             try:
-                self._refuse_changed()
+                self._check_inputs()
             except CheckpointError as changed:
                 _empty(self.work)
-                raise changed from None  # whatever happened, it happened because of that
+                raise changed from None  # the change of the input caused whatever else went wrong
         if error is None:
-            set_aside(self.work)
-        elif isinstance(error, CheckpointError | MismatchError) or not self._records():
+            detach_log(self.work)
+        elif isinstance(error, CheckpointError | MismatchError) or not self._has_records():
             _empty(self.work)
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -75,35 +108,61 @@ class Journal:
         return record if isinstance(record, dict) else None
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:
-        """Mark a step as finished; what belongs to it is whole, and is checked again when it is taken up.
+        """Record a finished step, whose data are complete; a rerun verifies them before it uses them.
 
-        Inputs that are no longer what the job began with raise CheckpointError.
+        Inputs that have changed since the job began raise CheckpointError.
         """
-        self._refuse_changed()
+        self._check_inputs()
         write_json(self.file(key, ".json"), record, durable=False)
 
     def file(self, key: str, suffix: str) -> Path:
-        """A place for a step's own data; keys are tensor names from files, so they never become paths."""
+        """The path of a step's own data; keys are tensor names from files, so they are hashed."""
         return self.folder / (hashlib.sha256(key.encode()).hexdigest()[:32] + suffix)
 
-    def _records(self) -> bool:
-        return any(path.suffix == ".json" and path.name != HEAD for path in self.folder.glob("[!.]*"))
+    def _has_records(self) -> bool:
+        return any(path.suffix == ".json" and path.name != JOB_FILE for path in self.folder.glob("[!.]*"))
 
-    def _refuse_changed(self) -> None:
-        for stamp in self.stamps:
-            stamp.refuse_changed()
+    def _check_inputs(self) -> None:
+        for files in self.inputs:
+            files.check_unchanged()
 
 
-def stamp(folder: ModelFolder) -> Stamp:
-    """The stamp of a model: tells a rerun, and the job itself at its end, whether it is still the same."""
+@contextmanager
+def publish_folders(
+    out: Path, names: Sequence[str], job: Mapping[str, Any], *, replace: bool = False
+) -> Iterator[ResumeLog]:
+    """The resume log of a job that writes folders `names` to its work directory, then moved into `out`.
+
+    The block records BUILT when all are complete. A folder that exists already, and was not moved there by
+    an interrupted run of this job, raises OutputError unless `replace`.
+    """
+    with work_directory(out) as work:
+        log = ResumeLog(work, job)
+        _check_folders(log, out, names, replace=replace)
+        with log:
+            _check_folders(log, out, names, replace=replace)  # again: the log may have been another job's
+            yield log
+            for name in names:
+                if (work / name).exists():
+                    move_into_place(work / name, out / name)
+
+
+def input_files(folder: ModelFolder) -> InputFiles:
+    """Every file of a model."""
     path = folder.path.resolve()
     index = [MODEL_INDEX] if (path / MODEL_INDEX).exists() else []
-    return stamp_files(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
+    return list_inputs(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
 
 
-def stamp_files(paths: Iterable[Path]) -> Stamp:
-    """The stamp of any files, for inputs that are no models."""
-    return Stamp([str(path), *_facts(path)] for path in paths)
+def list_inputs(paths: Iterable[Path]) -> InputFiles:
+    """Files of an input that is not a model folder."""
+    return InputFiles([str(path), *_facts(path)] for path in paths)
+
+
+def _check_folders(log: ResumeLog, out: Path, names: Sequence[str], *, replace: bool) -> None:
+    if log.get(BUILT) is None:
+        for name in names:
+            check_output(out / name, replace=replace)
 
 
 def _facts(path: Path) -> list[Any]:
@@ -115,7 +174,7 @@ def _facts(path: Path) -> list[Any]:
 
 
 def _load(path: Path) -> Any:
-    """What a file of the journal holds; None if there is none, or no JSON in it."""
+    """The JSON value of a file of ours; None if the file is missing or was not written completely."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -123,8 +182,8 @@ def _load(path: Path) -> Any:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all that is in a work directory; its journal is void from the first moment on."""
-    (folder / JOURNAL / HEAD).unlink(missing_ok=True)
+    """Remove everything in a work directory; its log is invalid from the first moment on."""
+    (folder / RESUME_LOG / JOB_FILE).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

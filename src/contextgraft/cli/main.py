@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from contextgraft._version import __version__
 from contextgraft.cli.lazy_group import LazyGroup
+from contextgraft.cli.options import REPLACE
 from contextgraft.errors import ContextgraftError
 from contextgraft.extras import missing_extra
 
@@ -48,7 +49,8 @@ class RefusalGroup(LazyGroup):
 
             if folder is None or not is_final(error):
                 raise
-            record_refusal(folder, str(ctx.invoked_subcommand), error)
+            replace = bool(ctx.meta.get(REPLACE))
+            record_refusal(folder, str(ctx.invoked_subcommand), error, replace=replace)
             click.echo(f"contextgraft: refused and recorded: {error}", err=True)
             return None
 

@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 DEVICES = ("cpu", "cuda")
+REPLACE = "contextgraft.replace"  # key of the context's meta
 EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
 
 
@@ -100,6 +101,18 @@ def check_device(device: str) -> str:
         reason = str(error).splitlines()[0]
         raise click.BadParameter(f"{device!r} cannot be used: {reason}", param_hint="--device") from None
     return device
+
+
+def replace_option(command: F) -> F:
+    """--replace; recorded in the context's `meta` as well, for the refusal that may be written instead."""
+
+    def record(context: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+        context.meta[REPLACE] = value
+        return value
+
+    return click.option(
+        "--replace", is_flag=True, callback=record, help="Replace an existing output folder."
+    )(command)
 
 
 def tensor_options(verb: str) -> Callable[[F], F]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from contextgraft.checkpoint.atomic import workspace
+from contextgraft.checkpoint.atomic import work_directory
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.backends.loading import keep_freed_memory
@@ -90,7 +90,7 @@ def evaluate_models(
         )
         for each, who, key in zip(candidates, identities, keys, strict=True)
     ]
-    with workspace(out) as work:
+    with work_directory(out) as work:
         answered = conduct_all(interviews, first, work, watcher, allow_refused=allow_refused)
         table = pa.concat_tables([*answered, *map(absent_row, absent)])
         whole = samples.complete(table)

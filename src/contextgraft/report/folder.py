@@ -15,8 +15,7 @@ FOLDERS = {"charts": {".svg", ".png"}, dvc_plots.FOLDER: {".csv", ".json"}, card
 
 def write_report(report: Report, out: Path) -> None:
     """Publish a report as a folder; OutputError if the folder has files that are not a report's."""
-    check_replaceable(out)
-    with publish(out, replace=True) as work:
+    with publish(out, replace=True, check=check_replaceable) as work:
         _empty(work)  # what a killed run left
         try:
             for name in sorted({*report.texts, *report.pictures}):

@@ -26,12 +26,14 @@ def fetch(
     hub: Hub | None = None,
     headers: bool = False,
     include: Sequence[str] = (),
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Write the model that `source` names to `out` and return its record, of kind "source".
 
     Folders and repositories keep their dtype; GGUF files are dequantised and rounded to `dtype`. With
     `headers` a repository's weights stay on the hub, and the record is of kind "headers". Of a data set come
-    the files that match `include`, all without it, and the record is of kind "data". Bad sources raise
+    the files that match `include`, all without it, and the record is of kind "data". `replace` allows `out`
+    to exist. Bad sources raise
     InputError, CheckpointError or SourceError, and `out` is then not made.
     """
     if headers and (is_dataset(source) or not on_hub(source)):
@@ -39,18 +41,18 @@ def fetch(
     if include and not is_dataset(source):
         raise InputError("is no data set of the hub", path=source, remedy="leave out --include")
     if is_dataset(source):
-        return fetch_dataset(source, out, hub or Hub(), include or ("*",))
+        return fetch_dataset(source, out, hub or Hub(), include or ("*",), replace=replace)
     if on_hub(source):
-        return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub())
-    return _fetch(source, out, dtype)
+        return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub(), replace=replace)
+    return _fetch(source, out, dtype, replace=replace)
 
 
-def _fetch(source: str, out: Path, dtype: str) -> dict[str, Any]:
+def _fetch(source: str, out: Path, dtype: str, *, replace: bool) -> dict[str, Any]:
     path = locate(source)
     gguf_file = path.is_file() and path.suffix == ".gguf"
     if not gguf_file and not path.is_dir():
         raise InputError("is neither a model folder nor a GGUF file", path=path, expected=FORMS)
-    with publish(out) as work:
+    with publish(out, replace=replace) as work:
         clear(work)
         if gguf_file:
             from contextgraft.sources.gguf.model import write_model

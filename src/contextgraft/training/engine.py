@@ -53,7 +53,7 @@ class Engine(Protocol):
     def once(self, act: Callable[[], T]) -> T:
         """The result of an act that only the main process does; its error is everyone's."""
 
-    def publish(self, out: Path) -> AbstractContextManager[Path]:
+    def publish(self, out: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
         """The work directory that becomes `out`, as `checkpoint.publish`."""
 
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
@@ -88,9 +88,9 @@ class Alone:
         """The act."""
         return act()
 
-    def publish(self, out: Path) -> AbstractContextManager[Path]:
+    def publish(self, out: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
         """The work directory."""
-        return publish.publish(out)
+        return publish.publish(out, replace=replace)
 
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
         """A model with torch's own attention."""

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from contextgraft.checkpoint.atomic import JOURNAL, write_json
+from contextgraft.checkpoint.atomic import RESUME_LOG, write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
@@ -30,9 +30,9 @@ def begin(
     A partial output goes on only under the very order it was begun with; else OutputError. But where nothing
     was learnt yet it is begun anew: what was fetched stays.
     """
-    for path in (work / JOURNAL).glob("*"):
+    for path in (work / RESUME_LOG).glob("*"):
         path.rename(work / path.name)
-    shutil.rmtree(work / JOURNAL, ignore_errors=True)
+    shutil.rmtree(work / RESUME_LOG, ignore_errors=True)
     order = {
         "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
         "seed": recipe.seed,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from contextgraft.checkpoint.atomic import JOURNAL, publish_file, set_aside
+from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log, publish_file
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import InputError
@@ -76,6 +76,7 @@ def train(
     out: Path,
     *,
     seed: int | None = None,
+    replace: bool = False,
     checkpoint_seconds: float = 30.0,
     tell: Callable[[str], None] = lambda _: None,
     engine: Engine | None = None,
@@ -91,7 +92,7 @@ def train(
     raised. A partial output of another order that has learnt something raises OutputError. Without an engine:
     in this process alone. `measures` is a Parquet file for what depends on the clock: a row a step
     (`training.meter`); `tensorboard` a folder for event files of the same. `library` is where data sets of
-    the hub come from.
+    the hub come from. An existing `out` raises OutputError unless `replace`.
     """
     if tensorboard is not None:
         check_installed()
@@ -100,7 +101,7 @@ def train(
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     base = open_model(base_path)
-    with memory(), engine.publish(out) as work:
+    with memory(), engine.publish(out, replace=replace) as work:
         engine.once(
             lambda: run_identity.begin(work, recipe, base, config, dtype=_name(engine.dtype), tell=tell)
         )
@@ -168,12 +169,12 @@ def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapp
         data=records(of_documents(run.recipe), run.work),
     )
     _write_metrics(run.work, metrics)
-    journal = run.work / JOURNAL
+    journal = run.work / RESUME_LOG
     journal.mkdir(exist_ok=True)
     for name in (run_identity.FILE, states.FILE, states.SHARED, FOLDER, hub.FOLDER):
         if (run.work / name).exists():
             (run.work / name).rename(journal / name)
-    set_aside(run.work)
+    detach_log(run.work)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -248,13 +248,13 @@ def long_acts(seconds: float, patience: float, out: str) -> list[Any]:
         engine.once(fail)
     except (InputError, ElsewhereError) as error:
         got.append([type(error).__name__, str(error)])
-    install = atomic.install
+    move_into_place = atomic.move_into_place
 
     def slowly(work: Path, out: Path) -> None:
         time.sleep(seconds)
-        install(work, out)
+        move_into_place(work, out)
 
-    atomic.install = slowly
+    atomic.move_into_place = slowly
     with engine.publish(Path(out)) as work:
         (work / "file").touch()
     got.append((Path(out) / "file").exists())

@@ -16,14 +16,11 @@ from contextgraft.adapter.extract.model_pair import HELD_BYTES, Pair
 from contextgraft.adapter.extract.rank_spec import Cut
 from contextgraft.adapter.extract.svd import factorise
 from contextgraft.adapter.extract.write_adapter import assemble
-from contextgraft.checkpoint.atomic import install, refuse_existing, workspace
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.reader import DTYPES
-from contextgraft.checkpoint.resume import Journal, stamp
+from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.formats.tensor_names import TensorRole
-
-BUILT = "built"  # journal key: every folder is whole, only renames are left
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class _Step:
     cuts: Sequence[Cut]
     held_bytes: int
     device: str
-    journal: Journal
+    log: ResumeLog
     advance: Callable[[int], object]
 
     @property
@@ -43,15 +40,15 @@ class _Step:
 
     def run(self, name: str, workspace: Workspace) -> None:
         if not self._finished(name):
-            self.journal.put(name, self._work(name, workspace))
+            self.log.put(name, self._work(name, workspace))
         self.advance(self.pair.base[name].bytes + self.pair.donor[name].bytes)
 
     def _finished(self, name: str) -> bool:
         """On record, and what was written is on the disk as recorded: a machine may have lost power since."""
-        record = self.journal.get(name)
+        record = self.log.get(name)
         if record is None or "data" not in record:
             return record is not None
-        path = self.journal.file(name, ".safetensors")
+        path = self.log.file(name, ".safetensors")
         return path.exists() and file_digest(path) == record["data"]
 
     def _work(self, name: str, workspace: Workspace) -> dict[str, Any]:
@@ -100,7 +97,7 @@ class _Step:
         return {"delta_norm": norm} | ({"data": self._write(name, {"delta": whole})} if norm else {})
 
     def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> str:
-        path = self.journal.file(name, ".safetensors")
+        path = self.log.file(name, ".safetensors")
         save_tensors(path, tensors, durable=False)
         return file_digest(path)
 
@@ -111,6 +108,7 @@ def extract(
     out: Path,
     *,
     gguf: bool = False,
+    replace: bool = False,
     threads: int = 1,
     held_bytes: int = HELD_BYTES,
     device: str = "cpu",
@@ -118,45 +116,27 @@ def extract(
 ) -> dict[str, dict[str, Any]]:
     """Write `out`/<name of the cut> for every cut and return their sidecars; `advance` hears of bytes read.
 
-    `gguf` adds each adapter in llama.cpp's format. A rerun with the same inputs goes on after the last
-    finished tensor, to the same bytes. Weights that are not finite raise CheckpointError, equal models
-    MismatchError; nothing is left behind then.
+    `gguf` adds each adapter in llama.cpp's format; with `replace`, existing folders are replaced. A rerun
+    with the same inputs continues after the last finished tensor and writes the same bytes. Weights that are
+    not finite raise CheckpointError, equal models MismatchError; nothing is left behind then.
     """
     cuts = sorted({cut.name: cut for cut in cuts}.values(), key=lambda cut: (cut.energy or 0, cut.rank))
     job = {
         "verb": "extract",
-        "base": stamp(pair.base),
-        "donor": stamp(pair.donor),
+        "base": input_files(pair.base),
+        "donor": input_files(pair.donor),
         "cuts": [asdict(cut) for cut in cuts],
         "selection": asdict(pair.selection),
         "device": device,
         "gguf": gguf,
     }
-    with workspace(out) as work:
-        journal = Journal(work, job)
-        refuse_cuts(journal, out, cuts)
-        with journal:
-            refuse_cuts(journal, out, cuts)  # again: the journal may have been another job's
-            if journal.get(BUILT) is None:
-                step = _Step(pair, cuts, held_bytes, device, journal, advance)
-                names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
-                each(step.run, reversed(names), threads, device)
-                sidecars = assemble(pair, cuts, journal, gguf)
-                journal.put(BUILT, sidecars)
-            return install_cuts(journal, out, cuts)
-
-
-def refuse_cuts(journal: Journal, out: Path, cuts: Sequence[Cut]) -> None:
-    """Raise OutputError if a cut's folder is there already and is not this job's own finished work."""
-    if journal.get(BUILT) is None:
-        for cut in cuts:
-            refuse_existing(out / cut.name)
-
-
-def install_cuts(journal: Journal, out: Path, cuts: Sequence[Cut]) -> dict[str, dict[str, Any]]:
-    """Rename every finished folder into its place; the sidecars by the name of the cut."""
-    for cut in cuts:
-        if (journal.work / cut.name).exists():
-            install(journal.work / cut.name, out / cut.name)
-    built = journal.get(BUILT) or {}
-    return {cut.name: built[cut.name] for cut in cuts}
+    folders = [cut.name for cut in cuts]
+    with publish_folders(out, folders, job, replace=replace) as log:
+        built = log.get(BUILT)
+        if built is None:
+            step = _Step(pair, cuts, held_bytes, device, log, advance)
+            names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
+            each(step.run, reversed(names), threads, device)
+            built = assemble(pair, cuts, log, gguf)
+            log.put(BUILT, built)
+        return {name: built[name] for name in folders}

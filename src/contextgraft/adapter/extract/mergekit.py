@@ -16,15 +16,14 @@ from typing import Any
 
 from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.extract.extract import BUILT, install_cuts, refuse_cuts
 from contextgraft.adapter.extract.model_pair import Pair
 from contextgraft.adapter.extract.rank_spec import Cut
 from contextgraft.adapter.extract.write_adapter import UNDO
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.verify.residual import Found, Reading
-from contextgraft.checkpoint.atomic import workspace, write_json
+from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.checkpoint.resume import Journal, stamp
+from contextgraft.checkpoint.resume import BUILT, input_files, publish_folders
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
@@ -72,6 +71,7 @@ def extract(
     out: Path,
     command: Path,
     *,
+    replace: bool = False,
     threads: int = 1,
     device: str = "cpu",
     advance: Advance = int,
@@ -87,29 +87,27 @@ def extract(
     cuts = [Cut(rank) for rank in sorted(set(ranks))]
     job = {
         "verb": "extract by mergekit",
-        "base": stamp(pair.base),
-        "donor": stamp(pair.donor),
+        "base": input_files(pair.base),
+        "donor": input_files(pair.donor),
         "cuts": [asdict(cut) for cut in cuts],
         "selection": asdict(pair.selection),
         "device": device,
         "command": str(command),
     }
-    with workspace(out) as work:
-        journal = Journal(work, job)
-        refuse_cuts(journal, out, cuts)
-        with journal:
-            refuse_cuts(journal, out, cuts)  # again: the journal may have been another job's
-            for cut in cuts:
-                if journal.get(cut.name) is None:
-                    _run(pair, cut, work / cut.name, command, threads=threads, device=device)
-                    reading = _read(pair, work / cut.name, threads, advance)
-                    content = _sidecar(pair, cut, reading.adapter, reading.found)
-                    content["backend"] = {"name": "mergekit", "version": version(command)}
-                    write_json(work / cut.name / SIDECAR, content)
-                    journal.put(cut.name, content)
-            if journal.get(BUILT) is None:
-                journal.put(BUILT, {cut.name: journal.get(cut.name) for cut in cuts})
-            return install_cuts(journal, out, cuts)
+    with publish_folders(out, [cut.name for cut in cuts], job, replace=replace) as log:
+        for cut in cuts:
+            if log.get(cut.name) is None:
+                folder = log.work / cut.name
+                _run(pair, cut, folder, command, threads=threads, device=device)
+                reading = _read(pair, folder, threads, advance)
+                content = _sidecar(pair, cut, reading.adapter, reading.found)
+                content["backend"] = {"name": "mergekit", "version": version(command)}
+                write_json(folder / SIDECAR, content)
+                log.put(cut.name, content)
+        sidecars = {cut.name: log.get(cut.name) or {} for cut in cuts}
+        if log.get(BUILT) is None:
+            log.put(BUILT, sidecars)
+        return sidecars
 
 
 def arguments(pair: Pair, rank: int, out: Path, threads: int, device: str) -> list[str]:

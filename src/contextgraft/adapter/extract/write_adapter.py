@@ -17,7 +17,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
-from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.vocabulary import TOKENIZER
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
@@ -33,9 +33,9 @@ UNDO = (
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal, gguf: bool) -> dict[str, dict[str, Any]]:
+def assemble(pair: Pair, cuts: Sequence[Cut], log: ResumeLog, gguf: bool) -> dict[str, dict[str, Any]]:
     """Assemble every cut's folder from the finished steps; the sidecars by the name of the cut."""
-    records = {name: journal.get(name) or {} for names in pair.names.values() for name in names}
+    records = {name: log.get(name) or {} for names in pair.names.values() for name in names}
     found = {name: records[name] for name in pair.factorised}
     if not any("squares" in record for record in found.values()):
         raise MismatchError(
@@ -44,17 +44,17 @@ def assemble(pair: Pair, cuts: Sequence[Cut], journal: Journal, gguf: bool) -> d
             received=pair.base.path,
         )
     common = _common(pair, records)
-    sidecars = {cut.name: _folder(pair, cut, journal, found, common) for cut in cuts}
+    sidecars = {cut.name: _folder(pair, cut, log, found, common) for cut in cuts}
     if gguf:
         from contextgraft.adapter.lora.gguf import FILE, write_gguf
 
         for name in sidecars:
-            write_gguf(open_adapter(journal.work / name), common["architecture"], journal.work / name / FILE)
+            write_gguf(open_adapter(log.work / name), common["architecture"], log.work / name / FILE)
     return sidecars
 
 
-def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict[str, Any]) -> dict[str, Any]:
-    folder = journal.work / cut.name
+def _folder(pair: Pair, cut: Cut, log: ResumeLog, found: Records, common: dict[str, Any]) -> dict[str, Any]:
+    folder = log.work / cut.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     ranks = {
@@ -64,8 +64,8 @@ def _folder(pair: Pair, cut: Cut, journal: Journal, found: Records, common: dict
     }
     of_modules = {peft.module_of(name): rank for name, rank in ranks.items()}
     of_modules |= dict.fromkeys(peft.of_one_rank(of_modules), max(ranks.values()))
-    _write_factors(folder, pair, ranks, of_modules, journal)
-    _write_dense(folder, pair, journal, common["dense"])
+    _write_factors(folder, pair, ranks, of_modules, log)
+    _write_dense(folder, pair, log, common["dense"])
     base_name = common["base"]["source"] or common["base"]["name"]
     modules = [peft.module_of(name) for name in found]
     config = peft.config(of_modules, modules, base_name)
@@ -127,7 +127,7 @@ def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _write_factors(
-    folder: Path, pair: Pair, ranks: Mapping[str, int], sizes: Mapping[str, int], journal: Journal
+    folder: Path, pair: Pair, ranks: Mapping[str, int], sizes: Mapping[str, int], log: ResumeLog
 ) -> None:
     """adapter_model.safetensors of one cut, filled up with zeros to `sizes`, a module at a time."""
     specs: dict[str, Spec] = {}
@@ -144,7 +144,7 @@ def _write_factors(
     def slices() -> Iterator[torch.Tensor]:
         for key in order(specs):
             name, factor = origin[key]
-            file = open_tensors(journal.file(name, ".safetensors"))
+            file = open_tensors(log.file(name, ".safetensors"))
             rank = ranks[name]
             whole = read_rows(file, factor, 0, rank if factor == "A" else file[factor].rows)
             part = whole if factor == "A" else whole[:, :rank]
@@ -156,10 +156,10 @@ def _write_factors(
     write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, slices(), durable=False)
 
 
-def _write_dense(folder: Path, pair: Pair, journal: Journal, changed: Mapping[str, Any]) -> None:
+def _write_dense(folder: Path, pair: Pair, log: ResumeLog, changed: Mapping[str, Any]) -> None:
     if not changed:
         return
     specs: dict[str, Spec] = {name: (torch.float32, pair.base[name].shape) for name in changed}
-    files = (open_tensors(journal.file(name, ".safetensors")) for name in order(specs))
+    files = (open_tensors(log.file(name, ".safetensors")) for name in order(specs))
     tensors = (read_tensor(file, "delta") for file in files)
     write_tensors(folder / peft.DENSE_DELTAS, specs, tensors, durable=False)

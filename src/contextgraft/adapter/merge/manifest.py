@@ -1,5 +1,6 @@
 """What a graft says of itself: its small files, and `contextgraft.json` with the evidence."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,24 @@ def finished(graft: Graft, out: Path) -> dict[str, Any] | None:
         "target": manifest.get("target", {}).get("digest"),
     }
     return manifest if found == wanted else None
+
+
+def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a manifest over all tensors: norms before and after rounding, and the retained share."""
+    records = manifest["tensors"].values()
+    norm = math.hypot(*(record["delta_norm"] for record in records))
+    inner = math.fsum(record["kept"] * record["delta_norm"] ** 2 for record in records)
+    return {
+        "changed": sum(record["applied"] for record in records),
+        "tensors": len(records),
+        "delta_norm": norm,
+        "survived_norm": math.hypot(*(record["survived_norm"] for record in records)),
+        "kept": inner / norm**2 if norm else 1.0,
+        "rounding": manifest["rounding"],
+        "rope": manifest["rope"],
+        "replaced": manifest["replaced"],
+        "left_out": manifest["left_out"],
+    }
 
 
 def file_facts(path: Path) -> dict[str, Any]:

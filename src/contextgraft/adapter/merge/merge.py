@@ -17,7 +17,7 @@ from contextgraft.adapter.merge.tensor import Applied, apply
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
-from contextgraft.checkpoint.resume import Journal, stamp, stamp_files
+from contextgraft.checkpoint.resume import ResumeLog, input_files, list_inputs
 from contextgraft.checkpoint.safetensors_header import open_tensors
 
 LARGE = 1 << 26  # bytes of a tensor after which the disk begins to write
@@ -27,31 +27,33 @@ def merge(
     graft: Graft,
     out: Path,
     *,
+    replace: bool = False,
     threads: int = 1,
     device: str = "cpu",
     advance: Callable[[int], object] = int,
 ) -> dict[str, Any]:
     """Write the graft to `out` and return its manifest; `advance` hears of the target's bytes dealt with.
 
-    A rerun with the same inputs goes on after the last whole tensor, to the same bytes.
+    A rerun with the same inputs continues after the last complete tensor and writes the same bytes. An
+    existing graft at `out` raises OutputError unless `replace`.
     """
     target = graft.target
     inputs = [file.path / file.name for item in graft.acting for file in item.adapter.files]
     job = {
         "verb": "merge",
-        "files": stamp_files(inputs),  # before the digests are taken: a change after that is noticed
-        "target": stamp(target),
+        "files": list_inputs(inputs),  # before the digests are taken: a change after that is noticed
+        "target": input_files(target),
         "adapters": [[item.adapter.digest, item.scale] for item in graft.adapters],
         "rope": repr(graft.rope),
         "rounding": graft.rounding,
         "device": device,
     }
-    with publish(out) as work, Journal(work, job) as journal:
+    with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
         with _opened(graft, work) as shards, ThreadPoolExecutor(1) as flusher:
             flushed: list[Future[None]] = []
             step = _Step(
                 graft,
-                journal,
+                log,
                 shards,
                 lambda f: flushed.append(flusher.submit(os.fdatasync, f)),
                 device,
@@ -61,7 +63,7 @@ def merge(
             each(step.run, names, threads, device)
             for flush in flushed:
                 flush.result()  # the disk tells of an error once
-        records = {name: journal.get(name) or {} for name in target.tensors}
+        records = {name: log.get(name) or {} for name in target.tensors}
         return finish(graft, work, records, device)
 
 
@@ -98,7 +100,7 @@ class _Step:
     """The work on one tensor: copied or computed, and put on record."""
 
     graft: Graft
-    journal: Journal
+    log: ResumeLog
     shards: dict[str, _Shard]
     flush: Callable[[int], object]
     device: str
@@ -108,14 +110,14 @@ class _Step:
         info = self.graft.target[name]
         shard = self.shards[info.shard]
         if not self._finished(name, shard):
-            self.journal.put(name, asdict(self._write(name, shard, workspace)))
+            self.log.put(name, asdict(self._write(name, shard, workspace)))
         if name == shard.last or info.bytes >= LARGE:
             self.flush(shard.new)  # so that little is left for the end
         self.advance(info.bytes)
 
     def _finished(self, name: str, shard: _Shard) -> bool:
         """On record, and on the disk as recorded: a machine may have lost power since."""
-        record = self.journal.get(name)
+        record = self.log.get(name)
         info = self.graft.target[name]
         return record is not None and bytes_digest(shard.new, info.begin, info.end) == record["digest_after"]
 

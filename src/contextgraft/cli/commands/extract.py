@@ -10,6 +10,7 @@ from contextgraft.cli.options import (
     check_device,
     device_option,
     json_option,
+    replace_option,
     tensor_options,
     tensor_selection,
     threads_option,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=PATH, required=True, help="Folder that gets one adapter folder a rank.")
 @device_option
 @threads_option("Matrices")
+@replace_option
 @json_option()
 def command(
     *,
@@ -72,6 +74,7 @@ def command(
     out: Path,
     device: str,
     threads: int | None,
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Factorise donor minus base into LoRA adapters, every rank from one decomposition a matrix.
@@ -101,9 +104,9 @@ def command(
     models = pair(base, donor, selection)
     _refuse_unexpected(models, expect_theta, expect_positions)
     if other:
-        sidecars = _by_mergekit(models, ranks, out, mergekit, threads=threads, device=device)
+        sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:
-        sidecars = _ours(models, cuts, out, gguf=gguf, threads=threads, device=device)
+        sidecars = _ours(models, cuts, out, gguf=gguf, replace=replace, threads=threads, device=device)
     _show(sidecars, out, as_json)
 
 
@@ -125,7 +128,7 @@ def _refuse_unexpected(models: "Pair", theta: float | None, positions: int | Non
 
 
 def _ours(
-    models: "Pair", cuts: "list[Cut]", out: Path, *, gguf: bool, threads: int, device: str
+    models: "Pair", cuts: "list[Cut]", out: Path, *, gguf: bool, replace: bool, threads: int, device: str
 ) -> dict[str, dict[str, Any]]:
     from contextgraft.adapter.extract.extract import extract
     from contextgraft.cli.progress import bytes_bar
@@ -143,11 +146,20 @@ def _ours(
         err=True,
     )
     with bytes_bar("extract", models.bytes_to_read) as advance:
-        return extract(models, cuts, out, gguf=gguf, threads=threads, device=device, advance=advance)
+        return extract(
+            models, cuts, out, gguf=gguf, replace=replace, threads=threads, device=device, advance=advance
+        )
 
 
 def _by_mergekit(
-    models: "Pair", ranks: tuple[int, ...], out: Path, command: Path | None, *, threads: int, device: str
+    models: "Pair",
+    ranks: tuple[int, ...],
+    out: Path,
+    command: Path | None,
+    *,
+    replace: bool,
+    threads: int,
+    device: str,
 ) -> dict[str, dict[str, Any]]:
     from contextgraft.adapter.extract import mergekit as mergekit_backend
     from contextgraft.cli.progress import bytes_bar
@@ -163,7 +175,7 @@ def _by_mergekit(
     )
     with bytes_bar("measure", models.bytes_to_read * len(each)) as advance:
         return mergekit_backend.extract(
-            models, each, out, found, threads=threads, device=device, advance=advance
+            models, each, out, found, replace=replace, threads=threads, device=device, advance=advance
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, json_option, replace_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.progress import hub_progress
 
@@ -35,6 +35,7 @@ from contextgraft.cli.progress import hub_progress
     show_default=True,
     help="Files fetched from the hub at once.",
 )
+@replace_option
 @json_option()
 def command(
     *,
@@ -44,6 +45,7 @@ def command(
     headers: bool,
     include: tuple[str, ...],
     threads: int,
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Bring a model, or a data set, into a folder.
@@ -58,7 +60,7 @@ def command(
     from contextgraft.sources.hub.client import Hub
 
     hub = Hub(watch=hub_progress("fetch"), threads=threads)
-    record = fetch(source, out, dtype, hub=hub, headers=headers, include=include)
+    record = fetch(source, out, dtype, hub=hub, headers=headers, include=include, replace=replace)
     if as_json:
         print_json(record)
         return

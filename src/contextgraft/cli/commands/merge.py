@@ -15,6 +15,7 @@ from contextgraft.cli.options import (
     check_device,
     device_option,
     json_option,
+    replace_option,
     threads_option,
     threads_or_cores,
 )
@@ -53,6 +54,7 @@ READ_AHEAD = 1 << 32  # bytes
 )
 @device_option
 @threads_option("Tensors")
+@replace_option
 @json_option()
 def command(
     *,
@@ -66,6 +68,7 @@ def command(
     replace_modules: bool,
     device: str,
     threads: int | None,
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Graft adapters onto fine-tunes of the same base, with RoPE and tokenizer length repaired.
@@ -86,12 +89,14 @@ def command(
     options: dict[str, Any] = {"rope": rope, "keep_rope": keep_rope, "rounding": rounding}
     outs = _outs(targets, out)
     plans = [plan(scaled, target, replace_modules=replace_modules, **options) for target in targets]
-    _run(plans, outs, threads, device, as_json)
+    _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
 
 
-def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: str, as_json: bool) -> None:
+def _run(
+    plans: "Sequence[Graft]", outs: Sequence[Path], *, replace: bool, threads: int, device: str, as_json: bool
+) -> None:
     """All targets, one after another; one that proves bad on the way does not keep the others from theirs."""
-    from contextgraft.adapter.merge.manifest import finished
+    from contextgraft.adapter.merge.manifest import finished, summary
     from contextgraft.errors import ContextgraftError
 
     results, failed = [], []
@@ -100,7 +105,8 @@ def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: s
             known = finished(graft, out) if len(plans) > 1 else None
             if known:
                 click.echo(f"merge: {out} is there already, of the same adapters and target", err=True)
-            results.append(_result(known, out) if known else _merge(graft, out, threads, device))
+            manifest = known or _merge(graft, out, replace=replace, threads=threads, device=device)
+            results.append({"path": str(out), **summary(manifest)})
         except ContextgraftError as error:
             if len(plans) == 1:
                 raise
@@ -116,7 +122,7 @@ def _run(plans: "Sequence[Graft]", outs: Sequence[Path], threads: int, device: s
         sys.exit(2)
 
 
-def _merge(graft: "Graft", out: Path, threads: int, device: str) -> dict[str, Any]:
+def _merge(graft: "Graft", out: Path, *, replace: bool, threads: int, device: str) -> dict[str, Any]:
     from contextgraft.adapter.merge.merge import merge
     from contextgraft.cli.progress import bytes_bar
 
@@ -130,27 +136,7 @@ def _merge(graft: "Graft", out: Path, threads: int, device: str) -> dict[str, An
     for warning in graft.warnings:
         click.echo(f"contextgraft: warning: {warning}", err=True)
     with bytes_bar("merge", graft.bytes_to_read) as advance:
-        manifest = merge(graft, out, threads=threads, device=device, advance=advance)
-    return _result(manifest, out)
-
-
-def _result(manifest: dict[str, Any], out: Path) -> dict[str, Any]:
-    """What a manifest says in sum."""
-    records = manifest["tensors"].values()
-    asked = math.hypot(*(record["delta_norm"] for record in records))
-    inner = math.fsum(record["kept"] * record["delta_norm"] ** 2 for record in records)
-    return {
-        "path": str(out),
-        "changed": sum(record["applied"] for record in records),
-        "tensors": len(records),
-        "delta_norm": asked,
-        "survived_norm": math.hypot(*(record["survived_norm"] for record in records)),
-        "kept": inner / asked**2 if asked else 1.0,
-        "rounding": manifest["rounding"],
-        "rope": manifest["rope"],
-        "replaced": manifest["replaced"],
-        "left_out": manifest["left_out"],
-    }
+        return merge(graft, out, replace=replace, threads=threads, device=device, advance=advance)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -13,10 +13,21 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
+from contextgraft.cli.options import replace_option
 from contextgraft.cli.progress import hub_progress
 
 TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
-RUNNING = ("out", "threads", "seed", "checkpoint_seconds", "keep", "patience", "measures", "tensorboard")
+RUNNING = (
+    "out",
+    "replace",
+    "threads",
+    "seed",
+    "checkpoint_seconds",
+    "keep",
+    "patience",
+    "measures",
+    "tensorboard",
+)
 ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
 
 
@@ -79,6 +90,7 @@ ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
     type=click.Path(path_type=Path, file_okay=False),
     help="folder for TensorBoard's event files of the same; needs the package tensorboard",
 )
+@replace_option
 @click.option("--json", "as_json", is_flag=True, help="print the last step's metrics, or the plan, as JSON")
 @plan_training.options
 @click.pass_context

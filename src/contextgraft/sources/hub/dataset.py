@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
-from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.errors import InputError
 from contextgraft.formats.hub_source import DATASETS, HUB
 from contextgraft.formats.sidecar import SIDECAR
@@ -41,6 +41,8 @@ def fetch_dataset(
     hub: Hub,
     patterns: Sequence[str] = ("*",),
     usable: Callable[[str], object] = str,
+    *,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Write the files of `hf:datasets/OWNER/NAME[@REVISION]` that match a pattern to `out`.
 
@@ -49,13 +51,13 @@ def fetch_dataset(
     is taken up. A pattern that nothing matches raises InputError, as may `usable` for a name; the rest as
     `fetch_repository`.
     """
-    with publish(out) as work:
+    with publish(out, replace=replace) as work:
         repository = look_up_dataset(hub, source)
         names = matching(repository.files, patterns, source)
         for name in names:
             usable(name)
         job = {"source": repository.name, "commit": repository.commit, "what": names}
-        with Journal(work, job) as journal:
+        with ResumeLog(work, job) as journal:
             transfer = Transfer(hub, repository, journal)
             files = transferred(transfer, out, lambda _: known_files(repository, names))
             record = record_of("data", repository, files)

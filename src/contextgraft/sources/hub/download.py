@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.errors import SourceError
 from contextgraft.sources.hub.client import (
     TIMEOUT,
@@ -38,7 +38,7 @@ class Transfer:
 
     hub: Hub
     repository: Repository
-    journal: Journal
+    journal: ResumeLog
     advance: Advance = int
     stop: Event = field(default_factory=Event)
 

@@ -10,7 +10,7 @@ from typing import Any
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_json
-from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
@@ -22,7 +22,7 @@ from contextgraft.sources.hub.files import LARGEST, HubFile, Plan, choose, plain
 RECORD = "contextgraft.source.json"  # beside an adapter that other programs made: it must have no sidecar
 
 
-def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
+def fetch_repository(source: str, out: Path, hub: Hub, *, replace: bool = False) -> dict[str, Any]:
     """Write the files that the model, adapter or graft `hf:OWNER/NAME[@REVISION]` is made of to `out`.
 
     Returns its record, of kind "source": the commit, and for every file size and digest as verified. What an
@@ -30,10 +30,10 @@ def fetch_repository(source: str, out: Path, hub: Hub) -> dict[str, Any]:
     one that cannot be used CheckpointError, a hub or network that fails SourceError, a disk too small
     OutputError.
     """
-    with publish(out) as work:
+    with publish(out, replace=replace) as work:
         repository = look_up(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "files"}
-        with Journal(work, job) as journal:
+        with ResumeLog(work, job) as journal:
             return _record(work, repository, transferred(Transfer(hub, repository, journal), out, chosen))
 
 

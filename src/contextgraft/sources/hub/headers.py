@@ -12,7 +12,7 @@ from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder, open_model
-from contextgraft.checkpoint.resume import Journal
+from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import MAX_HEADER
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
@@ -26,16 +26,16 @@ FIRST = 1 << 17  # bytes asked for at once; most headers are shorter
 WEIGHTS = ".safetensors"
 
 
-def fetch_headers(source: str, out: Path, hub: Hub) -> dict[str, Any]:
+def fetch_headers(source: str, out: Path, hub: Hub, *, replace: bool = False) -> dict[str, Any]:
     """Write config, tokenizer, index and headers of `hf:OWNER/NAME[@REVISION]` to `out`, but no weights.
 
     Returns the record, of kind "headers": the commit, and size and digest of every file as the hub has them
     on record; those of the weights cannot be verified without fetching them. Raises as `fetch_repository`.
     """
-    with publish(out) as work:
+    with publish(out, replace=replace) as work:
         repository = look_up(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "headers"}
-        with Journal(work, job) as journal:
+        with ResumeLog(work, job) as journal:
             transfer = Transfer(hub, repository, journal)
             before = held(transfer)
             files = chosen(transfer)

@@ -117,10 +117,10 @@ class Together:
         return cast("T", sent[1])
 
     @contextmanager
-    def publish(self, out: Path) -> Iterator[Path]:
+    def publish(self, out: Path, *, replace: bool = False) -> Iterator[Path]:
         """The main process makes, locks and publishes it; the others wait for that."""
         with ExitStack() as stack:
-            yield self.once(lambda: stack.enter_context(publish.publish(out)))
+            yield self.once(lambda: stack.enter_context(publish.publish(out, replace=replace)))
             self.once(stack.close)
 
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
