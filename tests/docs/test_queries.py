@@ -45,6 +45,14 @@ def ask(study: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return run
 
 
+def test_the_functions_that_the_page_names_are_there() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, PAGE.name, "exec"), names)
+    assert names["low"] < (1 - 3) / 100 < names["high"]
+    assert names["p"] == pytest.approx(0.625)
+
+
 def test_every_query_of_the_page_has_a_name_and_columns_that_are_expected() -> None:
     assert set(QUERIES) == set(COLUMNS)
 

@@ -1,4 +1,4 @@
-"""`contextgraft report`: one self-contained page from the samples."""
+"""`contextgraft report`: a self-contained page, charts, tables and model cards from samples."""
 
 from pathlib import Path
 
@@ -13,28 +13,28 @@ from contextgraft.cli.output import print_json
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of the report; an older report there is replaced.",
+    help="Output folder. An older report in it is replaced; a folder with other files is refused.",
 )
 @click.option(
     "--adapter",
     "adapters",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of an adapter, or one that holds adapters: for energy by rank; repeatable.",
+    help="Folder that contains adapters (or is one): adds energy by rank and a card for each. Repeatable.",
 )
 @click.option(
     "--graft",
     "grafts",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder of a graft, or one that holds grafts: for survival of the delta, and cards; repeatable.",
+    help="Folder that contains grafts (or is one): adds survival of deltas and a card for each. Repeatable.",
 )
 @click.option(
     "--alignment",
     "alignments",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Parquet file that `contextgraft align` wrote; repeatable.",
+    help="Parquet file that `contextgraft align` wrote: adds cosines by layer. Repeatable.",
 )
 @click.option(
     "--title",
@@ -42,8 +42,8 @@ from contextgraft.cli.output import print_json
     show_default=True,
     help="Title of the page.",
 )
-@click.option("--note", help="A sentence shown on top, such as what the models are.")
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of the verdicts.")
+@click.option("--note", help="A sentence below the title, for example what the models are.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout instead of the verdicts.")
 def command(
     *,
     results: tuple[Path, ...],
@@ -55,7 +55,10 @@ def command(
     note: str | None,
     as_json: bool,
 ) -> None:
-    """One page, summary.json, charts and model cards from RESULTS: files of samples, or folders of them."""
+    """Make a report from RESULTS, the samples of `contextgraft evaluate`: Parquet files or folders of them.
+
+    Writes index.html, summary.json, charts, plots for DVC and model cards.
+    """
     from contextgraft.report.build import build
     from contextgraft.report.folder import check_replaceable, write_report
 
