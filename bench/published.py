@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.config.training import load_recipe
-from contextgraft.planning.model_shape import read_shape
-from contextgraft.planning.training import Cluster, Cost, Division, costs
+from contextgraft.planning.hardware import Hardware
+from contextgraft.planning.model_shape import read_model_shape
+from contextgraft.planning.training import ParallelPlan, StageCost, stage_costs
 
 ROOT = Path(__file__).parents[1]
 L40S = 362e12  # operations a second in bfloat16, dense
-CLUSTER = Cluster(ranks=512, ranks_per_node=8, flops=L40S, utilisation=0.4, memory=48e9, link=12.5e9)
+NODES = Hardware(flops=L40S, memory=48e9, node_size=8, link_bandwidth=12.5e9)
+RANKS = 512
 RINGS = {"8b": (8, 32, 64, 64), "70b": (8, 32, 64, 128)}  # GPUs of one sequence, by stage
 
 
@@ -24,11 +26,11 @@ def report(_: argparse.Namespace | None = None) -> dict[str, Any]:
     return {"stages": {size: _stages(size) for size in RINGS}, "33x": _claimed(), "512 GPUs": _layouts()}
 
 
-def _cost(size: str, stage: int, cluster: Cluster, context: int) -> Cost:
+def _cost(size: str, stage: int, hardware: Hardware, ranks: int, context: int) -> StageCost:
     recipe = load_recipe(ROOT / f"config/recipes/llama3-{size}-gradient-1048k.yaml")
-    shape = read_shape(ROOT / f"src/contextgraft/planning/shapes/llama3-{size}.json")
+    shape = read_model_shape(f"llama3-{size}")
     alone = recipe.model_copy(update={"stages": (recipe.stages[stage],)})
-    return costs(alone, shape, cluster, Division(context, rows=1))[0]
+    return stage_costs(alone, shape, hardware, ParallelPlan(ranks, context, rows=1))[0]
 
 
 def _stages(size: str) -> list[dict[str, float]]:
@@ -38,7 +40,7 @@ def _stages(size: str) -> list[dict[str, float]]:
     for number, stage in enumerate(recipe.stages):
         assert stage.published is not None
         gpus, minutes = stage.published.gpus, stage.published.minutes
-        cost = _cost(size, number, replace(CLUSTER, ranks=gpus), RINGS[size][number])
+        cost = _cost(size, number, NODES, gpus, RINGS[size][number])
         seconds = gpus * minutes * 60
         rows.append(
             {
@@ -75,12 +77,12 @@ def _layouts() -> list[dict[str, Any]]:
     rows = []
     for context in (512, 64, 8):
         for links in (1, 8):
-            cluster = replace(CLUSTER, links=links)
-            cost = _cost("8b", 2, cluster, context)
-            computing = cost.hours(cluster) / cluster.ranks / cost.steps * 3600
+            hardware = replace(NODES, links=links)
+            cost = _cost("8b", 2, hardware, RANKS, context)
+            computing = cost.device_hours(hardware) / RANKS / cost.steps * 3600
             for layout in ("flat", "double"):
-                ring = cost.between[layout].link / cluster.link / cost.steps
-                weights = cost.weights / links / cluster.link / cost.steps
+                ring = cost.between[layout].link / hardware.link_bandwidth / cost.steps
+                weights = cost.weights / links / hardware.link_bandwidth / cost.steps
                 rows.append(
                     {
                         "GPUs a sequence": context,

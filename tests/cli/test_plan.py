@@ -24,7 +24,7 @@ def test_a_million_tokens_for_people() -> None:
     assert lines[0] == "model    llama3-70b: 70,553,706,496 parameters, 80 layers"
     assert lines[1].endswith("keys and values 327,680 bytes a token")
     assert lines[3] == "models   6"
-    assert "1,048,576        320.0 GiB     451.4 GiB              7" in text
+    assert ["1,048,576", "320.0", "GiB", "451.4", "GiB", "7"] in [line.split() for line in lines]
     assert "--distractors" not in text
     assert "With --distractors 4 or more one text serves all 5 depths." in plan("llama3-8b")
 
@@ -50,6 +50,11 @@ def test_a_suite_named_twice_is_planned_once() -> None:
     assert [row["suite"] for row in facts["costs"]] == ["ruler"]
 
 
+def test_the_subcommand_may_be_left_out() -> None:
+    assert plan("evaluation", "llama3-8b", "--samples", 3) == plan("llama3-8b", "--samples", 3)
+    assert plan("--samples", 3, "llama3-8b") == plan("llama3-8b", "--samples", 3)
+
+
 def test_every_suite_can_be_planned() -> None:
     assert tuple(evaluation.SUITES) == SUITES
 
@@ -71,7 +76,7 @@ def test_every_suite_can_be_planned() -> None:
         (["llama3-8b", "--device-memory", "-1"], "-1.0 is not in the range"),
         (["llama3-8b", "--suite", "poems"], "'poems' is not one of"),
         (["llama3-8b", "--rank", "0"], "0 is not in the range"),
-        ([], "name either a MODEL_OR_CONFIG or a --config"),
+        ([], "Missing command"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

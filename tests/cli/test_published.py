@@ -9,9 +9,9 @@ import yaml
 from click.testing import CliRunner
 
 from contextgraft.cli.commands.plan import command
-from contextgraft.cli.plan_study import read_study
 from contextgraft.config import cli_arguments
-from contextgraft.planning.requests import demands, shape_of
+from contextgraft.planning.slurm import study_requests
+from contextgraft.planning.study import read_study, study_shape
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "config/studies").glob("llama3-*.yaml"))
@@ -25,7 +25,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    done = CliRunner().invoke(command, ["--config", str(path), "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(command, ["study", str(path), "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -45,7 +45,7 @@ def test_a_recipe_says_what_was_published(path: Path) -> None:
     assert (settings.donor.theta, settings.donor.max_positions) == (DONORS[path.stem], length)
     assert max(settings.evaluation.needle.lengths) == length
     assert settings.evaluation.needle.distractors >= len(settings.evaluation.needle.depths) - 1
-    asked = demands(study, shape_of(settings.shape, settings.base), cluster)
+    asked = study_requests(study, study_shape(study))
     assert asked.rules["evaluate"].gpus <= cluster.gpus_per_node
     assert cli_arguments.extraction(settings) == [
         "--embeddings", "output", "--expect-theta", str(DONORS[path.stem]), "--expect-positions", str(length)
@@ -57,7 +57,7 @@ def test_the_published_adapter_to_the_byte(path: Path) -> None:
     found = facts(path)
     assert found["adapters"]["32"] == (837_107_712 if "70b" in path.stem else SMALLER)
     assert found["too_long"] == []
-    text = CliRunner().invoke(command, ["--config", str(path)], catch_exceptions=False).stdout
+    text = CliRunner().invoke(command, ["study", str(path)], catch_exceptions=False).stdout
     assert f"r32: {found['adapters']['32']:,} bytes of tensors, and" in text
     assert f"theta {DONORS[path.stem]}, " in text
 

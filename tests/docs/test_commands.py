@@ -35,10 +35,12 @@ def verb_of(command: str) -> str:
 
 @cache
 def options(verb: str) -> dict[str, click.Parameter]:
-    """The options of a verb, and of the command itself under no name."""
+    """The options of a verb with those of its subcommands, and of the command itself under no name."""
     command = cli.get_command(click.Context(cli), verb) if verb else cli
     assert command is not None
-    words = {word: param for param in command.params for word in (*param.opts, *param.secondary_opts)}
+    below = command.commands.values() if isinstance(command, click.Group) and verb else ()
+    params = [param for each in (command, *below) for param in each.params]
+    words = {word: param for param in params for word in (*param.opts, *param.secondary_opts)}
     return {**words, **dict.fromkeys(["--help"], click.Option(["--help"]))}
 
 

@@ -12,10 +12,11 @@ from contextgraft.adapter.extract.model_pair import pair
 from contextgraft.adapter.extract.rank_spec import Cut, Selection
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
-from contextgraft.planning.adapters import adapter_bytes, dense_bytes, factorised, tensors
-from contextgraft.planning.model_shape import Shape, read_shape
+from contextgraft.planning.adapters import adapter_bytes, dense_bytes, factorised, tensor_infos
+from contextgraft.planning.model_shape import read_model_shape
 
-LLAMA_70B = Shape(80, 8192, 28672, 64, 8, 128, 128256, tied=False)
+from .shapes import LLAMA_70B, shape_of
+
 HEAD = Selection(embeddings=(TensorRole.OUTPUT,))
 
 
@@ -28,11 +29,11 @@ def test_the_published_adapter_to_the_byte() -> None:
 def test_tensors_are_those_of_the_shape(tied: bool, toy: SimpleNamespace) -> None:
     config = toy.config(tie_word_embeddings=tied)
     weights = toy.weights(config) | ({} if tied else {"lm_head.weight": torch.zeros(50, 64)})
-    shape = Shape.of(config, "toy")
-    assert {info.name: info.shape for info in tensors(shape)} == {
+    shape = shape_of(config)
+    assert {info.name: info.shape for info in tensor_infos(shape)} == {
         name: tuple(tensor.shape) for name, tensor in weights.items()
     }
-    assert sum(info.numel for info in tensors(shape)) == shape.parameters
+    assert sum(info.numel for info in tensor_infos(shape)) == shape.parameters
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_what_is_planned_is_what_is_written(
         folder = toy.write(tmp_path / name, weights, config)
         (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
     extract(pair(tmp_path / "base", tmp_path / "donor", selection), [Cut(8), Cut(48)], tmp_path / "made")
-    shape = read_shape(tmp_path / "base")
+    shape = read_model_shape(tmp_path / "base")
     for rank in (8, 48):
         written = open_tensors(tmp_path / f"made/r{rank}/adapter_model.safetensors").tensors.values()
         assert adapter_bytes(shape, selection, rank) == sum(info.bytes for info in written)

@@ -7,19 +7,35 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from contextgraft.cli.commands.plan import command as plan_command
 from contextgraft.cli.commands.train import command
 from contextgraft.config.training import Recipe, load_recipe
-from contextgraft.errors import ConfigError, InputError
-from contextgraft.planning.model_shape import Shape, read_shape
-from contextgraft.planning.training import Cluster, Crossing, Division, costs, crossing, kv_bytes, moving
+from contextgraft.errors import CheckpointError, InputError
+from contextgraft.planning.hardware import Hardware
+from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.training import (
+    NodeTraffic,
+    ParallelPlan,
+    StageCost,
+    ring_bytes,
+    ring_traffic,
+    stage_costs,
+)
+from contextgraft.planning.training_memory import trained_parameters
 from contextgraft.training.parallel.layout import Topology
 
 from ..training.conftest import RECIPE
+from .shapes import shape_of
 
 ROOT = Path(__file__).parents[2]
 SHAPES = ROOT / "src/contextgraft/planning/shapes"
-TINY = Shape(layers=2, hidden=8, intermediate=16, heads=2, kv_heads=1, head=4, vocabulary=10, tied=True)
-FOUR = Cluster(ranks=4, ranks_per_node=2, flops=1e6, utilisation=0.5, memory=1e6, link=1e3, links=2)
+TINY = shape_of(
+    {
+        "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 16,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10, "tie_word_embeddings": True,
+    }
+)  # fmt: skip
+FOUR = Hardware(flops=1e6, utilisation=0.5, memory=1e6, node_size=2, link_bandwidth=1e3, links=2)
 ONE: dict[str, Any] = {"stages": [{"length": 16, "steps": 3, "tokens": 64}], "replay": {}}
 
 
@@ -27,17 +43,22 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate({**RECIPE, **ONE, **changes})
 
 
+def four_ranks(recipe: Recipe, **options: Any) -> list[StageCost]:
+    return stage_costs(recipe, TINY, FOUR, ParallelPlan(4, **options))
+
+
 def test_tiny_by_hand() -> None:
     """2 x (8 x 4 x 6 + 3 x 8 x 16) = 1152 in matrices, 40 in norms, 80 in embeddings: 1272."""
-    assert (TINY.matrices, TINY.parameters) == (1152, 1272)
-    (cost,) = costs(recipe(), TINY, FOUR, Division(context=4, size=4))
+    assert TINY.parameters == 1272
+    assert sum(rows * columns for rows, columns in TINY.matrices.values()) == 1152
+    (cost,) = four_ranks(recipe(), context=4, dtype="float32")
     assert (cost.steps, cost.tokens, cost.busy) == (3, 192, 1.0)
     sequence = 2 * 1272 * 16 + 2 * 2 * 8 * 16**2
     assert cost.flops == cost.computed == 3 * 4 * 3 * sequence == 1760256
-    assert cost.hours(FOUR) == pytest.approx(1760256 / 5e5 / 3600)
+    assert cost.device_hours(FOUR) == pytest.approx(1760256 / 5e5 / 3600)
     # once round: 2 x 16 x 2 layers x 4 numbers; keys and values twice, gradients once, 4 bytes: 3072 a row
     assert cost.layout == "double"
-    assert cost.between == {"flat": Crossing(27648, 27648), "double": Crossing(18432, 9216)}
+    assert cost.between == {"flat": NodeTraffic(27648, 27648), "double": NodeTraffic(18432, 9216)}
     assert cost.weights == 3 * 0.75 * 12 * 1272
     assert cost.link_hours(FOUR, "double") == (9216 + cost.weights / 2) / 1e3 / 3600
     assert vars(cost.memory) == {
@@ -49,20 +70,20 @@ def test_tiny_by_hand() -> None:
         "logits": 16 * 16 * 10,
         "ring": 16 * 2 * 4 * 4 * 8,
     }
-    assert cost.memory.all == sum(vars(cost.memory).values())
+    assert cost.memory.total == sum(vars(cost.memory).values())
 
 
 def test_replicas_rows_recomputing_and_factors() -> None:
     asked = recipe(activation_checkpointing=True, lora={"rank": 2, "alpha": 4}, trainable=["linear", "norms"])
-    assert moving(asked, TINY) == 2 * 2 * (4 * 8 + 2 * 3 * 4 + 3 * 24) + 40
-    (cost,) = costs(asked, TINY, FOUR, Division(context=2, rows=1, size=2))
+    assert trained_parameters(asked, TINY) == 2 * 2 * (4 * 8 + 2 * 3 * 4 + 3 * 24) + 40
+    (cost,) = four_ranks(asked, context=2, rows=1, dtype="bfloat16")
     sequence = 2 * 1272 * 16 + 2 * 2 * 8 * 16**2
     assert cost.flops == 12 * (3 * sequence - 2 * 1272 * 16)
     assert cost.computed == cost.flops + 12 * sequence
     assert cost.memory.activations == 8 * 2 * (144 + 2 * 8)
-    assert cost.weights == 3 * 2 * 0.75 * (2 * 2 * 1272 + 4 * moving(asked, TINY))
-    assert cost.between["flat"] == Crossing(0, 0)  # the two ranks of a sequence are on one node
-    (uneven,) = costs(recipe(stages=[{**ONE["stages"][0], "tokens": 48}]), TINY, FOUR, Division(context=2))
+    assert cost.weights == 3 * 2 * 0.75 * (2 * 2 * 1272 + 4 * trained_parameters(asked, TINY))
+    assert cost.between["flat"] == NodeTraffic(0, 0)  # the two ranks of a sequence are on one node
+    (uneven,) = four_ranks(recipe(stages=[{**ONE["stages"][0], "tokens": 48}]), context=2)
     assert uneven.busy == pytest.approx(3 / 4)
 
 
@@ -70,13 +91,13 @@ def test_logits_are_of_a_piece_and_the_outputs_gradient_is_summed() -> None:
     """Of 10 words 419,430 tokens are 2^22 entries, fewer than the 524,288 that each of four ranks holds."""
     long = {"stages": [{"length": 2**21, "steps": 1, "tokens": 2**21}]}
     for trainable, summed in ((["linear", "embeddings"], 4 * 10 * 8), (["linear"], 0)):
-        (cost,) = costs(recipe(**long, trainable=trainable), TINY, FOUR, Division(context=4))
+        (cost,) = four_ranks(recipe(**long, trainable=trainable), context=4)
         assert cost.memory.logits == 419430 * 16 * 10 + summed
 
 
 def test_replay_is_counted_with_its_stage() -> None:
     asked = recipe(replay={"share": 0.5, "lengths": [8], "tokens": 16})
-    (cost,) = costs(asked, TINY, FOUR, Division(context=4))
+    (cost,) = four_ranks(asked, context=4)
     assert cost.tokens == 64 + 16 + 64
 
 
@@ -86,13 +107,18 @@ def test_replay_is_counted_with_its_stage() -> None:
 def test_layers_send_so_many_times_less_over_the_busiest_link(
     nodes: int, per_node: int, links: int, fewer: float
 ) -> None:
-    flat, double = (crossing(name, Topology(nodes, per_node), 1.0, links).link for name in ("flat", "double"))
+    flat, double = (
+        ring_traffic(name, Topology(nodes, per_node), 1.0, links).link for name in ("flat", "double")
+    )
     assert flat / double == pytest.approx(fewer, rel=1e-3)
 
 
 def test_bytes_between_nodes_are_those_that_ranks_count(ranks: Any) -> None:
     """Attention of one layer, 2 rows of 96 tokens, 4 KV heads of 16 numbers, forward and backward."""
-    shape = Shape(layers=1, hidden=1, intermediate=1, heads=8, kv_heads=4, head=16, vocabulary=1, tied=True)
+    shape = ModelShape(
+        "one layer", hidden=1, intermediate=1, heads=8, kv_heads=4, head_dim=16, vocabulary=1,
+        windows=(None,), tensors={},
+    )  # fmt: skip
     cases = [
         {"layout": name, "per_node": 2, "heads": 8, "kv_heads": 4, "dtype": dtype, "kernel": "cpu"}
         for name in ("flat", "double", "usp")
@@ -101,9 +127,8 @@ def test_bytes_between_nodes_are_those_that_ranks_count(ranks: Any) -> None:
     found = ranks(4, "attention", cases=cases)
     for number, case in enumerate(cases):
         size = {"float32": 4, "bfloat16": 2}[str(case["dtype"])]
-        expected = crossing(
-            str(case["layout"]), Topology(2, 2), 2 * kv_bytes(shape, 96, size, again=False), links=2
-        )
+        exchanged = 2 * ring_bytes(shape, 96, size, recompute=False)
+        expected = ring_traffic(str(case["layout"]), Topology(2, 2), exchanged, links=2)
         sent = [found[rank][number]["between"] for rank in range(4)]
         assert sum(sent[:2]) == expected.node, case
         assert max(sent) == expected.link, case
@@ -112,13 +137,13 @@ def test_bytes_between_nodes_are_those_that_ranks_count(ranks: Any) -> None:
 def test_gradients_figures_against_what_was_published() -> None:
     """The 1048K stage of 70B: 6 P T + 6 layers d T^2 of 32 sequences, by 128 GPUs in 516 minutes."""
     folder = ROOT / "config/recipes"
-    cluster = Cluster(512, 8, 362e12, 0.4, 48e9, 12.5e9)
+    hardware = Hardware(flops=362e12, memory=48e9, link_bandwidth=12.5e9)
     large, small = (
-        costs(
+        stage_costs(
             load_recipe(folder / f"llama3-{size}-gradient-1048k.yaml"),
-            read_shape(SHAPES / f"llama3-{size}.json"),
-            cluster,
-            Division(context=64, rows=1),
+            read_model_shape(f"llama3-{size}"),
+            hardware,
+            ParallelPlan(512, context=64, rows=1),
         )
         for size in ("70b", "8b")
     )
@@ -149,13 +174,23 @@ def test_command_prints_tables_and_json() -> None:
     assert facts["division"]["context"] == 64
 
 
+def test_plan_training_is_train_plan() -> None:
+    many = ["--ranks", "16", "--dtype", "bfloat16", "--json"]
+    ours = [LARGE[2], *LARGE[3:], *many]
+    assert ours[0].endswith(".yaml")
+    new = CliRunner().invoke(plan_command, ["training", *ours], catch_exceptions=False)
+    old = CliRunner().invoke(command, [*LARGE, *many], catch_exceptions=False)
+    assert new.exit_code == old.exit_code == 0
+    assert new.output == old.output
+
+
 def test_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a divisor of 8; received 3"):
         CliRunner().invoke(
             command, [*LARGE, "--ranks", "8", "--context-parallel", "3"], catch_exceptions=False
         )
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="does not say the model's shape"):
+    with pytest.raises(CheckpointError, match="does not describe a causal language model"):
         CliRunner().invoke(command, [*OPTIONS, "--base", str(tmp_path)], catch_exceptions=False)
     without = CliRunner().invoke(command, [*LARGE[1:], "--ranks", "8", "--out", str(tmp_path / "o")])
     assert "--ranks is for --plan" in without.output

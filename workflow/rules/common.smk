@@ -7,10 +7,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from contextgraft import __version__
-from contextgraft.cli.plan_study import plan
-from contextgraft.config import asking
-from contextgraft.planning.requests import demands, shape_of
-from contextgraft.planning.slurm import SLURM_WORDS
+from contextgraft.config import cli_arguments
+from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
+from contextgraft.planning.study import plan_study, study_shape
 from contextgraft.config.resolved_study import donor_name, load_study
 from contextgraft.errors import ContextgraftError
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
@@ -24,7 +23,7 @@ if not workflow.overwrite_configfiles:
 try:
     STUDY = load_study(config, ", ".join(map(str, workflow.configfiles)), NEEDLE_KINDS)
     SETTINGS = STUDY.settings
-    DEMANDS = demands(STUDY, shape_of(SETTINGS.shape, SETTINGS.base), SETTINGS.cluster)
+    REQUESTS = study_requests(STUDY, study_shape(STUDY))
 except ContextgraftError as error:
     print(f"contextgraft: error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -82,9 +81,9 @@ def asks(job):
     """Resources of a kind of job, from the study's own numbers: more at each attempt, what a job does not need unsaid."""
 
     def ask(word):
-        return lambda wildcards, attempt: DEMANDS.of(job, wildcards.get("model"), attempt)[word]
+        return lambda wildcards, attempt: REQUESTS.resources(job, wildcards.get("model"), attempt)[word]
 
-    return {word: ask(word) for word in SLURM_WORDS}
+    return {word: ask(word) for word in SLURM_RESOURCES}
 
 
 def folder(manifest):
@@ -114,7 +113,7 @@ def recipe_files(wildcards):
 
 def launch(wildcards):
     """What starts a training of many processes; nothing where there is one."""
-    nodes, processes = DEMANDS.launch(wildcards.model, SETTINGS.training.processes)
+    nodes, processes = REQUESTS.launch(wildcards.model, SETTINGS.training.processes)
     alone = nodes * processes == 1
     return "" if alone else f"scripts/slurm-torchrun.sh {nodes} {processes} {SETTINGS.threads.train}"
 
@@ -168,10 +167,10 @@ def base_models():
 def check_disk():
     """Stop where the study cannot fit on the disk, less what of it is there already."""
     made = sum(path.stat().st_size for path in Path(DATA).rglob("*") if path.is_file())
-    missing = plan(STUDY).disk.peak - made
+    missing = plan_study(STUDY).disk.peak - made
     free = shutil.disk_usage(".").free
     if missing > free:
         raise WorkflowError(
             f"contextgraft: error: the disk is too small; expected {missing:,} bytes free; received {free:,};"
-            " keep_grafts: false needs less (contextgraft plan --config says how much)"
+            " keep_grafts: false needs less (contextgraft plan study says how much)"
         )

@@ -20,7 +20,7 @@ rule evaluate_base:
         **asks("evaluate_base"),
     params:
         models=base_models(),
-        questions=asking.of_all(SETTINGS),
+        questions=cli_arguments.of_all(SETTINGS),
         version=VERSION,
     shell:
         "contextgraft evaluate {params.models} --format {input.format} {params.questions:q}"
@@ -48,7 +48,7 @@ rule evaluate:
         **asks("evaluate"),
     params:
         models=target_models,
-        questions=lambda wildcards: asking.of_target(SETTINGS, STUDY.targets[wildcards.target]),
+        questions=lambda wildcards: cli_arguments.of_target(SETTINGS, STUDY.targets[wildcards.target]),
         version=VERSION,
     shell:
         "contextgraft evaluate {params.models} --format {input.format} {params.questions:q} --allow-refused"

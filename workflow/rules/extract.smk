@@ -18,7 +18,7 @@ rule extract:
         **asks("extract"),
     params:
         ranks=[f"--rank {rank}" for rank in RANKS],
-        options=asking.extraction(SETTINGS),
+        options=cli_arguments.extraction(SETTINGS),
         out=lambda wildcards, output: Path(output.manifests[0]).parents[1],
         version=VERSION,
     shell:

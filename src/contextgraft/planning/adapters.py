@@ -1,45 +1,33 @@
-"""How large an adapter of a Llama-like model gets, from the sizes in its config.json alone."""
+"""How large an adapter becomes, from the sizes of the model alone."""
 
 from pathlib import Path
 
 from contextgraft.adapter.extract.rank_spec import Selection
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.formats.tensor_names import FACTORISED, TensorRole
-from contextgraft.planning.model_shape import STORED, Shape
+from contextgraft.planning.model_shape import ModelShape
 
+STORED = 2  # bytes of an element of a factor, in bfloat16 or float16
 DENSE = 4  # bytes of an element of a norm's delta, which is kept in float32
 
 
-def tensors(shape: Shape) -> tuple[TensorInfo, ...]:
-    """Every tensor of a checkpoint of this shape, by the names of Llama, without a place in a file."""
-    norms = ("input_layernorm", "post_attention_layernorm")
-    layer: dict[str, tuple[int, ...]] = {**dict.fromkeys(norms, (shape.hidden,)), **shape.linear}
-    rows = (shape.vocabulary, shape.hidden)
-    top = {"model.embed_tokens": rows, "model.norm": (shape.hidden,)} | (
-        {} if shape.tied else {"lm_head": rows}
-    )
-    layers = {
-        f"model.layers.{number}.{name}": sides
-        for number in range(shape.layers)
-        for name, sides in layer.items()
-    }
-    return tuple(
-        TensorInfo(f"{name}.weight", "BF16", sides, "", 0, 0) for name, sides in (top | layers).items()
-    )
+def tensor_infos(shape: ModelShape) -> tuple[TensorInfo, ...]:
+    """Every tensor of a checkpoint of this shape, without a position in a file."""
+    return tuple(TensorInfo(name, "BF16", sides, "", 0, 0) for name, sides in shape.tensors.items())
 
 
-def factorised(shape: Shape, selection: Selection) -> list[TensorInfo]:
+def factorised(shape: ModelShape, selection: Selection) -> list[TensorInfo]:
     """The tensors that get factors."""
-    return [info for info in tensors(shape) if selection.role(info, Path()) in FACTORISED]
+    return [info for info in tensor_infos(shape) if selection.role(info, Path()) in FACTORISED]
 
 
-def adapter_bytes(shape: Shape, selection: Selection, rank: int) -> int:
-    """Bytes of the factors in the model's dtype, every module of this rank or that of its smaller side."""
+def adapter_bytes(shape: ModelShape, selection: Selection, rank: int) -> int:
+    """Bytes of the factors: every module has this rank, or that of its smaller side."""
     chosen = factorised(shape, selection)
     return sum(min(rank, *info.shape) * sum(info.shape) * STORED for info in chosen)
 
 
-def dense_bytes(shape: Shape, selection: Selection) -> int:
-    """Bytes of the deltas of norms, which our own backend keeps beside the factors."""
-    chosen = (info for info in tensors(shape) if selection.role(info, Path()) is TensorRole.DENSE)
+def dense_bytes(shape: ModelShape, selection: Selection) -> int:
+    """Bytes of the deltas of norms and biases, which our own backend stores next to the factors."""
+    chosen = (info for info in tensor_infos(shape) if selection.role(info, Path()) is TensorRole.DENSE)
     return sum(info.numel * DENSE for info in chosen)

@@ -1,34 +1,29 @@
-"""What each suite gives a model to read and to write, and what all of it costs. Pure arithmetic."""
+"""How many tokens each suite makes a model read and write, and what that costs. By arithmetic alone."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from contextgraft.planning import inference
-from contextgraft.planning.inference import Device, Shape
+from contextgraft.config.study import Evaluation
+from contextgraft.planning import memory
+from contextgraft.planning.flops import prefill_flops
+from contextgraft.planning.hardware import Hardware
+from contextgraft.planning.model_shape import ModelShape
+from contextgraft.prompts.ruler.tasks import LIST_TASKS, NEEDLE_TASKS, QA_TASKS
 
-Span = tuple[int, int]
+TokenSpan = tuple[int, int]
 
 NEEDLE_TOKENS = 16  # of a needle's question, and again of its answer: a number and a few words
-RULER_ANSWERS = {  # most tokens a model may write, task by task: tokens_to_generate of NVIDIA/RULER
-    "niah_single_1": 128,
-    "niah_single_2": 128,
-    "niah_single_3": 128,
-    "niah_multikey_1": 128,
-    "niah_multikey_2": 128,
-    "niah_multikey_3": 128,
-    "niah_multivalue": 128,
-    "niah_multiquery": 128,
-    "vt": 30,
-    "cwe": 120,
-    "fwe": 50,
-    "qa_1": 32,
-    "qa_2": 32,
+RULER_ANSWERS = {  # most tokens of an answer, by task
+    **{task: spec.budget for task, spec in NEEDLE_TASKS.items()},
+    **{task: budget for task, (_, _, budget) in LIST_TASKS.items()},
+    **QA_TASKS,
 }
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What each model is asked: `samples` prompts a length, or a length and depth, as in evaluate."""
+class PromptGrid:
+    """Prompts of one model: `samples` for each length, or for each length and depth, as in `evaluate`."""
 
     lengths: tuple[int, ...]
     depths: tuple[float, ...]
@@ -37,26 +32,26 @@ class Grid:
 
     @property
     def one_text(self) -> bool:
-        """Whether one text holds the needles of all depths, each the others' distractor."""
+        """Whether one text holds the needles of all depths, each a distractor of the others."""
         return self.distractors >= len(self.depths) - 1
 
 
 @dataclass(frozen=True)
-class Work:
-    """Prompts of one kind, in `documents` alike. A span (start, stop): positions read with those before kept.
+class PromptGroup:
+    """Prompts of `documents` texts. A span (start, stop) reads these positions with those before cached.
 
-    `alone` are the spans of one document when nothing is kept, one a prompt; `shared` are those that are left
-    when each prompt keeps what it has in common with the one before. An answer has `answer` tokens.
+    `alone` are the spans of the prompts of one text when nothing is shared, `shared` those that are left when
+    a prompt reuses the prefix that it has in common with the one before. An answer has `answer` tokens.
     """
 
     documents: int
-    alone: tuple[Span, ...]
-    shared: tuple[Span, ...]
+    alone: tuple[TokenSpan, ...]
+    shared: tuple[TokenSpan, ...]
     answer: int
 
 
 @dataclass(frozen=True)
-class Line:
+class SuiteCost:
     """Costs of one suite at one length for all models: tokens, operations, bytes, hours of one device."""
 
     suite: str
@@ -74,7 +69,7 @@ class Line:
     gpus: int
 
 
-def needle(grid: Grid, length: int) -> list[Work]:
+def needle(grid: PromptGrid, length: int) -> list[PromptGroup]:
     """A prompt for each depth and sample.
 
     Where one text holds the needles of all depths, only the question differs. Elsewhere the texts of a sample
@@ -85,73 +80,150 @@ def needle(grid: Grid, length: int) -> list[Work]:
     starts = [question if grid.one_text else round(length * depth / 100) for depth in others]
     whole = (0, length)
     shared = (whole, *((start, length) for start in starts))
-    return [Work(grid.samples, (whole,) * len(grid.depths), shared, NEEDLE_TOKENS)]
+    return [PromptGroup(grid.samples, (whole,) * len(grid.depths), shared, NEEDLE_TOKENS)]
 
 
-def ruler(grid: Grid, length: int) -> list[Work]:
-    """RULER's 13 tasks, each prompt with a text of its own; each may write as much as it is allowed."""
+def ruler(grid: PromptGrid, length: int, tasks: Sequence[str] = tuple(RULER_ANSWERS)) -> list[PromptGroup]:
+    """RULER's tasks, each prompt with a text of its own; each answer is as long as the task allows."""
     whole = ((0, length),)
-    return [Work(grid.samples, whole, whole, answer) for answer in RULER_ANSWERS.values()]
+    return [PromptGroup(grid.samples, whole, whole, RULER_ANSWERS[task]) for task in tasks]
 
 
-def reading(grid: Grid, length: int) -> list[Work]:
+def text(grid: PromptGrid, length: int) -> list[PromptGroup]:
     """Texts that are read once and not answered: perplexity, divergence."""
     whole = ((0, length),)
-    return [Work(grid.samples, whole, whole, 0)]
+    return [PromptGroup(grid.samples, whole, whole, 0)]
 
 
-SUITES: dict[str, Callable[[Grid, int], list[Work]]] = {
+SUITES: dict[str, Callable[[PromptGrid, int], list[PromptGroup]]] = {
     "needle": needle,
     "ruler": ruler,
-    "perplexity": reading,
-    "divergence": reading,
+    "perplexity": text,
+    "divergence": text,
 }
 
 
-def models(fine_tunes: int, ranks: int) -> int:
-    """How many models are asked: base and donor; each fine-tune alone, with theta only, and at each rank."""
+def count_models(fine_tunes: int, ranks: int) -> int:
+    """Models of an evaluation: base and donor; each fine-tune alone, with theta only, and at each rank."""
     return 2 + fine_tunes * (2 + ranks)
 
 
-def lines(shape: Shape, device: Device, grid: Grid, suites: Sequence[str], count: int) -> list[Line]:
-    """Costs of `count` models of one shape, suite by suite and length by length."""
+def suite_costs(
+    shape: ModelShape, hardware: Hardware, grid: PromptGrid, suites: Sequence[str], models: int
+) -> list[SuiteCost]:
+    """Costs of `models` models of one shape, suite by suite and length by length."""
     return [
-        line(shape, device, SUITES[suite](grid, length), suite=suite, length=length, count=count)
+        suite_cost(shape, hardware, SUITES[suite](grid, length), suite=suite, length=length, models=models)
         for suite in suites
         for length in grid.lengths
     ]
 
 
-def line(shape: Shape, device: Device, works: Sequence[Work], *, suite: str, length: int, count: int) -> Line:
-    """Costs of one suite's work at one length; where beginnings cannot be shared all is read."""
-    works = works if shape.shares else [replace(work, shared=work.alone) for work in works]
-    prompts = [work.documents * len(work.alone) for work in works]
-    written = [number * work.answer for number, work in zip(prompts, works, strict=True)]
-    alone = count * sum(work.documents * flops(shape, work.alone) for work in works)
-    shared = count * sum(work.documents * flops(shape, work.shared) for work in works)
-    read = count * sum(inference.decode_bytes(shape, length, tokens) for tokens in written)
-    return Line(
+def suite_cost(
+    shape: ModelShape,
+    hardware: Hardware,
+    groups: Sequence[PromptGroup],
+    *,
+    suite: str,
+    length: int,
+    models: int,
+) -> SuiteCost:
+    """Costs of one suite at one length; where prefixes cannot be shared everything is read."""
+    groups = groups if shape.shares_prefixes else [replace(group, shared=group.alone) for group in groups]
+    prompts = [group.documents * len(group.alone) for group in groups]
+    written = [number * group.answer for number, group in zip(prompts, groups, strict=True)]
+    alone = models * sum(group.documents * _flops(shape, group.alone) for group in groups)
+    shared = models * sum(group.documents * _flops(shape, group.shared) for group in groups)
+    read = models * sum(memory.decode_bytes(shape, length, tokens) for tokens in written)
+    return SuiteCost(
         suite=suite,
         length=length,
-        prompts=count * sum(prompts),
-        tokens_alone=count * sum(work.documents * tokens(work.alone) for work in works),
-        tokens_shared=count * sum(work.documents * tokens(work.shared) for work in works),
+        prompts=models * sum(prompts),
+        tokens_alone=models * sum(group.documents * _tokens(group.alone) for group in groups),
+        tokens_shared=models * sum(group.documents * _tokens(group.shared) for group in groups),
         flops_alone=alone,
         flops_shared=shared,
-        tokens_written=count * sum(written),
+        tokens_written=models * sum(written),
         bytes_read=read,
-        hours_alone=inference.prefill_hours(alone, device),
-        hours_shared=inference.prefill_hours(shared, device),
-        hours_writing=inference.decode_hours(read, device),
-        gpus=inference.gpus(shape, length, device),
+        hours_alone=hardware.compute_hours(alone),
+        hours_shared=hardware.compute_hours(shared),
+        hours_writing=hardware.read_hours(read),
+        gpus=memory.fewest_devices(memory.held_bytes(shape, length), hardware),
     )
 
 
-def flops(shape: Shape, spans: Sequence[Span]) -> int:
-    """Operations to read these spans once."""
-    return sum(inference.prefill_flops(shape, start, stop) for start, stop in spans)
+def study_suite_costs(
+    evaluation: Evaluation, shape: ModelShape, hardware: Hardware, models: int
+) -> Iterator[SuiteCost]:
+    """Costs of everything that a study evaluates; skills, whose prompts are short, are not counted."""
+    needles = evaluation.needle
+    grid = PromptGrid(tuple(needles.lengths), tuple(needles.depths), needles.samples, needles.distractors)
+    grids = len(needles.kinds) * max(1, len(needles.haystacks))
+    yield from suite_costs(shape, hardware, grid, ["needle"], models * grids)
+    if evaluation.ruler:
+        tasks = PromptGrid(tuple(evaluation.ruler.lengths), (), evaluation.ruler.samples, 0)
+        for length in tasks.lengths:
+            groups = ruler(tasks, length, evaluation.ruler.asked)
+            yield suite_cost(shape, hardware, groups, suite="ruler", length=length, models=models)
+    if evaluation.perplexity:
+        texts = PromptGrid(tuple(evaluation.perplexity.lengths), (), evaluation.perplexity.documents, 0)
+        yield from suite_costs(shape, hardware, texts, ["perplexity"], models)
+    if evaluation.divergence:
+        texts = PromptGrid((evaluation.divergence.length,), (), evaluation.divergence.prompts, 0)
+        yield from suite_costs(shape, hardware, texts, ["divergence"], models)
 
 
-def tokens(spans: Sequence[Span]) -> int:
-    """Tokens of these spans."""
+def describe_model(shape: ModelShape) -> dict[str, Any]:
+    """Sizes and bytes of a model as plain JSON values."""
+    own = (
+        "name",
+        "hidden",
+        "intermediate",
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "vocabulary",
+        "windows",
+        "dtype",
+    )
+    derived = ("layers", "width", "tied", "parameters", "active")
+    return {name: getattr(shape, name) for name in (*own, *derived)} | {
+        "weight_bytes": memory.weight_bytes(shape),
+        "kv_bytes_per_token": memory.kv_bytes_per_token(shape),
+    }
+
+
+def to_json(
+    shape: ModelShape, hardware: Hardware, grid: PromptGrid, models: int, costs: Sequence[SuiteCost]
+) -> dict[str, Any]:
+    """Model, device, grid, memory and costs as plain JSON values."""
+    return {
+        "model": describe_model(shape),
+        "models": models,
+        "device": {
+            "flops": hardware.flops,
+            "utilisation": hardware.utilisation,
+            "bandwidth": hardware.bandwidth,
+            "memory": hardware.memory,
+            "usable": memory.FILL,
+        },
+        "grid": asdict(grid) | {"one_text": grid.one_text},
+        "memory": [
+            {
+                "length": length,
+                "kv_bytes": memory.kv_bytes(shape, length),
+                "bytes": memory.held_bytes(shape, length),
+                "gpus": memory.fewest_devices(memory.held_bytes(shape, length), hardware),
+            }
+            for length in grid.lengths
+        ],
+        "costs": [asdict(cost) for cost in costs],
+    }
+
+
+def _flops(shape: ModelShape, spans: Sequence[TokenSpan]) -> int:
+    return sum(prefill_flops(shape, start, stop) for start, stop in spans)
+
+
+def _tokens(spans: Sequence[TokenSpan]) -> int:
     return sum(stop - start for start, stop in spans)

@@ -1,100 +1,137 @@
-"""The shape of a Llama-like model, read from its config.json: parameters and bytes without any weights."""
+"""The sizes of a model, read from its config.json alone: no weights are loaded."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Any, Self
 
-from contextgraft.errors import ConfigError, InputError
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
+from contextgraft.errors import InputError
+from contextgraft.formats.tensor_names import rows_are_tokens
+from contextgraft.planning.config_values import BYTES, check_layer_counts, weight_dtype
+from contextgraft.planning.parameter_formulas import evaluate_formula
 
-STORED = 2  # bytes of a weight in bfloat16 or float16
-NEEDED = "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"
+SHIPPED = Path(__file__).parent / "shapes"
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes of a decoder with grouped-query attention and a gated MLP, no biases."""
+class ModelShape:
+    """Sizes of a decoder with grouped-query attention.
 
-    layers: int
+    `windows` has an entry for each layer: the attention window in tokens, None for full attention. `tensors`
+    are the shapes of the checkpoint's tensors by name; tied embeddings are there once. `idle` counts the
+    parameters of experts that a token does not pass through. `dtype` is the one of the weights.
+    """
+
+    name: str
     hidden: int
     intermediate: int
     heads: int
     kv_heads: int
-    head: int
+    head_dim: int
     vocabulary: int
-    tied: bool
+    windows: tuple[int | None, ...]
+    tensors: Mapping[str, tuple[int, ...]]
+    idle: int = 0
+    dtype: str = "bfloat16"
 
     @property
-    def linear(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of the linear layers of one block, by the names of Llama."""
-        wide, narrow = self.heads * self.head, self.kv_heads * self.head
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.windows)
+
+    @property
+    def width(self) -> int:
+        """Heads x head size, which differs from the hidden size in some models (Qwen3, Gemma)."""
+        return self.heads * self.head_dim
+
+    @cached_property
+    def parameters(self) -> int:
+        """All weights."""
+        return sum(map(prod, self.tensors.values()))
+
+    @property
+    def active(self) -> int:
+        """Weights that one token passes through."""
+        return self.parameters - self.idle
+
+    @cached_property
+    def matrices(self) -> Mapping[str, tuple[int, ...]]:
+        """The weights of linear layers, which are what an adapter changes; without embeddings."""
         return {
-            "self_attn.q_proj": (wide, self.hidden),
-            "self_attn.k_proj": (narrow, self.hidden),
-            "self_attn.v_proj": (narrow, self.hidden),
-            "self_attn.o_proj": (self.hidden, wide),
-            "mlp.gate_proj": (self.intermediate, self.hidden),
-            "mlp.up_proj": (self.intermediate, self.hidden),
-            "mlp.down_proj": (self.hidden, self.intermediate),
+            name: shape
+            for name, shape in self.tensors.items()
+            if len(shape) > 1 and not rows_are_tokens(name)
         }
 
     @property
-    def matrices(self) -> int:
-        """Weights of the linear layers of all blocks, which are what an adapter changes."""
-        return self.layers * sum(rows * columns for rows, columns in self.linear.values())
+    def tied(self) -> bool:
+        """Whether the output layer has no weights of its own."""
+        return sum(map(rows_are_tokens, self.tensors)) < 2
 
     @property
-    def parameters(self) -> int:
-        """All weights: linear layers, norms, embeddings, and an untied output layer."""
-        norms = (2 * self.layers + 1) * self.hidden
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return self.matrices + norms + embeddings
+    def dtype_bytes(self) -> int:
+        """Bytes of one weight."""
+        return BYTES[self.dtype]
 
     @property
-    def size(self) -> int:
-        """Bytes of the weights as they are stored."""
-        return STORED * self.parameters
+    def shares_prefixes(self) -> bool:
+        """Whether prompts can share a prefix: the cache of a layer with a window cannot be cropped."""
+        return all(window is None for window in self.windows)
 
-    @property
-    def kv_token(self) -> int:
-        """Bytes of keys and values a token: 2 * layers * kv_heads * head size * bytes."""
-        return 2 * self.layers * self.kv_heads * self.head * STORED
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], source: Path | str) -> Self:
-        """From a parsed config.json; ConfigError names what it lacks."""
-        sizes = {name: config.get(name) for name in NEEDED}
-        wrong = [name for name, size in sizes.items() if type(size) is not int or size < 1]
-        if wrong:
-            raise ConfigError(
-                "does not say the model's shape",
-                path=source,
-                expected=f"a positive whole number for each of {', '.join(NEEDED)}",
-                received=f"{wrong[0]}: {sizes[wrong[0]]!r}",
-            )
-        layers, hidden, intermediate, heads, vocabulary = (int(config[name]) for name in NEEDED)
-        return cls(
-            layers=layers,
-            hidden=hidden,
-            intermediate=intermediate,
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head=int(config.get("head_dim") or hidden // heads),
-            vocabulary=vocabulary,
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
+    def in_dtype(self, dtype: str) -> "ModelShape":
+        """The same model, computed in another dtype."""
+        return replace(self, dtype=dtype)
 
 
-def read_shape(path: Path) -> Shape:
-    """Shape of a model, from its config.json or the folder that holds it."""
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the shape of the model", path=file, received=str(error)) from None
-    except ValueError as error:
-        raise ConfigError("is not valid JSON", path=file, received=str(error)) from None
-    if not isinstance(config, dict):
-        raise ConfigError("is not a model's config.json", path=file, expected="a JSON object")
-    return Shape.of(config, file)
+def shipped_shapes() -> dict[str, Path]:
+    """The config files that come with the package, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.json"))}
+
+
+def find_config(model: str) -> tuple[str, Path]:
+    """Name and config file of a model folder, a config.json or a shipped shape; InputError if it is none."""
+    path = Path(model)
+    if path.is_dir():
+        return path.absolute().name, path / MODEL_CONFIG
+    if path.exists():
+        return path.absolute().parent.name if path.name == MODEL_CONFIG else path.stem, path
+    if model in shipped_shapes():
+        return model, shipped_shapes()[model]
+    raise InputError(
+        "no such model",
+        path=model,
+        expected=f"a folder, a config.json, or {' or '.join(shipped_shapes())}",
+    )
+
+
+def read_model_shape(model: str | Path, dtype: str = "auto") -> ModelShape:
+    """The shape of a model folder, a config.json or a shipped shape; dtype "auto" is the config's own.
+
+    Llama-like models are computed by formula; others are built by transformers on the meta device, which
+    imports torch. A config that neither can handle raises CheckpointError.
+    """
+    name, path = find_config(str(model))
+    config = read_json(path)
+    check_layer_counts(config, path)
+    formula = evaluate_formula(config, path)
+    if formula is None:
+        from contextgraft.planning.meta_model import build_shape
+
+        return build_shape(name, config, path, dtype)
+    sizes = formula.sizes
+    return ModelShape(
+        name=name,
+        hidden=sizes.hidden,
+        intermediate=sizes.intermediate,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        vocabulary=sizes.vocabulary,
+        windows=formula.windows,
+        tensors=formula.tensors,
+        dtype=weight_dtype(config.get("dtype") or config.get("torch_dtype"), path)
+        if dtype == "auto"
+        else dtype,
+    )

@@ -1,81 +1,68 @@
-"""What a recipe costs on a cluster, by arithmetic alone: operations, memory a rank, bytes between nodes.
+"""What a training recipe costs: operations, memory of a rank, bytes between nodes. By arithmetic alone.
 
-Conventions: a multiplication and an addition are two operations; attention is causal, half of the square.
-Only the large terms are counted. docs/training.md derives the formulas and says what was measured of them.
+Attention is causal, half of the square; only the large terms are counted. docs/training.md derives the
+formulas and says what was measured of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
-from contextgraft.planning.model_shape import Shape
-from contextgraft.planning.slurm import prefill
-from contextgraft.training.micro_batch import tokens_at_once
+from contextgraft.planning.config_values import BYTES
+from contextgraft.planning.flops import training_flops
+from contextgraft.planning.hardware import Hardware
+from contextgraft.planning.memory import kv_entries
+from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.training_memory import RankMemory, rank_memory, trained_parameters
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology, choose, topology
 from contextgraft.training.schedule import Step, steps
 
-SUM = 4  # bytes of a weight, a gradient, a moment and of the gradients that travel: float32
-LOGITS = 16  # bytes of a vocabulary entry for each token: as computed, picked, exponentiated, its gradient
+SUM = 4  # bytes of a gradient that travels between ranks: float32
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Ranks, each a device of `flops` operations a second at best and `memory` bytes.
+class ParallelPlan:
+    """How the work is divided, as the options of `train` say it.
 
-    A node has `links` of `link` bytes a second to other nodes; its ranks share them evenly.
+    `context` ranks share a sequence, with the given `layout` or the best one; `rows` of a batch are computed
+    at once, all of them by default. `dtype` is that of activations.
     """
 
     ranks: int
-    ranks_per_node: int
-    flops: float
-    utilisation: float
-    memory: float
-    link: float
-    links: int = 1
-
-
-@dataclass(frozen=True)
-class Division:
-    """How ranks divide the work: as `train` is told. `size`: bytes of an activation."""
-
     context: int
     layout: str | None = None
     rows: int | None = None
-    size: int = 2
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes a rank holds at most, by what they are for."""
-
-    weights: float
-    gradients: float
-    moments: float
-    gathered: float
-    activations: float
-    logits: float
-    ring: float
+    dtype: str = "bfloat16"
 
     @property
-    def all(self) -> float:
-        """The sum."""
-        return float(sum(vars(self).values()))
+    def activation_bytes(self) -> int:
+        """Bytes of an activation."""
+        return BYTES[self.dtype]
+
+    @property
+    def replicas(self) -> int:
+        """Groups of ranks that work on sequences of their own."""
+        return self.ranks // self.context
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """What a layout of the ring sends out of each node in a stage, and over its busiest link."""
+class NodeTraffic:
+    """Bytes that a layout of the ring sends out of each node in a stage, and over its busiest link."""
 
     node: float
     link: float
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One stage. `flops` are those of the model, `computed` with what is recomputed, all ranks together.
+class StageCost:
+    """Costs of one stage, of all ranks together.
 
-    `busy`: part of the ranks that have rows. `between`: by layout, without those that do not fit. `weights`:
-    bytes of weights and gradients that FSDP sends out of a node.
+    `flops` are the operations of the model, `computed` also those of recomputed activations. `busy` is the
+    share of the ranks that have rows to work on. `between` is the traffic by layout, without layouts that do
+    not fit, `weights` the bytes of weights and gradients that FSDP sends out of a node. `published` are the
+    device hours that the recipe's authors published.
     """
 
     steps: int
@@ -83,147 +70,156 @@ class Cost:
     flops: float
     computed: float
     busy: float
-    memory: Memory
+    memory: RankMemory
     layout: str
-    between: dict[str, Crossing]
+    between: Mapping[str, NodeTraffic]
     weights: float
     published: float | None
 
-    def hours(self, cluster: Cluster) -> float:
+    def device_hours(self, hardware: Hardware) -> float:
         """Device hours of computing alone, idle ranks included."""
-        return self.computed / self.busy / (cluster.flops * cluster.utilisation) / 3600
+        return hardware.compute_hours(self.computed / self.busy)
 
-    def link_hours(self, cluster: Cluster, layout: str) -> float:
+    def link_hours(self, hardware: Hardware, layout: str) -> float:
         """Hours for which the busiest link is busy: keys, values and their gradients, then weights."""
-        return (self.between[layout].link + self.weights / cluster.links) / cluster.link / 3600
+        sent = self.between[layout].link + self.weights / hardware.links
+        return sent / hardware.link_bandwidth / 3600
 
 
-def costs(recipe: Recipe, shape: Shape, cluster: Cluster, division: Division) -> list[Cost]:
-    """Costs of each stage; ranks that do not divide raise InputError."""
-    if cluster.ranks % division.context:
+def stage_costs(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: ParallelPlan) -> list[StageCost]:
+    """Costs of each stage; InputError if the ranks of a sequence do not divide all ranks."""
+    if plan.ranks % plan.context:
         raise InputError(
             "the ranks of a sequence must divide all ranks",
-            expected=f"a divisor of {cluster.ranks}",
-            received=division.context,
+            expected=f"a divisor of {plan.ranks}",
+            received=plan.context,
         )
-    plans = [[step for step in steps(recipe) if step.stage == stage] for stage in range(len(recipe.stages))]
-    return [_stage(recipe, plan, shape, cluster, division) for plan in plans]
+    every = steps(recipe)
+    return [
+        _stage_cost(recipe, [step for step in every if step.stage == stage], shape, hardware, plan)
+        for stage in range(len(recipe.stages))
+    ]
 
 
-def _stage(recipe: Recipe, plan: list[Step], shape: Shape, cluster: Cluster, division: Division) -> Cost:
-    replicas = cluster.ranks // division.context
-    ring = topology(division.context, cluster.ranks_per_node)
-    layout = _layout(ring, shape, division)
+def _stage_cost(
+    recipe: Recipe, stage_steps: list[Step], shape: ModelShape, hardware: Hardware, plan: ParallelPlan
+) -> StageCost:
+    ring = topology(plan.context, hardware.node_size)
     kept = recipe.activation_checkpointing
-    flops = {step: step.rows * step_flops(recipe, shape, step.length) for step in plan}
-    turns = {step: -(-step.rows // replicas) for step in plan}  # rows of the busiest replica
-    passes = sum(-(-turns[step] // (division.rows or step.rows)) for step in plan)
-    exchanged = sum(turns[step] * kv_bytes(shape, step.length, division.size, again=kept) for step in plan)
-    published = recipe.stages[plan[0].stage].published
-    return Cost(
-        steps=len(plan),
-        tokens=sum(step.rows * step.length for step in plan),
-        flops=sum(flops.values()),
-        computed=sum(flops[step] + kept * step.rows * prefill(shape, step.length) for step in plan),
-        busy=sum(flops.values()) / sum(flops[step] * turns[step] * replicas / step.rows for step in plan),
-        memory=memory(recipe, shape, cluster, division, plan),
-        layout=layout.name,
-        between={name: crossing(name, ring, exchanged, cluster.links) for name in _fitting(ring, shape)},
-        weights=passes * weights_between(recipe, shape, cluster, division.size),
+    flops = {step: step.rows * recipe_flops(recipe, shape, step.length) for step in stage_steps}
+    turns = {step: -(-step.rows // plan.replicas) for step in stage_steps}  # rows of the busiest replica
+    passes = sum(-(-turns[step] // (plan.rows or step.rows)) for step in stage_steps)
+    exchanged = sum(
+        turns[step] * ring_bytes(shape, step.length, plan.activation_bytes, recompute=kept)
+        for step in stage_steps
+    )
+    published = recipe.stages[stage_steps[0].stage].published
+    total = sum(flops.values())
+    return StageCost(
+        steps=len(stage_steps),
+        tokens=sum(step.rows * step.length for step in stage_steps),
+        flops=total,
+        computed=executed_flops(recipe, shape, stage_steps),
+        busy=total / sum(flops[step] * turns[step] * plan.replicas / step.rows for step in stage_steps),
+        memory=rank_memory(recipe, shape, plan.ranks, _held_tokens(plan, stage_steps), plan.activation_bytes),
+        layout=_layout(ring, shape, plan).name,
+        between={name: ring_traffic(name, ring, exchanged, hardware.links) for name in _fitting(ring, shape)},
+        weights=passes * weight_traffic(recipe, shape, hardware, plan),
         published=None if published is None else published.gpus * published.minutes / 60,
     )
 
 
-def step_flops(recipe: Recipe, shape: Shape, length: int) -> float:
-    """Operations of one sequence: forward, and back for twice as much; frozen weights need no gradient."""
-    forward = prefill(shape, length)
-    linear = 2.0 * shape.parameters * length
-    return 3 * forward - (linear if recipe.lora else 0.0)
+def recipe_flops(recipe: Recipe, shape: ModelShape, length: int) -> int:
+    """Operations of the model for one sequence; nothing is counted twice."""
+    return training_flops(shape, length, frozen_weights=recipe.lora is not None, recompute=False)
 
 
-def kv_bytes(shape: Shape, length: int, size: int, *, again: bool) -> float:
-    """Bytes of one sequence that visit every rank of its ring, in a step.
+def executed_flops(recipe: Recipe, shape: ModelShape, some: Sequence[Step]) -> int:
+    """Operations of some steps as they are executed, recomputed activations included."""
+    frozen, recompute = recipe.lora is not None, recipe.activation_checkpointing
+    return sum(
+        step.rows * training_flops(shape, step.length, frozen_weights=frozen, recompute=recompute)
+        for step in some
+    )
 
-    Keys and values go round forward, again when activations are recomputed, and backward; their gradients
-    follow once, in float32.
+
+def ring_bytes(shape: ModelShape, length: int, size: int, *, recompute: bool) -> float:
+    """Bytes of one sequence that visit every rank of its ring in a step.
+
+    Keys and values, of `size` bytes each, go round in the forward pass, again when activations are
+    recomputed, and in the backward pass; their gradients follow once, in float32.
     """
-    entries = 2.0 * length * shape.layers * shape.kv_heads * shape.head
-    return entries * (size * (2 + again) + SUM)
+    return float(length * kv_entries(shape)) * (size * (2 + recompute) + SUM)
 
 
-def crossing(layout: str, ring: Topology, exchanged: float, links: int) -> Crossing:
+def ring_traffic(layout: str, ring: Topology, exchanged: float, links: int) -> NodeTraffic:
     """Bytes out of each node, and over its busiest link, of what visits every rank.
 
     A flat ring leaves a node by one rank; layered ones by all of its ranks alike.
     """
     if ring.nodes == 1:
-        return Crossing(0.0, 0.0)
+        return NodeTraffic(0.0, 0.0)
     if layout == "flat":
         out = exchanged * (ring.ranks - 1) / ring.ranks
-        return Crossing(out, out)
+        return NodeTraffic(out, out)
     out = exchanged * (ring.nodes - 1) / ring.nodes
-    return Crossing(out, out / min(links, ring.per_node))
+    return NodeTraffic(out, out / min(links, ring.per_node))
 
 
-def weights_between(recipe: Recipe, shape: Shape, cluster: Cluster, size: int) -> float:
+def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: ParallelPlan) -> float:
     """Bytes that FSDP sends out of a node in one pass: weights gathered twice, gradients summed once."""
-    if cluster.ranks <= cluster.ranks_per_node:
+    if plan.ranks <= hardware.node_size:
         return 0.0
-    once = (cluster.ranks - 1) / cluster.ranks
-    return once * (2 * size * shape.parameters + SUM * moving(recipe, shape))
+    once = (plan.ranks - 1) / plan.ranks
+    sent = 2 * plan.activation_bytes * shape.parameters + SUM * trained_parameters(recipe, shape)
+    return once * sent
 
 
-def moving(recipe: Recipe, shape: Shape) -> int:
-    """How many numbers the optimiser moves."""
-    norms = (2 * shape.layers + 1) * shape.hidden
-    linear = shape.matrices if recipe.lora is None else recipe.lora.rank * _lora_sides(shape)
-    sizes = {"linear": linear, "norms": norms, "embeddings": shape.parameters - shape.matrices - norms}
-    return sum(sizes[group] for group in recipe.trainable)
+def _held_tokens(plan: ParallelPlan, some: Sequence[Step]) -> float:
+    """Most tokens that a rank holds at once."""
+    rows = (min(plan.rows or step.rows, -(-step.rows // plan.replicas)) * step.length for step in some)
+    return max(rows) / plan.context
 
 
-def memory(recipe: Recipe, shape: Shape, cluster: Cluster, division: Division, plan: list[Step]) -> Memory:
-    """Bytes of the rank that holds most, in the step that holds most."""
-    learnt, size = moving(recipe, shape), division.size
-    extra = recipe.lora.rank * _lora_sides(shape) if recipe.lora else 0
-    layer = shape.matrices // shape.layers + 2 * shape.hidden
-    root = shape.parameters - shape.layers * layer
-    replicas = cluster.ranks // division.context
-    held = (
-        max(min(division.rows or step.rows, -(-step.rows // replicas)) * step.length for step in plan)
-        / division.context
-    )  # tokens
-    block = 12 * shape.hidden + 3 * shape.intermediate
-    blocks = block + shape.layers * shape.hidden if recipe.activation_checkpointing else block * shape.layers
-    return Memory(
-        weights=SUM * (shape.parameters + extra) / cluster.ranks,
-        gradients=SUM * learnt / cluster.ranks,
-        moments=2 * SUM * learnt / cluster.ranks,
-        gathered=float(size * (2 * layer + root + max(layer, root))),
-        activations=held * size * blocks,
-        logits=_logits(recipe, shape, held),
-        ring=held * 2 * shape.kv_heads * shape.head * 4 * (size + SUM),
-    )
-
-
-def _logits(recipe: Recipe, shape: Shape, held: float) -> float:
-    """Bytes of the logits of one piece, and of the sum of all pieces' gradients of the output weights."""
-    piece = tokens_at_once(shape.vocabulary)
-    summed = SUM * shape.vocabulary * shape.hidden if "embeddings" in recipe.trainable else 0
-    return min(held, piece) * LOGITS * shape.vocabulary + (summed if held > piece else 0)
-
-
-def _lora_sides(shape: Shape) -> int:
-    attention = 4 * shape.hidden + 2 * (shape.heads + shape.kv_heads) * shape.head
-    return shape.layers * (attention + 3 * (shape.hidden + shape.intermediate))
-
-
-def _layout(ring: Topology, shape: Shape, division: Division) -> Layout:
-    if division.layout is None:
+def _layout(ring: Topology, shape: ModelShape, plan: ParallelPlan) -> Layout:
+    if plan.layout is None:
         return choose(ring, shape.heads, shape.kv_heads)[0]
-    return LAYOUTS[division.layout](ring, shape.heads, shape.kv_heads)
+    return LAYOUTS[plan.layout](ring, shape.heads, shape.kv_heads)
 
 
-def _fitting(ring: Topology, shape: Shape) -> list[str]:
+def _fitting(ring: Topology, shape: ModelShape) -> list[str]:
     """Layouts that this ring can have."""
     divided = shape.heads % ring.per_node == 0 and shape.kv_heads % ring.per_node == 0
     return ["flat", "double", "usp"] if divided else ["flat", "double"]
+
+
+def to_json(hardware: Hardware, plan: ParallelPlan, costs: Sequence[StageCost]) -> dict[str, Any]:
+    """Hardware, division, stages and their sum as plain JSON values."""
+    stages = [
+        asdict(cost)
+        | {"device_hours": cost.device_hours(hardware), "memory_bytes": cost.memory.total}
+        | {"link_hours": {name: cost.link_hours(hardware, name) for name in cost.between}}
+        for cost in costs
+    ]
+    summed = ("steps", "tokens", "flops", "computed", "device_hours", "weights")
+    whole: dict[str, Any] = {name: sum(stage[name] for stage in stages) for name in summed}
+    whole["memory_bytes"] = max(stage["memory_bytes"] for stage in stages)
+    return {
+        "cluster": {
+            "ranks": plan.ranks,
+            "ranks_per_node": hardware.node_size,
+            "flops": hardware.flops,
+            "utilisation": hardware.utilisation,
+            "memory": hardware.memory,
+            "link": hardware.link_bandwidth,
+            "links": hardware.links,
+        },
+        "division": {
+            "context": plan.context,
+            "layout": plan.layout,
+            "rows": plan.rows,
+            "size": plan.activation_bytes,
+        },
+        "stages": stages,
+        "all": whole,
+    }

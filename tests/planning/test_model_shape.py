@@ -9,10 +9,12 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from contextgraft.errors import CheckpointError, InputError
-from contextgraft.planning.shape import MOST_LAYERS, find_config, read_shape, shipped
+from contextgraft.planning.config_values import MAX_LAYERS
+from contextgraft.planning.model_shape import find_config, read_model_shape, shipped_shapes
 
 MakeModel = Callable[..., Path]
-LLAMA = json.loads(shipped()["llama3-8b"].read_text())
+LLAMA = json.loads(shipped_shapes()["llama3-8b"].read_text())
+QWEN_WINDOWS = {"model_type": "qwen2", "use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}
 SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 6, "vocab_size": 50}
 
 
@@ -23,39 +25,41 @@ def config(tmp_path: Path, **values: Any) -> str:
 
 
 def test_a_folder_a_file_and_a_name(tmp_path: Path) -> None:
-    assert list(shipped()) == ["llama3-70b", "llama3-8b"]
-    assert find_config("llama3-8b") == ("llama3-8b", shipped()["llama3-8b"])
+    assert list(shipped_shapes()) == ["llama3-70b", "llama3-8b", "smollm2-135m"]
+    assert find_config("llama3-8b") == ("llama3-8b", shipped_shapes()["llama3-8b"])
     file = Path(config(tmp_path, **LLAMA))
     assert find_config(str(file)) == find_config(str(tmp_path)) == (tmp_path.name, file)
-    assert find_config(str(shipped()["llama3-8b"]))[0] == "llama3-8b"
-    with pytest.raises(InputError, match=r"nowhere: no such model; expected .*llama3-70b or llama3-8b"):
+    assert find_config(str(shipped_shapes()["llama3-8b"]))[0] == "llama3-8b"
+    with pytest.raises(
+        InputError, match=r"nowhere: no such model; expected .*llama3-70b or llama3-8b or smollm2-135m"
+    ):
         find_config("nowhere")
 
 
 def test_parameters_are_those_of_the_real_model(make_model: MakeModel) -> None:
     folder = make_model(head_dim=12, tie_word_embeddings=False)
-    shape = read_shape(str(folder), "float32")
+    shape = read_model_shape(str(folder), "float32")
     assert shape.parameters == sum(p.numel() for p in LlamaForCausalLM.from_pretrained(folder).parameters())
     assert shape.active == shape.parameters
     assert (shape.width, shape.kv_heads, shape.head_dim, shape.windows) == (24, 1, 12, (None,))
     assert shape.dtype == "float32"
-    assert read_shape(str(folder), "auto").dtype == "bfloat16"
+    assert read_model_shape(str(folder), "auto").dtype == "bfloat16"
 
 
 def test_windows_by_layer(tmp_path: Path) -> None:
     gemma = config(tmp_path, model_type="gemma2", sliding_window=7, **SMALL)
-    assert read_shape(gemma, "auto").windows == (7, None) * 3
+    assert read_model_shape(gemma, "auto").windows == (7, None) * 3
     qwen = config(
         tmp_path, model_type="qwen2", use_sliding_window=True, sliding_window=7, max_window_layers=4, **SMALL
     )
-    assert read_shape(qwen, "auto").windows == (None,) * 4 + (7,) * 2
+    assert read_model_shape(qwen, "auto").windows == (None,) * 4 + (7,) * 2
     mistral = config(tmp_path, model_type="mistral", sliding_window=7, num_key_value_heads=2, **SMALL)
-    assert read_shape(mistral, "auto").windows == (7,) * 6
+    assert read_model_shape(mistral, "auto").windows == (7,) * 6
 
 
 def test_a_token_passes_through_the_experts_it_is_sent_to(tmp_path: Path) -> None:
     experts = {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 64}
-    shape = read_shape(
+    shape = read_model_shape(
         config(tmp_path, model_type="mixtral", num_key_value_heads=2, **experts, **SMALL), "auto"
     )
     one = 3 * 32 * 64
@@ -63,7 +67,7 @@ def test_a_token_passes_through_the_experts_it_is_sent_to(tmp_path: Path) -> Non
 
 
 def test_old_names_of_sizes_are_understood(tmp_path: Path) -> None:
-    shape = read_shape(
+    shape = read_model_shape(
         config(tmp_path, model_type="gpt2", n_embd=32, n_head=4, n_layer=3, vocab_size=50), "auto"
     )
     assert (shape.width, shape.kv_heads, shape.head_dim, len(shape.windows)) == (32, 4, 8, 3)
@@ -72,35 +76,35 @@ def test_old_names_of_sizes_are_understood(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "poem"}, "describes no causal language model"),
-        ({"model_type": None}, "describes no causal language model"),
-        ({"model_type": "t5"}, "describes no causal language model"),
-        ({"model_type": "mamba"}, "memory is not planned"),
-        ({"model_type": "deepseek_v3"}, "memory is not planned; .*latent attention"),
-        ({"num_hidden_layers": MOST_LAYERS + 1}, "no usable num_hidden_layers; expected at most 1000"),
+        ({"model_type": "poem"}, "does not describe a causal language model"),
+        ({"model_type": None}, "does not describe a causal language model"),
+        ({"model_type": "t5"}, "does not describe a causal language model"),
+        ({"model_type": "mamba"}, "memory cannot be planned"),
+        ({"model_type": "deepseek_v3"}, "memory cannot be planned; .*latent attention"),
+        ({"num_hidden_layers": MAX_LAYERS + 1}, "no usable num_hidden_layers; expected at most 1000"),
         ({"model_type": "gpt2", "n_layer": 10**9}, "no usable n_layer; expected at most 1000"),
         ({"text_config": {"num_hidden_layers": 1e9}}, "no usable num_hidden_layers; expected at most 1000"),
-        ({"num_hidden_layers": "many"}, "no usable num_hidden_layers|describes no causal"),
-        ({"num_hidden_layers": -3}, "no usable num_hidden_layers|describes no causal"),
-        ({"num_attention_heads": 0}, "describes no causal|no usable num_attention_heads"),
-        ({"hidden_size": 10**30}, "describes no causal language model"),
-        ({"hidden_size": -4}, "describes no causal language model"),
-        ({"torch_dtype": "float64"}, "stored in a type that is not planned"),
+        ({"num_hidden_layers": "many"}, "no usable num_hidden_layers|does not describe a causal"),
+        ({"num_hidden_layers": -3}, "no usable num_hidden_layers|does not describe a causal"),
+        ({"num_attention_heads": 0}, "does not describe a causal|no usable num_attention_heads"),
+        ({"hidden_size": 10**30}, "no usable hidden_size; expected a positive number of at most"),
+        ({"hidden_size": -4}, "no usable hidden_size; expected a positive number"),
+        ({"torch_dtype": "float64"}, "weights of a dtype that cannot be planned"),
         ({"model_type": "mistral", "sliding_window": 0}, "no usable sliding_window; expected a positive"),
-        ({"sliding_window": "x", "layer_types": ["sliding_attention"] * 2}, "no usable sliding_window"),
-        ({"rope_parameters": 7}, "describes no causal language model"),
+        (QWEN_WINDOWS | {"sliding_window": "x"}, "no usable sliding_window"),
+        ({"model_type": "mixtral", "rope_parameters": 7}, "does not describe a causal language model"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     path = config(tmp_path, **(LLAMA | {"num_hidden_layers": 2} | changes))
     with pytest.raises(CheckpointError, match=said) as caught:
-        read_shape(path, "auto")
+        read_model_shape(path, "auto")
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_config_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
-        read_shape(str(tmp_path), "auto")
+        read_model_shape(str(tmp_path), "auto")
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
-        read_shape(str(tmp_path), "auto")
+        read_model_shape(str(tmp_path), "auto")

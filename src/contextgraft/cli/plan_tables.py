@@ -1,0 +1,275 @@
+"""Plans as text and tables on stdout."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from contextgraft.cli.output import format_bytes, make_table, stdout_console
+from contextgraft.planning import memory
+from contextgraft.planning.hardware import GB, Hardware
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from contextgraft.config.training import Recipe
+    from contextgraft.planning.evaluation import PromptGrid, SuiteCost
+    from contextgraft.planning.model_shape import ModelShape
+    from contextgraft.planning.study import StudyPlan, StudyStep
+    from contextgraft.planning.training import ParallelPlan, StageCost
+
+GIB = 2**30
+
+
+def _print_blocks(*blocks: "Iterable[str] | Table") -> None:
+    """Print lines and tables, with an empty line between two blocks."""
+    from rich.table import Table
+
+    console = stdout_console()
+    for number, block in enumerate(blocks):
+        if number:
+            click.echo()
+        if isinstance(block, Table):
+            console.print(block)
+        else:
+            for line in block:
+                click.echo(line)
+
+
+def print_evaluation(
+    shape: "ModelShape", hardware: Hardware, grid: "PromptGrid", models: int, costs: "Sequence[SuiteCost]"
+) -> None:
+    """Print the plan of an evaluation: model, memory of each length, costs of each suite."""
+    _print_blocks(
+        _evaluation_head(shape, hardware, models),
+        _memory_table(shape, hardware, grid),
+        _cost_table(costs),
+        _evaluation_notes(grid, costs),
+    )
+
+
+def _evaluation_head(shape: "ModelShape", hardware: Hardware, models: int) -> Iterator[str]:
+    active = "" if not shape.idle else f" ({shape.active:,} of them for each token)"
+    yield f"model    {shape.name}: {shape.parameters:,} parameters{active}, {shape.layers} layers"
+    yield (
+        f"weights  {_gib(memory.weight_bytes(shape))} in {shape.dtype};"
+        f" keys and values {memory.kv_bytes_per_token(shape):,} bytes a token"
+    )
+    yield (
+        f"device   {hardware.flops:.3g} FLOP/s of which {hardware.utilisation:.0%} are reached,"
+        f" {hardware.bandwidth:.3g} bytes a second, {hardware.memory / GB:g} GB"
+    )
+    yield f"models   {models}"
+
+
+def _memory_table(shape: "ModelShape", hardware: Hardware, grid: "PromptGrid") -> "Table":
+    rows = []
+    for length in grid.lengths:
+        held = memory.held_bytes(shape, length)
+        cache = _gib(memory.kv_bytes(shape, length))
+        rows.append((f"{length:,}", cache, _gib(held), str(memory.fewest_devices(held, hardware))))
+    return make_table((), ("length", "keys and values", "with weights", "fewest devices"), rows)
+
+
+def _cost_table(costs: "Sequence[SuiteCost]") -> "Table":
+    rows = [(cost.suite, f"{cost.length:,}", *_sums([cost])) for cost in costs]
+    names = ("length", "prompts", "tokens read", "shared", "reading h", "shared h", "writing h", "wall h")
+    return make_table(("suite",), names, [*rows, ("all", "", *_sums(costs))])
+
+
+def _sums(costs: "Sequence[SuiteCost]") -> list[str]:
+    """Sums of some rows; wall hours are those of the fewest devices that hold each."""
+    wall = sum((cost.hours_shared + cost.hours_writing) / cost.gpus for cost in costs)
+    return [
+        f"{sum(cost.prompts for cost in costs):,}",
+        f"{sum(cost.tokens_alone for cost in costs):,}",
+        f"{sum(cost.tokens_shared for cost in costs):,}",
+        _hours(sum(cost.hours_alone for cost in costs)),
+        _hours(sum(cost.hours_shared for cost in costs)),
+        _hours(sum(cost.hours_writing for cost in costs)),
+        _hours(wall),
+    ]
+
+
+def _evaluation_notes(grid: "PromptGrid", costs: "Sequence[SuiteCost]") -> Iterator[str]:
+    yield "Hours are device hours of all models; wall hours assume the fewest devices, all of them busy."
+    yield "shared: a prompt reuses the prefix it has in common with the one before. Writing: one at a time."
+    if any(cost.suite == "needle" for cost in costs) and not grid.one_text:
+        needed = len(grid.depths) - 1
+        yield f"With --distractors {needed} or more one text serves all {needed + 1} depths."
+
+
+def print_study(plan: "StudyPlan", free: int) -> None:
+    """Print the plan of a study: models, adapters, costs of each step and suite, and disk."""
+    _print_blocks(
+        _study_head(plan),
+        _step_table(plan.steps),
+        _cost_table(plan.costs),
+        _disk_lines(plan, free),
+        _study_notes(plan),
+    )
+
+
+def _study_head(plan: "StudyPlan") -> Iterator[str]:
+    settings, shape, donor = plan.study.settings, plan.shape, plan.study.settings.donor
+    expected = [
+        *([f"theta {donor.theta:.17g}"] if donor.theta else []),
+        *([f"{donor.max_positions:,} positions"] if donor.max_positions else []),
+    ]
+    size = memory.weight_bytes(shape)
+    carried = settings.extraction.embeddings
+    embeddings = f", embeddings ({carried})" if carried else ""
+    dense = f", and {plan.dense:,} of norms" if plan.dense else ""
+    ranks = ", ".join(map(str, plan.adapters))
+    yield f"study     {settings.study}: {plan.disk.targets} fine-tunes, ranks {ranks}"
+    yield f"base      {settings.base}: {shape.parameters:,} parameters, {size:,} bytes"
+    yield f"donor     {donor.source or donor.train}" + (f": {', '.join(expected)}" if expected else "")
+    yield f"extract   by {settings.extraction.backend}: linear layers{embeddings}"
+    for rank, count in plan.adapters.items():
+        yield f"adapter   r{rank}: {count:,} bytes of tensors{dense}"
+
+
+def _step_table(steps: "Sequence[StudyStep]") -> "Table":
+    names = (
+        *("jobs", "hours a job", "hours", "GPU hours", "read", "written"),
+        *("requests: memory", "GPUs", "minutes"),
+    )
+    rows = [
+        (
+            *(step.name, f"{step.jobs:,}", _hours(step.seconds / 3600), _hours(step.hours)),
+            *(_hours(step.gpu_hours) if step.gpu_hours else "-", format_bytes(step.read)),
+            *(format_bytes(step.written), format_bytes(step.request.mem_mb * 1e6)),
+            *(str(step.request.gpus or "-"), f"{step.request.minutes:,}"),
+        )
+        for step in steps
+    ]
+    total = (
+        *("all", f"{sum(step.jobs for step in steps):,}", "", _hours(sum(step.hours for step in steps))),
+        *(_hours(sum(step.gpu_hours for step in steps)), format_bytes(sum(step.read for step in steps))),
+        format_bytes(sum(step.written for step in steps)),
+    )
+    return make_table(("step",), names, [*rows, total])
+
+
+def _disk_lines(plan: "StudyPlan", free: int) -> Iterator[str]:
+    disk = plan.disk
+    kept = f"{disk.kept_targets} of {disk.targets} fine-tunes keep their grafts; {disk.at_once} at once"
+    left, none_kept = format_bytes(disk.left), format_bytes(disk.none_kept)
+    enough = "enough" if free >= disk.peak else "NOT ENOUGH"
+    yield f"disk      models {format_bytes(disk.models)}, adapters {format_bytes(disk.adapters)}"
+    yield f"          {format_bytes(disk.graft_set)} for all grafts of one fine-tune"
+    yield f"  peak    {format_bytes(disk.peak)} as configured ({kept}), of which {left} stay"
+    yield f"          {format_bytes(disk.all_kept)} if all grafts are kept, {none_kept} if none is"
+    yield f"  free    {format_bytes(free)} on the disk of this study ({plan.study.settings.study}): {enough}"
+
+
+def _study_notes(plan: "StudyPlan") -> Iterator[str]:
+    from contextgraft.planning.study import too_long
+
+    cluster = plan.study.settings.cluster
+    yield "Hours are estimates at the speeds of `cluster`; requested minutes are three times that, plus ten."
+    yield "Skills, whose prompts are short, are not counted. Nothing was run, nothing was fetched."
+    for name in too_long(plan.steps, cluster):
+        yield (
+            f"{name}: a job takes longer than the {cluster.longest:,} minutes of cluster.longest. It resumes "
+            "when it is submitted again; else evaluate fewer samples or shorter prompts."
+        )
+
+
+def print_training(
+    recipe: "Recipe",
+    shape: "ModelShape",
+    hardware: Hardware,
+    plan: "ParallelPlan",
+    costs: "Sequence[StageCost]",
+) -> None:
+    """Print the plan of a training: work, memory of a rank and traffic between nodes, by stage."""
+    head = (
+        f"{recipe.name}: {shape.parameters:,} parameters, {' and '.join(recipe.trainable)} are trained",
+        f"{plan.ranks} ranks, {hardware.node_size} a node, {plan.context} on a sequence, {plan.dtype};"
+        f" {hardware.flops:.3g} FLOP/s of which {hardware.utilisation:.0%} are reached,"
+        f" {hardware.links} x {hardware.link_bandwidth:.3g} bytes/s between nodes",
+    )
+    _print_blocks(
+        head,
+        _work_table(recipe, hardware, costs),
+        _rank_memory_table(costs),
+        _traffic_table(hardware, costs),
+        _training_notes(hardware, costs),
+    )
+
+
+def _work_table(recipe: "Recipe", hardware: Hardware, costs: "Sequence[StageCost]") -> "Table":
+    names = (
+        *("length", "steps", "tokens", "FLOPs", "device h", "ranks busy"),
+        *("published h", "of its peak"),
+    )
+    rows = [
+        (str(number), f"{stage.length:,}", *_work(hardware, cost))
+        for number, (stage, cost) in enumerate(zip(recipe.stages, costs, strict=True), 1)
+    ]
+    total = (
+        *("all", "", f"{sum(cost.steps for cost in costs):,}", f"{sum(cost.tokens for cost in costs):,}"),
+        f"{sum(cost.flops for cost in costs):.3g}",
+        f"{sum(cost.device_hours(hardware) for cost in costs):,.4g}",
+    )
+    return make_table(("stage",), names, [*rows, total])
+
+
+def _work(hardware: Hardware, cost: "StageCost") -> list[str]:
+    published, reached = "", ""
+    if cost.published is not None:
+        published = f"{cost.published:,.4g}"
+        reached = f"{cost.flops / cost.published / 3600 / hardware.flops:.1%}"
+    return [
+        *(f"{cost.steps:,}", f"{cost.tokens:,}", f"{cost.flops:.3g}"),
+        *(f"{cost.device_hours(hardware):,.4g}", f"{cost.busy:.0%}", published, reached),
+    ]
+
+
+def _rank_memory_table(costs: "Sequence[StageCost]") -> "Table":
+    rows = [
+        (str(number), *(f"{count / GIB:,.2f}" for count in (*vars(cost.memory).values(), cost.memory.total)))
+        for number, cost in enumerate(costs, 1)
+    ]
+    return make_table(("GiB a rank",), (*vars(costs[0].memory), "all"), rows)
+
+
+def _traffic_table(hardware: Hardware, costs: "Sequence[StageCost]") -> "Table":
+    names = (
+        *("layout", "keys, values: GB out of a node", "on its busiest link"),
+        *("weights GB", "link busy h"),
+    )
+    rows = []
+    for number, cost in enumerate(costs, 1):
+        for layout, traffic in cost.between.items():
+            chosen = layout + (" (chosen)" if layout == cost.layout else "")
+            figures = (traffic.node / GB, traffic.link / GB, cost.weights / GB)
+            busy = f"{cost.link_hours(hardware, layout):,.3g}"
+            rows.append((str(number), chosen, *(f"{figure:,.4g}" for figure in figures), busy))
+    return make_table(("between nodes",), names, rows)
+
+
+def _training_notes(hardware: Hardware, costs: "Sequence[StageCost]") -> Iterator[str]:
+    yield (
+        "FLOPs are the model's. device h also counts recomputed activations and idle ranks, but only"
+        " computing: wall hours are between the longer of computing and link, and their sum."
+    )
+    if any(cost.published for cost in costs):
+        yield "of its peak: the model's FLOPs in the published device hours, divided by this device's peak."
+    most = max(cost.memory.total for cost in costs)
+    if most > hardware.memory:
+        yield (
+            f"A rank needs {most / GB:,.0f} GB and has {hardware.memory / GB:,.0f}: use more ranks for a"
+            " sequence, --rows-at-once 1, or activation_checkpointing."
+        )
+
+
+def _gib(count: int) -> str:
+    """Bytes in GiB, or in MiB where they are few."""
+    return f"{count / GIB:,.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:,.1f} MiB"
+
+
+def _hours(count: float) -> str:
+    """Hours to three significant digits."""
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"

@@ -1,0 +1,217 @@
+"""What one job of each step of a study needs: seconds at full speed, memory, GPUs and nodes.
+
+The constants were measured (docs/benchmarks.md); docs/cluster.md has the formulas.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+
+from contextgraft.config.cluster import Cluster
+from contextgraft.config.resolved_study import ResolvedStudy
+from contextgraft.config.study import Evaluation
+from contextgraft.config.training import Recipe, load_recipe
+from contextgraft.errors import ConfigError
+from contextgraft.planning.evaluation import study_suite_costs
+from contextgraft.planning.hardware import GB, Hardware
+from contextgraft.planning.memory import FILL, fewest_devices, held_bytes, weight_bytes
+from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.training import ParallelPlan, executed_flops, stage_costs
+from contextgraft.training.schedule import steps
+
+LEAST = 4e9  # bytes of Python, torch, and tiles that are streamed; extract and merge take a tenth of it
+EXTRACT = 22e-9  # processor seconds a weight for all ranks to 128: 18.7 s for a layer of 70B
+MERGEKIT = 3.6e-10  # processor seconds a weight and column of its smaller side: 693 s for the 1B shape
+MERGE = 2e-9  # processor seconds a changed weight
+TRAINED = 16  # bytes of main memory a weight in training: master, gradient and two moments in float32
+MAX_NODES = 1024
+REPORT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """What one job needs: seconds at full speed, bytes of main memory of a node, GPUs of all its nodes."""
+
+    seconds: float
+    memory: float = LEAST
+    gpus: int = 0
+    nodes: int = 1
+
+
+@dataclass(frozen=True)
+class StudyJobs:
+    """One job of each rule of the workflow, and the training of each model that is trained."""
+
+    rules: Mapping[str, JobEstimate]
+    training: Mapping[str, JobEstimate]
+
+
+def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
+    """The jobs of a study; ConfigError where no node of its cluster can hold what is evaluated."""
+    settings, cluster = study.settings, study.settings.cluster
+    threads = settings.threads
+    seeds = len(settings.donor_seeds)
+    merge = merge_job(shape, cluster, threads.merge)
+
+    def evaluate(models: int) -> JobEstimate:
+        return evaluate_job(settings.evaluation, shape, cluster, models, threads.evaluate)
+
+    return StudyJobs(
+        rules={
+            "fetch": fetch_job(shape, cluster),
+            "extract": EXTRACT_JOBS[settings.extraction.backend](
+                shape, cluster, settings.ranks, threads.extract
+            ),
+            "merge": merge,
+            "theta_only": merge,
+            "verify": merge,
+            "align": merge,
+            "evaluate": evaluate(models_of_target(study)),
+            "evaluate_base": evaluate(1 + seeds),
+            "report": JobEstimate(REPORT),
+        },
+        training=_training_jobs(study, shape),
+    )
+
+
+def models_of_target(study: ResolvedStudy) -> int:
+    """Models that a fine-tune's job evaluates: alone, and for each seed with theta only and at each rank."""
+    return 1 + len(study.settings.donor_seeds) * (1 + len(study.settings.ranks))
+
+
+def fetch_job(shape: ModelShape, cluster: Cluster) -> JobEstimate:
+    """A download, and reading it once more for its digests."""
+    return JobEstimate(weight_bytes(shape) / GB * (1 / cluster.network + 1 / cluster.disk))
+
+
+def extract_job(shape: ModelShape, cluster: Cluster, ranks: Sequence[int], threads: int) -> JobEstimate:
+    """All ranks from one pass: both models are read once, a weight costs the same up to rank 128."""
+    work = EXTRACT * _linear_weights(shape) * max(1.0, max(ranks) / 128) / threads
+    return JobEstimate(work + 2 * _disk_seconds(shape, cluster))
+
+
+def mergekit_extract_job(
+    shape: ModelShape, cluster: Cluster, ranks: Sequence[int], threads: int
+) -> JobEstimate:
+    """Mergekit's extraction: every matrix is decomposed whole, anew for each rank, then measured.
+
+    It holds copies of the largest matrix in float32, and the adapter.
+    """
+    output = (shape.vocabulary, shape.hidden)
+    sides = [*shape.matrices.values(), output]
+    work = MERGEKIT * sum(prod(matrix) * min(matrix) for matrix in sides) / threads
+    return JobEstimate(
+        len(ranks) * (work + 4 * _disk_seconds(shape, cluster)),
+        memory=LEAST + 5 * 4 * prod(output) + 0.1 * weight_bytes(shape),
+    )
+
+
+EXTRACT_JOBS: Mapping[str, Callable[[ModelShape, Cluster, Sequence[int], int], JobEstimate]] = {
+    "contextgraft": extract_job,
+    "mergekit": mergekit_extract_job,
+}
+
+
+def merge_job(shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
+    """One graft, or its verification: a model is read, one is written or read, and the delta is added."""
+    return JobEstimate(MERGE * _linear_weights(shape) / threads + 2 * _disk_seconds(shape, cluster))
+
+
+def evaluate_job(
+    evaluation: Evaluation, shape: ModelShape, cluster: Cluster, models: int, threads: int
+) -> JobEstimate:
+    """Models one after another on the GPUs of one node or, in float32, on processors."""
+    hardware = Hardware.from_cluster(cluster, threads)
+    computed = evaluated_shape(shape, cluster)
+    costs = list(study_suite_costs(evaluation, computed, hardware, models))
+    longest = max(cost.length for cost in costs)
+    held = held_bytes(computed, longest)
+    hours = sum(cost.hours_shared + cost.hours_writing for cost in costs)
+    loading = models * _disk_seconds(shape, cluster)
+    if not cluster.gpus_per_node:
+        return JobEstimate(loading + hours * 3600, memory=held + LEAST)
+    gpus = fewest_devices(held, hardware)
+    if gpus > cluster.gpus_per_node:
+        raise ConfigError(
+            f"prompts of {longest} tokens need the memory of {gpus} GPUs",
+            expected=f"at most {cluster.gpus_per_node}, the GPUs of one node (cluster.gpus_per_node)",
+            received=f"{held / GB:.0f} GB of weights, keys and values, {cluster.gpu_memory:g} GB a GPU",
+            remedy="evaluate shorter prompts, or correct the section `cluster`",
+        )
+    return JobEstimate(loading + hours * 3600 / gpus, memory=weight_bytes(shape) + 2 * LEAST, gpus=gpus)
+
+
+def evaluated_shape(shape: ModelShape, cluster: Cluster) -> ModelShape:
+    """The model as it is computed: on GPUs in its own dtype, on processors in float32."""
+    return shape if cluster.gpus_per_node else shape.in_dtype("float32")
+
+
+def train_job(recipe: Recipe, shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
+    """A whole training run, on the fewest GPUs that hold it: a power of two in one node, else whole nodes.
+
+    A power of two because all ranks share each sequence, and heads and lengths must divide evenly.
+    """
+    work = executed_flops(recipe, shape, steps(recipe))
+    hardware = Hardware.from_cluster(cluster, threads)
+    seconds = hardware.compute_hours(work) * 3600
+    if not cluster.gpus_per_node:
+        held = _rank_bytes(recipe, shape, hardware, ranks=1, dtype="float32")
+        return JobEstimate(seconds, memory=2 * held + 2 * LEAST)
+    gpus = _training_gpus(recipe, shape, hardware)
+    nodes = ceil(gpus / cluster.gpus_per_node)
+    memory = TRAINED * shape.parameters / nodes + 4 * LEAST
+    return JobEstimate(seconds / gpus, memory, gpus, nodes)
+
+
+def _training_gpus(recipe: Recipe, shape: ModelShape, hardware: Hardware) -> int:
+    node = hardware.node_size
+    inside = [1 << power for power in range(node.bit_length()) if 1 << power < node]
+    counts = (*inside, *(node * nodes for nodes in range(1, MAX_NODES + 1)))
+    for count in counts:
+        held = _rank_bytes(recipe, shape, hardware, ranks=count, dtype="bfloat16")
+        if held <= FILL * hardware.memory:
+            return count
+    raise ConfigError(
+        f"the training {recipe.name} does not fit on this cluster",
+        expected=f"at most {FILL * hardware.memory / GB:.0f} GB a GPU, on up to {MAX_NODES} nodes",
+        received=f"{held / GB:.0f} GB a GPU",
+        remedy="train on shorter sequences, set activation_checkpointing, or correct the section `cluster`",
+    )
+
+
+def _rank_bytes(recipe: Recipe, shape: ModelShape, hardware: Hardware, *, ranks: int, dtype: str) -> float:
+    plan = ParallelPlan(ranks, context=ranks, dtype=dtype)
+    return max(cost.memory.total for cost in stage_costs(recipe, shape, hardware, plan))
+
+
+def _training_jobs(study: ResolvedStudy, shape: ModelShape) -> dict[str, JobEstimate]:
+    """The training of each model, every recipe read once; the number of nodes in the study has precedence."""
+    recipes = {name: origin.recipe for name, origin in study.origins.items() if origin.recipe}
+    jobs = {
+        recipe: _with_nodes(
+            train_job(load_recipe(Path(recipe)), shape, study.settings.cluster, study.settings.threads.train),
+            study,
+        )
+        for recipe in sorted(set(recipes.values()))
+    }
+    return {name: jobs[recipe] for name, recipe in recipes.items()}
+
+
+def _with_nodes(job: JobEstimate, study: ResolvedStudy) -> JobEstimate:
+    launch, cluster = study.settings.training, study.settings.cluster
+    if launch.nodes is None:
+        return job
+    if not cluster.gpus_per_node:
+        return JobEstimate(job.seconds / launch.nodes, job.memory, nodes=launch.nodes)
+    gpus = launch.nodes * (launch.processes or cluster.gpus_per_node)
+    return JobEstimate(job.seconds * job.gpus / gpus, job.memory, gpus, launch.nodes)
+
+
+def _linear_weights(shape: ModelShape) -> int:
+    return sum(map(prod, shape.matrices.values()))
+
+
+def _disk_seconds(shape: ModelShape, cluster: Cluster) -> float:
+    """Seconds to read or write the model once."""
+    return weight_bytes(shape) / GB / cluster.disk

@@ -1,0 +1,213 @@
+"""What a whole study costs, from its configuration and a config.json alone: bytes, hours, memory, disk."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.config.base import read_yaml
+from contextgraft.config.cluster import Cluster
+from contextgraft.config.resolved_study import ResolvedStudy, load_study
+from contextgraft.config.study import ExtractionConfig
+from contextgraft.errors import ConfigError
+from contextgraft.formats.tensor_names import TensorRole
+from contextgraft.planning.adapters import adapter_bytes, dense_bytes
+from contextgraft.planning.evaluation import SuiteCost, describe_model, study_suite_costs
+from contextgraft.planning.hardware import Hardware
+from contextgraft.planning.jobs import JobEstimate, evaluated_shape, models_of_target, study_jobs
+from contextgraft.planning.memory import weight_bytes
+from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.slurm import SlurmRequest, request
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
+
+ASSUMED = "smollm2-135m"  # where a study names no shape, and its base is not a folder
+EMBEDDINGS: Mapping[str | None, tuple[TensorRole, ...]] = {
+    None: (),
+    "both": (TensorRole.INPUT, TensorRole.OUTPUT),
+    "input": (TensorRole.INPUT,),
+    "output": (TensorRole.OUTPUT,),
+}
+
+
+@dataclass(frozen=True)
+class StudyStep:
+    """Jobs of one kind: seconds of one at full speed, what it requests, bytes of all of them together."""
+
+    name: str
+    jobs: int
+    seconds: float
+    request: SlurmRequest
+    read: int = 0
+    written: int = 0
+
+    @property
+    def hours(self) -> float:
+        """Hours of all jobs, one after another."""
+        return self.jobs * self.seconds / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        """The same, times the GPUs of each job."""
+        return self.hours * self.request.gpus
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """Bytes that a study occupies at its peak.
+
+    `models`: base, donors and fine-tunes; `graft_set`: all grafts of one fine-tune. Grafts that the study
+    does not keep are deleted after evaluation; `at_once` sets of them exist at a time.
+    """
+
+    models: int
+    adapters: int
+    graft_set: int
+    targets: int
+    kept_targets: int
+    at_once: int
+
+    @property
+    def all_kept(self) -> int:
+        """If nothing is deleted."""
+        return self.models + self.adapters + self.targets * self.graft_set
+
+    @property
+    def peak(self) -> int:
+        """With the grafts kept that the study says."""
+        passing = min(self.at_once, self.targets - self.kept_targets)
+        return self.models + self.adapters + (self.kept_targets + passing) * self.graft_set
+
+    @property
+    def none_kept(self) -> int:
+        """If no graft is kept."""
+        return self.models + self.adapters + min(self.at_once, self.targets) * self.graft_set
+
+    @property
+    def left(self) -> int:
+        """At the end, with the grafts kept that the study says."""
+        return self.models + self.adapters + self.kept_targets * self.graft_set
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """All figures of a study; `adapters` are bytes of the tensors of factors by rank."""
+
+    study: ResolvedStudy
+    shape: ModelShape
+    adapters: Mapping[int, int]
+    dense: int
+    steps: tuple[StudyStep, ...]
+    costs: tuple[SuiteCost, ...]
+    disk: DiskUse
+
+
+def read_study(path: Path) -> ResolvedStudy:
+    """The study of a configuration file; ConfigError or InputError if it is not one."""
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise ConfigError(
+            "not the configuration of a study",
+            path=path,
+            expected="keys and values, as in config/config.yaml",
+            received=type(config).__name__,
+        )
+    return load_study(config, path, NEEDLE_KINDS)
+
+
+def study_shape(study: ResolvedStudy) -> ModelShape:
+    """The shape that a study names, else that of a base in a folder, else SmolLM2-135M's."""
+    settings = study.settings
+    if settings.shape is not None:
+        return read_model_shape(settings.shape)
+    local = (Path(settings.base) / "config.json").is_file()
+    return read_model_shape(settings.base if local else ASSUMED)
+
+
+def plan_study(study: ResolvedStudy, at_once: int = 1) -> StudyPlan:
+    """Plan a study for the cluster that it names."""
+    settings = study.settings
+    shape = study_shape(study)
+    chosen = selection(settings.extraction)
+    adapters = {rank: adapter_bytes(shape, chosen, rank) for rank in sorted(settings.ranks)}
+    dense = 0 if settings.extraction.backend == "mergekit" else dense_bytes(shape, chosen)
+    seeds, size = len(settings.donor_seeds), weight_bytes(shape)
+    disk = DiskUse(
+        models=len(study.origins) * size,
+        adapters=seeds * (sum(adapters.values()) + dense * len(adapters)),
+        graft_set=seeds * (len(adapters) + 1) * size,
+        targets=len(study.targets),
+        kept_targets=sum(study.keeps_grafts(target) for target in study.targets),
+        at_once=at_once,
+    )
+    hardware = Hardware.from_cluster(settings.cluster, settings.threads.evaluate)
+    computed = evaluated_shape(shape, settings.cluster)
+    costs = tuple(study_suite_costs(settings.evaluation, computed, hardware, count_models(study)))
+    steps = tuple(_steps(study, shape, disk, max(adapters.values())))
+    return StudyPlan(study, shape, adapters, dense, steps, costs, disk)
+
+
+def selection(extraction: ExtractionConfig) -> Selection:
+    """Which tensors the study's adapters carry."""
+    return Selection(extraction.include, extraction.exclude, EMBEDDINGS[extraction.embeddings])
+
+
+def count_models(study: ResolvedStudy) -> int:
+    """Models that are evaluated: base and donors; each fine-tune alone, with theta only, and at each rank."""
+    return 1 + len(study.settings.donor_seeds) + len(study.targets) * models_of_target(study)
+
+
+def _steps(study: ResolvedStudy, shape: ModelShape, disk: DiskUse, adapter: int) -> Iterator[StudyStep]:
+    settings, seeds, size = study.settings, len(study.settings.donor_seeds), weight_bytes(shape)
+    estimates = study_jobs(study, shape)
+    fetched = sum(origin.source is not None for origin in study.origins.values())
+    # mergekit reads both models for each rank, and they are read again to measure its adapter.
+    passes = 2 * len(settings.ranks) if settings.extraction.backend == "mergekit" else 1
+    pairs = seeds * disk.targets
+    grafts = pairs * len(settings.ranks)
+    evaluated = models_of_target(study)
+
+    def step(name: str, job: JobEstimate, jobs: int, read: int = 0, written: int = 0) -> StudyStep:
+        return StudyStep(name, jobs, job.seconds, request(job, settings.cluster), read, written)
+
+    rules = estimates.rules
+    yield step("fetch", rules["fetch"], fetched, fetched * size, fetched * size)
+    for name, job in estimates.training.items():
+        yield step(f"train {name}", job, 1, size, size)
+    yield step("extract", rules["extract"], seeds, seeds * passes * 2 * size, disk.adapters)
+    yield step("merge", rules["merge"], grafts, grafts * (size + adapter), grafts * size)
+    yield step("theta_only", rules["theta_only"], pairs, pairs * size, pairs * size)
+    yield step("verify", rules["verify"], pairs, pairs * (2 * size + adapter))
+    yield step("align", rules["align"], pairs, pairs * 3 * size)
+    yield step("evaluate", rules["evaluate"], disk.targets, disk.targets * evaluated * size)
+    yield step("evaluate_base", rules["evaluate_base"], 1, (1 + seeds) * size)
+    yield step("report", rules["report"], 1)
+
+
+def too_long(steps: Sequence[StudyStep], cluster: Cluster) -> list[str]:
+    """Steps whose jobs take longer than the partition allows."""
+    return [step.name for step in steps if step.seconds / 60 > cluster.longest]
+
+
+def to_json(plan: StudyPlan, free: int) -> dict[str, Any]:
+    """All figures as plain JSON values; `free` are bytes of the disk that the study would be on."""
+    settings, disk, shape = plan.study.settings, plan.disk, plan.shape
+    return {
+        "study": settings.study,
+        "base": settings.base,
+        "donor": settings.donor.model_dump(exclude_none=True),
+        "targets": disk.targets,
+        "extraction": settings.extraction.model_dump(exclude_none=True),
+        "model": describe_model(shape) | {"head": shape.head_dim, "bytes": weight_bytes(shape)},
+        "adapters": {str(rank): count for rank, count in plan.adapters.items()},
+        "adapter_dense_bytes": plan.dense,
+        "steps": [asdict(step) | {"hours": step.hours, "gpu_hours": step.gpu_hours} for step in plan.steps],
+        "evaluation": [asdict(cost) for cost in plan.costs],
+        "hours": sum(step.hours for step in plan.steps),
+        "gpu_hours": sum(step.gpu_hours for step in plan.steps),
+        "too_long": too_long(plan.steps, settings.cluster),
+        "disk": asdict(disk)
+        | {"peak": disk.peak, "all_kept": disk.all_kept, "none_kept": disk.none_kept}
+        | {"left": disk.left, "free": free},
+        "cluster": settings.cluster.model_dump(),
+    }

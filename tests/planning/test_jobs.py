@@ -1,0 +1,176 @@
+"""Jobs of a study: their memory, time and GPUs, and a request for every rule of the workflow."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contextgraft.config.cluster import Cluster
+from contextgraft.config.resolved_study import ResolvedStudy, load_study
+from contextgraft.config.study import Evaluation
+from contextgraft.config.training import Recipe
+from contextgraft.errors import ConfigError
+from contextgraft.planning import jobs
+from contextgraft.planning.memory import FILL, held_bytes
+from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.slurm import StudyRequests, study_requests
+from contextgraft.planning.study import study_shape
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
+
+from ..training.conftest import RECIPE
+from .shapes import LLAMA_8B, LLAMA_70B, SMALL, shape_of
+
+ROOT = Path(__file__).parents[2]
+TINY = shape_of(SMALL)
+ASSUMED = read_model_shape("smollm2-135m")
+GPUS = Cluster(gpus_per_node=8)
+
+
+def recipe(length: int, steps: int = 1, *, recompute: bool = True) -> Recipe:
+    """A recipe of one stage, one sequence a step."""
+    stages = [{"length": length, "steps": steps, "tokens": length}]
+    return Recipe.model_validate(
+        {**RECIPE, "stages": stages, "replay": {}, "activation_checkpointing": recompute}
+    )
+
+
+def prompts(length: int) -> Evaluation:
+    """One needle prompt of a length."""
+    needle = {"format": "x.yaml", "lengths": [length], "depths": [50], "samples": 1, "seed": 1}
+    return Evaluation.model_validate({"needle": needle, "skill": {"samples": 1}})
+
+
+def demo_study(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> ResolvedStudy:
+    """The demo's study with other settings."""
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config/config.yaml").read_text())
+    return load_study(config | changes, "config/config.yaml", NEEDLE_KINDS)
+
+
+def demo(monkeypatch: pytest.MonkeyPatch, shape: ModelShape = ASSUMED, **cluster: Any) -> StudyRequests:
+    return study_requests(demo_study(monkeypatch, cluster=cluster), shape)
+
+
+def test_streaming_jobs_take_the_same_memory_whatever_the_model() -> None:
+    for shape in (TINY, LLAMA_8B, LLAMA_70B):
+        streaming = [
+            jobs.fetch_job(shape, GPUS),
+            jobs.extract_job(shape, GPUS, [32], threads=4),
+            jobs.merge_job(shape, GPUS, threads=4),
+        ]
+        assert {(job.memory, job.gpus, job.nodes) for job in streaming} == {(4e9, 0, 1)}
+
+
+def test_time_grows_with_the_model_and_with_the_rank() -> None:
+    small = jobs.extract_job(LLAMA_8B, GPUS, [32], threads=4)
+    large = jobs.extract_job(LLAMA_70B, GPUS, [32], threads=4)
+    assert small.seconds < large.seconds
+    assert large.seconds < jobs.extract_job(LLAMA_70B, GPUS, [1024], threads=4).seconds
+
+
+@pytest.mark.parametrize(
+    ("shape", "length", "gpus"),
+    [(LLAMA_8B, 8192, 1), (LLAMA_8B, 2**20, 3), (LLAMA_70B, 8192, 2), (LLAMA_70B, 2**20, 7)],
+)
+def test_evaluation_takes_the_gpus_that_hold_weights_and_cache(
+    shape: ModelShape, length: int, gpus: int
+) -> None:
+    """16.1 + 1.1, 16.1 + 137.4, 141.1 + 2.7 and 141.1 + 343.6 GB, in 72 GB of each."""
+    job = jobs.evaluate_job(prompts(length), shape, GPUS, models=1, threads=1)
+    assert (job.gpus, job.nodes) == (gpus, 1)
+    assert job.gpus * FILL * GPUS.gpu_memory * 1e9 >= held_bytes(shape, length)
+    assert (job.gpus - 1) * FILL * GPUS.gpu_memory * 1e9 < held_bytes(shape, length)
+
+
+def test_evaluation_that_no_node_can_hold_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="need the memory of 22 GPUs"
+    ):  # 141.1 + 1374.4 GB, in 72 GB of each
+        jobs.evaluate_job(prompts(2**22), LLAMA_70B, GPUS, models=1, threads=1)
+
+
+@pytest.mark.parametrize(("shape", "gpus", "nodes"), [(TINY, 1, 1), (LLAMA_8B, 8, 1), (LLAMA_70B, 40, 5)])
+def test_training_takes_whole_nodes_beyond_one(shape: ModelShape, gpus: int, nodes: int) -> None:
+    """One sequence of 524,288 tokens, in 72 GB of each GPU.
+
+    8B: weights, gradients and moments 128.5 GB, activations 234.1, ring 25.8, divided by the ranks, and on
+    each the gathered layers, 5.1 GB, and the logits, 4.2: 106 GB on 4, 58 on 8.
+    70B: 1128.9 + 880.5 + 25.8 GB divided, 11.8 + 6.3 GB on each: 82 GB on 32, 69 on 40.
+    """
+    job = jobs.train_job(recipe(2**19), shape, GPUS, threads=1)
+    assert (job.gpus, job.nodes) == (gpus, nodes)
+
+
+def test_a_recipe_that_keeps_its_activations_takes_more_gpus() -> None:
+    kept = jobs.train_job(recipe(2**17, recompute=False), LLAMA_8B, GPUS, threads=1)
+    recomputed = jobs.train_job(recipe(2**17), LLAMA_8B, GPUS, threads=1)
+    assert kept.gpus > recomputed.gpus
+    assert recomputed.seconds * recomputed.gpus == pytest.approx(4 / 3 * kept.seconds * kept.gpus)
+
+
+def test_training_that_no_number_of_gpus_can_hold_is_refused() -> None:
+    small = Cluster(gpus_per_node=8, gpu_memory=8)
+    with pytest.raises(ConfigError, match=r"the training tiny does not fit .* expected at most 7 GB a GPU"):
+        jobs.train_job(recipe(2**17), LLAMA_70B, small, threads=1)
+
+
+def test_without_gpus_nothing_requests_one() -> None:
+    plain = Cluster()
+    for job in (
+        jobs.train_job(recipe(64, steps=2), TINY, plain, threads=1),
+        jobs.evaluate_job(prompts(64), TINY, plain, models=3, threads=1),
+    ):
+        assert job.gpus == 0
+
+
+def test_every_rule_of_the_workflow_has_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = (ROOT / "workflow/rules").glob("*.smk")
+    rules = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE)}
+    requests = demo(monkeypatch)
+    assert {*requests.rules, "train"} == rules
+    assert "donor-s1" in requests.training
+
+
+def test_a_job_requests_its_own_numbers_and_more_when_it_is_submitted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests = demo(monkeypatch, LLAMA_70B, gpus_per_node=8)
+    first = requests.resources("extract", None, 1)
+    again = requests.resources("extract", None, 2)
+    assert (first["mem_mb"], again["mem_mb"]) == (4000, 8000)
+    assert again["runtime"] == 2 * requests.rules["extract"].minutes
+    # 16 bytes a weight, 1128.9 GB, divided by the ranks, and 18.1 GB on each: 88.7 GB on 16, 65.2 on 24.
+    trained = requests.resources("train", "donor-s1", 1)
+    assert (trained["nodes"], trained["gres"], trained["gpu"]) == (3, "gpu:8", None)
+
+
+def test_prompts_that_no_node_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="need the memory of"):
+        demo(monkeypatch, LLAMA_70B, gpus_per_node=1)
+
+
+def test_the_shape_is_the_named_one_or_the_bases_or_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    local = demo_study(monkeypatch, base=str(tmp_path), shape=None)
+    named = demo_study(monkeypatch, shape=str(tmp_path))
+    assert study_shape(local).layers == study_shape(named).layers == 2
+    assert study_shape(demo_study(monkeypatch, shape=None)) == ASSUMED
+    assert (ASSUMED.parameters, ASSUMED.tied) == (134_515_008, True)  # the published SmolLM2-135M
+
+
+def test_nodes_and_processes_of_a_training_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {"nodes": 2, "processes": 3}
+    with_gpus = study_requests(
+        demo_study(monkeypatch, training=training, cluster={"gpus_per_node": 4}), ASSUMED
+    )
+    resources = with_gpus.resources("train", "donor-s1", 1)
+    assert (resources["nodes"], resources["gres"]) == (2, "gpu:3")
+    assert with_gpus.launch("donor-s1", 3) == (2, 3)
+    without = study_requests(demo_study(monkeypatch, training=training), ASSUMED)
+    resources = without.resources("train", "donor-s1", 1)
+    assert (resources["nodes"], resources["gres"], resources["tasks_per_gpu"]) == (2, None, None)
