@@ -23,7 +23,7 @@ COLUMNS = {
     "effective length": "model effective_length fewest_tasks means",
     "smallest rank": "target_name task haystack distractors length rank ranks",
     "unscored": "model suite task length status samples reason",
-    "cost": "model suite asked texts percent",
+    "cost": "model suite prompts texts percent",
     "perplexity": "model task length position n nats perplexity",
     "divergence": "model task n nats same_token",
     "wrong": "filename row model suite task length depth answer output",
@@ -117,6 +117,6 @@ def test_the_smallest_rank_is_the_reports(ask: Ask) -> None:
 
 
 def test_texts_that_are_shared_are_counted_once(ask: Ask) -> None:
-    asked = {row["suite"]: row for row in ask("cost") if row["model"] == "r8"}
-    assert asked["needle"]["asked"] == 3 * asked["needle"]["texts"] == 3 * 10 * (128 + 1024)
-    assert asked["perplexity"]["asked"] == 2 * 128
+    costs = {row["suite"]: row for row in ask("cost") if row["model"] == "r8"}
+    assert costs["needle"]["prompts"] == 3 * costs["needle"]["texts"] == 3 * 10 * (128 + 1024)
+    assert costs["perplexity"]["prompts"] == 2 * 128

@@ -23,7 +23,7 @@ def pairs_of(folder: Path) -> PairCounts:
 
 
 def test_prompts_that_both_answered_are_paired(tmp_path: Path, synthetic: SimpleNamespace) -> None:
-    # alone: 0-6 right of 10; graft: 4-9 right of 12, whose last two the fine-tune was never asked
+    # alone: 0-6 right of 10; graft: 4-9 right of 12, whose last two the fine-tune did not answer
     graft = synthetic.graft("style", 8)
     rows = [*synthetic.skill(synthetic.Model("style"), "s", 7, n=10)]
     rows += [{**row, "score": float(4 <= row["index"] <= 9)} for row in synthetic.skill(graft, "s", 0, n=12)]

@@ -6,25 +6,30 @@ from types import SimpleNamespace
 import pytest
 
 from contextgraft.report.data.labels import model_names, reference_titles, target_titles
-from contextgraft.report.data.samples import read_samples
+from contextgraft.report.data.samples import SampleDatabase, read_samples
 from contextgraft.report.statistics.cells import score_group
 from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult, build_study_table
 from contextgraft.report.statistics.verdict import VerdictOutcome
 from contextgraft.report.tables.wording import length_in_words
 
 
-def study_of(*results: Path, context: int | None = None) -> StudyTable:
-    samples = read_samples(results)
-    return build_study_table(
-        [score_group(row) for row in samples.rows("score_groups")],
-        model_names(samples.rows("labels")),
-        context,
-    )
+def table_of(samples: SampleDatabase, context: int | None = None) -> StudyTable:
+    groups = [score_group(row) for row in samples.rows("score_groups")]
+    return build_study_table(groups, model_names(samples.rows("labels")), context)
+
+
+def study_of(*results: Path) -> StudyTable:
+    return table_of(read_samples(results))
 
 
 @pytest.fixture(scope="module")
-def study(results: Path) -> StudyTable:
-    return study_of(results)
+def samples(results: Path) -> SampleDatabase:
+    return read_samples([results])
+
+
+@pytest.fixture(scope="module")
+def study(samples: SampleDatabase) -> StudyTable:
+    return table_of(samples)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +52,12 @@ def test_columns_are_the_shortest_and_the_longest_length(study: StudyTable) -> N
     assert (study.context, study.short, study.longest) == (None, 128, 1024)
 
 
-def test_the_first_column_is_the_bases_context_where_it_was_asked(results: Path) -> None:
-    assert study_of(results, context=1024).short == 1024
-    assert study_of(results, context=4096).short == 128
-    assert study_of(results, context=4096).context == 4096
+def test_the_first_column_is_the_bases_context_where_it_was_asked(
+    samples: SampleDatabase,
+) -> None:
+    assert table_of(samples, context=1024).short == 1024
+    beyond = table_of(samples, context=4096)
+    assert (beyond.short, beyond.context) == (128, 4096)
 
 
 def test_cells_count_right_answers(style: TargetResult) -> None:

@@ -34,16 +34,16 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """One look at the page, with everything the browser complained of or asked for."""
+    """One visit to the page, with all errors and requests of the browser."""
 
     def __init__(self, browser: Browser, page: Path, **options: Any) -> None:
         self.context = browser.new_context(**options)
         self.context.set_default_timeout(TIMEOUT)
         self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._note)
         self.page.goto(page.as_uri())
 
@@ -66,10 +66,10 @@ def visit(browser: Browser, folder: Path) -> Iterator[Visit]:
 
 @pytest.fixture
 def opened(browser: Browser, folder: Path) -> Iterator[Visit]:
-    """A visit of one test's own; it ends without a complaint."""
+    """A visit of one test's own; it ends without an error."""
     visit = Visit(browser, folder / "index.html", viewport={"width": 1200, "height": 900})
     yield visit
-    assert visit.complaints == []
+    assert visit.errors == []
     visit.context.close()
 
 
@@ -94,7 +94,7 @@ def test_it_asks_for_itself_and_nothing_else(visit: Visit, folder: Path) -> None
         [(folder / "index.html").as_uri()],
         [(folder / "index.html").as_uri(), "data:,"],
     )
-    assert visit.complaints == []
+    assert visit.errors == []
 
 
 def test_the_verdicts_come_first(visit: Visit) -> None:

@@ -1,4 +1,4 @@
-"""Files beside the page: pictures, tables for DVC's plots, model cards as the hub reads them."""
+"""Files next to the page: pictures, tables for DVC's plots, model cards as the hub reads them."""
 
 import csv
 import io
