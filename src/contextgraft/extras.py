@@ -4,7 +4,6 @@ from contextgraft.errors import InputError
 
 WITH_TRANSFORMERS = ("evaluate", "train", "gguf")
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("evaluate",),
     "datasets": ("lm-eval",),
     "duckdb": ("report",),
     "dvc": ("workflow",),
@@ -12,7 +11,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "jinja2": ("report",),
     "lm_eval": ("lm-eval",),
     "peft": ("train",),
-    "requests": ("evaluate",),
     "snakemake": ("workflow",),
     "tensorboard": ("tensorboard",),
     "tokenizers": WITH_TRANSFORMERS,

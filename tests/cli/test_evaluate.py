@@ -231,7 +231,7 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
         assert out.splitlines()[2] == f"recorded  {row['scoring']} {row['score']:.6f}"
     last = ["--replay", f"samples.parquet:{len(rows) - 1}", *text]
     code, _, err = run("other", *last)
-    assert (code, "give its folder behind the model's" in err) == (2, True)
+    assert (code, "pass that reference model as a second MODEL" in err) == (2, True)
     code, _, err = run("other", "model", *last[:2], "--text", "polite.jsonl")
     assert (code, "the text is not what the row was measured on" in err) == (2, True)
 
@@ -253,11 +253,11 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
         (["model", "--suite", "needle", *OUT], "--suite needle needs lengths"),
         (["model", "--suite", "perplexity", *OUT], "--suite perplexity needs lengths"),
         (["model", *NEEDLE], "no output is named"),
-        (["model", *NEEDLE, *OUT, "--reference", "other"], "no model is labelled as the reference"),
+        (["model", *NEEDLE, *OUT, "--reference", "other"], "no model has the label of --reference"),
         (["model", *NEEDLE, *OUT, "--backend", "abacus"], "'abacus' is not one of"),
         (["model", *NEEDLE, *OUT, "--url", "http://127.0.0.1:1"], "do not go together"),
         (["model", *NEEDLE, *OUT, "--backend", "openai"], "do not go together"),
-        (["model", *NEEDLE, *OUT, *DOWN], "http://127.0.0.1:1/v1/completions: the server cannot be asked"),
+        (["model", *NEEDLE, *OUT, *DOWN], "http://127.0.0.1:1/v1/completions: the server cannot be used"),
         (["model", "--suite", "divergence", "--text", "none.txt", *OUT], "none.txt: cannot read"),
         (["model", "--suite", "skill", "--skill", "none.yaml", *OUT], "none.yaml"),
         (["model", "--suite", "skill", *OUT], "--suite skill needs a skill"),
@@ -265,7 +265,7 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
         (["model", "--suite", "skill", "--skill", "none.jsonl", *OUT], "none.jsonl: cannot read"),
         (["model", *NEEDLE, "--out", "missing/samples.parquet"], "its folder does not exist"),
         (["model", *NEEDLE, "--out", "model"], "model: is a folder"),
-        (["model", *NEEDLE, "--out", "filler.txt"], "filler.txt: holds something else"),
+        (["model", *NEEDLE, "--out", "filler.txt"], "filler.txt: is not a table of samples"),
         (["model", *NEEDLE, "--device", "toaster", *OUT], "no such device"),
         (["model", "model", *NEEDLE, *OUT], "two models are labelled 'model'"),
         (["model", "--suite", "needle", "--lengths", "64", *OUT], "lacks its words"),
@@ -276,7 +276,7 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
         (["model", *RULER, "--ruler-task", "sums", *OUT], "sums"),
         (["model", *RULER, "--ruler-task", "qa_1", *OUT], "qa_1 needs a data set"),
         (["model", *RULER, "--qa-1", "none.json", *OUT], "none.json"),
-        (["model", "--replay", "samples.parquet"], "names no sample"),
+        (["model", "--replay", "samples.parquet"], "does not name a sample"),
         (["model", "--replay", "none.parquet:3"], "none.parquet: cannot read the samples"),
         (["model", "model", "model", "--replay", "none.parquet:3"], "a sample is of one model"),
     ],

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from contextgraft.config.ruler_tasks import RULER_TASKS
-from contextgraft.evaluation.harness import Reply
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.sample_rows import row
-from contextgraft.evaluation.suites.base import missed, scored
+from contextgraft.evaluation.responses import ScoredResponse
+from contextgraft.evaluation.sample_rows import sample_row
+from contextgraft.evaluation.suites.base import scored_row, unscored_row
 from contextgraft.formats import samples
 
 LENGTHS = (128, 1024)
@@ -44,7 +44,7 @@ def question(suite: str, task: str, index: int, **more: Any) -> Question:
         answer="17 42",
         budget=2,
         scoring="exact",
-        recipe=json.dumps({"index": index}),
+        prompt_spec=json.dumps({"index": index}),
         **more,
     )
 
@@ -71,17 +71,19 @@ def measured(nats: float) -> Iterator[dict[str, Any]]:
         for position in (64, 128):
             window = {"length": 128, "prompt_tokens": 128, "position": position, "tokens": 63}
             row = {**common, **window, "suite": "perplexity", "scoring": "nll"}
-            yield scored(row, nats + document + position / 64)
+            yield scored_row(row, nats + document + position / 64)
         prompt = {"length": 32, "prompt_tokens": 32, "tokens": 32}
         row = {**common, **prompt, "suite": "divergence", "scoring": "kl"}
-        yield scored(row, nats / 10, 1 - nats / 10)
-    yield missed({**common, "suite": "perplexity", "length": 4096}, "truncated", "has no such positions")
+        yield scored_row(row, nats / 10, 1 - nats / 10)
+    yield unscored_row(
+        {**common, "suite": "perplexity", "length": 4096}, "truncated", "has no such positions"
+    )
 
 
 def answers(label: str) -> pa.Table:
     graft, needles, skill, ruler = MODELS[label]
     asked = questions(needles, skill, ruler)
-    rows = [row(q, Reply("17 42" if ok else "00 00", float(ok))) for q, ok in asked]
+    rows = [sample_row(q, ScoredResponse("17 42" if ok else "00 00", float(ok))) for q, ok in asked]
     shared = samples.common(label, f"of {label}", graft)
     return samples.table(shared, [*rows, *measured(nats=1.0 + len(label))])
 

@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
-from contextgraft.evaluation.suites.spec import NeedleGrid, read_grid
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
+from contextgraft.evaluation.suites.needle import NeedleGrid, read_grid
 
 KEYS = ["boat", "cave", "door", "farm", "gate", "hill"]
 VALUES = [f"{n:02d}" for n in range(16)]
@@ -91,8 +91,8 @@ def skill_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tokens(make_model: MakeModel) -> Tokens:
-    return load_tokens(make_model("for_tokens"))
+def tokens(make_model: MakeModel) -> PromptTokenizer:
+    return load_tokenizer(make_model("for_tokens"))
 
 
 @pytest.fixture

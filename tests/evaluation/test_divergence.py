@@ -12,46 +12,47 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from contextgraft.evaluation.backends import logprobs
 from contextgraft.evaluation.backends.loading import load_model
-from contextgraft.evaluation.backends.tokenizer import load_tokens
-from contextgraft.evaluation.suites.base import Subject
-from contextgraft.evaluation.suites.divergence import DivergenceMeasure, divergence
-from contextgraft.evaluation.suites.spec import read_skill
-from contextgraft.evaluation.suites.text_prompts import Lines, Text, Windows
+from contextgraft.evaluation.backends.logprobs import kl_divergence
+from contextgraft.evaluation.backends.tokenizer import load_tokenizer
+from contextgraft.evaluation.suites.base import LoadedModel
+from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
+from contextgraft.evaluation.suites.skill_file import read_skill_file
+from contextgraft.evaluation.suites.text_prompts import SkillLines, Text, TextWindows
 
 MakeModel = Callable[..., Path]
 
 
 @pytest.fixture
-def windows() -> Windows:
-    return Windows(Text("filler", "0" * 64, "it was a dark night and nobody came " * 50), 40, 5, 7)
+def windows() -> TextWindows:
+    return TextWindows(Text("filler", "0" * 64, "it was a dark night and nobody came " * 50), 40, 5, 7)
 
 
 @pytest.fixture
-def measure(windows: Windows) -> DivergenceMeasure:
-    return DivergenceMeasure(windows)
+def measure(windows: TextWindows) -> DivergenceMeasurement:
+    return DivergenceMeasurement(windows)
 
 
-def subject(path: Path, work: Path, identity: str) -> Subject:
+def subject(path: Path, work: Path, identity: str) -> LoadedModel:
     model = load_model(path, torch.device("cpu"), "float32")
-    return Subject(model, load_tokens(path), path, 8, work, identity, "reference", "its digest")
+    return LoadedModel(model, load_tokenizer(path), path, 8, work, identity, "reference", "its digest")
 
 
 def test_the_reference_does_not_diverge_from_itself(
-    measure: DivergenceMeasure, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, make_model: MakeModel, tmp_path: Path
 ) -> None:
     who = subject(make_model(), tmp_path, "reference")
     assert not measure.ready(tmp_path, "reference")
     heard: list[int] = []
     rows = measure.rows(who, heard.append)
     assert measure.ready(tmp_path, "reference")
-    assert sum(heard) == measure.count() == 5
+    assert sum(heard) == len(measure) == 5
     assert [(row["score"], row["agreement"], row["tokens"]) for row in rows] == [(0, 1, 40)] * 5
     assert measure.rows(who) == rows
 
 
 @pytest.mark.parametrize("pass_tokens", [4096, 30])
 def test_the_figures_are_those_of_whole_distributions(
-    measure: DivergenceMeasure,
+    measure: DivergenceMeasurement,
     make_model: MakeModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -62,7 +63,7 @@ def test_the_figures_are_those_of_whole_distributions(
     measure.rows(first)
     monkeypatch.setattr(logprobs, "PASS_TOKENS", pass_tokens)
     rows = measure.rows(second)
-    for row, prompt in zip(rows, measure.source.prompts(first.tokens), strict=True):
+    for row, prompt in zip(rows, measure.source.prompts(first.tokenizer), strict=True):
         with torch.inference_mode():
             p, q = (
                 who.model(torch.tensor([prompt.ids])).logits[0].double().softmax(-1)
@@ -74,15 +75,15 @@ def test_the_figures_are_those_of_whole_distributions(
 
 
 def test_lines_of_a_skill_of_any_length(skill_file: Path, make_model: MakeModel, tmp_path: Path) -> None:
-    measure = DivergenceMeasure(Lines(read_skill(skill_file), None, 1))
+    measure = DivergenceMeasurement(SkillLines(read_skill_file(skill_file), None, 1))
     first = subject(make_model("first", 0), tmp_path, "reference")
     second = subject(make_model("second", 1), tmp_path, "other")
     assert {row["score"] for row in measure.rows(first)} == {0.0}
     rows = measure.rows(second)
     assert [row["document"] for row in rows] == list(range(13))
     assert {row["tokens"] for row in rows} == {3, 7}
-    assert measure.longest(first.tokens) == 7
-    prompt = measure.source.prompts(first.tokens)[-1]
+    assert measure.longest(first.tokenizer) == 7
+    prompt = measure.source.prompts(first.tokenizer)[-1]
     with torch.inference_mode():
         p, q = (
             who.model(torch.tensor([prompt.ids])).logits[0].double().softmax(-1) for who in (first, second)
@@ -92,12 +93,12 @@ def test_lines_of_a_skill_of_any_length(skill_file: Path, make_model: MakeModel,
 
 def test_divergence_of_hand_made_distributions() -> None:
     p, q = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.25, 0.5, 0.25]])
-    assert float(divergence(p.log(), q.log())) == pytest.approx(0.5 * math.log(2))
-    assert float(divergence(q.log(), p.log())) == math.inf
+    assert float(kl_divergence(p.log(), q.log())) == pytest.approx(0.5 * math.log(2))
+    assert float(kl_divergence(q.log(), p.log())) == math.inf
 
 
 def test_other_vocabularies_cannot_be_compared(
-    measure: DivergenceMeasure, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, make_model: MakeModel, tmp_path: Path
 ) -> None:
     measure.rows(subject(make_model(), tmp_path, "reference"))
     rows = measure.rows(subject(make_model("wider", vocab_size=64), tmp_path, "other"))
@@ -107,27 +108,27 @@ def test_other_vocabularies_cannot_be_compared(
 
 
 def test_other_tokens_cannot_be_compared(
-    measure: DivergenceMeasure, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, make_model: MakeModel, tmp_path: Path
 ) -> None:
     first = subject(make_model(), tmp_path, "reference")
     measure.rows(first)
-    words = sorted(first.tokens.tokenizer.get_vocab(), reverse=True)
+    words = sorted(first.tokenizer.hf.get_vocab(), reverse=True)
     rows = measure.rows(subject(make_model("turned", words=words), tmp_path, "other"))
     assert {row["status"] for row in rows} == {"skipped"}
     assert "tokenizer gives other tokens" in rows[0]["reason"]
 
 
 def test_without_the_reference_there_is_no_figure(
-    measure: DivergenceMeasure, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, make_model: MakeModel, tmp_path: Path
 ) -> None:
     who = subject(make_model(), tmp_path, "other")
     rows = measure.rows(who)
     assert {(row["status"], row["score"]) for row in rows} == {("failed", None)}
-    assert rows == measure.unmeasured(who.tokens, "failed", "the reference model could not be measured")
+    assert rows == measure.unscored_rows(who.tokenizer, "failed", "the reference model could not be measured")
 
 
 def test_a_reference_that_fails_leaves_nothing_behind(
-    measure: DivergenceMeasure, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, make_model: MakeModel, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -143,16 +144,16 @@ def test_a_reference_that_fails_leaves_nothing_behind(
 
 
 def test_predictions_of_another_reference_are_not_taken(
-    measure: DivergenceMeasure, windows: Windows, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, windows: TextWindows, make_model: MakeModel, tmp_path: Path
 ) -> None:
     measure.rows(subject(make_model(), tmp_path, "reference"))
     assert not measure.ready(tmp_path, "another")
-    assert not DivergenceMeasure(replace(windows, seed=8)).ready(tmp_path, "reference")
-    assert json.dumps(measure.key()) == json.dumps(DivergenceMeasure(windows).key())
+    assert not DivergenceMeasurement(replace(windows, seed=8)).ready(tmp_path, "reference")
+    assert json.dumps(measure.key()) == json.dumps(DivergenceMeasurement(windows).key())
 
 
 def test_a_model_without_positions_is_not_measured(
-    measure: DivergenceMeasure, make_model: MakeModel, tmp_path: Path
+    measure: DivergenceMeasurement, make_model: MakeModel, tmp_path: Path
 ) -> None:
     path = make_model()
     short = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=2))

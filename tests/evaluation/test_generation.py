@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM
 
-from contextgraft.evaluation.backends.generation import Ability, ability, end_tokens
-from contextgraft.evaluation.backends.tokenizer import Tokens
-from contextgraft.evaluation.backends.transformers import TokenLM
-from contextgraft.evaluation.harness import quiet
-from contextgraft.evaluation.requests import arguments, ids_to_request
+from contextgraft.evaluation.backends.base import GenerationRequest
+from contextgraft.evaluation.backends.generation import CacheCapabilities, cache_capabilities, end_tokens
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.backends.transformers import TransformersBackend
 
 MakeModel = Callable[..., Path]
 SIZES = {
@@ -31,23 +29,31 @@ SIZES = {
     "pad_token_id": None,
 }
 WHOLE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
-CASES: dict[str, tuple[str, dict[str, Any], Ability]] = {
-    "llama": ("LlamaConfig", {}, Ability(cache=True, chunks=True, crops=True)),
-    "qwen2": ("Qwen2Config", {}, Ability(cache=True, chunks=True, crops=True)),
-    "gemma": ("GemmaConfig", {"head_dim": 8}, Ability(cache=True, chunks=True, crops=True)),
+CASES: dict[str, tuple[str, dict[str, Any], CacheCapabilities]] = {
+    "llama": ("LlamaConfig", {}, CacheCapabilities(cache=True, chunks=True, crops=True)),
+    "qwen2": ("Qwen2Config", {}, CacheCapabilities(cache=True, chunks=True, crops=True)),
+    "gemma": ("GemmaConfig", {"head_dim": 8}, CacheCapabilities(cache=True, chunks=True, crops=True)),
     "opt": (
         "OPTConfig",
         {"ffn_dim": 32, "word_embed_proj_dim": 32, "max_position_embeddings": 128},
-        Ability(cache=True, chunks=True, crops=True),
+        CacheCapabilities(cache=True, chunks=True, crops=True),
     ),
-    "sliding": ("MistralConfig", {"sliding_window": 16}, Ability(cache=True, chunks=True, crops=False)),
+    "sliding": (
+        "MistralConfig",
+        {"sliding_window": 16},
+        CacheCapabilities(cache=True, chunks=True, crops=False),
+    ),
     "mixed": (
         "Gemma3TextConfig",
         {"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
-        Ability(cache=True, chunks=True, crops=False),
+        CacheCapabilities(cache=True, chunks=True, crops=False),
     ),
-    "dynamic": ("LlamaConfig", {"rope_parameters": WHOLE}, Ability(cache=True, chunks=False, crops=False)),
-    "recurrent": ("MambaConfig", {}, Ability(cache=False, chunks=False, crops=False)),
+    "dynamic": (
+        "LlamaConfig",
+        {"rope_parameters": WHOLE},
+        CacheCapabilities(cache=True, chunks=False, crops=False),
+    ),
+    "recurrent": ("MambaConfig", {}, CacheCapabilities(cache=False, chunks=False, crops=False)),
 }
 
 
@@ -74,16 +80,12 @@ def prompts() -> list[list[int]]:
     return [shared[:cut] + draw(length - cut) for length in (70, 73) for cut in (60, 58, 60, 30, 0)]
 
 
-def requests_of(prompts: list[list[int]], budget: int = 12) -> list[Instance]:
-    return [
-        Instance("generate_until", {}, arguments(ids_to_request(ids), budget, []), place)
-        for place, ids in enumerate(prompts)
-    ]
+def requests_of(prompts: list[list[int]], budget: int = 12) -> list[GenerationRequest]:
+    return [GenerationRequest(tuple(ids), budget) for ids in prompts]
 
 
-def token_lm(model: Any, tokens: Tokens, chunk: int = 7) -> TokenLM:
-    with quiet():
-        return TokenLM(model, tokens.tokenizer, batch_size=4, longest=200, prefill_chunk=chunk)
+def backend_of(model: Any, tokens: PromptTokenizer, chunk: int = 7) -> TransformersBackend:
+    return TransformersBackend(model, tokens.hf, batch_size=4, longest=200, prefill_chunk=chunk)
 
 
 def stock(model: Any, ids: list[int], budget: int = 12) -> list[int]:
@@ -97,31 +99,32 @@ def stock(model: Any, ids: list[int], budget: int = 12) -> list[int]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_answers_are_those_of_generate(case: str, prompts: list[list[int]], tokens: Tokens) -> None:
+def test_answers_are_those_of_generate(case: str, prompts: list[list[int]], tokens: PromptTokenizer) -> None:
     model = make(case)
-    assert ability(model.config) == CASES[case][2]
-    lm = token_lm(deepcopy(model), tokens)
-    answers = {request.idx: output for request, output in lm.answers(requests_of(prompts))}
+    assert cache_capabilities(model.config) == CASES[case][2]
+    lm = backend_of(deepcopy(model), tokens)
+    answers = dict(lm.responses(requests_of(prompts)))
     expected = [tokens.decode(stock(model, ids)) for ids in prompts]
     assert [answers[place] for place in range(len(prompts))] == expected
     assert len(set(expected)) > 2
     total = sum(map(len, prompts))
+    assert lm.prefill is not None
     assert lm.prefill.prompt == total
     assert (lm.prefill.computed < total) == CASES[case][2].crops
 
 
-def test_logits_are_held_of_one_position_only(tokens: Tokens, prompts: list[list[int]]) -> None:
+def test_logits_are_held_of_one_position_only(tokens: PromptTokenizer, prompts: list[list[int]]) -> None:
     model = make("llama")
     held: list[torch.Size] = []
     widths: list[int] = []
     model.lm_head.register_forward_hook(lambda _, __, logits: held.append(logits.shape))
     model.model.embed_tokens.register_forward_pre_hook(lambda _, given: widths.append(given[0].shape[1]))
-    list(token_lm(model, tokens, chunk=16).answers(requests_of(prompts)))
+    list(backend_of(model, tokens, chunk=16).responses(requests_of(prompts)))
     assert {shape[1] for shape in held} == {1}
     assert max(widths) == 16
 
 
-def test_questions_of_a_document_cost_less_than_half_of_their_prefill(tokens: Tokens) -> None:
+def test_questions_of_a_document_cost_less_than_half_of_their_prefill(tokens: PromptTokenizer) -> None:
     generator = torch.Generator().manual_seed(1)
     drawn = [torch.randint(40, (100,), generator=generator).tolist() for _ in range(4)]
     prompts = [[*document[:95], depth, depth, depth] for document in drawn for depth in range(5)]
@@ -130,15 +133,16 @@ def test_questions_of_a_document_cost_less_than_half_of_their_prefill(tokens: To
     model.model.embed_tokens.register_forward_pre_hook(
         lambda _, given: seen.append(given[0].numel() if given[0].shape[1] > 1 else 0)
     )
-    lm = token_lm(model, tokens, chunk=500)
-    list(lm.answers(requests_of(prompts, budget=1)))
+    lm = backend_of(model, tokens, chunk=500)
+    list(lm.responses(requests_of(prompts, budget=1)))
+    assert lm.prefill is not None
     assert sum(seen) == lm.prefill.computed == 4 * (98 + 4 * 3)
     assert lm.prefill.computed <= lm.prefill.prompt / 4
 
 
-def test_a_failed_batch_leaves_no_cache_behind(tokens: Tokens, prompts: list[list[int]]) -> None:
+def test_a_failed_batch_leaves_no_cache_behind(tokens: PromptTokenizer, prompts: list[list[int]]) -> None:
     model = make("llama")
-    lm = token_lm(model, tokens)
+    lm = backend_of(model, tokens)
     before = dict(enumerate(output for _, output in sorted_answers(lm, prompts)))
 
     def no_memory(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
@@ -153,17 +157,14 @@ def test_a_failed_batch_leaves_no_cache_behind(tokens: Tokens, prompts: list[lis
     assert dict(sorted_answers(lm, prompts)) == before
 
 
-def sorted_answers(lm: TokenLM, prompts: list[list[int]]) -> list[tuple[int, Any]]:
-    return sorted(
-        ((request.idx, outcome) for request, outcome in lm.answers(requests_of(prompts))),
-        key=lambda answer: answer[0],
-    )
+def sorted_answers(lm: TransformersBackend, prompts: list[list[int]]) -> list[tuple[int, Any]]:
+    return sorted(lm.responses(requests_of(prompts)), key=lambda response: response[0])
 
 
-def test_models_may_end_at_several_tokens(tokens: Tokens) -> None:
+def test_models_may_end_at_several_tokens(tokens: PromptTokenizer) -> None:
     model = make("llama")
-    assert end_tokens(model, tokens.tokenizer) == frozenset()
+    assert end_tokens(model, tokens.hf) == frozenset()
     model.generation_config.eos_token_id = [3, 5]
-    assert end_tokens(model, tokens.tokenizer) == {3, 5}
+    assert end_tokens(model, tokens.hf) == {3, 5}
     model.generation_config.eos_token_id = 4
-    assert end_tokens(model, tokens.tokenizer) == {4}
+    assert end_tokens(model, tokens.hf) == {4}

@@ -17,14 +17,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from contextgraft.errors import InputError, VerificationError
 from contextgraft.evaluation.backends.loading import load_model
-from contextgraft.evaluation.backends.registry import Engine
-from contextgraft.evaluation.backends.tokenizer import load_tokens
-from contextgraft.evaluation.replay import Asking, read_row, replay
+from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.backends.tokenizer import load_tokenizer
+from contextgraft.evaluation.replay import read_row, replay_sample
 from contextgraft.evaluation.run import evaluate_models
+from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites import lm_eval_task
-from contextgraft.evaluation.suites.base import Subject
-from contextgraft.evaluation.suites.lm_eval_skill import HarnessSkill, read_harness_skill
-from contextgraft.evaluation.suites.spec import Exam
+from contextgraft.evaluation.suites.base import LoadedModel
+from contextgraft.evaluation.suites.lm_eval_skill import LmEvalSkill, read_lm_eval_skill
 
 MakeModel = Callable[..., Path]
 DOCUMENTS: list[dict[str, Any]] = [
@@ -86,14 +86,14 @@ def write_task(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def subject(path: Path, work: Path, model: Any = None) -> Subject:
+def subject(path: Path, work: Path, model: Any = None) -> LoadedModel:
     model = model or load_model(path, torch.device("cpu"), "float32")
-    return Subject(model, load_tokens(path), path, 4, work, "a", "a", "a")
+    return LoadedModel(model, load_tokenizer(path), path, 4, work, "a", "a", "a")
 
 
-def logs(who: Subject, context: str, continuation: str) -> torch.Tensor:
+def logs(who: LoadedModel, context: str, continuation: str) -> torch.Tensor:
     """Log-probabilities of a continuation's tokens."""
-    before, after = who.tokens.encode(context), who.tokens.encode(continuation)
+    before, after = who.tokenizer.encode(context), who.tokenizer.encode(continuation)
     with torch.inference_mode():
         logs_TV = who.model(torch.tensor([before + after])).logits[0].log_softmax(-1)
     found: torch.Tensor = logs_TV[len(before) - 1 : -1].gather(1, torch.tensor(after)[:, None])[:, 0]
@@ -101,11 +101,11 @@ def logs(who: Subject, context: str, continuation: str) -> torch.Tensor:
 
 
 def test_multiple_choice(write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path) -> None:
-    skill = read_harness_skill(str(write_task("multiple_choice")), None, 1)
+    skill = read_lm_eval_skill(str(write_task("multiple_choice")), None, 1)
     who = subject(make_model(), tmp_path)
     heard: list[int] = []
     rows = skill.rows(who, heard.append)
-    assert sum(heard) == skill.count() == len(rows) == 9
+    assert sum(heard) == len(skill) == len(rows) == 9
     for row, document in zip(rows, DOCUMENTS, strict=True):
         sums = [float(logs(who, document["text"], f" {each}").sum()) for each in ("thank you", "night")]
         best = sums.index(max(sums))
@@ -126,27 +126,27 @@ def test_another_metric_by_name(
     write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
     path = write_task("multiple_choice")
-    skill = read_harness_skill(f"{path}:acc_norm", None, 1)
+    skill = read_lm_eval_skill(f"{path}:acc_norm", None, 1)
     assert {row["scoring"] for row in skill.rows(subject(make_model(), tmp_path))} == {"acc_norm"}
     with pytest.raises(InputError, match=r"expected acc, acc_norm; received bleu"):
-        read_harness_skill(f"{path}:bleu", None, 1)
+        read_lm_eval_skill(f"{path}:bleu", None, 1)
 
 
 def test_generation(write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path) -> None:
-    skill = read_harness_skill(str(write_task("generate_until")), None, 1)
+    skill = read_lm_eval_skill(str(write_task("generate_until")), None, 1)
     who = subject(make_model(), tmp_path)
     for row, document in zip(skill.rows(who), DOCUMENTS, strict=True):
-        ids = torch.tensor([who.tokens.encode(document["text"])])
+        ids = torch.tensor([who.tokenizer.encode(document["text"])])
         with torch.inference_mode():
             made = who.model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)[0, 6:]
-        text = who.tokens.decode(made.tolist()).split(".")[0]
+        text = who.tokenizer.decode(made.tolist()).split(".")[0]
         assert row["output"] == text
         assert row["score"] == float(text == document["word"])
         assert (row["answer"], row["scoring"], row["prompt_tokens"]) == (document["word"], "exact_match", 8)
 
 
 def test_likelihood(write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path) -> None:
-    skill = read_harness_skill(str(write_task("loglikelihood")), None, 1)
+    skill = read_lm_eval_skill(str(write_task("loglikelihood")), None, 1)
     who = subject(make_model(), tmp_path)
     assert skill.metric == "acc"
     for row, document in zip(skill.rows(who), DOCUMENTS, strict=True):
@@ -160,16 +160,16 @@ def test_samples_are_drawn_by_seed_and_paired_by_document(
     write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
     path = str(write_task("multiple_choice"))
-    some, again, others = (read_harness_skill(path, 4, seed) for seed in (1, 1, 2))
+    some, again, others = (read_lm_eval_skill(path, 4, seed) for seed in (1, 1, 2))
     assert some.documents == again.documents != others.documents
     assert some.key() == again.key() != others.key()
     who = subject(make_model(), tmp_path)
-    everything = {row["index"]: row for row in read_harness_skill(path, None, 1).rows(who)}
+    everything = {row["index"]: row for row in read_lm_eval_skill(path, None, 1).rows(who)}
     for row in some.rows(who):
         assert row["score"] == everything[row["index"]]["score"]
         assert row["recipe"] == everything[row["index"]]["recipe"]
     with pytest.raises(InputError, match=r"fewer documents.*expected 10; received 9"):
-        read_harness_skill(path, 10, 1)
+        read_lm_eval_skill(path, 10, 1)
 
 
 class Silent:
@@ -184,27 +184,29 @@ def test_one_document_is_asked_again_with_the_examples_it_had(
     kind: str, write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
     path, model = str(write_task(kind, "num_fewshot: 2\n")), make_model(max_position_embeddings=512)
-    skill, out = read_harness_skill(path, 6, 3), tmp_path / "s.parquet"
-    evaluate_models([("m", model)], Exam(), Engine(), out, Silent(), measures=[skill])
+    skill, out = read_lm_eval_skill(path, 6, 3), tmp_path / "s.parquet"
+    evaluate_models([("m", model)], EvalSpec(measurements=(skill,)), BackendConfig(), out, Silent())
     for number, row in enumerate(pq.read_table(out).to_pylist()):
-        again = Asking(Exam(), [read_harness_skill(path, 6, 3)], Engine())
-        replayed = replay(read_row(out, number), model, again)
+        again = EvalSpec(measurements=(read_lm_eval_skill(path, 6, 3),))
+        replayed = replay_sample(read_row(out, number), model, again, BackendConfig())
         assert replayed.agrees
         assert (replayed.output, replayed.score) == (row["output"], row["score"])
         assert DOCUMENTS[row["index"]]["text"] in replayed.prompt
     row = read_row(out, 5)
-    with pytest.raises(VerificationError, match="gives another prompt than was asked"):
-        replay(row, model, Asking(Exam(), [read_harness_skill(path, None, 3)], Engine()))
+    with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
+        replay_sample(
+            row, model, EvalSpec(measurements=(read_lm_eval_skill(path, None, 3),)), BackendConfig()
+        )
     changed = {**row, "recipe": row["recipe"].replace('"version": "2.0"', '"version": "1.0"')}
-    with pytest.raises(InputError, match="is not what the row was asked with"):
-        replay(changed, model, Asking(Exam(), [skill], Engine()))
+    with pytest.raises(InputError, match="is not what the row was evaluated with"):
+        replay_sample(changed, model, EvalSpec(measurements=(skill,)), BackendConfig())
 
 
 def test_the_key_follows_data_and_examples(write_task: Callable[..., Path], tmp_path: Path) -> None:
     path = write_task("multiple_choice")
 
     def key() -> dict[str, Any]:
-        return read_harness_skill(str(path), None, 1).key()
+        return read_lm_eval_skill(str(path), None, 1).key()
 
     before = key()
     write_task("multiple_choice", "num_fewshot: 1\n")
@@ -219,7 +221,7 @@ def test_the_key_follows_data_and_examples(write_task: Callable[..., Path], tmp_
 def test_examples_are_the_same_for_every_model(
     write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
-    skill = read_harness_skill(str(write_task("generate_until", "num_fewshot: 2\n")), None, 1)
+    skill = read_lm_eval_skill(str(write_task("generate_until", "num_fewshot: 2\n")), None, 1)
     asked: list[list[Any]] = []
     for seed in (0, 1):
         skill.rows(subject(make_model(f"m{seed}", seed), tmp_path))
@@ -235,7 +237,7 @@ def test_what_a_model_has_no_positions_for_is_not_asked(
     data = tmp_path / "documents.jsonl"
     longer = {"text": "the code " * 20, "word": "you", "label": 0}
     data.write_text(data.read_text() + json.dumps(longer) + "\n")
-    skill = read_harness_skill(str(path), None, 1)
+    skill = read_lm_eval_skill(str(path), None, 1)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=2))
     rows = skill.rows(subject(make_model(), tmp_path, model.eval()))
     assert [row["status"] for row in rows] == ["ok"] * 9 + ["truncated"]
@@ -249,7 +251,7 @@ def test_nothing_is_cut_where_angles_go_on_for_ever(
     path = write_task("multiple_choice")
     data = tmp_path / "documents.jsonl"
     data.write_text(json.dumps({"text": "the code " * 100, "word": "you", "label": 0}) + "\n")
-    skill = read_harness_skill(str(path), None, 1)
+    skill = read_lm_eval_skill(str(path), None, 1)
     who = subject(make_model(max_position_embeddings=32), tmp_path)
     seen: list[int] = []
     who.model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
@@ -261,7 +263,7 @@ def test_nothing_is_cut_where_angles_go_on_for_ever(
 def test_a_model_that_fails_has_rows_that_say_so(
     write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
-    skill = read_harness_skill(str(write_task("multiple_choice")), 2, 1)
+    skill = read_lm_eval_skill(str(write_task("multiple_choice")), 2, 1)
     who = subject(make_model(), tmp_path)
 
     def out_of_memory(*_: object) -> None:
@@ -270,7 +272,7 @@ def test_a_model_that_fails_has_rows_that_say_so(
     who.model.register_forward_pre_hook(out_of_memory)
     rows = skill.rows(who)
     assert [(row["status"], row["score"]) for row in rows] == [("failed", None)] * 2
-    assert rows == skill.unmeasured(who.tokens, "failed", "RuntimeError: not enough memory")
+    assert rows == skill.unscored_rows(who.tokenizer, "failed", "RuntimeError: not enough memory")
 
 
 @pytest.mark.parametrize(
@@ -289,27 +291,27 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, text: str, message: s
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        read_harness_skill(str(path), None, 1)
+        read_lm_eval_skill(str(path), None, 1)
     assert "\n" not in str(caught.value)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the task"):
-        read_harness_skill(str(tmp_path / "none.yaml"), None, 1)
+        read_lm_eval_skill(str(tmp_path / "none.yaml"), None, 1)
 
 
 def test_a_task_of_the_hub_without_its_data_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(lm_eval.tasks.__file__).parent / "arc"  # all of them are as many as take many seconds
     few = partial(TaskManager, include_path=folder)
     monkeypatch.setattr(lm_eval_task, "TaskManager", lambda include_defaults: few(include_defaults=False))
-    with pytest.raises(InputError, match=r"arc_easy: is no task that can be loaded here; .*local cache"):
-        read_harness_skill("arc_easy", None, 1)
-    with pytest.raises(InputError, match=r"no_such_task: is no task .*not a registered task"):
-        read_harness_skill("no_such_task", None, 1)
+    with pytest.raises(InputError, match=r"arc_easy: cannot be loaded as a task of lm-eval; .*local cache"):
+        read_lm_eval_skill("arc_easy", None, 1)
+    with pytest.raises(InputError, match=r"no_such_task: cannot be loaded as a task .*not a registered task"):
+        read_lm_eval_skill("no_such_task", None, 1)
 
 
 def test_a_skill_is_a_measure(write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path) -> None:
-    skill = read_harness_skill(str(write_task("generate_until")), None, 1)
-    assert isinstance(skill, HarnessSkill)
+    skill = read_lm_eval_skill(str(write_task("generate_until")), None, 1)
+    assert isinstance(skill, LmEvalSkill)
     assert skill.ready(tmp_path, "anything")
-    assert skill.longest(load_tokens(make_model())) == 6
+    assert skill.longest(load_tokenizer(make_model())) == 6

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contextgraft.errors import CheckpointError, InputError
-from contextgraft.evaluation.backends.loading import find_device, load_model, placement
-from contextgraft.evaluation.backends.tokenizer import load_tokens
+from contextgraft.evaluation.backends.loading import device_map, find_device, load_model
+from contextgraft.evaluation.backends.tokenizer import load_tokenizer
 
 CPU = find_device("cpu")
 MakeModel = Callable[..., Path]
@@ -54,7 +54,7 @@ def test_a_folder_without_tokenizer_is_refused(make_model: MakeModel) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
     with pytest.raises(InputError, match="no tokenizer"):
-        load_tokens(folder)
+        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_a_folder_without_tokenizer_is_refused(make_model: MakeModel) -> None:
 def test_a_model_is_spread_only_over_gpus_of_which_none_is_named(
     device: str, count: int, *, spread: bool
 ) -> None:
-    assert (placement(torch.device(device), count) == "auto") is spread
+    assert (device_map(torch.device(device), count) == "auto") is spread

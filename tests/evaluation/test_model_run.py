@@ -1,6 +1,6 @@
 """Runs with measures: kept one by one, the reference first, and never made up where a model is elsewhere."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ import pytest
 
 from contextgraft.errors import InputError
 from contextgraft.evaluation import model_run
-from contextgraft.evaluation.backends.base import Portions
-from contextgraft.evaluation.backends.registry import BACKENDS, Engine
+from contextgraft.evaluation.backends.base import ChunkedBackend, GenerationRequest
+from contextgraft.evaluation.backends.registry import BACKENDS, BackendConfig
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites.divergence import DivergenceMeasure
-from contextgraft.evaluation.suites.perplexity import PerplexityMeasure
-from contextgraft.evaluation.suites.spec import Exam, NeedleGrid
-from contextgraft.evaluation.suites.text_prompts import Text, Windows
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
+from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.perplexity import PerplexityMeasurement
+from contextgraft.evaluation.suites.text_prompts import Text, TextWindows
 
 MakeModel = Callable[..., Path]
 Models = list[tuple[str | None, Path]]
@@ -24,7 +25,7 @@ FILLER = "it was a dark night and nobody came"
 
 
 class Notes:
-    """A watcher that remembers, and stops the run when a model begins."""
+    """A progress reporter that remembers, and stops the run when a model begins."""
 
     def __init__(self, stop_at: str | None = None) -> None:
         self.begun: list[tuple[str, dict[str, int]]] = []
@@ -37,7 +38,7 @@ class Notes:
             raise KeyboardInterrupt
         self.begun.append((label, dict(units)))
 
-    def asked(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         self.count += count
 
     def prefilled(self, prompt: int, computed: int) -> None: ...
@@ -58,12 +59,14 @@ def text() -> Text:
 
 @pytest.fixture
 def measures(text: Text) -> tuple[Any, ...]:
-    return PerplexityMeasure(Windows(text, 64, 2, 5), 64), DivergenceMeasure(Windows(text, 32, 3, 5))
+    return PerplexityMeasurement(TextWindows(text, 64, 2, 5), 64), DivergenceMeasurement(
+        TextWindows(text, 32, 3, 5)
+    )
 
 
 @pytest.fixture
-def exam(grid: NeedleGrid) -> Exam:
-    return Exam((replace(grid, lengths=(40,), samples=1),), seed=7)
+def spec(grid: NeedleGrid) -> EvalSpec:
+    return EvalSpec((replace(grid, lengths=(40,), samples=1),), seed=7)
 
 
 def divergences(table: pa.Table, label: str) -> list[float]:
@@ -73,10 +76,12 @@ def divergences(table: pa.Table, label: str) -> list[float]:
 
 
 def test_rows_of_measures_follow_those_of_the_questions(
-    models: Models, exam: Exam, measures: tuple[Any, ...], tmp_path: Path
+    models: Models, spec: EvalSpec, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     notes = Notes()
-    table = evaluate_models(models, exam, Engine(), tmp_path / "s.parquet", notes, measures=measures)
+    table = evaluate_models(
+        models, replace(spec, measurements=measures), BackendConfig(), tmp_path / "s.parquet", notes
+    )
     assert notes.begun[0] == ("one", {"needle": 3, "perplexity": 2, "divergence": 3})
     assert notes.count == 3 * 8
     suites = [row["suite"] for row in table.to_pylist() if row["model"] == "two"]
@@ -87,10 +92,12 @@ def test_rows_of_measures_follow_those_of_the_questions(
 
 
 def test_two_runs_with_measures_give_the_same_bytes(
-    models: Models, exam: Exam, measures: tuple[Any, ...], tmp_path: Path
+    models: Models, spec: EvalSpec, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     for name in ("x", "y"):
-        evaluate_models(models, exam, Engine(), tmp_path / name, Notes(), measures=measures)
+        evaluate_models(
+            models, replace(spec, measurements=measures), BackendConfig(), tmp_path / name, Notes()
+        )
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
@@ -98,70 +105,77 @@ def test_a_run_of_measures_alone_asks_nothing(
     models: Models, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     table = evaluate_models(
-        models, Exam(seed=7), Engine(), tmp_path / "s.parquet", Notes(), measures=measures
+        models, EvalSpec(measurements=measures, seed=7), BackendConfig(), tmp_path / "s.parquet", Notes()
     )
     assert set(table["suite"].to_pylist()) == {"perplexity", "divergence"}
 
 
 def test_the_reference_is_the_one_that_is_named_and_comes_first(
-    models: Models, exam: Exam, measures: tuple[Any, ...], tmp_path: Path
+    models: Models, spec: EvalSpec, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     notes = Notes()
     out = tmp_path / "s.parquet"
-    table = evaluate_models(models, exam, Engine(), out, notes, measures=measures, reference="three")
+    table = evaluate_models(
+        models, replace(spec, measurements=measures), BackendConfig(), out, notes, reference="three"
+    )
     assert [label for label, _ in notes.begun] == ["three", "one", "two"]
     assert table["model"].unique().to_pylist() == ["one", "two", "three"]
     assert divergences(table, "three") == [0.0] * 3
     assert min(divergences(table, "one")) > 0
     again = Notes()
-    evaluate_models(models, exam, Engine(), out, again, measures=measures)
+    evaluate_models(models, replace(spec, measurements=measures), BackendConfig(), out, again)
     assert [label for label, _ in again.begun] == ["one", "two", "three"]
-    with pytest.raises(InputError, match=r"no model is labelled as the reference; .*received four"):
-        evaluate_models(models, exam, Engine(), out, Notes(), measures=measures, reference="four")
+    with pytest.raises(InputError, match=r"no model has the label of --reference; .*received four"):
+        evaluate_models(
+            models, replace(spec, measurements=measures), BackendConfig(), out, Notes(), reference="four"
+        )
 
 
 def test_what_was_measured_before_a_stop_is_kept(
-    models: Models, exam: Exam, measures: tuple[Any, ...], tmp_path: Path
+    models: Models, spec: EvalSpec, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / "s.parquet"
-    whole = evaluate_models(models, exam, Engine(), tmp_path / "w.parquet", Notes(), measures=measures)
+    whole = evaluate_models(
+        models, replace(spec, measurements=measures), BackendConfig(), tmp_path / "w.parquet", Notes()
+    )
     with pytest.raises(KeyboardInterrupt):
-        evaluate_models(models, exam, Engine(), out, Notes("three"), measures=measures)
+        evaluate_models(models, replace(spec, measurements=measures), BackendConfig(), out, Notes("three"))
     notes = Notes()
-    table = evaluate_models(models, exam, Engine(), out, notes, measures=measures)
+    table = evaluate_models(models, replace(spec, measurements=measures), BackendConfig(), out, notes)
     assert notes.found == ["one", "two"]
     assert table.to_pylist() == whole.to_pylist()
 
 
 def test_the_reference_is_measured_again_if_its_predictions_are_gone(
-    models: Models, exam: Exam, measures: tuple[Any, ...], tmp_path: Path
+    models: Models, spec: EvalSpec, measures: tuple[Any, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / "s.parquet"
     with pytest.raises(KeyboardInterrupt):
-        evaluate_models(models, exam, Engine(), out, Notes("two"), measures=measures)
+        evaluate_models(models, replace(spec, measurements=measures), BackendConfig(), out, Notes("two"))
     lost = list(tmp_path.glob(".*partial/reference-*"))
     assert lost
     for path in lost:
         path.unlink()
     notes = Notes()
-    table = evaluate_models(models, exam, Engine(), out, notes, measures=measures)
+    table = evaluate_models(models, replace(spec, measurements=measures), BackendConfig(), out, notes)
     assert notes.begun[0] == ("one", {"divergence": 3})
     assert min(divergences(table, "two")) > 0
 
 
 def test_a_model_that_runs_elsewhere_is_not_measured(
     models: Models,
-    exam: Exam,
+    spec: EvalSpec,
     measures: tuple[Any, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Deaf:
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-            return ["nobody came"] * len(requests)
+    def constant(requests: Sequence[GenerationRequest]) -> list[str]:
+        return ["nobody came"] * len(requests)
 
-    monkeypatch.setitem(BACKENDS, "hf", lambda *_: Portions(Deaf(), 4))
-    table = evaluate_models(models[:1], exam, Engine(), tmp_path / "s.parquet", Notes(), measures=measures)
+    monkeypatch.setitem(BACKENDS, "hf", lambda *_: ChunkedBackend(constant, 4))
+    table = evaluate_models(
+        models[:1], replace(spec, measurements=measures), BackendConfig(), tmp_path / "s.parquet", Notes()
+    )
     rows = [row for row in table.to_pylist() if row["suite"] != "needle"]
-    assert {(row["status"], row["reason"]) for row in rows} == {("skipped", model_run.ELSEWHERE)}
+    assert {(row["status"], row["reason"]) for row in rows} == {("skipped", model_run.NEEDS_LOCAL_WEIGHTS)}
     assert {row["score"] for row in rows} == {None}

@@ -1,7 +1,7 @@
 """Readers instead of models: who reads all of a prompt is always right, who sees only its end only there.
 
-They read the wording that ships with the package, through the whole way of `evaluate`: prompts, lm-eval,
-journal, table. A reader may write no more tokens than a model may.
+They read the wording that ships with the package, through the whole way of `evaluate`: prompts, backend,
+response cache, table. A reader may write no more tokens than a model may.
 """
 
 import json
@@ -17,13 +17,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from contextgraft.config.ruler_tasks import RULER_TASKS
-from contextgraft.evaluation.backends.base import Portions
-from contextgraft.evaluation.backends.registry import BACKENDS, Engine
-from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
-from contextgraft.evaluation.build_questions import questions_of
+from contextgraft.evaluation.backends.base import ChunkedBackend, GenerationRequest
+from contextgraft.evaluation.backends.registry import BACKENDS, BackendConfig
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites.spec import DEFAULT_FORMAT, Exam, read_grid, read_ruler
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.needle import DEFAULT_FORMAT, read_grid
+from contextgraft.evaluation.suites.ruler import RulerGrid, read_ruler
 from contextgraft.prompts.generators import LETTERS
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import load_format
@@ -89,18 +90,18 @@ READINGS: dict[str, Callable[[str, re.Match[str]], list[str]]] = {  # by what a 
 class Reader:
     """Answers from the last `window` tokens of a prompt, from all of them if it is None."""
 
-    def __init__(self, tokens: Tokens, window: int | None) -> None:
+    def __init__(self, tokens: PromptTokenizer, window: int | None) -> None:
         self.tokens = tokens
         self.window = window or 0
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        return [self.answer(*request.args) for request in requests]
+    def __call__(self, requests: Sequence[GenerationRequest]) -> list[str]:
+        return [self.answer(request) for request in requests]
 
-    def answer(self, prompt: str, way: dict[str, Any]) -> str:
-        seen = self.tokens.decode([int(token) for token in prompt.split()][-self.window :])
+    def answer(self, request: GenerationRequest) -> str:
+        seen = self.tokens.decode(request.prompt_ids[-self.window :])
         found = next((read(seen, m) for end, read in READINGS.items() if (m := re.search(end, seen))), [])
         written = self.tokens.encode(" " + (" ".join(found) or "nothing"))
-        return self.tokens.decode(written[: way["max_gen_toks"]])
+        return self.tokens.decode(written[: request.max_new_tokens])
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def folder(make_model: MakeModel) -> Path:
 
 
 @pytest.fixture
-def needles(tmp_path: Path) -> Exam:
+def needles(tmp_path: Path) -> EvalSpec:
     """Every kind in every haystack, and with every kind of value."""
     (tmp_path / PROSE).write_text(read_haystack("prose", Path())[:50_000])
     path = tmp_path / "format.yaml"
@@ -132,11 +133,11 @@ def needles(tmp_path: Path) -> Exam:
         for kind, text, values in asked
         for distractors in ((0, 2) if kind == "single" else (2,))
     ]
-    return Exam(tuple(grids), seed=11)
+    return EvalSpec(tuple(grids), seed=11)
 
 
 @pytest.fixture
-def ruler(tmp_path: Path) -> Exam:
+def ruler(tmp_path: Path) -> EvalSpec:
     """All thirteen tasks; the documents of qa are sentences that can be read."""
     born = {who: f"{who} was born in {town}." for who, town in PEOPLE.items()}
     stands = {town: f"{town} stands on the river {name}." for town, name in RIVERS.items()}
@@ -157,23 +158,25 @@ def ruler(tmp_path: Path) -> Exam:
     for name, path in files.items():
         path.write_text(json.dumps(data[name]))
     suite = read_ruler(lengths=(2000, 6000), samples=2, tasks=RULER_TASKS, qa=files)
-    return Exam(seed=11, ruler=suite)
+    return EvalSpec((suite,), seed=11)
 
 
-Sit = Callable[[Exam, int | None], Scored]
+Sit = Callable[[EvalSpec, int | None], Scored]
 
 
 @pytest.fixture
 def sit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
-    """Lets a reader answer an exam; its questions and scores."""
+    """Lets a reader answer an spec; its questions and scores."""
 
-    def run(exam: Exam, window: int | None) -> Scored:
-        monkeypatch.setitem(BACKENDS, "hf", lambda each, *_: Portions(Reader(each.tokens, window), 16))
+    def run(spec: EvalSpec, window: int | None) -> Scored:
+        monkeypatch.setitem(
+            BACKENDS, "hf", lambda each, *_: ChunkedBackend(Reader(each.tokenizer, window), 16)
+        )
         out = tmp_path / f"{window}.parquet"
-        rows = evaluate_models([("reader", folder)], exam, Engine(), out, Silent()).to_pylist()
-        asked = questions_of(exam, load_tokens(folder))
+        rows = evaluate_models([("reader", folder)], spec, BackendConfig(), out, Silent()).to_pylist()
+        asked = spec.questions(load_tokenizer(folder))
         assert [(r["task"], r["recipe"], r["prompt_tokens"], r["status"]) for r in rows] == [
-            (q.task, q.recipe, len(q.ids), "ok") for q in asked
+            (q.task, q.prompt_spec, len(q.ids), "ok") for q in asked
         ]
         return list(zip(asked, [row["score"] for row in rows], strict=True))
 
@@ -184,7 +187,7 @@ class Silent:
     """Watches nothing."""
 
     def model(self, label: str, units: Any, known: int) -> None: ...
-    def asked(self, count: int) -> None: ...
+    def advance(self, count: int) -> None: ...
     def prefilled(self, prompt: int, computed: int) -> None: ...
     def kept(self, label: str) -> None: ...
 
@@ -193,9 +196,9 @@ def wrong(scored: Scored) -> list[tuple[Any, ...]]:
     return [(q.suite, q.task, q.kind, q.haystack, q.length, q.answer) for q, score in scored if score != 1]
 
 
-def seen_share(question: Question, window: int, tokens: Tokens) -> float:
+def seen_share(question: Question, window: int, tokens: PromptTokenizer) -> float:
     """The score of a reader of the end, from the places of what it must find among the prompt's ids."""
-    recipe = json.loads(question.recipe)
+    recipe = json.loads(question.prompt_spec)
     texts = SENTENCES[question.suite](question, recipe)
     begins = [place(question.ids, tokens.encode(text)) for text in texts]
     visible = [begin >= len(question.ids) - window for begin in begins]
@@ -231,7 +234,7 @@ def place(ids: Sequence[int], part: Sequence[int]) -> int:
     return text[: text.rindex(wanted)].count("  ") + (text.rindex(wanted) > 0)
 
 
-def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: Exam, sit: Sit) -> None:
+def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: EvalSpec, sit: Sit) -> None:
     scored = sit(needles, None)
     assert wrong(scored) == []
     assert {(q.kind, q.haystack) for q, _ in scored} == {(k, h) for k in NEEDLE_KINDS for h in HAYSTACKS}
@@ -239,9 +242,9 @@ def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: Exa
 
 
 def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
-    needles: Exam, sit: Sit, folder: Path
+    needles: EvalSpec, sit: Sit, folder: Path
 ) -> None:
-    window, tokens = 400, load_tokens(folder)
+    window, tokens = 400, load_tokenizer(folder)
     scored = sit(needles, window)
     found = [(q.kind, q.haystack, q.length, q.index, score) for q, score in scored]
     due = [(q.kind, q.haystack, q.length, q.index, seen_share(q, window, tokens)) for q, _ in scored]
@@ -250,7 +253,7 @@ def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
     assert len({score for q, score in scored if q.kind == "multi_value"}) > 2
 
 
-def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: Exam, sit: Sit) -> None:
+def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: EvalSpec, sit: Sit) -> None:
     scored = sit(ruler, None)
     assert wrong(scored) == []
     assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, 4)
@@ -258,9 +261,9 @@ def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: Exam, 
 
 
 def test_a_reader_of_the_end_finds_what_stands_there_in_rulers_tasks(
-    ruler: Exam, sit: Sit, folder: Path
+    ruler: EvalSpec, sit: Sit, folder: Path
 ) -> None:
-    window, tokens = 1200, load_tokens(folder)
+    window, tokens = 1200, load_tokenizer(folder)
     scored = [(q, score) for q, score in sit(ruler, window) if q.kind not in LISTS]
     assert [(q.task, q.index, s) for q, s in scored] == [
         (q.task, q.index, seen_share(q, window, tokens)) for q, _ in scored
@@ -268,7 +271,8 @@ def test_a_reader_of_the_end_finds_what_stands_there_in_rulers_tasks(
     assert {score for q, score in scored if q.task in NEEDLE_TASKS} > {0.0, 1.0}
 
 
-def test_a_reader_of_the_question_alone_knows_nothing_of_a_list(ruler: Exam, sit: Sit) -> None:
-    assert ruler.ruler is not None
-    lists = replace(ruler, ruler=replace(ruler.ruler, tasks=("cwe", "fwe")))
+def test_a_reader_of_the_question_alone_knows_nothing_of_a_list(ruler: EvalSpec, sit: Sit) -> None:
+    (grid,) = ruler.question_sets
+    assert isinstance(grid, RulerGrid)
+    lists = replace(ruler, question_sets=(replace(grid, tasks=("cwe", "fwe")),))
     assert {(q.kind, score) for q, score in sit(lists, 24)} == {(kind, 0.0) for kind in LISTS}

@@ -26,10 +26,11 @@ from transformers import (
 from contextgraft.errors import MismatchError
 from contextgraft.evaluation.backends import logprobs
 from contextgraft.evaluation.backends.loading import load_model
-from contextgraft.evaluation.backends.tokenizer import load_tokens
-from contextgraft.evaluation.suites.base import Subject
-from contextgraft.evaluation.suites.perplexity import PerplexityMeasure, losses, ranges
-from contextgraft.evaluation.suites.text_prompts import Text, Windows
+from contextgraft.evaluation.backends.logprobs import negative_log_likelihoods
+from contextgraft.evaluation.backends.tokenizer import load_tokenizer
+from contextgraft.evaluation.suites.base import LoadedModel
+from contextgraft.evaluation.suites.perplexity import PerplexityMeasurement, position_ranges
+from contextgraft.evaluation.suites.text_prompts import Text, TextWindows
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
@@ -67,7 +68,7 @@ def test_chunks_give_the_cross_entropy_of_one_forward(name: str, monkeypatch: py
     torch.manual_seed(1)
     model = MODELS[name]().eval()
     ids_BT = torch.randint(50, (2, 201))
-    found_BT = losses(model, ids_BT)
+    found_BT = negative_log_likelihoods(model, ids_BT)
     with torch.inference_mode():
         logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
     whole_BT = cross_entropy(logits_BTV[:, :-1].transpose(1, 2), ids_BT[:, 1:], reduction="none")
@@ -81,10 +82,10 @@ def test_no_logits_are_longer_than_a_chunk(name: str, monkeypatch: pytest.Monkey
     model = MODELS[name]().eval()
     sizes: list[tuple[int, ...]] = []
     model.lm_head.register_forward_hook(lambda _, __, logits: sizes.append(tuple(logits.shape)))
-    losses(model, torch.randint(50, (1, 300)))
+    negative_log_likelihoods(model, torch.randint(50, (1, 300)))
     assert sizes == [(1, 32, 50)] * 9 + [(1, 12, 50)]
     sizes.clear()
-    losses(model, torch.randint(50, (4, 20)))
+    negative_log_likelihoods(model, torch.randint(50, (4, 20)))
     assert sizes == [(4, 8, 50)] * 2 + [(4, 4, 50)]
 
 
@@ -98,31 +99,31 @@ def test_no_logits_are_longer_than_a_chunk(name: str, monkeypatch: pytest.Monkey
     ],
 )
 def test_ranges_cover_every_predicted_token_once(length: int, expected: list[tuple[int, int]]) -> None:
-    assert ranges(length) == expected
+    assert position_ranges(length) == expected
 
 
-def subject(path: Path, work: Path, model: Any = None) -> Subject:
+def subject(path: Path, work: Path, model: Any = None) -> LoadedModel:
     model = model or load_model(path, torch.device("cpu"), "float32")
-    return Subject(model, load_tokens(path), path, 8, work, "a", "a", "a")
+    return LoadedModel(model, load_tokenizer(path), path, 8, work, "a", "a", "a")
 
 
 @pytest.fixture
-def measure() -> PerplexityMeasure:
+def measure() -> PerplexityMeasurement:
     text = Text("filler", "0" * 64, "it was a dark night and nobody came " * 50)
-    return PerplexityMeasure(Windows(text, 150, 3, 7), 150)
+    return PerplexityMeasurement(TextWindows(text, 150, 3, 7), 150)
 
 
 def test_a_row_is_a_window_and_a_range(
-    measure: PerplexityMeasure, make_model: Callable[..., Path], tmp_path: Path
+    measure: PerplexityMeasurement, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     who = subject(make_model(), tmp_path)
     heard: list[int] = []
     rows = measure.rows(who, heard.append)
-    assert sum(heard) == measure.count() == 3
+    assert sum(heard) == len(measure) == 3
     assert [(row["document"], row["position"], row["tokens"]) for row in rows] == [
         (document, *ends) for document in range(3) for ends in ((64, 63), (128, 64), (150, 22))
     ]
-    window = measure.source.prompts(who.tokens)[1]
+    window = measure.source.prompts(who.tokenizer)[1]
     ids_T = torch.tensor(window.ids)
     with torch.inference_mode():
         whole_T = cross_entropy(who.model(ids_T[None]).logits[0, :-1], ids_T[1:], reduction="none")
@@ -132,7 +133,7 @@ def test_a_row_is_a_window_and_a_range(
 
 
 def test_windows_side_by_side_score_as_they_do_alone(
-    measure: PerplexityMeasure,
+    measure: PerplexityMeasurement,
     make_model: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +145,7 @@ def test_windows_side_by_side_score_as_they_do_alone(
 
 
 def test_a_model_that_knows_nothing_has_the_nats_of_its_vocabulary(
-    measure: PerplexityMeasure, make_model: Callable[..., Path], tmp_path: Path
+    measure: PerplexityMeasurement, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     who = subject(make_model(), tmp_path)
     with torch.no_grad():
@@ -154,7 +155,7 @@ def test_a_model_that_knows_nothing_has_the_nats_of_its_vocabulary(
 
 
 def test_what_a_model_cannot_do_is_said_in_its_rows(
-    measure: PerplexityMeasure, make_model: Callable[..., Path], tmp_path: Path
+    measure: PerplexityMeasurement, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = make_model()
     short = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=128, n_embd=16, n_layer=1, n_head=2))
@@ -175,11 +176,11 @@ def test_what_a_model_cannot_do_is_said_in_its_rows(
     who.model.register_forward_pre_hook(out_of_memory)
     rows = measure.rows(who)
     assert {row["reason"] for row in rows} == {"RuntimeError: not enough memory"}
-    assert measure.unmeasured(who.tokens, "failed", "RuntimeError: not enough memory") == rows
+    assert measure.unscored_rows(who.tokenizer, "failed", "RuntimeError: not enough memory") == rows
 
 
 def test_more_tokens_than_rows(
-    measure: PerplexityMeasure, make_model: Callable[..., Path], tmp_path: Path
+    measure: PerplexityMeasurement, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     who = subject(make_model(vocab_size=34), tmp_path)
     with pytest.raises(

@@ -11,14 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
-from contextgraft.evaluation.backends.registry import Engine
-from contextgraft.evaluation.replay import Asking, read_row, replay, split_place
+from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.replay import ReplayedSample, read_row, replay_sample
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites.base import Measure
-from contextgraft.evaluation.suites.divergence import DivergenceMeasure
-from contextgraft.evaluation.suites.perplexity import PerplexityMeasure
-from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
-from contextgraft.evaluation.suites.text_prompts import Lines, Text, Windows
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.base import Measurement, SampleRow
+from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
+from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.perplexity import PerplexityMeasurement
+from contextgraft.evaluation.suites.skill_file import SkillFile, read_skill_file
+from contextgraft.evaluation.suites.text_prompts import SkillLines, Text, TextWindows
 
 MakeModel = Callable[..., Path]
 
@@ -28,7 +30,7 @@ class Silent:
 
     def model(self, *_: Any) -> None: ...
 
-    def asked(self, *_: Any) -> None: ...
+    def advance(self, *_: Any) -> None: ...
 
     def prefilled(self, *_: Any) -> None: ...
 
@@ -36,8 +38,8 @@ class Silent:
 
 
 @pytest.fixture
-def exam(grid: NeedleGrid, skill_file: Path) -> Exam:
-    return Exam((replace(grid, samples=2),), (read_skill(skill_file, 4),), seed=7)
+def spec(grid: NeedleGrid, skill_file: Path) -> EvalSpec:
+    return EvalSpec((replace(grid, samples=2), read_skill_file(skill_file, 4)), seed=7)
 
 
 @pytest.fixture
@@ -46,19 +48,23 @@ def model(make_model: MakeModel) -> Path:
 
 
 @pytest.fixture
-def samples(model: Path, exam: Exam, tmp_path: Path) -> Path:
-    evaluate_models([("m", model)], exam, Engine(), tmp_path / "s.parquet", Silent())
+def samples(model: Path, spec: EvalSpec, tmp_path: Path) -> Path:
+    evaluate_models([("m", model)], spec, BackendConfig(), tmp_path / "s.parquet", Silent())
     return tmp_path / "s.parquet"
 
 
-def asking(exam: Exam, *measures: Measure, reference: Path | None = None, **engine: Any) -> Asking:
-    return Asking(exam, measures, Engine(**engine), reference)
+def replay(
+    row: SampleRow, model: Path, spec: EvalSpec, reference: Path | None = None, **backend: Any
+) -> ReplayedSample:
+    return replay_sample(row, model, spec, BackendConfig(**backend), reference)
 
 
-def test_every_row_says_the_same_again(samples: Path, model: Path, exam: Exam) -> None:
-    other = replace(exam, seed=99, grids=(replace(exam.grids[0], lengths=(50,), samples=1),))
+def test_every_row_says_the_same_again(samples: Path, model: Path, spec: EvalSpec, grid: NeedleGrid) -> None:
+    other = replace(
+        spec, seed=99, question_sets=(replace(grid, lengths=(50,), samples=1), spec.question_sets[1])
+    )
     for number, row in enumerate(pq.read_table(samples).to_pylist()):
-        replayed = replay(read_row(samples, number), model, asking(other, prefill_chunk=7))
+        replayed = replay(read_row(samples, number), model, other, prefill_chunk=7)
         assert replayed.agrees
         assert (replayed.recorded, replayed.recorded_score) == (row["output"], row["score"])
         assert (replayed.output, replayed.score) == (row["output"], row["score"])
@@ -70,53 +76,51 @@ def test_every_row_says_the_same_again(samples: Path, model: Path, exam: Exam) -
         )
 
 
-def test_a_row_that_says_something_else_is_told(samples: Path, model: Path, exam: Exam) -> None:
+def test_a_row_that_says_something_else_is_told(samples: Path, model: Path, spec: EvalSpec) -> None:
     row = {**read_row(samples, 0), "output": "it was not so"}
-    assert not replay(row, model, asking(exam)).agrees
+    assert not replay(row, model, spec).agrees
 
 
-def test_another_model_is_refused(samples: Path, make_model: MakeModel, exam: Exam) -> None:
+def test_another_model_is_refused(samples: Path, make_model: MakeModel, spec: EvalSpec) -> None:
     with pytest.raises(MismatchError, match="is not the model of the row"):
-        replay(read_row(samples, 0), make_model("other", seed=5), asking(exam))
+        replay(read_row(samples, 0), make_model("other", seed=5), spec)
 
 
-def test_the_model_may_have_moved(samples: Path, model: Path, exam: Exam, tmp_path: Path) -> None:
+def test_the_model_may_have_moved(samples: Path, model: Path, spec: EvalSpec, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "elsewhere")
-    assert replay(read_row(samples, 0), tmp_path / "elsewhere", asking(exam)).agrees
+    assert replay(read_row(samples, 0), tmp_path / "elsewhere", spec).agrees
 
 
 def test_a_changed_haystack_or_skill_is_refused(
-    samples: Path, model: Path, exam: Exam, tmp_path: Path
+    samples: Path, model: Path, spec: EvalSpec, tmp_path: Path
 ) -> None:
-    grid = exam.grids[0]
+    grid, skill = spec.question_sets
+    assert isinstance(grid, NeedleGrid)
+    assert isinstance(skill, SkillFile)
     changed = replace(grid, haystack=replace(grid.haystack, text="it was a dark night " * 80))
-    with pytest.raises(InputError, match="is not what the row was asked with"):
-        replay(read_row(samples, 0), model, asking(replace(exam, grids=(changed,))))
+    with pytest.raises(InputError, match="is not what the row was evaluated with"):
+        replay(read_row(samples, 0), model, replace(spec, question_sets=(changed, skill)))
     last = pq.read_table(samples).num_rows - 1
-    skill = replace(exam.skills[0], digest="another")
-    with pytest.raises(InputError, match="is not what the row was asked with"):
-        replay(read_row(samples, last), model, asking(replace(exam, skills=(skill,))))
+    skill = replace(skill, digest="another")
+    with pytest.raises(InputError, match="is not what the row was evaluated with"):
+        replay(read_row(samples, last), model, replace(spec, question_sets=(grid, skill)))
 
 
-def test_a_recipe_that_gives_another_prompt_is_told(samples: Path, model: Path, exam: Exam) -> None:
+def test_a_recipe_that_gives_another_prompt_is_told(samples: Path, model: Path, spec: EvalSpec) -> None:
     row = read_row(samples, 0)
-    with pytest.raises(VerificationError, match="gives another prompt than was asked"):
-        replay({**row, "prompt_digest": "another"}, model, asking(exam))
-    with pytest.raises(VerificationError, match="gives another answer than was asked"):
-        replay({**row, "answer": "no"}, model, asking(exam))
+    with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
+        replay({**row, "prompt_digest": "another"}, model, spec)
+    with pytest.raises(VerificationError, match="gives another answer than was recorded"):
+        replay({**row, "answer": "no"}, model, spec)
 
 
-def test_places_that_name_no_sample_are_refused(samples: Path, tmp_path: Path) -> None:
-    assert split_place("a:b.parquet:17") == (Path("a:b.parquet"), 17)
-    for place in ("s.parquet", "s.parquet:", "s.parquet:-1", "s.parquet:x"):
-        with pytest.raises(InputError, match="names no sample"):
-            split_place(place)
+def test_rows_that_are_not_there_are_refused(samples: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such row; expected 0 to \d+; received 1000"):
         read_row(samples, 1000)
     with pytest.raises(InputError, match="cannot read the samples"):
         read_row(tmp_path / "none.parquet", 0)
     pq.write_table(pa.table({"model": ["m"]}), tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="holds no samples"):
+    with pytest.raises(InputError, match="is not a table of samples"):
         read_row(tmp_path / "other.parquet", 0)
 
 
@@ -126,11 +130,11 @@ def text() -> Text:
 
 
 @pytest.fixture
-def measures(text: Text, skill_file: Path) -> tuple[Measure, ...]:
+def measures(text: Text, skill_file: Path) -> tuple[Measurement, ...]:
     return (
-        PerplexityMeasure(Windows(text, 100, 3, 7), 100),
-        DivergenceMeasure(Windows(text, 30, 4, 7)),
-        DivergenceMeasure(Lines(read_skill(skill_file), 3, 7)),
+        PerplexityMeasurement(TextWindows(text, 100, 3, 7), 100),
+        DivergenceMeasurement(TextWindows(text, 30, 4, 7)),
+        DivergenceMeasurement(SkillLines(read_skill_file(skill_file), 3, 7)),
     )
 
 
@@ -140,39 +144,41 @@ def other(make_model: MakeModel) -> Path:
 
 
 @pytest.fixture
-def measured(model: Path, other: Path, measures: tuple[Measure, ...], tmp_path: Path) -> Path:
+def measured(model: Path, other: Path, measures: tuple[Measurement, ...], tmp_path: Path) -> Path:
     models = [("reference", model), ("m", other)]
-    evaluate_models(models, Exam(), Engine(), tmp_path / "m.parquet", Silent(), measures=measures)
+    evaluate_models(
+        models, EvalSpec(measurements=measures), BackendConfig(), tmp_path / "m.parquet", Silent()
+    )
     return tmp_path / "m.parquet"
 
 
 def test_every_measured_row_gives_the_same_figure_again(
-    measured: Path, model: Path, other: Path, text: Text, measures: tuple[Measure, ...]
+    measured: Path, model: Path, other: Path, text: Text, measures: tuple[Measurement, ...]
 ) -> None:
     fewer = (
-        PerplexityMeasure(Windows(text, 100, 1, 99), 100),
-        DivergenceMeasure(Windows(text, 30, 1, 99)),
+        PerplexityMeasurement(TextWindows(text, 100, 1, 99), 100),
+        DivergenceMeasurement(TextWindows(text, 30, 1, 99)),
         measures[2],
     )
     rows = pq.read_table(measured).to_pylist()
     assert len(rows) == 2 * (3 * 2 + 4 + 3)
     for number, row in enumerate(rows):
         mine = {"reference": model, "m": other}[row["model"]]
-        replayed = replay(read_row(measured, number), mine, asking(Exam(), *fewer, reference=model))
+        replayed = replay(read_row(measured, number), mine, EvalSpec(measurements=fewer), reference=model)
         assert replayed.agrees
         assert replayed.score == pytest.approx(row["score"], rel=1e-3, abs=1e-6)
         assert (replayed.recorded, replayed.output, replayed.expected) == (None, None, None)
         assert len(replayed.prompt.split()) == replayed.prompt_tokens == row["prompt_tokens"]
 
 
-def test_another_figure_is_told(measured: Path, model: Path, measures: tuple[Measure, ...]) -> None:
+def test_another_figure_is_told(measured: Path, model: Path, measures: tuple[Measurement, ...]) -> None:
     row = read_row(measured, 0)
     for score in (row["score"] + 0.1, None):
-        assert not replay({**row, "score": score}, model, asking(Exam(), *measures)).agrees
+        assert not replay({**row, "score": score}, model, EvalSpec(measurements=measures)).agrees
 
 
 def test_a_divergence_needs_its_own_reference(
-    measured: Path, model: Path, other: Path, make_model: MakeModel, measures: tuple[Measure, ...]
+    measured: Path, model: Path, other: Path, make_model: MakeModel, measures: tuple[Measurement, ...]
 ) -> None:
     number = next(
         place
@@ -182,21 +188,21 @@ def test_a_divergence_needs_its_own_reference(
     row = read_row(measured, number)
     assert row["reference_digest"] not in (None, row["model_digest"])
     with pytest.raises(InputError, match="is measured from another model's predictions"):
-        replay(row, other, asking(Exam(), *measures))
+        replay(row, other, EvalSpec(measurements=measures))
     with pytest.raises(MismatchError, match="is not the model of the row's reference"):
-        replay(row, other, asking(Exam(), *measures, reference=make_model("third", seed=9)))
+        replay(row, other, EvalSpec(measurements=measures), reference=make_model("third", seed=9))
 
 
 def test_a_changed_text_is_refused(measured: Path, model: Path, text: Text) -> None:
     row = read_row(measured, 0)
-    changed = PerplexityMeasure(Windows(replace(text, digest="1" * 64), 100, 3, 7), 100)
+    changed = PerplexityMeasurement(TextWindows(replace(text, digest="1" * 64), 100, 3, 7), 100)
     with pytest.raises(InputError, match=r"the text is not what the row was measured on.*--text"):
-        replay(row, model, asking(Exam(), changed))
-    with pytest.raises(InputError, match="what the row was measured on is not given"):
-        replay(row, model, asking(Exam()))
-    same_name = PerplexityMeasure(Windows(replace(text, content=text.content[7:]), 100, 3, 7), 100)
-    with pytest.raises(VerificationError, match="gives another prompt than was asked"):
-        replay(row, model, asking(Exam(), same_name))
+        replay(row, model, EvalSpec(measurements=(changed,)))
+    with pytest.raises(InputError, match="that the row was measured on was not given"):
+        replay(row, model, EvalSpec())
+    same_name = PerplexityMeasurement(TextWindows(replace(text, content=text.content[7:]), 100, 3, 7), 100)
+    with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
+        replay(row, model, EvalSpec(measurements=(same_name,)))
 
 
 def test_a_row_of_a_model_that_was_refused_is_refused(samples: Path, tmp_path: Path) -> None:
@@ -204,5 +210,5 @@ def test_a_row_of_a_model_that_was_refused_is_refused(samples: Path, tmp_path: P
     column = table.schema.get_field_index("recipe")
     nothing = pa.array([None] * table.num_rows, pa.string())
     pq.write_table(table.set_column(column, "recipe", nothing), tmp_path / "refused.parquet")
-    with pytest.raises(InputError, match="row 0 is of a model that was not asked"):
+    with pytest.raises(InputError, match="row 0 is of a model that was skipped"):
         read_row(tmp_path / "refused.parquet", 0)

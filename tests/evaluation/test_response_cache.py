@@ -1,56 +1,59 @@
-"""The journal: every answer on disk at once, a torn line dropped, requests told apart by all they say."""
+"""The response cache: responses on disk at once, an incomplete line dropped, one key per request."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from contextgraft.evaluation.requests import arguments, cut, ids_to_request, request_to_ids
-from contextgraft.evaluation.response_cache import Journal, read, request_key
+from contextgraft.evaluation.backends.base import GenerationRequest, cut_at_stop
+from contextgraft.evaluation.response_cache import ResponseCache, read_responses, request_key
 
 
 def test_answers_are_on_disk_at_once_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     counts: list[int] = []
-    with Journal(path, counts.append) as journal:
-        journal.add("a", "näh\nne")
-        journal.add("b", "")
-        assert read(path) == {"a": "näh\nne", "b": ""}
-    with Journal(path, counts.append) as journal:
-        assert (journal.get("a"), journal.get("b"), journal.get("c")) == ("näh\nne", "", None)
-        journal.add("c", "x")
-    assert read(path) == {"a": "näh\nne", "b": "", "c": "x"}
+    with ResponseCache(path, counts.append) as cache:
+        cache.add("a", "näh\nne")
+        cache.add("b", "")
+        assert read_responses(path) == {"a": "näh\nne", "b": ""}
+    with ResponseCache(path, counts.append) as cache:
+        assert (cache.get("a"), cache.get("b"), cache.get("c")) == ("näh\nne", "", None)
+        cache.add("c", "x")
+    assert read_responses(path) == {"a": "näh\nne", "b": "", "c": "x"}
     assert counts == [1, 1, 1]
 
 
 @pytest.mark.parametrize("lost", range(1, 30, 4))
 def test_a_line_that_was_cut_short_is_dropped(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "j.jsonl"
-    with Journal(path, lambda _: None) as journal:
-        journal.add("a", "one")
-        journal.add("b", "two")
+    with ResponseCache(path, lambda _: None) as cache:
+        cache.add("a", "one")
+        cache.add("b", "two")
     path.write_bytes(path.read_bytes()[:-lost])
-    assert read(path) == {"a": "one"}
-    with Journal(path, lambda _: None) as journal:
-        assert journal.get("b") is None
-        journal.add("b", "again")
-    assert read(path) == {"a": "one", "b": "again"}
+    assert read_responses(path) == {"a": "one"}
+    with ResponseCache(path, lambda _: None) as cache:
+        assert cache.get("b") is None
+        cache.add("b", "again")
+    assert read_responses(path) == {"a": "one", "b": "again"}
 
 
-def test_a_journal_without_answers_leaves_no_file(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j.jsonl", lambda _: None):
+def test_a_cache_without_answers_leaves_no_file(tmp_path: Path) -> None:
+    with ResponseCache(tmp_path / "j.jsonl", lambda _: None):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_requests_differ_by_prompt_budget_and_stop_texts() -> None:
-    some = [("1 2", 3, []), ("1 2", 4, []), ("1 3", 3, []), ("1 2", 3, ["."]), ("1 2", 3, [".", ""])]
-    assert len({request_key(arguments(*each)) for each in some}) == len(some)
+    some = [((1, 2), 3, ()), ((1, 2), 4, ()), ((1, 3), 3, ()), ((1, 2), 3, (".",)), ((1, 2), 3, (".", ""))]
+    assert len({request_key(GenerationRequest(*each)) for each in some}) == len(some)
 
 
-def test_ids_survive_a_request() -> None:
-    assert request_to_ids(ids_to_request((0, 128_255, 7))) == [0, 128_255, 7]
+def test_the_key_of_a_request_stays_so_that_older_runs_can_be_resumed() -> None:
+    request = GenerationRequest((1, 2), 3, (".",))
+    text = '["1 2", {"do_sample": false, "max_gen_toks": 3, "until": ["."]}]'
+    assert request_key(request) == sha256(text.encode()).hexdigest()
 
 
 def test_text_is_cut_at_the_first_stop_text() -> None:
-    assert cut("one. two\nthree", ["\n", ". "]) == "one"
-    assert cut("one", ["", "x"]) == "one"
+    assert cut_at_stop("one. two\nthree", ["\n", ". "]) == "one"
+    assert cut_at_stop("one", ["", "x"]) == "one"

@@ -17,10 +17,12 @@ import torch
 from contextgraft.errors import InputError, MismatchError, OutputBusy
 from contextgraft.evaluation.backends import transformers as token_lm_module
 from contextgraft.evaluation.backends.generation import prefill
-from contextgraft.evaluation.backends.registry import Engine
-from contextgraft.evaluation.backends.tokenizer import load_tokens
+from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.backends.tokenizer import load_tokenizer
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.skill_file import read_skill_file
 from contextgraft.evaluation.summary import as_json, summarise
 from contextgraft.formats.samples import SCHEMA
 from contextgraft.formats.sidecar import sidecar
@@ -30,7 +32,7 @@ Models = list[tuple[str | None, Path]]
 
 
 class Notes:
-    """A watcher that remembers, and does `action` when the model of that label begins."""
+    """A progress reporter that remembers, and does `action` when the model of that label begins."""
 
     def __init__(self, label: str | None = None, action: Callable[[], object] | None = None) -> None:
         self.begun: list[str] = []
@@ -47,7 +49,7 @@ class Notes:
         if label == self.label and self.action:
             self.action()
 
-    def asked(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         self.count += count
 
     def prefilled(self, prompt: int, computed: int) -> None:
@@ -58,8 +60,8 @@ class Notes:
 
 
 @pytest.fixture
-def exam(grid: NeedleGrid, skill_file: Path) -> Exam:
-    return Exam((replace(grid, lengths=(40,), samples=2),), (read_skill(skill_file, 4),), seed=7)
+def spec(grid: NeedleGrid, skill_file: Path) -> EvalSpec:
+    return EvalSpec((replace(grid, lengths=(40,), samples=2), read_skill_file(skill_file, 4)), seed=7)
 
 
 @pytest.fixture
@@ -67,10 +69,10 @@ def models(make_model: MakeModel) -> Models:
     return [("one", make_model("a", seed=1)), (None, make_model("two", seed=2))]
 
 
-def test_the_table_has_the_schema_and_a_row_a_sample(models: Models, exam: Exam, tmp_path: Path) -> None:
+def test_the_table_has_the_schema_and_a_row_a_sample(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     out = tmp_path / "samples.parquet"
     notes = Notes()
-    table = evaluate_models(models, exam, Engine(), out, notes)
+    table = evaluate_models(models, spec, BackendConfig(), out, notes)
     written = pq.read_table(out)
     assert written.schema.equals(SCHEMA)
     assert written.to_pylist() == table.to_pylist()
@@ -94,58 +96,58 @@ def test_a_grid_of_shared_texts_costs_less_than_half_of_a_prefill_a_cell(
     models: Models, grid: NeedleGrid, tmp_path: Path
 ) -> None:
     notes = Notes()
-    exam = Exam((replace(grid, lengths=(100, 200), samples=4),), seed=7)
-    table = evaluate_models(models[:1], exam, Engine(), tmp_path / "samples.parquet", notes)
+    spec = EvalSpec((replace(grid, lengths=(100, 200), samples=4),), seed=7)
+    table = evaluate_models(models[:1], spec, BackendConfig(), tmp_path / "samples.parquet", notes)
     prompt, computed = notes.tokens
     assert prompt == sum(table["prompt_tokens"].to_pylist())
     assert prompt / 3 <= computed <= prompt / 2
 
 
-def test_two_runs_give_the_same_bytes(models: Models, exam: Exam, tmp_path: Path) -> None:
+def test_two_runs_give_the_same_bytes(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     for name in ("x.parquet", "y.parquet"):
-        evaluate_models(models, exam, Engine(), tmp_path / name, Notes())
+        evaluate_models(models, spec, BackendConfig(), tmp_path / name, Notes())
     assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "y.parquet").read_bytes()
 
 
 # A process of its own: a forked one inherits torch's thread pool, which does not survive a fork.
 KILLED = """
 import os, pickle, signal, sys
-from contextgraft.evaluation.backends.registry import Engine
+from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.run import evaluate_models
 
-models, exam, out, label, after = pickle.load(sys.stdin.buffer)
+models, spec, out, label, after = pickle.load(sys.stdin.buffer)
 
 class Watcher:
     def model(self, name, questions, known):
         self.left = after if name == label else 1_000_000
-        self.asked(0)
-    def asked(self, count):
+        self.advance(0)
+    def advance(self, count):
         self.left -= count
         if self.left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
     def prefilled(self, prompt, computed): ...
     def kept(self, label): ...
 
-evaluate_models(models, exam, Engine(batch_size=2), out, Watcher())
+evaluate_models(models, spec, BackendConfig(batch_size=2), out, Watcher())
 """
 
 
 @pytest.mark.parametrize(("label", "after"), [("two", 0), ("two", 5), ("one", 9)])
 def test_a_killed_run_asks_nothing_twice(
-    models: Models, exam: Exam, tmp_path: Path, label: str, after: int
+    models: Models, spec: EvalSpec, tmp_path: Path, label: str, after: int
 ) -> None:
     out = tmp_path / "samples.parquet"
-    whole = evaluate_models(models, exam, Engine(), tmp_path / "whole.parquet", Notes())
+    whole = evaluate_models(models, spec, BackendConfig(), tmp_path / "whole.parquet", Notes())
     killed = subprocess.run(
         [sys.executable, "-c", KILLED],
-        input=pickle.dumps((models, exam, out, label, after)),
+        input=pickle.dumps((models, spec, out, label, after)),
         capture_output=True,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not out.exists()
     notes = Notes()
-    table = evaluate_models(models, exam, Engine(), out, notes)
+    table = evaluate_models(models, spec, BackendConfig(), out, notes)
     found = ["one"] if label == "two" else []
     assert notes.found == found
     assert notes.known == after
@@ -156,25 +158,26 @@ def test_a_killed_run_asks_nothing_twice(
 
 
 def test_a_complete_output_is_left_alone_and_another_run_replaces_it(
-    models: Models, exam: Exam, tmp_path: Path
+    models: Models, spec: EvalSpec, tmp_path: Path
 ) -> None:
     out = tmp_path / "samples.parquet"
-    first = evaluate_models(models, exam, Engine(), out, Notes())
+    first = evaluate_models(models, spec, BackendConfig(), out, Notes())
     before = out.stat().st_mtime_ns
     notes = Notes()
-    assert evaluate_models(models, exam, Engine(), out, notes).to_pylist() == first.to_pylist()
+    assert evaluate_models(models, spec, BackendConfig(), out, notes).to_pylist() == first.to_pylist()
     assert (notes.found, notes.begun, out.stat().st_mtime_ns) == (["one", "two"], [], before)
-    for changed in (replace(exam, seed=8), replace(exam, skills=())):
+    needles = replace(spec, question_sets=spec.question_sets[:1])
+    for changed in (replace(spec, seed=8), needles):
         notes = Notes()
-        evaluate_models(models, changed, Engine(), out, notes)
+        evaluate_models(models, changed, BackendConfig(), out, notes)
         assert notes.begun == ["one", "two"]
     notes = Notes()
-    evaluate_models(models[:1], replace(exam, skills=()), Engine(), out, notes)
+    evaluate_models(models[:1], needles, BackendConfig(), out, notes)
     assert pq.read_table(out)["model"].unique().to_pylist() == ["one"]
 
 
 def test_only_what_failed_is_asked_again(
-    models: Models, exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Models, spec: EvalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "samples.parquet"
 
@@ -185,18 +188,18 @@ def test_only_what_failed_is_asked_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(token_lm_module, "prefill", no_memory)
-        table = evaluate_models(models, exam, Engine(), out, Notes())
+        table = evaluate_models(models, spec, BackendConfig(), out, Notes())
     assert [row["status"] for row in table.to_pylist()] == 2 * (6 * ["failed"] + 4 * ["ok"])
     assert {row["reason"] for row in table.to_pylist()[:6]} == {"OutOfMemoryError: tried to allocate 3 GiB"}
     assert {(score.n, score.missing) for score in summarise(table)} == {(0, 6), (4, 0)}
     notes = Notes()
-    again = evaluate_models(models, exam, Engine(), out, notes)
+    again = evaluate_models(models, spec, BackendConfig(), out, notes)
     assert (notes.begun, notes.known, notes.count) == (["one", "two"], 8, 12)
     assert set(again["status"].to_pylist()) == {"ok"}
     assert not list(tmp_path.glob(".*partial*"))
 
 
-def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, exam: Exam, tmp_path: Path) -> None:
+def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     folder = models[0][1]
     who = {
         name: {"name": name, "digest": f"{name} digest", "source": None, "revision": None} for name in "bdt"
@@ -207,7 +210,7 @@ def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, exam: Exam, tm
         target=who["t"],
     )
     (folder / "contextgraft.json").write_text(json.dumps(content))
-    table = evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())
+    table = evaluate_models(models, spec, BackendConfig(), tmp_path / "samples.parquet", Notes())
     graft, other = table.to_pylist()[0], table.to_pylist()[-1]
     assert {
         name: graft[name] for name in graft if name.startswith(("target", "base", "donor", "adapter"))
@@ -225,13 +228,13 @@ def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, exam: Exam, tm
 
 
 def test_each_tokenizer_has_its_own_prompts(
-    models: Models, exam: Exam, make_model: MakeModel, tmp_path: Path
+    models: Models, spec: EvalSpec, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    tokens = load_tokens(models[0][1])
-    words = sorted(tokens.tokenizer.get_vocab(), key=lambda word: word.encode()[::-1])
+    tokens = load_tokenizer(models[0][1])
+    words = sorted(tokens.hf.get_vocab(), key=lambda word: word.encode()[::-1])
     grown = make_model("grown", words=[*words, "new"])
     table = evaluate_models(
-        [*models, ("grown", grown)], exam, Engine(), tmp_path / "samples.parquet", Notes()
+        [*models, ("grown", grown)], spec, BackendConfig(), tmp_path / "samples.parquet", Notes()
     )
     recipes = {
         label: [r["recipe"] for r in table.to_pylist() if r["model"] == label] for label in ("one", "grown")
@@ -242,31 +245,33 @@ def test_each_tokenizer_has_its_own_prompts(
 
 
 def test_a_tokenizer_larger_than_its_model_is_refused(
-    exam: Exam, make_model: MakeModel, tmp_path: Path
+    spec: EvalSpec, make_model: MakeModel, tmp_path: Path
 ) -> None:
     small = make_model("small", vocab_size=20)
     with pytest.raises(MismatchError, match="expected token ids below 20"):
-        evaluate_models([(None, small)], exam, Engine(), tmp_path / "samples.parquet", Notes())
+        evaluate_models([(None, small)], spec, BackendConfig(), tmp_path / "samples.parquet", Notes())
 
 
-def test_two_models_of_one_label_are_refused(models: Models, exam: Exam, tmp_path: Path) -> None:
+def test_two_models_of_one_label_are_refused(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two models are labelled 'two'"):
-        evaluate_models([("two", models[0][1]), models[1]], exam, Engine(), tmp_path / "o.parquet", Notes())
+        evaluate_models(
+            [("two", models[0][1]), models[1]], spec, BackendConfig(), tmp_path / "o.parquet", Notes()
+        )
 
 
-def test_two_runs_on_one_output_at_once_are_refused(models: Models, exam: Exam, tmp_path: Path) -> None:
+def test_two_runs_on_one_output_at_once_are_refused(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     out = tmp_path / "samples.parquet"
 
     def second() -> None:
         with pytest.raises(OutputBusy):
-            evaluate_models(models, exam, Engine(), out, Notes())
+            evaluate_models(models, spec, BackendConfig(), out, Notes())
 
-    evaluate_models(models, exam, Engine(), out, Notes("one", second))
+    evaluate_models(models, spec, BackendConfig(), out, Notes("one", second))
     assert out.is_file()
 
 
-def test_the_summary_counts_by_model_task_and_length(models: Models, exam: Exam, tmp_path: Path) -> None:
-    table = evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())
+def test_the_summary_counts_by_model_task_and_length(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
+    table = evaluate_models(models, spec, BackendConfig(), tmp_path / "samples.parquet", Notes())
     scores = summarise(table)
     keys = [(score.model, score.suite, score.task, score.length, score.n) for score in scores]
     assert keys == [
@@ -278,10 +283,10 @@ def test_the_summary_counts_by_model_task_and_length(models: Models, exam: Exam,
     assert plain["low"] <= plain["mean"] <= plain["high"]
 
 
-def test_the_query_of_the_documentation_counts_cells(models: Models, exam: Exam, tmp_path: Path) -> None:
+def test_the_query_of_the_documentation_counts_cells(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     import duckdb
 
-    evaluate_models(models, exam, Engine(), tmp_path / "samples.parquet", Notes())
+    evaluate_models(models, spec, BackendConfig(), tmp_path / "samples.parquet", Notes())
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     query = page.split("```sql")[1].split("```")[0]
     query = query.replace("results/demo/samples/*.parquet", str(tmp_path / "*.parquet"))
@@ -294,3 +299,41 @@ def test_every_column_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     table = page.split("| column |")[1]
     assert [name for name in SCHEMA.names if name not in table] == []
+
+
+# lm-eval is only for its own tasks: any import of it would fail here.
+WITHOUT_LM_EVAL = """
+import importlib.metadata, pickle, sys
+
+sys.modules["lm_eval"] = None
+real = importlib.metadata.version
+
+def version(name):
+    if name == "lm_eval":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+
+importlib.metadata.version = version
+
+from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.progress import TerminalProgress
+from contextgraft.evaluation.run import evaluate_models
+
+models, spec, out = pickle.load(sys.stdin.buffer)
+evaluate_models(models, spec, BackendConfig(), out, TerminalProgress(len(models), sys.stderr))
+"""
+
+
+def test_lm_eval_need_not_be_installed(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
+    out = tmp_path / "samples.parquet"
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LM_EVAL],
+        input=pickle.dumps((models, spec, out)),
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    rows = pq.read_table(out).to_pylist()
+    assert {row["lm_eval"] for row in rows} == {None}
+    whole = evaluate_models(models, spec, BackendConfig(), tmp_path / "whole.parquet", Notes()).to_pylist()
+    assert [{**row, "lm_eval": None} for row in whole] == rows

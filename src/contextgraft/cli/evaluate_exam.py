@@ -11,8 +11,11 @@ from contextgraft.errors import InputError
 from contextgraft.prompts.needle_kinds import SINGLE
 
 if TYPE_CHECKING:
-    from contextgraft.evaluation.suites.base import Measure
-    from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, RulerSuite, Skill
+    from contextgraft.evaluation.spec import EvalSpec
+    from contextgraft.evaluation.suites.base import Measurement
+    from contextgraft.evaluation.suites.needle import NeedleGrid
+    from contextgraft.evaluation.suites.ruler import RulerGrid
+    from contextgraft.evaluation.suites.skill_file import SkillFile
 
 JSONL = ".jsonl"
 
@@ -41,18 +44,20 @@ def check_suites(chosen: Options) -> None:
             raise InputError(f"--suite {suite} needs {what}", remedy=f"pass {remedy}")
 
 
-def make_exam(chosen: Options) -> "Exam":
-    """The questions of all suites that ask; InputError or ConfigError names what cannot be read."""
-    from contextgraft.evaluation.suites.spec import Exam
+def make_spec(chosen: Options) -> "EvalSpec":
+    """Everything that is evaluated; InputError or ConfigError names what cannot be read."""
+    from contextgraft.evaluation.spec import EvalSpec
 
-    return Exam(grids=grids(chosen), skills=skills(chosen), seed=chosen.seed, ruler=ruler(chosen))
+    sets = (*grids(chosen), *ruler(chosen), *skills(chosen))
+    measurements = (*lm_eval_skills(chosen), *perplexities(chosen), *divergences(chosen))
+    return EvalSpec(sets, measurements, chosen.seed)
 
 
 def grids(chosen: Options) -> "tuple[NeedleGrid, ...]":
     """A needle grid for each kind and haystack."""
     if "needle" not in chosen.suites or chosen.lengths is None:
         return ()
-    from contextgraft.evaluation.suites.spec import read_grid
+    from contextgraft.evaluation.suites.needle import read_grid
 
     return tuple(
         read_grid(
@@ -71,75 +76,76 @@ def grids(chosen: Options) -> "tuple[NeedleGrid, ...]":
     )
 
 
-def ruler(chosen: Options) -> "RulerSuite | None":
+def ruler(chosen: Options) -> "tuple[RulerGrid, ...]":
     """RULER's tasks."""
     lengths = chosen.ruler_lengths or chosen.lengths
     if "ruler" not in chosen.suites or lengths is None:
-        return None
-    from contextgraft.evaluation.suites.spec import read_ruler
+        return ()
+    from contextgraft.evaluation.suites.ruler import read_ruler
 
     data = {"qa_1": chosen.qa_1, "qa_2": chosen.qa_2}
-    return read_ruler(
+    grid = read_ruler(
         lengths=lengths,
         samples=chosen.ruler_samples or chosen.samples,
         tasks=chosen.ruler_tasks or None,
         qa={task: path for task, path in data.items() if path is not None},
     )
+    return (grid,)
 
 
-def skills(chosen: Options) -> "tuple[Skill, ...]":
+def skills(chosen: Options) -> "tuple[SkillFile, ...]":
     """Skills that are files of questions."""
     if "skill" not in chosen.suites:
         return ()
-    from contextgraft.evaluation.suites.spec import read_skill
+    from contextgraft.evaluation.suites.skill_file import read_skill_file
 
     files = [skill for skill in chosen.skills if skill.endswith(JSONL)]
-    return tuple(read_skill(Path(file), chosen.skill_samples) for file in files)
+    return tuple(read_skill_file(Path(file), chosen.skill_samples) for file in files)
 
 
-def make_measures(chosen: Options) -> "list[Measure]":
-    """The measures of all suites that measure, tasks of lm-eval first."""
-    return [*harness_skills(chosen), *perplexities(chosen), *divergences(chosen)]
-
-
-def harness_skills(chosen: Options) -> "list[Measure]":
+def lm_eval_skills(chosen: Options) -> "list[Measurement]":
     """Skills that are tasks of lm-eval."""
     names = [skill for skill in chosen.skills if not skill.endswith(JSONL)]
     if "skill" not in chosen.suites or not names:
         return []
-    from contextgraft.evaluation.suites.lm_eval_skill import read_harness_skill
+    from contextgraft.evaluation.suites.lm_eval_skill import read_lm_eval_skill
 
-    return [read_harness_skill(name, chosen.skill_samples, chosen.seed) for name in names]
+    return [read_lm_eval_skill(name, chosen.skill_samples, chosen.seed) for name in names]
 
 
-def perplexities(chosen: Options) -> "list[Measure]":
+def perplexities(chosen: Options) -> "list[Measurement]":
     """Perplexity, one measure a length."""
     if "perplexity" not in chosen.suites:
         return []
-    from contextgraft.evaluation.suites.perplexity import PerplexityMeasure
-    from contextgraft.evaluation.suites.text_prompts import Windows, read_text
+    from contextgraft.evaluation.suites.perplexity import PerplexityMeasurement
+    from contextgraft.evaluation.suites.text_prompts import TextWindows, read_text
 
     text = read_text(text_name(chosen))
     lengths = chosen.perplexity_lengths or chosen.lengths or ()
     return [
-        PerplexityMeasure(Windows(text, length, chosen.documents, chosen.seed), length) for length in lengths
+        PerplexityMeasurement(TextWindows(text, length, chosen.documents, chosen.seed), length)
+        for length in lengths
     ]
 
 
-def divergences(chosen: Options) -> "list[Measure]":
+def divergences(chosen: Options) -> "list[Measurement]":
     """Divergence from the reference."""
     if "divergence" not in chosen.suites:
         return []
-    from contextgraft.evaluation.suites.divergence import DivergenceMeasure
-    from contextgraft.evaluation.suites.spec import read_skill
-    from contextgraft.evaluation.suites.text_prompts import Lines, Windows, read_text
+    from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
+    from contextgraft.evaluation.suites.skill_file import read_skill_file
+    from contextgraft.evaluation.suites.text_prompts import SkillLines, TextWindows, read_text
 
     name = text_name(chosen)
     if name.endswith(JSONL):
-        return [DivergenceMeasure(Lines(read_skill(Path(name)), chosen.divergence_prompts, chosen.seed))]
+        return [
+            DivergenceMeasurement(
+                SkillLines(read_skill_file(Path(name)), chosen.divergence_prompts, chosen.seed)
+            )
+        ]
     text = read_text(name)
-    windows = Windows(text, chosen.divergence_length, chosen.divergence_prompts, chosen.seed)
-    return [DivergenceMeasure(windows)]
+    windows = TextWindows(text, chosen.divergence_length, chosen.divergence_prompts, chosen.seed)
+    return [DivergenceMeasurement(windows)]
 
 
 def text_name(chosen: Options) -> str:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 from contextgraft.cli.output import print_table
 
 if TYPE_CHECKING:
-    from contextgraft.evaluation.dry_run import Ask
-    from contextgraft.evaluation.replay import Replay
-    from contextgraft.evaluation.summary import Score
+    from contextgraft.evaluation.dry_run import SuitePlan
+    from contextgraft.evaluation.replay import ReplayedSample
+    from contextgraft.evaluation.summary import SuiteScore
 
 WORDS = ("model", "suite", "task", "kind")
 NUMBERS = ("length", "n", "score", "95 % interval", "not asked")
 
 
-def print_scores(scores: "Sequence[Score]") -> None:
+def print_scores(scores: "Sequence[SuiteScore]") -> None:
     """A table of scores: shares in percent, measures in nats a token."""
     print_table(WORDS, NUMBERS, [cells(score) for score in scores])
 
 
-def cells(score: "Score") -> list[str]:
+def cells(score: "SuiteScore") -> list[str]:
     """One row of the table; an interval only where something was asked."""
     formats = {"share": (100.0, ".1f", ""), "nats": (1.0, ".4f", " nats")}
     factor, digits, unit = formats[score.unit]
@@ -32,22 +32,22 @@ def cells(score: "Score") -> list[str]:
     return [score.model, score.suite, score.task, kind, *counts, mean, interval, str(score.missing or "")]
 
 
-def print_asks(asks: "Sequence[Ask]") -> None:
+def print_plans(plans: "Sequence[SuitePlan]") -> None:
     """A table of what would be asked, with the share of prompt tokens that would be computed."""
     numbers = ("questions or windows", "prompt tokens", "to prefill", "share", "at most to generate")
-    print_table(("model", "suite"), numbers, [plan_cells(ask) for ask in asks])
+    print_table(("model", "suite"), numbers, [plan_cells(plan) for plan in plans])
 
 
-def plan_cells(ask: "Ask") -> list[str]:
+def plan_cells(plan: "SuitePlan") -> list[str]:
     """One row of the plan; a server decides itself what it shares."""
     prefilled, share = "-", "-"
-    if ask.prefilled is not None:
-        prefilled, share = f"{ask.prefilled:,}", f"{100 * ask.prefilled / ask.prompt_tokens:.0f} %"
-    counts = [f"{ask.units:,}", f"{ask.prompt_tokens:,}", prefilled, share, f"{ask.generated:,}"]
-    return [ask.model, ask.suite, *counts]
+    if plan.prefilled is not None:
+        prefilled, share = f"{plan.prefilled:,}", f"{100 * plan.prefilled / plan.prompt_tokens:.0f} %"
+    counts = [f"{plan.units:,}", f"{plan.prompt_tokens:,}", prefilled, share, f"{plan.generated:,}"]
+    return [plan.model, plan.suite, *counts]
 
 
-def print_replay(replayed: "Replay", *, show_prompt: bool) -> None:
+def print_replay(replayed: "ReplayedSample", *, show_prompt: bool) -> None:
     """One sample beside what came of it now."""
     import click
 

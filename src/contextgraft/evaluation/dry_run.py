@@ -1,28 +1,24 @@
-"""What a run would ask, and how much of its prompts would be computed: no weights are loaded."""
+"""What a run would evaluate, and how much of its prompts would be computed: no weights are loaded."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from contextgraft.evaluation.backends.generation import ability
+from contextgraft.evaluation.backends.generation import cache_capabilities
 from contextgraft.evaluation.backends.loading import load_config
-from contextgraft.evaluation.backends.prefix_sharing import plan
-from contextgraft.evaluation.backends.registry import Engine
+from contextgraft.evaluation.backends.prefix_sharing import plan_batches
+from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.backends.transformers import batch_tokens
-from contextgraft.evaluation.build_questions import questions_of
-from contextgraft.evaluation.models import candidate as who
-from contextgraft.evaluation.models import check_labels
+from contextgraft.evaluation.models import ModelPaths, check_labels, open_eval_model
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.suites.base import Measure
-from contextgraft.evaluation.suites.spec import Exam
+from contextgraft.evaluation.spec import EvalSpec
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a model is asked of one suite: questions (or windows), prompt tokens and those to compute.
+class SuitePlan:
+    """What one suite of one model takes: questions (or windows), prompt tokens and those to compute.
 
-    `prefilled` is None where a server or vLLM decides what it shares.
+    `prefilled` is None where a server or vLLM decides what it reuses.
     """
 
     model: str
@@ -33,45 +29,44 @@ class Ask:
     generated: int
 
 
-def preview(
-    models: Sequence[tuple[str | None, Path]], exam: Exam, engine: Engine, measures: Sequence[Measure]
-) -> list[Ask]:
-    """What each model would be asked, suite by suite; raises what the run would before it asks."""
-    candidates = [who(label, path) for label, path in models]
-    check_labels(candidates)
-    asks = []
-    for each in candidates:
-        questions = questions_of(exam, each.tokens)
-        share = engine.backend == "hf" and ability(load_config(each.path)).crops
+def dry_run(models: ModelPaths, spec: EvalSpec, backend: BackendConfig) -> list[SuitePlan]:
+    """The plan of each model, suite by suite; raises what the run would raise before it loads weights."""
+    opened = [open_eval_model(label, path) for label, path in models]
+    check_labels(opened)
+    plans = []
+    for model in opened:
+        questions = spec.questions(model.tokenizer)
+        share = backend.backend == "hf" and cache_capabilities(load_config(model.path)).crops
         for suite in dict.fromkeys(question.suite for question in questions):
-            asked = [question for question in questions if question.suite == suite]
-            asks.append(ask_of(each.label, asked, engine, share=share))
-        for measure in measures:
-            measure.check(each.tokens)
-            tokens = measure.count() * measure.longest(each.tokens)
-            asks.append(Ask(each.label, measure.suite, measure.count(), tokens, tokens, 0))
-    return asks
+            of_suite = [question for question in questions if question.suite == suite]
+            plans.append(plan_questions(model.label, of_suite, backend, share=share))
+        for measurement in spec.measurements:
+            measurement.check(model.tokenizer)
+            tokens = len(measurement) * measurement.longest(model.tokenizer)
+            plans.append(SuitePlan(model.label, measurement.suite, len(measurement), tokens, tokens, 0))
+    return plans
 
 
-def ask_of(label: str, questions: Sequence[Question], engine: Engine, *, share: bool) -> Ask:
-    """The questions of one suite."""
-    limit = batch_tokens(engine.device.split(":", maxsplit=1)[0])
-    batches = plan(
+def plan_questions(
+    label: str, questions: Sequence[Question], backend: BackendConfig, *, share: bool
+) -> SuitePlan:
+    """The plan of the questions of one suite."""
+    batches = plan_batches(
         [question.ids for question in questions],
-        batch_size=engine.batch_size,
-        batch_tokens=limit,
+        batch_size=backend.batch_size,
+        batch_tokens=batch_tokens(backend.device.split(":", maxsplit=1)[0]),
         share=share,
     )
-    return Ask(
+    return SuitePlan(
         model=label,
         suite=questions[0].suite,
         units=len(questions),
         prompt_tokens=sum(len(question.ids) for question in questions),
-        prefilled=sum(batch.prefilled for batch in batches) if engine.backend == "hf" else None,
+        prefilled=sum(batch.prefilled for batch in batches) if backend.backend == "hf" else None,
         generated=sum(question.budget for question in questions),
     )
 
 
-def as_json(asks: Sequence[Ask]) -> list[dict[str, Any]]:
-    """Asks as JSON values."""
-    return [asdict(ask) for ask in asks]
+def as_json(plans: Sequence[SuitePlan]) -> list[dict[str, Any]]:
+    """Plans as JSON values."""
+    return [asdict(plan) for plan in plans]

@@ -1,197 +1,215 @@
-"""One model of a run: what is kept of it from an earlier run, and what is still to be asked."""
+"""One model of a run: what an earlier run left of it, and what is still to be computed."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
 from contextgraft.checkpoint.digest import json_digest
-from contextgraft.evaluation.backends.base import Backend, Recorder
-from contextgraft.evaluation.backends.loading import load_config, positions
-from contextgraft.evaluation.backends.registry import Engine, Needs, engine_key, make_backend
-from contextgraft.evaluation.harness import Sitting, ask, make_sittings, request_of
-from contextgraft.evaluation.models import Candidate
+from contextgraft.evaluation.backends.base import Backend
+from contextgraft.evaluation.backends.loading import load_config, max_positions
+from contextgraft.evaluation.backends.registry import BackendConfig, Limits, backend_key, make_backend
+from contextgraft.evaluation.models import EvalModel
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.response_cache import Journal, read, request_key
-from contextgraft.evaluation.sample_rows import row
-from contextgraft.evaluation.suites.base import Measure, Row, Subject
-from contextgraft.evaluation.suites.spec import Exam, exam_digest
+from contextgraft.evaluation.response_cache import ResponseCache, read_responses, request_key
+from contextgraft.evaluation.responses import respond
+from contextgraft.evaluation.sample_rows import sample_row
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns
 from contextgraft.formats import samples
 
-ELSEWHERE = "needs the weights in this process: --backend hf"
+NEEDS_LOCAL_WEIGHTS = "needs the weights in this process: --backend hf"
 
 
-class Watcher(Protocol):
-    """Who wants to know how far a run is."""
+class ProgressReporter(Protocol):
+    """Is called while a run proceeds."""
 
     def model(self, label: str, units: Mapping[str, int], known: int) -> None:
-        """A model is about to be asked so many units of each suite; `known` were answered before."""
+        """A model begins, with this many units per suite; `known` responses are in the cache."""
 
-    def asked(self, count: int) -> None:
-        """So many more units are done."""
+    def advance(self, count: int) -> None:
+        """`count` more units are done."""
 
     def prefilled(self, prompt: int, computed: int) -> None:
-        """Of so many prompt tokens asked, that many were computed, the others shared."""
+        """Of `prompt` prompt tokens `computed` were computed, the others reused."""
 
     def kept(self, label: str) -> None:
-        """A model's samples were there already."""
+        """A model's samples were complete already."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An exam in the ids of one tokenizer."""
-
-    questions: list[Question]
-    sittings: list[Sitting]
-
-
-def prepare(questions: list[Question]) -> Prepared:
-    """Questions and their tasks."""
-    return Prepared(questions, make_sittings(questions))
-
-
-@dataclass(frozen=True)
-class Interview:
-    """A model's part of a run.
-
-    `key` is the digest of all that decides its answers, `measure_keys` those of the rows of each measure.
-    `identity` decides its predictions; `reference` is that of the model divergence is measured from, and
-    `reference_digest` the digest of its weights.
-    """
-
-    candidate: Candidate
-    prepared: Prepared
-    measures: tuple[Measure, ...]
-    engine: Engine
-    reference: str
-    reference_digest: str
-    identity: str
-    key: str
-    measure_keys: tuple[str, ...]
-
-    def answers(self, work: Path) -> pa.Table | None:
-        """The rows of its questions, if an earlier run finished them."""
-        return samples.read_if(work / f"{self.key}.parquet", self.key)
-
-    def measured(self, work: Path) -> list[pa.Table | None]:
-        """The rows of each measure that an earlier run finished."""
-        return [samples.read_if(work / f"{key}.parquet", key) for key in self.measure_keys]
-
-    def keep(self, table: pa.Table, work: Path, key: str) -> None:
-        """Keep rows until the run is whole, unless something failed that might succeed another time."""
-        if samples.complete(table):
-            samples.write(table, work / f"{key}.parquet", key)
-
-
-def identity(each: Candidate, engine: Engine) -> str:
+def model_identity(model: EvalModel, backend: BackendConfig) -> str:
     """Digest of all that decides a model's predictions."""
     return json_digest(
         {
-            "model": each.digest,
-            "tokenizer": each.tokens_digest,
-            "engine": engine_key(engine),
+            "model": model.digest,
+            "tokenizer": model.tokenizer_digest,
+            "engine": backend_key(backend),
             "versions": samples.versions(),
         }
     )
 
 
-def keys_of(
-    each: Candidate, exam: Exam, measures: Sequence[Measure], *, who: str, reference: str
-) -> tuple[str, tuple[str, ...]]:
-    """Digests of all that decides a model's rows: those of its questions, and those of each measure."""
-    common = {"identity": who, "label": each.label, "graft": dict(each.graft)}
-    questions = json_digest({**common, "exam": exam_digest(exam)})
-    measured = [
-        json_digest({**common, "measure": measure.key(), "reference": reference}) for measure in measures
-    ]
-    return questions, tuple(measured)
+@dataclass(frozen=True)
+class ModelRun:
+    """One model's share of a run.
 
-
-def conduct(interview: Interview, work: Path, watcher: Watcher, again: Sequence[Measure] = ()) -> pa.Table:
-    """A model's rows: those of an earlier run where it finished them, else asked and measured now and kept.
-
-    `again` are measures the model is measured on in any case, because others need what that leaves behind.
-    The model is loaded only if something is missing, and let go at the end.
+    `reference` is the model from which divergence is measured, in most runs the first.
     """
-    each = interview.candidate
-    answers = interview.answers(work)
-    measured = interview.measured(work)
+
+    model: EvalModel
+    spec: EvalSpec
+    backend: BackendConfig
+    reference: EvalModel
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all that decides the model's predictions."""
+        return model_identity(self.model, self.backend)
+
+    @cached_property
+    def reference_identity(self) -> str:
+        """The same of the reference."""
+        return model_identity(self.reference, self.backend)
+
+    @cached_property
+    def questions_key(self) -> str:
+        """Digest of all that decides the rows of the questions."""
+        return json_digest({**self._common, "exam": self.spec.questions_digest()})
+
+    @cached_property
+    def measurement_keys(self) -> tuple[str, ...]:
+        """Digest of all that decides the rows of each measurement."""
+        return tuple(
+            json_digest({**self._common, "measure": measurement.key(), "reference": self.reference_identity})
+            for measurement in self.spec.measurements
+        )
+
+    @property
+    def keys(self) -> tuple[str, tuple[str, ...]]:
+        """Both."""
+        return self.questions_key, self.measurement_keys
+
+    @property
+    def _common(self) -> dict[str, object]:
+        return {"identity": self.identity, "label": self.model.label, "graft": dict(self.model.graft)}
+
+    def kept_responses(self, work: Path) -> pa.Table | None:
+        """The rows of its questions, if an earlier run completed them."""
+        return samples.read_if(work / f"{self.questions_key}.parquet", self.questions_key)
+
+    def kept_measurements(self, work: Path) -> list[pa.Table | None]:
+        """The rows of each measurement that an earlier run completed."""
+        return [samples.read_if(work / f"{key}.parquet", key) for key in self.measurement_keys]
+
+    def table(self, rows: Sequence[SampleColumns]) -> pa.Table:
+        """Rows of this model with the columns that all of them share."""
+        return samples.table(samples.common(self.model.label, self.model.digest, self.model.graft), rows)
+
+
+def run_model(
+    run: ModelRun,
+    questions: Sequence[Question],
+    work: Path,
+    progress: ProgressReporter,
+    repeat: Sequence[Measurement] = (),
+) -> pa.Table:
+    """A model's rows: those that an earlier run completed, the others computed now and kept in `work`.
+
+    `repeat` are measurements to run in any case, because other models need what they leave behind. The model
+    is loaded only if something is missing, and freed at the end.
+    """
+    responses = run.kept_responses(work)
+    measured = run.kept_measurements(work)
     missing = [
-        place
-        for place, measure in enumerate(interview.measures)
-        if measured[place] is None or measure in again
+        index
+        for index, measurement in enumerate(run.spec.measurements)
+        if measured[index] is None or measurement in repeat
     ]
-    if answers is not None and not missing:
-        watcher.kept(each.label)
-        return pa.concat_tables([answers, *(table for table in measured if table is not None)])
-    questions = interview.prepared.questions if answers is None else []
-    journal = work / f"{interview.key}.jsonl"
-    measures = [interview.measures[place] for place in missing]
-    watcher.model(each.label, units(questions, measures), known(questions, journal))
-    backend = make_backend(each, interview.engine, needs(each, questions, measures))
-    if answers is None:
-        answers = answer(interview, backend, journal, watcher)
-        interview.keep(answers, work, interview.key)
-    for place in missing:
-        rows = measure_rows(interview, interview.measures[place], backend, work, watcher.asked)
-        table = samples.table(samples.common(each.label, each.digest, each.graft), rows)
-        interview.keep(table, work, interview.measure_keys[place])
-        measured[place] = table
-    return pa.concat_tables([answers, *(table for table in measured if table is not None)])
+    if responses is not None and not missing:
+        progress.kept(run.model.label)
+        return pa.concat_tables([responses, *(table for table in measured if table is not None)])
+    unanswered = questions if responses is None else []
+    cache_path = work / f"{run.questions_key}.jsonl"
+    measurements = [run.spec.measurements[index] for index in missing]
+    progress.model(run.model.label, units(unanswered, measurements), cached_count(unanswered, cache_path))
+    backend = make_backend(run.model, run.backend, limits(run.model, unanswered, measurements))
+    if responses is None:
+        responses = run.table(respond_to(run, questions, backend, cache_path, progress))
+        keep(responses, work, run.questions_key)
+    for index in missing:
+        rows = measure(run, run.spec.measurements[index], backend, work, progress.advance)
+        table = run.table(rows)
+        keep(table, work, run.measurement_keys[index])
+        measured[index] = table
+    return pa.concat_tables([responses, *(table for table in measured if table is not None)])
 
 
-def units(questions: Sequence[Question], measures: Sequence[Measure]) -> dict[str, int]:
-    """How much is asked, by suite."""
+def keep(table: pa.Table, work: Path, key: str) -> None:
+    """Write rows to the work folder, unless something failed that might succeed the next time."""
+    if samples.complete(table):
+        samples.write(table, work / f"{key}.parquet", key)
+
+
+def units(questions: Sequence[Question], measurements: Sequence[Measurement]) -> dict[str, int]:
+    """How many questions, windows or prompts there are, by suite."""
     counts = Counter(question.suite for question in questions)
-    for measure in measures:
-        counts[measure.suite] += measure.count()
+    for measurement in measurements:
+        counts[measurement.suite] += len(measurement)
     return dict(counts)
 
 
-def known(questions: Sequence[Question], journal: Path) -> int:
-    """How many of the questions a journal answers."""
-    answered = read(journal)
-    return sum(request_key(request_of(question)) in answered for question in questions)
+def cached_count(questions: Sequence[Question], cache_path: Path) -> int:
+    """How many of the questions have a response in the cache."""
+    responses = read_responses(cache_path)
+    return sum(request_key(question.request) in responses for question in questions)
 
 
-def needs(each: Candidate, questions: Sequence[Question], measures: Sequence[Measure]) -> Needs:
-    """What an engine must hold to ask and measure all this."""
+def limits(model: EvalModel, questions: Sequence[Question], measurements: Sequence[Measurement]) -> Limits:
+    """What a backend must be able to hold."""
     lengths = [len(question.ids) + question.budget for question in questions]
-    lengths += [measure.longest(each.tokens) for measure in measures]
+    lengths += [measurement.longest(model.tokenizer) for measurement in measurements]
     largest = max((max(question.ids) for question in questions), default=0)
-    return Needs(longest=max(lengths, default=1), largest=largest)
+    return Limits(longest=max(lengths, default=1), largest_id=largest)
 
 
-def answer(interview: Interview, backend: Backend, journal_path: Path, watcher: Watcher) -> pa.Table:
-    """Ask what the journal does not know; the rows of all questions."""
-    each, prepared = interview.candidate, interview.prepared
-    with Journal(journal_path, watcher.asked) as journal:
-        recorder = Recorder(backend, journal, positions(load_config(each.path)))
-        replies = ask(recorder, prepared.questions, prepared.sittings)
+def respond_to(
+    run: ModelRun,
+    questions: Sequence[Question],
+    backend: Backend,
+    cache_path: Path,
+    progress: ProgressReporter,
+) -> list[SampleColumns]:
+    """The rows of all questions; the backend runs those that the cache does not have."""
+    positions = max_positions(load_config(run.model.path))
+    with ResponseCache(cache_path, progress.advance) as cache:
+        responses = respond(backend, cache, questions, positions)
     if backend.prefill is not None:
-        watcher.prefilled(backend.prefill.prompt, backend.prefill.computed)
-    rows = map(row, prepared.questions, replies)
-    return samples.table(samples.common(each.label, each.digest, each.graft), rows)
+        progress.prefilled(backend.prefill.prompt, backend.prefill.computed)
+    return list(map(sample_row, questions, responses))
 
 
-def measure_rows(
-    interview: Interview, measure: Measure, backend: Backend, work: Path, advance: Callable[[int], object]
-) -> list[Row]:
-    """The rows of one measure; without scores where the model does not run in this process."""
-    each = interview.candidate
+def measure(
+    run: ModelRun,
+    measurement: Measurement,
+    backend: Backend,
+    work: Path,
+    advance: Callable[[int], object],
+) -> list[SampleColumns]:
+    """The rows of one measurement; without scores if the model does not run in this process."""
     if backend.model is None:
-        return measure.unmeasured(each.tokens, "skipped", ELSEWHERE)
-    subject = Subject(
+        return measurement.unscored_rows(run.model.tokenizer, "skipped", NEEDS_LOCAL_WEIGHTS)
+    loaded = LoadedModel(
         model=backend.model,
-        tokens=each.tokens,
-        path=each.path,
-        batch_size=interview.engine.batch_size,
+        tokenizer=run.model.tokenizer,
+        path=run.model.path,
+        batch_size=run.backend.batch_size,
         work=work,
-        identity=interview.identity,
-        reference=interview.reference,
-        reference_digest=interview.reference_digest,
+        identity=run.identity,
+        reference=run.reference_identity,
+        reference_digest=run.reference.digest,
     )
-    return measure.rows(subject, advance)
+    return measurement.rows(loaded, advance)

@@ -1,4 +1,4 @@
-"""The models of a run: who each one is, and where a graft comes from."""
+"""The models of a run: how each is identified, where a graft comes from, and which are skipped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,67 +7,69 @@ from typing import Any
 
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import ContextgraftError, InputError, Refused
-from contextgraft.evaluation.backends.tokenizer import Tokens, load_tokens
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.formats.refusal import is_final
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
 
+ModelPaths = Sequence[tuple[str | None, Path]]  # label (None: the folder's own name) and folder
+
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model to be asked. `graft` holds the graft columns, empty for other models."""
+class EvalModel:
+    """A model to be evaluated. `graft` holds the graft columns, empty for other models."""
 
     label: str
     path: Path
     digest: str
     graft: Mapping[str, Any]
-    tokens: Tokens
-    tokens_digest: str
+    tokenizer: PromptTokenizer
+    tokenizer_digest: str
 
 
 @dataclass(frozen=True)
-class Absent:
-    """A model that cannot be asked: the step that refused it, and why."""
+class SkippedModel:
+    """A model that cannot be evaluated: the command that refused it, and why."""
 
     label: str
     verb: str
     reason: str
 
 
-def admit(
-    models: Sequence[tuple[str | None, Path]], *, allow_refused: bool
-) -> tuple[list[Candidate], list[Absent]]:
-    """The models that can be asked and, if that is allowed, those that cannot; else their error is raised."""
-    found: list[Candidate] = []
-    absent: list[Absent] = []
+def open_models(models: ModelPaths, *, allow_refused: bool) -> tuple[list[EvalModel], list[SkippedModel]]:
+    """The models that can be evaluated and, with `allow_refused`, those that cannot; else their error."""
+    opened: list[EvalModel] = []
+    skipped: list[SkippedModel] = []
     for label, path in models:
         try:
-            found.append(candidate(label, path))
+            opened.append(open_eval_model(label, path))
         except ContextgraftError as error:
             if not allow_refused or not is_final(error):
                 raise
-            absent.append(absence(label or path.name, error))
-    return found, absent
+            skipped.append(skipped_model(label or path.name, error))
+    return opened, skipped
 
 
-def absence(label: str, error: ContextgraftError) -> Absent:
-    """What stands in place of a model's answers; an earlier refusal keeps its verb and reason."""
+def skipped_model(label: str, error: ContextgraftError) -> SkippedModel:
+    """The record of a model that cannot be evaluated; an earlier refusal keeps its verb and reason."""
     if isinstance(error, Refused):
-        return Absent(label, error.verb, error.reason)
-    return Absent(label, "evaluate", str(error))
+        return SkippedModel(label, error.verb, error.reason)
+    return SkippedModel(label, "evaluate", str(error))
 
 
-def candidate(label: str | None, path: Path) -> Candidate:
-    """Who a folder is; its weights are read for the digest and not kept."""
+def open_eval_model(label: str | None, path: Path) -> EvalModel:
+    """Identify one folder; its weights are read for the digest and not kept."""
     folder = open_model(path)
-    who = identity(folder)
-    tokens = load_tokens(path)
+    model_identity = identity(folder)
+    tokenizer = load_tokenizer(path)
     sidecar = read_sidecar(path) if SIDECAR in folder.others else {}
     graft = graft_columns(sidecar) if sidecar.get("kind") == "graft" else {}
-    return Candidate(label or who["name"], path, who["digest"], graft, tokens, tokens.digest())
+    return EvalModel(
+        label or model_identity["name"], path, model_identity["digest"], graft, tokenizer, tokenizer.digest()
+    )
 
 
 def graft_columns(sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that tell a graft's row where it comes from; of several adapters the first one counts."""
+    """The columns that say where a graft comes from; of several adapters, those of the first."""
     adapter, target = sidecar["adapters"][0], sidecar["target"]
     return {
         "target_name": target["name"],
@@ -81,15 +83,15 @@ def graft_columns(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_labels(candidates: Sequence[Candidate]) -> None:
-    """Raise InputError if two models would have the same label."""
+def check_labels(models: Sequence[EvalModel]) -> None:
+    """Raise InputError if two models have the same label."""
     seen: dict[str, Path] = {}
-    for each in candidates:
-        if each.label in seen:
+    for model in models:
+        if model.label in seen:
             raise InputError(
-                f"two models are labelled {each.label!r}",
-                path=each.path,
-                received=f"{seen[each.label]} too",
-                remedy="name them apart: LABEL=DIR",
+                f"two models are labelled {model.label!r}",
+                path=model.path,
+                received=f"{seen[model.label]} too",
+                remedy="give them different labels: LABEL=DIR",
             )
-        seen[each.label] = each.path
+        seen[model.label] = model.path

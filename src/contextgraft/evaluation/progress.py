@@ -1,4 +1,4 @@
-"""How far a run is, told on a terminal: a bar for people, a line a model for logs."""
+"""Progress of an evaluation on a terminal: a bar there, one line per model in a log."""
 
 import time
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 
-class Terminal:
-    """Shows one model after another; a log that is no terminal gets one line a model."""
+class TerminalProgress:
+    """Shows one model after another; a stream that is not a terminal gets one line per model."""
 
     def __init__(self, models: int, stream: TextIO) -> None:
         self._stream = stream
@@ -44,28 +44,28 @@ class Terminal:
             self._finish()
 
     def model(self, label: str, units: Mapping[str, int], known: int) -> None:
-        """A model is about to be asked so many units of each suite; `known` were answered before."""
+        """A model begins, with this many units per suite; `known` responses are in the cache."""
         self._finish()
         self._number += 1
-        before = f" ({known} answered before)" if known else ""
+        before = f" ({known} from an earlier run)" if known else ""
         name = f"[{self._number}/{self._models}] {label}"
         counts = ", ".join(f"{count} {suite}" for suite, count in units.items())
         self._running = (f"{name}: {counts}{before}", time.monotonic())
         self._bar.reset(self._task, total=sum(units.values()), completed=known, description=name)
 
-    def asked(self, count: int) -> None:
-        """So many more units are done."""
+    def advance(self, count: int) -> None:
+        """`count` more units are done."""
         self._bar.advance(self._task, count)
 
     def prefilled(self, prompt: int, computed: int) -> None:
-        """Of so many prompt tokens asked, that many were computed, the others shared."""
+        """Of `prompt` prompt tokens `computed` were computed, the others reused."""
         if self._running is not None and prompt:
             text, start = self._running
             share = f"{100 * computed / prompt:.0f} % of {prompt:,} prompt tokens prefilled"
             self._running = (f"{text}, {share}", start)
 
     def kept(self, label: str) -> None:
-        """A model's samples were there already."""
+        """A model's samples were complete already."""
         self._finish()
         self._number += 1
         self._say(f"[{self._number}/{self._models}] {label}: complete already")

@@ -1,7 +1,8 @@
-"""One sample again: its prompt rebuilt from its recipe, its model checked, the outcome compared."""
+"""One sample again: its prompt rebuilt from its specification, its model checked, the results compared."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,45 +10,26 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lm_eval.api.instance import Instance
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
-from contextgraft.evaluation.backends.base import NoAnswer
-from contextgraft.evaluation.backends.registry import Engine, Needs, check_engine, make_backend
-from contextgraft.evaluation.build_questions import is_question, rebuild
-from contextgraft.evaluation.harness import request_of
-from contextgraft.evaluation.models import Candidate, candidate
-from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.requests import ids_digest
+from contextgraft.evaluation.backends.base import NoResponse
+from contextgraft.evaluation.backends.registry import BackendConfig, Limits, check_backend, make_backend
+from contextgraft.evaluation.models import EvalModel, open_eval_model
+from contextgraft.evaluation.questions import Question, ids_digest
 from contextgraft.evaluation.scoring import SCORING
-from contextgraft.evaluation.suites.base import Measure, Subject
-from contextgraft.evaluation.suites.spec import Exam
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns, SampleRow
 from contextgraft.formats.samples import SCHEMA
 
-Row = Mapping[str, Any]
-
-# A figure is summed in another order where other prompts lay beside it in a batch.
+# A quantity is summed in another order if other prompts are in its batch.
 RELATIVE, ABSOLUTE = 1e-3, 1e-6
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What a row is replayed with: formats, skills, texts and tasks it may name, and how models are run.
+class ReplayedSample:
+    """What a sample records and what was computed now; `prompt` is the text that the model was given.
 
-    `reference` is the model that divergence is measured from; None where it is the row's own model.
-    """
-
-    exam: Exam
-    measures: Sequence[Measure]
-    engine: Engine
-    reference: Path | None = None
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What a sample says and what came of it now; `prompt` is the text of what the model was given.
-
-    `expected`, `recorded` and `output` are None where nothing was said, only measured.
+    `expected`, `recorded` and `output` are None if nothing was generated, only measured.
     """
 
     model: str
@@ -67,151 +49,171 @@ class Replay:
 
     @property
     def agrees(self) -> bool:
-        """Whether the same came of it again: the same words, and the same score but for rounding."""
+        """Whether both are the same: the same text, and the same score within rounding."""
         if self.recorded_score is None:
             return False
         near = math.isclose(self.score, self.recorded_score, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
         return near and self.output == self.recorded
 
 
-def split_place(place: str) -> tuple[Path, int]:
-    """FILE.parquet:ROW as path and row, counted from 0; InputError if it is neither."""
-    file, colon, number = place.rpartition(":")
-    if not colon or not number.isdigit():
-        raise InputError("names no sample", path=place, expected="FILE.parquet:ROW, rows counted from 0")
-    return Path(file), int(number)
-
-
-def read_row(path: Path, number: int) -> Row:
-    """One row of a table of samples; InputError if there is none such or its model was never asked."""
+def read_row(path: Path, number: int) -> SampleRow:
+    """One row of a table of samples; InputError if there is no such row or its model was skipped."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError("cannot read the samples", path=path, received=str(error)) from None
     if missing := set(SCHEMA.names) - set(table.column_names):
-        raise InputError("holds no samples", path=path, expected=f"the column {min(missing)}")
+        raise InputError("is not a table of samples", path=path, expected=f"the column {min(missing)}")
     if number >= table.num_rows:
         raise InputError("has no such row", path=path, expected=f"0 to {table.num_rows - 1}", received=number)
-    row: Row = table.slice(number, 1).to_pylist()[0]
+    row: SampleRow = table.slice(number, 1).to_pylist()[0]
     if row["recipe"] is None:
-        raise InputError(f"row {number} is of a model that was not asked", path=path, received=row["reason"])
+        raise InputError(f"row {number} is of a model that was skipped", path=path, received=row["reason"])
     return row
 
 
-def replay(row: Row, model: Path, asking: Asking) -> Replay:
-    """Ask or measure a model as a row says, again.
+def replay_sample(
+    row: SampleRow, model: Path, spec: EvalSpec, backend: BackendConfig, reference: Path | None = None
+) -> ReplayedSample:
+    """Evaluate a model again on what a row says.
 
-    Raises MismatchError for another model or reference than the row's, and VerificationError if the recipe
-    does not give the prompt that was asked.
+    `spec` has the question sets and measurements that the row may come from; their lengths and samples do not
+    matter. `reference` is the model from which divergence is measured, if it is not the row's own. Raises
+    MismatchError for a model or reference that is not the row's, and VerificationError if the row's
+    specification does not give the recorded prompt.
     """
-    check_engine(asking.engine, 1)
-    who = own_model(row["model"], model, "the row", row["model_digest"])
-    if is_question(row):
-        return asked_again(row, who, asking)
-    return measured_again(row, who, asking)
+    check_backend(backend, 1)
+    opened = open_checked(row["model"], model, "the row", row["model_digest"])
+    replay = replay_question if is_question(row) else replay_measurement
+    return replay(row, opened, spec, backend, reference)
 
 
-def own_model(label: str, path: Path, whose: str, digest: str) -> Candidate:
-    """The model of a folder; MismatchError if it is not the one with that digest."""
-    who = candidate(label, path)
-    if who.digest != digest:
-        raise MismatchError(f"is not the model of {whose}", path=path, expected=digest, received=who.digest)
-    return who
+def is_question(row: SampleRow) -> bool:
+    """Whether a row is the answer to a question; measurements and tasks of lm-eval are not."""
+    return row["answer"] is not None and "doc_id" not in json.loads(row["recipe"])
 
 
-def asked_again(row: Row, who: Candidate, asking: Asking) -> Replay:
-    """The question of a row, asked with token ids."""
-    question = rebuild(asking.exam, who.tokens, row)
-    check_prompt(question, row)
-    needs = Needs(longest=len(question.ids) + question.budget, largest=max(question.ids))
-    backend = make_backend(who, asking.engine, needs)
-    request = Instance("generate_until", {}, request_of(question), 0)
-    [(_, outcome)] = backend.answers([request])
-    if isinstance(outcome, NoAnswer):
-        raise InputError("the model could not be asked", path=who.path, received=outcome.reason)
-    prompt = who.tokens.tokenizer.decode(question.ids, skip_special_tokens=False)
-    score = SCORING[question.scoring](outcome, question.answer)
-    return replayed(row, prompt, {"prompt_tokens": len(question.ids), "output": outcome, "score": score})
+def open_checked(label: str, path: Path, whose: str, digest: str) -> EvalModel:
+    """The model of a folder; MismatchError if its digest is another."""
+    model = open_eval_model(label, path)
+    if model.digest != digest:
+        raise MismatchError(f"is not the model of {whose}", path=path, expected=digest, received=model.digest)
+    return model
 
 
-def check_prompt(question: Question, row: Row) -> None:
-    """Raise VerificationError if the recipe gave another prompt or answer than the row's."""
+def replay_question(
+    row: SampleRow, model: EvalModel, spec: EvalSpec, backend: BackendConfig, _: Path | None
+) -> ReplayedSample:
+    """The question of a row, answered again."""
+    question = rebuild_question(spec, model, row)
     check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
     check_same("answer", row["answer"], question.answer)
+    limits = Limits(longest=len(question.ids) + question.budget, largest_id=max(question.ids))
+    [(_index, outcome)] = make_backend(model, backend, limits).responses([question.request])
+    if isinstance(outcome, NoResponse):
+        raise InputError("the model gave no response", path=model.path, received=outcome.reason)
+    score = SCORING[question.scoring](outcome, question.answer)
+    now = {"prompt_tokens": len(question.ids), "output": outcome, "score": score}
+    return replayed_sample(row, model.tokenizer.decode_all(question.ids), now)
+
+
+def rebuild_question(spec: EvalSpec, model: EvalModel, row: SampleRow) -> Question:
+    """The question of a row; InputError if no question set has its names, or none its content."""
+    prompt_spec = json.loads(row["recipe"])
+    label = ", ".join(str(row[name]) for name in ("suite", "task", "kind", "haystack") if row[name])
+    remedy = "pass the format, kind, haystack, values, data or skill file that the row was evaluated with"
+    named = [
+        question_set
+        for question_set in spec.question_sets
+        if question_set.suite == row["suite"] and question_set.matches(row)
+    ]
+    if not named:
+        raise InputError(f"nothing that was given matches the row: {label}", remedy=remedy)
+    for question_set in named:
+        if question_set.same_content(row, prompt_spec):
+            return question_set.rebuild(row, prompt_spec, model.tokenizer)
+    raise InputError(f"{label} is not what the row was evaluated with", remedy=remedy)
 
 
 def check_same(name: str, recorded: Any, rebuilt: Any) -> None:
-    """Raise VerificationError if a recipe gave something else than was asked."""
+    """Raise VerificationError if a row's specification gave something else than was recorded."""
     if rebuilt != recorded:
         raise VerificationError(
-            f"the recipe gives another {name} than was asked", expected=recorded, received=rebuilt
+            f"the row's specification gives another {name} than was recorded",
+            expected=recorded,
+            received=rebuilt,
         )
 
 
-def measured_again(row: Row, who: Candidate, asking: Asking) -> Replay:
-    """The window, prompt or document of a row alone; of the reference too, where there is one."""
-    measure = find_measure(row, asking.measures)
+def replay_measurement(
+    row: SampleRow, model: EvalModel, spec: EvalSpec, backend: BackendConfig, reference: Path | None
+) -> ReplayedSample:
+    """The window, prompt or document of a row alone; of the reference too, if there is one."""
+    measurement = find_measurement(row, spec.measurements)
+    rows: list[SampleColumns] = []
     with TemporaryDirectory() as work:
-        for each in (*reference_of(row, asking), who):
-            rows = measure_one(each, measure, asking.engine, Path(work), row["reference_digest"] or "")
-    now = next(each for each in rows if each.get("position") == row["position"])
+        for measured in (*reference_models(row, reference), model):
+            rows = measure_alone(measured, measurement, backend, Path(work), row["reference_digest"] or "")
+    now = next(columns for columns in rows if columns.get("position") == row["position"])
     check_same("prompt", row["prompt_digest"], now["prompt_digest"])
     if now["status"] != "ok":
-        raise InputError("the model could not be measured", path=who.path, received=now["reason"])
-    return replayed(row, measure.text(who.tokens), now)
+        raise InputError("the model could not be measured", path=model.path, received=now["reason"])
+    return replayed_sample(row, measurement.text(model.tokenizer), now)
 
 
-def find_measure(row: Row, measures: Sequence[Measure]) -> Measure:
-    """The measure of the row alone, of the first text or task that is the row's; InputError if none is."""
+def find_measurement(row: SampleRow, measurements: Sequence[Measurement]) -> Measurement:
+    """The measurement of the row alone, from the first text or task that is the row's; else InputError."""
     name = f"{row['suite']} {row['task']}"
-    refusal = InputError("what the row was measured on is not given", received=name)
-    for measure in measures:
-        if measure.suite != row["suite"]:
+    failure = InputError("the text or task that the row was measured on was not given", received=name)
+    for measurement in measurements:
+        if measurement.suite != row["suite"]:
             continue
         try:
-            return measure.again(row)
+            return measurement.narrowed(row)
         except InputError as error:
-            refusal = error
-    raise refusal
+            failure = error
+    raise failure
 
 
-def reference_of(row: Row, asking: Asking) -> tuple[Candidate, ...]:
-    """The model that a row's divergence was measured from, where that is another one."""
+def reference_models(row: SampleRow, reference: Path | None) -> Iterator[EvalModel]:
+    """The model from which a row's divergence was measured, if it is another one."""
     digest = row["reference_digest"]
     if digest in (None, row["model_digest"]):
-        return ()
-    if asking.reference is None:
+        return
+    if reference is None:
         raise InputError(
             "the row is measured from another model's predictions",
             expected=f"the model of digest {digest}",
-            remedy="give its folder behind the model's",
+            remedy="pass that reference model as a second MODEL",
         )
-    return (own_model("reference", asking.reference, "the row's reference", digest),)
+    yield open_checked("reference", reference, "the row's reference", digest)
 
 
-def measure_one(
-    each: Candidate, measure: Measure, engine: Engine, work: Path, reference: str
-) -> list[dict[str, Any]]:
-    """The rows of one model, which is let go at the end."""
-    backend = make_backend(each, engine, Needs(longest=measure.longest(each.tokens), largest=0))
-    if backend.model is None:
-        raise InputError("a measure needs the weights in this process", remedy="pass --backend hf")
-    subject = Subject(
-        model=backend.model,
-        tokens=each.tokens,
-        path=each.path,
-        batch_size=engine.batch_size,
-        work=work,
-        identity=each.digest,
-        reference=reference,
-        reference_digest=reference,
+def measure_alone(
+    model: EvalModel, measurement: Measurement, backend: BackendConfig, work: Path, reference: str
+) -> list[SampleColumns]:
+    """The rows of one model, which is freed at the end."""
+    limits = Limits(longest=measurement.longest(model.tokenizer), largest_id=0)
+    loaded = make_backend(model, backend, limits)
+    if loaded.model is None:
+        raise InputError("a measurement needs the weights in this process", remedy="pass --backend hf")
+    return measurement.rows(
+        LoadedModel(
+            model=loaded.model,
+            tokenizer=model.tokenizer,
+            path=model.path,
+            batch_size=backend.batch_size,
+            work=work,
+            identity=model.digest,
+            reference=reference,
+            reference_digest=reference,
+        )
     )
-    return measure.rows(subject)
 
 
-def replayed(row: Row, prompt: str, now: Mapping[str, Any]) -> Replay:
-    """A row beside what came of it now."""
-    return Replay(
+def replayed_sample(row: SampleRow, prompt: str, now: Mapping[str, Any]) -> ReplayedSample:
+    """A row and what was computed now."""
+    return ReplayedSample(
         model=row["model"],
         suite=row["suite"],
         task=row["task"],
@@ -229,6 +231,6 @@ def replayed(row: Row, prompt: str, now: Mapping[str, Any]) -> Replay:
     )
 
 
-def as_json(replay: Replay) -> dict[str, Any]:
-    """A replay as JSON values."""
-    return {**asdict(replay), "agrees": replay.agrees}
+def as_json(replayed: ReplayedSample) -> dict[str, Any]:
+    """A replayed sample as JSON values."""
+    return {**asdict(replayed), "agrees": replayed.agrees}

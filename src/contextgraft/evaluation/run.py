@@ -1,6 +1,6 @@
-"""One evaluation: many models, one exam, some measures, one table; resumable answer by answer."""
+"""One evaluation: many models, one specification, one table; resumable response by response."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,171 +10,157 @@ from contextgraft.checkpoint.atomic import work_directory
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.backends.loading import keep_freed_memory
-from contextgraft.evaluation.backends.registry import Engine, check_engine
-from contextgraft.evaluation.build_questions import questions_of
-from contextgraft.evaluation.model_run import (
-    Interview,
-    Prepared,
-    Watcher,
-    conduct,
-    identity,
-    keys_of,
-    prepare,
+from contextgraft.evaluation.backends.registry import BackendConfig, check_backend
+from contextgraft.evaluation.model_run import ModelRun, ProgressReporter, run_model
+from contextgraft.evaluation.models import (
+    EvalModel,
+    ModelPaths,
+    SkippedModel,
+    check_labels,
+    open_models,
+    skipped_model,
 )
-from contextgraft.evaluation.models import Absent, Candidate, absence, admit, check_labels
-from contextgraft.evaluation.sample_rows import absent_row
-from contextgraft.evaluation.suites.base import Measure
-from contextgraft.evaluation.suites.spec import Exam
+from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.sample_rows import skipped_table
+from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.formats import samples
 from contextgraft.formats.refusal import is_final
 
+Questions = Mapping[str, Sequence[Question]]  # by the digest of the tokenizer that they are encoded with
+
 
 def evaluate_models(
-    models: Sequence[tuple[str | None, Path]],
-    exam: Exam,
-    engine: Engine,
+    models: ModelPaths,
+    spec: EvalSpec,
+    backend: BackendConfig,
     out: Path,
-    watcher: Watcher,
+    progress: ProgressReporter,
     *,
-    measures: Sequence[Measure] = (),
     reference: str | None = None,
     allow_refused: bool = False,
 ) -> pa.Table:
-    """Ask and measure every model, write the table to `out` and return it.
+    """Evaluate every model, write the table to `out` and return it.
 
-    `reference` is the label of the model divergence is measured from, the first one if it is None.
-    Answers wait in `.<out name>.partial/` until the table is whole: a run that finds them, or the whole table
-    of the same models, questions and settings, asks nothing twice. A table with failed rows is written too;
-    its answers stay, and the next run asks what failed. Folders, labels and formats that cannot be used raise
-    errors of the package's tree before any model is asked; with `allow_refused`, a model that cannot be used
-    gets one row that says so instead.
+    `reference` is the label of the model from which divergence is measured; None means the first one.
+    Responses are kept in `.<out name>.partial/` until the table is complete: a run that finds them there, or
+    the complete table of the same models, questions and settings, computes nothing twice. A table with failed
+    rows is written too; its responses stay, and the next run repeats what failed. Folders, labels and formats
+    that cannot be used raise errors of the package's tree before any model is loaded; with `allow_refused`,
+    a model that cannot be used gets one row that says why.
     """
-    check_engine(engine, len(models))
+    check_backend(backend, len(models))
     samples.check_replaceable(out)
-    candidates, absent = admit(models, allow_refused=allow_refused)
-    prepared: dict[str, Prepared] = {}
+    opened, skipped = open_models(models, allow_refused=allow_refused)
+    questions: dict[str, Sequence[Question]] = {}
     if allow_refused:
-        candidates, more = suited(candidates, exam, measures, prepared)
-        absent += more
-    check_labels(candidates)
-    if not candidates:
-        table = pa.concat_tables(map(absent_row, absent))
-        samples.write(table, out, json_digest([asdict(each) for each in absent]))
+        opened, unsuited = split_by_tokenizer(opened, spec, questions)
+        skipped += unsuited
+    check_labels(opened)
+    if not opened:
+        table = pa.concat_tables(map(skipped_table, skipped))
+        samples.write(table, out, json_digest([asdict(model) for model in skipped]))
         return table
-    first = find_reference(candidates, reference)
-    origin = identity(candidates[first], engine)
-    identities = [identity(each, engine) for each in candidates]
-    keys = [
-        keys_of(each, exam, measures, who=who, reference=origin)
-        for each, who in zip(candidates, identities, strict=True)
-    ]
-    run = json_digest([*keys, *(asdict(each) for each in absent)])
-    finished = samples.read_if(out, run)
+    first = find_reference(opened, reference)
+    runs = [ModelRun(model, spec, backend, reference=opened[first]) for model in opened]
+    key = json_digest([*(run.keys for run in runs), *(asdict(model) for model in skipped)])
+    finished = samples.read_if(out, key)
     if finished is not None:
-        for each in candidates:
-            watcher.kept(each.label)
+        for model in opened:
+            progress.kept(model.label)
         return finished
-    for each in candidates:
-        prepare_for(each, exam, measures, prepared)
+    for model in opened:
+        prepare_questions(model, spec, questions)
     keep_freed_memory()
-    interviews = [
-        Interview(
-            each,
-            prepared[each.tokens_digest],
-            tuple(measures),
-            engine,
-            origin,
-            candidates[first].digest,
-            who,
-            *key,
-        )
-        for each, who, key in zip(candidates, identities, keys, strict=True)
-    ]
     with work_directory(out) as work:
-        answered = conduct_all(interviews, first, work, watcher, allow_refused=allow_refused)
-        table = pa.concat_tables([*answered, *map(absent_row, absent)])
-        whole = samples.complete(table)
-        samples.write(table, work / "whole", run if whole else "")
+        computed = run_all(runs, questions, first, work, progress, allow_refused=allow_refused)
+        table = pa.concat_tables([*computed, *map(skipped_table, skipped)])
+        complete = samples.complete(table)
+        samples.write(table, work / "whole", key if complete else "")
         (work / "whole").replace(out)
-        if whole:
-            remove(work.iterdir())
+        if complete:
+            for file in work.iterdir():
+                file.unlink()
     return table
 
 
-def suited(
-    candidates: Sequence[Candidate], exam: Exam, measures: Sequence[Measure], prepared: dict[str, Prepared]
-) -> tuple[list[Candidate], list[Absent]]:
-    """The candidates whose tokenizer can hold the exam, and the others."""
-    fit: list[Candidate] = []
-    absent: list[Absent] = []
-    for each in candidates:
+def split_by_tokenizer(
+    models: Sequence[EvalModel], spec: EvalSpec, questions: dict[str, Sequence[Question]]
+) -> tuple[list[EvalModel], list[SkippedModel]]:
+    """The models whose tokenizer can hold the prompts, and the others."""
+    suited: list[EvalModel] = []
+    skipped: list[SkippedModel] = []
+    for model in models:
         try:
-            prepare_for(each, exam, measures, prepared)
+            prepare_questions(model, spec, questions)
         except ContextgraftError as error:
             if not is_final(error):
                 raise
-            absent.append(absence(each.label, error))
+            skipped.append(skipped_model(model.label, error))
         else:
-            fit.append(each)
-    return fit, absent
+            suited.append(model)
+    return suited, skipped
 
 
-def prepare_for(
-    each: Candidate, exam: Exam, measures: Sequence[Measure], prepared: dict[str, Prepared]
-) -> None:
-    """The exam once for each different tokenizer, by its digest; the measures checked against it."""
-    if each.tokens_digest not in prepared:
-        for measure in measures:
-            measure.check(each.tokens)
-        prepared[each.tokens_digest] = prepare(questions_of(exam, each.tokens))
+def prepare_questions(model: EvalModel, spec: EvalSpec, questions: dict[str, Sequence[Question]]) -> None:
+    """Encode the questions once per different tokenizer, and check the measurements against it."""
+    if model.tokenizer_digest not in questions:
+        for measurement in spec.measurements:
+            measurement.check(model.tokenizer)
+        questions[model.tokenizer_digest] = spec.questions(model.tokenizer)
 
 
-def find_reference(candidates: Sequence[Candidate], label: str | None) -> int:
-    """The place of the model with that label, of the first one for None; InputError if there is none."""
-    labels = [each.label for each in candidates]
+def find_reference(models: Sequence[EvalModel], label: str | None) -> int:
+    """The index of the model with that label, 0 for None; InputError if no model has it."""
+    labels = [model.label for model in models]
     if label is not None and label not in labels:
-        raise InputError("no model is labelled as the reference", expected=", ".join(labels), received=label)
+        raise InputError("no model has the label of --reference", expected=", ".join(labels), received=label)
     return 0 if label is None else labels.index(label)
 
 
-def conduct_all(
-    interviews: Sequence[Interview], first: int, work: Path, watcher: Watcher, *, allow_refused: bool
+def run_all(
+    runs: Sequence[ModelRun],
+    questions: Questions,
+    first: int,
+    work: Path,
+    progress: ProgressReporter,
+    *,
+    allow_refused: bool,
 ) -> list[pa.Table]:
-    """The rows of every model, in their order; the reference is interviewed before the others.
+    """The rows of every model, in their order; the reference is evaluated before the others.
 
-    It is measured again where others need what an earlier run no longer has. With `allow_refused`, one that
-    cannot be loaded gets the row that says so; where it is the reference, so do all.
+    It is measured again if others need what an earlier run no longer has. With `allow_refused`, a model that
+    cannot be loaded gets the row that says so; if it is the reference, all models do.
     """
-    reference = interviews[first]
-    wanted = [table is None for each in interviews for table in each.measured(work)]
-    count = len(reference.measures)
-    again = [
-        measure
-        for place, measure in enumerate(reference.measures)
-        if any(wanted[place::count]) and not measure.ready(work, reference.reference)
+    reference = runs[first]
+    measured = [run.kept_measurements(work) for run in runs]
+    repeat = [
+        measurement
+        for index, measurement in enumerate(reference.spec.measurements)
+        if any(tables[index] is None for tables in measured)
+        and not measurement.ready(work, reference.reference_identity)
     ]
+
+    def table_of(run: ModelRun) -> pa.Table:
+        return run_model(
+            run, questions[run.model.tokenizer_digest], work, progress, repeat if run is reference else ()
+        )
+
     try:
-        tables = {first: conduct(reference, work, watcher, again)}
+        tables = {first: table_of(reference)}
     except ContextgraftError as error:
-        return [refuse(each, error, allow_refused=allow_refused) for each in interviews]
-    for place, interview in enumerate(interviews):
-        if place == first:
+        return [refuse(run, error, allow_refused=allow_refused) for run in runs]
+    for index, run in enumerate(runs):
+        if index == first:
             continue
         try:
-            tables[place] = conduct(interview, work, watcher)
+            tables[index] = table_of(run)
         except ContextgraftError as error:
-            tables[place] = refuse(interview, error, allow_refused=allow_refused)
-    return [tables[place] for place in range(len(interviews))]
+            tables[index] = refuse(run, error, allow_refused=allow_refused)
+    return [tables[index] for index in range(len(runs))]
 
 
-def refuse(interview: Interview, error: ContextgraftError, *, allow_refused: bool) -> pa.Table:
-    """The one row of a model that cannot be asked, if that is allowed; else its error again."""
+def refuse(run: ModelRun, error: ContextgraftError, *, allow_refused: bool) -> pa.Table:
+    """The one row of a model that cannot be evaluated, if that is allowed; else its error is raised again."""
     if not allow_refused or not is_final(error):
         raise error
-    return absent_row(absence(interview.candidate.label, error))
-
-
-def remove(files: Iterable[Path]) -> None:
-    """Delete what is no longer needed."""
-    for file in files:
-        file.unlink()
+    return skipped_table(skipped_model(run.model.label, error))

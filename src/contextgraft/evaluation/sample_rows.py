@@ -1,19 +1,18 @@
-"""Rows of the table of samples: one a question and response, one for a model that was not evaluated."""
+"""Rows of the table of samples: one per question and response, one per model that was skipped."""
 
 from typing import Any
 
 import pyarrow as pa
 
 from contextgraft.checkpoint.model_folder import REFUSED
-from contextgraft.evaluation.harness import Reply
-from contextgraft.evaluation.models import Absent
-from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.requests import ids_digest
+from contextgraft.evaluation.models import SkippedModel
+from contextgraft.evaluation.questions import Question, ids_digest
+from contextgraft.evaluation.responses import ScoredResponse
 from contextgraft.formats.samples import common, table
 
 
-def row(question: Question, reply: Reply) -> dict[str, Any]:
-    """One sample's own columns."""
+def sample_row(question: Question, response: ScoredResponse) -> dict[str, Any]:
+    """The columns of one sample, without those that all samples of a model share."""
     return {
         "suite": question.suite,
         "task": question.task,
@@ -27,17 +26,17 @@ def row(question: Question, reply: Reply) -> dict[str, Any]:
         "distractors": question.distractors,
         "seed": question.seed,
         "index": question.index,
-        "recipe": question.recipe,
+        "recipe": question.prompt_spec,
         "scoring": question.scoring,
         "answer": question.answer,
-        "output": reply.output,
-        "score": reply.score,
-        "status": reply.status,
-        "reason": reply.reason,
+        "output": response.output,
+        "score": response.score,
+        "status": response.status,
+        "reason": response.reason,
     }
 
 
-def absent_row(each: Absent) -> pa.Table:
-    """The one row of a model that could not be asked, of a suite of its own."""
-    refused = {"suite": REFUSED, "task": each.verb, "status": "skipped", "reason": each.reason}
-    return table(common(each.label, "", {}), [refused])
+def skipped_table(model: SkippedModel) -> pa.Table:
+    """The one row of a model that was skipped, in a suite of its own."""
+    row = {"suite": REFUSED, "task": model.verb, "status": "skipped", "reason": model.reason}
+    return table(common(model.label, "", {}), [row])

@@ -1,4 +1,4 @@
-"""Samples summed up for the terminal: mean, n and interval for each model, task, kind and length."""
+"""Samples summarised for the terminal: mean, n and interval for each model, task, kind and length."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +14,11 @@ Group = tuple[str, str, str, str | None, str | None, int | None]
 
 
 @dataclass(frozen=True)
-class Score:
-    """Mean of n scores with a 95 % interval, and how many were not asked or failed.
+class SuiteScore:
+    """Mean of n scores with a 95 % interval, and how many samples have no score.
 
-    `unit` is "share" (right answers, the interval Wilson's) or "nats" (a token; Student's interval over the
-    rows, each weighed by its tokens in the mean).
+    `unit` is "share" (of right answers, with Wilson's interval) or "nats" (per token, with Student's interval
+    over the documents, each weighted by its tokens in the mean).
     """
 
     model: str
@@ -35,7 +35,7 @@ class Score:
     missing: int
 
 
-def summarise(table: pa.Table) -> list[Score]:
+def summarise(table: pa.Table) -> list[SuiteScore]:
     """One score for each model, suite, task, kind, haystack and length, in the order of the table."""
     columns = ("model", "suite", "task", "kind", "haystack", "length", "score", "tokens", "document")
     groups: dict[Group, list[tuple[float | None, int, int]]] = {}
@@ -46,15 +46,15 @@ def summarise(table: pa.Table) -> list[Score]:
     return [score_of(group, rows) for group, rows in groups.items()]
 
 
-def score_of(group: Group, rows: Sequence[tuple[float | None, int, int]]) -> Score:
+def score_of(group: Group, rows: Sequence[tuple[float | None, int, int]]) -> SuiteScore:
     """One group's score; its rows are scores, tokens and documents."""
     model, suite, task, kind, haystack, length = group
-    asked = [(score, tokens, document) for score, tokens, document in rows if score is not None]
+    scored = [(score, tokens, document) for score, tokens, document in rows if score is not None]
     unit, summed = UNITS.get(suite, ("share", share))
-    mean, n, interval = summed(asked) if asked else (None, 0, None)
+    mean, n, interval = summed(scored) if scored else (None, 0, None)
     low, high = interval or (None, None)
-    missing = len(rows) - len(asked)
-    return Score(model, suite, task, kind, haystack, length, unit, mean, n, low, high, missing)
+    missing = len(rows) - len(scored)
+    return SuiteScore(model, suite, task, kind, haystack, length, unit, mean, n, low, high, missing)
 
 
 def share(rows: Sequence[tuple[float, int, int]]) -> tuple[float, int, Interval]:
@@ -67,9 +67,9 @@ def nats(rows: Sequence[tuple[float, int, int]]) -> tuple[float, int, Interval]:
     """Nats a token over all documents, how many documents, and the interval of their mean."""
     sums: dict[int, list[float]] = {}
     for score, tokens, document in rows:
-        found = sums.setdefault(document, [0.0, 0.0])
-        found[0] += score * tokens
-        found[1] += tokens
+        totals = sums.setdefault(document, [0.0, 0.0])
+        totals[0] += score * tokens
+        totals[1] += tokens
     means = [total / tokens for total, tokens in sums.values()]
     mean = sum(total for total, _ in sums.values()) / sum(tokens for _, tokens in sums.values())
     return mean, len(means), t_interval(mean, stdev(means), len(means)) if len(means) > 1 else None
@@ -81,6 +81,6 @@ UNITS: dict[str, tuple[str, Callable[..., tuple[float, int, Interval]]]] = {
 }
 
 
-def as_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
+def as_json(scores: Sequence[SuiteScore]) -> list[dict[str, Any]]:
     """Scores as JSON values."""
     return [asdict(score) for score in scores]

@@ -1,7 +1,7 @@
-"""The table of samples: one row a question and model, as Parquet."""
+"""The table of samples: one row per question (or measured text) and model, as Parquet."""
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +57,37 @@ SCHEMA = pa.schema(
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what answered."""
-    return {name: version(name) for name in VERSIONS}
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that decide the samples; None for an optional one that is not installed."""
+    return {name: installed_version(name) for name in VERSIONS}
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def common(label: str, digest: str, graft: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that all rows of a model share."""
+    """The columns that are the same in all rows of a model."""
     return {"model": label, "model_digest": digest, **graft, **versions()}
 
 
 def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows of one model, in their order; columns that are absent are null."""
-    return pa.Table.from_pylist([{**shared, **each} for each in rows], schema=SCHEMA)
+    """Rows of one model, in their order; absent columns are null."""
+    return pa.Table.from_pylist([{**shared, **row} for row in rows], schema=SCHEMA)
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:
-    """Write a table atomically, with the digest of what was run in its metadata."""
+    """Write a table atomically; `run`, the digest of models, questions and settings, goes to its metadata."""
     with publish_file(path) as temporary:
         pq.write_table(samples.replace_schema_metadata({RUN: run}), temporary, compression="zstd")
 
 
 def read_if(path: Path, run: str) -> pa.Table | None:
-    """The table at `path` if it is whole and of this very run."""
+    """The table at `path` if it is readable and of the same run; else None."""
     try:
         samples = pq.read_table(path, schema=None)
     except (OSError, pa.ArrowInvalid):
@@ -89,7 +97,7 @@ def read_if(path: Path, run: str) -> pa.Table | None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise OutputError if something other than a table of samples stands at `path`."""
+    """Raise OutputError if `path` is a file other than a table of samples."""
     if not path.exists():
         return
     try:
@@ -97,9 +105,9 @@ def check_replaceable(path: Path) -> None:
     except (OSError, pa.ArrowInvalid):
         ours = False
     if not ours:
-        raise OutputError("holds something else", path=path, remedy="remove it or name another output")
+        raise OutputError("is not a table of samples", path=path, remedy="remove it or pass another --out")
 
 
 def complete(samples: pa.Table) -> bool:
-    """Whether every question was asked or could not be: nothing failed that might succeed another time."""
+    """Whether the table is complete: nothing failed that might succeed the next time."""
     return "failed" not in samples.column("status").unique().to_pylist()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from contextgraft.evaluation.backends.base import cut_at_stop
 from contextgraft.evaluation.backends.loading import find_device, load_model
-from contextgraft.evaluation.backends.tokenizer import load_tokens
-from contextgraft.evaluation.requests import cut
+from contextgraft.evaluation.backends.tokenizer import load_tokenizer
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Completions:
 
     def __post_init__(self) -> None:
         self.model = load_model(self.folder, find_device("cpu"), "float32")
-        self.tokens = load_tokens(self.folder)
+        self.tokens = load_tokenizer(self.folder)
         self.lock = threading.Lock()
 
     def respond(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -53,7 +53,7 @@ class Completions:
             out = self.model.generate(
                 torch.tensor([ids]), max_new_tokens=asked["max_tokens"], do_sample=False, pad_token_id=0
             )
-        return cut(self.tokens.decode(out[0, len(ids) :].tolist()), asked["stop"])
+        return cut_at_stop(self.tokens.decode(out[0, len(ids) :].tolist()), asked["stop"])
 
     @contextmanager
     def running(self) -> Iterator[str]:

@@ -11,16 +11,18 @@ import pytest
 
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends import openai
-from contextgraft.evaluation.backends.registry import Engine
+from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.run import evaluate_models
-from contextgraft.evaluation.suites.spec import Exam, NeedleGrid, read_skill
+from contextgraft.evaluation.spec import EvalSpec
+from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.skill_file import read_skill_file
 
 MakeModel = Callable[..., Path]
 Row = dict[str, Any]
 
 
 class Notes:
-    """A watcher that counts."""
+    """A progress reporter that counts."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -30,7 +32,7 @@ class Notes:
     def model(self, label: str, units: Mapping[str, int], known: int) -> None:
         self.known += known
 
-    def asked(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         self.count += count
 
     def prefilled(self, prompt: int, computed: int) -> None:
@@ -48,8 +50,8 @@ class Silent(Notes):
 
 
 @pytest.fixture
-def exam(grid: NeedleGrid, skill_file: Path) -> Exam:
-    return Exam((replace(grid, samples=2),), (read_skill(skill_file, 4),), seed=7)
+def spec(grid: NeedleGrid, skill_file: Path) -> EvalSpec:
+    return EvalSpec((replace(grid, samples=2), read_skill_file(skill_file, 4)), seed=7)
 
 
 @pytest.fixture
@@ -70,11 +72,11 @@ def running(served: Any) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "RETRIES", 1)
+    monkeypatch.setattr(openai, "ATTEMPTS", 1)
 
 
-def engine(url: str, batch_size: int = 4, name: str = "our/model") -> Engine:
-    return Engine(backend="openai", url=url, model_name=name, batch_size=batch_size)
+def engine(url: str, batch_size: int = 4, name: str = "our/model") -> BackendConfig:
+    return BackendConfig(backend="openai", url=url, model_name=name, batch_size=batch_size)
 
 
 def rows(table: pa.Table) -> list[Row]:
@@ -84,12 +86,12 @@ def rows(table: pa.Table) -> list[Row]:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_server_gives_the_same_rows(
-    folder: Path, exam: Exam, running: Any, tmp_path: Path, batch_size: int
+    folder: Path, spec: EvalSpec, running: Any, tmp_path: Path, batch_size: int
 ) -> None:
-    here = evaluate_models([(None, folder)], exam, Engine(), tmp_path / "hf.parquet", Silent())
+    here = evaluate_models([(None, folder)], spec, BackendConfig(), tmp_path / "hf.parquet", Silent())
     notes = Notes()
     there = evaluate_models(
-        [(None, folder)], exam, engine(running.url, batch_size), tmp_path / "s.parquet", notes
+        [(None, folder)], spec, engine(running.url, batch_size), tmp_path / "s.parquet", notes
     )
     assert rows(there) == rows(here)
     assert notes.count == len(running.prompts) == there.num_rows
@@ -97,30 +99,30 @@ def test_a_server_gives_the_same_rows(
 
 
 def test_no_key_is_sent(
-    folder: Path, exam: Exam, running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, spec: EvalSpec, running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    evaluate_models([(None, folder)], exam, engine(running.url), tmp_path / "s.parquet", Notes())
+    evaluate_models([(None, folder)], spec, engine(running.url), tmp_path / "s.parquet", Notes())
     assert not [headers for headers in running.headers if "secret" in str(headers)]
 
 
 def test_answers_of_one_backend_are_not_taken_for_anothers(
-    folder: Path, exam: Exam, running: Any, tmp_path: Path
+    folder: Path, spec: EvalSpec, running: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "s.parquet"
-    evaluate_models([(None, folder)], exam, engine(running.url), out, Notes())
+    evaluate_models([(None, folder)], spec, engine(running.url), out, Notes())
     again, here = Notes(), Silent()
-    evaluate_models([(None, folder)], exam, engine(running.url), out, again)
-    evaluate_models([(None, folder)], exam, Engine(), out, here)
+    evaluate_models([(None, folder)], spec, engine(running.url), out, again)
+    evaluate_models([(None, folder)], spec, BackendConfig(), out, here)
     assert (again.found, here.found, here.known) == (["served"], [], 0)
 
 
 def test_what_the_server_cannot_do_fails_and_is_asked_again(
-    folder: Path, exam: Exam, running: Any, tmp_path: Path
+    folder: Path, spec: EvalSpec, running: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "s.parquet"
     running.longest = 100
-    table = rows(evaluate_models([(None, folder)], exam, engine(running.url, batch_size=3), out, Notes()))
+    table = rows(evaluate_models([(None, folder)], spec, engine(running.url, batch_size=3), out, Notes()))
     assert {row["status"] for row in table if row["prompt_tokens"] > 100} == {"failed"}
     assert {row["reason"] for row in table if row["prompt_tokens"] > 100} == {
         "RuntimeError: the server answered 500"
@@ -128,41 +130,41 @@ def test_what_the_server_cannot_do_fails_and_is_asked_again(
     assert {row["status"] for row in table if row["prompt_tokens"] <= 100} == {"ok"}
     running.longest = 1000
     notes = Notes()
-    table = rows(evaluate_models([(None, folder)], exam, engine(running.url), out, notes))
+    table = rows(evaluate_models([(None, folder)], spec, engine(running.url), out, notes))
     assert {row["status"] for row in table} == {"ok"}
     assert notes.known == 10
     assert notes.count == 6
 
 
-def test_a_wrong_name_is_one_line(folder: Path, exam: Exam, running: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be asked; expected model 'other'; received .*404"):
+def test_a_wrong_name_is_one_line(folder: Path, spec: EvalSpec, running: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be used; expected model 'other'; received .*404"):
         evaluate_models(
-            [(None, folder)], exam, engine(running.url, name="other"), tmp_path / "s.parquet", Notes()
+            [(None, folder)], spec, engine(running.url, name="other"), tmp_path / "s.parquet", Notes()
         )
     assert not list(tmp_path.glob(".*partial*"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_server_that_is_down_is_one_line_and_answers_so_far_are_kept(
-    folder: Path, exam: Exam, served: Any, tmp_path: Path, batch_size: int
+    folder: Path, spec: EvalSpec, served: Any, tmp_path: Path, batch_size: int
 ) -> None:
     out = tmp_path / "s.parquet"
 
     class Unplugging(Notes):
-        def asked(self, count: int) -> None:
-            super().asked(count)
+        def advance(self, count: int) -> None:
+            super().advance(count)
             if self.count == 8:
                 served.name = "another"
 
     notes = Unplugging()
-    with served.running() as url, pytest.raises(InputError, match="cannot be asked"):
-        evaluate_models([(None, folder)], exam, engine(url, batch_size), out, notes)
-    with pytest.raises(InputError, match="the server cannot be asked"):
-        evaluate_models([(None, folder)], exam, engine(url, batch_size), out, Notes())
+    with served.running() as url, pytest.raises(InputError, match="cannot be used"):
+        evaluate_models([(None, folder)], spec, engine(url, batch_size), out, notes)
+    with pytest.raises(InputError, match="the server cannot be used"):
+        evaluate_models([(None, folder)], spec, engine(url, batch_size), out, Notes())
     served.name = "our/model"
     again = Notes()
     with served.running() as url:
-        evaluate_models([(None, folder)], exam, engine(url, batch_size), out, again)
+        evaluate_models([(None, folder)], spec, engine(url, batch_size), out, again)
     assert (again.known, again.count) == (8, 16 - 8)
 
 
@@ -176,21 +178,23 @@ def test_a_server_that_is_down_is_one_line_and_answers_so_far_are_kept(
     ],
 )
 def test_engines_that_cannot_be_are_refused(
-    folder: Path, exam: Exam, tmp_path: Path, changes: dict[str, Any], complaint: str
+    folder: Path, spec: EvalSpec, tmp_path: Path, changes: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint):
-        evaluate_models([(None, folder)], exam, Engine(**changes), tmp_path / "s.parquet", Notes())
+        evaluate_models([(None, folder)], spec, BackendConfig(**changes), tmp_path / "s.parquet", Notes())
 
 
-def test_a_server_holds_one_model(folder: Path, exam: Exam, tmp_path: Path) -> None:
+def test_a_server_holds_one_model(folder: Path, spec: EvalSpec, tmp_path: Path) -> None:
     two: list[tuple[str | None, Path]] = [("a", folder), ("b", folder)]
     with pytest.raises(InputError, match="a server holds one model"):
-        evaluate_models(two, exam, engine("http://127.0.0.1:1"), tmp_path / "s.parquet", Notes())
+        evaluate_models(two, spec, engine("http://127.0.0.1:1"), tmp_path / "s.parquet", Notes())
 
 
 def test_vllm_that_is_not_there_is_one_line(
-    folder: Path, exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, spec: EvalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)  # importing it fails
     with pytest.raises(InputError, match=r"needs vLLM; received .*vllm.*; pip install vllm"):
-        evaluate_models([(None, folder)], exam, Engine(backend="vllm"), tmp_path / "s.parquet", Notes())
+        evaluate_models(
+            [(None, folder)], spec, BackendConfig(backend="vllm"), tmp_path / "s.parquet", Notes()
+        )

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.evaluate_exam import check_suites, make_exam, make_measures, suited_to
+from contextgraft.cli.evaluate_exam import check_suites, make_spec, suited_to
 from contextgraft.cli.evaluate_options import Options, options
 from contextgraft.cli.output import print_json
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from contextgraft.evaluation.backends.registry import Engine
+    from contextgraft.evaluation.backends.registry import BackendConfig
 
 Models = list[tuple[str | None, Path]]
 
@@ -32,7 +32,7 @@ def command(**words: Any) -> None:
     models = [split_label(model) for model in chosen.models]
     check_models(models)
     if chosen.replay is not None:
-        replay_sample(chosen, models, chosen.replay)
+        replay(chosen, models, chosen.replay)
         return
     check_suites(chosen)
     if chosen.plan:
@@ -43,24 +43,23 @@ def command(**words: Any) -> None:
 
 def run(chosen: Options, models: Models, out: Path) -> None:
     """Ask and measure, write the table, show its scores."""
-    exam, measures = make_exam(chosen), make_measures(chosen)
+    spec = make_spec(chosen)
 
     import torch
 
-    from contextgraft.evaluation.progress import Terminal
+    from contextgraft.evaluation.progress import TerminalProgress
     from contextgraft.evaluation.run import evaluate_models
     from contextgraft.evaluation.summary import as_json, summarise
 
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    with Terminal(len(models), sys.stderr) as terminal:
+    with TerminalProgress(len(models), sys.stderr) as progress:
         table = evaluate_models(
             models,
-            exam,
-            make_engine(chosen),
+            spec,
+            make_backend_config(chosen),
             out,
-            terminal,
-            measures=measures,
+            progress,
             reference=chosen.reference,
             allow_refused=chosen.allow_refused,
         )
@@ -75,20 +74,20 @@ def run(chosen: Options, models: Models, out: Path) -> None:
 
 def show_plan(chosen: Options, models: Models) -> None:
     """Say what would be asked."""
-    from contextgraft.evaluation.dry_run import as_json, preview
+    from contextgraft.evaluation.dry_run import as_json, dry_run
 
-    asks = preview(models, make_exam(chosen), make_engine(chosen), make_measures(chosen))
+    plans = dry_run(models, make_spec(chosen), make_backend_config(chosen))
     if chosen.as_json:
-        print_json(as_json(asks))
+        print_json(as_json(plans))
     else:
-        from contextgraft.cli.evaluate_table import print_asks
+        from contextgraft.cli.evaluate_table import print_plans
 
-        print_asks(asks)
+        print_plans(plans)
 
 
-def replay_sample(chosen: Options, models: Models, place: str) -> None:
+def replay(chosen: Options, models: Models, place: str) -> None:
     """Ask or measure one sample again; exit code 1 if something else comes of it now."""
-    from contextgraft.evaluation.replay import Asking, as_json, read_row, replay, split_place
+    from contextgraft.evaluation.replay import as_json, read_row, replay_sample
 
     if len(models) > 2:
         raise InputError(
@@ -99,8 +98,7 @@ def replay_sample(chosen: Options, models: Models, place: str) -> None:
     row = read_row(*split_place(place))
     suited = suited_to(chosen, row)
     reference = models[1][1] if len(models) > 1 else None
-    asking = Asking(make_exam(suited), make_measures(suited), make_engine(chosen), reference)
-    found = replay(row, models[0][1], asking)
+    found = replay_sample(row, models[0][1], make_spec(suited), make_backend_config(chosen), reference)
     if chosen.as_json:
         print_json(as_json(found))
     else:
@@ -111,11 +109,11 @@ def replay_sample(chosen: Options, models: Models, place: str) -> None:
         sys.exit(1)
 
 
-def make_engine(chosen: Options) -> "Engine":
+def make_backend_config(chosen: Options) -> "BackendConfig":
     """How the models are run."""
-    from contextgraft.evaluation.backends.registry import Engine
+    from contextgraft.evaluation.backends.registry import BackendConfig
 
-    return Engine(
+    return BackendConfig(
         device=chosen.device,
         dtype=chosen.dtype,
         batch_size=chosen.batch_size,
@@ -152,3 +150,13 @@ def check_out(out: Path | None) -> Path:
     if out.is_dir():
         raise OutputError("is a folder", path=out, expected="a Parquet file to write")
     return out
+
+
+def split_place(place: str) -> tuple[Path, int]:
+    """FILE.parquet:ROW as path and row, counted from 0; InputError if it is neither."""
+    file, colon, number = place.rpartition(":")
+    if not colon or not number.isdigit():
+        raise InputError(
+            "does not name a sample", path=place, expected="FILE.parquet:ROW, rows counted from 0"
+        )
+    return Path(file), int(number)

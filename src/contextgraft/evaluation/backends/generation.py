@@ -1,64 +1,60 @@
-"""Prompts through a model: prefill in chunks, greedy answers, caches cut back to what the next shares."""
+"""Generation with a KV cache: chunked prefill, greedy decoding, caches cropped to a shared prefix."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache
 
-# Rotary angles that depend on the length of the whole prompt: no part of it can be computed before the rest.
-WHOLE_PROMPT = frozenset({"dynamic", "longrope"})
-NEEDED = frozenset({"past_key_values", "logits_to_keep"})  # arguments of a model that can be driven from here
+# RoPE types whose angles depend on the length of the whole prompt: it cannot be computed in chunks.
+WHOLE_PROMPT_ROPE = frozenset({"dynamic", "longrope"})
+# Arguments that the model's `forward` must have to be run from here.
+REQUIRED_ARGUMENTS = frozenset({"past_key_values", "logits_to_keep"})
+
+StopCriterion = Callable[[int, Sequence[int]], bool]  # whether row n, which generated these ids, is finished
 
 
 @dataclass(frozen=True)
-class Ability:
-    """What a model's cache allows: to be handed on, prompts in chunks, cutting back to a shared beginning."""
+class CacheCapabilities:
+    """KV-cache capabilities: reuse between calls, chunked prefill, cropping to a shared prefix."""
 
     cache: bool
     chunks: bool
     crops: bool
 
 
-class Ends(Protocol):
-    """Whether a text is finished."""
+def cache_capabilities(config: Any) -> CacheCapabilities:
+    """What the model of a configuration can do, read from the cache that it uses.
 
-    def __call__(self, row: int, ids: Sequence[int]) -> bool:
-        """Whether what was generated for that row of the batch needs no further token."""
-
-
-def ability(config: Any) -> Ability:
-    """What the model of a configuration can do, asked of the cache it uses.
-
-    Layers that forget (sliding windows, recurrent states) cannot be cut back to an earlier token.
+    Layers that forget (sliding windows, recurrent states) cannot be cropped to an earlier token.
     """
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if (
         model is None
         or model._is_stateful
-        or not inspect.signature(model.forward).parameters.keys() >= NEEDED
+        or not inspect.signature(model.forward).parameters.keys() >= REQUIRED_ARGUMENTS
     ):
-        return Ability(cache=False, chunks=False, crops=False)
+        return CacheCapabilities(cache=False, chunks=False, crops=False)
     text = config.get_text_config(decoder=True)
-    if rope_types(getattr(text, "rope_parameters", None) or {}) & WHOLE_PROMPT:
-        return Ability(cache=True, chunks=False, crops=False)
+    if rope_types(getattr(text, "rope_parameters", None) or {}) & WHOLE_PROMPT_ROPE:
+        return CacheCapabilities(cache=True, chunks=False, crops=False)
     layers = DynamicCache(config=text).layers
     crops = all(layer.is_croppable and not getattr(layer, "is_sliding", False) for layer in layers)
-    return Ability(cache=True, chunks=True, crops=crops)
+    return CacheCapabilities(cache=True, chunks=True, crops=crops)
 
 
 def rope_types(parameters: dict[str, Any]) -> set[str]:
-    """Kinds of rotary angles of a configuration, which may name them for each kind of layer."""
+    """RoPE types of a configuration, which may name one per layer type."""
     nested = [value for value in parameters.values() if isinstance(value, dict)]
-    return {str(each.get("rope_type")) for each in [parameters, *nested]}
+    return {str(entry.get("rope_type")) for entry in [parameters, *nested]}
 
 
 def prefill(model: Any, cache: Any, ids_BT: torch.Tensor, *, begin: int, chunk: int) -> tuple[Any, Any]:
-    """Compute tokens `begin` on, `chunk` at a time; the cache and the last position's logits [B, V].
+    """Compute the tokens from `begin` on, `chunk` at a time; the cache and the last position's logits [B, V].
 
-    No other position's logits are ever made.
+    Logits of other positions are never computed.
     """
     logits_BV = None
     for start in range(begin, ids_BT.shape[1], chunk):
@@ -74,9 +70,9 @@ def prefill(model: Any, cache: Any, ids_BT: torch.Tensor, *, begin: int, chunk: 
 
 
 def greedy(
-    model: Any, cache: Any, logits_BV: torch.Tensor, budgets: Sequence[int], ends: Ends
+    model: Any, cache: Any, logits_BV: torch.Tensor, budgets: Sequence[int], stops: StopCriterion
 ) -> list[list[int]]:
-    """The likeliest tokens one by one, for each row until its budget is spent or it ends."""
+    """The most likely tokens one by one, for each row until its budget is used up or it stops."""
     generated: list[list[int]] = [[] for _ in budgets]
     running = set(range(len(budgets)))
     while True:
@@ -84,7 +80,7 @@ def greedy(
         for row, token in enumerate(next_B.tolist()):
             if row in running:
                 generated[row].append(token)
-                if len(generated[row]) >= budgets[row] or ends(row, generated[row]):
+                if len(generated[row]) >= budgets[row] or stops(row, generated[row]):
                     running.remove(row)
         if not running:
             return generated
@@ -92,25 +88,25 @@ def greedy(
         cache, logits_BV = out.past_key_values, out.logits[:, -1]
 
 
-def cut_back(cache: Any, length: int) -> Any:
-    """The cache with its first `length` tokens only; none for a length of 0."""
+def crop_cache(cache: Any, length: int) -> Any:
+    """The cache with its first `length` tokens only; None for a length of 0."""
     if cache is None or length == 0:
         return None
     cache.crop(length - cache.get_seq_length())
     return cache
 
 
-def forget_longer(model: Any, ids_BT: torch.Tensor) -> None:
+def reset_dynamic_rope(model: Any, ids_BT: torch.Tensor) -> None:
     """Undo what a longer prompt left in a model whose rotary angles depend on the length.
 
-    transformers keeps the angles of the longest prompt until one comes that is short enough for the original
-    ones; without this, answers would depend on the order of the prompts.
+    transformers keeps the angles of the longest prompt until a prompt comes that is short enough for the
+    original ones; without this call, responses would depend on the order of the prompts.
     """
     model(input_ids=ids_BT[:, :1], use_cache=False, logits_to_keep=1)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens after which a model says no more: those of its generation settings and its tokenizer's."""
+    """Token ids that end a response: those of the model's generation settings and of its tokenizer."""
     settings = getattr(model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
     ids = named if isinstance(named, list) else [named]

@@ -1,4 +1,4 @@
-"""Loading one model folder to be asked, and how many positions it has."""
+"""Loading one model folder for evaluation, and the number of positions its configuration allows."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; InputError if this machine has none such."""
+    """The torch device of that name; InputError if this machine does not have it."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            "no such device here",
+            "no such device on this machine",
             received=name,
             remedy=f"pass --device cpu ({str(error).splitlines()[0][:80]})",
         ) from None
@@ -27,21 +27,21 @@ def find_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Make the allocator of glibc reuse freed memory instead of giving it back to the system.
+    """Make the allocator of glibc reuse freed memory instead of returning it to the system.
 
-    It gives back what exceeds a threshold, which grows to the largest block ever freed, at most 32 MB.
-    Freeing one such block first saves an eighth of the demo models' time; elsewhere it does nothing.
+    It returns blocks above a threshold, which grows to the largest block ever freed, at most 32 MB.
+    Freeing one such block first saves an eighth of the demo models' time; other allocators ignore it.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-def placement(device: torch.device, count: int) -> Any:
-    """Where the weights go: "cuda" without a number means all `count` GPUs, layers in turn, if several."""
+def device_map(device: torch.device, count: int) -> Any:
+    """Where the weights go: "cuda" without an index means all `count` GPUs, layer by layer, if several."""
     return "auto" if device.type == "cuda" and device.index is None and count > 1 else device
 
 
 def load_model(path: Path, device: torch.device, dtype: str) -> Any:
-    """The causal language model of a folder, whole or not at all: no tensor is left to chance."""
+    """The causal language model of a folder; CheckpointError if a tensor of its config is missing."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -51,7 +51,7 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            device_map=placement(device, torch.cuda.device_count()),
+            device_map=device_map(device, torch.cuda.device_count()),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
@@ -59,20 +59,22 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
         ) from None
     wrong = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if wrong:
-        raise CheckpointError("lacks tensors its config asks for", path=path, received=", ".join(wrong[:3]))
+        raise CheckpointError(
+            "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
+        )
     return model.eval()
 
 
 def load_config(path: Path) -> Any:
-    """The configuration of a folder; CheckpointError if transformers knows none such."""
+    """The configuration of a folder; CheckpointError if transformers cannot read it."""
     try:
         return AutoConfig.from_pretrained(str(path), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError("its config cannot be read", path=path, received=str(error)[:200]) from None
 
 
-def positions(config: Any) -> int | None:
-    """Most tokens a model of this configuration can be given; None where rotary angles go on for ever."""
+def max_positions(config: Any) -> int | None:
+    """Most tokens that a model of this configuration can read; None if its positions are rotary."""
     text = config.get_text_config()
     if getattr(text, "rope_parameters", None):
         return None

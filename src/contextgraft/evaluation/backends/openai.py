@@ -1,74 +1,108 @@
-"""lm-eval's client of OpenAI-compatible servers, given token ids instead of text."""
+"""The backend that sends token ids to a server with OpenAI's completions API, such as vLLM or llama.cpp."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
-
-import aiohttp
-import requests
-from lm_eval.api.instance import Instance
-from lm_eval.models.openai_completions import LocalCompletionsAPI
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation.harness import quiet
-from contextgraft.evaluation.requests import request_to_ids
+from contextgraft.evaluation.backends.base import (
+    GenerationRequest,
+    Outcome,
+    PrefillCount,
+    cut_at_stop,
+    failed_response,
+)
 
-RETRIES = 3  # times a request is made before it counts as refused
-# Another question cannot mend these: who may ask, and which model. Other statuses concern one request.
-HOPELESS = frozenset({401, 403, 404, 405})
+ATTEMPTS = 3  # per request, before it counts as failed
+FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
+TIMEOUT = 3600  # seconds; the prefill of a million tokens takes long
+MAX_STOPS = 4  # stop strings that the API allows; the others are applied here
+SEED = 1234
+# Statuses that concern all requests alike: no access, no such model or address.
+FATAL_STATUSES = frozenset({401, 403, 404, 405})
+RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
-class ServerLM(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is untyped
-    """Requests are token ids in decimal and go to the server as ids. No key is sent.
+class CompletionsBackend:
+    """Greedy completions of one served model, `concurrent` requests at a time. No key is sent.
 
-    A server that cannot be reached or does not know the model is an InputError; what it refuses or cannot do
-    for one request a RuntimeError.
+    A server that cannot be reached or does not serve the model raises InputError; an error status for one
+    request is the reason of its NoResponse.
     """
 
-    def __init__(self, url: str, name: str, folder: Path, *, concurrent: int, longest: int) -> None:
-        super().__init__(
-            base_url=url,
-            model=name,
-            tokenizer=str(folder),
-            tokenizer_backend="huggingface",
-            num_concurrent=concurrent,
-            max_length=longest + 1,
-            max_retries=RETRIES,
-            header={"Content-Type": "application/json"},
-            timeout=3600,  # seconds; a prompt of a million tokens takes long
-        )
+    prefill: PrefillCount | None = None
+    model = None
+
+    def __init__(self, url: str, name: str, *, concurrent: int) -> None:
         self._url = url
         self._name = name
+        self._concurrent = concurrent
+        self._opener = build_opener(ProxyHandler({}))  # no proxy of the environment
 
-    def tok_encode(self, string: str | Sequence[str], *_: Any, **__: Any) -> Any:
-        """The ids of a request, or of each."""
-        if isinstance(string, str):
-            return request_to_ids(string)
-        return [request_to_ids(each) for each in string]
+    def responses(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Outcome]]:
+        """The index of each request with its outcome, in order."""
+        with ThreadPoolExecutor(self._concurrent) as pool:
+            for start in range(0, len(requests), self._concurrent):
+                chunk = requests[start : start + self._concurrent]
+                yield from enumerate(pool.map(self._complete, chunk), start)
 
-    def generate_until(self, requests_: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """Greedy continuations of prompts."""
+    def _complete(self, request: GenerationRequest) -> Outcome:
+        content = {
+            "model": self._name,
+            "prompt": list(request.prompt_ids),
+            "max_tokens": request.max_new_tokens,
+            "temperature": 0,
+            "stop": list(filter(None, request.stop))[:MAX_STOPS],
+            "seed": SEED,
+        }
         try:
-            with quiet():
-                outputs: list[str] = super().generate_until(requests_, disable_tqdm=disable_tqdm)
-        except (aiohttp.ClientError, requests.RequestException, TimeoutError) as error:
-            status = status_of(error)
-            if status is None or status in HOPELESS:
-                raise InputError(
-                    "the server cannot be asked",
-                    path=self._url,
-                    expected=f"model {self._name!r}",
-                    received=str(error)[:150] or type(error).__name__,
-                    remedy="mend it and run the same command again: answers so far are kept",
-                ) from None
-            raise RuntimeError(f"the server answered {status}") from None
-        return outputs
+            text = completion_text(self._post(json.dumps(content).encode()))
+        except RuntimeError as error:
+            return failed_response(error)
+        return cut_at_stop(text, request.stop)
+
+    def _post(self, content: bytes) -> bytes:
+        """The body of the server's answer; RuntimeError for an error status, InputError without an answer."""
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
+            try:
+                request = Request(self._url, content, {"Content-Type": "application/json"})
+                with self._opener.open(request, timeout=TIMEOUT) as response:
+                    body: bytes = response.read()
+                return body
+            except HTTPError as error:
+                if error.code in FATAL_STATUSES:
+                    raise self._unavailable(f"status {error.code}: {error.reason}") from None
+                if last or error.code not in RETRIED_STATUSES:
+                    raise RuntimeError(f"the server answered {error.code}") from None
+            except (OSError, HTTPException, ValueError) as error:  # ValueError: not a URL
+                if last or isinstance(error, ValueError):
+                    raise self._unavailable(str(error) or type(error).__name__) from None
+            time.sleep(FIRST_PAUSE * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _unavailable(self, received: str) -> InputError:
+        return InputError(
+            "the server cannot be used",
+            path=self._url,
+            expected=f"model {self._name!r}",
+            received=" ".join(received.split())[:150],
+            remedy="correct it and run the same command again: responses so far are kept",
+        )
 
 
-def status_of(error: Exception) -> int | None:
-    """The HTTP status of an error; None if no answer came at all."""
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return int(error.response.status_code)
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.status
-    return None
+def completion_text(body: bytes) -> str:
+    """The generated text of a completion; RuntimeError if the body has none."""
+    try:
+        content: Any = json.loads(body)
+        text = content["choices"][0]["text"]
+    except (ValueError, LookupError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise RuntimeError("the server's answer has no choices[0].text")
+    return text

@@ -1,131 +1,123 @@
-"""How models are run: the backends of lm-eval by name, and what each of them needs."""
+"""The backends by name, and what each of them needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation.backends.base import Backend, Portions
+from contextgraft.evaluation.backends.base import Backend, ChunkedBackend
 from contextgraft.evaluation.backends.loading import (
     check_vocabulary,
     find_device,
     load_config,
     load_model,
-    positions,
+    max_positions,
 )
-from contextgraft.evaluation.harness import quiet
-from contextgraft.evaluation.models import Candidate
+from contextgraft.evaluation.models import EvalModel
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How models are run; none of it changes which questions are asked.
+class BackendConfig:
+    """How models are run; none of this changes which questions are asked.
 
     `url` and `model_name` are those of an OpenAI-compatible server, whose name for the model may differ.
     """
 
+    backend: str = "hf"
     device: str = "cpu"
     dtype: str = "float32"
     batch_size: int = 64
     prefill_chunk: int = 2048
-    backend: str = "hf"
     url: str | None = None
     model_name: str | None = None
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Of all prompts together: the longest with its answer, in tokens, and the largest token id."""
+class Limits:
+    """Over all prompts: tokens of the longest with its response, and the largest token id."""
 
     longest: int
-    largest: int
+    largest_id: int
 
 
-def engine_key(engine: Engine) -> dict[str, Any]:
-    """What of an engine belongs to a model's rows; batches and addresses do not change answers."""
+def backend_key(config: BackendConfig) -> dict[str, Any]:
+    """The settings that may change a model's responses; batch sizes and addresses do not."""
     return {
-        "device": engine.device,
-        "dtype": engine.dtype,
-        "backend": engine.backend,
-        "model_name": engine.model_name,
+        "device": config.device,
+        "dtype": config.dtype,
+        "backend": config.backend,
+        "model_name": config.model_name,
     }
 
 
-def check_engine(engine: Engine, models: int) -> None:
-    """Raise InputError if the engine cannot ask that many models."""
-    if engine.backend not in BACKENDS:
-        raise InputError("no such backend", expected=", ".join(BACKENDS), received=engine.backend)
-    if engine.backend == "hf":
-        find_device(engine.device)
-    if (engine.url is None) == (engine.backend == "openai"):
+def check_backend(config: BackendConfig, models: int) -> None:
+    """Raise InputError if the backend does not exist here or cannot run this many models."""
+    if config.backend not in BACKENDS:
+        raise InputError("no such backend", expected=", ".join(BACKENDS), received=config.backend)
+    if config.backend == "hf":
+        find_device(config.device)
+    if (config.url is None) == (config.backend == "openai"):
         raise InputError(
-            f"--backend {engine.backend} and --url do not go together",
+            f"--backend {config.backend} and --url do not go together",
             remedy="pass --backend openai --url http://HOST:PORT/v1/completions",
         )
-    if engine.backend == "openai" and models != 1:
+    if config.backend == "openai" and models != 1:
         raise InputError(
             "a server holds one model",
             expected="one model",
             received=models,
-            remedy="evaluate them one after the other, each with its own --out",
+            remedy="evaluate the models one after another, each with its own --out",
         )
 
 
-def make_backend(each: Candidate, engine: Engine, needs: Needs) -> Backend:
-    """The model as something that can be asked, loaded where it runs here."""
-    with quiet():
-        return BACKENDS[engine.backend](each, engine, needs)
+def make_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Backend:
+    """The backend of one model, which is loaded if it runs in this process."""
+    return BACKENDS[config.backend](model, config, limits)
 
 
-def hugging_face(each: Candidate, engine: Engine, needs: Needs) -> Backend:
+def transformers_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Backend:
     """The model in this process, by transformers."""
-    from contextgraft.evaluation.backends.transformers import TokenLM
+    from contextgraft.evaluation.backends.transformers import TransformersBackend
 
-    model = load_model(each.path, find_device(engine.device), engine.dtype)
-    check_vocabulary(model, each.path, needs.largest)
-    return TokenLM(
-        model,
-        each.tokens.tokenizer,
-        batch_size=engine.batch_size,
-        longest=needs.longest,
-        prefill_chunk=engine.prefill_chunk,
+    module = load_model(model.path, find_device(config.device), config.dtype)
+    check_vocabulary(module, model.path, limits.largest_id)
+    return TransformersBackend(
+        module,
+        model.tokenizer.hf,
+        batch_size=config.batch_size,
+        longest=limits.longest,
+        prefill_chunk=config.prefill_chunk,
     )
 
 
-def open_ai(each: Candidate, engine: Engine, needs: Needs) -> Backend:
-    """A server that speaks OpenAI's completions; it is given ids of the folder's own tokenizer."""
-    from contextgraft.evaluation.backends.openai import ServerLM
+def openai_backend(model: EvalModel, config: BackendConfig, _: Limits) -> Backend:
+    """A server with OpenAI's completions API; it receives ids of the folder's own tokenizer."""
+    from contextgraft.evaluation.backends.openai import CompletionsBackend
 
-    assert engine.url is not None, "checked before"
-    name = engine.model_name or str(each.path)
-    lm = ServerLM(engine.url, name, each.path, concurrent=engine.batch_size, longest=needs.longest)
-    return Portions(lm, engine.batch_size)
+    assert config.url is not None, "checked by check_backend"
+    name = config.model_name or str(model.path)
+    return CompletionsBackend(config.url, name, concurrent=config.batch_size)
 
 
-def vllm(each: Candidate, engine: Engine, needs: Needs) -> Backend:
+def vllm_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Backend:
     """The model in this process, by vLLM."""
     try:
-        from contextgraft.evaluation.backends.vllm import VllmTokenLM
+        from contextgraft.evaluation.backends.vllm import VllmGenerator
     except ImportError as error:
         raise InputError(
             "--backend vllm needs vLLM", received=str(error), remedy="pip install vllm"
         ) from None
-    # vLLM refuses more than the config's positions, which rotary angles do not need.
-    config = load_config(each.path)
-    beyond = {"max_position_embeddings": needs.longest} if positions(config) is None else {}
-    lm = VllmTokenLM(
-        pretrained=str(each.path),
-        dtype=engine.dtype,
-        max_model_len=needs.longest,
-        hf_overrides=beyond,
-        enable_prefix_caching=True,
-        batch_size="auto",
+    # vLLM rejects more tokens than the config's positions, although rotary positions do not end there.
+    rotary = max_positions(load_config(model.path)) is None
+    overrides = {"max_position_embeddings": limits.longest} if rotary else {}
+    generator = VllmGenerator(
+        str(model.path), dtype=config.dtype, longest=limits.longest, overrides=overrides
     )
-    return Portions(lm, engine.batch_size)
+    return ChunkedBackend(generator, config.batch_size)
 
 
-BACKENDS: dict[str, Callable[[Candidate, Engine, Needs], Backend]] = {
-    "hf": hugging_face,
-    "openai": open_ai,
-    "vllm": vllm,
+BACKENDS: dict[str, Callable[[EvalModel, BackendConfig, Limits], Backend]] = {
+    "hf": transformers_backend,
+    "openai": openai_backend,
+    "vllm": vllm_backend,
 }

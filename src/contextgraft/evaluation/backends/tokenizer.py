@@ -1,4 +1,4 @@
-"""A model's tokenizer, as far as questions need it."""
+"""A model's tokenizer, as far as prompts need it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,57 +9,60 @@ from typing import Any
 
 from contextgraft.errors import InputError
 
-MARK = "CONTEXTGRAFT"  # stands for the prompt while a chat template is rendered
+MARK = "CONTEXTGRAFT"  # takes the place of the prompt while a chat template is rendered
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Encoding without special tokens, decoding with none left, and what belongs around a prompt."""
+class PromptTokenizer:
+    """Encoding without special tokens, decoding without them, and what surrounds a prompt.
+
+    `hf` is the tokenizer of transformers, `path` the model folder that it was loaded from.
+    """
 
     path: Path
-    tokenizer: Any
+    hf: Any
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        ids: list[int] = self.hf.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        """Text of token ids, without special tokens."""
+        text: str = self.hf.decode(ids, skip_special_tokens=True)
         return text
 
-    def unknown(self, text: str) -> bool:
-        """Whether the text holds words the tokenizer has no ids for."""
-        unknown = self.tokenizer.unk_token_id
-        return unknown is not None and unknown in self.encode(text)
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """Text of token ids, with special tokens."""
+        text: str = self.hf.decode(ids, skip_special_tokens=False)
+        return text
 
-    def around(self, *, chat: bool) -> tuple[list[int], list[int]]:
-        """Ids before and after a prompt: the chat template's, or a begin token that the tokenizer adds."""
+    def prefix_suffix(self, *, chat: bool) -> tuple[list[int], list[int]]:
+        """Ids around a prompt: the chat template's, or the begin token if the tokenizer adds one."""
         if not chat:
-            begin = self.tokenizer.bos_token_id
-            adds = begin is not None and self.tokenizer.encode("")[:1] == [begin]
+            begin = self.hf.bos_token_id
+            adds = begin is not None and self.hf.encode("")[:1] == [begin]
             return ([begin] if adds else []), []
-        if not self.tokenizer.chat_template:
+        if not self.hf.chat_template:
             raise InputError("the tokenizer has no chat template", path=self.path, remedy="set chat: false")
         message = [{"role": "user", "content": MARK}]
-        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        text = self.hf.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         before, _, after = text.partition(MARK)
         return self.encode(before), self.encode(after)
 
     def digest(self) -> str:
-        """sha256 of what decides token ids: two tokenizers of one digest give the same prompts."""
-        fast: Callable[[], str] | None = getattr(self.tokenizer.backend_tokenizer, "to_str", None)
+        """sha256 of all that decides token ids: tokenizers of equal digest give the same prompts."""
+        to_str: Callable[[], str] | None = getattr(self.hf.backend_tokenizer, "to_str", None)
         content = [
-            fast() if fast else sorted(self.tokenizer.get_vocab().items()),
-            self.tokenizer.special_tokens_map,
-            self.tokenizer.chat_template,
+            to_str() if to_str else sorted(self.hf.get_vocab().items()),
+            self.hf.special_tokens_map,
+            self.hf.chat_template,
         ]
         return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def load_tokens(path: Path) -> Tokens:
-    """The tokenizer of a model folder, from its own files only; InputError if it has none."""
+def load_tokenizer(path: Path) -> PromptTokenizer:
+    """The tokenizer of a model folder, from its own files only; InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     try:
@@ -68,4 +71,4 @@ def load_tokens(path: Path) -> Tokens:
         raise InputError(
             "has no tokenizer that can be loaded", path=path, received=str(error)[:100]
         ) from None
-    return Tokens(path, tokenizer)
+    return PromptTokenizer(path, tokenizer)

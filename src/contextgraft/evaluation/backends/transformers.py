@@ -1,140 +1,170 @@
-"""lm-eval's Hugging Face backend, given token ids instead of text, with prefill in chunks and shared."""
+"""The backend that runs a model in this process by transformers: chunked prefill, shared prefixes, greedy."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from contextgraft.evaluation.backends.base import Outcome, Prefill, failure
+from contextgraft.evaluation.backends.base import (
+    GenerationRequest,
+    Outcome,
+    PrefillCount,
+    cut_at_stop,
+    failed_response,
+)
 from contextgraft.evaluation.backends.generation import (
-    ability,
-    cut_back,
+    cache_capabilities,
+    crop_cache,
     end_tokens,
-    forget_longer,
     greedy,
     prefill,
+    reset_dynamic_rope,
 )
-from contextgraft.evaluation.backends.prefix_sharing import Batch, plan
-from contextgraft.evaluation.requests import cut, request_to_ids
+from contextgraft.evaluation.backends.prefix_sharing import PromptBatch, plan_batches
 
-# Most prompt tokens at once, whatever the batch size. On a processor, larger activations go to the system and
-# back with every layer (see models.keep_freed_memory); elsewhere memory is what runs out.
+# Most prompt tokens in one batch, whatever the batch size. On a CPU, larger activations are returned to the
+# system and allocated again in every layer (see loading.keep_freed_memory); elsewhere memory is the limit.
 BATCH_TOKENS = {"cpu": 4096}
 BATCH_TOKENS_ELSEWHERE = 65_536
 
 
 def batch_tokens(device: str) -> int:
-    """Most prompt tokens at once on a kind of device."""
+    """Most prompt tokens in one batch on a kind of device."""
     return BATCH_TOKENS.get(device, BATCH_TOKENS_ELSEWHERE)
 
 
-class TokenLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
-    """Requests are token ids in decimal: no tokenizer stands between a prompt and the model.
+class TransformersBackend:
+    """Greedy generation from token ids; prompts are neither padded, truncated nor tokenised again.
 
-    Text would be tokenised again, and segments that were tokenised apart need not come back as the same ids.
-    Answers are greedy; of the model's generation settings only the end tokens count. Nothing is padded.
-    A model whose cache cannot be handed on is driven by lm-eval's own loop; a prompt it would cut raises.
+    Of the model's generation settings only the end tokens are used. A model whose cache cannot be passed on
+    (see generation.CacheCapabilities) is run by transformers' own `generate`.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, batch_size: int, longest: int, prefill_chunk: int
     ) -> None:
-        super().__init__(
-            pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=longest
+        self.model = model
+        self.prefill: PrefillCount | None = PrefillCount()
+        self._tokenizer = tokenizer
+        self._batch_size = batch_size
+        self._batch_tokens = batch_tokens(model.device.type)
+        self._capabilities = cache_capabilities(model.config)
+        self._chunk = prefill_chunk if self._capabilities.chunks else longest
+        self._end_tokens = end_tokens(model, tokenizer)
+
+    def responses(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Outcome]]:
+        """The index of each request with its outcome; a batch that torch cannot run fails with a reason."""
+        batches = plan_batches(
+            [request.prompt_ids for request in requests],
+            batch_size=self._batch_size,
+            batch_tokens=self._batch_tokens,
+            share=self._capabilities.crops,
         )
-        self.prefill = Prefill()
-        self._most = batch_size
-        self._most_tokens = batch_tokens(model.device.type)
-        self._can = ability(model.config)
-        self._chunk = prefill_chunk if self._can.chunks else longest
-        self._ends = end_tokens(model, tokenizer)
-
-    def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
-        """The ids of a request."""
-        return request_to_ids(string)
-
-    def tok_batch_encode(
-        self,
-        strings: list[str],
-        padding_side: str = "left",  # noqa: ARG002 - nothing is padded
-        left_truncate_len: int | None = None,
-        truncation: bool = False,  # noqa: ARG002 - nothing is cut
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask of a batch, both [batch, tokens]."""
-        ids = torch.tensor([self.tok_encode(string) for string in strings])
-        assert left_truncate_len is None or ids.shape[1] <= left_truncate_len, "a prompt would be cut"
-        return ids, torch.ones_like(ids)
-
-    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str | None:
-        """Text of ids; a tokenizer without an end token asks for the text of None, which is none."""
-        if tokens is None:
-            return None
-        text: str = super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
-        return text
-
-    def answers(self, requests: Sequence[Instance]) -> Iterator[tuple[Instance, Outcome]]:
-        """Every request with its outcome; a batch that torch cannot run (memory, say) fails with a reason."""
-        prompts = [request_to_ids(request.args[0]) for request in requests]
-        batches = plan(prompts, batch_size=self._most, batch_tokens=self._most_tokens, share=self._can.crops)
-        run = self._batch if self._can.cache else self._stock_batch
+        run = self._run_chains if self._capabilities.cache else self._run_generate
         for batch in batches:
-            waiting = set(batch.places)
+            waiting = set(batch.indices)
             try:
-                for place, output in run(batch, prompts, requests):
-                    waiting.remove(place)
-                    yield requests[place], output
+                for index, text in run(batch, requests):
+                    waiting.remove(index)
+                    yield index, cut_at_stop(text, requests[index].stop)
             except RuntimeError as error:
-                for place in sorted(waiting):
-                    yield requests[place], failure(error)
+                for index in sorted(waiting):
+                    yield index, failed_response(error)
 
-    def _batch(
-        self, batch: Batch, prompts: Sequence[Sequence[int]], requests: Sequence[Instance]
+    def _run_chains(
+        self, batch: PromptBatch, requests: Sequence[GenerationRequest]
     ) -> Iterator[tuple[int, str]]:
-        """Places and outputs of one batch: chain beside chain, one prompt of each after the other."""
+        """Indices and texts of one batch: chains in parallel, the prompts of a chain in turn."""
         cache = None
         for step, reused in enumerate(batch.reused):
-            places = [chain.places[step] for chain in batch.chains]
-            outputs, cache = self._continue(cache, reused, places, prompts, requests)
-            yield from zip(places, outputs, strict=True)
+            indices = [chain.indices[step] for chain in batch.chains]
+            texts, cache = self._continue(cache, reused, [requests[index] for index in indices])
+            yield from zip(indices, texts, strict=True)
 
     @torch.inference_mode()
     def _continue(
-        self,
-        cache: Any,
-        reused: int,
-        places: Sequence[int],
-        prompts: Sequence[Sequence[int]],
-        requests: Sequence[Instance],
+        self, cache: Any, reused: int, requests: Sequence[GenerationRequest]
     ) -> tuple[list[str], Any]:
-        """Outputs of prompts of one length, of which the cache holds `reused` tokens; and the cache grown."""
-        ids_BT = torch.tensor([prompts[place] for place in places], device=self.device)
-        ways = [requests[place].args[1] for place in places]
-
-        def ends(row: int, ids: Sequence[int]) -> bool:
-            return ids[-1] in self._ends or any(
-                text and text in self.tokenizer.decode(ids) for text in ways[row]["until"]
-            )
-
-        if not self._can.chunks:
-            forget_longer(self.model, ids_BT)
+        """Texts for prompts of one length, of which the cache holds `reused` tokens; and the grown cache."""
+        ids_BT = self._prompt_ids(requests)
+        if not self._capabilities.chunks:
+            reset_dynamic_rope(self.model, ids_BT)
         cache, logits_BV = prefill(
-            self.model, cut_back(cache, reused), ids_BT, begin=reused, chunk=self._chunk
+            self.model, crop_cache(cache, reused), ids_BT, begin=reused, chunk=self._chunk
         )
+        self._count(ids_BT, reused)
+        budgets = [request.max_new_tokens for request in requests]
+        generated = greedy(
+            self.model, cache, logits_BV, budgets, lambda row, ids: self._stops(requests[row], ids)
+        )
+        return [self._decode(ids) for ids in generated], cache
+
+    @torch.inference_mode()
+    def _run_generate(
+        self, batch: PromptBatch, requests: Sequence[GenerationRequest]
+    ) -> Iterator[tuple[int, str]]:
+        """Indices and texts of one batch by `generate`, its settings reset to plain greedy decoding."""
+        rows = [requests[index] for index in batch.indices]
+        ids_BT = self._prompt_ids(rows)
+        config = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            max_new_tokens=max(request.max_new_tokens for request in rows),
+            eos_token_id=sorted(self._end_tokens) or None,
+            pad_token_id=0,  # after a row's end; what follows the end is removed below
+        )
+        out_BT = self.model.generate(
+            ids_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([_AllStopped(self, rows, ids_BT.shape[1])]),
+        )
+        self._count(ids_BT, 0)
+        for index, request, new_T in zip(batch.indices, rows, out_BT[:, ids_BT.shape[1] :], strict=True):
+            yield index, self._decode(self._until_stop(request, new_T.tolist()))
+
+    def _prompt_ids(self, requests: Sequence[GenerationRequest]) -> torch.Tensor:
+        return torch.tensor([request.prompt_ids for request in requests], device=self.model.device)
+
+    def _count(self, ids_BT: torch.Tensor, reused: int) -> None:
+        assert self.prefill is not None
         self.prefill.prompt += ids_BT.numel()
         self.prefill.computed += ids_BT[:, reused:].numel()
-        generated = greedy(self.model, cache, logits_BV, [way["max_gen_toks"] for way in ways], ends)
-        texts = [self.tok_decode(ids) or "" for ids in generated]
-        return [cut(text, way["until"]) for text, way in zip(texts, ways, strict=True)], cache
 
-    def _stock_batch(
-        self, batch: Batch, _: Sequence[Sequence[int]], requests: Sequence[Instance]
-    ) -> Iterator[tuple[int, str]]:
-        """Places and outputs of one batch by lm-eval's own loop."""
-        self.batch_size_per_gpu = len(batch.places)
-        with torch.inference_mode():
-            outputs = super().generate_until([requests[place] for place in batch.places], disable_tqdm=True)
-        self.prefill.prompt += batch.prefilled
-        self.prefill.computed += batch.prefilled
-        yield from zip(batch.places, outputs, strict=True)
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _stops(self, request: GenerationRequest, ids: Sequence[int]) -> bool:
+        """Whether the last generated token ends the response: an end token, or a stop string is complete."""
+        return ids[-1] in self._end_tokens or any(
+            text and text in self._tokenizer.decode(ids) for text in request.stop
+        )
+
+    def _until_stop(self, request: GenerationRequest, ids: Sequence[int]) -> list[int]:
+        """The ids that decoding token by token would generate: within the budget, up to the first stop."""
+        within = list(ids[: request.max_new_tokens])
+        ends = (n for n in range(1, len(within) + 1) if self._stops(request, within[:n]))
+        return within[: next(ends, len(within))]
+
+
+class _AllStopped(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+    """Ends `generate` early once every row of the batch has stopped or used its budget."""
+
+    def __init__(
+        self, backend: TransformersBackend, requests: Sequence[GenerationRequest], begin: int
+    ) -> None:
+        self._backend = backend
+        self._requests = requests
+        self._begin = begin
+
+    def __call__(self, input_ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+        generated = input_ids[:, self._begin :].tolist()
+        done = [
+            len(ids) >= request.max_new_tokens or self._backend._stops(request, ids)
+            for request, ids in zip(self._requests, generated, strict=True)
+        ]
+        return torch.tensor(done, device=input_ids.device)

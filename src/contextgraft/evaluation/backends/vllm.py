@@ -1,18 +1,38 @@
-"""lm-eval's vLLM backend, given token ids instead of text. Importing this needs vLLM."""
+"""The backend that runs a model in this process by vLLM, from token ids. Importing this needs vLLM."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from lm_eval.models.vllm_causallms import VLLM
+from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # not installed for type checks
 
-from contextgraft.evaluation.requests import request_to_ids
+from contextgraft.evaluation.backends.base import GenerationRequest
 
 
-class VllmTokenLM(VLLM):  # type: ignore[misc]  # lm-eval is untyped
-    """Requests are token ids in decimal; vLLM shares and chunks the prefill by itself."""
+class VllmGenerator:
+    """Greedy generation by `LLM.generate`; vLLM batches, chunks and shares the prefill by itself.
 
-    def tok_encode(self, string: str | Sequence[str], *_: Any, **__: Any) -> Any:
-        """The ids of a request, or of each."""
-        if isinstance(string, str):
-            return request_to_ids(string)
-        return [request_to_ids(each) for each in string]
+    `overrides` replace values of the model's config.json.
+    """
+
+    def __init__(self, folder: str, *, dtype: str, longest: int, overrides: dict[str, Any]) -> None:
+        self._llm = LLM(
+            model=folder,
+            dtype=dtype,
+            max_model_len=longest,
+            hf_overrides=overrides,
+            enable_prefix_caching=True,
+        )
+
+    def __call__(self, requests: Sequence[GenerationRequest]) -> list[str]:
+        """One text per request."""
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(request.prompt_ids)} for request in requests],
+            [
+                SamplingParams(
+                    temperature=0.0, max_tokens=request.max_new_tokens, stop=list(filter(None, request.stop))
+                )
+                for request in requests
+            ],
+            use_tqdm=False,
+        )
+        return [output.outputs[0].text for output in outputs]

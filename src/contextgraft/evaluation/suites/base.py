@@ -1,30 +1,53 @@
-"""Measures: what is found out about a loaded model other than by asking it questions."""
+"""What suites are made of: question sets, which a model answers, and measurements of a loaded model."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from contextgraft.evaluation.backends.loading import positions
-from contextgraft.evaluation.backends.tokenizer import Tokens
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.questions import Question
 
-Row = dict[str, Any]  # a measure's own columns of the table of samples; those that are absent are null
-REASON = 200  # most characters of a reason
+SampleColumns = dict[str, Any]  # columns of one sample; those that are absent are null
+SampleRow = Mapping[str, Any]  # one row of a table of samples, as read
+PromptSpec = Mapping[str, Any]  # the row's column `recipe`, parsed
+MAX_REASON = 200  # characters of a reason
 NOT_FINITE = "the model's predictions are not finite numbers"
 
 
+class QuestionSet(Protocol):
+    """Prompts with expected answers, of one suite."""
+
+    suite: ClassVar[str]  # the column `suite` of its rows
+
+    def content(self) -> Any:
+        """JSON of all that decides the questions but the seed; paths of files are not part of it."""
+
+    def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
+        """All questions; InputError if the tokenizer cannot hold them."""
+
+    def matches(self, row: SampleRow) -> bool:
+        """Whether a row has the names (task, kind, haystack, ...) of this set."""
+
+    def same_content(self, row: SampleRow, prompt_spec: PromptSpec) -> bool:
+        """Whether a row of these names was drawn from the same content."""
+
+    def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
+        """The question of a row; the set's own lengths, samples and seed do not matter."""
+
+
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A model that is loaded and about to be measured.
 
-    `identity` is a digest of all that decides its predictions; `reference` is that of the model divergence is
-    measured from, and the same for that model itself; `reference_digest` is the digest of its weights. `work`
-    is where a run keeps what it needs again.
+    `identity` is a digest of all that decides its predictions; `reference` is that of the model from which
+    divergence is measured, equal to `identity` for that model; `reference_digest` is the digest of its
+    weights. `work` is the folder of what a run keeps until it is complete.
     """
 
     model: Any
-    tokens: Tokens
+    tokenizer: PromptTokenizer
     path: Path
     batch_size: int
     work: Path
@@ -33,67 +56,74 @@ class Subject:
     reference_digest: str
 
 
-class Measure(Protocol):
-    """One unit of measuring: its rows of one model come together."""
+class Measurement(Protocol):
+    """A quantity computed from a loaded model's predictions; its rows of one model are complete or absent."""
 
-    @property
-    def suite(self) -> str:
-        """The rows' suite."""
+    suite: ClassVar[str]  # the column `suite` of its rows
 
     def key(self) -> dict[str, Any]:
         """JSON of all that decides what is measured."""
 
-    def check(self, tokens: Tokens) -> None:
+    def check(self, tokenizer: PromptTokenizer) -> None:
         """Raise InputError for whatever can be known to be wrong before a model is loaded."""
 
-    def count(self) -> int:
-        """How many windows, prompts or documents there are."""
+    def __len__(self) -> int:
+        """How many windows, prompts or documents it has."""
 
-    def longest(self, tokens: Tokens) -> int:
+    def longest(self, tokenizer: PromptTokenizer) -> int:
         """Tokens of the longest of them."""
 
-    def again(self, row: Mapping[str, Any]) -> "Measure":
-        """The measure of what a row of the table was measured on, and of nothing else.
+    def narrowed(self, row: SampleRow) -> "Measurement":
+        """The measurement of what a row of the table was measured on, and of nothing else.
 
-        InputError if this measure is of another text, file or task.
+        InputError if this measurement is of another text, file or task.
         """
 
-    def text(self, tokens: Tokens) -> str:
-        """What a model is given, as text."""
+    def text(self, tokenizer: PromptTokenizer) -> str:
+        """What the model reads, as text."""
 
     def ready(self, work: Path, reference: str) -> bool:
-        """Whether what the reference model leaves behind is there; if not, it must be measured first."""
+        """Whether what the reference model leaves behind is on disk; if not, it must be measured first."""
 
-    def rows(self, subject: Subject, advance: Callable[[int], object] = int) -> list[Row]:
-        """The rows of a model; `advance` hears how many more of `count` are done.
+    def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:
+        """The rows of a model; `advance` is called with how many more of the whole are done.
 
         What the model cannot do is a row with a status and a reason, not an exception.
         """
 
-    def unmeasured(self, tokens: Tokens, status: str, reason: str) -> list[Row]:
+    def unscored_rows(self, tokenizer: PromptTokenizer, status: str, reason: str) -> list[SampleColumns]:
         """The same rows without scores."""
 
 
-def scored(row: Row, score: float, agreement: float | None = None) -> Row:
-    """A row with its score; without one where the figure is no number."""
+def scored_row(row: SampleColumns, score: float, agreement: float | None = None) -> SampleColumns:
+    """A row with its score; a score that is not finite makes it a failed one."""
     if not math.isfinite(score):
-        return missed(row, "failed", NOT_FINITE)
+        return unscored_row(row, "failed", NOT_FINITE)
     return {**row, "score": score, "agreement": agreement, "status": "ok", "reason": None}
 
 
-def missed(row: Row, status: str, reason: str) -> Row:
+def unscored_row(row: SampleColumns, status: str, reason: str) -> SampleColumns:
     """A row without a score, and why."""
-    return {**row, "score": None, "status": status, "reason": " ".join(reason.split())[:REASON]}
+    return {**row, "score": None, "status": status, "reason": " ".join(reason.split())[:MAX_REASON]}
 
 
-def failure(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """An error as the reason of a row."""
     return f"{type(error).__name__}: {error}"
 
 
-def too_long(model: Any, length: int) -> str | None:
-    """Why a text of that many tokens is not given to a model; None where it fits."""
-    room = positions(model.config)
-    if room is None or length <= room:
+def exceeds_positions(model: Any, length: int) -> str | None:
+    """Why a text of this many tokens is not given to a model; None if it fits."""
+    from contextgraft.evaluation.backends.loading import max_positions
+
+    positions = max_positions(model.config)
+    if positions is None or length <= positions:
         return None
-    return f"needs {length} tokens, the model has {room} positions and no rotary ones; it was not measured"
+    return (
+        f"needs {length} tokens, the model has {positions} positions and no rotary ones; it was not measured"
+    )
+
+
+def largest_id(prompts: Sequence[Sequence[int]]) -> int:
+    """The largest token id of all prompts."""
+    return max(max(ids) for ids in prompts)

@@ -1,94 +1,112 @@
 """How well a model predicts long text, by the position of the predicted token."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from typing_extensions import override
 
-from contextgraft.evaluation.backends.loading import check_vocabulary
-from contextgraft.evaluation.backends.logprobs import batches, chunks
-from contextgraft.evaluation.backends.tokenizer import Tokens
-from contextgraft.evaluation.suites.base import Row, Subject, failure, missed, scored, too_long
-from contextgraft.evaluation.suites.text_prompts import Prompt, Prompts, decoded, largest_id
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.suites.base import (
+    LoadedModel,
+    Measurement,
+    SampleColumns,
+    SampleRow,
+    exceeds_positions,
+    failure_reason,
+    largest_id,
+    scored_row,
+    unscored_row,
+)
+from contextgraft.evaluation.suites.text_prompts import PromptSource, TextPrompt, decoded
 
-FIRST_EDGE = 64
+if TYPE_CHECKING:
+    import torch
+
+FIRST_RANGE_END = 64
 
 
 @dataclass(frozen=True)
-class PerplexityMeasure:
+class PerplexityMeasurement(Measurement):
     """Windows of a text, each of `length` tokens, every one but the first predicted.
 
     A row is a window and a range of positions; its score is the mean negative log-likelihood in nats.
     """
 
-    source: Prompts
+    source: PromptSource
     length: int
     suite: ClassVar[str] = "perplexity"
 
+    @override
     def key(self) -> dict[str, Any]:
-        """The windows'."""
         return {"suite": self.suite, **self.source.key()}
 
-    def check(self, tokens: Tokens) -> None:
-        """The text must be long enough and in the tokenizer's words."""
-        self.source.prompts(tokens)
+    @override
+    def check(self, tokenizer: PromptTokenizer) -> None:
+        self.source.prompts(tokenizer)
 
-    def count(self) -> int:
-        """Windows."""
-        return self.source.count_all()
+    @override
+    def __len__(self) -> int:
+        return len(self.source)
 
-    def longest(self, tokens: Tokens) -> int:  # noqa: ARG002 - of any tokenizer
-        """Tokens of a window."""
+    @override
+    def longest(self, tokenizer: PromptTokenizer) -> int:
         return self.length
 
-    def again(self, row: Mapping[str, Any]) -> "PerplexityMeasure":
-        """The row's window alone."""
-        return replace(self, source=self.source.again(row), length=row["length"])
+    @override
+    def narrowed(self, row: SampleRow) -> "PerplexityMeasurement":
+        return replace(self, source=self.source.narrowed(row), length=row["length"])
 
-    def text(self, tokens: Tokens) -> str:
-        """The windows as texts."""
-        return decoded(self.source, tokens)
+    @override
+    def text(self, tokenizer: PromptTokenizer) -> str:
+        return decoded(self.source, tokenizer)
 
-    def ready(self, work: Path, reference: str) -> bool:  # noqa: ARG002 - nothing is needed
-        """Always."""
+    @override
+    def ready(self, work: Path, reference: str) -> bool:
         return True
 
-    def rows(self, subject: Subject, advance: Callable[[int], object] = int) -> list[Row]:
-        """Windows side by side where they are short; those that torch cannot run (memory, say) fail.
+    @override
+    def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:
+        """Short windows run in parallel; those that torch cannot run (out of memory, say) fail.
 
-        A tokenizer of more tokens than the model has rows raises MismatchError.
+        A tokenizer with more tokens than the model has embedding rows raises MismatchError.
         """
-        reason = too_long(subject.model, self.length)
+        import torch
+
+        from contextgraft.evaluation.backends.loading import check_vocabulary
+        from contextgraft.evaluation.backends.logprobs import forward_batches, negative_log_likelihoods
+
+        reason = exceeds_positions(loaded.model, self.length)
         if reason is not None:
-            return self.unmeasured(subject.tokens, "truncated", reason)
-        prompts = self.source.prompts(subject.tokens)
-        check_vocabulary(subject.model, subject.path, largest_id(prompts))
-        rows: list[Row] = []
-        for batch in batches(prompts, self.length):
+            return self.unscored_rows(loaded.tokenizer, "truncated", reason)
+        prompts = self.source.prompts(loaded.tokenizer)
+        check_vocabulary(loaded.model, loaded.path, largest_id([prompt.ids for prompt in prompts]))
+        rows: list[SampleColumns] = []
+        for batch in forward_batches(prompts, self.length):
             try:
-                nats_BT = losses(subject.model, torch.tensor([prompt.ids for prompt in batch]))
+                ids_BT = torch.tensor([prompt.ids for prompt in batch])
+                nats_BT = negative_log_likelihoods(loaded.model, ids_BT)
             except RuntimeError as error:
-                rows += [missed(row, "failed", failure(error)) for row in self._blank(batch)]
+                rows += [unscored_row(row, "failed", failure_reason(error)) for row in self._blank(batch)]
             else:
                 rows += self._scored(batch, nats_BT)
             advance(len(batch))
         return rows
 
-    def unmeasured(self, tokens: Tokens, status: str, reason: str) -> list[Row]:
-        """Every window and range without a score."""
-        return [missed(row, status, reason) for row in self._blank(self.source.prompts(tokens))]
+    @override
+    def unscored_rows(self, tokenizer: PromptTokenizer, status: str, reason: str) -> list[SampleColumns]:
+        return [unscored_row(row, status, reason) for row in self._blank(self.source.prompts(tokenizer))]
 
-    def _scored(self, batch: Sequence[Prompt], nats_BT: torch.Tensor) -> list[Row]:
+    def _scored(self, batch: Sequence[TextPrompt], nats_BT: "torch.Tensor") -> list[SampleColumns]:
         scores = [
             float(nats_T[first - 2 : last - 1].double().mean())
             for nats_T in nats_BT
-            for first, last in ranges(self.length)
+            for first, last in position_ranges(self.length)
         ]
-        return [scored(row, score) for row, score in zip(self._blank(batch), scores, strict=True)]
+        return [scored_row(row, score) for row, score in zip(self._blank(batch), scores, strict=True)]
 
-    def _blank(self, prompts: Sequence[Prompt]) -> list[Row]:
+    def _blank(self, prompts: Sequence[TextPrompt]) -> list[SampleColumns]:
         return [
             {
                 "suite": self.suite,
@@ -101,31 +119,20 @@ class PerplexityMeasure:
                 "index": prompt.document,
                 "position": last,
                 "tokens": last - first + 1,
-                "recipe": prompt.recipe,
+                "recipe": prompt.prompt_spec,
                 "scoring": "nll",
             }
             for prompt in prompts
-            for first, last in ranges(self.length)
+            for first, last in position_ranges(self.length)
         ]
 
 
-def losses(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood in nats of every token but the first, [B, T - 1], float32 on the processor."""
-    ids_BT = ids_BT.to(model.device)
-    found = []
-    for start, logs_BCV in chunks(model, ids_BT):
-        next_BC = ids_BT[:, start + 1 : start + 1 + logs_BCV.shape[1]]
-        logs_BC = logs_BCV[:, : next_BC.shape[1]].gather(2, next_BC[..., None])[..., 0]
-        found.append(-logs_BC.cpu())
-    return torch.cat(found, dim=1)
-
-
-def ranges(length: int) -> list[tuple[int, int]]:
+def position_ranges(length: int) -> list[tuple[int, int]]:
     """First and last position, counted from 1, of each range of predicted tokens.
 
     Ranges end at 64, 128, 256 and so on, the last one at `length`; the first token is not predicted.
     """
-    ends = [FIRST_EDGE]
+    ends = [FIRST_RANGE_END]
     while ends[-1] < length:
         ends.append(ends[-1] * 2)
     ends = [end for end in ends if end < length] + [length]

@@ -1,228 +1,116 @@
-"""Questions of RULER's tasks: drawn as recipes, assembled to the exact token.
+"""RULER's tasks, as question sets. Source: Hsieh et al. 2024, arXiv 2404.06654."""
 
-`length` counts the prompt and what RULER reserves for the answer (`budget`), as RULER does.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from typing_extensions import override
 
-import numpy as np
-
+from contextgraft.checkpoint.digest import json_digest
 from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.errors import InputError
-from contextgraft.evaluation.backends.tokenizer import Tokens
-from contextgraft.evaluation.questions import Question, as_json, check_answer, encoded_haystack, known_words
-from contextgraft.evaluation.suites.spec import RulerSuite
-from contextgraft.prompts.haystack import TokenizedHaystack
-from contextgraft.prompts.needle_prompt import PromptTemplate, build_prompt, draw_prompt_spec
-from contextgraft.prompts.ruler.qa import about_documents
-from contextgraft.prompts.ruler.tasks import DEPTHS, LIST_TASKS, NEEDLE_TASKS, QA_TASKS, needle_pools
-from contextgraft.prompts.ruler.word_lists import TaskBody, common_words, frequent_words
-from contextgraft.prompts.sampling import NeedlePools
-from contextgraft.prompts.tokens import cycle_tokens
-
-LISTS = {"common_words": common_words, "frequent_words": frequent_words}
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.suites.base import PromptSpec, QuestionSet, SampleRow
+from contextgraft.evaluation.suites.ruler_prompts import (
+    DRAWINGS,
+    RulerContext,
+    encoded_haystacks,
+    ruler_question,
+    task_form,
+)
+from contextgraft.prompts.haystack import Haystack
+from contextgraft.prompts.ruler.qa import QaDataset, read_dataset
+from contextgraft.prompts.ruler.tasks import QA_TASKS, RulerWording, check_tasks, load_wording
 
 
 @dataclass(frozen=True)
-class Desk:
-    """A suite and the ids of its haystacks in one tokenizer."""
+class RulerGrid(QuestionSet):
+    """Tasks of RULER by name, `samples` prompts per task and length; `qa` holds the data sets of qa tasks."""
 
-    suite: RulerSuite
-    tokens: Tokens
-    hays: dict[str, TokenizedHaystack]
-    prefix_ids: list[int]
+    wording: RulerWording
+    haystacks: Mapping[str, Haystack]
+    tasks: tuple[str, ...]
+    lengths: tuple[int, ...]
+    samples: int
+    qa: Mapping[str, QaDataset]
+    suite: ClassVar[str] = "ruler"
 
-    @property
-    def noise(self) -> list[int]:
-        """What fills the few tokens that lists and documents leave."""
-        return self.hays["noise"].ids
+    def digest(self, task: str) -> str:
+        """Digest of all that decides how a prompt specification of the task becomes a prompt."""
+        haystacks = [[name, haystack.text] for name, haystack in sorted(self.haystacks.items())]
+        data = self.qa[task].digest if task in self.qa else None
+        return json_digest({"wording": self.wording.model_dump(), "haystacks": haystacks, "data": data})
 
+    @override
+    def content(self) -> dict[str, Any]:
+        """Tasks with their wording and data, lengths and samples."""
+        return {
+            "tasks": {task: self.digest(task) for task in self.tasks},
+            "order": self.tasks,
+            "lengths": self.lengths,
+            "samples": self.samples,
+        }
 
-def desk(suite: RulerSuite, tokens: Tokens) -> Desk:
-    """Encode the haystacks that the suite's tasks use; InputError if the tokenizer lacks their words."""
-    used = {NEEDLE_TASKS[task].haystack for task in suite.tasks if task in NEEDLE_TASKS} | {"noise"}
-    hays = {name: encoded_haystack(suite.haystacks[name], tokens) for name in sorted(used)}
-    return Desk(suite, tokens, hays, tokens.around(chat=False)[0])
+    @override
+    def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
+        """The prompts of every task and length; each depends on its task, seed, length and index only."""
+        context = self._context(tokenizer)
+        questions = []
+        for task in self.tasks:
+            digest = self.digest(task)
+            for length in self.lengths:
+                for index in range(self.samples):
+                    seeds = [seed, length, RULER_TASKS.index(task), index]
+                    drawn = DRAWINGS[task_form(task)](context, task, length, seeds)
+                    spec = {**drawn, "task": task, "length": length, "digest": digest}
+                    questions.append(ruler_question(context, spec, index=index, seed=seed))
+        return questions
 
+    @override
+    def matches(self, row: SampleRow) -> bool:
+        """Whether the row's task is one of these."""
+        return row["task"] in self.tasks
 
-def ruler_questions(suite: RulerSuite, tokens: Tokens, seed: int) -> list[Question]:
-    """The prompts of every task and length; each depends on its task, seed, length and index only."""
-    at = desk(suite, tokens)
-    questions = []
-    for task in suite.tasks:
-        digest = suite.digest(task)
-        for length in suite.lengths:
-            for index in range(suite.samples):
-                recipe = DRAWINGS[form(task)](
-                    at, task, length, [seed, length, RULER_TASKS.index(task), index]
-                )
-                whole = {**recipe, "task": task, "length": length, "digest": digest}
-                questions.append(ruler_question(at, whole, index=index, seed=seed))
-    return questions
+    @override
+    def same_content(self, row: SampleRow, prompt_spec: PromptSpec) -> bool:
+        """Whether the row was drawn with the same wording and data set."""
+        return bool(self.digest(row["task"]) == prompt_spec["digest"])
 
+    @override
+    def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
+        """The question of a row."""
+        context = self._context(tokenizer)
+        return ruler_question(context, prompt_spec, index=row["index"], seed=row["seed"])
 
-def form(task: str) -> str:
-    """Which way the task's prompts are made: a key of DRAWINGS and ASSEMBLIES."""
-    return "needle" if task in NEEDLE_TASKS else "list" if task in LIST_TASKS else "qa"
-
-
-def ruler_question(at: Desk, recipe: dict[str, Any], *, index: int, seed: int) -> Question:
-    """One prompt from its recipe."""
-    task = recipe["task"]
-    question = ASSEMBLIES[form(task)](at, recipe)
-    if len(question.ids) + question.budget != recipe["length"]:
-        raise InputError(
-            f"ruler {task}: the prompt does not fit the length",
-            expected=f"at least {len(question.ids) + question.budget} tokens",
-            received=recipe["length"],
-            remedy="ask for a longer length",
-        )
-    return replace(question, index=index, document=index, seed=seed)
-
-
-def draw_needles(at: Desk, task: str, length: int, seeds: list[int]) -> dict[str, Any]:
-    """Needles at RULER's depths; a chain has a solved example of other names before it."""
-    spec = NEEDLE_TASKS[task]
-    rng = np.random.default_rng(seeds)
-    source = needle_pools(task, at.suite.wording, dict(at.suite.haystacks))
-
-    def draw(source: NeedlePools) -> dict[str, Any]:
-        recipe = draw_prompt_spec(
-            source,
-            spec.kind,
-            length=length,
-            depths=(100 * int(rng.integers(DEPTHS)) / (DEPTHS - 1),),
-            count=spec.needles,
-            distractors=spec.distractors,
-            rng=rng,
-            offsets=at.hays[spec.haystack].offset_count,
-        )
-        return {**recipe, "asked": 0}
-
-    if spec.kind != "chain":
-        return draw(source)
-    names, values = source.draw_keys(2 * spec.needles, rng), source.draw_values(2, rng)
-    solved = draw(replace(source, keys=names[spec.needles :], values=values[1:]))["items"]
-    return {**draw(replace(source, keys=names[: spec.needles], values=values[:1])), "example": solved}
+    def _context(self, tokenizer: PromptTokenizer) -> RulerContext:
+        hays = encoded_haystacks(self.tasks, self.haystacks, tokenizer)
+        prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
+        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, hays, prefix_ids)
 
 
-def draw_list(_: Desk, task: str, __: int, seeds: list[int]) -> dict[str, Any]:
-    """A list is drawn again from its seeds: its words would be as long as the prompt."""
-    return {"kind": LIST_TASKS[task][0], "seeds": seeds}
+def read_ruler(
+    *,
+    lengths: tuple[int, ...],
+    samples: int,
+    tasks: tuple[str, ...] | None = None,
+    wording: Path | None = None,
+    qa: Mapping[str, Path] | None = None,
+) -> RulerGrid:
+    """RULER's tasks; if none is named, all but the qa tasks without data. Raises InputError or ConfigError.
 
-
-def draw_qa(at: Desk, task: str, _: int, seeds: list[int]) -> dict[str, Any]:
-    """Questions in an order drawn by seed, each once before any comes again."""
-    seed, index = seeds[0], seeds[-1]
-    items = at.suite.qa[task].items
-    turn = np.random.default_rng([seed, index // len(items)]).permutation(len(items))
-    return {"kind": "qa", "seeds": seeds, "item": int(turn[index % len(items)])}
-
-
-DRAWINGS: dict[str, Callable[[Desk, str, int, list[int]], dict[str, Any]]] = {
-    "needle": draw_needles,
-    "list": draw_list,
-    "qa": draw_qa,
-}
-
-
-def needle_prompt(at: Desk, recipe: dict[str, Any]) -> Question:
-    """A retrieval or tracing task."""
-    task = recipe["task"]
-    spec = NEEDLE_TASKS[task]
-    source = needle_pools(task, at.suite.wording, dict(at.suite.haystacks))
-    frame = needle_frame(at, source, task)
-    if "example" in recipe:
-        frame = replace(frame, prefix_ids=[*frame.prefix_ids, *solved_example(frame, recipe)])
-    prompt = build_prompt(frame, recipe)
-    answers = [prompt.answer.strip()] if spec.kind == "single" else json.loads(prompt.answer)
-    return blank(at, recipe, prompt.ids, answers, spec.budget)
-
-
-def needle_frame(at: Desk, source: NeedlePools, task: str) -> PromptTemplate:
-    """What the recipes of a needle task are assembled with."""
-    spec = NEEDLE_TASKS[task]
-    wording = getattr(at.suite.wording, spec.kind)
-    encode = known_words(f"ruler {task}", at.tokens)
-    return PromptTemplate(wording, source, encode, at.hays[spec.haystack], at.prefix_ids, (), spec.budget)
-
-
-def solved_example(frame: PromptTemplate, recipe: dict[str, Any]) -> list[int]:
-    """A short text with a chain of other names, its question and its answer."""
-    wording, items = frame.wording, recipe["example"]
-    noise = [f" {line}" for line in frame.haystack.haystack.text.splitlines()]
-    text = "".join(noise[n % len(noise)] + wording.needle_text(item) for n, item in enumerate(items))
-    asked = wording.question_text(items) + wording.answer_text(recipe["kind"], items)
-    return frame.encode(f"{wording.intro}{text}{asked}\n\n")
-
-
-def list_prompt(at: Desk, recipe: dict[str, Any]) -> Question:
-    """Common or frequent words."""
-    task, length = recipe["task"], recipe["length"]
-    kind, pool, budget = LIST_TASKS[task]
-    body = LISTS[kind](
-        getattr(at.suite.wording, kind),
-        known_words(f"ruler {task}", at.tokens),
-        getattr(at.suite.wording.pools, pool),
-        length=length,
-        room=length - budget - len(at.prefix_ids),
-        rng=np.random.default_rng(recipe["seeds"]),
-    )
-    return blank(at, recipe, padded(at, body, length - budget), body.answers, budget)
-
-
-def qa_prompt(at: Desk, recipe: dict[str, Any]) -> Question:
-    """A question about documents."""
-    task, length, budget = recipe["task"], recipe["length"], QA_TASKS[recipe["task"]]
-    data = at.suite.qa[task]
-    body = about_documents(
-        at.suite.wording.qa,
-        at.tokens.encode,
-        data,
-        data.items[recipe["item"]],
-        length=length,
-        room=length - budget - len(at.prefix_ids),
-        rng=np.random.default_rng(recipe["seeds"]),
-    )
-    return blank(at, recipe, padded(at, body, length - budget), body.answers, budget)
-
-
-ASSEMBLIES: dict[str, Callable[[Desk, dict[str, Any]], Question]] = {
-    "needle": needle_prompt,
-    "list": list_prompt,
-    "qa": qa_prompt,
-}
-
-
-def padded(at: Desk, body: TaskBody, length: int) -> list[int]:
-    """Prefix, as much noise as makes the length exact, body."""
-    gap = max(length - len(at.prefix_ids) - len(body.ids), 0)
-    return [*at.prefix_ids, *cycle_tokens(at.noise, 0, gap), *body.ids]
-
-
-def blank(at: Desk, recipe: dict[str, Any], ids: list[int], answers: list[str], budget: int) -> Question:
-    """A question whose index and seed are still to be set; RULER wants all answers, of documents any."""
-    task, kind = recipe["task"], recipe["kind"]
-    if kind != "qa":
-        check_answer(" ".join(answers), at.tokens)
-    return Question(
-        suite="ruler",
-        task=task,
-        index=0,
-        seed=0,
-        ids=tuple(ids),
-        answer=answers[0] if kind == "single" else json.dumps(answers, ensure_ascii=False),
-        budget=budget,
-        scoring=SCORINGS.get(kind, "recall"),
-        recipe=as_json(recipe),
-        length=recipe["length"],
-        distractors=len(recipe["items"]) - len(recipe["questions"][0]) if "items" in recipe else None,
-        kind=kind,
-        haystack=NEEDLE_TASKS[task].haystack if task in NEEDLE_TASKS else None,
-    )
-
-
-SCORINGS = {"single": "contains", "qa": "any"}  # all others: recall
+    `qa` maps qa_1 to a file in SQuAD's form, qa_2 to one in HotpotQA's; `wording` is a YAML file.
+    """
+    files = dict(qa or {})
+    check_tasks(tuple(files), tuple(QA_TASKS))
+    selected = tuple(task for task in RULER_TASKS if task not in QA_TASKS or task in files)
+    if tasks is not None:
+        check_tasks(tasks, RULER_TASKS)
+        selected = tasks
+    missing = [task for task in selected if task in QA_TASKS and task not in files]
+    if missing:
+        raise InputError(f"{missing[0]} needs a data set", remedy="give its file, or leave the task out")
+    templates, haystacks = load_wording(wording)
+    data = {task: read_dataset(task, files[task]) for task in selected if task in QA_TASKS}
+    return RulerGrid(templates, haystacks, selected, lengths, samples, data)

@@ -1,7 +1,7 @@
-"""Texts as token ids to be predicted: windows of exact length, or the lines of a skill."""
+"""Texts as token ids to be predicted: windows of exact length, or the lines of a skill file."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation.backends.tokenizer import Tokens
-from contextgraft.evaluation.requests import ids_digest
-from contextgraft.evaluation.suites.spec import Skill
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.questions import ids_digest, json_line
+from contextgraft.evaluation.suites.base import SampleRow
+from contextgraft.evaluation.suites.skill_file import SkillFile
 from contextgraft.prompts.haystack import read_haystack
 
 DEFAULT_TEXT = "moby_dick_eval"
@@ -28,12 +29,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TextPrompt:
     """Token ids, the first of them a begin token where the tokenizer adds one; `recipe` rebuilds them."""
 
     ids: tuple[int, ...]
     document: int
-    recipe: str
+    prompt_spec: str
 
     @property
     def digest(self) -> str:
@@ -41,7 +42,7 @@ class Prompt:
         return ids_digest(self.ids)
 
 
-class Prompts(Protocol):
+class PromptSource(Protocol):
     """Where prompts come from."""
 
     @property
@@ -55,50 +56,50 @@ class Prompts(Protocol):
     def key(self) -> dict[str, Any]:
         """JSON of all that decides the prompts."""
 
-    def count_all(self) -> int:
+    def __len__(self) -> int:
         """How many there are."""
 
-    def prompts(self, tokens: Tokens) -> list[Prompt]:
+    def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
         """All of them; InputError if they cannot be made."""
 
-    def again(self, row: Mapping[str, Any]) -> "Prompts":
+    def narrowed(self, row: SampleRow) -> "PromptSource":
         """The one prompt of a row of the table, from its recipe; InputError if it is of another text."""
 
 
 @dataclass(frozen=True)
-class Single:
+class ReplayPrompt:
     """One prompt of a source, as `make` makes it of its recipe."""
 
     name: str
     seed: int
-    recipe: str
-    make: Callable[[Tokens], Prompt]
+    prompt_spec: str
+    make: Callable[[PromptTokenizer], TextPrompt]
 
     def key(self) -> dict[str, Any]:
         """The recipe."""
-        return {"recipe": self.recipe}
+        return {"recipe": self.prompt_spec}
 
-    def count_all(self) -> int:
+    def __len__(self) -> int:
         """One."""
         return 1
 
-    def prompts(self, tokens: Tokens) -> list[Prompt]:
+    def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
         """The prompt."""
-        return [self.make(tokens)]
+        return [self.make(tokenizer)]
 
-    def again(self, row: Mapping[str, Any]) -> "Single":
+    def narrowed(self, row: SampleRow) -> "ReplayPrompt":
         """Itself, if it is the row's."""
-        if row["recipe"] != self.recipe:
+        if row["recipe"] != self.prompt_spec:
             raise InputError(
                 f"{self.name} is not what the row was measured on",
                 expected=row["recipe"],
-                received=self.recipe,
+                received=self.prompt_spec,
             )
         return self
 
 
 @dataclass(frozen=True)
-class Windows:
+class TextWindows:
     """`count` windows of a text, each of exactly `length` tokens with its begin token.
 
     The text's possible places are cut into `count` equal parts, and a window begins at a random place of
@@ -124,43 +125,43 @@ class Windows:
             "seed": self.seed,
         }
 
-    def count_all(self) -> int:
+    def __len__(self) -> int:
         """How many windows."""
         return self.count
 
-    def prompts(self, tokens: Tokens) -> list[Prompt]:
+    def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
         """The windows; InputError if the text is too short or has words that the tokenizer lacks."""
-        before, _ = tokens.around(chat=False)
-        ids = tokens.encode(self.text.content)
+        before, _ = tokenizer.prefix_suffix(chat=False)
+        ids = tokenizer.encode(self.text.content)
         taken = self.length - len(before)
-        self._check(ids, taken, tokens)
+        self._check(ids, taken, tokenizer)
         return [
             self._window(ids, before, start, taken, document)
             for document, start in enumerate(self._starts(len(ids) - taken + 1))
         ]
 
-    def again(self, row: Mapping[str, Any]) -> Single:
+    def narrowed(self, row: SampleRow) -> ReplayPrompt:
         """The window of a row; InputError if it is of another text."""
-        recipe = own_recipe(self.name, self.text.digest, row)
+        spec = matching_spec(self.name, self.text.digest, row)
 
-        def make(tokens: Tokens) -> Prompt:
-            before, _ = tokens.around(chat=False)
-            ids = tokens.encode(self.text.content)
-            return self._window(ids, before, recipe["offset"], recipe["tokens"], row["document"])
+        def make(tokenizer: PromptTokenizer) -> TextPrompt:
+            before, _ = tokenizer.prefix_suffix(chat=False)
+            ids = tokenizer.encode(self.text.content)
+            return self._window(ids, before, spec["offset"], spec["tokens"], row["document"])
 
-        return Single(self.name, row["seed"], row["recipe"], make)
+        return ReplayPrompt(self.name, row["seed"], row["recipe"], make)
 
     def _window(
         self, ids: Sequence[int], before: Sequence[int], start: int, taken: int, document: int
-    ) -> Prompt:
-        recipe = {"text": self.text.name, "sha256": self.text.digest, "offset": start, "tokens": taken}
-        return Prompt((*before, *ids[start : start + taken]), document, as_json(recipe))
+    ) -> TextPrompt:
+        spec = {"text": self.text.name, "sha256": self.text.digest, "offset": start, "tokens": taken}
+        return TextPrompt((*before, *ids[start : start + taken]), document, json_line(spec))
 
     def _starts(self, places: int) -> list[int]:
         shares = np.random.default_rng([self.seed, self.length, self.count]).random(self.count)
         return [int((part + share) * places / self.count) for part, share in enumerate(shares)]
 
-    def _check(self, ids: Sequence[int], taken: int, tokens: Tokens) -> None:
+    def _check(self, ids: Sequence[int], taken: int, tokenizer: PromptTokenizer) -> None:
         if taken < 2:
             raise InputError("a window has too few tokens", expected="3 or more", received=self.length)
         if len(ids) < taken + self.count - 1:
@@ -170,19 +171,19 @@ class Windows:
                 received=len(ids),
                 remedy="give a longer --text, or ask for shorter or fewer windows",
             )
-        if tokens.tokenizer.unk_token_id is not None and tokens.tokenizer.unk_token_id in ids:
+        if tokenizer.hf.unk_token_id is not None and tokenizer.hf.unk_token_id in ids:
             raise InputError(
                 f"the text {self.text.name} has words that the model's tokenizer lacks",
-                path=tokens.path,
+                path=tokenizer.path,
                 remedy="give a --text written for this model",
             )
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines of a skill, prompt and answer as one text; `count` drawn by seed, all of them if None."""
+class SkillLines:
+    """SkillLines of a skill, prompt and answer as one text; `count` drawn by seed, all of them if None."""
 
-    skill: Skill
+    skill: SkillFile
     count: int | None
     seed: int
 
@@ -192,73 +193,61 @@ class Lines:
         return self.skill.name
 
     def key(self) -> dict[str, Any]:
-        """Skill, number and seed."""
+        """SkillFile, number and seed."""
         return {"skill": [self.skill.name, self.skill.digest], "count": self.count, "seed": self.seed}
 
-    def count_all(self) -> int:
+    def __len__(self) -> int:
         """How many lines."""
         return len(self.skill.lines) if self.count is None else self.count
 
-    def prompts(self, tokens: Tokens) -> list[Prompt]:
+    def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
         """The lines in the file's order; InputError if there are fewer than asked for."""
-        if self.count_all() > len(self.skill.lines):
+        if len(self) > len(self.skill.lines):
             raise InputError(
                 f"the skill {self.name} has fewer lines than prompts asked for",
                 expected=self.count,
                 received=len(self.skill.lines),
             )
-        drawn = np.random.default_rng(self.seed).permutation(len(self.skill.lines))[: self.count_all()]
-        before, _ = tokens.around(chat=False)
-        return [self._prompt(int(line), before, tokens) for line in sorted(drawn)]
+        drawn = np.random.default_rng(self.seed).permutation(len(self.skill.lines))[: len(self)]
+        before, _ = tokenizer.prefix_suffix(chat=False)
+        return [self._prompt(int(line), before, tokenizer) for line in sorted(drawn)]
 
-    def again(self, row: Mapping[str, Any]) -> Single:
+    def narrowed(self, row: SampleRow) -> ReplayPrompt:
         """The line of a row; InputError if it is of another file."""
-        line = own_recipe(self.name, self.skill.digest, row)["line"]
-        return Single(
+        line = matching_spec(self.name, self.skill.digest, row)["line"]
+        return ReplayPrompt(
             self.name,
             row["seed"],
             row["recipe"],
-            lambda tokens: self._prompt(line, tokens.around(chat=False)[0], tokens),
+            lambda tokenizer: self._prompt(line, tokenizer.prefix_suffix(chat=False)[0], tokenizer),
         )
 
-    def _prompt(self, line: int, before: Sequence[int], tokens: Tokens) -> Prompt:
+    def _prompt(self, line: int, before: Sequence[int], tokenizer: PromptTokenizer) -> TextPrompt:
         prompt, answer = self.skill.lines[line]
-        ids = (*before, *tokens.encode(prompt), *tokens.encode(answer))
-        recipe = {"file": self.skill.file, "line": line, "sha256": self.skill.digest}
-        return Prompt(ids, line, as_json(recipe))
+        ids = (*before, *tokenizer.encode(prompt), *tokenizer.encode(answer))
+        spec = {"file": self.skill.file, "line": line, "sha256": self.skill.digest}
+        return TextPrompt(ids, line, json_line(spec))
 
 
-def decoded(source: Prompts, tokens: Tokens) -> str:
+def decoded(source: PromptSource, tokenizer: PromptTokenizer) -> str:
     """All prompts of a source as text, special tokens too."""
-    return "\n".join(
-        tokens.tokenizer.decode(prompt.ids, skip_special_tokens=False) for prompt in source.prompts(tokens)
-    )
+    return "\n".join(tokenizer.decode_all(prompt.ids) for prompt in source.prompts(tokenizer))
 
 
-def own_recipe(name: str, digest: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def matching_spec(name: str, digest: str, row: SampleRow) -> dict[str, Any]:
     """The recipe of a row; InputError if it is not of the text or file with that name and sha256."""
-    recipe: dict[str, Any] = json.loads(row["recipe"])
-    if (row["task"], recipe["sha256"]) != (name, digest):
+    spec: dict[str, Any] = json.loads(row["recipe"])
+    if (row["task"], spec["sha256"]) != (name, digest):
         raise InputError(
             "the text is not what the row was measured on",
-            expected=f"{row['task']}, sha256 {recipe['sha256']}",
+            expected=f"{row['task']}, sha256 {spec['sha256']}",
             received=f"{name}, sha256 {digest}",
             remedy="give its file with --text",
         )
-    return recipe
-
-
-def largest_id(prompts: Sequence[Prompt]) -> int:
-    """The largest token id of all prompts."""
-    return max(max(prompt.ids) for prompt in prompts)
+    return spec
 
 
 def read_text(name: str) -> Text:
     """A shipped text by name, or a file from the working directory; InputError if there is neither."""
     content = read_haystack(name, Path())
     return Text(Path(name).stem, sha256(content.encode()).hexdigest(), content)
-
-
-def as_json(recipe: dict[str, Any]) -> str:
-    """A recipe as one line of JSON, keys sorted."""
-    return json.dumps(recipe, sort_keys=True, ensure_ascii=False)

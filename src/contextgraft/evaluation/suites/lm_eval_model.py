@@ -1,4 +1,4 @@
-"""lm-eval's Hugging Face backend with text as it comes, that cuts nothing."""
+"""lm-eval's Hugging Face model, changed so that it never truncates a request."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,38 +6,38 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from contextgraft.evaluation.backends.loading import positions
+from contextgraft.evaluation.backends.loading import max_positions
 
-UNASKED = (0.0, False)  # stands for the log-likelihood of what was not asked; its score is left out
+NO_LIKELIHOOD = (0.0, False)  # for requests that are not run; their scores are not used
 
 
 class TextLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
-    """Requests of tasks that are not ours: text, which the model's own tokenizer turns into ids.
+    """Runs the requests of lm-eval's own tasks: text, which the model's tokenizer turns into ids.
 
-    lm-eval cuts what is longer than its limit from the left; here the limit is the longest request, and what
-    a model has no positions for is not asked at all. `lengths` has the tokens of every document's longest
-    request, `unasked` the documents that are too long. With `only`, no other document is asked.
+    lm-eval truncates requests beyond its limit from the left; here the limit is the longest request, and
+    documents that exceed the model's positions are not run at all. `lengths` has the tokens of every
+    document's longest request, `too_long` the documents that were not run. With `only`, one document is run.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, only: int | None = None) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
-        self._room = positions(model.config)
+        self._positions = max_positions(model.config)
         self._only = only
         self.lengths: dict[int, int] = {}
-        self.unasked: set[int] = set()
+        self.too_long: set[int] = set()
 
     @property
-    def room(self) -> int | None:
-        """Most tokens the model can be given; None where there is no limit."""
-        return self._room
+    def positions(self) -> int | None:
+        """Most tokens that the model can read; None if there is no limit."""
+        return self._positions
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[Any]:  # noqa: ARG002
         """Log-likelihood and whether it is greedy, for each context and continuation."""
-        return self._asked(requests, super().loglikelihood, UNASKED)
+        return self._run(requests, super().loglikelihood, NO_LIKELIHOOD)
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[Any]:  # noqa: ARG002
         """A continuation of each context."""
-        return self._asked(requests, super().generate_until, "")
+        return self._run(requests, super().generate_until, "")
 
     def tok_encode(self, string: str, *args: Any, **options: Any) -> list[int]:
         """Ids of a text; a tokenizer without begin and end token adds none."""
@@ -47,29 +47,31 @@ class TextLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
         return ids
 
     def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str | None:
-        """Text of ids; a tokenizer without an end token asks for the text of None, which is none."""
+        """Text of ids; None for None, which lm-eval passes if the tokenizer has no end token."""
         if tokens is None:
             return None
         text: str = super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
         return text
 
-    def _asked(self, requests: Sequence[Instance], ask: Callable[..., list[Any]], none: Any) -> list[Any]:
+    def _run(
+        self, requests: Sequence[Instance], run: Callable[..., list[Any]], placeholder: Any
+    ) -> list[Any]:
         lengths = [self._tokens(request) for request in requests]
         for request, length in zip(requests, lengths, strict=True):
             self.lengths[request.doc_id] = max(length, self.lengths.get(request.doc_id, 0))
-        self.unasked = {
+        self.too_long = {
             document
             for document, length in self.lengths.items()
-            if self._room is not None and length > self._room
+            if self._positions is not None and length > self._positions
         }
-        wanted = [self._wants(request.doc_id) for request in requests]
-        asked = [request for request, want in zip(requests, wanted, strict=True) if want]
+        wants = [self._is_selected(request.doc_id) for request in requests]
+        selected = [request for request, want in zip(requests, wants, strict=True) if want]
         self._max_length = max(lengths, default=0) + 1
-        answers = iter(ask(asked, disable_tqdm=True) if asked else ())
-        return [next(answers) if want else none for want in wanted]
+        results = iter(run(selected, disable_tqdm=True) if selected else ())
+        return [next(results) if want else placeholder for want in wants]
 
-    def _wants(self, document: int) -> bool:
-        return document not in self.unasked and self._only in (None, document)
+    def _is_selected(self, document: int) -> bool:
+        return document not in self.too_long and self._only in (None, document)
 
     def _tokens(self, request: Instance) -> int:
         """Tokens of a request with all that may follow it."""

@@ -1,0 +1,46 @@
+"""What one run evaluates: question sets and measurements, the same for every model."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from contextgraft.checkpoint.digest import json_digest
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.suites.base import Measurement, QuestionSet
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """Everything that every model of a run is evaluated on; `seed` draws the questions."""
+
+    question_sets: tuple[QuestionSet, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    seed: int = 0
+
+    def questions(self, tokenizer: PromptTokenizer) -> list[Question]:
+        """The questions of all sets, in their order; InputError if the tokenizer cannot hold them."""
+        return [
+            question
+            for question_set in self.question_sets
+            for question in question_set.questions(tokenizer, self.seed)
+        ]
+
+    def questions_digest(self) -> str:
+        """sha256 of all that decides which questions are asked; names of files do not.
+
+        Tables and caches that were written before carry this digest: its keys must stay as they are.
+        """
+        contents: dict[str, list[Any]] = defaultdict(list)
+        for question_set in self.question_sets:
+            contents[question_set.suite].append(question_set.content())
+        needle, ruler, skills = (contents.pop(suite, []) for suite in ("needle", "ruler", "skill"))
+        return json_digest(
+            {
+                **contents,
+                "needle": needle,
+                "ruler": ruler[0] if ruler else None,
+                "skills": skills,
+                "seed": self.seed,
+            }
+        )
