@@ -92,6 +92,13 @@ def test_old_names_of_sizes_are_understood(tmp_path: Path) -> None:
         ({"torch_dtype": "float64"}, "weights of a dtype that cannot be planned"),
         ({"model_type": "mistral", "sliding_window": 0}, "no usable sliding_window; expected a positive"),
         (QWEN_WINDOWS | {"sliding_window": "x"}, "no usable sliding_window"),
+        (QWEN_WINDOWS | {"layer_types": ["full_attention"]}, "no usable layer_types; expected a list of 2"),
+        (QWEN_WINDOWS | {"layer_types": 7}, "no usable layer_types; expected a list of 2"),
+        (QWEN_WINDOWS | {"layer_types": [["x"], {}]}, "memory cannot be planned"),
+        (QWEN_WINDOWS | {"layer_types": None, "max_window_layers": "x"}, "no usable max_window_layers"),
+        ({"model_type": "gemma2", "sliding_window_pattern": 0}, "no usable sliding_window_pattern"),
+        ({"num_attention_heads": 2**20}, "no usable head_dim; expected a positive number"),
+        ({"torch_dtype": ["bfloat16"]}, "weights of a dtype that cannot be planned"),
         ({"model_type": "mixtral", "rope_parameters": 7}, "does not describe a causal language model"),
     ],
 )

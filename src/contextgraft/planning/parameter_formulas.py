@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contextgraft.errors import CheckpointError
 from contextgraft.planning.config_values import FULL, MAX_LAYERS, SLIDING, layer_windows, positive_integer
 
 Config = Mapping[str, Any]
@@ -17,7 +18,7 @@ GEMMA_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
 class Sizes(NamedTuple):
-    """Sizes that the tensors of a layer depend on, and the whole config for the rest."""
+    """Sizes that the tensors of a layer depend on; the config and its file for the rest."""
 
     hidden: int
     intermediate: int
@@ -27,6 +28,7 @@ class Sizes(NamedTuple):
     layers: int
     vocabulary: int
     config: Config
+    path: Path
 
 
 class Family(NamedTuple):
@@ -72,6 +74,7 @@ def _sizes(config: Config, path: Path) -> Sizes:
         layers=layers,
         vocabulary=size("vocab_size"),
         config=config,
+        path=path,
     )
 
 
@@ -178,18 +181,30 @@ def upper_windows(s: Sizes) -> list[str]:
     if not s.config["use_sliding_window"] or s.config["sliding_window"] is None:
         return full_attention(s)
     first = s.config["max_window_layers"]
+    if first != 0:
+        first = positive_integer(first, "max_window_layers", s.path)
     return _listed(s) or [SLIDING if layer >= first else FULL for layer in range(s.layers)]
 
 
 def periodic_windows(s: Sizes) -> list[str]:
     """Gemma 2 and 3: every n-th layer is full, the others have the window."""
-    period = s.config["sliding_window_pattern"]
+    period = positive_integer(s.config["sliding_window_pattern"], "sliding_window_pattern", s.path)
     return _listed(s) or [FULL if (layer + 1) % period == 0 else SLIDING for layer in range(s.layers)]
 
 
 def _listed(s: Sizes) -> list[str] | None:
+    """`layer_types`, if the config has it."""
     kinds = s.config.get("layer_types")
-    return list(kinds) if kinds else None
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or len(kinds) != s.layers:
+        raise CheckpointError(
+            "has no usable layer_types",
+            path=s.path,
+            expected=f"a list of {s.layers}, one for each layer",
+            received=str(kinds)[:40],
+        )
+    return kinds
 
 
 UNTIED = {"tie_word_embeddings": False}

@@ -21,7 +21,7 @@ from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import peek
 
 FITS, DIFFERS, REFUSED, TRAINED = "fits", "differs", "refused", "trained"
-GOOD = (FITS, TRAINED)
+USABLE = (FITS, TRAINED)
 SHOWN = 3  # tensors named in a reason; JSON has all
 
 
@@ -34,7 +34,7 @@ class TargetCheck:
     source: str
     verdict: str
     reasons: tuple[str, ...] = ()
-    found: Descent | None = None
+    compatibility: Descent | None = None
 
 
 def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, threads: int) -> list[TargetCheck]:
@@ -101,24 +101,24 @@ def _check(
     if target.recipe is not None:
         return TargetCheck(number, target.name, source, TRAINED, (f"from the base, by {target.recipe}",))
     try:
-        found = descent(base, peek(source, folder / target.name, hub))
+        match = descent(base, peek(source, folder / target.name, hub))
     except ContextgraftError as error:
         return TargetCheck(number, target.name, source, REFUSED, (str(error),))
-    verdict = FITS if found.fits else DIFFERS
-    return TargetCheck(number, target.name, source, verdict, tuple(reasons(found)), found)
+    verdict = FITS if match.fits else DIFFERS
+    return TargetCheck(number, target.name, source, verdict, tuple(reasons(match)), match)
 
 
-def reasons(found: Descent) -> Iterator[str]:
+def reasons(match: Descent) -> Iterator[str]:
     """Reasons why a model does not fit the base; empty if it fits."""
-    for key, (expected, received) in found.architecture.items():
+    for key, (expected, received) in match.architecture.items():
         yield f"{key} {received}, the base {expected}"
-    if found.quantised:
-        yield f"quantised ({found.quantised}): take the unquantised weights"
+    if match.quantised:
+        yield f"quantised ({match.quantised}): take the unquantised weights"
         return  # which have other names and shapes
-    shapes = [f"{name} {list(b)}, the base {list(a)}" for name, (a, b) in found.shapes.items()]
-    lists = (("shape of", shapes), ("lacks", list(found.missing)))
+    shapes = [f"{name} {list(b)}, the base {list(a)}" for name, (a, b) in match.shapes.items()]
+    lists = (("shape of", shapes), ("lacks", list(match.missing)))
     for label, names in lists:
-        if names and not found.architecture:
+        if names and not match.architecture:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             yield f"{label} {', '.join(names[:SHOWN])}{more}"
 
@@ -146,23 +146,23 @@ def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
     return f"theta {own.theta:g}, {own.max_positions:,} positions{kind}"
 
 
-def evidence(found: Descent) -> list[str]:
+def evidence(match: Descent) -> list[str]:
     """Facts for and against descent from the base that are known without the weights."""
-    said = [f"{found.fitting} of {found.tensors} tensors have the base's shapes"]
-    if found.files:
-        said.append(f"{len(found.shared)} of {found.files} weight files are the base's own, byte for byte")
-    if found.tokens.tokens is not None:
-        said.append(f"{found.tokens.tokens.same} tokens at the base's places")
-    if found.named:
-        said.append(f"calls itself {found.named}")
-    if found.added:
-        said.append(f"{len(found.added)} tensors that the base lacks")
+    said = [f"{match.fitting} of {match.tensors} tensors have the base's shapes"]
+    if match.files:
+        said.append(f"{len(match.shared)} of {match.files} weight files are the base's own, byte for byte")
+    if match.tokens.tokens is not None:
+        said.append(f"{match.tokens.tokens.same} tokens at the base's places")
+    if match.named:
+        said.append(f"calls itself {match.named}")
+    if match.added:
+        said.append(f"{len(match.added)} tensors that the base lacks")
     return said
 
 
 def to_json(rows: list[TargetCheck], base: str) -> dict[str, Any]:
     """All checks as plain JSON values."""
-    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in (*GOOD, DIFFERS, REFUSED)}
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in (*USABLE, DIFFERS, REFUSED)}
     return {"base": base, "counts": counts, "targets": [_facts(row) for row in rows]}
 
 
@@ -174,31 +174,34 @@ def _facts(row: TargetCheck) -> Mapping[str, Any]:
         "verdict": row.verdict,
         "reasons": list(row.reasons),
     }
-    found = row.found
-    if found is None:
+    match = row.compatibility
+    if match is None:
         return facts
-    words = found.tokens.tokens
+    words = match.tokens.tokens
     return facts | {
-        "evidence": evidence(found),
+        "evidence": evidence(match),
         "architecture": {
-            key: {"base": base, "model": own} for key, (base, own) in found.architecture.items()
+            key: {"base": base, "model": own} for key, (base, own) in match.architecture.items()
         },
         "shapes": {
-            name: {"base": list(base), "model": list(own)} for name, (base, own) in found.shapes.items()
+            name: {"base": list(base), "model": list(own)} for name, (base, own) in match.shapes.items()
         },
-        "missing": list(found.missing),
-        "added": list(found.added),
-        "quantised": found.quantised,
-        "rope": {"same": found.rope[0] == found.rope[1], **settings.to_json(found.rope[1])},
+        "missing": list(match.missing),
+        "added": list(match.added),
+        "quantised": match.quantised,
+        "rope": {
+            "same": match.rope[0] == match.rope[1],
+            **settings.to_json(match.rope[1]),
+        },
         "vocabulary": {
-            "same": found.tokens.same,
-            "rows": found.tokens.rows[1],
-            "tied": found.tokens.tied[1],
+            "same": match.tokens.same,
+            "rows": match.tokens.rows[1],
+            "tied": match.tokens.tied[1],
             "tokens_same": None if words is None else words.same,
             "tokens_moved": None if words is None else len(words.moved),
             "tokens_only_base": None if words is None else len(words.only_base),
             "tokens_only_model": None if words is None else len(words.only_model),
         },
-        "weight_files": found.files,
-        "weight_files_of_the_base": list(found.shared),
+        "weight_files": match.files,
+        "weight_files_of_the_base": list(match.shared),
     }

@@ -37,7 +37,7 @@ def command(
     Differences in shapes, vocabulary, RoPE and quantisation are found from configs, tokenizers and headers;
     weights are not fetched. A target that cannot be read is listed with the reason.
     """
-    from contextgraft.planning.target_compatibility import GOOD, check_targets, to_json
+    from contextgraft.planning.target_compatibility import USABLE, check_targets, to_json
     from contextgraft.sources.hub.client import Hub, Watch
 
     hub = Hub(watch=Watch(say=message_writer("inspect-sheet")))
@@ -46,7 +46,7 @@ def command(
         print_json(to_json(checks, base), ensure_ascii=False)
     else:
         _show(checks, base)
-    if strict and any(check.verdict not in GOOD for check in checks):
+    if strict and any(check.verdict not in USABLE for check in checks):
         sys.exit(1)
 
 
@@ -60,7 +60,7 @@ def _show(checks: "Sequence[TargetCheck]", base: str) -> None:
 def _cells(check: "TargetCheck") -> list[str]:
     from contextgraft.planning.target_compatibility import describe_rope, describe_vocabulary
 
-    match = check.found
+    match = check.compatibility
     described = (
         [describe_rope(match.rope), describe_vocabulary(match.tokens), match.quantised or "no"]
         if match
@@ -72,16 +72,16 @@ def _cells(check: "TargetCheck") -> list[str]:
 def _explained(check: "TargetCheck") -> str:
     from contextgraft.planning.target_compatibility import evidence
 
-    facts = [*check.reasons, *(evidence(check.found) if check.found else ())]
+    facts = [*check.reasons, *(evidence(check.compatibility) if check.compatibility else ())]
     return f"{check.name or check.source or 'line'} ({check.line}): {'; '.join(facts)}"
 
 
 def _summary(checks: "Sequence[TargetCheck]", base: str) -> Iterator[str]:
-    from contextgraft.planning.target_compatibility import DIFFERS, FITS, GOOD, REFUSED
+    from contextgraft.planning.target_compatibility import DIFFERS, FITS, REFUSED, USABLE
 
     verdicts = [check.verdict for check in checks]
-    good = sum(verdict in GOOD for verdict in verdicts)
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (*GOOD, DIFFERS, REFUSED))
+    good = sum(verdict in USABLE for verdict in verdicts)
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (*USABLE, DIFFERS, REFUSED))
     yield f"{good} of {len(checks)} can be grafted from {base}: {counts}"
     if FITS in verdicts:
         yield NOTE
