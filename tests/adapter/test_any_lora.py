@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fan in": ({"fan_in_fan_out": True}, "no fan_in_fan_out"),
     "loftq": ({"init_lora_weights": "loftq"}, "init_lora_weights"),
     "alpha": ({"lora_alpha": float("inf")}, "not finite"),
-    "rank": ({"rank_pattern": {"q_proj": 0}}, "no usable number"),
+    "rank": ({"rank_pattern": {"q_proj": 0}}, "a rank below 1"),
     "dora without": ({"use_dora": True}, "disagree about DoRA"),
 }
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.analysis.compare import between, compare, total
+from contextgraft.adapter.analysis.compare import compare, factor_distance, total
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import pair
 from contextgraft.adapter.extract.rank_spec import Cut, Selection
@@ -28,7 +28,7 @@ def product(rows: int, columns: int, rank: int, seed: int) -> tuple[torch.Tensor
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
 def test_figures_are_those_of_the_whole_matrices(first_rank: int, second_rank: int, seed: int) -> None:
     first, second = product(20, 30, first_rank, seed), product(20, 30, second_rank, seed + 100)
-    norms, inner, overlap, angle = between(first, second)
+    norms, inner, overlap, angle = factor_distance(first, second)
     whole = [(left @ right).double() for left, right in (first, second)]
     assert norms == pytest.approx([float(each.norm()) for each in whole], rel=1e-5)
     assert inner == pytest.approx(float((whole[0] * whole[1]).sum()), rel=1e-4, abs=1e-3)
@@ -106,7 +106,7 @@ def test_directions_that_no_delta_goes_along_do_not_count() -> None:
     left, right = product(20, 30, 3, 1)
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2))).Q
     padded = torch.cat([left, torch.zeros(20, 2)], 1) @ turn, turn.T @ torch.cat([right, torch.zeros(2, 30)])
-    _, _, overlap, angle = between((left, right), padded)
+    _, _, overlap, angle = factor_distance((left, right), padded)
     assert overlap == pytest.approx(1, abs=1e-6)
     assert angle == pytest.approx(0, abs=0.1)
-    assert between((left, right), (torch.zeros(20, 2), torch.randn(2, 30)))[2:] == (None, None)
+    assert factor_distance((left, right), (torch.zeros(20, 2), torch.randn(2, 30)))[2:] == (None, None)

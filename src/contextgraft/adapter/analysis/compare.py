@@ -6,18 +6,17 @@ Legend of shape suffixes: M rows, N columns, R and S the two ranks.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.modules import Addition, Factors
+from contextgraft.adapter.lora.entries import AdapterEntry, FactorPair
 from contextgraft.errors import MismatchError
-
-Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Distance:
+class AdapterDistance:
     """Two deltas of one tensor: their norms, what they share, and how their spaces lie.
 
     `overlap` is the mean squared cosine of the principal angles, over output and input spaces; `angle` the
@@ -49,24 +48,24 @@ class Distance:
         return self.inner / product if product else None
 
 
-def compare(first: Adapter, second: Adapter, advance: Callable[[int], object] = int) -> list[Distance]:
+def compare(first: Adapter, second: Adapter, advance: Callable[[int], object] = int) -> list[AdapterDistance]:
     """Every tensor that either changes; one that only one of them changes is at the whole norm's distance.
 
     Adapters for other shapes, and parts that are no delta without a model (DoRA, replaced modules), raise
     MismatchError.
     """
     for adapter in (first, second):
-        _refuse_absolute(adapter)
+        _check_comparable(adapter)
     return list(_distances(first, second, advance))
 
 
-def total(distances: list[Distance]) -> Distance:
+def total(distances: list[AdapterDistance]) -> AdapterDistance:
     """All tensors taken as one long vector; ranks are the largest, the overlap a mean by energy."""
     norms = math.hypot(*(d.norms[0] for d in distances)), math.hypot(*(d.norms[1] for d in distances))
     factors = [d for d in distances if d.overlap is not None and d.angle is not None]
     weight = math.fsum(d.norms[1] ** 2 for d in factors)
     overlap = math.fsum((d.overlap or 0) * d.norms[1] ** 2 for d in factors) / weight if weight else None
-    return Distance(
+    return AdapterDistance(
         "all",
         (max((d.ranks[0] for d in distances), default=0), max((d.ranks[1] for d in distances), default=0)),
         norms,
@@ -76,7 +75,9 @@ def total(distances: list[Distance]) -> Distance:
     )
 
 
-def between(first: Pair, second: Pair) -> tuple[tuple[float, float], float, float | None, float | None]:
+def factor_distance(
+    first: FactorPair, second: FactorPair
+) -> tuple[tuple[float, float], float, float | None, float | None]:
     """Norms, inner product, overlap and largest angle of two products left [M, R] @ right [R, N], in float64.
 
     The last two are None if one product is zero. By QR of the factors; for the angles see Golub and Van Loan
@@ -92,7 +93,7 @@ def between(first: Pair, second: Pair) -> tuple[tuple[float, float], float, floa
     return norms, inner, float(cosines.square().mean()), math.degrees(math.acos(float(cosines.min())))
 
 
-def _orthogonal(pair: Pair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _orthogonal(pair: FactorPair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Orthonormal bases of output and input space and the small matrix between them."""
     left, right = (torch.linalg.qr(each.double()) for each in (pair[0], pair[1].T))
     U, S, Vh = torch.linalg.svd(left.R @ right.R.T)
@@ -100,10 +101,12 @@ def _orthogonal(pair: Pair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return left.Q @ U[:, : len(S)][:, known], torch.diag(S[known]), right.Q @ Vh[: len(S)][known].T
 
 
-def _distances(first: Adapter, second: Adapter, advance: Callable[[int], object]) -> Iterator[Distance]:
-    for name in sorted({*first.parts, *second.parts}):
-        sides = [adapter.parts.get(name) for adapter in (first, second)]
-        shapes = {part.shape for part in sides if part is not None}
+def _distances(
+    first: Adapter, second: Adapter, advance: Callable[[int], object]
+) -> Iterator[AdapterDistance]:
+    for name in sorted({*first.entries, *second.entries}):
+        entries = [adapter.entries.get(name) for adapter in (first, second)]
+        shapes = {entry.shape for entry in entries if entry is not None}
         if len(shapes) > 1:
             raise MismatchError(
                 f"does not fit {second.path} at tensor {name!r}",
@@ -112,51 +115,55 @@ def _distances(first: Adapter, second: Adapter, advance: Callable[[int], object]
                 received=f"shape {list(shapes.pop())}",
                 remedy="compare adapters of one base",
             )
-        yield _distance(name, first, second)
+        yield _distance(name, _Side(first, entries[0]), _Side(second, entries[1]))
         advance(1)
 
 
-def _distance(name: str, first: Adapter, second: Adapter) -> Distance:
-    parts = [adapter.parts.get(name) for adapter in (first, second)]
-    factors = [_factors(adapter, name) for adapter in (first, second)]
-    ranks = tuple(0 if pair is None else pair[0].shape[1] for pair in factors)
-    if factors[0] is not None and factors[1] is not None:
-        norms, inner, overlap, angle = between(factors[0], factors[1])
-        return Distance(name, (ranks[0], ranks[1]), norms, inner, overlap, angle)
+@dataclass(frozen=True)
+class _Side:
+    """One adapter's entry for a tensor; None where it does not change the tensor."""
+
+    adapter: Adapter
+    entry: AdapterEntry | None
+
+    @cached_property
+    def factors(self) -> FactorPair | None:
+        return self.entry.product(self._read) if self.entry else None
+
+    def dense(self) -> torch.Tensor:
+        assert self.entry is not None
+        return self.entry.dense(self._read)
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.factors is None else self.factors[0].shape[1]
+
+    def norm(self) -> float:
+        if self.factors is not None:
+            return float(torch.linalg.matrix_norm(_orthogonal(self.factors)[1]))
+        return 0.0 if self.entry is None else float(self.dense().norm())
+
+    def _read(self, key: str) -> torch.Tensor:
+        return self.adapter.read(key).float()
+
+
+def _distance(name: str, first: _Side, second: _Side) -> AdapterDistance:
+    ranks = first.rank, second.rank
+    if first.factors is not None and second.factors is not None:
+        norms, inner, overlap, angle = factor_distance(first.factors, second.factors)
+        return AdapterDistance(name, ranks, norms, inner, overlap, angle)
     inner = 0.0
-    if isinstance(parts[0], Addition) and isinstance(parts[1], Addition):
-        inner = float((_vector(first, parts[0]) * _vector(second, parts[1])).sum())
-    return Distance(
-        name, (ranks[0], ranks[1]), (_norm(first, name, factors[0]), _norm(second, name, factors[1])), inner
-    )
+    if first.entry is not None and second.entry is not None:
+        inner = float((first.dense() * second.dense()).sum())
+    return AdapterDistance(name, ranks, (first.norm(), second.norm()), inner)
 
 
-def _factors(adapter: Adapter, name: str) -> Pair | None:
-    part = adapter.parts.get(name)
-    if not isinstance(part, Factors):
-        return None
-    A, B = adapter.read(part.key_A).float(), adapter.read(part.key_B).float()
-    return (A.T, B.T * part.scaling) if part.embedding else (B, A * part.scaling)
-
-
-def _norm(adapter: Adapter, name: str, pair: Pair | None) -> float:
-    part = adapter.parts.get(name)
-    if pair is not None:
-        return float(torch.linalg.matrix_norm(_orthogonal(pair)[1]))
-    return float(_vector(adapter, part).norm()) if isinstance(part, Addition) else 0.0
-
-
-def _vector(adapter: Adapter, part: Addition) -> torch.Tensor:
-    return adapter.read(part.key).double() * part.scaling
-
-
-def _refuse_absolute(adapter: Adapter) -> None:
-    dora = [name for name, part in adapter.factors.items() if part.magnitude is not None]
-    odd = [*adapter.replaced, *dora]
-    if odd:
+def _check_comparable(adapter: Adapter) -> None:
+    absolute = [name for name, entry in adapter.entries.items() if entry.needs_model]
+    if absolute:
         raise MismatchError(
-            "holds more than deltas, which cannot be compared without a model",
+            "has changes that are not deltas, which cannot be compared without a model",
             path=adapter.path,
-            received=", ".join(odd[:3]),
+            received=", ".join(absolute[:3]),
             remedy="merge both and compare the models with inspect --base",
         )

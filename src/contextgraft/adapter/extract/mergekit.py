@@ -171,7 +171,7 @@ def _tidy(pair: Pair, folder: Path) -> None:
 def _read(pair: Pair, folder: Path, threads: int, advance: Advance) -> Reading:
     """Measure what mergekit wrote against both models; CheckpointError if it is not what was asked for."""
     adapter = open_adapter(folder)
-    strange = sorted(set(adapter.parts) - set(pair.factorised))
+    strange = sorted(set(adapter.entries) - set(pair.factorised))
     if strange or adapter.replaced:
         raise CheckpointError(
             "carries more than was asked of mergekit", path=folder, received=", ".join(strange)[:200],

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from contextgraft.adapter.lora.config import LoraConfig, read_config
-from contextgraft.adapter.lora.deltas import Change, change
-from contextgraft.adapter.lora.modules import Addition, Factors, Part, Replacement, parts_of
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TensorDelta
+from contextgraft.adapter.lora.kinds import KINDS
+from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import read_tensor
@@ -25,7 +26,7 @@ from contextgraft.rope import settings
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter; `parts` says which tensors of a model it changes, and how.
+    """A checked adapter; `entries` are the tensors of a model that it changes.
 
     `sidecar` is None for adapters that other programs wrote.
     """
@@ -34,7 +35,7 @@ class Adapter:
     config: LoraConfig
     sidecar: dict[str, Any] | None
     files: tuple[TensorFile, ...]
-    parts: dict[str, Part]
+    entries: dict[str, AdapterEntry]
 
     @property
     def rope(self) -> settings.RopeSettings | None:
@@ -48,14 +49,14 @@ class Adapter:
         return max([self.config.rank(module) for module in modules], default=0)
 
     @property
-    def factors(self) -> dict[str, Factors]:
-        """The parts that are low-rank factors."""
-        return {name: part for name, part in self.parts.items() if isinstance(part, Factors)}
+    def factors(self) -> dict[str, LowRankEntry]:
+        """The entries that are low-rank factors."""
+        return {name: entry for name, entry in self.entries.items() if isinstance(entry, LowRankEntry)}
 
     @property
     def replaced(self) -> tuple[str, ...]:
         """Tensors that the adapter would overwrite."""
-        return tuple(sorted(name for name, part in self.parts.items() if isinstance(part, Replacement)))
+        return tuple(sorted(name for name, entry in self.entries.items() if entry.replaces))
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Adapter:
 
     @cached_property
     def vocabulary(self) -> dict[str, int] | None:
-        """Token -> row of its embeddings, if a tokenizer lies beside the weights."""
+        """Token -> row of its embeddings, if a tokenizer is next to the weights."""
         path = self.path / TOKENIZER
         return vocabulary_at(path) if path.exists() else None
 
@@ -80,11 +81,11 @@ class Adapter:
             raise CheckpointError(f"{key!r} holds NaN or infinite values", path=self.path / file[key].shard)
         return tensor
 
-    def change(
+    def delta(
         self, tensor: str, scale: float, rows: Sequence[int] | None = None, device: str = "cpu"
-    ) -> Change:
-        """What is added to one of the tensors in `parts`, times `scale`."""
-        return change(self.parts[tensor], self.read, scale, rows, device)
+    ) -> TensorDelta:
+        """The delta of one of the tensors in `entries`, times `scale`; `rows` as in `AdapterEntry.load`."""
+        return self.entries[tensor].load(lambda key: self.read(key).to(device, torch.float32), scale, rows)
 
     @cached_property
     def digest(self) -> str:
@@ -93,9 +94,7 @@ class Adapter:
             tensor_table(file.tensors, {name: tensor_digest(file, name) for name in file.tensors})
             for file in self.files
         ]
-        scaling = {
-            name: part.scaling for name, part in self.parts.items() if not isinstance(part, Replacement)
-        }
+        scaling = {name: entry.scaling for name, entry in self.entries.items() if not entry.replaces}
         rope = settings.to_json(self.rope) if self.rope else None
         return json_digest({"tensors": tables, "scaling": scaling, "rope": rope})
 
@@ -111,10 +110,10 @@ def open_adapter(path: Path) -> Adapter:
             path=path,
             expected=f"{peft.ADAPTER_CONFIG} and {peft.ADAPTER_WEIGHTS} in it",
         )
-    config = read_config(path)
+    config = read_config(path, {name: kind.config for name, kind in KINDS.items()})
     sidecar = read_sidecar(path, "adapter") if (path / SIDECAR).is_file() else None
     files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
-    parts = parts_of(files[0], path / peft.ADAPTER_WEIGHTS, config)
+    entries = KINDS[config.peft_type].entries(files[0], path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
         _check_sidecar(path, sidecar)
         if sidecar.get("dense"):
@@ -126,17 +125,16 @@ def open_adapter(path: Path) -> Adapter:
                     received=", ".join(sorted(set(files[1].tensors) ^ set(sidecar["dense"])))[:80],
                     remedy="extract it again",
                 )
-            parts |= {name: Addition(info.shape, name, 1.0) for name, info in files[1].tensors.items()}
+            entries |= {name: AdditiveEntry(info.shape, 1.0, name) for name, info in files[1].tensors.items()}
     elif (path / peft.DENSE_DELTAS).exists():
         raise CheckpointError(
-            "lies beside no sidecar",
+            f"found without {SIDECAR}",
             path=path / peft.DENSE_DELTAS,
-            expected=SIDECAR,
-            remedy="extract it again",
+            remedy="extract the adapter again",
         )
-    if not all(math.isfinite(part.scaling) for part in parts.values() if not isinstance(part, Replacement)):
+    if not all(math.isfinite(entry.scaling) for entry in entries.values()):
         raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
-    return Adapter(path, config, sidecar, tuple(files), parts)
+    return Adapter(path, config, sidecar, tuple(files), entries)
 
 
 def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
@@ -149,5 +147,5 @@ def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
         settings.from_json(sidecar["rope"].get(side))
         if not {"name", "digest"} <= set(sidecar[side]):
             raise CheckpointError(
-                f"does not say who its {side} is", path=path / SIDECAR, expected="name and digest"
+                f"does not identify its {side}", path=path / SIDECAR, expected="name and digest"
             )

@@ -12,8 +12,8 @@ from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError
 from contextgraft.formats import peft
 
-# What changes the meaning of the factors and is not ours to undo; the value is the remedy.
-FOREIGN = {
+# Settings that change the meaning of the factors in ways that a merge cannot reproduce, and the remedy.
+UNSUPPORTED = {
     "fan_in_fan_out": "such layers (Conv1D) have no rotary embedding to repair",
     "layer_replication": "expand the target first",
     "target_parameters": "extract again from a checkpoint that stores experts one by one",
@@ -26,19 +26,14 @@ FOREIGN = {
 }
 LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
 REPEATED = re.compile(r"\)[*+{]")
-CHANGED_BASE = (
-    "pissa",
-    "olora",
-    "corda",
-    "loftq",
-    "lora_ga",
-)  # initialisations that take something out of the base
+# initialisations that subtract something from the base
+CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 Number = TypeVar("Number", int, float)
 
 
 class LoraConfig(BaseModel):
-    """The keys that matter, under PEFT's names; all others are descriptive and ignored."""
+    """The keys that affect a merge, by PEFT's names; all others are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -56,7 +51,7 @@ class LoraConfig(BaseModel):
     init_lora_weights: bool | str | None = True
 
     def rank(self, module: str) -> int:
-        """The rank the config gives a module."""
+        """The rank that the config gives a module."""
         return _by_pattern(self.rank_pattern, module, self.r)
 
     def scaling(self, module: str) -> float:
@@ -66,34 +61,44 @@ class LoraConfig(BaseModel):
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def read_config(folder: Path) -> LoraConfig:
-    """Read and judge `adapter_config.json`; what cannot be merged raises CheckpointError with the reason."""
+def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraConfig:
+    """Read `adapter_config.json` by the model of its peft_type.
+
+    An adapter that cannot be merged raises CheckpointError with the reason.
+    """
     path = folder / peft.ADAPTER_CONFIG
     data = read_json(path)
     try:
-        config = LoraConfig.model_validate({key: value for key, value in data.items() if value is not None})
+        given = {key: value for key, value in data.items() if value is not None}
+        model = models.get(str(given.get("peft_type", "LORA")), LoraConfig)
+        config = model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(
             f"has an unusable {'.'.join(map(str, first['loc']))}",
             path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
         ) from None  # fmt: skip
-    _refuse_foreign(path, data, config)
-    _refuse_patterns(path, config)
+    _check_kind(path, data, config, models)
+    _check_patterns(path, config)
     numbers = (config.lora_alpha, *config.alpha_pattern.values())
     if not all(math.isfinite(number) for number in numbers) or min([1, *config.rank_pattern.values()]) < 1:
-        raise CheckpointError("has an alpha or rank that is no usable number", path=path)
+        raise CheckpointError("has an alpha that is not finite or a rank below 1", path=path)
     return config
 
 
-def _refuse_foreign(path: Path, data: Mapping[str, Any], config: LoraConfig) -> None:
-    if config.peft_type != "LORA":
+def _check_kind(
+    path: Path, data: Mapping[str, Any], config: LoraConfig, models: Mapping[str, type[LoraConfig]]
+) -> None:
+    if config.peft_type not in models:
         raise CheckpointError(
-            "is no LoRA", path=path, expected="peft_type LORA", received=config.peft_type,
+            "is an adapter of another kind",
+            path=path,
+            expected=f"peft_type {' or '.join(models)}",
+            received=config.peft_type,
             remedy="merge it where it was trained",
         )  # fmt: skip
-    for key, remedy in FOREIGN.items():
-        if data.get(key) and not (key == "target_parameters" and _weights(data[key])):
+    for key, remedy in UNSUPPORTED.items():
+        if data.get(key) and not (key == "target_parameters" and _are_weights(data[key])):
             raise CheckpointError(
                 "is a kind of LoRA that cannot be merged",
                 path=path, expected=f"no {key}", received=f"{data[key]!r}"[:80], remedy=remedy,
@@ -107,8 +112,8 @@ def _refuse_foreign(path: Path, data: Mapping[str, Any], config: LoraConfig) -> 
         )  # fmt: skip
 
 
-def _refuse_patterns(path: Path, config: LoraConfig) -> None:
-    """Patterns are regular expressions from a file: those that could run for ever are not tried."""
+def _check_patterns(path: Path, config: LoraConfig) -> None:
+    """Patterns are regular expressions from a file: those that could run for ever are rejected."""
     for key, table in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         for pattern in table:
             if len(pattern) > LONGEST_PATTERN or REPEATED.search(pattern) or not _compiles(pattern):
@@ -128,9 +133,9 @@ def _compiles(pattern: str) -> bool:
     return True
 
 
-def _weights(parameters: Any) -> bool:
-    """Whether all target parameters are weights of modules of their own: their factors are plain ones."""
-    return isinstance(parameters, list) and all(str(each).endswith(".weight") for each in parameters)
+def _are_weights(parameters: Any) -> bool:
+    """Whether all target parameters are weights of ordinary modules, whose factors are ordinary, too."""
+    return isinstance(parameters, list) and all(str(name).endswith(".weight") for name in parameters)
 
 
 def _by_pattern(table: Mapping[str, Number], module: str, default: Number) -> Number:

@@ -8,7 +8,7 @@ import gguf
 import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.modules import Factors
+from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
 from contextgraft.errors import InputError
@@ -58,14 +58,14 @@ def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> No
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)  # no further scaling by alpha / rank
-        for tensor, part in sorted(adapter.factors.items()):
-            for suffix, factor in _factors(adapter, part, heads[tensor]):
+        for tensor, entry in sorted(adapter.factors.items()):
+            for suffix, factor in _factors(adapter, entry, heads[tensor]):
                 _info(writer, f"{names[tensor]}.{suffix}", factor)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor, part in sorted(adapter.factors.items()):
-            for _, factor in _factors(adapter, part, heads[tensor]):
+        for tensor, entry in sorted(adapter.factors.items()):
+            for _, factor in _factors(adapter, entry, heads[tensor]):
                 writer.write_tensor_data(factor.view(torch.uint8).numpy())
         writer.close()
 
@@ -85,11 +85,11 @@ def _names(adapter: Adapter, name: str, layers: int) -> dict[str, str]:
     return {tensor: f"{known}.weight" for tensor, known in found.items()}
 
 
-def _factors(adapter: Adapter, part: Factors, heads: int | None) -> Iterator[tuple[str, torch.Tensor]]:
+def _factors(adapter: Adapter, entry: LowRankEntry, heads: int | None) -> Iterator[tuple[str, torch.Tensor]]:
     """lora_a and lora_b as llama.cpp multiplies them: rows of an embedding's lora_a are tokens."""
-    A, B = adapter.read(part.key_A), adapter.read(part.key_B)
-    yield "lora_a", (A.T if part.embedding else A).contiguous()
-    scaled = (B.float() * part.scaling).to(B.dtype)
+    A, B = adapter.read(entry.key_A), adapter.read(entry.key_B)
+    yield "lora_a", (A.T if entry.embedding else A).contiguous()
+    scaled = (B.float() * entry.scaling).to(B.dtype)
     yield "lora_b", (halves_to_interleaved(scaled, heads) if heads else scaled).contiguous()
 
 

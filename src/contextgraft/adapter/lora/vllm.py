@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.modules import FACTOR, Addition
+from contextgraft.adapter.lora.entries import AdditiveEntry
+from contextgraft.adapter.lora.low_rank import FACTOR
 from contextgraft.formats.peft import LINEAR_KEYS, PREFIX, module_of
 from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.rope import settings
@@ -44,6 +45,8 @@ def _problems(adapter: Adapter, served: bool) -> list[str]:
         found.append(
             f"rank_pattern goes to {adapter.rank}, above r = {config.r}, by which memory is reserved"
         )
+    if config.peft_type != "LORA":
+        found.append(f"adapters of type {config.peft_type} are not supported")
     if config.use_dora:
         found.append("DoRA is not supported")
     if config.modules_to_save or adapter.replaced:
@@ -51,7 +54,7 @@ def _problems(adapter: Adapter, served: bool) -> list[str]:
     if config.bias != "none":
         found.append(f"bias {config.bias!r} is not supported")
     expected = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
-    odd = [name for name, part in adapter.factors.items() if not math.isclose(part.scaling, expected)]
+    odd = [name for name, entry in adapter.factors.items() if not math.isclose(entry.scaling, expected)]
     if odd:
         found.append(f"{len(odd)} modules scale by another factor than alpha / r, which alone is applied")
     return found + [f"key {key!r} would not be understood" for key in _odd_keys(adapter)[:1]]
@@ -72,7 +75,7 @@ def _notes(adapter: Adapter) -> list[str]:
     by_token = sorted(name for name in adapter.factors if rows_are_tokens(name))
     if by_token:
         found.append(f"{', '.join(by_token)}: taken only for models that declare them as embedding modules")
-    whole = sum(isinstance(part, Addition) for part in adapter.parts.values())
+    whole = sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values())
     if whole:
         found.append(f"{whole} deltas of norms and biases act only when merged")
     if adapter.rope is None:
@@ -89,7 +92,7 @@ def describe(adapter: Adapter) -> dict[str, object]:
         "path": str(adapter.path),
         "modules": len(adapter.factors),
         "ranks": ranks,
-        "dense": sum(isinstance(part, Addition) for part in adapter.parts.values()),
+        "dense": sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values()),
         "replaced": list(adapter.replaced),
         "dora": adapter.config.use_dora,
         "rslora": adapter.config.use_rslora,

@@ -128,9 +128,9 @@ class _Step:
             copy_range(shard.old, shard.new, info.begin, info.end)
             digest = tensor_digest(target, name)
             return Applied(False, 0.0, 0.0, 1.0, digest, digest)
-        changes = self.graft.changes(name, self.device)
+        deltas = self.graft.deltas(name, self.device)
         rounding = ROUNDINGS[self.graft.rounding](name)
         return apply(
-            target, name, changes, rounding=rounding, workspace=workspace,
+            target, name, deltas, rounding=rounding, workspace=workspace,
             write=lambda offset, data: write_all(shard.new, data, info.begin + offset),
         )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from contextgraft.adapter.architecture import check_architecture, check_shape
 from contextgraft.adapter.extract.model_pair import LIBRARIES
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.deltas import Change
+from contextgraft.adapter.lora.entries import TensorDelta
 from contextgraft.adapter.merge.tensor import TILE
 from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
@@ -50,20 +50,20 @@ class Graft:
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """Names of the tensors that get a delta."""
-        return tuple(sorted({name for each in self.acting for name in each.adapter.parts}))
+        return tuple(sorted({name for each in self.acting for name in each.adapter.entries}))
 
     @property
     def replaced(self) -> tuple[str, ...]:
         """Names of the tensors that an adapter overwrites."""
         return tuple(sorted({name for each in self.acting for name in each.adapter.replaced}))
 
-    def changes(self, name: str, device: str) -> list[Change]:
-        """What is added to one tensor."""
+    def deltas(self, name: str, device: str) -> list[TensorDelta]:
+        """The deltas of one tensor, an adapter each."""
         rows = self.rows if rows_are_tokens(name) else {}
         return [
-            each.adapter.change(name, each.scale, rows.get(each.adapter.path), device)
+            each.adapter.delta(name, each.scale, rows.get(each.adapter.path), device)
             for each in self.acting
-            if name in each.adapter.parts
+            if name in each.adapter.entries
         ]
 
     @property
@@ -74,7 +74,7 @@ class Graft:
     def peak_bytes(self, threads: int) -> int:
         """Estimate of the memory beyond the program's own: tiles and the held factors."""
         held = sum(
-            max((sum(part.shape) for part in each.adapter.factors.values()), default=0) * each.adapter.rank
+            max((sum(entry.shape) for entry in each.adapter.factors.values()), default=0) * each.adapter.rank
             for each in self.acting
         )
         return LIBRARIES + threads * 4 * (6 * TILE + 3 * held)
@@ -165,9 +165,9 @@ def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool)
             path=adapter.path,
             remedy="allow it with --replace-modules, or use an adapter of deltas only",
         )
-    for name, part in sorted(adapter.parts.items()):
+    for name, entry in sorted(adapter.entries.items()):
         rows = target.tensors[name].shape[:1] if name in target.tensors and rows_are_tokens(name) else ()
-        check_shape(target, name, other, (*rows, *part.shape[len(rows) :]))
+        check_shape(target, name, other, (*rows, *entry.shape[len(rows) :]))
         if target[name].dtype not in FLOATS:
             raise MismatchError(
                 f"tensor {name!r} cannot take a delta",
@@ -181,27 +181,27 @@ def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool)
 def _refuse_twice(adapters: Sequence[Scaled]) -> None:
     acting = [each.adapter for each in adapters if each.scale]
     for name in sorted({name for adapter in acting for name in adapter.replaced}):
-        both = [str(adapter.path) for adapter in acting if name in adapter.parts]
+        both = [str(adapter.path) for adapter in acting if name in adapter.entries]
         if len(both) > 1:
             raise MismatchError(f"tensor {name!r} would be overwritten and changed", received=", ".join(both))
 
 
 def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
     """The adapter's row for each row of the target's embeddings; None where they correspond."""
-    parts = {name: part for name, part in sorted(adapter.parts.items()) if rows_are_tokens(name)}
-    if not parts:
+    entries = {name: entry for name, entry in sorted(adapter.entries.items()) if rows_are_tokens(name)}
+    if not entries:
         return None
-    counts = {(part.shape[0], target[name].rows) for name, part in parts.items()}
+    counts = {(entry.shape[0], target[name].rows) for name, entry in entries.items()}
     if len(counts) > 1:
         raise MismatchError(
             f"does not fit the adapter {adapter.path}: embeddings of different lengths",
             path=target.path, received=f"{sorted(counts)} rows of adapter and target",
         )  # fmt: skip
-    name, part = next(iter(parts.items()))
+    name, entry = next(iter(entries.items()))
     try:
         tokens = adapter.vocabulary
         own = None if tokens is None else read_vocabulary(target)
-        return correspondence((own, target[name].rows), (tokens, part.shape[0]))
+        return correspondence((own, target[name].rows), (tokens, entry.shape[0]))
     except MismatchError as error:
         raise MismatchError(f"does not fit the adapter {adapter.path}: {error}", path=target.path) from None
 

@@ -8,7 +8,7 @@ import torch
 
 from contextgraft.adapter.compute.norms import norm_squared
 from contextgraft.adapter.compute.workspace import Workspace, tile_rows
-from contextgraft.adapter.lora.deltas import Change
+from contextgraft.adapter.lora.entries import TensorDelta
 from contextgraft.adapter.merge.rounding import Rounding
 from contextgraft.checkpoint.digest import hasher
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -37,13 +37,13 @@ class Applied:
 def apply(
     target: ModelFolder,
     name: str,
-    changes: Sequence[Change],
+    deltas: Sequence[TensorDelta],
     *,
     rounding: Rounding,
     workspace: Workspace,
     write: Callable[[int, memoryview], object],
 ) -> Applied:
-    """Add `changes` to a tensor of `target`, tile by tile; `write` gets the offset in its data, and bytes.
+    """Add `deltas` to a tensor of `target`, tile by tile; `write` gets the offset in its data, and bytes.
 
     A result that is not finite raises CheckpointError.
     """
@@ -64,7 +64,7 @@ def apply(
         )
         before.update(old_raw.numpy().data)
         old = workspace.floats("old32", count).copy_(old_raw.view(dtype)).view(-1, columns)
-        delta = _sum(changes, old, start, stop, workspace)
+        delta = _sum(deltas, old, start, stop, workspace)
         new = torch.add(old, delta, out=workspace.floats("new32", count).view(-1, columns))
         new_raw = workspace.bytes("new", count * dtype.itemsize)
         stored = rounding(new, new_raw.view(dtype).view(-1, columns))
@@ -85,11 +85,11 @@ def apply(
 
 
 def _sum(
-    changes: Sequence[Change], old: torch.Tensor, start: int, stop: int, workspace: Workspace
+    deltas: Sequence[TensorDelta], old: torch.Tensor, start: int, stop: int, workspace: Workspace
 ) -> torch.Tensor:
     """Rows [start, stop) of all deltas together."""
-    first, *more = changes
-    total = first.delta(old, start, stop, workspace.floats("delta", old.numel()).view_as(old))
+    first, *more = deltas
+    total = first.tile(old, start, stop, workspace.floats("delta", old.numel()).view_as(old))
     for each in more:
-        total = total.add_(each.delta(old, start, stop, workspace.floats("more", old.numel()).view_as(old)))
+        total = total.add_(each.tile(old, start, stop, workspace.floats("more", old.numel()).view_as(old)))
     return total

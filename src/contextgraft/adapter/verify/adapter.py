@@ -76,7 +76,7 @@ def _modules(sidecar: dict[str, Any], found: dict[str, Found], adapter: Adapter)
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
     same("the list of modules", carried, sorted(adapter.factors))
-    same("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.parts))
+    same("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.entries))
     same("the largest rank", sidecar["rank"], adapter.rank)
     for name, record in recorded.items():
         close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)

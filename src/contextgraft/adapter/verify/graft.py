@@ -156,11 +156,11 @@ def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
     same("the list of changed tensors", applied, list(plan.changed))
 
     def one(name: str, workspace: Workspace) -> None:
-        changes = plan.changes(name, device)
+        deltas = plan.deltas(name, device)
         again = apply(
             plan.target,
             name,
-            changes,
+            deltas,
             rounding=ROUNDINGS[rounding](name),
             workspace=workspace,
             write=_discard,

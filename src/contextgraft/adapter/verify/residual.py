@@ -38,14 +38,14 @@ class Reading:
         """Measure one tensor of the pair, whether the adapter carries it or not."""
         models = self.models
         delta = Delta(models.base, models.donor, name, workspace, 0, models.rows_for(name))
-        change = self.adapter.change(name, 1.0) if name in self.adapter.parts else None
+        carried = self.adapter.delta(name, 1.0) if name in self.adapter.entries else None
         squares, rest, row = [], [], 0
         for tile in delta.tiles():
             squares.append(norm_squared(tile))
-            if change is not None:
+            if carried is not None:
                 held = workspace.floats("held", tile.numel()).view_as(tile)
-                rest.append(norm_squared(change.delta(tile, row, row + len(tile), held).sub(tile)))
+                rest.append(norm_squared(carried.tile(tile, row, row + len(tile), held).sub(tile)))
             row += len(tile)
-        left = rest if change is not None else squares
+        left = rest if carried is not None else squares
         self.found[name] = Found(delta.measure, math.sqrt(math.fsum(squares)), math.sqrt(math.fsum(left)))
         self.advance(models.base[name].bytes + models.donor[name].bytes)

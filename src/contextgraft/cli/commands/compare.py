@@ -9,7 +9,7 @@ from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import print_json
 
 if TYPE_CHECKING:
-    from contextgraft.adapter.analysis.compare import Distance
+    from contextgraft.adapter.analysis.compare import AdapterDistance
 
 
 @click.command()
@@ -43,7 +43,7 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
         click.echo(f"RoPE: {'the same' if ropes[0] == ropes[1] else 'different'}")
 
 
-def _row(each: "Distance") -> dict[str, Any]:
+def _row(each: "AdapterDistance") -> dict[str, Any]:
     return {
         "ranks": each.ranks,
         "norms": each.norms,
@@ -55,7 +55,7 @@ def _row(each: "Distance") -> dict[str, Any]:
     }
 
 
-def _line(each: "Distance") -> str:
+def _line(each: "AdapterDistance") -> str:
     relative = "-" if each.relative is None else f"{each.relative:.3%}"
     cosine = "-" if each.cosine is None else f"{each.cosine:.5f}"
     overlap = "-" if each.overlap is None else f"{each.overlap:.4f}"

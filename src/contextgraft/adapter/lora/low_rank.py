@@ -1,0 +1,178 @@
+"""LoRA and DoRA: the keys of PEFT's weights file as entries, and their deltas.
+
+Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from typing_extensions import override
+
+from contextgraft.adapter.lora.config import LoraConfig
+from contextgraft.adapter.lora.entries import (
+    AdapterEntry,
+    AdditiveEntry,
+    FactorPair,
+    Read,
+    ReplaceEntry,
+    TensorDelta,
+)
+from contextgraft.checkpoint.reader import DTYPES
+from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
+from contextgraft.errors import CheckpointError
+from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX
+
+FACTOR = re.compile(
+    r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.default)?(?:\.(?P<leaf>weight|bias))?$"
+)
+WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # what PEFT's wrappers add to names
+
+
+@dataclass(frozen=True)
+class LowRankEntry(AdapterEntry):
+    """scaling * B @ A on a weight; of an embedding the factors are those of the transposed weight."""
+
+    key_A: str
+    key_B: str
+    embedding: bool
+    magnitude: str | None  # key of DoRA's magnitudes (Liu et al. 2024): the norms of the result's rows
+
+    @property
+    @override
+    def needs_model(self) -> bool:
+        return self.magnitude is not None
+
+    @override
+    def load(self, read: Read, scale: float, rows: Sequence[int] | None) -> TensorDelta:
+        left_MR, right_RN = self._factors(read)
+        if rows is not None:
+            index = torch.tensor(rows, device=left_MR.device)
+            left_MR = torch.where(index[:, None] >= 0, left_MR[index.clamp(min=0)], 0.0)
+        if self.magnitude is None:
+            return LowRankDelta(left_MR.contiguous(), right_RN.contiguous() * (self.scaling * scale))
+        low_rank = LowRankDelta(left_MR, right_RN * self.scaling)
+        return DoraDelta(low_rank, read(self.magnitude).reshape(-1), scale)
+
+    @override
+    def product(self, read: Read) -> FactorPair | None:
+        left_MR, right_RN = self._factors(read)
+        return left_MR, right_RN * self.scaling
+
+    def _factors(self, read: Read) -> FactorPair:
+        A, B = read(self.key_A), read(self.key_B)
+        return (A.T, B.T) if self.embedding else (B, A)
+
+
+@dataclass(frozen=True)
+class LowRankDelta(TensorDelta):
+    """left @ right; both float32, all scales in `right`."""
+
+    left_MR: torch.Tensor
+    right_RN: torch.Tensor
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        return torch.mm(self.left_MR[start:stop], self.right_RN, out=out)
+
+
+@dataclass(frozen=True)
+class DoraDelta(TensorDelta):
+    """Weight-decomposed: rows of the sum are brought to the trained magnitudes; `scale` is on the whole."""
+
+    low_rank: LowRankDelta
+    magnitude_M: torch.Tensor
+    scale: float
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        moved = old + self.low_rank.tile(old, start, stop, out)
+        factor_T = self.magnitude_M[start:stop] / torch.linalg.vector_norm(moved, dim=1)
+        return torch.mul(moved.mul_(factor_T[:, None]).sub_(old), self.scale)
+
+
+def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, AdapterEntry]:
+    """Entries by tensor of the model; keys that are not a pair of fitting factors raise CheckpointError."""
+    modules: dict[str, dict[str, TensorInfo]] = {}
+    entries: dict[str, AdapterEntry] = {}
+    for key, info in file.tensors.items():
+        if info.dtype not in DTYPES or not DTYPES[info.dtype].is_floating_point:
+            raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
+        match = FACTOR.match(key.removeprefix(PREFIX))
+        if match is None:
+            entries[WRAPPED.sub("", key.removeprefix(PREFIX))] = ReplaceEntry(info.shape, 1.0, key)
+            continue
+        what = match["what"] + (".bias" if match["leaf"] == "bias" else "")
+        if modules.setdefault(match["module"], {}).setdefault(what, info) is not info:
+            raise _malformed(path, f"has {what} of module {match['module']!r} twice", "one", key)
+    for module, tensors in modules.items():
+        entries |= dict(_entries_of_module(module, tensors, path, config))
+    _check_saved_modules(entries, path, config)
+    if not entries:
+        raise _malformed(path, "holds no factors", "lora_A and lora_B", "nothing")
+    return entries
+
+
+def _check_saved_modules(entries: Mapping[str, AdapterEntry], path: Path, config: LoraConfig) -> None:
+    saved = {name.rpartition(".")[0] for name, entry in entries.items() if entry.replaces}
+    missing = [
+        name for name in config.modules_to_save or () if not any(module.endswith(name) for module in saved)
+    ]
+    if missing:
+        expected = ", ".join(missing)
+        raise _malformed(path, "lacks modules that its config saves", expected, ", ".join(saved) or "none")
+
+
+def _entries_of_module(
+    module: str, tensors: Mapping[str, TensorInfo], path: Path, config: LoraConfig
+) -> Iterator[tuple[str, AdapterEntry]]:
+    embedding = any(key.startswith("lora_embedding") for key in tensors)
+    first, second = (key.partition(".")[0] for key in (EMBEDDING_KEYS if embedding else LINEAR_KEYS))
+    A, B = tensors.get(first), tensors.get(second)
+    rank = _rank(A, B)
+    magnitude = tensors.get("lora_magnitude_vector")
+    known = {first, second, "lora_magnitude_vector", "lora_B.bias"}
+    if A is None or B is None or not rank or set(tensors) - known:
+        raise _malformed(
+            path, f"the factors of module {module!r} do not fit each other",
+            f"{first} [rank, in] and {second} [out, rank]",
+            ", ".join(f"{key} {list(info.shape)}" for key, info in sorted(tensors.items())),
+        )  # fmt: skip
+    if rank != config.rank(module):
+        raise _malformed(
+            path, f"module {module!r} has another rank than its config says",
+            f"rank {config.rank(module)} (r and rank_pattern)", f"rank {rank}",
+        )  # fmt: skip
+    if (magnitude is not None) != config.use_dora:
+        raise _malformed(
+            path, f"module {module!r} and the config disagree about DoRA",
+            f"use_dora {config.use_dora}", f"lora_magnitude_vector: {magnitude is not None}",
+        )  # fmt: skip
+    if magnitude is not None and (embedding or magnitude.numel != B.shape[0]):
+        raise _malformed(
+            path, f"the magnitudes of module {module!r} cannot be used",
+            f"{B.shape[0]} of a linear layer", f"{list(magnitude.shape)}",
+        )  # fmt: skip
+    shape = (A.shape[1], B.shape[0]) if embedding else (B.shape[0], A.shape[1])
+    scaling = config.scaling(module)
+    key = magnitude.name if magnitude is not None else None
+    yield f"{module}.weight", LowRankEntry(shape, scaling, A.name, B.name, embedding, key)
+    if "lora_B.bias" in tensors:
+        bias = tensors["lora_B.bias"]
+        yield f"{module}.bias", AdditiveEntry(bias.shape, scaling, bias.name)
+
+
+def _rank(A: TensorInfo | None, B: TensorInfo | None) -> int:
+    """The common rank of two factors; 0 if there is none."""
+    if A is None or B is None or len(A.shape) != 2 or len(B.shape) != 2:
+        return 0
+    return A.shape[0] if A.shape[0] == B.shape[1] else 0
+
+
+def _malformed(path: Path, what: str, expected: str, received: str) -> CheckpointError:
+    return CheckpointError(
+        what, path=path, expected=expected, received=received, remedy="fetch or extract it again"
+    )
