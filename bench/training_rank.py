@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PATIENCE = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)
 CLEAR = Path("/proc/self/clear_refs")
 FULL = 3  # how a rank ends that gets no more memory
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -33,7 +33,7 @@ def ring(
             held = len(cp.positions(length))
             shapes = [(1, h, held, size) for h in (heads, kv_heads, kv_heads)]
             q, k, v = (torch.randn(*shape, requires_grad=True) for shape in shapes)
-            cp.traffic.between = 0
+            cp.traffic.between_nodes = 0
             dist.barrier()
             _mark(name, run)
             started = time.monotonic()
@@ -42,7 +42,7 @@ def ring(
             dist.barrier()
             if run:
                 found[name]["seconds"].append(time.monotonic() - started)
-                found[name]["counted"] = cp.traffic.between
+                found[name]["counted"] = cp.traffic.between_nodes
     _mark("end", 0)
     return found
 
@@ -55,7 +55,7 @@ def _peers(name: str, heads: int, kv_heads: int) -> Any:
     per_node = int(os.environ["LOCAL_WORLD_SIZE"])
     layout = LAYOUTS[name](topology(WORLD, per_node), heads, kv_heads)
     mesh = context_mesh(layout, replicas=1, device="cpu")
-    return context_parallel(layout, mesh, KERNELS["cpu"], ranks_per_node=per_node, patience=PATIENCE)
+    return context_parallel(layout, mesh, KERNELS["cpu"], ranks_per_node=per_node, timeout=TIMEOUT)
 
 
 def _mark(name: str, run: int) -> None:
@@ -79,17 +79,19 @@ def memory(
     from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.config.training import Recipe
     from contextgraft.rope import settings
-    from contextgraft.training.data.batches import Batch
-    from contextgraft.training.parallel.engine import Options, Together
-    from contextgraft.training.parallel.process_group import Launch
+    from contextgraft.training.data.batches import TokenBatch
+    from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+    from contextgraft.training.parallel.process_group import RankInfo
 
-    launch = Launch(RANK, WORLD, RANK, WORLD)
+    launch = RankInfo(RANK, WORLD, RANK, WORLD)
     if RANK == 0:
         torch.manual_seed(0)
         LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
     dist.barrier()
     base = open_model(Path(folder))
-    engine = Together(launch, torch.device("cpu"), Options(layout="flat", patience=PATIENCE), base.config)
+    engine = DistributedEngine(
+        launch, torch.device("cpu"), ParallelOptions(layout="flat", timeout=TIMEOUT), base.config
+    )
     recipe = Recipe.model_validate(
         {
             "name": "bench",
@@ -104,20 +106,20 @@ def memory(
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + limit,) * 2)
     CLEAR.write_text("5", encoding="ascii")  # VmHWM counts from here
-    trainee = engine.build(recipe, base, settings.read(base.config))
+    state = engine.build(recipe, base, settings.read(base.config))
     built = _status("VmHWM") - before
     if not pieces:
-        trainee.learner.at_once = length
+        state.model.chunk_tokens = length
     ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator().manual_seed(0))
     dist.barrier()
     CLEAR.write_text("5", encoding="ascii")
     started = time.monotonic()
-    outcome = engine.backward(trainee, Batch(ids, torch.ones(ids.shape)), recipe)
-    engine.clip(trainee, 1.0)
-    trainee.adam.step()
+    result = engine.backward(state, TokenBatch(ids, torch.ones(ids.shape)), recipe)
+    engine.clip(state, 1.0)
+    state.optimiser.step()
     dist.barrier()
     seconds = time.monotonic() - started
-    return {"built": built, "peak": _status("VmHWM") - before, "seconds": seconds, "loss": outcome.loss}
+    return {"built": built, "peak": _status("VmHWM") - before, "seconds": seconds, "loss": result.loss}
 
 
 def _status(field: str) -> int:
@@ -168,7 +170,7 @@ def main() -> None:
     """Join the others, do the job, write what was found."""
     job, arguments, out = sys.argv[1:]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         result = JOBS[job](**json.loads(arguments))
     except (MemoryError, RuntimeError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from contextgraft.training.trainer import train
+from contextgraft.training.trainer import TrainingOptions, train
 
 from ..training.conftest import curve, write_demos_donor
 
@@ -52,7 +52,7 @@ def test_the_demos_donor_trained_on_two_nodes_is_that_of_one_process(clone: Any)
     log = (clone.folder / "results/tiny/logs/train/donor-s1.log").read_text()
     assert "4 processes, 1 x 4 on a sequence, layout usp (2 nodes x 2 ranks" in log
     base, two, one = (clone.folder / "data/tiny/models" / name for name in ("base", "donor-s1", "alone"))
-    train(recipe, base, one, seed=1)
+    train(recipe, base, one, TrainingOptions(seed=1))
     assert losses(two) == pytest.approx(losses(one), rel=2e-6)
     before, mine, theirs = (load_file(folder / "model.safetensors") for folder in (base, two, one))
     for name, tensor in before.items():  # all rounded to bfloat16
@@ -73,5 +73,5 @@ def test_a_training_on_two_nodes_that_is_told_to_end_goes_on(clone: Any) -> None
     assert "resuming after step" in log
     assert "Traceback" not in log
     base, two, one = (clone.folder / "data/tiny/models" / name for name in ("base", "donor-s1", "alone"))
-    train(recipe, base, one, seed=1)
+    train(recipe, base, one, TrainingOptions(seed=1))
     assert losses(two) == pytest.approx(losses(one), rel=2e-5)

@@ -193,5 +193,5 @@ def test_command_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not describe a causal language model"):
         CliRunner().invoke(command, [*OPTIONS, "--base", str(tmp_path)], catch_exceptions=False)
     without = CliRunner().invoke(command, [*LARGE[1:], "--ranks", "8", "--out", str(tmp_path / "o")])
-    assert "--ranks is for --plan" in without.output
+    assert "--ranks needs --plan" in without.output
     assert "Missing option '--out'" in CliRunner().invoke(command, LARGE[1:]).output

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from contextgraft.training.data.batches import Batch, Batches
-from contextgraft.training.schedule import Step
+from contextgraft.training.data.batches import BatchSampler, TokenBatch
+from contextgraft.training.progress import SilentReporter
+from contextgraft.training.schedule import TrainingStep
 
 WORDS = ["<bos>", "<unk>", ".", "?", "code", "of", *[f"k{i}" for i in range(9)], *[f"v{i}" for i in range(9)]]
 FILLER = ["and", "the", "sea", "was", "old"]
@@ -24,6 +25,26 @@ RECIPE: dict[str, Any] = {
     "data": [{"kind": "needle", "format": "format.yaml", "weight": 2}, {"kind": "repeat", "first": 2}],
     "optimiser": {"learning_rate": 0.01, "weight_decay": 0.1, "warmup": 2},
 }
+
+
+class Recorder(SilentReporter):
+    """Keeps the lines of a run in a list, and asks it to stop when `stop` returns true."""
+
+    def __init__(self, lines: list[str] | None = None, stop: Callable[[], bool] = lambda: False) -> None:
+        self.lines = [] if lines is None else lines
+        self.stop_requested = stop  # type: ignore[method-assign]
+
+    def message(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models are faster on one thread, above all when other work runs at the same time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -125,15 +146,15 @@ def write_demos_donor(folder: Path, times: int = 1) -> Path:
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, stop: int, act: Callable[[], object]) -> None:
     """Do something that is interrupted before this step."""
-    genuine = Batches.at
+    genuine = BatchSampler.batch
 
-    def at(self: Batches, step: Step) -> Batch:
+    def batch(self: BatchSampler, step: TrainingStep) -> TokenBatch:
         if step.number == stop:
             raise KeyboardInterrupt
         return genuine(self, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "at", at)
+        patch.setattr(BatchSampler, "batch", batch)
         with pytest.raises(KeyboardInterrupt):
             act()
 

@@ -24,7 +24,7 @@ def test_json_is_the_last_step(base: Path, recipe_folder: Path, tmp_path: Path) 
     lines = (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert last == json.loads(lines[-1])
     assert "stage 2/2: length 64" in result.stderr
-    assert "parameters learn, on cpu: 7 steps, 576 tokens" in result.stderr
+    assert "parameters on cpu: 7 steps, 576 tokens" in result.stderr
     assert "tokens/s" in result.stderr
 
 
@@ -32,7 +32,7 @@ def test_options_of_a_run_are_not_those_of_its_plan(base: Path, recipe_folder: P
     options = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(base), "--plan", "--seed", "2"]
     result = CliRunner().invoke(command, options)
     assert result.exit_code == 2
-    assert "--seed is for a run, not for --plan" in result.stderr
+    assert "--seed cannot be combined with --plan" in result.stderr
 
 
 def test_a_finished_output_is_not_overwritten(base: Path, recipe_folder: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from contextgraft.checkpoint.atomic import PARTIAL
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.hub.dataset import HubLibrary
-from contextgraft.training.data import hub as datasets
-from contextgraft.training.trainer import train
+from contextgraft.sources.hub.dataset import HubDatasets
+from contextgraft.training.data.hub import FETCHED
+from contextgraft.training.trainer import TrainingOptions, train
 
 from ..hub.conftest import SERVER
 from .conftest import interrupt, write_recipe
@@ -55,11 +55,11 @@ def commit(server: "HubServer", files: dict[str, bytes]) -> str:
 @pytest.fixture
 def learn(server: "HubServer", base: Path, recipe_folder: Path, tmp_path: Path) -> Learn:
     """Train in this process from such data; the result's folder."""
-    library = HubLibrary(Hub(api=HfApi(endpoint=server.url, token=False), waits=()))
+    library = HubDatasets(Hub(api=HfApi(endpoint=server.url, token=False), waits=()))
 
     def learn(name: str, *data: dict[str, Any]) -> Path:
         config = write_recipe(recipe_folder, data=list(data or [DATA]))
-        train(config, base, tmp_path / name, checkpoint_seconds=0, library=library)
+        train(config, base, tmp_path / name, TrainingOptions(checkpoint_seconds=0), datasets=library)
         return tmp_path / name
 
     return learn
@@ -98,7 +98,7 @@ def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
 ) -> None:
     whole = learn("whole")
     interrupt(monkeypatch, stop, lambda: learn("out"))
-    fetched = tmp_path / f".out{PARTIAL}" / datasets.FOLDER
+    fetched = tmp_path / f".out{PARTIAL}" / FETCHED
     assert not [path for path in fetched.iterdir() if path.is_dir()]  # it is packed
     server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
     asked = len(server.log)
@@ -110,12 +110,12 @@ def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
 def test_a_data_set_of_two_sources_is_one_at_one_commit(
     server: "HubServer", commit: str, learn: Learn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def moving(library: HubLibrary, *arguments: Any) -> object:
+    def moving(library: HubDatasets, *arguments: Any) -> object:
         server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
         return fetch(library, *arguments)
 
-    fetch = HubLibrary.fetch
-    monkeypatch.setattr(HubLibrary, "fetch", moving)
+    fetch = HubDatasets.fetch
+    monkeypatch.setattr(HubDatasets, "fetch", moving)
     short, long = DATA | {"lengths": [16, 32]}, DATA | {"lengths": [64]}
     first, second = known(learn("out", short, long, DATA | {"files": ["train/1*"], "weight": 3.0}))
     assert first["files"].keys() == {"train/0.jsonl", "train/1.jsonl"}
@@ -214,7 +214,7 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
     [
         ({"hub": "hf:datasets/owner/none"}, "hf:datasets/owner/none: does not exist on the hub"),
         ({"files": ["*.parquet"]}, r"has no file '\*\.parquet'"),
-        ({"files": ["*"]}, r"README\.md: is of no known kind"),
+        ({"files": ["*"]}, r"README\.md: unknown file format"),
     ],
 )
 def test_bad_data_sets_are_one_line_before_anything_is_fetched(
@@ -232,7 +232,7 @@ def test_bad_content_is_one_line(commit: str, learn: Learn) -> None:
 
 
 def test_without_a_hub_it_is_refused(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="hf:datasets/owner/books: is on the hub, which is not at hand"):
+    with pytest.raises(InputError, match="hf:datasets/owner/books: needs the Hugging Face hub"):
         train(write_recipe(recipe_folder, data=[DATA]), base, tmp_path / "out")
 
 

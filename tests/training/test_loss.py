@@ -7,9 +7,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from contextgraft.training.data.batches import Batch
-from contextgraft.training.loss import Learner
-from contextgraft.training.micro_batch import ENTRIES, TOKENS, tokens_at_once, whole
+from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.loss import CausalLMWithLoss
+from contextgraft.training.micro_batch import (
+    MIN_CHUNK_LOGITS,
+    MIN_CHUNK_TOKENS,
+    full_batch,
+    logit_chunk_tokens,
+)
 
 VOCABULARY, LENGTH = 4200, 700  # two rows are more than a piece of 1024 tokens
 COMMON: dict[str, Any] = {
@@ -50,14 +55,14 @@ def built(name: str, dtype: torch.dtype = torch.float64, **changes: Any) -> Any:
     return model.to(dtype)
 
 
-def batch() -> Batch:
+def batch() -> TokenBatch:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, VOCABULARY, (2, LENGTH), generator=generator)
     weights = torch.tensor([0.0, 0.25, 1.0])[torch.randint(0, 3, (2, LENGTH), generator=generator)]
-    return Batch(ids, weights)
+    return TokenBatch(ids, weights)
 
 
-def at_once(model: Any, given: Batch) -> Whole:
+def at_once(model: Any, given: TokenBatch) -> Whole:
     """By definition: all logits, all losses, their weighed mean."""
     logits_BLV = model(input_ids=given.ids, use_cache=False).logits[:, :-1]
     logits_BLV = logits_BLV.to(torch.promote_types(logits_BLV.dtype, torch.float32))
@@ -81,8 +86,8 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 def test_in_pieces_as_at_once(name: str) -> None:
     model, given = built(name), batch()
     expected = at_once(model, given)
-    learner = Learner(model)
-    loss, right = learner(whole(given))
+    learner = CausalLMWithLoss(model)
+    loss, right = learner(full_batch(given))
     (loss * 3).backward()
     assert loss.item() == pytest.approx(expected.loss.item(), rel=1e-12)
     assert int(right) == expected.right
@@ -98,8 +103,8 @@ def test_some_answers_are_right_and_told() -> None:
         said = model(input_ids=given.ids).logits.argmax(-1)
     ids = given.ids.clone()
     ids[0, 1:] = said[0, :-1]  # true of the first token only, for what follows sees other words
-    expected = at_once(model, Batch(ids, torch.ones(ids.shape)))
-    _, right = Learner(model)(whole(Batch(ids, torch.ones(ids.shape))))
+    expected = at_once(model, TokenBatch(ids, torch.ones(ids.shape)))
+    _, right = CausalLMWithLoss(model)(full_batch(TokenBatch(ids, torch.ones(ids.shape))))
     assert int(right) == expected.right > 0
 
 
@@ -107,8 +112,8 @@ def test_the_loss_is_the_weighed_mean_of_what_follows() -> None:
     model = built("llama")
     ids = torch.tensor([[0, 3, 4, 5, 6], [0, 7, 8, 9, 10]])
     weights = torch.tensor([[0.0, 1.0, 0.0, 0.05, 1.0], [0.0, 0.0, 1.0, 0.0, 0.05]])
-    part = whole(Batch(ids, weights), width=8)
-    loss, _ = Learner(model)(part)
+    part = full_batch(TokenBatch(ids, weights), width=8)
+    loss, _ = CausalLMWithLoss(model)(part)
     logs = model(input_ids=ids).logits.log_softmax(-1).detach()
     expected = sum(
         float(-weights[row, place] * logs[row, place - 1, ids[row, place]])
@@ -140,21 +145,21 @@ def test_no_more_logits_exist_than_a_piece(only_last: bool) -> None:
     if only_last:
         given.weights[0] = given.weights[1, : LENGTH - 5] = 0
     with Sizes() as sizes:
-        Learner(model)(whole(given))[0].backward()
-    assert tokens_at_once(VOCABULARY) == TOKENS
-    assert sizes.most == (LENGTH * 2 - TOKENS if only_last else TOKENS)
+        CausalLMWithLoss(model)(full_batch(given))[0].backward()
+    assert logit_chunk_tokens(VOCABULARY) == MIN_CHUNK_TOKENS
+    assert sizes.most == (LENGTH * 2 - MIN_CHUNK_TOKENS if only_last else MIN_CHUNK_TOKENS)
 
 
 def test_pieces_hold_entries_or_tokens() -> None:
-    assert tokens_at_once(2**20) == TOKENS
-    assert tokens_at_once(64) * 64 == ENTRIES
+    assert logit_chunk_tokens(2**20) == MIN_CHUNK_TOKENS
+    assert logit_chunk_tokens(64) * 64 == MIN_CHUNK_LOGITS
 
 
 def test_without_weights_the_gradient_is_zero_and_there() -> None:
     """Every process must hold every gradient, or the sum over processes would wait for it."""
     model = built("llama", tie_word_embeddings=False)
     given = batch()
-    loss, right = Learner(model)(whole(Batch(given.ids, torch.zeros(given.ids.shape))))
+    loss, right = CausalLMWithLoss(model)(full_batch(TokenBatch(given.ids, torch.zeros(given.ids.shape))))
     loss.backward()
     assert (loss.item(), int(right)) == (0.0, 0)
     assert model.lm_head.weight.grad.abs().max() == 0
@@ -163,21 +168,21 @@ def test_without_weights_the_gradient_is_zero_and_there() -> None:
 def test_frozen_embeddings_get_no_gradient() -> None:
     model = built("llama", tie_word_embeddings=False)
     model.lm_head.weight.requires_grad_(False)
-    Learner(model)(whole(batch()))[0].backward()
+    CausalLMWithLoss(model)(full_batch(batch()))[0].backward()
     assert model.lm_head.weight.grad is None
     assert model.model.layers[0].mlp.up_proj.weight.grad.norm() > 0
 
 
 def test_pieces_add_up_in_float32() -> None:
     """In bfloat16 the output's gradient of six pieces is as near to float64's as that of one."""
-    given = Batch(batch().ids.repeat(4, 1), batch().weights.repeat(4, 1))
+    given = TokenBatch(batch().ids.repeat(4, 1), batch().weights.repeat(4, 1))
     rough, exact = (
         built("llama", dtype, tie_word_embeddings=False) for dtype in (torch.bfloat16, torch.float64)
     )
     exact.load_state_dict(rough.state_dict())
     expected = at_once(exact, given).gradients["lm_head.weight"]
     once = at_once(rough, given).gradients["lm_head.weight"]
-    Learner(rough)(whole(given))[0].backward()
+    CausalLMWithLoss(rough)(full_batch(given))[0].backward()
     pieces = gradients(rough)["lm_head.weight"]
     errors = [float((found.double() - expected).norm() / expected.norm()) for found in (pieces, once)]
     assert errors[0] < 1.1 * errors[1] < 0.1

@@ -10,12 +10,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from contextgraft.errors import InputError, OutputError
 from contextgraft.training import tensorboard
-from contextgraft.training.data.batches import Batch, Batches
+from contextgraft.training.data.batches import BatchSampler, TokenBatch
 from contextgraft.training.metrics import SCHEMA
-from contextgraft.training.schedule import Step
+from contextgraft.training.schedule import TrainingStep
 from contextgraft.training.tensorboard import SCALARS
-from contextgraft.training.trainer import train
+from contextgraft.training.trainer import TrainingOptions, train
 
+from .conftest import Recorder
 from .parallel.conftest import COMMAND, finish, together
 
 
@@ -28,17 +29,22 @@ def interrupted(
     *,
     events: Path | None = None,
 ) -> None:
-    genuine = Batches.at
+    genuine = BatchSampler.batch
 
-    def at(self: Batches, step: Step) -> Batch:
+    def batch(self: BatchSampler, step: TrainingStep) -> TokenBatch:
         if step.number == 4:
             raise KeyboardInterrupt
         return genuine(self, step)
 
     with patch.context() as context:
-        context.setattr(Batches, "at", at)
+        context.setattr(BatchSampler, "batch", batch)
         with pytest.raises(KeyboardInterrupt):
-            train(config, base, out, checkpoint_seconds=0, measures=measures, tensorboard=events)
+            train(
+                config,
+                base,
+                out,
+                TrainingOptions(checkpoint_seconds=0, measures=measures, tensorboard=events),
+            )
 
 
 def test_a_row_a_step_goes_on_after_an_interruption(
@@ -47,8 +53,8 @@ def test_a_row_a_step_goes_on_after_an_interruption(
     config, measures = recipe_folder / "recipe.yaml", tmp_path / "measures.parquet"
     interrupted(base, config, tmp_path / "out", measures, monkeypatch)
     assert pq.read_table(measures).num_rows == 4
-    told: list[str] = []
-    last = train(config, base, tmp_path / "out", measures=measures, tell=told.append)
+    lines: list[str] = []
+    last = train(config, base, tmp_path / "out", TrainingOptions(measures=measures), reporter=Recorder(lines))
     table = pq.read_table(measures)
     assert table.schema.equals(SCHEMA)
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -57,8 +63,8 @@ def test_a_row_a_step_goes_on_after_an_interruption(
     assert sum(row["tokens"] for row in rows) == 2 * 64 + 3 * 128 + 2 * 32
     assert all(row["gradient_norm"] > 0 and row["seconds"] > 0 and row["peak_memory"] > 2**20 for row in rows)
     assert {row["ring_bytes_inside"] for row in rows} == {0}
-    assert "gradient" in told[-1]
-    assert "GiB" in told[-1]
+    assert "gradient" in lines[-1]
+    assert "GiB" in lines[-1]
     assert not (tmp_path / "out" / "measures.parquet").exists()
 
 
@@ -71,7 +77,7 @@ def test_tensorboard_shows_the_same(
         tmp_path / "board",
     )
     interrupted(base, config, tmp_path / "out", measures, monkeypatch, events=events)
-    train(config, base, tmp_path / "out", measures=measures, tensorboard=events)
+    train(config, base, tmp_path / "out", TrainingOptions(measures=measures, tensorboard=events))
     shown = EventAccumulator(str(events))
     shown.Reload()
     rows: list[dict[str, Any]] = pq.read_table(measures).to_pylist()
@@ -85,8 +91,15 @@ def test_tensorboard_that_is_not_installed_is_one_line(
     base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match="TensorBoard is not installed; pip install tensorboard"):
-        train(recipe_folder / "recipe.yaml", base, tmp_path / "out", tensorboard=tmp_path / "board")
+    with pytest.raises(
+        InputError, match="TensorBoard is not installed; pip install 'contextgraft\\[tensorboard\\]'"
+    ):
+        train(
+            recipe_folder / "recipe.yaml",
+            base,
+            tmp_path / "out",
+            TrainingOptions(tensorboard=tmp_path / "board"),
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -97,10 +110,10 @@ def test_another_file_is_not_written_over(
     interrupted(base, config, tmp_path / "out", measures, monkeypatch)
     pq.write_table(pa.table({"mine": [1]}), measures)
     with pytest.raises(OutputError, match="received mine; remove it or name another file"):
-        train(config, base, tmp_path / "out", measures=measures)
+        train(config, base, tmp_path / "out", TrainingOptions(measures=measures))
     measures.write_bytes(b"torn")
-    with pytest.raises(OutputError, match="is not what an earlier part"):
-        train(config, base, tmp_path / "out", measures=measures)
+    with pytest.raises(OutputError, match="is not a table of step metrics"):
+        train(config, base, tmp_path / "out", TrainingOptions(measures=measures))
 
 
 def test_bytes_of_the_ring_are_those_of_the_plan(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:

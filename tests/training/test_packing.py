@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
-from contextgraft.training.data.documents import documents, found
-from contextgraft.training.data.packing import FOLDER, Packed, pack, packed_path, sequences, write
-from contextgraft.training.trainer import train
+from contextgraft.prompts.tokens import Encode
+from contextgraft.training.data.context import DataContext
+from contextgraft.training.data.documents import find_files, read_documents
+from contextgraft.training.data.packing import (
+    PACKED,
+    PackedSequences,
+    pack,
+    packed_path,
+    sequences,
+    write_shards,
+)
+from contextgraft.training.progress import SilentReporter
+from contextgraft.training.trainer import TrainingOptions, train
 
 from .conftest import RECIPE, interrupt, write_recipe
 
@@ -22,6 +32,12 @@ Rows = list[list[int]]
 
 def source(*files: str, **more: Any) -> DocumentsSource:
     return DocumentsSource(kind="documents", files=files, **more)
+
+
+def pack_files(recipe: Recipe, folder: Path, encode: Encode) -> None:
+    """Pack the recipe's documents in a folder into `work`, with a tokenizer that has no prefix."""
+    context = DataContext(encode, (), 0, folder)
+    pack(recipe, context, folder / "work", datasets=None, reporter=SilentReporter())
 
 
 def recipe(**data: Any) -> Recipe:
@@ -47,7 +63,7 @@ def test_three_kinds_of_files_hold_the_same_documents(tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_text(lines, encoding="utf-8")
     pq.write_table(pa.table({"body": texts}), tmp_path / "all.parquet")
     for files in ("?.txt", "all.jsonl", "all.parquet"):
-        assert list(documents(found(source(files), tmp_path), "body")) == texts
+        assert list(read_documents(find_files(source(files), tmp_path), "body")) == texts
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "lz4"])
@@ -58,76 +74,75 @@ def test_compressed_text_is_read_too_and_torn_text_is_refused(tmp_path: Path, su
     for path, content in zip(paths, (lines, b"one\n"), strict=True):
         with pa.output_stream(str(path), compression="detect") as stream:
             stream.write(content)
-    assert list(documents(paths, "text")) == [*texts, "one\n"]
+    assert list(read_documents(paths, "text")) == [*texts, "one\n"]
     whole = paths[0].read_bytes()
     paths[0].write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="cannot be read as documents"):
-        list(documents(paths, "text"))
+        list(read_documents(paths, "text"))
 
 
 def test_blank_lines_and_marks_of_byte_order_are_no_texts(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"text": "a"}\n\n{"text": ""}\n \n')
     (tmp_path / "y.txt").write_bytes(b"\xef\xbb\xbfb")
-    assert list(documents([tmp_path / "x.json", tmp_path / "y.txt"], "text")) == ["a", "", "b"]
+    assert list(read_documents([tmp_path / "x.json", tmp_path / "y.txt"], "text")) == ["a", "", "b"]
 
 
 @pytest.mark.parametrize("pattern", ["**x", "../\0"])
 def test_what_is_no_pattern_is_one_line(tmp_path: Path, pattern: str) -> None:
-    with pytest.raises(InputError, match=r"is no pattern|no file of documents"):
-        found(source(pattern), tmp_path)
+    with pytest.raises(InputError, match=r"not a valid file pattern|no file matches"):
+        find_files(source(pattern), tmp_path)
 
 
 def test_a_file_that_two_patterns_name_is_read_once(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text(name, encoding="utf-8")
-    assert list(documents(found(source("b.*", "*.txt"), tmp_path), "text")) == ["b.txt", "a.txt"]
+    assert list(read_documents(find_files(source("b.*", "*.txt"), tmp_path), "text")) == ["b.txt", "a.txt"]
 
 
 def test_each_sequence_comes_once_a_pass_in_an_order_of_the_seed(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text(" ".join(map(str, range(70))), encoding="utf-8")
-    asked = recipe(files=["long.txt"])
-    pack(asked, tmp_path, tmp_path / "work", lambda text: [int(word) for word in text.split()], [])
+    pack_files(recipe(files=["long.txt"]), tmp_path, lambda text: [int(word) for word in text.split()])
     wanted = source("long.txt")
     path = packed_path(tmp_path / "work", wanted, 16)
-    passes = [[Packed(path, seed).at(i)[0][0] for i in range(8)] for seed in (1, 2)]
+    passes = [[PackedSequences(path, seed).row(i)[0][0] for i in range(8)] for seed in (1, 2)]
     for order in passes:
         assert sorted(order[:4]) == sorted(order[4:]) == [0, 16, 32, 48]
     assert passes[0] != passes[1]
-    assert passes[0] == [Packed(path, 1).at(i)[0][0] for i in range(8)]
+    assert passes[0] == [PackedSequences(path, 1).row(i)[0][0] for i in range(8)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("x.csv", "a", r"x\.csv: is of no known kind; expected \.json or \.jsonl or \.parquet or \.txt"),
-        ("x.parquet.gz", "a", r"x\.parquet\.gz: is of no known kind"),
+        ("x.csv", "a", r"x\.csv: unknown file format; expected \.json or \.jsonl or \.parquet or \.txt"),
+        ("x.parquet.gz", "a", r"x\.parquet\.gz: unknown file format"),
         ("x.jsonl", "[" * 200_000, "x.jsonl: cannot be read as documents"),
         ("x.jsonl", '{"text": "\\ud800"}', "x.jsonl: cannot be read as documents"),
         ("x.jsonl", '{"body": "a"}', "x.jsonl: cannot be read as documents; expected texts in 'text'"),
-        ("x.jsonl", '{"text": 1}', "received int, no text"),
+        ("x.jsonl", '{"text": 1}', "received int, not a text"),
         ("x.parquet", "torn", "x.parquet: cannot be read as documents"),
         ("x.jsonl", "[1]", "x.jsonl: cannot be read as documents"),
         ("x.jsonl", "", "shorter than one sequence"),
         ("x.txt", b"\xff\xfe", "x.txt: cannot be read as documents"),
         ("x.txt", "too short", "shorter than one sequence; expected 16 tokens"),
-        ("other.txt", "", r"x\.\*: no file of documents"),
+        ("other.txt", "", r"x\.\*: no file matches"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path: Path, name: str, content: str | bytes, line: str) -> None:
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(InputError, match=line):
-        pack(recipe(files=["x.*"]), tmp_path, tmp_path / "work", lambda text: [1] * len(text.split()), [])
+        pack_files(recipe(files=["x.*"]), tmp_path, lambda text: [1] * len(text.split()))
 
 
 def test_what_no_reader_can_open_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.txt").mkdir()
     with pytest.raises(InputError, match=r"x\.txt: cannot be read as documents"):
-        list(documents([tmp_path / "x.txt"], "text"))
+        list(read_documents([tmp_path / "x.txt"], "text"))
     pq.write_table(pa.table({"text": [[1], [2]]}), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="received list, no text"):
-        list(documents([tmp_path / "x.parquet"], "text"))
+    with pytest.raises(InputError, match="received list, not a text"):
+        list(read_documents([tmp_path / "x.parquet"], "text"))
     with pytest.raises(InputError, match="expected texts in 'body'"):
-        list(documents([tmp_path / "x.parquet"], "body"))
+        list(read_documents([tmp_path / "x.parquet"], "body"))
 
 
 @settings(deadline=None)
@@ -135,10 +150,10 @@ def test_what_no_reader_can_open_is_one_line(tmp_path: Path) -> None:
 def test_shards_hold_every_row_whatever_their_size(count: int, length: int, shard_tokens: int) -> None:
     rows = [([number] * length, [number % length]) for number in range(count)]
     with TemporaryDirectory() as name:
-        write(Path(name), iter(rows), length, shard_tokens)
+        write_shards(Path(name), iter(rows), length, shard_tokens)
         assert len(list(Path(name).iterdir())) == -(-count // max(1, shard_tokens // length))
-        packed = Packed(Path(name), 1)
-        assert sorted(packed.at(ordinal) for ordinal in range(count)) == rows
+        packed = PackedSequences(Path(name), 1)
+        assert sorted(packed.row(ordinal) for ordinal in range(count)) == rows
 
 
 @pytest.fixture
@@ -164,7 +179,11 @@ def test_an_interrupted_run_reads_on_where_it_was(
     base: Path, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     train(book, base, tmp_path / "whole")
-    interrupt(monkeypatch, stop, lambda: train(book, base, tmp_path / "stopped", checkpoint_seconds=0))
+    interrupt(
+        monkeypatch,
+        stop,
+        lambda: train(book, base, tmp_path / "stopped", TrainingOptions(checkpoint_seconds=0)),
+    )
     (book.parent / "book.jsonl").unlink()  # what is packed is not read again
     train(book, base, tmp_path / "stopped")
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
@@ -174,7 +193,7 @@ def test_a_run_killed_while_it_packs_packs_again(base: Path, book: Path, tmp_pat
     train(book, base, tmp_path / "whole")
     wanted = packed_path(tmp_path / ".killed.partial", source("book.jsonl"), 64)
     left = wanted.with_name(f".{wanted.name}.partial")
-    assert left.parent.name == FOLDER
+    assert left.parent.name == PACKED
     left.mkdir(parents=True)
     (left / "00007.parquet").write_bytes(b"torn")
     train(book, base, tmp_path / "killed")

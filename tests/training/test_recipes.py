@@ -6,7 +6,7 @@ import pytest
 
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.rope.schedule import absolute, progressive_stages
-from contextgraft.training.schedule import learning_rate, steps
+from contextgraft.training.schedule import learning_rate, training_steps
 
 FOLDER = Path(__file__).parents[2] / "config/recipes"
 TOKENS = {
@@ -23,8 +23,8 @@ def shipped(name: str) -> Recipe:
 def test_every_recipe_is_valid_and_bears_its_name(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert len(steps(recipe)) == sum(stage.steps for stage in recipe.stages)
-    rates = {learning_rate(recipe, step, 10000) for step in steps(recipe)[:50]}
+    assert len(training_steps(recipe)) == sum(stage.steps for stage in recipe.stages)
+    rates = {learning_rate(recipe, step, 10000) for step in training_steps(recipe)[:50]}
     assert rates == {2e-5}
 
 

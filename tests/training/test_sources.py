@@ -12,23 +12,25 @@ from transformers import AutoTokenizer
 
 from contextgraft.config.training import AnySource, Recipe, load_recipe
 from contextgraft.errors import InputError
-from contextgraft.training.data.batches import Batches
+from contextgraft.training.data.batches import BatchSampler
+from contextgraft.training.data.context import DataContext, memoised
 from contextgraft.training.data.packing import pack
-from contextgraft.training.data.sources import KINDS, Context, Maker, memoised, read_pairs
-from contextgraft.training.schedule import steps
+from contextgraft.training.data.sources import KINDS, DocumentSampler, read_pairs
+from contextgraft.training.progress import SilentReporter
+from contextgraft.training.schedule import training_steps
 
 
 @pytest.fixture
-def context(base: Path, recipe_folder: Path) -> Context:
+def context(base: Path, recipe_folder: Path) -> DataContext:
     tokenizer = AutoTokenizer.from_pretrained(base)
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return Context(memoised(encode), (0,), len(tokenizer), recipe_folder)
+    return DataContext(memoised(encode), (0,), len(tokenizer), recipe_folder)
 
 
-def maker(context: Context, **source: Any) -> Maker:
+def sampler(context: DataContext, **source: Any) -> DocumentSampler:
     parsed: Any = TypeAdapter(AnySource).validate_python(source)
     return KINDS[parsed.kind](parsed, context)
 
@@ -46,23 +48,23 @@ SOURCES: list[dict[str, Any]] = [
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.integers(24, 200), seed=st.integers(0, 2**32 - 1))
 def test_documents_are_exact_and_a_function_of_the_generator(
-    context: Context, source: dict[str, Any], length: int, seed: int
+    context: DataContext, source: dict[str, Any], length: int, seed: int
 ) -> None:
-    make = maker(context, **source)
-    document = make(np.random.default_rng(seed), length)
+    sample = sampler(context, **source)
+    document = sample(np.random.default_rng(seed), length)
     assert len(document.ids) == len(document.weights) == length
     assert document.ids[0] == 0
     assert document.weights[0] == 0.0
     assert set(document.weights) <= {0.0, 0.05, 1.0}
     assert 1.0 in document.weights
-    assert make(np.random.default_rng(seed), length) == document
+    assert sample(np.random.default_rng(seed), length) == document
 
 
-def test_answers_weigh_one_and_follow_their_needles(context: Context) -> None:
-    make = maker(context, **SOURCES[0])
+def test_answers_weigh_one_and_follow_their_needles(context: DataContext) -> None:
+    sample = sampler(context, **SOURCES[0])
     code, question, of = context.encode("code ? of")
     for seed in range(40):
-        ids, weights = make(np.random.default_rng(seed), 96)
+        ids, weights = sample(np.random.default_rng(seed), 96)
         known: dict[int, list[int]] = {}
         answered = 0
         for place, token in enumerate(ids):
@@ -77,24 +79,24 @@ def test_answers_weigh_one_and_follow_their_needles(context: Context) -> None:
         assert weights.count(1.0) == answered > 0
 
 
-def test_repeats_weigh_only_what_was_seen(context: Context) -> None:
-    ids, weights = maker(context, **SOURCES[1])(np.random.default_rng(1), 50)
+def test_repeats_weigh_only_what_was_seen(context: DataContext) -> None:
+    ids, weights = sampler(context, **SOURCES[1])(np.random.default_rng(1), 50)
     first = weights.index(1.0)
     period = first - 2
     assert ids[first:] == ids[first - period : len(ids) - period]
     assert all(weights[first:])
 
 
-def test_packed_pairs_begin_anew_each(context: Context) -> None:
-    ids, weights = maker(context, **SOURCES[3])(np.random.default_rng(1), 60)
+def test_packed_pairs_begin_anew_each(context: DataContext) -> None:
+    ids, weights = sampler(context, **SOURCES[3])(np.random.default_rng(1), 60)
     starts = [place for place, token in enumerate(ids) if token == 0]
     assert starts == list(range(0, 60, 6))
     assert weights[:6] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 
-def test_a_document_that_cannot_fit_is_refused(context: Context) -> None:
+def test_a_document_that_cannot_fit_is_refused(context: DataContext) -> None:
     with pytest.raises(InputError, match="does not fit"):
-        maker(context, **SOURCES[4])(np.random.default_rng(0), 8)
+        sampler(context, **SOURCES[4])(np.random.default_rng(0), 8)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"prompt": "x"}', '{"prompt": 1, "answer": "y"}'])
@@ -105,20 +107,20 @@ def test_bad_pairs_name_their_line(tmp_path: Path, line: str) -> None:
         read_pairs(path)
 
 
-def test_batches_depend_on_seed_and_step_alone(context: Context, recipe_folder: Path) -> None:
+def test_batches_depend_on_seed_and_step_alone(context: DataContext, recipe_folder: Path) -> None:
     recipe = load_recipe(recipe_folder / "recipe.yaml")
-    plan = steps(recipe)
-    one, again = Batches(recipe, context, 1, plan), Batches(recipe, context, 1, plan)
+    plan = training_steps(recipe)
+    one, again = BatchSampler(recipe, context, 1, plan), BatchSampler(recipe, context, 1, plan)
     first, second = (step for step in plan if step.stage == 0 and step.length == 32)
-    again.at(plan[0])
-    again.at(plan[-1])
-    assert torch.equal(one.at(first).ids, again.at(first).ids)
-    assert one.at(first).ids.shape == one.at(first).weights.shape == (2, 32)
-    assert not torch.equal(one.at(first).ids, Batches(recipe, context, 2, plan).at(first).ids)
-    assert not torch.equal(one.at(first).ids, one.at(second).ids)
+    again.batch(plan[0])
+    again.batch(plan[-1])
+    assert torch.equal(one.batch(first).ids, again.batch(first).ids)
+    assert one.batch(first).ids.shape == one.batch(first).weights.shape == (2, 32)
+    assert not torch.equal(one.batch(first).ids, BatchSampler(recipe, context, 2, plan).batch(first).ids)
+    assert not torch.equal(one.batch(first).ids, one.batch(second).ids)
 
 
-def test_each_document_comes_once_whatever_comes_between(context: Context, tmp_path: Path) -> None:
+def test_each_document_comes_once_whatever_comes_between(context: DataContext, tmp_path: Path) -> None:
     """Twelve sequences, two a step; other sources take every fourth step, and other lengths some."""
     (tmp_path / "long.txt").write_text(" ".join(map(str, range(100, 196))), encoding="utf-8")
     asked = {
@@ -132,22 +134,23 @@ def test_each_document_comes_once_whatever_comes_between(context: Context, tmp_p
         "optimiser": {"learning_rate": 1.0},
     }
     recipe = Recipe.model_validate(asked)
-    pack(recipe, tmp_path, tmp_path, lambda text: [int(word) for word in text.split()], [])
-    plan = steps(recipe)
-    batches = Batches(recipe, replace(context, work=tmp_path), 1, plan)
-    rows = [row for step in plan for row in batches.at(step).ids.tolist() if min(row) >= 100]
+    numbers = DataContext(lambda text: [int(word) for word in text.split()], (), 0, tmp_path)
+    pack(recipe, numbers, tmp_path, datasets=None, reporter=SilentReporter())
+    plan = training_steps(recipe)
+    batches = BatchSampler(recipe, replace(context, work=tmp_path), 1, plan)
+    rows = [row for step in plan for row in batches.batch(step).ids.tolist() if min(row) >= 100]
     assert 24 <= len(rows) < 2 * 28
     for start in range(0, len(rows) - 11, 12):
         assert sorted(rows[start : start + 12]) == [[*range(n, n + 8)] for n in range(100, 196, 8)]
 
 
-def test_repeat_needs_tokens_to_repeat(context: Context) -> None:
+def test_repeat_needs_tokens_to_repeat(context: DataContext) -> None:
     with pytest.raises(InputError, match=f"first below {context.vocabulary - 1}"):
-        maker(context, kind="repeat", first=context.vocabulary - 1)
+        sampler(context, kind="repeat", first=context.vocabulary - 1)
 
 
-def test_needles_are_no_more_than_the_most(context: Context) -> None:
+def test_needles_are_no_more_than_the_most(context: DataContext) -> None:
     source = {"kind": "needle", "format": "format.yaml", "least": 3, "most": 3}
     (code,) = context.encode("code")
     for seed in range(5):
-        assert maker(context, **source)(np.random.default_rng(seed), 200).ids.count(code) == 3
+        assert sampler(context, **source)(np.random.default_rng(seed), 200).ids.count(code) == 3

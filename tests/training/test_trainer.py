@@ -16,11 +16,11 @@ from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import CheckpointError, ConfigError, InputError, OutputError
 from contextgraft.rope import settings
-from contextgraft.training.data.batches import Batches
-from contextgraft.training.engine import Alone
-from contextgraft.training.trainer import train
+from contextgraft.training.data.batches import BatchSampler
+from contextgraft.training.engine import SingleProcessEngine
+from contextgraft.training.trainer import TrainingOptions, train
 
-from .conftest import interrupt, write_recipe
+from .conftest import Recorder, interrupt, write_recipe
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -62,10 +62,14 @@ def test_interrupted_run_ends_in_the_same_bytes(
 ) -> None:
     config = recipe_folder / "recipe.yaml"
     train(config, base, tmp_path / "whole")
-    interrupt(monkeypatch, stop, lambda: train(config, base, tmp_path / "stopped", checkpoint_seconds=0))
+    interrupt(
+        monkeypatch,
+        stop,
+        lambda: train(config, base, tmp_path / "stopped", TrainingOptions(checkpoint_seconds=0)),
+    )
     assert not (tmp_path / "stopped").exists()
     said: list[str] = []
-    train(config, base, tmp_path / "stopped", tell=said.append)
+    train(config, base, tmp_path / "stopped", reporter=Recorder(said))
     assert said[0] == f"resuming after step {stop} of 7"
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
@@ -98,12 +102,12 @@ def test_another_recipe_begins_anew_where_nothing_was_learnt(
     base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Batches, "at", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(BatchSampler, "batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            train(recipe_folder / "recipe.yaml", base, tmp_path / "out", seed=9)
+            train(recipe_folder / "recipe.yaml", base, tmp_path / "out", TrainingOptions(seed=9))
     said: list[str] = []
-    train(recipe_folder / "recipe.yaml", base, tmp_path / "out", tell=said.append)
-    assert said[0] == "begun anew: an unfinished run with another seed had not learnt anything yet"
+    train(recipe_folder / "recipe.yaml", base, tmp_path / "out", reporter=Recorder(said))
+    assert said[0] == "starting again: an unfinished run with another seed had not done any step"
     train(recipe_folder / "recipe.yaml", base, tmp_path / "whole")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
@@ -113,9 +117,9 @@ def test_another_recipe_does_not_resume_a_partial_run(
 ) -> None:
     config = recipe_folder / "recipe.yaml"
     with pytest.raises(KeyboardInterrupt):
-        train(config, base, tmp_path / "out", stop=lambda: True)
+        train(config, base, tmp_path / "out", reporter=Recorder(stop=lambda: True))
     with pytest.raises(OutputError, match="another seed"):
-        train(recipe_folder / "recipe.yaml", base, tmp_path / "out", seed=9)
+        train(recipe_folder / "recipe.yaml", base, tmp_path / "out", TrainingOptions(seed=9))
     haystack = recipe_folder / "haystack.txt"
     haystack.write_text(haystack.read_text(encoding="utf-8") + " sea", encoding="utf-8")
     with pytest.raises(OutputError, match="another data"):
@@ -138,12 +142,14 @@ def test_killed_at_the_very_end_nothing_is_trained_again(
             if journal
             else "contextgraft.training.trainer.detach_log"
         )
-        patch.setattr(f"contextgraft.{late}", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(late, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            train(config, base, tmp_path / "killed", checkpoint_seconds=0)
-    monkeypatch.setattr(Batches, "at", lambda *_: (_ for _ in ()).throw(AssertionError("trained again")))
+            train(config, base, tmp_path / "killed", TrainingOptions(checkpoint_seconds=0))
+    monkeypatch.setattr(
+        BatchSampler, "batch", lambda *_: (_ for _ in ()).throw(AssertionError("trained again"))
+    )
     said: list[str] = []
-    train(config, base, tmp_path / "killed", tell=said.append)
+    train(config, base, tmp_path / "killed", reporter=Recorder(said))
     assert said[0] == "resuming after step 7 of 7"
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "recipes", "whole"]
@@ -159,7 +165,7 @@ def test_an_unreadable_order_is_no_traceback(base: Path, recipe_folder: Path, tm
 
 def test_seeds_differ_and_repeat(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(recipe_folder / "recipe.yaml", base, tmp_path / name, seed=seed)
+        train(recipe_folder / "recipe.yaml", base, tmp_path / name, TrainingOptions(seed=seed))
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert files(tmp_path / "a")["model.safetensors"] != files(tmp_path / "c")["model.safetensors"]
 
@@ -169,10 +175,14 @@ def test_the_seed_draws_factors_too(base: Path, recipe_folder: Path, tmp_path: P
     drawn = []
     for seed in (1, 2):
         recipe = load_recipe(config).model_copy(update={"seed": seed})
-        model = Alone().build(recipe, open_model(base), settings.read(open_model(base).config)).learner.model
+        model = (
+            SingleProcessEngine()
+            .build(recipe, open_model(base), settings.read(open_model(base).config))
+            .model.causal_lm
+        )
         drawn.append(next(value for name, value in model.named_parameters() if "lora_A" in name))
     assert not torch.equal(*drawn)
-    train(config, base, tmp_path / "out", seed=2)
+    train(config, base, tmp_path / "out", TrainingOptions(seed=2))
     record = json.loads((tmp_path / "out/contextgraft.json").read_text(encoding="utf-8"))
     assert (record["seed"], record["recipe"]["seed"]) == (2, 2)
 
@@ -183,7 +193,7 @@ def test_refused_memory_is_one_line(
     def ask(*_: Any) -> Any:
         return torch.empty(2**60, dtype=torch.uint8)  # what no machine has: torch's own refusal
 
-    monkeypatch.setattr(Batches, "at", ask)
+    monkeypatch.setattr(BatchSampler, "batch", ask)
     with pytest.raises(InputError, match="out of memory; activation_checkpointing"):
         train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
 

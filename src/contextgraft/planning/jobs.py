@@ -18,7 +18,7 @@ from contextgraft.planning.hardware import GB, Hardware
 from contextgraft.planning.memory import FILL, fewest_devices, held_bytes, weight_bytes
 from contextgraft.planning.model_shape import ModelShape
 from contextgraft.planning.training import ParallelPlan, executed_flops, stage_costs
-from contextgraft.training.schedule import steps
+from contextgraft.training.schedule import training_steps
 
 LEAST = 4e9  # bytes of Python, torch, and tiles that are streamed; extract and merge take a tenth of it
 EXTRACT = 22e-9  # processor seconds a weight for all ranks to 128: 18.7 s for a layer of 70B
@@ -152,7 +152,7 @@ def train_job(recipe: Recipe, shape: ModelShape, cluster: Cluster, threads: int)
 
     A power of two because all ranks share each sequence, and heads and lengths must divide evenly.
     """
-    work = executed_flops(recipe, shape, steps(recipe))
+    work = executed_flops(recipe, shape, training_steps(recipe))
     hardware = Hardware.from_cluster(cluster, threads)
     seconds = hardware.compute_hours(work) * 3600
     if not cluster.gpus_per_node:

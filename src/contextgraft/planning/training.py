@@ -16,8 +16,8 @@ from contextgraft.planning.hardware import Hardware
 from contextgraft.planning.memory import kv_entries
 from contextgraft.planning.model_shape import ModelShape
 from contextgraft.planning.training_memory import RankMemory, rank_memory, trained_parameters
-from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology, choose, topology
-from contextgraft.training.schedule import Step, steps
+from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology, choose_layout, topology
+from contextgraft.training.schedule import TrainingStep, training_steps
 
 SUM = 4  # bytes of a gradient that travels between ranks: float32
 
@@ -94,7 +94,7 @@ def stage_costs(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: Par
             expected=f"a divisor of {plan.ranks}",
             received=plan.context,
         )
-    every = steps(recipe)
+    every = training_steps(recipe)
     return [
         _stage_cost(recipe, [step for step in every if step.stage == stage], shape, hardware, plan)
         for stage in range(len(recipe.stages))
@@ -102,7 +102,7 @@ def stage_costs(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: Par
 
 
 def _stage_cost(
-    recipe: Recipe, stage_steps: list[Step], shape: ModelShape, hardware: Hardware, plan: ParallelPlan
+    recipe: Recipe, stage_steps: list[TrainingStep], shape: ModelShape, hardware: Hardware, plan: ParallelPlan
 ) -> StageCost:
     ring = topology(plan.context, hardware.node_size)
     kept = recipe.activation_checkpointing
@@ -134,7 +134,7 @@ def recipe_flops(recipe: Recipe, shape: ModelShape, length: int) -> int:
     return training_flops(shape, length, frozen_weights=recipe.lora is not None, recompute=False)
 
 
-def executed_flops(recipe: Recipe, shape: ModelShape, some: Sequence[Step]) -> int:
+def executed_flops(recipe: Recipe, shape: ModelShape, some: Sequence[TrainingStep]) -> int:
     """Operations of some steps as they are executed, recomputed activations included."""
     frozen, recompute = recipe.lora is not None, recipe.activation_checkpointing
     return sum(
@@ -175,7 +175,7 @@ def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: 
     return once * sent
 
 
-def _held_tokens(plan: ParallelPlan, some: Sequence[Step]) -> float:
+def _held_tokens(plan: ParallelPlan, some: Sequence[TrainingStep]) -> float:
     """Most tokens that a rank holds at once."""
     rows = (min(plan.rows or step.rows, -(-step.rows // plan.replicas)) * step.length for step in some)
     return max(rows) / plan.context
@@ -183,7 +183,7 @@ def _held_tokens(plan: ParallelPlan, some: Sequence[Step]) -> float:
 
 def _layout(ring: Topology, shape: ModelShape, plan: ParallelPlan) -> Layout:
     if plan.layout is None:
-        return choose(ring, shape.heads, shape.kv_heads)[0]
+        return choose_layout(ring, shape.heads, shape.kv_heads)[0]
     return LAYOUTS[plan.layout](ring, shape.heads, shape.kv_heads)
 
 

@@ -6,7 +6,7 @@ from math import prod
 from contextgraft.config.training import Recipe
 from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.planning.model_shape import ModelShape
-from contextgraft.training.micro_batch import tokens_at_once
+from contextgraft.training.micro_batch import logit_chunk_tokens
 
 FLOAT32 = 4  # bytes of a weight, a gradient and a moment of the optimiser
 LOGITS = 16  # bytes of a vocabulary entry for each token: as computed, picked, exponentiated, its gradient
@@ -79,6 +79,6 @@ def _embeddings(shape: ModelShape) -> int:
 
 def _logits(recipe: Recipe, shape: ModelShape, tokens: float) -> float:
     """Bytes of the logits of one piece, and of the sum of all pieces' gradients of the output weights."""
-    piece = tokens_at_once(shape.vocabulary)
+    piece = logit_chunk_tokens(shape.vocabulary)
     summed = FLOAT32 * shape.vocabulary * shape.hidden if "embeddings" in recipe.trainable else 0
     return min(tokens, piece) * LOGITS * shape.vocabulary + (summed if tokens > piece else 0)

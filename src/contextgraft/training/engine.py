@@ -1,144 +1,142 @@
-"""Where a run happens: in this process alone, or in many that act as one."""
+"""Engines: where a run computes, in this process alone or in many processes that act as one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
+from typing_extensions import override
 
-from contextgraft.checkpoint import atomic as publish
+from contextgraft.checkpoint import atomic
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training import model as models
-from contextgraft.training import state as states
-from contextgraft.training.data.batches import Batch
-from contextgraft.training.loss import Learner
-from contextgraft.training.micro_batch import whole
+from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.loss import CausalLMWithLoss
+from contextgraft.training.micro_batch import full_batch
+from contextgraft.training.model import build_trainable, load_weights, trainable_parameters, zero_frozen_rows
+from contextgraft.training.state import (
+    CHECKPOINTS,
+    SavedState,
+    TrainState,
+    build_optimiser,
+    load_state,
+    save_state,
+)
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Trainee:
-    """A model with its loss, what of it moves, and the optimiser that moves it."""
+class StepResult(NamedTuple):
+    """Loss of a batch in nats; correctly predicted answer tokens (loss weight 1), and all answer tokens.
 
-    learner: Learner
-    moving: Mapping[str, torch.nn.Parameter]
-    adam: torch.optim.AdamW
-
-
-class Outcome(NamedTuple):
-    """Loss of a batch in nats; how many tokens of weight 1 are right, and how many there are.
-
-    `inside`, `between`: bytes that the rings of all ranks sent inside nodes and between them.
+    The bytes are those that the rings of all ranks sent within nodes and between them.
     """
 
     loss: float
-    right: int
+    correct: int
     answers: int
-    inside: int = 0
-    between: int = 0
+    bytes_within_nodes: int = 0
+    bytes_between_nodes: int = 0
 
 
-class Engine(Protocol):
-    """What the run asks for; every process of a run calls the same methods in the same order."""
+class TrainingEngine(Protocol):
+    """What the trainer needs; every process of a run calls the same methods in the same order."""
 
     main: bool
     dtype: torch.dtype  # of activations
 
-    def once(self, act: Callable[[], T]) -> T:
-        """The result of an act that only the main process does; its error is everyone's."""
+    def run_on_main(self, task: Callable[[], T]) -> T:
+        """Run a task in the main process only; all processes get its result, or its error."""
 
     def publish(self, out: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
-        """The work directory that becomes `out`, as `checkpoint.publish`."""
+        """The work directory that becomes `out`, as `checkpoint.atomic.publish`."""
 
-    def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
-        """The base with these rotary settings, ready to be trained."""
+    def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
+        """The base with these RoPE settings, ready to be trained."""
 
-    def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:
-        """The batch's loss, its gradient left in the parameters that move."""
+    def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
+        """Compute the loss of a batch and leave its gradient in the trainable parameters."""
 
-    def clip(self, trainee: Trainee, most: float) -> float:
-        """Scale the gradient down to this norm; its norm before."""
+    def clip(self, state: TrainState, max_norm: float) -> float:
+        """Scale the gradient down to this norm; returns the norm before."""
 
-    def agree(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
-        """Whether the run is to be set aside now, or stopped, because any process wants it."""
+    def sync_flags(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
+        """Whether to save the state now, and whether to stop: true if it is true in any process."""
 
-    def load(self, work: Path) -> states.State:
-        """The state that was last set aside."""
+    def load(self, work: Path) -> SavedState:
+        """The state that was saved last."""
 
-    def save(self, state: states.State, work: Path, *, wait: bool) -> None:
-        """Set the state aside; without `wait` it may be written while the run goes on."""
+    def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:
+        """Save the state; without `wait` it may be written while the run goes on."""
 
-    def whole(self, state: states.State) -> dict[str, torch.Tensor]:
-        """The weights that moved, by name; empty but in the main process."""
+    def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
+        """The trained weights by name; empty in all but the main process."""
 
 
-class Alone:
-    """One process; the state is one safetensors file."""
+class SingleProcessEngine(TrainingEngine):
+    """Computes in this process; the state is one safetensors file."""
 
     main = True
     dtype = torch.float32
 
-    def once(self, act: Callable[[], T]) -> T:
-        """The act."""
-        return act()
+    @override
+    def run_on_main(self, task: Callable[[], T]) -> T:
+        return task()
 
+    @override
     def publish(self, out: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
-        """The work directory."""
-        return publish.publish(out, replace=replace)
+        return atomic.publish(out, replace=replace)
 
-    def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
-        """A model with torch's own attention."""
-        model = models.prepared(recipe, base, rope, attention="sdpa")
-        models.put_weights(model, base)
-        moving = models.moving(model)
-        return Trainee(
-            Learner(model), moving, states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
-        )
+    @override
+    def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
+        model = build_trainable(recipe, base, rope, attention="sdpa")
+        load_weights(model, base)
+        parameters = trainable_parameters(model)
+        optimiser = build_optimiser(recipe.optimiser, parameters, frozen_rows=recipe.frozen_rows)
+        return TrainState(CausalLMWithLoss(model), parameters, optimiser)
 
-    def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:
-        """All rows at once."""
-        part = whole(batch)
-        trainee.adam.zero_grad()
-        loss, right = trainee.learner(part)
+    @override
+    def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
+        micro_batch = full_batch(batch)
+        state.optimiser.zero_grad()
+        loss, correct = state.model(micro_batch)
         torch.autograd.backward(loss)
-        models.keep_rows(trainee.moving, recipe.frozen_rows)
-        return Outcome(loss.item(), int(right), int(part.answers.sum()))
+        zero_frozen_rows(state.parameters, recipe.frozen_rows)
+        return StepResult(loss.item(), int(correct), int(micro_batch.answers.sum()))
 
-    def clip(self, trainee: Trainee, most: float) -> float:
-        """The norm of all gradients."""
-        return torch.nn.utils.clip_grad_norm_(trainee.moving.values(), most).item()
+    @override
+    def clip(self, state: TrainState, max_norm: float) -> float:
+        return torch.nn.utils.clip_grad_norm_(state.parameters.values(), max_norm).item()
 
-    def agree(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
-        """There is nobody to ask."""
+    @override
+    def sync_flags(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
         return save, stop
 
-    def load(self, work: Path) -> states.State:
-        """Of one process, or of many, whichever is later."""
-        own = states.load(work)
-        if not (work / states.SHARED).exists():
-            return own
-        from contextgraft.training.parallel import checkpoints  # noqa: PLC0415 - dear, and rarely needed
+    @override
+    def load(self, work: Path) -> SavedState:
+        """The later of the state of one process and the checkpoint of a distributed run."""
+        saved = load_state(work)
+        if not (work / CHECKPOINTS).exists():
+            return saved
+        from contextgraft.training.parallel.checkpoints import load_checkpoint  # noqa: PLC0415 - slow import
 
-        return max(own, checkpoints.load(work), key=lambda state: state.step)
+        return max(saved, load_checkpoint(work), key=lambda state: state.step)
 
-    def save(self, state: states.State, work: Path, *, wait: bool) -> None:  # noqa: ARG002
-        """Written when this returns."""
-        states.save(state, work)
+    @override
+    def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:
+        save_state(saved, work)
 
-    def whole(self, state: states.State) -> dict[str, torch.Tensor]:
-        """As they are."""
-        return states.weights(state)
+    @override
+    def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
+        return saved.weights()
 
 
 @contextmanager
-def memory() -> Iterator[None]:
-    """Memory that torch is refused in the block raises InputError; torch has a type for it on GPUs only."""
+def memory_errors() -> Iterator[None]:
+    """Turn torch's out-of-memory errors into InputError; on CPUs torch has no type of its own for them."""
     try:
         yield
     except RuntimeError as error:

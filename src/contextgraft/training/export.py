@@ -1,8 +1,8 @@
-"""The finished model folder: new rotary settings, weights in the base's dtype, tokenizer, identity."""
+"""Write the trained model folder: new RoPE settings, weights in the base's dtype, tokenizer, sidecar."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model
-from contextgraft.checkpoint.writer import save_tensors
+from contextgraft.checkpoint.reader import DTYPES, read_tensor
+from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.config.training import Recipe
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training import lora
-from contextgraft.training.model import read_weights
+from contextgraft.training.lora import merged_weight
+from contextgraft.training.metrics import METRICS_FILE
 
-METRICS = "metrics.jsonl"
 TOKENIZER = "tokenizer_config.json"
 
 
@@ -30,30 +30,27 @@ def write_folder(
     work: Path,
     *,
     base: ModelFolder,
-    learnt: Mapping[str, torch.Tensor],
+    trained: Mapping[str, torch.Tensor],
     rope: RopeSettings,
     recipe: Recipe,
     dtype: str,
-    data: Sequence[Mapping[str, Any]],
+    datasets: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write every file of the result into `work`: `learnt` is what moved, all else is the base's.
+    """Write every file of the result into `work`.
 
-    `dtype` is that of activations; `data` is what is known of data sets that were fetched.
+    `trained` has the trained parameters by name; everything else is copied from the base, one tensor in
+    memory at a time. `dtype` is that of the activations; `datasets` are the records of data sets that were
+    fetched.
     """
-    own = read_weights(base)
-    changed = lora.merged(learnt, own, recipe.lora)
-    weights = {
-        name: changed.get(_tied(name, base), tensor).detach().to(tensor.dtype).contiguous()
-        for name, tensor in own.items()
-    }
-    save_tensors(work / MODEL_WEIGHTS, weights)
+    specs = {name: (DTYPES[info.dtype], tuple(info.shape)) for name, info in base.tensors.items()}
+    write_tensors(work / MODEL_WEIGHTS, specs, _weights(order(specs), base, trained, recipe))
     write_json(work / "config.json", settings.apply(base.config, rope))
     for name in base.others:
-        if name not in (SIDECAR, METRICS, TOKENIZER):
+        if name not in (SIDECAR, METRICS_FILE, TOKENIZER):
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base.path / name, work / name)
     if TOKENIZER in base.others:
-        write_json(work / TOKENIZER, _lengthened(base.path / TOKENIZER, rope.max_positions))
+        write_json(work / TOKENIZER, _extended_tokenizer_config(base.path / TOKENIZER, rope.max_positions))
     write_json(
         work / SIDECAR,
         sidecar(
@@ -66,7 +63,7 @@ def write_folder(
             steps=sum(stage.steps for stage in recipe.stages),
             rope=settings.to_json(rope),
             **({} if dtype == "float32" else {"dtype": dtype}),
-            **({"data": list(data)} if data else {}),
+            **({"data": list(datasets)} if datasets else {}),
             versions={
                 "contextgraft": __version__,
                 "torch": torch.__version__,
@@ -76,13 +73,23 @@ def write_folder(
     )
 
 
-def _tied(name: str, base: ModelFolder) -> str:
-    """The parameter a stored tensor shares: a tied output layer is the input embedding."""
+def _weights(
+    names: Sequence[str], base: ModelFolder, trained: Mapping[str, torch.Tensor], recipe: Recipe
+) -> Iterator[torch.Tensor]:
+    for name in names:
+        stored = read_tensor(base, name)
+        yield (
+            merged_weight(_parameter_name(name, base), stored, trained, recipe.lora).detach().to(stored.dtype)
+        )
+
+
+def _parameter_name(name: str, base: ModelFolder) -> str:
+    """The parameter that a stored tensor belongs to: a tied output layer is the input embedding."""
     tied = output_embedding([name]) and base.config.get("tie_word_embeddings", False)
     return (input_embedding(base.tensors) or name) if tied else name
 
 
-def _lengthened(path: Path, length: int) -> dict[str, Any]:
+def _extended_tokenizer_config(path: Path, length: int) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if "model_max_length" in config:
         config["model_max_length"] = max(config["model_max_length"], length)

@@ -1,4 +1,4 @@
-"""LoRA while training: PEFT's layers put into the model, and taken out again as changes of the weights."""
+"""LoRA during training: PEFT's layers are injected into the model, and merged into the weights at the end."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ ADAPTER_NAME = "default"
 
 
 def insert(model: torch.nn.Module, lora: Lora, targets: Sequence[str], *, seed: int) -> None:
-    """Put factors of this rank beside the targets; the first is drawn from the seed, the second is 0."""
+    """Add LoRA factors to the target modules: lora_A is drawn from the seed, lora_B is 0."""
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - only runs with LoRA pay for it
 
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(targets))
@@ -20,31 +20,31 @@ def insert(model: torch.nn.Module, lora: Lora, targets: Sequence[str], *, seed: 
 
 
 def is_base(name: str) -> bool:
-    """Whether a parameter is a weight that factors stand beside."""
+    """Whether a parameter is a base weight under LoRA factors."""
     return ".base_layer." in name
 
 
 def is_factor(name: str) -> bool:
-    """Whether a parameter is a factor."""
+    """Whether a parameter is a LoRA factor."""
     return f".{ADAPTER_NAME}." in name
 
 
 def base_name(name: str) -> str:
-    """The name of a parameter in a model without factors."""
+    """The name that a parameter has in a model without LoRA."""
     return name.replace(".base_layer.", ".")
 
 
-def merged(
-    learnt: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor], lora: Lora | None
-) -> dict[str, torch.Tensor]:
-    """What was learnt, as whole weights: base + alpha / rank * B @ A, in float32, where there are factors."""
-    if lora is None:
-        return dict(learnt)
-    first, second = (f".lora_{factor}.{ADAPTER_NAME}.weight" for factor in "AB")
-    whole = {name: value for name, value in learnt.items() if not name.endswith((first, second))}
-    for name, value in learnt.items():
-        if name.endswith(first):
-            module = name.removesuffix(first)
-            delta = learnt[module + second].float() @ value.float()
-            whole[f"{module}.weight"] = base[f"{module}.weight"].float() + lora.alpha / lora.rank * delta
-    return whole
+def merged_weight(
+    name: str, base_weight: torch.Tensor, trained: Mapping[str, torch.Tensor], lora: Lora | None
+) -> torch.Tensor:
+    """The weight after training: base + alpha / rank * lora_B @ lora_A, in float32, if it has factors.
+
+    Otherwise the trained weight, or the base weight where nothing was trained. `trained` has parameters by
+    name, factors among them.
+    """
+    module = name.removesuffix(".weight")
+    a_name, b_name = (f"{module}.lora_{factor}.{ADAPTER_NAME}.weight" for factor in "AB")
+    if lora is None or a_name not in trained:
+        return trained.get(name, base_weight)
+    delta = trained[b_name].float() @ trained[a_name].float()
+    return base_weight.float() + lora.alpha / lora.rank * delta

@@ -1,108 +1,110 @@
-"""The loss: cross-entropy of the next token, each token weighed; few logits exist at a time.
+"""Weighted cross-entropy of the next token, computed in chunks of tokens.
 
-The logits of a long sequence are many times its hidden states (vocabulary / hidden size). So a piece of them
-is computed, its gradient taken at once, and let go (as Hsu et al. 2024, Liger Kernel, arXiv 2410.10989).
+The logits of a long sequence are many times larger than its hidden states (vocabulary / hidden size). So the
+logits of one chunk are computed, differentiated at once and freed (Hsu et al. 2024, Liger Kernel,
+arXiv 2410.10989).
 """
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from contextgraft.training.micro_batch import Part, tokens_at_once
+from contextgraft.training.micro_batch import MicroBatch, logit_chunk_tokens
 
 
-class Learner(torch.nn.Module):
-    """A causal language model of transformers with its loss.
+class CausalLMWithLoss(torch.nn.Module):
+    """A causal language model of transformers together with its loss.
 
-    Logits come from the model's own forward pass, in which hidden states stand in the place of the layers: so
-    whatever an architecture does to its logits (scales, soft caps) is done.
+    Logits come from the model's own forward pass, with its layers replaced by a stub that returns given
+    hidden states. So whatever an architecture does to its logits (scaling, soft capping) is done here too.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, causal_lm: torch.nn.Module) -> None:
         super().__init__()
-        self.model = model
-        self.prefix = str(model.base_model_prefix)
-        self.at_once = tokens_at_once(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-        self.head = copy.copy(model)
-        self.head._modules = {**model._modules, self.prefix: _Given()}
+        self.causal_lm = causal_lm
+        self.layers_name = str(causal_lm.base_model_prefix)
+        self.chunk_tokens = logit_chunk_tokens(causal_lm.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        self.head = copy.copy(causal_lm)
+        self.head._modules = {**causal_lm._modules, self.layers_name: _HiddenStatesStub()}
 
-    def forward(self, part: Part, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The part's summand of the batch's mean, in nats; how many of its answers are right.
+    def forward(self, batch: MicroBatch, **layer_arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss in nats (weighted sum of this micro-batch / total weight), and the number of correct answers.
 
-        `options` are handed to the layers.
+        `layer_arguments` are passed to the layers.
         """
-        hidden_BLD = getattr(self.model, self.prefix)(input_ids=part.ids, use_cache=False, **options)[0]
-        learning = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
-        return _Summand.apply(self.head, self.at_once, part, hidden_BLD, *learning)  # type: ignore[no-untyped-call, no-any-return]
+        layers = getattr(self.causal_lm, self.layers_name)
+        hidden_BLD = layers(input_ids=batch.ids, use_cache=False, **layer_arguments)[0]
+        trainable = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
+        return _ChunkedLoss.apply(self.head, self.chunk_tokens, batch, hidden_BLD, *trainable)  # type: ignore[no-untyped-call, no-any-return]
 
 
-class _Given(torch.nn.Module):
-    """Stands for the layers of a model: their result, in all the fields that heads read, is given."""
+class _HiddenStatesStub(torch.nn.Module):
+    """Replaces the layers of a model: returns the given hidden states in the output type that heads read."""
 
     def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> MoeModelOutputWithPast:
         return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
 
 
-class _Summand(torch.autograd.Function):
-    """Differentiates while it sums; upstream's gradient is a factor. Sums of pieces are float32 or wider."""
+class _ChunkedLoss(torch.autograd.Function):
+    """Computes the gradients during the forward pass; sums over chunks are float32 or wider.
+
+    The backward pass only multiplies them by the upstream gradient.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         head: torch.nn.Module,
-        at_once: int,
-        part: Part,
+        chunk_tokens: int,
+        batch: MicroBatch,
         hidden_BLD: torch.Tensor,
-        *learning: torch.Tensor,
+        *trainable: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         hidden_ND = hidden_BLD.flatten(0, 1)
-        targets_N, weights_N, answers_N = (field.flatten() for field in part[1:4])
-        summand, right = weights_N.new_zeros((), dtype=_wide(hidden_ND)), targets_N.new_zeros(())
-        gradient_ND = torch.zeros_like(hidden_ND)
-        gradients: list[torch.Tensor | None] = [None] * len(learning)
-        for piece in _pieces(len(targets_N), at_once):
-            matters = weights_N[piece] > 0
-            if not matters.any():
+        targets_N, weights_N, answers_N = (field.flatten() for field in batch[1:4])
+        loss = weights_N.new_zeros((), dtype=_at_least_float32(hidden_ND))
+        correct = targets_N.new_zeros(())
+        hidden_grad_ND = torch.zeros_like(hidden_ND)
+        grads: list[torch.Tensor | None] = [None] * len(trainable)
+        for start in range(0, len(targets_N), chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            mask = weights_N[chunk] > 0
+            if not mask.any():
                 continue
             with torch.enable_grad():
-                given = hidden_ND[piece].detach().requires_grad_()
-                logits_NV = head(inputs_embeds=given[None], use_cache=False).logits[0][matters]
-                logits_NV = logits_NV.to(_wide(logits_NV))
-                chosen = targets_N[piece][matters]
-                losses_N = torch.nn.functional.cross_entropy(logits_NV, chosen, reduction="none")
-                loss = (losses_N * weights_N[piece][matters]).sum() / part.total
-                gradient_ND[piece], *found = torch.autograd.grad(loss, [given, *learning])
-            gradients = [_added(*pair) for pair in zip(gradients, found, strict=True)]
-            summand += loss.detach()
-            right += (logits_NV.argmax(-1) == chosen)[answers_N[piece][matters]].sum()
-        ctx.mark_non_differentiable(right)
-        ctx.gradients = [
-            gradient_ND.view_as(hidden_BLD),
+                hidden = hidden_ND[chunk].detach().requires_grad_()
+                logits_NV = head(inputs_embeds=hidden[None], use_cache=False).logits[0][mask]
+                logits_NV = logits_NV.to(_at_least_float32(logits_NV))
+                targets = targets_N[chunk][mask]
+                losses_N = torch.nn.functional.cross_entropy(logits_NV, targets, reduction="none")
+                chunk_loss = (losses_N * weights_N[chunk][mask]).sum() / batch.total_weight
+                hidden_grad_ND[chunk], *chunk_grads = torch.autograd.grad(chunk_loss, [hidden, *trainable])
+            grads = [_accumulate(*pair) for pair in zip(grads, chunk_grads, strict=True)]
+            loss += chunk_loss.detach()
+            correct += (logits_NV.argmax(-1) == targets)[answers_N[chunk][mask]].sum()
+        ctx.mark_non_differentiable(correct)
+        ctx.grads = [
+            hidden_grad_ND.view_as(hidden_BLD),
             *(
-                torch.zeros_like(parameter) if gradient is None else gradient.to(parameter.dtype)
-                for gradient, parameter in zip(gradients, learning, strict=True)
+                torch.zeros_like(parameter) if grad is None else grad.to(parameter.dtype)
+                for grad, parameter in zip(grads, trainable, strict=True)
             ),
         ]
-        return summand, right
+        return loss, correct
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, []  # which the layers' turn need not find in memory
-        return None, None, None, *(gradient.mul_(upstream) for gradient in gradients)
+        grads, ctx.grads = ctx.grads, []  # freed before the layers' backward pass
+        return None, None, None, *(grad.mul_(upstream) for grad in grads)
 
 
-def _pieces(tokens: int, size: int) -> Sequence[slice]:
-    return [slice(start, start + size) for start in range(0, tokens, size)]
+def _accumulate(total: torch.Tensor | None, grad: torch.Tensor) -> torch.Tensor:
+    return grad if total is None else total.to(_at_least_float32(total)).add_(grad)
 
 
-def _added(before: torch.Tensor | None, gradient: torch.Tensor) -> torch.Tensor:
-    return gradient if before is None else before.to(_wide(before)).add_(gradient)
-
-
-def _wide(x: torch.Tensor) -> torch.dtype:
+def _at_least_float32(x: torch.Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)

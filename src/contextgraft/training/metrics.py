@@ -1,8 +1,11 @@
-"""What each step cost beside what it learnt: speed, memory, bytes moved; kept as Parquet outside the model.
+"""Metrics of every step, in two files.
 
-The model's own metrics hold nothing that depends on the clock or on the number of processes; these do.
+`metrics.jsonl` is part of the result and holds nothing that depends on the clock or on the number of
+processes. The Parquet file of `--measures` lies outside the result and adds what does: speed, memory, bytes
+sent.
 """
 
+import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +18,9 @@ import torch
 
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.errors import OutputError
-from contextgraft.training.engine import Outcome
+from contextgraft.training.engine import StepResult
 
+METRICS_FILE = "metrics.jsonl"
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -37,45 +41,47 @@ SCHEMA = pa.schema(
 )
 
 
-class Meter:
-    """A row a step: the metrics with `seconds` since the step before, and what the ring of all ranks sent.
+class StepMetrics:
+    """Rows of `SCHEMA`, one per step, written to a Parquet file; without a file rows are made but not kept.
 
-    `peak_memory`: bytes the main process has held at most, on its GPU where it has one. A resumed run goes on
-    in the same file; without a file rows are made, told and not kept.
+    `seconds` are those since the step before; `peak_memory` is that of the main process, in bytes; the bytes
+    are those that the rings of all ranks sent.
     """
 
-    def __init__(self, path: Path | None, before: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, path: Path | None, previous_rows: Sequence[dict[str, Any]]) -> None:
         self.path = path
-        self.rows = list(before)
-        self.since = time.monotonic()
+        self.rows = list(previous_rows)
+        self._last_step = time.monotonic()
 
-    def step(self, metrics: Mapping[str, Any], tokens: int, norm: float, outcome: Outcome) -> dict[str, Any]:
+    def row(
+        self, metrics: Mapping[str, Any], tokens: int, gradient_norm: float, result: StepResult
+    ) -> dict[str, Any]:
         """The row of a step that has just ended."""
         now = time.monotonic()
-        seconds, self.since = now - self.since, now
+        seconds, self._last_step = now - self._last_step, now
         row = {
             **metrics,
             "tokens": tokens,
-            "gradient_norm": norm,
+            "gradient_norm": gradient_norm,
             "seconds": seconds,
             "tokens_per_second": tokens / max(seconds, 1e-9),
             "peak_memory": peak_memory(),
-            "ring_bytes_inside": outcome.inside,
-            "ring_bytes_between": outcome.between,
+            "ring_bytes_inside": result.bytes_within_nodes,
+            "ring_bytes_between": result.bytes_between_nodes,
         }
         if self.path is not None:
             self.rows.append(row)
         return row
 
     def write(self) -> None:
-        """All rows so far, atomically."""
+        """Write all rows so far, atomically."""
         if self.path is not None:
             with publish_file(self.path) as temporary:
                 pq.write_table(pa.Table.from_pylist(self.rows, SCHEMA), temporary)
 
 
-def earlier(path: Path | None, done: int) -> list[dict[str, Any]]:
-    """Rows of the steps that are done; a file that is no such table raises OutputError."""
+def read_previous(path: Path | None, done: int) -> list[dict[str, Any]]:
+    """Rows of the first `done` steps; a file that is not such a table raises OutputError."""
     if path is None or not done or not path.exists():
         return []
     try:
@@ -87,15 +93,30 @@ def earlier(path: Path | None, done: int) -> list[dict[str, Any]]:
             return [row for row in table.to_pylist() if row["step"] <= done]
         received = ", ".join(table.column_names)[:80]
     raise OutputError(
-        "is not what an earlier part of this run has measured",
+        "is not a table of step metrics written by an earlier start of this run",
         path=path,
+        expected=f"columns {', '.join(SCHEMA.names[:3])}, ...",
         received=received,
         remedy="remove it or name another file",
     )
 
 
+def read_metrics(work: Path, done: int) -> list[dict[str, Any]]:
+    """The first `done` lines of `metrics.jsonl` in a folder."""
+    path = work / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines[:done]]
+
+
+def write_metrics(work: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """Write `metrics.jsonl` into a folder, atomically."""
+    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in metrics)
+    with publish_file(work / METRICS_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def peak_memory() -> int:
-    """Bytes this process has held at most: of its GPU, or of main memory where it computes there."""
+    """Largest number of bytes this process has held: on its GPU, or in main memory if it has none."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,57 +1,58 @@
-"""A part of a batch: the tokens that a process computes at once, and what follows each of them."""
+"""Micro-batches: the rows of a batch that a process computes in one pass, with shifted targets."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 
-from contextgraft.training.data.batches import Batch
+from contextgraft.training.data.batches import TokenBatch
 
-TOKENS = 1024  # whose logits exist at one time, at least: work enough for a GPU
-ENTRIES = 2**22  # more of them where the vocabulary is small: 16 MiB of logits in float32
+MIN_CHUNK_TOKENS = 1024  # enough work for a GPU
+MIN_CHUNK_LOGITS = 2**22  # small vocabularies get longer chunks: 16 MiB of logits in float32
 
 
-class Part(NamedTuple):
-    """Ids, the tokens that follow them, what predicting those weighs and whether they are answers.
+class MicroBatch(NamedTuple):
+    """Token ids, next-token targets, loss weight of each prediction, and whether the target is an answer.
 
-    All (rows, tokens). `total`, a number, is the weight of the whole batch, which its sum is divided by.
+    All have the shape (rows, tokens). `total_weight` is a scalar: the loss weight of the whole batch, by
+    which the sum of losses is divided.
     """
 
     ids: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
     answers: torch.Tensor
-    total: torch.Tensor
+    total_weight: torch.Tensor
 
-    def on(self, device: torch.device) -> "Part":
-        """The same on a device."""
-        return Part._make(field.to(device) for field in self)
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same micro-batch on another device."""
+        return MicroBatch._make(field.to(device) for field in self)
 
-    def split(self, rows: int | None) -> Iterator["Part"]:
-        """So many rows at once; all of them without a number."""
+    def split(self, rows: int | None) -> Iterator["MicroBatch"]:
+        """Micro-batches of at most `rows` rows; None keeps all rows in one."""
         size = rows or len(self.ids)
         for start in range(0, len(self.ids), size):
-            some = slice(start, start + size)
-            yield Part._make([*(field[some] for field in self[:-1]), self.total])
+            selected = slice(start, start + size)
+            yield MicroBatch._make([*(field[selected] for field in self[:-1]), self.total_weight])
 
 
-def whole(batch: Batch, width: int | None = None) -> Part:
-    """All of a batch, its rows filled on the right to `width` tokens, with weight 0."""
+def full_batch(batch: TokenBatch, width: int | None = None) -> MicroBatch:
+    """The whole batch as one micro-batch, padded on the right to `width` tokens with loss weight 0."""
     width = width or batch.ids.shape[1]
-    weights = _wider(batch.weights[:, 1:], width)
-    return Part(
-        _wider(batch.ids, width),
-        _wider(batch.ids[:, 1:], width),
-        weights,
-        weights == 1,
-        weights[weights > 0].sum().clamp_min(1e-9),
+    weights = _pad_right(batch.weights[:, 1:], width)
+    return MicroBatch(
+        ids=_pad_right(batch.ids, width),
+        targets=_pad_right(batch.ids[:, 1:], width),
+        weights=weights,
+        answers=weights == 1,
+        total_weight=weights[weights > 0].sum().clamp_min(1e-9),
     )
 
 
-def tokens_at_once(vocabulary: int) -> int:
-    """Of how many tokens the logits exist at one time."""
-    return max(TOKENS, ENTRIES // vocabulary)
+def logit_chunk_tokens(vocabulary: int) -> int:
+    """Number of tokens whose logits exist at the same time."""
+    return max(MIN_CHUNK_TOKENS, MIN_CHUNK_LOGITS // vocabulary)
 
 
-def _wider(x: torch.Tensor, width: int) -> torch.Tensor:
+def _pad_right(x: torch.Tensor, width: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, width - x.shape[1]))

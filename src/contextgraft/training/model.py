@@ -1,4 +1,4 @@
-"""The model in memory: built with given rotary settings, weights from a folder, groups that move."""
+"""The model in memory: built with given RoPE settings, filled from a folder, and its trainable parameters."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
@@ -19,11 +18,11 @@ from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
 
-Rows = Callable[[torch.Tensor], slice]
+LocalRows = Callable[[torch.Tensor], slice]  # the rows of a parameter that this process holds
 
 
-def _every(_: torch.Tensor) -> slice:
-    """The rows that a process holds which is alone."""
+def all_rows(_: torch.Tensor) -> slice:
+    """The local rows of every parameter in a run of one process."""
     return slice(0, None)
 
 
@@ -35,16 +34,16 @@ def head_dim(config: Mapping[str, Any]) -> int:
 def build(
     config: Mapping[str, Any], rope: RopeSettings, *, activation_checkpointing: bool, attention: str = "sdpa"
 ) -> torch.nn.Module:
-    """A float32 model of this architecture with these rotary settings, its weights not yet written.
+    """A float32 model of this architecture with these RoPE settings and uninitialised weights.
 
-    Memory that nothing has written to takes none: a model that is sharded before it is filled needs only its
-    shards.
+    Memory that was never written to is not used: a model that is sharded before it is filled needs only the
+    memory of its shards. An unknown architecture, or dropout, raises InputError.
     """
     changed = settings.apply(config, rope)
     kind = changed.pop("model_type", None)
     changed.pop("dtype", None)
     changed.pop("torch_dtype", None)
-    _refuse_dropout(config)
+    _check_dropout(config)
     try:
         parsed = AutoConfig.for_model(kind, **changed)
         with no_init_weights():
@@ -53,32 +52,22 @@ def build(
             )
     except ValueError as error:
         raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None
-    model.tie_weights()  # which is a part of the initialisation
+    model.tie_weights()  # skipped with the initialisation
     if activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     return cast("torch.nn.Module", model)
 
 
-def _refuse_dropout(config: Mapping[str, Any]) -> None:
-    """What is dropped at random would differ from process to process, and after an interruption."""
+def _check_dropout(config: Mapping[str, Any]) -> None:
+    """Dropout would differ between processes, and after an interruption."""
     for key, value in config.items():
         if key.endswith(("dropout", "pdrop", "dropout_prob")) and value:
             raise InputError(f"{key} is not supported", expected="0", received=value, remedy="set it to 0")
 
 
-def read_weights(folder: ModelFolder) -> dict[str, torch.Tensor]:
-    """All tensors of a folder, in their own dtype."""
-    return {
-        name: tensor for shard in folder.shards for name, tensor in load_file(folder.path / shard).items()
-    }
-
-
-def put_weights(model: torch.nn.Module, base: ModelFolder, rows: Rows = _every) -> None:
-    """Fill the model from the base; a parameter without a tensor of its shape raises CheckpointError.
-
-    `rows` says which rows of a parameter this process holds.
-    """
+def load_weights(model: torch.nn.Module, base: ModelFolder, local_rows: LocalRows = all_rows) -> None:
+    """Fill the model from the base; a missing tensor, or one of another shape, raises CheckpointError."""
     with ExitStack() as stack, torch.no_grad():
         files = {
             shard: stack.enter_context(safe_open(base.path / shard, framework="pt")) for shard in base.shards
@@ -90,36 +79,38 @@ def put_weights(model: torch.nn.Module, base: ModelFolder, rows: Rows = _every) 
             shape = list(base.tensors[stored].shape) if stored in base.tensors else None
             if shape != list(parameter.shape):
                 raise CheckpointError(
-                    f"tensor {stored!r} is missing or of another shape",
+                    f"tensor {stored!r} is missing or has another shape",
                     path=base.path,
                     expected=list(parameter.shape),
                     received=shape or "none",
                 )
-            mine = local(parameter)
-            if mine.numel():  # a rank may hold nothing of a short one
-                mine.copy_(files[base.weight_map[stored]].get_slice(stored)[rows(parameter)])
+            shard = local_shard(parameter)
+            if shard.numel():  # a rank may hold no rows of a short tensor
+                shard.copy_(files[base.weight_map[stored]].get_slice(stored)[local_rows(parameter)])
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """The part that this process holds."""
+def local_shard(tensor: torch.Tensor) -> torch.Tensor:
+    """The rows of a tensor that this process holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def prepared(recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str) -> torch.nn.Module:
-    """A model for the base's weights, in which only what the recipe names may move; to be filled."""
+def build_trainable(
+    recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str
+) -> torch.nn.Module:
+    """A model for the base's weights, not yet loaded, in which only what the recipe names is trainable."""
     model = build(
         base.config, rope, activation_checkpointing=recipe.activation_checkpointing, attention=attention
     )
     if recipe.lora is not None and "linear" in recipe.trainable:
         lora.insert(model, recipe.lora, linear_layers(model), seed=recipe.seed)
     for name, parameter in model.named_parameters():
-        learns = parameter_group(name, parameter.ndim) in recipe.trainable and not lora.is_base(name)
-        parameter.requires_grad_(learns)
+        trainable = parameter_group(name, parameter.ndim) in recipe.trainable and not lora.is_base(name)
+        parameter.requires_grad_(trainable)
     return model
 
 
 def linear_layers(model: torch.nn.Module) -> list[str]:
-    """Names of the modules whose weights are the group `linear`."""
+    """Names of the modules whose weights are in the group `linear`."""
     return [
         name.removesuffix(".weight")
         for name, parameter in model.named_parameters()
@@ -127,14 +118,16 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
     ]
 
 
-def moving(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """What may move, by name."""
+def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Parameters that receive gradients, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def keep_rows(moving: Mapping[str, torch.nn.Parameter], rows: int, held: Rows = _every) -> None:
-    """Take the gradient from so many first rows of the embeddings; `held`: rows that this process holds."""
-    for name, parameter in moving.items():
-        if rows and is_embedding(name):
+def zero_frozen_rows(
+    parameters: Mapping[str, torch.nn.Parameter], frozen: int, local_rows: LocalRows = all_rows
+) -> None:
+    """Set the gradient of the first `frozen` rows of the embeddings to 0."""
+    for name, parameter in parameters.items():
+        if frozen and is_embedding(name):
             assert parameter.grad is not None
-            local(parameter.grad)[: max(0, rows - held(parameter).start)] = 0
+            local_shard(parameter.grad)[: max(0, frozen - local_rows(parameter).start)] = 0

@@ -1,51 +1,78 @@
 """Progress for people: a line every few seconds."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-from contextgraft.training.schedule import Step
+from typing_extensions import override
+
+from contextgraft.training.schedule import TrainingStep
 
 INTERVAL = 5.0  # seconds
 Row = TypeVar("Row")
 
 
-def told(rows: Iterable[Row], tell: Callable[[str], None], stop: Callable[[], bool]) -> Iterator[Row]:
-    """The same rows; says now and then how many sequences there are so far, and ends when `stop` says so."""
-    last = time.monotonic()
+class TrainingReporter(Protocol):
+    """The caller's side of a run: receives its status lines and can ask it to stop."""
+
+    def message(self, line: str) -> None:
+        """Receive one status line."""
+
+    def stop_requested(self) -> bool:
+        """Whether the run should save its state and end; it checks after every step."""
+
+
+class SilentReporter(TrainingReporter):
+    """Drops all lines and never asks to stop."""
+
+    @override
+    def message(self, line: str) -> None:
+        pass
+
+    @override
+    def stop_requested(self) -> bool:
+        return False
+
+
+def count_rows(rows: Iterable[Row], reporter: TrainingReporter) -> Iterator[Row]:
+    """Pass the rows through and report their number every few seconds.
+
+    Raises KeyboardInterrupt when the reporter asks to stop.
+    """
+    reported = time.monotonic()
     for number, row in enumerate(rows, 1):
-        if stop():
+        if reporter.stop_requested():
             raise KeyboardInterrupt
-        if time.monotonic() - last >= INTERVAL:
-            last = time.monotonic()
-            tell(f"{number:,} sequences so far")
+        if time.monotonic() - reported >= INTERVAL:
+            reported = time.monotonic()
+            reporter.message(f"{number:,} sequences so far")
         yield row
 
 
-class Progress:
-    """Counts tokens; tells loss, gradient, speed, memory, bytes between nodes and the time that is left."""
+class StepProgress:
+    """Reports loss, gradient norm, speed, memory, bytes between nodes and the remaining time."""
 
-    def __init__(self, plan: Sequence[Step], done: int, tell: Callable[[str], None]) -> None:
-        self.plan, self.tell = plan, tell
-        self.left = sum(step.length * step.rows for step in plan[done:])
-        self.seen = 0
-        self.begun = self.told = time.monotonic()
+    def __init__(self, steps: Sequence[TrainingStep], done: int, reporter: TrainingReporter) -> None:
+        self._steps, self._reporter = steps, reporter
+        self._remaining = sum(step.tokens for step in steps[done:])
+        self._trained = 0
+        self._started = self._reported = time.monotonic()
 
-    def step(self, step: Step, row: Mapping[str, Any]) -> None:
-        """Note one step by its row of the meter; speak if it is time or the last."""
-        self.seen += step.length * step.rows
-        self.left -= step.length * step.rows
+    def update(self, step: TrainingStep, row: Mapping[str, Any]) -> None:
+        """Count one step by its row of `StepMetrics`; report if it is the last or enough time has passed."""
+        self._trained += step.tokens
+        self._remaining -= step.tokens
         now = time.monotonic()
-        if now - self.told < INTERVAL and step.number + 1 < len(self.plan):
+        if now - self._reported < INTERVAL and step.number + 1 < len(self._steps):
             return
-        self.told = now
-        speed = self.seen / max(now - self.begun, 1e-9)
-        answers = "" if row["accuracy"] is None else f"  answers {row['accuracy']:6.1%}"
-        between = row["ring_bytes_between"]
-        sent = f"  {between / 2**20:,.1f} MiB between nodes" if between else ""
-        minutes, seconds = divmod(round(self.left / speed), 60)
-        self.tell(
-            f"step {step.number + 1}/{len(self.plan)}  stage {step.stage + 1}  length {step.length}  "
-            f"loss {row['loss']:.3f}{answers}  gradient {row['gradient_norm']:.2g}  {speed:,.0f} tokens/s  "
+        self._reported = now
+        speed = self._trained / max(now - self._started, 1e-9)
+        accuracy = "" if row["accuracy"] is None else f"  answers {row['accuracy']:6.1%}"
+        between_nodes = row["ring_bytes_between"]
+        sent = f"  {between_nodes / 2**20:,.1f} MiB between nodes" if between_nodes else ""
+        minutes, seconds = divmod(round(self._remaining / speed), 60)
+        self._reporter.message(
+            f"step {step.number + 1}/{len(self._steps)}  stage {step.stage + 1}  length {step.length}  "
+            f"loss {row['loss']:.3f}{accuracy}  gradient {row['gradient_norm']:.2g}  {speed:,.0f} tokens/s  "
             f"{row['peak_memory'] / 2**30:.2f} GiB{sent}  {minutes}:{seconds:02d} left"
         )

@@ -1,7 +1,6 @@
-"""What a run was told to do, kept beside what it has done, so that a rerun is known to be the same."""
+"""What defines a run, stored with its unfinished output, so that a rerun is known to be the same run."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from contextgraft.checkpoint.atomic import RESUME_LOG, write_json
@@ -10,54 +9,49 @@ from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import OutputError
-from contextgraft.training import state
-from contextgraft.training.data import hub
+from contextgraft.training.data.hub import FETCHED
+from contextgraft.training.progress import TrainingReporter
+from contextgraft.training.state import CHECKPOINTS, STATE_FILE
 
-FILE = "order.json"
+IDENTITY_FILE = "order.json"
 
 
-def begin(
-    work: Path,
-    recipe: Recipe,
-    base: ModelFolder,
-    config: Path,
-    *,
-    dtype: str,
-    tell: Callable[[str], None] = lambda _: None,
+def check_resumable(
+    work: Path, recipe: Recipe, base: ModelFolder, config: Path, *, dtype: str, reporter: TrainingReporter
 ) -> None:
-    """Take back what a run that was killed at its end had put away, and see that it was this run.
+    """Check that an unfinished output in `work` belongs to this run; undo moves of a run killed at its end.
 
-    A partial output goes on only under the very order it was begun with; else OutputError. But where nothing
-    was learnt yet it is begun anew: what was fetched stays.
+    An unfinished output of another run raises OutputError if it has done any steps. Without steps it is
+    removed, except files that were fetched.
     """
     for path in (work / RESUME_LOG).glob("*"):
         path.rename(work / path.name)
     shutil.rmtree(work / RESUME_LOG, ignore_errors=True)
-    order = {
+    identity = {
         "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
         "seed": recipe.seed,
         "base": model_digest(base),
         "dtype": dtype,
-        "data": {str(path): file_digest(path) for path in _read_again(config, recipe)},
+        "data": {str(path): file_digest(path) for path in _files_read_on_resume(config, recipe)},
     }
-    path = work / FILE
-    begun = read_json(path) if path.exists() else order
-    changed = " and ".join(sorted(key for key in order if begun.get(key) != order[key]))
-    if changed and _learnt(work):
+    path = work / IDENTITY_FILE
+    previous = read_json(path) if path.exists() else identity
+    changed = " and ".join(sorted(key for key in identity if previous.get(key) != identity[key]))
+    if changed and _has_progress(work):
         raise OutputError(
-            f"an unfinished run with another {changed} lies there",
+            f"contains an unfinished run with another {changed}",
             path=work,
-            remedy="repeat that run's command to finish it, or remove the folder to start anew",
+            remedy="repeat that run's command to finish it, or remove the folder to start again",
         )
     if changed:
-        tell(f"begun anew: an unfinished run with another {changed} had not learnt anything yet")
-        _clear(work)
+        reporter.message(f"starting again: an unfinished run with another {changed} had not done any step")
+        _remove_all_but_fetched(work)
     if changed or not path.exists():
-        write_json(path, order)
+        write_json(path, identity)
 
 
-def _read_again(config: Path, recipe: Recipe) -> list[Path]:
-    """The files that a resumed run reads once more; documents are packed by then."""
+def _files_read_on_resume(config: Path, recipe: Recipe) -> list[Path]:
+    """Files that the recipe names, without documents: those are packed before the first step."""
     packed = {
         config.parent / name
         for source in recipe.data
@@ -67,13 +61,13 @@ def _read_again(config: Path, recipe: Recipe) -> list[Path]:
     return [path for path in referenced_files(config) if path != config and path not in packed]
 
 
-def _learnt(work: Path) -> bool:
-    return (work / state.FILE).exists() or any((work / state.SHARED).glob("step-*[0-9]"))
+def _has_progress(work: Path) -> bool:
+    return (work / STATE_FILE).exists() or any((work / CHECKPOINTS).glob("step-*[0-9]"))
 
 
-def _clear(work: Path) -> None:
+def _remove_all_but_fetched(work: Path) -> None:
     for path in work.iterdir():
-        if path.is_dir() and path.name != hub.FOLDER:
+        if path.is_dir() and path.name != FETCHED:
             shutil.rmtree(path)
         elif path.is_file():
             path.unlink()

@@ -1,4 +1,4 @@
-"""What happens at each step, from the recipe alone: length, theta, learning rate."""
+"""What happens at each optimiser step, from the recipe alone: length, theta, learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -9,49 +9,52 @@ from contextgraft.rope.settings import RopeSettings
 
 
 @dataclass(frozen=True)
-class Step:
-    """One optimiser step: its number from 0, its stage, and the shape of its batch."""
+class TrainingStep:
+    """One optimiser step: its number and stage (both from 0) and the shape of its batch."""
 
     number: int
     stage: int
     length: int
     rows: int
 
+    @property
+    def tokens(self) -> int:
+        """Tokens in the batch."""
+        return self.length * self.rows
 
-def thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[float]:
-    """RoPE theta of each stage: given by the stage, or by the recipe's rule from the base's settings."""
+
+def stage_thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[float]:
+    """RoPE theta of each stage: from the stage itself, or by the recipe's rule from the base's settings."""
     if recipe.theta == "keep":
-        ruled: list[float] = [base.theta] * len(recipe.stages)
+        by_rule: list[float] = [base.theta] * len(recipe.stages)
     else:
         targets = [round(stage.length * recipe.margin) for stage in recipe.stages]
-        ruled = [float(x) for x in RULES[recipe.theta](base.theta, base.max_positions, targets, head_dim)]
+        by_rule = [float(x) for x in RULES[recipe.theta](base.theta, base.max_positions, targets, head_dim)]
     return [
-        rule if stage.theta is None else stage.theta for stage, rule in zip(recipe.stages, ruled, strict=True)
+        theta if stage.theta is None else stage.theta
+        for stage, theta in zip(recipe.stages, by_rule, strict=True)
     ]
 
 
-def steps(recipe: Recipe) -> list[Step]:
+def training_steps(recipe: Recipe) -> list[TrainingStep]:
     """All steps in order; the short ones are spread evenly."""
-    plan: list[Step] = []
-    short = 0
+    steps: list[TrainingStep] = []
+    replay, short = recipe.replay, 0
     for index, stage in enumerate(recipe.stages):
         for _ in range(stage.steps):
-            number = len(plan)
+            number = len(steps)
             length, tokens = stage.length, stage.tokens
-            if math.floor((number + 1) * recipe.replay.share) > short:
-                length, tokens = (
-                    recipe.replay.lengths[short % len(recipe.replay.lengths)],
-                    recipe.replay.tokens,
-                )
+            if math.floor((number + 1) * replay.share) > short:
+                length, tokens = replay.lengths[short % len(replay.lengths)], replay.tokens
                 short += 1
-            plan.append(Step(number, index, length, tokens // length))
-    return plan
+            steps.append(TrainingStep(number, index, length, tokens // length))
+    return steps
 
 
-def learning_rate(recipe: Recipe, step: Step, total: int) -> float:
-    """Linear warm-up, then cosine from the peak down to its final part, over all stages."""
+def learning_rate(recipe: Recipe, step: TrainingStep, total: int) -> float:
+    """Linear warm-up, then cosine decay from the peak to its final fraction, over all stages."""
     optimiser, number = recipe.optimiser, step.number
     peak = recipe.stages[step.stage].learning_rate or optimiser.learning_rate
-    warm = min(1.0, (number + 1) / optimiser.warmup) if optimiser.warmup else 1.0
+    warm_up = min(1.0, (number + 1) / optimiser.warmup) if optimiser.warmup else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * number / total))
-    return peak * warm * (optimiser.final + (1 - optimiser.final) * cosine)
+    return peak * warm_up * (optimiser.final + (1 - optimiser.final) * cosine)

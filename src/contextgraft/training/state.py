@@ -1,4 +1,4 @@
-"""What a run has learnt so far: moving weights and AdamW's moments by name, to be set aside and taken up.
+"""The state of a run between steps: trained weights and AdamW's moments, by name.
 
 The same state carries a run from one stage to the next (theta changes, so the model is built anew) and
 from one process to another (as safetensors: no pickle).
@@ -17,96 +17,110 @@ from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Optimiser
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.tensor_names import is_embedding
+from contextgraft.training.loss import CausalLMWithLoss
 
-FILE = "state.safetensors"  # of a run in one process
-SHARED = "checkpoints"  # of a run in many
+STATE_FILE = "state.safetensors"  # of a run in one process
+CHECKPOINTS = "checkpoints"  # folder of a distributed run
 MOMENTS = ("exp_avg", "exp_avg_sq")
+WEIGHT = "weight/"
 
 
 @dataclass(frozen=True)
-class State:
-    """Steps done, and tensors named `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`."""
+class SavedState:
+    """Number of steps done, and tensors named `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`."""
 
     step: int = 0
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained weights, by the names of their parameters."""
+        return {
+            name.removeprefix(WEIGHT): value
+            for name, value in self.tensors.items()
+            if name.startswith(WEIGHT)
+        }
 
-def optimiser(
-    recipe: Optimiser, moving: Mapping[str, torch.nn.Parameter], *, frozen_rows: int
+
+@dataclass(frozen=True)
+class TrainState:
+    """A model with its loss, its trainable parameters by name, and the optimiser that updates them."""
+
+    model: CausalLMWithLoss
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimiser: torch.optim.AdamW
+
+    def capture(self, step: int) -> SavedState:
+        """The state after `step` steps; its tensors share memory with the model and the optimiser."""
+        tensors = {f"{WEIGHT}{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            tensors |= {
+                f"{moment}/{name}": self.optimiser.state[parameter][moment] for moment in MOMENTS if step
+            }
+        return SavedState(step, tensors)
+
+    def restore(self, saved: SavedState) -> None:
+        """Put a saved state into a newly built model and optimiser."""
+        if not saved.step:
+            return
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(saved.tensors[f"{WEIGHT}{name}"])
+                moments = {moment: saved.tensors[f"{moment}/{name}"] for moment in MOMENTS}
+                # the fused kernel wants the step count on the parameter's device
+                step = torch.tensor(float(saved.step), device=parameter.device)
+                self.optimiser.state[parameter] = {"step": step, **moments}
+
+
+def build_optimiser(
+    settings: Optimiser, parameters: Mapping[str, torch.nn.Parameter], *, frozen_rows: int
 ) -> torch.optim.AdamW:
-    """AdamW over what moves; vectors do not decay, nor do embeddings of which some rows must stay."""
+    """AdamW over the parameters; vectors do not decay, nor do embeddings with frozen rows."""
     decays = {
         name: parameter.ndim > 1 and not (frozen_rows and is_embedding(name))
-        for name, parameter in moving.items()
+        for name, parameter in parameters.items()
     }
     groups = [
         {
-            "params": [parameter for name, parameter in moving.items() if decays[name] is decay],
-            "weight_decay": recipe.weight_decay if decay else 0.0,
+            "params": [parameter for name, parameter in parameters.items() if decays[name] is decay],
+            "weight_decay": settings.weight_decay if decay else 0.0,
         }
         for decay in (True, False)
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
+        lr=settings.learning_rate,
+        betas=settings.betas,
         fused=True,
     )
 
 
-def capture(step: int, moving: Mapping[str, torch.nn.Parameter], adam: torch.optim.AdamW) -> State:
-    """The state as it is now; its tensors are the living ones, not copies."""
-    tensors = {f"weight/{name}": parameter.detach() for name, parameter in moving.items()}
-    for name, parameter in moving.items():
-        tensors |= {f"{moment}/{name}": adam.state[parameter][moment] for moment in MOMENTS if step}
-    return State(step, tensors)
+def save_state(saved: SavedState, folder: Path) -> None:
+    """Write the state atomically; if this is killed the previous file stays."""
+    save_tensors(folder / STATE_FILE, saved.tensors, metadata={"step": str(saved.step)})
 
 
-def restore(state: State, moving: Mapping[str, torch.nn.Parameter], adam: torch.optim.AdamW) -> None:
-    """Put a state into a freshly built model and optimiser."""
-    if not state.step:
-        return
-    with torch.no_grad():
-        for name, parameter in moving.items():
-            parameter.copy_(state.tensors[f"weight/{name}"])
-            moments = {moment: state.tensors[f"{moment}/{name}"] for moment in MOMENTS}
-            steps = torch.tensor(float(state.step), device=parameter.device)  # where the fused kernel has it
-            adam.state[parameter] = {"step": steps, **moments}
-
-
-def weights(state: State) -> dict[str, torch.Tensor]:
-    """The weights of a state, by the names of their parameters."""
-    begin = "weight/"
-    return {
-        name.removeprefix(begin): value for name, value in state.tensors.items() if name.startswith(begin)
-    }
-
-
-def save(state: State, folder: Path) -> None:
-    """Write the state atomically; a killed run leaves the one before."""
-    save_tensors(folder / FILE, state.tensors, metadata={"step": str(state.step)})
-
-
-def step(folder: Path) -> int:
-    """Steps that the state in a folder has done."""
-    path = folder / FILE
+def saved_step(folder: Path) -> int:
+    """Number of steps done by the state in a folder; 0 if there is none."""
+    path = folder / STATE_FILE
     if not path.exists():
         return 0
     with _opened(path) as file:
         return _step(file)
 
 
-def load(folder: Path, place: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> State:
-    """The state in a folder, or the state of a run that has not begun; read tensor by tensor.
+def load_state(
+    folder: Path, convert: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+) -> SavedState:
+    """The state in a folder, read tensor by tensor; an empty state if there is none.
 
-    `place` makes of a tensor what this process keeps of it.
+    `convert` is applied to every tensor, for instance to keep only the rows of this process.
     """
-    path = folder / FILE
+    path = folder / STATE_FILE
     if not path.exists():
-        return State()
+        return SavedState()
     with _opened(path) as file:
         names = list(file.keys())
-        return State(_step(file), {name: place(file.get_tensor(name)) for name in names})
+        return SavedState(_step(file), {name: convert(file.get_tensor(name)) for name in names})
 
 
 @contextmanager
@@ -116,7 +130,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            "cannot be read", path=path, received=str(error)[:80], remedy="remove the folder and start anew"
+            "cannot be read", path=path, received=str(error)[:80], remedy="remove the folder and start again"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The meter's rows as TensorBoard shows them, where that package is installed."""
+"""Step metrics as TensorBoard event files, if that package is installed."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -21,16 +21,16 @@ SCALARS = {
 }
 
 
-class Board:
-    """Event files in a folder, a point a step; a resumed run hides the points of the steps it repeats."""
+class TensorBoardWriter:
+    """Writes one point per step; a resumed run hides the points of the steps that it repeats."""
 
     def __init__(self, folder: Path, done: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - optional
 
         self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
-    def step(self, row: Mapping[str, Any]) -> None:
-        """One row of the meter; what it does not know is left out."""
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row of `StepMetrics`; missing values are left out."""
         for name, tag in SCALARS.items():
             if row[name] is not None:
                 self._writer.add_scalar(tag, row[name], row["step"])
@@ -41,6 +41,6 @@ class Board:
 
 
 def check_installed() -> None:
-    """Raise InputError where TensorBoard is not installed."""
+    """Raise InputError if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         raise InputError("TensorBoard is not installed", remedy="pip install 'contextgraft[tensorboard]'")

@@ -1,278 +1,244 @@
-"""One training run: stages in turn, set aside now and then, taken up where it was left, published whole."""
+"""One training run: stages in turn, with checkpoints, resumed after an interruption, published as a whole."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
-from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log, publish_file
-from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.config.training import Recipe, load_recipe
+from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
+from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
-from contextgraft.rope.settings import RopeSettings
-from contextgraft.training import run_identity
-from contextgraft.training import state as states
-from contextgraft.training.data import hub
-from contextgraft.training.data.batches import Batches
-from contextgraft.training.data.hub import Library, records
-from contextgraft.training.data.packing import FOLDER, of_documents, pack
-from contextgraft.training.data.sources import Context, memoised
-from contextgraft.training.engine import Alone, Engine, Trainee, memory
-from contextgraft.training.export import METRICS, write_folder
-from contextgraft.training.metrics import Meter, earlier
+from contextgraft.training.data.batches import BatchSampler
+from contextgraft.training.data.context import load_context, memoised
+from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_records
+from contextgraft.training.data.packing import PACKED, document_sources, pack
+from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
+from contextgraft.training.export import write_folder
+from contextgraft.training.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.model import head_dim
-from contextgraft.training.progress import Progress
-from contextgraft.training.schedule import Step, learning_rate, steps, thetas
-from contextgraft.training.tensorboard import Board, check_installed
+from contextgraft.training.progress import SilentReporter, StepProgress, TrainingReporter
+from contextgraft.training.run_identity import IDENTITY_FILE, check_resumable
+from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
+from contextgraft.training.state import CHECKPOINTS, STATE_FILE, TrainState
+from contextgraft.training.tensorboard import TensorBoardWriter, check_installed
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run needs to know; everything in it is fixed from the start."""
+class TrainingOptions:
+    """Options of a run outside its recipe.
 
-    recipe: Recipe
-    base: ModelFolder
-    ropes: tuple[RopeSettings, ...]
-    plan: tuple[Step, ...]
-    batches: Batches
-    work: Path
-    checkpoint_seconds: float
-    engine: Engine
-    stop: Callable[[], bool]
+    `seed` replaces the recipe's. `measures` is a Parquet file for metrics that depend on the clock, one row
+    per step (`training.metrics`); `tensorboard` is a folder for event files of the same rows.
+    An existing output raises OutputError unless `replace`.
+    """
+
+    seed: int | None = None
+    checkpoint_seconds: float = 30.0
+    measures: Path | None = None
+    tensorboard: Path | None = None
+    replace: bool = False
 
 
-@dataclass(frozen=True)
-class Record:
-    """What is kept and told of the steps: `metrics` are the model's, the meter's depend on the clock."""
+class Trainer:
+    """A run in a work directory: call `setup`, `resume`, `run` and `finish` in this order."""
 
-    metrics: list[dict[str, Any]]
-    meter: Meter
-    progress: Progress
-    board: Board | None
+    def __init__(
+        self,
+        config: Path,
+        base: Path,
+        options: TrainingOptions,
+        *,
+        engine: TrainingEngine,
+        reporter: TrainingReporter,
+    ) -> None:
+        if options.tensorboard is not None:
+            check_installed()
+        recipe = load_recipe(config)
+        self.config, self.options, self.engine, self.reporter = config, options, engine, reporter
+        self.recipe = recipe if options.seed is None else recipe.model_copy(update={"seed": options.seed})
+        self.base = open_model(base)
+        self.steps = training_steps(self.recipe)
 
-    def step(self, step: Step, row: Mapping[str, Any]) -> None:
-        """Tell one step by its row of the meter."""
-        self.progress.step(step, row)
-        if self.board is not None:
-            self.board.step(row)
+    def setup(self, work: Path, datasets: DatasetProvider | None) -> None:
+        """Check that `work` belongs to this run, pack documents, prepare batches and RoPE settings."""
+        recipe, engine, folder = self.recipe, self.engine, self.config.parent
+        self.work = work
+        engine.run_on_main(
+            lambda: check_resumable(
+                work, recipe, self.base, self.config, dtype=self._dtype(), reporter=self.reporter
+            )
+        )
+        context = load_context(self.base, folder)
+        engine.run_on_main(lambda: pack(recipe, context, work, datasets=datasets, reporter=self.reporter))
+        context = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
+        self.batches = BatchSampler(recipe, context, recipe.seed, self.steps)
+        original = settings.read(self.base.config)
+        thetas = stage_thetas(recipe, original, head_dim(self.base.config))
+        self.ropes = [
+            replace(original, theta=theta, max_positions=max(stage.length, original.max_positions))
+            for theta, stage in zip(thetas, recipe.stages, strict=True)
+        ]
 
-    def write(self) -> None:
-        """Make the rows so far readable."""
-        self.meter.write()
-        if self.board is not None:
-            self.board.flush()
+    def resume(self) -> None:
+        """Load the last saved state and the metrics of its steps; a new run has none."""
+        measures, folder, main = self.options.measures, self.options.tensorboard, self.engine.main
+        self.saved = self.engine.load(self.work)
+        done = self.saved.step
+        self.metrics = read_metrics(self.work, done)
+        if done:
+            self.reporter.message(f"resuming after step {done} of {len(self.steps)}")
+        previous_rows = self.engine.run_on_main(lambda: read_previous(measures, done))
+        self.step_metrics = StepMetrics(measures if main else None, previous_rows)
+        self.tensorboard = TensorBoardWriter(folder, done) if folder is not None and main else None
+        self.progress = StepProgress(self.steps, done, self.reporter)
+
+    def run(self) -> None:
+        """Train all stages that are not finished; if the reporter asks to stop, raise KeyboardInterrupt."""
+        first = self.steps[min(self.saved.step, len(self.steps) - 1)].stage
+        for stage in range(first, len(self.recipe.stages)):
+            self._run_stage(stage, self._build_stage(stage, summarise=stage == first))
+
+    def finish(self) -> None:
+        """Write the result; what only the run needs is kept until the result is in its place."""
+        trained = self.engine.gather_weights(self.saved)
+        self.engine.run_on_main(lambda: self._write_result(trained))
+
+    def _build_stage(self, stage: int, *, summarise: bool) -> TrainState:
+        """The model with the stage's theta and the saved weights."""
+        stages = self.recipe.stages
+        self.reporter.message(
+            f"stage {stage + 1}/{len(stages)}: length {stages[stage].length}, "
+            f"theta {self.ropes[stage].theta:,.0f}"
+        )
+        state = self.engine.build(self.recipe, self.base, self.ropes[stage])
+        state.restore(self.saved)
+        if summarise:
+            self.reporter.message(_summary(state, self.steps[self.saved.step :]))
+        self.saved = state.capture(self.saved.step)  # frees the weights of the previous stage
+        return state
+
+    def _run_stage(self, stage: int, state: TrainState) -> None:
+        """Train the remaining steps of one stage."""
+        done, last_saved = self.saved.step, time.monotonic()
+        for step in self.steps[done:]:
+            if step.stage != stage:
+                break
+            self._train_step(step, state)
+            done, last = step.number + 1, step.number + 1 == len(self.steps)
+            due = time.monotonic() - last_saved >= self.options.checkpoint_seconds
+            save, stop = self.engine.sync_flags(save=due, stop=self.reporter.stop_requested())
+            if save or stop or last:
+                self._write_metrics()
+                self.engine.save(state.capture(done), self.work, wait=stop or last)
+                last_saved = time.monotonic()
+            if stop and not last:
+                self.reporter.message(f"saved after step {done} of {len(self.steps)}")
+                raise KeyboardInterrupt
+        self.saved = state.capture(done)
+
+    def _train_step(self, step: TrainingStep, state: TrainState) -> None:
+        """One optimiser step, with its metrics."""
+        rate = learning_rate(self.recipe, step, len(self.steps))
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        result = self.engine.backward(state, self.batches.batch(step), self.recipe)
+        gradient_norm = self.engine.clip(state, self.recipe.optimiser.clip)
+        if not math.isfinite(result.loss) or not math.isfinite(gradient_norm):
+            self._write_metrics()  # of the steps that led here
+            raise InputError(
+                "training diverged",
+                received=f"loss {result.loss}, gradient norm {gradient_norm} at step {step.number + 1}",
+                remedy="use a lower learning rate",
+            )
+        state.optimiser.step()
+        self._record(step, rate, gradient_norm, result)
+
+    def _record(self, step: TrainingStep, rate: float, gradient_norm: float, result: StepResult) -> None:
+        metrics = {
+            "step": step.number + 1,
+            "stage": step.stage + 1,
+            "length": step.length,
+            "theta": self.ropes[step.stage].theta,
+            "learning_rate": rate,
+            "loss": result.loss,
+            "accuracy": result.correct / result.answers if result.answers else None,
+        }
+        self.metrics.append(metrics)
+        row = self.step_metrics.row(metrics, step.tokens, gradient_norm, result)
+        self.progress.update(step, row)
+        if self.tensorboard is not None:
+            self.tensorboard.write(row)
+
+    def _write_metrics(self) -> None:
+        if self.engine.main:
+            write_metrics(self.work, self.metrics)
+            self.step_metrics.write()
+        if self.tensorboard is not None:
+            self.tensorboard.flush()
+
+    def _write_result(self, trained: dict[str, torch.Tensor]) -> None:
+        recipe, work = self.recipe, self.work
+        max_positions = recipe.max_positions or max(stage.length for stage in recipe.stages)
+        write_folder(
+            work,
+            base=self.base,
+            trained=trained,
+            rope=replace(self.ropes[-1], max_positions=max_positions),
+            recipe=recipe,
+            dtype=self._dtype(),
+            datasets=dataset_records(document_sources(recipe), work),
+        )
+        write_metrics(work, self.metrics)
+        resume_log = work / RESUME_LOG
+        resume_log.mkdir(exist_ok=True)
+        for name in (IDENTITY_FILE, STATE_FILE, CHECKPOINTS, PACKED, FETCHED):
+            if (work / name).exists():
+                (work / name).rename(resume_log / name)
+        detach_log(work)
+
+    def _dtype(self) -> str:
+        return str(self.engine.dtype).removeprefix("torch.")
 
 
 def train(
     config: Path,
-    base_path: Path,
+    base: Path,
     out: Path,
+    options: TrainingOptions | None = None,
     *,
-    seed: int | None = None,
-    replace: bool = False,
-    checkpoint_seconds: float = 30.0,
-    tell: Callable[[str], None] = lambda _: None,
-    engine: Engine | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    measures: Path | None = None,
-    tensorboard: Path | None = None,
-    library: Library | None = None,
+    engine: TrainingEngine | None = None,
+    reporter: TrainingReporter | None = None,
+    datasets: DatasetProvider | None = None,
 ) -> dict[str, Any]:
-    """Train by a recipe and publish the model at `out`; the last step's metrics.
+    """Train by a recipe and publish the model at `out`; returns the metrics of the last step.
 
-    The same command after an interruption goes on from the last checkpoint and ends with the bytes of an
-    undisturbed run (same thread count). When `stop` says so the run is set aside and KeyboardInterrupt
-    raised. A partial output of another order that has learnt something raises OutputError. Without an engine:
-    in this process alone. `measures` is a Parquet file for what depends on the clock: a row a step
-    (`training.meter`); `tensorboard` a folder for event files of the same. `library` is where data sets of
-    the hub come from. An existing `out` raises OutputError unless `replace`.
+    The same call after an interruption resumes at the last saved state and ends with the bytes of an
+    uninterrupted run (with the same number of threads). A partial output of another run that has done any
+    step raises OutputError. When the reporter asks to stop, the state is saved and KeyboardInterrupt raised.
+    Without an engine, everything runs in this process. `datasets` provides the data sets of the hub.
     """
-    if tensorboard is not None:
-        check_installed()
-    engine = engine or Alone()
-    recipe = load_recipe(config)
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
-    base = open_model(base_path)
-    with memory(), engine.publish(out, replace=replace) as work:
-        engine.once(
-            lambda: run_identity.begin(work, recipe, base, config, dtype=_name(engine.dtype), tell=tell)
-        )
-        context = _context(base, config.parent)
-        engine.once(
-            lambda: pack(
-                recipe,
-                config.parent,
-                work,
-                context.encode,
-                context.prefix_ids,
-                library=library,
-                tell=tell,
-                stop=stop,
-            )
-        )
-        run = _prepare(recipe, base, context, work=work, engine=engine, stop=stop,
-                       checkpoint_seconds=checkpoint_seconds)  # fmt: skip
-        state = engine.load(work)
-        metrics = _read_metrics(work, state.step)
-        if state.step:
-            tell(f"resuming after step {state.step} of {len(run.plan)}")
-        before = engine.once(lambda: earlier(measures, state.step))
-        meter = Meter(measures if engine.main else None, before)
-        board = Board(tensorboard, state.step) if tensorboard is not None and engine.main else None
-        record = Record(metrics, meter, Progress(run.plan, state.step, tell), board)
-        first = run.plan[min(state.step, len(run.plan) - 1)].stage
-        for stage in range(first, len(recipe.stages)):
-            rope = run.ropes[stage]
-            tell(
-                f"stage {stage + 1}/{len(recipe.stages)}: "
-                f"length {recipe.stages[stage].length}, theta {rope.theta:,.0f}"
-            )
-            trainee = engine.build(run.recipe, run.base, rope)
-            states.restore(state, trainee.moving, trainee.adam)
-            if stage == first:
-                tell(_work_ahead(trainee, run.plan[state.step :]))
-            done = state.step
-            del state  # the weights of the stage before
-            state = _run_stage(run, stage, done, trainee, record)
-        learnt = engine.whole(state)
-        engine.once(lambda: _finish(run, learnt, metrics))
-    return metrics[-1]
+    engine, options = engine or SingleProcessEngine(), options or TrainingOptions()
+    trainer = Trainer(config, base, options, engine=engine, reporter=reporter or SilentReporter())
+    with memory_errors(), engine.publish(out, replace=options.replace) as work:
+        trainer.setup(work, datasets)
+        trainer.resume()
+        trainer.run()
+        trainer.finish()
+    return trainer.metrics[-1]
 
 
-def _work_ahead(trainee: Trainee, plan: Sequence[Step]) -> str:
-    """What learns, where, and on how much."""
-    moving = sum(parameter.numel() for parameter in trainee.moving.values())
-    whole = sum(parameter.numel() for parameter in trainee.learner.parameters())
-    tokens = sum(step.length * step.rows for step in plan)
-    where = next(iter(trainee.moving.values())).device.type
-    return f"{moving:,} of {whole:,} parameters learn, on {where}: {len(plan)} steps, {tokens:,} tokens"
-
-
-def _finish(run: Run, learnt: Mapping[str, torch.Tensor], metrics: Sequence[Mapping[str, Any]]) -> None:
-    """Everything that the result holds; what only the run needed stays at hand until that is in its place."""
-    claimed = run.recipe.max_positions or max(stage.length for stage in run.recipe.stages)
-    write_folder(
-        run.work,
-        base=run.base,
-        learnt=learnt,
-        rope=replace(run.ropes[-1], max_positions=claimed),
-        recipe=run.recipe,
-        dtype=_name(run.engine.dtype),
-        data=records(of_documents(run.recipe), run.work),
+def _summary(state: TrainState, steps: Sequence[TrainingStep]) -> str:
+    """How many parameters are trained, where, and on how much."""
+    trainable = sum(parameter.numel() for parameter in state.parameters.values())
+    total = sum(parameter.numel() for parameter in state.model.parameters())
+    tokens = sum(step.tokens for step in steps)
+    device = next(iter(state.parameters.values())).device.type
+    return (
+        f"training {trainable:,} of {total:,} parameters on {device}: {len(steps)} steps, {tokens:,} tokens"
     )
-    _write_metrics(run.work, metrics)
-    journal = run.work / RESUME_LOG
-    journal.mkdir(exist_ok=True)
-    for name in (run_identity.FILE, states.FILE, states.SHARED, FOLDER, hub.FOLDER):
-        if (run.work / name).exists():
-            (run.work / name).rename(journal / name)
-    detach_log(run.work)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _prepare(
-    recipe: Recipe, base: ModelFolder, context: Context, *, work: Path, engine: Engine, **how: Any
-) -> Run:
-    own = settings.read(base.config)
-    ropes = tuple(
-        replace(own, theta=theta, max_positions=max(stage.length, own.max_positions))
-        for theta, stage in zip(thetas(recipe, own, head_dim(base.config)), recipe.stages, strict=True)
-    )
-    known = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
-    plan = tuple(steps(recipe))
-    batches = Batches(recipe, known, recipe.seed, plan)
-    return Run(recipe, base, ropes, plan, batches, work=work, engine=engine, **how)
-
-
-def _context(base: ModelFolder, folder: Path) -> Context:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "has no tokenizer that can be loaded", path=base.path, received=str(error)[:80]
-        ) from None
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    begin = tokenizer.bos_token_id
-    adds = begin is not None and tokenizer.encode("")[:1] == [begin]  # some have one and never add it
-    return Context(encode, (int(begin),) if adds else (), len(tokenizer), folder)
-
-
-def _run_stage(run: Run, stage: int, done: int, trainee: Trainee, record: Record) -> states.State:
-    """All steps of one stage that are still to do, on a model built with the stage's theta."""
-    engine = run.engine
-    saved = time.monotonic()
-    for step in run.plan[done:]:
-        if step.stage != stage:
-            break
-        _step(run, step, trainee, record)
-        done = step.number + 1
-        due, last = time.monotonic() - saved >= run.checkpoint_seconds, done == len(run.plan)
-        save, stop = engine.agree(save=due, stop=run.stop())
-        if save or stop or last:
-            if engine.main:
-                _write_metrics(run.work, record.metrics)
-                record.write()
-            engine.save(states.capture(done, trainee.moving, trainee.adam), run.work, wait=stop or last)
-            saved = time.monotonic()
-        if stop and not last:
-            record.progress.tell(f"set aside after step {done} of {len(run.plan)}")
-            raise KeyboardInterrupt
-    return states.capture(done, trainee.moving, trainee.adam)
-
-
-def _step(run: Run, step: Step, trainee: Trainee, record: Record) -> None:
-    """One optimiser step; the model's metrics hold nothing that depends on the clock."""
-    rate = learning_rate(run.recipe, step, len(run.plan))
-    for group in trainee.adam.param_groups:
-        group["lr"] = rate
-    outcome = run.engine.backward(trainee, run.batches.at(step), run.recipe)
-    norm = run.engine.clip(trainee, run.recipe.optimiser.clip)
-    if not math.isfinite(outcome.loss) or not math.isfinite(norm):
-        if run.engine.main:  # the steps that led there
-            _write_metrics(run.work, record.metrics)
-            record.write()
-        raise InputError(
-            "training diverged",
-            received=f"loss {outcome.loss}, gradient norm {norm} at step {step.number + 1}",
-            remedy="lower the rate",
-        )
-    trainee.adam.step()
-    metrics = {
-        "step": step.number + 1,
-        "stage": step.stage + 1,
-        "length": step.length,
-        "theta": run.ropes[step.stage].theta,
-        "learning_rate": rate,
-        "loss": outcome.loss,
-        "accuracy": outcome.right / outcome.answers if outcome.answers else None,
-    }
-    record.metrics.append(metrics)
-    row = record.meter.step(metrics, step.length * step.rows, norm, outcome)
-    record.step(step, row)
-
-
-def _read_metrics(work: Path, done: int) -> list[dict[str, Any]]:
-    """Metrics of the steps that the state holds."""
-    path = work / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines[:done]]
-
-
-def _write_metrics(work: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in metrics)
-    with publish_file(work / METRICS) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -21,20 +21,20 @@ from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
-from contextgraft.training.data.batches import Batch
-from contextgraft.training.engine import Alone
-from contextgraft.training.loss import Learner
+from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.engine import SingleProcessEngine
+from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.attention_kernels import KERNELS
-from contextgraft.training.parallel.checkpoints import Pending
+from contextgraft.training.parallel.checkpoints import PendingCheckpoint
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
-from contextgraft.training.parallel.engine import Options, Together
+from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
 from contextgraft.training.parallel.layout import LAYOUTS, topology
-from contextgraft.training.parallel.process_group import ElsewhereError, Launch
-from contextgraft.training.parallel.shard_batch import share
+from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
+from contextgraft.training.parallel.shard_batch import shard_batch
 
-PATIENCE = timedelta(seconds=60)
+TIMEOUT = timedelta(seconds=60)
 LENGTH, HEAD = 96, 16
 RECIPE = {
     "name": "gradients",
@@ -48,7 +48,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 def peers(name: str, per_node: int, heads: int, kv_heads: int, kernel: str = "cpu") -> ContextParallel:
     layout = LAYOUTS[name](topology(dist.get_world_size(), per_node), heads, kv_heads)
     mesh = context_mesh(layout, replicas=1, device="cpu")
-    return context_parallel(layout, mesh, KERNELS[kernel], ranks_per_node=per_node, patience=PATIENCE)
+    return context_parallel(layout, mesh, KERNELS[kernel], ranks_per_node=per_node, timeout=TIMEOUT)
 
 
 def attention(cases: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -79,7 +79,7 @@ def _attention(
         assert mine.grad is not None
         assert theirs.grad is not None
         errors[name] = (mine.grad - theirs.grad[:, :, held]).abs().max().item()
-    return errors | {"inside": cp.traffic.inside, "between": cp.traffic.between}
+    return errors | {"inside": cp.traffic.within_nodes, "between": cp.traffic.between_nodes}
 
 
 def model(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,8 +106,8 @@ def _model(
         reference(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
     )
     torch.autograd.backward(expected)
-    part, held = share(Batch(ids, torch.ones(ids.shape)), cp, replica=0, replicas=1)
-    loss, _ = Learner(mine)(part, position_ids=held.expand(2, -1), context_parallel=cp)
+    part, held = shard_batch(TokenBatch(ids, torch.ones(ids.shape)), cp, replica=0, replicas=1)
+    loss, _ = CausalLMWithLoss(mine)(part, position_ids=held.expand(2, -1), context_parallel=cp)
     torch.autograd.backward(loss)
     total = loss.detach().clone()
     dist.all_reduce(total)
@@ -154,30 +154,30 @@ def _gradients(
     shape: tuple[int, int],
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
-    options = Options(context, layout, per_node, DTYPES[dtype], rows, patience=PATIENCE)
-    together = Together(launch, torch.device("cpu"), options, base.config)
+    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
+    options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, timeout=TIMEOUT)
+    together = DistributedEngine(launch, torch.device("cpu"), options, base.config)
     rope = replace(settings.read(base.config), theta=5e5, max_positions=LENGTH)
     wanted = Recipe.model_validate(RECIPE | recipe)
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, base.config["vocab_size"], shape, generator=generator)
-    batch = Batch(ids, torch.rand(ids.shape, generator=generator).round(decimals=1))
-    found = []
-    for engine in (together, Alone()):
-        trainee = engine.build(wanted, base, rope)
-        _draw_second_factors(trainee.moving)
-        outcome = engine.backward(trainee, batch, wanted)
-        whole = {name: _whole(parameter.grad) for name, parameter in trainee.moving.items()}
-        found.append((outcome, whole, engine.clip(trainee, 1.0)))
-    (mine, gradient, norm), (alone, reference, expected) = found
+    batch = TokenBatch(ids, torch.rand(ids.shape, generator=generator).round(decimals=1))
+    results = []
+    for engine in (together, SingleProcessEngine()):
+        state = engine.build(wanted, base, rope)
+        _draw_second_factors(state.parameters)
+        result = engine.backward(state, batch, wanted)
+        gradients_by_name = {name: _whole(parameter.grad) for name, parameter in state.parameters.items()}
+        results.append((result, gradients_by_name, engine.clip(state, 1.0)))
+    (mine, gradient, norm), (single, reference, expected) = results
     assert gradient.keys() == reference.keys()
     assert all(value.norm() > 0 for value in reference.values())
     worst, where = max(
         (((gradient[name] - value).norm() / value.norm()).item(), name) for name, value in reference.items()
     )
     return {
-        "loss": abs(mine.loss / alone.loss - 1),
-        "counts": [mine.right, mine.answers] == [alone.right, alone.answers],
+        "loss": abs(mine.loss / single.loss - 1),
+        "counts": [mine.correct, mine.answers] == [single.correct, single.answers],
         "gradient": worst,
         "where": where,
         "norm": abs(norm / expected - 1),
@@ -236,17 +236,17 @@ def long_acts(seconds: float, patience: float, out: str) -> list[Any]:
 
     And whether the output is in its place when the ranks go on, if that takes as long.
     """
-    launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
-    options = Options(patience=timedelta(seconds=patience))
-    engine = Together(launch, torch.device("cpu"), options, {"num_attention_heads": 4})
+    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
+    options = ParallelOptions(timeout=timedelta(seconds=patience))
+    engine = DistributedEngine(launch, torch.device("cpu"), options, {"num_attention_heads": 4})
 
     def fail() -> None:
         raise InputError("no good")
 
-    got: list[Any] = [engine.once(lambda: time.sleep(seconds) or "done")]  # type: ignore[func-returns-value]
+    got: list[Any] = [engine.run_on_main(lambda: time.sleep(seconds) or "done")]  # type: ignore[func-returns-value]
     try:
-        engine.once(fail)
-    except (InputError, ElsewhereError) as error:
+        engine.run_on_main(fail)
+    except (InputError, RemoteRankError) as error:
         got.append([type(error).__name__, str(error)])
     move_into_place = atomic.move_into_place
 
@@ -263,18 +263,20 @@ def long_acts(seconds: float, patience: float, out: str) -> list[Any]:
 
 def agreements(folder: str) -> list[tuple[bool, bool]]:
     """What is agreed on before a checkpoint, while it is written, and when one rank has written it."""
-    launch = Launch(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
-    engine = Together(launch, torch.device("cpu"), Options(patience=PATIENCE), {"num_attention_heads": 4})
+    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
+    engine = DistributedEngine(
+        launch, torch.device("cpu"), ParallelOptions(timeout=TIMEOUT), {"num_attention_heads": 4}
+    )
     second = dist.get_rank() == 1
-    said = [engine.agree(save=second, stop=False)]
+    said = [engine.sync_flags(save=second, stop=False)]
     written: Future[object] = Future()
-    engine.pending = Pending(Path(folder, "step-00000007"), written)
-    said.append(engine.agree(save=second, stop=second))
+    engine.pending = PendingCheckpoint(Path(folder, "step-00000007"), written)
+    said.append(engine.sync_flags(save=second, stop=second))
     if second:
         written.set_result(None)
     else:
         Timer(1, written.set_result, (None,)).start()
-    said.append(engine.agree(save=second, stop=False))
+    said.append(engine.sync_flags(save=second, stop=False))
     return said
 
 
@@ -291,7 +293,7 @@ JOBS: dict[str, Callable[..., Any]] = {
 def main() -> None:
     job, arguments, out = sys.argv[1:]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    dist.init_process_group("gloo", timeout=TIMEOUT)
     result = JOBS[job](**json.loads(arguments))
     Path(out, f"{os.environ['RANK']}.json").write_text(json.dumps(result))
     dist.barrier()

@@ -180,7 +180,7 @@ def test_bfloat16_has_the_gradients_but_for_its_bits(ranks: Run, small: tuple[Pa
 
 def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:
     said = ranks(2, "refusals")[0]
-    assert "got no peers" in said["no peers"]
+    assert "received no peers" in said["no peers"]
     assert "not those of one sequence" in said["no positions"]
     assert "packed documents" in said["packed"]
     assert "a padding mask" in said["padding"] or "a mask" in said["padding"]

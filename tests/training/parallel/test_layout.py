@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.parallel.attention import ROPE_TYPES, check_rope
-from contextgraft.training.parallel.attention_kernels import KERNELS, Block
-from contextgraft.training.parallel.layout import LAYOUTS, Topology, choose, positions, topology
+from contextgraft.training.parallel.attention_kernels import KERNELS, AttentionBlock
+from contextgraft.training.parallel.layout import LAYOUTS, Topology, choose_layout, positions, topology
 
 
 @given(
@@ -39,7 +39,7 @@ def test_every_position_is_held_once_and_work_is_equal(
     ],
 )
 def test_layout_follows_the_topology(nodes: int, per_node: int, kv_heads: int, name: str, why: str) -> None:
-    layout, reason = choose(Topology(nodes, per_node), 32, kv_heads)
+    layout, reason = choose_layout(Topology(nodes, per_node), 32, kv_heads)
     assert layout.name == name
     assert why in reason
 
@@ -71,7 +71,7 @@ def test_the_fast_kernel_is_the_plain_one(causal: bool) -> None:
     q, dout = (torch.randn(2, 6, 24, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     keys = 24 if causal else 12
     k, v = (torch.randn(2, 2, keys, 8, generator=generator, dtype=torch.float64) for _ in range(2))
-    block = Block(q, k, v, causal, 0.3)
+    block = AttentionBlock(q, k, v, causal, 0.3)
     fast, plain = KERNELS["cpu"].forward(block), KERNELS["plain"].forward(block)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-13)

@@ -11,10 +11,10 @@ import pytest
 from safetensors.torch import load_file
 
 from contextgraft.training.parallel import checkpoints
-from contextgraft.training.state import SHARED
+from contextgraft.training.state import CHECKPOINTS
 from contextgraft.training.trainer import train
 
-from ..conftest import curve, write_recipe, write_recipe_folder
+from ..conftest import Recorder, curve, write_recipe, write_recipe_folder
 from .conftest import COMMAND, Run, environments, finish, one_line, start, together
 
 STAGES = [{"length": 32, "steps": 36, "tokens": 64}, {"length": 64, "steps": 24, "tokens": 64}]
@@ -59,7 +59,7 @@ def wait_for_checkpoint(out: Path, processes: Processes) -> Path:
     work = out.with_name(f".{out.name}.partial")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if any(path.suffix == "" for path in (work / SHARED).glob("step-*")):
+        if any(path.suffix == "" for path in (work / CHECKPOINTS).glob("step-*")):
             return work
         assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
         time.sleep(0.02)
@@ -85,7 +85,7 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
     assert status == 2
     complaint = [line for line in err.splitlines() if "error:" in line]
     assert len(complaint) == 1
-    assert "another process of the run is gone" in complaint[0]
+    assert "another process of the run has ended" in complaint[0]
     assert "Traceback" not in err
     assert not out.exists()
     said = finish(together([*command, str(out)], 2))
@@ -106,7 +106,7 @@ def test_another_number_of_ranks_goes_on(
     said = finish(processes, status=130)
     assert "interrupted; run the same command again" in said[0].err
     assert not said[1].err
-    assert len(list((work / SHARED).iterdir())) <= 2, "older checkpoints go"
+    assert len(list((work / CHECKPOINTS).iterdir())) <= 2, "older checkpoints go"
     if world is None:
         plain = [word for word in command if word not in ("--patience", "20")]
         said = finish([start([*plain, str(out)])])
@@ -123,7 +123,7 @@ def test_many_ranks_take_up_what_one_process_began(
     config, steps = Path(command[command.index("--config") + 1]), iter(range(1000))
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        train(config, sharded, out, stop=lambda: next(steps) == 20)
+        train(config, sharded, out, reporter=Recorder(stop=lambda: next(steps) == 20))
     said = finish(together([*command, str(out)], 2))
     assert "resuming after step 21 of 60" in said[0].err
     assert_the_same_end(out, whole, sharded)
@@ -133,15 +133,17 @@ def test_long_work_of_one_rank_is_waited_for(ranks: Run, tmp_path: Path) -> None
     """Packing documents or writing a large model may take longer than silence is borne."""
     main, other = ranks(2, "long_acts", seconds=7, patience=2, out=str(tmp_path / "out"))
     assert main == ["done", ["InputError", "no good"], True]
-    assert other == ["done", ["ElsewhereError", "no good"], True]
+    assert other == ["done", ["RemoteRankError", "no good"], True]
 
 
 def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> None:
     for name in ("step-00000003", "step-00000004.partial"):
-        (tmp_path / SHARED / name).mkdir(parents=True)
-    (tmp_path / SHARED / "step-00000004.partial/shard-00004.safetensors").write_bytes(b"of a fourth rank")
-    assert checkpoints.tidied(tmp_path) == 3
-    assert [path.name for path in (tmp_path / SHARED).iterdir()] == ["step-00000003"]
+        (tmp_path / CHECKPOINTS / name).mkdir(parents=True)
+    (tmp_path / CHECKPOINTS / "step-00000004.partial/shard-00004.safetensors").write_bytes(
+        b"of a fourth rank"
+    )
+    assert checkpoints.remove_partial(tmp_path) == 3
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000003"]
 
 
 @pytest.mark.slow
@@ -189,7 +191,7 @@ def test_another_dtype_does_not_go_on(command: list[str], tmp_path: Path) -> Non
         process.kill()
     ended(processes)
     said = finish(together([*command, str(out), "--dtype", "bfloat16"], 2), status=2)
-    assert "an unfinished run with another dtype lies there" in one_line(said)
+    assert "contains an unfinished run with another dtype" in one_line(said)
 
 
 @pytest.mark.slow
@@ -210,7 +212,7 @@ def test_a_full_disk_on_any_rank_is_one_line(
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     line = one_line(finish(processes, status=2))
     assert "cannot be written" in line
-    assert "make room" in line
+    assert "free disk space" in line
     finish(together([*command, str(out)], 2))
     assert files(out) == files(whole)
 

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.fetch import fetch
-from contextgraft.training.trainer import train
+from contextgraft.training.trainer import TrainingOptions, train
 
 from ..conftest import curve, write_demos_donor, write_recipe
 from .conftest import COMMAND, finish, one_line, start, together
@@ -54,7 +54,7 @@ def donor(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     weights = load_file(base / "model.safetensors")
     save_file({name: value.float() for name, value in weights.items()}, base / "model.safetensors")
     config = write_demos_donor(folder / "recipes")
-    train(config, base, folder / "alone", measures=folder / "alone.parquet")
+    train(config, base, folder / "alone", TrainingOptions(measures=folder / "alone.parquet"))
     return config, base, folder / "alone"
 
 
@@ -168,7 +168,7 @@ def test_options_of_many_processes_need_many(base: Path, recipe_folder: Path, tm
         str(tmp_path / "o"),
     ]
     (said,) = finish([start([*COMMAND, *files, "--layout", "flat"])], status=2)
-    assert "--layout is for many processes: start the command by torchrun" in said.err
+    assert "--layout needs processes started by torchrun" in said.err
 
 
 @pytest.mark.parametrize(

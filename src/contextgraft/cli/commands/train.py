@@ -4,222 +4,237 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
-from contextgraft.cli.options import replace_option
+from contextgraft.cli.options import COUNT, PATH, json_option, replace_option
 from contextgraft.cli.progress import hub_progress
 
-TOGETHER = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
-RUNNING = (
-    "out",
-    "replace",
-    "threads",
-    "seed",
-    "checkpoint_seconds",
-    "keep",
-    "patience",
-    "measures",
-    "tensorboard",
+if TYPE_CHECKING:
+    from contextgraft.training.parallel.process_group import RankInfo
+    from contextgraft.training.trainer import TrainingOptions
+
+# options that only a run has, and those of them that only torchrun's processes have; --plan has others
+RUN = (
+    *("out", "replace", "threads", "seed", "checkpoint_seconds"),
+    *("keep", "patience", "measures", "tensorboard"),
 )
-ELSEWHERE = (*TOGETHER, *plan_training.NAMES)
+TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
+
+
+class Reporter:
+    """Prints the lines of a run on stderr, unless it is silent, and passes on requests to stop."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self.silent, self.stopping = silent, False
+
+    def message(self, line: str) -> None:
+        """Print one line."""
+        if not self.silent:
+            click.echo(line, err=True)
+
+    def request_stop(self, *_: object) -> None:
+        """Ask the run to stop; can be used as a signal handler."""
+        self.stopping = True
+
+    def stop_requested(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self.stopping
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="recipe of the run (YAML)")
-@click.option(
-    "--base", type=click.Path(path_type=Path), required=True, help="folder of the model to start from"
-)
-@click.option("--out", type=click.Path(path_type=Path), help="folder of the trained model")
-@click.option("--seed", type=click.IntRange(min=0), help="instead of the recipe's: batches are drawn from it")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; other counts give other roundings")
+@click.option("--config", type=PATH, required=True, help="Recipe of the run (YAML).")
+@click.option("--base", type=PATH, required=True, help="Folder of the model to start from.")
+@click.option("--out", type=PATH, help="Folder of the trained model.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the batches, instead of the recipe's.")
+@click.option("--threads", type=COUNT, help="Number of CPU threads; another number changes roundings.")
 @click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="set the run aside this often; an interrupted run resumes there",
+    help="Time between checkpoints, at which an interrupted run resumes.",
 )
 @click.option(
     "--context-parallel",
-    type=click.IntRange(min=1),
-    help="processes that share a sequence; the others take other rows [torchrun; default: all]",
+    type=COUNT,
+    help="Number of processes that share a sequence; others take other rows [torchrun; default: all].",
 )
 @click.option(
     "--layout",
     type=click.Choice(["flat", "double", "usp", "torch"]),
-    help="how they share it; torch: as flat, by torch's own loops [torchrun; default: by nodes and heads]",
+    help="How they share it; torch is flat with torch's own loops [torchrun; default: by nodes and heads].",
 )
 @click.option(
     "--ranks-per-node",
-    type=click.IntRange(min=1),
-    help="[torchrun; default: what torchrun started on a node]",
+    type=COUNT,
+    help="Number of processes of a node [torchrun; default: as torchrun started them].",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
-    help="of activations; weights and sums stay float32 [torchrun; default: float32, on GPUs bfloat16]",
+    help="Dtype of activations; weights and sums are float32 [torchrun; default: float32, bfloat16 on GPUs].",
 )
 @click.option(
     "--rows-at-once",
-    type=click.IntRange(min=1),
-    help="rows of a batch in one pass, gradients add up [torchrun; default: all]",
+    type=COUNT,
+    help="Rows of a batch in one pass, whose gradients add up [torchrun; default: all].",
 )
-@click.option(
-    "--keep", type=click.IntRange(min=1), default=2, help="checkpoints to keep [torchrun; default: 2]"
-)
+@click.option("--keep", type=COUNT, default=2, help="Number of checkpoints kept [torchrun; default: 2].")
 @click.option(
     "--patience",
     type=click.FloatRange(min=1),
     default=600.0,
-    help="seconds without a word from another process that end the run [torchrun; default: 600]",
+    help="Seconds without a message from another process that end the run [torchrun; default: 600].",
 )
 @click.option(
     "--measures",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Parquet file for speed, memory, gradient norm and bytes moved, a row a step",
+    help="Parquet file for speed, memory, gradient norm and bytes sent, one row per step.",
 )
 @click.option(
     "--tensorboard",
     type=click.Path(path_type=Path, file_okay=False),
-    help="folder for TensorBoard's event files of the same; needs the package tensorboard",
+    help="Folder for TensorBoard event files of the same values; needs the package tensorboard.",
 )
 @replace_option
-@click.option("--json", "as_json", is_flag=True, help="print the last step's metrics, or the plan, as JSON")
+@json_option("Print the metrics of the last step, or the plan, as JSON.")
 @plan_training.options
 @click.pass_context
-def command(
-    context: click.Context,
-    /,
-    *,
-    out: Path | None,
-    threads: int | None,
-    plan: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: Any) -> None:
     """Train a model by a recipe, in progressive stages; the same command resumes an interrupted run.
 
-    Started by torchrun, all its processes train one model together, with the result of one process but for
+    Started by torchrun, all its processes train one model; the result is that of one process except for
     rounding.
     """
+    given = [
+        name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
     if plan:
-        _refuse(_given(context, RUNNING), "is for a run, not for --plan")
-        plan_training.show(options.pop("config"), options.pop("base"), as_json=as_json, **options)
+        _refuse(given, RUN, "cannot be combined with --plan")
+        chosen = {name: value for name, value in options.items() if name not in RUN}
+        plan_training.show(as_json=as_json, **chosen)
         return
-    if out is None:
+    if options["out"] is None:
         raise click.UsageError("Missing option '--out'")
-    _refuse(_given(context, plan_training.NAMES), "is for --plan")
+    _refuse(given, plan_training.NAMES, "needs --plan")
     import torch
 
-    from contextgraft.training.parallel.process_group import launched, on_gpu
+    from contextgraft.training.parallel.process_group import single_gpu, torchrun_env
+    from contextgraft.training.trainer import TrainingOptions
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    launch = launched(os.environ) or on_gpu()
-    if launch is None:
-        _refuse(_given(context, TOGETHER), "is for many processes: start the command by torchrun")
-    with _terminated() as stop:
-        common = {name: value for name, value in options.items() if name not in ELSEWHERE}
-        last = _alone(out, common, stop) if launch is None else _together(launch, out, common, options, stop)
-    if last is None:
+    if options["threads"] is not None:
+        torch.set_num_threads(options["threads"])
+    info = torchrun_env(os.environ) or single_gpu()
+    if info is None:
+        _refuse(given, TORCHRUN, "needs processes started by torchrun")
+    settings = TrainingOptions(
+        seed=options["seed"],
+        checkpoint_seconds=options["checkpoint_seconds"],
+        measures=options["measures"],
+        tensorboard=options["tensorboard"],
+        replace=options["replace"],
+    )
+    reporter = Reporter(silent=info is not None and info.rank > 0)
+    with _stop_on_sigterm(reporter):
+        if info is None:
+            metrics = _train(options, settings, reporter)
+        else:
+            metrics = _train_rank(info, options, settings, reporter)
+    if metrics is None:
         return
     if as_json:
-        click.echo(json.dumps(last, sort_keys=True))
+        click.echo(json.dumps(metrics, sort_keys=True))
     else:
-        accuracy = "" if last["accuracy"] is None else f", answers right {last['accuracy']:.1%}"
+        accuracy = "" if metrics["accuracy"] is None else f", answers right {metrics['accuracy']:.1%}"
         click.echo(
-            f"{out}: {last['step']} steps, theta {last['theta']:,.0f}, loss {last['loss']:.4f}{accuracy}"
+            f"{options['out']}: {metrics['step']} steps, theta {metrics['theta']:,.0f}, "
+            f"loss {metrics['loss']:.4f}{accuracy}"
         )
 
 
-def _given(context: click.Context, names: Sequence[str]) -> list[str]:
-    """Those of the options that were asked for."""
-    return [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+def _refuse(given: Iterable[str], names: Iterable[str], reason: str) -> None:
+    """Raise UsageError if one of the given options is among `names`."""
+    refused = [name for name in given if name in names]
+    if refused:
+        raise click.UsageError(f"--{refused[0].replace('_', '-')} {reason}")
 
 
-def _refuse(given: Sequence[str], why: str) -> None:
-    if given:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} {why}")
-
-
-def _alone(out: Path, common: dict[str, Any], stop: Callable[[], bool]) -> dict[str, Any]:
+def _train(options: dict[str, Any], settings: "TrainingOptions", reporter: Reporter) -> dict[str, Any] | None:
+    """Train in this process; returns the metrics of the last step."""
     from contextgraft.training.trainer import train
 
-    config, base = common.pop("config"), common.pop("base")
-    return train(config, base, out, tell=_tell, stop=stop, library=_library(stop), **common)
+    return train(
+        options["config"],
+        options["base"],
+        options["out"],
+        settings,
+        reporter=reporter,
+        datasets=_datasets(reporter),
+    )
 
 
-def _together(
-    launch: Any, out: Path, common: dict[str, Any], options: dict[str, Any], stop: Callable[[], bool]
+def _train_rank(
+    info: "RankInfo", options: dict[str, Any], settings: "TrainingOptions", reporter: Reporter
 ) -> dict[str, Any] | None:
-    """The same in one process of many; one of them tells what happens."""
+    """Train as one process of many; only rank 0 returns metrics."""
     from datetime import timedelta
 
     import torch
 
     from contextgraft.checkpoint.model_folder import open_model
-    from contextgraft.training.parallel.engine import Options, Together
-    from contextgraft.training.parallel.process_group import ElsewhereError, joined
+    from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+    from contextgraft.training.parallel.process_group import RemoteRankError, process_group
     from contextgraft.training.trainer import train
 
-    tell = _tell if launch.rank == 0 else _silent
-    how = Options(
-        context=options["context_parallel"],
+    parallel = ParallelOptions(
+        context_parallel=options["context_parallel"],
         layout=options["layout"],
         ranks_per_node=options["ranks_per_node"],
         dtype=getattr(torch, options["dtype"] or ("bfloat16" if torch.cuda.is_available() else "float32")),
-        rows=options["rows_at_once"],
+        rows_at_once=options["rows_at_once"],
         keep=options["keep"],
-        patience=timedelta(seconds=options["patience"]),
+        timeout=timedelta(seconds=options["patience"]),
     )
-    config, base = common.pop("config"), common.pop("base")
+    config, base, out = options["config"], options["base"], options["out"]
     try:
-        with joined(launch, how.patience) as where:
-            engine = Together(launch, where, how, open_model(base).config, tell)
-            library = _library(stop)
-            last = train(config, base, out, engine=engine, tell=tell, stop=stop, library=library, **common)
-    except ElsewhereError:
+        with process_group(info, parallel.timeout) as device:
+            engine = DistributedEngine(info, device, parallel, open_model(base).config, reporter)
+            metrics = train(
+                config, base, out, settings, engine=engine, reporter=reporter, datasets=_datasets(reporter)
+            )
+    except RemoteRankError:
         sys.exit(2)
     except KeyboardInterrupt:
-        if launch.rank:
+        if info.rank:
             sys.exit(130)
         raise
-    return last if launch.rank == 0 else None
+    return metrics if info.rank == 0 else None
 
 
-def _library(stop: Callable[[], bool]) -> Any:
-    """Data sets from the hub; a fetch ends when the run is to stop."""
+def _datasets(reporter: Reporter) -> Any:
+    """Data sets of the hub; a fetch ends when the run is asked to stop."""
     from contextgraft.sources.hub.client import Hub
-    from contextgraft.sources.hub.dataset import HubLibrary
+    from contextgraft.sources.hub.dataset import HubDatasets
 
-    return HubLibrary(Hub(watch=hub_progress("train", stop)))
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _silent(_: str) -> None:
-    pass
+    return HubDatasets(Hub(watch=hub_progress("train", reporter.stop_requested)))
 
 
 @contextmanager
-def _terminated() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come, which is how Slurm says that time is up: the run is set aside and ends.
+def _stop_on_sigterm(reporter: Reporter) -> Iterator[None]:
+    """Ask the run to stop on SIGTERM, Slurm's signal before the time limit: it saves its state and ends.
 
-    Whether the block has ended, too: what still works in other threads then ends as well.
+    The run is also asked to stop when the block ends, so that its work in other threads ends.
     """
-    came: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    previous = signal.signal(signal.SIGTERM, reporter.request_stop)
     try:
-        yield lambda: bool(came)
+        yield
     finally:
-        came.append(0)
-        signal.signal(signal.SIGTERM, before)
+        reporter.request_stop()
+        signal.signal(signal.SIGTERM, previous)

@@ -18,8 +18,8 @@ from contextgraft.sources.hub.files import plain
 
 
 @dataclass(frozen=True)
-class HubLibrary:
-    """Data sets as `training.datasets` asks for them."""
+class HubDatasets:
+    """Data sets of the hub for `training.data.hub`."""
 
     hub: Hub = field(default_factory=Hub)
 

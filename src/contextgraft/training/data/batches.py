@@ -1,4 +1,4 @@
-"""Batches as a function of (seed, step): a resumed run sees what an undisturbed one sees."""
+"""Batches as a function of (seed, step): a resumed run sees what an uninterrupted one sees."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,49 +8,52 @@ import numpy as np
 import torch
 
 from contextgraft.config.training import Recipe
-from contextgraft.training.data.sources import KINDS, Context, choose
-from contextgraft.training.schedule import Step
+from contextgraft.training.data.context import DataContext
+from contextgraft.training.data.sources import KINDS, weighted_choice
+from contextgraft.training.schedule import TrainingStep
 
 
-class Batch(NamedTuple):
+class TokenBatch(NamedTuple):
     """Token ids (rows, length) int64 and loss weights (rows, length) float32."""
 
     ids: torch.Tensor
     weights: torch.Tensor
 
 
-class Batches:
-    """All batches of a run, whose steps are `plan`; nothing is kept from one to the next."""
+class BatchSampler:
+    """All batches of a run with these steps; they do not depend on which batches were made before."""
 
-    def __init__(self, recipe: Recipe, context: Context, seed: int, plan: Sequence[Step]) -> None:
+    def __init__(
+        self, recipe: Recipe, context: DataContext, seed: int, steps: Sequence[TrainingStep]
+    ) -> None:
         self.sources = recipe.data
-        self.makers = [KINDS[source.kind](source, context) for source in recipe.data]
+        self.samplers = [KINDS[source.kind](source, context) for source in recipe.data]
         self.seed = seed
-        self.before: dict[int, int] = {}  # by step: rows of its length that its source gave in earlier steps
-        given: Counter[tuple[int, int]] = Counter()
-        for step in plan:
+        self.first_rows: dict[int, int] = {}  # by step: rows of this source and length in earlier steps
+        rows: Counter[tuple[int, int]] = Counter()
+        for step in steps:
             key = self._source(step, self._rng(step)), step.length
-            self.before[step.number] = given[key]
-            given[key] += step.rows
+            self.first_rows[step.number] = rows[key]
+            rows[key] += step.rows
 
-    def _rng(self, step: Step) -> np.random.Generator:
+    def _rng(self, step: TrainingStep) -> np.random.Generator:
         return np.random.default_rng([self.seed, step.number])
 
-    def _source(self, step: Step, rng: np.random.Generator) -> int:
-        """Which of the sources that take this length it is."""
-        fit = [
+    def _source(self, step: TrainingStep, rng: np.random.Generator) -> int:
+        """Index of the source of a step, drawn from those that take its length."""
+        eligible = [
             index
             for index, source in enumerate(self.sources)
             if source.lengths is None or step.length in source.lengths
         ]
-        return fit[choose([self.sources[index].weight for index in fit], rng)]
+        return eligible[weighted_choice([self.sources[index].weight for index in eligible], rng)]
 
-    def at(self, step: Step) -> Batch:
+    def batch(self, step: TrainingStep) -> TokenBatch:
         """The batch of one step; all its rows come from one source."""
         rng = self._rng(step)
-        make, first = self.makers[self._source(step, rng)], self.before[step.number]
-        documents = [make(rng, step.length, first + row) for row in range(step.rows)]
-        return Batch(
+        sample, first = self.samplers[self._source(step, rng)], self.first_rows[step.number]
+        documents = [sample(rng, step.length, first + row) for row in range(step.rows)]
+        return TokenBatch(
             torch.tensor([document.ids for document in documents], dtype=torch.int64),
             torch.tensor([document.weights for document in documents], dtype=torch.float32),
         )

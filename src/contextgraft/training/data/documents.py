@@ -1,4 +1,4 @@
-"""Texts of a recipe's documents, from files of several kinds, one after the other."""
+"""Texts of a recipe's documents, from files of several formats, one after the other."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,40 +12,43 @@ from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 
 COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
 
 
-def found(source: DocumentsSource, folder: Path) -> list[Path]:
-    """Files of a source that lie in a folder: pattern after pattern, each file once."""
+def find_files(source: DocumentsSource, folder: Path) -> list[Path]:
+    """Files in a folder that match a source's patterns, in the order of the patterns, each file once.
+
+    A pattern that matches nothing raises InputError.
+    """
     paths: dict[Path, None] = {}
     for pattern in source.files:
         try:
-            named = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
+            matches = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
         except ValueError as error:
-            raise InputError("is no pattern", path=folder / pattern, received=str(error)) from None
-        if not named:
-            raise InputError("no file of documents", path=folder / pattern, remedy="mend the recipe's files")
-        paths |= dict.fromkeys(named)
+            raise InputError("not a valid file pattern", path=folder / pattern, received=str(error)) from None
+        if not matches:
+            raise InputError("no file matches", path=folder / pattern, remedy="correct `files` in the recipe")
+        paths |= dict.fromkeys(matches)
     return list(paths)
 
 
-def kind(name: str) -> str:
-    """The suffix by which a file is read; one that no reader is for raises InputError."""
+def file_format(name: str) -> str:
+    """The suffix that decides how a file is read; one without a reader raises InputError."""
     path = PurePosixPath(name)
     compressed = path.suffix in COMPRESSED
     suffix = path.with_suffix("").suffix if compressed else path.suffix
     if suffix not in READERS or (compressed and suffix == PARQUET):
-        raise InputError("is of no known kind", path=name, expected=" or ".join(sorted(READERS)))
+        raise InputError("unknown file format", path=name, expected=" or ".join(sorted(READERS)))
     return suffix
 
 
-def documents(paths: Iterable[Path], column: str) -> Iterator[str]:
-    """Texts of all files; a file that does not hold what its kind promises raises InputError."""
+def read_documents(paths: Iterable[Path], column: str) -> Iterator[str]:
+    """Texts of all files; a file without texts of its format raises InputError."""
     for path in paths:
-        reader = READERS[kind(str(path))]
+        reader = READERS[file_format(str(path))]
         try:
             yield from map(_checked, reader(path, column))
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             raise InputError(
                 "cannot be read as documents",
                 path=path,
@@ -67,7 +70,7 @@ def _json_lines(path: Path, column: str) -> Iterator[object]:
 
 
 def _opened(path: Path) -> TextIOWrapper:
-    """A file as text, decompressed by its last suffix; some begin with a mark that is no text."""
+    """A file as text, decompressed by its last suffix; a byte order mark is skipped."""
     return TextIOWrapper(pa.input_stream(str(path), compression="detect"), encoding="utf-8-sig")
 
 
@@ -78,12 +81,12 @@ def _parquet(path: Path, column: str) -> Iterator[object]:
 
 
 def _checked(value: object) -> str:
-    """A text that a tokenizer takes: JSON can hold halves of characters."""
+    """A text that a tokenizer takes; JSON can contain lone surrogates, which raise UnicodeEncodeError."""
     if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__}, no text")
+        raise TypeError(f"{type(value).__name__}, not a text")
     value.encode()
     return value
 
 
-PARQUET = ".parquet"  # has a compression of its own
+PARQUET = ".parquet"  # has its own compression
 READERS = {".txt": _text, ".jsonl": _json_lines, ".json": _json_lines, PARQUET: _parquet}

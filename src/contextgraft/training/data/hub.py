@@ -12,67 +12,67 @@ from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 from contextgraft.formats.sidecar import read_sidecar
-from contextgraft.training.data.documents import kind
+from contextgraft.training.data.documents import file_format
 
-FOLDER = "fetched"
-PINS = "pins"  # the commit of every data set, found out once a run
+FETCHED = "fetched"
+PINS = "pins"  # the commit of every data set, looked up once per run
 
 
-class Library(Protocol):
-    """Where data sets are."""
+class DatasetProvider(Protocol):
+    """Fetches data sets."""
 
     def pinned(self, source: str) -> str:
-        """The source with the commit that it stands for now."""
+        """The source with the commit that it refers to now."""
 
     def fetch(
         self, source: str, out: Path, patterns: Sequence[str], usable: Callable[[str], object]
     ) -> object:
-        """Put the files that match into the folder `out`, with a sidecar of kind "data".
+        """Put the files that match a pattern into the folder `out`, with a sidecar of kind "data".
 
-        `usable` raises InputError for a name that is of no use, before anything is fetched.
+        `usable` is called with every file name before anything is fetched; it may raise InputError.
         """
 
 
-def fetched(source: DocumentsSource, work: Path, library: Library | None) -> list[Path]:
-    """Files of a source on the hub, by name; what an earlier run fetched is not asked for again.
+def fetch_files(source: DocumentsSource, work: Path, datasets: DatasetProvider | None) -> list[Path]:
+    """Files of a source on the hub, sorted by name; what an earlier run fetched is not fetched again.
 
-    Without a library InputError is raised.
+    Without a provider InputError is raised.
     """
     assert source.hub is not None
-    if library is None:
-        raise InputError("is on the hub, which is not at hand", path=source.hub)
+    if datasets is None:
+        raise InputError("needs the Hugging Face hub, but no hub client was given", path=source.hub)
     pins = _pins(work)
     if source.hub not in pins:
-        pins[source.hub] = library.pinned(source.hub)
-        (work / FOLDER).mkdir(exist_ok=True)
+        pins[source.hub] = datasets.pinned(source.hub)
+        (work / FETCHED).mkdir(exist_ok=True)
         write_json(_path(work, PINS), pins)
     folder = _folder(source, work, pins[source.hub])
     if not folder.exists():
-        library.fetch(pins[source.hub], folder, source.files, kind)
+        datasets.fetch(pins[source.hub], folder, source.files, file_format)
     record = read_sidecar(folder, "data")
-    known = {"source": source.hub, "revision": record["revision"], "files": record["files"]}
-    write_json(_path(work, folder.name), known)
+    summary = {"source": source.hub, "revision": record["revision"], "files": record["files"]}
+    write_json(_path(work, folder.name), summary)
     return [folder / name for name in sorted(record["files"])]
 
 
-def remove(work: Path) -> None:
-    """Let go of what was fetched; what is known of it stays."""
-    for path in (work / FOLDER).glob("*"):
+def remove_files(work: Path) -> None:
+    """Remove what was fetched; the records stay."""
+    for path in (work / FETCHED).glob("*"):
         if path.is_dir():
             shutil.rmtree(path)
 
 
-def records(sources: Sequence[DocumentsSource], work: Path) -> list[dict[str, Any]]:
-    """Of every data set that was fetched for these sources: source, commit, and every file's digest."""
+def dataset_records(sources: Sequence[DocumentsSource], work: Path) -> list[dict[str, Any]]:
+    """Source, commit and file digests of every data set that was fetched for these sources."""
     pins = _pins(work)
     folders = {_folder(source, work, pins[source.hub]): None for source in sources if source.hub in pins}
     return [read_json(_path(work, folder.name)) for folder in folders]
 
 
 def _folder(source: DocumentsSource, work: Path, pinned: str) -> Path:
-    """Where the files of a source lie: by what they are, not by what is made of them."""
-    named = json.dumps([pinned, source.files]).encode()
-    return work / FOLDER / hashlib.sha256(named).hexdigest()[:12]
+    """Folder of a source's files, named by what is fetched: sources with the same files share it."""
+    key = json.dumps([pinned, source.files]).encode()
+    return work / FETCHED / hashlib.sha256(key).hexdigest()[:12]
 
 
 def _pins(work: Path) -> dict[str, str]:
@@ -81,4 +81,4 @@ def _pins(work: Path) -> dict[str, str]:
 
 
 def _path(work: Path, name: str) -> Path:
-    return work / FOLDER / f"{name}.json"
+    return work / FETCHED / f"{name}.json"

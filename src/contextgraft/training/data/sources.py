@@ -1,8 +1,7 @@
-"""Kinds of training data: each makes ids and loss weights of one document from a random generator."""
+"""Kinds of training data: each returns a function that makes ids and loss weights of one document."""
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import NeedleFormat, load_format
-from contextgraft.prompts.tokens import Encode, cycle_tokens
+from contextgraft.prompts.tokens import cycle_tokens
 from contextgraft.prompts.training_document import (
     Document,
     Filler,
@@ -27,31 +26,21 @@ from contextgraft.prompts.training_document import (
     packed_pairs,
     pairs_document,
 )
-from contextgraft.training.data.packing import Packed, packed_path
+from contextgraft.training.data.context import DataContext
+from contextgraft.training.data.packing import PackedSequences, packed_path
 
-FULLEST = 0.85  # part of a document that needles and questions may fill
+PAIR = '{"prompt": text, "answer": text}'
+MAX_FILL = 0.85  # fraction of a document that needles and questions may fill
 
 
-class Maker(Protocol):
-    """Makes a document of an exact length."""
+class DocumentSampler(Protocol):
+    """Makes documents of an exact length."""
 
     def __call__(self, rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:
-        """Drawn from the generator; `ordinal` counts the rows of this length that the source gave before."""
+        """One document; `ordinal` is the number of rows of this length that the source returned before."""
 
 
-@dataclass(frozen=True)
-class Context:
-    """What makers need: the model's tokenizer, the recipe's folder, the run's work folder and seed."""
-
-    encode: Encode
-    prefix_ids: tuple[int, ...]
-    vocabulary: int
-    folder: Path
-    work: Path = Path()
-    seed: int = 0
-
-
-def needle(source: NeedleSource, context: Context) -> Maker:
+def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
     """Documents of a needle format, with a random number of needles."""
     path = context.folder / source.format
     fmt = load_format(path)
@@ -64,27 +53,21 @@ def needle(source: NeedleSource, context: Context) -> Maker:
         context.encode(fmt.answer_text(key, value) + fmt.ending)
     )
 
-    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        most = min(max(source.least + 2, length // source.spacing), source.most + 1)
-        needles = min(int(rng.integers(source.least, most)), len(fmt.keys))
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        limit = min(max(source.least + 2, length // source.spacing), source.most + 1)
+        needles = min(int(rng.integers(source.least, limit)), len(fmt.keys))
         queries = int(needles * source.queries) + 1
-        while queries > 1 and needles * needle_size + queries * query_size > length * FULLEST:
+        while queries > 1 and needles * needle_size + queries * query_size > length * MAX_FILL:
             needles, queries = (needles, queries - 1) if queries > needles else (needles - 1, queries - 1)
         return needle_document(
-            fmt,
-            context.encode,
-            filler,
-            length=length,
-            needles=needles,
-            queries=queries,
-            rng=rng,
+            fmt, context.encode, filler, length=length, needles=needles, queries=queries, rng=rng
         )
 
-    return make
+    return sample
 
 
-def repeat(source: RepeatSource, context: Context) -> Maker:
-    """A random string of different tokens, repeated to the end; what is predictable weighs 1."""
+def repeat(source: RepeatSource, context: DataContext) -> DocumentSampler:
+    """Random different tokens, repeated up to the length; predictable tokens have loss weight 1."""
     tokens = np.arange(source.first, context.vocabulary)
     if len(tokens) < 2:
         raise InputError(
@@ -93,38 +76,38 @@ def repeat(source: RepeatSource, context: Context) -> Maker:
             received=source.first,
         )
 
-    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        room = length - len(context.prefix_ids)
-        period = int(rng.integers(max(2, room // 6), max(3, room // 2)))
-        string = rng.choice(tokens, min(period, len(tokens)), replace=False).tolist()
-        ids = [*context.prefix_ids, *cycle_tokens(string, 0, room)]
-        known = len(context.prefix_ids) + len(string) + 1
-        return Document(ids, [float(place >= known) for place in range(length)])
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        available = length - len(context.prefix_ids)
+        period = int(rng.integers(max(2, available // 6), max(3, available // 2)))
+        pattern = rng.choice(tokens, min(period, len(tokens)), replace=False).tolist()
+        ids = [*context.prefix_ids, *cycle_tokens(pattern, 0, available)]
+        predictable = len(context.prefix_ids) + len(pattern) + 1
+        return Document(ids, [float(position >= predictable) for position in range(length)])
 
-    return make
+    return sample
 
 
-def text(source: TextSource, context: Context) -> Maker:
-    """A stretch of plain text, every token weighing 1."""
+def text(source: TextSource, context: DataContext) -> DocumentSampler:
+    """A passage of plain text, every token with loss weight 1."""
     ids = context.encode(read_haystack(source.text, context.folder))
 
-    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        room = length - len(context.prefix_ids)
-        stretch = cycle_tokens(ids, int(rng.integers(len(ids))), room)
-        return Document([*context.prefix_ids, *stretch], [0.0] * len(context.prefix_ids) + [1.0] * room)
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        available = length - len(context.prefix_ids)
+        passage = cycle_tokens(ids, int(rng.integers(len(ids))), available)
+        return Document([*context.prefix_ids, *passage], [0.0] * len(context.prefix_ids) + [1.0] * available)
 
-    return make
+    return sample
 
 
-def pairs(source: PairsSource, context: Context) -> Maker:
-    """Prompts with their answers, among haystack or packed."""
+def pairs(source: PairsSource, context: DataContext) -> DocumentSampler:
+    """Prompts with their answers, inside a haystack or packed one after the other."""
     rows = read_pairs(context.folder / source.file)
     filler = None
     if source.haystack:
         haystack_ids = context.encode(read_haystack(source.haystack, context.folder))
         filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
 
-    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         if filler is None:
             return packed_pairs(
                 rows,
@@ -135,35 +118,29 @@ def pairs(source: PairsSource, context: Context) -> Maker:
                 prefix_ids=context.prefix_ids,
             )
         return pairs_document(
-            rows,
-            context.encode,
-            filler,
-            length=length,
-            count=source.count,
-            ending=source.ending,
-            rng=rng,
+            rows, context.encode, filler, length=length, count=source.count, ending=source.ending, rng=rng
         )
 
-    return make
+    return sample
 
 
-def documents(source: DocumentsSource, context: Context) -> Maker:
-    """Packed sequences; predicting the first token of a document from the one before weighs 0."""
-    files: dict[int, Packed] = {}
+def documents(source: DocumentsSource, context: DataContext) -> DocumentSampler:
+    """Packed sequences; predicting the first token of a document has loss weight 0."""
+    packed: dict[int, PackedSequences] = {}
 
-    def make(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        if length not in files:
-            files[length] = Packed(packed_path(context.work, source, length), context.seed)
-        ids, starts = files[length].at(ordinal)
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        if length not in packed:
+            packed[length] = PackedSequences(packed_path(context.work, source, length), context.seed)
+        ids, starts = packed[length].row(ordinal)
         weights = [1.0] * length
         for start in (0, *starts):
             weights[start] = 0.0
         return Document(ids, weights)
 
-    return make
+    return sample
 
 
-KINDS: dict[str, Callable[[Any, Context], Maker]] = {
+KINDS: dict[str, Callable[[Any, DataContext], DocumentSampler]] = {
     "needle": needle,
     "repeat": repeat,
     "text": text,
@@ -173,14 +150,14 @@ KINDS: dict[str, Callable[[Any, Context], Maker]] = {
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Rows {"prompt", "answer"} of a JSONL file; InputError names the line that is wrong."""
+    """Rows {"prompt", "answer"} of a JSONL file; a wrong line raises InputError with its number."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the pairs", path=path, received=str(error)) from None
     rows = [_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise InputError("holds no pairs", path=path)
+        raise InputError("contains no pairs", path=path, expected=PAIR)
     return rows
 
 
@@ -191,7 +168,7 @@ def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
     except (ValueError, KeyError, TypeError):
         prompt = answer = None
     if not isinstance(prompt, str) or not isinstance(answer, str):
-        raise InputError(f"line {number} is no pair", path=path, expected='{"prompt": text, "answer": text}')
+        raise InputError(f"line {number} is not a pair", path=path, expected=PAIR)
     return prompt, answer
 
 
@@ -199,18 +176,6 @@ def _sample_value(fmt: NeedleFormat) -> str:
     return draw(fmt.values, fmt.value_words, np.random.default_rng(0))
 
 
-def memoised(encode: Encode) -> Encode:
-    """An encoder that remembers: needles repeat, and tokenizers are slow on short texts."""
-    known: dict[str, list[int]] = {}
-
-    def look_up(piece: str) -> list[int]:
-        if piece not in known:
-            known[piece] = encode(piece)
-        return known[piece]
-
-    return look_up
-
-
-def choose(weights: Sequence[float], rng: np.random.Generator) -> int:
-    """Index drawn with the given weights."""
+def weighted_choice(weights: Sequence[float], rng: np.random.Generator) -> int:
+    """A random index, drawn with these weights."""
     return int(rng.choice(len(weights), p=np.asarray(weights) / sum(weights)))

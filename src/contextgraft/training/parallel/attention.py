@@ -1,4 +1,4 @@
-"""The ring under a name of its own among the attention functions of transformers, and what it refuses."""
+"""Ring attention registered as an attention function of transformers, and the cases it does not support."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,14 @@ from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.communication import ContextParallel
 
 NAME = "contextgraft_ring"
-ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # the same frequencies whatever part a rank holds
-WITHOUT = ("sliding_window", "softcap", "s_aux", "is_causal")  # of these, only None (or True) is the ring's
+ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # frequencies do not depend on the positions of a rank
+UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "is_causal")  # unless None (or True)
 
 
 def register() -> None:
-    """Make `attn_implementation=NAME` known; again changes nothing.
+    """Make `attn_implementation=NAME` available; a second call changes nothing.
 
-    The peers are not in the function: they come with each call, `model(..., context_parallel=cp)`.
+    The peers are passed with each call of the model: `model(..., context_parallel=cp)`.
     """
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, no_mask)
@@ -36,18 +36,18 @@ def attend(
     dropout: float = 0.0,
     context_parallel: ContextParallel | None = None,
     position_ids: torch.Tensor | None = None,
-    **others: Any,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer: q (B, H, L, D), k and v (B, K, L, D) -> (B, L, H, D)."""
+    """Called by transformers in each layer: q (B, H, L, D), k and v (B, K, L, D) -> (B, L, H, D)."""
     if context_parallel is None:
         raise InputError(
-            f"attention {NAME} got no peers",
-            remedy="call the model with context_parallel=...; some architectures do not hand it on",
+            f"attention {NAME} received no peers",
+            remedy="call the model with context_parallel=...; some architectures do not pass it on",
         )
     if attention_mask is not None or dropout:
         raise _unsupported("a mask" if attention_mask is not None else "dropout")
-    for option in WITHOUT:
-        if others.get(option) not in (None, True):
+    for option in UNSUPPORTED:
+        if options.get(option) not in (None, True):
             raise _unsupported(option)
     if getattr(module, "layer_idx", 0) == 0:
         check_positions(position_ids, context_parallel, query.shape[2])
@@ -56,43 +56,43 @@ def attend(
 
 
 def no_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> None:
-    """Causal is all there is: nothing is built, and a padding mask is refused instead of being forgotten."""
+    """Build no mask, since attention is causal; a padding mask raises InputError, or it would be ignored."""
     if attention_mask is not None and not bool(attention_mask.all()):
         raise _unsupported("a padding mask")
 
 
-def check_positions(position_ids: torch.Tensor | None, cp: ContextParallel, held: int) -> None:
-    """Without its own positions a rank's gradients are wrong while the loss hardly shows it."""
-    expected = cp.positions(held * cp.layout.ring * cp.layout.heads)
+def check_positions(position_ids: torch.Tensor | None, cp: ContextParallel, tokens: int) -> None:
+    """Check the positions of a rank: wrong ones make its gradients wrong, which the loss hardly shows."""
+    expected = cp.positions(tokens * cp.layout.ring * cp.layout.heads)
     if position_ids is None or not bool((position_ids.cpu() == expected).all()):
         raise InputError(
-            "positions are not those of one sequence over all ranks",
+            "position_ids are not those of one sequence over all ranks",
             received="none" if position_ids is None else "others (packed documents, or another layout)",
-            remedy="give context_parallel.positions(length) as position_ids",
+            remedy="pass context_parallel.positions(length)",
         )
 
 
 def check_rope(rope: RopeSettings) -> None:
-    """A rope whose frequencies follow the longest position seen would differ from rank to rank."""
+    """Check that RoPE's frequencies do not depend on the longest position, which differs between ranks."""
     if rope.rope_type not in ROPE_TYPES:
         raise InputError(
-            "this type of RoPE is not the same on all ranks",
+            "this type of RoPE would differ between ranks",
             expected=" or ".join(ROPE_TYPES),
             received=rope.rope_type,
-            remedy="train in one process, or give theta",
+            remedy="train in one process, or set theta in the recipe",
         )
 
 
 def check_windows(config: Mapping[str, Any]) -> None:
-    """Layers that see a part of the sequence may say so by masks alone, which the ring does not build."""
-    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
+    """Check that no layer has a window: windows are often made by masks, which the ring does not build."""
+    layer_types = set(config.get("layer_types") or ()) - {"full_attention"}
     windows = [name for name in ("sliding_window", "attention_chunk_size") if config.get(name)]
-    if kinds or (windows and config.get("use_sliding_window", True)):
-        raise _unsupported(" and ".join(sorted(kinds) or windows))
+    if layer_types or (windows and config.get("use_sliding_window", True)):
+        raise _unsupported(" and ".join(sorted(layer_types) or windows))
 
 
 def _unsupported(what: str) -> InputError:
     return InputError(
-        f"context parallelism knows plain causal attention only, not {what}",
+        f"context parallelism supports plain causal attention only, not {what}",
         remedy="pad on the right with loss weight 0, or train in one process",
     )

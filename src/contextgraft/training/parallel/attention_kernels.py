@@ -1,6 +1,6 @@
 """Attention of one block of queries on one block of keys: output with its log-sum-exp, and the gradients.
 
-The gradients are taken against the output and log-sum-exp of *all* blocks: that is what makes parts add up.
+The gradients use the output and log-sum-exp over *all* blocks: so the gradients of the blocks add up.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from contextgraft.errors import InputError
 aten = torch.ops.aten
 
 
-class Block(NamedTuple):
+class AttentionBlock(NamedTuple):
     """q (B, H, Lq, D), k and v (B, K, Lk, D) with K dividing H; causal only where Lq is Lk."""
 
     q: torch.Tensor
@@ -24,14 +24,14 @@ class Block(NamedTuple):
     scale: float
 
 
-class Result(NamedTuple):
+class AttentionResult(NamedTuple):
     """Output (B, H, Lq, D) and log-sum-exp (B, H, Lq) of the scores."""
 
     out: torch.Tensor
     lse: torch.Tensor
 
 
-class Gradients(NamedTuple):
+class AttentionGradients(NamedTuple):
     """Shaped like q, k and v."""
 
     q: torch.Tensor
@@ -40,57 +40,63 @@ class Gradients(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """The two functions, and the dtypes they take.
+class AttentionKernel:
+    """Forward and backward of a block, and the dtypes they support.
 
-    Backward takes the gradient of the output, then the result over all blocks.
+    Backward takes the block, the gradient of the output, and the result over all blocks.
     """
 
-    forward: Callable[[Block], Result]
-    backward: Callable[[Block, torch.Tensor, Result], Gradients]
+    forward: Callable[[AttentionBlock], AttentionResult]
+    backward: Callable[[AttentionBlock, torch.Tensor, AttentionResult], AttentionGradients]
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16)
 
 
-def _cpu_forward(block: Block) -> Result:
+def _cpu_forward(block: AttentionBlock) -> AttentionResult:
     q, k, v, causal, scale = block
-    return Result(*aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale))
-
-
-def _cpu_backward(block: Block, dout: torch.Tensor, whole: Result) -> Gradients:
-    q, k, v, causal, scale = block
-    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return Gradients(*backward(dout, q, k, v, whole.out, whole.lse, 0.0, causal, scale=scale))
-
-
-def _cuda_forward(block: Block) -> Result:
-    q, k, v, causal, scale = block
-    return Result(*aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)[:2])
-
-
-def _cuda_backward(block: Block, dout: torch.Tensor, whole: Result) -> Gradients:
-    q, k, v, causal, scale = block
-    seed = torch.zeros((), dtype=torch.int64, device=q.device)  # of a dropout that is not there
-    backward = aten._scaled_dot_product_flash_attention_backward
-    sizes = (None, None, q.shape[2], k.shape[2])
-    return Gradients(
-        *backward(dout, q, k, v, whole.out, whole.lse, *sizes, 0.0, causal, seed, seed, scale=scale)
+    return AttentionResult(
+        *aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
     )
 
 
-def _plain_forward(block: Block) -> Result:
+def _cpu_backward(block: AttentionBlock, dout: torch.Tensor, total: AttentionResult) -> AttentionGradients:
+    q, k, v, causal, scale = block
+    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return AttentionGradients(*backward(dout, q, k, v, total.out, total.lse, 0.0, causal, scale=scale))
+
+
+def _cuda_forward(block: AttentionBlock) -> AttentionResult:
+    q, k, v, causal, scale = block
+    return AttentionResult(
+        *aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)[:2]
+    )
+
+
+def _cuda_backward(block: AttentionBlock, dout: torch.Tensor, total: AttentionResult) -> AttentionGradients:
+    q, k, v, causal, scale = block
+    seed = torch.zeros((), dtype=torch.int64, device=q.device)  # of dropout, which is off
+    backward = aten._scaled_dot_product_flash_attention_backward
+    sizes = (None, None, q.shape[2], k.shape[2])
+    return AttentionGradients(
+        *backward(dout, q, k, v, total.out, total.lse, *sizes, 0.0, causal, seed, seed, scale=scale)
+    )
+
+
+def _plain_forward(block: AttentionBlock) -> AttentionResult:
     scores = _scores(block)
     lse = scores.logsumexp(-1)
-    return Result((scores - lse.unsqueeze(-1)).exp() @ _repeated(block.v, block.q), lse)
+    return AttentionResult((scores - lse.unsqueeze(-1)).exp() @ _repeated(block.v, block.q), lse)
 
 
-def _plain_backward(block: Block, dout: torch.Tensor, whole: Result) -> Gradients:
+def _plain_backward(block: AttentionBlock, dout: torch.Tensor, total: AttentionResult) -> AttentionGradients:
     q, k, v, _, scale = block
-    shares = (_scores(block) - whole.lse.unsqueeze(-1)).exp()
-    dscores = shares * (dout @ _repeated(v, q).mT - (dout * whole.out).sum(-1, keepdim=True)) * scale
-    return Gradients(dscores @ _repeated(k, q), _summed(dscores.mT @ q, k), _summed(shares.mT @ dout, v))
+    probabilities = (_scores(block) - total.lse.unsqueeze(-1)).exp()
+    dscores = probabilities * (dout @ _repeated(v, q).mT - (dout * total.out).sum(-1, keepdim=True)) * scale
+    return AttentionGradients(
+        dscores @ _repeated(k, q), _summed(dscores.mT @ q, k), _summed(probabilities.mT @ dout, v)
+    )
 
 
-def _scores(block: Block) -> torch.Tensor:
+def _scores(block: AttentionBlock) -> torch.Tensor:
     scores = block.q @ _repeated(block.k, block.q).mT * block.scale
     if not block.causal:
         return scores
@@ -107,20 +113,20 @@ def _summed(grad: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
     return grad.reshape(batch, heads, -1, length, size).sum(2)
 
 
-KERNELS: dict[str, Kernel] = {
-    "cpu": Kernel(_cpu_forward, _cpu_backward),
-    "cuda": Kernel(_cuda_forward, _cuda_backward, (torch.bfloat16,)),  # never run by the tests
-    "plain": Kernel(_plain_forward, _plain_backward),
+KERNELS: dict[str, AttentionKernel] = {
+    "cpu": AttentionKernel(_cpu_forward, _cpu_backward),
+    "cuda": AttentionKernel(_cuda_forward, _cuda_backward, (torch.bfloat16,)),  # never run by the tests
+    "plain": AttentionKernel(_plain_forward, _plain_backward),
 }
 
 
 def check_dtype(device: str, dtype: torch.dtype) -> None:
-    """Raise InputError if the device's kernel does not take it."""
-    taken = KERNELS[device].dtypes
-    if dtype not in taken:
-        names = [str(each).removeprefix("torch.") for each in (*taken, dtype)]
+    """Raise InputError if the kernel of a device type does not support a dtype."""
+    supported = KERNELS[device].dtypes
+    if dtype not in supported:
+        names = [str(name).removeprefix("torch.") for name in (*supported, dtype)]
         raise InputError(
-            f"attention on {device} does not compute in it",
+            f"attention on {device} does not support this dtype",
             expected=f"--dtype {' or '.join(names[:-1])}",
             received=names[-1],
         )

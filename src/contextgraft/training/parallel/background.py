@@ -1,23 +1,31 @@
-"""Long work of one process beside its talk with the others, so that they do not take it for dead."""
+"""Run long tasks of rank 0 in a background thread, so that collectives of the other ranks do not time out."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from datetime import timedelta
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from contextgraft.errors import ContextgraftError
 
 T = TypeVar("T")
 
 
-def beside(act: Callable[[], T]) -> Future[T]:
-    """Begin an act in a thread, which ends with the process."""
+class TaskStatus(NamedTuple):
+    """Whether a task is done, its result, and the message of an error of this package that it raised."""
+
+    done: bool
+    result: Any = None
+    error: str | None = None
+
+
+def run_in_thread(task: Callable[[], T]) -> Future[T]:
+    """Start a task in a thread that ends with the process."""
     future: Future[T] = Future()
 
     def work() -> None:
         try:
-            future.set_result(act())
+            future.set_result(task())
         except BaseException as error:
             future.set_exception(error)
 
@@ -25,16 +33,13 @@ def beside(act: Callable[[], T]) -> Future[T]:
     return future
 
 
-def result_within(future: Future[Any], longest: timedelta) -> list[Any]:
-    """Whether it is done, its result, and the line of an error that users are told; any other is raised.
-
-    Waits for it, but not longer than `longest`.
-    """
-    if not wait([future], longest.total_seconds()).done:
-        return [False, None, None]
+def poll_result(future: Future[Any], timeout: timedelta) -> TaskStatus:
+    """Wait at most `timeout` for a task; an error that is not a ContextgraftError is raised."""
+    if not wait([future], timeout.total_seconds()).done:
+        return TaskStatus(done=False)
     error = future.exception()
     if error is None:
-        return [True, future.result(), None]
+        return TaskStatus(done=True, result=future.result())
     if isinstance(error, ContextgraftError):
-        return [True, None, str(error)]
+        return TaskStatus(done=True, error=str(error))
     raise error

@@ -1,6 +1,6 @@
-"""Checkpoints of many ranks, for any number of ranks: torch.distributed.checkpoint, no pickle.
+"""Checkpoints of a distributed run, readable by any number of ranks: torch.distributed.checkpoint, no pickle.
 
-`checkpoints/step-00000012/` is whole; a name that ends in `.partial` is not, and is never read.
+`checkpoints/step-00000012/` is complete; a folder whose name ends in `.partial` is not, and is never read.
 """
 
 import shutil
@@ -21,30 +21,33 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard, zeros
 
 from contextgraft.errors import CheckpointError, OutputError
-from contextgraft.training.state import SHARED, State
+from contextgraft.training.state import CHECKPOINTS, SavedState
 
 PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A checkpoint that is being written beside the training."""
+class PendingCheckpoint:
+    """A checkpoint that is being written while training continues."""
 
     folder: Path
     future: Future[object]
 
 
-def begin(state: State, work: Path, group: dist.ProcessGroup) -> Pending:
-    """Start to write a state; its tensors are copied before this returns."""
-    folder = work / SHARED / f"step-{state.step:08d}"
+def start_saving(saved: SavedState, work: Path, group: dist.ProcessGroup) -> PendingCheckpoint:
+    """Start writing a state in the background; its tensors are copied before this returns."""
+    folder = work / CHECKPOINTS / f"step-{saved.step:08d}"
     writer = HuggingFaceStorageWriter(str(folder) + PARTIAL, save_distributed=True)
-    saving = async_save(dict(state.tensors), storage_writer=writer, process_group=group)
+    saving = async_save(dict(saved.tensors), storage_writer=writer, process_group=group)
     assert isinstance(saving, Future)
-    return Pending(folder, saving)
+    return PendingCheckpoint(folder, saving)
 
 
-def settle(pending: Pending, *, main: bool, keep: int) -> None:
-    """Wait until every rank has written, then let the main process give the name and remove older ones."""
+def finish_saving(pending: PendingCheckpoint, *, main: bool, keep: int) -> None:
+    """Wait until every rank has written; the main process then renames the folder and removes older ones.
+
+    `keep` is how many complete checkpoints stay. One that cannot be written raises OutputError.
+    """
     try:
         pending.future.result()
     except (CheckpointException, OSError) as error:
@@ -52,41 +55,45 @@ def settle(pending: Pending, *, main: bool, keep: int) -> None:
             "the checkpoint cannot be written",
             path=pending.folder,
             received=_cause(error),
-            remedy="make room and run the same command again: it goes on from the checkpoint before",
+            remedy="free disk space and run the same command again: it resumes at the previous checkpoint",
         ) from None
     if main:
         Path(str(pending.folder) + PARTIAL).rename(pending.folder)
-        for old in complete(pending.folder.parents[1])[:-keep]:
+        for old in complete_checkpoints(pending.folder.parents[1])[:-keep]:
             shutil.rmtree(old)
 
 
-def complete(work: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(path for path in (work / SHARED).glob("step-*") if path.suffix != PARTIAL)
+def complete_checkpoints(work: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in (work / CHECKPOINTS).glob("step-*") if path.suffix != PARTIAL)
 
 
-def tidied(work: Path) -> int:
-    """Steps that the latest whole checkpoint holds; those that a killed run left unfinished are removed.
+def remove_partial(work: Path) -> int:
+    """Remove checkpoints that a killed run left unfinished; returns the step of the latest complete one.
 
-    Nobody else may write there. An unfinished one would mix with the next of the same step.
+    The files of an unfinished checkpoint would mix with those of the next one of the same step. No other
+    process may write there at the same time.
     """
-    for partial in (work / SHARED).glob(f"step-*{PARTIAL}"):
+    for partial in (work / CHECKPOINTS).glob(f"step-*{PARTIAL}"):
         shutil.rmtree(partial)
-    return max((_step(folder) for folder in complete(work)), default=0)
+    return max((_step(folder) for folder in complete_checkpoints(work)), default=0)
 
 
-def load(work: Path, mesh: DeviceMesh | None = None, group: dist.ProcessGroup | None = None) -> State:
-    """The latest whole checkpoint, or the state of a run that has not begun.
+def load_checkpoint(
+    work: Path, mesh: DeviceMesh | None = None, group: dist.ProcessGroup | None = None
+) -> SavedState:
+    """The latest complete checkpoint, or an empty state if there is none.
 
-    Tensors come sharded by rows over `mesh`, whatever number of ranks wrote them; whole without one.
+    Tensors are sharded by rows over `mesh`, whatever number of ranks wrote them; without a mesh they are
+    full.
     """
-    folders = complete(work)
+    folders = complete_checkpoints(work)
     if not folders:
-        return State()
+        return SavedState()
     reader = HuggingFaceStorageReader(str(folders[-1]))
     try:
         tensors = {
-            name: _room(item.size, mesh)
+            name: _empty(item.size, mesh)
             for name, item in reader.read_metadata().state_dict_metadata.items()
             if isinstance(item, TensorStorageMetadata)
         }
@@ -96,16 +103,16 @@ def load(work: Path, mesh: DeviceMesh | None = None, group: dist.ProcessGroup | 
             "cannot be read",
             path=folders[-1],
             received=_cause(error),
-            remedy="remove it to use the one before",
+            remedy="remove it to use the previous one",
         ) from None
-    return State(_step(folders[-1]), tensors)
+    return SavedState(_step(folders[-1]), tensors)
 
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _room(shape: torch.Size, mesh: DeviceMesh | None) -> torch.Tensor:
+def _empty(shape: torch.Size, mesh: DeviceMesh | None) -> torch.Tensor:
     return torch.zeros(shape) if mesh is None else zeros(shape, device_mesh=mesh, placements=[Shard(0)])
 
 

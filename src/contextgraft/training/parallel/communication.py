@@ -1,4 +1,4 @@
-"""Talking to the other ranks: rings, groups that exchange heads, and what was sent where."""
+"""Communication with other ranks: rings, all-to-all of attention heads, and the bytes that were sent."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -8,140 +8,151 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from contextgraft.training.parallel.attention_kernels import Kernel
+from contextgraft.training.parallel.attention_kernels import AttentionKernel
 from contextgraft.training.parallel.layout import Layout, positions
 
-KV, GRADIENT = 0, 1  # tags of what travels round a ring
+KV_TAG, GRADIENT_TAG = 0, 1  # of messages in a ring
 
 
-class Traffic:
-    """Bytes this rank has sent, to ranks of its own node and to others; it counts as the run goes on.
+class TrafficCounter:
+    """Bytes this rank has sent to ranks of its own node and to those of other nodes.
 
-    No dataclass: FSDP copies those among a model's arguments, and would count in the copy.
+    Not a dataclass: FSDP copies dataclasses among a model's arguments, and would count in the copy.
     """
 
     def __init__(self, ranks_per_node: int) -> None:
         self.ranks_per_node = ranks_per_node
-        self.inside = self.between = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again at 0."""
+        self.within_nodes = self.between_nodes = 0
 
     def count(self, sender: int, receiver: int, size: int) -> None:
-        """Note one message."""
+        """Add one message of `size` bytes."""
         if sender // self.ranks_per_node == receiver // self.ranks_per_node:
-            self.inside += size
+            self.within_nodes += size
         else:
-            self.between += size
+            self.between_nodes += size
 
 
 @dataclass(frozen=True)
-class Group:
-    """A process group, the ranks in it, this rank's place, and how long to wait for a peer."""
+class RankGroup:
+    """A process group, its ranks, the index of this rank among them, and how long to wait for a message."""
 
     group: dist.ProcessGroup
     ranks: tuple[int, ...]
-    place: int
-    patience: timedelta
-    traffic: Traffic = field(compare=False)
+    index: int
+    timeout: timedelta
+    traffic: TrafficCounter = field(compare=False)
 
     @property
     def size(self) -> int:
-        """How many ranks."""
+        """Number of ranks."""
         return len(self.ranks)
 
+    @property
+    def rank(self) -> int:
+        """Global rank of this process."""
+        return self.ranks[self.index]
 
-class Hop:
-    """One message to the next rank of a ring while one from the rank before comes in."""
 
-    def __init__(self, ring: Group, message: torch.Tensor, tag: int) -> None:
-        behind, before = ring.ranks[(ring.place + 1) % ring.size], ring.ranks[ring.place - 1]
-        self.patience = ring.patience
-        self.message = message.contiguous()  # kept until it is sent
-        self.arrived = torch.empty_like(self.message)
-        ring.traffic.count(ring.ranks[ring.place], behind, message.numel() * message.element_size())
+class RingSendRecv:
+    """Sends a tensor to the next rank of a ring while one from the previous rank is received."""
+
+    def __init__(self, ring: RankGroup, message: torch.Tensor, tag: int) -> None:
+        next_rank, previous_rank = ring.ranks[(ring.index + 1) % ring.size], ring.ranks[ring.index - 1]
+        self._timeout = ring.timeout
+        self._message = message.contiguous()  # kept until it is sent
+        self._received = torch.empty_like(self._message)
+        ring.traffic.count(ring.rank, next_rank, message.numel() * message.element_size())
         # The receive comes first: in a ring of two both neighbours are one rank, and gloo serves in order.
-        self.works = dist.batch_isend_irecv(
+        self._works = dist.batch_isend_irecv(
             [
-                dist.P2POp(dist.irecv, self.arrived, before, ring.group, tag),
-                dist.P2POp(dist.isend, self.message, behind, ring.group, tag),
+                dist.P2POp(dist.irecv, self._received, previous_rank, ring.group, tag),
+                dist.P2POp(dist.isend, self._message, next_rank, ring.group, tag),
             ]
         )
 
     def wait(self) -> torch.Tensor:
-        """What has come in; a peer that stays silent too long raises RuntimeError."""
-        for work in self.works:
-            work.wait(self.patience)
-        return self.arrived
+        """The received tensor; a peer that does not answer within the timeout raises RuntimeError."""
+        for work in self._works:
+            work.wait(self._timeout)
+        return self._received
 
 
-def exchange(x: torch.Tensor, group: Group, *, cut: int, join: int) -> torch.Tensor:
-    """Give every rank of the group its part of `x` along `cut`; what comes is joined along `join`."""
-    outgoing = torch.stack(x.chunk(group.size, dim=cut))
+def all_to_all(x: torch.Tensor, group: RankGroup, *, split_dim: int, join_dim: int) -> torch.Tensor:
+    """Send every rank of the group its chunk of `x` along `split_dim`; join what arrives along `join_dim`."""
+    outgoing = torch.stack(x.chunk(group.size, dim=split_dim))
     incoming = torch.empty_like(outgoing)
     work = dist.all_to_all_single(incoming, outgoing, group=group.group, async_op=True)
     assert work is not None
-    work.wait(group.patience)
+    work.wait(group.timeout)
     size = outgoing[0].numel() * outgoing.element_size()
     for other in group.ranks:
-        if other != group.ranks[group.place]:
-            group.traffic.count(group.ranks[group.place], other, size)
-    return torch.cat(tuple(incoming), dim=join)
+        if other != group.rank:
+            group.traffic.count(group.rank, other, size)
+    return torch.cat(tuple(incoming), dim=join_dim)
 
 
 @dataclass(frozen=True)
 class ContextParallel:
-    """All that attention needs to know of its peers: an argument of the model's forward pass."""
+    """The peers of this rank, as attention needs them: an argument of the model's forward pass.
+
+    `index` is that of this rank among the ranks that share a sequence.
+    """
 
     layout: Layout
-    place: int
-    outer: Group
-    inner: Group
-    heads: Group
-    kernel: Kernel
-    traffic: Traffic
+    index: int
+    outer: RankGroup
+    inner: RankGroup
+    heads: RankGroup
+    kernel: AttentionKernel
+    traffic: TrafficCounter
 
     @property
-    def part(self) -> int:
-        """Place in the (layered) ring."""
-        return self.outer.place * self.inner.size + self.inner.place
+    def ring_index(self) -> int:
+        """Index of this rank in the (layered) ring."""
+        return self.outer.index * self.inner.size + self.inner.index
 
     def positions(self, length: int) -> torch.Tensor:
         """Positions of a sequence that this rank holds, int64."""
-        return positions(self.layout, self.place, length)
+        return positions(self.layout, self.index, length)
 
 
-class How(NamedTuple):
-    """What a call of a ring is given besides tensors."""
+class RingArgs(NamedTuple):
+    """Arguments of ring attention that are not tensors."""
 
     cp: ContextParallel
     scale: float
 
 
 def context_mesh(layout: Layout, *, replicas: int, device: str) -> DeviceMesh:
-    """The mesh (replica, outer, inner): each replica has sequences of its own."""
+    """The mesh (replica, outer, inner): each replica has its own sequences."""
     shape = (replicas, layout.outer, layout.inner * layout.heads)
     return init_device_mesh(device, shape, mesh_dim_names=("replica", "outer", "inner"))
 
 
 def context_parallel(
-    layout: Layout, mesh: DeviceMesh, kernel: Kernel, *, ranks_per_node: int, patience: timedelta
+    layout: Layout, mesh: DeviceMesh, kernel: AttentionKernel, *, ranks_per_node: int, timeout: timedelta
 ) -> ContextParallel:
-    """The peers of this rank by a mesh of `context_mesh`."""
-    traffic = Traffic(ranks_per_node)
-    outer, inner = (_group(mesh, name, patience, traffic) for name in ("outer", "inner"))
-    alone = Group(inner.group, (mesh.get_rank(),), 0, patience, traffic)
-    divided = layout.heads > 1
+    """The peers of this rank in a mesh of `context_mesh`."""
+    traffic = TrafficCounter(ranks_per_node)
+    outer, inner = (_rank_group(mesh, name, timeout, traffic) for name in ("outer", "inner"))
+    only_this_rank = RankGroup(inner.group, (mesh.get_rank(),), 0, timeout, traffic)
+    heads_divided = layout.heads > 1
     return ContextParallel(
-        layout,
-        outer.place * inner.size + inner.place,
-        outer,
-        alone if divided else inner,
-        inner if divided else alone,
-        kernel,
-        traffic,
+        layout=layout,
+        index=outer.index * inner.size + inner.index,
+        outer=outer,
+        inner=only_this_rank if heads_divided else inner,
+        heads=inner if heads_divided else only_this_rank,
+        kernel=kernel,
+        traffic=traffic,
     )
 
 
-def _group(mesh: DeviceMesh, name: str, patience: timedelta, traffic: Traffic) -> Group:
+def _rank_group(mesh: DeviceMesh, name: str, timeout: timedelta, traffic: TrafficCounter) -> RankGroup:
     group = mesh.get_group(name)
-    return Group(
-        group, tuple(dist.get_process_group_ranks(group)), mesh.get_local_rank(name), patience, traffic
-    )
+    ranks = tuple(dist.get_process_group_ranks(group))
+    return RankGroup(group, ranks, mesh.get_local_rank(name), timeout, traffic)

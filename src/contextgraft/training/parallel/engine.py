@@ -1,4 +1,4 @@
-"""A run in many processes: weights and optimiser sharded (FSDP2), sequences in the ring, one state."""
+"""The distributed engine: weights and optimiser sharded (FSDP2), sequences over a ring, one state."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,210 +12,222 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from typing_extensions import override
 
-from contextgraft.checkpoint import atomic as publish
+from contextgraft.checkpoint import atomic
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training import model as models
-from contextgraft.training import state as states
-from contextgraft.training.data.batches import Batch
-from contextgraft.training.engine import Outcome, Trainee
-from contextgraft.training.loss import Learner
+from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.engine import StepResult, TrainingEngine
+from contextgraft.training.loss import CausalLMWithLoss
+from contextgraft.training.model import build_trainable, load_weights, trainable_parameters, zero_frozen_rows
 from contextgraft.training.parallel import attention, checkpoints
 from contextgraft.training.parallel.attention_kernels import KERNELS, check_dtype
-from contextgraft.training.parallel.background import beside, result_within
+from contextgraft.training.parallel.background import TaskStatus, poll_result, run_in_thread
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
-from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose, topology
-from contextgraft.training.parallel.process_group import ElsewhereError, Launch
-from contextgraft.training.parallel.shard_batch import share
+from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout, topology
+from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
+from contextgraft.training.parallel.shard_batch import shard_batch
+from contextgraft.training.progress import SilentReporter, TrainingReporter
+from contextgraft.training.state import SavedState, TrainState, build_optimiser, load_state, saved_step
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Options:
-    """How the processes divide the work; nothing here changes what is learnt but by rounding.
+class ParallelOptions:
+    """How the processes divide the work; none of this changes the result except by rounding.
 
-    `context`: ranks that share one sequence (all if None); the others are replicas with other rows.
-    `layout` None: by the topology. `rows`: rows at once, the gradient adds up (None: all). `dtype`: of
-    activations and of gathered weights; sums between ranks, weights and optimiser stay float32.
+    `context_parallel`: number of ranks that share one sequence (None: all); the others are replicas with
+    other rows. `layout` None: chosen by the topology. `rows_at_once`: rows in one pass, whose gradients add
+    up (None: all). `dtype`: of activations and gathered weights; sums between ranks, weights and optimiser
+    stay float32. `keep`: number of checkpoints that are kept. `timeout`: for a message of another rank.
     """
 
-    context: int | None = None
+    context_parallel: int | None = None
     layout: str | None = None
     ranks_per_node: int | None = None
     dtype: torch.dtype = torch.float32
-    rows: int | None = None
+    rows_at_once: int | None = None
     keep: int = 2
-    patience: timedelta = timedelta(minutes=10)
+    timeout: timedelta = timedelta(minutes=10)
 
 
-class Together:
-    """One process among the others; `joined` must be open around it."""
+class DistributedEngine(TrainingEngine):
+    """One of the processes of a distributed run, inside `process_group`."""
 
     def __init__(
         self,
-        launch: Launch,
+        info: RankInfo,
         device: torch.device,
-        options: Options,
+        options: ParallelOptions,
         config: dict[str, Any],
-        tell: Callable[[str], None] = lambda _: None,
+        reporter: TrainingReporter | None = None,
     ) -> None:
-        self.main, self.options, self.device = launch.rank == 0, options, device
+        self.main, self.options, self.device = info.rank == 0, options, device
         self.dtype = options.dtype
         check_dtype(device.type, options.dtype)
-        layout = self._layout(launch, config, tell)
-        context = layout.ring * layout.heads
-        self.replicas = launch.world // context
-        self.replica = launch.rank // context
-        per_node = options.ranks_per_node or launch.local_world
+        layout = self._layout(info, config, reporter or SilentReporter())
+        sequence_ranks = layout.ring * layout.heads
+        self.replicas = info.world_size // sequence_ranks
+        self.replica = info.rank // sequence_ranks
         self.cp: ContextParallel = context_parallel(
             layout,
             context_mesh(layout, replicas=self.replicas, device=device.type),
             KERNELS[device.type],
-            ranks_per_node=per_node,
-            patience=options.patience,
+            ranks_per_node=options.ranks_per_node or info.local_world_size,
+            timeout=options.timeout,
         )
-        self.mesh: DeviceMesh = init_device_mesh(device.type, (launch.world,), mesh_dim_names=("shard",))
+        self.mesh: DeviceMesh = init_device_mesh(device.type, (info.world_size,), mesh_dim_names=("shard",))
         # two groups: checkpoints are written in a thread, and threads must not mix their messages
-        self.talking, self.saving = (dist.new_group(backend="gloo", timeout=options.patience) for _ in "12")
-        self.pending: checkpoints.Pending | None = None
+        self._control = dist.new_group(backend="gloo", timeout=options.timeout)
+        self._saving = dist.new_group(backend="gloo", timeout=options.timeout)
+        self.pending: checkpoints.PendingCheckpoint | None = None
 
-    def _layout(self, launch: Launch, config: dict[str, Any], tell: Callable[[str], None]) -> Layout:
-        context = self.options.context or launch.world
-        if launch.world % context:
+    def _layout(self, info: RankInfo, config: dict[str, Any], reporter: TrainingReporter) -> Layout:
+        sequence_ranks = self.options.context_parallel or info.world_size
+        if info.world_size % sequence_ranks:
             raise InputError(
-                "the ranks of a sequence must divide all ranks",
-                expected=f"a divisor of {launch.world}",
-                received=context,
+                "the number of ranks of a sequence must divide the number of all ranks",
+                expected=f"a divisor of {info.world_size}",
+                received=sequence_ranks,
             )
-        shape = topology(context, self.options.ranks_per_node or launch.local_world)
+        shape = topology(sequence_ranks, self.options.ranks_per_node or info.local_world_size)
         heads = int(config["num_attention_heads"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
-        layout, reason = choose(shape, heads, kv_heads)
+        layout, reason = choose_layout(shape, heads, kv_heads)
         if self.options.layout is not None:
-            layout, reason = LAYOUTS[self.options.layout](shape, heads, kv_heads), "as asked for"
+            layout, reason = LAYOUTS[self.options.layout](shape, heads, kv_heads), "requested"
         if self.main:
-            tell(
-                f"{launch.world} processes, {launch.world // context} x {context} on a sequence, "
-                f"layout {layout.name} ({reason})"
+            reporter.message(
+                f"{info.world_size} processes, {info.world_size // sequence_ranks} x {sequence_ranks} on a "
+                f"sequence, layout {layout.name} ({reason})"
             )
         return layout
 
-    def once(self, act: Callable[[], T]) -> T:
-        """Done in the main process, the result sent to all; they are told meanwhile that it goes on."""
-        doing = beside(act) if self.main else None
-        sent: list[Any] = [False, None, None]
-        while not sent[0]:
-            if doing is not None:
-                sent = result_within(doing, self.options.patience / 4)
-            dist.broadcast_object_list(sent, src=0, group=self.talking)
-        if sent[2] is not None:
-            raise (doing and doing.exception()) or ElsewhereError(sent[2])
-        return cast("T", sent[1])
+    @override
+    def run_on_main(self, task: Callable[[], T]) -> T:
+        """Run a task in a thread of the main process, which keeps sending messages: no rank times out."""
+        future = run_in_thread(task) if self.main else None
+        status = TaskStatus(done=False)
+        while not status.done:
+            if future is not None:
+                status = poll_result(future, self.options.timeout / 4)
+            message: list[Any] = [tuple(status)]
+            dist.broadcast_object_list(message, src=0, group=self._control)
+            status = TaskStatus(*message[0])
+        if status.error is not None:
+            raise (future and future.exception()) or RemoteRankError(status.error)
+        return cast("T", status.result)
 
+    @override
     @contextmanager
     def publish(self, out: Path, *, replace: bool = False) -> Iterator[Path]:
-        """The main process makes, locks and publishes it; the others wait for that."""
+        """The main process makes, locks and publishes the directory; the others wait for it."""
         with ExitStack() as stack:
-            yield self.once(lambda: stack.enter_context(publish.publish(out, replace=replace)))
-            self.once(stack.close)
+            yield self.run_on_main(lambda: stack.enter_context(atomic.publish(out, replace=replace)))
+            self.run_on_main(stack.close)
 
-    def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> Trainee:
-        """A model with the ring's attention, each layer a unit that is gathered when it is needed.
+    @override
+    def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
+        """A model with ring attention; each layer is an FSDP unit, gathered when it is needed.
 
-        What is no layer is gathered with the loss, in which a token's weight stays float32.
+        Everything outside the layers is gathered with the loss, whose token weights stay float32.
         """
         attention.check_rope(rope)
         attention.check_windows(base.config)
         attention.register()
-        model = models.prepared(recipe, base, rope, attention=attention.NAME)
-        half = self.options.dtype
-        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-        for layer in model.get_decoder().layers:  # type: ignore[operator]
+        causal_lm = build_trainable(recipe, base, rope, attention=attention.NAME)
+        policy = MixedPrecisionPolicy(param_dtype=self.options.dtype, reduce_dtype=torch.float32)
+        for layer in causal_lm.get_decoder().layers:  # type: ignore[operator]
             self._shard(layer, policy)
-        learner = Learner(model)
-        self._shard(learner, replace(policy, cast_forward_inputs=False))
-        models.put_weights(model, base, self._rows)
-        moving = models.moving(model)
-        adam = states.optimiser(recipe.optimiser, moving, frozen_rows=recipe.frozen_rows)
-        return Trainee(learner, moving, adam)
+        model = CausalLMWithLoss(causal_lm)
+        self._shard(model, replace(policy, cast_forward_inputs=False))
+        load_weights(causal_lm, base, self._local_rows)
+        parameters = trainable_parameters(causal_lm)
+        optimiser = build_optimiser(recipe.optimiser, parameters, frozen_rows=recipe.frozen_rows)
+        return TrainState(model, parameters, optimiser)
 
     def _shard(self, module: torch.nn.Module, policy: MixedPrecisionPolicy) -> None:
         fully_shard(module, mesh=self.mesh, mp_policy=policy)
         assert isinstance(module, FSDPModule)
-        module.set_gradient_divide_factor(1.0)  # each rank's loss is a summand of the batch's
-        module.set_force_sum_reduction_for_comms(True)  # which gloo needs in order to take the factor
+        module.set_gradient_divide_factor(1.0)  # the losses of the ranks add up to that of the batch
+        module.set_force_sum_reduction_for_comms(True)  # otherwise gloo rejects the factor
 
-    def backward(self, trainee: Trainee, batch: Batch, recipe: Recipe) -> Outcome:
-        """The rank's share, some rows at a time; FSDP adds up the gradients of all ranks."""
-        mine, positions = share(batch, self.cp, replica=self.replica, replicas=self.replicas)
-        trainee.adam.zero_grad()
+    @override
+    def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
+        """Compute this rank's shard, some rows at a time; FSDP adds up the gradients of all ranks."""
+        shard, positions = shard_batch(batch, self.cp, replica=self.replica, replicas=self.replicas)
+        state.optimiser.zero_grad()
         traffic = self.cp.traffic
-        traffic.inside = traffic.between = 0
+        traffic.reset()
         sums = torch.zeros(5, dtype=torch.float64)
-        for part in mine.on(self.device).split(self.options.rows):
-            held = positions.to(self.device).expand(len(part.ids), -1)
-            summand, right = trainee.learner(part, position_ids=held, context_parallel=self.cp)
-            torch.autograd.backward(summand)
-            sums[:3] += torch.tensor([summand.item(), right, part.answers.sum()], dtype=torch.float64)
-        sums[3], sums[4] = traffic.inside, traffic.between
-        dist.all_reduce(sums, group=self.talking)
-        models.keep_rows(trainee.moving, recipe.frozen_rows, self._rows)
+        for micro_batch in shard.to(self.device).split(self.options.rows_at_once):
+            position_ids = positions.to(self.device).expand(len(micro_batch.ids), -1)
+            loss, correct = state.model(micro_batch, position_ids=position_ids, context_parallel=self.cp)
+            torch.autograd.backward(loss)
+            sums[:3] += torch.tensor([loss.item(), correct, micro_batch.answers.sum()], dtype=torch.float64)
+        sums[3], sums[4] = traffic.within_nodes, traffic.between_nodes
+        dist.all_reduce(sums, group=self._control)
+        zero_frozen_rows(state.parameters, recipe.frozen_rows, self._local_rows)
         total, *counts = sums.tolist()
-        return Outcome(total, *map(int, counts))
+        return StepResult(total, *map(int, counts))
 
-    def _rows(self, tensor: torch.Tensor) -> slice:
-        """Which rows of a sharded tensor this rank holds: they are dealt by torch.chunk."""
-        each = -(-tensor.shape[0] // self.mesh.size())
-        first = min(self.mesh.get_rank() * each, tensor.shape[0])
-        return slice(first, min(first + each, tensor.shape[0]))
+    def _local_rows(self, tensor: torch.Tensor) -> slice:
+        """Which rows of a sharded tensor this rank holds: they are divided as by torch.chunk."""
+        rows = -(-tensor.shape[0] // self.mesh.size())
+        first = min(self.mesh.get_rank() * rows, tensor.shape[0])
+        return slice(first, min(first + rows, tensor.shape[0]))
 
-    def clip(self, trainee: Trainee, most: float) -> float:
-        """The norm over all ranks."""
-        norm = torch.nn.utils.clip_grad_norm_(trainee.moving.values(), most)
+    @override
+    def clip(self, state: TrainState, max_norm: float) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), max_norm)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
-    def agree(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
-        """Looks after the checkpoint under way as well: it becomes whole, or ends the run everywhere.
+    @override
+    def sync_flags(self, *, save: bool, stop: bool) -> tuple[bool, bool]:
+        """Also finish a checkpoint that a rank has written: it becomes complete, or ends the run everywhere.
 
-        None is begun while one is being written, so that training never waits for the disk.
+        No checkpoint starts while another is being written, so that training never waits for the disk.
         """
-        done = self.pending is not None and self.pending.future.done()
-        wishes = torch.tensor([save, stop, done], dtype=torch.int32)
-        dist.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self.talking)
-        if wishes[2]:
-            self._settle()
-        return bool(wishes[0]) and self.pending is None, bool(wishes[1])
+        written = self.pending is not None and self.pending.future.done()
+        flags = torch.tensor([save, stop, written], dtype=torch.int32)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control)
+        if flags[2]:
+            self._finish_saving()
+        return bool(flags[0]) and self.pending is None, bool(flags[1])
 
-    def _settle(self) -> None:
+    def _finish_saving(self) -> None:
         if self.pending is not None:
             pending, self.pending = self.pending, None
-            checkpoints.settle(pending, main=self.main, keep=self.options.keep)
+            checkpoints.finish_saving(pending, main=self.main, keep=self.options.keep)
 
-    def load(self, work: Path) -> states.State:
-        """Of many processes or of one, whichever is later, sharded over this run's."""
-        alone = self.once(lambda: states.step(work))
-        last = self.once(lambda: checkpoints.tidied(work))
-        if alone <= last:
-            return checkpoints.load(work, self.mesh, self.saving)
-        return states.load(
+    @override
+    def load(self, work: Path) -> SavedState:
+        """The later of a distributed checkpoint and the state of one process, sharded over all ranks."""
+        single_process_step = self.run_on_main(lambda: saved_step(work))
+        distributed_step = self.run_on_main(lambda: checkpoints.remove_partial(work))
+        if single_process_step <= distributed_step:
+            return checkpoints.load_checkpoint(work, self.mesh, self._saving)
+        return load_state(
             work, lambda tensor: distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
         )
 
-    def save(self, state: states.State, work: Path, *, wait: bool) -> None:
-        """Copied when this returns, written in the background; one at a time."""
-        self._settle()
-        self.pending = checkpoints.begin(state, work, self.saving)
+    @override
+    def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:
+        """Copied when this returns, written in the background, one checkpoint at a time."""
+        self._finish_saving()
+        self.pending = checkpoints.start_saving(saved, work, self._saving)
         if wait:
-            self._settle()
+            self._finish_saving()
 
-    def whole(self, state: states.State) -> dict[str, torch.Tensor]:
-        """Gathered one by one; the main process keeps them in its memory."""
+    @override
+    def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
+        """Gathered one by one; only the main process keeps them, in main memory."""
         gathered = {}
-        for name, value in states.weights(state).items():
+        for name, value in saved.weights().items():
             full = value.full_tensor() if isinstance(value, DTensor) else value
             if self.main:
                 gathered[name] = full.cpu()

@@ -12,20 +12,20 @@ TORCH = "torch"
 
 @dataclass(frozen=True)
 class Topology:
-    """Ranks that share one sequence: rank = node * per_node + place inside the node."""
+    """Ranks that share one sequence: rank = node * per_node + index within the node."""
 
     nodes: int
     per_node: int
 
     @property
     def ranks(self) -> int:
-        """All of them."""
+        """Number of ranks."""
         return self.nodes * self.per_node
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the ring between nodes, of the ring inside one, and of the group that divides heads there."""
+    """Sizes of the ring between nodes, the ring within a node, and the group that divides heads there."""
 
     name: str
     outer: int
@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def ring(self) -> int:
-        """Parts into which the sequence is cut for attention."""
+        """Number of shards of the sequence during attention."""
         return self.outer * self.inner
 
     @property
@@ -43,21 +43,21 @@ class Layout:
         return 2 * self.ring * self.heads
 
 
-def flat(topology: Topology, heads: int, kv_heads: int) -> Layout:  # noqa: ARG001 - one signature for all layouts
+def flat(topology: Topology, heads: int, kv_heads: int) -> Layout:  # noqa: ARG001 - one signature for all
     """One ring over all ranks (Liu et al. 2023, Ring Attention with Blockwise Transformers)."""
     return Layout("flat", 1, topology.ranks)
 
 
 def double(topology: Topology, heads: int, kv_heads: int) -> Layout:  # noqa: ARG001
-    """A ring inside each node within a ring between nodes: a block crosses the slow link once a node."""
+    """A ring within each node, inside a ring between nodes: a block crosses the slow link once per node."""
     return Layout("double", topology.nodes, topology.per_node)
 
 
 def usp(topology: Topology, heads: int, kv_heads: int) -> Layout:
-    """Heads divided inside a node, a ring between nodes (Fang and Zhao 2024, USP).
+    """Heads divided within a node, a ring between nodes (Fang and Zhao 2024, USP).
 
-    Heads that the ranks of a node do not divide raise InputError: KV would have to be copied, which costs
-    more on the slow link than the layout saves.
+    If the ranks of a node do not divide the heads, InputError is raised: keys and values would have to be
+    copied, which costs more on the slow link than the layout saves.
     """
     if heads % topology.per_node or kv_heads % topology.per_node:
         raise InputError(
@@ -70,7 +70,7 @@ def usp(topology: Topology, heads: int, kv_heads: int) -> Layout:
 
 
 def baseline(topology: Topology, heads: int, kv_heads: int) -> Layout:  # noqa: ARG001
-    """As flat, but the blocks are passed on by torch's own loops: what the others are measured against."""
+    """As flat, with torch's own ring loops: the baseline of the benchmarks."""
     return Layout(TORCH, 1, topology.ranks)
 
 
@@ -82,12 +82,12 @@ LAYOUTS: dict[str, Callable[[Topology, int, int], Layout]] = {
 }
 
 
-def choose(topology: Topology, heads: int, kv_heads: int) -> tuple[Layout, str]:
-    """The layout that loads the link between nodes least, and why."""
+def choose_layout(topology: Topology, heads: int, kv_heads: int) -> tuple[Layout, str]:
+    """The layout with the least traffic between nodes, and the reason in words."""
     if topology.nodes == 1:
         return flat(topology, heads, kv_heads), "all ranks are on one node"
     if topology.per_node == 1:
-        return flat(topology, heads, kv_heads), "one rank a node: every hop crosses nodes"
+        return flat(topology, heads, kv_heads), "one rank a node: every message crosses nodes"
     shape = f"{topology.nodes} nodes x {topology.per_node} ranks, {kv_heads} KV heads"
     if heads % topology.per_node or kv_heads % topology.per_node:
         return double(topology, heads, kv_heads), f"{shape}: the ranks of a node do not divide the heads"
@@ -95,7 +95,7 @@ def choose(topology: Topology, heads: int, kv_heads: int) -> tuple[Layout, str]:
 
 
 def topology(ranks: int, ranks_per_node: int) -> Topology:
-    """How `ranks` consecutive ranks lie on nodes; uneven shares of nodes are refused."""
+    """How `ranks` consecutive ranks are spread over nodes; an uneven spread raises InputError."""
     per_node = min(ranks, ranks_per_node)
     if ranks % per_node or ranks_per_node % per_node:
         raise InputError(
@@ -106,14 +106,14 @@ def topology(ranks: int, ranks_per_node: int) -> Topology:
     return Topology(ranks // per_node, per_node)
 
 
-def positions(layout: Layout, place: int, length: int) -> torch.Tensor:
-    """Positions of the sequence that the rank at `place` holds, int64, in the order it holds them.
+def positions(layout: Layout, index: int, length: int) -> torch.Tensor:
+    """Positions of the sequence that the rank with this index holds, int64, in the order it holds them.
 
-    Zig-zag: a part is the i-th piece from the front with the i-th from the back, so that all parts have the
-    same causal work. Where heads are divided, each rank keeps a stretch of its node's part between layers.
+    Zig-zag: shard i of n is chunk i of 2n followed by chunk 2n - 1 - i, so that all shards have the same
+    causal work. If heads are divided, each rank keeps a slice of its node's shard between layers.
     """
-    assert length % layout.multiple == 0, f"{length} is no multiple of {layout.multiple}"
-    part, within = divmod(place, layout.heads)
-    pieces = torch.arange(length).chunk(2 * layout.ring)
-    held = torch.cat([pieces[part], pieces[2 * layout.ring - 1 - part]])
-    return held.chunk(layout.heads)[within]
+    assert length % layout.multiple == 0, f"{length} is not a multiple of {layout.multiple}"
+    ring_index, slice_index = divmod(index, layout.heads)
+    chunks = torch.arange(length).chunk(2 * layout.ring)
+    shard = torch.cat([chunks[ring_index], chunks[2 * layout.ring - 1 - ring_index]])
+    return shard.chunk(layout.heads)[slice_index]

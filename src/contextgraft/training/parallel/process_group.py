@@ -1,4 +1,4 @@
-"""The processes of a run: what torchrun tells each of them, and how they find one another."""
+"""The processes of a run: their ranks by torchrun, their connection, and which one reports an error."""
 
 import re
 import time
@@ -13,115 +13,122 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from contextgraft.errors import ContextgraftError, InputError
-from contextgraft.training.parallel.background import beside
+from contextgraft.training.parallel.background import run_in_thread
 
-LINGER = 3.0  # seconds for the others to learn that the error is told
-FAILURES = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
+LINGER = 3.0  # seconds that rank 0, which may hold the store, waits for the others to read it
+PEER_ERRORS = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
 
 
 class PeerError(ContextgraftError):
-    """Another process of the run is gone, or does not answer."""
+    """Another process of the run has ended or does not answer."""
 
 
-class ElsewhereError(ContextgraftError):
-    """The main process has the error and tells it; this one only ends."""
+class RemoteRankError(ContextgraftError):
+    """Another rank reports the error; this one ends silently."""
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One process among all: its rank, how many there are; its place on its node, and how many are there."""
+class RankInfo:
+    """One process: its rank among all, and its rank among those of its node."""
 
     rank: int
-    world: int
+    world_size: int
     local_rank: int
-    local_world: int
+    local_world_size: int
 
 
-def launched(environment: Mapping[str, str]) -> Launch | None:
-    """What torchrun says, or None in a process that it did not start."""
+def torchrun_env(environment: Mapping[str, str]) -> RankInfo | None:
+    """The variables that torchrun sets, or None in a process that it did not start."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if any(name not in environment for name in (*names, "MASTER_ADDR", "MASTER_PORT")):
         return None
-    return Launch(*(int(environment[name]) for name in names))
+    return RankInfo(*(int(environment[name]) for name in names))
 
 
-def on_gpu() -> Launch | None:
-    """A run of one process, if there is a GPU for it: only the engine of many processes uses them."""
-    return Launch(0, 1, 0, 1) if torch.cuda.is_available() else None
+def single_gpu() -> RankInfo | None:
+    """A run of one process if there is a GPU: only the distributed engine uses GPUs."""
+    return RankInfo(0, 1, 0, 1) if torch.cuda.is_available() else None
 
 
-def device(launch: Launch) -> torch.device:
-    """A GPU of its own for each process of a node, or the processor where there is none."""
+def rank_device(info: RankInfo) -> torch.device:
+    """A GPU of its own for each process of a node, or the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if torch.cuda.device_count() < launch.local_world:
+    if torch.cuda.device_count() < info.local_world_size:
         raise InputError(
             "more processes than GPUs on a node",
             expected=f"at most {torch.cuda.device_count()}",
-            received=launch.local_world,
+            received=info.local_world_size,
             remedy="lower --nproc-per-node",
         )
-    return torch.device("cuda", launch.local_rank)
+    return torch.device("cuda", info.local_rank)
 
 
 @contextmanager
-def joined(launch: Launch, patience: timedelta) -> Iterator[torch.device]:
-    """All processes, connected, each with its device.
+def process_group(info: RankInfo, timeout: timedelta) -> Iterator[torch.device]:
+    """Connect all processes of a run; yields the device of this one.
 
-    What ends the run is told by the first that notices, the others end quietly. A process that is gone, or
-    silent for longer than `patience`, raises PeerError; in all but one process every error of the package
-    becomes ElsewhereError.
+    A process that has ended, or is silent for longer than `timeout`, raises PeerError. The first rank to see
+    an error raises it; in all others it becomes RemoteRankError.
     """
     store: Store = dist.HashStore()  # type: ignore[attr-defined]  # of one process
     try:
-        if launch.world > 1:
-            store = next(rendezvous("env://", launch.rank, launch.world, timeout=patience))[0]
-        where = device(launch)
-        if where.type == "cuda":
-            torch.cuda.set_device(where)
-        backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
+        if info.world_size > 1:
+            store = next(rendezvous("env://", info.rank, info.world_size, timeout=timeout))[0]
+        device = rank_device(info)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         groups = PrefixStore("groups", store)
         dist.init_process_group(
-            backend, store=groups, rank=launch.rank, world_size=launch.world, timeout=patience
+            backend, store=groups, rank=info.rank, world_size=info.world_size, timeout=timeout
         )
-        yield where
+        yield device
         dist.barrier()
         dist.destroy_process_group()
     except ContextgraftError as error:
-        raise told(error, launch, store) from None
+        raise elect_reporter(error, info, store) from None
     except (dist.DistError, RuntimeError) as error:
-        if not is_peers(error):
+        if not is_peer_error(error):
             raise
-        raise told(_gone(error, patience), launch, store) from None
+        raise elect_reporter(_peer_error(error, timeout), info, store) from None
 
 
-def told(error: ContextgraftError, launch: Launch, store: Store) -> ContextgraftError:
-    """The error in the first process that asks, ElsewhereError in the others."""
+def elect_reporter(error: ContextgraftError, info: RankInfo, store: Store) -> ContextgraftError:
+    """The error itself in the first rank that calls this, RemoteRankError in the others."""
 
-    def ask() -> bool:
-        first = not isinstance(error, ElsewhereError) and store.add("errors", 1) == 1
-        store.add("told", 1)
+    def is_first() -> bool:
+        first = not isinstance(error, RemoteRankError) and store.add("errors", 1) == 1
+        store.add("ranks_informed", 1)
         deadline = time.monotonic() + LINGER
-        while launch.rank == 0 and store.add("told", 0) < launch.world and time.monotonic() < deadline:
-            time.sleep(0.05)  # the store may live in this process
+        while (
+            info.rank == 0
+            and store.add("ranks_informed", 0) < info.world_size
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
         return first
 
     try:
-        first = beside(ask).result(2 * LINGER)
-    except (dist.DistError, RuntimeError, TimeoutError):  # who has the store may be the one that hangs
+        first = run_in_thread(is_first).result(2 * LINGER)
+    except (
+        dist.DistError,
+        RuntimeError,
+        TimeoutError,
+    ):  # the process with the store may be the one that hangs
         return error
-    return error if first else ElsewhereError(str(error))
+    return error if first else RemoteRankError(str(error))
 
 
-def _gone(error: BaseException, patience: timedelta) -> PeerError:
+def _peer_error(error: BaseException, timeout: timedelta) -> PeerError:
     return PeerError(
-        f"another process of the run is gone, or did not answer for {patience.total_seconds():g} s",
+        f"another process of the run has ended, or did not answer for {timeout.total_seconds():g} s",
         received=re.sub(r"\[[^]]*\]? *", "", str(error)).strip()[:80],
-        remedy="run the same command again: it goes on from the last checkpoint",
+        remedy="run the same command again: it resumes at the last checkpoint",
     )
 
 
-def is_peers(error: BaseException) -> bool:
-    """Whether an error comes from talking to another process; gloo has no type of its own for it."""
+def is_peer_error(error: BaseException) -> bool:
+    """Whether an error comes from communication with another process; gloo has no type of its own for it."""
     text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(word in text for word in FAILURES)
+    return isinstance(error, dist.DistError) or any(word in text for word in PEER_ERRORS)

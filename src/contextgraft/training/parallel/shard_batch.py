@@ -1,23 +1,25 @@
-"""A rank's share of a batch: some of its rows, of each the tokens at the positions the rank holds."""
+"""The micro-batch of one rank: some rows of a batch, and of each row the tokens at the rank's positions."""
 
 import torch
 
-from contextgraft.training.data.batches import Batch
-from contextgraft.training.micro_batch import Part, whole
+from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.micro_batch import MicroBatch, full_batch
 from contextgraft.training.parallel.communication import ContextParallel
 
 
-def share(batch: Batch, cp: ContextParallel, *, replica: int, replicas: int) -> tuple[Part, torch.Tensor]:
-    """What this rank computes of a batch, and its positions; the shares of all ranks have the same shape.
+def shard_batch(
+    batch: TokenBatch, cp: ContextParallel, *, replica: int, replicas: int
+) -> tuple[MicroBatch, torch.Tensor]:
+    """The rank's micro-batch and its positions; those of all ranks have the same shape.
 
-    Targets are shifted before the sequence is cut. Sequences are padded on the right and rows repeated, with
-    weight 0, to what the layout and the number of replicas divide.
+    Targets are shifted before the sequence is cut. Sequences are padded on the right to a multiple of the
+    layout, and rows repeated to a multiple of the replicas, both with loss weight 0.
     """
     rows, length = batch.ids.shape
     padded = length + -length % cp.layout.multiple
-    all_ = whole(batch, padded)
-    held = cp.positions(padded)
+    full = full_batch(batch, padded)
+    positions = cp.positions(padded)
     numbers = torch.arange(replica, rows + -rows % replicas, replicas)
-    mine, real = numbers % rows, (numbers < rows)[:, None]
-    ids, targets, weights, answers = (field[mine][:, held] for field in all_[:-1])
-    return Part(ids, targets, weights * real, answers & real, all_.total), held
+    selected, real = numbers % rows, (numbers < rows)[:, None]
+    ids, targets, weights, answers = (field[selected][:, positions] for field in full[:-1])
+    return MicroBatch(ids, targets, weights * real, answers & real, full.total_weight), positions
