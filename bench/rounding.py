@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,22 @@ def main() -> None:
     tokens = AutoTokenizer.from_pretrained(options.target)(options.text.read_text())["input_ids"]
     count = options.windows * options.length
     windows = torch.tensor(tokens[:count]).view(options.windows, options.length)
-    scaled = [Scaled(open_adapter(options.adapter), options.scale)]
+    scaled = [ScaledAdapter(open_adapter(options.adapter), options.scale)]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        merge(plan(scaled, in_float32(options.target, work / "target32")), work / "reference", threads=2)
+        merge(
+            plan_merge(scaled, in_float32(options.target, work / "target32")), work / "reference", threads=2
+        )
         reference = predictions(work / "reference", windows)
-        theta = merge(plan([Scaled(scaled[0].adapter, 0.0)], options.target), work / "theta", threads=2)
+        theta = merge(
+            plan_merge([ScaledAdapter(scaled[0].adapter, 0.0)], options.target), work / "theta", threads=2
+        )
         assert not any(record["applied"] for record in theta["tensors"].values())
         rows = [row("theta only", (0.0, 1.0), predictions(work / "theta", windows), reference)]
         for rounding in ("nearest", "stochastic"):
-            manifest = merge(plan(scaled, options.target, rounding=rounding), work / rounding, threads=2)
+            manifest = merge(
+                plan_merge(scaled, options.target, rounding=rounding), work / rounding, threads=2
+            )
             found = predictions(work / rounding, windows)
             rows.append(row(rounding, weights_of(manifest), found, reference))
     what = f"{options.target.name} + {options.adapter.name}"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 
 RANKS = (2, 4, 8)
 
@@ -53,5 +53,5 @@ def build(toy: SimpleNamespace) -> Callable[..., World]:
 def world(build: Callable[..., World], tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world in bfloat16 with its adapters extracted; not to be written to."""
     made = build(tmp_path_factory.mktemp("world"), shards=3)
-    extract(pair(made.base, made.donor), [Cut(rank) for rank in RANKS], made.adapters)
+    extract(open_pair(made.base, made.donor), [RankSpec(rank) for rank in RANKS], made.adapters)
     return made

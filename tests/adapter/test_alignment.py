@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contextgraft.adapter.analysis.alignment import align, three
+from contextgraft.adapter.analysis.alignment import align, open_triple
 from contextgraft.adapter.extract import delta
-from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError
-from contextgraft.formats.alignment import Aligned, by_kind, by_layer, direction, summary, write
+from contextgraft.formats.alignment import AlignmentResult, by_kind, by_layer, direction, summary, write
 from contextgraft.formats.sidecar import identity
 from contextgraft.formats.tensor_names import TensorRole, layer_of
 
-EVERYTHING = Selection(embeddings=(TensorRole.INPUT,))
+EVERYTHING = TensorSelection(embeddings=(TensorRole.INPUT,))
 
 
 def give_tokens(folder: Path, tokens: Iterable[int]) -> None:
@@ -38,8 +38,8 @@ def worded(build: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
     return made
 
 
-def found_in(world: Any, selection: Selection | None = None, threads: int = 1) -> Aligned:
-    return align(three(world.base, world.donor, world.target, selection), threads=threads)
+def found_in(world: Any, selection: TensorSelection | None = None, threads: int = 1) -> AlignmentResult:
+    return align(open_triple(world.base, world.donor, world.target, selection), threads=threads)
 
 
 def test_the_figures_are_those_of_whole_tensors(world: Any) -> None:
@@ -79,14 +79,14 @@ def test_who_was_compared(world: Any) -> None:
 
 
 def test_a_fine_tune_that_is_the_donor_goes_its_way(world: Any) -> None:
-    found = align(three(world.base, world.donor, world.donor))
+    found = align(open_triple(world.base, world.donor, world.donor))
     for each in found.tensors:
         assert direction(each.name, [each]).cosine == pytest.approx(1, abs=1e-9)
     assert all(each.beyond_chance for each in by_layer(found))
 
 
 def test_a_fine_tune_that_is_the_base_goes_no_way(world: Any) -> None:
-    found = align(three(world.base, world.donor, world.base))
+    found = align(open_triple(world.base, world.donor, world.base))
     whole = direction("all", found.tensors)
     assert (whole.target_norm, whole.cosine, whole.chance, whole.beyond_chance) == (0, None, None, False)
 
@@ -95,14 +95,14 @@ def test_the_opposite_way(world: Any, toy: SimpleNamespace, tmp_path: Path) -> N
     base, donor = ({n: t.float() for n, t in world.weights[role].items()} for role in ("base", "donor"))
     away = {name: 2 * base[name] - donor[name] for name in base}
     target = toy.write(tmp_path / "away", away, toy.config())
-    whole = direction("all", align(three(world.base, world.donor, target)).tensors)
+    whole = direction("all", align(open_triple(world.base, world.donor, target)).tensors)
     assert whole.cosine == pytest.approx(-1, abs=1e-9)
 
 
 @pytest.mark.parametrize("tile", [100, 64 * 7, 5000])
 def test_tiles_do_not_matter(worded: Any, monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     expected = found_in(worded, EVERYTHING)
-    monkeypatch.setattr(delta, "tile_rows", lambda columns: max(1, tile // columns))
+    monkeypatch.setattr(delta, "tile_rows", lambda columns, _: max(1, tile // columns))
     for one, other in zip(found_in(worded, EVERYTHING).tensors, expected.tensors, strict=True):
         assert one.donor_norm == pytest.approx(other.donor_norm, rel=1e-6)
         assert one.inner == pytest.approx(other.inner, abs=1e-6 * one.donor_norm * max(one.target_norm, 1))
@@ -135,7 +135,7 @@ def test_tokens_that_moved_are_found_again(toy: SimpleNamespace, tmp_path: Path)
     ):
         toy.write(tmp_path / role, weights, {**config, "vocab_size": len(weights[name])})
         give_tokens(tmp_path / role, map(int, ids))
-    found = align(three(tmp_path / "base", tmp_path / "donor", tmp_path / "target", EVERYTHING))
+    found = align(open_triple(tmp_path / "base", tmp_path / "donor", tmp_path / "target", EVERYTHING))
     (each,) = [each for each in found.tensors if each.name == name]
     assert each.elements == 48 * 64
     kept = ((base[name] + step).double() - base[name].double())[rows]
@@ -197,16 +197,16 @@ def test_json_and_parquet_say_the_same(world: Any, tmp_path: Path) -> None:
 def test_models_that_do_not_fit(world: Any, build: Callable[..., Any], tmp_path: Path) -> None:
     other = build(tmp_path / "other", hidden_size=32)
     with pytest.raises(MismatchError, match=r"another architecture.*hidden_size 64.*hidden_size 32"):
-        three(world.base, world.donor, other.target)
+        open_triple(world.base, world.donor, other.target)
     with pytest.raises(InputError, match="no linear weights in layers that are selected"):
-        three(world.base, world.donor, world.target, Selection(include="nothing"))
+        open_triple(world.base, world.donor, world.target, TensorSelection(include="nothing"))
 
 
 def test_a_target_that_lacks_a_tensor(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
     some = {name: each for name, each in world.weights["target"].items() if "1.mlp.up_proj" not in name}
     target = toy.write(tmp_path / "some", some, toy.config(vocab_size=56))
     with pytest.raises(MismatchError, match=r"1\.mlp\.up_proj"):
-        three(world.base, world.donor, target)
+        open_triple(world.base, world.donor, target)
 
 
 def test_weights_that_are_no_numbers(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
@@ -214,4 +214,4 @@ def test_weights_that_are_no_numbers(world: Any, toy: SimpleNamespace, tmp_path:
     wrong = {**world.weights["target"], name: world.weights["target"][name] * math.nan}
     target = toy.write(tmp_path / "wrong", wrong, toy.config(vocab_size=56))
     with pytest.raises(CheckpointError, match=r"wrong.*q_proj.*NaN"):
-        align(three(world.base, world.donor, target))
+        align(open_triple(world.base, world.donor, target))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -75,8 +75,8 @@ def by_peft(target: Path, adapter: Path) -> dict[str, torch.Tensor]:
     return merged
 
 
-def ours(target: Path, out: Path, *scaled: Scaled, replace: bool = False) -> dict[str, torch.Tensor]:
-    merge(plan(scaled, target, keep_rope=True, replace_modules=replace), out)
+def ours(target: Path, out: Path, *scaled: ScaledAdapter, replace: bool = False) -> dict[str, torch.Tensor]:
+    merge(plan_merge(scaled, target, keep_rope=True, replace_modules=replace), out)
     weights: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
     return weights
 
@@ -87,7 +87,7 @@ def test_every_kind_as_peft_merges_it(target: Path, tmp_path: Path, kind: str) -
     expected = by_peft(target, adapter)
     before = load_file(target / "model.safetensors")
     replace = kind in REPLACING
-    found = ours(target, tmp_path / "graft", Scaled(open_adapter(adapter)), replace=replace)
+    found = ours(target, tmp_path / "graft", ScaledAdapter(open_adapter(adapter)), replace=replace)
     moved = {name for name in found if not torch.equal(found[name], before[name])}
     assert moved == {name for name in before if not torch.equal(expected[name], before[name])}
     assert moved
@@ -99,8 +99,8 @@ def test_every_kind_as_peft_merges_it(target: Path, tmp_path: Path, kind: str) -
 def test_what_would_overwrite_must_be_allowed(target: Path, tmp_path: Path, kind: str) -> None:
     adapter = open_adapter(trained(target, tmp_path / "adapter", **KINDS[kind]))
     with pytest.raises(MismatchError, match=r"would overwrite .* --replace-modules"):
-        plan([Scaled(adapter)], target, keep_rope=True)
-    allowed = plan([Scaled(adapter)], target, keep_rope=True, replace_modules=True)
+        plan_merge([ScaledAdapter(adapter)], target, keep_rope=True)
+    allowed = plan_merge([ScaledAdapter(adapter)], target, keep_rope=True, replace_modules=True)
     assert any("will be overwritten" in warning for warning in allowed.warnings)
     assert set(allowed.replaced) == set(adapter.replaced) != set()
 
@@ -110,7 +110,7 @@ def test_several_adapters_add_up_by_their_weights(target: Path, tmp_path: Path) 
     second = trained(target, tmp_path / "second", 2, target_modules=LINEAR, use_dora=True)
     before = load_file(target / "model.safetensors")
     alone = [by_peft(target, adapter) for adapter in (first, second)]
-    scaled = Scaled(open_adapter(first), 0.5), Scaled(open_adapter(second), -2.0)
+    scaled = ScaledAdapter(open_adapter(first), 0.5), ScaledAdapter(open_adapter(second), -2.0)
     found = ours(target, tmp_path / "graft", *scaled)
     for name, old in before.items():
         expected = old + 0.5 * (alone[0][name] - old) - 2 * (alone[1][name] - old)
@@ -121,18 +121,18 @@ def test_one_may_not_change_what_another_overwrites(target: Path, tmp_path: Path
     saved = open_adapter(trained(target, tmp_path / "a", **KINDS["saved"]))
     head = open_adapter(trained(target, tmp_path / "b", **KINDS["lm_head"]))
     with pytest.raises(MismatchError, match="overwritten and changed"):
-        plan([Scaled(saved), Scaled(head)], target, keep_rope=True, replace_modules=True)
+        plan_merge([ScaledAdapter(saved), ScaledAdapter(head)], target, keep_rope=True, replace_modules=True)
 
 
 def test_rope_must_come_from_somewhere(target: Path, world: Any, tmp_path: Path) -> None:
     adapter = open_adapter(trained(target, tmp_path / "adapter", **KINDS["plain"]))
     with pytest.raises(InputError, match="--rope-from"):
-        plan([Scaled(adapter)], target)
+        plan_merge([ScaledAdapter(adapter)], target)
     own = open_adapter(world.adapters / "r4")
     assert own.rope is not None
-    given = plan([Scaled(adapter)], target, rope=own.rope)
+    given = plan_merge([ScaledAdapter(adapter)], target, rope=own.rope)
     assert (given.rope, given.rope_from) == (own.rope, "given")
-    kept = plan([Scaled(adapter)], target, keep_rope=True)
+    kept = plan_merge([ScaledAdapter(adapter)], target, keep_rope=True)
     assert (kept.rope.max_positions, kept.rope_from) == (128, "target")
 
 
@@ -181,7 +181,7 @@ def test_embeddings_follow_their_tokens(target: Path, tmp_path: Path, other: Cal
     }
     moved = [*reversed(tokens[:48]), "new", "newer"]
     place = other(moved)
-    found = ours(place, tmp_path / "graft", Scaled(open_adapter(adapter)))
+    found = ours(place, tmp_path / "graft", ScaledAdapter(open_adapter(adapter)))
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         before = load_file(place / "model.safetensors")[name]
         assert torch.equal(found[name][48:], before[48:])  # its own tokens are its own

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.analysis.compare import compare, factor_distance, total
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.errors import MismatchError
 
@@ -86,7 +86,7 @@ def test_a_tensor_of_one_alone_counts_whole(
     adapter: Callable[[int], Adapter], build: Any, tmp_path: Path
 ) -> None:
     made = build(tmp_path)
-    extract(pair(made.base, made.donor, Selection(include="q_proj")), [Cut(4)], made.adapters)
+    extract(open_pair(made.base, made.donor, TensorSelection(include="q_proj")), [RankSpec(4)], made.adapters)
     some = open_adapter(made.adapters / "r4")
     whole = total(compare(some, adapter(4)))
     assert 0 < whole.norms[0] < whole.norms[1]
@@ -97,7 +97,7 @@ def test_adapters_of_other_shapes_are_refused(
     adapter: Callable[[int], Adapter], build: Any, tmp_path: Path
 ) -> None:
     made = build(tmp_path, hidden_size=32)
-    extract(pair(made.base, made.donor), [Cut(2)], made.adapters)
+    extract(open_pair(made.base, made.donor), [RankSpec(2)], made.adapters)
     with pytest.raises(MismatchError, match=r"does not fit .* at tensor"):
         compare(adapter(4), open_adapter(made.adapters / "r2"))
 

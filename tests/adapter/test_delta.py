@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.compute.tensor_pool import Buffers
 from contextgraft.adapter.extract import delta as delta_module
 from contextgraft.adapter.extract.delta import Delta, runs
 from contextgraft.checkpoint.digest import tensor_digest
@@ -34,10 +34,10 @@ def whole(model: ModelFolder) -> torch.Tensor:
 def test_every_pass_sees_the_same(
     models: tuple[ModelFolder, ModelFolder], monkeypatch: pytest.MonkeyPatch, kept_tiles: int
 ) -> None:
-    monkeypatch.setattr(delta_module, "tile_rows", lambda columns: 7)
+    monkeypatch.setattr(delta_module, "tile_rows", lambda *_: 7)
     base, donor = models
-    workspace = Workspace()
-    delta = Delta(base, donor, NAME, workspace, kept_tiles * 7 * 64 * 4)
+    buffers = Buffers()
+    delta = Delta(base, donor, NAME, buffers, kept_tiles * 7 * 64 * 4)
     expected = whole(donor) - whole(base)
     for _ in range(3):
         tiles = [tile.clone() for tile in delta.tiles()]
@@ -53,10 +53,10 @@ def test_every_pass_sees_the_same(
 def test_rows_find_their_partners(
     models: tuple[ModelFolder, ModelFolder], monkeypatch: pytest.MonkeyPatch, kept_tiles: int
 ) -> None:
-    monkeypatch.setattr(delta_module, "tile_rows", lambda columns: 7)
+    monkeypatch.setattr(delta_module, "tile_rows", lambda *_: 7)
     base, donor = models
     rows = [*range(10, 30), -1, -1, *range(9, -1, -1), *range(30, 48)]
-    delta = Delta(base, donor, NAME, Workspace(), kept_tiles * 7 * 64 * 4, rows)
+    delta = Delta(base, donor, NAME, Buffers(), kept_tiles * 7 * 64 * 4, rows)
     index = torch.tensor(rows)
     expected = torch.where(index[:, None] >= 0, whole(donor)[index.clamp(min=0)] - whole(base), 0.0)
     for _ in range(2):

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError, OutputError
@@ -87,7 +87,7 @@ def test_norms_travel_as_dense_deltas_in_float32(world: Any) -> None:
 
 @pytest.mark.parametrize(
     "way",
-    [{"threads": 2}, {"held_bytes": 0}, {"held_bytes": 0, "threads": 3}],
+    [{"threads": 2}, {"cache_bytes": 0}, {"cache_bytes": 0, "threads": 3}],
     ids=["threads", "reread", "both"],
 )
 def test_every_way_gives_the_same_bytes(
@@ -95,21 +95,23 @@ def test_every_way_gives_the_same_bytes(
 ) -> None:
     wide = {"hidden_size": 320, "intermediate_size": 600, "num_hidden_layers": 1}
     plain, other = build(tmp_path / "a", **wide), build(tmp_path / "b", shards=4, **wide)
-    extract(pair(plain.base, plain.donor), [Cut(4), Cut(16)], plain.adapters)
-    extract(pair(other.base, other.donor), [Cut(16), Cut(4), Cut(4)], other.adapters, **way)
+    extract(open_pair(plain.base, plain.donor), [RankSpec(4), RankSpec(16)], plain.adapters)
+    extract(
+        open_pair(other.base, other.donor), [RankSpec(16), RankSpec(4), RankSpec(4)], other.adapters, **way
+    )
     assert toy.contents(plain.adapters) == toy.contents(other.adapters)
 
 
 def test_float32_models_get_float32_factors(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path, dtype=torch.float32)
-    extract(pair(made.base, made.donor), [Cut(12)], made.adapters)
+    extract(open_pair(made.base, made.donor), [RankSpec(12)], made.adapters)
     assert {tensor.dtype for tensor in factors(made, 12).values()} == {torch.float32}
     assert sidecar(made, 12)["error"] < 1e-3  # the delta has rank 12
 
 
 def test_ranks_above_a_matrix_are_clamped(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path)
-    extract(pair(made.base, made.donor), [Cut(48)], made.adapters)
+    extract(open_pair(made.base, made.donor), [RankSpec(48)], made.adapters)
     config = json.loads((made.adapters / "r48" / "adapter_config.json").read_text())
     assert config["r"] == 48
     assert set(config["rank_pattern"].values()) == {32}
@@ -123,8 +125,8 @@ def test_modules_without_a_delta_are_left_out(toy: SimpleNamespace, tmp_path: Pa
     donor = toy.moved(base, 1) | {
         "model.layers.0.mlp.up_proj.weight": base["model.layers.0.mlp.up_proj.weight"]
     }
-    models = pair(toy.write(tmp_path / "b", base, config), toy.write(tmp_path / "d", donor, config))
-    record = extract(models, [Cut(2)], tmp_path / "out")["r2"]
+    models = open_pair(toy.write(tmp_path / "b", base, config), toy.write(tmp_path / "d", donor, config))
+    record = extract(models, [RankSpec(2)], tmp_path / "out")["r2"]
     assert record["modules"]["model.layers.0.mlp.up_proj"] == {
         "rank": 0, "energy": 1.0, "error": 0.0, "excess": 1.0, "delta_norm": 0.0, "relative_delta": 0.0,
     }  # fmt: skip
@@ -139,8 +141,8 @@ def test_embeddings_that_differ_are_reported(toy: SimpleNamespace, tmp_path: Pat
     donor = toy.moved(base, 1)
     donor["model.embed_tokens.weight"] = base["model.embed_tokens.weight"] + 1
     donor["lm_head.weight"] = base["model.embed_tokens.weight"].clone()
-    models = pair(toy.write(tmp_path / "b", base, config), toy.write(tmp_path / "d", donor, config))
-    ignored = extract(models, [Cut(2)], tmp_path / "out")["r2"]["ignored"]
+    models = open_pair(toy.write(tmp_path / "b", base, config), toy.write(tmp_path / "d", donor, config))
+    ignored = extract(models, [RankSpec(2)], tmp_path / "out")["r2"]["ignored"]
     assert ignored["model.embed_tokens.weight"]["delta_norm"] > 50
     assert "not in both" in ignored["lm_head.weight"]
 
@@ -149,16 +151,16 @@ def test_ranks_can_be_added_later_but_not_overwritten(
     world: Any, build: Callable[..., Any], tmp_path: Path
 ) -> None:
     made = build(tmp_path)
-    models = pair(made.base, made.donor)
-    extract(models, [Cut(2)], made.adapters)
+    models = open_pair(made.base, made.donor)
+    extract(models, [RankSpec(2)], made.adapters)
     before = (made.adapters / "r2" / "adapter_model.safetensors").read_bytes()
-    extract(models, [Cut(4)], made.adapters)
+    extract(models, [RankSpec(4)], made.adapters)
     with pytest.raises(OutputError, match="r2: already exists"):
-        extract(models, [Cut(2), Cut(8)], made.adapters)
+        extract(models, [RankSpec(2), RankSpec(8)], made.adapters)
     assert (made.adapters / "r2" / "adapter_model.safetensors").read_bytes() == before
     assert sorted(path.name for path in made.adapters.iterdir()) == ["r2", "r4"]
     (made.adapters / "r2" / "stale").touch()
-    extract(models, [Cut(2), Cut(8)], made.adapters, replace=True)
+    extract(models, [RankSpec(2), RankSpec(8)], made.adapters, replace=True)
     assert (made.adapters / "r2" / "adapter_model.safetensors").read_bytes() == before
     assert not (made.adapters / "r2" / "stale").exists()
     assert sorted(path.name for path in made.adapters.iterdir()) == ["r2", "r4", "r8"]
@@ -221,18 +223,18 @@ def test_bad_donors_are_refused_and_nothing_is_left(
     spoil(kind, donor, config)
     toy.write(tmp_path / "d", donor, config)
     with pytest.raises(error, match=words) as caught:
-        extract(pair(*paths), [Cut(2)], tmp_path / "out", threads=2)
+        extract(open_pair(*paths), [RankSpec(2)], tmp_path / "out", threads=2)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "d"]
 
 
 def test_equal_models_have_no_delta(world: Any, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="nothing to extract"):
-        extract(pair(world.base, world.base), [Cut(2)], tmp_path / "out")
+        extract(open_pair(world.base, world.base), [RankSpec(2)], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_models_without_layers_are_refused(toy: SimpleNamespace, tmp_path: Path) -> None:
     path = toy.write(tmp_path / "m", {"x.weight": torch.ones(2, 2)}, toy.config())
     with pytest.raises(InputError, match="no linear weights"):
-        pair(path, path)
+        open_pair(path, path)

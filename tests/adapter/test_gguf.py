@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.lora.gguf import halves_to_interleaved
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import TensorRole
@@ -36,7 +36,7 @@ def test_it_is_read_back_with_the_same_deltas(
     build: Callable[..., Any], tmp_path: Path, dtype: torch.dtype
 ) -> None:
     made = build(tmp_path, dtype=dtype)
-    extract(pair(made.base, made.donor), [Cut(4)], made.adapters, gguf=True)
+    extract(open_pair(made.base, made.donor), [RankSpec(4)], made.adapters, gguf=True)
     fields, tensors = read(made.adapters / "r4" / "adapter.gguf")
     assert fields["general.type"] == "adapter"
     assert fields["adapter.type"] == "lora"
@@ -65,8 +65,8 @@ def test_rows_of_an_embedding_are_tokens(build: Callable[..., Any], tmp_path: Pa
     weights["model.embed_tokens.weight"] += 0.5
     save_file(weights, made.donor / "model.safetensors")
     extract(
-        pair(made.base, made.donor, Selection(embeddings=(TensorRole.INPUT,))),
-        [Cut(2)],
+        open_pair(made.base, made.donor, TensorSelection(embeddings=(TensorRole.INPUT,))),
+        [RankSpec(2)],
         made.adapters,
         gguf=True,
     )
@@ -79,5 +79,5 @@ def test_rows_of_an_embedding_are_tokens(build: Callable[..., Any], tmp_path: Pa
 def test_what_has_no_place_in_it_is_refused(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path, model_type="gpt_neox")
     with pytest.raises(InputError, match="no GGUF adapter"):
-        extract(pair(made.base, made.donor), [Cut(2)], made.adapters, gguf=True)
+        extract(open_pair(made.base, made.donor), [RankSpec(2)], made.adapters, gguf=True)
     assert not made.adapters.exists()

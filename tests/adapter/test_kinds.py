@@ -16,9 +16,9 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, FullDelta, Read, TensorDelta
 from contextgraft.adapter.lora.kinds import KINDS, AdapterKind
-from contextgraft.adapter.lora.vllm import audit
+from contextgraft.adapter.lora.vllm import audit_for_vllm
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.safetensors_header import TensorFile
@@ -74,7 +74,7 @@ def test_a_kind_with_a_row_is_merged_as_peft_merges_it(
 ) -> None:
     monkeypatch.setitem(KINDS, "LOHA", AdapterKind(HadamardConfig, hadamard_entries))
     opened = open_adapter(adapter)
-    merge(plan([Scaled(opened)], world.target, keep_rope=True), tmp_path / "graft")
+    merge(plan_merge([ScaledAdapter(opened)], world.target, keep_rope=True), tmp_path / "graft")
     model = AutoModelForCausalLM.from_pretrained(world.target, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict()
     graft = open_model(tmp_path / "graft")
@@ -84,4 +84,4 @@ def test_a_kind_with_a_row_is_merged_as_peft_merges_it(
         ours = read_tensor(graft, name)
         torch.testing.assert_close(ours, theirs[name].to(ours.dtype))
     assert all((distance.relative or 0) < 1e-6 for distance in compare(opened, opened))
-    assert "adapters of type LOHA are not supported" in audit(opened).problems
+    assert "adapters of type LOHA are not supported" in audit_for_vllm(opened).problems

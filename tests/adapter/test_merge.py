@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.checkpoint.model_folder import open_model, open_tensors
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
 
@@ -27,7 +27,8 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("scale", [1.0, 0.5, -1.0])
 def test_weights_are_the_direct_sum_rounded_once(world: Any, tmp_path: Path, scale: float) -> None:
     manifest = merge(
-        plan([Scaled(open_adapter(world.adapters / "r8"), scale)], world.target), tmp_path / "graft"
+        plan_merge([ScaledAdapter(open_adapter(world.adapters / "r8"), scale)], world.target),
+        tmp_path / "graft",
     )
     factors = load_file(world.adapters / "r8" / "adapter_model.safetensors")
     dense = load_file(world.adapters / "r8" / "contextgraft.safetensors")
@@ -57,7 +58,9 @@ def test_layout_and_other_files_are_kept(world: Any, toy: SimpleNamespace, tmp_p
         (target / name).parent.mkdir(exist_ok=True)
         (target / name).write_text(name)
     (target / "contextgraft.json").write_text('{"format": 2, "kind": "source", "name": "fine"}')
-    manifest = merge(plan([Scaled(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
+    manifest = merge(
+        plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft"
+    )
     before, after = toy.contents(target), toy.contents(tmp_path / "graft")
     left_out = ["model.gguf", "original/consolidated.00.pth", "training_args.bin"]
     assert manifest["left_out"] == left_out
@@ -71,7 +74,9 @@ def test_layout_and_other_files_are_kept(world: Any, toy: SimpleNamespace, tmp_p
 
 
 def test_rope_and_lengths_are_repaired(world: Any, tmp_path: Path) -> None:
-    manifest = merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft")
+    manifest = merge(
+        plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft"
+    )
     config = json.loads((tmp_path / "graft" / "config.json").read_text())
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 4e4
     assert config["max_position_embeddings"] == 1024
@@ -84,7 +89,8 @@ def test_rope_and_lengths_are_repaired(world: Any, tmp_path: Path) -> None:
 
 def test_scale_zero_changes_theta_only(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
     manifest = merge(
-        plan([Scaled(open_adapter(world.adapters / "r4"), 0.0)], world.target), tmp_path / "graft"
+        plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"), 0.0)], world.target),
+        tmp_path / "graft",
     )
     for file in world.target.glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "graft" / file.name).read_bytes()
@@ -96,8 +102,8 @@ def test_scale_zero_changes_theta_only(world: Any, toy: SimpleNamespace, tmp_pat
 def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any, tmp_path: Path) -> None:
     one, many = build(tmp_path / "one"), build(tmp_path / "many", shards=20)
     adapter = world.adapters / "r8"
-    first = merge(plan([Scaled(open_adapter(adapter))], one.target), tmp_path / "a")
-    second = merge(plan([Scaled(open_adapter(adapter))], many.target), tmp_path / "b", threads=3)
+    first = merge(plan_merge([ScaledAdapter(open_adapter(adapter))], one.target), tmp_path / "a")
+    second = merge(plan_merge([ScaledAdapter(open_adapter(adapter))], many.target), tmp_path / "b", threads=3)
     assert first["tensors"] == second["tensors"]
     assert {name: value.tolist() for name, value in tensors(tmp_path / "a").items()} == {
         name: value.tolist() for name, value in tensors(tmp_path / "b").items()
@@ -106,8 +112,10 @@ def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any,
 
 def test_another_rope_than_the_base_is_said(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
     target = toy.write(tmp_path / "t", world.weights["target"], toy.config(vocab_size=56, rope_theta=7e4))
-    assert "theta 70000" in plan([Scaled(open_adapter(world.adapters / "r4"))], target).warnings[0]
-    assert plan([Scaled(open_adapter(world.adapters / "r4"))], world.target).warnings == ()
+    assert (
+        "theta 70000" in plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target).warnings[0]
+    )
+    assert plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], world.target).warnings == ()
 
 
 Q = "model.layers.0.self_attn.q_proj.weight"
@@ -130,7 +138,7 @@ def test_targets_that_do_not_fit_are_refused(
     spoil(weights)
     target = toy.write(tmp_path / "t", weights, toy.config(**{"vocab_size": 56, **changes}))
     with pytest.raises(MismatchError, match=words) as caught:
-        plan([Scaled(open_adapter(world.adapters / "r4"))], target)
+        plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target)
     assert str(target) in str(caught.value)
     assert kind == "vocabulary" or str(world.adapters / "r4") in str(caught.value)
 
@@ -140,13 +148,16 @@ def test_nan_in_the_target_leaves_nothing(world: Any, toy: SimpleNamespace, tmp_
     weights[Q][1, 1] = math.nan
     target = toy.write(tmp_path / "t", weights, toy.config(vocab_size=56))
     with pytest.raises(CheckpointError, match="not finite"):
-        merge(plan([Scaled(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
+        merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_a_scale_beyond_all_numbers_leaves_nothing(world: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not finite"):
-        merge(plan([Scaled(open_adapter(world.adapters / "r4"), 1e38)], world.target), tmp_path / "graft")
+        merge(
+            plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"), 1e38)], world.target),
+            tmp_path / "graft",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,13 +165,18 @@ def test_an_existing_output_is_kept(world: Any, tmp_path: Path) -> None:
     (tmp_path / "graft").mkdir()
     (tmp_path / "graft" / "mine").touch()
     with pytest.raises(OutputError, match="already exists"):
-        merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft")
+        merge(
+            plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft"
+        )
     assert [path.name for path in tmp_path.rglob("*")] == ["graft", "mine"]
 
 
 def test_a_graft_is_replaced_on_request_even_after_an_interrupt(world: Any, tmp_path: Path) -> None:
     out = tmp_path / "graft"
-    old, new = (plan([Scaled(open_adapter(world.adapters / "r4"), scale)], world.target) for scale in (1, 2))
+    old, new = (
+        plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"), scale)], world.target)
+        for scale in (1, 2)
+    )
     merge(old, out)
     before = (out / "contextgraft.json").read_bytes()
 
@@ -180,7 +196,7 @@ def test_a_graft_is_replaced_on_request_even_after_an_interrupt(world: Any, tmp_
 
 KEY = f"base_model.model.{Q.removesuffix('.weight')}.lora_"
 ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str]] = {
-    "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), CheckpointError, "beside no sidecar"),
+    "no sidecar": (lambda a: (a / "contextgraft.json").unlink(), CheckpointError, "found without"),
     "no config": (lambda a: (a / "adapter_config.json").unlink(), InputError, "is not a PEFT adapter"),
     "other kind": (lambda a: edit(a / "contextgraft.json", kind="graft"), CheckpointError, "another kind"),
     "no rope": (lambda a: edit(a / "contextgraft.json", rope=None), CheckpointError, "lacks rope"),
@@ -198,7 +214,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str
     "more": (lambda a: refit(a, {"lm_head.weight": torch.ones(2)}), MismatchError, "would overwrite lm_head"),
     "alpha": (lambda a: edit(a / "adapter_config.json", lora_alpha="16"), CheckpointError, "lora_alpha"),
     "pissa": (lambda a: edit(a / "adapter_config.json", init_lora_weights="pissa"), CheckpointError, "pissa"),
-    "no lora": (lambda a: edit(a / "adapter_config.json", peft_type="IA3"), CheckpointError, "no LoRA"),
+    "no lora": (lambda a: edit(a / "adapter_config.json", peft_type="IA3"), CheckpointError, "of another kind"),
     "rank of config": (lambda a: edit(a / "adapter_config.json", r=5), CheckpointError, "another rank"),
 }  # fmt: skip
 
@@ -222,4 +238,4 @@ def test_malformed_adapters_are_refused(world: Any, toy: SimpleNamespace, tmp_pa
     spoil, error, words = ADAPTERS[kind]
     spoil(adapter)
     with pytest.raises(error, match=words):
-        plan([Scaled(open_adapter(adapter))], world.target)
+        plan_merge([ScaledAdapter(open_adapter(adapter))], world.target)

@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.mergekit import COMMAND, arguments, find_command
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.verify.adapter import verify_adapter
 from contextgraft.cli.commands.extract import command
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
@@ -47,8 +47,10 @@ def root(toy: SimpleNamespace, tmp_path: Path) -> Path:
     for name, weights, settings in (("base", base, config), ("donor", donor, longer)):
         folder = toy.write(tmp_path / name, weights, settings)
         (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
-    models = pair(tmp_path / "base", tmp_path / "donor", Selection(embeddings=(TensorRole.OUTPUT,)))
-    extract(models, [Cut(4), Cut(8)], tmp_path / "made")
+    models = open_pair(
+        tmp_path / "base", tmp_path / "donor", TensorSelection(embeddings=(TensorRole.OUTPUT,))
+    )
+    extract(models, [RankSpec(4), RankSpec(8)], tmp_path / "made")
     script = tmp_path / COMMAND
     script.write_text(STAND_IN.format(log=tmp_path / "log", root=tmp_path))
     script.chmod(0o755)
@@ -92,13 +94,13 @@ def test_its_output_becomes_an_adapter_that_verifies(root: Path) -> None:
 @pytest.mark.parametrize(
     ("selection", "taken", "left"),
     [
-        (Selection(), "model.layers.1.mlp.up_proj", ("lm_head", "model.embed_tokens")),
-        (Selection(embeddings=(TensorRole.OUTPUT,)), "lm_head", ("model.embed_tokens",)),
-        (Selection(embeddings=(TensorRole.INPUT,), exclude="mlp"), "model.embed_tokens", ("lm_head",)),
+        (TensorSelection(), "model.layers.1.mlp.up_proj", ("lm_head", "model.embed_tokens")),
+        (TensorSelection(embeddings=(TensorRole.OUTPUT,)), "lm_head", ("model.embed_tokens",)),
+        (TensorSelection(embeddings=(TensorRole.INPUT,), exclude="mlp"), "model.embed_tokens", ("lm_head",)),
     ],
 )
-def test_what_it_is_told(root: Path, selection: Selection, taken: str, left: tuple[str, ...]) -> None:
-    models = pair(root / "base", root / "donor", selection)
+def test_what_it_is_told(root: Path, selection: TensorSelection, taken: str, left: tuple[str, ...]) -> None:
+    models = open_pair(root / "base", root / "donor", selection)
     words = arguments(models, 8, root / "out", 2, "cuda")
     given = dict(pairwise(words))
     assert (given["--max-rank"], given["--num-threads"], given["--device"]) == ("8", "2", "cuda")

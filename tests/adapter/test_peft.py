@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 
 EPS = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 
@@ -27,9 +27,9 @@ def test_parity_with_merge_and_unload(
     build: Callable[..., Any], tmp_path: Path, dtype: torch.dtype, rank: int
 ) -> None:
     world = build(tmp_path, dtype=dtype)
-    extract(pair(world.base, world.donor), [Cut(rank)], world.adapters)
+    extract(open_pair(world.base, world.donor), [RankSpec(rank)], world.adapters)
     folder = world.adapters / f"r{rank}"
-    merge(plan([Scaled(open_adapter(folder))], world.target), tmp_path / "graft")
+    merge(plan_merge([ScaledAdapter(open_adapter(folder))], world.target), tmp_path / "graft")
     ours = load_file(tmp_path / "graft" / "model.safetensors")
     model = AutoModelForCausalLM.from_pretrained(world.target, dtype=dtype)
     loaded = PeftModel.from_pretrained(model, folder)
@@ -47,7 +47,7 @@ def test_parity_with_merge_and_unload(
 
 
 def test_transformers_loads_the_graft_with_the_new_rope(world: Any, tmp_path: Path) -> None:
-    merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft")
+    merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], world.target), tmp_path / "graft")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "graft")
     assert model.config.rope_parameters == {"rope_theta": 4e4, "rope_type": "default"}
     assert model.config.max_position_embeddings == 1024

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, Cut, Selection
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, RankSpec, TensorSelection
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -25,7 +25,7 @@ def test_a_rank_by_energy_is_the_smallest_that_reaches_it(
     values: list[float], energy: float, most: int
 ) -> None:
     squares, total = sorted(values, reverse=True), sum(values)
-    rank = Cut(most, energy).of(squares, total)
+    rank = RankSpec(most, energy).rank_for(squares, total)
     assert 1 <= rank <= most
     if rank > 1:
         assert sum(squares[: rank - 1]) < energy * total
@@ -34,13 +34,15 @@ def test_a_rank_by_energy_is_the_smallest_that_reaches_it(
 
 @pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (16, 16), (24, 32), (300, 320), (600, 600)])
 def test_served_ranks_are_rounded_up(rank: int, served: int) -> None:
-    cut = Cut(rank, steps=SERVED_RANKS)
-    assert (cut.name, cut.of([], 1.0)) == (f"r{served}", served)
+    spec = RankSpec(rank, steps=SERVED_RANKS)
+    assert (spec.name, spec.rank_for([], 1.0)) == (f"r{served}", served)
 
 
 def test_each_module_gets_the_rank_its_energy_needs(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path)
-    record = extract(pair(made.base, made.donor), [Cut(12, 0.9), Cut(4)], made.adapters)["e0.9"]
+    record = extract(open_pair(made.base, made.donor), [RankSpec(12, 0.9), RankSpec(4)], made.adapters)[
+        "e0.9"
+    ]
     config = json.loads((made.adapters / "e0.9" / "adapter_config.json").read_text())
     factors = load_file(made.adapters / "e0.9" / "adapter_model.safetensors")
     assert config["r"] == record["rank"] == max(module["rank"] for module in record["modules"].values())
@@ -55,13 +57,13 @@ def test_each_module_gets_the_rank_its_energy_needs(build: Callable[..., Any], t
 
 def test_names_choose(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path)
-    chosen = pair(made.base, made.donor, Selection(include=r"layers\.1\.", exclude="mlp|norm"))
-    record = extract(chosen, [Cut(2)], made.adapters)["r2"]
+    chosen = open_pair(made.base, made.donor, TensorSelection(include=r"layers\.1\.", exclude="mlp|norm"))
+    record = extract(chosen, [RankSpec(2)], made.adapters)["r2"]
     assert {name.rpartition(".")[2] for name in record["modules"]} == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert record["dense"] == {}
     assert "model.layers.0.mlp.up_proj.weight" in record["ignored"]
     with pytest.raises(InputError, match="that are selected"):
-        pair(made.base, made.donor, Selection(include="nothing"))
+        open_pair(made.base, made.donor, TensorSelection(include="nothing"))
 
 
 def tokenizer(folder: Path, tokens: list[str]) -> None:
@@ -94,7 +96,9 @@ def untied(toy: SimpleNamespace, tmp_path: Path) -> Callable[[list[str]], Any]:
 @pytest.mark.parametrize("kinds", [(TensorRole.OUTPUT,), (TensorRole.INPUT, TensorRole.OUTPUT)])
 def test_embeddings_are_aligned_by_token(untied: Any, tmp_path: Path, kinds: tuple[TensorRole, ...]) -> None:
     made = untied([f"t{row}" for row in reversed(range(2, 50))] + ["new"])
-    extract(pair(made.base, made.donor, Selection(embeddings=kinds)), [Cut(1)], tmp_path / "out")
+    extract(
+        open_pair(made.base, made.donor, TensorSelection(embeddings=kinds)), [RankSpec(1)], tmp_path / "out"
+    )
     factors = load_file(tmp_path / "out" / "r1" / "adapter_model.safetensors")
     config = json.loads((tmp_path / "out" / "r1" / "adapter_config.json").read_text())
     expected = made.step.clone()
@@ -117,13 +121,13 @@ def test_embeddings_without_tokenizers_need_equal_rows(untied: Any) -> None:
     made = untied([f"t{row}" for row in range(40)])
     (made.donor / "tokenizer.json").unlink()
     with pytest.raises(MismatchError, match=r"only by their tokens; expected tokenizer\.json"):
-        pair(made.base, made.donor, Selection(embeddings=(TensorRole.OUTPUT,)))
+        open_pair(made.base, made.donor, TensorSelection(embeddings=(TensorRole.OUTPUT,)))
 
 
 def test_tied_models_have_no_head_to_carry(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path)
     with pytest.raises(InputError, match="no such embeddings"):
-        pair(made.base, made.donor, Selection(embeddings=(TensorRole.OUTPUT,)))
+        open_pair(made.base, made.donor, TensorSelection(embeddings=(TensorRole.OUTPUT,)))
 
 
 def test_what_cannot_be_factorised_may_be_left_out(toy: SimpleNamespace, tmp_path: Path) -> None:
@@ -133,15 +137,17 @@ def test_what_cannot_be_factorised_may_be_left_out(toy: SimpleNamespace, tmp_pat
     with pytest.raises(
         CheckpointError, match=r"b/model.safetensors: tensor .*experts.gate' cannot be factorised"
     ):
-        pair(*paths)
-    assert len(pair(*paths, Selection(exclude="experts")).factorised) == 14
+        open_pair(*paths)
+    assert len(open_pair(*paths, TensorSelection(exclude="experts")).factorised) == 14
 
 
 def test_the_published_selection_has_its_size(tmp_path: Path) -> None:
     """Llama-3-70B, every linear weight and lm_head at rank 32: headers of true shapes over empty files."""
     for side in ("base", "donor"):
         hollow(tmp_path / side)
-    chosen = pair(tmp_path / "base", tmp_path / "donor", Selection(embeddings=(TensorRole.OUTPUT,)))
+    chosen = open_pair(
+        tmp_path / "base", tmp_path / "donor", TensorSelection(embeddings=(TensorRole.OUTPUT,))
+    )
     assert len(chosen.factorised) == 80 * 7 + 1
     assert chosen.factor_bytes(32) == 837_107_712
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
-from contextgraft.adapter.merge.rounding import between, nearest, stochastic
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.rounding import nearest, round_up_or_down, stochastic
 from contextgraft.adapter.verify.graft import verify
 
 DTYPES = [torch.bfloat16, torch.float16]
@@ -23,7 +23,7 @@ def test_the_result_is_a_neighbour_that_the_dtype_holds(
     value: float, chance: float, dtype: torch.dtype
 ) -> None:
     exact = torch.tensor([value])
-    found = between(exact, torch.tensor([chance]), dtype)
+    found = round_up_or_down(exact, torch.tensor([chance]), dtype)
     assert torch.equal(found.to(dtype).float(), found)
     nearest_one = exact.to(dtype).float()
     step = (
@@ -64,7 +64,7 @@ def test_a_graft_keeps_more_of_a_small_delta(world: Any, tmp_path: Path) -> None
     adapter = open_adapter(world.adapters / "r8")
     kept = {}
     for rounding in ("nearest", "stochastic"):
-        graft = plan([Scaled(adapter, 0.003)], world.target, rounding=rounding)
+        graft = plan_merge([ScaledAdapter(adapter, 0.003)], world.target, rounding=rounding)
         manifest = merge(graft, tmp_path / rounding, threads=2)
         again = merge(graft, tmp_path / "again")
         assert manifest["tensors"] == again["tensors"]

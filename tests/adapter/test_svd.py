@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from contextgraft.adapter.extract.svd import Factors, Tiles, factorise
+from contextgraft.adapter.extract.svd import Decomposition, Tiles, factorise
 
 ROWS = 256
 
@@ -24,11 +24,11 @@ def tiles(D: torch.Tensor) -> Tiles:
     return lambda: (D[start : start + ROWS] for start in range(0, len(D), ROWS))
 
 
-def decompose(D: torch.Tensor, rank: int, seed: int) -> Factors:
+def decompose(D: torch.Tensor, rank: int, seed: int) -> Decomposition:
     return factorise(tiles(D), (len(D), D.shape[1]), limit=rank, need=lambda squares, total: rank, seed=seed)
 
 
-def product(factors: Factors, rank: int) -> torch.Tensor:
+def product(factors: Decomposition, rank: int) -> torch.Tensor:
     lora_A, lora_B = factors.lora()
     return lora_B[:, :rank].double() @ lora_A[:rank].double()
 

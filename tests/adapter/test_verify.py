@@ -11,7 +11,7 @@ import pytest
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.manifest import file_facts
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.graft import verify
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError
@@ -20,7 +20,7 @@ from contextgraft.errors import CheckpointError
 @pytest.fixture(scope="module")
 def whole(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("verify") / "graft"
-    merge(plan([Scaled(open_adapter(world.adapters / "r4"))], world.target), path)
+    merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], world.target), path)
     return path
 
 

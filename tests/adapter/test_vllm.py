@@ -9,11 +9,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.vllm import audit, describe
+from contextgraft.adapter.lora.vllm import audit_for_vllm, describe
 
 
 def test_our_adapters_are_taken(world: Any) -> None:
-    found = audit(open_adapter(world.adapters / "r4"))
+    found = audit_for_vllm(open_adapter(world.adapters / "r4"))
     assert found.problems == ()
     assert found.options[:2] == ("--enable-lora", "--max-lora-rank 8")
     assert '"rope_theta": 40000.0' in found.options[2]
@@ -34,7 +34,7 @@ def test_what_it_would_get_wrong_is_said(world: Any, toy: SimpleNamespace, tmp_p
         (tmp_path / name).write_bytes(data)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    assert any(words in problem for problem in audit(open_adapter(tmp_path)).problems)
+    assert any(words in problem for problem in audit_for_vllm(open_adapter(tmp_path)).problems)
 
 
 def test_other_names_of_keys_are_said(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_other_names_of_keys_are_said(world: Any, toy: SimpleNamespace, tmp_path
     save_file(renamed, tmp_path / "adapter_model.safetensors")
     adapter = open_adapter(tmp_path)
     assert len(adapter.factors) == 14
-    assert any("would not be understood" in problem for problem in audit(adapter).problems)
+    assert any("would not be understood" in problem for problem in audit_for_vllm(adapter).problems)
 
 
 def test_a_description_is_plain_json(world: Any) -> None:

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from huggingface_hub import HfApi, ModelCard
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
-from contextgraft.adapter.merge.plan import Scaled, plan
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.graft import verify
 from contextgraft.cli.commands.publish import command
 from contextgraft.errors import (
@@ -64,9 +64,9 @@ def once(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Made
         "revision": "a" * 40,
     }
     (folders["base"] / "contextgraft.json").write_text(json.dumps(record))
-    extract(pair(folders["base"], folders["donor"]), [Cut(4)], root / "adapters")
+    extract(open_pair(folders["base"], folders["donor"]), [RankSpec(4)], root / "adapters")
     adapter = root / "adapters/r4"
-    merge(plan([Scaled(open_adapter(adapter), 1.0)], folders["target"]), root / "graft")
+    merge(plan_merge([ScaledAdapter(open_adapter(adapter), 1.0)], folders["target"]), root / "graft")
     return Made(adapter, root / "graft", folders["target"])
 
 

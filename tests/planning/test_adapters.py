@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from contextgraft.adapter.extract.extract import extract
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
 from contextgraft.planning.adapters import adapter_bytes, dense_bytes, factorised, tensor_infos
@@ -17,7 +17,7 @@ from contextgraft.planning.model_shape import read_model_shape
 
 from .shapes import LLAMA_70B, shape_of
 
-HEAD = Selection(embeddings=(TensorRole.OUTPUT,))
+HEAD = TensorSelection(embeddings=(TensorRole.OUTPUT,))
 
 
 def test_the_published_adapter_to_the_byte() -> None:
@@ -39,14 +39,14 @@ def test_tensors_are_those_of_the_shape(tied: bool, toy: SimpleNamespace) -> Non
 @pytest.mark.parametrize(
     "selection",
     [
-        Selection(),
+        TensorSelection(),
         HEAD,
-        Selection(embeddings=BY_TOKEN),
-        Selection(exclude="mlp|norm"),
+        TensorSelection(embeddings=BY_TOKEN),
+        TensorSelection(exclude="mlp|norm"),
     ],
 )
 def test_what_is_planned_is_what_is_written(
-    selection: Selection, toy: SimpleNamespace, tmp_path: Path
+    selection: TensorSelection, toy: SimpleNamespace, tmp_path: Path
 ) -> None:
     config = toy.config(tie_word_embeddings=False)
     base = toy.weights(config)
@@ -57,7 +57,11 @@ def test_what_is_planned_is_what_is_written(
     for name, weights in (("base", base), ("donor", donor)):
         folder = toy.write(tmp_path / name, weights, config)
         (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
-    extract(pair(tmp_path / "base", tmp_path / "donor", selection), [Cut(8), Cut(48)], tmp_path / "made")
+    extract(
+        open_pair(tmp_path / "base", tmp_path / "donor", selection),
+        [RankSpec(8), RankSpec(48)],
+        tmp_path / "made",
+    )
     shape = read_model_shape(tmp_path / "base")
     for rank in (8, 48):
         written = open_tensors(tmp_path / f"made/r{rank}/adapter_model.safetensors").tensors.values()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from contextgraft.adapter.extract.rank_spec import Selection
+    from contextgraft.adapter.extract.rank_spec import TensorSelection
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -139,10 +139,10 @@ def tensor_options(verb: str) -> Callable[[F], F]:
     return decorate
 
 
-def tensor_selection(embeddings: str | None, include: str, exclude: str | None) -> "Selection":
+def tensor_selection(embeddings: str | None, include: str, exclude: str | None) -> "TensorSelection":
     """The values of `tensor_options` as the library takes them."""
-    from contextgraft.adapter.extract.rank_spec import Selection
+    from contextgraft.adapter.extract.rank_spec import TensorSelection
     from contextgraft.formats.tensor_names import TensorRole
 
     roles = EMBEDDINGS[embeddings] if embeddings else ()
-    return Selection(include, exclude, tuple(TensorRole(role) for role in roles))
+    return TensorSelection(include, exclude, tuple(TensorRole(role) for role in roles))

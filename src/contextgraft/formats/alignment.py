@@ -14,7 +14,7 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.formats.tensor_names import layer_of, module_kind
 
-BEYOND = 1.959963984540054  # standard deviations: chance stays within them 95 times of 100
+CHANCE_LIMIT = 1.959963984540054  # standard deviations: chance stays within them 95 times of 100
 SCHEMA = pa.schema(
     {
         "target_name": pa.string(),
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Alignment:
+class TensorAlignment:
     """Two deltas of one tensor as vectors of `elements` numbers; norms are Frobenius norms."""
 
     name: str
@@ -48,10 +48,10 @@ class Alignment:
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignmentResult:
     """What was found; `models` has name and digest of "base", "donor" and "target"."""
 
-    tensors: tuple[Alignment, ...]
+    tensors: tuple[TensorAlignment, ...]
     models: dict[str, dict[str, str]]
     left_out: tuple[str, ...]
 
@@ -76,10 +76,14 @@ class Direction:
     @property
     def beyond_chance(self) -> bool:
         """Whether the cosine lies outside the 95 % of what chance would give."""
-        return self.cosine is not None and self.chance is not None and abs(self.cosine) > BEYOND * self.chance
+        return (
+            self.cosine is not None
+            and self.chance is not None
+            and abs(self.cosine) > CHANCE_LIMIT * self.chance
+        )
 
 
-def direction(name: str, tensors: Iterable[Alignment]) -> Direction:
+def direction(name: str, tensors: Iterable[TensorAlignment]) -> Direction:
     """Tensors taken together.
 
     The squared cosine of a fixed and a random direction among d dimensions has the mean 1 / d (T. Cai, J. Fan
@@ -103,25 +107,25 @@ def direction(name: str, tensors: Iterable[Alignment]) -> Direction:
     )
 
 
-def grouped(tensors: Iterable[Alignment], key: Callable[[str], Any]) -> list[Direction]:
+def grouped(tensors: Iterable[TensorAlignment], key: Callable[[str], Any]) -> list[Direction]:
     """Tensors of one layer or kind together, sorted; those whose key is None are left out."""
-    groups: dict[Any, list[Alignment]] = defaultdict(list)
+    groups: dict[Any, list[TensorAlignment]] = defaultdict(list)
     for tensor in tensors:
         groups[key(tensor.name)].append(tensor)
     return [direction(str(name), groups[name]) for name in sorted(set(groups) - {None})]
 
 
-def by_layer(found: Aligned) -> list[Direction]:
+def by_layer(found: AlignmentResult) -> list[Direction]:
     """A line for each layer."""
     return grouped(found.tensors, layer_of)
 
 
-def by_kind(found: Aligned) -> list[Direction]:
+def by_kind(found: AlignmentResult) -> list[Direction]:
     """A line for each kind of module."""
     return grouped(found.tensors, module_kind)
 
 
-def summary(found: Aligned) -> dict[str, Any]:
+def summary(found: AlignmentResult) -> dict[str, Any]:
     """JSON for programs."""
     return {
         "models": found.models,
@@ -139,7 +143,7 @@ def _json(each: Direction) -> dict[str, Any]:
     }
 
 
-def table(found: Aligned) -> pa.Table:
+def table(found: AlignmentResult) -> pa.Table:
     """A row a tensor."""
     models = found.models
     return pa.Table.from_pylist(
@@ -162,7 +166,7 @@ def table(found: Aligned) -> pa.Table:
     )
 
 
-def write(found: Aligned, path: Path) -> None:
+def write(found: AlignmentResult, path: Path) -> None:
     """The table as Parquet, whole or not at all."""
     with publish_file(path) as temporary:
         pq.write_table(table(found), temporary, compression="zstd")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError
-from contextgraft.formats.alignment import BEYOND, Alignment, direction
+from contextgraft.formats.alignment import CHANCE_LIMIT, TensorAlignment, direction
 from contextgraft.formats.sample_files import first_line
 from contextgraft.formats.tensor_names import kind_order, layer_of, short_kind
 
@@ -39,7 +39,7 @@ class LayerAlignment:
 def read_alignments(paths: Iterable[Path]) -> tuple[LayerAlignment, ...]:
     """Cosines by target, donor, layer and kind, sorted; a tensor that is in several files counts once."""
     rows = {tuple(str(row[name]) for name in IDENTITY): row for path in paths for row in _rows(path)}
-    groups: dict[tuple[str, str, int | None, str], list[Alignment]] = {}
+    groups: dict[tuple[str, str, int | None, str], list[TensorAlignment]] = {}
     for key in sorted(rows):
         row = rows[key]
         group = row["target_name"], row["donor_name"], _layer(row), short_kind(str(row["kind"]))
@@ -51,8 +51,8 @@ def _layer(row: Mapping[str, Any]) -> int | None:
     return layer_of(str(row["tensor"])) if row["layer"] is None else int(row["layer"])
 
 
-def _alignment(row: Mapping[str, Any]) -> Alignment:
-    return Alignment(
+def _alignment(row: Mapping[str, Any]) -> TensorAlignment:
+    return TensorAlignment(
         row["tensor"],
         row["elements"],
         float(row["donor_norm"]),
@@ -61,10 +61,14 @@ def _alignment(row: Mapping[str, Any]) -> Alignment:
     )
 
 
-def _layer_alignment(group: tuple[str, str, int | None, str], tensors: Iterable[Alignment]) -> LayerAlignment:
+def _layer_alignment(
+    group: tuple[str, str, int | None, str], tensors: Iterable[TensorAlignment]
+) -> LayerAlignment:
     target, donor, layer, kind = group
     whole = direction(kind, tensors)
-    return LayerAlignment(target, donor, layer, kind, whole.cosine or 0.0, BEYOND * (whole.chance or 0.0))
+    return LayerAlignment(
+        target, donor, layer, kind, whole.cosine or 0.0, CHANCE_LIMIT * (whole.chance or 0.0)
+    )
 
 
 def _order(group: tuple[str, str, int | None, str]) -> tuple[str, str, int, tuple[int, str]]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.formats.tensor_names import FACTORISED, TensorRole
 from contextgraft.planning.model_shape import ModelShape
@@ -16,18 +16,18 @@ def tensor_infos(shape: ModelShape) -> tuple[TensorInfo, ...]:
     return tuple(TensorInfo(name, "BF16", sides, "", 0, 0) for name, sides in shape.tensors.items())
 
 
-def factorised(shape: ModelShape, selection: Selection) -> list[TensorInfo]:
+def factorised(shape: ModelShape, selection: TensorSelection) -> list[TensorInfo]:
     """The tensors that get factors."""
     return [info for info in tensor_infos(shape) if selection.role(info, Path()) in FACTORISED]
 
 
-def adapter_bytes(shape: ModelShape, selection: Selection, rank: int) -> int:
+def adapter_bytes(shape: ModelShape, selection: TensorSelection, rank: int) -> int:
     """Bytes of the factors: every module has this rank, or that of its smaller side."""
     chosen = factorised(shape, selection)
     return sum(min(rank, *info.shape) * sum(info.shape) * STORED for info in chosen)
 
 
-def dense_bytes(shape: ModelShape, selection: Selection) -> int:
+def dense_bytes(shape: ModelShape, selection: TensorSelection) -> int:
     """Bytes of the deltas of norms and biases, which our own backend stores next to the factors."""
     chosen = (info for info in tensor_infos(shape) if selection.role(info, Path()) is TensorRole.DENSE)
     return sum(info.numel * DENSE for info in chosen)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
@@ -147,9 +147,9 @@ def plan_study(study: ResolvedStudy, at_once: int = 1) -> StudyPlan:
     return StudyPlan(study, shape, adapters, dense, steps, costs, disk)
 
 
-def selection(extraction: ExtractionConfig) -> Selection:
+def selection(extraction: ExtractionConfig) -> TensorSelection:
     """Which tensors the study's adapters carry."""
-    return Selection(extraction.include, extraction.exclude, EMBEDDINGS[extraction.embeddings])
+    return TensorSelection(extraction.include, extraction.exclude, EMBEDDINGS[extraction.embeddings])
 
 
 def count_models(study: ResolvedStudy) -> int:

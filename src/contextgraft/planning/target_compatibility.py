@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.analysis.compatibility import Descent, Tokens, descent
+from contextgraft.adapter.analysis.compatibility import Compatibility, VocabularyMatch, check_compatibility
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
@@ -34,7 +34,7 @@ class TargetCheck:
     source: str
     verdict: str
     reasons: tuple[str, ...] = ()
-    compatibility: Descent | None = None
+    compatibility: Compatibility | None = None
 
 
 def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, threads: int) -> list[TargetCheck]:
@@ -101,14 +101,14 @@ def _check(
     if target.recipe is not None:
         return TargetCheck(number, target.name, source, TRAINED, (f"from the base, by {target.recipe}",))
     try:
-        match = descent(base, peek(source, folder / target.name, hub))
+        match = check_compatibility(base, peek(source, folder / target.name, hub))
     except ContextgraftError as error:
         return TargetCheck(number, target.name, source, REFUSED, (str(error),))
     verdict = FITS if match.fits else DIFFERS
     return TargetCheck(number, target.name, source, verdict, tuple(reasons(match)), match)
 
 
-def reasons(match: Descent) -> Iterator[str]:
+def reasons(match: Compatibility) -> Iterator[str]:
     """Reasons why a model does not fit the base; empty if it fits."""
     for key, (expected, received) in match.architecture.items():
         yield f"{key} {received}, the base {expected}"
@@ -123,7 +123,7 @@ def reasons(match: Descent) -> Iterator[str]:
             yield f"{label} {', '.join(names[:SHOWN])}{more}"
 
 
-def describe_vocabulary(tokens: Tokens) -> str:
+def describe_vocabulary(tokens: VocabularyMatch) -> str:
     """Summary of the difference between the vocabularies of a model and its base."""
     rows = f"{tokens.rows[1]} rows" + (
         "" if tokens.rows[0] == tokens.rows[1] else f" (base {tokens.rows[0]})"
@@ -146,7 +146,7 @@ def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
     return f"theta {own.theta:g}, {own.max_positions:,} positions{kind}"
 
 
-def evidence(match: Descent) -> list[str]:
+def evidence(match: Compatibility) -> list[str]:
     """Facts for and against descent from the base that are known without the weights."""
     said = [f"{match.fitting} of {match.tensors} tensors have the base's shapes"]
     if match.files:

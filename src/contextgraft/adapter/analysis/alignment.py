@@ -7,29 +7,33 @@ from pathlib import Path
 
 import torch
 
-from contextgraft.adapter.compute.norms import PIECE, norm_squared
-from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.compute.numeric import inner_product, norm_squared
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
-from contextgraft.adapter.extract.model_pair import Pair, pair
-from contextgraft.adapter.extract.rank_spec import Selection
-from contextgraft.formats.alignment import Aligned, Alignment
+from contextgraft.adapter.extract.model_pair import ModelPair, open_pair
+from contextgraft.adapter.extract.rank_spec import TensorSelection
+from contextgraft.formats.alignment import AlignmentResult, TensorAlignment
 from contextgraft.formats.sidecar import identity
 from contextgraft.formats.tensor_names import TensorRole
 
 
 @dataclass(frozen=True)
-class Three:
+class ModelTriple:
     """A base, a donor and a fine-tune of one architecture; `names` are the tensors that are compared."""
 
-    donor: Pair
-    target: Pair
+    donor: ModelPair
+    target: ModelPair
 
     @property
     def names(self) -> tuple[str, ...]:
         """Selected tensors, in order; ignored ones are not among them."""
         return tuple(
-            sorted(n for kind, names in self.donor.names.items() if kind != TensorRole.IGNORED for n in names)
+            sorted(
+                n
+                for kind, names in self.donor.names_by_role.items()
+                if kind != TensorRole.IGNORED
+                for n in names
+            )
         )
 
     @property
@@ -51,50 +55,52 @@ class Three:
 
 
 @dataclass(frozen=True)
-class _Found:
-    alignment: Alignment
+class _TensorResult:
+    alignment: TensorAlignment
     base_digest: str
     donor_digest: str
     target_digest: str
 
 
-def three(base: Path, donor: Path, target: Path, selection: Selection | None = None) -> Three:
+def open_triple(
+    base: Path, donor: Path, target: Path, selection: TensorSelection | None = None
+) -> ModelTriple:
     """Open all three; one that does not fit the base raises MismatchError before any weight is read."""
-    return Three(pair(base, donor, selection), pair(base, target, selection))
+    return ModelTriple(open_pair(base, donor, selection), open_pair(base, target, selection))
 
 
 def align(
-    models: Three, *, threads: int = 1, device: str = "cpu", advance: Callable[[int], object] = int
-) -> Aligned:
+    models: ModelTriple, *, threads: int = 1, device: str = "cpu", advance: Callable[[int], object] = int
+) -> AlignmentResult:
     """Compare donor minus base with target minus base; `advance` hears of bytes read.
 
     Memory holds a few tiles a thread. Embeddings are aligned by token, and rows that not all three have count
     nothing. Weights that are not finite raise CheckpointError.
     """
-    found: dict[str, _Found] = {}
+    found: dict[str, _TensorResult] = {}
 
-    def step(name: str, workspace: Workspace) -> None:
-        found[name] = _compare(models, name, workspace)
+    def step(name: str, buffers: Buffers) -> None:
+        found[name] = _compare(models, name, buffers)
         advance(models.bytes_of(name))
 
-    each(step, sorted(models.names, key=models.donor.size, reverse=True), threads, device)
+    for_each_tensor(step, sorted(models.names, key=models.donor.size_key, reverse=True), threads, device)
     known = {
         "base": (models.donor.base, {name: each.base_digest for name, each in found.items()}),
         "donor": (models.donor.donor, {name: each.donor_digest for name, each in found.items()}),
         "target": (models.target.donor, {name: each.target_digest for name, each in found.items()}),
     }
     who = {role: identity(folder, digests) for role, (folder, digests) in known.items()}
-    return Aligned(
+    return AlignmentResult(
         tuple(found[name].alignment for name in models.names),
         {role: {key: facts[key] for key in ("name", "digest")} for role, facts in who.items()},
         models.left_out,
     )
 
 
-def _compare(models: Three, name: str, workspace: Workspace) -> _Found:
+def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
     sides = [
         Delta(side.base, side.donor, name, space, 0, side.rows_for(name))
-        for side, space in ((models.donor, workspace), (models.target, Workspace(workspace.device)))
+        for side, space in ((models.donor, buffers), (models.target, Buffers(buffers.device)))
     ]
     common = _common_rows(sides[0].rows, *(side.donor_rows for side in sides))
     row = 0
@@ -111,9 +117,9 @@ def _compare(models: Three, name: str, workspace: Workspace) -> _Found:
         inners.append(inner_product(donor, target))
     rows = sides[0].rows if common is None else int(common.sum())
     norms = [math.sqrt(math.fsum(each)) for each in squares]
-    alignment = Alignment(name, rows * sides[0].columns, norms[0], norms[1], math.fsum(inners))
+    alignment = TensorAlignment(name, rows * sides[0].columns, norms[0], norms[1], math.fsum(inners))
     first, second = (side.measure for side in sides)
-    return _Found(alignment, first.base_digest, first.donor_digest, second.donor_digest)
+    return _TensorResult(alignment, first.base_digest, first.donor_digest, second.donor_digest)
 
 
 def _common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:
@@ -125,12 +131,3 @@ def _common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | 
         if rows is not None:
             common *= (torch.tensor(rows) >= 0).float()
     return common
-
-
-def inner_product(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Sum of the products of two contiguous float32 tensors, in pieces as in `norm_squared`."""
-    flat = left.reshape(-1), right.reshape(-1)
-    whole = len(flat[0]) // PIECE * PIECE
-    pieces = [each[:whole].view(-1, PIECE) for each in flat]
-    rest = [each[whole:].double() for each in flat]
-    return float(torch.linalg.vecdot(pieces[0], pieces[1]).double().sum()) + float(rest[0] @ rest[1])

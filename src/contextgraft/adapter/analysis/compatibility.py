@@ -29,7 +29,7 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Tokens:
+class VocabularyMatch:
     """Vocabularies side by side; `tokens` is None where a model has no readable tokenizer.json."""
 
     rows: tuple[int | None, int | None]
@@ -46,7 +46,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Descent:
+class Compatibility:
     """A base and a model, in that order in every pair.
 
     `architecture`: values of the config that differ; `shapes`: tensors of other shape, `missing` and `added`:
@@ -63,7 +63,7 @@ class Descent:
     tensors: int
     quantised: str | None
     rope: tuple[RopeSettings, RopeSettings]
-    tokens: Tokens
+    tokens: VocabularyMatch
     named: str | None
     shared: tuple[str, ...]
     files: int
@@ -74,14 +74,14 @@ class Descent:
         return not (self.architecture or self.shapes or self.missing or self.quantised)
 
 
-def descent(base: ModelFolder, model: ModelFolder) -> Descent:
+def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
     """Compare a model with a base; rotary settings that cannot be used raise InputError."""
     wanted = {name: info for name, info in base.tensors.items() if _changed(info, base)}
     both = {name: (info.shape, model[name].shape) for name, info in wanted.items() if name in model.tensors}
     expected, received = architecture(base.config), architecture(model.config)
     known, own = _digests(base), _digests(model)
     added = (name for name in model.tensors if name not in base.tensors and not rows_are_tokens(name))
-    return Descent(
+    return Compatibility(
         architecture={
             key: (value, received[key]) for key, value in expected.items() if value != received[key]
         },
@@ -120,13 +120,13 @@ def _changed(info: TensorInfo, base: ModelFolder) -> bool:
     )
 
 
-def _tokens(base: ModelFolder, model: ModelFolder) -> Tokens:
+def _tokens(base: ModelFolder, model: ModelFolder) -> VocabularyMatch:
     words = _vocabulary(base), _vocabulary(model)
     rows = [
         next((info.rows for info in side.tensors.values() if rows_are_tokens(info.name)), None)
         for side in (base, model)
     ]
-    return Tokens(
+    return VocabularyMatch(
         (rows[0], rows[1]),
         (output_embedding(base.tensors) is None, output_embedding(model.tensors) is None),
         compare(words[0], words[1]) if words[0] is not None and words[1] is not None else None,

@@ -30,7 +30,7 @@ class KindDistance:
 
 
 @dataclass(frozen=True)
-class Distance:
+class ModelDistance:
     """What differs between two models; shapes are (base, model)."""
 
     kinds: tuple[KindDistance, ...]
@@ -44,7 +44,7 @@ class Distance:
         return sum(kind.changed for kind in self.kinds)
 
 
-def distance(base: ModelFolder, model: ModelFolder) -> Distance:
+def model_distance(base: ModelFolder, model: ModelFolder) -> ModelDistance:
     """Compare tensor by tensor; where only the number of rows differs (vocabulary), over the shared rows."""
     shared = [name for name in base.tensors if name in model.tensors]
     shapes = {
@@ -56,7 +56,7 @@ def distance(base: ModelFolder, model: ModelFolder) -> Distance:
     for name in shared:
         if base[name].shape[1:] == model[name].shape[1:]:
             by_kind.setdefault(module_kind(name), []).append(name)
-    return Distance(
+    return ModelDistance(
         kinds=tuple(kind_distance(base, model, kind, names) for kind, names in sorted(by_kind.items())),
         only_base=tuple(name for name in base.tensors if name not in model.tensors),
         only_model=tuple(name for name in model.tensors if name not in base.tensors),

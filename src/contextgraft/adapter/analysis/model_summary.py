@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from contextgraft.adapter.analysis.distance import Distance, KindDistance
+from contextgraft.adapter.analysis.distance import KindDistance, ModelDistance
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
@@ -41,7 +41,7 @@ def summary(folder: ModelFolder) -> dict[str, Any]:
     }
 
 
-def difference(distance: Distance, vocabulary: VocabularyDifference | None) -> dict[str, Any]:
+def difference(distance: ModelDistance, vocabulary: VocabularyDifference | None) -> dict[str, Any]:
     """The comparison with a base as plain JSON values."""
     return {
         "kinds": {kind.kind: kind_row(kind) for kind in distance.kinds},

@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 
 import torch
 
-from contextgraft.adapter.compute.norms import norm_squared
-from contextgraft.adapter.compute.workspace import Workspace, tile_rows
+from contextgraft.adapter.compute.numeric import norm_squared
+from contextgraft.adapter.compute.tensor_pool import Buffers, tile_rows
 from contextgraft.checkpoint.digest import Hasher, hasher, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, read_bytes
 from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
 
+DELTA_TILE = 1 << 21  # elements; fixed, because the order of summation determines the last bits
+
 
 @dataclass(frozen=True)
-class Measure:
+class DeltaMeasures:
     """What the first pass over a tensor pair tells: the base's norm, digests of the stored bytes."""
 
     base_norm: float
@@ -36,10 +38,10 @@ class Delta:
     base: ModelFolder
     donor: ModelFolder
     name: str
-    workspace: Workspace
+    buffers: Buffers
     keep_bytes: int
     donor_rows: Sequence[int] | None = None
-    _measure: Measure | None = field(default=None, init=False)
+    _measure: DeltaMeasures | None = field(default=None, init=False)
 
     @property
     def rows(self) -> int:
@@ -52,7 +54,7 @@ class Delta:
         return self.base[self.name].numel // max(self.rows, 1)
 
     @property
-    def measure(self) -> Measure:
+    def measure(self) -> DeltaMeasures:
         """What the first pass found; there is none before `tiles` has been read to its end."""
         assert self._measure is not None
         return self._measure
@@ -84,7 +86,7 @@ class Delta:
             )
         aligned = self.donor_rows is not None
         donor_digest = tensor_digest(self.donor, self.name) if aligned else digests[1].hexdigest()
-        self._measure = Measure(math.sqrt(base_squares), digests[0].hexdigest(), donor_digest)
+        self._measure = DeltaMeasures(math.sqrt(base_squares), digests[0].hexdigest(), donor_digest)
 
     def _later_pass(self) -> Iterator[torch.Tensor]:
         kept = self._kept_rows()
@@ -96,25 +98,25 @@ class Delta:
     def _spans(self, begin: int, end: int | None = None) -> Iterator[tuple[int, int]]:
         """First row of each tile and of the next."""
         end = (self.rows if end is None else end) if self.columns else 0
-        step = tile_rows(self.columns)
+        step = tile_rows(self.columns, DELTA_TILE)
         for start in range(begin, end, step):
             yield start, min(start + step, end)
 
     def _kept_rows(self) -> int:
         """Whole tiles that fit into what is kept."""
-        tile = tile_rows(self.columns)
+        tile = tile_rows(self.columns, DELTA_TILE)
         return min(self.rows, self.keep_bytes // (4 * tile * max(self.columns, 1)) * tile)
 
     def _place(self, start: int, stop: int) -> torch.Tensor:
         """Where a tile's numbers go: for good if it is kept, else where the last one was."""
         kept = self._kept_rows()
         if stop <= kept:
-            whole = self.workspace.floats("kept", kept * self.columns)
+            whole = self.buffers.floats("kept", kept * self.columns)
             return whole.view(kept, self.columns)[start:stop]
-        return self.workspace.floats("tile", (stop - start) * self.columns).view(-1, self.columns)
+        return self.buffers.floats("tile", (stop - start) * self.columns).view(-1, self.columns)
 
     def _base(self, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
-        out = self.workspace.floats("base", (stop - start) * self.columns).view(-1, self.columns)
+        out = self.buffers.floats("base", (stop - start) * self.columns).view(-1, self.columns)
         return self._fill(out, self.base, start, stop, digest)
 
     def _minus(self, base: torch.Tensor, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
@@ -133,7 +135,7 @@ class Delta:
         """Rows of one side in float32."""
         info = folder[self.name]
         row_bytes = info.bytes // max(info.rows, 1)
-        buffer = self.workspace.bytes("raw", (stop - start) * row_bytes)
+        buffer = self.buffers.bytes("raw", (stop - start) * row_bytes)
         raw = read_bytes(folder, info, start * row_bytes, stop * row_bytes, buffer)
         expect_bytes(folder, info, stop * row_bytes, (2 * stop - start) * row_bytes)
         if digest is not None:

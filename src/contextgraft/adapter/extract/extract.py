@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.compute.seeds import seed_of
-from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.compute.numeric import seed_of
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
-from contextgraft.adapter.extract.model_pair import HELD_BYTES, Pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.model_pair import DELTA_CACHE_BYTES, ModelPair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.extract.svd import factorise
 from contextgraft.adapter.extract.write_adapter import assemble
 from contextgraft.checkpoint.digest import file_digest
@@ -27,21 +26,21 @@ from contextgraft.formats.tensor_names import TensorRole
 class _Step:
     """The work on one tensor: measured, hashed, factorised if it is linear, and put on record."""
 
-    pair: Pair
-    cuts: Sequence[Cut]
-    held_bytes: int
+    models: ModelPair
+    specs: Sequence[RankSpec]
+    cache_bytes: int
     device: str
     log: ResumeLog
     advance: Callable[[int], object]
 
     @property
     def _limit(self) -> int:
-        return max(cut.most for cut in self.cuts)
+        return max(spec.max_rank for spec in self.specs)
 
-    def run(self, name: str, workspace: Workspace) -> None:
+    def run(self, name: str, buffers: Buffers) -> None:
         if not self._finished(name):
-            self.log.put(name, self._work(name, workspace))
-        self.advance(self.pair.base[name].bytes + self.pair.donor[name].bytes)
+            self.log.put(name, self._work(name, buffers))
+        self.advance(self.models.base[name].bytes + self.models.donor[name].bytes)
 
     def _finished(self, name: str) -> bool:
         """On record, and what was written is on the disk as recorded: a machine may have lost power since."""
@@ -51,13 +50,13 @@ class _Step:
         path = self.log.file(name, ".safetensors")
         return path.exists() and file_digest(path) == record["data"]
 
-    def _work(self, name: str, workspace: Workspace) -> dict[str, Any]:
-        pair = self.pair
-        keep = pair.keep_bytes(name, self._limit, self.held_bytes)
-        delta = Delta(pair.base, pair.donor, name, workspace, keep, pair.rows_for(name))
-        if name in pair.factorised:
+    def _work(self, name: str, buffers: Buffers) -> dict[str, Any]:
+        models = self.models
+        keep = models.keep_bytes(name, self._limit, self.cache_bytes)
+        delta = Delta(models.base, models.donor, name, buffers, keep, models.rows_for(name))
+        if name in models.factorised:
             found = self._factorise(name, delta)
-        elif name in pair.names[TensorRole.DENSE]:
+        elif name in models.names_by_role[TensorRole.DENSE]:
             found = self._keep_dense(name, delta)
         else:
             found = {"delta_norm": math.sqrt(delta.squares())}
@@ -77,7 +76,7 @@ class _Step:
         )
         if not factors.total:
             return {"delta_norm": 0.0}
-        dtype = DTYPES[self.pair.donor[name].dtype]
+        dtype = DTYPES[self.models.donor[name].dtype]
         A_RN, B_MR = (factor.to("cpu", dtype) for factor in factors.lora())
         return {
             "delta_norm": math.sqrt(factors.total),
@@ -89,7 +88,7 @@ class _Step:
 
     def _need(self, squares: torch.Tensor, total: float) -> int:
         values = squares.tolist()
-        return max(cut.of(values, total) for cut in self.cuts)
+        return max(spec.rank_for(values, total) for spec in self.specs)
 
     def _keep_dense(self, name: str, delta: Delta) -> dict[str, Any]:
         whole = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()]).reshape(-1)
@@ -103,14 +102,14 @@ class _Step:
 
 
 def extract(
-    pair: Pair,
-    cuts: Sequence[Cut],
+    models: ModelPair,
+    specs: Sequence[RankSpec],
     out: Path,
     *,
     gguf: bool = False,
     replace: bool = False,
     threads: int = 1,
-    held_bytes: int = HELD_BYTES,
+    cache_bytes: int = DELTA_CACHE_BYTES,
     device: str = "cpu",
     advance: Callable[[int], object] = int,
 ) -> dict[str, dict[str, Any]]:
@@ -120,23 +119,27 @@ def extract(
     with the same inputs continues after the last finished tensor and writes the same bytes. Weights that are
     not finite raise CheckpointError, equal models MismatchError; nothing is left behind then.
     """
-    cuts = sorted({cut.name: cut for cut in cuts}.values(), key=lambda cut: (cut.energy or 0, cut.rank))
+    specs = sorted(
+        {spec.name: spec for spec in specs}.values(), key=lambda spec: (spec.energy or 0, spec.rank)
+    )
     job = {
         "verb": "extract",
-        "base": input_files(pair.base),
-        "donor": input_files(pair.donor),
-        "cuts": [asdict(cut) for cut in cuts],
-        "selection": asdict(pair.selection),
+        "base": input_files(models.base),
+        "donor": input_files(models.donor),
+        "cuts": [asdict(spec) for spec in specs],
+        "selection": asdict(models.selection),
         "device": device,
         "gguf": gguf,
     }
-    folders = [cut.name for cut in cuts]
+    folders = [spec.name for spec in specs]
     with publish_folders(out, folders, job, replace=replace) as log:
         built = log.get(BUILT)
         if built is None:
-            step = _Step(pair, cuts, held_bytes, device, log, advance)
-            names = sorted((name for names in pair.names.values() for name in names), key=pair.size)
-            each(step.run, reversed(names), threads, device)
-            built = assemble(pair, cuts, log, gguf)
+            step = _Step(models, specs, cache_bytes, device, log, advance)
+            names = sorted(
+                (name for names in models.names_by_role.values() for name in names), key=models.size_key
+            )
+            for_each_tensor(step.run, reversed(names), threads, device)
+            built = assemble(models, specs, log, gguf)
             log.put(BUILT, built)
         return {name: built[name] for name in folders}

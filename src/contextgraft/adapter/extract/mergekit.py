@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.architecture import architecture
-from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.extract.model_pair import Pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.compute.tensor_pool import for_each_tensor
+from contextgraft.adapter.extract.model_pair import ModelPair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.extract.write_adapter import UNDO
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
-from contextgraft.adapter.verify.residual import Found, Reading
+from contextgraft.adapter.verify.residual import Residual, ResidualPass
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.checkpoint.resume import BUILT, input_files, publish_folders
@@ -49,24 +49,26 @@ def find_command(named: Path | None) -> Path:
     return Path(found).absolute()
 
 
-def refuse_unsuited(pair: Pair) -> None:
+def refuse_unsuited(models: ModelPair) -> None:
     """Raise MismatchError for pairs that mergekit would carry otherwise than a transplant needs."""
-    biases = {peft.module_of(name) + ".bias" for name in pair.factorised} & set(pair.names[TensorRole.DENSE])
+    biases = {peft.module_of(name) + ".bias" for name in models.factorised} & set(
+        models.names_by_role[TensorRole.DENSE]
+    )
     own = "use contextgraft's own backend"
     if biases:
         raise MismatchError(
             "has biases, whose deltas mergekit writes where PEFT does not look for them",
-            path=pair.donor.path, received=min(biases), remedy=own,
+            path=models.donor.path, received=min(biases), remedy=own,
         )  # fmt: skip
-    if pair.donor_rows is not None:
+    if models.donor_rows is not None:
         raise MismatchError(
             "has other tokens than the base; mergekit takes embeddings by place, not by token",
-            path=pair.donor.path, remedy=f"{own}, or leave out --embeddings",
+            path=models.donor.path, remedy=f"{own}, or leave out --embeddings",
         )  # fmt: skip
 
 
 def extract(
-    pair: Pair,
+    models: ModelPair,
     ranks: Sequence[int],
     out: Path,
     command: Path,
@@ -83,40 +85,42 @@ def extract(
     on with the first rank that is not finished. Raises as `adapter.extract.extract`, and InputError where
     the command fails.
     """
-    refuse_unsuited(pair)
-    cuts = [Cut(rank) for rank in sorted(set(ranks))]
+    refuse_unsuited(models)
+    specs = [RankSpec(rank) for rank in sorted(set(ranks))]
     job = {
         "verb": "extract by mergekit",
-        "base": input_files(pair.base),
-        "donor": input_files(pair.donor),
-        "cuts": [asdict(cut) for cut in cuts],
-        "selection": asdict(pair.selection),
+        "base": input_files(models.base),
+        "donor": input_files(models.donor),
+        "cuts": [asdict(spec) for spec in specs],
+        "selection": asdict(models.selection),
         "device": device,
         "command": str(command),
     }
-    with publish_folders(out, [cut.name for cut in cuts], job, replace=replace) as log:
-        for cut in cuts:
-            if log.get(cut.name) is None:
-                folder = log.work / cut.name
-                _run(pair, cut, folder, command, threads=threads, device=device)
-                reading = _read(pair, folder, threads, advance)
-                content = _sidecar(pair, cut, reading.adapter, reading.found)
+    with publish_folders(out, [spec.name for spec in specs], job, replace=replace) as log:
+        for spec in specs:
+            if log.get(spec.name) is None:
+                folder = log.work / spec.name
+                _run(models, spec, folder, command, threads=threads, device=device)
+                reading = _read(models, folder, threads, advance)
+                content = _sidecar(models, spec, reading.adapter, reading.found)
                 content["backend"] = {"name": "mergekit", "version": version(command)}
                 write_json(folder / SIDECAR, content)
-                log.put(cut.name, content)
-        sidecars = {cut.name: log.get(cut.name) or {} for cut in cuts}
+                log.put(spec.name, content)
+        sidecars = {spec.name: log.get(spec.name) or {} for spec in specs}
         if log.get(BUILT) is None:
             log.put(BUILT, sidecars)
         return sidecars
 
 
-def arguments(pair: Pair, rank: int, out: Path, threads: int, device: str) -> list[str]:
+def arguments(models: ModelPair, rank: int, out: Path, threads: int, device: str) -> list[str]:
     """The words for mergekit: exactly the selected tensors, nothing kept whole, paths told from names."""
-    chosen = [f"^{re.escape(peft.module_of(name))}$" for name in pair.factorised]
-    carried = {peft.module_of(name).rpartition(".")[2] for kind in BY_TOKEN for name in pair.names[kind]}
+    chosen = [f"^{re.escape(peft.module_of(name))}$" for name in models.factorised]
+    carried = {
+        peft.module_of(name).rpartition(".")[2] for kind in BY_TOKEN for name in models.names_by_role[kind]
+    }
     others = [rf"(^|\.){name}$" for name in EMBEDDINGS if name not in carried]
     return [
-        *("--model", str(pair.donor.path.resolve()), "--base-model", str(pair.base.path.resolve())),
+        *("--model", str(models.donor.path.resolve()), "--base-model", str(models.base.path.resolve())),
         *("--out-path", str(out), "--max-rank", str(rank), "--num-threads", str(threads)),
         *("--skip-undecomposable", "--quiet"),
         *(["--embed-lora"] if carried else []),
@@ -135,32 +139,34 @@ def version(command: Path) -> str | None:
     return done.stdout.strip() or None
 
 
-def _run(pair: Pair, cut: Cut, folder: Path, command: Path, *, threads: int, device: str) -> None:
+def _run(
+    models: ModelPair, spec: RankSpec, folder: Path, command: Path, *, threads: int, device: str
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    words = [str(command), *arguments(pair, cut.most, folder, threads, device)]
+    words = [str(command), *arguments(models, spec.max_rank, folder, threads, device)]
     env = os.environ | {"HF_HUB_OFFLINE": "1"}  # all that it needs is in the two folders
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", env=env, check=False)
     missing = [name for name in KEPT if not (folder / name).is_file()]
     if done.returncode or missing:
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise InputError(
-            f"{COMMAND} failed at rank {cut.most} with exit code {done.returncode}",
-            path=pair.donor.path,
+            f"{COMMAND} failed at rank {spec.max_rank} with exit code {done.returncode}",
+            path=models.donor.path,
             received=said[-1][:300] if said else "no word of it",
             remedy="leave out --backend mergekit",
         )
     for path in folder.iterdir():
         if path.name not in KEPT:
             path.unlink()
-    _tidy(pair, folder)
+    _tidy(models, folder)
 
 
-def _tidy(pair: Pair, folder: Path) -> None:
+def _tidy(models: ModelPair, folder: Path) -> None:
     """Say the base's name instead of its place on this machine, in an order that is always the same."""
     config = read_json(folder / peft.ADAPTER_CONFIG)
-    base = read_sidecar(pair.base.path) if SIDECAR in pair.base.others else {}
+    base = read_sidecar(models.base.path) if SIDECAR in models.base.others else {}
     config["base_model_name_or_path"] = (
-        base.get("source") or base.get("name") or pair.base.path.resolve().name
+        base.get("source") or base.get("name") or models.base.path.resolve().name
     )
     config["target_modules"] = sorted(config["target_modules"])
     write_json(folder / peft.ADAPTER_CONFIG, config)
@@ -168,53 +174,55 @@ def _tidy(pair: Pair, folder: Path) -> None:
     (folder / peft.ADAPTER_WEIGHTS).chmod(mode)  # readable to others, as all that we write
 
 
-def _read(pair: Pair, folder: Path, threads: int, advance: Advance) -> Reading:
+def _read(models: ModelPair, folder: Path, threads: int, advance: Advance) -> ResidualPass:
     """Measure what mergekit wrote against both models; CheckpointError if it is not what was asked for."""
     adapter = open_adapter(folder)
-    strange = sorted(set(adapter.entries) - set(pair.factorised))
+    strange = sorted(set(adapter.entries) - set(models.factorised))
     if strange or adapter.replaced:
         raise CheckpointError(
             "carries more than was asked of mergekit", path=folder, received=", ".join(strange)[:200],
             remedy="leave out --backend mergekit",
         )  # fmt: skip
-    reading = Reading(adapter, pair, advance)
-    each(reading.run, [name for names in pair.names.values() for name in names], threads)
+    reading = ResidualPass(adapter, models, advance)
+    for_each_tensor(reading.run, [name for names in models.names_by_role.values() for name in names], threads)
     return reading
 
 
-def _sidecar(pair: Pair, cut: Cut, adapter: Adapter, found: Mapping[str, Found]) -> dict[str, Any]:
-    rope = {"base": settings.read(pair.base.config), "donor": settings.read(pair.donor.config)}
-    modules = {peft.module_of(name): _module(adapter, name, found[name]) for name in pair.factorised}
-    whole = math.hypot(*(found[name].norm for name in pair.factorised))
+def _sidecar(
+    models: ModelPair, spec: RankSpec, adapter: Adapter, found: Mapping[str, Residual]
+) -> dict[str, Any]:
+    rope = {"base": settings.read(models.base.config), "donor": settings.read(models.donor.config)}
+    modules = {peft.module_of(name): _module(adapter, name, found[name]) for name in models.factorised}
+    whole = math.hypot(*(found[name].norm for name in models.factorised))
     if not whole:
         raise MismatchError(
             "has the same linear weights as the base: there is nothing to extract",
-            path=pair.donor.path, received=pair.base.path,
+            path=models.donor.path, received=models.base.path,
         )  # fmt: skip
-    error = math.hypot(*(found[name].rest for name in pair.factorised)) / whole
-    rest = [*pair.names[TensorRole.DENSE], *pair.names[TensorRole.IGNORED]]
+    error = math.hypot(*(found[name].rest for name in models.factorised)) / whole
+    rest = [*models.names_by_role[TensorRole.DENSE], *models.names_by_role[TensorRole.IGNORED]]
     ignored: dict[str, Any] = {name: _norms(found[name]) for name in rest if found[name].norm}
     return sidecar(
         "adapter",
-        base=identity(pair.base, {name: each.measure.base_digest for name, each in found.items()}),
-        donor=identity(pair.donor, {name: each.measure.donor_digest for name, each in found.items()}),
-        architecture=architecture(pair.base.config),
-        selection=asdict(pair.selection),
+        base=identity(models.base, {name: each.measure.base_digest for name, each in found.items()}),
+        donor=identity(models.donor, {name: each.measure.donor_digest for name, each in found.items()}),
+        architecture=architecture(models.base.config),
+        selection=asdict(models.selection),
         rope={side: settings.to_json(value) for side, value in rope.items()},
         max_length=rope["donor"].max_positions,
         rank=adapter.rank,
-        asked={"rank": cut.most},
+        asked={"rank": spec.max_rank},
         modules=modules,
         energy=max(0.0, 1 - error**2),
         error=error,
         delta_norm=whole,
         dense={},
-        ignored=ignored | dict.fromkeys(pair.unpaired, "not in both models, or of another shape"),
+        ignored=ignored | dict.fromkeys(models.unpaired, "not in both models, or of another shape"),
         undo=UNDO,
     )
 
 
-def _module(adapter: Adapter, name: str, found: Found) -> dict[str, Any]:
+def _module(adapter: Adapter, name: str, found: Residual) -> dict[str, Any]:
     carried = name in adapter.factors
     return {
         "rank": adapter.config.rank(peft.module_of(name)) if carried else 0,
@@ -225,6 +233,6 @@ def _module(adapter: Adapter, name: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _norms(found: Found) -> dict[str, Any]:
+def _norms(found: Residual) -> dict[str, Any]:
     base = found.measure.base_norm
     return {"delta_norm": found.norm, "relative_delta": found.norm / base if base else None}

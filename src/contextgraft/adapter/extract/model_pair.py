@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from contextgraft.adapter.architecture import architecture, check_architecture, check_shape
-from contextgraft.adapter.compute.workspace import TILE
-from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.adapter.extract.delta import DELTA_TILE
+from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
@@ -15,12 +15,14 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.tensor_names import BY_TOKEN, FACTORISED, TensorRole
 from contextgraft.rope import settings
 
-LIBRARIES = 1 << 27  # what the linear algebra library takes for itself
-HELD_BYTES = 80 << 20  # what a thread may hold of one delta: tiles kept for later passes, and the basis
+LIBRARY_BYTES = 1 << 27  # what the linear algebra library takes for itself
+DELTA_CACHE_BYTES = (
+    80 << 20
+)  # what a thread may hold of one delta: tiles kept for later passes, and the basis
 
 
 @dataclass(frozen=True)
-class Pair:
+class ModelPair:
     """Tensor names by kind; `unpaired` are ignored tensors of one side only, or of different shapes.
 
     `donor_rows` says which row of the donor's embeddings stands for each row of the base's, if they differ.
@@ -28,15 +30,15 @@ class Pair:
 
     base: ModelFolder
     donor: ModelFolder
-    selection: Selection
-    names: dict[TensorRole, tuple[str, ...]]
+    selection: TensorSelection
+    names_by_role: dict[TensorRole, tuple[str, ...]]
     unpaired: tuple[str, ...]
     donor_rows: Sequence[int] | None
 
     @cached_property
     def factorised(self) -> tuple[str, ...]:
         """Names of the tensors that get factors."""
-        return tuple(name for kind in FACTORISED for name in self.names[kind])
+        return tuple(name for kind in FACTORISED for name in self.names_by_role[kind])
 
     @property
     def bytes_to_read(self) -> int:
@@ -51,13 +53,13 @@ class Pair:
             for info in infos
         )
 
-    def size(self, name: str) -> tuple[int, str]:
+    def size_key(self, name: str) -> tuple[int, str]:
         """What to sort by, so that the largest tensors come last."""
         return self.base[name].numel, name
 
     def rows_for(self, name: str) -> Sequence[int] | None:
         """The donor's rows for a tensor whose rows are tokens; None where rows correspond as they stand."""
-        by_token = any(name in self.names[kind] for kind in BY_TOKEN)
+        by_token = any(name in self.names_by_role[kind] for kind in BY_TOKEN)
         return self.donor_rows if by_token else None
 
     def keep_bytes(self, name: str, rank: int, held: int) -> int:
@@ -67,16 +69,16 @@ class Pair:
     def peak_bytes(self, rank: int, threads: int) -> int:
         """Estimate of the memory beyond the program's own: tiles, what is held of a delta, and factors."""
         basis = max(self._basis_bytes(name, rank) for name in self.factorised)
-        return LIBRARIES + threads * (max(HELD_BYTES, basis) + basis + 16 * TILE)
+        return LIBRARY_BYTES + threads * (max(DELTA_CACHE_BYTES, basis) + basis + 16 * DELTA_TILE)
 
     def _basis_bytes(self, name: str, rank: int) -> int:
         """About what the iteration takes at a rank: two bases of two and a half times that width."""
         return 12 * max(rank, 16) * sum(self.base[name].shape)
 
 
-def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) -> Pair:
+def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | None = None) -> ModelPair:
     """Open both; other architectures, shapes or unreadable RoPE settings raise before any weight is read."""
-    selection = selection or Selection()
+    selection = selection or TensorSelection()
     base, donor = open_model(base_path), open_model(donor_path)
     check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
@@ -100,10 +102,10 @@ def pair(base_path: Path, donor_path: Path, selection: Selection | None = None) 
         names[what].append(name)
     found = {each: tuple(found) for each, found in names.items()}
     _refuse_nothing(base_path, found, selection)
-    return Pair(base, donor, selection, found, tuple(unpaired), _donor_rows(base, donor, found))
+    return ModelPair(base, donor, selection, found, tuple(unpaired), _donor_rows(base, donor, found))
 
 
-def _refuse_nothing(path: Path, names: dict[TensorRole, tuple[str, ...]], selection: Selection) -> None:
+def _refuse_nothing(path: Path, names: dict[TensorRole, tuple[str, ...]], selection: TensorSelection) -> None:
     if selection.embeddings and not any(names[kind] for kind in BY_TOKEN):
         raise InputError(
             "has no such embeddings",

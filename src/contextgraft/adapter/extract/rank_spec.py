@@ -13,7 +13,7 @@ SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as ma
 
 
 @dataclass(frozen=True)
-class Selection:
+class TensorSelection:
     """Tensors to carry: names that match `include` and not `exclude`; embeddings only if they are named."""
 
     include: str = ""
@@ -37,7 +37,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Cut:
+class RankSpec:
     """One adapter to make: at most `rank` everywhere, or as much of it as captures `energy` of each delta.
 
     With `steps`, ranks are rounded up to one of these.
@@ -50,19 +50,19 @@ class Cut:
     @property
     def name(self) -> str:
         """The folder's name: r32, or e0.95."""
-        return f"r{self.most}" if self.energy is None else f"e{self.energy:g}"
+        return f"r{self.max_rank}" if self.energy is None else f"e{self.energy:g}"
 
     @property
-    def most(self) -> int:
+    def max_rank(self) -> int:
         """The largest rank any module can get, before its own sides bound it."""
         return self._stepped(self.rank)
 
-    def of(self, squares: Sequence[float], total: float) -> int:
+    def rank_for(self, squares: Sequence[float], total: float) -> int:
         """Rank of a module whose squared singular values, largest first, add up to `total` with the rest."""
         if self.energy is None:
-            return self.most
+            return self.max_rank
         captured, rank = 0.0, 0
-        while rank < min(self.most, len(squares)) and captured < self.energy * total:
+        while rank < min(self.max_rank, len(squares)) and captured < self.energy * total:
             captured += squares[rank]
             rank += 1
         return self._stepped(max(rank, 1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from contextgraft.adapter.compute.norms import norm_squared
+from contextgraft.adapter.compute.numeric import norm_squared
 
 TOLERANCE = 1.004  # error wanted, as a multiple of the optimum: 1.005 is promised, and estimates err a little
 RESOLUTION = 5e-7  # share of the energy below which float32 tiles tell nothing more
@@ -24,7 +24,7 @@ Need = Callable[[torch.Tensor, float], int]
 
 
 @dataclass(frozen=True)
-class Factors:
+class Decomposition:
     """Truncated decomposition U S Vh in float32, every smaller rank a slice of it, and how good it is.
 
     `total` is the whole squared Frobenius norm, exact; `passes` counts readings of the matrix; `excess` is
@@ -47,7 +47,7 @@ class Factors:
 
 def factorise(
     tiles: Tiles, shape: tuple[int, int], *, limit: int, need: Need, seed: int, device: str = "cpu"
-) -> Factors:
+) -> Decomposition:
     """Factors of rank `limit` (or the smaller side) of the [M, N] float32 matrix whose rows `tiles()` yields.
 
     `need(squares, total)` says which rank has to be within TOLERANCE of the optimum, given the squared
@@ -62,7 +62,7 @@ def factorise(
     return _krylov(tiles, shape, limit, need, start_NW)
 
 
-def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Factors:
+def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Decomposition:
     """By the Gram matrix of the smaller side, in float64, which keeps seven digits of singular values."""
     D_MN = torch.cat([tile.clone() for tile in tiles()])
     wide = shape[0] < shape[1]
@@ -70,10 +70,12 @@ def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Factors:
     identity = torch.eye(min(shape), device=D_MN.device)
     U, S_R, Vh = _truncated([image], [identity], _gram(image, image), limit)
     U, Vh = (Vh.T, U.T) if wide else (U, Vh)
-    return Factors(U.contiguous(), S_R, Vh.contiguous(), norm_squared(D_MN), 1, 1.0)
+    return Decomposition(U.contiguous(), S_R, Vh.contiguous(), norm_squared(D_MN), 1, 1.0)
 
 
-def _krylov(tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: torch.Tensor) -> Factors:
+def _krylov(
+    tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: torch.Tensor
+) -> Decomposition:
     """Randomized block Krylov iteration (Musco and Musco 2015, algorithm 2), stopped by what it has found.
 
     Every pass multiplies one block by D^T D, adds it to an orthonormal basis and, since it sees D times the
@@ -96,7 +98,7 @@ def _krylov(tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: 
         left = min(shape) - len(gram_KK)
         excess = excess_error(history, total, need(squares_K, total)) if left else 1.0
         if excess <= TOLERANCE or math.isnan(excess):
-            return Factors(*_truncated(images, basis, gram_KK, limit), total, len(history), excess)
+            return Decomposition(*_truncated(images, basis, gram_KK, limit), total, len(history), excess)
         Q_NW = _orthonormal(_orthonormal(Z_NW[:, : min(width, left)], basis), basis)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import pad
 
 from contextgraft.adapter.architecture import architecture
-from contextgraft.adapter.extract.model_pair import Pair
-from contextgraft.adapter.extract.rank_spec import Cut
+from contextgraft.adapter.extract.model_pair import ModelPair
+from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
@@ -33,18 +33,20 @@ UNDO = (
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def assemble(pair: Pair, cuts: Sequence[Cut], log: ResumeLog, gguf: bool) -> dict[str, dict[str, Any]]:
+def assemble(
+    models: ModelPair, specs: Sequence[RankSpec], log: ResumeLog, gguf: bool
+) -> dict[str, dict[str, Any]]:
     """Assemble every cut's folder from the finished steps; the sidecars by the name of the cut."""
-    records = {name: log.get(name) or {} for names in pair.names.values() for name in names}
-    found = {name: records[name] for name in pair.factorised}
+    records = {name: log.get(name) or {} for names in models.names_by_role.values() for name in names}
+    found = {name: records[name] for name in models.factorised}
     if not any("squares" in record for record in found.values()):
         raise MismatchError(
             "has the same linear weights as the base: there is nothing to extract",
-            path=pair.donor.path,
-            received=pair.base.path,
+            path=models.donor.path,
+            received=models.base.path,
         )
-    common = _common(pair, records)
-    sidecars = {cut.name: _folder(pair, cut, log, found, common) for cut in cuts}
+    common = _common(models, records)
+    sidecars = {spec.name: _folder(models, spec, log, found, common) for spec in specs}
     if gguf:
         from contextgraft.adapter.lora.gguf import FILE, write_gguf
 
@@ -53,49 +55,51 @@ def assemble(pair: Pair, cuts: Sequence[Cut], log: ResumeLog, gguf: bool) -> dic
     return sidecars
 
 
-def _folder(pair: Pair, cut: Cut, log: ResumeLog, found: Records, common: dict[str, Any]) -> dict[str, Any]:
-    folder = log.work / cut.name
+def _folder(
+    models: ModelPair, spec: RankSpec, log: ResumeLog, found: Records, common: dict[str, Any]
+) -> dict[str, Any]:
+    folder = log.work / spec.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     ranks = {
-        name: min(cut.of(record["squares"], record["delta_norm"] ** 2), *pair.base[name].shape)
+        name: min(spec.rank_for(record["squares"], record["delta_norm"] ** 2), *models.base[name].shape)
         for name, record in found.items()
         if "squares" in record
     }
     of_modules = {peft.module_of(name): rank for name, rank in ranks.items()}
     of_modules |= dict.fromkeys(peft.of_one_rank(of_modules), max(ranks.values()))
-    _write_factors(folder, pair, ranks, of_modules, log)
-    _write_dense(folder, pair, log, common["dense"])
+    _write_factors(folder, models, ranks, of_modules, log)
+    _write_dense(folder, models, log, common["dense"])
     base_name = common["base"]["source"] or common["base"]["name"]
     modules = [peft.module_of(name) for name in found]
     config = peft.config(of_modules, modules, base_name)
     write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
-    tokens = pair.base.path / TOKENIZER
-    if any(pair.names[kind] for kind in BY_TOKEN) and tokens.exists():
+    tokens = models.base.path / TOKENIZER
+    if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():
         shutil.copyfile(tokens, folder / TOKENIZER)
-    asked = {"rank": cut.most} | ({"energy": cut.energy} if cut.energy is not None else {})
+    asked = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
     content = sidecar("adapter", rank=config["r"], asked=asked, **common, **_energies(found, ranks))
     write_json(folder / SIDECAR, content, durable=False)
     return content
 
 
-def _common(pair: Pair, records: Records) -> dict[str, Any]:
+def _common(models: ModelPair, records: Records) -> dict[str, Any]:
     """What the sidecars of all cuts say alike."""
-    base = identity(pair.base, {name: record["base_digest"] for name, record in records.items()})
-    donor = identity(pair.donor, {name: record["donor_digest"] for name, record in records.items()})
-    rope = {"base": settings.read(pair.base.config), "donor": settings.read(pair.donor.config)}
+    base = identity(models.base, {name: record["base_digest"] for name, record in records.items()})
+    donor = identity(models.donor, {name: record["donor_digest"] for name, record in records.items()})
+    rope = {"base": settings.read(models.base.config), "donor": settings.read(models.donor.config)}
     changed = {name: record for name, record in records.items() if record["delta_norm"]}
     facts = {name: {key: changed[name][key] for key in ("delta_norm", "relative_delta")} for name in changed}
     return {
         "base": base,
         "donor": donor,
-        "architecture": architecture(pair.base.config),
-        "selection": asdict(pair.selection),
+        "architecture": architecture(models.base.config),
+        "selection": asdict(models.selection),
         "rope": {side: settings.to_json(value) for side, value in rope.items()},
         "max_length": rope["donor"].max_positions,
-        "dense": {name: facts[name] for name in pair.names[TensorRole.DENSE] if name in facts},
-        "ignored": {name: facts[name] for name in pair.names[TensorRole.IGNORED] if name in facts}
-        | dict.fromkeys(pair.unpaired, "not in both models, or of another shape"),
+        "dense": {name: facts[name] for name in models.names_by_role[TensorRole.DENSE] if name in facts},
+        "ignored": {name: facts[name] for name in models.names_by_role[TensorRole.IGNORED] if name in facts}
+        | dict.fromkeys(models.unpaired, "not in both models, or of another shape"),
         "undo": UNDO,
     }
 
@@ -127,15 +131,15 @@ def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _write_factors(
-    folder: Path, pair: Pair, ranks: Mapping[str, int], sizes: Mapping[str, int], log: ResumeLog
+    folder: Path, models: ModelPair, ranks: Mapping[str, int], sizes: Mapping[str, int], log: ResumeLog
 ) -> None:
     """adapter_model.safetensors of one cut, filled up with zeros to `sizes`, a module at a time."""
     specs: dict[str, Spec] = {}
     origin: dict[str, tuple[str, str]] = {}
     for name in ranks:
         rank = sizes[peft.module_of(name)]
-        (rows, columns), dtype = pair.base[name].shape, DTYPES[pair.donor[name].dtype]
-        embedding = name in pair.names[TensorRole.INPUT]
+        (rows, columns), dtype = models.base[name].shape, DTYPES[models.donor[name].dtype]
+        embedding = name in models.names_by_role[TensorRole.INPUT]
         first, second = peft.keys(peft.module_of(name), embedding)
         specs[first] = (dtype, (rank, rows if embedding else columns))
         specs[second] = (dtype, (columns if embedding else rows, rank))
@@ -151,15 +155,15 @@ def _write_factors(
             missing = sizes[peft.module_of(name)] - rank
             if missing:
                 part = pad(part, (0, 0, 0, missing) if factor == "A" else (0, missing))
-            yield part.T if name in pair.names[TensorRole.INPUT] else part
+            yield part.T if name in models.names_by_role[TensorRole.INPUT] else part
 
     write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, slices(), durable=False)
 
 
-def _write_dense(folder: Path, pair: Pair, log: ResumeLog, changed: Mapping[str, Any]) -> None:
+def _write_dense(folder: Path, models: ModelPair, log: ResumeLog, changed: Mapping[str, Any]) -> None:
     if not changed:
         return
-    specs: dict[str, Spec] = {name: (torch.float32, pair.base[name].shape) for name in changed}
+    specs: dict[str, Spec] = {name: (torch.float32, models.base[name].shape) for name in changed}
     files = (open_tensors(log.file(name, ".safetensors")) for name in order(specs))
     tensors = (read_tensor(file, "delta") for file in files)
     write_tensors(folder / peft.DENSE_DELTAS, specs, tensors, durable=False)

@@ -14,7 +14,7 @@ from contextgraft.rope import settings
 
 
 @dataclass(frozen=True)
-class Audit:
+class VllmAudit:
     """What vLLM would refuse or get wrong, what it would not know, and its options for this adapter."""
 
     problems: tuple[str, ...]
@@ -22,7 +22,7 @@ class Audit:
     options: tuple[str, ...]
 
 
-def audit(adapter: Adapter) -> Audit:
+def audit_for_vllm(adapter: Adapter) -> VllmAudit:
     """Judge keys, ranks, scalings and kinds by the rules of vLLM's PEFT loader."""
     steps = [step for step in SERVED_RANKS if step >= adapter.rank]
     options = ["--enable-lora", *([f"--max-lora-rank {steps[0]}"] if steps else [])]
@@ -33,7 +33,7 @@ def audit(adapter: Adapter) -> Audit:
             f"--hf-overrides '{json.dumps(override)}'",
             f"--max-model-len {adapter.rope.max_positions}",
         ]
-    return Audit(tuple(_problems(adapter, bool(steps))), tuple(_notes(adapter)), tuple(options))
+    return VllmAudit(tuple(_problems(adapter, bool(steps))), tuple(_notes(adapter)), tuple(options))
 
 
 def _problems(adapter: Adapter, served: bool) -> list[str]:
@@ -87,7 +87,7 @@ def describe(adapter: Adapter) -> dict[str, object]:
     """What an adapter is, from its headers alone."""
     ranks = sorted({adapter.config.rank(module_of(name)) for name in adapter.factors})
     sidecar = adapter.sidecar or {}
-    found = audit(adapter)
+    found = audit_for_vllm(adapter)
     return {
         "path": str(adapter.path),
         "modules": len(adapter.factors),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.merge.plan import Graft
+from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, read_json
@@ -18,25 +18,27 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 LENGTH = "model_max_length"
 
 
-def finish(graft: Graft, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str) -> dict[str, Any]:
+def finish(
+    plan: MergePlan, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str
+) -> dict[str, Any]:
     """Write everything but the shards, which are there, and return the manifest."""
-    lengths = _write_rest(graft, work)
-    manifest = _manifest(graft, tensors, lengths, work) | {"device": device}
+    lengths = _write_rest(plan, work)
+    manifest = _manifest(plan, tensors, lengths, work) | {"device": device}
     write_json(work / SIDECAR, manifest, durable=False)
     return manifest
 
 
-def finished(graft: Graft, out: Path) -> dict[str, Any] | None:
+def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
     """The manifest of a graft that stands at `out` already, if it is of the same adapters and target."""
     if not (out / SIDECAR).exists():
         return None
     manifest = read_sidecar(out)
     wanted = {
         "kind": "graft",
-        "rounding": graft.rounding,
-        "rope": {"after": settings.to_json(graft.rope), "from": graft.rope_from},
-        "adapters": [[each.adapter.digest, each.scale] for each in graft.adapters],
-        "target": identity(graft.target)["digest"],
+        "rounding": plan.rounding,
+        "rope": {"after": settings.to_json(plan.rope), "from": plan.rope_from},
+        "adapters": [[each.adapter.digest, each.scale] for each in plan.adapters],
+        "target": identity(plan.target)["digest"],
     }
     found = {
         "kind": manifest.get("kind"),
@@ -75,34 +77,34 @@ def file_facts(path: Path) -> dict[str, Any]:
         return facts | {"header": bytes_digest(file.fileno(), 0, open_tensors(path).data_begin)}
 
 
-def _write_rest(graft: Graft, work: Path) -> list[Any] | None:
+def _write_rest(plan: MergePlan, work: Path) -> list[Any] | None:
     """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
-    target = graft.target
-    if graft.rope_from == "target":
+    target = plan.target
+    if plan.rope_from == "target":
         shutil.copyfile(target.path / MODEL_CONFIG, work / MODEL_CONFIG)
     else:
-        write_json(work / MODEL_CONFIG, settings.apply(target.config, graft.rope), durable=False)
+        write_json(work / MODEL_CONFIG, settings.apply(target.config, plan.rope), durable=False)
     if (target.path / MODEL_INDEX).exists():
         shutil.copyfile(target.path / MODEL_INDEX, work / MODEL_INDEX)
-    for name in graft.copied:
+    for name in plan.copied:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(target.path / name, work / name)
-    if TOKENIZER_CONFIG not in graft.copied or graft.rope_from == "target":
+    if TOKENIZER_CONFIG not in plan.copied or plan.rope_from == "target":
         return None
     tokenizer = read_json(target.path / TOKENIZER_CONFIG)
-    length = graft.rope.max_positions
+    length = plan.rope.max_positions
     write_json(work / TOKENIZER_CONFIG, tokenizer | {LENGTH: length}, durable=False)
     return [tokenizer.get(LENGTH), length]
 
 
 def _manifest(
-    graft: Graft, tensors: Mapping[str, Mapping[str, Any]], lengths: list[Any] | None, work: Path
+    plan: MergePlan, tensors: Mapping[str, Mapping[str, Any]], lengths: list[Any] | None, work: Path
 ) -> dict[str, Any]:
     known = {name: record["digest_before"] for name, record in tensors.items()}
-    before = settings.read(graft.target.config)
+    before = settings.read(plan.target.config)
     names = [
-        *graft.target.shards,
-        *graft.copied,
+        *plan.target.shards,
+        *plan.copied,
         MODEL_CONFIG,
         *([MODEL_INDEX] if (work / MODEL_INDEX).exists() else []),
     ]
@@ -115,18 +117,18 @@ def _manifest(
                 "scale": each.scale,
                 **each.adapter.origin,
             }
-            for each in graft.adapters
+            for each in plan.adapters
         ],
-        target=identity(graft.target, known),
-        rounding=graft.rounding,
-        replaced=list(graft.replaced),
+        target=identity(plan.target, known),
+        rounding=plan.rounding,
+        replaced=list(plan.replaced),
         rope={
             "before": settings.to_json(before),
-            "after": settings.to_json(graft.rope),
-            "from": graft.rope_from,
+            "after": settings.to_json(plan.rope),
+            "from": plan.rope_from,
         },
         tokenizer={LENGTH: lengths} if lengths else {},
         tensors=dict(tensors),
         files={name: file_facts(work / name) for name in sorted(names)},
-        left_out=list(graft.left_out),
+        left_out=list(plan.left_out),
     )

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.merge.manifest import finish
-from contextgraft.adapter.merge.plan import Graft
+from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.rounding import ROUNDINGS
-from contextgraft.adapter.merge.tensor import Applied, apply
+from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
@@ -24,7 +23,7 @@ LARGE = 1 << 26  # bytes of a tensor after which the disk begins to write
 
 
 def merge(
-    graft: Graft,
+    plan: MergePlan,
     out: Path,
     *,
     replace: bool = False,
@@ -37,22 +36,22 @@ def merge(
     A rerun with the same inputs continues after the last complete tensor and writes the same bytes. An
     existing graft at `out` raises OutputError unless `replace`.
     """
-    target = graft.target
-    inputs = [file.path / file.name for item in graft.acting for file in item.adapter.files]
+    target = plan.target
+    inputs = [file.path / file.name for item in plan.active for file in item.adapter.files]
     job = {
         "verb": "merge",
         "files": list_inputs(inputs),  # before the digests are taken: a change after that is noticed
         "target": input_files(target),
-        "adapters": [[item.adapter.digest, item.scale] for item in graft.adapters],
-        "rope": repr(graft.rope),
-        "rounding": graft.rounding,
+        "adapters": [[item.adapter.digest, item.scale] for item in plan.adapters],
+        "rope": repr(plan.rope),
+        "rounding": plan.rounding,
         "device": device,
     }
     with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
-        with _opened(graft, work) as shards, ThreadPoolExecutor(1) as flusher:
+        with _opened(plan, work) as shards, ThreadPoolExecutor(1) as flusher:
             flushed: list[Future[None]] = []
             step = _Step(
-                graft,
+                plan,
                 log,
                 shards,
                 lambda f: flushed.append(flusher.submit(os.fdatasync, f)),
@@ -60,11 +59,11 @@ def merge(
                 advance,
             )
             names = sorted(target.tensors, key=lambda name: (target[name].shard, target[name].begin))
-            each(step.run, names, threads, device)
+            for_each_tensor(step.run, names, threads, device)
             for flush in flushed:
                 flush.result()  # the disk tells of an error once
         records = {name: log.get(name) or {} for name in target.tensors}
-        return finish(graft, work, records, device)
+        return finish(plan, work, records, device)
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,14 @@ class _Shard:
 
 
 @contextmanager
-def _opened(graft: Graft, work: Path) -> Iterator[dict[str, _Shard]]:
+def _opened(plan: MergePlan, work: Path) -> Iterator[dict[str, _Shard]]:
     """All shards, the new ones with header and size: one that an earlier run began is taken up as it is."""
     shards: dict[str, _Shard] = {}
     try:
-        for name in graft.target.shards:
-            old = os.open(graft.target.path / name, os.O_RDONLY)
+        for name in plan.target.shards:
+            old = os.open(plan.target.path / name, os.O_RDONLY)
             new = os.open(work / name, os.O_RDWR | os.O_CREAT, 0o666)
-            file = open_tensors(graft.target.path / name)
+            file = open_tensors(plan.target.path / name)
             shards[name] = _Shard(old, new, next(reversed(file.tensors), ""))
             os.ftruncate(new, os.fstat(old).st_size)
             copy_range(old, new, 0, file.data_begin)
@@ -99,18 +98,18 @@ def _opened(graft: Graft, work: Path) -> Iterator[dict[str, _Shard]]:
 class _Step:
     """The work on one tensor: copied or computed, and put on record."""
 
-    graft: Graft
+    plan: MergePlan
     log: ResumeLog
     shards: dict[str, _Shard]
     flush: Callable[[int], object]
     device: str
     advance: Callable[[int], object]
 
-    def run(self, name: str, workspace: Workspace) -> None:
-        info = self.graft.target[name]
+    def run(self, name: str, buffers: Buffers) -> None:
+        info = self.plan.target[name]
         shard = self.shards[info.shard]
         if not self._finished(name, shard):
-            self.log.put(name, asdict(self._write(name, shard, workspace)))
+            self.log.put(name, asdict(self._write(name, shard, buffers)))
         if name == shard.last or info.bytes >= LARGE:
             self.flush(shard.new)  # so that little is left for the end
         self.advance(info.bytes)
@@ -118,19 +117,19 @@ class _Step:
     def _finished(self, name: str, shard: _Shard) -> bool:
         """On record, and on the disk as recorded: a machine may have lost power since."""
         record = self.log.get(name)
-        info = self.graft.target[name]
+        info = self.plan.target[name]
         return record is not None and bytes_digest(shard.new, info.begin, info.end) == record["digest_after"]
 
-    def _write(self, name: str, shard: _Shard, workspace: Workspace) -> Applied:
-        target = self.graft.target
+    def _write(self, name: str, shard: _Shard, buffers: Buffers) -> TensorEvidence:
+        target = self.plan.target
         info = target[name]
-        if name not in self.graft.changed:
+        if name not in self.plan.changed:
             copy_range(shard.old, shard.new, info.begin, info.end)
             digest = tensor_digest(target, name)
-            return Applied(False, 0.0, 0.0, 1.0, digest, digest)
-        deltas = self.graft.deltas(name, self.device)
-        rounding = ROUNDINGS[self.graft.rounding](name)
-        return apply(
-            target, name, deltas, rounding=rounding, workspace=workspace,
+            return TensorEvidence(False, 0.0, 0.0, 1.0, digest, digest)
+        deltas = self.plan.deltas(name, self.device)
+        rounding = ROUNDINGS[self.plan.rounding](name)
+        return merge_tensor(
+            target, name, deltas, rounding=rounding, buffers=buffers,
             write=lambda offset, data: write_all(shard.new, data, info.begin + offset),
         )  # fmt: skip

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from contextgraft.adapter.architecture import check_architecture, check_shape
-from contextgraft.adapter.extract.model_pair import LIBRARIES
+from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import TensorDelta
-from contextgraft.adapter.merge.tensor import TILE
+from contextgraft.adapter.merge.tensor import MERGE_TILE
 from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
@@ -21,7 +21,7 @@ FOREIGN = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".ms
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledAdapter:
     """An adapter and the factor on its delta; scale 0 changes no weight, only RoPE."""
 
     adapter: Adapter
@@ -29,13 +29,13 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Graft:
+class MergePlan:
     """Adapters to be merged into one target; `rows` maps its tokens to an adapter's, if they differ.
 
     `rope` is what the result gets, `rope_from` where that comes from: adapter, given or target.
     """
 
-    adapters: tuple[Scaled, ...]
+    adapters: tuple[ScaledAdapter, ...]
     target: ModelFolder
     rope: settings.RopeSettings
     rope_from: str
@@ -43,26 +43,26 @@ class Graft:
     rows: dict[Path, list[int]]
 
     @property
-    def acting(self) -> tuple[Scaled, ...]:
+    def active(self) -> tuple[ScaledAdapter, ...]:
         """The adapters that change weights."""
         return tuple(each for each in self.adapters if each.scale)
 
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """Names of the tensors that get a delta."""
-        return tuple(sorted({name for each in self.acting for name in each.adapter.entries}))
+        return tuple(sorted({name for each in self.active for name in each.adapter.entries}))
 
     @property
     def replaced(self) -> tuple[str, ...]:
         """Names of the tensors that an adapter overwrites."""
-        return tuple(sorted({name for each in self.acting for name in each.adapter.replaced}))
+        return tuple(sorted({name for each in self.active for name in each.adapter.replaced}))
 
     def deltas(self, name: str, device: str) -> list[TensorDelta]:
         """The deltas of one tensor, an adapter each."""
         rows = self.rows if rows_are_tokens(name) else {}
         return [
             each.adapter.delta(name, each.scale, rows.get(each.adapter.path), device)
-            for each in self.acting
+            for each in self.active
             if name in each.adapter.entries
         ]
 
@@ -75,9 +75,9 @@ class Graft:
         """Estimate of the memory beyond the program's own: tiles and the held factors."""
         held = sum(
             max((sum(entry.shape) for entry in each.adapter.factors.values()), default=0) * each.adapter.rank
-            for each in self.acting
+            for each in self.active
         )
-        return LIBRARIES + threads * 4 * (6 * TILE + 3 * held)
+        return LIBRARY_BYTES + threads * 4 * (6 * MERGE_TILE + 3 * held)
 
     @property
     def copied(self) -> tuple[str, ...]:
@@ -108,15 +108,15 @@ class Graft:
         return tuple(dict.fromkeys(found))
 
 
-def plan(
-    adapters: Sequence[Scaled],
+def plan_merge(
+    adapters: Sequence[ScaledAdapter],
     target_path: Path,
     *,
     rope: settings.RopeSettings | None = None,
     keep_rope: bool = False,
     rounding: str = "nearest",
     replace_modules: bool = False,
-) -> Graft:
+) -> MergePlan:
     """Open the target; any mismatch raises MismatchError naming both sides, before anything is written.
 
     RoPE comes from `rope`, else from the adapters, who must agree; `keep_rope` leaves the target's.
@@ -136,7 +136,7 @@ def plan(
     chosen = own if keep_rope else rope or _rope_of([each.adapter for each in adapters])
     rows = {each.adapter.path: _rows(each.adapter, target) for each in adapters if each.scale}
     moved = {path: found for path, found in rows.items() if found is not None}
-    return Graft(tuple(adapters), target, chosen, source, rounding, moved)
+    return MergePlan(tuple(adapters), target, chosen, source, rounding, moved)
 
 
 def _rope_of(adapters: Sequence[Adapter]) -> settings.RopeSettings:
@@ -178,10 +178,10 @@ def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool)
             )
 
 
-def _refuse_twice(adapters: Sequence[Scaled]) -> None:
-    acting = [each.adapter for each in adapters if each.scale]
-    for name in sorted({name for adapter in acting for name in adapter.replaced}):
-        both = [str(adapter.path) for adapter in acting if name in adapter.entries]
+def _refuse_twice(adapters: Sequence[ScaledAdapter]) -> None:
+    active = [each.adapter for each in adapters if each.scale]
+    for name in sorted({name for adapter in active for name in adapter.replaced}):
+        both = [str(adapter.path) for adapter in active if name in adapter.entries]
         if len(both) > 1:
             raise MismatchError(f"tensor {name!r} would be overwritten and changed", received=", ".join(both))
 

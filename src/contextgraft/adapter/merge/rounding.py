@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from contextgraft.adapter.compute.seeds import seed_of
+from contextgraft.adapter.compute.numeric import seed_of
 
 DIGITS = {torch.bfloat16: 8, torch.float16: 11}  # binary digits of the significand
 LEAST = {torch.bfloat16: -133, torch.float16: -24}  # exponent of the smallest number
@@ -28,12 +28,12 @@ def stochastic(name: str) -> Rounding:
         if out.dtype not in DIGITS:
             return out.copy_(values)
         chance = torch.rand(values.shape, generator=generator).to(values.device)
-        return out.copy_(between(values, chance, out.dtype))
+        return out.copy_(round_up_or_down(values, chance, out.dtype))
 
     return rounded
 
 
-def between(values: torch.Tensor, chance: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def round_up_or_down(values: torch.Tensor, chance: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The neighbour of each float32 value in `dtype`: the lower one where `chance` is above the distance.
 
     The result is float32 that `dtype` holds exactly, or beyond its range.

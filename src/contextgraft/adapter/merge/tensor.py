@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from contextgraft.adapter.compute.norms import norm_squared
-from contextgraft.adapter.compute.workspace import Workspace, tile_rows
+from contextgraft.adapter.compute.numeric import norm_squared
+from contextgraft.adapter.compute.tensor_pool import Buffers, tile_rows
 from contextgraft.adapter.lora.entries import TensorDelta
 from contextgraft.adapter.merge.rounding import Rounding
 from contextgraft.checkpoint.digest import hasher
@@ -16,11 +16,11 @@ from contextgraft.checkpoint.reader import DTYPES, read_bytes
 from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
 
-TILE = 1 << 18  # elements: what a core's cache holds of the few buffers of a tile
+MERGE_TILE = 1 << 18  # elements: the few buffers of a tile fit into a core's cache
 
 
 @dataclass(frozen=True)
-class Applied:
+class TensorEvidence:
     """Evidence for one tensor: digests, and norms of the delta asked for and of what survived rounding.
 
     `kept` is the share of the delta that came through: the survived delta projected on the one asked for.
@@ -34,15 +34,15 @@ class Applied:
     digest_after: str
 
 
-def apply(
+def merge_tensor(
     target: ModelFolder,
     name: str,
     deltas: Sequence[TensorDelta],
     *,
     rounding: Rounding,
-    workspace: Workspace,
+    buffers: Buffers,
     write: Callable[[int, memoryview], object],
-) -> Applied:
+) -> TensorEvidence:
     """Add `deltas` to a tensor of `target`, tile by tile; `write` gets the offset in its data, and bytes.
 
     A result that is not finite raises CheckpointError.
@@ -54,19 +54,19 @@ def apply(
     before, after = hasher(), hasher()
     asked = survived = inner = 0.0
     expect_bytes(target, info, 0, info.bytes)
-    step = tile_rows(columns, TILE)
+    step = tile_rows(columns, MERGE_TILE)
     for start in range(0, info.rows, step):
         stop = min(start + step, info.rows)
         count = (stop - start) * columns
         offset = start * row_bytes
         old_raw = read_bytes(
-            target, info, offset, stop * row_bytes, workspace.bytes("old", count * dtype.itemsize)
+            target, info, offset, stop * row_bytes, buffers.bytes("old", count * dtype.itemsize)
         )
         before.update(old_raw.numpy().data)
-        old = workspace.floats("old32", count).copy_(old_raw.view(dtype)).view(-1, columns)
-        delta = _sum(deltas, old, start, stop, workspace)
-        new = torch.add(old, delta, out=workspace.floats("new32", count).view(-1, columns))
-        new_raw = workspace.bytes("new", count * dtype.itemsize)
+        old = buffers.floats("old32", count).copy_(old_raw.view(dtype)).view(-1, columns)
+        delta = _sum(deltas, old, start, stop, buffers)
+        new = torch.add(old, delta, out=buffers.floats("new32", count).view(-1, columns))
+        new_raw = buffers.bytes("new", count * dtype.itemsize)
         stored = rounding(new, new_raw.view(dtype).view(-1, columns))
         after.update(new_raw.numpy().data)
         write(offset, new_raw.numpy().data)
@@ -81,15 +81,17 @@ def apply(
             expected=f"finite weights that {info.dtype} can hold",
         )
     kept = inner / asked if asked else 1.0
-    return Applied(True, math.sqrt(asked), math.sqrt(survived), kept, before.hexdigest(), after.hexdigest())
+    return TensorEvidence(
+        True, math.sqrt(asked), math.sqrt(survived), kept, before.hexdigest(), after.hexdigest()
+    )
 
 
 def _sum(
-    deltas: Sequence[TensorDelta], old: torch.Tensor, start: int, stop: int, workspace: Workspace
+    deltas: Sequence[TensorDelta], old: torch.Tensor, start: int, stop: int, buffers: Buffers
 ) -> torch.Tensor:
     """Rows [start, stop) of all deltas together."""
     first, *more = deltas
-    total = first.tile(old, start, stop, workspace.floats("delta", old.numel()).view_as(old))
+    total = first.tile(old, start, stop, buffers.floats("delta", old.numel()).view_as(old))
     for each in more:
-        total = total.add_(each.tile(old, start, stop, workspace.floats("more", old.numel()).view_as(old)))
+        total = total.add_(each.tile(old, start, stop, buffers.floats("more", old.numel()).view_as(old)))
     return total

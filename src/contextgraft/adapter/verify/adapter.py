@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.architecture import architecture
-from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.extract.model_pair import Pair, pair
-from contextgraft.adapter.extract.rank_spec import Selection
+from contextgraft.adapter.compute.tensor_pool import for_each_tensor
+from contextgraft.adapter.extract.model_pair import ModelPair, open_pair
+from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
-from contextgraft.adapter.verify.checks import Check, proved, same
-from contextgraft.adapter.verify.residual import Found, Reading
+from contextgraft.adapter.verify.checks import Check, check_equal, run_check
+from contextgraft.adapter.verify.residual import Residual, ResidualPass
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
@@ -40,68 +40,70 @@ def verify_adapter(
             "says nothing of itself that could be verified", path=path, expected=SIDECAR,
             remedy="extract from the same models and compare the two adapters",
         )  # fmt: skip
-    models = pair(base, donor, Selection.from_json(sidecar["selection"]))
-    work = Reading(adapter, models, advance)
-    each(work.run, [name for names in models.names.values() for name in names], threads)
+    models = open_pair(base, donor, TensorSelection.from_json(sidecar["selection"]))
+    work = ResidualPass(adapter, models, advance)
+    for_each_tensor(work.run, [name for names in models.names_by_role.values() for name in names], threads)
     return list(_checks(adapter, sidecar, models, work.found))
 
 
 def _checks(
-    adapter: Adapter, sidecar: dict[str, Any], models: Pair, found: dict[str, Found]
+    adapter: Adapter, sidecar: dict[str, Any], models: ModelPair, found: dict[str, Residual]
 ) -> Iterator[Check]:
-    yield proved("base", lambda: _model(sidecar, "base", models.base, found))
-    yield proved("donor", lambda: _model(sidecar, "donor", models.donor, found))
-    yield proved("rope", lambda: _rope(sidecar, models))
-    yield proved("modules", lambda: _modules(sidecar, found, adapter))
-    yield proved("dense", lambda: _dense(sidecar, found))
+    yield run_check("base", lambda: _model(sidecar, "base", models.base, found))
+    yield run_check("donor", lambda: _model(sidecar, "donor", models.donor, found))
+    yield run_check("rope", lambda: _rope(sidecar, models))
+    yield run_check("modules", lambda: _modules(sidecar, found, adapter))
+    yield run_check("dense", lambda: _dense(sidecar, found))
 
 
-def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, found: dict[str, Found]) -> str:
+def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, found: dict[str, Residual]) -> str:
     known = {name: getattr(each.measure, f"{side}_digest") for name, each in found.items()}
-    same(f"the digest of the {side}", sidecar[side]["digest"], identity(folder, known)["digest"])
+    check_equal(f"the digest of the {side}", sidecar[side]["digest"], identity(folder, known)["digest"])
     return f"is the {side} that it was extracted from: {sidecar[side]['name']}"
 
 
-def _rope(sidecar: dict[str, Any], models: Pair) -> str:
+def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     for side, folder in (("base", models.base), ("donor", models.donor)):
-        same(f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), settings.read(folder.config))
+        check_equal(
+            f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), settings.read(folder.config)
+        )
     rope = settings.read(models.donor.config)
-    same("the longest position", sidecar["max_length"], rope.max_positions)
-    same("the architecture", sidecar["architecture"], architecture(models.base.config))
+    check_equal("the longest position", sidecar["max_length"], rope.max_positions)
+    check_equal("the architecture", sidecar["architecture"], architecture(models.base.config))
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 
-def _modules(sidecar: dict[str, Any], found: dict[str, Found], adapter: Adapter) -> str:
+def _modules(sidecar: dict[str, Any], found: dict[str, Residual], adapter: Adapter) -> str:
     """Norms, and the error of the stored factors, which their rounding may raise a little."""
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
-    same("the list of modules", carried, sorted(adapter.factors))
-    same("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.entries))
-    same("the largest rank", sidecar["rank"], adapter.rank)
+    check_equal("the list of modules", carried, sorted(adapter.factors))
+    check_equal("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.entries))
+    check_equal("the largest rank", sidecar["rank"], adapter.rank)
     for name, record in recorded.items():
-        close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
+        check_close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
         if abs(found[name].error ** 2 - record["error"] ** 2) > ROUNDING:
-            same(f"the error of {name}", record["error"], found[name].error)
-        close("the energy of", name, record["energy"], 1 - record["error"] ** 2, 1e-6)
+            check_equal(f"the error of {name}", record["error"], found[name].error)
+        check_close("the energy of", name, record["energy"], 1 - record["error"] ** 2, 1e-6)
         if name in adapter.factors and record["rank"] > adapter.config.rank(module_of(name)):
-            same(f"the rank of {name}", record["rank"], adapter.config.rank(module_of(name)))
+            check_equal(f"the rank of {name}", record["rank"], adapter.config.rank(module_of(name)))
     whole = math.hypot(*(found[name].norm for name in recorded))
     rest = math.hypot(*(found[name].rest for name in recorded))
-    close("the norm of", "all deltas", sidecar["delta_norm"], whole, 1e-6)
+    check_close("the norm of", "all deltas", sidecar["delta_norm"], whole, 1e-6)
     known = math.hypot(*(record["delta_norm"] * record["error"] for record in recorded.values()))
-    close("the error of", "all modules", sidecar["error"], known / whole, 1e-4)
-    close("the energy of", "all modules", sidecar["energy"], 1 - sidecar["error"] ** 2, 1e-6)
+    check_close("the error of", "all modules", sidecar["error"], known / whole, 1e-4)
+    check_close("the energy of", "all modules", sidecar["energy"], 1 - sidecar["error"] ** 2, 1e-6)
     return f"{len(carried)} modules; the stored factors leave {rest / whole:.4f} of the delta's norm"
 
 
-def _dense(sidecar: dict[str, Any], found: dict[str, Found]) -> str:
+def _dense(sidecar: dict[str, Any], found: dict[str, Residual]) -> str:
     for name, record in sidecar["dense"].items():
-        close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
-        same(f"what is left of {name}", 0.0, found[name].rest)
+        check_close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
+        check_equal(f"what is left of {name}", 0.0, found[name].rest)
     return f"{len(sidecar['dense'])} deltas that were kept whole"
 
 
-def close(what: str, name: str, recorded: float, found: float, tolerance: float) -> None:
+def check_close(what: str, name: str, recorded: float, found: float, tolerance: float) -> None:
     """Raise VerificationError if two figures differ by more than a share of them."""
     if not math.isclose(recorded, found, rel_tol=tolerance):
-        same(f"{what} {name}", recorded, found)
+        check_equal(f"{what} {name}", recorded, found)

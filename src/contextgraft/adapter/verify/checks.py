@@ -15,7 +15,7 @@ class Check:
     detail: str
 
 
-def proved(name: str, prove: Callable[[], str]) -> Check:
+def run_check(name: str, prove: Callable[[], str]) -> Check:
     """A check whose detail is what `prove` returns, or the error it ended with."""
     try:
         return Check(name, True, prove())
@@ -25,7 +25,7 @@ def proved(name: str, prove: Callable[[], str]) -> Check:
         return Check(name, False, f"the manifest is malformed: {error!r}")
 
 
-def same(what: str, recorded: object, found: object) -> None:
+def check_equal(what: str, recorded: object, found: object) -> None:
     """Raise VerificationError if two values differ."""
     if recorded != found:
         raise VerificationError(f"{what} differs", expected=_short(recorded), received=_short(found))

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from contextgraft.adapter.compute.parallel import each
-from contextgraft.adapter.compute.workspace import Workspace
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.merge import plan as grafting
 from contextgraft.adapter.merge.manifest import LENGTH, TOKENIZER_CONFIG, file_facts
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.merge.rounding import ROUNDINGS
-from contextgraft.adapter.merge.tensor import Applied, apply
-from contextgraft.adapter.verify.checks import Check, proved, same
+from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
+from contextgraft.adapter.verify.checks import Check, check_equal, run_check
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
@@ -51,58 +50,58 @@ def verify(
 
 
 def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Check]:
-    yield proved("files", lambda: _files(path, manifest))
+    yield run_check("files", lambda: _files(path, manifest))
     try:
         model = open_model(path)
     except ContextgraftError as error:
         yield Check("layout", False, str(error))
         return
     yield Check("layout", True, f"{len(model.shards)} file(s) of {len(model.tensors)} tensors")
-    yield proved("tensors", lambda: _tensors(model, manifest, inputs))
-    yield proved("rope", lambda: _rope(model, manifest))
-    yield proved("tokenizer", lambda: _tokenizer(model, manifest))
+    yield run_check("tensors", lambda: _tensors(model, manifest, inputs))
+    yield run_check("rope", lambda: _rope(model, manifest))
+    yield run_check("tokenizer", lambda: _tokenizer(model, manifest))
     target = inputs.target
     if inputs.adapters:
-        yield proved("adapters", lambda: _adapters(inputs.adapters, manifest))
+        yield run_check("adapters", lambda: _adapters(inputs.adapters, manifest))
     if target is not None:
-        yield proved("target", lambda: _target(target, model, manifest))
+        yield run_check("target", lambda: _target(target, model, manifest))
     if inputs.adapters and target is not None:
-        yield proved("recomputed", lambda: _recomputed(target, manifest, inputs))
+        yield run_check("recomputed", lambda: _recomputed(target, manifest, inputs))
 
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {SIDECAR}
-    same("the list of files", sorted(manifest["files"]), sorted(present))
+    check_equal("the list of files", sorted(manifest["files"]), sorted(present))
     for name, facts in manifest["files"].items():
-        same(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)
-        same(f"the digest of {name}", facts, file_facts(path / name))
+        check_equal(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)
+        check_equal(f"the digest of {name}", facts, file_facts(path / name))
     return f"{len(present)} files have the recorded bytes"
 
 
 def _tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
     records = manifest["tensors"]
-    same("the list of tensors", sorted(records), sorted(model.tensors))
+    check_equal("the list of tensors", sorted(records), sorted(model.tensors))
 
-    def one(name: str, workspace: Workspace) -> None:  # noqa: ARG001
+    def one(name: str, buffers: Buffers) -> None:  # noqa: ARG001
         record = records[name]
-        same(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
+        check_equal(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
         if not record["applied"]:
-            same(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
+            check_equal(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
         inputs.advance(model[name].bytes)
 
-    each(one, sorted(records), inputs.threads)
+    for_each_tensor(one, sorted(records), inputs.threads)
     applied = [record for record in records.values() if record["applied"]]
     return f"{len(records)} tensors have the recorded digests, {len(applied)} of them changed"
 
 
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
     after = settings.from_json(manifest["rope"]["after"])
-    same("RoPE as new readers see it", after, settings.read(model.config))
+    check_equal("RoPE as new readers see it", after, settings.read(model.config))
     if manifest["rope"]["from"] == "target":
         return f"theta {after.theta:g}, {after.max_positions} positions, as the target had them"
     old_form = {key: value for key, value in model.config.items() if key != "rope_parameters"}
-    same("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
-    same("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
+    check_equal("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
+    check_equal("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
     return f"theta {after.theta:g}, {after.max_positions} positions"
 
 
@@ -110,13 +109,13 @@ def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
     lengths = manifest["tokenizer"].get(LENGTH)
     if lengths is None:
         return "no tokenizer to adapt"
-    same("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER_CONFIG).get(LENGTH))
+    check_equal("the tokenizer's length", lengths[1], read_json(model.path / TOKENIZER_CONFIG).get(LENGTH))
     return f"{lengths[1]} tokens"
 
 
 def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
     opened = [open_adapter(path) for path in paths]
-    same(
+    check_equal(
         "the list of adapters",
         [known["digest"] for known in manifest["adapters"]],
         [a.digest for a in opened],
@@ -124,7 +123,7 @@ def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
     if manifest["rope"]["from"] == "adapter":
         after = settings.from_json(manifest["rope"]["after"])
         for rope in (adapter.rope for adapter in opened if adapter.rope is not None):
-            same("the donor's RoPE", after, rope)
+            check_equal("the donor's RoPE", after, rope)
     return f"{len(opened)} adapter(s) of rank {', '.join(str(a.rank) for a in opened)} were merged"
 
 
@@ -132,13 +131,13 @@ def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
     target = open_model(path)
     digests = {name: tensor_digest(target, name) for name in target.tensors}
     for name, digest in digests.items():
-        same(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
+        check_equal(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
     rope = settings.from_json(manifest["rope"]["after"])
     kept = manifest["rope"]["from"] == "target"
-    same("config.json", target.config if kept else settings.apply(target.config, rope), graft.config)
+    check_equal("config.json", target.config if kept else settings.apply(target.config, rope), graft.config)
     for name in sorted(set(target.others) & set(graft.others) - {SIDECAR, TOKENIZER_CONFIG}):
-        same(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
-    same("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
+        check_equal(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
+    check_equal("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
     return f"is the target that was merged into: {manifest['target']['name']}"
 
 
@@ -149,26 +148,26 @@ def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
             "cannot be computed again here", expected=device, received="a machine without it"
         )
     merged = zip(inputs.adapters, manifest["adapters"], strict=True)
-    scaled = [grafting.Scaled(open_adapter(path), known["scale"]) for path, known in merged]
+    scaled = [ScaledAdapter(open_adapter(path), known["scale"]) for path, known in merged]
     rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
-    plan = grafting.plan(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
+    plan = plan_merge(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
     applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
-    same("the list of changed tensors", applied, list(plan.changed))
+    check_equal("the list of changed tensors", applied, list(plan.changed))
 
-    def one(name: str, workspace: Workspace) -> None:
+    def one(name: str, buffers: Buffers) -> None:
         deltas = plan.deltas(name, device)
-        again = apply(
+        again = merge_tensor(
             plan.target,
             name,
             deltas,
             rounding=ROUNDINGS[rounding](name),
-            workspace=workspace,
+            buffers=buffers,
             write=_discard,
         )
-        _same_evidence(name, Applied(**manifest["tensors"][name]), again)
+        _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
         inputs.advance(plan.target[name].bytes)
 
-    each(one, plan.changed, inputs.threads, device)
+    for_each_tensor(one, plan.changed, inputs.threads, device)
     return f"{len(plan.changed)} changed tensors come out the same again"
 
 
@@ -176,9 +175,9 @@ def _discard(offset: int, data: memoryview) -> None:
     pass
 
 
-def _same_evidence(name: str, recorded: Applied, again: Applied) -> None:
+def _same_evidence(name: str, recorded: TensorEvidence, again: TensorEvidence) -> None:
     for key, value in asdict(again).items():
         known = getattr(recorded, key)
         close = isinstance(value, float) and math.isclose(known, value, rel_tol=1e-6)
         if not close:
-            same(f"{key} of tensor {name}", known, value)
+            check_equal(f"{key} of tensor {name}", known, value)

@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from contextgraft.adapter.compute.norms import norm_squared
-from contextgraft.adapter.compute.workspace import Workspace
-from contextgraft.adapter.extract.delta import Delta, Measure
-from contextgraft.adapter.extract.model_pair import Pair
+from contextgraft.adapter.compute.numeric import norm_squared
+from contextgraft.adapter.compute.tensor_pool import Buffers
+from contextgraft.adapter.extract.delta import Delta, DeltaMeasures
+from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.lora.adapter import Adapter
 
 
 @dataclass(frozen=True)
-class Found:
+class Residual:
     """What one pass over a tensor told: digests, the delta's norm and what the adapter leaves of it."""
 
-    measure: Measure
+    measure: DeltaMeasures
     norm: float
     rest: float
 
@@ -26,26 +26,26 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ResidualPass:
     """One reading of both models against the adapter; `advance` hears of bytes read."""
 
     adapter: Adapter
-    models: Pair
+    models: ModelPair
     advance: Callable[[int], object]
-    found: dict[str, Found] = field(default_factory=dict)
+    found: dict[str, Residual] = field(default_factory=dict)
 
-    def run(self, name: str, workspace: Workspace) -> None:
+    def run(self, name: str, buffers: Buffers) -> None:
         """Measure one tensor of the pair, whether the adapter carries it or not."""
         models = self.models
-        delta = Delta(models.base, models.donor, name, workspace, 0, models.rows_for(name))
+        delta = Delta(models.base, models.donor, name, buffers, 0, models.rows_for(name))
         carried = self.adapter.delta(name, 1.0) if name in self.adapter.entries else None
         squares, rest, row = [], [], 0
         for tile in delta.tiles():
             squares.append(norm_squared(tile))
             if carried is not None:
-                held = workspace.floats("held", tile.numel()).view_as(tile)
+                held = buffers.floats("held", tile.numel()).view_as(tile)
                 rest.append(norm_squared(carried.tile(tile, row, row + len(tile), held).sub(tile)))
             row += len(tile)
         left = rest if carried is not None else squares
-        self.found[name] = Found(delta.measure, math.sqrt(math.fsum(squares)), math.sqrt(math.fsum(left)))
+        self.found[name] = Residual(delta.measure, math.sqrt(math.fsum(squares)), math.sqrt(math.fsum(left)))
         self.advance(models.base[name].bytes + models.donor[name].bytes)

@@ -19,7 +19,7 @@ from contextgraft.cli.output import print_json
 from contextgraft.errors import MismatchError, Refused
 
 if TYPE_CHECKING:
-    from contextgraft.formats.alignment import Aligned, Direction
+    from contextgraft.formats.alignment import AlignmentResult, Direction
 
 
 @click.command()
@@ -54,13 +54,13 @@ def command(
     fine-tune went the donor's way already, a negative one that grafting works against it. Beside each stands
     what chance alone would give.
     """
-    from contextgraft.adapter.analysis.alignment import align, three
+    from contextgraft.adapter.analysis.alignment import align, open_triple
     from contextgraft.cli.progress import bytes_bar
     from contextgraft.formats.alignment import summary, write, write_nothing
 
     selection = tensor_selection(embeddings, include, exclude)
     try:
-        models = three(base, donor, target, selection)
+        models = open_triple(base, donor, target, selection)
     except (Refused, MismatchError) as error:
         if not allow_refused or out is None:
             raise
@@ -79,9 +79,9 @@ def command(
         _show(found)
 
 
-def _show(found: "Aligned") -> None:
+def _show(found: "AlignmentResult") -> None:
     from contextgraft.adapter.analysis.model_summary import shortened
-    from contextgraft.formats.alignment import BEYOND, by_kind, by_layer, direction
+    from contextgraft.formats.alignment import CHANCE_LIMIT, by_kind, by_layer, direction
 
     head = f"{'':<24}{'tensors':>8}{'donor':>11}{'target':>11}{'cosine':>10}{'chance':>11}"
     for title, lines in (("layer", by_layer(found)), ("kind", by_kind(found))):
@@ -91,18 +91,18 @@ def _show(found: "Aligned") -> None:
         click.echo()
     click.echo(_line(direction("all", found.tensors)))
     click.echo(
-        f"donor, target: norms of the deltas; chance: {BEYOND:.2f} standard deviations of the cosine between "
-        "random directions; * beyond it"
+        f"donor, target: norms of the deltas; chance: {CHANCE_LIMIT:.2f} standard deviations of the cosine "
+        "between random directions; *: outside of that"
     )
     if found.left_out:
         click.echo(f"left out: {len(found.left_out)}: {shortened(list(found.left_out))}")
 
 
 def _line(each: "Direction") -> str:
-    from contextgraft.formats.alignment import BEYOND
+    from contextgraft.formats.alignment import CHANCE_LIMIT
 
     cosine = "-" if each.cosine is None else f"{each.cosine:+.4f}"
-    chance = "-" if each.chance is None else f"±{BEYOND * each.chance:.4f}"
+    chance = "-" if each.chance is None else f"±{CHANCE_LIMIT * each.chance:.4f}"
     mark = " *" if each.beyond_chance else ""
     norms = f"{each.donor_norm:>11.4g}{each.target_norm:>11.4g}"
     return f"{each.name:<24}{each.tensors:>8}{norms}{cosine:>10}{chance:>11}{mark}"

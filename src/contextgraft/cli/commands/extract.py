@@ -19,8 +19,8 @@ from contextgraft.cli.options import (
 from contextgraft.cli.output import format_bytes, print_json
 
 if TYPE_CHECKING:
-    from contextgraft.adapter.extract.model_pair import Pair
-    from contextgraft.adapter.extract.rank_spec import Cut
+    from contextgraft.adapter.extract.model_pair import ModelPair
+    from contextgraft.adapter.extract.rank_spec import RankSpec
 
 
 @click.command()
@@ -81,8 +81,8 @@ def command(
 
     An interrupted run is resumed by the same command.
     """
-    from contextgraft.adapter.extract.model_pair import pair
-    from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, Cut
+    from contextgraft.adapter.extract.model_pair import open_pair
+    from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, RankSpec
 
     if not ranks and not energies:
         raise click.UsageError("name at least one --rank or --energy")
@@ -97,20 +97,22 @@ def command(
         raise click.UsageError(
             f"--serve-ranks: vLLM accepts ranks up to {SERVED_RANKS[-1]}; received {highest}"
         )
-    cuts = [Cut(rank, steps=steps) for rank in ranks] + [Cut(max_rank, energy, steps) for energy in energies]
+    specs = [RankSpec(rank, steps=steps) for rank in ranks] + [
+        RankSpec(max_rank, energy, steps) for energy in energies
+    ]
     selection = tensor_selection(embeddings, include, exclude)
     check_device(device)
     threads = threads_or_cores(threads)
-    models = pair(base, donor, selection)
+    models = open_pair(base, donor, selection)
     _refuse_unexpected(models, expect_theta, expect_positions)
     if other:
         sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:
-        sidecars = _ours(models, cuts, out, gguf=gguf, replace=replace, threads=threads, device=device)
+        sidecars = _ours(models, specs, out, gguf=gguf, replace=replace, threads=threads, device=device)
     _show(sidecars, out, as_json)
 
 
-def _refuse_unexpected(models: "Pair", theta: float | None, positions: int | None) -> None:
+def _refuse_unexpected(models: "ModelPair", theta: float | None, positions: int | None) -> None:
     from contextgraft.errors import MismatchError
     from contextgraft.rope import settings
 
@@ -128,15 +130,22 @@ def _refuse_unexpected(models: "Pair", theta: float | None, positions: int | Non
 
 
 def _ours(
-    models: "Pair", cuts: "list[Cut]", out: Path, *, gguf: bool, replace: bool, threads: int, device: str
+    models: "ModelPair",
+    specs: "list[RankSpec]",
+    out: Path,
+    *,
+    gguf: bool,
+    replace: bool,
+    threads: int,
+    device: str,
 ) -> dict[str, dict[str, Any]]:
     from contextgraft.adapter.extract.extract import extract
     from contextgraft.cli.progress import bytes_bar
     from contextgraft.formats.tensor_names import TensorRole
 
-    most = max(cut.most for cut in cuts)
-    written = sum(models.factor_bytes(cut.most) for cut in cuts)
-    dense, ignored = (len(models.names[kind]) for kind in (TensorRole.DENSE, TensorRole.IGNORED))
+    most = max(spec.max_rank for spec in specs)
+    written = sum(models.factor_bytes(spec.max_rank) for spec in specs)
+    dense, ignored = (len(models.names_by_role[kind]) for kind in (TensorRole.DENSE, TensorRole.IGNORED))
     click.echo(
         f"extract: {format_bytes(models.bytes_to_read)} to read; {len(models.factorised)} weights to "
         f"factorise at up to rank {most}, at most {format_bytes(written)} to write; "
@@ -147,12 +156,12 @@ def _ours(
     )
     with bytes_bar("extract", models.bytes_to_read) as advance:
         return extract(
-            models, cuts, out, gguf=gguf, replace=replace, threads=threads, device=device, advance=advance
+            models, specs, out, gguf=gguf, replace=replace, threads=threads, device=device, advance=advance
         )
 
 
 def _by_mergekit(
-    models: "Pair",
+    models: "ModelPair",
     ranks: tuple[int, ...],
     out: Path,
     command: Path | None,

@@ -76,14 +76,14 @@ def _show_model(path: Path, base: Path | None, as_json: bool) -> None:
 
 
 def _difference(base: "ModelFolder", model: "ModelFolder") -> dict[str, Any]:
-    from contextgraft.adapter.analysis.distance import distance
+    from contextgraft.adapter.analysis.distance import model_distance
     from contextgraft.adapter.analysis.model_summary import difference
     from contextgraft.checkpoint import vocabulary
 
     base_tokens, model_tokens = vocabulary.read_vocabulary(base), vocabulary.read_vocabulary(model)
     if base_tokens is None or model_tokens is None:
-        return difference(distance(base, model), None)
-    return difference(distance(base, model), vocabulary.compare(base_tokens, model_tokens))
+        return difference(model_distance(base, model), None)
+    return difference(model_distance(base, model), vocabulary.compare(base_tokens, model_tokens))
 
 
 def _show_adapter(path: Path, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from contextgraft.cli.options import (
 from contextgraft.cli.output import format_bytes, print_json
 
 if TYPE_CHECKING:
-    from contextgraft.adapter.merge.plan import Graft
+    from contextgraft.adapter.merge.plan import MergePlan
 
 READ_AHEAD = 1 << 32  # bytes
 
@@ -77,35 +77,41 @@ def command(
     """
     _read_ahead(targets)
     from contextgraft.adapter.lora.adapter import open_adapter
-    from contextgraft.adapter.merge.plan import Scaled, plan
+    from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 
     if keep_rope and rope_from:
         raise click.UsageError("--keep-rope and --rope-from exclude each other")
     check_device(device)
     threads = threads_or_cores(threads)
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
-    scaled = [Scaled(open_adapter(path), scale) for path, scale in pairs]
+    scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
     rope = _rope_of(rope_from) if rope_from else None
     options: dict[str, Any] = {"rope": rope, "keep_rope": keep_rope, "rounding": rounding}
     outs = _outs(targets, out)
-    plans = [plan(scaled, target, replace_modules=replace_modules, **options) for target in targets]
+    plans = [plan_merge(scaled, target, replace_modules=replace_modules, **options) for target in targets]
     _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
 
 
 def _run(
-    plans: "Sequence[Graft]", outs: Sequence[Path], *, replace: bool, threads: int, device: str, as_json: bool
+    plans: "Sequence[MergePlan]",
+    outs: Sequence[Path],
+    *,
+    replace: bool,
+    threads: int,
+    device: str,
+    as_json: bool,
 ) -> None:
     """All targets, one after another; one that proves bad on the way does not keep the others from theirs."""
     from contextgraft.adapter.merge.manifest import finished, summary
     from contextgraft.errors import ContextgraftError
 
     results, failed = [], []
-    for graft, out in zip(plans, outs, strict=True):
+    for plan, out in zip(plans, outs, strict=True):
         try:
-            known = finished(graft, out) if len(plans) > 1 else None
+            known = finished(plan, out) if len(plans) > 1 else None
             if known:
                 click.echo(f"merge: {out} is there already, of the same adapters and target", err=True)
-            manifest = known or _merge(graft, out, replace=replace, threads=threads, device=device)
+            manifest = known or _merge(plan, out, replace=replace, threads=threads, device=device)
             results.append({"path": str(out), **summary(manifest)})
         except ContextgraftError as error:
             if len(plans) == 1:
@@ -122,21 +128,21 @@ def _run(
         sys.exit(2)
 
 
-def _merge(graft: "Graft", out: Path, *, replace: bool, threads: int, device: str) -> dict[str, Any]:
+def _merge(plan: "MergePlan", out: Path, *, replace: bool, threads: int, device: str) -> dict[str, Any]:
     from contextgraft.adapter.merge.merge import merge
     from contextgraft.cli.progress import bytes_bar
 
     click.echo(
-        f"merge: {graft.target.path}: {format_bytes(graft.bytes_to_read)} to read and write in "
-        f"{len(graft.target.shards)} file(s); {len(graft.changed)} of {len(graft.target.tensors)} tensors "
-        f"change; about {format_bytes(graft.peak_bytes(threads))} of memory beyond the program's own, with "
+        f"merge: {plan.target.path}: {format_bytes(plan.bytes_to_read)} to read and write in "
+        f"{len(plan.target.shards)} file(s); {len(plan.changed)} of {len(plan.target.tensors)} tensors "
+        f"change; about {format_bytes(plan.peak_bytes(threads))} of memory beyond the program's own, with "
         f"{threads} thread(s).",
         err=True,
     )
-    for warning in graft.warnings:
+    for warning in plan.warnings:
         click.echo(f"contextgraft: warning: {warning}", err=True)
-    with bytes_bar("merge", graft.bytes_to_read) as advance:
-        return merge(graft, out, replace=replace, threads=threads, device=device, advance=advance)
+    with bytes_bar("merge", plan.bytes_to_read) as advance:
+        return merge(plan, out, replace=replace, threads=threads, device=device, advance=advance)
 
 
 def _show(result: dict[str, Any]) -> None:
