@@ -214,7 +214,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str
     "more": (lambda a: refit(a, {"lm_head.weight": torch.ones(2)}), MismatchError, "would overwrite lm_head"),
     "alpha": (lambda a: edit(a / "adapter_config.json", lora_alpha="16"), CheckpointError, "lora_alpha"),
     "pissa": (lambda a: edit(a / "adapter_config.json", init_lora_weights="pissa"), CheckpointError, "pissa"),
-    "no lora": (lambda a: edit(a / "adapter_config.json", peft_type="IA3"), CheckpointError, "of another kind"),
+    "no lora": (lambda a: edit(a / "adapter_config.json", peft_type="IA3"), CheckpointError, "another kind"),
     "rank of config": (lambda a: edit(a / "adapter_config.json", r=5), CheckpointError, "another rank"),
 }  # fmt: skip
 
