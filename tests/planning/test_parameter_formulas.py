@@ -65,6 +65,16 @@ def test_defaults_are_those_of_transformers(family: str, key: str) -> None:
     [
         ["plan", "evaluation", "llama3-8b"],
         ["plan", "llama3-70b", "--suite", "ruler"],
+        ["plan", "study", "config/studies/llama3-8b-1048k.yaml"],
+        ["plan", "study", "config/config.yaml"],
+        [
+            *("plan", "training", "config/recipes/llama3-8b-gradient-1048k.yaml"),
+            *("--base", "src/contextgraft/planning/shapes/llama3-8b.json", "--ranks", "8"),
+        ],
+        [
+            *("train", "--plan", "--config", "config/recipes/llama3-8b-gradient-1048k.yaml"),
+            *("--base", "src/contextgraft/planning/shapes/llama3-8b.json"),
+        ],
         ["plan", "evaluation", "nowhere"],
     ],
     ids=lambda words: " ".join(words[:2]),

@@ -8,13 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.logit_chunks import MIN_CHUNK_LOGITS, MIN_CHUNK_TOKENS, logit_chunk_tokens
 from contextgraft.training.loss import CausalLMWithLoss
-from contextgraft.training.micro_batch import (
-    MIN_CHUNK_LOGITS,
-    MIN_CHUNK_TOKENS,
-    full_batch,
-    logit_chunk_tokens,
-)
+from contextgraft.training.micro_batch import full_batch
 
 VOCABULARY, LENGTH = 4200, 700  # two rows are more than a piece of 1024 tokens
 COMMON: dict[str, Any] = {

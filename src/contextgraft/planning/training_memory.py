@@ -6,7 +6,7 @@ from math import prod
 from contextgraft.config.training import Recipe
 from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.planning.model_shape import ModelShape
-from contextgraft.training.micro_batch import logit_chunk_tokens
+from contextgraft.training.logit_chunks import logit_chunk_tokens
 
 FLOAT32 = 4  # bytes of a weight, a gradient and a moment of the optimiser
 LOGITS = 16  # bytes of a vocabulary entry for each token: as computed, picked, exponentiated, its gradient

@@ -12,7 +12,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from contextgraft.training.micro_batch import MicroBatch, logit_chunk_tokens
+from contextgraft.training.logit_chunks import logit_chunk_tokens
+from contextgraft.training.micro_batch import MicroBatch
 
 
 class CausalLMWithLoss(torch.nn.Module):

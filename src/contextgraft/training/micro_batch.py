@@ -7,9 +7,6 @@ import torch
 
 from contextgraft.training.data.batches import TokenBatch
 
-MIN_CHUNK_TOKENS = 1024  # enough work for a GPU
-MIN_CHUNK_LOGITS = 2**22  # small vocabularies get longer chunks: 16 MiB of logits in float32
-
 
 class MicroBatch(NamedTuple):
     """Token ids, next-token targets, loss weight of each prediction, and whether the target is an answer.
@@ -47,11 +44,6 @@ def full_batch(batch: TokenBatch, width: int | None = None) -> MicroBatch:
         answers=weights == 1,
         total_weight=weights[weights > 0].sum().clamp_min(1e-9),
     )
-
-
-def logit_chunk_tokens(vocabulary: int) -> int:
-    """Number of tokens whose logits exist at the same time."""
-    return max(MIN_CHUNK_TOKENS, MIN_CHUNK_LOGITS // vocabulary)
 
 
 def _pad_right(x: torch.Tensor, width: int) -> torch.Tensor:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from contextgraft.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 TORCH = "torch"
 
@@ -106,12 +108,14 @@ def topology(ranks: int, ranks_per_node: int) -> Topology:
     return Topology(ranks // per_node, per_node)
 
 
-def positions(layout: Layout, index: int, length: int) -> torch.Tensor:
+def positions(layout: Layout, index: int, length: int) -> "torch.Tensor":
     """Positions of the sequence that the rank with this index holds, int64, in the order it holds them.
 
     Zig-zag: shard i of n is chunk i of 2n followed by chunk 2n - 1 - i, so that all shards have the same
     causal work. If heads are divided, each rank keeps a slice of its node's shard between layers.
     """
+    import torch  # noqa: PLC0415 - plans choose layouts without importing torch
+
     assert length % layout.multiple == 0, f"{length} is not a multiple of {layout.multiple}"
     ring_index, slice_index = divmod(index, layout.heads)
     chunks = torch.arange(length).chunk(2 * layout.ring)
