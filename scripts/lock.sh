@@ -11,9 +11,9 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.13"
 
 echo "torch==$TORCH" >"$work/constraints.txt"
-[ "${1:-}" = --upgrade ] || cat requirements.lock requirements-cuda.lock >"$work/compiled.txt" 2>/dev/null || true
+[ "${1:-}" = --upgrade ] || grep -oE '^[^ #]+==[^ ]+' requirements-cuda.lock >"$work/compiled.txt"
 "$work/venv/bin/uv" pip compile pyproject.toml --quiet --all-extras --python-version 3.11 --generate-hashes \
     --no-header --no-annotate --constraint "$work/constraints.txt" --output-file "$work/compiled.txt" >/dev/null
-# torch's CPU build has the same version and another hash than the file on the index
+# torch's CPU build has the same version as the file on the index and another hash
 "$work/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "torch==$TORCH"
 "$work/venv/bin/python" scripts/split_lock.py "$work/compiled.txt" "$work"/torch-*.whl

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv from requirements.lock, whose hashes are checked; does nothing where that was done already.
+# Makes .venv from requirements.lock or requirements-cuda.lock, whose hashes are checked; does nothing where that was done already.
 # A .venv whose installation was interrupted, or that was moved from another folder, is made anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,18 +31,18 @@ install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check 
 
 started=$(date +%s)
 if [ "$(recorded 1)" = "$place" ]; then
-    echo "setup: requirements.lock or pyproject.toml changed; bringing .venv up to date"
+    echo "setup: the locks or pyproject.toml changed; bringing .venv up to date"
 else
     [ ! -e .venv ] || echo "setup: .venv is unfinished or was moved here; making it anew"
     echo "setup: installing into .venv (torch, transformers, lm-eval, snakemake, dvc; some minutes, once)"
     "$python" -m venv --clear .venv
 fi
 rm -f "$stamp"
-install --require-hashes --requirement requirements.lock
-if .venv/bin/python -c 'from importlib.metadata import requires
-raise SystemExit(not any(name.startswith(("cuda-", "nvidia-", "triton")) for name in requires("torch") or ()))'; then
-    install --require-hashes --requirement requirements-cuda.lock # the build of torch for NVIDIA GPUs
-fi
+lock=requirements.lock # for torch's CPU build; where pip finds another build, that one's
+torch=$(grep -o '^torch==[^ ]*' "$lock")
+install --dry-run --ignore-installed --report - "$torch" 2>/dev/null | grep -q '"version": "[^"]*+cpu"' ||
+    lock=requirements-cuda.lock
+install --require-hashes --requirement "$lock"
 install --editable .
 printf '%s\n' "$place" "$wanted" >"$stamp"
 echo "setup: done in $(($(date +%s) - started)) s, $(du -sh .venv | cut -f1)"

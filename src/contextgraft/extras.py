@@ -1,5 +1,8 @@
 """Optional dependencies: which extra of the distribution installs the package that an import did not find."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from contextgraft.errors import InputError
 
 WITH_TRANSFORMERS = ("evaluate", "train", "gguf")
@@ -33,3 +36,15 @@ def missing_extra(error: ModuleNotFoundError, verb: str | None = None) -> InputE
         f"{verb or 'this function'} needs the package {package}, which is not installed",
         remedy=f"install it with: pip install 'contextgraft[{extra}]'",
     )
+
+
+@contextmanager
+def required_extra(verb: str | None) -> Iterator[None]:
+    """Turn the failed import of an optional package inside into the InputError of `missing_extra`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, verb)
+        if missing is None:
+            raise
+        raise missing from None

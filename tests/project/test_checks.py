@@ -71,5 +71,15 @@ def test_every_pin_has_hashes_and_no_index_is_named(name: str) -> None:
 
     text = (ROOT / name).read_text().replace("\\\n", " ")
     entries = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(entries) > 200
     form = re.compile(r"[a-z0-9][a-z0-9-]*==[\w.]+( +--hash=sha256:[0-9a-f]{64})+")
     assert not [line[:80] for line in entries if not form.fullmatch(line)]
+
+
+def test_the_lock_for_gpus_has_the_same_pins_and_torchs_libraries() -> None:
+    names = ("requirements.lock", "requirements-cuda.lock")
+    common, cuda = (
+        {line.split()[0] for line in (ROOT / name).read_text().splitlines() if "==" in line} for name in names
+    )
+    assert common < cuda
+    assert all(pin.startswith(("cuda-", "nvidia-", "triton==")) for pin in cuda - common)

@@ -14,7 +14,12 @@ from contextgraft.extras import EXTRAS, missing_extra
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"vl_convert": "vl-convert-python", "yaml": "pyyaml", "datasets": "lm-eval"}
+DISTRIBUTIONS = {
+    "vl_convert": "vl-convert-python",
+    "yaml": "pyyaml",
+    "datasets": "lm-eval",
+    "pydantic_core": "pydantic",
+}
 CORE_VERBS = ("inspect", "plan", "rope", "fetch", "extract", "merge", "verify", "align", "compare", "publish")
 BASE = str(ROOT / "src/contextgraft/sources/demo/base")
 PLUGINS = {"vllm"}  # a backend that users bring with them

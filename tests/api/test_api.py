@@ -1,0 +1,165 @@
+"""The public functions: the same bytes as the commands, errors of the package's own, lazy and typed names."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import contextgraft
+from contextgraft import (
+    ContextgraftError,
+    InputError,
+    extract,
+    fetch,
+    merge,
+    open_model,
+    plan_merge,
+    read_rope,
+    verify,
+)
+
+SNIPPET = """
+from pathlib import Path
+
+from contextgraft import (
+    Comparison, ContextgraftError, ExtractedAdapter, MergeResult, RopeSettings, Verification,
+    align, compare, extract, fetch, merge, open_adapter, open_model, plan_merge, read_rope, verify,
+)
+
+def study(base: Path, donor: str, target: Path) -> float | None:
+    adapters: list[ExtractedAdapter] = extract(base, donor, "out", ranks=[8, 32], energies=(0.9,))
+    shape: tuple[int, ...] = open_model(base)["lm_head.weight"].shape
+    rank: int = open_adapter(adapters[0].path).rank
+    names: tuple[str, ...] = plan_merge(adapters[0].path, target, scale=0.5).changed
+    rope: RopeSettings = read_rope(donor)
+    result: MergeResult = merge([adapters[0].path], target, fetch("demo:zh", "zh") / "graft", rope=rope)
+    checked: Verification = verify(result.path, target=target, adapters=[adapters[0].path])
+    norms = [tensor.donor_norm for tensor in align(base, donor, target).tensors]
+    distance: Comparison = compare(adapters[0].path, adapters[1].path)
+    print(shape, rank, names, checked.holds, norms, isinstance(ContextgraftError("x"), Exception))
+    return distance.total.relative
+"""
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_functions_write_the_same_bytes_as_the_commands(models: Path, toy: SimpleNamespace) -> None:
+    extract("base", models / "donor", "by-api", ranks=[4, 16], energies=[0.9], threads=1)
+    merge("by-api/r4", "fine-tune", "graft-by-api", threads=1)
+    cli = ("-m", "contextgraft.cli")
+    ranks = ("--rank", "4", "--rank", "16", "--energy", "0.9")
+    done = run(*cli, "extract", "--base", "base", "--donor", "donor", *ranks, "--out", "by-cli", cwd=models)
+    assert done.returncode == 0, done.stderr
+    adapter = ("--adapter", "by-cli/r4", "--target", "fine-tune")
+    done = run(*cli, "merge", *adapter, "--out", "graft-by-cli", cwd=models)
+    assert done.returncode == 0, done.stderr
+    assert toy.contents(models / "by-api") == toy.contents(models / "by-cli")
+    assert toy.contents(models / "graft-by-api") == toy.contents(models / "graft-by-cli")
+
+
+def test_a_result_says_what_was_written(models: Path) -> None:
+    (adapter,) = extract("base", "donor", "adapters", energies=[0.5])
+    assert adapter.path == Path("adapters/e0.5")
+    assert 0.5 <= adapter.energy < 1
+    assert adapter.error == pytest.approx((1 - adapter.energy) ** 0.5)
+    result = merge(adapter.path, "fine-tune", "graft")
+    assert result.changed == plan_merge(adapter.path, "fine-tune").changed
+    assert result.survived_norm == pytest.approx(result.requested_norm, rel=0.05)
+    assert result.rope == read_rope("donor") == read_rope(result.path) == read_rope(adapter.path)
+
+
+def test_progress_reaches_the_planned_bytes(models: Path) -> None:
+    extract("base", "donor", "adapters", ranks=[2])
+    steps: list[int] = []
+    merge("adapters/r2", "fine-tune", "graft", progress=steps.append)
+    assert sum(steps) == plan_merge("adapters/r2", "fine-tune").bytes_to_read
+
+
+def test_adapters_add_up_at_their_scales(models: Path, toy: SimpleNamespace) -> None:
+    extract("base", "donor", "adapters", ranks=[2, 8])
+    both = merge(["adapters/r2", "adapters/r8"], "fine-tune", "sum", scale=[0.0, 1.0])
+    one = merge("adapters/r8", "fine-tune", "one")
+    weights = "model.safetensors"
+    assert (both.path / weights).read_bytes() == (one.path / weights).read_bytes()
+    with pytest.raises(InputError, match="2"):
+        plan_merge(["adapters/r2", "adapters/r8"], "fine-tune", scale=[1.0])
+    with pytest.raises(InputError, match="finite"):
+        plan_merge("adapters/r2", "fine-tune", scale=float("nan"))
+
+
+def test_a_changed_graft_does_not_verify(models: Path) -> None:
+    extract("base", "donor", "adapters", ranks=[2])
+    merge("adapters/r2", "fine-tune", "graft")
+    assert verify("graft")
+    (models / "graft/tokenizer.json").write_text('{"changed": 1}')
+    result = verify("graft")
+    assert not result
+    assert [check.name for check in result.checks if not check.holds] == ["files"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"ranks": [0]}, {"energies": [0.0]}, {"energies": [1.5]}, {"energies": [0.9], "max_rank": 0}],
+)
+def test_ranks_and_energies_are_checked(wrong: dict[str, list[float]], models: Path) -> None:
+    with pytest.raises(InputError, match="ranks of at least 1"):
+        extract("base", "donor", "adapters", **wrong)  # type: ignore[arg-type]
+    assert not (models / "adapters").exists()
+
+
+def test_verify_says_what_it_needs(models: Path) -> None:
+    (adapter,) = extract("base", "donor", "adapters", ranks=[2])
+    with pytest.raises(InputError, match="base= and donor="):
+        verify(adapter.path)
+    merge(adapter.path, "fine-tune", "graft")
+    with pytest.raises(InputError, match="target= and adapters="):
+        verify("graft", base="base", donor="donor")
+
+
+def test_an_adapter_without_a_record_has_no_rope(models: Path) -> None:
+    (adapter,) = extract("base", "donor", "adapters", ranks=[2])
+    for name in ("contextgraft.json", "contextgraft.safetensors"):
+        (adapter.path / name).unlink()
+    with pytest.raises(ContextgraftError, match="RoPE"):
+        read_rope(adapter.path)
+
+
+def test_fetch_gives_a_model(models: Path) -> None:
+    assert open_model(fetch("demo:zh", models / "zh")).path == models / "zh"
+
+
+def test_every_public_name_is_there() -> None:
+    assert contextgraft.__all__ == sorted(contextgraft.__all__)
+    assert dir(contextgraft) == contextgraft.__all__
+    assert all(hasattr(contextgraft, name) for name in contextgraft.__all__)
+    assert not hasattr(contextgraft, "no_such_name")
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    functions = [n for n in contextgraft.__all__ if n[0].islower()]
+    assert all(f"`{name}(" in page for name in functions)
+
+
+def test_importing_the_package_imports_nothing_else(tmp_path: Path) -> None:
+    heavy = {"torch", "numpy", "pyarrow", "click", "pydantic"}
+    code = f"import sys, contextgraft; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    done = run("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_importers_code_type_checks_strictly(tmp_path: Path) -> None:
+    source = Path(contextgraft.__file__).parents[1]
+    (tmp_path / "study.py").write_text(SNIPPET)
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\nstrict = true\nmypy_path = {source}\nfollow_imports = silent\n"
+        "[mypy-torch.*,pyarrow.*,safetensors.*,blake3.*,huggingface_hub.*,httpx2.*,rich.*,numpy.*]\n"
+        "follow_imports = skip\nignore_missing_imports = true\n"
+    )
+    assert (source / "contextgraft/py.typed").exists()
+    done = run("-m", "mypy", "--config-file", "mypy.ini", "study.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "study.py").write_text("from contextgraft import merge\nmerge(1, 2)\n")
+    done = run("-m", "mypy", "--config-file", "mypy.ini", "study.py", cwd=tmp_path)
+    assert "Missing positional argument" in done.stdout or "Too few arguments" in done.stdout, done.stdout
