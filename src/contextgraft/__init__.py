@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from contextgraft._version import __version__
 
 if TYPE_CHECKING:
-    from contextgraft.adapter.analysis.compare import Distance
+    from contextgraft.adapter.analysis.compare import AdapterDistance
     from contextgraft.adapter.lora.adapter import Adapter
-    from contextgraft.adapter.merge.plan import Graft
+    from contextgraft.adapter.merge.plan import MergePlan
     from contextgraft.adapter.verify.checks import Check
     from contextgraft.api import (
         align,
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
         SourceError,
         VerificationError,
     )
-    from contextgraft.formats.alignment import Aligned
+    from contextgraft.formats.alignment import AlignmentResult
     from contextgraft.rope.settings import RopeSettings
 
 __all__ = [
     "Adapter",
-    "Aligned",
+    "AdapterDistance",
+    "AlignmentResult",
     "Check",
     "CheckpointError",
     "Comparison",
     "ContextgraftError",
-    "Distance",
     "ExtractedAdapter",
-    "Graft",
     "InputError",
+    "MergePlan",
     "MergeResult",
     "MismatchError",
     "ModelFolder",
@@ -74,12 +74,12 @@ __all__ = [
 
 _MODULES = {
     "Adapter": "adapter.lora.adapter",
-    "Aligned": "formats.alignment",
+    "AlignmentResult": "formats.alignment",
     "Check": "adapter.verify.checks",
     "Comparison": "api_results",
-    "Distance": "adapter.analysis.compare",
+    "AdapterDistance": "adapter.analysis.compare",
     "ExtractedAdapter": "api_results",
-    "Graft": "adapter.merge.plan",
+    "MergePlan": "adapter.merge.plan",
     "MergeResult": "api_results",
     "ModelFolder": "checkpoint.model_folder",
     "RopeSettings": "rope.settings",

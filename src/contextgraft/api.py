@@ -8,6 +8,7 @@ ContextgraftError. `threads` is the number of tensors worked on at once, by defa
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,13 @@ from typing import Literal
 from contextgraft.adapter.analysis import alignment as alignment_module
 from contextgraft.adapter.analysis import compare as compare_module
 from contextgraft.adapter.extract import extract as extract_module
-from contextgraft.adapter.extract.model_pair import pair
-from contextgraft.adapter.extract.rank_spec import Cut, Selection
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.lora import adapter as adapter_module
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.merge import merge as merge_module
-from contextgraft.adapter.merge.plan import Graft, Scaled, plan
+from contextgraft.adapter.merge import plan as plan_module
+from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter
 from contextgraft.adapter.verify import graft as graft_module
 from contextgraft.adapter.verify.adapter import verify_adapter
 from contextgraft.api_results import Comparison, ExtractedAdapter, MergeResult, Verification
@@ -28,7 +30,7 @@ from contextgraft.checkpoint import model_folder
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read_json
 from contextgraft.errors import InputError
 from contextgraft.extras import required_extra
-from contextgraft.formats.alignment import Aligned, write
+from contextgraft.formats.alignment import AlignmentResult, write
 from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.formats.tensor_names import TensorRole
 from contextgraft.rope import settings
@@ -84,6 +86,7 @@ def extract(
     exclude: str | None = None,
     embeddings: Embeddings | None = None,
     gguf: bool = False,
+    replace: bool = False,
     threads: int | None = None,
     device: str = "cpu",
     progress: Progress = int,
@@ -92,21 +95,26 @@ def extract(
 
     An energy, above 0 and up to 1, gives every module the smallest rank, up to `max_rank`, that captures that
     share of its delta. `include` and `exclude` are regular expressions on names of tensors. The adapters are
-    written to `out`/r<rank> and `out`/e<energy>.
+    written to `out`/r<rank> and `out`/e<energy>. An existing one raises OutputError unless `replace`.
     """
-    specs = [Cut(rank) for rank in ranks] + [Cut(max_rank, energy) for energy in energies]
+    specs = [RankSpec(rank) for rank in ranks] + [RankSpec(max_rank, energy) for energy in energies]
     if not specs or any(rank < 1 for rank in (*ranks, max_rank)) or not all(0 < e <= 1 for e in energies):
         raise InputError(
             "extract has no usable rank or energy",
             expected="ranks of at least 1, or energies above 0 and up to 1",
             received=f"ranks {list(ranks)}, energies {list(energies)}, max_rank {max_rank}",
         )
-    both = TensorRole.INPUT, TensorRole.OUTPUT
-    roles = tuple(role for role in both if embeddings in (role.value, "both"))
-    models = pair(Path(base), Path(donor), Selection(include, exclude, roles))
+    models = open_pair(Path(base), Path(donor), _selection(include, exclude, embeddings))
     with required_extra("extract"):
         sidecars = extract_module.extract(
-            models, specs, Path(out), gguf=gguf, threads=_threads(threads), device=device, advance=progress
+            models,
+            specs,
+            Path(out),
+            gguf=gguf,
+            replace=replace,
+            threads=_threads(threads),
+            device=device,
+            advance=progress,
         )
     return [
         ExtractedAdapter(Path(out) / name, sidecar["rank"], sidecar["energy"], sidecar["error"], sidecar)
@@ -123,7 +131,7 @@ def plan_merge(
     keep_rope: bool = False,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     replace_modules: bool = False,
-) -> Graft:
+) -> MergePlan:
     """Check that adapters fit a target, and return what `merge` would do, without writing anything.
 
     `scale` multiplies the delta, one number for all adapters or one for each; 0 changes RoPE only. The graft
@@ -137,8 +145,8 @@ def plan_merge(
             "the scales do not fit the adapters",
             expected=f"one finite number, or {len(paths)}", received=scales,
         )  # fmt: skip
-    scaled = [Scaled(open_adapter(path), factor) for path, factor in zip(paths, scales, strict=True)]
-    return plan(
+    scaled = [ScaledAdapter(open_adapter(path), factor) for path, factor in zip(paths, scales, strict=True)]
+    return plan_module.plan_merge(
         scaled,
         Path(target),
         rope=rope,
@@ -158,20 +166,22 @@ def merge(
     keep_rope: bool = False,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     replace_modules: bool = False,
+    replace: bool = False,
     threads: int | None = None,
     device: str = "cpu",
     progress: Progress = int,
 ) -> MergeResult:
     """Merge one adapter, or the sum of several, into a copy of the target, with the donor's RoPE and length.
 
-    The options up to `replace_modules` are those of `plan_merge`. The target is not changed.
+    The options up to `replace_modules` are those of `plan_merge`. The target is not changed. An
+    existing `out` raises OutputError unless `replace`.
     """
     planned = plan_merge(
         adapter, target, scale=scale, rope=rope, keep_rope=keep_rope, rounding=rounding,
         replace_modules=replace_modules,
     )  # fmt: skip
     manifest = merge_module.merge(
-        planned, Path(out), threads=_threads(threads), device=device, advance=progress
+        planned, Path(out), replace=replace, threads=_threads(threads), device=device, advance=progress
     )
     return MergeResult(Path(out), manifest)
 
@@ -225,19 +235,33 @@ def align(
     *,
     include: str = "",
     exclude: str | None = None,
+    embeddings: Embeddings | None = None,
     threads: int | None = None,
     device: str = "cpu",
     progress: Progress = int,
-) -> Aligned:
+) -> AlignmentResult:
     """Measure norms of, and the cosine between, donor minus base and target minus base, tensor by tensor.
 
     With `out`, the result is also written there as a Parquet file.
     """
-    models = alignment_module.three(Path(base), Path(donor), Path(target), Selection(include, exclude))
+    selection = _selection(include, exclude, embeddings)
+    models = alignment_module.open_triple(Path(base), Path(donor), Path(target), selection)
     result = alignment_module.align(models, threads=_threads(threads), device=device, advance=progress)
     if out is not None:
         write(result, Path(out))
     return result
+
+
+def _selection(include: str, exclude: str | None, embeddings: Embeddings | None) -> TensorSelection:
+    try:
+        re.compile(include), re.compile(exclude or "")
+    except re.error as error:
+        raise InputError(
+            "include or exclude is not a regular expression", received=f"{error.pattern!r}: {error.msg}"
+        ) from None
+    both = TensorRole.INPUT, TensorRole.OUTPUT
+    roles = tuple(role for role in both if embeddings in (role.value, "both"))
+    return TensorSelection(include, exclude, roles)
 
 
 def _threads(requested: int | None) -> int:

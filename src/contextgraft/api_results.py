@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.analysis.compare import Distance
+from contextgraft.adapter.analysis.compare import AdapterDistance
 from contextgraft.adapter.verify.checks import Check
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
@@ -73,5 +73,5 @@ class Verification:
 class Comparison:
     """Distances between two adapters: of each tensor, and `total` of all tensors as one vector."""
 
-    tensors: tuple[Distance, ...]
-    total: Distance
+    tensors: tuple[AdapterDistance, ...]
+    total: AdapterDistance

@@ -111,6 +111,21 @@ def test_ranks_and_energies_are_checked(wrong: dict[str, list[float]], models: P
     assert not (models / "adapters").exists()
 
 
+def test_patterns_are_checked(models: Path) -> None:
+    with pytest.raises(InputError, match="not a regular expression"):
+        extract("base", "donor", "adapters", ranks=[2], exclude="[")
+
+
+def test_an_existing_output_is_replaced_only_on_request(models: Path) -> None:
+    extract("base", "donor", "adapters", ranks=[2], include="layers.0.")
+    with pytest.raises(ContextgraftError, match="adapters/r2"):
+        extract("base", "donor", "adapters", ranks=[2])
+    extract("base", "donor", "adapters", ranks=[2], replace=True)
+    few = merge("adapters/r2", "fine-tune", "graft", scale=0)
+    many = merge("adapters/r2", "fine-tune", "graft", replace=True)
+    assert len(few.changed) < len(many.changed)
+
+
 def test_verify_says_what_it_needs(models: Path) -> None:
     (adapter,) = extract("base", "donor", "adapters", ranks=[2])
     with pytest.raises(InputError, match="base= and donor="):

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.prompts.tokens import Encode
@@ -28,6 +26,8 @@ class DataContext:
 
 def load_context(base: ModelFolder, folder: Path) -> DataContext:
     """The context of a model's tokenizer and a recipe's folder; no tokenizer raises InputError."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, which plans of a training do without
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
     except (OSError, ValueError) as error:
