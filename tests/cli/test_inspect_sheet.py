@@ -101,7 +101,7 @@ def test_every_way_to_stand_to_a_base(zoo: Path) -> None:
     assert (found["int8"]["quantised"], found["fp8"]["quantised"]) == ("I8", "fbgemm_fp8")
     assert found["mute"]["vocabulary"]["tokens_same"] is None
     assert "pickles" in found["pickle"]["reasons"][0]
-    assert "is an adapter, not a model" in found["lora"]["reasons"][0]
+    assert "an adapter, not a model" in found["lora"]["reasons"][0]
     assert "no such file or folder" in found["nowhere"]["reasons"][0]
 
 

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import save
 
-from contextgraft.sources.hub.client import Hub, Watch
+from contextgraft.sources.hub.client import DownloadProgress, Hub
 
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
@@ -77,8 +77,8 @@ def heard() -> Heard:
 @pytest.fixture
 def hub(server: "HubServer", heard: Heard) -> Hub:
     """The real client, in this process, impatient."""
-    watch = Watch(say=heard.lines.append, plan=heard.plans.append)
-    return Hub(api=HfApi(endpoint=server.url, token=False), watch=watch, waits=(0, 0, 0))
+    progress = DownloadProgress(log=heard.lines.append, plan=heard.plans.append)
+    return Hub(api=HfApi(endpoint=server.url, token=False), progress=progress, retry_delays=(0, 0, 0))
 
 
 @pytest.fixture

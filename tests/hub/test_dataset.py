@@ -79,7 +79,7 @@ def test_a_broken_line_is_mended_and_a_wrong_byte_is_fetched_again(
     assert {name: held[name] for name in FILES if name in held and name != "contextgraft.json"} == {
         name: FILES[name] for name in ("train/0.parquet", "train/deep/1.parquet", "notes.txt")
     }
-    assert sorted("fetched once more" in line for line in heard.lines) == [False, True]
+    assert sorted("downloaded once more" in line for line in heard.lines) == [False, True]
 
 
 def test_what_an_interrupted_fetch_left_is_taken_up(server: "HubServer", hub: Hub, tmp_path: Path) -> None:
@@ -101,13 +101,13 @@ def test_what_an_interrupted_fetch_left_is_taken_up(server: "HubServer", hub: Hu
         (
             SOURCE,
             {"include": ["*.csv"]},
-            r"hf:datasets/owner/books: has no file '\*\.csv'; received README\.md",
+            r"hf:datasets/owner/books: no file matches '\*\.csv'; received README\.md",
         ),
-        (SOURCE, {"headers": True}, "is no model of the hub"),
-        ("hf:datasets/owner/none", {}, "does not exist on the hub, or is private"),
-        (f"{SOURCE}@v9", {}, "has no such revision"),
-        ("hf:datasets/owner/books/train", {}, "is no repository of the hub; expected hf:datasets/OWNER"),
-        ("hf:owner/model", {"include": ["*"]}, "is no data set of the hub; leave out --include"),
+        (SOURCE, {"headers": True}, "--headers needs a model on the hub"),
+        ("hf:datasets/owner/none", {}, "not found on the hub, or private"),
+        (f"{SOURCE}@v9", {}, "revision not found"),
+        ("hf:datasets/owner/books/train", {}, "not a repository on the hub; expected hf:datasets/OWNER"),
+        ("hf:owner/model", {"include": ["*"]}, "--include needs a data set on the hub; remove --include"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(
@@ -135,6 +135,6 @@ def test_the_command_brings_a_data_set(
 def test_a_model_of_an_owner_called_datasets_is_a_model(
     server: "HubServer", hub: Hub, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="hf:datasets/books: does not exist"):
+    with pytest.raises(InputError, match="hf:datasets/books: not found on the hub"):
         fetch("hf:datasets/books", tmp_path / "out", hub=hub)
     assert server.requests("/api/models/datasets/books")

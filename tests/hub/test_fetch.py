@@ -79,7 +79,7 @@ def test_the_token_opens_a_private_repository_and_never_reaches_the_store(
     server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
 ) -> None:
     server.add("owner/tiny", model, private=True)
-    known = Hub(api=HfApi(endpoint=server.url, token=server.token), waits=())
+    known = Hub(api=HfApi(endpoint=server.url, token=server.token), retry_delays=())
     fetch(SOURCE, tmp_path / "out", hub=known)
     assert {each.authorization for each in server.requests("/lfs/")} == {None}
     assert {each.authorization for each in server.requests("/resolve/")} == {f"Bearer {server.token}"}
@@ -157,7 +157,7 @@ UNUSABLE: dict[str, tuple[dict[str, bytes], type[Exception], str]] = {
     "pickles only": (
         {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04"},
         PickleRefused,
-        "only as pickles, which are never loaded; received pytorch_model.bin; .*safe_serialization",
+        "only has weights as pickles.*; received pytorch_model.bin; .*safe_serialization",
     ),
     "gguf only": ({"m.Q4_K_M.gguf": b"GGUF"}, CheckpointError, "hf download owner/tiny FILE.gguf"),
     "nothing": (
@@ -191,9 +191,9 @@ INDEXES: dict[str, tuple[Any, str]] = {
     "outside": ({"weight_map": {"a": "../../x.safetensors"}}, "outside its folder"),
     "hidden": ({"weight_map": {"a": ".ssh/x.safetensors"}}, "outside its folder"),
     "absolute": ({"weight_map": {"a": "/etc/x.safetensors"}}, "outside its folder"),
-    "pickle": ({"weight_map": {"a": "pytorch_model.bin"}}, "names pickles"),
-    "no map": ({"weight_map": {}}, "has no weight_map"),
-    "no names": ({"weight_map": {"a": ["x"]}}, "has no weight_map"),
+    "pickle": ({"weight_map": {"a": "pytorch_model.bin"}}, "references pickles"),
+    "no map": ({"weight_map": {}}, "weight_map is missing or malformed"),
+    "no names": ({"weight_map": {"a": ["x"]}}, "weight_map is missing or malformed"),
     "no object": ([], "holds no JSON object"),
 }
 
@@ -221,9 +221,9 @@ def test_names_in_the_list_of_files_are_not_trusted(
 def test_a_file_that_http_does_not_give_is_refused_before_anything_is_fetched(
     server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contextgraft.sources.hub.fetch.LARGEST", 10_000)
+    monkeypatch.setattr("contextgraft.sources.hub.fetch.MAX_HTTP_BYTES", 10_000)
     server.add("owner/tiny", model)
-    with pytest.raises(CheckpointError, match="larger than the hub gives over HTTP"):
+    with pytest.raises(CheckpointError, match="too large for plain HTTP"):
         fetch(SOURCE, tmp_path / "out", hub=hub)
     assert server.requests("/lfs/") == []
 

@@ -29,8 +29,8 @@ from contextgraft.errors import (
 )
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.hub.package import pack
-from contextgraft.sources.hub.upload import send
+from contextgraft.sources.hub.package import build_package
+from contextgraft.sources.hub.upload import upload
 
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
@@ -83,7 +83,7 @@ def owner(server: "HubServer", hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's own patience
     api = HfApi(endpoint=server.url, token=server.token)
-    return Hub(api=api, watch=hub.watch, waits=hub.waits)
+    return Hub(api=api, progress=hub.progress, retry_delays=hub.retry_delays)
 
 
 @pytest.mark.parametrize("what", ["adapter", "graft"])
@@ -91,13 +91,13 @@ def test_what_was_published_comes_back_whole(
     *, server: "HubServer", owner: Hub, once: Made, toy: SimpleNamespace, tmp_path: Path, what: str
 ) -> None:
     folder: Path = getattr(once, what)
-    parcel = pack(folder, f"owner/{what}")
-    sent = send(parcel, owner)
+    package = build_package(folder, f"owner/{what}")
+    sent = upload(package, owner)
     held = server.repos[f"owner/{what}"].commits[sent.commit]
-    assert {name: held[name] for name in parcel.files} == {
+    assert {name: held[name] for name in package.files} == {
         name: data for name, data in toy.contents(folder).items() if name != "README.md"
     }
-    assert held["README.md"].decode() == parcel.card
+    assert held["README.md"].decode() == package.card
     record = fetch(f"hf:owner/{what}", tmp_path / "back", hub=owner)
     assert record["revision"] == sent.commit
     assert sent.url.endswith(sent.commit)
@@ -107,7 +107,7 @@ def test_a_graft_from_the_hub_verifies_against_its_adapter_and_target(
     owner: Hub, once: Made, tmp_path: Path
 ) -> None:
     for name in ("adapter", "graft"):
-        send(pack(getattr(once, name), f"owner/{name}"), owner)
+        upload(build_package(getattr(once, name), f"owner/{name}"), owner)
         fetch(f"hf:owner/{name}", tmp_path / name, hub=owner)
     checks = verify(tmp_path / "graft", target=once.target, adapters=[tmp_path / "adapter"])
     assert all(check.holds for check in checks), checks
@@ -115,7 +115,7 @@ def test_a_graft_from_the_hub_verifies_against_its_adapter_and_target(
 
 
 def test_a_card_is_written_where_there_is_none(once: Made) -> None:
-    adapter = ModelCard(pack(once.adapter, "owner/long").card)
+    adapter = ModelCard(build_package(once.adapter, "owner/long").card)
     data = vars(adapter.data)
     assert (data["base_model"], data["base_model_relation"], data["library_name"]) == (
         "owner/base", "adapter", "peft",
@@ -123,7 +123,7 @@ def test_a_card_is_written_where_there_is_none(once: Made) -> None:
     assert "rank 4 that carries the long context of `donor` to fine-tunes of `owner/base`" in adapter.text
     assert "1,024 positions, RoPE theta 40000" in adapter.text
     assert "contextgraft fetch hf:owner/long" in adapter.text
-    graft = ModelCard(pack(once.graft, "owner/grafted").card)
+    graft = ModelCard(build_package(once.graft, "owner/grafted").card)
     data = vars(graft.data)
     assert data["library_name"] == "transformers"
     assert data.get("base_model") is None  # the fine-tune came from a folder
@@ -132,14 +132,14 @@ def test_a_card_is_written_where_there_is_none(once: Made) -> None:
 
 def test_the_card_of_the_folder_or_the_one_named_is_taken(made: Made, tmp_path: Path) -> None:
     (made.adapter / "README.md").write_bytes(b"---\nlicense: mit\n---\r\nMine\n")
-    assert pack(made.adapter, "owner/x").card == "---\nlicense: mit\n---\r\nMine\n"
+    assert build_package(made.adapter, "owner/x").card == "---\nlicense: mit\n---\r\nMine\n"
     (tmp_path / "other.md").write_text("---\nlicense: mit\n---\nOther\n")
-    assert pack(made.adapter, "owner/x", tmp_path / "other.md").card.endswith("Other\n")
+    assert build_package(made.adapter, "owner/x", tmp_path / "other.md").card.endswith("Other\n")
     (tmp_path / "other.md").write_text("No metadata\n")
-    with pytest.raises(InputError, match=r"other\.md: is no card of the hub"):
-        pack(made.adapter, "owner/x", tmp_path / "other.md")
-    with pytest.raises(InputError, match="cannot be read as a card"):
-        pack(made.adapter, "owner/x", tmp_path / "none.md")
+    with pytest.raises(InputError, match=r"other\.md: not a model card of the hub"):
+        build_package(made.adapter, "owner/x", tmp_path / "other.md")
+    with pytest.raises(InputError, match="cannot read the model card"):
+        build_package(made.adapter, "owner/x", tmp_path / "none.md")
 
 
 def test_a_trained_model_can_be_published(
@@ -150,10 +150,10 @@ def test_a_trained_model_can_be_published(
     record = {"kind": "trained", "format": 2, "name": "longer", "base": base, "steps": 7, "rope": rope}
     (made.target / "contextgraft.json").write_text(json.dumps(record))
     (made.target / "old.bin").write_bytes(b"\x80\x04")
-    parcel = pack(made.target, "owner/longer")
-    assert set(parcel.files) == set(toy.contents(made.target)) - {"old.bin"}
-    assert "in 7 steps" in parcel.card
-    send(parcel, owner)
+    package = build_package(made.target, "owner/longer")
+    assert set(package.files) == set(toy.contents(made.target)) - {"old.bin"}
+    assert "in 7 steps" in package.card
+    upload(package, owner)
     assert (
         "model.safetensors.index.json"
         in server.repos["owner/longer"].commits[server.repos["owner/longer"].branches["main"]]
@@ -164,38 +164,40 @@ def test_names_in_a_card_are_no_markup(made: Made) -> None:
     sidecar = json.loads((made.adapter / "contextgraft.json").read_text())
     sidecar["donor"]["name"] = "x` | <script>\n# evil"
     (made.adapter / "contextgraft.json").write_text(json.dumps(sidecar))
-    card = pack(made.adapter, "owner/x").card
+    card = build_package(made.adapter, "owner/x").card
     assert "`x  <script># evil`" in card
     sidecar["donor"] = 7
     (made.adapter / "contextgraft.json").write_text(json.dumps(sidecar))
     with pytest.raises(CheckpointError, match="lacks the information that a model card needs"):
-        pack(made.adapter, "owner/x")
+        build_package(made.adapter, "owner/x")
 
 
 def test_private_and_a_branch_are_as_asked(server: "HubServer", owner: Hub, once: Made) -> None:
-    parcel = pack(once.adapter, "owner/r4")
-    sent = send(parcel, owner, private=True, revision="v1")
+    package = build_package(once.adapter, "owner/r4")
+    sent = upload(package, owner, private=True, revision="v1")
     repo = server.repos["owner/r4"]
     assert repo.private
     assert repo.branches["v1"] == sent.commit != repo.branches["main"]
-    assert send(parcel, owner, private=True, revision="v1").commit == sent.commit  # nothing new: no commit
+    assert upload(package, owner, private=True, revision="v1").commit == sent.commit  # nothing new: no commit
     server.add("owner/open", {".gitattributes": b""})
-    with pytest.raises(InputError, match="is public already, and --private does not change that"):
-        send(pack(once.adapter, "owner/open"), owner, private=True)
+    with pytest.raises(
+        InputError, match="the repository exists and is public; --private does not change that"
+    ):
+        upload(build_package(once.adapter, "owner/open"), owner, private=True)
     assert server.requests("/owner/open.*commit") == []
 
 
 def test_an_upload_that_failed_sends_only_the_rest(server: "HubServer", owner: Hub, once: Made) -> None:
-    parcel = pack(once.graft, "owner/graft")
+    package = build_package(once.graft, "owner/graft")
     server.fault("POST /api/models/owner/graft/commit", status=503)
-    with pytest.raises(SourceError, match="hub answers 503; run the same command again"):
-        send(parcel, owner)
+    with pytest.raises(SourceError, match="hub returned status 503; run the same command again"):
+        upload(package, owner)
     uploads = len(server.requests("PUT /upload/"))
     assert uploads == 2
     assert [*server.repos["owner/graft"].commits.values()] == [
         {".gitattributes": b"*.safetensors filter=lfs\n"}
     ]
-    send(parcel, owner)
+    upload(package, owner)
     assert len(server.requests("PUT /upload/")) == uploads
 
 
@@ -210,12 +212,12 @@ MENDED = {
 def test_a_busy_hub_is_waited_for(server: "HubServer", owner: Hub, once: Made, name: str) -> None:
     fault: dict[str, Any] = dict(MENDED[name])
     server.fault(**fault)
-    send(pack(once.adapter, "owner/r4"), owner)
+    upload(build_package(once.adapter, "owner/r4"), owner)
     assert server.faults[0].times == 0
 
 
 FINAL: dict[str, tuple[dict[str, Any], type[ContextgraftError], str]] = {
-    "store": ({"where": "PUT /upload/", "status": 500}, SourceError, "hub answers 500; run the same"),
+    "store": ({"where": "PUT /upload/", "status": 500}, SourceError, "hub returned status 500; run the same"),
     "storage": ({"where": "PUT /upload/", "status": 403}, InputError, "the token does not allow this"),
     "no right": (
         {"where": "POST /api/models/.*/preupload", "status": 403},
@@ -229,12 +231,12 @@ FINAL: dict[str, tuple[dict[str, Any], type[ContextgraftError], str]] = {
             "body": b'{"errors": [{"message": "no licence"}]}',
         },
         InputError,
-        "the hub refuses what it was given; received .*no licence; mend what it names",
+        "the hub rejects the request; received .*no licence; correct what its message names",
     ),
     "limit": (
         {"where": "POST /api/repos/create", "status": 429, "headers": {"Retry-After": "0"}},
         SourceError,
-        "limits how often",
+        "rate limit of the hub is reached",
     ),
 }
 
@@ -244,19 +246,19 @@ def test_a_hub_that_refuses_is_one_line(server: "HubServer", owner: Hub, once: M
     fault, kind, message = FINAL[name]
     server.fault(**fault, times=100)
     with pytest.raises(kind, match=message) as error:
-        send(pack(once.adapter, "owner/r4"), owner)
+        upload(build_package(once.adapter, "owner/r4"), owner)
     assert "\n" not in str(error.value)
     assert server.token not in str(error.value)
 
 
 def test_nobody_may_write_without_a_token(hub: Hub, once: Made, owner: Hub) -> None:
-    with pytest.raises(InputError, match=r"does not accept the token, or wants one.*hf auth login"):
-        send(pack(once.adapter, "owner/r4"), hub)
+    with pytest.raises(InputError, match=r"does not accept the token, or requires one.*hf auth login"):
+        upload(build_package(once.adapter, "owner/r4"), hub)
 
 
 SPOILT: dict[str, tuple[str, Callable[[Path], object], type[ContextgraftError], str]] = {
     "no sidecar": (
-        "adapter", lambda at: (at / "contextgraft.json").unlink(), InputError, "was not made by contextgraft"
+        "adapter", lambda at: (at / "contextgraft.json").unlink(), InputError, "not made by contextgraft"
     ),
     "weights missing": (
         "adapter", lambda at: (at / "adapter_model.safetensors").unlink(), CheckpointError, "cannot be read"
@@ -274,16 +276,16 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], type[ContextgraftError], 
         "graft", lambda at: next(at.glob("*.safetensors")).unlink(), VerificationError, "no such file"
     ),
     "shard cut": (
-        "graft", lambda at: cut(next(at.glob("*.safetensors"))), VerificationError, "graft's manifest"
+        "graft", lambda at: cut(next(at.glob("*.safetensors"))), VerificationError, "differs from the manifest"
     ),
     "no manifest": (
-        "graft", lambda at: tell(at, files=[]), CheckpointError, "does not say which files"
+        "graft", lambda at: tell(at, files=[]), CheckpointError, "list of files is missing"
     ),
     "files outside": (
         "graft", lambda at: tell(at, files={"../../x": {"bytes": 1}}), VerificationError, "no such file"
     ),
-    "a copy": ("graft", lambda at: tell(at, kind="source"), InputError, "is nothing to publish"),
-    "a list as kind": ("graft", lambda at: tell(at, kind=[]), InputError, "is nothing to publish"),
+    "a copy": ("graft", lambda at: tell(at, kind="source"), InputError, "cannot be published"),
+    "a list as kind": ("graft", lambda at: tell(at, kind=[]), InputError, "cannot be published"),
     "no folder": ("graft", shutil.rmtree, InputError, "no such folder"),
 }  # fmt: skip
 
@@ -293,14 +295,14 @@ def test_a_folder_that_is_not_whole_is_refused(made: Made, name: str) -> None:
     what, spoil, kind, message = SPOILT[name]
     spoil(getattr(made, what))
     with pytest.raises(kind, match=message) as error:
-        pack(getattr(made, what), "owner/name")
+        build_package(getattr(made, what), "owner/name")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("to", ["name", "a/b/c", "../x", "owner/", "owner/n ame"])
 def test_a_name_that_is_none_is_refused(once: Made, to: str) -> None:
     with pytest.raises(InputError, match="expected OWNER/NAME"):
-        pack(once.adapter, to)
+        build_package(once.adapter, to)
 
 
 def test_the_command_lists_what_it_sends_and_sends_it(
@@ -315,7 +317,8 @@ def test_the_command_lists_what_it_sends_and_sends_it(
     assert "kind adapter, to owner/r4" in done.stdout
     assert done.stdout.splitlines()[-1].endswith(server.repos["owner/r4"].branches["main"])
     assert (
-        done.stderr == "publish: owner/r4: the hub answers 429 Too Many Requests; again in 0 s (try 1 of 5)\n"
+        done.stderr
+        == "publish: owner/r4: the hub returned status 429 Too Many Requests; retry in 0 s (1 of 5)\n"
     )
 
 
@@ -324,7 +327,7 @@ def test_a_dry_run_asks_nobody(server: "HubServer", once: Made) -> None:
     assert done.exit_code == 0
     assert "not sent: --dry-run" in done.stdout
     as_json = CliRunner().invoke(command, [str(once.graft), "--to", "owner/graft", "--dry-run", "--json"])
-    assert json.loads(as_json.stdout)["files"] == pack(once.graft, "owner/graft").files
+    assert json.loads(as_json.stdout)["files"] == build_package(once.graft, "owner/graft").files
     assert server.log == []
 
 

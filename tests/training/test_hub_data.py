@@ -55,7 +55,7 @@ def commit(server: "HubServer", files: dict[str, bytes]) -> str:
 @pytest.fixture
 def learn(server: "HubServer", base: Path, recipe_folder: Path, tmp_path: Path) -> Learn:
     """Train in this process from such data; the result's folder."""
-    library = HubDatasets(Hub(api=HfApi(endpoint=server.url, token=False), waits=()))
+    library = HubDatasets(Hub(api=HfApi(endpoint=server.url, token=False), retry_delays=()))
 
     def learn(name: str, *data: dict[str, Any]) -> Path:
         config = write_recipe(recipe_folder, data=list(data or [DATA]))
@@ -212,8 +212,8 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"hub": "hf:datasets/owner/none"}, "hf:datasets/owner/none: does not exist on the hub"),
-        ({"files": ["*.parquet"]}, r"has no file '\*\.parquet'"),
+        ({"hub": "hf:datasets/owner/none"}, "hf:datasets/owner/none: not found on the hub"),
+        ({"files": ["*.parquet"]}, r"no file matches '\*\.parquet'"),
         ({"files": ["*"]}, r"README\.md: unknown file format"),
     ],
 )

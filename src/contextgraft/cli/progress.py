@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from contextgraft.sources.hub.client import Watch
-    from contextgraft.sources.hub.files import Plan
+    from contextgraft.sources.hub.client import DownloadProgress
+    from contextgraft.sources.hub.files import TransferPlan
 
 LINE_INTERVAL = 30  # seconds between lines where there is no terminal
 
@@ -57,17 +57,17 @@ def _lines(label: str, total: int) -> Iterator[Callable[[int], object]]:
     yield advance
 
 
-def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "Watch":
+def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "DownloadProgress":
     """How the hub's client reports: messages, the size of a transfer before it starts, and a bar.
 
     Once `stop` returns true, a transfer ends with KeyboardInterrupt, whichever thread it runs in.
     """
     from contextgraft.cli.output import format_bytes
-    from contextgraft.sources.hub.client import Watch
+    from contextgraft.sources.hub.client import DownloadProgress
 
     write = message_writer(command)
 
-    def show(plan: "Plan") -> None:
+    def show(plan: "TransferPlan") -> None:
         present = f", {format_bytes(plan.present)} of it already here" if plan.present else ""
         write(
             f"{plan.source} at {plan.commit[:12]}: {len(plan.files)} files, "
@@ -85,4 +85,4 @@ def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "Wat
 
             yield count
 
-    return Watch(say=write, plan=show, bar=bar)
+    return DownloadProgress(log=write, plan=show, bar=bar)

@@ -18,7 +18,7 @@ from contextgraft.errors import ConfigError, ContextgraftError, InputError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources.hub.client import Hub
-from contextgraft.sources.open_headers import peek
+from contextgraft.sources.open_headers import open_model_headers
 
 FITS, DIFFERS, REFUSED, TRAINED = "fits", "differs", "refused", "trained"
 USABLE = (FITS, TRAINED)
@@ -43,7 +43,7 @@ def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, thread
     Headers are kept in the folder `headers`, one subfolder per target; without it they are deleted.
     """
     with _headers_folder(headers) as folder:
-        ancestor = peek(base, folder / "base", hub)
+        ancestor = open_model_headers(base, folder / "base", hub)
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(partial(_check, ancestor, folder, hub), _lines(sheet)))
 
@@ -101,7 +101,7 @@ def _check(
     if target.recipe is not None:
         return TargetCheck(number, target.name, source, TRAINED, (f"from the base, by {target.recipe}",))
     try:
-        match = check_compatibility(base, peek(source, folder / target.name, hub))
+        match = check_compatibility(base, open_model_headers(source, folder / target.name, hub))
     except ContextgraftError as error:
         return TargetCheck(number, target.name, source, REFUSED, (str(error),))
     verdict = FITS if match.fits else DIFFERS

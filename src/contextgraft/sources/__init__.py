@@ -1,1 +1,1 @@
-"""Where models come from: folders, GGUF files, the demo world."""
+"""Sources of models and data: folders, GGUF files, the demo models, the Hugging Face hub."""

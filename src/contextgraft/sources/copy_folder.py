@@ -1,4 +1,4 @@
-"""A model folder, copied: what a model needs and nothing else."""
+"""Copy the files of a model folder."""
 
 import shutil
 from pathlib import Path
@@ -10,8 +10,8 @@ from contextgraft.formats.sidecar import SIDECAR
 def copy_model(source: Path, folder: Path) -> None:
     """Copy config, index, shards and the other files (tokenizer, licence) of a checked model folder.
 
-    The source's own contextgraft.json stays behind, for the copy gets its own; so do pickles.
-    Missing and malformed files raise the errors of `checkpoint.layout.open_model`.
+    Not copied: pickles, and the source's contextgraft.json, because the copy gets its own. Missing and
+    malformed files raise the errors of `checkpoint.model_folder.open_model`.
     """
     model = open_model(source)
     index = (MODEL_INDEX,) if (source / MODEL_INDEX).exists() else ()

@@ -1,4 +1,4 @@
-"""Bring a model from a source into a folder that every other command takes."""
+"""Fetch a model or data set from a source into a folder that the other commands accept."""
 
 import shutil
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ def fetch(
     """Write the model that `source` names to `out` and return its record, of kind "source".
 
     Folders and repositories keep their dtype; GGUF files are dequantised and rounded to `dtype`. With
-    `headers` a repository's weights stay on the hub, and the record is of kind "headers". Of a data set come
-    the files that match `include`, all without it, and the record is of kind "data". `replace` allows `out`
-    to exist. Bad sources raise
-    InputError, CheckpointError or SourceError, and `out` is then not made.
+    `headers` the weights of a repository are not fetched, and the record is of kind "headers". Of a data set,
+    the files that match `include` (default: all) are fetched, and the record is of kind "data". `replace`
+    allows `out` to exist. Unusable sources raise InputError, CheckpointError or SourceError, and `out` is not
+    created.
     """
     if headers and (is_dataset(source) or not on_hub(source)):
-        raise InputError("is no model of the hub", path=source, remedy="leave out --headers")
+        raise InputError("--headers needs a model on the hub", path=source, remedy="remove --headers")
     if include and not is_dataset(source):
-        raise InputError("is no data set of the hub", path=source, remedy="leave out --include")
+        raise InputError("--include needs a data set on the hub", path=source, remedy="remove --include")
     if is_dataset(source):
         return fetch_dataset(source, out, hub or Hub(), include or ("*",), replace=replace)
     if on_hub(source):
@@ -51,7 +51,7 @@ def _fetch(source: str, out: Path, dtype: str, *, replace: bool) -> dict[str, An
     path = locate(source)
     gguf_file = path.is_file() and path.suffix == ".gguf"
     if not gguf_file and not path.is_dir():
-        raise InputError("is neither a model folder nor a GGUF file", path=path, expected=FORMS)
+        raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
     with publish(out, replace=replace) as work:
         clear(work)
         if gguf_file:
@@ -73,7 +73,7 @@ def _fetch(source: str, out: Path, dtype: str, *, replace: bool) -> dict[str, An
 
 
 def clear(folder: Path) -> None:
-    """Remove what an interrupted run left: a fetch begins anew."""
+    """Remove the files of an interrupted run, which cannot be continued."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

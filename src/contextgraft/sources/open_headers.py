@@ -1,4 +1,4 @@
-"""What the model of any source is, from its config, tokenizer and headers: no weight is read or fetched."""
+"""Open the model of any source by its config, tokenizer and headers, without its weights."""
 
 from pathlib import Path
 
@@ -12,38 +12,38 @@ from contextgraft.sources.hub.headers import open_headers
 from contextgraft.sources.resolve import FORMS, locate, on_hub
 
 
-def peek(source: str, place: Path, hub: Hub) -> ModelFolder:
-    """The model that `source` names: config, names, dtypes and shapes; no tensor of it can be read.
+def open_model_headers(source: str, cache: Path, hub: Hub) -> ModelFolder:
+    """The model that `source` names: config, tensor names, dtypes and shapes, but no tensors.
 
-    What has to be fetched or written for that goes to `place`, and is taken up if it is there already.
-    Raises as `fetch`; an adapter, which is no model, raises InputError.
+    Files that have to be fetched or converted are written to `cache`, and reused if they exist. Raises as
+    `fetch`, and InputError for an adapter.
     """
     if on_hub(source):
-        if not place.exists():
-            fetch(source, place, hub=hub, headers=True)
-        return _folder(place, source)
+        if not cache.exists():
+            fetch(source, cache, hub=hub, headers=True)
+        return _folder(cache, source)
     path = locate(source)
     if path.is_dir():
         return _folder(path, source)
     if path.suffix == ".gguf":
         from contextgraft.sources.gguf.headers import open_gguf_headers
 
-        return open_gguf_headers(path, place)
-    raise InputError("is neither a model folder nor a GGUF file", path=path, expected=FORMS)
+        return open_gguf_headers(path, cache)
+    raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
 
 
 def _folder(path: Path, source: str) -> ModelFolder:
     if (path / ADAPTER_CONFIG).exists() and not (path / MODEL_CONFIG).exists():
         raise InputError(
-            "is an adapter, not a model", path=source, remedy="merge it into its base, and give the result"
+            "an adapter, not a model", path=source, remedy="merge it into its base, and use the result"
         )
-    known = read_json(path / SIDECAR) if (path / SIDECAR).exists() else {}
-    if known.get("kind") != "headers":
+    record = read_json(path / SIDECAR) if (path / SIDECAR).exists() else {}
+    if record.get("kind") != "headers":
         return open_model(path)
-    held = read_sidecar(path).get("source")
-    if on_hub(source) and held != source:
+    recorded = read_sidecar(path).get("source")
+    if on_hub(source) and recorded != source:
         raise InputError(
-            "holds the headers of another model", path=path, expected=source, received=held,
-            remedy="remove it or name another folder",
+            "contains the headers of another model", path=path, expected=source, received=recorded,
+            remedy="remove it or choose another folder",
         )  # fmt: skip
     return open_headers(path)

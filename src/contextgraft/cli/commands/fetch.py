@@ -59,7 +59,7 @@ def command(
     from contextgraft.sources.fetch import fetch
     from contextgraft.sources.hub.client import Hub
 
-    hub = Hub(watch=hub_progress("fetch"), threads=threads)
+    hub = Hub(progress=hub_progress("fetch"), threads=threads)
     record = fetch(source, out, dtype, hub=hub, headers=headers, include=include, replace=replace)
     if as_json:
         print_json(record)

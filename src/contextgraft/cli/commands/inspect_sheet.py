@@ -38,9 +38,9 @@ def command(
     weights are not fetched. A target that cannot be read is listed with the reason.
     """
     from contextgraft.planning.target_compatibility import USABLE, check_targets, to_json
-    from contextgraft.sources.hub.client import Hub, Watch
+    from contextgraft.sources.hub.client import DownloadProgress, Hub
 
-    hub = Hub(watch=Watch(say=message_writer("inspect-sheet")))
+    hub = Hub(progress=DownloadProgress(log=message_writer("inspect-sheet")))
     checks = check_targets(sheet, base, headers, hub, threads)
     if as_json:
         print_json(to_json(checks, base), ensure_ascii=False)

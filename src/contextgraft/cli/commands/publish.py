@@ -1,4 +1,4 @@
-"""`contextgraft publish`: an adapter, a graft or a trained model to the hub, with its card."""
+"""`contextgraft publish`: upload an adapter, a graft or a trained model to the hub with its model card."""
 
 import sys
 from pathlib import Path
@@ -11,20 +11,26 @@ from contextgraft.cli.output import format_bytes, print_json
 from contextgraft.cli.progress import message_writer
 
 if TYPE_CHECKING:
-    from contextgraft.sources.hub.package import Parcel
+    from contextgraft.sources.hub.package import UploadPackage
 
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--to", required=True, metavar="OWNER/NAME", help="The repository; it is made if it is new.")
-@click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("--revision", metavar="BRANCH", help="Branch to commit to, made if it is new; default: main.")
+@click.option(
+    "--to", required=True, metavar="OWNER/NAME", help="The repository; created if it does not exist."
+)
+@click.option("--private", is_flag=True, help="Create a new repository as private.")
+@click.option(
+    "--revision", metavar="BRANCH", help="Branch to commit to, created if it does not exist; default: main."
+)
 @click.option(
     "--card",
     type=PATH,
-    help="Model card; default: the folder's README.md, else a minimal one is written.",
+    help="Model card; default: the folder's README.md, otherwise a minimal card.",
 )
-@click.option("--dry-run", is_flag=True, help="Check and show what would be sent; ask nobody.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check the folder and list the files; the hub is not contacted."
+)
 @json_option()
 def command(
     *,
@@ -36,42 +42,45 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Send an adapter, a graft or a trained model to the hub with its card.
+    """Upload an adapter, a graft or a trained model to the hub with its model card.
 
-    The folder is checked first, and what is sent of it is listed. The token is the one of `hf auth login` or
-    HF_TOKEN; it must be allowed to write.
+    The folder is checked first, and its files are listed. The token is that of `hf auth login` or HF_TOKEN
+    and needs write permission.
     """
-    from contextgraft.sources.hub.package import pack
+    from contextgraft.sources.hub.package import build_package
 
-    parcel = pack(folder, to, card)
+    package = build_package(folder, to, card)
     if not as_json:
-        _show(parcel)
-    facts = {"to": to, "kind": parcel.kind, "files": parcel.files, "card": parcel.card}
+        _show(package)
+    facts = {"to": to, "kind": package.kind, "files": package.files, "card": package.card}
     if not dry_run:
-        facts |= _send(parcel, private, revision)
+        facts |= _upload(package, private, revision)
     if as_json:
         print_json(facts, ensure_ascii=False)
     else:
         click.echo(f"{folder}  {'not sent: --dry-run' if dry_run else facts['url']}")
 
 
-def _send(parcel: "Parcel", private: bool, revision: str | None) -> dict[str, str]:
+def _upload(package: "UploadPackage", private: bool, revision: str | None) -> dict[str, str]:
     import logging
 
     from huggingface_hub.utils import disable_progress_bars
 
-    from contextgraft.sources.hub.client import Hub, Watch
-    from contextgraft.sources.hub.upload import send
+    from contextgraft.sources.hub.client import DownloadProgress, Hub
+    from contextgraft.sources.hub.upload import upload
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings have addresses in them
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings contain addresses
     if not sys.stderr.isatty():
         disable_progress_bars()
-    sent = send(parcel, Hub(watch=Watch(say=message_writer("publish"))), private=private, revision=revision)
-    return {"commit": sent.commit, "url": sent.url}
+    hub = Hub(progress=DownloadProgress(log=message_writer("publish")))
+    result = upload(package, hub, private=private, revision=revision)
+    return {"commit": result.commit, "url": result.url}
 
 
-def _show(parcel: "Parcel") -> None:
-    sizes = {**parcel.files, "README.md": len(parcel.card.encode())}
+def _show(package: "UploadPackage") -> None:
+    sizes = {**package.files, "README.md": len(package.card.encode())}
     for name, count in sorted(sizes.items()):
         click.echo(f"{format_bytes(count):>10}  {name}")
-    click.echo(f"{format_bytes(parcel.bytes):>10}  in {len(sizes)} files, kind {parcel.kind}, to {parcel.to}")
+    click.echo(
+        f"{format_bytes(package.bytes):>10}  in {len(sizes)} files, kind {package.kind}, to {package.to}"
+    )

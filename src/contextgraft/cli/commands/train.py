@@ -223,7 +223,7 @@ def _datasets(reporter: Reporter) -> Any:
     from contextgraft.sources.hub.client import Hub
     from contextgraft.sources.hub.dataset import HubDatasets
 
-    return HubDatasets(Hub(watch=hub_progress("train", reporter.stop_requested)))
+    return HubDatasets(Hub(progress=hub_progress("train", reporter.stop_requested)))
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Models from GGUF files."""
+"""Conversion of Llama models in GGUF files to Hugging Face folders."""

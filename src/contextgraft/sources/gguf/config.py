@@ -1,4 +1,4 @@
-"""From a GGUF file's metadata to config.json and generation_config.json of a Llama."""
+"""config.json and generation_config.json of a Llama from the metadata of a GGUF file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +14,21 @@ Metadata = Mapping[str, Any]
 
 
 def shortest(value: float) -> float:
-    """Decimal that a person wrote before it was stored as float32: 9.99999974e-06 is 1e-05 again."""
+    """The shortest decimal with the same float32 value: 9.99999974e-06 becomes 1e-05."""
     return float(str(np.float32(value)))
 
 
 def require(metadata: Metadata, key: str, path: Path) -> Any:
-    """Value of a metadata key that must be there."""
+    """Value of a required metadata key."""
     if key not in metadata:
         raise CheckpointError(
-            f"has no metadata key {key!r}", path=path, remedy="is this a complete GGUF model?"
+            f"metadata key {key!r} is missing", path=path, remedy="is this a complete GGUF model?"
         )
     return metadata[key]
 
 
 def check_architecture(metadata: Metadata, path: Path) -> None:
-    """Refuse what cannot be turned into a Llama checkpoint without guessing."""
+    """CheckpointError for a file that cannot be converted to a Llama checkpoint without guesses."""
     architecture = require(metadata, "general.architecture", path)
     if architecture != "llama":
         raise CheckpointError(
@@ -37,7 +37,7 @@ def check_architecture(metadata: Metadata, path: Path) -> None:
     scaling = metadata.get("llama.rope.scaling.type", "none")
     if scaling != "none":
         raise CheckpointError(
-            "the GGUF file scales its RoPE, and GGUF does not keep all settings of it",
+            "the GGUF file uses RoPE scaling, and GGUF does not store all of its settings",
             path=path,
             expected="llama.rope.scaling.type none",
             received=scaling,
@@ -51,7 +51,9 @@ def model_config(
     """config.json of the model; `shapes` of its tensors by their Hugging Face names."""
     embedding = input_embedding(shapes)
     if embedding is None:
-        raise CheckpointError("has no token embeddings", path=path, remedy="is this a complete GGUF model?")
+        raise CheckpointError(
+            "the token embeddings are missing", path=path, remedy="is this a complete GGUF model?"
+        )
     hidden = int(require(metadata, "llama.embedding_length", path))
     heads = int(require(metadata, "llama.attention.head_count", path))
     config: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A GGUF file of a Llama, rewritten as a folder that transformers loads."""
+"""Convert a GGUF file of a Llama to a folder that transformers loads."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 def write_model(path: Path, folder: Path, dtype: str) -> None:
     """Write config, tokenizer and dequantised tensors of the GGUF file `path` into `folder`.
 
-    Every value is dequantised to float32 as the gguf package does, then rounded once to `dtype` (a key of
-    DTYPES). One tensor at a time is in memory. Anything else raises CheckpointError.
+    Every value is dequantised to float32 by the gguf package, then rounded once to `dtype` (a key of DTYPES).
+    One tensor at a time is in memory. Raises CheckpointError for unsupported files.
     """
     reader = open_gguf(path)
     metadata = {name: field.contents() for name, field in reader.fields.items()}
@@ -36,8 +36,8 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
 
 
 def open_gguf(path: Path) -> gguf.GGUFReader:
-    """Map a GGUF file; one that is not raises CheckpointError."""
+    """Memory-map a GGUF file; CheckpointError if it is not one."""
     try:
         return gguf.GGUFReader(path)
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise CheckpointError("cannot be read as a GGUF file", path=path, received=str(error)[:120]) from None
+        raise CheckpointError("not a readable GGUF file", path=path, received=str(error)[:120]) from None

@@ -31,7 +31,10 @@ LAYER = {
 
 
 def hub_name(name: str, path: Path) -> str:
-    """`blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`; an unknown name is refused."""
+    """Hugging Face name of a tensor: `model.layers.3.self_attn.q_proj.weight` for `blk.3.attn_q.weight`.
+
+    CheckpointError for an unknown name.
+    """
     layer = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
     if layer and layer[2] in LAYER:
         return f"model.layers.{layer[1]}.{LAYER[layer[2]]}.{layer[3]}"
@@ -39,7 +42,7 @@ def hub_name(name: str, path: Path) -> str:
     if top and top[1] in TOP:
         return f"{TOP[top[1]]}.{top[2]}"
     raise CheckpointError(
-        f"tensor {name!r} has no place in a Llama checkpoint",
+        f"tensor {name!r} does not belong to a Llama checkpoint",
         path=path,
         remedy="fetch the safetensors of this model instead",
     )
@@ -55,17 +58,17 @@ def interleaved_to_halves(weight: Float32, heads: int) -> Float32:
 
 
 def reorder(name: str, config: Mapping[str, Any]) -> Callable[[Float32], Float32]:
-    """What must be done to a tensor's rows: something for the projections that llama.cpp permutes."""
+    """The function that restores the row order of a tensor; the identity unless llama.cpp permutes it."""
     heads = rotary_heads(name, config)
     return (lambda weight: weight) if heads is None else partial(interleaved_to_halves, heads=heads)
 
 
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
-    """Shape of a tensor, rows first; GGUF lists dimensions from the fastest."""
+    """Shape of a tensor, rows first; GGUF lists the fastest dimension first."""
     return tuple(int(size) for size in reversed(tensor.shape))
 
 
 def dequantise(tensor: gguf.ReaderTensor, name: str, config: Mapping[str, Any]) -> torch.Tensor:
-    """One tensor in float32, as the gguf package dequantises it, with its rows in Hugging Face's order."""
+    """One tensor in float32, dequantised by the gguf package, with rows in the order of Hugging Face."""
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
     return torch.from_numpy(np.array(reorder(name, config)(values.reshape(shape_of(tensor))), order="C"))

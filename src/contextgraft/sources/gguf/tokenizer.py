@@ -1,4 +1,4 @@
-"""From a GGUF file's vocabulary to a tokenizer that transformers loads."""
+"""A tokenizer that transformers loads, from the vocabulary of a GGUF file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.gguf.config import Metadata, require
 
-CONTROL, USER_DEFINED = 3, 4  # llama.cpp's token types that are matched whole
+CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp that are never split
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -20,17 +20,17 @@ LLAMA3_SPLIT = (
 
 
 def gpt2_words() -> pre_tokenizers.PreTokenizer:
-    """GPT-2's words."""
+    """The word split of GPT-2."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 
 
 def smollm_words() -> pre_tokenizers.PreTokenizer:
-    """Every digit by itself, then GPT-2's words."""
+    """Single digits, then the word split of GPT-2."""
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2_words()])
 
 
 def llama3_words() -> pre_tokenizers.PreTokenizer:
-    """Llama 3's words: digits by three."""
+    """The word split of Llama 3, with digits in groups of three."""
     split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated")
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
@@ -40,11 +40,11 @@ WORDS: Mapping[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
     "smollm": smollm_words,
     "llama-bpe": llama3_words,
 }
-WHOLE_WORDS_FIRST = frozenset({"llama-bpe"})  # a word that is a token is not merged from pieces
+WHOLE_WORDS_FIRST = frozenset({"llama-bpe"})  # a word that is in the vocabulary is not split into pieces
 
 
 def choose_words(metadata: Metadata, path: Path) -> str:
-    """Name of the way to split text into words, refusing what would have to be guessed."""
+    """Name of the word split, a key of WORDS; CheckpointError for an unsupported tokenizer."""
     model = require(metadata, "tokenizer.ggml.model", path)
     words = metadata.get("tokenizer.ggml.pre", "gpt-2")
     if model != "gpt2" or words not in WORDS:
@@ -59,7 +59,7 @@ def choose_words(metadata: Metadata, path: Path) -> str:
 
 
 def backend(metadata: Metadata, path: Path) -> Tokenizer:
-    """The bare tokenizer: byte-level BPE of the file's tokens and merges."""
+    """Byte-level BPE with the tokens and merges of the file."""
     words = choose_words(metadata, path)
     tokens = require(metadata, "tokenizer.ggml.tokens", path)
     merges = [tuple(merge.split(" ", 1)) for merge in require(metadata, "tokenizer.ggml.merges", path)]
@@ -101,10 +101,10 @@ def save_tokenizer(metadata: Metadata, folder: Path, path: Path) -> None:
         chat_template=metadata.get("tokenizer.chat_template"),
         **named,
     ).save_pretrained(folder)
-    name_for_old_readers(folder / "tokenizer_config.json")
+    set_portable_class(folder / "tokenizer_config.json")
 
 
-def name_for_old_readers(path: Path) -> None:
-    """Name the class as transformers 4 and 5 both know it; 5 writes a name that only it knows."""
+def set_portable_class(path: Path) -> None:
+    """Write the tokenizer class that transformers 4 and 5 both know; 5 writes a name that only it knows."""
     config = {key: value for key, value in read_json(path).items() if key != "backend"}
     write_json(path, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})

@@ -1,4 +1,4 @@
-"""The hub seen from here: huggingface_hub's client, patient with a busy server and a broken connection."""
+"""Access to the hub through huggingface_hub's client; requests are retried while the server is busy."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ from huggingface_hub.utils import parse_ratelimit_headers
 
 from contextgraft.errors import InputError, SourceError
 from contextgraft.formats.hub_source import DATASETS, HUB_SOURCE
-from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, reason, refusal, status_of
-from contextgraft.sources.hub.files import HubFile, Plan, hub_file
+from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error, reason, status_of
+from contextgraft.sources.hub.files import HubFile, TransferPlan, hub_file
 from contextgraft.sources.hub.http import TransportError
 
-TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT changes it
+TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte, from the variable of that name
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -29,39 +29,40 @@ Result = TypeVar("Result")
 
 @contextmanager
 def no_bar(what: str, total: int) -> Iterator[Advance]:  # noqa: ARG001
-    """A progress bar that nobody sees."""
+    """A progress bar that shows nothing."""
     yield int
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Where progress is said: lines, the plan before a transfer, and a bar of its bytes."""
+class DownloadProgress:
+    """Where progress is reported: messages, the plan before a transfer, and a bar of its bytes."""
 
-    say: Callable[[str], object] = str
-    plan: Callable[[Plan], object] = str
+    log: Callable[[str], object] = str
+    plan: Callable[[TransferPlan], object] = str
     bar: Callable[[str, int], AbstractContextManager[Advance]] = no_bar
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A hub and how to treat it.
+    """A hub, and how to use it.
 
-    `waits`: seconds before each new try, where the server does not say how long; `longest`: seconds that are
-    waited because it says so. `threads` files are fetched at once. The token is the client's business.
+    `retry_delays`: seconds before each retry unless the server says how long; `max_delay`: the longest delay
+    in seconds that a server may request. `threads` files are downloaded at once. The client handles the
+    token.
     """
 
     api: HfApi = field(default_factory=HfApi)
-    watch: Watch = field(default_factory=Watch)
-    waits: tuple[float, ...] = (1, 2, 4, 8, 16)
-    longest: float = 300
+    progress: DownloadProgress = field(default_factory=DownloadProgress)
+    retry_delays: tuple[float, ...] = (1, 2, 4, 8, 16)
+    max_delay: float = 300
     threads: int = 4
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a commit; `source` is what the user typed, `files` all that it has.
+    """A repository at a commit; `source` is what the user typed, `files` are all of its files.
 
-    `kind` is the hub's word for what it holds: model or dataset.
+    `kind` is the hub's term for its content: model or dataset.
     """
 
     source: str
@@ -71,61 +72,61 @@ class Repository:
     files: dict[str, HubFile]
 
 
-class BrokenOff(TransportError):  # noqa: N818 - what happened to the transfer
-    """The server ended a transfer before its end without an error."""
+class TransferTruncated(TransportError):  # noqa: N818 - what happened to the transfer
+    """The server closed a transfer early without an error."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: another transfer failed, or the user interrupted
+class TransferCancelled(Exception):  # noqa: N818 - not an error: another transfer failed, or the user interrupted
     """Raised in a transfer that is no longer wanted."""
 
 
-def split(source: str, kind: str | None = None) -> tuple[str, str | None]:
-    """Name and revision of `hf:OWNER/NAME[@REVISION]`, behind `hf:` the kind if it is not None."""
+def parse_source(source: str, kind: str | None = None) -> tuple[str, str | None]:
+    """Name and revision of `hf:OWNER/NAME[@REVISION]`; `kind`, if given, must follow `hf:`."""
     match = HUB_SOURCE.fullmatch(source)
     if not match or match["kind"] != kind:
         expected = f"hf:{kind or ''}OWNER/NAME[@REVISION]"
-        raise InputError("is no repository of the hub", path=source, expected=expected)
+        raise InputError("not a repository on the hub", path=source, expected=expected)
     return match["name"], match["revision"]
 
 
-def look_up(hub: Hub, source: str) -> Repository:
-    """Commit and files of the repository that `source` names; refusals raise what `refusal` makes of them."""
-    name, revision = split(source)
-    ask = partial(hub.api.model_info, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    info = patiently(hub, source, ask, final=UNREACHABLE)
+def resolve_repository(hub: Hub, source: str) -> Repository:
+    """Commit and files of the repository that `source` names; raises the errors of `hub_error`."""
+    name, revision = parse_source(source)
+    request = partial(hub.api.model_info, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    info = with_retries(hub, source, request, final=UNREACHABLE)
     commit = _commit(info.sha, source)
     if info.siblings is None:
-        raise SourceError("the answer is not that of a hub", path=source, received="no files")
-    files = {each.rfilename: hub_file(each) for each in info.siblings}
+        raise SourceError("the response is not that of a hub", path=source, received="no files")
+    files = {sibling.rfilename: hub_file(sibling) for sibling in info.siblings}
     return Repository(source, "model", name, commit, files)
 
 
-def pinned(hub: Hub, source: str) -> tuple[str, str]:
-    """Name and commit of the data set that `source` names."""
-    name, revision = split(source, DATASETS)
-    ask = partial(hub.api.dataset_info, name, revision=revision, timeout=TIMEOUT)
-    return name, _commit(patiently(hub, source, ask, final=UNREACHABLE).sha, source)
+def pin_dataset(hub: Hub, source: str) -> tuple[str, str]:
+    """Name and current commit of the data set that `source` names."""
+    name, revision = parse_source(source, DATASETS)
+    request = partial(hub.api.dataset_info, name, revision=revision, timeout=TIMEOUT)
+    return name, _commit(with_retries(hub, source, request, final=UNREACHABLE).sha, source)
 
 
-def look_up_dataset(hub: Hub, source: str) -> Repository:
-    """As `look_up`; asks page by page, for data sets have more files than one answer holds."""
-    name, commit = pinned(hub, source)
+def resolve_dataset(hub: Hub, source: str) -> Repository:
+    """As `resolve_repository`; the files are listed in pages, because a data set may have very many."""
+    name, commit = pin_dataset(hub, source)
 
-    def ask() -> list[RepoFile | RepoFolder]:
+    def request() -> list[RepoFile | RepoFolder]:
         return list(hub.api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset"))
 
-    held = patiently(hub, source, ask, final=UNREACHABLE)
-    files = {each.rfilename: hub_file(each) for each in held if isinstance(each, RepoFile)}
+    tree = with_retries(hub, source, request, final=UNREACHABLE)
+    files = {entry.rfilename: hub_file(entry) for entry in tree if isinstance(entry, RepoFile)}
     return Repository(source, "dataset", name, commit, files)
 
 
 def _commit(sha: object, source: str) -> str:
     if not isinstance(sha, str) or not COMMIT.fullmatch(sha):
-        raise SourceError("the answer is not that of a hub", path=source, received="no commit")
+        raise SourceError("the response is not that of a hub", path=source, received="no commit")
     return sha
 
 
-def patiently(
+def with_retries(
     hub: Hub,
     what: str,
     attempt: Callable[[], Result],
@@ -134,9 +135,10 @@ def patiently(
     stop: Event | None = None,
     final: tuple[type[Exception], ...] = (),
 ) -> Result:
-    """What `attempt` returns, tried again while the hub is busy or the connection breaks.
+    """The result of `attempt`, retried while the hub is busy or the connection breaks.
 
-    Tries are counted anew whenever `done()`, in bytes, has grown. `final` are errors that are not waited for.
+    The count of retries starts again whenever `done()`, in bytes, has grown. Errors of types `final` are not
+    retried. `what` names the subject in messages.
     """
     stop = stop or Event()
     tries, before = 0, done()
@@ -145,30 +147,32 @@ def patiently(
             return attempt()
         except FAILURES as error:
             tries, before = (0, done()) if done() > before else (tries, before)
-            wait = None if isinstance(error, final) else _wait(hub, error, tries)
-            if wait is None:
-                raise refusal(error, what) from None
+            delay = None if isinstance(error, final) else _delay(hub, error, tries)
+            if delay is None:
+                raise hub_error(error, what) from None
             tries += 1
-            hub.watch.say(f"{what}: {reason(error)}; again in {wait:.0f} s (try {tries} of {len(hub.waits)})")
-            if stop.wait(wait):
-                raise Stopped from None
+            hub.progress.log(
+                f"{what}: {reason(error)}; retry in {delay:.0f} s ({tries} of {len(hub.retry_delays)})"
+            )
+            if stop.wait(delay):
+                raise TransferCancelled from None
 
 
-def _wait(hub: Hub, error: Exception, tries: int) -> float | None:
-    """Seconds until the next try; None if there should be none."""
-    if not isinstance(error, HfHubHTTPError | TransportError) or tries >= len(hub.waits):
+def _delay(hub: Hub, error: Exception, tries: int) -> float | None:
+    """Seconds until the next try; None for no retry."""
+    if not isinstance(error, HfHubHTTPError | TransportError) or tries >= len(hub.retry_delays):
         return None
     if isinstance(error, HfHubHTTPError):
         if status_of(error) not in RETRIED:
             return None
-        asked = _asked(error)
-        if asked is not None:
-            return asked if asked <= hub.longest else None
-    return hub.waits[tries]
+        requested = _requested_delay(error)
+        if requested is not None:
+            return requested if requested <= hub.max_delay else None
+    return hub.retry_delays[tries]
 
 
-def _asked(error: HfHubHTTPError) -> float | None:
-    """Seconds that the server asks to wait, by either of the headers hubs use."""
+def _requested_delay(error: HfHubHTTPError) -> float | None:
+    """Seconds that the server requests to wait, in either of the headers that hubs use."""
     headers = error.response.headers
     limit = parse_ratelimit_headers(headers) if status_of(error) == 429 else None
     if limit is not None and limit.remaining == 0:

@@ -1,4 +1,4 @@
-"""Files of the hub onto the disk: appended to what is there, hashed as they come, in place only if right."""
+"""Download files of the hub: partial files are continued, complete ones verified before they are renamed."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -18,13 +18,13 @@ from contextgraft.errors import SourceError
 from contextgraft.sources.hub.client import (
     TIMEOUT,
     Advance,
-    BrokenOff,
     Hub,
     Repository,
-    Stopped,
-    patiently,
+    TransferCancelled,
+    TransferTruncated,
+    with_retries,
 )
-from contextgraft.sources.hub.errors import AGAIN
+from contextgraft.sources.hub.errors import RUN_AGAIN
 from contextgraft.sources.hub.files import HubFile
 from contextgraft.sources.hub.http import Response
 
@@ -34,7 +34,7 @@ CHUNK = 1 << 20  # bytes read at once where a file is hashed again
 
 @dataclass(frozen=True)
 class Transfer:
-    """Files of one repository on their way into the work directory of `journal`."""
+    """A transfer of files of one repository into the work directory of `journal`."""
 
     hub: Hub
     repository: Repository
@@ -42,30 +42,30 @@ class Transfer:
     advance: Advance = int
     stop: Event = field(default_factory=Event)
 
-    def place(self, file: HubFile) -> Path:
-        """Where a file lies once it is whole."""
+    def final_path(self, file: HubFile) -> Path:
+        """Path of the complete file."""
         return self.journal.work / file.name
 
-    def part(self, file: HubFile) -> Path:
-        """Where it grows."""
+    def partial_path(self, file: HubFile) -> Path:
+        """Path of the incomplete file."""
         return self.journal.file(file.name, ".part")
 
-    def present(self, file: HubFile) -> int:
-        """Bytes of it that are there already."""
-        paths = (self.place(file), self.part(file))
+    def bytes_present(self, file: HubFile) -> int:
+        """Number of bytes that are on the disk already."""
+        paths = (self.final_path(file), self.partial_path(file))
         return min(file.bytes, next((path.stat().st_size for path in paths if path.exists()), 0))
 
 
 def download(transfer: Transfer, files: Iterable[HubFile]) -> None:
-    """Fetch files, several at once; what fails or is interrupted stays where it is for the next run.
+    """Download files, several at once; a failed or interrupted transfer is continued by the next run.
 
-    Refusals raise SourceError, a file that is wrong twice too; the disk raises OSError.
+    Raises the errors of `hub_error`, SourceError for a file that is wrong twice, and OSError of the disk.
     """
     with ThreadPoolExecutor(transfer.hub.threads) as pool:
         running = [pool.submit(_fetch, transfer, file) for file in files]
         try:
-            for each in as_completed(running):
-                each.result()
+            for task in as_completed(running):
+                task.result()
         except BaseException:
             transfer.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -73,14 +73,14 @@ def download(transfer: Transfer, files: Iterable[HubFile]) -> None:
 
 
 @contextmanager
-def response_of(
+def open_response(
     hub: Hub, repository: Repository, name: str, begin: int = 0, end: int | None = None
 ) -> Iterator[Response]:
-    """The answer to a request for bytes [begin, end) of a file, its body unread; refusals are raised.
+    """The response to a request for bytes [begin, end) of a file, its body unread; error statuses are raised.
 
-    Without compression, so that bytes can be counted. The token goes to the hub only, not where it redirects.
+    Without compression, so that bytes can be counted. The token is sent to the hub only, not to redirects.
     """
-    wanted = "" if (begin, end) == (0, None) else f"bytes={begin}-{'' if end is None else end - 1}"
+    byte_range = "" if (begin, end) == (0, None) else f"bytes={begin}-{'' if end is None else end - 1}"
     headers = build_hf_headers(token=hub.api.token) | {"Accept-Encoding": "identity"}
     url = hf_hub_url(
         repository.name,
@@ -90,50 +90,50 @@ def response_of(
         endpoint=hub.api.endpoint,
     )
     with get_session().stream(
-        "GET", url, headers=headers | ({"Range": wanted} if wanted else {}), timeout=TIMEOUT
+        "GET", url, headers=headers | ({"Range": byte_range} if byte_range else {}), timeout=TIMEOUT
     ) as response:
         hf_raise_for_status(response)
         yield response
 
 
 def _fetch(transfer: Transfer, file: HubFile) -> None:
-    """Put one file in its place, thrown away and fetched once more if its bytes are not the hub's."""
-    part, place = transfer.part(file), transfer.place(file)
-    if place.exists():
-        place.replace(part)  # hashed again like any beginning
-    for again in (False, True):
-        found = _fill(transfer, file, part)
-        if found == file.digest:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(place)
+    """Download one file; if its digest is wrong, delete it and download it once more."""
+    part, final = transfer.partial_path(file), transfer.final_path(file)
+    if final.exists():
+        final.replace(part)  # hashed again, as any partial file
+    for is_retry in (False, True):
+        digest = _complete(transfer, file, part)
+        if digest == file.digest:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(final)
             return
         transfer.advance(-part.stat().st_size)
         part.unlink()
-        if not again:
-            transfer.hub.watch.say(
-                f"{file.name}: not the bytes that the hub has on record; thrown away and fetched once more"
+        if not is_retry:
+            transfer.hub.progress.log(
+                f"{file.name}: differs from the digest on the hub; deleted and downloaded once more"
             )
     raise SourceError(
-        "holds other bytes than the hub has on record, twice",
+        "the content differs from the digest on the hub, twice",
         path=f"{transfer.repository.source}/{file.name}",
         expected=f"digest {file.digest}",
-        received=found,
-        remedy=f"look for a proxy or a mirror that changes files; {AGAIN}",
+        received=digest,
+        remedy=f"look for a proxy or a mirror that changes files; {RUN_AGAIN}",
     )
 
 
-def _fill(transfer: Transfer, file: HubFile, part: Path) -> str:
-    """Append to a part until it has all bytes of the file; its digest then."""
+def _complete(transfer: Transfer, file: HubFile, part: Path) -> str:
+    """Append to a partial file until it has all bytes; returns its digest."""
     with part.open("ab+", buffering=0) as output:
-        growth = _Growth(transfer, file, output, file.hasher())
-        growth.take_up()
-        patiently(transfer.hub, file.name, growth.append, done=growth.size, stop=transfer.stop)
-        return str(growth.hash.hexdigest())
+        partial_file = _PartialFile(transfer, file, output, file.hasher())
+        partial_file.hash_existing()
+        with_retries(transfer.hub, file.name, partial_file.append, done=partial_file.size, stop=transfer.stop)
+        return str(partial_file.hash.hexdigest())
 
 
 @dataclass
-class _Growth:
-    """A part that grows, with the hash of what it holds."""
+class _PartialFile:
+    """A file that is being downloaded, with the hash of its bytes so far."""
 
     transfer: Transfer
     file: HubFile
@@ -141,45 +141,45 @@ class _Growth:
     hash: Any
 
     def size(self) -> int:
-        """Bytes that are there."""
+        """Number of bytes in the file."""
         return self.output.seek(0, os.SEEK_END)
 
-    def take_up(self) -> None:
-        """Hash what an earlier run left."""
+    def hash_existing(self) -> None:
+        """Hash the bytes that an earlier run left."""
         self.output.seek(0)
         while chunk := self.output.read(CHUNK):
             self._count(chunk)
 
     def append(self) -> None:
-        """Ask for the rest and append it; a transfer that ends too early raises BrokenOff."""
+        """Request the rest and append it; a transfer that ends early raises TransferTruncated."""
         begin = self.size()
         if begin >= self.file.bytes:
             return
-        with response_of(self.transfer.hub, self.transfer.repository, self.file.name, begin) as response:
-            if begin and not begins_at(response, begin):
+        with open_response(self.transfer.hub, self.transfer.repository, self.file.name, begin) as response:
+            if begin and not is_range_from(response, begin):
                 self._restart()
             for chunk in response.iter_bytes():
                 self.output.write(chunk)
                 self._count(chunk)
                 if self.size() > self.file.bytes:
-                    return  # too much: the digest will say so
+                    return  # too many bytes: the digest will differ
         if self.size() < self.file.bytes:
-            raise BrokenOff("the transfer ended too early")
+            raise TransferTruncated("the transfer ended early")
 
     def _count(self, chunk: bytes) -> None:
         if self.transfer.stop.is_set():
-            raise Stopped
+            raise TransferCancelled
         self.hash.update(chunk)
         self.transfer.advance(len(chunk))
 
     def _restart(self) -> None:
-        """Forget what is there: the server sends all of it again."""
+        """Discard all bytes, because the server sends the whole file."""
         self.transfer.advance(-self.size())
         self.output.truncate(0)
         self.hash = self.file.hasher()
 
 
-def begins_at(response: Response, begin: int) -> bool:
-    """Whether the server sends the range that was asked for."""
-    where = response.headers.get("Content-Range", "")
-    return response.status_code == PARTIAL and where.startswith(f"bytes {begin}-")
+def is_range_from(response: Response, begin: int) -> bool:
+    """Whether the response has the requested range."""
+    content_range = response.headers.get("Content-Range", "")
+    return response.status_code == PARTIAL and content_range.startswith(f"bytes {begin}-")

@@ -1,4 +1,4 @@
-"""What the hub or the network refuses, in one line with the remedy; addresses and tokens are never in it."""
+"""Errors of the hub and the network as one line with a remedy, without addresses and tokens."""
 
 from collections.abc import Callable
 
@@ -23,123 +23,122 @@ from contextgraft.sources.hub.http import (
 )
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
-UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # nobody is there
-AGAIN = "run the same command again later: it goes on where it stopped"
+UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # no server responds
+RUN_AGAIN = "run the same command again later: it continues where it stopped"
 FAILURES = (
     HTTPError, InvalidURL, OfflineModeIsEnabled, ValueError, TypeError, KeyError, AttributeError, RuntimeError
 )  # fmt: skip
 
 
-def refusal(error: Exception, what: str) -> ContextgraftError:
-    """The one line for one of FAILURES that a call of the hub's client ended with; `what` it was about.
+def hub_error(error: Exception, what: str) -> ContextgraftError:
+    """The error to raise for one of FAILURES from a call of the hub's client; `what` names its subject.
 
-    InputError where only a person can mend it, SourceError where the same command may succeed later.
+    InputError where the user must change something, SourceError where the same command may succeed later.
     """
     if not isinstance(error, HTTPError) and isinstance(error.__cause__, FAILURES):
-        error = error.__cause__  # the client wraps what an upload failed with, and what a card lacks
+        error = error.__cause__  # the client wraps errors of uploads and of cards
     if isinstance(error, HfHubHTTPError):
         return _of_status(error, what)
-    return next(make for kind, make in KINDS if isinstance(error, kind))(error, what)
+    return next(make for kind, make in ERROR_MAKERS if isinstance(error, kind))(error, what)
 
 
 def status_of(error: HfHubHTTPError) -> int:
-    """The HTTP status that an error came with."""
+    """The HTTP status of an error."""
     return int(error.response.status_code)
 
 
 def reason(error: Exception) -> str:
-    """A few words for a line of progress."""
+    """A short reason for a progress message."""
     if isinstance(error, HfHubHTTPError):
-        return f"the hub answers {status_of(error)} {error.response.reason_phrase}".strip()
+        return f"the hub returned status {status_of(error)} {error.response.reason_phrase}".strip()
     return str(error)[:200] or type(error).__name__
 
 
 def _of_status(error: HfHubHTTPError, what: str) -> ContextgraftError:
     kinds = (kind for kind in NAMED if isinstance(error, kind))
     status = status_of(error)
-    general = (SourceError, f"the hub answers {status}", AGAIN if status >= 500 else "see what it says")
-    make, said, remedy = next((NAMED[kind] for kind in kinds), STATUS.get(status, general))
-    return make(said, path=what, received=_server(error), remedy=remedy)
+    remedy = RUN_AGAIN if status >= 500 else "see the message of the hub"
+    general = (SourceError, f"the hub returned status {status}", remedy)
+    make, message, remedy = next((NAMED[kind] for kind in kinds), STATUS.get(status, general))
+    return make(message, path=what, received=_server(error), remedy=remedy)
 
 
 def _server(error: HfHubHTTPError) -> str | None:
-    """What the server says, shortened, and how long it asks to wait."""
+    """The message of the server, shortened, and the delay that it requests."""
     after = error.response.headers.get("Retry-After")
-    said = [error.server_message[:200]] if error.server_message else []
-    return "; ".join([*said, *([f"Retry-After: {after[:40]}"] if after else [])]) or None
+    message = [error.server_message[:200]] if error.server_message else []
+    return "; ".join([*message, *([f"Retry-After: {after[:40]}"] if after else [])]) or None
 
 
-Words = tuple[type[ContextgraftError], str, str]
-NAMED: dict[type[HfHubHTTPError], Words] = {
+ErrorText = tuple[type[ContextgraftError], str, str]
+NAMED: dict[type[HfHubHTTPError], ErrorText] = {
     GatedRepoError: (
         InputError,
-        "is gated: its owners decide who may have it",
-        f"ask for access on its page; then {LOGIN}",
+        "the repository is gated: its owners decide about access",
+        f"request access on its page; then {LOGIN}",
     ),
-    DisabledRepoError: (InputError, "was disabled by the hub", "ask its owners"),
+    DisabledRepoError: (InputError, "the hub disabled this repository", "contact its owners"),
     RevisionNotFoundError: (
         InputError,
-        "has no such revision",
-        "name a branch, a tag or a commit of it as hf:OWNER/NAME@REVISION",
+        "revision not found",
+        "give an existing branch, tag or commit as hf:OWNER/NAME@REVISION",
     ),
     RepositoryNotFoundError: (
         InputError,
-        "does not exist on the hub, or is private",
+        "not found on the hub, or private",
         f"check the name; if it is private, {LOGIN}",
     ),
-    RemoteEntryNotFoundError: (SourceError, "has a file in its list that the hub does not have", AGAIN),
+    RemoteEntryNotFoundError: (SourceError, "the hub lists a file that it does not have", RUN_AGAIN),
 }
-STATUS: dict[int, Words] = {
-    400: (InputError, "the hub refuses what it was given", "mend what it names"),
-    401: (InputError, "the hub does not accept the token, or wants one", LOGIN),
+STATUS: dict[int, ErrorText] = {
+    400: (InputError, "the hub rejects the request", "correct what its message names"),
+    401: (InputError, "the hub does not accept the token, or requires one", LOGIN),
     403: (
         InputError,
         "the token does not allow this",
-        f"take one with the permission for it (to publish: write), and {LOGIN}",
+        f"use a token with the permission for it (to publish: write), and {LOGIN}",
     ),
-    404: (SourceError, "is not there", "check the name, and HF_ENDPOINT if it is set"),
+    404: (SourceError, "not found on the hub", "check the name, and HF_ENDPOINT if it is set"),
     429: (
         SourceError,
-        "the hub limits how often it is asked, and waiting did not help",
-        f"{AGAIN}; or {LOGIN}",
+        "the rate limit of the hub is reached, and waiting did not help",
+        f"{RUN_AGAIN}; or {LOGIN}",
     ),
 }
 
 
 def _offline(error: Exception, what: str) -> ContextgraftError:  # noqa: ARG001
     return SourceError(
-        "the hub is switched off here",
+        "access to the hub is disabled",
         path=what,
         received="HF_HUB_OFFLINE",
-        remedy="unset it, or give a folder",
+        remedy="unset this variable, or give a local folder",
     )
 
 
 def _network(error: Exception, what: str) -> ContextgraftError:
-    remedy = f"check the network, the proxy, and HF_ENDPOINT if it is set; {AGAIN}"
+    remedy = f"check the network, the proxy, and HF_ENDPOINT if it is set; {RUN_AGAIN}"
     return SourceError("the hub cannot be reached", path=what, received=reason(error), remedy=remedy)
 
 
 def _broken(error: Exception, what: str) -> ContextgraftError:
-    return SourceError(
-        "the connection breaks again and again", path=what, received=reason(error), remedy=AGAIN
-    )
+    return SourceError("the connection fails repeatedly", path=what, received=reason(error), remedy=RUN_AGAIN)
 
 
 def _name(error: Exception, what: str) -> ContextgraftError:
-    return InputError("is no name of a repository", path=what, received=str(error)[:200])
+    return InputError("not a valid repository name", path=what, received=str(error)[:200])
 
 
 def _strange(error: Exception, what: str) -> ContextgraftError:
     return SourceError(
-        "the answer is not that of a hub",
+        "the response is not that of a hub",
         path=what,
         received=reason(error),
-        remedy="check HF_ENDPOINT if it is set, and whether the network has a page to log in at",
+        remedy="check HF_ENDPOINT if it is set, and whether the network requires a login",
     )
 
 
-KINDS: tuple[tuple[type[Exception], Callable[[Exception, str], ContextgraftError]], ...] = (
+ERROR_MAKERS: tuple[tuple[type[Exception], Callable[[Exception, str], ContextgraftError]], ...] = (
     (OfflineModeIsEnabled, _offline),
     *((kind, _network) for kind in (*UNREACHABLE, InvalidURL)),
     (HTTPError, _broken),

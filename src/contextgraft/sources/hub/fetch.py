@@ -1,4 +1,4 @@
-"""A repository of the hub into a folder: looked up, planned, fetched, checked, put on record."""
+"""Fetch a repository of the hub into a folder: plan, download, check, record."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -15,111 +15,114 @@ from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, sidecar
-from contextgraft.sources.hub.client import Hub, Repository, look_up
+from contextgraft.sources.hub.client import Hub, Repository, resolve_repository
 from contextgraft.sources.hub.download import Transfer, download
-from contextgraft.sources.hub.files import LARGEST, HubFile, Plan, choose, plain
+from contextgraft.sources.hub.files import MAX_HTTP_BYTES, HubFile, TransferPlan, is_safe_name, select_files
 
-RECORD = "contextgraft.source.json"  # beside an adapter that other programs made: it must have no sidecar
+RECORD = "contextgraft.source.json"  # record of an adapter by other programs, which has no sidecar
 
 
 def fetch_repository(source: str, out: Path, hub: Hub, *, replace: bool = False) -> dict[str, Any]:
-    """Write the files that the model, adapter or graft `hf:OWNER/NAME[@REVISION]` is made of to `out`.
+    """Write the files of the model, adapter or graft `hf:OWNER/NAME[@REVISION]` to `out`.
 
-    Returns its record, of kind "source": the commit, and for every file size and digest as verified. What an
-    interrupted run of the same commit fetched is taken up. A repository not to be had raises InputError,
-    one that cannot be used CheckpointError, a hub or network that fails SourceError, a disk too small
-    OutputError.
+    Returns its record, of kind "source": the commit, and the verified size and digest of every file. An
+    interrupted run of the same commit is continued. Raises InputError for an inaccessible repository,
+    CheckpointError for one without usable files, SourceError for a failure of hub or network, OutputError for
+    a disk without enough space.
     """
     with publish(out, replace=replace) as work:
-        repository = look_up(hub, source)
+        repository = resolve_repository(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "files"}
         with ResumeLog(work, job) as journal:
-            return _record(work, repository, transferred(Transfer(hub, repository, journal), out, chosen))
+            files = transfer_files(Transfer(hub, repository, journal), out, files_to_fetch)
+            return _record(work, repository, files)
 
 
-def transferred(
-    transfer: Transfer, out: Path, choose: Callable[[Transfer], tuple[HubFile, ...]]
+def transfer_files(
+    transfer: Transfer, out: Path, select: Callable[[Transfer], tuple[HubFile, ...]]
 ) -> tuple[HubFile, ...]:
-    """Choose files, say what is to come, and fetch them; from the first moment on an interrupt keeps all."""
+    """Select files, report the plan, and download them; an interrupt keeps what was downloaded."""
     repository = transfer.repository
     transfer.journal.put("commit", {"commit": repository.commit})
-    before = held(transfer)
-    files = choose(transfer)
-    room(transfer, out, files, before)
-    with transfer.hub.watch.bar(f"fetch {repository.name}", sum(file.bytes for file in files)) as advance:
+    before = bytes_on_disk(transfer)
+    files = select(transfer)
+    check_disk_space(transfer, out, files, before)
+    with transfer.hub.progress.bar(f"fetch {repository.name}", sum(file.bytes for file in files)) as advance:
         download(replace(transfer, advance=advance), files)
     return files
 
 
-def held(transfer: Transfer) -> dict[str, int]:
-    """Bytes that an earlier run left of each file of the repository."""
+def bytes_on_disk(transfer: Transfer) -> dict[str, int]:
+    """Bytes of each file of the repository that an earlier run downloaded."""
     files = transfer.repository.files.values()
-    return {file.name: transfer.present(file) for file in files if plain(file.name)}
+    return {file.name: transfer.bytes_present(file) for file in files if is_safe_name(file.name)}
 
 
-def chosen(transfer: Transfer) -> tuple[HubFile, ...]:
-    """The files to fetch; those that had to be read in order to know are there already."""
+def files_to_fetch(transfer: Transfer) -> tuple[HubFile, ...]:
+    """The files to fetch; those that the selection depends on are downloaded already."""
     repository = transfer.repository
-    names = choose(repository.files, partial(_read, transfer), repository.source)
+    names = select_files(repository.files, partial(_read, transfer), repository.source)
     if SIDECAR not in names:
         (transfer.journal.work / SIDECAR).unlink(missing_ok=True)
-    return known_files(repository, names)
+    return sized_files(repository, names)
 
 
-def known_files(repository: Repository, names: Iterable[str]) -> tuple[HubFile, ...]:
-    """The files of these names; one that the hub gives no size or digest for, or not by HTTP, is refused."""
+def sized_files(repository: Repository, names: Iterable[str]) -> tuple[HubFile, ...]:
+    """The files of these names; CheckpointError for one without size or digest, or too large for HTTP."""
     files = tuple(repository.files[name] for name in names)
     for file in files:
         path = f"{repository.source}/{file.name}"
         if file.bytes < 0 or not file.digest:
-            raise CheckpointError("the hub gives no size or no digest of it", path=path)
-        if file.bytes > LARGEST:
+            raise CheckpointError("the hub reports no size or no digest for this file", path=path)
+        if file.bytes > MAX_HTTP_BYTES:
             kind = f"--repo-type {repository.kind}"
-            remedy = f"`hf download {repository.name} {kind} --local-dir DIR`, and give that folder"
+            remedy = f"`hf download {repository.name} {kind} --local-dir DIR`, and use that folder"
             raise CheckpointError(
-                "is larger than the hub gives over HTTP", path=path, expected=f"at most {LARGEST:,} bytes",
+                "too large for plain HTTP", path=path, expected=f"at most {MAX_HTTP_BYTES:,} bytes",
                 received=f"{file.bytes:,}", remedy=remedy,
             )  # fmt: skip
     return files
 
 
-def room(transfer: Transfer, out: Path, files: tuple[HubFile, ...], before: Mapping[str, int]) -> None:
-    """Say what is about to be fetched; raise OutputError if the disk has no room for it."""
+def check_disk_space(
+    transfer: Transfer, out: Path, files: tuple[HubFile, ...], before: Mapping[str, int]
+) -> None:
+    """Report the plan of the transfer; OutputError if the disk has too little space."""
     free = shutil.disk_usage(transfer.journal.work).free
     present = sum(before.get(file.name, 0) for file in files)
-    plan = Plan(transfer.repository.source, transfer.repository.commit, files, present, free)
-    transfer.hub.watch.plan(plan)
-    missing = plan.bytes - sum(transfer.present(file) for file in files)
+    plan = TransferPlan(transfer.repository.source, transfer.repository.commit, files, present, free)
+    transfer.hub.progress.plan(plan)
+    missing = plan.bytes - sum(transfer.bytes_present(file) for file in files)
     if missing > free:
         raise OutputError(
-            "has no room for it", path=out, expected=f"{missing:,} bytes free",
-            received=f"{free:,}", remedy="make room or name another output",
+            "not enough disk space", path=out, expected=f"{missing:,} bytes free",
+            received=f"{free:,}", remedy="free disk space or choose another output",
         )  # fmt: skip
 
 
 def _read(transfer: Transfer, name: str) -> dict[str, Any]:
-    """One JSON file of the repository, fetched before the others are known."""
-    download(transfer, known_files(transfer.repository, [name]))
+    """One JSON file of the repository, which the selection of the others depends on."""
+    download(transfer, sized_files(transfer.repository, [name]))
     return read_json(transfer.journal.work / name)
 
 
 def _record(work: Path, repository: Repository, files: Iterable[HubFile]) -> dict[str, Any]:
-    """Check what was fetched and write its record where the folder's kind has room for it."""
+    """Check the downloaded files and write their record in the file that fits the kind of the folder."""
     model = (work / MODEL_CONFIG).exists()
     if not model:
         for name in (ADAPTER_WEIGHTS, *([DENSE_DELTAS] if (work / DENSE_DELTAS).exists() else [])):
             open_tensors(work / name)
     digest = model_digest(open_model(work)) if model else None
-    record = record_of("source", repository, files, digest=digest, dequantised_to=None)
+    record = source_record("source", repository, files, digest=digest, dequantised_to=None)
     if (work / SIDECAR).exists():
-        write_json(work / SIDECAR, _told(read_json(work / SIDECAR), record))
+        write_json(work / SIDECAR, _with_source(read_json(work / SIDECAR), record))
     else:
         write_json(work / (SIDECAR if model else RECORD), record)
     return record
 
 
-def record_of(kind: str, repository: Repository, files: Iterable[HubFile], **more: Any) -> dict[str, Any]:
-    """The sidecar of this kind of what was fetched: the commit, and size and digest of every file."""
+def source_record(kind: str, repository: Repository, files: Iterable[HubFile], **more: Any) -> dict[str, Any]:
+    """The sidecar of downloaded files: the commit, and size and digest of every file."""
     return sidecar(
         kind,
         name=repository.name.partition("/")[2],
@@ -130,6 +133,6 @@ def record_of(kind: str, repository: Repository, files: Iterable[HubFile], **mor
     )
 
 
-def _told(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The folder's own contextgraft.json, which now says where it was fetched from."""
+def _with_source(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The folder's own contextgraft.json with the source and revision that it was fetched from."""
     return dict(own) | {key: record[key] for key in ("source", "revision")}

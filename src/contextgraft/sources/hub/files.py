@@ -1,4 +1,4 @@
-"""Which files of a repository make up a model, an adapter or a graft; everything else stays on the hub."""
+"""Which files of a repository belong to a model, an adapter or a graft; no others are fetched."""
 
 import hashlib
 import re
@@ -15,30 +15,30 @@ from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DEL
 from contextgraft.formats.sidecar import SIDECAR
 
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-OWN = ("adapter", "graft", "trained")  # kinds whose contextgraft.json belongs to them and is fetched
-SMALL = (
+OWN_KINDS = ("adapter", "graft", "trained")  # kinds whose own contextgraft.json is fetched
+SMALL_FILES = (
     "generation_config.json",
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tekken.json",
     "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
     "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
-LARGEST = 50_000_000_000  # bytes that the hub gives over plain HTTP
+MAX_HTTP_BYTES = 50_000_000_000  # the largest file that the hub serves over plain HTTP
 
 
-class Sibling(Protocol):
-    """What the client says of one file."""
+class RepoSibling(Protocol):
+    """The metadata that the client returns for one file."""
 
     rfilename: str
     lfs: Any
 
     @property
     def size(self) -> int | None:
-        """Bytes."""
+        """Size in bytes."""
 
     @property
     def blob_id(self) -> str | None:
-        """Git's digest of it."""
+        """Git's digest of the content."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class HubFile:
         return self.sha256 or self.git_sha1 or ""
 
     def hasher(self) -> "hashlib._Hash":
-        """A fresh hash of the kind of `digest`."""
+        """A new hash object of the algorithm of `digest`."""
         if self.sha256:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.bytes, usedforsecurity=False)
 
     def record(self) -> dict[str, Any]:
-        """For a contextgraft.json."""
+        """The entry of the file in contextgraft.json."""
         return {
             "bytes": self.bytes,
             **({"sha256": self.sha256} if self.sha256 else {"git_sha1": self.git_sha1}),
@@ -70,8 +70,8 @@ class HubFile:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is about to be fetched: `present` bytes of it an earlier run left, `free` are left on the disk."""
+class TransferPlan:
+    """A transfer that is about to start: an earlier run left `present` bytes, the disk has `free` bytes."""
 
     source: str
     commit: str
@@ -81,12 +81,12 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Size of all files together."""
+        """Total size of the files."""
         return sum(file.bytes for file in self.files)
 
 
-def hub_file(sibling: Sibling) -> HubFile:
-    """A file with its size and digest as the hub records them; the hub gives both for every file."""
+def hub_file(sibling: RepoSibling) -> HubFile:
+    """A file with its size (-1 if missing) and digest as the hub records them."""
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
     size = sibling.lfs.size if sibling.lfs else sibling.size
     return HubFile(sibling.rfilename, -1 if size is None else size, sha256, sibling.blob_id)
@@ -96,23 +96,23 @@ Listing = Mapping[str, HubFile]
 Read = Callable[[str], dict[str, Any]]
 
 
-def choose(listing: Listing, read: Read, source: str) -> tuple[str, ...]:
-    """Names of the files to fetch, weights last; `read` gives one small JSON file of the repository.
+def select_files(listing: Listing, read: Read, source: str) -> tuple[str, ...]:
+    """Names of the files to fetch, weights last; `read` returns one small JSON file of the repository.
 
     Repositories without safetensors raise PickleRefused or CheckpointError, as do indexes and manifests that
-    name what is not there.
+    name missing files.
     """
     kind = read(SIDECAR).get("kind") if SIDECAR in listing else None
     weights = _weights(listing, read, kind, source)
     for name in weights:
         _check(listing, name, source)
-    own = (SIDECAR,) if kind in OWN else ()
-    return tuple(dict.fromkeys([*own, *(name for name in sorted(listing) if small(name)), *weights]))
+    own = (SIDECAR,) if kind in OWN_KINDS else ()
+    return tuple(dict.fromkeys([*own, *(name for name in sorted(listing) if is_small_file(name)), *weights]))
 
 
-def small(name: str) -> bool:
-    """Whether a file is one that goes with weights: tokenizer, chat template, licence."""
-    return any(fnmatchcase(name, pattern) for pattern in SMALL) and plain(name)
+def is_small_file(name: str) -> bool:
+    """Whether a file accompanies weights: tokenizer, chat template, licence."""
+    return any(fnmatchcase(name, pattern) for pattern in SMALL_FILES) and is_safe_name(name)
 
 
 def shards(index: Mapping[str, Any], source: str) -> list[str]:
@@ -120,12 +120,12 @@ def shards(index: Mapping[str, Any], source: str) -> list[str]:
     weight_map = index.get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise CheckpointError("has no weight_map", path=f"{source}/{MODEL_INDEX}")
+        raise CheckpointError("weight_map is missing or malformed", path=f"{source}/{MODEL_INDEX}")
     return sorted(set(names))
 
 
-def plain(name: str) -> bool:
-    """Whether a name from elsewhere stays inside the folder it is put in, and is text."""
+def is_safe_name(name: str) -> bool:
+    """Whether a file name from a remote list is printable and stays inside the folder it is joined to."""
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts)
     return name == path.as_posix() and not path.is_absolute() and not hidden and _text(name)
@@ -141,7 +141,7 @@ def _weights(listing: Listing, read: Read, kind: object, source: str) -> list[st
     if kind == "graft":
         files = read(SIDECAR).get("files")
         if not isinstance(files, dict):
-            raise CheckpointError("does not say which files it has", path=f"{source}/{SIDECAR}")
+            raise CheckpointError("the list of files is missing or malformed", path=f"{source}/{SIDECAR}")
         return sorted(files, key=lambda name: (name.endswith(".safetensors"), name))
     if MODEL_CONFIG in listing and MODEL_INDEX in listing:
         return [MODEL_CONFIG, MODEL_INDEX, *shards(read(MODEL_INDEX), source)]
@@ -153,39 +153,39 @@ def _weights(listing: Listing, read: Read, kind: object, source: str) -> list[st
 
 
 def _check(listing: Listing, name: str, source: str) -> None:
-    if not isinstance(name, str) or not plain(name):
-        raise CheckpointError("names a file outside its folder", path=source, received=repr(name)[:80])
+    if not isinstance(name, str) or not is_safe_name(name):
+        raise CheckpointError("references a file outside its folder", path=source, received=repr(name)[:80])
     if name.endswith(PICKLES):
         raise PickleRefused(
-            "names pickles, which are never loaded", path=source, received=name[:80], remedy=CONVERT
+            "references pickles, which are never loaded", path=source, received=name[:80], remedy=CONVERT
         )
     if name not in listing:
         raise CheckpointError(
-            "names a file that the repository does not have", path=source, received=name[:80],
-            remedy="take another revision, or tell its owners",
+            "references a file that the repository does not have", path=source, received=name[:80],
+            remedy="use another revision, or report it to the owners",
         )  # fmt: skip
 
 
 def _unusable(listing: Listing, source: str) -> CheckpointError:
-    """Why a repository cannot be used, by what it has instead."""
-    held = sorted(
+    """The error for a repository without safetensors, by what it has instead."""
+    weights = sorted(
         name for name in listing if re.search(r"\.(safetensors|gguf)$", name) or name.endswith(PICKLES)
     )
-    pickles = [name for name in held if name.endswith(PICKLES)]
-    ggufs = [name for name in held if name.endswith(".gguf")]
+    pickles = [name for name in weights if name.endswith(PICKLES)]
+    ggufs = [name for name in weights if name.endswith(".gguf")]
     if pickles:
         return PickleRefused(
-            "has weights only as pickles, which are never loaded", path=source, received=pickles[0][:80],
-            remedy=f"take a revision with safetensors (often refs/pr/1); or {CONVERT}",
+            "only has weights as pickles, which are never loaded", path=source, received=pickles[0][:80],
+            remedy=f"use a revision with safetensors (often refs/pr/1); or {CONVERT}",
         )  # fmt: skip
     if ggufs:
         repository = source.removeprefix("hf:").partition("@")[0]
         return CheckpointError(
-            "has weights only as GGUF", path=source, received=ggufs[0][:80],
-            remedy=f"`hf download {repository} FILE.gguf --local-dir DIR`, and give that file",
+            "only has weights as GGUF", path=source, received=ggufs[0][:80],
+            remedy=f"`hf download {repository} FILE.gguf --local-dir DIR`, and use that file",
         )  # fmt: skip
     return CheckpointError(
-        "is neither a model nor an adapter", path=source,
+        "neither a model nor an adapter", path=source,
         expected=f"{MODEL_CONFIG} with {MODEL_WEIGHTS} or {MODEL_INDEX}, or {' and '.join(ADAPTER_FILES)}",
-        received=", ".join(held)[:120] or "no weights",
+        received=", ".join(weights)[:120] or "no weights",
     )  # fmt: skip

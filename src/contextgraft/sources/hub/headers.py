@@ -1,4 +1,4 @@
-"""What a model is, without its weights: config, tokenizer, and the headers of its safetensors files."""
+"""A model of the hub without its weights: config, tokenizer, and the headers of its safetensors files."""
 
 import os
 import shutil
@@ -16,36 +16,36 @@ from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import MAX_HEADER
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
-from contextgraft.sources.hub.client import BrokenOff, Hub, look_up, patiently
-from contextgraft.sources.hub.download import Transfer, begins_at, download, response_of
-from contextgraft.sources.hub.fetch import chosen, held, record_of, room
+from contextgraft.sources.hub.client import Hub, TransferTruncated, resolve_repository, with_retries
+from contextgraft.sources.hub.download import Transfer, download, is_range_from, open_response
+from contextgraft.sources.hub.fetch import bytes_on_disk, check_disk_space, files_to_fetch, source_record
 from contextgraft.sources.hub.files import HubFile
 
 SUFFIX = ".header"  # of a file that holds the first bytes of a safetensors file: length and header
-FIRST = 1 << 17  # bytes asked for at once; most headers are shorter
+FIRST_BYTES = 1 << 17  # size of the first request; most headers are shorter
 WEIGHTS = ".safetensors"
 
 
 def fetch_headers(source: str, out: Path, hub: Hub, *, replace: bool = False) -> dict[str, Any]:
     """Write config, tokenizer, index and headers of `hf:OWNER/NAME[@REVISION]` to `out`, but no weights.
 
-    Returns the record, of kind "headers": the commit, and size and digest of every file as the hub has them
-    on record; those of the weights cannot be verified without fetching them. Raises as `fetch_repository`.
+    Returns the record, of kind "headers": the commit, and size and digest of every file as the hub
+    records them; those of the weights are not verified. Raises as `fetch_repository`.
     """
     with publish(out, replace=replace) as work:
-        repository = look_up(hub, source)
+        repository = resolve_repository(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "headers"}
         with ResumeLog(work, job) as journal:
             transfer = Transfer(hub, repository, journal)
-            before = held(transfer)
-            files = chosen(transfer)
+            before = bytes_on_disk(transfer)
+            files = files_to_fetch(transfer)
             whole = tuple(file for file in files if not file.name.endswith(WEIGHTS))
-            room(transfer, out, whole, before)
+            check_disk_space(transfer, out, whole, before)
             download(transfer, whole)
             weights = [file for file in files if file.name.endswith(WEIGHTS)]
             with ThreadPoolExecutor(hub.threads) as pool:
                 list(pool.map(partial(_write_header, transfer), weights))
-            record = record_of("headers", repository, files)
+            record = source_record("headers", repository, files)
             write_json(work / SIDECAR, record)
             if (work / MODEL_CONFIG).exists():
                 open_headers(work)
@@ -53,24 +53,26 @@ def fetch_headers(source: str, out: Path, hub: Hub, *, replace: bool = False) ->
 
 
 def open_headers(folder: Path) -> ModelFolder:
-    """The model whose headers `fetch_headers` wrote: config, names, dtypes and shapes; no tensor can be read.
+    """The model whose headers `fetch_headers` wrote: config, names, dtypes and shapes, but no tensors.
 
-    Checked as `checkpoint.layout.open_model` checks a whole model, and raises as that.
+    The checks and errors are those of `checkpoint.model_folder.open_model`.
     """
     files = read_sidecar(folder, "headers").get("files", {})
-    with tempfile.TemporaryDirectory() as place:
-        hollow = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        hollow = Path(temporary)
         for name in (MODEL_CONFIG, MODEL_INDEX):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, hollow / name)
         for path in folder.glob(f"*{WEIGHTS}{SUFFIX}"):
             name = path.name.removesuffix(SUFFIX)
             shutil.copyfile(path, hollow / name)
-            os.truncate(hollow / name, _size(files, name, folder))  # the rest is a hole and takes no room
+            os.truncate(
+                hollow / name, _size(files, name, folder)
+            )  # a sparse file: the missing weights take no space
         try:
             model = open_model(hollow)
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(place, str(folder))) from None
+            raise CheckpointError(str(error).replace(temporary, str(folder))) from None
     others = [file.name for file in folder.iterdir() if file.name not in (MODEL_CONFIG, MODEL_INDEX)]
     return replace(model, path=folder, others=tuple(sorted(others)))
 
@@ -78,25 +80,25 @@ def open_headers(folder: Path) -> ModelFolder:
 def _size(files: Any, name: str, folder: Path) -> int:
     size = files.get(name, {}).get("bytes") if isinstance(files, dict) else None
     if type(size) is not int or size < 0:
-        raise CheckpointError(f"does not say how large {name!r} is", path=folder / SIDECAR)
+        raise CheckpointError(f"the size of {name!r} is missing or malformed", path=folder / SIDECAR)
     return size
 
 
 def _write_header(transfer: Transfer, file: HubFile) -> None:
-    """Fetch the beginning of a safetensors file, as far as its header goes."""
-    place = transfer.journal.work / f"{file.name}{SUFFIX}"
-    part = transfer.part(file)
-    part.write_bytes(patiently(transfer.hub, file.name, partial(_header, transfer, file)))
-    part.replace(place)
+    """Fetch the first bytes of a safetensors file, up to the end of its header."""
+    final = transfer.journal.work / f"{file.name}{SUFFIX}"
+    part = transfer.partial_path(file)
+    part.write_bytes(with_retries(transfer.hub, file.name, partial(_header, transfer, file)))
+    part.replace(final)
 
 
 def _header(transfer: Transfer, file: HubFile) -> bytes:
-    """The length and the header that it tells, checked against the size of the file."""
-    start = b"".join(_bytes(transfer, file, 0, min(FIRST, file.bytes))) if file.bytes else b""
+    """The header with the 8 bytes of its length, which is checked against the size of the file."""
+    start = b"".join(_bytes(transfer, file, 0, min(FIRST_BYTES, file.bytes))) if file.bytes else b""
     end = 8 + int.from_bytes(start[:8], "little")
     if end > min(file.bytes, 8 + MAX_HEADER):
         raise CheckpointError(
-            "is not a well-formed safetensors file", path=f"{transfer.repository.source}/{file.name}",
+            "not a well-formed safetensors file", path=f"{transfer.repository.source}/{file.name}",
             expected=f"a header within the file's {file.bytes} bytes", received=f"{end} bytes of it",
         )  # fmt: skip
     rest = b"".join(_bytes(transfer, file, len(start), end)) if end > len(start) else b""
@@ -104,13 +106,13 @@ def _header(transfer: Transfer, file: HubFile) -> bytes:
 
 
 def _bytes(transfer: Transfer, file: HubFile, begin: int, end: int) -> Iterator[bytes]:
-    """Bytes [begin, end) of a file, even from a server that sends all of it."""
-    with response_of(transfer.hub, transfer.repository, file.name, begin, end) as response:
-        ranged = begins_at(response, begin)
+    """Bytes [begin, end) of a file, also from a server that ignores ranges."""
+    with open_response(transfer.hub, transfer.repository, file.name, begin, end) as response:
+        ranged = is_range_from(response, begin)
         at = begin if ranged else 0
         for chunk in response.iter_bytes():
             yield chunk[max(0, begin - at) : max(0, end - at)]
             at += len(chunk)
             if at >= end:
                 return
-        raise BrokenOff("the transfer ended too early")
+        raise TransferTruncated("the transfer ended early")

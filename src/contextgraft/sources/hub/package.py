@@ -1,4 +1,4 @@
-"""What goes to the hub from a folder that contextgraft made: its files by name, checked, and its card."""
+"""What is uploaded of a folder that contextgraft made: its files, checked, and its model card."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,77 +12,82 @@ from contextgraft.formats.hub_source import REPOSITORY_NAME
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.card import minimal_card
-from contextgraft.sources.hub.files import plain, small
+from contextgraft.sources.hub.files import is_safe_name, is_small_file
 
 README = "README.md"
 GGUF = "adapter.gguf"
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """Files of a folder and the card beside them, which is text that need not be a file."""
+class UploadPackage:
+    """Files of a folder, and the text of its card, which need not be a file of the folder."""
 
     folder: Path
     to: str
     kind: str
-    files: dict[str, int]  # bytes by name
+    files: dict[str, int]  # size in bytes by name
     card: str
 
     @property
     def bytes(self) -> int:
-        """All that is sent, at most."""
+        """Upper bound of the bytes to upload."""
         return sum(self.files.values()) + len(self.card.encode())
 
 
-def pack(folder: Path, to: str, own_card: Path | None = None) -> Parcel:
-    """Check a folder as far as that is cheap, without reading tensors, and list what is sent of it.
+def build_package(folder: Path, to: str, own_card: Path | None = None) -> UploadPackage:
+    """Check a folder without reading tensors, and list the files to upload.
 
-    The card is `own_card`, else the folder's README.md, else a minimal one. A folder that contextgraft did
-    not make raises InputError, one that is not whole CheckpointError or VerificationError.
+    The card is `own_card`, else the folder's README.md, else a minimal one. Raises InputError for a folder
+    that contextgraft did not make, CheckpointError or VerificationError for an incomplete one.
     """
     if not REPOSITORY_NAME.fullmatch(to):
-        raise InputError("is no name of a repository", path=to, expected="OWNER/NAME")
+        raise InputError("not a valid repository name", path=to, expected="OWNER/NAME")
     if not folder.is_dir():
         raise InputError("no such folder", path=folder)
     if not (folder / SIDECAR).is_file():
         raise InputError(
-            "was not made by contextgraft", path=folder, expected=f"{SIDECAR} in it",
+            "this folder was not made by contextgraft", path=folder, expected=SIDECAR,
             remedy="publish other folders with `hf upload`",
         )  # fmt: skip
     sidecar = read_sidecar(folder)
     kind = sidecar.get("kind")
     if not isinstance(kind, str) or kind not in CONTENTS:
-        raise InputError("is nothing to publish", path=folder, expected=" or ".join(CONTENTS), received=kind)
+        raise InputError(
+            "this kind of folder cannot be published",
+            path=folder,
+            expected=" or ".join(CONTENTS),
+            received=kind,
+        )
     names = sorted({SIDECAR, *CONTENTS[kind](folder, sidecar)} - {README})
     text = (
         _text(own_card or folder / README)
         if own_card or (folder / README).exists()
         else minimal_card(sidecar, to)
     )
-    return Parcel(folder, to, kind, {name: (folder / name).stat().st_size for name in names}, text)
+    return UploadPackage(folder, to, kind, {name: (folder / name).stat().st_size for name in names}, text)
 
 
 def _adapter(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
-    """What PEFT loads, the dense deltas that the sidecar lists, and small files beside."""
+    """The files that PEFT loads, the dense deltas that the sidecar lists, tokenizer and licence."""
     read_json(folder / ADAPTER_CONFIG)
     weights = [ADAPTER_WEIGHTS, *([DENSE_DELTAS] if sidecar.get("dense") else [])]
     for name in weights:
         open_tensors(folder / name)
-    beside = [path.name for path in folder.iterdir() if path.is_file() and small(path.name)]
-    return [ADAPTER_CONFIG, *weights, *beside, *([GGUF] if (folder / GGUF).exists() else [])]
+    small = [path.name for path in folder.iterdir() if path.is_file() and is_small_file(path.name)]
+    return [ADAPTER_CONFIG, *weights, *small, *([GGUF] if (folder / GGUF).exists() else [])]
 
 
 def _graft(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
-    """The files of the manifest, each there with the size on record."""
+    """The files of the manifest, which must have the recorded sizes."""
     files = sidecar.get("files")
     if not isinstance(files, dict) or not all(isinstance(facts, dict) for facts in files.values()):
-        raise CheckpointError("does not say which files it has", path=folder / SIDECAR)
+        raise CheckpointError("the list of files is missing or malformed", path=folder / SIDECAR)
     for name, facts in files.items():
         path = folder / name
-        received = path.stat().st_size if plain(name) and path.is_file() else "no such file"
+        received = path.stat().st_size if is_safe_name(name) and path.is_file() else "no such file"
         if received != facts.get("bytes"):
             raise VerificationError(
-                "is not what the graft's manifest says", path=path, expected=f"{facts.get('bytes')} bytes",
+                "differs from the manifest of the graft", path=path, expected=f"{facts.get('bytes')} bytes",
                 received=received, remedy="merge again, and `contextgraft verify` the result",
             )  # fmt: skip
     open_model(folder)
@@ -90,7 +95,7 @@ def _graft(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
 
 
 def _trained(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:  # noqa: ARG001
-    """All of a model but pickles."""
+    """All files of a model except pickles."""
     model = open_model(folder)
     index = [MODEL_INDEX] if (folder / MODEL_INDEX).exists() else []
     return [
@@ -109,11 +114,13 @@ CONTENTS: Mapping[str, Callable[[Path, Mapping[str, Any]], list[str]]] = {
 
 
 def _text(path: Path) -> str:
-    """A card from a file, which must have the hub's front matter."""
+    """The text of a model card, which must have the hub's front matter."""
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot be read as a card", path=path, received=str(error)[:120]) from None
+        raise InputError("cannot read the model card", path=path, received=str(error)[:120]) from None
     if not text.startswith("---\n"):
-        raise InputError("is no card of the hub", path=path, expected="metadata between two lines of ---")
+        raise InputError(
+            "not a model card of the hub", path=path, expected="metadata between two lines of ---"
+        )
     return text
