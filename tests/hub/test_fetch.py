@@ -157,7 +157,8 @@ UNUSABLE: dict[str, tuple[dict[str, bytes], type[Exception], str]] = {
     "pickles only": (
         {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04"},
         PickleRefused,
-        "only has weights as pickles.*; received pytorch_model.bin; .*safe_serialization",
+        "only has weights as pickles, which are never loaded; "
+        "received pytorch_model.bin; .*safe_serialization",
     ),
     "gguf only": ({"m.Q4_K_M.gguf": b"GGUF"}, CheckpointError, "hf download owner/tiny FILE.gguf"),
     "nothing": (

@@ -276,7 +276,10 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], type[ContextgraftError], 
         "graft", lambda at: next(at.glob("*.safetensors")).unlink(), VerificationError, "no such file"
     ),
     "shard cut": (
-        "graft", lambda at: cut(next(at.glob("*.safetensors"))), VerificationError, "differs from the manifest"
+        "graft",
+        lambda at: cut(next(at.glob("*.safetensors"))),
+        VerificationError,
+        "differs from the manifest of the graft",
     ),
     "no manifest": (
         "graft", lambda at: tell(at, files=[]), CheckpointError, "list of files is missing"

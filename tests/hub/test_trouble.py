@@ -124,7 +124,8 @@ FINAL: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "flipped for ever": (
         {"where": ANY_SHARD, "flip": 9_000},
-        r"safetensors: the content differs .* twice; expected digest \w{64}; received",
+        r"safetensors: the content differs from the digest on the hub, twice; "
+        r"expected digest \w{64}; received",
     ),
     "401": (
         {
