@@ -1,10 +1,10 @@
 """One process that has imported torch and forks a child for every run of the command line.
 
-Orders come as lines of JSON on stdin, answers go as lines of JSON to stdout. An order is `{"args": [...]}`
-and, as wanted, `at` and `signal` (send oneself that signal at the n-th step that changes a disk), `after`
-(seconds until SIGKILL), `file_bytes` (no file may grow larger), `memory` (bytes beyond those of the start),
-`uid`, `timeout`. A child that stopped itself is answered for as stopped; `{"resume": pid}` lets it go on.
-Flushing to the disk is noted but not done: a killed process loses nothing by it.
+Requests are lines of JSON on stdin, replies lines of JSON on stdout. A request is `{"args": [...]}` and,
+optionally, `at` and `signal` (the child sends itself that signal at the n-th step that changes a disk),
+`after` (seconds until SIGKILL), `file_bytes` (limit for every file), `memory` (bytes in addition to those at
+the start), `uid`, `timeout`. The reply for a child that stopped itself has the status null; `{"resume": pid}`
+continues it. Flushing to the disk is logged but not done: a killed process loses nothing by it.
 """
 
 import gc
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Order = dict[str, Any]
+Request = dict[str, Any]
 MOVES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 WRITES = ("fsync", "fdatasync", "pwrite", "pwritev", "write", "writev", "copy_file_range", "sendfile")
 TICK = 0.001  # seconds between looks at a child
@@ -31,25 +31,25 @@ TICK = 0.001  # seconds between looks at a child
 
 @dataclass
 class Steps:
-    """What a child does to the disk, written down as it happens; at step `at` it gets its signal."""
+    """A log of the changes that a child makes to the disk; at step `at` it sends itself its signal."""
 
-    order: Order
+    request: Request
     log: int
     write: Callable[[int, bytes], int] = os.write
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # for several threads
 
     def install(self) -> None:
-        """Hear of every change: what the interpreter tells by itself, and the calls it is silent about."""
+        """Log every change: audit events of the interpreter, and wrappers of the calls that have none."""
         for name in WRITES:
             setattr(os, name, self._wrapped(name, getattr(os, name)))
         sys.addaudithook(self._audit)
 
     def take(self, what: str, path: str = "") -> None:
-        """One more step: note it, and die before it if it is the one."""
+        """Log one step, and send the signal before it if it is step `at`."""
         number = next(self.numbers)
         self.write(self.log, json.dumps([what, path]).encode() + b"\n")
-        if number == self.order.get("at"):
-            self._die(self.order.get("signal", signal.SIGKILL))
+        if number == self.request.get("at"):
+            self._die(self.request.get("signal", signal.SIGKILL))
 
     def _die(self, number: int) -> None:
         """A signal to the process as a whole comes at once only if it is deadly; to stop takes its time."""
@@ -76,7 +76,7 @@ class Steps:
 class Child:
     """A run under way, what it says and does in files of its own."""
 
-    order: Order
+    request: Request
     begun: float = field(default_factory=time.monotonic)
     files: list[int] = field(default_factory=lambda: [_nameless() for _ in range(3)])
     pid: int = 0
@@ -87,11 +87,13 @@ class Child:
         if self.pid == 0:
             for target, source in enumerate(self.files[:2], start=1):
                 os.dup2(source, target)
-            os._exit(_run(self.order, self.files[2]))
+            os._exit(_run(self.request, self.files[2]))
 
-    def wait(self) -> Order:
+    def wait(self) -> Request:
         """The answer, when the child has ended or stopped; it is killed at its time."""
-        fate = {when: self.order[when] for when in ("after", "timeout") if self.order.get(when) is not None}
+        fate = {
+            when: self.request[when] for when in ("after", "timeout") if self.request.get(when) is not None
+        }
         late = False
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
@@ -106,7 +108,7 @@ class Child:
                 fate = {}
             time.sleep(TICK)
 
-    def _answer(self, status: int | None, late: bool) -> Order:
+    def _answer(self, status: int | None, late: bool) -> Request:
         out, err, log = (_text(handle, close=status is not None) for handle in self.files)
         steps = [json.loads(line) for line in log.splitlines()]
         seconds = time.monotonic() - self.begun
@@ -116,15 +118,15 @@ class Child:
         }  # fmt: skip
 
 
-def _run(order: Order, log: int) -> int:
+def _run(request: Request, log: int) -> int:
     """The command line in this process, and the exit code the interpreter would give."""
     from contextgraft.cli.main import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _limit(order)
-    if "file_bytes" not in order:  # which bounds what can be noted, too
-        Steps(order, log).install()
-    sys.argv = ["contextgraft", *order["args"]]
+    _limit(request)
+    if "file_bytes" not in request:  # which bounds what can be noted, too
+        Steps(request, log).install()
+    sys.argv = ["contextgraft", *request["args"]]
     try:
         main()
         code = 0
@@ -138,16 +140,16 @@ def _run(order: Order, log: int) -> int:
     return code
 
 
-def _limit(order: Order) -> None:
-    if "file_bytes" in order:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"],) * 2)
-    if "memory" in order:
+def _limit(request: Request) -> None:
+    if "file_bytes" in request:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
+    if "memory" in request:
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + order["memory"],) * 2)
-    if "uid" in order:
+        resource.setrlimit(resource.RLIMIT_AS, (now + request["memory"],) * 2)
+    if "uid" in request:
         os.setgroups([])
-        os.setgid(order["uid"])
-        os.setuid(order["uid"])
+        os.setgid(request["uid"])
+        os.setuid(request["uid"])
 
 
 def _nameless() -> int:
@@ -169,14 +171,14 @@ def _serve() -> None:
     stopped: dict[int, Child] = {}
     print("ready", file=channel, flush=True)
     for line in sys.stdin:
-        order = json.loads(line)
-        if "resume" in order:
-            child = stopped.pop(order["resume"])
-            child.order = order
+        request = json.loads(line)
+        if "resume" in request:
+            child = stopped.pop(request["resume"])
+            child.request = request
             child.begun = time.monotonic()
             os.kill(child.pid, signal.SIGCONT)
         else:
-            child = Child(order)
+            child = Child(request)
             child.fork()
         answer = child.wait()
         if answer["status"] is None:

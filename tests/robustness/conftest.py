@@ -1,4 +1,4 @@
-"""The command line as a black box: a world to run it on, and a nursery that runs it hundreds of times."""
+"""The command line as a black box: models to run it on, and a server that forks a process for each run."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 RANKS = (2, 4, 8)
-SECONDS = 60  # a run that takes longer hangs
+SECONDS = 180  # a run that takes longer hangs
 MEMORY = 1 << 30  # bytes that a file of a few kilobytes may cost
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """How one run ended: `status` is the exit code, or minus the signal, or None if it stopped itself."""
 
     status: int | None
@@ -41,8 +41,8 @@ class Outcome:
         """Files opened for writing or renamed into being."""
         return {path for what, path in self.steps if what in ("open", "os.rename")}
 
-    def complaint(self, status: int = 2) -> str:
-        """The one line that a mistake gives; anything else fails."""
+    def error_line(self, status: int = 2) -> str:
+        """The only line of the error; anything else fails."""
         assert not self.late, f"hangs: {self.stderr}"
         assert self.status == status, f"exit code {self.status}: {self.stderr}"
         plan = ("extract: ", "merge: ", "contextgraft: warning: ")
@@ -54,11 +54,11 @@ class Outcome:
         return lines[0]
 
 
-class Nursery:
-    """Runs of the command line, each in a forked child; see nursery.py for the orders."""
+class ForkServer:
+    """Runs of the command line, each in a forked child; fork_server.py documents the requests."""
 
     def __init__(self) -> None:
-        script = str(Path(__file__).with_name("nursery.py"))
+        script = str(Path(__file__).with_name("fork_server.py"))
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, script],
@@ -66,25 +66,25 @@ class Nursery:
         )  # fmt: skip
         assert self._line() == "ready\n"
 
-    def run(self, args: list[str], **order: Any) -> Outcome:
-        """Run to the end, or to where the order stops or kills it."""
-        return self._ask({"args": args, "timeout": SECONDS, **order})
+    def run(self, args: list[str], **request: Any) -> RunResult:
+        """Run to the end, or to where the request stops or kills it."""
+        return self._ask({"args": args, "timeout": SECONDS, **request})
 
-    def resume(self, stopped: Outcome) -> Outcome:
-        """Let a run that stopped itself go on to its end."""
+    def resume(self, stopped: RunResult) -> RunResult:
+        """Continue a run that stopped itself, to its end."""
         return self._ask({"resume": stopped.pid, "timeout": SECONDS})
 
     def close(self) -> None:
-        """End the nursery."""
+        """End the server."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(SECONDS)
 
-    def _ask(self, order: dict[str, Any]) -> Outcome:
+    def _ask(self, request: dict[str, Any]) -> RunResult:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return Outcome(**json.loads(self._line()))
+        return RunResult(**json.loads(self._line()))
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -93,47 +93,49 @@ class Nursery:
 
 @dataclass(frozen=True)
 class Job:
-    """A command, complete but for its output, and the files that it writes there when nothing disturbs it."""
+    """A command, complete but for its output, and the files that an undisturbed run writes."""
 
     args: tuple[str, ...]
-    parts: tuple[str, ...]  # folders below the output that appear whole; "" is the output itself
+    parts: tuple[str, ...]  # folders in the output that appear complete; "" is the output itself
     expected: dict[str, bytes]
 
 
 @dataclass(frozen=True)
-class Fire:
-    """Folders of a world; `jobs` are an extraction and a merge in it, undisturbed once already."""
+class Scenario:
+    """Models and an adapter; `jobs` are an extraction and a merge with the files of an undisturbed run."""
 
     root: Path
     adapters: Path
     jobs: dict[str, Job]
-    nursery: Nursery
+    fork_server: ForkServer
     contents: Callable[[Path], dict[str, bytes]]
 
-    def run(self, job: Job, out: Path, **order: Any) -> Outcome:
+    def run(self, job: Job, out: Path, **request: Any) -> RunResult:
         """A run of a job."""
-        return self.nursery.run([*job.args, "--out", str(out), "--threads", "1"], **order)
+        return self.fork_server.run([*job.args, "--out", str(out), "--threads", "1"], **request)
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """One nursery for all tests."""
-    made = Nursery()
+def fork_server() -> Iterator[ForkServer]:
+    """One server for all tests."""
+    made = ForkServer()
     yield made
     made.close()
 
 
 @pytest.fixture(scope="session")
-def fire(toy: SimpleNamespace, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Fire:
-    """A world in shards, not to be written to, and what undisturbed runs make of it."""
-    root = tmp_path_factory.mktemp("fire")
+def scenario(
+    toy: SimpleNamespace, fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory
+) -> Scenario:
+    """Sharded models, read only, and the output of undisturbed runs."""
+    root = tmp_path_factory.mktemp("robustness")
     config = toy.config()
     base = toy.weights(config)
     longer = {**config, "rope_theta": 4e4, "max_position_embeddings": 1024}
     toy.write(root / "base", base, config, 2)
     toy.write(root / "donor", toy.moved(base, 1), longer, 3)
     toy.write(root / "target", toy.moved(base, 2, 0.005), config, 3)
-    made = Fire(root, root / "adapters", {}, nursery, toy.contents)
+    made = Scenario(root, root / "adapters", {}, fork_server, toy.contents)
     ranks = [word for rank in RANKS for word in ("--rank", str(rank))]
     extract = ("extract", "--base", str(root / "base"), "--donor", str(root / "donor"), *ranks)
     merge = ("merge", "--adapter", str(root / "adapters" / "r4"), "--target", str(root / "target"))
@@ -146,36 +148,36 @@ def fire(toy: SimpleNamespace, nursery: Nursery, tmp_path_factory: pytest.TempPa
 
 
 @dataclass(frozen=True)
-class Arena:
-    """A world of one's own to spoil."""
+class Sandbox:
+    """Copies of the models, which a test may damage."""
 
     root: Path
-    nursery: Nursery
+    fork_server: ForkServer
 
     def __getitem__(self, name: str) -> Path:
         """A folder: base, donor, target or adapter."""
         return self.root / name
 
-    def run(self, verb: str, **order: Any) -> Outcome:
+    def run(self, verb: str, **request: Any) -> RunResult:
         """Extract or merge into `out`."""
         names = {"extract": ("base", "donor"), "merge": ("adapter", "target")}[verb]
         inputs = [word for name in names for word in (f"--{name}", str(self.root / name))]
         rank = ["--rank", "4"] if verb == "extract" else []
         words = [verb, *inputs, *rank, "--out", str(self.root / "out"), "--threads", "1"]
-        return self.nursery.run(words, **order)
+        return self.fork_server.run(words, **request)
 
     def refuses(self, verb: str, words: str) -> None:
         """The run ends soon in one line with these words, in bounded memory, and leaves nothing behind."""
         before = sorted(self.root.rglob("*"))
-        line = self.run(verb, memory=MEMORY, timeout=20).complaint()
+        line = self.run(verb, memory=MEMORY, timeout=SECONDS).error_line()
         assert re.search(words, line), line
         assert sorted(self.root.rglob("*")) == before, "something was left behind"
 
 
 @pytest.fixture
-def arena(fire: Fire, nursery: Nursery, tmp_path: Path) -> Arena:
-    """Copies of the world's models, and of its adapter of rank 4."""
+def sandbox(scenario: Scenario, fork_server: ForkServer, tmp_path: Path) -> Sandbox:
+    """Copies of the scenario's models, and of its adapter of rank 4."""
     for name in ("base", "donor", "target"):
-        shutil.copytree(fire.root / name, tmp_path / name)
-    shutil.copytree(fire.adapters / "r4", tmp_path / "adapter")
-    return Arena(tmp_path, nursery)
+        shutil.copytree(scenario.root / name, tmp_path / name)
+    shutil.copytree(scenario.adapters / "r4", tmp_path / "adapter")
+    return Sandbox(tmp_path, fork_server)

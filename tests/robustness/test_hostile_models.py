@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 INDEX = "model.safetensors.index.json"
 FIRST = "model-00001-of-00003.safetensors"
 Q = "model.layers.0.self_attn.q_proj.weight"
-Spoil = Callable[[Path], object]
+Damage = Callable[[Path], object]
 
 
 def index(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -24,7 +24,7 @@ def index(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / INDEX).write_text(json.dumps(data))
 
 
-def shard(value: Any) -> Spoil:
+def shard(value: Any) -> Damage:
     """Another shard for one tensor."""
     return lambda folder: index(folder, lambda table: table.update({Q: value}))
 
@@ -36,48 +36,48 @@ def outside(folder: Path) -> None:
     index(folder, lambda table: table.update(everything))
 
 
-def config(**changes: Any) -> Spoil:
+def config(**changes: Any) -> Damage:
     """Other values in config.json; what JSON has no word for is written as Python would."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         data = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**data, **changes}))
 
-    return spoil
+    return damage
 
 
-def text(name: str, data: bytes) -> Spoil:
+def text(name: str, data: bytes) -> Damage:
     return lambda folder: (folder / name).write_bytes(data)
 
 
-def instead(name: str, make: Callable[[Path], object]) -> Spoil:
+def instead(name: str, make: Callable[[Path], object]) -> Damage:
     """Something else in a file's place."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         (folder / name).unlink()
         make(folder / name)
 
-    return spoil
+    return damage
 
 
 def link(target: str) -> Callable[[Path], object]:
     return lambda path: path.symlink_to(target)
 
 
-def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Spoil:
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
     """Other tensors, in one file."""
 
-    def spoil(folder: Path) -> None:
+    def damage(folder: Path) -> None:
         tensors = {name: t for path in folder.glob("*.safetensors") for name, t in load_file(path).items()}
         for path in folder.glob("model*"):
             path.unlink()
         change(tensors)
         save_file(tensors, folder / "model.safetensors")
 
-    return spoil
+    return damage
 
 
-def value(name: str, number: float) -> Spoil:
+def value(name: str, number: float) -> Damage:
     """One element of a tensor."""
     return weights(lambda tensors: tensors[name].view(-1)[7:8].fill_(number))
 
@@ -98,7 +98,7 @@ def sparse(path: Path) -> None:
 
 
 DEEP = b'{"x":' * 400 + b"1" + b"}" * 400
-LIES: dict[str, tuple[Spoil, str]] = {
+LIES: dict[str, tuple[Damage, str]] = {
     "shard outside": (outside, "outside its folder"),
     "shard absolute": (shard("/etc/passwd"), "outside its folder"),
     "shard absolute, of its kind": (shard("/tmp/x.safetensors"), "outside its folder"),
@@ -174,10 +174,10 @@ LIES: dict[str, tuple[Spoil, str]] = {
 
 @pytest.mark.parametrize("side", ["donor", "target"])
 @pytest.mark.parametrize("name", LIES)
-def test_a_model_that_lies(arena: Any, name: str, side: str) -> None:
-    spoil, words = LIES[name]
-    spoil(arena[side])
-    arena.refuses("extract" if side == "donor" else "merge", words)
+def test_a_model_that_lies(sandbox: Any, name: str, side: str) -> None:
+    damage, words = LIES[name]
+    damage(sandbox[side])
+    sandbox.refuses("extract" if side == "donor" else "merge", words)
 
 
 def linked(folder: Path) -> None:
@@ -188,7 +188,7 @@ def linked(folder: Path) -> None:
         (folder / path.name).symlink_to(path)
 
 
-ODD: dict[str, Spoil] = {
+ODD: dict[str, Damage] = {
     "files linked elsewhere": linked,
     "nested at the limit": config(x=json.loads(b"[" * 98 + b"]" * 98)),
     "a scalar": weights(lambda tensors: tensors.update({"model.layers.0.scale": torch.tensor(1.5)})),
@@ -201,11 +201,11 @@ ODD: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_model_that_is_only_odd(arena: Any, name: str) -> None:
+def test_a_model_that_is_only_odd(sandbox: Any, name: str) -> None:
     for side in ("base", "donor", "target"):
-        ODD[name](arena[side])
+        ODD[name](sandbox[side])
     for verb in ("extract", "merge"):
-        done = arena.run(verb)
+        done = sandbox.run(verb)
         assert done.status == 0, done.stderr
-        assert not any(path.is_symlink() for path in (arena.root / "out").rglob("*"))
-        shutil.rmtree(arena.root / "out")
+        assert not any(path.is_symlink() for path in (sandbox.root / "out").rglob("*"))
+        shutil.rmtree(sandbox.root / "out")

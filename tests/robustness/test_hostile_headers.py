@@ -128,16 +128,16 @@ def put(path: Path, lie: bytes | Callable[[Path], object]) -> None:
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_in_the_donor(arena: Any, name: str) -> None:
+def test_in_the_donor(sandbox: Any, name: str) -> None:
     lie, words = LIES[name]
-    for file in arena["donor"].glob("model*"):
+    for file in sandbox["donor"].glob("model*"):
         file.unlink()
-    put(arena["donor"] / "model.safetensors", lie)
-    arena.refuses("extract", words)
+    put(sandbox["donor"] / "model.safetensors", lie)
+    sandbox.refuses("extract", words)
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_in_the_adapter(arena: Any, name: str) -> None:
+def test_in_the_adapter(sandbox: Any, name: str) -> None:
     lie, words = LIES[name]
-    put(arena["adapter"] / "adapter_model.safetensors", lie)
-    arena.refuses("merge", words)
+    put(sandbox["adapter"] / "adapter_model.safetensors", lie)
+    sandbox.refuses("merge", words)

@@ -72,86 +72,86 @@ def working(run: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def lengths(fire: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+def lengths(scenario: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """Working steps of undisturbed runs."""
     place = tmp_path_factory.mktemp("lengths")
-    return {name: working(fire.run(job, place / name)) for name, job in fire.jobs.items()}
+    return {name: working(scenario.run(job, place / name)) for name, job in scenario.jobs.items()}
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("verb", "folder", "name"), FILES)
-def test_an_input_is_changed(arena: Any, verb: str, folder: str, name: str, change: str) -> None:
-    path = arena[folder] / name
-    last = working(arena.run(verb))
-    shutil.rmtree(arena.root / "out")
-    before = sorted(arena.root.rglob("*"))
+def test_an_input_is_changed(sandbox: Any, verb: str, folder: str, name: str, change: str) -> None:
+    path = sandbox[folder] / name
+    last = working(sandbox.run(verb))
+    shutil.rmtree(sandbox.root / "out")
+    before = sorted(sandbox.root.rglob("*"))
     for share in SHARES:
         whole = path.read_bytes()
-        stopped = arena.run(verb, at=int(share * last), signal=signal.SIGSTOP)
+        stopped = sandbox.run(verb, at=int(share * last), signal=signal.SIGSTOP)
         assert stopped.status is None
         CHANGES[change](path)
-        line = arena.nursery.resume(stopped).complaint()
+        line = sandbox.fork_server.resume(stopped).error_line()
         assert line.startswith(f"contextgraft: error: {path}: was changed while it was read"), line
         path.write_bytes(whole)
-        assert sorted(arena.root.rglob("*")) == before, "something was left behind"
+        assert sorted(sandbox.root.rglob("*")) == before, "something was left behind"
 
 
 @pytest.mark.parametrize("second", VERBS)
 @pytest.mark.parametrize("first", VERBS)
 def test_two_runs_at_once(
-    fire: Any, lengths: dict[str, int], tmp_path: Path, first: str, second: str
+    scenario: Any, lengths: dict[str, int], tmp_path: Path, first: str, second: str
 ) -> None:
     out = tmp_path / "out"
     for share in SHARES:
         at = int(share * lengths[first])
-        stopped = fire.run(fire.jobs[first], out, at=at, signal=signal.SIGSTOP)
+        stopped = scenario.run(scenario.jobs[first], out, at=at, signal=signal.SIGSTOP)
         assert stopped.status is None
-        before = fire.contents(tmp_path)
-        line = fire.run(fire.jobs[second], out).complaint()
+        before = scenario.contents(tmp_path)
+        line = scenario.run(scenario.jobs[second], out).error_line()
         assert line.startswith(f"contextgraft: error: {out}: another run is writing it"), line
-        assert fire.contents(tmp_path) == before
-        assert fire.nursery.resume(stopped).status == 0
-        assert fire.contents(out) == fire.jobs[first].expected
+        assert scenario.contents(tmp_path) == before
+        assert scenario.fork_server.resume(stopped).status == 0
+        assert scenario.contents(out) == scenario.jobs[first].expected
         assert list(tmp_path.iterdir()) == [out]
         shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_interrupted(fire: Any, lengths: dict[str, int], tmp_path: Path, name: str) -> None:
-    job, last = fire.jobs[name], lengths[name]
+def test_interrupted(scenario: Any, lengths: dict[str, int], tmp_path: Path, name: str) -> None:
+    job, last = scenario.jobs[name], lengths[name]
     resumed = 0
     for at in (*random.Random(name).sample(range(1, last), 20), *range(last, last + 15)):
         out = tmp_path / str(at) / "out"
         out.parent.mkdir()
-        done = fire.run(job, out, at=at, signal=signal.SIGINT)
+        done = scenario.run(job, out, at=at, signal=signal.SIGINT)
         assert done.status == 130, f"at {at}: {done.stderr}"
         said = [line for line in done.stderr.splitlines() if line]
         assert said[1:] == ["contextgraft: interrupted; run the same command again to resume"]
         kept = {str(path) for path in out.parent.rglob(".journal/*.json") if path.name != "job.json"}
-        again = fire.run(job, out)
-        assert again.status == 0 or "already exists" in again.complaint()
+        again = scenario.run(job, out)
+        assert again.status == 0 or "already exists" in again.error_line()
         assert not again.written & kept
-        assert fire.contents(out) == job.expected
+        assert scenario.contents(out) == job.expected
         assert list(out.parent.iterdir()) == [out]
         resumed += bool(kept)
     assert resumed >= 10, "hardly anything was there to resume"
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_interrupted_before_anything_is_done(arena: Any, verb: str) -> None:
-    before = sorted(arena.root.rglob("*"))
+def test_interrupted_before_anything_is_done(sandbox: Any, verb: str) -> None:
+    before = sorted(sandbox.root.rglob("*"))
     for at in (2, 3, 5):
-        assert arena.run(verb, at=at, signal=signal.SIGINT).status == 130
-        assert sorted(arena.root.rglob("*")) == before
+        assert sandbox.run(verb, at=at, signal=signal.SIGINT).status == 130
+        assert sorted(sandbox.root.rglob("*")) == before
 
 
-def test_the_program_itself(arena: Any) -> None:
-    """What the nursery shows of a mistake is what a shell sees."""
-    (arena["adapter"] / "adapter_model.safetensors").write_bytes(b"\x80\x04")
-    words = [str(COMMAND), "merge", "--out", str(arena.root / "out")]
-    words += [word for name in VERBS["merge"] for word in (f"--{name}", str(arena[name]))]
+def test_the_program_itself(sandbox: Any) -> None:
+    """What the fork server shows of a mistake is what a shell sees."""
+    (sandbox["adapter"] / "adapter_model.safetensors").write_bytes(b"\x80\x04")
+    words = [str(COMMAND), "merge", "--out", str(sandbox.root / "out")]
+    words += [word for name in VERBS["merge"] for word in (f"--{name}", str(sandbox[name]))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("contextgraft: error: ")
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.strip() == arena.run("merge").complaint()
+    assert done.stderr.strip() == sandbox.run("merge").error_line()

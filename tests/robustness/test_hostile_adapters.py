@@ -16,79 +16,79 @@ DENSE = "contextgraft.safetensors"
 SIDECAR = "contextgraft.json"
 MODULE = "model.layers.0.self_attn.q_proj"
 KEY = f"base_model.model.{MODULE}.lora_"
-Spoil = Callable[[Path], object]
+Damage = Callable[[Path], object]
 
 
-def edit(name: str, **changes: Any) -> Spoil:
+def edit(name: str, **changes: Any) -> Damage:
     """Other values in a JSON file; what JSON has no word for is written as Python would."""
 
-    def spoil(adapter: Path) -> None:
+    def damage(adapter: Path) -> None:
         data = json.loads((adapter / name).read_text())
         (adapter / name).write_text(json.dumps({**data, **changes}))
 
-    return spoil
+    return damage
 
 
-def raw(name: str, text: str) -> Spoil:
+def raw(name: str, text: str) -> Damage:
     return lambda adapter: (adapter / name).write_text(text)
 
 
-def alpha(word: str) -> Spoil:
+def alpha(word: str) -> Damage:
     """lora_alpha as it is written."""
     return raw(CONFIG, f'{{"peft_type":"LORA","r":4,"lora_alpha":{word}}}')
 
 
-def factors(**changes: torch.Tensor | None) -> Spoil:
+def factors(**changes: torch.Tensor | None) -> Damage:
     """Other factors of one module; None takes one away."""
 
-    def spoil(adapter: Path) -> None:
+    def damage(adapter: Path) -> None:
         tensors: dict[str, torch.Tensor | None] = dict(load_file(adapter / WEIGHTS))
         tensors |= {f"{KEY}{factor}.weight": tensor for factor, tensor in changes.items()}
         save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, adapter / WEIGHTS)
 
-    return spoil
+    return damage
 
 
-def more(name: str, tensor: torch.Tensor, file: str = WEIGHTS) -> Spoil:
+def more(name: str, tensor: torch.Tensor, file: str = WEIGHTS) -> Damage:
     """One tensor more, or another in its place."""
     return lambda adapter: save_file({**load_file(adapter / file), name: tensor}, adapter / file)
 
 
-def value(file: str, number: float) -> Spoil:
+def value(file: str, number: float) -> Damage:
     """One element of the first tensor of a file."""
 
-    def spoil(adapter: Path) -> None:
+    def damage(adapter: Path) -> None:
         tensors = load_file(adapter / file)
         next(iter(tensors.values())).view(-1)[3:4].fill_(number)
         save_file(tensors, adapter / file)
 
-    return spoil
+    return damage
 
 
-def instead(name: str, make: Callable[[Path], object]) -> Spoil:
+def instead(name: str, make: Callable[[Path], object]) -> Damage:
     """Something else in a file's place."""
 
-    def spoil(adapter: Path) -> None:
+    def damage(adapter: Path) -> None:
         (adapter / name).unlink()
         make(adapter / name)
 
-    return spoil
+    return damage
 
 
-def rope(side: str, **changes: Any) -> Spoil:
+def rope(side: str, **changes: Any) -> Damage:
     """Other rotary settings in the sidecar."""
 
-    def spoil(adapter: Path) -> None:
+    def damage(adapter: Path) -> None:
         data = json.loads((adapter / SIDECAR).read_text())
         data["rope"][side].update(changes)
         (adapter / SIDECAR).write_text(json.dumps(data))
 
-    return spoil
+    return damage
 
 
 DEEP = '{"x":' * 400 + "1" + "}" * 400
 SLOW = "(.*.*.*.*.*.*.*.*.*.*)*x"  # a regular expression that takes for ever to match nothing
-LIES: dict[str, tuple[Spoil, str]] = {
+LIES: dict[str, tuple[Damage, str]] = {
     "rank zero": (factors(A=torch.ones(0, 64), B=torch.ones(64, 0)), "do not fit each other"),
     "ranks differ": (factors(B=torch.ones(64, 3)), "do not fit each other"),
     "no B": (factors(B=None), "do not fit each other"),
@@ -167,7 +167,7 @@ LIES: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_an_adapter_that_lies(arena: Any, name: str) -> None:
-    spoil, words = LIES[name]
-    spoil(arena["adapter"])
-    arena.refuses("merge", words)
+def test_an_adapter_that_lies(sandbox: Any, name: str) -> None:
+    damage, words = LIES[name]
+    damage(sandbox["adapter"])
+    sandbox.refuses("merge", words)

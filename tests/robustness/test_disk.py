@@ -42,18 +42,18 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
-def test_a_full_disk(fire: Any, disk: SmallDisk, name: str, share: float) -> None:
-    job, out = fire.jobs[name], disk.path / "out"
+def test_a_full_disk(scenario: Any, disk: SmallDisk, name: str, share: float) -> None:
+    job, out = scenario.jobs[name], disk.path / "out"
     size = sum(len(data) for data in job.expected.values())
     disk.mount("tmpfs", "remount", f"size={int(share * size)}")
-    line = fire.run(job, out).complaint()
+    line = scenario.run(job, out).error_line()
     assert f" {out}: cannot be written; received No space left on device; make room" in line
     assert not out.exists()
     kept = {str(path) for path in disk.path.rglob(".journal/*.json") if path.name != "job.json"}
     disk.mount("tmpfs", "remount", "size=100m")
-    done = fire.run(job, out)
+    done = scenario.run(job, out)
     assert done.status == 0, done.stderr
-    assert fire.contents(out) == job.expected
+    assert scenario.contents(out) == job.expected
     assert not done.written & kept, "what was done before the disk was full is done again"
     assert kept or share < 0.5
     assert list(disk.path.iterdir()) == [out]
@@ -61,30 +61,30 @@ def test_a_full_disk(fire: Any, disk: SmallDisk, name: str, share: float) -> Non
 
 @pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize("file_bytes", [500, 5000, 12_000])
-def test_a_bound_on_files(fire: Any, tmp_path: Path, name: str, file_bytes: int) -> None:
-    job, out = fire.jobs[name], tmp_path / "out"
-    bounded = fire.run(job, out, file_bytes=file_bytes)
-    assert "cannot be written; received File too large" in bounded.complaint()
+def test_a_bound_on_files(scenario: Any, tmp_path: Path, name: str, file_bytes: int) -> None:
+    job, out = scenario.jobs[name], tmp_path / "out"
+    bounded = scenario.run(job, out, file_bytes=file_bytes)
+    assert "cannot be written; received File too large" in bounded.error_line()
     assert not out.exists()
-    assert fire.run(job, out).status == 0
-    assert fire.contents(out) == job.expected
+    assert scenario.run(job, out).status == 0
+    assert scenario.contents(out) == job.expected
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_disk_that_is_read_only(fire: Any, disk: SmallDisk, name: str) -> None:
+def test_a_disk_that_is_read_only(scenario: Any, disk: SmallDisk, name: str) -> None:
     disk.mount("tmpfs", "remount", "ro", "size=1m")
     for out in (disk.path / "out", disk.path / "deep" / "out"):
-        assert "Read-only file system" in fire.run(fire.jobs[name], out).complaint()
+        assert "Read-only file system" in scenario.run(scenario.jobs[name], out).error_line()
 
 
 @pytest.fixture
-def commons(fire: Any) -> Iterator[Path]:
+def commons(scenario: Any) -> Iterator[Path]:
     """A folder that others may enter, with copies of the world, for runs that are not root's."""
     path = Path(tempfile.mkdtemp())
     path.chmod(0o755)
     for name in ("base", "donor", "target"):
-        shutil.copytree(fire.root / name, path / name)
-    shutil.copytree(fire.adapters / "r4", path / "adapter")
+        shutil.copytree(scenario.root / name, path / name)
+    shutil.copytree(scenario.adapters / "r4", path / "adapter")
     for file in path.rglob("*.*"):
         file.chmod(0o644)
     yield path
@@ -95,7 +95,7 @@ def commons(fire: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def user() -> dict[str, int]:
-    """The order that makes a run subject to permissions."""
+    """The options of a request that make a run subject to permissions."""
     return {"uid": NOBODY} if os.geteuid() == 0 else {}
 
 
@@ -104,10 +104,10 @@ def merging(commons: Path, out: Path) -> list[str]:
     return ["merge", *models, "--out", str(out), "--threads", "1"]
 
 
-def test_a_folder_that_others_own(nursery: Any, commons: Path, user: dict[str, int]) -> None:
+def test_a_folder_that_others_own(fork_server: Any, commons: Path, user: dict[str, int]) -> None:
     (commons / "mine").mkdir()
     (commons / "mine").chmod(0o555)
-    line = nursery.run(merging(commons, commons / "mine" / "out"), **user).complaint()
+    line = fork_server.run(merging(commons, commons / "mine" / "out"), **user).error_line()
     assert "out: cannot be written; received Permission denied" in line
     assert not list((commons / "mine").iterdir())
 
@@ -115,11 +115,11 @@ def test_a_folder_that_others_own(nursery: Any, commons: Path, user: dict[str, i
 @pytest.mark.parametrize(
     "name", ["target/config.json", "target/model-00002-of-00003.safetensors", "adapter/adapter_config.json"]
 )
-def test_inputs_that_others_own(nursery: Any, commons: Path, user: dict[str, int], name: str) -> None:
+def test_inputs_that_others_own(fork_server: Any, commons: Path, user: dict[str, int], name: str) -> None:
     (commons / "room").mkdir()
     (commons / "room").chmod(0o777)
     (commons / name).chmod(0)
-    line = nursery.run(merging(commons, commons / "room" / "out"), **user).complaint()
+    line = fork_server.run(merging(commons, commons / "room" / "out"), **user).error_line()
     assert f"{name}: cannot be read; received Permission denied" in line
     assert not list((commons / "room").iterdir())
 
@@ -134,19 +134,19 @@ PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_places_that_are_no_folders(fire: Any, tmp_path: Path, name: str) -> None:
+def test_places_that_are_no_folders(scenario: Any, tmp_path: Path, name: str) -> None:
     make, words = PLACES[name]
     place = tmp_path / "place"
     place.mkdir()
     make(place / "out")
     before = sorted(tmp_path.rglob("*"))
     out = place / ("x" * 300 if "too long" in name else "out")
-    line = fire.run(fire.jobs["merge"], out).complaint()
+    line = scenario.run(scenario.jobs["merge"], out).error_line()
     assert any(word in line for word in words.split("|")), line
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("out", ["/", "/proc/out", "/dev/null", "/dev/null/out"])
 @pytest.mark.parametrize("name", JOBS)
-def test_places_of_the_system(fire: Any, name: str, out: str) -> None:
-    assert f" {out}: " in fire.run(fire.jobs[name], Path(out)).complaint()
+def test_places_of_the_system(scenario: Any, name: str, out: str) -> None:
+    assert f" {out}: " in scenario.run(scenario.jobs[name], Path(out)).error_line()
