@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 TOKEN = "hf_secret_of_the_tests"
 LARGE = (".safetensors", ".bin", ".gguf", ".model", ".parquet")  # stored as LFS
 PIECE = 1 << 14  # bytes sent at once
+DRIP = 0.05  # seconds between single bytes
 PAGE = 3  # files in one answer of a tree
 
 Files = dict[str, bytes]
@@ -54,8 +55,8 @@ class Fault:
     """What goes wrong with requests whose "METHOD path" matches `where`, the next `times` times.
 
     `status` answers with that and `headers`; else the body is sent with the byte at `flip` changed, cut after
-    `cut` bytes (declared in full, or not at all with `silent`), `slow` seconds a piece, longer by `more`, or
-    whole although a range was asked for.
+    `cut` bytes (declared in full, or not at all with `silent`), `slow` seconds a piece, byte by byte after
+    `drip` bytes so that it never ends, longer by `more`, or whole although a range was asked for.
     """
 
     where: str
@@ -67,6 +68,7 @@ class Fault:
     silent: bool = False
     flip: int | None = None
     slow: float = 0.0
+    drip: int | None = None
     more: bytes = b""
     whole: bool = False
 
@@ -253,12 +255,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         data = data[: fault.cut]
-        for start in range(0, len(data), PIECE):
-            piece = data[start : start + PIECE]
+        start, drip = 0, len(data) if fault.drip is None else fault.drip
+        while start < len(data):
+            size, pause = (PIECE, fault.slow) if start < drip else (1, DRIP)
+            piece = data[start : start + size]
             self.wfile.write(piece)
             with self.hub.lock:
                 self.hub.sent += len(piece)
-            time.sleep(fault.slow)
+            time.sleep(pause)
+            start += size
         self.close_connection = fault.silent or fault.cut is not None
 
     def repo(self, name: str, *, write: bool = False, content: bool = False) -> Repo:

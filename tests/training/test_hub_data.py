@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,8 @@ from contextgraft.training.trainer import TrainingOptions, train
 
 from ..hub.conftest import SERVER
 from .conftest import interrupt, write_recipe
-from .parallel.conftest import COMMAND, finish, start, together
+from .parallel.conftest import COMMAND, finish, start, start_ranks, wait_until
+from .parallel.fork_server import Process
 
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
@@ -151,16 +151,13 @@ def environment(server: "HubServer", home: Path) -> dict[str, str]:
     return inherited | {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
 
 
-def while_it_fetches(server: "HubServer", begin: Callable[[], Any]) -> Any:
-    """What has begun, when some of a large file has come, slowly."""
-    server.fault("resolve/.*/train/1.jsonl", slow=0.5)
+def start_fetching(server: "HubServer", start: Callable[[], list[Process]]) -> list[Process]:
+    """Processes of which one is fetching a large file that never arrives completely."""
+    server.fault("resolve/.*/train/1.jsonl", drip=40_000)
     before = server.sent
-    begun = begin()
-    deadline = time.monotonic() + 120
-    while server.sent < before + 40_000:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return begun
+    processes = start()
+    wait_until(lambda: server.sent >= before + 40_000, processes)
+    return processes
 
 
 def test_a_run_killed_while_it_fetches_goes_on_there(
@@ -173,9 +170,9 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command, own = [*COMMAND, *map(str, options)], environment(server, tmp_path / "home")
     for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
-        process = while_it_fetches(server, lambda: start(command, own))
+        (process,) = start_fetching(server, lambda: [start(command, own)])
         process.send_signal(sent)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate()
         assert process.returncode == (-sent if sent == signal.SIGKILL else 130), err
         assert "Traceback" not in err
         server.update("datasets/owner/books", {"train/0.jsonl": sent.name.encode()})
@@ -197,12 +194,13 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command = [*COMMAND, *map(str, options)]
     for sent in (signal.SIGINT, signal.SIGTERM):
-        for process in (processes := while_it_fetches(server, lambda: together(command, 2))):
+        processes = start_fetching(server, lambda: start_ranks(command, 2))
+        for process in processes:
             process.send_signal(sent)
-        said = [process.communicate(timeout=10)[1] for process in processes]
+        said = [process.communicate()[1] for process in processes]
         assert processes[0].returncode == 130, said
         assert not any("Traceback" in err for err in said)
-    said = [rank.err for rank in finish(together(command, 2))]
+    said = [rank.err for rank in finish(start_ranks(command, 2))]
     assert "train: hf:datasets/owner/books@" in said[0]
     assert "packing 2 files to sequences of 64 tokens" in said[0]
     assert not said[1]

@@ -17,7 +17,7 @@ from contextgraft.training.tensorboard import SCALARS
 from contextgraft.training.trainer import TrainingOptions, train
 
 from .conftest import Recorder
-from .parallel.conftest import COMMAND, finish, together
+from .parallel.conftest import COMMAND, finish, start_ranks
 
 
 def interrupted(
@@ -121,7 +121,7 @@ def test_bytes_of_the_ring_are_those_of_the_plan(sharded: Path, recipe_folder: P
     measures = tmp_path / "measures.parquet"
     files = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(sharded), "--measures"]
     options = ["--ranks-per-node", "1", "--out", str(tmp_path / "out")]
-    finish(together([*COMMAND, *files, str(measures), *options], 2))
+    finish(start_ranks([*COMMAND, *files, str(measures), *options], 2))
     for row in pq.read_table(measures).to_pylist():
         assert row["ring_bytes_inside"] == 0
         assert row["ring_bytes_between"] == row["tokens"] * 2 * 2 * 8 * 4 * 3

@@ -1,9 +1,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.trainer import TrainingOptions, train
 
 from .conftest import Recorder, interrupt, write_recipe
+from .parallel.conftest import COMMAND, finish, start, wait_until, work_folder
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -80,21 +78,18 @@ def test_killed_command_ends_in_the_same_bytes(base: Path, recipe_folder: Path, 
 
     def command(out: str) -> list[str]:
         options = ["--config", str(config), "--base", str(base), "--out", str(tmp_path / out)]
-        program = "from contextgraft.cli.main import main; main()"
-        fixed = ["--threads", "1", "--checkpoint-seconds", "0"]
-        return [sys.executable, "-c", program, "train", *options, *fixed]
+        return [*COMMAND, *options, "--checkpoint-seconds", "0"]
 
-    killed = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    state = tmp_path / ".killed.partial" / "state.safetensors"
-    deadline = time.monotonic() + 300
-    while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
+    work = work_folder(tmp_path / "killed")
+    state = work / "state.safetensors"
+    killed = start(command("killed"), pause=work)
+    wait_until(state.exists, [killed])
+    killed.kill()
     assert killed.wait() == -signal.SIGKILL
     assert state.exists()
     assert not (tmp_path / "killed").exists()
-    for out in ("killed", "whole"):
-        subprocess.run(command(out), check=True, capture_output=True)
+    resumed, _ = finish([start(command("killed"))]), finish([start(command("whole"))])
+    assert "resuming after step" in resumed[0].err
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 

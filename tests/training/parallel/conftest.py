@@ -1,21 +1,23 @@
 import json
 import os
 import socket
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from .fork_server import Process, fork_server
+
 JOBS = Path(__file__).with_name("jobs.py")
 COMMAND = [sys.executable, "-m", "contextgraft.cli", "train", "--threads", "1"]
 Run = Callable[..., list[Any]]
 
 
-class Said(NamedTuple):
-    """What a rank wrote, and how it ended."""
+class Output(NamedTuple):
+    """What a process wrote, and its exit status."""
 
     out: str
     err: str
@@ -44,39 +46,57 @@ def environments(world: int, per_node: int | None = None) -> list[dict[str, str]
     ]
 
 
-def together(command: list[str], world: int, per_node: int | None = None) -> list[subprocess.Popen[str]]:
-    """The same command as every rank of a world, started."""
-    return [start(command, environment) for environment in environments(world, per_node)]
+def start_ranks(
+    command: list[str], world: int, per_node: int | None = None, *, pause: Path | None = None
+) -> list[Process]:
+    """Start the same command as every rank of a world; `pause` is for rank 0, for which the others wait."""
+    return [
+        start(command, environment, pause=None if rank else pause)
+        for rank, environment in enumerate(environments(world, per_node))
+    ]
 
 
-def start(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+def start(command: list[str], environment: dict[str, str] | None = None, **options: Any) -> Process:
+    """Start a command of Python, forked from a process that has imported what it needs."""
+    environment = dict(os.environ) if environment is None else environment
+    return fork_server(environment).start(command, environment, **options)
 
 
-def finish(processes: list[subprocess.Popen[str]], status: int = 0) -> list[Said]:
-    """What the ranks said; all of them must end with this status."""
-    said = [Said(*process.communicate(timeout=550), process.returncode) for process in processes]
-    assert {rank.status for rank in said} == {status}, "\n".join(rank.err for rank in said)
-    return said
+def work_folder(out: Path) -> Path:
+    """The folder of a run that has not finished."""
+    return out.with_name(f".{out.name}.partial")
 
 
-def one_line(said: list[Said]) -> str:
-    """The complaint, which one rank makes and all others leave to it."""
-    lines = [line for rank in said for line in rank.err.splitlines() if "error:" in line]
+def wait_until(condition: Callable[[], object], processes: list[Process]) -> None:
+    """Wait, however long it takes, while all processes run."""
+    while not condition():
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
+        time.sleep(0.01)
+
+
+def finish(processes: list[Process], status: int = 0) -> list[Output]:
+    """The output of the processes; all of them must end with this status."""
+    outputs = [Output(*process.communicate(), process.wait()) for process in processes]
+    assert {rank.status for rank in outputs} == {status}, "\n".join(rank.err for rank in outputs)
+    return outputs
+
+
+def error_line(outputs: list[Output]) -> str:
+    """The error, which exactly one rank reports, in one line."""
+    lines = [line for rank in outputs for line in rank.err.splitlines() if "error:" in line]
     assert len(lines) == 1, lines
-    assert not any("Traceback" in rank.err for rank in said)
+    assert not any("Traceback" in rank.err for rank in outputs)
     return lines[0]
 
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """run(world, job, **arguments): what each rank found out."""
+    """run(world, job, **arguments): the result of each rank."""
 
     def run(world: int, job: str, **arguments: Any) -> list[Any]:
         out = tmp_path_factory.mktemp(job)
         command = [sys.executable, str(JOBS), job, json.dumps(arguments), str(out)]
-        finish(together(command, world))
+        finish(start_ranks(command, world))
         return [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]
 
     return run

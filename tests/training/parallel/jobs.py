@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Timer
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -25,8 +26,9 @@ from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.parallel import attention as ring_attention
-from contextgraft.training.parallel import ring
+from contextgraft.training.parallel import engine, ring
 from contextgraft.training.parallel.attention_kernels import KERNELS
+from contextgraft.training.parallel.background import TaskStatus, poll_result
 from contextgraft.training.parallel.checkpoints import PendingCheckpoint
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
 from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
@@ -34,7 +36,7 @@ from contextgraft.training.parallel.layout import LAYOUTS, topology
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
 
-TIMEOUT = timedelta(seconds=60)
+TIMEOUT = timedelta(minutes=5)
 LENGTH, HEAD = 96, 16
 RECIPE = {
     "name": "gradients",
@@ -156,19 +158,19 @@ def _gradients(
 ) -> dict[str, Any]:
     launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
     options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, timeout=TIMEOUT)
-    together = DistributedEngine(launch, torch.device("cpu"), options, base.config)
+    distributed = DistributedEngine(launch, torch.device("cpu"), options, base.config)
     rope = replace(settings.read(base.config), theta=5e5, max_positions=LENGTH)
     wanted = Recipe.model_validate(RECIPE | recipe)
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, base.config["vocab_size"], shape, generator=generator)
     batch = TokenBatch(ids, torch.rand(ids.shape, generator=generator).round(decimals=1))
     results = []
-    for engine in (together, SingleProcessEngine()):
-        state = engine.build(wanted, base, rope)
+    for each in (distributed, SingleProcessEngine()):
+        state = each.build(wanted, base, rope)
         _draw_second_factors(state.parameters)
-        result = engine.backward(state, batch, wanted)
+        result = each.backward(state, batch, wanted)
         gradients_by_name = {name: _whole(parameter.grad) for name, parameter in state.parameters.items()}
-        results.append((result, gradients_by_name, engine.clip(state, 1.0)))
+        results.append((result, gradients_by_name, each.clip(state, 1.0)))
     (mine, gradient, norm), (single, reference, expected) = results
     assert gradient.keys() == reference.keys()
     assert all(value.norm() > 0 for value in reference.values())
@@ -231,52 +233,78 @@ def refusals() -> dict[str, str]:
     return said
 
 
-def long_acts(seconds: float, patience: float, out: str) -> list[Any]:
-    """What each rank gets of an act of the main process that takes longer than a message may.
+def long_tasks(out: str) -> dict[str, Any]:
+    """What each rank gets of tasks of the main process, each of which lasts for five messages to the others.
 
-    And whether the output is in its place when the ranks go on, if that takes as long.
+    Also: how long the main process waits between messages, how many messages this rank received, and whether
+    the output is in its place when the ranks go on.
     """
-    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
-    options = ParallelOptions(timeout=timedelta(seconds=patience))
-    engine = DistributedEngine(launch, torch.device("cpu"), options, {"num_attention_heads": 4})
+    info = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
+    distributed = DistributedEngine(
+        info, torch.device("cpu"), ParallelOptions(timeout=TIMEOUT), {"num_attention_heads": 4}
+    )
+    waits: list[float] = []
+    messages: list[object] = []
+
+    def poll(future: Future[Any], timeout: timedelta) -> TaskStatus:
+        waits.append(timeout.total_seconds())
+        return poll_result(future, timedelta(milliseconds=10))
+
+    def broadcast(message: list[Any], **options: Any) -> None:
+        broadcast_object_list(message, **options)
+        messages.append(message)
+
+    def work() -> str:
+        end = len(waits) + 5
+        while len(waits) < end:
+            time.sleep(0.001)
+        return "done"
 
     def fail() -> None:
         raise InputError("no good")
 
-    got: list[Any] = [engine.run_on_main(lambda: time.sleep(seconds) or "done")]  # type: ignore[func-returns-value]
-    try:
-        engine.run_on_main(fail)
-    except (InputError, RemoteRankError) as error:
-        got.append([type(error).__name__, str(error)])
-    move_into_place = atomic.move_into_place
+    def move(work_folder: Path, out: Path) -> None:
+        work()
+        move_into_place(work_folder, out)
 
-    def slowly(work: Path, out: Path) -> None:
-        time.sleep(seconds)
-        move_into_place(work, out)
-
-    atomic.move_into_place = slowly
-    with engine.publish(Path(out)) as work:
-        (work / "file").touch()
-    got.append((Path(out) / "file").exists())
-    return got
+    broadcast_object_list, move_into_place = dist.broadcast_object_list, atomic.move_into_place
+    with (
+        patch.object(dist, "broadcast_object_list", broadcast),
+        patch.object(engine, "poll_result", poll),
+        patch.object(atomic, "move_into_place", move),
+    ):
+        results: list[Any] = [distributed.run_on_main(work)]
+        try:
+            distributed.run_on_main(fail)
+        except (InputError, RemoteRankError) as error:
+            results.append([type(error).__name__, str(error)])
+        with distributed.publish(Path(out)) as folder:
+            (folder / "file").touch()
+        results.append((Path(out) / "file").exists())
+    return {
+        "results": results,
+        "waits": waits,
+        "messages": len(messages),
+        "timeout": TIMEOUT.total_seconds(),
+    }
 
 
 def agreements(folder: str) -> list[tuple[bool, bool]]:
     """What is agreed on before a checkpoint, while it is written, and when one rank has written it."""
     launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
-    engine = DistributedEngine(
+    distributed = DistributedEngine(
         launch, torch.device("cpu"), ParallelOptions(timeout=TIMEOUT), {"num_attention_heads": 4}
     )
     second = dist.get_rank() == 1
-    said = [engine.sync_flags(save=second, stop=False)]
+    said = [distributed.sync_flags(save=second, stop=False)]
     written: Future[object] = Future()
-    engine.pending = PendingCheckpoint(Path(folder, "step-00000007"), written)
-    said.append(engine.sync_flags(save=second, stop=second))
+    distributed.pending = PendingCheckpoint(Path(folder, "step-00000007"), written)
+    said.append(distributed.sync_flags(save=second, stop=second))
     if second:
         written.set_result(None)
     else:
         Timer(1, written.set_result, (None,)).start()
-    said.append(engine.sync_flags(save=second, stop=False))
+    said.append(distributed.sync_flags(save=second, stop=False))
     return said
 
 
@@ -284,7 +312,7 @@ JOBS: dict[str, Callable[..., Any]] = {
     "agreements": agreements,
     "attention": attention,
     "gradients": gradients,
-    "long_acts": long_acts,
+    "long_tasks": long_tasks,
     "model": model,
     "refusals": refusals,
 }

@@ -1,39 +1,47 @@
 """Ranks that are killed, stopped or told to go, bursting losses, full disks: one line, and the same end."""
 
 import random
-import resource
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from contextgraft.training.parallel import checkpoints
+from contextgraft.training.parallel.checkpoints import complete_checkpoints, remove_partial
 from contextgraft.training.state import CHECKPOINTS
 from contextgraft.training.trainer import train
 
 from ..conftest import Recorder, curve, write_recipe, write_recipe_folder
-from .conftest import COMMAND, Run, environments, finish, one_line, start, together
+from .conftest import (
+    COMMAND,
+    Run,
+    environments,
+    error_line,
+    finish,
+    start,
+    start_ranks,
+    wait_until,
+    work_folder,
+)
+from .fork_server import Process
 
 STAGES = [{"length": 32, "steps": 36, "tokens": 64}, {"length": 64, "steps": 24, "tokens": 64}]
-SOON = ["--checkpoint-seconds", "0.3"]
-Processes = list[subprocess.Popen[str]]
+SOON = ["--checkpoint-seconds", "0"]
 
 
 @pytest.fixture(scope="module")
 def command(sharded: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A run of many small steps; the output is to be added."""
     config = write_recipe(write_recipe_folder(tmp_path_factory.mktemp("run") / "recipes"), stages=STAGES)
-    return [*COMMAND, "--config", str(config), "--base", str(sharded), *SOON, "--patience", "20", "--out"]
+    return [*COMMAND, "--config", str(config), "--base", str(sharded), *SOON, "--out"]
 
 
 @pytest.fixture(scope="module")
 def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of two undisturbed ranks."""
     out = tmp_path_factory.mktemp("whole") / "whole"
-    finish(together([*command, str(out)], 2))
+    finish(start_ranks([*command, str(out)], 2))
     return out
 
 
@@ -54,22 +62,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def wait_for_checkpoint(out: Path, processes: Processes) -> Path:
-    """The work folder, as soon as a checkpoint in it is whole."""
-    work = out.with_name(f".{out.name}.partial")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if any(path.suffix == "" for path in (work / CHECKPOINTS).glob("step-*")):
-            return work
-        assert all(process.poll() is None for process in processes), processes[0].communicate()[1]
-        time.sleep(0.02)
-    raise AssertionError("no checkpoint")
-
-
-def ended(processes: Processes) -> list[tuple[int, str]]:
-    return [
-        (process.returncode, err) for process in processes for _, err in [process.communicate(timeout=60)]
-    ]
+def start_and_pause(command: list[str], out: Path) -> list[Process]:
+    """Two ranks that wait where a checkpoint is complete; resume the first to let them go on."""
+    work = work_folder(out)
+    processes = start_ranks([*command, str(out)], 2, pause=work)
+    wait_until(lambda: complete_checkpoints(work), processes)
+    return processes
 
 
 @pytest.mark.slow
@@ -78,17 +76,13 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
     command: list[str], whole: Path, tmp_path: Path, rank: int
 ) -> None:
     out = tmp_path / "out"
-    processes = together([*command, str(out)], 2)
-    wait_for_checkpoint(out, processes)
-    processes.pop(rank).kill()
-    ((status, err),) = ended(processes)
-    assert status == 2
-    complaint = [line for line in err.splitlines() if "error:" in line]
-    assert len(complaint) == 1
-    assert "another process of the run has ended" in complaint[0]
-    assert "Traceback" not in err
+    processes = start_and_pause(command, out)
+    processes[rank].kill()
+    processes[0].resume()
+    survivor = finish([processes[1 - rank]], status=2)
+    assert "another process of the run has ended" in error_line(survivor)
     assert not out.exists()
-    said = finish(together([*command, str(out)], 2))
+    said = finish(start_ranks([*command, str(out)], 2))
     assert "resuming after step" in said[0].err
     assert files(out) == files(whole)
 
@@ -100,18 +94,17 @@ def test_another_number_of_ranks_goes_on(
 ) -> None:
     """SIGTERM sets the run aside; None: in one process that torchrun did not start."""
     out = tmp_path / "out"
-    processes = together([*command, str(out)], 2)
-    work = wait_for_checkpoint(out, processes)
+    processes = start_and_pause(command, out)
     processes[0].send_signal(signal.SIGTERM)
+    processes[0].resume()
     said = finish(processes, status=130)
     assert "interrupted; run the same command again" in said[0].err
     assert not said[1].err
-    assert len(list((work / CHECKPOINTS).iterdir())) <= 2, "older checkpoints go"
+    assert len(list((work_folder(out) / CHECKPOINTS).iterdir())) <= 2, "older checkpoints go"
     if world is None:
-        plain = [word for word in command if word not in ("--patience", "20")]
-        said = finish([start([*plain, str(out)])])
+        said = finish([start([*command, str(out)])])
     else:
-        said = finish(together([*command, str(out)], world))
+        said = finish(start_ranks([*command, str(out)], world))
     assert "resuming after step" in said[0].err
     assert_the_same_end(out, whole, sharded)
 
@@ -124,16 +117,18 @@ def test_many_ranks_take_up_what_one_process_began(
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         train(config, sharded, out, reporter=Recorder(stop=lambda: next(steps) == 20))
-    said = finish(together([*command, str(out)], 2))
+    said = finish(start_ranks([*command, str(out)], 2))
     assert "resuming after step 21 of 60" in said[0].err
     assert_the_same_end(out, whole, sharded)
 
 
-def test_long_work_of_one_rank_is_waited_for(ranks: Run, tmp_path: Path) -> None:
-    """Packing documents or writing a large model may take longer than silence is borne."""
-    main, other = ranks(2, "long_acts", seconds=7, patience=2, out=str(tmp_path / "out"))
-    assert main == ["done", ["InputError", "no good"], True]
-    assert other == ["done", ["RemoteRankError", "no good"], True]
+def test_other_ranks_hear_from_a_long_task_of_one(ranks: Run, tmp_path: Path) -> None:
+    """Packing documents or writing a large model may take longer than the timeout for a message."""
+    main, other = ranks(2, "long_tasks", out=str(tmp_path / "out"))
+    assert main["results"] == ["done", ["InputError", "no good"], True]
+    assert other["results"] == ["done", ["RemoteRankError", "no good"], True]
+    assert main["waits"] == [main["timeout"] / 4] * len(main["waits"])
+    assert other["messages"] == len(main["waits"]) >= 10
 
 
 def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> None:
@@ -142,7 +137,7 @@ def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> 
     (tmp_path / CHECKPOINTS / "step-00000004.partial/shard-00004.safetensors").write_bytes(
         b"of a fourth rank"
     )
-    assert checkpoints.remove_partial(tmp_path) == 3
+    assert remove_partial(tmp_path) == 3
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000003"]
 
 
@@ -150,29 +145,24 @@ def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> 
 @pytest.mark.parametrize("rank", [1, 0])
 def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path, rank: int) -> None:
     out = tmp_path / "out"
-    impatient = [*command, str(out), "--patience", "4"]
-    processes = together(impatient, 2)
-    wait_for_checkpoint(out, processes)
+    processes = start_and_pause([*command[:-1], "--patience", "20", "--out"], out)
     processes[rank].send_signal(signal.SIGSTOP)
+    processes[0].resume()
     try:
-        begun = time.monotonic()
-        _, err = processes[1 - rank].communicate(timeout=60)
-        assert time.monotonic() - begun < 30
-        assert "did not answer for 4 s" in err
-        assert "Traceback" not in err
-        assert processes[1 - rank].returncode == 2
+        survivor = finish([processes[1 - rank]], status=2)
+        assert "did not answer for 20 s" in error_line(survivor)
+        assert processes[rank].poll() is None
     finally:
         processes[rank].kill()
-        processes[rank].communicate()
 
 
 def test_a_loss_that_bursts_is_one_line(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
     config = write_recipe(recipe_folder, optimiser={"learning_rate": 1e30, "warmup": 0})
     out = ["--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
-    said = finish(together([*COMMAND, *out], 2), status=2)
-    assert "training diverged" in one_line(said)
+    said = finish(start_ranks([*COMMAND, *out], 2), status=2)
+    assert "training diverged" in error_line(said)
     rows = (tmp_path / ".out.partial/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert f"at step {len(rows) + 1};" in one_line(said)  # those that led there are kept
+    assert f"at step {len(rows) + 1};" in error_line(said)  # those that led there are kept
 
 
 def test_no_checkpoint_is_begun_while_one_is_written(ranks: Run, tmp_path: Path) -> None:
@@ -185,13 +175,12 @@ def test_no_checkpoint_is_begun_while_one_is_written(ranks: Run, tmp_path: Path)
 @pytest.mark.slow
 def test_another_dtype_does_not_go_on(command: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    processes = together([*command, str(out)], 2)
-    wait_for_checkpoint(out, processes)
+    processes = start_and_pause(command, out)
     for process in processes:
         process.kill()
-    ended(processes)
-    said = finish(together([*command, str(out), "--dtype", "bfloat16"], 2), status=2)
-    assert "contains an unfinished run with another dtype" in one_line(said)
+        process.wait()
+    said = finish(start_ranks([*command, str(out), "--dtype", "bfloat16"], 2), status=2)
+    assert "contains an unfinished run with another dtype" in error_line(said)
 
 
 @pytest.mark.slow
@@ -201,19 +190,14 @@ def test_a_full_disk_on_any_rank_is_one_line(
 ) -> None:
     """A rank whose files may not grow: it cannot write its part of a checkpoint."""
     out = tmp_path / "out"
-    processes = []
-    for number, environment in enumerate(environments(2)):
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if number == rank:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-        try:
-            processes.append(start([*command, str(out)], environment))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    line = one_line(finish(processes, status=2))
+    processes = [
+        start([*command, str(out)], environment, file_bytes=4096 if number == rank else None)
+        for number, environment in enumerate(environments(2))
+    ]
+    line = error_line(finish(processes, status=2))
     assert "cannot be written" in line
     assert "free disk space" in line
-    finish(together([*command, str(out)], 2))
+    finish(start_ranks([*command, str(out)], 2))
     assert files(out) == files(whole)
 
 
@@ -222,12 +206,13 @@ def test_killed_at_random_times_the_end_is_the_same(command: list[str], whole: P
     out = tmp_path / "out"
     chance = random.Random(6)
     for victims in ([0, 1], [0], [1], [0, 1], [1], [0]):
-        processes = together([*command, str(out)], 2)
-        time.sleep(chance.uniform(1, 9))
+        processes = start_ranks([*command[:-1], "--patience", "20", "--out", str(out)], 2)
+        time.sleep(chance.uniform(0.1, 4))
         for rank in victims:
             processes[rank].kill()
-        ended(processes)  # a survivor ends by itself
+        for process in processes:
+            process.wait()  # a survivor ends by itself
         if out.exists():
             break
-    finish(together([*command, str(out)], 2)) if not out.exists() else None
+    finish(start_ranks([*command, str(out)], 2)) if not out.exists() else None
     assert files(out) == files(whole)

@@ -18,7 +18,7 @@ from contextgraft.sources.fetch import fetch
 from contextgraft.training.trainer import TrainingOptions, train
 
 from ..conftest import curve, write_demos_donor, write_recipe
-from .conftest import COMMAND, finish, one_line, start, together
+from .conftest import COMMAND, error_line, finish, start, start_ranks
 
 WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "1": (1, 1, []),
@@ -68,7 +68,7 @@ def test_the_donor_is_the_same_on_any_number_of_ranks(
     measures = tmp_path / "measures.parquet"
     files = ["--config", config, "--base", base, "--out", out, "--measures", measures]
     command = [*COMMAND, *map(str, files), *options]
-    said = finish(together(command, world, per_node))
+    said = finish(start_ranks(command, world, per_node))
     assert f"{world} processes" in said[0].err
     assert not any(rank.err + rank.out for rank in said[1:])
     assert_equal(out, alone, loss=2e-6, weights=1e-5)
@@ -105,7 +105,7 @@ def test_what_moves_is_the_same(
     config = write_recipe(recipe_folder, **CHANGES[name])
     train(config, sharded, tmp_path / "alone")
     command = [*COMMAND, "--config", str(config), "--base", str(sharded), "--out", str(tmp_path / "out")]
-    finish(together(command, world))
+    finish(start_ranks(command, world))
     assert_equal(tmp_path / "out", tmp_path / "alone", loss=2e-6, weights=2e-5)
     before = {
         name: value for shard in sharded.glob("*.safetensors") for name, value in load_file(shard).items()
@@ -142,7 +142,7 @@ def test_logits_in_pieces_are_the_same(
     )
     train(recipe, base, tmp_path / "alone")
     command = [*COMMAND, "--config", str(recipe), "--base", str(base), "--out", str(tmp_path / "out")]
-    finish(together(command, 2))
+    finish(start_ranks(command, 2))
     assert_equal(tmp_path / "out", tmp_path / "alone", loss=2e-6, weights=2e-5)
 
 
@@ -151,7 +151,7 @@ def test_bfloat16_learns_the_same_but_for_its_bits(donor: tuple[Path, Path, Path
     config, base, alone = donor
     out = tmp_path / "out"
     command = [*COMMAND, "--config", str(config), "--base", str(base), "--out", str(out)]
-    finish(together([*command, "--dtype", "bfloat16"], 2))
+    finish(start_ranks([*command, "--dtype", "bfloat16"], 2))
     known = [json.loads((folder / "contextgraft.json").read_text()) for folder in (out, alone)]
     assert [each.get("dtype") for each in known] == ["bfloat16", None]
     for mine, theirs in zip(curve(out), curve(alone), strict=True):
@@ -189,8 +189,8 @@ def test_a_mistake_is_one_line_of_one_rank(
         "--out",
         str(tmp_path / "o"),
     ]
-    said = finish(together([*COMMAND, *files, *options], 2), status=2)
-    assert line in one_line(said)
+    said = finish(start_ranks([*COMMAND, *files, *options], 2), status=2)
+    assert line in error_line(said)
 
 
 def test_a_checkpoint_of_many_that_is_torn_is_named(base: Path, recipe_folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.training.parallel.background import run_in_thread
 
-LINGER = 3.0  # seconds that rank 0, which may hold the store, waits for the others to read it
+LINGER = 10.0  # seconds that rank 0, which may hold the store, waits for the others to read it
 PEER_ERRORS = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
 
 
