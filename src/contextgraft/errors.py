@@ -1,4 +1,4 @@
-"""Errors a user can cause, each one line: what, which file, expected, received, remedy.
+"""Errors that a user can cause. The text is one line: file, problem, expected, received, remedy.
 
 ContextgraftError
 ├── InputError            an argument, path or option is wrong
@@ -6,18 +6,21 @@ ContextgraftError
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
 │   └── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
 ├── MismatchError         two models or an adapter and a model do not fit each other
-├── Refused               an earlier step refused this model and put that on record
-├── SourceError           a hub or the network refused, or gave something else than it promised
-├── OutputError           the output cannot be written as asked
+├── Refused               an earlier step refused this model and recorded the refusal
+├── SourceError           the hub or the network failed, or sent wrong content
+├── OutputError           the output cannot be written
 │   └── OutputBusy        another run is writing it
-└── VerificationError     a graft is not what its manifest says
+└── VerificationError     a graft or adapter differs from its record
 """
 
 from pathlib import Path
 
 
 class ContextgraftError(Exception):
-    """A mistake the user can mend; its text is one line and says how."""
+    """An error that the user can correct; its text is one line.
+
+    `what` is the problem, `path` the file or folder (or another subject), `remedy` what the user can do.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class ContextgraftError(Exception):
 
 
 def printable(text: str) -> str:
-    """Text from anywhere, safe for a terminal: what cannot be printed is escaped."""
+    """Text that is safe for a terminal: characters that cannot be printed are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -55,8 +58,8 @@ class CheckpointError(ContextgraftError):
     """A file of a model or adapter is malformed or of an unsupported kind."""
 
 
-class PickleRefused(CheckpointError):  # noqa: N818 - named for what happened, like FileExists
-    """A pickle, which runs code when loaded."""
+class PickleRefused(CheckpointError):  # noqa: N818 - named after the event, like FileExists
+    """A file is a pickle, which runs code when it is loaded."""
 
 
 class MismatchError(ContextgraftError):
@@ -64,7 +67,7 @@ class MismatchError(ContextgraftError):
 
 
 class Refused(ContextgraftError):  # noqa: N818
-    """An earlier step refused this model: `verb` and `reason` are that step's."""
+    """An earlier step refused this model: `verb` is its command, `reason` its error text."""
 
     def __init__(self, path: Path, verb: str, reason: str) -> None:
         super().__init__(f"was refused by {verb}: {reason}", path=path)
@@ -73,11 +76,11 @@ class Refused(ContextgraftError):  # noqa: N818
 
 
 class SourceError(ContextgraftError):
-    """A hub or the network refused, or gave something else than it promised."""
+    """The hub or the network failed, or sent wrong content."""
 
 
 class OutputError(ContextgraftError):
-    """The output cannot be written as asked."""
+    """The output cannot be written."""
 
 
 class OutputBusy(OutputError):  # noqa: N818
@@ -85,4 +88,4 @@ class OutputBusy(OutputError):  # noqa: N818
 
 
 class VerificationError(ContextgraftError):
-    """A graft is not what its manifest says."""
+    """A graft or adapter differs from its record."""

@@ -1,4 +1,4 @@
-"""Intervals of proportions, of their paired differences and of means; RULER's effective length. Pure."""
+"""Intervals of proportions, of paired differences and of means; effective length of RULER. Pure functions."""
 
 from collections.abc import Mapping
 from math import comb, cos, pi, sin, sqrt, tan
@@ -13,7 +13,7 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
 
     `successes` may be a sum of scores between 0 and 1: of all such scores with one mean those that are 0 or 1
     vary most, so the interval is then too wide rather than too narrow.
-    Nothing asked (n = 0) tells nothing: (0, 1). Raises ValueError unless 0 <= successes <= n and
+    The interval of an empty sample (n = 0) is (0, 1). Raises ValueError unless 0 <= successes <= n and
     0 < confidence < 1. Source: E. B. Wilson, JASA 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics
     in Medicine 17 (1998) 857-872, whose Table I the tests repeat.
     """
@@ -34,12 +34,12 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
 
 
 def newcombe_paired(both: float, first: float, second: float, neither: float) -> tuple[float, float]:
-    """95 % interval of p1 - p2 of one sample asked twice, from its fourfold table: (low, high) in [-1, 1].
+    """95 % interval of p1 - p2 of one paired sample, from its fourfold table: (low, high) in [-1, 1].
 
     `both` and `neither` count agreeing pairs, `first` pairs that only the first got right, `second` the rest;
     the counts may be fractions. Two Wilson intervals are joined with their correlation, which is corrected
-    for continuity. Nothing asked tells nothing: (-1, 1). Source: R. G. Newcombe, Statistics in Medicine 17
-    (1998) 2635-2650, method 10.
+    for continuity. The interval of an empty sample is (-1, 1). Source: R. G. Newcombe, Statistics in Medicine
+    17 (1998) 2635-2650, method 10.
     """
     n = both + first + second + neither
     if n <= 0:
@@ -65,7 +65,7 @@ def _phi(both: float, first: float, second: float, neither: float) -> float:
 
 
 def mcnemar(first: int, second: int) -> float:
-    """Exact two-sided p-value of McNemar's test, of `first` disagreements one way and `second` the other.
+    """Exact two-sided p-value of McNemar's test, for `first` and `second` disagreements in the two directions.
 
     Source: Q. McNemar, Psychometrika 12 (1947) 153-157, with binomial instead of normal probabilities.
     """
@@ -101,7 +101,7 @@ def _t_within(theta: float, freedom: int) -> float:
 
 
 def t_interval(mean: float, deviation: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Interval of a mean of `n` independent values with the sample's standard `deviation`; None below two.
+    """Interval of a mean of `n` independent values with sample standard `deviation`; None for n < 2.
 
     Source: Student, Biometrika 6 (1908) 1-25.
     """
@@ -115,7 +115,7 @@ RULER_THRESHOLD = 85.6  # percent: Llama-2-7B at the 4096 tokens it was made for
 
 
 class EffectiveLength(NamedTuple):
-    """Tokens, or None where `missing` tasks did not run at every length; 0 if no length is good enough."""
+    """Length in tokens, 0 if none reaches the threshold; None if `missing` tasks lack results."""
 
     length: int | None
     missing: tuple[str, ...]
@@ -124,12 +124,15 @@ class EffectiveLength(NamedTuple):
 def effective_length(scores: Mapping[int, Mapping[str, float]]) -> EffectiveLength:
     """The longest length at which the mean over RULER's 13 tasks reaches its threshold.
 
-    `scores` holds the mean score of each task in percent, by length and task. A mean over fewer tasks is not
-    RULER's, so nothing is said where one did not run. Source: C.-P. Hsieh et al., RULER (2024),
-    https://arxiv.org/abs/2404.06654, section 4.
+    `scores` has the mean score of each task in percent, by length and task. Without results of all tasks at
+    all lengths there is no value, because the mean of RULER is over all 13. Source: C.-P. Hsieh et al., RULER
+    (2024), https://arxiv.org/abs/2404.06654, section 4.
     """
     missing = tuple(name for name in RULER_TASKS if not scores or any(name not in s for s in scores.values()))
     if missing:
         return EffectiveLength(None, missing)
-    means = {length: sum(each[t] for t in RULER_TASKS) / len(RULER_TASKS) for length, each in scores.items()}
+    means = {
+        length: sum(by_task[task] for task in RULER_TASKS) / len(RULER_TASKS)
+        for length, by_task in scores.items()
+    }
     return EffectiveLength(max((n for n, mean in means.items() if mean >= RULER_THRESHOLD), default=0), ())

@@ -35,7 +35,7 @@ def test_the_same_context_keeps_theta(theta: int, length: int) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InputError, match="shorten"):
+    with pytest.raises(InputError, match="must not become shorter"):
         progressive(10000, 1024, 512, 64)
     with pytest.raises(InputError, match="head dimension"):
         progressive(10000, 512, 1024, 2)

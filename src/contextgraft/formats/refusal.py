@@ -1,4 +1,4 @@
-"""A model that a step refused, on record: a sidecar in the place of the model, so that others go on."""
+"""Records of refusals: a sidecar in place of a refused model, so that a study continues with the others."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ FINAL = (InputError, CheckpointError, MismatchError, Refused)
 
 
 def is_final(error: ContextgraftError) -> bool:
-    """Whether trying again would not help: the error is about a model, not about disk or command line."""
+    """Whether the error is about a model, so that a retry cannot help, not about disk or command line."""
     return isinstance(error, FINAL) and not isinstance(error, ConfigError)
 
 
 def record_refusal(folder: Path, verb: str, error: ContextgraftError, *, replace: bool = False) -> None:
-    """Write `contextgraft.json` of kind "refused"; a refusal that is passed on keeps its verb and reason.
+    """Write `contextgraft.json` of kind "refused"; if `error` is a Refused, its verb and reason are recorded.
 
     With `replace` an output of an earlier run in `folder` is removed first.
     """

@@ -1,4 +1,4 @@
-"""Rotary settings of a config: one value, read from and written in every form that transformers has had."""
+"""RoPE settings of a config.json, read from and written in every form that transformers has used."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Any
 from contextgraft.errors import InputError
 
 THETA = ("rope_theta", "rotary_emb_base")  # top-level names of theta; the second is GPT-NeoX's
-PARTIAL = ("partial_rotary_factor", "rotary_pct")  # and of the rotated share of a head
-DEFAULT_THETA = 10000.0  # what transformers assumes where a config says nothing
+PARTIAL = ("partial_rotary_factor", "rotary_pct")  # names of the rotated fraction of a head
+DEFAULT_THETA = 10000.0  # default of transformers
 
 
 @dataclass(frozen=True)
 class RopeSettings:
-    """Theta, longest position in tokens, type ("default", "llama3", "yarn", ...), that type's parameters."""
+    """Theta, largest number of positions, type ("default", "llama3", "yarn", ...), parameters of the type."""
 
     theta: float
     max_positions: int
@@ -34,10 +34,10 @@ class RopeSettings:
 
 
 def read(config: Mapping[str, Any]) -> RopeSettings:
-    """Rotary settings of a parsed config.json, by the precedence transformers 5 has.
+    """RoPE settings of a parsed config.json, with the precedence of transformers 5.
 
     Old form: top-level `rope_theta` and `rope_scaling` (`rope_type` or `type`); new form: `rope_parameters`.
-    Settings that differ by layer type, and configs without `max_position_embeddings`, raise InputError.
+    Raises InputError for settings that differ by layer type and configs without `max_position_embeddings`.
     """
     parameters = _section(config, "rope_parameters")
     chosen = _section(config, "rope_scaling") or parameters
@@ -57,9 +57,9 @@ def read(config: Mapping[str, Any]) -> RopeSettings:
 
 
 def apply(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:
-    """The config with these rotary settings and no others, in both forms; the argument is left as it is.
+    """A copy of the config with these RoPE settings in both forms, and no others.
 
-    Readers before transformers 5 take `rope_theta` and `rope_scaling`, later ones `rope_parameters`.
+    transformers before 5 reads `rope_theta` and `rope_scaling`, later versions `rope_parameters`.
     """
     changed = {key: value for key, value in config.items() if key != "rope_scaling"}
     if settings.rope_type != "default":
@@ -88,7 +88,7 @@ def to_json(settings: RopeSettings) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> RopeSettings:
-    """The settings from what `to_json` gave; missing or unknown keys raise InputError."""
+    """The settings from the output of `to_json`; InputError for missing or unknown keys."""
     known = {"theta", "max_positions", "rope_type", "extra"}
     whole = isinstance(data, Mapping) and set(data) == known and isinstance(data["extra"], Mapping)
     if not whole:
