@@ -65,7 +65,7 @@ def _phi(both: float, first: float, second: float, neither: float) -> float:
 
 
 def mcnemar(first: int, second: int) -> float:
-    """Exact two-sided p-value of McNemar's test, for `first` and `second` disagreements in the two directions.
+    """Exact two-sided p-value of McNemar's test, for `first` and `second` disagreements in either direction.
 
     Source: Q. McNemar, Psychometrika 12 (1947) 153-157, with binomial instead of normal probabilities.
     """

