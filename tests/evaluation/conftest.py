@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
-from contextgraft.evaluation.suites.needle import NeedleGrid, read_grid
+from contextgraft.evaluation.suites.needle_grid import NeedleGrid, read_grid
 
 KEYS = ["boat", "cave", "door", "farm", "gate", "hill"]
 VALUES = [f"{n:02d}" for n in range(16)]

@@ -15,7 +15,7 @@ from contextgraft.evaluation.backends.registry import BACKENDS, BackendConfig
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
-from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.needle_grid import NeedleGrid
 from contextgraft.evaluation.suites.perplexity import PerplexityMeasurement
 from contextgraft.evaluation.suites.text_prompts import Text, TextWindows
 

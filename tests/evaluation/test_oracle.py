@@ -23,7 +23,7 @@ from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tok
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
-from contextgraft.evaluation.suites.needle import DEFAULT_FORMAT, read_grid
+from contextgraft.evaluation.suites.needle_grid import DEFAULT_FORMAT, read_grid
 from contextgraft.evaluation.suites.ruler import RulerGrid, read_ruler
 from contextgraft.prompts.generators import LETTERS
 from contextgraft.prompts.haystack import read_haystack

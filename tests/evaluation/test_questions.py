@@ -11,7 +11,7 @@ import pytest
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import MARK, PromptTokenizer
 from contextgraft.evaluation.questions import check_answer
-from contextgraft.evaluation.suites.needle import EXTRA_TOKENS, NeedleGrid, read_grid
+from contextgraft.evaluation.suites.needle_grid import EXTRA_TOKENS, NeedleGrid, read_grid
 from contextgraft.evaluation.suites.skill_file import read_skill_file
 from contextgraft.prompts.haystack import Haystack
 

@@ -17,7 +17,7 @@ from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import Measurement, SampleRow
 from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
-from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.needle_grid import NeedleGrid
 from contextgraft.evaluation.suites.perplexity import PerplexityMeasurement
 from contextgraft.evaluation.suites.skill_file import SkillFile, read_skill_file
 from contextgraft.evaluation.suites.text_prompts import SkillLines, Text, TextWindows

@@ -19,7 +19,7 @@ from contextgraft.evaluation.backends.transformers import TransformersBackend
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.response_cache import ResponseCache
 from contextgraft.evaluation.responses import ScoredResponse, respond
-from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.needle_grid import NeedleGrid
 from contextgraft.evaluation.suites.skill_file import read_skill_file
 
 CPU = find_device("cpu")

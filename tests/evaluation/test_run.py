@@ -21,7 +21,7 @@ from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.backends.tokenizer import load_tokenizer
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
-from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.needle_grid import NeedleGrid
 from contextgraft.evaluation.suites.skill_file import read_skill_file
 from contextgraft.evaluation.summary import as_json, summarise
 from contextgraft.formats.samples import SCHEMA

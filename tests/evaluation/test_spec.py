@@ -8,7 +8,7 @@ import pytest
 
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.spec import EvalSpec
-from contextgraft.evaluation.suites.needle import DEFAULT_FORMAT, NeedleGrid, read_grid
+from contextgraft.evaluation.suites.needle_grid import DEFAULT_FORMAT, NeedleGrid, read_grid
 from contextgraft.evaluation.suites.ruler import read_ruler
 from contextgraft.evaluation.suites.skill_file import read_skill_file
 from contextgraft.prompts.haystack import Haystack

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from contextgraft.config.cluster import Cluster
+from contextgraft.config.evaluation import StudyEvaluation
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
-from contextgraft.config.study import Evaluation
 from contextgraft.config.training import Recipe
 from contextgraft.errors import ConfigError
 from contextgraft.planning import jobs
@@ -37,10 +37,10 @@ def recipe(length: int, steps: int = 1, *, recompute: bool = True) -> Recipe:
     )
 
 
-def prompts(length: int) -> Evaluation:
+def prompts(length: int) -> StudyEvaluation:
     """One needle prompt of a length."""
     needle = {"format": "x.yaml", "lengths": [length], "depths": [50], "samples": 1, "seed": 1}
-    return Evaluation.model_validate({"needle": needle, "skill": {"samples": 1}})
+    return StudyEvaluation.model_validate({"needle": needle, "skill": {"samples": 1}})
 
 
 def demo_study(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> ResolvedStudy:

@@ -1,232 +1,230 @@
-"""The options of `contextgraft evaluate`, as click reads them and as the command uses them."""
+"""The options of `contextgraft evaluate` and `contextgraft replay`, and the value that each one sets."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import click
 
-from contextgraft.cli.options import COUNT, NumberList
-from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
+from contextgraft.cli.options import COUNT, PATH, NumberList
+from contextgraft.config.base import Frozen
+from contextgraft.config.evaluation import SECTIONS
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
-SUITES = ("needle", "ruler", "skill", "perplexity", "divergence")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+LENGTHS = NumberList(COUNT, "INT,...")
 VALUES = ("number", "word", "uuid")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What was typed."""
+class ConfigFlag(NamedTuple):
+    """An option that sets one value of the configuration: `section` is None for a value outside sections."""
 
-    models: tuple[str, ...]
-    suites: tuple[str, ...]
-    format_path: Path | None
-    lengths: tuple[int, ...] | None
-    depths: tuple[float, ...]
-    samples: int
-    distractors: int
-    kinds: tuple[str, ...]
-    count: int | None
-    haystacks: tuple[str, ...]
-    values: str | None
-    ruler_tasks: tuple[str, ...]
-    ruler_lengths: tuple[int, ...] | None
-    ruler_samples: int | None
-    qa_1: Path | None
-    qa_2: Path | None
-    skills: tuple[str, ...]
-    skill_samples: int | None
-    text: str | None
-    perplexity_lengths: tuple[int, ...] | None
-    documents: int
-    divergence_length: int
-    divergence_prompts: int
-    reference: str | None
-    seed: int
-    backend: str
-    url: str | None
-    model_name: str | None
-    batch_size: int
-    prefill_chunk: int
-    threads: int | None
-    device: str
-    dtype: str
-    out: Path | None
-    allow_refused: bool
-    plan: bool
-    replay: str | None
-    show_prompt: bool
-    as_json: bool
+    section: str | None
+    field: str
+    option: Decorator
 
 
-LENGTHS = NumberList(COUNT, "INT,...")
+def flag(
+    section: str | None, field: str, *names: str, text: str, default: str = "", **settings: Any
+) -> ConfigFlag:
+    """An option whose help begins with its suite and shows the default of the configuration."""
+    name = f"{section}_{field}" if section else field
+    shown = default or default_text(SECTIONS.get(section or ""), field)
+    words = f"{section}: {text}" if section and section in SECTIONS else text
+    option = click.option(*names, name, help=f"{words} [default: {shown}]" if shown else words, **settings)
+    return ConfigFlag(section, field, option)
 
-ASKED = [
-    click.option(
-        "--suite",
-        "suites",
-        type=click.Choice(SUITES),
-        multiple=True,
-        help="What to ask or measure; repeatable.",
-    ),
-    click.option(
-        "--format",
-        "format_path",
-        type=click.Path(path_type=Path),
-        help="Needle format (YAML); a shipped one if not given.",
-    ),
-    click.option("--lengths", type=LENGTHS, help="needle: prompt and answer together, in tokens."),
-    click.option(
-        "--depths",
+
+def default_text(section: type[Frozen] | None, field: str) -> str:
+    """The default of a field as typed on the command line; empty if it has none."""
+    value = section.model_fields[field].get_default() if section else None
+    if isinstance(value, list):
+        return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+CONFIG_FLAGS = (
+    flag("needle", "format", "--format", text="format (YAML).", default="a shipped one"),
+    flag("needle", "lengths", "--lengths", type=LENGTHS, text="prompt and answer, in tokens."),
+    flag(
+        *("needle", "depths", "--depths"),
         type=NumberList(click.FloatRange(0, 100), "PERCENT,..."),
-        default="0,25,50,75,100",
-        show_default=True,
-        help="needle: its place in the text.",
+        text="position of the needle in the text.",
     ),
-    click.option(
-        "--samples", type=COUNT, default=20, show_default=True, help="needle: prompts a length and depth."
-    ),
-    click.option(
-        "--distractors",
+    flag("needle", "samples", "--samples", type=COUNT, text="prompts per length and depth."),
+    flag(
+        *("needle", "distractors", "--distractors"),
         type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="needle: others in the same text; as many as depths less one let all depths share a text.",
+        text="number of distractor needles per prompt. With at least (number of depths - 1), one text is "
+        "reused for all depths, which is about 5x cheaper.",
     ),
-    click.option(
-        "--kind",
-        "kinds",
+    flag(
+        *("needle", "kinds", "--kind"),
         type=click.Choice(tuple(NEEDLE_KINDS)),
         multiple=True,
-        default=(SINGLE,),
-        show_default=True,
-        help="needle: what is asked for; repeatable.",
+        text="kind of question; repeatable.",
     ),
-    click.option(
-        "--count",
+    flag(
+        *("needle", "count", "--count"),
         type=COUNT,
-        help="needle: values of a key, keys of a question, or names of a chain; the kind's own if not given.",
+        text="values of a key, keys of a question, or names of a chain.",
+        default="the kind's own",
     ),
-    click.option(
-        "--haystack",
-        "haystacks",
+    flag(
+        *("needle", "haystacks", "--haystack"),
         multiple=True,
-        help="needle: prose, noise, needles, code, or a file; the format's if not given; repeatable.",
+        text="prose, noise, needles, code, or a file; repeatable.",
+        default="the format's",
     ),
-    click.option(
-        "--values", type=click.Choice(VALUES), help="needle: what is hidden; the format's if not given."
+    flag(
+        *("needle", "values", "--values"),
+        type=click.Choice(VALUES),
+        text="what is hidden.",
+        default="the format's",
     ),
-    click.option(
-        "--ruler-task",
-        "ruler_tasks",
+    flag(
+        *("ruler", "tasks", "--ruler-task"),
         multiple=True,
-        help="ruler: a task, such as vt; repeatable; all that need no data if not given.",
+        text="a task, such as vt; repeatable.",
+        default="all that need no data",
     ),
-    click.option("--ruler-lengths", type=LENGTHS, help="ruler: in tokens; --lengths if not given."),
-    click.option(
-        "--ruler-samples", type=COUNT, help="ruler: prompts a task and length; --samples if not given."
+    flag(
+        *("ruler", "lengths", "--ruler-lengths"),
+        type=LENGTHS,
+        text="prompt and answer, in tokens.",
+        default="--lengths",
     ),
-    click.option(
-        "--qa-1", "qa_1", type=click.Path(path_type=Path), help="ruler: SQuAD (JSON); asks qa_1 of it."
+    flag(
+        *("ruler", "samples", "--ruler-samples"),
+        type=COUNT,
+        text="prompts per task and length.",
+        default="--samples",
     ),
-    click.option(
-        "--qa-2", "qa_2", type=click.Path(path_type=Path), help="ruler: HotpotQA (JSON); asks qa_2 of it."
-    ),
-    click.option(
-        "--skill",
-        "skills",
+    flag("ruler", "qa_1", "--qa-1", text="SQuAD (JSON), for the task qa_1."),
+    flag("ruler", "qa_2", "--qa-2", text="HotpotQA (JSON), for the task qa_2."),
+    flag(
+        *("skill", "skills", "--skill"),
         multiple=True,
-        help="skill: a file (JSONL), or a task of lm-eval by its YAML file or name; repeatable.",
+        text="a file (JSONL), or a task of lm-evaluation-harness by its YAML file or name; repeatable.",
     ),
-    click.option(
-        "--skill-samples",
+    flag("skill", "samples", "--skill-samples", type=COUNT, text="prompts per skill.", default="all"),
+    flag(
+        *(None, "text", "--text"),
+        text="perplexity, divergence: a UTF-8 file, or a shipped text by name; for divergence also a skill "
+        "file (JSONL).",
+        default="the needle format's haystack",
+    ),
+    flag(
+        *("perplexity", "lengths", "--perplexity-lengths"),
+        type=LENGTHS,
+        text="windows of text, in tokens.",
+        default="--lengths",
+    ),
+    flag("perplexity", "documents", "--documents", type=COUNT, text="windows per length."),
+    flag("divergence", "length", "--divergence-length", type=COUNT, text="tokens of a prompt."),
+    flag("divergence", "prompts", "--divergence-prompts", type=COUNT, text="number of prompts."),
+    flag(
+        *("divergence", "reference", "--reference"),
+        metavar="LABEL",
+        text="label of the reference model.",
+        default="the first model",
+    ),
+    flag(
+        *(None, "seed", "--seed"),
+        type=click.IntRange(min=0),
+        text="Seed of everything that is drawn.",
+        default="0",
+    ),
+    flag(
+        *(None, "batch_size", "--batch-size"),
         type=COUNT,
-        help="skill: questions of each, drawn by seed; all if not given.",
+        text="Most prompts per batch; fewer if they are long.",
+        default="64",
+    ),
+)
+REPLAY_FLAGS = ("format", "haystacks", "values", "qa_1", "qa_2", "skills", "text")  # and skill.samples
+
+CONFIG_OPTIONS = (
+    click.option(
+        "--config",
+        "config_path",
+        type=PATH,
+        help="Study, or a file with the section `evaluation` of one (YAML); other options override it.",
     ),
     click.option(
-        "--text",
-        help="perplexity, divergence: a UTF-8 file, or a shipped text by name; the format's if not given; "
-        "divergence: lines of a skill (JSONL) too.",
+        "--fine-tune",
+        metavar="NAME",
+        help="Evaluate what --config says for this fine-tune of the study: its needle format and skills, "
+        "divergence from it.",
     ),
-    click.option(
-        "--perplexity-lengths", type=LENGTHS, help="perplexity: tokens of a window; --lengths if not given."
-    ),
-    click.option(
-        "--documents", type=COUNT, default=8, show_default=True, help="perplexity: windows a length."
-    ),
-    click.option(
-        "--divergence-length",
-        type=COUNT,
-        default=64,
-        show_default=True,
-        help="divergence: tokens a prompt.",
-    ),
-    click.option(
-        "--divergence-prompts",
-        type=COUNT,
-        default=32,
-        show_default=True,
-        help="divergence: prompts.",
-    ),
-    click.option("--reference", metavar="LABEL", help="divergence: from this model; the first if not given."),
-    click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
-    ),
-]
-ENGINE = [
+)
+SUITE_OPTION = click.option(
+    "--suite",
+    "suites",
+    type=click.Choice(tuple(SECTIONS)),
+    multiple=True,
+    help="What to evaluate; repeatable. [default: the suites of --config]",
+)
+BACKEND_OPTIONS = (
     click.option(
         "--backend",
         type=click.Choice(["hf", "openai", "vllm"]),
         default="hf",
         show_default=True,
-        help="What answers: transformers here, a server that speaks OpenAI's completions, vLLM here.",
+        help="What runs the models: transformers in this process, a server with OpenAI's completions API, "
+        "vLLM in this process.",
     ),
     click.option("--url", help="openai: address, such as http://127.0.0.1:8000/v1/completions."),
-    click.option("--model-name", help="openai: the server's name for the model; its folder if not given."),
-    click.option(
-        "--batch-size",
-        type=COUNT,
-        default=64,
-        show_default=True,
-        help="Most prompts at once; fewer where they are long.",
-    ),
+    click.option("--model-name", help="openai: the server's name for the model. [default: its folder]"),
     click.option(
         "--prefill-chunk",
         type=COUNT,
         default=2048,
         show_default=True,
-        help="hf: most tokens of a prompt at once.",
+        help="hf: most prompt tokens in one forward pass.",
     ),
-    click.option("--threads", type=COUNT, help="Processor threads; all if not given."),
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda:1, or cuda: all GPUs."),
+    click.option("--threads", type=COUNT, help="CPU threads. [default: one per core]"),
+    click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        help="Device for the computation: cpu, cuda:1, or cuda for all GPUs.",
+    ),
     click.option(
         "--dtype",
         type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
         default="float32",
         show_default=True,
-        help="What to compute in; auto: as the model is stored.",
+        help="Precision of the computation; auto: as the model is stored.",
     ),
-]
-RESULT = [
-    click.option("--out", type=click.Path(path_type=Path), help="Parquet file to write."),
-    click.option(
-        "--allow-refused",
-        is_flag=True,
-        help="A model that cannot be asked gets one row that says why, and the others go on.",
-    ),
-    click.option("--plan", is_flag=True, help="Say what would be asked, and what it costs; load no weights."),
-    click.option(
-        "--replay",
-        metavar="FILE:ROW",
-        help="Ask row ROW, counted from 0, of a table of samples again, and compare; of a divergence, the "
-        "reference's folder stands behind the model's.",
-    ),
-    click.option("--show-prompt", is_flag=True, help="replay: print the prompt too."),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-]
+)
 
 
-def options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all the options, in the order of the help."""
-    for option in reversed([*ASKED, *ENGINE, *RESULT]):
-        function = option(function)
-    return function
+def option_groups(*groups: tuple[Decorator, ...]) -> Decorator:
+    """Give a command all options of the groups, in the order of the help."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def config_flags(fields: tuple[str, ...] | None = None) -> tuple[Decorator, ...]:
+    """The options of these fields of the configuration, of all if None."""
+    return tuple(
+        entry.option
+        for entry in CONFIG_FLAGS
+        if fields is None or entry.field in fields or (entry.section, entry.field) == ("skill", "samples")
+    )
+
+
+def flag_values(params: Mapping[str, Any]) -> list[tuple[str | None, str, Any]]:
+    """Section, field and value of each configuration option that was given."""
+    given = []
+    for section, field, _ in CONFIG_FLAGS:
+        value = params.get(f"{section}_{field}" if section else field)
+        if value is not None and value != ():
+            given.append((section, field, list(value) if isinstance(value, tuple) else value))
+    return given

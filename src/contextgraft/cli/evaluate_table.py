@@ -8,18 +8,18 @@ from contextgraft.cli.output import print_table
 if TYPE_CHECKING:
     from contextgraft.evaluation.dry_run import SuitePlan
     from contextgraft.evaluation.replay import ReplayedSample
-    from contextgraft.evaluation.summary import SuiteScore
+    from contextgraft.evaluation.summary import ScoreSummary
 
 WORDS = ("model", "suite", "task", "kind")
-NUMBERS = ("length", "n", "score", "95 % interval", "not asked")
+NUMBERS = ("length", "n", "score", "95 % interval", "no score")
 
 
-def print_scores(scores: "Sequence[SuiteScore]") -> None:
+def print_scores(scores: "Sequence[ScoreSummary]") -> None:
     """A table of scores: shares in percent, measures in nats a token."""
     print_table(WORDS, NUMBERS, [cells(score) for score in scores])
 
 
-def cells(score: "SuiteScore") -> list[str]:
+def cells(score: "ScoreSummary") -> list[str]:
     """One row of the table; an interval only where something was asked."""
     formats = {"share": (100.0, ".1f", ""), "nats": (1.0, ".4f", " nats")}
     factor, digits, unit = formats[score.unit]

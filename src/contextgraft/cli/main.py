@@ -25,6 +25,7 @@ VERBS = {
     "align": "measure whether donor and fine-tune moved the base in the same direction, layer by layer",
     "compare": "compare two adapters: relative error and principal angles by module",
     "evaluate": "evaluate models on needles, skills, perplexity and divergence; one Parquet row per sample",
+    "replay": "evaluate one recorded sample again and compare the results",
     "report": "write one self-contained HTML page from evaluated samples",
     "publish": "upload an adapter or a graft to the Hugging Face hub with its model card",
 }

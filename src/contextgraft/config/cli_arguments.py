@@ -2,7 +2,13 @@
 
 from collections.abc import Iterable
 
-from contextgraft.config.study import Divergence, Needles, Perplexity, Ruler, StudyConfig
+from contextgraft.config.evaluation import (
+    DivergenceSection,
+    PerplexitySection,
+    RulerSection,
+    StudyNeedleSection,
+)
+from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import TargetRow
 
 
@@ -16,7 +22,7 @@ def repeated(option: str, values: Iterable[object]) -> list[str]:
     return [word for value in values for word in (option, str(value))]
 
 
-def needles(asked: Needles) -> list[str]:
+def needles(asked: StudyNeedleSection) -> list[str]:
     """The needle grid, one for each kind and haystack."""
     return [
         *("--suite", "needle"),
@@ -29,30 +35,30 @@ def needles(asked: Needles) -> list[str]:
     ]
 
 
-def ruler(asked: Ruler | None) -> list[str]:
+def ruler(asked: RulerSection | None) -> list[str]:
     """RULER's tasks, if they are asked."""
     if asked is None:
         return []
     data = {"--qa-1": asked.qa_1, "--qa-2": asked.qa_2}
     return [
-        *("--suite", "ruler", "--ruler-lengths", numbers(asked.lengths)),
-        *("--ruler-samples", str(asked.samples)),
+        *("--suite", "ruler", "--ruler-lengths", numbers(asked.lengths or [])),
+        *([] if asked.samples is None else ["--ruler-samples", str(asked.samples)]),
         *repeated("--ruler-task", asked.tasks or []),
         *(word for option, file in data.items() if file is not None for word in (option, file)),
     ]
 
 
-def perplexity(asked: Perplexity | None) -> list[str]:
+def perplexity(asked: PerplexitySection | None) -> list[str]:
     """Perplexity by position, if it is measured."""
     if asked is None:
         return []
     return [
-        *("--suite", "perplexity", "--perplexity-lengths", numbers(asked.lengths)),
+        *("--suite", "perplexity", "--perplexity-lengths", numbers(asked.lengths or [])),
         *("--documents", str(asked.documents)),
     ]
 
 
-def divergence(asked: Divergence | None, reference: str) -> list[str]:
+def divergence(asked: DivergenceSection | None, reference: str) -> list[str]:
     """Divergence from the model labelled `reference`, if it is measured."""
     if asked is None:
         return []
@@ -62,11 +68,16 @@ def divergence(asked: Divergence | None, reference: str) -> list[str]:
     ]
 
 
-def skills(target: TargetRow, samples: int) -> list[str]:
+def skills(target: TargetRow, samples: int | None) -> list[str]:
     """A fine-tune's own skills, if the sheet names any."""
     if not target.skills:
         return []
-    return ["--suite", "skill", *repeated("--skill", target.skills), "--skill-samples", str(samples)]
+    return [
+        "--suite",
+        "skill",
+        *repeated("--skill", target.skills),
+        *repeated("--skill-samples", [samples] if samples else []),
+    ]
 
 
 def of_all(study: StudyConfig) -> list[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
+from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import TargetRow, read_targets
-from contextgraft.errors import ConfigError
+from contextgraft.errors import ConfigError, InputError
 
 
 class Origin(Frozen):
@@ -88,6 +89,27 @@ class ResolvedStudy:
         """Whether the grafts of a fine-tune are kept after their evaluation."""
         own = self.targets[target].keep
         return self.settings.keep_grafts if own is None else own == "yes"
+
+    def evaluation(self, target: str | None = None) -> EvaluationConfig:
+        """What a fine-tune and its grafts are evaluated on, or for None the base and the donors.
+
+        The sheet has a fine-tune's needle format and skills; divergence is measured from the fine-tune.
+        """
+        values = self.settings.evaluation.model_dump(exclude_none=True)
+        skill, divergence = values.pop("skill"), values.pop("divergence", None)
+        if target is None:
+            return EvaluationConfig.model_validate(values)
+        if target not in self.targets:
+            raise InputError(
+                "the study has no such fine-tune", expected=", ".join(self.targets), received=target
+            )
+        values["needle"]["format"] = self.needle_format(target)
+        skills = [*skill["skills"], *self.targets[target].skills]
+        if skills:
+            values["skill"] = {**skill, "skills": skills}
+        if divergence is not None:
+            values["divergence"] = {**divergence, "reference": target}
+        return EvaluationConfig.model_validate(values)
 
     def question_files(self, needle: str, skills: Sequence[str] = ()) -> list[str]:
         """Every file that the questions depend on: the needle format, haystacks, data sets, skill files."""

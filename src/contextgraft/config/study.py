@@ -7,16 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from contextgraft.config.base import Frozen
+from contextgraft.config.base import File, Frozen, Name, Seed
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.ruler_tasks import RULER_TASKS, Task
+from contextgraft.config.evaluation import StudyEvaluation
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ModelSource = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
-File = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Depth = Annotated[float, Field(ge=0, le=100)]
-Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class Donor(Frozen):
@@ -43,80 +38,6 @@ class Donor(Frozen):
                 "give exactly one of train (a recipe) and source (any source of `contextgraft fetch`)"
             )
         return self
-
-
-class Needles(Frozen):
-    """The needle grid that every model of the study is asked."""
-
-    format: File = Field(
-        description="needle format (YAML) of the base and the donors, and of fine-tunes that name none"
-    )
-    lengths: Lengths = Field(description="prompt and answer together, in tokens")
-    depths: Annotated[list[Depth], Field(min_length=1)] = Field(
-        description="place of the needle in the text, in percent"
-    )
-    samples: PositiveInt = Field(description="prompts a cell (length and depth)")
-    distractors: Annotated[int, Field(ge=0)] = Field(0, description="other needles in the same text")
-    kinds: Annotated[list[Name], Field(min_length=1)] = Field(
-        ["single"],
-        description="kinds of questions; the format needs a section of its name for each but single",
-        examples=[["single", "chain"]],
-    )
-    count: PositiveInt | None = Field(
-        None,
-        description="values of a key, keys of a question, names of a chain; each kind's own if not given",
-    )
-    haystacks: list[str] = Field(
-        [], description="prose, noise, needles, code, or a file; the format's own if none is given"
-    )
-    seed: Seed = Field(description="seed of the prompts: one that no choice was made on")
-
-
-class Ruler(Frozen):
-    """RULER's synthetic tasks, asked of every model; QA tasks only where their data is named."""
-
-    tasks: list[Task] | None = Field(None, description="names of tasks; all that need no data if not given")
-    lengths: Lengths = Field(description="prompt and answer together, in tokens")
-    samples: PositiveInt = Field(description="prompts a task and length; RULER itself takes 500")
-    qa_1: File | None = Field(None, description="SQuAD as JSON: asks qa_1 of it")
-    qa_2: File | None = Field(None, description="HotpotQA as JSON: asks qa_2 of it")
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        """The tasks that are named, else all but those that need data and have none."""
-        data: dict[str, str | None] = {"qa_1": self.qa_1, "qa_2": self.qa_2}
-        return tuple(self.tasks or (task for task in RULER_TASKS if data.get(task, task) is not None))
-
-
-class Perplexity(Frozen):
-    """Perplexity by position, on the text that the needle format hides its needles in."""
-
-    lengths: Lengths = Field(description="windows of text, in tokens")
-    documents: PositiveInt = Field(description="windows a length")
-
-
-class Divergence(Frozen):
-    """How far a graft's next-token predictions are from the untouched fine-tune's, on short prompts."""
-
-    length: PositiveInt = Field(description="tokens of a prompt; within the base's context")
-    prompts: PositiveInt = Field(description="how many")
-
-
-class Skills(Frozen):
-    """How the fine-tunes' own skills are asked."""
-
-    samples: PositiveInt = Field(description="prompts a skill; at most as many as its file has")
-
-
-class Evaluation(Frozen):
-    """What every model of the study is asked."""
-
-    needle: Needles
-    skill: Skills
-    ruler: Ruler | None = None
-    perplexity: Perplexity | None = None
-    divergence: Divergence | None = None
-    batch_size: PositiveInt = Field(1, description="prompts at once")
 
 
 class ExtractionConfig(Frozen):
@@ -167,7 +88,7 @@ class StudyConfig(Frozen):
     ranks: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
         description="adapter ranks, all from one extraction"
     )
-    evaluation: Evaluation
+    evaluation: StudyEvaluation
     threads: Threads = Threads()
     shape: File | None = Field(
         None, description="config.json of the base, from which the resources of cluster jobs are computed"
@@ -189,16 +110,7 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def consistent(self) -> Self:
         """No list repeats a value, and a fetched donor has one seed."""
-        needle = self.evaluation.needle
-        lists: dict[str, list[int] | list[float]] = {
-            "donor_seeds": self.donor_seeds,
-            "ranks": self.ranks,
-            "lengths": needle.lengths,
-            "depths": needle.depths,
-            "ruler.lengths": self.evaluation.ruler.lengths if self.evaluation.ruler else [],
-            "perplexity.lengths": self.evaluation.perplexity.lengths if self.evaluation.perplexity else [],
-        }
-        for name, values in lists.items():
+        for name, values in {"donor_seeds": self.donor_seeds, "ranks": self.ranks}.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} repeats a value")
         if self.donor.source is not None and len(self.donor_seeds) > 1:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contextgraft.config.base import Frozen, validate
-from contextgraft.config.study import ModelSource, Name
+from contextgraft.config.base import Frozen, Name, validate
+from contextgraft.config.study import ModelSource
 from contextgraft.errors import ConfigError, InputError
 
 RESERVED = "base", "donor-"

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.checkpoint.digest import json_digest
+from contextgraft.config.evaluation import EvaluationConfig
+from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.suites.base import Measurement, QuestionSet
+from contextgraft.evaluation.suites import SUITES
+from contextgraft.evaluation.suites.base import Measurement, QuestionSet, SampleRow
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,31 @@ class EvalSpec:
                 "seed": self.seed,
             }
         )
+
+
+def build_spec(config: EvaluationConfig) -> EvalSpec:
+    """Everything that a configuration selects; raises InputError or ConfigError for what cannot be read."""
+    selected = config.selected_suites
+    if not selected:
+        raise InputError("no --suite given", remedy="pass --suite needle, for example")
+    for name in selected:
+        if name not in SUITES:
+            raise InputError("no such suite", expected=f"one of {', '.join(SUITES)}", received=name)
+    contents = [SUITES[name].build(config) for name in selected]
+    return EvalSpec(
+        question_sets=tuple(part for content in contents for part in content.question_sets),
+        measurements=tuple(part for content in contents for part in content.measurements),
+        seed=config.common_seed,
+    )
+
+
+def narrowed_config(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
+    """The configuration that contains what a row of the table was evaluated on.
+
+    Formats, files and texts are those of `config`; suite, seed, lengths and kinds are those of the row.
+    """
+    suite = row["suite"]
+    if suite not in SUITES:
+        raise InputError("the row's suite is unknown", expected=f"one of {', '.join(SUITES)}", received=suite)
+    narrowed = SUITES[suite].narrow(config, row)
+    return narrowed.model_copy(update={"suites": [suite], "seed": row["seed"]})

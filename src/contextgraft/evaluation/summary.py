@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from contextgraft.evaluation.suites import SUITES
 from contextgraft.stats import t_interval, wilson
 
 Interval = tuple[float, float] | None
@@ -14,7 +15,7 @@ Group = tuple[str, str, str, str | None, str | None, int | None]
 
 
 @dataclass(frozen=True)
-class SuiteScore:
+class ScoreSummary:
     """Mean of n scores with a 95 % interval, and how many samples have no score.
 
     `unit` is "share" (of right answers, with Wilson's interval) or "nats" (per token, with Student's interval
@@ -35,7 +36,7 @@ class SuiteScore:
     missing: int
 
 
-def summarise(table: pa.Table) -> list[SuiteScore]:
+def summarise(table: pa.Table) -> list[ScoreSummary]:
     """One score for each model, suite, task, kind, haystack and length, in the order of the table."""
     columns = ("model", "suite", "task", "kind", "haystack", "length", "score", "tokens", "document")
     groups: dict[Group, list[tuple[float | None, int, int]]] = {}
@@ -46,15 +47,15 @@ def summarise(table: pa.Table) -> list[SuiteScore]:
     return [score_of(group, rows) for group, rows in groups.items()]
 
 
-def score_of(group: Group, rows: Sequence[tuple[float | None, int, int]]) -> SuiteScore:
+def score_of(group: Group, rows: Sequence[tuple[float | None, int, int]]) -> ScoreSummary:
     """One group's score; its rows are scores, tokens and documents."""
     model, suite, task, kind, haystack, length = group
     scored = [(score, tokens, document) for score, tokens, document in rows if score is not None]
-    unit, summed = UNITS.get(suite, ("share", share))
-    mean, n, interval = summed(scored) if scored else (None, 0, None)
+    unit = SUITES[suite].unit if suite in SUITES else "share"  # the row of a skipped model has no suite
+    mean, n, interval = SUMMARIES[unit](scored) if scored else (None, 0, None)
     low, high = interval or (None, None)
     missing = len(rows) - len(scored)
-    return SuiteScore(model, suite, task, kind, haystack, length, unit, mean, n, low, high, missing)
+    return ScoreSummary(model, suite, task, kind, haystack, length, unit, mean, n, low, high, missing)
 
 
 def share(rows: Sequence[tuple[float, int, int]]) -> tuple[float, int, Interval]:
@@ -75,12 +76,9 @@ def nats(rows: Sequence[tuple[float, int, int]]) -> tuple[float, int, Interval]:
     return mean, len(means), t_interval(mean, stdev(means), len(means)) if len(means) > 1 else None
 
 
-UNITS: dict[str, tuple[str, Callable[..., tuple[float, int, Interval]]]] = {
-    "perplexity": ("nats", nats),
-    "divergence": ("nats", nats),
-}
+SUMMARIES: dict[str, Callable[..., tuple[float, int, Interval]]] = {"share": share, "nats": nats}
 
 
-def as_json(scores: Sequence[SuiteScore]) -> list[dict[str, Any]]:
+def as_json(scores: Sequence[ScoreSummary]) -> list[dict[str, Any]]:
     """Scores as JSON values."""
     return [asdict(score) for score in scores]

@@ -1,24 +1,23 @@
 """How many tokens each suite makes a model read and write, and what that costs. By arithmetic alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from contextgraft.config.study import Evaluation
+from contextgraft.config.evaluation import (
+    DivergenceSection,
+    EvaluationConfig,
+    NeedleSection,
+    PerplexitySection,
+    RulerSection,
+)
+from contextgraft.config.ruler_tasks import RULER_TASKS
+from contextgraft.evaluation.suites import SUITES
+from contextgraft.evaluation.suites.base import PlannedPrompts, TokenSpan
 from contextgraft.planning import memory
 from contextgraft.planning.flops import prefill_flops
 from contextgraft.planning.hardware import Hardware
 from contextgraft.planning.model_shape import ModelShape
-from contextgraft.prompts.ruler.tasks import LIST_TASKS, NEEDLE_TASKS, QA_TASKS
-
-TokenSpan = tuple[int, int]
-
-NEEDLE_TOKENS = 16  # of a needle's question, and again of its answer: a number and a few words
-RULER_ANSWERS = {  # most tokens of an answer, by task
-    **{task: spec.budget for task, spec in NEEDLE_TASKS.items()},
-    **{task: budget for task, (_, _, budget) in LIST_TASKS.items()},
-    **QA_TASKS,
-}
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,6 @@ class PromptGrid:
     def one_text(self) -> bool:
         """Whether one text holds the needles of all depths, each a distractor of the others."""
         return self.distractors >= len(self.depths) - 1
-
-
-@dataclass(frozen=True)
-class PromptGroup:
-    """Prompts of `documents` texts. A span (start, stop) reads these positions with those before cached.
-
-    `alone` are the spans of the prompts of one text when nothing is shared, `shared` those that are left when
-    a prompt reuses the prefix that it has in common with the one before. An answer has `answer` tokens.
-    """
-
-    documents: int
-    alone: tuple[TokenSpan, ...]
-    shared: tuple[TokenSpan, ...]
-    answer: int
 
 
 @dataclass(frozen=True)
@@ -69,38 +54,21 @@ class SuiteCost:
     gpus: int
 
 
-def needle(grid: PromptGrid, length: int) -> list[PromptGroup]:
-    """A prompt for each depth and sample.
-
-    Where one text holds the needles of all depths, only the question differs. Elsewhere the texts of a sample
-    agree up to the shallower of two needles: the deepest is read whole, each other from its own depth.
-    """
-    others = sorted(grid.depths)[:-1]
-    question = max(0, length - 2 * NEEDLE_TOKENS)
-    starts = [question if grid.one_text else round(length * depth / 100) for depth in others]
-    whole = (0, length)
-    shared = (whole, *((start, length) for start in starts))
-    return [PromptGroup(grid.samples, (whole,) * len(grid.depths), shared, NEEDLE_TOKENS)]
-
-
-def ruler(grid: PromptGrid, length: int, tasks: Sequence[str] = tuple(RULER_ANSWERS)) -> list[PromptGroup]:
-    """RULER's tasks, each prompt with a text of its own; each answer is as long as the task allows."""
-    whole = ((0, length),)
-    return [PromptGroup(grid.samples, whole, whole, RULER_ANSWERS[task]) for task in tasks]
-
-
-def text(grid: PromptGrid, length: int) -> list[PromptGroup]:
-    """Texts that are read once and not answered: perplexity, divergence."""
-    whole = ((0, length),)
-    return [PromptGroup(grid.samples, whole, whole, 0)]
-
-
-SUITES: dict[str, Callable[[PromptGrid, int], list[PromptGroup]]] = {
-    "needle": needle,
-    "ruler": ruler,
-    "perplexity": text,
-    "divergence": text,
-}
+def grid_config(grid: PromptGrid, length: int) -> EvaluationConfig:
+    """The configuration with the prompts of one length of a grid, in every suite."""
+    return EvaluationConfig(
+        needle=NeedleSection(
+            lengths=[length],
+            depths=list(grid.depths),
+            samples=grid.samples,
+            distractors=grid.distractors,
+        ),
+        ruler=RulerSection.model_validate(
+            {"tasks": RULER_TASKS, "lengths": [length], "samples": grid.samples}
+        ),
+        perplexity=PerplexitySection(lengths=[length], documents=grid.samples),
+        divergence=DivergenceSection(length=length, prompts=grid.samples),
+    )
 
 
 def count_models(fine_tunes: int, ranks: int) -> int:
@@ -112,23 +80,24 @@ def suite_costs(
     shape: ModelShape, hardware: Hardware, grid: PromptGrid, suites: Sequence[str], models: int
 ) -> list[SuiteCost]:
     """Costs of `models` models of one shape, suite by suite and length by length."""
-    return [
-        suite_cost(shape, hardware, SUITES[suite](grid, length), suite=suite, length=length, models=models)
-        for suite in suites
-        for length in grid.lengths
-    ]
+    costs = []
+    for suite in suites:
+        for length in grid.lengths:
+            prompts = SUITES[suite].planned(grid_config(grid, length))
+            costs.append(suite_cost(shape, hardware, prompts, suite=suite, models=models))
+    return costs
 
 
 def suite_cost(
     shape: ModelShape,
     hardware: Hardware,
-    groups: Sequence[PromptGroup],
+    groups: Sequence[PlannedPrompts],
     *,
     suite: str,
-    length: int,
     models: int,
 ) -> SuiteCost:
-    """Costs of one suite at one length; where prefixes cannot be shared everything is read."""
+    """Costs of one suite's prompts of one length; where prefixes cannot be shared everything is read."""
+    (length,) = {group.length for group in groups}
     groups = groups if shape.shares_prefixes else [replace(group, shared=group.alone) for group in groups]
     prompts = [group.documents * len(group.alone) for group in groups]
     written = [number * group.answer for number, group in zip(prompts, groups, strict=True)]
@@ -153,24 +122,14 @@ def suite_cost(
 
 
 def study_suite_costs(
-    evaluation: Evaluation, shape: ModelShape, hardware: Hardware, models: int
+    config: EvaluationConfig, shape: ModelShape, hardware: Hardware, models: int
 ) -> Iterator[SuiteCost]:
-    """Costs of everything that a study evaluates; skills, whose prompts are short, are not counted."""
-    needles = evaluation.needle
-    grid = PromptGrid(tuple(needles.lengths), tuple(needles.depths), needles.samples, needles.distractors)
-    grids = len(needles.kinds) * max(1, len(needles.haystacks))
-    yield from suite_costs(shape, hardware, grid, ["needle"], models * grids)
-    if evaluation.ruler:
-        tasks = PromptGrid(tuple(evaluation.ruler.lengths), (), evaluation.ruler.samples, 0)
-        for length in tasks.lengths:
-            groups = ruler(tasks, length, evaluation.ruler.asked)
-            yield suite_cost(shape, hardware, groups, suite="ruler", length=length, models=models)
-    if evaluation.perplexity:
-        texts = PromptGrid(tuple(evaluation.perplexity.lengths), (), evaluation.perplexity.documents, 0)
-        yield from suite_costs(shape, hardware, texts, ["perplexity"], models)
-    if evaluation.divergence:
-        texts = PromptGrid((evaluation.divergence.length,), (), evaluation.divergence.prompts, 0)
-        yield from suite_costs(shape, hardware, texts, ["divergence"], models)
+    """Costs of everything that a study evaluates, suite by suite and length by length."""
+    for suite in config.selected_suites:
+        planned = SUITES[suite].planned(config)
+        for length in dict.fromkeys(group.length for group in planned):
+            groups = [group for group in planned if group.length == length]
+            yield suite_cost(shape, hardware, groups, suite=suite, models=models)
 
 
 def describe_model(shape: ModelShape) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from math import ceil, prod
 from pathlib import Path
 
 from contextgraft.config.cluster import Cluster
+from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
-from contextgraft.config.study import Evaluation
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import ConfigError
 from contextgraft.planning.evaluation import study_suite_costs
@@ -119,7 +119,7 @@ def merge_job(shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
 
 
 def evaluate_job(
-    evaluation: Evaluation, shape: ModelShape, cluster: Cluster, models: int, threads: int
+    evaluation: EvaluationConfig, shape: ModelShape, cluster: Cluster, models: int, threads: int
 ) -> JobEstimate:
     """Models one after another on the GPUs of one node or, in float32, on processors."""
     hardware = Hardware.from_cluster(cluster, threads)

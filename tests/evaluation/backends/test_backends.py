@@ -14,7 +14,7 @@ from contextgraft.evaluation.backends import openai
 from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
-from contextgraft.evaluation.suites.needle import NeedleGrid
+from contextgraft.evaluation.suites.needle_grid import NeedleGrid
 from contextgraft.evaluation.suites.skill_file import read_skill_file
 
 MakeModel = Callable[..., Path]

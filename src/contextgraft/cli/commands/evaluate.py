@@ -1,4 +1,4 @@
-"""`contextgraft evaluate`: asks and measures models; one Parquet row a sample."""
+"""`contextgraft evaluate`: evaluates models; one Parquet row per sample."""
 
 import sys
 from pathlib import Path
@@ -6,44 +6,73 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.evaluate_exam import check_suites, make_spec, suited_to
-from contextgraft.cli.evaluate_options import Options, options
+from contextgraft.cli.commands.replay import replay_sample
+from contextgraft.cli.evaluate_config import backend_config, check_folder, evaluation_config, split_label
+from contextgraft.cli.evaluate_options import (
+    BACKEND_OPTIONS,
+    CONFIG_OPTIONS,
+    SUITE_OPTION,
+    config_flags,
+    option_groups,
+)
+from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import print_json
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from contextgraft.evaluation.backends.registry import BackendConfig
+    from contextgraft.config.evaluation import EvaluationConfig
 
 Models = list[tuple[str | None, Path]]
+OUTPUT_OPTIONS = (
+    click.option("--out", type=PATH, help="Parquet file to write."),
+    click.option(
+        "--allow-refused",
+        is_flag=True,
+        help="A model that cannot be evaluated gets one row that says why, and the others continue.",
+    ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Show what would be evaluated and how many tokens it takes; no weights are loaded.",
+    ),
+    json_option(),
+    # Old spellings: `--dry-run` and the command `replay`.
+    click.option("--plan", is_flag=True, hidden=True),
+    click.option("--replay", metavar="FILE:ROW", hidden=True),
+    click.option("--show-prompt", is_flag=True, hidden=True),
+)
 
 
 @click.command()
 @click.argument("models", metavar="[LABEL=]MODEL...", nargs=-1, required=True)
-@options
-def command(**words: Any) -> None:
-    """Ask models questions, measure them, and write one Parquet row a sample.
+@option_groups((SUITE_OPTION, *CONFIG_OPTIONS), config_flags(), BACKEND_OPTIONS, OUTPUT_OPTIONS)
+def command(**params: Any) -> None:
+    """Evaluate models and write one Parquet row per sample.
 
-    needle: sentences hidden in a text, a grid of lengths and depths. skill: a fine-tune's own questions.
-    perplexity: by position in a text. divergence: from the predictions of the first model.
+    needle: sentences hidden in a text, a grid of lengths and depths. ruler: RULER's synthetic tasks. skill: a
+    fine-tune's own questions. perplexity: by position in a text. divergence: from a reference model's
+    predictions.
 
-    A run that was stopped goes on where it was; the same command again asks nothing twice.
+    An interrupted run resumes when the same command is run again; nothing is computed twice.
     """
-    chosen = Options(**words)
-    models = [split_label(model) for model in chosen.models]
-    check_models(models)
-    if chosen.replay is not None:
-        replay(chosen, models, chosen.replay)
+    models = [split_label(model) for model in params["models"]]
+    for label, folder in models:
+        check_folder(label, folder)
+    if params["replay"] is not None:
+        replay_models(params, models)
         return
-    check_suites(chosen)
-    if chosen.plan:
-        show_plan(chosen, models)
+    config = evaluation_config(params)
+    if params["plan"] or params["dry_run"]:
+        show_plan(params, config, models)
     else:
-        run(chosen, models, check_out(chosen.out))
+        run(params, config, models, check_out(params["out"]))
 
 
-def run(chosen: Options, models: Models, out: Path) -> None:
-    """Ask and measure, write the table, show its scores."""
-    spec = make_spec(chosen)
+def run(params: dict[str, Any], config: "EvaluationConfig", models: Models, out: Path) -> None:
+    """Evaluate, write the table, print its scores."""
+    from contextgraft.evaluation.spec import build_spec
+
+    spec = build_spec(config)
 
     import torch
 
@@ -51,20 +80,20 @@ def run(chosen: Options, models: Models, out: Path) -> None:
     from contextgraft.evaluation.run import evaluate_models
     from contextgraft.evaluation.summary import as_json, summarise
 
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    if params["threads"]:
+        torch.set_num_threads(params["threads"])
     with TerminalProgress(len(models), sys.stderr) as progress:
         table = evaluate_models(
             models,
             spec,
-            make_backend_config(chosen),
+            backend_config(params, config),
             out,
             progress,
-            reference=chosen.reference,
-            allow_refused=chosen.allow_refused,
+            reference=config.divergence.reference if config.divergence else None,
+            allow_refused=params["allow_refused"],
         )
     scores = summarise(table)
-    if chosen.as_json:
+    if params["as_json"]:
         print_json(as_json(scores))
     else:
         from contextgraft.cli.evaluate_table import print_scores
@@ -72,12 +101,16 @@ def run(chosen: Options, models: Models, out: Path) -> None:
         print_scores(scores)
 
 
-def show_plan(chosen: Options, models: Models) -> None:
-    """Say what would be asked."""
+def show_plan(params: dict[str, Any], config: "EvaluationConfig", models: Models) -> None:
+    """Print what would be evaluated."""
+    from contextgraft.evaluation.spec import build_spec
+
+    spec = build_spec(config)
+
     from contextgraft.evaluation.dry_run import as_json, dry_run
 
-    plans = dry_run(models, make_spec(chosen), make_backend_config(chosen))
-    if chosen.as_json:
+    plans = dry_run(models, spec, backend_config(params, config))
+    if params["as_json"]:
         print_json(as_json(plans))
     else:
         from contextgraft.cli.evaluate_table import print_plans
@@ -85,78 +118,28 @@ def show_plan(chosen: Options, models: Models) -> None:
         print_plans(plans)
 
 
-def replay(chosen: Options, models: Models, place: str) -> None:
-    """Ask or measure one sample again; exit code 1 if something else comes of it now."""
-    from contextgraft.evaluation.replay import as_json, read_row, replay_sample
-
+def replay_models(params: dict[str, Any], models: Models) -> None:
+    """The old spelling of `contextgraft replay`: --replay FILE:ROW."""
     if len(models) > 2:
         raise InputError(
             "a sample is of one model",
-            expected="its folder, and that of the reference where it is a divergence",
+            expected="its folder, and for divergence that of the reference model",
             received=f"{len(models)} folders",
         )
-    row = read_row(*split_place(place))
-    suited = suited_to(chosen, row)
-    reference = models[1][1] if len(models) > 1 else None
-    found = replay_sample(row, models[0][1], make_spec(suited), make_backend_config(chosen), reference)
-    if chosen.as_json:
-        print_json(as_json(found))
-    else:
-        from contextgraft.cli.evaluate_table import print_replay
-
-        print_replay(found, show_prompt=chosen.show_prompt)
-    if not found.agrees:
-        sys.exit(1)
-
-
-def make_backend_config(chosen: Options) -> "BackendConfig":
-    """How the models are run."""
-    from contextgraft.evaluation.backends.registry import BackendConfig
-
-    return BackendConfig(
-        device=chosen.device,
-        dtype=chosen.dtype,
-        batch_size=chosen.batch_size,
-        prefill_chunk=chosen.prefill_chunk,
-        backend=chosen.backend,
-        url=chosen.url,
-        model_name=chosen.model_name,
-    )
-
-
-def split_label(model: str) -> tuple[str | None, Path]:
-    """LABEL=DIR, or DIR alone; a folder whose own path holds "=" is one too."""
-    label, equals, folder = model.partition("=")
-    if equals and not Path(model).exists():
-        return label, Path(folder)
-    return None, Path(model)
-
-
-def check_models(models: Models) -> None:
-    """Refuse folders that are none, before anything slow is imported."""
-    for label, folder in models:
-        if label == "":
-            raise InputError("a label is empty", path=folder, expected="LABEL=DIR")
-        if not folder.is_dir():
-            raise InputError("no such model folder", path=folder)
+    file, colon, number = params["replay"].rpartition(":")
+    if not colon or not number.isdigit():
+        raise InputError(
+            "does not name a sample", path=params["replay"], expected="FILE.parquet:ROW, rows counted from 0"
+        )
+    replay_sample(params, Path(file), int(number), *(folder for _, folder in models))
 
 
 def check_out(out: Path | None) -> Path:
-    """The output, if it can be one."""
+    """The output file, if it can be written."""
     if out is None:
-        raise InputError("no output is named", remedy="pass --out samples.parquet")
+        raise InputError("--out is required", remedy="pass --out samples.parquet")
     if not out.absolute().parent.is_dir():
         raise OutputError("its folder does not exist", path=out, remedy=f"mkdir -p {out.parent}")
     if out.is_dir():
         raise OutputError("is a folder", path=out, expected="a Parquet file to write")
     return out
-
-
-def split_place(place: str) -> tuple[Path, int]:
-    """FILE.parquet:ROW as path and row, counted from 0; InputError if it is neither."""
-    file, colon, number = place.rpartition(":")
-    if not colon or not number.isdigit():
-        raise InputError(
-            "does not name a sample", path=place, expected="FILE.parquet:ROW, rows counted from 0"
-        )
-    return Path(file), int(number)

@@ -9,9 +9,10 @@ from contextgraft.cli import plan_training
 from contextgraft.cli.options import COUNT, PATH, NumberList, RealNumber, json_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.plan_training import MOST, POSITIVE, SHARE, hardware_options
+from contextgraft.config.evaluation import SECTIONS
 
 LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can show
-SUITES = ("needle", "ruler", "perplexity", "divergence")
+SUITES = tuple(name for name in SECTIONS if name != "skill")  # prompts of skills are short
 
 
 class PlanGroup(click.Group):

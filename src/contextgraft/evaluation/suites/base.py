@@ -4,14 +4,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+from contextgraft.config.evaluation import EvaluationConfig
+from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question
 
 SampleColumns = dict[str, Any]  # columns of one sample; those that are absent are null
 SampleRow = Mapping[str, Any]  # one row of a table of samples, as read
 PromptSpec = Mapping[str, Any]  # the row's column `recipe`, parsed
+TokenSpan = tuple[int, int]  # first position, and the one after the last
 MAX_REASON = 200  # characters of a reason
 NOT_FINITE = "the model's predictions are not finite numbers"
 
@@ -93,6 +96,57 @@ class Measurement(Protocol):
 
     def unscored_rows(self, tokenizer: PromptTokenizer, status: str, reason: str) -> list[SampleColumns]:
         """The same rows without scores."""
+
+
+class SuiteContent(NamedTuple):
+    """What one suite contributes to an evaluation."""
+
+    question_sets: tuple[QuestionSet, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedPrompts:
+    """Prompts of one length over `documents` equal texts, for planning. A span reads its positions only.
+
+    `alone` are the spans of the prompts of one text when nothing is shared, `shared` those that are left when
+    a prompt reuses the prefix that it has in common with the one before. An answer has `answer` tokens.
+    """
+
+    length: int
+    documents: int
+    alone: tuple[TokenSpan, ...]
+    shared: tuple[TokenSpan, ...]
+    answer: int = 0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """How one section of the configuration becomes questions and measurements.
+
+    `build` reads files and raises InputError or ConfigError for what cannot be read or is missing; it needs
+    no torch. `planned` is arithmetic on the configuration alone. `narrow` gives the configuration that
+    contains what a row of the table was evaluated on. `unit` is that of the scores: the share of right
+    answers, or nats per token.
+    """
+
+    build: Callable[[EvaluationConfig], SuiteContent]
+    planned: Callable[[EvaluationConfig], Sequence[PlannedPrompts]]
+    narrow: Callable[[EvaluationConfig, SampleRow], EvaluationConfig]
+    unit: Literal["share", "nats"] = "share"
+
+
+def required_lengths(suite: str, option: str, lengths: Sequence[int] | None) -> tuple[int, ...]:
+    """The lengths of a suite; InputError if there are none."""
+    if not lengths:
+        raise InputError(f"--suite {suite} needs lengths", remedy=f"pass {option}, for example 1024,4096")
+    return tuple(lengths)
+
+
+def read_once(length: int, documents: int) -> PlannedPrompts:
+    """Texts that are read once, without an answer."""
+    span = ((0, length),)
+    return PlannedPrompts(length, documents, span, span)
 
 
 def scored_row(row: SampleColumns, score: float, agreement: float | None = None) -> SampleColumns:

@@ -11,19 +11,33 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
+from contextgraft.config.evaluation import DivergenceSection, EvaluationConfig
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
     LoadedModel,
     Measurement,
+    PlannedPrompts,
     SampleColumns,
     SampleRow,
+    Suite,
+    SuiteContent,
     exceeds_positions,
     failure_reason,
     largest_id,
+    read_once,
     scored_row,
     unscored_row,
 )
-from contextgraft.evaluation.suites.text_prompts import PromptSource, TextPrompt, decoded
+from contextgraft.evaluation.suites.skill_file import JSONL, read_skill_file
+from contextgraft.evaluation.suites.text_prompts import (
+    PromptSource,
+    SkillLines,
+    TextPrompt,
+    TextWindows,
+    decoded,
+    read_text,
+    text_name,
+)
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.suites.reference_logprobs import (
@@ -169,3 +183,29 @@ def difference(reference: "LogprobSpec", spec: "LogprobSpec") -> str:
             "their predictions cannot be compared"
         )
     return "the model's tokenizer gives other tokens than the reference's: predictions cannot be compared"
+
+
+def build_prompts(config: EvaluationConfig) -> SuiteContent:
+    """Windows of the text; lines, if the text is a skill file."""
+    section = config.divergence or DivergenceSection()
+    name, seed = text_name(config), config.common_seed
+    source: PromptSource
+    if name.endswith(JSONL):
+        source = SkillLines(read_skill_file(Path(name)), section.prompts, seed)
+    else:
+        source = TextWindows(read_text(name), section.length, section.prompts, seed)
+    return SuiteContent(measurements=(DivergenceMeasurement(source),))
+
+
+def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
+    """Prompts are read once."""
+    section = config.divergence or DivergenceSection()
+    return [read_once(section.length, section.prompts)]
+
+
+def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:  # noqa: ARG001 - one signature
+    """The text decides: the row's prompt is taken from it."""
+    return config
+
+
+SUITE = Suite(build_prompts, planned_prompts, narrow, unit="nats")

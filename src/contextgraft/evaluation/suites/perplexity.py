@@ -7,19 +7,32 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
+from contextgraft.config.evaluation import EvaluationConfig, PerplexitySection
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
     LoadedModel,
     Measurement,
+    PlannedPrompts,
     SampleColumns,
     SampleRow,
+    Suite,
+    SuiteContent,
     exceeds_positions,
     failure_reason,
     largest_id,
+    read_once,
+    required_lengths,
     scored_row,
     unscored_row,
 )
-from contextgraft.evaluation.suites.text_prompts import PromptSource, TextPrompt, decoded
+from contextgraft.evaluation.suites.text_prompts import (
+    PromptSource,
+    TextPrompt,
+    TextWindows,
+    decoded,
+    read_text,
+    text_name,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -137,3 +150,33 @@ def position_ranges(length: int) -> list[tuple[int, int]]:
         ends.append(ends[-1] * 2)
     ends = [end for end in ends if end < length] + [length]
     return list(zip([2, *(end + 1 for end in ends[:-1])], ends, strict=True))
+
+
+def build_windows(config: EvaluationConfig) -> SuiteContent:
+    """One measurement per length."""
+    section = config.perplexity or PerplexitySection()
+    lengths = required_lengths(
+        "perplexity", "--perplexity-lengths", section.lengths or config.needles.lengths
+    )
+    text = read_text(text_name(config))
+    return SuiteContent(
+        measurements=tuple(
+            PerplexityMeasurement(TextWindows(text, length, section.documents, config.common_seed), length)
+            for length in lengths
+        )
+    )
+
+
+def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
+    """Windows are read once."""
+    section = config.perplexity or PerplexitySection()
+    lengths = section.lengths or config.needles.lengths or ()
+    return [read_once(length, section.documents) for length in lengths]
+
+
+def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
+    """Windows of the row's length."""
+    return config.with_section("perplexity", lengths=[row["length"]], documents=1)
+
+
+SUITE = Suite(build_windows, planned_prompts, narrow, unit="nats")

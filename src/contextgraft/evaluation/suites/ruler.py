@@ -8,11 +8,20 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
+from contextgraft.config.evaluation import EvaluationConfig, RulerSection
 from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question
-from contextgraft.evaluation.suites.base import PromptSpec, QuestionSet, SampleRow
+from contextgraft.evaluation.suites.base import (
+    PlannedPrompts,
+    PromptSpec,
+    QuestionSet,
+    SampleRow,
+    Suite,
+    SuiteContent,
+    required_lengths,
+)
 from contextgraft.evaluation.suites.ruler_prompts import (
     DRAWINGS,
     RulerContext,
@@ -22,7 +31,20 @@ from contextgraft.evaluation.suites.ruler_prompts import (
 )
 from contextgraft.prompts.haystack import Haystack
 from contextgraft.prompts.ruler.qa import QaDataset, read_dataset
-from contextgraft.prompts.ruler.tasks import QA_TASKS, RulerWording, check_tasks, load_wording
+from contextgraft.prompts.ruler.tasks import (
+    LIST_TASKS,
+    NEEDLE_TASKS,
+    QA_TASKS,
+    RulerWording,
+    check_tasks,
+    load_wording,
+)
+
+ANSWER_TOKENS = {  # most tokens of an answer, by task
+    **{task: spec.budget for task, spec in NEEDLE_TASKS.items()},
+    **{task: budget for task, (_, _, budget) in LIST_TASKS.items()},
+    **QA_TASKS,
+}
 
 
 @dataclass(frozen=True)
@@ -114,3 +136,36 @@ def read_ruler(
     templates, haystacks = load_wording(wording)
     data = {task: read_dataset(task, files[task]) for task in selected if task in QA_TASKS}
     return RulerGrid(templates, haystacks, selected, lengths, samples, data)
+
+
+def build_tasks(config: EvaluationConfig) -> SuiteContent:
+    """The tasks as one question set."""
+    section = config.ruler or RulerSection()
+    lengths = section.lengths or config.needles.lengths
+    data = {"qa_1": section.qa_1, "qa_2": section.qa_2}
+    grid = read_ruler(
+        lengths=required_lengths("ruler", "--ruler-lengths", lengths),
+        samples=section.samples or config.needles.samples,
+        tasks=tuple(section.tasks) if section.tasks else None,
+        qa={task: Path(file) for task, file in data.items() if file is not None},
+    )
+    return SuiteContent((grid,))
+
+
+def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
+    """Each prompt has a text of its own; each answer is as long as its task allows."""
+    section = config.ruler or RulerSection()
+    samples = section.samples or config.needles.samples
+    return [
+        PlannedPrompts(length, samples, ((0, length),), ((0, length),), ANSWER_TOKENS[task])
+        for length in section.lengths or config.needles.lengths or ()
+        for task in section.selected_tasks
+    ]
+
+
+def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
+    """The row's task."""
+    return config.with_section("ruler", tasks=[row["task"]], lengths=[row["length"]], samples=1)
+
+
+SUITE = Suite(build_tasks, planned_prompts, narrow)

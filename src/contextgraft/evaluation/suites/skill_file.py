@@ -15,6 +15,8 @@ from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question, check_answer, json_line
 from contextgraft.evaluation.suites.base import PromptSpec, QuestionSet, SampleRow
 
+JSONL = ".jsonl"  # suffix of skill files; every other skill is a task of lm-eval
+
 
 @dataclass(frozen=True)
 class SkillFile(QuestionSet):

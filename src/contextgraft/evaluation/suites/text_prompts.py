@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import ids_digest, json_line
 from contextgraft.evaluation.suites.base import SampleRow
 from contextgraft.evaluation.suites.skill_file import SkillFile
-from contextgraft.prompts.haystack import read_haystack
+from contextgraft.prompts.haystack import SHIPPED_TEXTS, read_haystack
+from contextgraft.prompts.needle_format import load_format
 
 DEFAULT_TEXT = "moby_dick_eval"
 
@@ -251,3 +253,12 @@ def read_text(name: str) -> Text:
     """A shipped text by name, or a file from the working directory; InputError if there is neither."""
     content = read_haystack(name, Path())
     return Text(Path(name).stem, sha256(content.encode()).hexdigest(), content)
+
+
+def text_name(config: EvaluationConfig) -> str:
+    """The text that is named, else the haystack of the needle format, else the shipped one."""
+    if config.text is not None or config.needles.format is None:
+        return config.text or DEFAULT_TEXT
+    path = Path(config.needles.format)
+    name = load_format(path).haystack
+    return name if name in SHIPPED_TEXTS else str(path.parent / name)

@@ -1,0 +1,62 @@
+"""`contextgraft replay`: evaluates one recorded sample again and compares the results."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from contextgraft.cli.evaluate_config import backend_config, check_folder, evaluation_config
+from contextgraft.cli.evaluate_options import (
+    BACKEND_OPTIONS,
+    CONFIG_OPTIONS,
+    REPLAY_FLAGS,
+    config_flags,
+    option_groups,
+)
+from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.output import print_json
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@click.argument("row", type=click.IntRange(min=0))
+@click.argument("model", type=PATH)
+@click.argument("reference", type=PATH, required=False)
+@option_groups(CONFIG_OPTIONS, config_flags(REPLAY_FLAGS), BACKEND_OPTIONS)
+@click.option("--show-prompt", is_flag=True, help="Print the prompt too.")
+@json_option()
+def command(file: Path, row: int, model: Path, reference: Path | None, **params: Any) -> None:
+    """Evaluate sample ROW (counted from 0) of the table FILE again and compare with the recorded result.
+
+    MODEL is the folder of the sample's model; a divergence also needs that of its REFERENCE. Needle formats,
+    data sets, skills and texts must be given as they were for `contextgraft evaluate`, by --config or one by
+    one. The exit code is 1 if the results differ.
+    """
+    check_folder(None, model)
+    if reference is not None:
+        check_folder(None, reference)
+    replay_sample(params, file, row, model, reference)
+
+
+def replay_sample(
+    params: Mapping[str, Any], file: Path, number: int, model: Path, reference: Path | None = None
+) -> None:
+    """Replay one row and print both results; exit code 1 if they differ."""
+    config = evaluation_config(params)
+
+    from contextgraft.evaluation import replay
+    from contextgraft.evaluation.spec import build_spec, narrowed_config
+
+    row = replay.read_row(file, number)
+    spec = build_spec(narrowed_config(config, row))
+    replayed = replay.replay_sample(row, model, spec, backend_config(params, config), reference)
+    if params["as_json"]:
+        print_json(replay.as_json(replayed))
+    else:
+        from contextgraft.cli.evaluate_table import print_replay
+
+        print_replay(replayed, show_prompt=params["show_prompt"])
+    if not replayed.agrees:
+        sys.exit(1)

@@ -1,0 +1,80 @@
+"""What `contextgraft evaluate` and `contextgraft replay` evaluate: a configuration, changed by options."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contextgraft.cli.evaluate_options import flag_values
+from contextgraft.config.base import read_yaml, validate
+from contextgraft.config.evaluation import SECTIONS, EvaluationConfig, StudyEvaluation
+from contextgraft.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from contextgraft.evaluation.backends.registry import BackendConfig
+
+COMMAND_LINE = "command line"
+
+
+def evaluation_config(params: Mapping[str, Any]) -> EvaluationConfig:
+    """The configuration of --config, changed by the other options; without --config, that of the options.
+
+    Without --suite, the suites are those of --config.
+    """
+    base = read_config(params["config_path"], params["fine_tune"])
+    merged = base.model_dump(exclude_none=True)
+    for section, field, value in flag_values(params):
+        values = merged if section is None else merged.setdefault(section, {})
+        values[field] = value
+    suites = list(params.get("suites", ()))
+    if not suites:
+        flagged = validate(EvaluationConfig, merged, COMMAND_LINE)
+        known = base.suites or [name for name in SECTIONS if getattr(base, name)]
+        suites = [name for name in flagged.selected_suites if name in known]
+    return validate(EvaluationConfig, {**merged, "suites": suites}, COMMAND_LINE)
+
+
+def read_config(path: Path | None, fine_tune: str | None) -> EvaluationConfig:
+    """The section `evaluation` of a study, or of a file that has only this section or its content.
+
+    With `fine_tune`, what the study evaluates for that fine-tune.
+    """
+    if path is None:
+        if fine_tune is not None:
+            raise InputError("--fine-tune needs a study", remedy="pass --config STUDY.yaml")
+        return EvaluationConfig()
+    if fine_tune is not None:
+        from contextgraft.planning.study import read_study
+
+        return read_study(path).evaluation(fine_tune)
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(
+            "not a configuration", path=path, expected="the section evaluation", received=type(data).__name__
+        )
+    model = StudyEvaluation if "study" in data else EvaluationConfig
+    return validate(model, data.get("evaluation", data), path)
+
+
+def backend_config(params: Mapping[str, Any], config: EvaluationConfig) -> "BackendConfig":
+    """How the models are run."""
+    from contextgraft.evaluation.backends.registry import BackendConfig
+
+    names = ("backend", "device", "dtype", "prefill_chunk", "url", "model_name")
+    given = {name: params[name] for name in names}
+    return BackendConfig(**given, batch_size=config.batch_size or BackendConfig.batch_size)
+
+
+def split_label(model: str) -> tuple[str | None, Path]:
+    """LABEL=DIR, or DIR alone; a folder whose own path contains "=" is recognised too."""
+    label, equals, folder = model.partition("=")
+    if equals and not Path(model).exists():
+        return label, Path(folder)
+    return None, Path(model)
+
+
+def check_folder(label: str | None, folder: Path) -> None:
+    """Raise InputError for an empty label or a folder that does not exist."""
+    if label == "":
+        raise InputError("the label is empty", path=folder, expected="LABEL=DIR")
+    if not folder.is_dir():
+        raise InputError("no such model folder", path=folder)

@@ -1,0 +1,194 @@
+"""What models are evaluated on: the section `evaluation` of a study, and of `contextgraft evaluate --config`.
+
+The flags of `contextgraft evaluate` set single values of the same models. Each suite has a section.
+"""
+
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import Field, PositiveInt, model_validator
+
+from contextgraft.config.base import File, Frozen, Name, Seed
+from contextgraft.config.ruler_tasks import RULER_TASKS, Task
+
+Depth = Annotated[float, Field(ge=0, le=100)]
+Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
+
+
+class NeedleSection(Frozen):
+    """Needles in a haystack: a grid of lengths and depths, once for each kind and haystack."""
+
+    format: File | None = Field(
+        default=None, description="needle format (YAML); the shipped one if not given"
+    )
+    lengths: Lengths | None = Field(default=None, description="prompt and answer, in tokens")
+    depths: Annotated[list[Depth], Field(min_length=1)] = Field(
+        default=[0.0, 25.0, 50.0, 75.0, 100.0], description="position of the needle in the text, in percent"
+    )
+    samples: PositiveInt = Field(default=20, description="prompts per cell (length and depth)")
+    distractors: Annotated[int, Field(ge=0)] = Field(default=0, description="other needles in the same text")
+    kinds: Annotated[list[Name], Field(min_length=1)] = Field(
+        default=["single"],
+        description="kinds of questions; the format needs a section of its name for each but single",
+        examples=[["single", "chain"]],
+    )
+    count: PositiveInt | None = Field(
+        default=None,
+        description="values of a key, keys of a question, names of a chain; default: the kind's own",
+    )
+    haystacks: list[str] = Field(
+        default=[], description="prose, noise, needles, code, or a file; default: the format's own"
+    )
+    values: str | None = Field(
+        default=None, description="number, word or uuid; the format's own if not given"
+    )
+    seed: Seed | None = Field(default=None, description="seed of all prompts that are drawn; default: 0")
+
+
+class RulerSection(Frozen):
+    """RULER's synthetic tasks; QA tasks only if their data set is given."""
+
+    tasks: list[Task] | None = Field(
+        default=None, description="names of tasks; default: all that need no data"
+    )
+    lengths: Lengths | None = Field(
+        default=None, description="prompt and answer, in tokens; default: needle.lengths"
+    )
+    samples: PositiveInt | None = Field(
+        default=None,
+        description="prompts per task and length, in RULER itself 500; needle.samples if not given",
+    )
+    qa_1: File | None = Field(default=None, description="SQuAD as JSON, for the task qa_1")
+    qa_2: File | None = Field(default=None, description="HotpotQA as JSON, for the task qa_2")
+
+    @property
+    def selected_tasks(self) -> tuple[str, ...]:
+        """The tasks that are named, else all but those that need data and have none."""
+        data: dict[str, str | None] = {"qa_1": self.qa_1, "qa_2": self.qa_2}
+        return tuple(self.tasks or (task for task in RULER_TASKS if data.get(task, task) is not None))
+
+
+class SkillSection(Frozen):
+    """What fine-tunes were made for; in a study, the sheet names the skills of each fine-tune."""
+
+    skills: list[File] = Field(
+        default=[], description="skill files (JSONL), or tasks of lm-evaluation-harness by YAML file or name"
+    )
+    samples: PositiveInt | None = Field(
+        default=None, description="prompts per skill, at most as many as it has; default: all"
+    )
+
+
+class PerplexitySection(Frozen):
+    """Perplexity by position, on the text of the needle format's haystack or on `text`."""
+
+    lengths: Lengths | None = Field(
+        default=None, description="windows of text, in tokens; default: needle.lengths"
+    )
+    documents: PositiveInt = Field(default=8, description="windows per length")
+
+
+class DivergenceSection(Frozen):
+    """Distance of next-token predictions from those of a reference model, on short prompts of the text."""
+
+    length: PositiveInt = Field(default=64, description="tokens of a prompt; within the base's context")
+    prompts: PositiveInt = Field(default=32, description="number of prompts")
+    reference: str | None = Field(
+        default=None,
+        description="label of the reference model; in a study the fine-tune; else the first model",
+    )
+
+
+SECTIONS: dict[str, type[Frozen]] = {
+    "needle": NeedleSection,
+    "ruler": RulerSection,
+    "skill": SkillSection,
+    "perplexity": PerplexitySection,
+    "divergence": DivergenceSection,
+}
+
+
+class EvaluationConfig(Frozen):
+    """What models are evaluated on: a section per suite, and what the suites have in common."""
+
+    suites: list[Name] | None = Field(
+        default=None, description="suites to evaluate; default: all that have a section"
+    )
+    needle: NeedleSection | None = None
+    ruler: RulerSection | None = None
+    skill: SkillSection | None = None
+    perplexity: PerplexitySection | None = None
+    divergence: DivergenceSection | None = None
+    text: str | None = Field(
+        default=None,
+        description="text of perplexity and divergence: a UTF-8 file, or a shipped text by name; the needle "
+        "format's haystack by default; for divergence also a skill file (JSONL)",
+    )
+    seed: Seed | None = Field(
+        default=None, description="seed of everything that is drawn; default: needle.seed"
+    )
+    batch_size: PositiveInt | None = Field(default=None, description="prompts per batch")
+
+    @property
+    def selected_suites(self) -> tuple[str, ...]:
+        """The suites to evaluate, in the order of the sections; without a skill there is no suite `skill`."""
+        sections = [name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)]
+        given = [name for name in sections if name != "skill" or (self.skill and self.skill.skills)]
+        if self.suites is None:
+            return tuple(given)
+        order = [*SECTIONS, *sections]
+        return tuple(sorted(dict.fromkeys(self.suites), key=lambda name: (*order, name).index(name)))
+
+    @property
+    def common_seed(self) -> int:
+        """The seed of everything that is drawn."""
+        needle_seed = self.needle.seed if self.needle else None
+        return next((seed for seed in (self.seed, needle_seed) if seed is not None), 0)
+
+    @property
+    def needles(self) -> NeedleSection:
+        """The section `needle`, or its defaults."""
+        return self.needle or NeedleSection()
+
+    def with_section(self, name: str, **values: Any) -> Self:
+        """The same with other values in one section, which has its defaults if it was not given."""
+        section = getattr(self, name) or SECTIONS[name]()
+        return self.model_copy(update={name: section.model_copy(update=values)})
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML, without what is not given."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
+        )
+
+    @model_validator(mode="after")
+    def distinct(self) -> Self:
+        """No list of numbers repeats a value."""
+        lists: dict[str, list[int] | list[float]] = {
+            "lengths": self.needles.lengths or [],
+            "depths": self.needles.depths,
+            "ruler.lengths": (self.ruler and self.ruler.lengths) or [],
+            "perplexity.lengths": (self.perplexity and self.perplexity.lengths) or [],
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} repeats a value")
+        return self
+
+
+class StudyNeedleSection(NeedleSection):
+    """The needle grid of a study, whose format, lengths and seed must be given."""
+
+    format: File = Field(
+        description="needle format (YAML) of the base and the donors, and of fine-tunes that name none"
+    )
+    lengths: Lengths = Field(description="prompt and answer, in tokens")
+    seed: Seed = Field(description="seed of the prompts; one that no decision was based on")
+
+
+class StudyEvaluation(EvaluationConfig):
+    """What every model of a study is evaluated on."""
+
+    needle: StudyNeedleSection
+    skill: SkillSection
+    batch_size: PositiveInt = Field(default=1, description="prompts per batch")
