@@ -6,6 +6,7 @@ PYTEST := $(VENV)/python -m pytest
 ALONE := tests/cluster tests/dvc tests/training/parallel tests/workflow
 TESTS = $(PYTEST) $(1) -n 2 --dist loadfile $(ALONE:%=--ignore=%) && $(PYTEST) $(1) $(ALONE)
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
+PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
 .PHONY: help setup demo demo-full demo-seeds real test test-all check fix world bench bench-training version sync lock clean
@@ -24,7 +25,7 @@ help:
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
 	@echo "make sync        after \`dvc pull\`: tells Snakemake that what came is done"
 	@echo "make world       train the demo world's models again"
-	@echo "make lock        resolve the dependencies again"
+	@echo "make lock        bring the locks up to date with pyproject.toml; UPGRADE=1 takes the newest versions"
 
 setup:
 	@scripts/setup.sh
@@ -53,11 +54,11 @@ test-all: setup
 	$(call TESTS,-m "slow or not slow")
 
 check: setup
-	$(PYTEST) tests/project
+	$(PYTEST) tests/project tests/workflow/test_checks.py
 
 fix: setup
-	$(VENV)/ruff check --fix src tests
-	$(VENV)/ruff format src tests
+	$(VENV)/ruff check --fix $(PYTHON_CODE)
+	$(VENV)/ruff format $(PYTHON_CODE)
 	$(VENV)/snakefmt Snakefile workflow
 	$(VENV)/python -m contextgraft.config.json_schema
 
@@ -77,7 +78,7 @@ sync:
 	PATH="$(CURDIR)/$(VENV):$$PATH" scripts/sync.sh
 
 lock:
-	scripts/lock.sh
+	scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean:
 	rm -rf results data/*/ .snakemake

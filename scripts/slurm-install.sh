@@ -10,9 +10,9 @@ command -v apt-get >/dev/null ||
         "no apt-get to install them with: install the packages named in scripts/slurm-common.sh by hand"
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null ||
+    sudo --non-interactive true 2>/dev/null ||
         die "expected the commands of Slurm; missing:$(missing_commands); as root: apt-get install ${PACKAGES[*]}"
-    as_root=(sudo)
+    as_root=(sudo --non-interactive)
 fi
 say "installing ${PACKAGES[*]}"
 log=$(mktemp)

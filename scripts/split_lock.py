@@ -1,8 +1,8 @@
 """split_lock.py COMPILED WHEEL: the two locks from one resolution; called by lock.sh.
 
-COMPILED is what `uv pip compile --generate-hashes` wrote, WHEEL the build of torch that this machine installs.
-requirements.lock is for torch's CPU build; requirements-cuda.lock for the build on the package index, with the
-libraries for NVIDIA GPUs that it needs. pip prefers a file whose hash the index lists, so one lock for both
+COMPILED is what `uv pip compile --generate-hashes` wrote, WHEEL the build of torch that pip has here.
+requirements.lock is for torch's CPU build; requirements-cuda.lock for the build on the package index, with
+the libraries for NVIDIA GPUs that it needs. pip prefers a file whose hash the index lists, so one lock for both
 builds would install the second one everywhere.
 """
 

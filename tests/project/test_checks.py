@@ -1,4 +1,4 @@
-"""The project's own rules, each proved by the tool that knows it."""
+"""Style, types, layers and formats, each checked by its own tool; the locks and the command line's start."""
 
 import subprocess
 import sys
@@ -9,13 +9,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
+PYTHON_CODE = ("src", "tests", "bench", "world", "scripts")
 CHECKS = {
-    "ruff": ["ruff", "check", "src", "tests", "bench", "world"],
-    "format": ["ruff", "format", "--check", "src", "tests", "bench", "world"],
+    "ruff": ["ruff", "check", *PYTHON_CODE],
+    "format": ["ruff", "format", "--check", *PYTHON_CODE],
     "types": ["mypy"],
     "layers": ["lint-imports"],
     "snakefmt": ["snakefmt", "--check", "Snakefile", "workflow"],
-    "snakemake-lint": ["snakemake", "--lint"],
 }
 
 
@@ -83,3 +83,7 @@ def test_the_lock_for_gpus_has_the_same_pins_and_torchs_libraries() -> None:
     )
     assert common < cuda
     assert all(pin.startswith(("cuda-", "nvidia-", "triton==")) for pin in cuda - common)
+
+
+def test_make_fix_covers_what_the_checks_read() -> None:
+    assert f"PYTHON_CODE := {' '.join(PYTHON_CODE)}\n" in (ROOT / "Makefile").read_text()

@@ -1,11 +1,14 @@
-"""The top level a user of Snakemake and DVC expects, and the rules of the house that no linter knows."""
+"""The files that users of Snakemake and DVC expect, and rules of this project that no linter knows."""
 
+import ast
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LARGE = {"planning"}  # 15 modules
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
         "data/README.md",
         "dvc.yaml",
         ".ci/run",
+        ".github/workflows/ci.yml",
+        ".pre-commit-config.yaml",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
     ],
 )
 def test_top_level_has(name: str) -> None:
@@ -36,6 +44,31 @@ def test_sources_are_small() -> None:
         if (lines := len(path.read_text().splitlines())) > 300
     }
     assert not long, f"one idea a file: {long}"
+
+
+def test_folders_are_small() -> None:
+    """No package has more than 13 modules; `cli/commands` has one for every command."""
+    package = ROOT / "src/contextgraft"
+    modules: dict[str, int] = defaultdict(int)
+    for path in package.rglob("*.py"):
+        modules[path.parent.relative_to(package).as_posix()] += path.name != "__init__.py"
+    large = {name: count for name, count in modules.items() if count > 13 and name != "cli/commands"}
+    assert set(large) <= LARGE, f"divide them into packages: {large}"
+    assert set(large) == LARGE, f"no longer large, remove them from LARGE: {LARGE - set(large)}"
+
+
+def test_a_class_name_means_one_thing() -> None:
+    defined: dict[str, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                defined[node.name].append(path.relative_to(ROOT).as_posix())
+    twice = {name: places for name, places in defined.items() if len(places) > 1}
+    assert len(twice) <= 3, f"give one of each pair another name: {twice}"
+
+
+def test_ci_on_github_runs_the_same_script() -> None:
+    assert "run: bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
 
 
 def test_no_pickle_is_loaded() -> None:
