@@ -1,7 +1,7 @@
-"""The built wheel: everything is in it, and each extra is enough for its command in an environment of its own.
+"""The built wheel: it is complete, and each extra is enough for its command in a new environment.
 
-The core is installed into one new environment. The environment of an extra sees that one and gets only what the extra
-adds, so that torch is installed once and no extra can rely on another.
+The core is installed into one new environment. The environment of an extra sees that one and gets only what
+the extra adds, so that torch is installed once and no extra can rely on another.
 """
 
 import os
