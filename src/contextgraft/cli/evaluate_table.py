@@ -1,4 +1,4 @@
-"""How `contextgraft evaluate` shows scores and plans to people."""
+"""The tables that `contextgraft evaluate` and `contextgraft replay` print."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ NUMBERS = ("length", "n", "score", "95 % interval", "no score")
 
 
 def print_scores(scores: "Sequence[ScoreSummary]") -> None:
-    """A table of scores: shares in percent, measures in nats a token."""
+    """Print a table of scores: shares in percent, measurements in nats per token."""
     print_table(WORDS, NUMBERS, [cells(score) for score in scores])
 
 
 def cells(score: "ScoreSummary") -> list[str]:
-    """One row of the table; an interval only where something was asked."""
+    """One row of the table; without an interval if there is no score."""
     formats = {"share": (100.0, ".1f", ""), "nats": (1.0, ".4f", " nats")}
     factor, digits, unit = formats[score.unit]
     mean = "-" if score.mean is None else f"{factor * score.mean:{digits}}{unit}"
@@ -33,13 +33,13 @@ def cells(score: "ScoreSummary") -> list[str]:
 
 
 def print_plans(plans: "Sequence[SuitePlan]") -> None:
-    """A table of what would be asked, with the share of prompt tokens that would be computed."""
+    """Print what would be evaluated, with the share of prompt tokens that would be computed."""
     numbers = ("questions or windows", "prompt tokens", "to prefill", "share", "at most to generate")
     print_table(("model", "suite"), numbers, [plan_cells(plan) for plan in plans])
 
 
 def plan_cells(plan: "SuitePlan") -> list[str]:
-    """One row of the plan; a server decides itself what it shares."""
+    """One row of the plan; `-` where a server or vLLM decides what it reuses."""
     prefilled, share = "-", "-"
     if plan.prefilled is not None:
         prefilled, share = f"{plan.prefilled:,}", f"{100 * plan.prefilled / plan.prompt_tokens:.0f} %"
@@ -48,7 +48,7 @@ def plan_cells(plan: "SuitePlan") -> list[str]:
 
 
 def print_replay(replayed: "ReplayedSample", *, show_prompt: bool) -> None:
-    """One sample beside what came of it now."""
+    """Print the recorded result of one sample and that of now."""
     import click
 
     length = "" if replayed.length is None else f", length {replayed.length}"
@@ -60,13 +60,13 @@ def print_replay(replayed: "ReplayedSample", *, show_prompt: bool) -> None:
     click.echo(f"prompt    {replayed.prompt_tokens} tokens")
     if replayed.expected is not None:
         click.echo(f"expected  {replayed.expected}")
-    click.echo(f"recorded  {said(replayed.recorded, replayed.recorded_score, replayed.scoring)}")
-    click.echo(f"now       {said(replayed.output, replayed.score, replayed.scoring)}")
+    click.echo(f"recorded  {result_text(replayed.recorded, replayed.recorded_score, replayed.scoring)}")
+    click.echo(f"now       {result_text(replayed.output, replayed.score, replayed.scoring)}")
     click.echo("the same" if replayed.agrees else "not the same")
 
 
-def said(output: str | None, score: float | None, scoring: str) -> str:
-    """What a model said with its score, or the figure that was measured."""
+def result_text(output: str | None, score: float | None, scoring: str) -> str:
+    """The response with its score, or the measured value."""
     if output is None:
         return f"{scoring} {score if score is None else format(score, '.6f')}"
     return f"{output}  (score {score})"

@@ -30,7 +30,7 @@ class EvalSpec:
         ]
 
     def questions_digest(self) -> str:
-        """sha256 of all that decides which questions are asked; names of files do not.
+        """sha256 of all that decides the questions; names of files do not.
 
         Tables and caches that were written before carry this digest: its keys must stay as they are.
         """

@@ -18,7 +18,7 @@ from contextgraft.evaluation.models import EvalModel
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """How models are run; none of this changes which questions are asked.
+    """How models are run; nothing here changes the questions.
 
     `url` and `model_name` are those of an OpenAI-compatible server, whose name for the model may differ.
     """

@@ -107,9 +107,9 @@ class RulerGrid(QuestionSet):
         return ruler_question(context, prompt_spec, index=row["index"], seed=row["seed"])
 
     def _context(self, tokenizer: PromptTokenizer) -> RulerContext:
-        hays = encoded_haystacks(self.tasks, self.haystacks, tokenizer)
+        tokenized = encoded_haystacks(self.tasks, self.haystacks, tokenizer)
         prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
-        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, hays, prefix_ids)
+        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, tokenized, prefix_ids)
 
 
 def read_ruler(

@@ -46,13 +46,13 @@ class RulerContext:
     haystacks: Mapping[str, Haystack]
     qa: Mapping[str, QaDataset]
     tokenizer: PromptTokenizer
-    hays: Mapping[str, TokenizedHaystack]
+    tokenized: Mapping[str, TokenizedHaystack]
     prefix_ids: Sequence[int]
 
     @property
     def noise(self) -> list[int]:
         """What fills the few tokens that lists and documents leave."""
-        return self.hays["noise"].ids
+        return self.tokenized["noise"].ids
 
 
 def encoded_haystacks(
@@ -77,7 +77,7 @@ def ruler_question(context: RulerContext, prompt_spec: dict[str, Any], *, index:
             f"ruler {task}: the prompt does not fit the length",
             expected=f"at least {len(question.ids) + question.budget} tokens",
             received=prompt_spec["length"],
-            remedy="ask for a longer length",
+            remedy="choose a longer length",
         )
     return replace(question, index=index, document=index, seed=seed)
 
@@ -97,7 +97,7 @@ def draw_needles(context: RulerContext, task: str, length: int, seeds: list[int]
             count=spec.needles,
             distractors=spec.distractors,
             rng=rng,
-            offsets=context.hays[spec.haystack].offset_count,
+            offsets=context.tokenized[spec.haystack].offset_count,
         )
         return {**prompt_spec, "asked": 0}
 
@@ -149,7 +149,7 @@ def needle_template(context: RulerContext, pools: NeedlePools, task: str) -> Pro
     wording = getattr(context.wording, spec.kind)
     encode = checked_encode(f"ruler {task}", context.tokenizer)
     return PromptTemplate(
-        wording, pools, encode, context.hays[spec.haystack], context.prefix_ids, (), spec.budget
+        wording, pools, encode, context.tokenized[spec.haystack], context.prefix_ids, (), spec.budget
     )
 
 

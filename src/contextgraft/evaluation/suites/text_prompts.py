@@ -32,7 +32,7 @@ class Text:
 
 @dataclass(frozen=True)
 class TextPrompt:
-    """Token ids, the first of them a begin token where the tokenizer adds one; `recipe` rebuilds them."""
+    """Token ids, beginning with a begin token if the tokenizer adds one; `prompt_spec` rebuilds them."""
 
     ids: tuple[int, ...]
     document: int
@@ -45,32 +45,32 @@ class TextPrompt:
 
 
 class PromptSource(Protocol):
-    """Where prompts come from."""
+    """A text or skill file from which prompts are made."""
 
     @property
     def name(self) -> str:
-        """What the rows call it."""
+        """The name of the text: column `task` of the rows."""
 
     @property
     def seed(self) -> int:
-        """What was drawn by it."""
+        """The seed by which prompts are drawn."""
 
     def key(self) -> dict[str, Any]:
         """JSON of all that decides the prompts."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of prompts."""
 
     def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
-        """All of them; InputError if they cannot be made."""
+        """All prompts; InputError if they cannot be made."""
 
     def narrowed(self, row: SampleRow) -> "PromptSource":
-        """The one prompt of a row of the table, from its recipe; InputError if it is of another text."""
+        """The source of the one prompt of a row; InputError if the row is of another text."""
 
 
 @dataclass(frozen=True)
 class ReplayPrompt:
-    """One prompt of a source, as `make` makes it of its recipe."""
+    """The prompt of one row; `make` builds it from the row's specification."""
 
     name: str
     seed: int
@@ -78,19 +78,19 @@ class ReplayPrompt:
     make: Callable[[PromptTokenizer], TextPrompt]
 
     def key(self) -> dict[str, Any]:
-        """The recipe."""
+        """The specification."""
         return {"recipe": self.prompt_spec}
 
     def __len__(self) -> int:
-        """One."""
+        """One prompt."""
         return 1
 
     def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
-        """The prompt."""
+        """The prompt of the row."""
         return [self.make(tokenizer)]
 
     def narrowed(self, row: SampleRow) -> "ReplayPrompt":
-        """Itself, if it is the row's."""
+        """The same source, if it is that of the row; else InputError."""
         if row["recipe"] != self.prompt_spec:
             raise InputError(
                 f"{self.name} is not what the row was measured on",
@@ -104,8 +104,8 @@ class ReplayPrompt:
 class TextWindows:
     """`count` windows of a text, each of exactly `length` tokens with its begin token.
 
-    The text's possible places are cut into `count` equal parts, and a window begins at a random place of
-    each: windows are spread over the whole text, and overlap only where it is short.
+    The possible beginnings are divided into `count` equal ranges, and one window begins at random in each:
+    windows are spread over the text, and overlap only if it is short.
     """
 
     text: Text
@@ -159,9 +159,9 @@ class TextWindows:
         spec = {"text": self.text.name, "sha256": self.text.digest, "offset": start, "tokens": taken}
         return TextPrompt((*before, *ids[start : start + taken]), document, json_line(spec))
 
-    def _starts(self, places: int) -> list[int]:
+    def _starts(self, beginnings: int) -> list[int]:
         shares = np.random.default_rng([self.seed, self.length, self.count]).random(self.count)
-        return [int((part + share) * places / self.count) for part, share in enumerate(shares)]
+        return [int((part + share) * beginnings / self.count) for part, share in enumerate(shares)]
 
     def _check(self, ids: Sequence[int], taken: int, tokenizer: PromptTokenizer) -> None:
         if taken < 2:
@@ -171,7 +171,7 @@ class TextWindows:
                 f"the text {self.text.name} is too short for {self.count} windows",
                 expected=f"{taken + self.count - 1} tokens or more",
                 received=len(ids),
-                remedy="give a longer --text, or ask for shorter or fewer windows",
+                remedy="pass a longer --text, or shorter or fewer windows",
             )
         if tokenizer.hf.unk_token_id is not None and tokenizer.hf.unk_token_id in ids:
             raise InputError(
@@ -183,7 +183,7 @@ class TextWindows:
 
 @dataclass(frozen=True)
 class SkillLines:
-    """SkillLines of a skill, prompt and answer as one text; `count` drawn by seed, all of them if None."""
+    """Lines of a skill file, prompt and answer as one text; `count` drawn by seed, all of them if None."""
 
     skill: SkillFile
     count: int | None
@@ -203,10 +203,10 @@ class SkillLines:
         return len(self.skill.lines) if self.count is None else self.count
 
     def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
-        """The lines in the file's order; InputError if there are fewer than asked for."""
+        """The lines in the order of the file; InputError if there are fewer than requested."""
         if len(self) > len(self.skill.lines):
             raise InputError(
-                f"the skill {self.name} has fewer lines than prompts asked for",
+                f"the skill {self.name} has fewer lines than prompts requested",
                 expected=self.count,
                 received=len(self.skill.lines),
             )
