@@ -138,7 +138,7 @@ def test_a_rerun_goes_on_with_the_rank_that_failed(root: Path) -> None:
 
 
 def test_more_than_was_asked_for_is_refused(root: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"carries more than was asked.*lm_head"):
+    with pytest.raises(CheckpointError, match=r"has tensors that were not selected.*lm_head"):
         run(root)
     assert not (root / "out").exists()
 
@@ -152,7 +152,7 @@ def refusal(root: Path, *words: object) -> ContextgraftError:
 def test_models_that_it_does_not_suit(root: Path, toy: SimpleNamespace) -> None:
     settings = json.loads((root / "donor/config.json").read_text())
     (root / "donor/tokenizer.json").write_text('{"model": {"vocab": {"b": 0}}}')
-    assert "by place, not by token" in str(refusal(root, "--embeddings", "output"))
+    assert "by row, not by token" in str(refusal(root, "--embeddings", "output"))
     biased: dict[str, Any] = toy.weights(settings)
     biased["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(64)
     for name, shift in (("base", 0.0), ("donor", 0.5)):
@@ -161,13 +161,13 @@ def test_models_that_it_does_not_suit(root: Path, toy: SimpleNamespace) -> None:
 
 
 def test_a_command_that_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"mergekit-extract-lora is not here.*pip install mergekit==0\.1\.5"):
+    with pytest.raises(InputError, match=r"mergekit-extract-lora was not found.*pip install mergekit==0\.1\.5"):
         find_command(root / "nothing")
     monkeypatch.setenv("PATH", str(root))
     monkeypatch.setattr("sys.executable", str(root / "python"))
     assert find_command(None) == root / COMMAND
     (root / COMMAND).unlink()
-    with pytest.raises(InputError, match="is not here"):
+    with pytest.raises(InputError, match="was not found"):
         find_command(None)
 
 

@@ -76,7 +76,7 @@ def test_every_lie_is_found(adapter: Path, world: Any, kind: str) -> None:
 def test_a_delta_that_nobody_extracted_is_refused(adapter: Path, world: Any) -> None:
     dense = load_file(adapter / "contextgraft.safetensors")
     save_file(dense | {"model.embed_tokens.weight": torch.ones(50, 64)}, adapter / "contextgraft.safetensors")
-    with pytest.raises(CheckpointError, match=r"other tensors than its sidecar says.*embed_tokens"):
+    with pytest.raises(CheckpointError, match=r"other tensors than its sidecar lists.*embed_tokens"):
         verify_adapter(adapter, world.base, world.donor)
 
 

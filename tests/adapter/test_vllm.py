@@ -45,7 +45,7 @@ def test_other_names_of_keys_are_said(world: Any, toy: SimpleNamespace, tmp_path
     save_file(renamed, tmp_path / "adapter_model.safetensors")
     adapter = open_adapter(tmp_path)
     assert len(adapter.factors) == 14
-    assert any("would not be understood" in problem for problem in audit_for_vllm(adapter).problems)
+    assert any("is not supported" in problem for problem in audit_for_vllm(adapter).problems)
 
 
 def test_a_description_is_plain_json(world: Any) -> None:

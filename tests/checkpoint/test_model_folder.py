@@ -44,7 +44,7 @@ INDEXES: dict[str, Any] = {
     "no name": {"weight_map": {"a": ".safetensors"}},
     "other kind": {"weight_map": {"a": "config.json"}},
     "newline": {"weight_map": {"a": "a\nb.safetensors"}},
-    "half a surrogate": {"weight_map": {"a": "\ud800.safetensors"}},
+    "an unpaired surrogate": {"weight_map": {"a": "\ud800.safetensors"}},
     "name without end": {"weight_map": {"a": "x" * 300 + ".safetensors"}},
     "no string": {"weight_map": {"a": 7}},
     "no map": {},

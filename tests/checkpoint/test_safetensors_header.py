@@ -84,7 +84,7 @@ LIES: dict[str, tuple[Any, bytes]] = {
     "rows without end": ({"a": entry(0, 0, [2**50, 0])}, b""),
     "dimensions without end": ({"a": entry(0, 4, [1] * 65)}, bytes(4)),
     "name without end": ({"x" * 1001: entry(0, 4)}, bytes(4)),
-    "half a surrogate": (b'{"\\ud800":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
+    "an unpaired surrogate": (b'{"\\ud800":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}', bytes(1)),
     "metadata a list": ({"__metadata__": [], "a": entry(0, 8)}, bytes(8)),
     "list": ([], b""),
     "number": (7, b""),

@@ -195,7 +195,7 @@ INDEXES: dict[str, tuple[Any, str]] = {
     "pickle": ({"weight_map": {"a": "pytorch_model.bin"}}, "references pickles"),
     "no map": ({"weight_map": {}}, "weight_map is missing or malformed"),
     "no names": ({"weight_map": {"a": ["x"]}}, "weight_map is missing or malformed"),
-    "no object": ([], "holds no JSON object"),
+    "no object": ([], "is not a JSON object"),
 }
 
 

@@ -103,7 +103,7 @@ def test_a_folder_of_headers_that_was_changed_is_refused(
     record = json.loads(sidecar.read_text())
     record["files"][SHARD]["bytes"] += 1
     sidecar.write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match="does not hold what its header says"):
+    with pytest.raises(CheckpointError, match="does not match its header"):
         open_headers(tmp_path / "out")
     del record["files"][SHARD]
     sidecar.write_text(json.dumps(record))

@@ -1,4 +1,4 @@
-"""Bytes from file to file: by the kernel where it can, else by hand."""
+"""Copying bytes between files, by the kernel where it supports that."""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ CHUNK = 1 << 24  # bytes
 
 
 def expect_files(paths: Iterable[Path], most: int) -> None:
-    """Let the kernel begin to read files, up to `most` bytes, while the program is still being loaded."""
+    """Ask the kernel to read files ahead, up to `most` bytes in all."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -22,11 +22,11 @@ def expect_files(paths: Iterable[Path], most: int) -> None:
 
 
 def copy_range(source: int, destination: int, begin: int, end: int) -> None:
-    """Copy bytes [begin, end) of one open file to the same place in another."""
+    """Copy bytes [begin, end) of one open file to the same offsets in another."""
     while begin < end:
         try:
             done = os.copy_file_range(source, destination, end - begin, begin, begin)
-        except OSError:  # other file systems, old kernels; a real fault shows again below
+        except OSError:  # unsupported here; a real error is raised again below
             done = 0
         if done == 0:
             data = os.pread(source, min(CHUNK, end - begin), begin)

@@ -1,4 +1,4 @@
-"""A model's folder: its config, where each tensor lies, and what else is in it. Nothing is loaded."""
+"""A model's folder: config, position of each tensor, other files. No tensor is loaded."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensor
 
 MODEL_CONFIG = "config.json"
 SIDECAR = "contextgraft.json"
-REFUSED = "refused"  # kind of a sidecar that stands where a model would
+REFUSED = "refused"  # kind of a sidecar that records why a model was refused
 MODEL_WEIGHTS = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -37,7 +37,7 @@ class ModelFolder:
     others: tuple[str, ...]
 
     def __getitem__(self, name: str) -> TensorInfo:
-        """One tensor's place; an unknown name raises CheckpointError."""
+        """Shard, offsets, dtype and shape of a tensor; an unknown name raises CheckpointError."""
         if name not in self.tensors:
             raise CheckpointError(f"has no tensor {name!r}", path=self.path)
         return self.tensors[name]
@@ -46,8 +46,8 @@ class ModelFolder:
 def open_model(path: Path) -> ModelFolder:
     """Open `config.json` with `model.safetensors` or `model.safetensors.index.json` and its shards.
 
-    Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError; where only a
-    refusal is on record, Refused.
+    Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError; a folder
+    that only records a refusal, Refused.
     """
     if not path.is_dir():
         raise InputError("no such model folder", path=path)
@@ -78,14 +78,14 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
         data = parse_json(raw, unique=unique)
     except FileNotFoundError:
         raise CheckpointError(
-            "no such file", path=path, remedy="pass the folder of a whole model or adapter"
+            "no such file", path=path, remedy="pass the folder of a complete model or adapter"
         ) from None
     except OSError as error:
         raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
     except NotJson as error:
         raise CheckpointError("cannot be read as JSON", path=path, received=error) from None
     if not isinstance(data, dict):
-        raise CheckpointError("holds no JSON object", path=path, received=type(data).__name__)
+        raise CheckpointError("is not a JSON object", path=path, received=type(data).__name__)
     return data
 
 
@@ -142,7 +142,7 @@ def _check_shard_name(path: Path, shard: Any) -> None:
         )
     if "\\" in shard or not shard.isprintable() or shard.startswith(".") or len(os.fsencode(shard)) > 255:
         raise CheckpointError(
-            "names a shard that is no plain file name", path=path / MODEL_INDEX, received=repr(shard)[:80]
+            "names a shard that is not a plain file name", path=path / MODEL_INDEX, received=repr(shard)[:80]
         )
 
 

@@ -1,4 +1,4 @@
-"""Reading tensors row by row: what is in memory is a block, whatever the tensor's size."""
+"""Reading tensors by rows, so that memory does not depend on the tensor's size."""
 
 import torch
 
@@ -35,7 +35,7 @@ def read_rows(folder: Tensors, name: str, start: int, stop: int) -> torch.Tensor
 
 
 def read_tensor(folder: Tensors, name: str) -> torch.Tensor:
-    """A whole tensor, for small ones."""
+    """A complete tensor; for small ones."""
     return read_rows(folder, name, 0, folder[name].rows)
 
 

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read without trust: every claim is checked against the file itself."""
+"""The header of a safetensors file: every value is checked against the file itself."""
 
 import math
 import os
@@ -23,7 +23,7 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: `shard` is a file in the folder, `begin` and `end` absolute offsets in it."""
+    """Position of one tensor: `shard` is a file in the folder, `begin` and `end` absolute offsets in it."""
 
     name: str
     dtype: str
@@ -50,7 +50,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file: its folder and name, its tensors in the order of their data, where that begins."""
+    """A safetensors file: its folder and name, its tensors in the order of their data, that data's offset."""
 
     path: Path
     name: str
@@ -59,7 +59,7 @@ class TensorFile:
     data_begin: int
 
     def __getitem__(self, name: str) -> TensorInfo:
-        """One tensor's place; an unknown name raises CheckpointError."""
+        """Offsets, dtype and shape of a tensor; an unknown name raises CheckpointError."""
         if name not in self.tensors:
             raise CheckpointError(f"has no tensor {name!r}", path=self.path)
         return self.tensors[name]
@@ -123,7 +123,7 @@ def _info(path: Path, data_begin: int, name: str, entry: Any) -> TensorInfo:
             f"{shape!r}, {offsets!r}"[:80],
         )
     if math.prod(max(size, 1) for size in shape) * ITEM_BYTES[dtype] >= 2**63:
-        raise _malformed(path, f"a shape of {name!r} that can be reckoned with", f"{shape}"[:80])
+        raise _malformed(path, f"a shape of {name!r} below 2^63 bytes", f"{shape}"[:80])
     need = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != need:
         raise _malformed(path, f"{need} bytes for {name!r} ({dtype} {shape})"[:300], f"offsets {offsets}")
@@ -135,7 +135,7 @@ def _sizes(value: Any) -> bool:
 
 
 def _check_tiling(path: Path, infos: list[TensorInfo], begin: int, size: int) -> None:
-    """The tensors must cover the file from `begin` to its end, without overlap or gap."""
+    """Raise CheckpointError unless the tensors cover the file from `begin` without overlap or gap."""
     for info in infos:
         if info.begin != begin:
             flaw = "an overlap" if info.begin < begin else "a gap"
@@ -144,14 +144,14 @@ def _check_tiling(path: Path, infos: list[TensorInfo], begin: int, size: int) ->
     if begin != size:
         flaw = "the file is truncated" if begin > size else "unclaimed bytes follow"
         raise CheckpointError(
-            f"does not hold what its header says ({flaw})",
+            f"does not match its header ({flaw})",
             path=path,
             expected=f"{begin} bytes",
             received=f"{size}",
             remedy="fetch the file again",
         )
     for info in infos:
-        if info.rows > size:  # of no bytes each: to go through them would take for ever
+        if info.rows > size:  # rows of no bytes: iterating over them would take forever
             raise _malformed(path, f"no more rows of {info.name!r} than bytes", f"{info.rows}")
 
 

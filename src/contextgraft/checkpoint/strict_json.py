@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: opened without waiting, read within bounds, their JSON taken strictly."""
+"""Untrusted files: opened without blocking, and JSON parsed strictly within limits."""
 
 import errno
 import json
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_DEPTH = 100  # objects and lists inside one another
-MAX_DIGITS = 300  # of a whole number: what is longer is no float
+MAX_DIGITS = 300  # of an integer: longer ones exceed the range of a float
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class NotJson(ValueError):  # noqa: N818 - what the bytes are
-    """Bytes that are no JSON, or cannot be written again as such; its text says what was found instead."""
+class NotJson(ValueError):  # noqa: N818 - named for what the bytes are
+    """Bytes that are not JSON, or cannot be written as JSON again; the message says what they are instead."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe, a device or a folder raises OSError and is not waited for."""
+    """Open a file for reading; a pipe, a device or a folder raises OSError without blocking."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -30,7 +30,7 @@ def open_regular(path: Path) -> BinaryIO:
 def parse_json(raw: bytes, *, unique: bool = False) -> Any:
     """The value of UTF-8 JSON; with `unique`, no object may have a key twice.
 
-    More is refused than the standard demands: numbers that are not finite, half surrogates, deep nesting.
+    Also rejected: numbers that are not finite, unpaired surrogates, deep nesting.
     """
     try:
         text = raw.decode("utf-8")
@@ -42,14 +42,14 @@ def parse_json(raw: bytes, *, unique: bool = False) -> Any:
             object_pairs_hook=_unique if unique else None,
         )
     except RecursionError:
-        raise NotJson("nesting without end") from None
+        raise NotJson("too deep nesting") from None
     except NotJson:
         raise
     except ValueError:
         raise NotJson("bytes that are not JSON") from None
-    _refuse_deep(value)
+    _check_depth(value)
     if SURROGATE.search(text):
-        _refuse_halves(value)
+        _check_surrogates(value)
     return value
 
 
@@ -75,13 +75,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _refuse_deep(value: Any) -> None:
+def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
         if not level:
             return
-    raise NotJson("nesting without end")
+    raise NotJson("too deep nesting")
 
 
 def _inside(value: Any) -> Any:
@@ -90,8 +90,8 @@ def _inside(value: Any) -> Any:
     return value if isinstance(value, list) else ()
 
 
-def _refuse_halves(value: Any) -> None:
+def _check_surrogates(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise NotJson("half a surrogate pair, which is no text") from None
+        raise NotJson("an unpaired surrogate, which is not text") from None

@@ -48,7 +48,7 @@ def listed(vocab: dict[str, int] | list[list[Any]]) -> dict[str, int]:
 
 
 def compare(base: dict[str, int], model: dict[str, int]) -> VocabularyDifference:
-    """Which tokens stand at the same id, which moved, which only one of the two has; sorted."""
+    """Number of tokens with the same id; sorted tokens with another id, and of one vocabulary only."""
     shared = base.keys() & model.keys()
     moved = {token for token in shared if base[token] != model[token]}
     return VocabularyDifference(
@@ -62,10 +62,10 @@ def compare(base: dict[str, int], model: dict[str, int]) -> VocabularyDifference
 def correspondence(
     rows_of: tuple[dict[str, int] | None, int], rows_in: tuple[dict[str, int] | None, int]
 ) -> list[int] | None:
-    """For each row of one embedding the row of the other with the same token, or -1; None if all stand alike.
+    """For each row of one embedding the row of the other with the same token, or -1; None if equal.
 
-    Each side is (vocabulary, number of rows). Rows that no token claims on either side (padding) correspond
-    by place. Without both vocabularies the numbers of rows must be equal, else MismatchError.
+    Each side is (vocabulary, number of rows). Rows without a token on either side (padding) correspond
+    by position. Without both vocabularies the numbers of rows must be equal, else MismatchError.
     """
     (tokens, count), (others, other_count) = rows_of, rows_in
     if tokens is None or others is None:
@@ -73,7 +73,7 @@ def correspondence(
             return None
         raise MismatchError(
             "embeddings of different sizes can be aligned only by their tokens",
-            expected=f"{TOKENIZER} beside both models",
+            expected=f"{TOKENIZER} in both folders",
             received=f"{count} and {other_count} rows",
         )
     if tokens == others and count == other_count:

@@ -39,7 +39,7 @@ def save_tensors(
     durable: bool = True,
     metadata: Mapping[str, str] = PYTORCH,
 ) -> None:
-    """Write tensors that are in memory as one file, atomically: a kill leaves nothing beside it."""
+    """Write tensors that are in memory as one file, atomically: a kill leaves no partial file."""
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     write_tensors(path, specs, (tensors[name] for name in order(specs)), durable=durable, metadata=metadata)
 

@@ -1,4 +1,4 @@
-"""The directions of two deltas summed up: by layer, by kind of module and in all; as JSON and as Parquet."""
+"""The alignment of two deltas by layer, by kind of module and in all; as JSON and as Parquet."""
 
 import math
 from collections import defaultdict
@@ -14,7 +14,7 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.formats.tensor_names import layer_of, module_kind
 
-CHANCE_LIMIT = 1.959963984540054  # standard deviations: chance stays within them 95 times of 100
+CHANCE_LIMIT = 1.959963984540054  # standard deviations that contain 95 % of a normal distribution
 SCHEMA = pa.schema(
     {
         "target_name": pa.string(),
@@ -49,7 +49,7 @@ class TensorAlignment:
 
 @dataclass(frozen=True)
 class AlignmentResult:
-    """What was found; `models` has name and digest of "base", "donor" and "target"."""
+    """All compared tensors; `models` has name and digest of "base", "donor" and "target"."""
 
     tensors: tuple[TensorAlignment, ...]
     models: dict[str, dict[str, str]]
@@ -58,7 +58,7 @@ class AlignmentResult:
 
 @dataclass(frozen=True)
 class Direction:
-    """Some tensors as one long vector each.
+    """Two deltas of several tensors, each taken as one vector.
 
     `chance` is the standard deviation of the cosine if the deltas had these norms and every tensor a random
     direction of its own: 1 / sqrt(elements) for one tensor. None where a delta is zero.
@@ -75,7 +75,7 @@ class Direction:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the cosine lies outside the 95 % of what chance would give."""
+        """Whether the cosine is outside the 95 % interval of random directions."""
         return (
             self.cosine is not None
             and self.chance is not None
@@ -84,21 +84,26 @@ class Direction:
 
 
 def direction(name: str, tensors: Iterable[TensorAlignment]) -> Direction:
-    """Tensors taken together.
+    """Several tensors as one vector.
 
     The squared cosine of a fixed and a random direction among d dimensions has the mean 1 / d (T. Cai, J. Fan
     and T. Jiang, Journal of Machine Learning Research 14 (2013) 1837-1864); the tensors' inner products are
     then independent, so their variances add up.
     """
-    parts = list(tensors)
-    norms = math.hypot(*(part.donor_norm for part in parts)), math.hypot(*(p.target_norm for p in parts))
-    inner = math.fsum(part.inner for part in parts)
+    members = list(tensors)
+    norms = (
+        math.hypot(*(member.donor_norm for member in members)),
+        math.hypot(*(p.target_norm for p in members)),
+    )
+    inner = math.fsum(member.inner for member in members)
     product = norms[0] * norms[1]
-    spread = math.hypot(*(p.donor_norm * p.target_norm / math.sqrt(p.elements) for p in parts if p.elements))
+    spread = math.hypot(
+        *(p.donor_norm * p.target_norm / math.sqrt(p.elements) for p in members if p.elements)
+    )
     return Direction(
         name=name,
-        tensors=len(parts),
-        elements=sum(part.elements for part in parts),
+        tensors=len(members),
+        elements=sum(member.elements for member in members),
         donor_norm=norms[0],
         target_norm=norms[1],
         inner=inner,
@@ -108,44 +113,44 @@ def direction(name: str, tensors: Iterable[TensorAlignment]) -> Direction:
 
 
 def grouped(tensors: Iterable[TensorAlignment], key: Callable[[str], Any]) -> list[Direction]:
-    """Tensors of one layer or kind together, sorted; those whose key is None are left out."""
+    """A direction for each layer or kind, sorted; tensors whose key is None are omitted."""
     groups: dict[Any, list[TensorAlignment]] = defaultdict(list)
     for tensor in tensors:
         groups[key(tensor.name)].append(tensor)
     return [direction(str(name), groups[name]) for name in sorted(set(groups) - {None})]
 
 
-def by_layer(found: AlignmentResult) -> list[Direction]:
-    """A line for each layer."""
-    return grouped(found.tensors, layer_of)
+def by_layer(result: AlignmentResult) -> list[Direction]:
+    """A direction for each layer."""
+    return grouped(result.tensors, layer_of)
 
 
-def by_kind(found: AlignmentResult) -> list[Direction]:
-    """A line for each kind of module."""
-    return grouped(found.tensors, module_kind)
+def by_kind(result: AlignmentResult) -> list[Direction]:
+    """A direction for each kind of module."""
+    return grouped(result.tensors, module_kind)
 
 
-def summary(found: AlignmentResult) -> dict[str, Any]:
-    """JSON for programs."""
+def summary(result: AlignmentResult) -> dict[str, Any]:
+    """All directions as JSON values."""
     return {
-        "models": found.models,
-        "all": _json(direction("all", found.tensors)),
-        "layers": {each.name: _json(each) for each in by_layer(found)},
-        "kinds": {each.name: _json(each) for each in by_kind(found)},
-        "tensors": {each.name: _json(direction(each.name, [each])) for each in found.tensors},
-        "left_out": list(found.left_out),
+        "models": result.models,
+        "all": _json(direction("all", result.tensors)),
+        "layers": {item.name: _json(item) for item in by_layer(result)},
+        "kinds": {item.name: _json(item) for item in by_kind(result)},
+        "tensors": {item.name: _json(direction(item.name, [item])) for item in result.tensors},
+        "left_out": list(result.left_out),
     }
 
 
-def _json(each: Direction) -> dict[str, Any]:
-    return {key: value for key, value in vars(each).items() if key != "name"} | {
-        "beyond_chance": each.beyond_chance
+def _json(item: Direction) -> dict[str, Any]:
+    return {key: value for key, value in vars(item).items() if key != "name"} | {
+        "beyond_chance": item.beyond_chance
     }
 
 
-def table(found: AlignmentResult) -> pa.Table:
-    """A row a tensor."""
-    models = found.models
+def table(result: AlignmentResult) -> pa.Table:
+    """A row for each tensor."""
+    models = result.models
     return pa.Table.from_pylist(
         [
             {
@@ -154,25 +159,25 @@ def table(found: AlignmentResult) -> pa.Table:
                 "donor_name": models["donor"]["name"],
                 "donor_digest": models["donor"]["digest"],
                 "base_digest": models["base"]["digest"],
-                "tensor": each.name,
-                "layer": layer_of(each.name),
-                "kind": module_kind(each.name),
+                "tensor": item.name,
+                "layer": layer_of(item.name),
+                "kind": module_kind(item.name),
                 "contextgraft": __version__,
-                **_json(direction(each.name, [each])),
+                **_json(direction(item.name, [item])),
             }
-            for each in found.tensors
+            for item in result.tensors
         ],
         schema=SCHEMA,
     )
 
 
-def write(found: AlignmentResult, path: Path) -> None:
-    """The table as Parquet, whole or not at all."""
+def write(result: AlignmentResult, path: Path) -> None:
+    """Write the table as Parquet, atomically."""
     with publish_file(path) as temporary:
-        pq.write_table(table(found), temporary, compression="zstd")
+        pq.write_table(table(result), temporary, compression="zstd")
 
 
 def write_nothing(path: Path) -> None:
-    """A table without rows, for a fine-tune that cannot be compared."""
+    """Write a table without rows, for a fine-tune that cannot be compared."""
     with publish_file(path) as temporary:
         pq.write_table(SCHEMA.empty_table(), temporary, compression="zstd")

@@ -6,7 +6,7 @@ from typing import Any
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-DENSE_DELTAS = "contextgraft.safetensors"  # deltas that are no factors; PEFT does not read it
+DENSE_DELTAS = "contextgraft.safetensors"  # deltas stored in full; PEFT does not read it
 EXPERT = re.compile(r"\.experts\.\d+\.")
 PREFIX = "base_model.model."
 LINEAR_KEYS = ("lora_A.weight", "lora_B.weight")  # [R, N] and [M, R]
@@ -30,10 +30,10 @@ def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) ->
     alpha equals the rank everywhere, so that scaling is 1; smaller modules have their rank in the patterns.
     """
     rank = max(ranks.values())
-    smaller = {module: own for module, own in sorted(ranks.items()) if own != rank}
-    beside = [f"{module}.weight" for module in sorted(_beside_experts(ranks))]
+    smaller = {module: module_rank for module, module_rank in sorted(ranks.items()) if module_rank != rank}
+    parameters = [f"{module}.weight" for module in sorted(_named_like_experts(ranks))]
     return {
-        **({"target_parameters": beside} if beside else {}),
+        **({"target_parameters": parameters} if parameters else {}),
         "alpha_pattern": smaller,
         "base_model_name_or_path": base_name,
         "bias": "none",
@@ -53,21 +53,21 @@ def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) ->
 
 
 def of_one_rank(modules: Collection[str]) -> set[str]:
-    """Modules that PEFT takes for parameters: experts, which it stacks, what is beside them, and routers."""
+    """Modules that PEFT treats as parameters: stacked experts, modules with the same names, and routers."""
     parents = {module[: match.start()] for module in modules if (match := EXPERT.search(module))}
     routers = {module for module in modules if module.rpartition(".")[0] in parents}
     experts = {module for module in modules if EXPERT.search(module)}
-    return experts | routers | _beside_experts(modules)
+    return experts | routers | _named_like_experts(modules)
 
 
-def _beside_experts(modules: Collection[str]) -> set[str]:
+def _named_like_experts(modules: Collection[str]) -> set[str]:
     """Other modules with the names of experts': PEFT (0.21) looks for these names in stacked experts only."""
     names = {module.rpartition(".")[2] for module in modules if EXPERT.search(module)}
     return {m for m in modules if m.rpartition(".")[2] in names and not EXPERT.search(m)}
 
 
 def _targets(modules: set[str], linear: set[str]) -> list[str]:
-    """Last parts of the names where these say the same as whole names, as people and vLLM expect them."""
-    parts = {module.rpartition(".")[2] for module in modules}
-    meant = {module for module in linear if module.rpartition(".")[2] in parts}
-    return sorted(parts if meant == modules else modules)
+    """The last components of the names if they select the same modules, as is usual; else the full names."""
+    last_names = {module.rpartition(".")[2] for module in modules}
+    selected = {module for module in linear if module.rpartition(".")[2] in last_names}
+    return sorted(last_names if selected == modules else modules)

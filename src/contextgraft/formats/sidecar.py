@@ -66,7 +66,7 @@ def find_sidecars(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path,
 def incomplete_sidecar(kind: str, path: Path, error: Exception, remedy: str) -> InputError:
     """The error for a sidecar in which a key is missing or malformed, as `error` says."""
     return InputError(
-        f"is not a whole sidecar of {kind}",
+        f"is not a complete sidecar of {kind}",
         path=path,
         received=f"{type(error).__name__} {error}",
         remedy=remedy,

@@ -1,4 +1,4 @@
-"""Whether a fine-tune and a donor moved the base the same way: norms and inner products of two deltas."""
+"""Whether a fine-tune and a donor changed the base in the same direction: norms and inner products."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from contextgraft.formats.tensor_names import TensorRole
 
 @dataclass(frozen=True)
 class ModelTriple:
-    """A base, a donor and a fine-tune of one architecture; `names` are the tensors that are compared."""
+    """A base, a donor and a fine-tune of one architecture; `names` are the compared tensors."""
 
     donor: ModelPair
     target: ModelPair
@@ -38,19 +38,19 @@ class ModelTriple:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Tensors of any of the three that are not compared."""
+        """Tensors of any of the models that are not compared."""
         folders = self.donor.base, self.donor.donor, self.target.donor
         everything = {name for folder in folders for name in folder.tensors}
         return tuple(sorted(everything - set(self.names)))
 
     @property
     def bytes_to_read(self) -> int:
-        """Bytes of all three models, each counted once."""
+        """Bytes of all models, each counted once."""
         folders = self.donor.base, self.donor.donor, self.target.donor
         return sum(info.bytes for folder in folders for info in folder.tensors.values())
 
     def bytes_of(self, name: str) -> int:
-        """Bytes of one tensor in all three."""
+        """Bytes of one tensor in all models."""
         return sum(folder[name].bytes for folder in (self.donor.base, self.donor.donor, self.target.donor))
 
 
@@ -65,33 +65,33 @@ class _TensorResult:
 def open_triple(
     base: Path, donor: Path, target: Path, selection: TensorSelection | None = None
 ) -> ModelTriple:
-    """Open all three; one that does not fit the base raises MismatchError before any weight is read."""
+    """Open the models; one that does not fit the base raises MismatchError before any weight is read."""
     return ModelTriple(open_pair(base, donor, selection), open_pair(base, target, selection))
 
 
 def align(
     models: ModelTriple, *, threads: int = 1, device: str = "cpu", advance: Callable[[int], object] = int
 ) -> AlignmentResult:
-    """Compare donor minus base with target minus base; `advance` hears of bytes read.
+    """Compare donor minus base with target minus base; `advance` is called with bytes read.
 
-    Memory holds a few tiles a thread. Embeddings are aligned by token, and rows that not all three have count
-    nothing. Weights that are not finite raise CheckpointError.
+    Memory holds a few tiles a thread. Embeddings are aligned by token, and rows that a model lacks are
+    ignored. Weights that are not finite raise CheckpointError.
     """
-    found: dict[str, _TensorResult] = {}
+    results: dict[str, _TensorResult] = {}
 
     def step(name: str, buffers: Buffers) -> None:
-        found[name] = _compare(models, name, buffers)
+        results[name] = _compare(models, name, buffers)
         advance(models.bytes_of(name))
 
     for_each_tensor(step, sorted(models.names, key=models.donor.size_key, reverse=True), threads, device)
     known = {
-        "base": (models.donor.base, {name: each.base_digest for name, each in found.items()}),
-        "donor": (models.donor.donor, {name: each.donor_digest for name, each in found.items()}),
-        "target": (models.target.donor, {name: each.target_digest for name, each in found.items()}),
+        "base": (models.donor.base, {name: each.base_digest for name, each in results.items()}),
+        "donor": (models.donor.donor, {name: each.donor_digest for name, each in results.items()}),
+        "target": (models.target.donor, {name: each.target_digest for name, each in results.items()}),
     }
     who = {role: identity(folder, digests) for role, (folder, digests) in known.items()}
     return AlignmentResult(
-        tuple(found[name].alignment for name in models.names),
+        tuple(results[name].alignment for name in models.names),
         {role: {key: facts[key] for key in ("name", "digest")} for role, facts in who.items()},
         models.left_out,
     )
@@ -123,7 +123,7 @@ def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
 
 
 def _common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:
-    """One for each row of the base that has a partner everywhere, else zero; None if all have."""
+    """1 for each row of the base that has a partner in every model, else 0; None if all have."""
     if all(rows is None for rows in partners):
         return None
     common = torch.ones(count)

@@ -1,4 +1,4 @@
-"""How far two adapters are apart, module by module, without building a matrix of either.
+"""The distance between two adapters, module by module, without building their matrices.
 
 Legend of shape suffixes: M rows, N columns, R and S the two ranks.
 """
@@ -17,7 +17,7 @@ from contextgraft.errors import MismatchError
 
 @dataclass(frozen=True)
 class AdapterDistance:
-    """Two deltas of one tensor: their norms, what they share, and how their spaces lie.
+    """Two deltas of one tensor: norms, inner product, and angles between their spaces.
 
     `overlap` is the mean squared cosine of the principal angles, over output and input spaces; `angle` the
     largest of these in degrees. Both are None for deltas that are not factors.
@@ -97,7 +97,9 @@ def _orthogonal(pair: FactorPair) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     """Orthonormal bases of output and input space and the small matrix between them."""
     left, right = (torch.linalg.qr(each.double()) for each in (pair[0], pair[1].T))
     U, S, Vh = torch.linalg.svd(left.R @ right.R.T)
-    known = torch.gt(S, max(float(S[0]), 1e-300) * 1e-6)  # where no delta goes is none of its space
+    known = torch.gt(
+        S, max(float(S[0]), 1e-300) * 1e-6
+    )  # directions without a delta do not belong to its space
     return left.Q @ U[:, : len(S)][:, known], torch.diag(S[known]), right.Q @ Vh[: len(S)][known].T
 
 

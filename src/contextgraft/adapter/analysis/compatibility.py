@@ -1,7 +1,7 @@
-"""Whether a model can descend from a base, by config and headers alone: no weight is read.
+"""Whether a model can be a fine-tune of a base, from config and headers alone: no weight is read.
 
-Equal architecture and shapes are necessary, not sufficient: only the weights prove descent (`inspect MODEL
---base BASE`). What speaks for it beside them is gathered as evidence.
+Equal architecture and shapes are necessary, not sufficient: only the weights prove it (`inspect MODEL --base
+BASE`). Other evidence, such as shared files, is collected, too.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class VocabularyMatch:
-    """Vocabularies side by side; `tokens` is None where a model has no readable tokenizer.json."""
+    """Two vocabularies compared; `tokens` is None where a model has no readable tokenizer.json."""
 
     rows: tuple[int | None, int | None]
     tied: tuple[bool, bool]
@@ -50,9 +50,9 @@ class Compatibility:
     """A base and a model, in that order in every pair.
 
     `architecture`: values of the config that differ; `shapes`: tensors of other shape, `missing` and `added`:
-    of one side only, among those that a delta would change; `fitting` of `tensors` fit. `quantised` says how,
-    if at all. `named` is what the model itself calls its origin; `shared` are weight files with the digest of
-    one of the base's, of `files` (0 where no digests are on record).
+    of one side only, among those that a delta would change; `fitting` of `tensors` fit. `quantised` is the
+    method, if any. `named` is the origin that the model's config names; `shared` are weight files with the
+    digest of one of the base's, of `files` (0 where no digests are recorded).
     """
 
     architecture: Mapping[str, tuple[Any, Any]]
@@ -70,7 +70,7 @@ class Compatibility:
 
     @property
     def fits(self) -> bool:
-        """Whether a delta of the base can be added: then, and only then, the model may descend from it."""
+        """Whether a delta of the base can be added; if not, the model is not a fine-tune of the base."""
         return not (self.architecture or self.shapes or self.missing or self.quantised)
 
 
@@ -100,7 +100,7 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
 
 
 def quantisation(model: ModelFolder) -> str | None:
-    """How a model's layers are quantised: what its config says, else the dtypes that give it away."""
+    """How a model's layers are quantised: the config's method, else the dtypes of its matrices."""
     section = model.config.get("quantization_config")
     if isinstance(section, Mapping) and section:
         return str(section.get("quant_method") or "of a kind it does not name")
@@ -136,7 +136,7 @@ def _tokens(base: ModelFolder, model: ModelFolder) -> VocabularyMatch:
 def _vocabulary(folder: ModelFolder) -> dict[str, int] | None:
     try:
         return read_vocabulary(folder)
-    except CheckpointError:  # a strange tokenizer is no reason to refuse a model
+    except CheckpointError:  # an unknown tokenizer format does not make a model unusable
         return None
 
 
@@ -146,7 +146,7 @@ def _named(model: ModelFolder) -> str | None:
 
 
 def _digests(folder: ModelFolder) -> dict[str, str]:
-    """SHA-256 of the weight files, as the hub has them on record."""
+    """SHA-256 of the weight files, as recorded by the hub."""
     record = read_sidecar(folder.path) if SIDECAR in folder.others else {}
     files = record.get("files")
     entries = files.items() if isinstance(files, Mapping) else ()

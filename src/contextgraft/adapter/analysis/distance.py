@@ -1,4 +1,4 @@
-"""How far a model is from its base: relative distance by kind of tensor, block by block."""
+"""The relative distance of a model from its base, by kind of tensor."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ BLOCK = 1 << 26  # bytes of one float32 block
 
 @dataclass(frozen=True)
 class KindDistance:
-    """Tensors of one kind taken together; Frobenius norms over all, in the rows both models have."""
+    """All tensors of one kind; Frobenius norms over all of them, in the rows that both models have."""
 
     kind: str
     tensors: int
@@ -31,7 +31,7 @@ class KindDistance:
 
 @dataclass(frozen=True)
 class ModelDistance:
-    """What differs between two models; shapes are (base, model)."""
+    """Differences between two models; shapes are (base, model)."""
 
     kinds: tuple[KindDistance, ...]
     only_base: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a model is, from its config and headers alone: nothing of its weights is read."""
+"""Architecture, RoPE and sizes of a model, from its config and headers alone: no weight is read."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,7 @@ from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabu
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 
-SHOWN = 10  # names of a list that people are shown; JSON has all
+SHOWN = 10  # names of a list in text output; JSON has all
 
 
 def summary(folder: ModelFolder) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def kind_row(kind: KindDistance) -> dict[str, Any]:
 
 
 def summary_lines(info: dict[str, Any]) -> list[str]:
-    """The summary for people."""
+    """The summary as lines of text."""
     rope, rows, tokens = info["rope"], info["vocabulary"]["rows"], info["vocabulary"]["tokens"]
     tied = "tied" if info["tied_embeddings"] else "not tied"
     extra = "".join(f", {key} {value}" for key, value in rope["extra"].items())
@@ -91,7 +91,7 @@ def summary_lines(info: dict[str, Any]) -> list[str]:
 
 
 def difference_lines(info: dict[str, Any]) -> list[str]:
-    """The comparison for people."""
+    """The comparison as lines of text."""
     lines = [f"{'kind':<24}{'tensors':>8}{'changed':>8}{'relative distance':>20}"]
     for kind, row in info["kinds"].items():
         relative = "-" if row["relative"] is None else f"{row['relative']:.4%}"

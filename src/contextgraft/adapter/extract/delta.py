@@ -19,7 +19,7 @@ DELTA_TILE = 1 << 21  # elements; fixed, because the order of summation determin
 
 @dataclass(frozen=True)
 class DeltaMeasures:
-    """What the first pass over a tensor pair tells: the base's norm, digests of the stored bytes."""
+    """Results of the first pass over a tensor pair: the base's norm, digests of the stored bytes."""
 
     base_norm: float
     base_digest: str
@@ -28,10 +28,10 @@ class DeltaMeasures:
 
 @dataclass
 class Delta:
-    """Tiles of donor minus base; a tile lives until the next one is asked for.
+    """Tiles of donor minus base; a tile is valid until the next one is requested.
 
     The first `keep_bytes` of the delta, in whole tiles, are kept for later passes, the rest is read again.
-    `donor_rows` says which row of the donor stands for each row of the base, -1 for none (a delta of zero);
+    `donor_rows` has the donor's row for each row of the base, -1 for none (a delta of zero);
     None where rows correspond as they stand.
     """
 
@@ -55,7 +55,7 @@ class Delta:
 
     @property
     def measure(self) -> DeltaMeasures:
-        """What the first pass found; there is none before `tiles` has been read to its end."""
+        """Results of the first pass, which must be complete."""
         assert self._measure is not None
         return self._measure
 
@@ -91,24 +91,24 @@ class Delta:
     def _later_pass(self) -> Iterator[torch.Tensor]:
         kept = self._kept_rows()
         for start, stop in self._spans(0, kept):
-            yield self._place(start, stop)
+            yield self._tile_memory(start, stop)
         for start, stop in self._spans(kept):
             yield self._minus(self._base(start, stop), start, stop)
 
     def _spans(self, begin: int, end: int | None = None) -> Iterator[tuple[int, int]]:
-        """First row of each tile and of the next."""
+        """(first row, first row of the next) of each tile."""
         end = (self.rows if end is None else end) if self.columns else 0
         step = tile_rows(self.columns, DELTA_TILE)
         for start in range(begin, end, step):
             yield start, min(start + step, end)
 
     def _kept_rows(self) -> int:
-        """Whole tiles that fit into what is kept."""
+        """Rows of the complete tiles that fit into `keep_bytes`."""
         tile = tile_rows(self.columns, DELTA_TILE)
         return min(self.rows, self.keep_bytes // (4 * tile * max(self.columns, 1)) * tile)
 
-    def _place(self, start: int, stop: int) -> torch.Tensor:
-        """Where a tile's numbers go: for good if it is kept, else where the last one was."""
+    def _tile_memory(self, start: int, stop: int) -> torch.Tensor:
+        """Memory for a tile: of its own if it is kept, else that of the tile before."""
         kept = self._kept_rows()
         if stop <= kept:
             whole = self.buffers.floats("kept", kept * self.columns)
@@ -120,13 +120,13 @@ class Delta:
         return self._fill(out, self.base, start, stop, digest)
 
     def _minus(self, base: torch.Tensor, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
-        """The donor's rows minus the base's, which are at hand; a row without a partner gives zero."""
-        out = self._place(start, stop)
+        """The donor's rows minus the given rows of the base; zero for rows without a partner."""
+        out = self._tile_memory(start, stop)
         if self.donor_rows is None:
             return self._fill(out, self.donor, start, stop, digest).sub_(base)
         out.copy_(base)
-        for place, first, count in runs(self.donor_rows[start:stop]):
-            self._fill(out[place : place + count], self.donor, first, first + count, None)
+        for position, first, count in runs(self.donor_rows[start:stop]):
+            self._fill(out[position : position + count], self.donor, first, first + count, None)
         return out.sub_(base)
 
     def _fill(
@@ -144,11 +144,11 @@ class Delta:
 
 
 def runs(rows: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(place, first row, count) of each run of consecutive rows; -1 stands for no row and is left out."""
+    """(position, first row, count) of each run of consecutive rows; -1 (no row) is left out."""
     begin = 0
-    for place in range(1, len(rows) + 1):
-        if place < len(rows) and rows[place] == rows[place - 1] + 1 and rows[place - 1] >= 0:
+    for position in range(1, len(rows) + 1):
+        if position < len(rows) and rows[position] == rows[position - 1] + 1 and rows[position - 1] >= 0:
             continue
         if rows[begin] >= 0:
-            yield begin, rows[begin], place - begin
-        begin = place
+            yield begin, rows[begin], position - begin
+        begin = position

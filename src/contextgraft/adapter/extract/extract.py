@@ -1,4 +1,4 @@
-"""Donor minus base as LoRA adapters: one decomposition a matrix, every rank a slice, one folder a cut."""
+"""Donor minus base as LoRA adapters: one decomposition per matrix, every rank a slice of it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ from contextgraft.formats.tensor_names import TensorRole
 
 
 @dataclass(frozen=True)
-class _Step:
-    """The work on one tensor: measured, hashed, factorised if it is linear, and put on record."""
+class _ExtractStep:
+    """The work on one tensor: measure, hash, factorise if it is linear, and record."""
 
     models: ModelPair
     specs: Sequence[RankSpec]
@@ -43,7 +43,7 @@ class _Step:
         self.advance(self.models.base[name].bytes + self.models.donor[name].bytes)
 
     def _finished(self, name: str) -> bool:
-        """On record, and what was written is on the disk as recorded: a machine may have lost power since."""
+        """Whether the step is recorded and its file intact, which it may not be after a loss of power."""
         record = self.log.get(name)
         if record is None or "data" not in record:
             return record is not None
@@ -55,20 +55,20 @@ class _Step:
         keep = models.keep_bytes(name, self._limit, self.cache_bytes)
         delta = Delta(models.base, models.donor, name, buffers, keep, models.rows_for(name))
         if name in models.factorised:
-            found = self._factorise(name, delta)
+            record = self._factorise(name, delta)
         elif name in models.names_by_role[TensorRole.DENSE]:
-            found = self._keep_dense(name, delta)
+            record = self._keep_dense(name, delta)
         else:
-            found = {"delta_norm": math.sqrt(delta.squares())}
+            record = {"delta_norm": math.sqrt(delta.squares())}
         base_norm = delta.measure.base_norm
-        relative = found["delta_norm"] / base_norm if base_norm else None
-        return asdict(delta.measure) | found | {"relative_delta": relative}
+        relative = record["delta_norm"] / base_norm if base_norm else None
+        return asdict(delta.measure) | record | {"relative_delta": relative}
 
     def _factorise(self, name: str, delta: Delta) -> dict[str, Any]:
-        """Write the factors in the model's own dtype; return what each rank adds to the captured energy.
+        """Write the factors in the model's dtype; return the squared singular values and the error estimate.
 
-        The delta carries the rounding of that dtype already, and relative to weights larger than itself:
-        rounding its factors the same way adds less than is there.
+        The delta already has the rounding error of that dtype, relative to weights larger than the delta:
+        rounding its factors adds less than that.
         """
         shape = (delta.rows, delta.columns)
         factors = factorise(
@@ -91,9 +91,9 @@ class _Step:
         return max(spec.rank_for(values, total) for spec in self.specs)
 
     def _keep_dense(self, name: str, delta: Delta) -> dict[str, Any]:
-        whole = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()]).reshape(-1)
-        norm = float(torch.linalg.vector_norm(whole, dtype=torch.float64))
-        return {"delta_norm": norm} | ({"data": self._write(name, {"delta": whole})} if norm else {})
+        delta_1d = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()]).reshape(-1)
+        norm = float(torch.linalg.vector_norm(delta_1d, dtype=torch.float64))
+        return {"delta_norm": norm} | ({"data": self._write(name, {"delta": delta_1d})} if norm else {})
 
     def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> str:
         path = self.log.file(name, ".safetensors")
@@ -113,7 +113,7 @@ def extract(
     device: str = "cpu",
     advance: Callable[[int], object] = int,
 ) -> dict[str, dict[str, Any]]:
-    """Write `out`/<name of the cut> for every cut and return their sidecars; `advance` hears of bytes read.
+    """Write `out`/<name> for every rank spec and return the sidecars; `advance` is called with bytes read.
 
     `gguf` adds each adapter in llama.cpp's format; with `replace`, existing folders are replaced. A rerun
     with the same inputs continues after the last finished tensor and writes the same bytes. Weights that are
@@ -135,7 +135,7 @@ def extract(
     with publish_folders(out, folders, job, replace=replace) as log:
         built = log.get(BUILT)
         if built is None:
-            step = _Step(models, specs, cache_bytes, device, log, advance)
+            step = _ExtractStep(models, specs, cache_bytes, device, log, advance)
             names = sorted(
                 (name for names in models.names_by_role.values() for name in names), key=models.size_key
             )

@@ -1,6 +1,6 @@
-"""Adapters as the published ones were made: by mergekit's own command, one run a rank, then measured by us.
+"""Adapters extracted by mergekit's command, one run per rank, and then measured here.
 
-mergekit (arcee-ai/mergekit) is a program of its own under another licence: it is started, never imported.
+mergekit (arcee-ai/mergekit) has another licence: its program is started, never imported.
 """
 
 import math
@@ -41,28 +41,28 @@ Advance = Callable[[int], object]
 
 
 def find_command(named: Path | None) -> Path:
-    """The command that was named, else the one beside this Python, else that of PATH; InputError if none."""
-    beside = Path(sys.executable).with_name(COMMAND)
-    found = named or (beside if beside.exists() else shutil.which(COMMAND))
-    if found is None or not os.access(found, os.X_OK):
-        raise InputError(f"{COMMAND} is not here", received=named, remedy=INSTALL)
-    return Path(found).absolute()
+    """The named command, else the one next to this Python, else that of PATH; InputError if there is none."""
+    sibling = Path(sys.executable).with_name(COMMAND)
+    residuals = named or (sibling if sibling.exists() else shutil.which(COMMAND))
+    if residuals is None or not os.access(residuals, os.X_OK):
+        raise InputError(f"{COMMAND} was not found", received=named, remedy=INSTALL)
+    return Path(residuals).absolute()
 
 
 def refuse_unsuited(models: ModelPair) -> None:
-    """Raise MismatchError for pairs that mergekit would carry otherwise than a transplant needs."""
+    """Raise MismatchError for models whose adapter mergekit would write in a form that cannot be merged."""
     biases = {peft.module_of(name) + ".bias" for name in models.factorised} & set(
         models.names_by_role[TensorRole.DENSE]
     )
     own = "use contextgraft's own backend"
     if biases:
         raise MismatchError(
-            "has biases, whose deltas mergekit writes where PEFT does not look for them",
+            "has biases, whose deltas mergekit writes under keys that PEFT does not read",
             path=models.donor.path, received=min(biases), remedy=own,
         )  # fmt: skip
     if models.donor_rows is not None:
         raise MismatchError(
-            "has other tokens than the base; mergekit takes embeddings by place, not by token",
+            "has other tokens than the base; mergekit aligns embeddings by row, not by token",
             path=models.donor.path, remedy=f"{own}, or leave out --embeddings",
         )  # fmt: skip
 
@@ -78,12 +78,12 @@ def extract(
     device: str = "cpu",
     advance: Advance = int,
 ) -> dict[str, dict[str, Any]]:
-    """Write `out`/r<rank> for every rank and return the sidecars; `advance` hears of bytes that we read.
+    """Write `out`/r<rank> for every rank and return the sidecars; `advance` is called with bytes read.
 
     The weights are left as mergekit wrote them; norms and errors in the sidecar are those of the stored
-    factors, from a reading of our own. Modules that mergekit does not see are of rank 0 there. A rerun goes
-    on with the first rank that is not finished. Raises as `adapter.extract.extract`, and InputError where
-    the command fails.
+    factors, measured here. Modules that mergekit does not factorise have rank 0. A rerun continues with the
+    first rank that is not finished. Raises as `adapter.extract.extract`, and InputError where the command
+    fails.
     """
     refuse_unsuited(models)
     specs = [RankSpec(rank) for rank in sorted(set(ranks))]
@@ -102,7 +102,7 @@ def extract(
                 folder = log.work / spec.name
                 _run(models, spec, folder, command, threads=threads, device=device)
                 reading = _read(models, folder, threads, advance)
-                content = _sidecar(models, spec, reading.adapter, reading.found)
+                content = _sidecar(models, spec, reading.adapter, reading.residuals)
                 content["backend"] = {"name": "mergekit", "version": version(command)}
                 write_json(folder / SIDECAR, content)
                 log.put(spec.name, content)
@@ -113,7 +113,7 @@ def extract(
 
 
 def arguments(models: ModelPair, rank: int, out: Path, threads: int, device: str) -> list[str]:
-    """The words for mergekit: exactly the selected tensors, nothing kept whole, paths told from names."""
+    """Mergekit's arguments: exactly the selected tensors, and no tensor stored in full."""
     chosen = [f"^{re.escape(peft.module_of(name))}$" for name in models.factorised]
     carried = {
         peft.module_of(name).rpartition(".")[2] for kind in BY_TOKEN for name in models.names_by_role[kind]
@@ -131,7 +131,7 @@ def arguments(models: ModelPair, rank: int, out: Path, threads: int, device: str
 
 
 def version(command: Path) -> str | None:
-    """The version of mergekit behind a command, as the Python beside it knows; None if there is none."""
+    """The version of mergekit in the environment of a command; None if it is unknown."""
     python = command.with_name("python")
     if not python.exists():
         return None
@@ -144,15 +144,15 @@ def _run(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     words = [str(command), *arguments(models, spec.max_rank, folder, threads, device)]
-    env = os.environ | {"HF_HUB_OFFLINE": "1"}  # all that it needs is in the two folders
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}  # the two folders have everything it needs
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", env=env, check=False)
     missing = [name for name in KEPT if not (folder / name).is_file()]
     if done.returncode or missing:
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        output = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise InputError(
             f"{COMMAND} failed at rank {spec.max_rank} with exit code {done.returncode}",
             path=models.donor.path,
-            received=said[-1][:300] if said else "no word of it",
+            received=output[-1][:300] if output else "no output",
             remedy="leave out --backend mergekit",
         )
     for path in folder.iterdir():
@@ -162,7 +162,7 @@ def _run(
 
 
 def _tidy(models: ModelPair, folder: Path) -> None:
-    """Say the base's name instead of its place on this machine, in an order that is always the same."""
+    """Replace the base's path by its name, and sort lists, so that the same models give the same bytes."""
     config = read_json(folder / peft.ADAPTER_CONFIG)
     base = read_sidecar(models.base.path) if SIDECAR in models.base.others else {}
     config["base_model_name_or_path"] = (
@@ -171,16 +171,16 @@ def _tidy(models: ModelPair, folder: Path) -> None:
     config["target_modules"] = sorted(config["target_modules"])
     write_json(folder / peft.ADAPTER_CONFIG, config)
     mode = (folder / peft.ADAPTER_CONFIG).stat().st_mode
-    (folder / peft.ADAPTER_WEIGHTS).chmod(mode)  # readable to others, as all that we write
+    (folder / peft.ADAPTER_WEIGHTS).chmod(mode)  # mergekit's file is readable for its owner only
 
 
 def _read(models: ModelPair, folder: Path, threads: int, advance: Advance) -> ResidualPass:
-    """Measure what mergekit wrote against both models; CheckpointError if it is not what was asked for."""
+    """Measure mergekit's adapter against both models; CheckpointError if it has other tensors."""
     adapter = open_adapter(folder)
-    strange = sorted(set(adapter.entries) - set(models.factorised))
-    if strange or adapter.replaced:
+    unexpected = sorted(set(adapter.entries) - set(models.factorised))
+    if unexpected or adapter.replaced:
         raise CheckpointError(
-            "carries more than was asked of mergekit", path=folder, received=", ".join(strange)[:200],
+            "has tensors that were not selected", path=folder, received=", ".join(unexpected)[:200],
             remedy="leave out --backend mergekit",
         )  # fmt: skip
     reading = ResidualPass(adapter, models, advance)
@@ -189,23 +189,27 @@ def _read(models: ModelPair, folder: Path, threads: int, advance: Advance) -> Re
 
 
 def _sidecar(
-    models: ModelPair, spec: RankSpec, adapter: Adapter, found: Mapping[str, Residual]
+    models: ModelPair, spec: RankSpec, adapter: Adapter, residuals: Mapping[str, Residual]
 ) -> dict[str, Any]:
     rope = {"base": settings.read(models.base.config), "donor": settings.read(models.donor.config)}
-    modules = {peft.module_of(name): _module(adapter, name, found[name]) for name in models.factorised}
-    whole = math.hypot(*(found[name].norm for name in models.factorised))
-    if not whole:
+    modules = {peft.module_of(name): _module(adapter, name, residuals[name]) for name in models.factorised}
+    total_norm = math.hypot(*(residuals[name].norm for name in models.factorised))
+    if not total_norm:
         raise MismatchError(
             "has the same linear weights as the base: there is nothing to extract",
             path=models.donor.path, received=models.base.path,
         )  # fmt: skip
-    error = math.hypot(*(found[name].rest for name in models.factorised)) / whole
+    error = math.hypot(*(residuals[name].remaining_norm for name in models.factorised)) / total_norm
     rest = [*models.names_by_role[TensorRole.DENSE], *models.names_by_role[TensorRole.IGNORED]]
-    ignored: dict[str, Any] = {name: _norms(found[name]) for name in rest if found[name].norm}
+    ignored: dict[str, Any] = {name: _norms(residuals[name]) for name in rest if residuals[name].norm}
     return sidecar(
         "adapter",
-        base=identity(models.base, {name: each.measure.base_digest for name, each in found.items()}),
-        donor=identity(models.donor, {name: each.measure.donor_digest for name, each in found.items()}),
+        base=identity(
+            models.base, {name: residual.measure.base_digest for name, residual in residuals.items()}
+        ),
+        donor=identity(
+            models.donor, {name: residual.measure.donor_digest for name, residual in residuals.items()}
+        ),
         architecture=architecture(models.base.config),
         selection=asdict(models.selection),
         rope={side: settings.to_json(value) for side, value in rope.items()},
@@ -215,24 +219,24 @@ def _sidecar(
         modules=modules,
         energy=max(0.0, 1 - error**2),
         error=error,
-        delta_norm=whole,
+        delta_norm=total_norm,
         dense={},
         ignored=ignored | dict.fromkeys(models.unpaired, "not in both models, or of another shape"),
         undo=UNDO,
     )
 
 
-def _module(adapter: Adapter, name: str, found: Residual) -> dict[str, Any]:
+def _module(adapter: Adapter, name: str, residuals: Residual) -> dict[str, Any]:
     carried = name in adapter.factors
     return {
         "rank": adapter.config.rank(peft.module_of(name)) if carried else 0,
-        "energy": max(0.0, 1 - found.error**2),
-        "error": found.error,
+        "energy": max(0.0, 1 - residuals.error**2),
+        "error": residuals.error,
         "excess": None,
-        **_norms(found),
+        **_norms(residuals),
     }
 
 
-def _norms(found: Residual) -> dict[str, Any]:
-    base = found.measure.base_norm
-    return {"delta_norm": found.norm, "relative_delta": found.norm / base if base else None}
+def _norms(residuals: Residual) -> dict[str, Any]:
+    base = residuals.measure.base_norm
+    return {"delta_norm": residuals.norm, "relative_delta": residuals.norm / base if base else None}

@@ -1,4 +1,4 @@
-"""A base and a donor that fit each other, and what there is to read: all known before any weight is read."""
+"""A base and a donor that fit each other: which tensors to read, and estimates, from the headers alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,15 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.tensor_names import BY_TOKEN, FACTORISED, TensorRole
 from contextgraft.rope import settings
 
-LIBRARY_BYTES = 1 << 27  # what the linear algebra library takes for itself
-DELTA_CACHE_BYTES = (
-    80 << 20
-)  # what a thread may hold of one delta: tiles kept for later passes, and the basis
+LIBRARY_BYTES = 1 << 27  # memory of the linear algebra library itself
+DELTA_CACHE_BYTES = 80 << 20  # per thread: tiles of a delta kept for later passes, and the basis
 
 
 @dataclass(frozen=True)
 class ModelPair:
     """Tensor names by kind; `unpaired` are ignored tensors of one side only, or of different shapes.
 
-    `donor_rows` says which row of the donor's embeddings stands for each row of the base's, if they differ.
+    `donor_rows` has the row of the donor's embeddings for each row of the base's, if they differ.
     """
 
     base: ModelFolder
@@ -54,7 +52,7 @@ class ModelPair:
         )
 
     def size_key(self, name: str) -> tuple[int, str]:
-        """What to sort by, so that the largest tensors come last."""
+        """Sort key: the largest tensors come last."""
         return self.base[name].numel, name
 
     def rows_for(self, name: str) -> Sequence[int] | None:
@@ -62,17 +60,17 @@ class ModelPair:
         by_token = any(name in self.names_by_role[kind] for kind in BY_TOKEN)
         return self.donor_rows if by_token else None
 
-    def keep_bytes(self, name: str, rank: int, held: int) -> int:
-        """What may be kept of a delta beside its basis, so that both together take `held` bytes."""
-        return max(0, held - self._basis_bytes(name, rank))
+    def keep_bytes(self, name: str, rank: int, cache: int) -> int:
+        """Bytes of a delta that may be kept, so that delta and basis together take `cache` bytes."""
+        return max(0, cache - self._basis_bytes(name, rank))
 
     def peak_bytes(self, rank: int, threads: int) -> int:
-        """Estimate of the memory beyond the program's own: tiles, what is held of a delta, and factors."""
+        """Estimate of the memory in addition to the program's own: tiles, kept deltas and factors."""
         basis = max(self._basis_bytes(name, rank) for name in self.factorised)
         return LIBRARY_BYTES + threads * (max(DELTA_CACHE_BYTES, basis) + basis + 16 * DELTA_TILE)
 
     def _basis_bytes(self, name: str, rank: int) -> int:
-        """About what the iteration takes at a rank: two bases of two and a half times that width."""
+        """Estimate of the iteration's memory at a rank: two bases of two and a half times that width."""
         return 12 * max(rank, 16) * sum(self.base[name].shape)
 
 
@@ -83,29 +81,31 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
     check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
         settings.read(folder.config)
-    names: dict[TensorRole, list[str]] = {each: [] for each in TensorRole}
+    names: dict[TensorRole, list[str]] = {role: [] for role in TensorRole}
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
-        what = selection.role(sides[0], base_path if name in base.tensors else donor_path)
+        role = selection.role(sides[0], base_path if name in base.tensors else donor_path)
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
-        if what is TensorRole.IGNORED and not fits:
+        if role is TensorRole.IGNORED and not fits:
             unpaired.append(name)
             continue
         if name not in base.tensors:
             raise MismatchError(f"lacks tensor {name!r}", path=base_path, remedy=f"{donor_path} has it")
         shape = base[name].shape
-        if what in BY_TOKEN and name in donor.tensors:
-            shape = (donor[name].rows, *shape[1:])  # another number of tokens is no misfit
+        if role in BY_TOKEN and name in donor.tensors:
+            shape = (donor[name].rows, *shape[1:])  # the number of tokens may differ
         check_shape(donor, name, f"the base {base_path}", shape)
-        selection.role(donor[name], donor_path)  # a quantised donor is refused by name
-        names[what].append(name)
-    found = {each: tuple(found) for each, found in names.items()}
-    _refuse_nothing(base_path, found, selection)
-    return ModelPair(base, donor, selection, found, tuple(unpaired), _donor_rows(base, donor, found))
+        selection.role(donor[name], donor_path)  # raises for a quantised donor
+        names[role].append(name)
+    by_role = {role: tuple(listed) for role, listed in names.items()}
+    _check_not_empty(base_path, by_role, selection)
+    return ModelPair(base, donor, selection, by_role, tuple(unpaired), _donor_rows(base, donor, by_role))
 
 
-def _refuse_nothing(path: Path, names: dict[TensorRole, tuple[str, ...]], selection: TensorSelection) -> None:
+def _check_not_empty(
+    path: Path, names: dict[TensorRole, tuple[str, ...]], selection: TensorSelection
+) -> None:
     if selection.embeddings and not any(names[kind] for kind in BY_TOKEN):
         raise InputError(
             "has no such embeddings",
@@ -132,8 +132,8 @@ def _donor_rows(
         counts = {folder[name].rows for name in by_token}
         if len(counts) > 1:
             raise MismatchError(
-                "has embeddings of different lengths, whose tokens cannot be told apart",
-                path=folder.path, received=f"{sorted(counts)} rows", remedy="carry one of them",
+                "has input and output embeddings of different lengths, whose rows cannot be matched",
+                path=folder.path, received=f"{sorted(counts)} rows", remedy="select one of them",
             )  # fmt: skip
     sides = [(read_vocabulary(folder), folder[by_token[0]].rows) for folder in (base, donor)]
     return correspondence(sides[0], sides[1])

@@ -1,4 +1,4 @@
-"""Which tensors an adapter carries, and at which ranks: what `extract` is asked for."""
+"""Which tensors to extract, and at which ranks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any, Self
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole, tensor_role
 
-SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts as max_lora_rank
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts as max_lora_rank
 
 
 @dataclass(frozen=True)
 class TensorSelection:
-    """Tensors to carry: names that match `include` and not `exclude`; embeddings only if they are named."""
+    """Tensors whose names match `include` and not `exclude`; embeddings only if they are listed."""
 
     include: str = ""
     exclude: str | None = None
@@ -22,7 +22,7 @@ class TensorSelection:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """A selection as an adapter's sidecar keeps it."""
+        """A selection as an adapter's sidecar records it."""
         return cls(data["include"], data["exclude"], tuple(TensorRole(role) for role in data["embeddings"]))
 
     def role(self, info: TensorInfo, folder: Path) -> TensorRole:
@@ -38,7 +38,7 @@ class TensorSelection:
 
 @dataclass(frozen=True)
 class RankSpec:
-    """One adapter to make: at most `rank` everywhere, or as much of it as captures `energy` of each delta.
+    """The ranks of one adapter: `rank` everywhere, or as much of it as captures `energy` of each delta.
 
     With `steps`, ranks are rounded up to one of these.
     """

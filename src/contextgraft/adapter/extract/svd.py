@@ -13,7 +13,7 @@ import torch
 from contextgraft.adapter.compute.numeric import norm_squared
 
 TOLERANCE = 1.004  # error wanted, as a multiple of the optimum: 1.005 is promised, and estimates err a little
-RESOLUTION = 5e-7  # share of the energy below which float32 tiles tell nothing more
+RESOLUTION = 5e-7  # share of the energy below which float32 tiles have no information
 MIN_WIDTH = 16
 SMALL = 256
 GRAM_ROWS = 2048
@@ -27,9 +27,9 @@ Need = Callable[[torch.Tensor, float], int]
 class Decomposition:
     """Truncated decomposition U S Vh in float32, every smaller rank a slice of it, and how good it is.
 
-    `total` is the whole squared Frobenius norm, exact; `passes` counts readings of the matrix; `excess` is
+    `total` is the whole squared Frobenius norm, exact; `passes` counts passes over the matrix; `excess` is
     the error at the wanted rank as a multiple of the optimum, as estimated when the iteration stopped; NaN
-    where the error is below what float32 can tell.
+    where the error is below the resolution of float32.
     """
 
     U_MR: torch.Tensor
@@ -50,7 +50,7 @@ def factorise(
 ) -> Decomposition:
     """Factors of rank `limit` (or the smaller side) of the [M, N] float32 matrix whose rows `tiles()` yields.
 
-    `need(squares, total)` says which rank has to be within TOLERANCE of the optimum, given the squared
+    `need(squares, total)` returns the rank that has to be within TOLERANCE of the optimum, given the squared
     singular values found so far, largest first. Exact where a side is at most SMALL or twice the limit.
     """
     limit = min(limit, *shape)
@@ -76,7 +76,7 @@ def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Decomposition:
 def _krylov(
     tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: torch.Tensor
 ) -> Decomposition:
-    """Randomized block Krylov iteration (Musco and Musco 2015, algorithm 2), stopped by what it has found.
+    """Randomized block Krylov iteration (Musco and Musco 2015, algorithm 2), stopped by an error estimate.
 
     Every pass multiplies one block by D^T D, adds it to an orthonormal basis and, since it sees D times the
     block, needs no further pass to project D onto that basis.
@@ -106,8 +106,9 @@ def excess_error(history: list[torch.Tensor], total: float, rank: int) -> float:
     """Error at `rank` over the optimum, estimated from the squared singular values after each pass.
 
     What a pass adds to the captured energy falls geometrically; the rest of that series is what is missing.
-    Infinite until there are three passes to compare; NaN where float32 cannot tell. A gain that collapses may
-    be convergence or a block that has run out of directions (equal singular values): the next pass tells.
+    Infinite until there are three passes to compare; NaN where float32 cannot resolve it. A gain that
+    collapses may be convergence or a block that has run out of directions (equal singular values): the next
+    pass decides.
     """
     captured = [math.fsum(squares[:rank].tolist()) for squares in history if len(squares) >= rank]
     rest = total - captured[-1] if captured else total
@@ -144,17 +145,17 @@ def _product(blocks: Sequence[torch.Tensor], factor_KR: torch.Tensor) -> torch.T
 
 
 def _multiply(
-    tiles: Tiles, shape: tuple[int, int], Q_NW: torch.Tensor, tell: Callable[[float], object] | None
+    tiles: Tiles, shape: tuple[int, int], Q_NW: torch.Tensor, record: Callable[[float], object] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One pass: D Q and D^T D Q; `tell` hears the squared norm of each tile of D."""
+    """One pass: D Q and D^T D Q; `record` is called with the squared norm of each tile of D."""
     Y_MW = torch.empty(shape[0], Q_NW.shape[1], device=Q_NW.device)
     Z_NW = torch.zeros_like(Q_NW)
     row = 0
     for D_TN in tiles():
         Y_TW = torch.mm(D_TN, Q_NW, out=Y_MW[row : row + len(D_TN)])
         Z_NW.addmm_(D_TN.T, Y_TW)
-        if tell is not None:
-            tell(norm_squared(D_TN))
+        if record is not None:
+            record(norm_squared(D_TN))
         row += len(D_TN)
     return Y_MW, Z_NW
 

@@ -1,4 +1,4 @@
-"""From finished steps to adapter folders: factors of one cut, dense deltas, and the sidecar that says so."""
+"""Adapter folders from the recorded steps of an extraction: factors, dense deltas and the sidecar."""
 
 import math
 import shutil
@@ -36,17 +36,17 @@ Records = Mapping[str, Mapping[str, Any]]
 def assemble(
     models: ModelPair, specs: Sequence[RankSpec], log: ResumeLog, gguf: bool
 ) -> dict[str, dict[str, Any]]:
-    """Assemble every cut's folder from the finished steps; the sidecars by the name of the cut."""
+    """Write the folder of every rank spec from the recorded steps; returns sidecars by the folder's name."""
     records = {name: log.get(name) or {} for names in models.names_by_role.values() for name in names}
-    found = {name: records[name] for name in models.factorised}
-    if not any("squares" in record for record in found.values()):
+    factorised = {name: records[name] for name in models.factorised}
+    if not any("squares" in record for record in factorised.values()):
         raise MismatchError(
             "has the same linear weights as the base: there is nothing to extract",
             path=models.donor.path,
             received=models.base.path,
         )
     common = _common(models, records)
-    sidecars = {spec.name: _folder(models, spec, log, found, common) for spec in specs}
+    sidecars = {spec.name: _folder(models, spec, log, factorised, common) for spec in specs}
     if gguf:
         from contextgraft.adapter.lora.gguf import FILE, write_gguf
 
@@ -56,14 +56,14 @@ def assemble(
 
 
 def _folder(
-    models: ModelPair, spec: RankSpec, log: ResumeLog, found: Records, common: dict[str, Any]
+    models: ModelPair, spec: RankSpec, log: ResumeLog, factorised: Records, common: dict[str, Any]
 ) -> dict[str, Any]:
     folder = log.work / spec.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     ranks = {
         name: min(spec.rank_for(record["squares"], record["delta_norm"] ** 2), *models.base[name].shape)
-        for name, record in found.items()
+        for name, record in factorised.items()
         if "squares" in record
     }
     of_modules = {peft.module_of(name): rank for name, rank in ranks.items()}
@@ -71,20 +71,20 @@ def _folder(
     _write_factors(folder, models, ranks, of_modules, log)
     _write_dense(folder, models, log, common["dense"])
     base_name = common["base"]["source"] or common["base"]["name"]
-    modules = [peft.module_of(name) for name in found]
+    modules = [peft.module_of(name) for name in factorised]
     config = peft.config(of_modules, modules, base_name)
     write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
     tokens = models.base.path / TOKENIZER
     if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():
         shutil.copyfile(tokens, folder / TOKENIZER)
-    asked = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
-    content = sidecar("adapter", rank=config["r"], asked=asked, **common, **_energies(found, ranks))
+    requested = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
+    content = sidecar("adapter", rank=config["r"], asked=requested, **common, **_energies(factorised, ranks))
     write_json(folder / SIDECAR, content, durable=False)
     return content
 
 
 def _common(models: ModelPair, records: Records) -> dict[str, Any]:
-    """What the sidecars of all cuts say alike."""
+    """The content that the sidecars of all ranks share."""
     base = identity(models.base, {name: record["base_digest"] for name, record in records.items()})
     donor = identity(models.donor, {name: record["donor_digest"] for name, record in records.items()})
     rope = {"base": settings.read(models.base.config), "donor": settings.read(models.donor.config)}
@@ -104,11 +104,11 @@ def _common(models: ModelPair, records: Records) -> dict[str, Any]:
     }
 
 
-def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
-    """Energy and error of every module, and of all, at these ranks; the whole norms are exact."""
+def _energies(factorised: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Energy and error of every module, and of all, at these ranks; the deltas' norms are exact."""
     modules = {}
     captured = whole = 0.0
-    for name, record in found.items():
+    for name, record in factorised.items():
         total = record["delta_norm"] ** 2
         part = min(math.fsum(record.get("squares", [])[: ranks.get(name, 0)]), total)
         energy = part / total if total else 1.0
@@ -133,7 +133,7 @@ def _energies(found: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
 def _write_factors(
     folder: Path, models: ModelPair, ranks: Mapping[str, int], sizes: Mapping[str, int], log: ResumeLog
 ) -> None:
-    """adapter_model.safetensors of one cut, filled up with zeros to `sizes`, a module at a time."""
+    """adapter_model.safetensors of one rank spec, padded with zeros to `sizes`, a module at a time."""
     specs: dict[str, Spec] = {}
     origin: dict[str, tuple[str, str]] = {}
     for name in ranks:

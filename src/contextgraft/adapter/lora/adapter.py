@@ -1,4 +1,4 @@
-"""An adapter folder opened for merging: any PEFT LoRA, and with its sidecar one that `extract` wrote."""
+"""An adapter folder: any PEFT LoRA, with or without the sidecar that `extract` writes."""
 
 import math
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Adapter:
 
     @property
     def rope(self) -> settings.RopeSettings | None:
-        """The rotary settings that the weights were trained with, if they are on record."""
+        """The RoPE settings that the weights were trained with, if they are recorded."""
         return settings.from_json(self.sidecar["rope"]["donor"]) if self.sidecar else None
 
     @property
@@ -60,7 +60,7 @@ class Adapter:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Identities of base and donor, as far as they are on record."""
+        """Identities of base and donor, as far as they are recorded."""
         if self.sidecar:
             return {key: self.sidecar[key] for key in ("base", "donor")}
         unknown = {"digest": None, "source": None, "revision": None}
@@ -74,7 +74,7 @@ class Adapter:
         return vocabulary_at(path) if path.exists() else None
 
     def read(self, key: str) -> torch.Tensor:
-        """One of its tensors. Values that are not finite raise CheckpointError."""
+        """A tensor by its key; values that are not finite raise CheckpointError."""
         file = next(file for file in self.files if key in file.tensors)
         tensor = read_tensor(file, key)
         if not tensor.isfinite().all():
@@ -102,7 +102,7 @@ class Adapter:
 def open_adapter(path: Path) -> Adapter:
     """Open and check a PEFT LoRA folder; no factor is read.
 
-    A folder that is none raises InputError, one that is malformed or of another kind CheckpointError.
+    Raises InputError if it is not an adapter, CheckpointError if it is malformed or of an unsupported kind.
     """
     if not (path / peft.ADAPTER_CONFIG).is_file():
         raise InputError(
@@ -120,7 +120,7 @@ def open_adapter(path: Path) -> Adapter:
             files.append(open_tensors(path / peft.DENSE_DELTAS))
             if set(files[1].tensors) != set(sidecar["dense"]):
                 raise CheckpointError(
-                    "holds other tensors than its sidecar says",
+                    "has other tensors than its sidecar lists",
                     path=path / peft.DENSE_DELTAS,
                     received=", ".join(sorted(set(files[1].tensors) ^ set(sidecar["dense"])))[:80],
                     remedy="extract it again",

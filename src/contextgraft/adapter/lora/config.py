@@ -1,4 +1,4 @@
-"""adapter_config.json of any LoRA that PEFT writes: what it means for merging, or why it cannot be merged."""
+"""adapter_config.json of any LoRA that PEFT writes: the settings that a merge uses, checked."""
 
 import math
 import re
@@ -14,11 +14,11 @@ from contextgraft.formats import peft
 
 # Settings that change the meaning of the factors in ways that a merge cannot reproduce, and the remedy.
 UNSUPPORTED = {
-    "fan_in_fan_out": "such layers (Conv1D) have no rotary embedding to repair",
+    "fan_in_fan_out": "such layers (Conv1D) belong to models without RoPE",
     "layer_replication": "expand the target first",
     "target_parameters": "extract again from a checkpoint that stores experts one by one",
     "trainable_token_indices": "extract again with --embeddings",
-    "alora_invocation_tokens": "such an adapter acts only after certain tokens and cannot be merged",
+    "alora_invocation_tokens": "such an adapter is active only after certain tokens and cannot be merged",
     "kasa_config": "merge it where it was trained",
     "use_bdlora": "merge it where it was trained",
     "use_qalora": "merge it where it was trained",
@@ -100,7 +100,7 @@ def _check_kind(
     for key, remedy in UNSUPPORTED.items():
         if data.get(key) and not (key == "target_parameters" and _are_weights(data[key])):
             raise CheckpointError(
-                "is a kind of LoRA that cannot be merged",
+                "has a setting with which it cannot be merged",
                 path=path, expected=f"no {key}", received=f"{data[key]!r}"[:80], remedy=remedy,
             )  # fmt: skip
     start = config.init_lora_weights
@@ -139,7 +139,7 @@ def _are_weights(parameters: Any) -> bool:
 
 
 def _by_pattern(table: Mapping[str, Number], module: str, default: Number) -> Number:
-    """The value of the first pattern that matches the end of a module's name, as PEFT looks it up."""
+    """The value of the first pattern that matches the end of a module's name, as in PEFT."""
     for pattern, value in table.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value

@@ -39,8 +39,8 @@ TYPES = {
 def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> None:
     """Write the factors of an adapter; tensors of one module are in memory at a time.
 
-    Scaling is written into lora_b; deltas of norms and biases have no place in the format. An architecture or
-    module that llama.cpp stores in another way raises InputError.
+    Scaling is written into lora_b; the format has no deltas of norms and biases. An architecture or module
+    that llama.cpp stores in another way raises InputError.
     """
     model_type = str(architecture.get("model_type"))
     if model_type not in ARCHITECTURES:
@@ -71,18 +71,18 @@ def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> No
 
 
 def _names(adapter: Adapter, name: str, layers: int) -> dict[str, str]:
-    arch = next(arch for arch, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
+    arch = next(arch for arch, gguf_name in gguf.MODEL_ARCH_NAMES.items() if gguf_name == name)
     table = gguf.get_tensor_name_map(arch, layers)
-    found = {tensor: table.get_name(module_of(tensor)) for tensor in adapter.factors}
-    odd = sorted(
-        tensor for tensor, known in found.items() if known is None or tensor.split(".")[-2].isdigit()
+    names = {tensor: table.get_name(module_of(tensor)) for tensor in adapter.factors}
+    unknown = sorted(
+        tensor for tensor, gguf_name in names.items() if gguf_name is None or tensor.split(".")[-2].isdigit()
     )
-    if odd or any(".experts." in tensor for tensor in found):
+    if unknown or any(".experts." in tensor for tensor in names):
         raise InputError(
-            f"module {odd[0] if odd else 'experts'!r} has no place in a GGUF adapter of {name}",
+            f"module {unknown[0] if unknown else 'experts'!r} cannot be stored in a GGUF adapter of {name}",
             path=adapter.path, remedy="leave --gguf out, or --exclude it",
         )  # fmt: skip
-    return {tensor: f"{known}.weight" for tensor, known in found.items()}
+    return {tensor: f"{gguf_name}.weight" for tensor, gguf_name in names.items()}
 
 
 def _factors(adapter: Adapter, entry: LowRankEntry, heads: int | None) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Whether an inference server would take an adapter as it is, and how it must be started."""
+"""Whether vLLM can serve an adapter as it is, and with which options."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from contextgraft.rope import settings
 
 @dataclass(frozen=True)
 class VllmAudit:
-    """What vLLM would refuse or get wrong, what it would not know, and its options for this adapter."""
+    """Problems: vLLM would reject the adapter or compute wrong results. Notes, and options to start vLLM."""
 
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -23,7 +23,7 @@ class VllmAudit:
 
 
 def audit_for_vllm(adapter: Adapter) -> VllmAudit:
-    """Judge keys, ranks, scalings and kinds by the rules of vLLM's PEFT loader."""
+    """Check keys, ranks, scalings and kinds by the rules of vLLM's PEFT loader."""
     steps = [step for step in SERVED_RANKS if step >= adapter.rank]
     options = ["--enable-lora", *([f"--max-lora-rank {steps[0]}"] if steps else [])]
     if adapter.rope is not None:
@@ -38,30 +38,32 @@ def audit_for_vllm(adapter: Adapter) -> VllmAudit:
 
 def _problems(adapter: Adapter, served: bool) -> list[str]:
     config = adapter.config
-    found = []
+    problems = []
     if not served:
-        found.append(f"rank {adapter.rank} is above {SERVED_RANKS[-1]}")
+        problems.append(f"rank {adapter.rank} is above {SERVED_RANKS[-1]}")
     if adapter.rank > config.r:
-        found.append(
+        problems.append(
             f"rank_pattern goes to {adapter.rank}, above r = {config.r}, by which memory is reserved"
         )
     if config.peft_type != "LORA":
-        found.append(f"adapters of type {config.peft_type} are not supported")
+        problems.append(f"adapters of type {config.peft_type} are not supported")
     if config.use_dora:
-        found.append("DoRA is not supported")
+        problems.append("DoRA is not supported")
     if config.modules_to_save or adapter.replaced:
-        found.append("modules_to_save and trained biases are not supported")
+        problems.append("modules_to_save and trained biases are not supported")
     if config.bias != "none":
-        found.append(f"bias {config.bias!r} is not supported")
+        problems.append(f"bias {config.bias!r} is not supported")
     expected = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
-    odd = [name for name, entry in adapter.factors.items() if not math.isclose(entry.scaling, expected)]
-    if odd:
-        found.append(f"{len(odd)} modules scale by another factor than alpha / r, which alone is applied")
-    return found + [f"key {key!r} would not be understood" for key in _odd_keys(adapter)[:1]]
+    differing = [name for name, entry in adapter.factors.items() if not math.isclose(entry.scaling, expected)]
+    if differing:
+        problems.append(
+            f"{len(differing)} modules scale by another factor than alpha / r, which alone is applied"
+        )
+    return problems + [f"key {key!r} is not supported" for key in _odd_keys(adapter)[:1]]
 
 
 def _odd_keys(adapter: Adapter) -> list[str]:
-    """Keys of factors that are not base_model.model.<module>.lora_A|lora_B.weight."""
+    """Keys of factors other than base_model.model.<module>.lora_A|lora_B.weight."""
     keys = [key for file in adapter.files[:1] for key in file.tensors]
     tails = (*LINEAR_KEYS, "lora_embedding_A", "lora_embedding_B")
     return [
@@ -71,23 +73,25 @@ def _odd_keys(adapter: Adapter) -> list[str]:
 
 
 def _notes(adapter: Adapter) -> list[str]:
-    found = []
+    problems = []
     by_token = sorted(name for name in adapter.factors if rows_are_tokens(name))
     if by_token:
-        found.append(f"{', '.join(by_token)}: taken only for models that declare them as embedding modules")
-    whole = sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values())
-    if whole:
-        found.append(f"{whole} deltas of norms and biases act only when merged")
+        problems.append(
+            f"{', '.join(by_token)}: taken only for models that declare them as embedding modules"
+        )
+    dense = sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values())
+    if dense:
+        problems.append(f"{dense} deltas of norms and biases act only when merged")
     if adapter.rope is None:
-        found.append("says nothing of RoPE: set the donor's by --hf-overrides and --max-model-len")
-    return found
+        problems.append("has no RoPE settings: set the donor's by --hf-overrides and --max-model-len")
+    return problems
 
 
 def describe(adapter: Adapter) -> dict[str, object]:
-    """What an adapter is, from its headers alone."""
+    """Size, ranks, origin and vLLM audit of an adapter, from its headers alone, as JSON values."""
     ranks = sorted({adapter.config.rank(module_of(name)) for name in adapter.factors})
     sidecar = adapter.sidecar or {}
-    found = audit_for_vllm(adapter)
+    problems = audit_for_vllm(adapter)
     return {
         "path": str(adapter.path),
         "modules": len(adapter.factors),
@@ -101,5 +105,5 @@ def describe(adapter: Adapter) -> dict[str, object]:
         "rope": settings.to_json(adapter.rope) if adapter.rope else None,
         "energy": sidecar.get("energy"),
         "error": sidecar.get("error"),
-        "vllm": {"problems": found.problems, "notes": found.notes, "options": found.options},
+        "vllm": {"problems": problems.problems, "notes": problems.notes, "options": problems.options},
     }

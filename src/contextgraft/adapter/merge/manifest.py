@@ -1,4 +1,4 @@
-"""What a graft says of itself: its small files, and `contextgraft.json` with the evidence."""
+"""A graft's config, tokenizer and other small files, and `contextgraft.json` with the evidence."""
 
 import math
 import shutil
@@ -21,7 +21,7 @@ LENGTH = "model_max_length"
 def finish(
     plan: MergePlan, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str
 ) -> dict[str, Any]:
-    """Write everything but the shards, which are there, and return the manifest."""
+    """Write everything but the shards, which are written already, and return the manifest."""
     lengths = _write_rest(plan, work)
     manifest = _manifest(plan, tensors, lengths, work) | {"device": device}
     write_json(work / SIDECAR, manifest, durable=False)
@@ -29,25 +29,25 @@ def finish(
 
 
 def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
-    """The manifest of a graft that stands at `out` already, if it is of the same adapters and target."""
+    """The manifest of an existing graft at `out`, if it has the same adapters, target and settings."""
     if not (out / SIDECAR).exists():
         return None
     manifest = read_sidecar(out)
-    wanted = {
+    requested = {
         "kind": "graft",
         "rounding": plan.rounding,
         "rope": {"after": settings.to_json(plan.rope), "from": plan.rope_from},
-        "adapters": [[each.adapter.digest, each.scale] for each in plan.adapters],
+        "adapters": [[scaled.adapter.digest, scaled.scale] for scaled in plan.adapters],
         "target": identity(plan.target)["digest"],
     }
-    found = {
+    recorded = {
         "kind": manifest.get("kind"),
         "rounding": manifest.get("rounding"),
         "rope": {key: manifest.get("rope", {}).get(key) for key in ("after", "from")},
-        "adapters": [[each["digest"], each["scale"]] for each in manifest.get("adapters", [])],
+        "adapters": [[scaled["digest"], scaled["scale"]] for scaled in manifest.get("adapters", [])],
         "target": manifest.get("target", {}).get("digest"),
     }
-    return manifest if found == wanted else None
+    return manifest if recorded == requested else None
 
 
 def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """Size and digest of a file; of a shard the header's, for the digests of its tensors tell the rest."""
+    """Size and digest of a file; of a shard, the digest of its header: its tensors have their own."""
     facts: dict[str, Any] = {"bytes": path.stat().st_size}
     if path.suffix != ".safetensors":
         return facts | {"digest": file_digest(path)}
@@ -78,7 +78,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def _write_rest(plan: MergePlan, work: Path) -> list[Any] | None:
-    """Config with the donor's RoPE, tokenizer with its length, other files as they are; both lengths."""
+    """Write config (donor's RoPE), tokenizer config (its length) and other files; returns both lengths."""
     target = plan.target
     if plan.rope_from == "target":
         shutil.copyfile(target.path / MODEL_CONFIG, work / MODEL_CONFIG)
@@ -112,12 +112,12 @@ def _manifest(
         "graft",
         adapters=[
             {
-                "digest": each.adapter.digest,
-                "rank": each.adapter.rank,
-                "scale": each.scale,
-                **each.adapter.origin,
+                "digest": scaled.adapter.digest,
+                "rank": scaled.adapter.rank,
+                "scale": scaled.scale,
+                **scaled.adapter.origin,
             }
-            for each in plan.adapters
+            for scaled in plan.adapters
         ],
         target=identity(plan.target, known),
         rounding=plan.rounding,

@@ -1,4 +1,4 @@
-"""Adapters merged into a target: with the layout and dtype it had, and RoPE repaired."""
+"""Adapters merged into a target: same files and dtypes, with the donor's RoPE settings."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from contextgraft.checkpoint.file_io import copy_range, write_all
 from contextgraft.checkpoint.resume import ResumeLog, input_files, list_inputs
 from contextgraft.checkpoint.safetensors_header import open_tensors
 
-LARGE = 1 << 26  # bytes of a tensor after which the disk begins to write
+LARGE = 1 << 26  # bytes; a larger tensor is flushed to the disk when it is written
 
 
 def merge(
@@ -31,7 +31,7 @@ def merge(
     device: str = "cpu",
     advance: Callable[[int], object] = int,
 ) -> dict[str, Any]:
-    """Write the graft to `out` and return its manifest; `advance` hears of the target's bytes dealt with.
+    """Write the graft to `out` and return its manifest; `advance` is called with bytes of the target.
 
     A rerun with the same inputs continues after the last complete tensor and writes the same bytes. An
     existing graft at `out` raises OutputError unless `replace`.
@@ -40,7 +40,9 @@ def merge(
     inputs = [file.path / file.name for item in plan.active for file in item.adapter.files]
     job = {
         "verb": "merge",
-        "files": list_inputs(inputs),  # before the digests are taken: a change after that is noticed
+        "files": list_inputs(
+            inputs
+        ),  # recorded before the digests are computed, so that any later change is detected
         "target": input_files(target),
         "adapters": [[item.adapter.digest, item.scale] for item in plan.adapters],
         "rope": repr(plan.rope),
@@ -50,7 +52,7 @@ def merge(
     with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
         with _opened(plan, work) as shards, ThreadPoolExecutor(1) as flusher:
             flushed: list[Future[None]] = []
-            step = _Step(
+            step = _MergeStep(
                 plan,
                 log,
                 shards,
@@ -61,14 +63,14 @@ def merge(
             names = sorted(target.tensors, key=lambda name: (target[name].shard, target[name].begin))
             for_each_tensor(step.run, names, threads, device)
             for flush in flushed:
-                flush.result()  # the disk tells of an error once
+                flush.result()  # raises what the disk reported
         records = {name: log.get(name) or {} for name in target.tensors}
         return finish(plan, work, records, device)
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file of the target and its successor, both open, and the last tensor in it."""
+    """A file of the target and of the graft, both open, and the name of its last tensor."""
 
     old: int
     new: int
@@ -77,7 +79,7 @@ class _Shard:
 
 @contextmanager
 def _opened(plan: MergePlan, work: Path) -> Iterator[dict[str, _Shard]]:
-    """All shards, the new ones with header and size: one that an earlier run began is taken up as it is."""
+    """All shards, the new ones with header and size; one that an interrupted run began is continued."""
     shards: dict[str, _Shard] = {}
     try:
         for name in plan.target.shards:
@@ -95,8 +97,8 @@ def _opened(plan: MergePlan, work: Path) -> Iterator[dict[str, _Shard]]:
 
 
 @dataclass(frozen=True)
-class _Step:
-    """The work on one tensor: copied or computed, and put on record."""
+class _MergeStep:
+    """The work on one tensor: copy or compute, and record."""
 
     plan: MergePlan
     log: ResumeLog
@@ -111,11 +113,11 @@ class _Step:
         if not self._finished(name, shard):
             self.log.put(name, asdict(self._write(name, shard, buffers)))
         if name == shard.last or info.bytes >= LARGE:
-            self.flush(shard.new)  # so that little is left for the end
+            self.flush(shard.new)  # so that little is left to flush at the end
         self.advance(info.bytes)
 
     def _finished(self, name: str, shard: _Shard) -> bool:
-        """On record, and on the disk as recorded: a machine may have lost power since."""
+        """Whether the step is recorded and its bytes intact, which they may not be after a loss of power."""
         record = self.log.get(name)
         info = self.plan.target[name]
         return record is not None and bytes_digest(shard.new, info.begin, info.end) == record["digest_after"]

@@ -1,4 +1,4 @@
-"""Adapters and a target that fit each other: what a merge will do, known before anything is written."""
+"""What a merge will do: adapters and a target that fit each other, checked before anything is written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.formats.tensor_names import FLOATS, input_embedding, rows_are_tokens
 from contextgraft.rope import settings
 
-FOREIGN = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz")
+OTHER_FORMATS = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz")
 
 
 @dataclass(frozen=True)
 class ScaledAdapter:
-    """An adapter and the factor on its delta; scale 0 changes no weight, only RoPE."""
+    """An adapter and the factor on its delta; scale 0 changes only RoPE."""
 
     adapter: Adapter
     scale: float = 1.0
@@ -32,7 +32,7 @@ class ScaledAdapter:
 class MergePlan:
     """Adapters to be merged into one target; `rows` maps its tokens to an adapter's, if they differ.
 
-    `rope` is what the result gets, `rope_from` where that comes from: adapter, given or target.
+    `rope` are the result's settings, `rope_from` is their origin: "adapter", "given" or "target".
     """
 
     adapters: tuple[ScaledAdapter, ...]
@@ -45,25 +45,25 @@ class MergePlan:
     @property
     def active(self) -> tuple[ScaledAdapter, ...]:
         """The adapters that change weights."""
-        return tuple(each for each in self.adapters if each.scale)
+        return tuple(scaled for scaled in self.adapters if scaled.scale)
 
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """Names of the tensors that get a delta."""
-        return tuple(sorted({name for each in self.active for name in each.adapter.entries}))
+        return tuple(sorted({name for scaled in self.active for name in scaled.adapter.entries}))
 
     @property
     def replaced(self) -> tuple[str, ...]:
         """Names of the tensors that an adapter overwrites."""
-        return tuple(sorted({name for each in self.active for name in each.adapter.replaced}))
+        return tuple(sorted({name for scaled in self.active for name in scaled.adapter.replaced}))
 
     def deltas(self, name: str, device: str) -> list[TensorDelta]:
         """The deltas of one tensor, an adapter each."""
         rows = self.rows if rows_are_tokens(name) else {}
         return [
-            each.adapter.delta(name, each.scale, rows.get(each.adapter.path), device)
-            for each in self.active
-            if name in each.adapter.entries
+            scaled.adapter.delta(name, scaled.scale, rows.get(scaled.adapter.path), device)
+            for scaled in self.active
+            if name in scaled.adapter.entries
         ]
 
     @property
@@ -72,32 +72,33 @@ class MergePlan:
         return sum(info.bytes for info in self.target.tensors.values())
 
     def peak_bytes(self, threads: int) -> int:
-        """Estimate of the memory beyond the program's own: tiles and the held factors."""
+        """Estimate of the memory in addition to the program's own: tiles and factors."""
         held = sum(
-            max((sum(entry.shape) for entry in each.adapter.factors.values()), default=0) * each.adapter.rank
-            for each in self.active
+            max((sum(entry.shape) for entry in scaled.adapter.factors.values()), default=0)
+            * scaled.adapter.rank
+            for scaled in self.active
         )
         return LIBRARY_BYTES + threads * 4 * (6 * MERGE_TILE + 3 * held)
 
     @property
     def copied(self) -> tuple[str, ...]:
-        """Other files that go along: all but weights in other forms, which would be those of the target."""
-        return tuple(name for name in self.target.others if not _foreign(name))
+        """Other files that are copied: all but weights in other formats, which would not be the graft's."""
+        return tuple(name for name in self.target.others if not _is_other_format(name))
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Weights in other forms, pickles among them."""
-        return tuple(name for name in self.target.others if _foreign(name) and name != SIDECAR)
+        """Weights in other formats, such as pickles, which are not copied."""
+        return tuple(name for name in self.target.others if _is_other_format(name) and name != SIDECAR)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed but should be known."""
+        """Warnings about differences that are allowed."""
         before = settings.read(self.target.config)
         found = []
-        for each in self.adapters:
-            if each.adapter.sidecar is None:
+        for scaled in self.adapters:
+            if scaled.adapter.sidecar is None:
                 continue
-            base = settings.from_json(each.adapter.sidecar["rope"]["base"])
+            base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])
             if before != base:
                 found.append(
                     f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions) "
@@ -119,24 +120,24 @@ def plan_merge(
 ) -> MergePlan:
     """Open the target; any mismatch raises MismatchError naming both sides, before anything is written.
 
-    RoPE comes from `rope`, else from the adapters, who must agree; `keep_rope` leaves the target's.
+    RoPE comes from `rope`, else from the adapters, which must agree; `keep_rope` keeps the target's.
     """
     target = open_model(target_path)
-    for each in adapters:
-        if each.scale:
-            _refuse_misfit(each.adapter, target, replace_modules)
-        if each.adapter.sidecar is not None:
+    for scaled in adapters:
+        if scaled.scale:
+            _check_fit(scaled.adapter, target, replace_modules)
+        if scaled.adapter.sidecar is not None:
             check_architecture(
-                target, f"the adapter {each.adapter.path}", each.adapter.sidecar["architecture"]
+                target, f"the adapter {scaled.adapter.path}", scaled.adapter.sidecar["architecture"]
             )
-    _refuse_twice(adapters)
-    _refuse_vocabulary(target)
+    _check_replaced_once(adapters)
+    _check_vocabulary(target)
     own = settings.read(target.config)
     source = "target" if keep_rope else "adapter" if rope is None else "given"
-    chosen = own if keep_rope else rope or _rope_of([each.adapter for each in adapters])
-    rows = {each.adapter.path: _rows(each.adapter, target) for each in adapters if each.scale}
-    moved = {path: found for path, found in rows.items() if found is not None}
-    return MergePlan(tuple(adapters), target, chosen, source, rounding, moved)
+    chosen = own if keep_rope else rope or _rope_of([scaled.adapter for scaled in adapters])
+    rows = {scaled.adapter.path: _rows(scaled.adapter, target) for scaled in adapters if scaled.scale}
+    differing = {path: found for path, found in rows.items() if found is not None}
+    return MergePlan(tuple(adapters), target, chosen, source, rounding, differing)
 
 
 def _rope_of(adapters: Sequence[Adapter]) -> settings.RopeSettings:
@@ -145,7 +146,7 @@ def _rope_of(adapters: Sequence[Adapter]) -> settings.RopeSettings:
         return next(iter(known.values()))
     if not known:
         raise InputError(
-            "does not say which RoPE it was trained with",
+            "has no record of the RoPE settings it was trained with",
             path=adapters[0].path,
             expected=SIDECAR,
             remedy="name its donor with --rope-from, or keep the target's with --keep-rope",
@@ -157,7 +158,7 @@ def _rope_of(adapters: Sequence[Adapter]) -> settings.RopeSettings:
     )
 
 
-def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool) -> None:
+def _check_fit(adapter: Adapter, target: ModelFolder, replace_modules: bool) -> None:
     other = f"the adapter {adapter.path}"
     if adapter.replaced and not replace_modules:
         raise MismatchError(
@@ -178,12 +179,14 @@ def _refuse_misfit(adapter: Adapter, target: ModelFolder, replace_modules: bool)
             )
 
 
-def _refuse_twice(adapters: Sequence[ScaledAdapter]) -> None:
-    active = [each.adapter for each in adapters if each.scale]
+def _check_replaced_once(adapters: Sequence[ScaledAdapter]) -> None:
+    active = [scaled.adapter for scaled in adapters if scaled.scale]
     for name in sorted({name for adapter in active for name in adapter.replaced}):
-        both = [str(adapter.path) for adapter in active if name in adapter.entries]
-        if len(both) > 1:
-            raise MismatchError(f"tensor {name!r} would be overwritten and changed", received=", ".join(both))
+        paths = [str(adapter.path) for adapter in active if name in adapter.entries]
+        if len(paths) > 1:
+            raise MismatchError(
+                f"tensor {name!r} would be overwritten and changed", received=", ".join(paths)
+            )
 
 
 def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
@@ -206,8 +209,8 @@ def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
         raise MismatchError(f"does not fit the adapter {adapter.path}: {error}", path=target.path) from None
 
 
-def _refuse_vocabulary(target: ModelFolder) -> None:
-    """A target may have more or other tokens than the base, but its config and embedding must agree."""
+def _check_vocabulary(target: ModelFolder) -> None:
+    """Raise MismatchError if config and embeddings of the target disagree; it may have other tokens."""
     size = target.config.get("vocab_size")
     name = input_embedding(target.tensors)
     if name is not None and size is not None and target[name].rows != size:
@@ -216,11 +219,13 @@ def _refuse_vocabulary(target: ModelFolder) -> None:
             path=target.path,
             expected=f"{size} rows (vocab_size)",
             received=f"{target[name].rows}",
-            remedy="the target itself is broken: fetch it again",
+            remedy="the target is damaged: fetch it again",
         )
 
 
-def _foreign(name: str) -> bool:
+def _is_other_format(name: str) -> bool:
     return (
-        PurePosixPath(name).suffix in FOREIGN or name == SIDECAR or name.endswith(".safetensors.index.json")
+        PurePosixPath(name).suffix in OTHER_FORMATS
+        or name == SIDECAR
+        or name.endswith(".safetensors.index.json")
     )

@@ -1,4 +1,4 @@
-"""From float32 to a model's own dtype: to the nearest value, or up and down by chance."""
+"""Rounding float32 to a model's dtype: to the nearest value, or stochastically."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,18 @@ import torch
 from contextgraft.adapter.compute.numeric import seed_of
 
 DIGITS = {torch.bfloat16: 8, torch.float16: 11}  # binary digits of the significand
-LEAST = {torch.bfloat16: -133, torch.float16: -24}  # exponent of the smallest number
+LEAST = {torch.bfloat16: -133, torch.float16: -24}  # exponent of the smallest positive number
 
 Rounding = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def nearest(name: str) -> Rounding:  # noqa: ARG001 - the same for every tensor
-    """Ties to even, as every other program rounds; a delta below half a unit in the last place is lost."""
+    """Round to nearest, ties to even; a delta below half a unit in the last place is lost."""
     return lambda values, out: out.copy_(values)
 
 
 def stochastic(name: str) -> Rounding:
-    """Up with the probability of the distance from below, so that small deltas survive in expectation.
+    """Round up with a probability equal to the distance from below: small deltas survive in expectation.
 
     Seeded by the tensor's name: the same merge gives the same bytes. Exact where float32 is stored.
     """

@@ -1,4 +1,4 @@
-"""One tensor plus what is added to it: computed in float32, rounded once, and measured on the way."""
+"""One tensor plus its deltas: computed in float32, rounded once, measured and hashed in one pass."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ MERGE_TILE = 1 << 18  # elements: the few buffers of a tile fit into a core's ca
 
 @dataclass(frozen=True)
 class TensorEvidence:
-    """Evidence for one tensor: digests, and norms of the delta asked for and of what survived rounding.
+    """Evidence for one tensor: digests, and norms of the requested delta and of the delta after rounding.
 
-    `kept` is the share of the delta that came through: the survived delta projected on the one asked for.
+    `kept` is the retained share: the delta after rounding, projected on the requested one.
     """
 
     applied: bool
@@ -43,7 +43,7 @@ def merge_tensor(
     buffers: Buffers,
     write: Callable[[int, memoryview], object],
 ) -> TensorEvidence:
-    """Add `deltas` to a tensor of `target`, tile by tile; `write` gets the offset in its data, and bytes.
+    """Add `deltas` to a tensor of `target`, tile by tile; `write` is called with an offset and bytes.
 
     A result that is not finite raises CheckpointError.
     """
@@ -52,7 +52,7 @@ def merge_tensor(
     columns = info.numel // max(info.rows, 1)
     row_bytes = columns * dtype.itemsize
     before, after = hasher(), hasher()
-    asked = survived = inner = 0.0
+    requested_squares = applied_squares = inner = 0.0
     expect_bytes(target, info, 0, info.bytes)
     step = tile_rows(columns, MERGE_TILE)
     for start in range(0, info.rows, step):
@@ -70,28 +70,35 @@ def merge_tensor(
         stored = rounding(new, new_raw.view(dtype).view(-1, columns))
         after.update(new_raw.numpy().data)
         write(offset, new_raw.numpy().data)
-        moved = new.copy_(stored).sub_(old)
-        asked += norm_squared(delta)
-        survived += norm_squared(moved)
-        inner += float(torch.dot(moved.reshape(-1), delta.reshape(-1)))
-    if not math.isfinite(asked + survived + inner):
+        applied = new.copy_(stored).sub_(old)
+        requested_squares += norm_squared(delta)
+        applied_squares += norm_squared(applied)
+        inner += float(torch.dot(applied.reshape(-1), delta.reshape(-1)))
+    if not math.isfinite(requested_squares + applied_squares + inner):
         raise CheckpointError(
             f"tensor {name!r} plus the delta is not finite",
             path=target.path / info.shard,
             expected=f"finite weights that {info.dtype} can hold",
         )
-    kept = inner / asked if asked else 1.0
+    kept = inner / requested_squares if requested_squares else 1.0
     return TensorEvidence(
-        True, math.sqrt(asked), math.sqrt(survived), kept, before.hexdigest(), after.hexdigest()
+        True,
+        math.sqrt(requested_squares),
+        math.sqrt(applied_squares),
+        kept,
+        before.hexdigest(),
+        after.hexdigest(),
     )
 
 
 def _sum(
     deltas: Sequence[TensorDelta], old: torch.Tensor, start: int, stop: int, buffers: Buffers
 ) -> torch.Tensor:
-    """Rows [start, stop) of all deltas together."""
-    first, *more = deltas
+    """Rows [start, stop) of the sum of all deltas."""
+    first, *others = deltas
     total = first.tile(old, start, stop, buffers.floats("delta", old.numel()).view_as(old))
-    for each in more:
-        total = total.add_(each.tile(old, start, stop, buffers.floats("more", old.numel()).view_as(old)))
+    for delta_of_adapter in others:
+        total = total.add_(
+            delta_of_adapter.tile(old, start, stop, buffers.floats("more", old.numel()).view_as(old))
+        )
     return total

@@ -1,4 +1,4 @@
-"""Whether an adapter is what its sidecar says: computed again from base and donor."""
+"""Checks of an adapter against its sidecar, with all figures recomputed from base and donor."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from contextgraft.formats.peft import module_of
 from contextgraft.formats.sidecar import SIDECAR, identity
 from contextgraft.rope import settings
 
-ROUNDING = 1e-4  # what the factors' own dtype may add to a module's share of energy
+ROUNDING = 1e-4  # of the squared error: the effect of the factors' dtype
 
 
 def verify_adapter(
@@ -37,29 +37,29 @@ def verify_adapter(
     sidecar = adapter.sidecar
     if sidecar is None:
         raise InputError(
-            "says nothing of itself that could be verified", path=path, expected=SIDECAR,
+            "has no sidecar, and so no figures to verify", path=path, expected=SIDECAR,
             remedy="extract from the same models and compare the two adapters",
         )  # fmt: skip
     models = open_pair(base, donor, TensorSelection.from_json(sidecar["selection"]))
     work = ResidualPass(adapter, models, advance)
     for_each_tensor(work.run, [name for names in models.names_by_role.values() for name in names], threads)
-    return list(_checks(adapter, sidecar, models, work.found))
+    return list(_checks(adapter, sidecar, models, work.residuals))
 
 
 def _checks(
-    adapter: Adapter, sidecar: dict[str, Any], models: ModelPair, found: dict[str, Residual]
+    adapter: Adapter, sidecar: dict[str, Any], models: ModelPair, residuals: dict[str, Residual]
 ) -> Iterator[Check]:
-    yield run_check("base", lambda: _model(sidecar, "base", models.base, found))
-    yield run_check("donor", lambda: _model(sidecar, "donor", models.donor, found))
+    yield run_check("base", lambda: _model(sidecar, "base", models.base, residuals))
+    yield run_check("donor", lambda: _model(sidecar, "donor", models.donor, residuals))
     yield run_check("rope", lambda: _rope(sidecar, models))
-    yield run_check("modules", lambda: _modules(sidecar, found, adapter))
-    yield run_check("dense", lambda: _dense(sidecar, found))
+    yield run_check("modules", lambda: _modules(sidecar, residuals, adapter))
+    yield run_check("dense", lambda: _dense(sidecar, residuals))
 
 
-def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, found: dict[str, Residual]) -> str:
-    known = {name: getattr(each.measure, f"{side}_digest") for name, each in found.items()}
+def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, residuals: dict[str, Residual]) -> str:
+    known = {name: getattr(residual.measure, f"{side}_digest") for name, residual in residuals.items()}
     check_equal(f"the digest of the {side}", sidecar[side]["digest"], identity(folder, known)["digest"])
-    return f"is the {side} that it was extracted from: {sidecar[side]['name']}"
+    return f"is the {side} of the extraction: {sidecar[side]['name']}"
 
 
 def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
@@ -73,37 +73,37 @@ def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 
-def _modules(sidecar: dict[str, Any], found: dict[str, Residual], adapter: Adapter) -> str:
-    """Norms, and the error of the stored factors, which their rounding may raise a little."""
+def _modules(sidecar: dict[str, Any], residuals: dict[str, Residual], adapter: Adapter) -> str:
+    """Check norms, and errors: those of the stored factors include their rounding."""
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
     check_equal("the list of modules", carried, sorted(adapter.factors))
     check_equal("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.entries))
     check_equal("the largest rank", sidecar["rank"], adapter.rank)
     for name, record in recorded.items():
-        check_close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
-        if abs(found[name].error ** 2 - record["error"] ** 2) > ROUNDING:
-            check_equal(f"the error of {name}", record["error"], found[name].error)
+        check_close("the norm of the delta of", name, record["delta_norm"], residuals[name].norm, 1e-6)
+        if abs(residuals[name].error ** 2 - record["error"] ** 2) > ROUNDING:
+            check_equal(f"the error of {name}", record["error"], residuals[name].error)
         check_close("the energy of", name, record["energy"], 1 - record["error"] ** 2, 1e-6)
         if name in adapter.factors and record["rank"] > adapter.config.rank(module_of(name)):
             check_equal(f"the rank of {name}", record["rank"], adapter.config.rank(module_of(name)))
-    whole = math.hypot(*(found[name].norm for name in recorded))
-    rest = math.hypot(*(found[name].rest for name in recorded))
-    check_close("the norm of", "all deltas", sidecar["delta_norm"], whole, 1e-6)
+    total_norm = math.hypot(*(residuals[name].norm for name in recorded))
+    rest = math.hypot(*(residuals[name].remaining_norm for name in recorded))
+    check_close("the norm of", "all deltas", sidecar["delta_norm"], total_norm, 1e-6)
     known = math.hypot(*(record["delta_norm"] * record["error"] for record in recorded.values()))
-    check_close("the error of", "all modules", sidecar["error"], known / whole, 1e-4)
+    check_close("the error of", "all modules", sidecar["error"], known / total_norm, 1e-4)
     check_close("the energy of", "all modules", sidecar["energy"], 1 - sidecar["error"] ** 2, 1e-6)
-    return f"{len(carried)} modules; the stored factors leave {rest / whole:.4f} of the delta's norm"
+    return f"{len(carried)} modules; the stored factors leave {rest / total_norm:.4f} of the delta's norm"
 
 
-def _dense(sidecar: dict[str, Any], found: dict[str, Residual]) -> str:
+def _dense(sidecar: dict[str, Any], residuals: dict[str, Residual]) -> str:
     for name, record in sidecar["dense"].items():
-        check_close("the norm of the delta of", name, record["delta_norm"], found[name].norm, 1e-6)
-        check_equal(f"what is left of {name}", 0.0, found[name].rest)
-    return f"{len(sidecar['dense'])} deltas that were kept whole"
+        check_close("the norm of the delta of", name, record["delta_norm"], residuals[name].norm, 1e-6)
+        check_equal(f"what is left of {name}", 0.0, residuals[name].remaining_norm)
+    return f"{len(sidecar['dense'])} deltas that are stored in full"
 
 
-def check_close(what: str, name: str, recorded: float, found: float, tolerance: float) -> None:
-    """Raise VerificationError if two figures differ by more than a share of them."""
-    if not math.isclose(recorded, found, rel_tol=tolerance):
-        check_equal(f"{what} {name}", recorded, found)
+def check_close(what: str, name: str, recorded: float, residuals: float, tolerance: float) -> None:
+    """Raise VerificationError if two figures differ by more than a relative tolerance."""
+    if not math.isclose(recorded, residuals, rel_tol=tolerance):
+        check_equal(f"{what} {name}", recorded, residuals)

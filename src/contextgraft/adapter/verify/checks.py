@@ -1,4 +1,4 @@
-"""Things proved or disproved one by one, so that a report can say all that differs."""
+"""Checks that are run one by one, so that a report lists all differences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from contextgraft.errors import ContextgraftError, VerificationError
 
 @dataclass(frozen=True)
 class Check:
-    """One thing proved or disproved; `detail` says how much was checked, or what differs."""
+    """The result of a check; `detail` is how much was checked, or what differs."""
 
     name: str
     holds: bool
@@ -16,7 +16,7 @@ class Check:
 
 
 def run_check(name: str, prove: Callable[[], str]) -> Check:
-    """A check whose detail is what `prove` returns, or the error it ended with."""
+    """The check whose detail `prove` returns, or the error that it raises."""
     try:
         return Check(name, True, prove())
     except ContextgraftError as error:
@@ -25,10 +25,10 @@ def run_check(name: str, prove: Callable[[], str]) -> Check:
         return Check(name, False, f"the manifest is malformed: {error!r}")
 
 
-def check_equal(what: str, recorded: object, found: object) -> None:
+def check_equal(what: str, recorded: object, computed: object) -> None:
     """Raise VerificationError if two values differ."""
-    if recorded != found:
-        raise VerificationError(f"{what} differs", expected=_short(recorded), received=_short(found))
+    if recorded != computed:
+        raise VerificationError(f"{what} differs", expected=_short(recorded), received=_short(computed))
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Whether a graft is what its manifest says: from the folder alone, or with target and adapter at hand."""
+"""Checks of a graft against its manifest, and against target and adapters where they are given."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from contextgraft.rope import settings
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is at hand beside the graft, and how to work through it."""
+    """Target and adapters to check the graft against, number of threads and progress callback."""
 
     target: Path | None
     adapters: Sequence[Path]
@@ -40,10 +40,9 @@ def verify(
     threads: int = 1,
     advance: Callable[[int], object] = int,
 ) -> list[Check]:
-    """Every check that the folders at hand allow; `adapters` in the order in which they were merged.
+    """Every check that the given folders allow; `adapters` in the order in which they were merged.
 
-    A folder without a graft's manifest raises CheckpointError; a graft that is not what it says gives checks
-    that do not hold.
+    A folder without a graft's manifest raises CheckpointError; differences are checks that do not hold.
     """
     manifest = read_sidecar(path, "graft")
     return list(_checks(path, manifest, Inputs(target, adapters, threads, advance)))
@@ -138,14 +137,14 @@ def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
     for name in sorted(set(target.others) & set(graft.others) - {SIDECAR, TOKENIZER_CONFIG}):
         check_equal(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
     check_equal("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
-    return f"is the target that was merged into: {manifest['target']['name']}"
+    return f"is the target of the merge: {manifest['target']['name']}"
 
 
 def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
     device = manifest["device"]
     if device != "cpu" and not torch.cuda.is_available():
         raise VerificationError(
-            "cannot be computed again here", expected=device, received="a machine without it"
+            "cannot be recomputed on this machine", expected=device, received="no such device"
         )
     merged = zip(inputs.adapters, manifest["adapters"], strict=True)
     scaled = [ScaledAdapter(open_adapter(path), known["scale"]) for path, known in merged]

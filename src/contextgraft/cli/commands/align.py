@@ -70,32 +70,32 @@ def command(
     check_device(device)
     threads = threads_or_cores(threads)
     with bytes_bar("align", models.bytes_to_read) as advance:
-        found = align(models, threads=threads, device=device, advance=advance)
+        result = align(models, threads=threads, device=device, advance=advance)
     if out is not None:
-        write(found, out)
+        write(result, out)
     if as_json:
-        print_json(summary(found))
+        print_json(summary(result))
     else:
-        _show(found)
+        _show(result)
 
 
-def _show(found: "AlignmentResult") -> None:
+def _show(result: "AlignmentResult") -> None:
     from contextgraft.adapter.analysis.model_summary import shortened
     from contextgraft.formats.alignment import CHANCE_LIMIT, by_kind, by_layer, direction
 
     head = f"{'':<24}{'tensors':>8}{'donor':>11}{'target':>11}{'cosine':>10}{'chance':>11}"
-    for title, lines in (("layer", by_layer(found)), ("kind", by_kind(found))):
+    for title, lines in (("layer", by_layer(result)), ("kind", by_kind(result))):
         click.echo(f"{title:<24}{head[24:]}")
         for each in lines:
             click.echo(_line(each))
         click.echo()
-    click.echo(_line(direction("all", found.tensors)))
+    click.echo(_line(direction("all", result.tensors)))
     click.echo(
         f"donor, target: norms of the deltas; chance: {CHANCE_LIMIT:.2f} standard deviations of the cosine "
         "between random directions; *: outside of that"
     )
-    if found.left_out:
-        click.echo(f"left out: {len(found.left_out)}: {shortened(list(found.left_out))}")
+    if result.left_out:
+        click.echo(f"left out: {len(result.left_out)}: {shortened(list(result.left_out))}")
 
 
 def _line(each: "Direction") -> str:

@@ -28,37 +28,37 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     adapters = open_adapter(first), open_adapter(second)
     distances = compare(*adapters)
     ropes = [adapter.rope for adapter in adapters]
-    whole = total(distances)
+    overall = total(distances)
     if as_json:
-        rows = {"all": _row(whole), "modules": {each.name: _row(each) for each in distances}}
+        rows = {"all": _row(overall), "modules": {distance.name: _row(distance) for distance in distances}}
         print_json(rows)
         return
-    shown = sorted(distances, key=lambda each: -each.difference)
+    shown = sorted(distances, key=lambda distance: -distance.difference)
     click.echo(f"{'tensor':<52}{'ranks':>10}{'error':>10}{'cosine':>9}{'overlap':>9}{'angle':>8}")
-    for each in [*(shown if modules else shown[:5]), whole]:
-        click.echo(_line(each))
+    for distance in [*(shown if modules else shown[:5]), overall]:
+        click.echo(_line(distance))
     if len(shown) > 5 and not modules:
         click.echo(f"(the 5 of {len(shown)} that are farthest apart; --modules shows all)")
     if None not in ropes:
         click.echo(f"RoPE: {'the same' if ropes[0] == ropes[1] else 'different'}")
 
 
-def _row(each: "AdapterDistance") -> dict[str, Any]:
+def _row(distance: "AdapterDistance") -> dict[str, Any]:
     return {
-        "ranks": each.ranks,
-        "norms": each.norms,
-        "difference": each.difference,
-        "relative": each.relative,
-        "cosine": each.cosine,
-        "overlap": each.overlap,
-        "angle": each.angle,
+        "ranks": distance.ranks,
+        "norms": distance.norms,
+        "difference": distance.difference,
+        "relative": distance.relative,
+        "cosine": distance.cosine,
+        "overlap": distance.overlap,
+        "angle": distance.angle,
     }
 
 
-def _line(each: "AdapterDistance") -> str:
-    relative = "-" if each.relative is None else f"{each.relative:.3%}"
-    cosine = "-" if each.cosine is None else f"{each.cosine:.5f}"
-    overlap = "-" if each.overlap is None else f"{each.overlap:.4f}"
-    angle = "-" if each.angle is None else f"{each.angle:.1f}°"
-    ranks = f"{each.ranks[0]}, {each.ranks[1]}"
-    return f"{each.name[-52:]:<52}{ranks:>10}{relative:>10}{cosine:>9}{overlap:>9}{angle:>8}"
+def _line(distance: "AdapterDistance") -> str:
+    relative = "-" if distance.relative is None else f"{distance.relative:.3%}"
+    cosine = "-" if distance.cosine is None else f"{distance.cosine:.5f}"
+    overlap = "-" if distance.overlap is None else f"{distance.overlap:.4f}"
+    angle = "-" if distance.angle is None else f"{distance.angle:.1f}°"
+    ranks = f"{distance.ranks[0]}, {distance.ranks[1]}"
+    return f"{distance.name[-52:]:<52}{ranks:>10}{relative:>10}{cosine:>9}{overlap:>9}{angle:>8}"
