@@ -34,7 +34,7 @@ def test_two_adapters_are_told_apart(adapters: Path) -> None:
     assert rows["all"]["relative"] >= 0
     text = CliRunner().invoke(compare.command, [str(adapters / "r8"), str(adapters / "r8")]).stdout
     assert "0.000%" in text.splitlines()[-3]
-    assert "the 5 of 19 that are farthest apart" in text
+    assert "the 5 most different of 19" in text
     assert text.splitlines()[-1] == "RoPE: the same"
     whole = CliRunner().invoke(compare.command, [*pair, "--modules"]).stdout
     assert len(whole.splitlines()) == 1 + 19 + 1 + 1

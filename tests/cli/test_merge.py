@@ -77,7 +77,7 @@ def test_many_targets_in_one_command_as_one_by_one(root: Path, toy: SimpleNamesp
     ]
     again = CliRunner().invoke(merge.command, [*adapter, *targets, "--out", str(tmp_path / "all"), "--json"])
     assert (again.exit_code, json.loads(again.stdout)) == (0, json.loads(result.stdout))
-    assert again.stderr.count("is there already") == 2
+    assert again.stderr.count("exists already") == 2
     other = [*adapter, *targets, "--out", str(tmp_path / "all"), "--scale", "0.5"]
     assert CliRunner().invoke(merge.command, other).exit_code == 2
     for name in names:
@@ -106,7 +106,7 @@ def test_a_target_that_proves_bad_does_not_keep_the_others(
     [
         (["--scale", "1", "--scale", "2"], "expected one --scale"),
         (["--scale", "nan"], "finite"),
-        (["--keep-rope", "--rope-from", "x"], "exclude each other"),
+        (["--keep-rope", "--rope-from", "x"], "cannot be combined"),
         (["--target", "elsewhere/target"], "two targets are named 'target'"),
         (["--device", "no-such"], "cannot be used"),
     ],

@@ -1,4 +1,4 @@
-"""`contextgraft align`: whether donor and fine-tune moved the base the same way."""
+"""`contextgraft align`: whether donor and fine-tune changed the base in the same direction."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--base", type=PATH, required=True, help="The model both come from.")
+@click.option("--base", type=PATH, required=True, help="The common base model.")
 @click.option("--donor", type=PATH, required=True, help="The long-context model.")
 @click.option("--target", type=PATH, required=True, help="The fine-tune.")
 @tensor_options("Compare")
-@click.option("--out", type=PATH, help="Write a Parquet row a tensor to this file.")
+@click.option("--out", type=PATH, help="Parquet file to write, with a row for each tensor.")
 @click.option(
-    "--allow-refused", is_flag=True, help="Where a folder only records a refusal, write a table without rows."
+    "--allow-refused",
+    is_flag=True,
+    help="Write a table without rows for a folder that only records a refusal.",
 )
 @device_option
 @threads_option("Tensors")
@@ -50,9 +52,9 @@ def command(
 ) -> None:
     """Compare donor minus base with target minus base: norms and the cosine between them.
 
-    A cosine near 0 says that the two trainings moved the weights independently, a positive one that the
-    fine-tune went the donor's way already, a negative one that grafting works against it. Beside each stands
-    what chance alone would give.
+    Cosine near 0: the two trainings changed the weights independently. Positive: the fine-tune changed them
+    in the donor's direction. Negative: the graft reverses a part of the fine-tuning. Each cosine is printed
+    with the range of random directions.
     """
     from contextgraft.adapter.analysis.alignment import align, open_triple
     from contextgraft.cli.progress import bytes_bar
@@ -95,7 +97,7 @@ def _show(result: "AlignmentResult") -> None:
         "between random directions; *: outside of that"
     )
     if result.left_out:
-        click.echo(f"left out: {len(result.left_out)}: {shortened(list(result.left_out))}")
+        click.echo(f"not compared: {len(result.left_out)}: {shortened(list(result.left_out))}")
 
 
 def _line(each: "Direction") -> str:

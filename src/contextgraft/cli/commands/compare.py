@@ -1,4 +1,4 @@
-"""`contextgraft compare`: two adapters told apart."""
+"""`contextgraft compare`: the distance between two adapters."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
-@click.option("--modules", is_flag=True, help="A line for every module, not only the farthest ones.")
+@click.option("--modules", is_flag=True, help="Print every module, not only the five most different.")
 @json_option("Print JSON, with every module.")
 def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
-    """Tell how far two adapters are apart: relative error and principal angles, by module and in all.
+    """Compare two adapters: relative error and principal angles, by module and over all modules.
 
-    The error is that of FIRST against SECOND; 0 % are the same delta, whatever factors it is written in.
+    The error is that of FIRST relative to SECOND; 0 % means equal deltas, even with different factors.
     """
     from contextgraft.adapter.analysis.compare import compare, total
     from contextgraft.adapter.lora.adapter import open_adapter
@@ -38,7 +38,7 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     for distance in [*(shown if modules else shown[:5]), overall]:
         click.echo(_line(distance))
     if len(shown) > 5 and not modules:
-        click.echo(f"(the 5 of {len(shown)} that are farthest apart; --modules shows all)")
+        click.echo(f"(the 5 most different of {len(shown)}; --modules shows all)")
     if None not in ropes:
         click.echo(f"RoPE: {'the same' if ropes[0] == ropes[1] else 'different'}")
 

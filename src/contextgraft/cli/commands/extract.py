@@ -24,33 +24,43 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--base", type=PATH, required=True, help="The model both come from.")
+@click.option("--base", type=PATH, required=True, help="The common base model.")
 @click.option("--donor", type=PATH, required=True, help="The long-context model.")
 @click.option(
-    "--rank", "ranks", type=click.IntRange(min=1), multiple=True, help="Repeatable; writes r<rank>."
+    "--rank",
+    "ranks",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Rank of an adapter, written to r<rank>; repeatable.",
 )
 @click.option(
     "--energy", "energies", type=click.FloatRange(0, 1, min_open=True), multiple=True,
-    help="Give each module the rank that captures this share of its delta; repeatable; writes e<share>.",
+    help="Smallest rank by module that captures this share of its delta; written to e<share>; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--max-rank", type=click.IntRange(min=1), default=128, show_default=True, help="Bound for --energy."
+    "--max-rank",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Largest rank for --energy.",
 )
 @click.option("--serve-ranks", is_flag=True, help="Round every rank up to one that vLLM accepts.")
 @tensor_options("Carry")
-@click.option("--gguf", is_flag=True, help="Write adapter.gguf for llama.cpp into each folder, too.")
+@click.option("--gguf", is_flag=True, help="Also write adapter.gguf for llama.cpp into each folder.")
 @click.option(
     "--backend", type=click.Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,
-    help="Who factorises; mergekit: its own command, as the published adapters were made, --rank only.",
+    help="Program that factorises. mergekit: run mergekit-extract-lora, with --rank only.",
 )  # fmt: skip
-@click.option("--mergekit", type=PATH, help="Where mergekit-extract-lora is; default: beside this, or PATH.")
 @click.option(
-    "--expect-theta", type=click.FloatRange(0, min_open=True), help="Refuse a donor with another RoPE theta."
+    "--mergekit", type=PATH, help="Path of mergekit-extract-lora; default: next to this Python, or from PATH."
 )
 @click.option(
-    "--expect-positions", type=click.IntRange(min=1), help="Refuse a donor with another longest position."
+    "--expect-theta", type=click.FloatRange(0, min_open=True), help="Reject a donor with another RoPE theta."
 )
-@click.option("--out", type=PATH, required=True, help="Folder that gets one adapter folder a rank.")
+@click.option(
+    "--expect-positions", type=click.IntRange(min=1), help="Reject a donor with another maximum position."
+)
+@click.option("--out", type=PATH, required=True, help="Output folder, with one adapter folder for each rank.")
 @device_option
 @threads_option("Matrices")
 @replace_option
@@ -77,20 +87,22 @@ def command(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Factorise donor minus base into LoRA adapters, every rank from one decomposition a matrix.
+    """Factorise donor minus base into LoRA adapters, all ranks from one decomposition per matrix.
 
-    An interrupted run is resumed by the same command.
+    The same command resumes an interrupted run.
     """
     from contextgraft.adapter.extract.model_pair import open_pair
     from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, RankSpec
 
     if not ranks and not energies:
-        raise click.UsageError("name at least one --rank or --energy")
+        raise click.UsageError("no rank given: pass --rank or --energy")
     other = backend == "mergekit"
     if other and (energies or serve_ranks or gguf):
-        raise click.UsageError("--backend mergekit takes --rank, not --energy, --serve-ranks or --gguf")
+        raise click.UsageError(
+            "--backend mergekit cannot be combined with --energy, --serve-ranks or --gguf; use --rank"
+        )
     if mergekit is not None and not other:
-        raise click.UsageError("--mergekit goes with --backend mergekit")
+        raise click.UsageError("--mergekit needs --backend mergekit")
     steps = SERVED_RANKS if serve_ranks else ()
     highest = max([*ranks, *([max_rank] if energies else [])])
     if serve_ranks and highest > SERVED_RANKS[-1]:
@@ -104,7 +116,7 @@ def command(
     check_device(device)
     threads = threads_or_cores(threads)
     models = open_pair(base, donor, selection)
-    _refuse_unexpected(models, expect_theta, expect_positions)
+    _check_expected(models, expect_theta, expect_positions)
     if other:
         sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:
@@ -112,20 +124,20 @@ def command(
     _show(sidecars, out, as_json)
 
 
-def _refuse_unexpected(models: "ModelPair", theta: float | None, positions: int | None) -> None:
+def _check_expected(models: "ModelPair", theta: float | None, positions: int | None) -> None:
     from contextgraft.errors import MismatchError
     from contextgraft.rope import settings
 
     rope = settings.read(models.donor.config)
-    for what, expected, received in (
+    for name, expected, received in (
         ("RoPE theta", theta, rope.theta),
-        ("longest position", positions, rope.max_positions),
+        ("maximum position", positions, rope.max_positions),
     ):
         if expected is not None and expected != received:
             raise MismatchError(
-                f"has another {what} than this study expects of its donor",
+                f"has another {name} than expected",
                 path=models.donor.path, expected=f"{expected:.17g}", received=f"{received:.17g}",
-                remedy="fetch the donor that is meant, or correct what is expected",
+                remedy="fetch the right donor, or correct --expect-theta and --expect-positions",
             )  # fmt: skip
 
 
@@ -150,7 +162,7 @@ def _ours(
         f"extract: {format_bytes(models.bytes_to_read)} to read; {len(models.factorised)} weights to "
         f"factorise at up to rank {most}, at most {format_bytes(written)} to write; "
         f"{dense} norms and biases to compare, {ignored} others to report; about "
-        f"{format_bytes(models.peak_bytes(most, threads))} of memory beyond the program's own, "
+        f"{format_bytes(models.peak_bytes(most, threads))} of memory in addition to the program's own, "
         f"with {threads} thread(s).",
         err=True,
     )
@@ -174,17 +186,17 @@ def _by_mergekit(
     from contextgraft.cli.progress import bytes_bar
 
     found = mergekit_backend.find_command(command)
-    each = sorted(set(ranks))
+    ranks = tuple(sorted(set(ranks)))
     click.echo(
-        f"extract: {found.name} once for each of {len(each)} rank(s), a full decomposition of "
-        f"{len(models.factorised)} weights each time and the whole adapter in memory "
-        f"({format_bytes(models.factor_bytes(each[-1]))} at rank {each[-1]}); then "
-        f"{format_bytes(models.bytes_to_read)} are read to measure each.",
+        f"extract: {found.name} runs once for each of {len(ranks)} rank(s): a full decomposition of "
+        f"{len(models.factorised)} weights, the complete adapter in memory "
+        f"({format_bytes(models.factor_bytes(ranks[-1]))} at rank {ranks[-1]}); then "
+        f"{format_bytes(models.bytes_to_read)} are read to measure it.",
         err=True,
     )
-    with bytes_bar("measure", models.bytes_to_read * len(each)) as advance:
+    with bytes_bar("measure", models.bytes_to_read * len(ranks)) as advance:
         return mergekit_backend.extract(
-            models, each, out, found, replace=replace, threads=threads, device=device, advance=advance
+            models, ranks, out, found, replace=replace, threads=threads, device=device, advance=advance
         )
 
 
@@ -208,28 +220,29 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
     for row in rows:
         click.echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
         if row["short"]:
-            click.echo(f"        {row['short']} module(s) need a higher rank than --max-rank for that energy")
+            click.echo(f"        {row['short']} module(s) need more than --max-rank to capture that energy")
     from contextgraft.adapter.analysis.model_summary import shortened
 
     known = [row["excess"] for row in rows if row["excess"] is not None]
     if known:
         click.echo(
-            f"error of every module at most {max(known):.4f} times the optimum as estimated, or below float32"
+            f"error of every module: at most {max(known):.4f} times the optimum, as estimated, or below "
+            "float32 resolution"
         )
     if rows[0]["ignored"]:
         names = rows[0]["ignored"]
-        click.echo(f"left out, though they differ: {len(names)}: {shortened(names)}")
+        click.echo(f"changed but not extracted: {len(names)}: {shortened(names)}")
 
 
 def _excess(sidecar: dict[str, Any]) -> float | None:
-    """The largest error over the optimum of any module; None of what others factorised."""
+    """The largest ratio of error to optimum of any module; None for other backends."""
     if "backend" in sidecar:
         return None
     return max((module["excess"] or 1.0 for module in sidecar["modules"].values()), default=1.0)
 
 
 def _short_of_energy(sidecar: dict[str, Any]) -> int:
-    """Modules that did not get the energy asked for."""
+    """Number of modules with less than the requested energy."""
     asked = sidecar["asked"].get("energy", 0)
     return sum(
         module["energy"] < asked * (1 - 1e-6) and module["rank"] >= sidecar["asked"]["rank"]

@@ -1,4 +1,4 @@
-"""`contextgraft merge`: adapters grafted onto fine-tunes."""
+"""`contextgraft merge`: merge adapters into fine-tunes."""
 
 import math
 import sys
@@ -30,27 +30,36 @@ READ_AHEAD = 1 << 32  # bytes
 @click.command()
 @click.option(
     "--adapter", "adapters", type=PATH, multiple=True, required=True,
-    help="A PEFT LoRA folder; repeatable: the deltas add up.",
+    help="A PEFT LoRA folder; repeatable: the deltas are added.",
 )  # fmt: skip
 @click.option(
     "--target", "targets", type=PATH, multiple=True, required=True,
-    help="A fine-tune; it is not changed. Repeatable: each gets a graft of its own.",
+    help="A fine-tune, which is not changed; repeatable: one graft for each.",
 )  # fmt: skip
 @click.option(
-    "--out", type=PATH, required=True, help="Folder of the graft; of several targets, their parent."
+    "--out",
+    type=PATH,
+    required=True,
+    help="Output folder; with several targets, the parent of their folders.",
 )
 @click.option(
     "--scale", "scales", type=float, multiple=True,
-    help="Factor on the delta, one for each --adapter or one for all; default 1; 0 changes RoPE only.",
+    help="Factor on the delta: one for each --adapter, or one for all; default 1; 0 changes only RoPE.",
 )  # fmt: skip
-@click.option("--rope-from", type=PATH, help="Model or adapter whose RoPE and length the grafts get.")
-@click.option("--keep-rope", is_flag=True, help="Leave each target's RoPE and length as they are.")
+@click.option(
+    "--rope-from", type=PATH, help="Model or adapter to take the RoPE settings and the context length from."
+)
+@click.option(
+    "--keep-rope", is_flag=True, help="Keep the RoPE settings and the context length of each target."
+)
 @click.option(
     "--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True,
-    help="How sums become the target's dtype; stochastic keeps small deltas in expectation.",
+    help="Rounding to the target's dtype; stochastic keeps small deltas in expectation.",
 )  # fmt: skip
 @click.option(
-    "--replace-modules", is_flag=True, help="Let modules_to_save and biases overwrite the target's."
+    "--replace-modules",
+    is_flag=True,
+    help="Allow modules_to_save and trained biases to replace the target's.",
 )
 @device_option
 @threads_option("Tensors")
@@ -71,16 +80,16 @@ def command(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Graft adapters onto fine-tunes of the same base, with RoPE and tokenizer length repaired.
+    """Merge adapters into fine-tunes of the same base, and adjust their RoPE and tokenizer length.
 
-    An interrupted run is resumed by the same command.
+    The same command resumes an interrupted run.
     """
     _read_ahead(targets)
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 
     if keep_rope and rope_from:
-        raise click.UsageError("--keep-rope and --rope-from exclude each other")
+        raise click.UsageError("--keep-rope and --rope-from cannot be combined")
     check_device(device)
     threads = threads_or_cores(threads)
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
@@ -101,7 +110,7 @@ def _run(
     device: str,
     as_json: bool,
 ) -> None:
-    """All targets, one after another; one that proves bad on the way does not keep the others from theirs."""
+    """Merge all targets, one after another; the failure of one does not stop the others."""
     from contextgraft.adapter.merge.manifest import finished, summary
     from contextgraft.errors import ContextgraftError
 
@@ -110,7 +119,7 @@ def _run(
         try:
             known = finished(plan, out) if len(plans) > 1 else None
             if known:
-                click.echo(f"merge: {out} is there already, of the same adapters and target", err=True)
+                click.echo(f"merge: {out} exists already, with the same adapters and target", err=True)
             manifest = known or _merge(plan, out, replace=replace, threads=threads, device=device)
             results.append({"path": str(out), **summary(manifest)})
         except ContextgraftError as error:
@@ -135,8 +144,8 @@ def _merge(plan: "MergePlan", out: Path, *, replace: bool, threads: int, device:
     click.echo(
         f"merge: {plan.target.path}: {format_bytes(plan.bytes_to_read)} to read and write in "
         f"{len(plan.target.shards)} file(s); {len(plan.changed)} of {len(plan.target.tensors)} tensors "
-        f"change; about {format_bytes(plan.peak_bytes(threads))} of memory beyond the program's own, with "
-        f"{threads} thread(s).",
+        f"change; about {format_bytes(plan.peak_bytes(threads))} of memory in addition to the program's own, "
+        f"with {threads} thread(s).",
         err=True,
     )
     for warning in plan.warnings:
@@ -150,8 +159,8 @@ def _show(result: dict[str, Any]) -> None:
     click.echo(f"graft        {result['path']}")
     click.echo(f"tensors      {result['changed']} of {result['tensors']} changed")
     click.echo(
-        f"delta        norm {result['delta_norm']:.6g} asked for; {result['survived_norm']:.6g} after "
-        f"rounding ({result['rounding']}), {result['kept']:.2%} of the delta in it"
+        f"delta        norm {result['delta_norm']:.6g} requested, {result['survived_norm']:.6g} after "
+        f"rounding ({result['rounding']}), {result['kept']:.2%} of the delta retained"
     )
     click.echo(f"rope theta   {before['theta']:g} -> {after['theta']:g}")
     click.echo(f"positions    {before['max_positions']} -> {after['max_positions']}")
@@ -161,7 +170,7 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _read_ahead(targets: tuple[Path, ...]) -> None:
-    """Have the first target read from the disk while the libraries load; what goes wrong shows later."""
+    """Read the first target into the page cache while libraries load; errors are reported later."""
     from contextgraft.checkpoint.file_io import expect_files
 
     def read() -> None:
@@ -184,11 +193,11 @@ def _one_each(scales: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 
 def _outs(targets: tuple[Path, ...], out: Path) -> list[Path]:
-    """Where each target's graft goes: several under `out`, by the names of their folders."""
+    """The output folder of each target: `out`, or for several targets `out`/<name of the target>."""
     names = [target.resolve().name for target in targets]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise click.UsageError(f"two targets are named {twice!r}; merge them by two commands")
+        raise click.UsageError(f"two targets are named {twice!r}: merge them with two commands")
     return [out] if len(targets) == 1 else [out / name for name in names]
 
 
@@ -207,6 +216,6 @@ def _rope_of(path: Path) -> Any:
     )
     if rope is None:
         raise InputError(
-            "does not say which RoPE it was trained with", path=path, expected="a model's folder"
+            "has no record of the RoPE settings it was trained with", path=path, expected="a model folder"
         )
     return rope

@@ -1,4 +1,4 @@
-"""`contextgraft verify`: the proof that a graft or an adapter is what it says."""
+"""`contextgraft verify`: check a graft or an adapter against its manifest and its inputs."""
 
 import json
 import sys
@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--target", type=PATH, help="The fine-tune: also prove that it is the one merged into.")
+@click.option("--target", type=PATH, help="Of a graft: the fine-tune that it was merged into.")
 @click.option(
     "--adapter", "adapters", type=PATH, multiple=True,
-    help="The adapter: also prove that it is the one merged. Repeatable, in the order of the merge.",
+    help="Of a graft: an adapter that was merged; repeatable, in the order of the merge.",
 )  # fmt: skip
 @click.option("--base", type=PATH, help="Of an adapter: the base it was extracted from.")
 @click.option("--donor", type=PATH, help="Of an adapter: the donor it was extracted from.")
 @threads_option("Tensors")
-@click.option(
-    "--allow-refused", is_flag=True, help="A folder that only records a refusal is said so: exit code 0."
-)
+@click.option("--allow-refused", is_flag=True, help="Exit with 0 for a folder that only records a refusal.")
 @json_option()
 def command(
     *,
@@ -41,7 +39,7 @@ def command(
     allow_refused: bool,
     as_json: bool,
 ) -> None:
-    """Prove from the folders alone that a graft, or an adapter, is what it says.
+    """Check that a graft or an adapter is what its manifest says.
 
     A graft with --target and --adapter has every changed tensor computed again; an adapter needs --base and
     --donor, and has every norm and error computed again. Exit code 1 if anything differs.
@@ -49,10 +47,10 @@ def command(
     count = threads_or_cores(threads)
     if (folder / "adapter_config.json").exists():
         if base is None or donor is None or target or adapters:
-            raise click.UsageError("an adapter is verified against its --base and its --donor")
+            raise click.UsageError("an adapter needs --base and --donor, and neither --target nor --adapter")
         checks = _of_adapter(folder, base, donor, count)
     elif base or donor:
-        raise click.UsageError("--base and --donor are for adapters; a graft has a --target and an --adapter")
+        raise click.UsageError("--base and --donor are for adapters; a graft takes --target and --adapter")
     else:
         try:
             checks = _of_graft(folder, target, adapters, count)
