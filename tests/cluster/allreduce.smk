@@ -1,5 +1,5 @@
-# A rule of two nodes with two processes each, asked for and started as a training of several nodes is.
-from contextgraft.config.resources import Request, slurm
+# A rule of two nodes with two processes each: resources and start as for a training on several nodes.
+from contextgraft.planning.slurm import SlurmRequest
 
 
 rule allreduce:
@@ -9,6 +9,6 @@ rule allreduce:
         "allreduce.log",
     threads: 1
     resources:
-        **slurm(Request(mem_mb=3000, minutes=10, gpus=4, nodes=2)),
+        **SlurmRequest(mem_mb=3000, minutes=10, gpus=4, nodes=2).resources(),
     shell:
         "scripts/slurm-torchrun.sh {resources.nodes} 2 {threads} python allreduce.py {output} > {log} 2>&1"

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from ..workflow.conftest import Place
+from ..workflow.conftest import StudyFolder, server
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
+HEAD = Path(__file__).with_name("head.py")
 CLONE = "Snakefile", "workflow", "envs", "profiles", "slurm", "scripts"  # what a clone has at its root
 ARGUMENTS = (
-    *("--configfile", "config.yaml"),
+    *("--configfile", "config/config.yaml"),
     *("--default-resources", "slurm_account=graft", "slurm_partition=gpu"),
     *("--slurm-init-seconds-before-status-checks", "1"),
     *("--latency-wait", "10"),
@@ -82,13 +83,13 @@ class Slurm:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-class Clone(Place):
+class Clone(StudyFolder):
     """The tiny study in a folder that looks like a clone; its command is `snakemake --profile slurm`."""
 
     folder: Path
 
     def __init__(self, folder: Path, slurm: Slurm) -> None:
-        super().__init__(folder)
+        super().__init__(folder, server())
         self.slurm = slurm
         self.log = folder / "head.log"
 
@@ -98,7 +99,7 @@ class Clone(Place):
         self.config(cluster={"gpus_per_node": 4})
         for name in CLONE:
             (self.folder / name).symlink_to(ROOT / name)
-        recipe = self.folder / "recipes/donor.yaml"
+        recipe = self.folder / "config/tiny/donor.yaml"
         text = recipe.read_text()
         assert "steps: 1" in text
         recipe.write_text(text.replace("steps: 1", "steps: 150"))
@@ -107,7 +108,7 @@ class Clone(Place):
         """The head process, in the background; what it says goes to its log."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                ["snakemake", "--profile", "slurm", *arguments, *ARGUMENTS],
+                [sys.executable, HEAD, "--profile", "slurm", *arguments, *ARGUMENTS],
                 cwd=self.folder,
                 env=self.slurm.environment,
                 stdin=subprocess.DEVNULL,

@@ -5,24 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from ..workflow.conftest import STUDY, Place
+from ..workflow.conftest import StudyFolder, finished_study, job_counts
+from ..workflow.snakemake_server import SnakemakeServer
 
 ROOT = Path(__file__).parents[2]
 OURS = "Snakefile", "workflow", "envs", "scripts", "profiles", "local", "dvc.yaml", ".dvcignore", ".gitignore"
 NO_RIGHTS = "setpriv", "--bounding-set=-all", "--inh-caps=-all"  # root, but modes of files hold for it
-
-
-def in_config(value: Any) -> Any:
-    """The tiny study with its recipes where a study keeps them: below config/."""
-    if isinstance(value, dict):
-        return {key: in_config(item) for key, item in value.items()}
-    return value.replace("recipes/", "config/studies/") if isinstance(value, str) else value
 
 
 class Home:
@@ -49,10 +43,20 @@ class Home:
             "DVC_SITE_CACHE_DIR": str(folder / ".dvc-state"),
         }
 
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """The words before a command that take root's rights away."""
+        return NO_RIGHTS if os.geteuid() == 0 else ()
+
+    @cached_property
+    def snakemake(self) -> SnakemakeServer:
+        """Runs Snakemake as the user does."""
+        return SnakemakeServer(self.environment, self.rights)
+
     def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """A command of the user; its two streams come joined."""
         return subprocess.run(
-            [*(NO_RIGHTS if os.geteuid() == 0 else ()), *command],
+            [*self.rights, *command],
             cwd=cwd,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -88,15 +92,14 @@ class Repository:
         path.write_text(path.read_text().replace(old, new))
 
     def snakemake(self, *arguments: str) -> str:
-        """Run the study."""
-        return self.run("snakemake", "--cores", "2", *arguments)
+        """Run the study; what Snakemake says."""
+        done = self.home.snakemake.run(self.folder, "--cores", "2", *arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout[-6000:]}"
+        return done.stdout
 
     def planned(self) -> dict[str, int]:
         """Jobs by rule that Snakemake would run."""
-        said = self.snakemake("--dry-run")
-        rows = said.rpartition("Job stats:")[2].partition("Reasons:")[0].splitlines()
-        counts = {row.split()[0]: int(row.split()[1]) for row in rows if row[-1:].isdigit()}
-        return {rule: count for rule, count in counts.items() if rule not in ("total", "default", "all")}
+        return job_counts(self.snakemake("--dry-run"))
 
     def version(self, message: str) -> None:
         """What a person does after a run, as docs/versions.md has it."""
@@ -114,26 +117,16 @@ class Repository:
         self.run("dvc", "pull")
         self.run("scripts/sync.sh")
 
-    def write(self) -> None:
-        """The study and our files, as a repository with one commit and a DVC remote beside it."""
+    def write(self, finished: StudyFolder) -> None:
+        """A finished study and our files, as a repository with one commit and a DVC remote next to it."""
         self.folder.mkdir()
+        subprocess.run(["cp", "-a", f"{finished.folder}/.", self.folder], check=True)
         for name in OURS:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, self.folder / name)
         (self.folder / ".dvc").mkdir()
         for name in (".gitignore", "config"):
             shutil.copy(ROOT / ".dvc" / name, self.folder / ".dvc" / name)
-        place = Place(self.folder)
-        place.write()
-        config = self.folder / "config"
-        config.mkdir()
-        (self.folder / "recipes").rename(config / "studies")
-        (self.folder / "fine_tunes.tsv").rename(config / "fine_tunes.tsv")
-        (self.folder / "config.yaml").unlink()
-        study = in_config(STUDY) | {"fine_tunes": "config/fine_tunes.tsv"}
-        del study["donor_seeds"]  # a key that has a default may be left out
-        (config / "config.yaml").write_text(yaml.safe_dump(study))
-        self.edit("config/fine_tunes.tsv", "recipes/", "config/studies/")
         self.run("git", "init", "--quiet", "--initial-branch=main")
         self.run("git", "add", ".", ":!models")
         self.run("dvc", "remote", "add", "--default", "store", str(self.home.folder / "store"))
@@ -153,11 +146,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="session")
-def study(home: Home) -> Repository:
+def study(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The study after a run, committed and pushed to a remote in a folder; tests leave it as it is."""
     repository = Repository(home, home.folder / "study")
-    repository.write()
-    repository.snakemake()
+    repository.write(finished_study(tmp_path_factory.getbasetemp() / "finished-study"))
+    assert "Nothing to be done" in repository.snakemake()
     repository.version("Run")
     repository.run("dvc", "push")
     return repository

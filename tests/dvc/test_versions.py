@@ -36,8 +36,8 @@ CHANGES = {
     ),
     "a line more in the sheet": (
         "config/fine_tunes.tsv",
-        "tune\tmodels/tune\t\tconfig/studies/skill.jsonl\n",
-        "tune\tmodels/tune\t\tconfig/studies/skill.jsonl\nother\tmodels/other\t\t\n",
+        "tune\tmodels/tune\t\tconfig/tiny/skill.jsonl\n",
+        "tune\tmodels/tune\t\tconfig/tiny/skill.jsonl\nother\tmodels/other\t\t\n",
         without("train", "extract", "evaluate_base") | {"fetch": 1},
     ),
     "the version of the package": (
@@ -86,7 +86,7 @@ def test_a_change_in_a_clone_reruns_exactly_what_depends_on_it(clone: Any) -> No
 def test_sync_touches_nothing_where_something_differs(clone: Any) -> None:
     sample = clone.folder / "results/tiny/samples/tune.parquet"
     before = sample.lstat().st_mtime_ns
-    clone.edit("config/studies/needle.yaml", "name: tiny", "name: other")
+    clone.edit("config/tiny/needle.yaml", "name: tiny", "name: other")
     said = clone.refused("scripts/sync.sh")
     assert "sync: expected the files that dvc.lock names" in said
     assert "config" in said

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .snakemake_server import SnakemakeServer
 
 ROOT = Path(__file__).parents[2]
 WORDS = (*"abcdef.?1234", "the", "secret", "code", "of", "is", "red", "blue", "green", "house", "river")
@@ -77,12 +80,17 @@ FINE_TUNE = {
 STUDY = {
     "study": "tiny",
     "base": "models/base",
-    "donor": {"train": "recipes/donor.yaml"},
-    "donor_seeds": [1],
-    "fine_tunes": "fine_tunes.tsv",
+    "donor": {"train": "config/tiny/donor.yaml"},
+    "fine_tunes": "config/fine_tunes.tsv",
     "ranks": [1, 4],
     "evaluation": {
-        "needle": {"format": "recipes/needle.yaml", "lengths": [32], "depths": [50], "samples": 1, "seed": 7},
+        "needle": {
+            "format": "config/tiny/needle.yaml",
+            "lengths": [32],
+            "depths": [50],
+            "samples": 1,
+            "seed": 7,
+        },
         "skill": {"samples": 2},
     },
     "note": "Tiny 'n' random.",
@@ -91,80 +99,91 @@ STUDY = {
 COLUMNS = "name\tsource\tneedle\tskill"
 
 
-class Place:
+class StudyFolder:
     """A working folder with a study in it, in which Snakemake runs from the repository's Snakefile."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: SnakemakeServer) -> None:
         self.folder = folder
+        self.server = server
 
     def write(self) -> None:
         """Models, recipes, sheet and configuration."""
         for name, shift in {"base": 0.0, "tune": 0.01, "other": 0.02, "long": 0.03}.items():
             write_model(self.folder / "models" / name, shift=shift)
-        recipes = self.folder / "recipes"
-        recipes.mkdir()
+        tiny = self.folder / "config/tiny"
+        tiny.mkdir(parents=True)
         for name, recipe in {"needle": NEEDLE, "donor": DONOR, "tune": FINE_TUNE}.items():
-            (recipes / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
-        (recipes / "haystack.txt").write_text(" ".join(["a b c d e f ."] * 40))
+            (tiny / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        (tiny / "haystack.txt").write_text(" ".join(["a b c d e f ."] * 40))
         pairs = [{"prompt": f"{key} is", "answer": key} for key in ("a", "b", "c")]
-        (recipes / "skill.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-        self.sheet("tune\tmodels/tune\t\trecipes/skill.jsonl")
+        (tiny / "skill.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        self.sheet("tune\tmodels/tune\t\tconfig/tiny/skill.jsonl")
         self.config()
 
     def sheet(self, *lines: str) -> None:
-        (self.folder / "fine_tunes.tsv").write_text("\n".join([COLUMNS, *lines]) + "\n")
+        (self.folder / "config/fine_tunes.tsv").write_text("\n".join([COLUMNS, *lines]) + "\n")
 
-    def config(self, **changes: Any) -> None:
-        (self.folder / "config.yaml").write_text(yaml.safe_dump({**STUDY, **changes}))
+    def config(self, file: str = "config/config.yaml", **changes: Any) -> None:
+        (self.folder / file).write_text(yaml.safe_dump({**STUDY, **changes}))
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def snakemake(
+        self, *arguments: str, configfile: str = "config/config.yaml"
+    ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; its two streams come joined, as a person sees them."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-        given = [*command, *arguments, "--configfile", "config.yaml"]
-        return subprocess.run(
-            given,
-            cwd=self.folder,
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        fixed = ("--snakefile", str(ROOT / "Snakefile"), "--cores", "2")
+        return self.server.run(self.folder, *fixed, *arguments, "--configfile", configfile)
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Jobs by rule that Snakemake would run, stage names left out."""
         done = self.snakemake("--dry-run", *arguments)
         assert done.returncode == 0, done.stdout
-        rows = done.stdout.rpartition("Job stats:")[2].partition("Reasons:")[0].splitlines()
-        counts = {row.split()[0]: int(row.split()[1]) for row in rows if row[-1:].isdigit()}
-        return {rule: count for rule, count in counts.items() if rule not in ("total", "default", "all")}
+        return job_counts(done.stdout)
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """Jobs by rule in the output of a dry run, stage names left out."""
+    rows = output.rpartition("Job stats:")[2].partition("Reasons:")[0].splitlines()
+    counts = {row.split()[0]: int(row.split()[1]) for row in rows if row[-1:].isdigit()}
+    return {rule: count for rule, count in counts.items() if rule not in ("total", "default", "all")}
+
+
+@cache
+def server() -> SnakemakeServer:
+    """One server for all tests of a process; it ends with the process, which closes its input."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return SnakemakeServer({**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"})
+
+
+@cache
+def finished_study(folder: Path) -> StudyFolder:
+    """The tiny study after a whole run, made once for the tests of all folders."""
+    study = StudyFolder(folder, server())
+    study.write()
+    done = study.snakemake()
+    assert done.returncode == 0, done.stdout[-6000:]
+    return study
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """The tiny study after a whole run; tests copy it before they change it."""
-    place = Place(tmp_path_factory.mktemp("study"))
-    place.write()
-    done = place.snakemake()
-    assert done.returncode == 0, done.stdout[-6000:]
-    return place
+    return finished_study(tmp_path_factory.getbasetemp() / "finished-study")
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Place:
+def fresh(tmp_path: Path) -> StudyFolder:
     """The tiny study before any run."""
-    place = Place(tmp_path)
-    place.write()
-    return place
+    study = StudyFolder(tmp_path, server())
+    study.write()
+    return study
 
 
 @pytest.fixture
-def copy_of(tmp_path: Path) -> Callable[[Place], Place]:
+def copy_of(tmp_path: Path) -> Callable[[StudyFolder], StudyFolder]:
     """Copy a study with its times, so that what is done stays done."""
 
-    def copy(place: Place) -> Place:
-        subprocess.run(["cp", "-a", f"{place.folder}/.", tmp_path], check=True)
-        return Place(tmp_path)
+    def copy(study: StudyFolder) -> StudyFolder:
+        subprocess.run(["cp", "-a", f"{study.folder}/.", tmp_path], check=True)
+        return StudyFolder(tmp_path, study.server)
 
     return copy

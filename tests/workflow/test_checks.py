@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from contextgraft.workflow import StudyPaths
+
 ROOT = Path(__file__).parents[2]
 PROFILES = ("local", "slurm")
 
@@ -38,11 +40,11 @@ def test_lint_finds_nothing() -> None:
 
 def test_every_rule_has_log_benchmark_version_and_environment() -> None:
     rules = [text for path in (ROOT / "workflow/rules").glob("*.smk") for text in parts(path.read_text())]
-    assert len(rules) == 10
+    assert len(rules) == 9
     for text in rules:
         missing = [
             part
-            for part in ("log:", "benchmark:", "version=VERSION", "conda:", "**asks(")
+            for part in ("log:", "benchmark:", "version=VERSION", "conda:", "**requested(")
             if part not in text
         ]
         assert not missing, (text.splitlines()[0], missing)
@@ -116,10 +118,10 @@ def test_dvc_keeps_every_folder_that_the_rules_fill() -> None:
     """What a clone cannot pull it would make again."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     kept = {name for stage in stages for out in stage["outs"] for name in out}
-    common = (ROOT / "workflow/rules/common.smk").read_text()
-    filled = set(re.findall(r'= f"\{(DATA|RESULTS)\}/(\w+)', common))
-    places = {f"{top.lower()}/${{study}}/{name}" for top, name in filled}
-    assert places - kept == {"data/${study}/passing", "results/${study}/logs", "results/${study}/benchmarks"}
+    paths = StudyPaths("${study}")
+    patterns = [*vars(paths).values(), paths.log("x"), paths.benchmark("x")]
+    filled = {"/".join(pattern.split("/")[:3]) for pattern in patterns if pattern.count("/") > 1}
+    assert filled - kept == {"data/${study}/passing", "results/${study}/logs", "results/${study}/benchmarks"}
 
 
 def test_dvc_reads_its_four_stages() -> None:

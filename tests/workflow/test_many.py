@@ -36,8 +36,8 @@ def study(place: Any, good: int) -> None:
     misshapen(models / "other")
     for number in range(good):
         sibling(models / "tune", number)
-    lines = [f"tune{number}\tmodels/tune{number}\t\trecipes/skill.jsonl" for number in range(good)]
-    place.sheet(*lines, "bad\tmodels/other\t\trecipes/skill.jsonl", "gone\tmodels/nowhere")
+    lines = [f"tune{number}\tmodels/tune{number}\t\tconfig/tiny/skill.jsonl" for number in range(good)]
+    place.sheet(*lines, "bad\tmodels/other\t\tconfig/tiny/skill.jsonl", "gone\tmodels/nowhere")
     place.config(donor={"source": "models/long"}, ranks=[2], keep_grafts=False)
 
 
@@ -75,7 +75,7 @@ def test_only_grafts_that_need_not_stay_pass(fresh: Any) -> None:
     study(fresh, good=1)
     plan = fresh.planned()
     assert (plan["merge_passing"], plan["theta_only_passing"]) == (3, 3)
-    fresh.sheet("kept\tmodels/tune\t\trecipes/skill.jsonl")
+    fresh.sheet("kept\tmodels/tune\t\tconfig/tiny/skill.jsonl")
     fresh.config(donor={"source": "models/long"}, ranks=[2])
     assert "merge_passing" not in fresh.planned()
 

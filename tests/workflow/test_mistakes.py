@@ -14,19 +14,19 @@ def only_line(done: Any) -> str:
 def test_an_unknown_key(fresh: Any) -> None:
     fresh.config(rnaks=[1])
     line = only_line(fresh.snakemake())
-    assert "config.yaml" in line
+    assert "config/config.yaml" in line
     assert "unknown key 'rnaks'" in line
 
 
 def test_no_key_of_the_default_configuration_slips_in(fresh: Any) -> None:
-    (fresh.folder / "config").mkdir()
-    (fresh.folder / "config" / "config.yaml").write_text("rnaks: [1]")
-    assert fresh.snakemake("--dry-run").returncode == 0
+    fresh.config("study.yaml")
+    (fresh.folder / "config/config.yaml").write_text("rnaks: [1]")
+    assert fresh.snakemake("--dry-run", configfile="study.yaml").returncode == 0
 
 
 def test_a_bad_line_of_the_sheet(fresh: Any) -> None:
     fresh.sheet("tune\tmodels/tune", "other")
-    assert "fine_tunes.tsv:3: source: Field required" in only_line(fresh.snakemake())
+    assert "config/fine_tunes.tsv:3: source: Field required" in only_line(fresh.snakemake())
 
 
 def test_a_source_that_is_not_there_fails_in_its_own_log(fresh: Any) -> None:
@@ -39,6 +39,7 @@ def test_a_source_that_is_not_there_fails_in_its_own_log(fresh: Any) -> None:
 
 def test_a_disk_that_is_too_small_stops_the_study_before_its_first_job(fresh: Any) -> None:
     big = {
+        "model_type": "llama",
         "num_hidden_layers": 200,
         "hidden_size": 8192,
         "intermediate_size": 28672,

@@ -55,8 +55,8 @@ def test_second_run_has_nothing_to_do(finished: Any) -> None:
 def test_a_new_line_in_the_sheet_is_the_only_new_work(finished: Any, copy_of: Copy) -> None:
     place = copy_of(finished)
     place.sheet(
-        "tune\tmodels/tune\t\trecipes/skill.jsonl",
-        "other\ttrain:recipes/tune.yaml\t\trecipes/skill.jsonl",
+        "tune\tmodels/tune\t\tconfig/tiny/skill.jsonl",
+        "other\ttrain:config/tiny/tune.yaml\t\tconfig/tiny/skill.jsonl",
     )
     plan = {"train": 1, "merge": 2, "theta_only": 1, "verify": 1, "align": 1, "evaluate": 1, "report": 1}
     assert place.planned() == plan
@@ -76,10 +76,10 @@ def test_a_fetched_donor_takes_one_line_of_the_configuration(fresh: Any) -> None
 
 
 CHANGES = {
-    "a training recipe": ("recipes/donor.yaml", "rate: 0.01", "rate: 0.02", "train", "fetch"),
-    "a text that a format names": ("recipes/haystack.txt", "a b c", "a c b", "evaluate", "fetch"),
-    "a rank": ("config.yaml", "- 4", "- 2", "extract", "train"),
-    "a source": ("fine_tunes.tsv", "models/tune", "models/other", "fetch", "extract"),
+    "a training recipe": ("config/tiny/donor.yaml", "rate: 0.01", "rate: 0.02", "train", "fetch"),
+    "a text that a format names": ("config/tiny/haystack.txt", "a b c", "a c b", "evaluate", "fetch"),
+    "a rank": ("config/config.yaml", "- 4", "- 2", "extract", "train"),
+    "a source": ("config/fine_tunes.tsv", "models/tune", "models/other", "fetch", "extract"),
 }
 
 

@@ -1,25 +1,29 @@
 # in: base, donor, a fine-tune    out: results/<study>/alignment/s<seed>/<target>.parquet
-# Whether the two trainings moved the base the same way, tensor by tensor; of a refused fine-tune a table without rows.
+# Whether donor and fine-tune changed the base in the same direction, tensor by tensor. For a refused fine-tune the
+# table is empty.
 
 
 rule align:
     input:
-        base=BASE,
-        donor=DONOR,
-        target=TARGET,
+        base=PATHS.base,
+        donor=PATHS.donor,
+        target=PATHS.target,
     output:
-        table=ALIGNMENT,
+        table=PATHS.alignment,
     log:
-        f"{LOGS}/align/s{{seed}}/{{target}}.log",
+        PATHS.log("align/s{seed}/{target}"),
     benchmark:
-        f"{TIMES}/align/s{{seed}}/{{target}}.tsv"
+        PATHS.benchmark("align/s{seed}/{target}")
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.merge
+    threads: THREADS.merge
     resources:
-        **asks("align"),
+        **requested("align"),
     params:
+        base=subpath(input.base, parent=True),
+        donor=subpath(input.donor, parent=True),
+        target=subpath(input.target, parent=True),
         version=VERSION,
     shell:
-        "contextgraft align --base $(dirname {input.base}) --donor $(dirname {input.donor})"
-        " --target $(dirname {input.target}) --allow-refused --out {output.table} --threads {threads} > {log} 2>&1"
+        "contextgraft align --base {params.base:q} --donor {params.donor:q} --target {params.target:q}"
+        " --allow-refused --out {output.table:q} --threads {threads} > {log:q} 2>&1"

@@ -1,55 +1,56 @@
 # in: models    out: results/<study>/samples/{base,<target>}.parquet
-# One job asks all models that are compared with one another: starting Python, torch and lm-eval costs more than many questions.
+# One job evaluates all models that are compared with each other: starting Python and torch takes longer than many
+# questions.
 
 
 rule evaluate_base:
     input:
-        models=[BASE, *expand(DONOR, seed=SEEDS)],
-        format=SETTINGS.evaluation.needle.format,
-        questions=STUDY.question_files(SETTINGS.evaluation.needle.format),
+        models=[PATHS.base, *STUDY.donors()],
+        format=STUDY.needle_format(),
+        questions=STUDY.question_files(),
     output:
-        samples=BASE_SAMPLES,
+        samples=PATHS.base_samples,
     log:
-        f"{LOGS}/evaluate/base.log",
+        PATHS.log("evaluate/base"),
     benchmark:
-        f"{TIMES}/evaluate/base.tsv"
+        PATHS.benchmark("evaluate/base")
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.evaluate
+    threads: THREADS.evaluate
     resources:
-        **asks("evaluate_base"),
+        **requested("evaluate_base"),
     params:
-        models=base_models(),
-        questions=cli_arguments.of_all(SETTINGS),
+        models=STUDY.evaluated_base_models(),
+        questions=STUDY.evaluate_arguments(),
         version=VERSION,
     shell:
-        "contextgraft evaluate {params.models} --format {input.format} {params.questions:q}"
-        " --threads {threads} --out {output.samples} > {log} 2>&1"
+        "contextgraft evaluate {params.models:q} --format {input.format:q} {params.questions:q}"
+        " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"
 
 
-# First what frees the disk: grafts that pass are deleted when they were evaluated and verified.
+# Before other jobs, because it frees disk space: temporary grafts are deleted when they are evaluated and verified.
 rule evaluate:
     input:
-        alone=TARGET,
-        grafts=grafts_of,
-        format=needle_format,
-        questions=question_files,
+        alone=PATHS.target,
+        grafts=lambda wildcards: STUDY.graft_inputs(wildcards.target),
+        format=lambda wildcards: STUDY.needle_format(wildcards.target),
+        questions=lambda wildcards: STUDY.question_files(wildcards.target),
     output:
-        samples=SAMPLE,
+        samples=PATHS.samples,
     log:
-        f"{LOGS}/evaluate/{{target}}.log",
+        PATHS.log("evaluate/{target}"),
     benchmark:
-        f"{TIMES}/evaluate/{{target}}.tsv"
+        PATHS.benchmark("evaluate/{target}")
     priority: 1
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.evaluate
+    threads: THREADS.evaluate
     resources:
-        **asks("evaluate"),
+        **requested("evaluate"),
     params:
-        models=target_models,
-        questions=lambda wildcards: cli_arguments.of_target(SETTINGS, STUDY.targets[wildcards.target]),
+        models=lambda wildcards: STUDY.evaluated_models(wildcards.target),
+        questions=lambda wildcards: STUDY.evaluate_arguments(wildcards.target),
         version=VERSION,
     shell:
-        "contextgraft evaluate {params.models} --format {input.format} {params.questions:q} --allow-refused"
-        " --threads {threads} --out {output.samples} > {log} 2>&1"
+        "contextgraft evaluate {params.models:q} --format {input.format:q} {params.questions:q} --allow-refused"
+        " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"

@@ -1,27 +1,27 @@
-# in: base, donor    out: data/<study>/adapters/s<seed>/r<rank>/, every rank from one pass
+# in: base, donor    out: data/<study>/adapters/s<seed>/r<rank>/, all ranks in one pass
 
 
 rule extract:
     input:
-        base=BASE,
-        donor=DONOR,
+        base=PATHS.base,
+        donor=PATHS.donor,
     output:
-        manifests=expand(ADAPTER, seed="{seed}", rank=RANKS),
+        manifests=expand(PATHS.adapter, seed="{seed}", rank=STUDY.ranks),
     log:
-        f"{LOGS}/extract/s{{seed}}.log",
+        PATHS.log("extract/s{seed}"),
     benchmark:
-        f"{TIMES}/extract/s{{seed}}.tsv"
+        PATHS.benchmark("extract/s{seed}")
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.extract
+    threads: THREADS.extract
     resources:
-        **asks("extract"),
+        **requested("extract"),
     params:
-        ranks=[f"--rank {rank}" for rank in RANKS],
-        options=cli_arguments.extraction(SETTINGS),
-        out=lambda wildcards, output: Path(output.manifests[0]).parents[1],
+        base=subpath(input.base, parent=True),
+        donor=subpath(input.donor, parent=True),
+        options=STUDY.extract_arguments(),
+        out=subpath(output[0], ancestor=2),
         version=VERSION,
     shell:
-        "rm -rf {params.out}"
-        " && contextgraft extract --base $(dirname {input.base}) --donor $(dirname {input.donor})"
-        " {params.ranks} {params.options:q} --out {params.out} --threads {threads} > {log} 2>&1"
+        "contextgraft extract --base {params.base:q} --donor {params.donor:q} {params.options:q}"
+        " --replace --out {params.out:q} --threads {threads} > {log:q} 2>&1"

@@ -1,79 +1,70 @@
 # in: an adapter, a fine-tune    out: data/<study>/grafts/s<seed>/<target>/{r<rank>,theta-only}/
-# A graft that passes is deleted when everything has read it; its record under results/<study>/grafts stays.
+# A temporary graft is deleted when every rule that reads it has run; its record under results/<study>/grafts stays.
 
 
 rule merge:
     input:
-        adapter=ADAPTER,
-        target=TARGET,
+        adapter=PATHS.adapter,
+        target=PATHS.target,
     output:
-        manifest=f"{GRAFT}/contextgraft.json".replace("{kind}", "r{rank}"),
-        record=RECORD.replace("{kind}", "r{rank}"),
+        manifest=PATHS.graft.replace("{kind}", "r{rank}"),
+        record=PATHS.graft_record.replace("{kind}", "r{rank}"),
     log:
-        f"{LOGS}/merge/s{{seed}}/{{target}}/r{{rank}}.log",
+        PATHS.log("merge/s{seed}/{target}/r{rank}"),
     benchmark:
-        f"{TIMES}/merge/s{{seed}}/{{target}}/r{{rank}}.tsv"
+        PATHS.benchmark("merge/s{seed}/{target}/r{rank}")
     wildcard_constraints:
-        target=one_of(KEPT),
+        target=one_of(STUDY.kept),
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.merge
+    threads: THREADS.merge
     resources:
-        **asks("merge"),
+        **requested("merge"),
     params:
-        out=lambda wildcards: graft(wildcards.seed, wildcards.target, f"r{wildcards.rank}"),
-        refusal=lambda wildcards: refusal(
-            wildcards.target, graft(wildcards.seed, wildcards.target, f"r{wildcards.rank}")
-        ),
+        adapter=subpath(input.adapter, parent=True),
+        target=subpath(input.target, parent=True),
+        scale=1,
+        out=subpath(output.manifest, parent=True),
         version=VERSION,
     shell:
-        "rm -rf {params.out} && contextgraft {params.refusal} merge --adapter $(dirname {input.adapter})"
-        " --target $(dirname {input.target}) --out {params.out} --threads {threads} > {log} 2>&1"
-        " && cp {params.out}/contextgraft.json {output.record}"
+        "contextgraft --refusal {params.out:q} merge --adapter {params.adapter:q} --target {params.target:q}"
+        " --scale {params.scale} --replace --out {params.out:q} --threads {threads} > {log:q} 2>&1"
+        " && cp {params.out:q}/contextgraft.json {output.record:q}"
 
 
 use rule merge as merge_passing with:
     output:
-        folder=temp(directory(PASSAGE.replace("{kind}", "r{rank}"))),
-        record=RECORD.replace("{kind}", "r{rank}"),
+        folder=temp(directory(PATHS.temporary_graft.replace("{kind}", "r{rank}"))),
+        record=PATHS.graft_record.replace("{kind}", "r{rank}"),
     wildcard_constraints:
-        target=one_of(PASSING),
-
-
-# The control row: the donor's RoPE, the fine-tune's weights byte for byte. Any rank's adapter carries the same RoPE.
-rule theta_only:
-    input:
-        adapter=ADAPTER.replace("{rank}", str(RANKS[0])),
-        target=TARGET,
-    output:
-        manifest=f"{GRAFT}/contextgraft.json".replace("{kind}", "theta-only"),
-        record=RECORD.replace("{kind}", "theta-only"),
-    log:
-        f"{LOGS}/merge/s{{seed}}/{{target}}/theta-only.log",
-    benchmark:
-        f"{TIMES}/merge/s{{seed}}/{{target}}/theta-only.tsv"
-    wildcard_constraints:
-        target=one_of(KEPT),
-    conda:
-        "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.merge
-    resources:
-        **asks("theta_only"),
+        target=one_of(STUDY.temporary),
     params:
-        out=lambda wildcards: graft(wildcards.seed, wildcards.target, "theta-only"),
-        refusal=lambda wildcards: refusal(
-            wildcards.target, graft(wildcards.seed, wildcards.target, "theta-only")
-        ),
-        version=VERSION,
-    shell:
-        "rm -rf {params.out} && contextgraft {params.refusal} merge --scale 0 --adapter $(dirname {input.adapter})"
-        " --target $(dirname {input.target}) --out {params.out} --threads {threads} > {log} 2>&1"
-        " && cp {params.out}/contextgraft.json {output.record}"
+        out=lambda wildcards, output: f"{output.folder}/r{wildcards.rank}",
+
+
+# The control: the donor's RoPE settings, the fine-tune's weights unchanged. Adapters of all ranks carry the same RoPE.
+use rule merge as theta_only with:
+    input:
+        adapter=PATHS.adapter.replace("{rank}", str(STUDY.ranks[0])),
+        target=PATHS.target,
+    output:
+        manifest=PATHS.graft.replace("{kind}", "theta-only"),
+        record=PATHS.graft_record.replace("{kind}", "theta-only"),
+    log:
+        PATHS.log("merge/s{seed}/{target}/theta-only"),
+    benchmark:
+        PATHS.benchmark("merge/s{seed}/{target}/theta-only")
+    resources:
+        **requested("theta_only"),
+    params:
+        scale=0,
 
 
 use rule theta_only as theta_only_passing with:
     output:
-        folder=temp(directory(PASSAGE.replace("{kind}", "theta-only"))),
-        record=RECORD.replace("{kind}", "theta-only"),
+        folder=temp(directory(PATHS.temporary_graft.replace("{kind}", "theta-only"))),
+        record=PATHS.graft_record.replace("{kind}", "theta-only"),
     wildcard_constraints:
-        target=one_of(PASSING),
+        target=one_of(STUDY.temporary),
+    params:
+        out=lambda wildcards, output: f"{output.folder}/theta-only",

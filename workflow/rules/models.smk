@@ -3,22 +3,22 @@
 
 rule fetch:
     output:
-        manifest=MODEL,
+        manifest=PATHS.model,
     log:
-        f"{LOGS}/fetch/{{model}}.log",
+        PATHS.log("fetch/{model}"),
     benchmark:
-        f"{TIMES}/fetch/{{model}}.tsv"
+        PATHS.benchmark("fetch/{model}")
     wildcard_constraints:
-        model=one_of(name for name, origin in STUDY.origins.items() if origin.source),
+        model=one_of(STUDY.fetched_models()),
     retries: 1
     conda:
         "../../envs/contextgraft.yaml"
     resources:
-        **asks("fetch"),
+        **requested("fetch"),
     params:
-        source=source,
-        refusal=lambda wildcards, output: refusal(wildcards.model, folder(output.manifest)),
+        source=lambda wildcards: STUDY.source(wildcards.model),
+        refusal=lambda wildcards, output: STUDY.refusal_arguments(wildcards.model, output.manifest),
+        out=subpath(output.manifest, parent=True),
         version=VERSION,
     shell:
-        "rm -rf $(dirname {output.manifest})"
-        " && contextgraft {params.refusal} fetch {params.source} --out $(dirname {output.manifest}) > {log} 2>&1"
+        "contextgraft {params.refusal:q} fetch {params.source:q} --replace --out {params.out:q} > {log:q} 2>&1"

@@ -1,44 +1,48 @@
 # in: samples, adapters, records of grafts, alignments    out: results/<study>/report/
-# The command replaces the folder as a whole: page, summary, charts, tables of charts, model cards.
+# The command replaces the whole folder: page, summary, charts, tables of the charts, model cards.
 
 
 rule report:
     input:
-        samples=SAMPLES,
-        adapters=ADAPTER_MANIFESTS,
-        grafts=RECORDS,
-        alignments=ALIGNMENTS,
+        samples=STUDY.samples(),
+        adapters=STUDY.adapters(),
+        grafts=STUDY.graft_records(),
+        alignments=STUDY.alignments(),
     output:
-        page=report(f"{REPORT}/index.html", caption="../report/page.rst", category="Evidence"),
-        summary=f"{REPORT}/summary.json",
+        page=report(
+            PATHS.page,
+            caption="../report/page.rst",
+            category="Results",
+            labels={"document": "Results of all models"},
+        ),
+        summary=f"{PATHS.report}/summary.json",
         charts=report(
-            directory(f"{REPORT}/charts"),
+            directory(f"{PATHS.report}/charts"),
             patterns=["{chart}.svg"],
             caption="../report/chart.rst",
             category="Charts",
+            subcategory=lambda wildcards: chart_subcategory(wildcards.chart),
+            labels=lambda wildcards: chart_labels(wildcards.chart),
         ),
         cards=report(
-            directory(f"{REPORT}/cards"),
+            directory(f"{PATHS.report}/cards"),
             patterns=["{card}.md"],
             caption="../report/card.rst",
             category="Model cards",
+            labels={"model": "{card}"},
         ),
-        plots=directory(f"{REPORT}/plots"),
+        plots=directory(f"{PATHS.report}/plots"),
     log:
-        f"{LOGS}/report.log",
+        PATHS.log("report"),
     benchmark:
-        f"{TIMES}/report.tsv"
+        PATHS.benchmark("report")
     conda:
         "../../envs/contextgraft.yaml"
     resources:
-        **asks("report"),
+        **requested("report"),
     params:
-        adapters=lambda wildcards, input: [f"--adapter {folder(manifest)}" for manifest in input.adapters],
-        grafts=f"--graft {RESULTS}/grafts",
-        alignments=lambda wildcards, input: [f"--alignment {table}" for table in input.alignments],
-        note=["--note", SETTINGS.note] if SETTINGS.note else [],
-        out=lambda wildcards, output: folder(output.page),
+        options=STUDY.report_arguments(),
+        out=subpath(output.page, parent=True),
         version=VERSION,
     shell:
-        "contextgraft report {input.samples} {params.adapters} {params.grafts} {params.alignments} {params.note:q}"
-        " --out {params.out} > {log} 2>&1"
+        "contextgraft report {input.samples:q} {params.options:q} --out {params.out:q} > {log:q} 2>&1"

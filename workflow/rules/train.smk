@@ -1,30 +1,32 @@
 # in: the base, a training recipe    out: data/<study>/models/{donor-s<seed>,<target>}/
-# A run that was interrupted resumes: the command keeps its checkpoints beside its output.
+# An interrupted run resumes: its checkpoints are in a folder next to the output.
 
 
 rule train:
     input:
-        base=BASE,
-        recipe=recipe_files,
+        base=PATHS.base,
+        recipe=lambda wildcards: STUDY.recipe_files(wildcards.model),
     output:
-        manifest=MODEL,
+        manifest=PATHS.model,
     log:
-        f"{LOGS}/train/{{model}}.log",
+        PATHS.log("train/{model}"),
     benchmark:
-        f"{TIMES}/train/{{model}}.tsv"
+        PATHS.benchmark("train/{model}")
     wildcard_constraints:
-        model=one_of(name for name, origin in STUDY.origins.items() if origin.recipe),
+        model=one_of(STUDY.trained_models()),
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.train
+    threads: THREADS.train
     resources:
-        **asks("train"),
-        launch=launch,  # no parameter: where a training runs is no reason to train again
+        **requested("train"),
+        # Not a parameter: a different number of processes is not a reason to train again.
+        launch=lambda wildcards: STUDY.launcher(wildcards.model),
     params:
-        recipe=recipe,
-        seed=seed_option,
+        recipe=lambda wildcards: STUDY.recipe(wildcards.model),
+        base=subpath(input.base, parent=True),
+        seed=lambda wildcards: STUDY.seed_arguments(wildcards.model),
+        out=subpath(output.manifest, parent=True),
         version=VERSION,
     shell:
-        "rm -rf $(dirname {output.manifest})"
-        " && {resources.launch} contextgraft train --config {params.recipe} --base $(dirname {input.base})"
-        " --out $(dirname {output.manifest}) {params.seed} > {log} 2>&1"
+        "{resources.launch} contextgraft train --config {params.recipe:q} --base {params.base:q}"
+        " --replace --out {params.out:q} {params.seed:q} > {log:q} 2>&1"

@@ -1,27 +1,29 @@
 # in: the graft of the largest rank, its fine-tune, its adapter    out: results/<study>/verified/s<seed>/<target>.json
-# Every changed tensor is computed again from adapter and fine-tune. Other grafts: `contextgraft verify` by hand.
+# Every changed tensor is computed again from adapter and fine-tune. For other grafts, run `contextgraft verify`.
 
 
 rule verify:
     input:
-        graft=lambda wildcards: watched(wildcards.seed, wildcards.target, f"r{RANKS[-1]}"),
-        target=TARGET,
-        adapter=ADAPTER.replace("{rank}", str(RANKS[-1])),
+        graft=lambda wildcards: STUDY.graft_input(wildcards.seed, wildcards.target, f"r{STUDY.ranks[-1]}"),
+        target=PATHS.target,
+        adapter=PATHS.adapter.replace("{rank}", str(STUDY.ranks[-1])),
     output:
-        verdict=VERDICT,
+        verdict=PATHS.verdict,
     log:
-        f"{LOGS}/verify/s{{seed}}/{{target}}.log",
+        PATHS.log("verify/s{seed}/{target}"),
     benchmark:
-        f"{TIMES}/verify/s{{seed}}/{{target}}.tsv"
+        PATHS.benchmark("verify/s{seed}/{target}")
     priority: 1
     conda:
         "../../envs/contextgraft.yaml"
-    threads: SETTINGS.threads.merge
+    threads: THREADS.merge
     resources:
-        **asks("verify"),
+        **requested("verify"),
     params:
-        graft=lambda wildcards: graft(wildcards.seed, wildcards.target, f"r{RANKS[-1]}"),
+        graft=lambda wildcards: STUDY.graft_folder(wildcards.seed, wildcards.target, f"r{STUDY.ranks[-1]}"),
+        target=subpath(input.target, parent=True),
+        adapter=subpath(input.adapter, parent=True),
         version=VERSION,
     shell:
-        "contextgraft verify {params.graft} --target $(dirname {input.target})"
-        " --adapter $(dirname {input.adapter}) --allow-refused --json > {output.verdict} 2> {log}"
+        "contextgraft verify {params.graft:q} --target {params.target:q} --adapter {params.adapter:q}"
+        " --allow-refused --json > {output.verdict:q} 2> {log:q}"

@@ -1,13 +1,15 @@
 """Architecture, RoPE and sizes of a model, from its config and headers alone: no weight is read."""
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from contextgraft.adapter.analysis.distance import KindDistance, ModelDistance
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.analysis.distance import KindDistance, ModelDistance
 
 SHOWN = 10  # names of a list in text output; JSON has all
 
@@ -41,7 +43,7 @@ def summary(folder: ModelFolder) -> dict[str, Any]:
     }
 
 
-def difference(distance: ModelDistance, vocabulary: VocabularyDifference | None) -> dict[str, Any]:
+def difference(distance: "ModelDistance", vocabulary: VocabularyDifference | None) -> dict[str, Any]:
     """The comparison with a base as plain JSON values."""
     return {
         "kinds": {kind.kind: kind_row(kind) for kind in distance.kinds},
@@ -62,7 +64,7 @@ def difference(distance: ModelDistance, vocabulary: VocabularyDifference | None)
     }
 
 
-def kind_row(kind: KindDistance) -> dict[str, Any]:
+def kind_row(kind: "KindDistance") -> dict[str, Any]:
     """One kind of tensor as plain JSON values."""
     return {
         "tensors": kind.tensors,

@@ -1,0 +1,198 @@
+"""A study as the workflow runs it: its files, the resources of its jobs, the arguments of its commands."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from contextgraft.config import cli_arguments
+from contextgraft.config.resolved_study import ResolvedStudy, donor_name, load_study
+from contextgraft.errors import OutputError
+from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
+from contextgraft.planning.study import plan_study, study_shape
+from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
+from contextgraft.workflow.paths import StudyPaths, folder_of
+
+THETA_ONLY = "theta-only"  # the control: the donor's RoPE settings, the fine-tune's weights
+LAUNCHER = "scripts/slurm-torchrun.sh"
+
+
+class StudyWorkflow:
+    """One checked study. Arguments of commands are lists of words, to be quoted in a shell one by one."""
+
+    resource_names = SLURM_RESOURCES
+
+    def __init__(self, study: ResolvedStudy) -> None:
+        self.study = study
+        self.settings = study.settings
+        self.paths = StudyPaths(self.settings.study)
+        self.targets = list(study.targets)
+        self.kept = [target for target in self.targets if study.keeps_grafts(target)]
+        self.temporary = [target for target in self.targets if not study.keeps_grafts(target)]
+        self.seeds = self.settings.donor_seeds
+        self.ranks = sorted(self.settings.ranks)
+        self.graft_kinds = [*(f"r{rank}" for rank in self.ranks), THETA_ONLY]
+        self._requests = study_requests(study, study_shape(study))
+
+    @classmethod
+    def load(cls, config: Mapping[str, Any], source: str) -> Self:
+        """Check a parsed configuration that came from `source`; raises ConfigError or InputError."""
+        return cls(load_study(config, source, NEEDLE_KINDS))
+
+    # All files of a kind.
+
+    def models(self) -> list[str]:
+        """Manifests of the base, the donors and the fine-tunes."""
+        return [self.paths.model.format(model=model) for model in self.study.origins]
+
+    def donors(self) -> list[str]:
+        """Manifests of the donors."""
+        return [self.paths.donor.format(seed=seed) for seed in self.seeds]
+
+    def adapters(self) -> list[str]:
+        """Manifests of the adapters, for each seed and rank."""
+        return [self.paths.adapter.format(seed=seed, rank=rank) for seed in self.seeds for rank in self.ranks]
+
+    def grafts(self) -> list[str]:
+        """Manifests of the grafts that are kept."""
+        return self._of_grafts(self.paths.graft, self.kept)
+
+    def graft_records(self) -> list[str]:
+        """Copies of the manifests of all grafts."""
+        return self._of_grafts(self.paths.graft_record, self.targets)
+
+    def alignments(self) -> list[str]:
+        """Tables of how donor and fine-tune changed the base."""
+        return self._of_targets(self.paths.alignment)
+
+    def verdicts(self) -> list[str]:
+        """Results of `contextgraft verify`."""
+        return self._of_targets(self.paths.verdict)
+
+    def samples(self) -> list[str]:
+        """Tables of samples: of base and donors first, then of each fine-tune with its grafts."""
+        return [self.paths.base_samples, *(self.paths.samples.format(target=name) for name in self.targets)]
+
+    def _of_grafts(self, pattern: str, targets: Sequence[str]) -> list[str]:
+        chosen = product(self.seeds, targets, self.graft_kinds)
+        return [pattern.format(seed=seed, target=target, kind=kind) for seed, target, kind in chosen]
+
+    def _of_targets(self, pattern: str) -> list[str]:
+        return [pattern.format(seed=seed, target=name) for seed in self.seeds for name in self.targets]
+
+    # Jobs.
+
+    def resources(self, rule: str, model: str | None, attempt: int) -> dict[str, int | str | None]:
+        """Resources of a rule's job at an attempt; `model` is the one that rule `train` trains."""
+        return self._requests.resources(rule, model, attempt)
+
+    def launcher(self, model: str) -> str:
+        """The command that starts a training in several processes; empty for one process."""
+        nodes, processes = self._requests.launch(model, self.settings.training.processes)
+        return "" if nodes * processes == 1 else f"{LAUNCHER} {nodes} {processes} {self.settings.threads.train}"
+
+    def check_disk(self, free: int) -> None:
+        """Raise OutputError if the study, less what exists of it, needs more than `free` bytes."""
+        existing = sum(path.stat().st_size for path in Path(self.paths.data).rglob("*") if path.is_file())
+        missing = plan_study(self.study).disk.peak - existing
+        if missing > free:
+            raise OutputError(
+                "the disk is too small for the study",
+                expected=f"{missing:,} bytes free",
+                received=f"{free:,}",
+                remedy="keep_grafts: false needs less; contextgraft plan study shows how much",
+            )
+
+    # Models that are fetched or trained.
+
+    def fetched_models(self) -> list[str]:
+        """Names of the models that have a source."""
+        return [name for name, origin in self.study.origins.items() if origin.source]
+
+    def trained_models(self) -> list[str]:
+        """Names of the models that have a training recipe."""
+        return [name for name, origin in self.study.origins.items() if origin.recipe]
+
+    def source(self, model: str) -> str | None:
+        """The source of a fetched model."""
+        return self.study.origins[model].source
+
+    def recipe(self, model: str) -> str | None:
+        """The training recipe of a trained model."""
+        return self.study.origins[model].recipe
+
+    def recipe_files(self, model: str) -> list[str]:
+        """The training recipe and the files that it names."""
+        recipe = self.recipe(model)
+        return [] if recipe is None else self.study.files(recipe)
+
+    def seed_arguments(self, model: str) -> list[str]:
+        """Donors differ by their seed; the seed of a fine-tune is in its recipe."""
+        seed = self.study.origins[model].seed
+        return [] if seed is None else ["--seed", str(seed)]
+
+    def refusal_arguments(self, model: str, manifest: str) -> list[str]:
+        """A fine-tune that is refused is recorded and the others continue; base and donors are required."""
+        return ["--refusal", folder_of(manifest)] if model in self.study.targets else []
+
+    def extract_arguments(self) -> list[str]:
+        """Ranks and options of `contextgraft extract`."""
+        ranks = cli_arguments.repeated("--rank", self.ranks)
+        return [*ranks, *cli_arguments.extraction(self.settings)]
+
+    # Grafts and their evaluation.
+
+    def graft_folder(self, seed: int, target: str, kind: str) -> str:
+        """The folder of a graft, kept or temporary."""
+        names = {"seed": seed, "target": target, "kind": kind}
+        if target in self.kept:
+            return folder_of(self.paths.graft.format(**names))
+        return f"{self.paths.temporary_graft.format(**names)}/{kind}"
+
+    def graft_input(self, seed: int, target: str, kind: str) -> str:
+        """The input of a rule that reads a graft: the manifest of a kept one, the folder of a temporary one."""
+        pattern = self.paths.graft if target in self.kept else self.paths.temporary_graft
+        return pattern.format(seed=seed, target=target, kind=kind)
+
+    def graft_inputs(self, target: str) -> list[str]:
+        """`graft_input` for every graft of a fine-tune, the controls included."""
+        return [self.graft_input(seed, target, kind) for seed in self.seeds for kind in self.graft_kinds]
+
+    def evaluated_models(self, target: str) -> list[str]:
+        """The fine-tune and its grafts as arguments of `contextgraft evaluate`: LABEL=FOLDER."""
+        grafts = [
+            f"{target}-s{seed}-{kind}={self.graft_folder(seed, target, kind)}"
+            for seed in self.seeds
+            for kind in self.graft_kinds
+        ]
+        return [f"{target}={folder_of(self.paths.target.format(target=target))}", *grafts]
+
+    def evaluated_base_models(self) -> list[str]:
+        """The base and the donors as arguments of `contextgraft evaluate`."""
+        donors = [f"{donor_name(seed)}={folder_of(self.paths.donor.format(seed=seed))}" for seed in self.seeds]
+        return [f"base={folder_of(self.paths.base)}", *donors]
+
+    def needle_format(self, target: str | None = None) -> str:
+        """The needle format of a fine-tune, or of base and donors."""
+        return self.settings.evaluation.needle.format if target is None else self.study.needle_format(target)
+
+    def question_files(self, target: str | None = None) -> list[str]:
+        """Files that determine the questions for a fine-tune, or for base and donors."""
+        skills = () if target is None else self.study.targets[target].skills
+        return self.study.question_files(self.needle_format(target), skills)
+
+    def evaluate_arguments(self, target: str | None = None) -> list[str]:
+        """What a fine-tune and its grafts, or base and donors, are evaluated on."""
+        if target is None:
+            return cli_arguments.of_all(self.settings)
+        return cli_arguments.of_target(self.settings, self.study.targets[target])
+
+    def report_arguments(self) -> list[str]:
+        """Adapters, grafts, alignments and the note of `contextgraft report`."""
+        note = self.settings.note
+        return [
+            *cli_arguments.repeated("--adapter", map(folder_of, self.adapters())),
+            *("--graft", self.paths.graft_records),
+            *cli_arguments.repeated("--alignment", self.alignments()),
+            *(["--note", note] if note else []),
+        ]

@@ -1,0 +1,126 @@
+"""The object behind the rules: paths, resources and arguments of a study."""
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contextgraft.errors import ConfigError, OutputError
+from contextgraft.workflow import StudyPaths, StudyWorkflow, chart_labels, chart_subcategory
+
+from .conftest import STUDY, StudyFolder
+
+
+@pytest.fixture
+def study(fresh: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that resolves the tiny study with changed keys, in its folder."""
+    monkeypatch.chdir(fresh.folder)
+
+    def load(**changes: Any) -> StudyWorkflow:
+        return StudyWorkflow.load({**STUDY, **changes}, "config.yaml")
+
+    return SimpleNamespace(folder=fresh, load=load)
+
+
+def test_every_file_of_a_study_is_named_once(study: Any) -> None:
+    tiny = study.load(donor_seeds=[1, 2])
+    files = [
+        *tiny.models(), *tiny.adapters(), *tiny.grafts(), *tiny.graft_records(), *tiny.alignments(),
+        *tiny.verdicts(), *tiny.samples(), tiny.paths.page,
+    ]  # fmt: skip
+    assert len(set(files)) == len(files)
+    assert not [file for file in files if "{" in file]
+    assert tiny.donors() == [f"data/tiny/models/donor-s{seed}/contextgraft.json" for seed in (1, 2)]
+    assert tiny.adapters()[:2] == [f"data/tiny/adapters/s1/r{rank}/contextgraft.json" for rank in (1, 4)]
+    assert tiny.samples() == [f"results/tiny/samples/{name}.parquet" for name in ("base", "tune")]
+
+
+def test_models_are_fetched_or_trained(study: Any) -> None:
+    study.folder.sheet("tune\tmodels/tune", "own\ttrain:config/tiny/tune.yaml")
+    tiny = study.load()
+    assert tiny.fetched_models() == ["base", "tune"]
+    assert tiny.trained_models() == ["donor-s1", "own"]
+    assert (tiny.source("tune"), tiny.recipe("own")) == ("models/tune", "config/tiny/tune.yaml")
+    assert tiny.recipe_files("own") == ["config/tiny/skill.jsonl", "config/tiny/tune.yaml"]
+    assert (tiny.seed_arguments("donor-s1"), tiny.seed_arguments("own")) == (["--seed", "1"], [])
+    assert tiny.refusal_arguments("tune", "data/x/contextgraft.json") == ["--refusal", "data/x"]
+    assert tiny.refusal_arguments("base", "data/x/contextgraft.json") == []
+
+
+def test_a_graft_that_is_not_kept_has_a_folder_around_it(study: Any) -> None:
+    study.folder.sheet("tune\tmodels/tune\t\t", "other\tmodels/other\t\t")
+    kept, temporary = study.load(), study.load(keep_grafts=False)
+    assert kept.graft_input(1, "tune", "r4") == "data/tiny/grafts/s1/tune/r4/contextgraft.json"
+    assert kept.graft_folder(1, "tune", "r4") == "data/tiny/grafts/s1/tune/r4"
+    assert temporary.graft_input(1, "tune", "r4") == "data/tiny/passing/s1/tune/r4"
+    assert temporary.graft_folder(1, "tune", "r4") == "data/tiny/passing/s1/tune/r4/r4"
+    assert (kept.grafts(), temporary.grafts()) == (kept._of_grafts(kept.paths.graft, kept.targets), [])
+    assert temporary.graft_records() == kept.graft_records()
+
+
+def test_models_are_evaluated_under_their_labels(study: Any) -> None:
+    tiny = study.load()
+    labels = [model.partition("=")[0] for model in tiny.evaluated_models("tune")]
+    assert labels == ["tune", "tune-s1-r1", "tune-s1-r4", "tune-s1-theta-only"]
+    assert tiny.evaluated_base_models() == [
+        "base=data/tiny/models/base", "donor-s1=data/tiny/models/donor-s1"
+    ]  # fmt: skip
+
+
+def test_arguments_are_words(study: Any) -> None:
+    """A word with a space or a quote is one argument of the command."""
+    tiny = study.load(note="Tiny 'n' random; $(date)")
+    words = tiny.report_arguments()
+    assert words[-2:] == ["--note", "Tiny 'n' random; $(date)"]
+    assert shlex.split(shlex.join(words)) == words
+    assert tiny.extract_arguments() == ["--rank", "1", "--rank", "4"]
+    assert "skill" in tiny.evaluate_arguments("tune")
+    assert "skill" not in tiny.evaluate_arguments()
+
+
+def test_resources_grow_with_the_attempt(study: Any) -> None:
+    tiny = study.load(cluster={"gpus_per_node": 4})
+    first, second = (tiny.resources("evaluate", None, attempt) for attempt in (1, 2))
+    assert tuple(first) == tiny.resource_names
+    assert second["mem_mb"] > first["mem_mb"]
+    assert tiny.resources("train", "donor-s1", 1)["mem_mb"]
+
+
+def test_a_training_of_several_processes_has_a_launcher(study: Any) -> None:
+    assert study.load().launcher("donor-s1") == ""
+    several = study.load(cluster={"gpus_per_node": 4}, training={"nodes": 2, "processes": 2})
+    assert several.launcher("donor-s1") == "scripts/slurm-torchrun.sh 2 2 1"
+
+
+def test_a_full_disk_is_an_error(study: Any) -> None:
+    tiny = study.load()
+    tiny.check_disk(10**15)
+    with pytest.raises(OutputError, match=r"the disk is too small.*received 0; keep_grafts: false"):
+        tiny.check_disk(0)
+
+
+def test_a_wrong_key_is_an_error(study: Any) -> None:
+    with pytest.raises(ConfigError, match=r"config.yaml: .*'rnaks'"):
+        study.load(rnaks=[1])
+
+
+def test_paths_are_below_data_and_results() -> None:
+    paths = StudyPaths("x")
+    patterns = [*vars(paths).values(), paths.log("a"), paths.benchmark("a")]
+    assert {Path(pattern).parts[:2] for pattern in patterns} == {("data", "x"), ("results", "x")}
+
+
+@pytest.mark.parametrize(
+    ("chart", "kind", "subject"),
+    [
+        ("matrix", "Fine-tunes by rank", "all fine-tunes"),
+        ("effect_of_rank_zh", "Needles and skill by rank", "zh"),
+        ("heatmap_base_and_donor_base", "Needles by length and depth", "base and donor base"),
+        ("energy_by_layer", "Energy of the delta", "layer"),
+    ],
+)
+def test_a_chart_has_a_title_and_a_subject(chart: str, kind: str, subject: str) -> None:
+    assert chart_subcategory(chart) == kind
+    assert chart_labels(chart) == {"chart": kind, "subject": subject}
