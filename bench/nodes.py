@@ -1,4 +1,4 @@
-"""Nodes that are network namespaces of this machine, with slow links between them: for root only."""
+"""Two simulated nodes: network namespaces of this machine, with slow links between them. Needs root."""
 
 import os
 import subprocess
@@ -7,60 +7,60 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 DEVICE = "ring0"
-WIDE = "40gbit"  # inside a node
+FAST = "40gbit"  # within a node
 RANKS, PER_NODE = 4, 2
 SOCKETS = ("net.ipv4.tcp_slow_start_after_idle=0", "net.ipv4.tcp_wmem=4096 65536 262144")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rank runs: its namespace; the first rank's address is the meeting point."""
+class RankHost:
+    """The namespace and the address of a rank; the first rank's address is the rendezvous."""
 
     namespace: str
     address: str
 
 
 @dataclass(frozen=True)
-class Wiring:
-    """`own`: every rank has a link of its own to the other node; else the ranks of a node share one."""
+class Links:
+    """Links between the nodes; `per_rank`: each rank has its own, else the ranks of a node share one."""
 
-    own: bool
+    per_rank: bool
     rate: str
 
 
-def may() -> bool:
-    """Whether this process may make namespaces."""
+def can_make_namespaces() -> bool:
+    """Whether this process has the right to make network namespaces."""
     return os.geteuid() == 0
 
 
 @contextmanager
-def nodes(wiring: Wiring) -> Iterator[list[Place]]:
-    """Two nodes of two ranks; taken down again whatever happens."""
-    names = [f"cg{os.getpid()}-{number}" for number in range(RANKS if wiring.own else 2)]
+def nodes(links: Links) -> Iterator[list[RankHost]]:
+    """Two nodes of two ranks, removed when the block ends."""
+    names = [f"cg{os.getpid()}-{number}" for number in range(RANKS if links.per_rank else 2)]
     switch = f"cg{os.getpid()}-switch"
     try:
-        (_own if wiring.own else _shared)(names, switch, wiring.rate)
+        (_link_per_rank if links.per_rank else _shared_link)(names, switch, links.rate)
         for name in names:
             for setting in SOCKETS:
                 _in(name, "sysctl", "-qw", setting)
-        place = [rank if wiring.own else rank // PER_NODE for rank in range(RANKS)]
-        yield [Place(names[number], _address(number)) for number in place]
+        hosts = [rank if links.per_rank else rank // PER_NODE for rank in range(RANKS)]
+        yield [RankHost(names[number], _address(number)) for number in hosts]
     finally:
         for name in (*names, switch):
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
 
 
-def between(namespace: str, wiring: Wiring) -> int:
-    """Bytes that have left a namespace for the other node, headers and acknowledgements too."""
-    if not wiring.own:
+def bytes_sent(namespace: str, links: Links) -> int:
+    """Bytes sent from a namespace to the other node, including headers and acknowledgements."""
+    if not links.per_rank:
         return int(_in(namespace, "cat", f"/sys/class/net/{DEVICE}/statistics/tx_bytes"))
-    for part in _in(namespace, "tc", "-s", "class", "show", "dev", DEVICE).split("class htb ")[1:]:
-        if part.startswith("1:20"):
-            return int(part.split("Sent ")[1].split()[0])
-    raise RuntimeError("the limited class is gone")
+    for section in _in(namespace, "tc", "-s", "class", "show", "dev", DEVICE).split("class htb ")[1:]:
+        if section.startswith("1:20"):
+            return int(section.split("Sent ")[1].split()[0])
+    raise RuntimeError("tc shows no class 1:20, which limits the link")
 
 
-def _shared(names: list[str], _: str, rate: str) -> None:
+def _shared_link(names: list[str], _: str, rate: str) -> None:
     for name in names:
         _make(name)
     _ip("link", "add", DEVICE, "netns", names[0], "type", "veth", "peer", "name", DEVICE, "netns", names[1])
@@ -70,7 +70,7 @@ def _shared(names: list[str], _: str, rate: str) -> None:
         _in(name, "tc", "qdisc", "add", "dev", DEVICE, "root", "tbf", *limit)
 
 
-def _own(names: list[str], switch: str, rate: str) -> None:
+def _link_per_rank(names: list[str], switch: str, rate: str) -> None:
     _make(switch)
     _in(switch, "ip", "link", "add", "br0", "type", "bridge")
     _in(switch, "ip", "link", "set", "br0", "up")
@@ -82,7 +82,7 @@ def _own(names: list[str], switch: str, rate: str) -> None:
         _up(name, number)
         tc = ("tc", "class", "add", "dev", DEVICE, "parent", "1:", "classid")
         _in(name, "tc", "qdisc", "add", "dev", DEVICE, "root", "handle", "1:", "htb", "default", "10")
-        _in(name, *tc, "1:10", "htb", "rate", WIDE, "burst", "1mb", "cburst", "1mb")
+        _in(name, *tc, "1:10", "htb", "rate", FAST, "burst", "1mb", "cburst", "1mb")
         _in(name, *tc, "1:20", "htb", "rate", rate, "burst", "256kb", "cburst", "256kb")
         for other in range(RANKS):
             if other // PER_NODE != number // PER_NODE:

@@ -1,6 +1,6 @@
-"""Training in many processes, measured on this machine: `python bench/training.py`, in parts by --part.
+"""Distributed training measured on this machine: `python bench/training.py`; --part selects what to measure.
 
-Links between nodes need network namespaces, which only root can make; everything else runs for anybody.
+Links between nodes need network namespaces, which only root can make; everything else needs no rights.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from nodes import PER_NODE, RANKS, Place, Wiring, between, may, nodes
+from nodes import PER_NODE, RANKS, Links, RankHost, bytes_sent, can_make_namespaces, nodes
 from published import report as published
 
 HERE = Path(__file__).parent
@@ -34,42 +34,42 @@ MODEL: dict[str, Any] = {
 }
 MIB = 2**20
 WORLDS = (1, 2, 4, 8)
-WIDE = 32768  # words of a model whose logits are most of what it would hold
-FULL = 3  # how a rank ends that got no more memory
+WIDE = 32768  # vocabulary with which logits use most of the memory
+OUT_OF_MEMORY = 3  # exit status of a rank
 Parts = dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
 
 
 def links(options: argparse.Namespace) -> dict[str, Any]:
     """2 nodes x 2 ranks on limited links: seconds of forward and backward, bytes between nodes."""
-    if not may():
-        print("bench: links between nodes need network namespaces: run this part as root", file=sys.stderr)
+    if not can_make_namespaces():
+        print("bench: skipped links: network namespaces need root", file=sys.stderr)
         return {}
-    wirings = {"a link each": Wiring(True, options.rate), "a link a node": Wiring(False, options.rate)}
-    return {name: _ring(wiring, options.runs) for name, wiring in wirings.items()}
+    setups = {"a link each": Links(True, options.rate), "a link a node": Links(False, options.rate)}
+    return {name: _ring(links, options.runs) for name, links in setups.items()}
 
 
-def _ring(wiring: Wiring, runs: int) -> dict[str, Any]:
-    with nodes(wiring) as places, tempfile.TemporaryDirectory() as out:
+def _ring(links: Links, runs: int) -> dict[str, Any]:
+    with nodes(links) as hosts, tempfile.TemporaryDirectory() as out:
         arguments = [json.dumps({**RING, "runs": runs}), out]
-        ranks = [_start("ring", arguments, rank=rank, world=RANKS, places=places) for rank in range(RANKS)]
+        ranks = [_start("ring", arguments, rank=rank, world=RANKS, hosts=hosts) for rank in range(RANKS)]
         marks: list[tuple[str, int, list[int]]] = []
-        namespaces = sorted({place.namespace for place in places})
+        namespaces = sorted({host.namespace for host in hosts})
         while not marks or marks[-1][0] != "end":
             line = ranks[0].stdout.readline()
             if not line:
                 break
             name, run = json.loads(line)
-            time.sleep(0.3)  # what is in the queue of a link leaves it
-            marks.append((name, run, [between(each, wiring) for each in namespaces]))
+            time.sleep(0.3)  # let the queues of the links drain
+            marks.append((name, run, [bytes_sent(namespace, links) for namespace in namespaces]))
             ranks[0].stdin.write("\n")
             ranks[0].stdin.flush()
         _finish(ranks)
-        found = [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(RANKS)]
+        results = [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(RANKS)]
     device = _device(marks)
     return {
         name: {
-            "seconds": sorted(found[0][name]["seconds"]),
-            "counted": [rank[name]["counted"] for rank in found],
+            "seconds": sorted(results[0][name]["seconds"]),
+            "counted": [rank[name]["counted"] for rank in results],
             "device": device[name],
         }
         for name in RING["layouts"]
@@ -77,7 +77,7 @@ def _ring(wiring: Wiring, runs: int) -> dict[str, Any]:
 
 
 def _device(marks: Sequence[tuple[str, int, list[int]]]) -> dict[str, list[int]]:
-    """Of each layout: what each link carried in the run that it carried least in."""
+    """By layout: the bytes on each link, in the run with the fewest."""
     sent: dict[str, list[list[int]]] = {}
     for (name, run, before), (_, _, after) in pairwise(marks):
         if run:
@@ -86,19 +86,19 @@ def _device(marks: Sequence[tuple[str, int, list[int]]]) -> dict[str, list[int]]
 
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
-    """A training step: one length on 1 to 8 ranks, lengths that grow with the ranks, logits whole or not."""
+    """Memory of a training step: one length on 1 to 8 ranks, growing lengths, logits in chunks or whole."""
     each = options.length // 2
     sizes = sorted(
         {*((options.length, world) for world in WORLDS), *((each * world, world) for world in WORLDS)}
     )
-    found = {f"{length} on {world}": _found(_step(length, world)) for length, world in sizes}
-    for pieces in (True, False):
-        name = f"{each} on 1, {WIDE} words, logits {'in pieces' if pieces else 'whole'}"
-        found[name] = _found(_step(each, 1, vocabulary=WIDE, pieces=pieces))
+    found = {f"{length} on {world}": _summary(_step(length, world)) for length, world in sizes}
+    for chunked in (True, False):
+        name = f"{each} on 1, {WIDE} words, logits {'in chunks' if chunked else 'whole'}"
+        found[name] = _summary(_step(each, 1, vocabulary=WIDE, chunked=chunked))
     return found
 
 
-def _found(ranks: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(ranks: list[dict[str, Any]]) -> dict[str, Any]:
     row = {
         "MiB a rank": round(max(rank["peak"] for rank in ranks) / MIB),
         "MiB to build": round(max(rank["built"] for rank in ranks) / MIB),
@@ -110,7 +110,7 @@ def _found(ranks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def fits(options: argparse.Namespace) -> dict[str, Any]:
-    """The longest sequence whose training step fits, when the kernel gives each rank so much and no more."""
+    """The longest sequence whose training step fits into a memory limit per rank."""
     found: dict[str, Any] = {}
     for world in WORLDS:
         fitting, grain = 0, options.grain * world
@@ -126,24 +126,24 @@ def _step(
     world: int,
     *,
     vocabulary: int = MODEL["vocab_size"],
-    pieces: bool = True,
+    chunked: bool = True,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """What each rank of a training step found; nothing if it did not fit."""
+    """The result of each rank of one training step; an empty list if it did not fit in memory."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = {
             "config": {**MODEL, "vocab_size": vocabulary},
             "length": length,
             "folder": folder,
             "limit": limit,
-            "pieces": pieces,
+            "chunked": chunked,
         }
-        return _together("memory", arguments, world)
+        return _run_ranks("memory", arguments, world)
 
 
 def overhead(options: argparse.Namespace) -> dict[str, Any]:
-    """The ring on one rank against plain attention, in processor time of the whole model."""
-    (found,) = _together("overhead", {"config": MODEL, "lengths": [1024, 4096], "runs": options.runs}, 1)
+    """The ring on one rank against plain attention: CPU time of the whole model."""
+    (found,) = _run_ranks("overhead", {"config": MODEL, "lengths": [1024, 4096], "runs": options.runs}, 1)
     return dict(found)
 
 
@@ -172,33 +172,33 @@ def longest(options: argparse.Namespace) -> dict[str, Any]:
         return {"length": options.longest, "seconds": round(seconds), "last": json.loads(lines[-1])}
 
 
-def _together(job: str, arguments: dict[str, Any], world: int) -> list[dict[str, Any]]:
-    """What each rank of a world on this machine found; nothing if one got no more memory."""
+def _run_ranks(job: str, arguments: dict[str, Any], world: int) -> list[dict[str, Any]]:
+    """The result of each rank on this machine; an empty list if one ran out of memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as out:
         words = [json.dumps(arguments), out]
-        ranks = [_start(job, words, rank=rank, world=world, places=None, port=port) for rank in range(world)]
+        ranks = [_start(job, words, rank=rank, world=world, hosts=None, port=port) for rank in range(world)]
         if not _finish(ranks):
             return []
         return [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(world)]
 
 
 def _start(
-    job: str, words: list[str], *, rank: int, world: int, places: list[Place] | None, port: int = 29555
+    job: str, words: list[str], *, rank: int, world: int, hosts: list[RankHost] | None, port: int = 29555
 ) -> Any:
-    inside = ["ip", "netns", "exec", places[rank].namespace] if places else []
-    per_node = PER_NODE if places else world
+    inside = ["ip", "netns", "exec", hosts[rank].namespace] if hosts else []
+    per_node = PER_NODE if hosts else world
     environment = os.environ | {
         "RANK": str(rank),
         "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(per_node),
-        "MASTER_ADDR": places[0].address if places else "127.0.0.1",
+        "MASTER_ADDR": hosts[0].address if hosts else "127.0.0.1",
         "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "ring0" if places else "lo",
+        "GLOO_SOCKET_IFNAME": "ring0" if hosts else "lo",
         "OMP_NUM_THREADS": "1",
-        "MALLOC_MMAP_THRESHOLD_": "65536",  # large tensors go back to the kernel when they are let go
+        "MALLOC_MMAP_THRESHOLD_": "65536",  # freed tensors go back to the kernel
     }
     command = [*inside, sys.executable, str(HERE / "training_rank.py"), job, *words]
     pipe = subprocess.PIPE
@@ -206,13 +206,13 @@ def _start(
 
 
 def _finish(ranks: Sequence[Any]) -> bool:
-    """Wait for all; False, and the others ended, if one got no more memory."""
+    """Wait for all ranks; False if one ran out of memory, and then the others are killed."""
     while any(rank.poll() is None for rank in ranks):
         if any(rank.poll() for rank in ranks):
             for rank in ranks:
                 rank.kill()
         time.sleep(0.2)
-    if any(rank.wait() == FULL for rank in ranks):
+    if any(rank.wait() == OUT_OF_MEMORY for rank in ranks):
         return False
     if any(rank.returncode for rank in ranks):
         raise SystemExit("bench: a rank failed")
@@ -230,18 +230,26 @@ PARTS: Parts = {
 
 
 def main() -> None:
-    """Run the parts and print what they found as JSON."""
+    """Run the selected parts and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=list(PARTS), action="append", help="default: all")
-    parser.add_argument("--runs", type=int, default=5, help="of what is timed; medians count")
-    parser.add_argument("--rate", default="100mbit", help="of a link between nodes")
-    parser.add_argument("--length", type=int, default=16384, help="of the sequence whose memory is measured")
-    parser.add_argument("--limit", type=int, default=256, help="MiB that a rank gets to fit something in")
-    parser.add_argument("--grain", type=int, default=1024, help="tokens a rank by which lengths grow to fit")
-    parser.add_argument("--longest", type=int, default=65536, help="of the sequence trained end to end")
-    parser.add_argument("--json", type=Path, help="write what was found here")
+    parser.add_argument("--runs", type=int, default=5, help="number of timed runs")
+    parser.add_argument("--rate", default="100mbit", help="bandwidth of a link between nodes")
+    parser.add_argument(
+        "--length", type=int, default=16384, help="tokens of the sequence whose memory is measured"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=256, help="memory limit of a rank in MiB, for the part fits"
+    )
+    parser.add_argument(
+        "--grain", type=int, default=1024, help="tokens per rank by which lengths grow, for the part fits"
+    )
+    parser.add_argument(
+        "--longest", type=int, default=65536, help="tokens of the sequence trained end to end"
+    )
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are taken down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are removed
     found = {}
     for part in options.part or PARTS:
         found[part] = PARTS[part](options)

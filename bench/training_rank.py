@@ -1,4 +1,4 @@
-"""What each rank of the training benchmarks does: `python bench/training_rank.py JOB ARGUMENTS OUT`."""
+"""One rank of the training benchmarks: `python bench/training_rank.py JOB ARGUMENTS OUT`."""
 
 import gc
 import json
@@ -16,19 +16,19 @@ import torch.distributed as dist
 
 TIMEOUT = timedelta(minutes=10)
 CLEAR = Path("/proc/self/clear_refs")
-FULL = 3  # how a rank ends that gets no more memory
+OUT_OF_MEMORY = 3  # exit status
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def ring(
     *, length: int, heads: int, kv_heads: int, size: int, layouts: list[str], runs: int
 ) -> dict[str, Any]:
-    """Attention forward and backward in each layout, by turns: seconds, bytes counted and on the device."""
+    """Attention forward and backward in each layout, in alternation: seconds, bytes between nodes."""
     from contextgraft.training.parallel.ring import attention
 
     peers = {name: _peers(name, heads, kv_heads) for name in layouts}
     found: dict[str, Any] = {name: {"seconds": [], "counted": 0} for name in layouts}
-    for run in range(runs + 1):  # the first is to warm up
+    for run in range(runs + 1):  # the first run is a warm-up
         for name, cp in peers.items():
             held = len(cp.positions(length))
             shapes = [(1, h, held, size) for h in (heads, kv_heads, kv_heads)]
@@ -59,7 +59,7 @@ def _peers(name: str, heads: int, kv_heads: int) -> Any:
 
 
 def _mark(name: str, run: int) -> None:
-    """Let the parent read the devices while no rank sends anything."""
+    """Let the parent process read the network devices while no rank sends anything."""
     if RANK == 0:
         print(json.dumps([name, run]), flush=True)
         sys.stdin.readline()
@@ -67,12 +67,12 @@ def _mark(name: str, run: int) -> None:
 
 
 def memory(
-    *, config: dict[str, Any], length: int, folder: str, limit: int | None, pieces: bool
+    *, config: dict[str, Any], length: int, folder: str, limit: int | None, chunked: bool
 ) -> dict[str, Any]:
-    """One training step of a model on one sequence: peak memory above what torch alone takes, seconds.
+    """One training step of a model on one sequence: peak memory above that of torch itself, seconds.
 
-    With a limit the kernel grants no more bytes than that above what torch alone has. Without pieces all
-    logits are made at once.
+    `limit` is the number of bytes that the kernel grants beyond those of torch itself. Unless `chunked` all
+    logits are computed at once.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -108,7 +108,7 @@ def memory(
     CLEAR.write_text("5", encoding="ascii")  # VmHWM counts from here
     state = engine.build(recipe, base, settings.read(base.config))
     built = _status("VmHWM") - before
-    if not pieces:
+    if not chunked:
         state.model.chunk_tokens = length
     ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator().manual_seed(0))
     dist.barrier()
@@ -131,7 +131,7 @@ def _status(field: str) -> int:
 
 
 def overhead(config: dict[str, Any], lengths: list[int], runs: int) -> dict[str, Any]:
-    """Forward and backward of a model on one rank: the ring against plain attention, processor seconds."""
+    """Forward and backward of a model on one rank: the ring against plain attention, CPU seconds."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from contextgraft.training.parallel import attention
@@ -167,7 +167,7 @@ JOBS = {"ring": ring, "memory": memory, "overhead": overhead}
 
 
 def main() -> None:
-    """Join the others, do the job, write what was found."""
+    """Connect to the other ranks, run the job, write its result."""
     job, arguments, out = sys.argv[1:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=TIMEOUT)
@@ -175,7 +175,7 @@ def main() -> None:
         result = JOBS[job](**json.loads(arguments))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error) or "bad_alloc" in str(error):
-            os._exit(FULL)
+            os._exit(OUT_OF_MEMORY)
         raise
     Path(out, f"{RANK}.json").write_text(json.dumps(result), encoding="utf-8")
     dist.barrier()
