@@ -73,7 +73,7 @@ def test_interrupted_run_ends_in_the_same_bytes(
 
 
 def test_killed_command_ends_in_the_same_bytes(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
-    stages = [{"length": 32, "steps": 80, "tokens": 64}, {"length": 64, "steps": 40, "tokens": 64}]
+    stages = [{"length": 32, "steps": 8, "tokens": 64}, {"length": 64, "steps": 4, "tokens": 64}]
     config = write_recipe(recipe_folder, stages=stages)
 
     def command(out: str) -> list[str]:

@@ -59,7 +59,7 @@ def start_ranks(
 def start(command: list[str], environment: dict[str, str] | None = None, **options: Any) -> Process:
     """Start a command of Python, forked from a process that has imported what it needs."""
     environment = dict(os.environ) if environment is None else environment
-    return fork_server(environment).start(command, environment, **options)
+    return fork_server().start(command, environment, **options)
 
 
 def work_folder(out: Path) -> Path:

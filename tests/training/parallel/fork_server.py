@@ -24,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from huggingface_hub import constants
+
 PRELOADED = (
     "contextgraft.cli.commands.train",
     "contextgraft.sources.hub.dataset",
@@ -82,11 +84,11 @@ class Process:
 class ForkServer:
     """The server's end in the tests; it ends with this process."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self) -> None:
         pipe = subprocess.PIPE
         self._server = subprocess.Popen(
             [sys.executable, __file__],
-            env=environment | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdin=pipe,
             stdout=pipe,
             text=True,
@@ -127,15 +129,10 @@ class ForkServer:
         return Process(int(self._server.stdout.readline()), folder)
 
 
-def fork_server(environment: dict[str, str]) -> ForkServer:
-    """The server for processes with this environment: the hub's client reads its variables when imported."""
-    return _server(tuple(sorted((key, value) for key, value in environment.items() if key.startswith("HF_"))))
-
-
 @cache
-def _server(hub_variables: tuple[tuple[str, str], ...]) -> ForkServer:
-    others = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    return ForkServer(others | dict(hub_variables))
+def fork_server() -> ForkServer:
+    """The server of this session."""
+    return ForkServer()
 
 
 def serve() -> None:
@@ -184,6 +181,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    importlib.reload(constants)  # the hub's client reads its environment variables when it is imported
     if request["file_bytes"] is not None:
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], hard))
