@@ -144,7 +144,7 @@ def run(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Done]:
 
     def run(*arguments: str | Path, **how: Any) -> Done:
         process = start(*arguments, **how)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=180)
         return Done(process.returncode, stdout, stderr)
 
     return run

@@ -249,6 +249,16 @@ def test_a_disk_that_fills_up_keeps_what_there_is(
     assert same_shards(tmp_path / "out", model)
 
 
+SMALL = (
+    "config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "LICENSE",
+    "chat_template.jinja",
+    "additional_chat_templates/tools.jinja",
+)
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_fetch_asks_only_for_the_rest(
     *,
@@ -260,16 +270,17 @@ def test_an_interrupted_fetch_asks_only_for_the_rest(
     blow: signal.Signals,
 ) -> None:
     server.add("owner/tiny", model)
-    server.fault(ANY_SHARD, slow=30, times=3)  # one piece arrives, then nothing for half a minute
-    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="5")
-    wait_for(lambda: len(list(parts(tmp_path))) == 3)
+    server.fault(ANY_SHARD, slow=600, times=3)  # one piece arrives, then nothing
+    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="300")
+    wait_for(lambda: all((tmp_path / ".out.partial" / name).exists() for name in SMALL))
+    wait_for(lambda: len(parts(tmp_path)) == 3)
     process.send_signal(blow)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=180)
     if blow == signal.SIGINT:
         assert process.returncode == 130
         assert stderr.splitlines()[-1].endswith("interrupted; run the same command again to resume")
     assert not (tmp_path / "out").exists()
-    held = {path.stat().st_size for path in parts(tmp_path)}
+    held = {size(path) for path in parts(tmp_path)}
     server.log.clear()
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert {each.range for each in server.requests(ANY_SHARD)} == {f"bytes={size}-" for size in held}
@@ -316,13 +327,21 @@ def test_the_hub_switched_off_is_said(hub: Hub, tmp_path: Path, monkeypatch: pyt
 
 
 def parts(folder: Path) -> list[Path]:
-    """Beginnings of shards that an unfinished fetch to `folder / "out"` holds."""
-    return [path for path in folder.glob(".out.partial/.journal/*.part") if path.stat().st_size > 10_000]
+    """Incomplete shards of an unfinished fetch to `folder / "out"`."""
+    return [path for path in folder.glob(".out.partial/.journal/*.part") if size(path) > 10_000]
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 if it was renamed in the meantime."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Until something holds, but not for ever."""
-    until = time.monotonic() + 30
+    """Return when the condition is true."""
+    until = time.monotonic() + 180
     while not condition():
-        assert time.monotonic() < until, "it never came"
+        assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.01)
