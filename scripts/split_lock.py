@@ -2,8 +2,8 @@
 
 COMPILED is what `uv pip compile --generate-hashes` wrote, WHEEL the build of torch that pip has here.
 requirements.lock is for torch's CPU build; requirements-cuda.lock for the build on the package index, with
-the libraries for NVIDIA GPUs that it needs. pip prefers a file whose hash the index lists, so one lock for both
-builds would install the second one everywhere.
+the libraries for NVIDIA GPUs that it needs. pip prefers a file whose hash the index lists, so one lock for
+both builds would install the second one everywhere.
 """
 
 import hashlib

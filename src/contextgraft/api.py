@@ -39,7 +39,7 @@ from contextgraft.sources import fetch as fetch_module
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int], object]
-Embeddings = Literal["input", "output", "both"]
+Embeddings = Literal["both", "input", "output"]
 
 
 def open_model(path: StrPath) -> ModelFolder:

@@ -61,7 +61,7 @@ def test_what_is_no_adapter(adapters: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "at least one --rank or --energy"),
+        ([], "no rank given: pass --rank or --energy"),
         (["--rank", "2", "--include", "("], "not a regular expression"),
         (["--energy", "1.5"], "0<x<=1"),
         (["--rank", "2", "--device", "cuda:9"], "cannot be used"),

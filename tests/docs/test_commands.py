@@ -19,7 +19,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 def commands(text: str) -> Iterator[str]:
     """What follows `contextgraft` in code: of blocks whole lines, continued ones joined; else inline code."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    blocks = re.findall(r"^```(?!python)[a-z]*\n(.*?)^```", joined, re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```([a-z]*)\n(.*?)^```", joined, re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language != "python"]
     prose = re.sub(r"^```.*?^```", "", joined, flags=re.DOTALL | re.MULTILINE)
     code = [line for block in blocks for line in block.splitlines()]
     code += [" ".join(inline.split()) for inline in re.findall(r"`([^`]+)`", prose)]

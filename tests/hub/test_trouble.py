@@ -271,7 +271,7 @@ def test_an_interrupted_fetch_asks_only_for_the_rest(
 ) -> None:
     server.add("owner/tiny", model)
     server.fault(ANY_SHARD, slow=600, times=3)  # one piece arrives, then nothing
-    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="300")
+    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="10")
     wait_for(lambda: all((tmp_path / ".out.partial" / name).exists() for name in SMALL))
     wait_for(lambda: len(parts(tmp_path)) == 3)
     process.send_signal(blow)
