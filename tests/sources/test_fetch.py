@@ -69,6 +69,17 @@ def test_an_output_that_exists_is_left_alone(model_folder: Path, tmp_path: Path)
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
+def test_a_fetched_model_is_replaced_on_request(model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fetch(str(model_folder), out)
+    (out / "stale").touch()
+    (out / "contextgraft.json").unlink()  # what Snakemake does before it runs a rule again
+    fetch(str(model_folder), out, replace=True)
+    assert not (out / "stale").exists()
+    assert (out / "contextgraft.json").exists()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_a_gguf_file_is_recognised(gguf_model: Any, tmp_path: Path) -> None:
     record = fetch(str(gguf_model.path), tmp_path / "out", "float16")
     assert (record["name"], record["dequantised_to"]) == ("tiny.Q8_0", "float16")

@@ -43,3 +43,8 @@ def test_a_finished_output_is_not_overwritten(base: Path, recipe_folder: Path, t
     with pytest.raises(ContextgraftError, match="already exists"):
         CliRunner().invoke(command, options, catch_exceptions=False)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    with pytest.raises(ContextgraftError, match="holds files of another program"):
+        CliRunner().invoke(command, [*options, "--replace"], catch_exceptions=False)
+    (out / "config.json").touch()
+    assert CliRunner().invoke(command, [*options, "--replace"]).exit_code == 0
+    assert not (out / "mine.txt").exists()
