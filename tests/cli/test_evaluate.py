@@ -55,7 +55,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     def typed(*words: object) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
         capsys.readouterr()  # what fixtures printed
-        monkeypatch.setattr(sys, "argv", ["contextgraft", "evaluate", *map(str, words)])
+        verb = [] if words[0] == "replay" else ["evaluate"]
+        monkeypatch.setattr(sys, "argv", ["contextgraft", *verb, *map(str, words)])
         code = 0
         try:
             main()
@@ -236,9 +237,73 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
     assert (code, "the text is not what the row was measured on" in err) == (2, True)
 
 
+CONFIG = """
+needle: {format: colours.yaml, lengths: [16, 64], depths: [0, 100], samples: 2}
+perplexity: {lengths: [20], documents: 2}
+seed: 3
+"""
+STUDY = """
+study: s
+base: model
+donor: {source: model}
+fine_tunes: sheet.tsv
+ranks: [1]
+evaluation:
+  needle: {format: other.yaml, lengths: [16], depths: [0, 100], samples: 2, seed: 3}
+  divergence: {length: 8, prompts: 2}
+  skill: {samples: 1}
+"""
+
+
+def test_a_file_says_what_is_evaluated_and_flags_change_it(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "needles.yaml").write_text(CONFIG)
+    code, out, err = run("model", "--config", "needles.yaml", "--threads", 1, *OUT, "--json")
+    assert code == 0, err
+    assert [(row["suite"], row["length"], row["n"]) for row in json.loads(out)] == [
+        ("needle", 16, 4),
+        ("needle", 64, 4),
+        ("perplexity", 20, 2),
+    ]
+    flags = [*NEEDLE, "--seed", "3", "--suite", "perplexity", "--perplexity-lengths", 20, "--documents", 2]
+    code, _, err = run("model", *flags, *OUT)
+    assert (code, "complete already" in err) == (0, True)
+    changed = ["--config", "needles.yaml", "--suite", "needle", "--lengths", 40]
+    code, out, err = run("model", *changed, *OUT, "--json")
+    assert code == 0, err
+    assert [(row["suite"], row["length"], row["n"]) for row in json.loads(out)] == [("needle", 40, 4)]
+    code, out, err = run("replay", "samples.parquet", 2, "model", "--config", "needles.yaml")
+    assert (code, out.splitlines()[-1]) == (0, "the same"), err
+
+
+def test_a_study_says_what_a_fine_tune_is_evaluated_on(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "other.yaml").write_text(FORMAT.replace("colours", "others"))
+    (tmp_path / "sheet.tsv").write_text(
+        "name\tsource\tneedle\tskill\ntune\tmodel\tcolours.yaml\tpolite.jsonl\n"
+    )
+    study = ["--config", "study.yaml", "--fine-tune", "tune"]
+    code, out, err = run("graft=model", "tune=model", *study, *OUT, "--json")
+    assert code == 0, err
+    assert [(row["model"], row["suite"], row["task"], row["n"]) for row in json.loads(out)] == [
+        (label, *rest)
+        for label in ("graft", "tune")
+        for rest in (("needle", "colours", 4), ("skill", "polite", 1), ("divergence", "filler", 2))
+    ]
+    code, _, err = run("graft=model", *study, *OUT)
+    assert (code, "no model has the label of --reference; expected graft; received tune" in err) == (2, True)
+    code, out, err = run("graft=model", "--config", "study.yaml", *OUT, "--dry-run", "--json")
+    assert code == 0, err
+    assert [row["suite"] for row in json.loads(out)] == ["needle", "divergence"]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["model", "--config", "none.yaml", *OUT], "none.yaml: cannot read the configuration"),
+        (["model", "--config", "colours.yaml", *OUT], "unknown key 'name'"),
+        (["model", "--fine-tune", "tune", *OUT], "--fine-tune needs a study"),
+        (["replay", "none.parquet", "3", "model"], "none.parquet: cannot read the samples"),
+        (["replay", "none.parquet", "-1", "model"], "No such option"),
         (["nowhere", *NEEDLE, *OUT], "nowhere: no such model folder"),
         (["=model", *NEEDLE, *OUT], "the label is empty"),
         (["model", "--suite", "riddles", *OUT], "'riddles' is not one of"),
