@@ -31,7 +31,7 @@ def test_a_table_for_people(words: list[str]) -> None:
     norms = next(line for line in lines if line.startswith("norms"))
     assert norms.split()[-3:-1] == ["+1.0000", "±0.1096"]
     assert norms.endswith("*")
-    assert lines[-1] == "left out: 1: model.embed_tokens.weight"
+    assert lines[-1] == "not compared: 1: model.embed_tokens.weight"
 
 
 def test_json_and_parquet(words: list[str], tmp_path: Path) -> None:

@@ -24,4 +24,4 @@ rule extract:
         version=VERSION,
     shell:
         "contextgraft extract --base {params.base:q} --donor {params.donor:q} {params.options:q}"
-        " --replace --out {params.out:q} --threads {threads} > {log:q} 2>&1"
+        " --replace --prune --out {params.out:q} --threads {threads} > {log:q} 2>&1"

@@ -15,11 +15,10 @@ from contextgraft.checkpoint.atomic import (
     check_output,
     detach_log,
     move_into_place,
-    remove_output,
     work_directory,
     write_json,
 )
-from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, SIDECAR, ModelFolder
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
 
 JOB_FILE = "job.json"
@@ -135,8 +134,7 @@ def publish_folders(
     """The resume log of a job that writes folders `names` to its work directory, then moved into `out`.
 
     The block records BUILT when all are complete. A folder that exists already, and was not moved there by
-    an interrupted run of this job, raises OutputError unless `replace`. With `replace`, adapters of other
-    names in `out` are removed at the end: `out` then holds what this job made.
+    an interrupted run of this job, raises OutputError unless `replace`.
     """
     with work_directory(out) as work:
         log = ResumeLog(work, job)
@@ -147,10 +145,6 @@ def publish_folders(
             for name in names:
                 if (work / name).exists():
                     move_into_place(work / name, out / name)
-            if replace:
-                for other in sorted(out.glob(f"*/{SIDECAR}")):
-                    if other.parent.name not in names:
-                        remove_output(other.parent)
 
 
 def input_files(folder: ModelFolder) -> InputFiles:

@@ -1,7 +1,7 @@
 """Donor minus base as LoRA adapters: one decomposition per matrix, every rank a slice of it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from contextgraft.adapter.extract.model_pair import DELTA_CACHE_BYTES, ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.extract.svd import factorise
 from contextgraft.adapter.extract.write_adapter import assemble
+from contextgraft.checkpoint.atomic import remove_output
 from contextgraft.checkpoint.digest import file_digest
+from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
@@ -143,3 +145,10 @@ def extract(
             built = assemble(models, specs, log, gguf)
             log.put(BUILT, built)
         return {name: built[name] for name in folders}
+
+
+def remove_other_adapters(out: Path, names: Collection[str]) -> None:
+    """Remove the adapters in `out` whose folders are not among `names`."""
+    for sidecar in sorted(out.glob(f"*/{SIDECAR}")):
+        if sidecar.parent.name not in names:
+            remove_output(sidecar.parent)

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 @device_option
 @threads_option("Matrices")
 @replace_option
+@click.option("--prune", is_flag=True, help="Remove adapters of other ranks from the output folder.")
 @json_option()
 def command(
     *,
@@ -85,6 +86,7 @@ def command(
     device: str,
     threads: int | None,
     replace: bool,
+    prune: bool,
     as_json: bool,
 ) -> None:
     """Factorise donor minus base into LoRA adapters, all ranks from one decomposition per matrix.
@@ -121,6 +123,10 @@ def command(
         sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:
         sidecars = _ours(models, specs, out, gguf=gguf, replace=replace, threads=threads, device=device)
+    if prune:
+        from contextgraft.adapter.extract.extract import remove_other_adapters
+
+        remove_other_adapters(out, sidecars)
     _show(sidecars, out, as_json)
 
 
