@@ -38,6 +38,8 @@ def test_empty_cells_count_as_absent_and_comments_as_nothing() -> None:
         (f"{HEADER}\na\tdemo:a\na\tdemo:b", "s.tsv:3: the name 'a' is already used on line 2"),
         (f"{HEADER}\na\tb\tc\td\te\tf\tg", "s.tsv:2: too many cells; expected 6"),
         (f"{HEADER}\na\tb c", "s.tsv:2: source"),
+        (f"{HEADER}\na\thf:b/c d", "s.tsv:2: source"),
+        (f"{HEADER}\na\t\"b\tc\"", "s.tsv:2: source"),
     ],
 )
 def test_a_wrong_line_is_named_by_its_number(text: str, message: str) -> None:
@@ -53,3 +55,41 @@ def test_an_unreadable_sheet_gives_one_line(tmp_path: Path) -> None:
     (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot read the sheet"):
         read_targets(tmp_path / "bytes.tsv")
+
+
+EXCEL = 'a\t"folder of mine/model"\t\t\t\t"said ""yes"", and\ta tab"\t\t'
+FORMS = {
+    "plain": ("utf-8", "\n"),
+    "windows": ("utf-8", "\r\n"),
+    "old mac": ("utf-8", "\r"),
+    "excel": ("utf-8-sig", "\r\n"),
+    "unicode text": ("utf-16", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_sheet_reads_alike_in_every_form_that_spreadsheets_save(tmp_path: Path, form: str) -> None:
+    encoding, end = FORMS[form]
+    lines = ["# mine\t\t", HEADER + "\t\t", EXCEL, "\t\t\t", ' # "b"\tdemo:b', "\u00a0c\tdemo:c \t", ""]
+    path = tmp_path / "my sheet.tsv"
+    path.write_bytes(end.join(lines).encode(encoding))
+    first, second = read_targets(path)
+    assert (first.name, first.source, first.revision) == ("a", "folder of mine/model", None)
+    assert first.notes == 'said "yes", and\ta tab'
+    assert (second.name, second.source, second.notes) == ("c", "demo:c", None)
+
+
+def test_quotes_that_do_not_enclose_a_cell_are_text() -> None:
+    (row,) = parse_targets(f'{HEADER}\na\tdemo:a\t\t\t\t"big" model of "x"', "s.tsv")
+    assert row.notes == '"big" model of "x"'
+
+
+def test_a_separator_within_a_line_does_not_end_it() -> None:
+    (row,) = parse_targets(f"{HEADER}\na\tdemo:a\t\t\t\tone\u2028two\x85three", "s.tsv")
+    assert row.notes == "one\u2028two\x85three"
+
+
+def test_another_encoding_is_refused_with_the_one_to_save_in(tmp_path: Path) -> None:
+    (tmp_path / "latin.tsv").write_bytes("name\tsource\nä\tdemo:a".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.tsv: cannot read the sheet.*save it as UTF-8"):
+        read_targets(tmp_path / "latin.tsv")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contextgraft.config.text_file import read_text_file
 from contextgraft.errors import ConfigError, InputError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -50,7 +51,7 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
 def read_yaml(path: Path) -> Any:
     """Parse one YAML file; unreadable or malformed files raise InputError or ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the configuration", path=path, received=str(error)) from None
     try:

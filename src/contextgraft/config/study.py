@@ -3,15 +3,27 @@
 config/schema.json is generated from these models.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from contextgraft.config.base import File, Frozen, Name, Seed
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.evaluation import StudyEvaluation
 
-ModelSource = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
+
+
+def _source(value: str) -> str:
+    if re.search(r"\s", value) and (value.startswith("hf:") or "/" not in value):
+        raise ValueError("only a path may contain spaces; write it with a slash, as in './my model'")
+    return value
+
+
+# a path may contain spaces, but no tabs and line ends
+ModelSource = Annotated[
+    str, Field(min_length=1, pattern=r"^\S(?:[^\t\r\n]*\S)?$"), AfterValidator(_source)
+]
 
 
 class Donor(Frozen):

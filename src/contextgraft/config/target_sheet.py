@@ -1,5 +1,7 @@
 """The sheet of fine-tunes: a tab-separated table with one fine-tune on each line, checked line by line."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +9,7 @@ from pydantic import Field
 
 from contextgraft.config.base import Frozen, Name, validate
 from contextgraft.config.study import ModelSource
+from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import ConfigError, InputError
 
 RESERVED = "base", "donor-"
@@ -51,13 +54,33 @@ class TargetRow(Frozen):
         return self.source.removeprefix("train:") if self.source.startswith("train:") else None
 
 
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+CELL = re.compile(rf"(?:^|(?<=\t))(?:{QUOTED.pattern}(?=\t|$)|[^\t]*)")
 COLUMNS = tuple(TargetRow.model_fields)
 REQUIRED = tuple(name for name, field in TargetRow.model_fields.items() if field.is_required())
 
 
 def cells(line: str) -> list[str]:
-    """Cells of one line, without surrounding blanks."""
-    return [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
+    """Cells of one line without surrounding blanks, and without the empty cells at its end.
+
+    A cell in quotes, as spreadsheets write it, may contain tabs, and quotes that are doubled.
+    """
+    values = [
+        cell[1:-1].replace('""', '"').strip() if QUOTED.fullmatch(cell) else cell.strip()
+        for cell in CELL.findall(line.rstrip("\r\n"))
+    ]
+    while values and not values[-1]:
+        values.pop()
+    return values
+
+
+def data_lines(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """Lines with their numbers from 1, without blank ones and comments (the first character is #)."""
+    return [
+        (number, line)
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
 
 
 def check_header(header: list[str], where: str) -> None:
@@ -93,11 +116,7 @@ def parse_line(line: str, header: list[str], where: str) -> TargetRow:
 
 def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
     """All rows of a sheet in order; blank lines and lines that begin with # are skipped."""
-    numbered = [
-        (number, line)
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.strip() and not line.startswith("#")
-    ]
+    numbered = data_lines(split_lines(text))
     if not numbered:
         raise ConfigError(
             "the sheet is empty", path=path, expected="a line of column names and one line for each fine-tune"
@@ -124,10 +143,21 @@ def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
     return tuple(targets)
 
 
+def read_sheet(path: Path) -> str:
+    """The text of a sheet: UTF-8 or, with a byte order mark, UTF-16; InputError where it is not readable."""
+    try:
+        return read_text_file(path)
+    except OSError as error:
+        raise InputError(
+            "cannot read the sheet of fine-tunes", path=path, received=error.strerror
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "cannot read the sheet of fine-tunes", path=path, expected="tab-separated text in UTF-8",
+            received=error, remedy="save it as UTF-8, or as UTF-16 with a byte order mark",
+        ) from None  # fmt: skip
+
+
 def read_targets(path: Path) -> tuple[TargetRow, ...]:
     """Read and check a sheet; unreadable files raise InputError, wrong lines ConfigError with the number."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
-    return parse_targets(text, path)
+    return parse_targets(read_sheet(path), path)

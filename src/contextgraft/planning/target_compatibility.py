@@ -14,7 +14,8 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
 from contextgraft.config.target_sheet import TargetRow
-from contextgraft.errors import ConfigError, ContextgraftError, InputError
+from contextgraft.config.text_file import split_lines
+from contextgraft.errors import ConfigError, ContextgraftError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources.hub.client import Hub
@@ -60,11 +61,8 @@ def _headers_folder(folder: Path | None) -> Iterator[Path]:
 
 def _lines(path: Path) -> list[TargetCheck | tuple[int, TargetRow]]:
     """Each line of a sheet, parsed separately: a target with its line number, or a refused check."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the sheet of fine-tunes", path=path, received=str(error)) from None
-    used = [number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")]
+    lines = split_lines(target_sheet.read_sheet(path))
+    used = [number - 1 for number, _ in target_sheet.data_lines(lines)]
     if len(used) < 2:
         target_sheet.parse_targets("\n".join(lines), path)  # raises the error for an empty sheet
     head = used[0]

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from contextgraft.config.text_file import read_text_file
 from contextgraft.errors import InputError
 from contextgraft.prompts.tokens import Encode, cycle_tokens
 
@@ -38,7 +39,7 @@ def read_haystack(name: str, base_dir: Path) -> str:
         return file.read_text(encoding="utf-8")
     path = base_dir / name
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "cannot read the haystack",

@@ -10,6 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import file_digest
+from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question, check_answer, json_line
@@ -79,10 +80,10 @@ class SkillFile(QuestionSet):
 def read_skill_file(path: Path, samples: int | None = None) -> SkillFile:
     """A skill from JSONL, one {"prompt", "answer"} per line; raises InputError naming the line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the skill file", path=path, received=str(error)) from None
-    numbered = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    numbered = [(n, line) for n, line in enumerate(split_lines(text), 1) if line.strip()]
     lines = tuple(read_line(path, n, line) for n, line in numbered)
     if not lines:
         raise InputError("the skill file is empty", path=path)

@@ -14,6 +14,7 @@ from contextgraft.config.training import (
     RepeatSource,
     TextSource,
 )
+from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
@@ -152,7 +153,7 @@ KINDS: dict[str, Callable[[Any, DataContext], DocumentSampler]] = {
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """Rows {"prompt", "answer"} of a JSONL file; a wrong line raises InputError with its number."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = split_lines(read_text_file(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the pairs", path=path, received=str(error)) from None
     rows = [_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
