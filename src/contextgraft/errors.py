@@ -4,7 +4,8 @@ ContextgraftError
 ├── InputError            an argument, path or option is wrong
 │   └── ConfigError       a configuration file is wrong
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
-│   └── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
+│   ├── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
+│   └── NotFullPrecision  a model is quantised (also a MismatchError)
 ├── MismatchError         two models or an adapter and a model do not fit each other
 ├── Refused               an earlier step refused this model and recorded the refusal
 ├── SourceError           the hub or the network failed, or sent wrong content
@@ -64,6 +65,10 @@ class PickleRefused(CheckpointError):  # noqa: N818 - named after the event, lik
 
 class MismatchError(ContextgraftError):
     """Two models, or an adapter and a model, do not fit each other."""
+
+
+class NotFullPrecision(CheckpointError, MismatchError):  # noqa: N818
+    """A model is quantised, so that no delta can be computed from it or added to it."""
 
 
 class Refused(ContextgraftError):  # noqa: N818

@@ -39,7 +39,7 @@ def test_empty_cells_count_as_absent_and_comments_as_nothing() -> None:
         (f"{HEADER}\na\tb\tc\td\te\tf\tg", "s.tsv:2: too many cells; expected 6"),
         (f"{HEADER}\na\tb c", "s.tsv:2: source"),
         (f"{HEADER}\na\thf:b/c d", "s.tsv:2: source"),
-        (f"{HEADER}\na\t\"b\tc\"", "s.tsv:2: source"),
+        (f'{HEADER}\na\t"b\tc"', "s.tsv:2: source"),
     ],
 )
 def test_a_wrong_line_is_named_by_its_number(text: str, message: str) -> None:

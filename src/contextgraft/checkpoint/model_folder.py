@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from contextgraft.checkpoint.quantisation_config import declared_method
 from contextgraft.checkpoint.safetensors_header import (
     CONVERT,
     MAX_HEADER,
@@ -13,7 +14,7 @@ from contextgraft.checkpoint.safetensors_header import (
     open_tensors,
 )
 from contextgraft.checkpoint.strict_json import NotJson, open_regular, parse_json
-from contextgraft.errors import CheckpointError, InputError, PickleRefused, Refused
+from contextgraft.errors import CheckpointError, InputError, NotFullPrecision, PickleRefused, Refused
 
 __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
 
@@ -53,7 +54,7 @@ def open_model(path: Path) -> ModelFolder:
         raise InputError("no such model folder", path=path)
     _raise_refusal(path)
     config = read_json(path / MODEL_CONFIG)
-    shards = _shards(path)
+    shards = _shards(path, config)
     weight_map = {info.name: shard for shard in shards for info in shards[shard].tensors.values()}
     tensors = {name: shards[weight_map[name]].tensors[name] for name in sorted(weight_map)}
     own = {MODEL_CONFIG, MODEL_INDEX, *shards}
@@ -89,12 +90,17 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
     return data
 
 
-def _shards(path: Path) -> dict[str, TensorFile]:
+def _shards(path: Path, config: dict[str, Any]) -> dict[str, TensorFile]:
     if (path / MODEL_INDEX).exists():
         return _indexed(path, read_json(path / MODEL_INDEX, unique=True))
     if (path / MODEL_WEIGHTS).exists():
         return {MODEL_WEIGHTS: open_tensors(path / MODEL_WEIGHTS)}
     pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+    if pickles and (method := declared_method(config)) is not None:
+        raise NotFullPrecision(
+            f"is quantised ({method}), and its weights are pickles", path=path,
+            remedy="use the model in its original precision",
+        )  # fmt: skip
     if pickles:
         raise PickleRefused(
             "has weights only as pickles, which are never loaded", path=path / pickles[0], remedy=CONVERT

@@ -16,9 +16,12 @@ PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x0
 CONVERT = "where you trust it, load it and `save_pretrained(..., safe_serialization=True)`; pass that folder"
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
     "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
+
+PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # several elements share a byte
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _info(path: Path, data_begin: int, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _malformed(path, f"dtype, shape and data_offsets for {name!r}", f"{entry!r}"[:80])
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in (*ITEM_BYTES, *PACKED_BITS):
         raise _malformed(path, f"a known dtype for {name!r}", f"{dtype!r}"[:80])
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
         raise _malformed(
@@ -122,9 +125,12 @@ def _info(path: Path, data_begin: int, name: str, entry: Any) -> TensorInfo:
             f"non-negative whole numbers as shape and offsets of {name!r}",
             f"{shape!r}, {offsets!r}"[:80],
         )
-    if math.prod(max(size, 1) for size in shape) * ITEM_BYTES[dtype] >= 2**63:
+    bits = PACKED_BITS.get(dtype) or 8 * ITEM_BYTES[dtype]
+    if math.prod(max(size, 1) for size in shape) * bits >= 2**66:
         raise _malformed(path, f"a shape of {name!r} below 2^63 bytes", f"{shape}"[:80])
-    need = math.prod(shape) * ITEM_BYTES[dtype]
+    need, odd = divmod(math.prod(shape) * bits, 8)
+    if odd:
+        raise _malformed(path, f"whole bytes of {name!r}", f"{dtype} {shape}"[:80])
     if offsets[1] - offsets[0] != need:
         raise _malformed(path, f"{need} bytes for {name!r} ({dtype} {shape})"[:300], f"offsets {offsets}")
     return TensorInfo(name, dtype, tuple(shape), path.name, data_begin + offsets[0], data_begin + offsets[1])

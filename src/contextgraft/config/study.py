@@ -13,7 +13,6 @@ from contextgraft.config.cluster import Cluster
 from contextgraft.config.evaluation import StudyEvaluation
 
 
-
 def _source(value: str) -> str:
     if re.search(r"\s", value) and (value.startswith("hf:") or "/" not in value):
         raise ValueError("only a path may contain spaces; write it with a slash, as in './my model'")
@@ -21,9 +20,7 @@ def _source(value: str) -> str:
 
 
 # a path may contain spaces, but no tabs and line ends
-ModelSource = Annotated[
-    str, Field(min_length=1, pattern=r"^\S(?:[^\t\r\n]*\S)?$"), AfterValidator(_source)
-]
+ModelSource = Annotated[str, Field(min_length=1, pattern=r"^\S(?:[^\t\r\n]*\S)?$"), AfterValidator(_source)]
 
 
 class Donor(Frozen):

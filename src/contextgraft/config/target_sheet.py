@@ -148,9 +148,7 @@ def read_sheet(path: Path) -> str:
     try:
         return read_text_file(path)
     except OSError as error:
-        raise InputError(
-            "cannot read the sheet of fine-tunes", path=path, received=error.strerror
-        ) from None
+        raise InputError("cannot read the sheet of fine-tunes", path=path, received=error.strerror) from None
     except UnicodeDecodeError as error:
         raise InputError(
             "cannot read the sheet of fine-tunes", path=path, expected="tab-separated text in UTF-8",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.analysis.compatibility import Compatibility, VocabularyMatch, check_compatibility
+from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
@@ -45,6 +46,7 @@ def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, thread
     """
     with _headers_folder(headers) as folder:
         ancestor = open_model_headers(base, folder / "base", hub)
+        check_full_precision(ancestor, "a comparison with fine-tunes")
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(partial(_check, ancestor, folder, hub), _lines(sheet)))
 
@@ -108,11 +110,12 @@ def _check(
 
 def reasons(match: Compatibility) -> Iterator[str]:
     """Reasons why a model does not fit the base; empty if it fits."""
+    if match.quantised:
+        yield f"quantised ({match.quantised}): take the unquantised weights"
     for key, (expected, received) in match.architecture.items():
         yield f"{key} {received}, the base {expected}"
     if match.quantised:
-        yield f"quantised ({match.quantised}): take the unquantised weights"
-        return  # which have other names and shapes
+        return  # tensors have other names and shapes
     shapes = [f"{name} {list(b)}, the base {list(a)}" for name, (a, b) in match.shapes.items()]
     lists = (("shape of", shapes), ("lacks", list(match.missing)))
     for label, names in lists:

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.adapter.architecture import architecture
+from contextgraft.checkpoint.full_precision import quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.formats.tensor_names import (
-    FLOATS,
     TensorRole,
     is_buffer,
-    layer_of,
     output_embedding,
     rows_are_tokens,
     tensor_role,
@@ -97,19 +96,6 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
         shared=tuple(sorted(name for name, digest in own.items() if digest in known.values())),
         files=len(own),
     )
-
-
-def quantisation(model: ModelFolder) -> str | None:
-    """How a model's layers are quantised: the config's method, else the dtypes of its matrices."""
-    section = model.config.get("quantization_config")
-    if isinstance(section, Mapping) and section:
-        return str(section.get("quant_method") or "of a kind it does not name")
-    packed = {
-        info.dtype
-        for info in model.tensors.values()
-        if layer_of(info.name) is not None and len(info.shape) > 1
-    }
-    return ", ".join(sorted(packed - {*FLOATS, "F64", "BOOL"})) or None
 
 
 def _changed(info: TensorInfo, base: ModelFolder) -> bool:

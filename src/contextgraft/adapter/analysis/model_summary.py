@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from contextgraft.checkpoint.full_precision import quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
@@ -35,6 +36,7 @@ def summary(folder: ModelFolder) -> dict[str, Any]:
             "tokens": None if vocabulary is None else len(vocabulary),
         },
         "tied_embeddings": output_embedding(folder.tensors) is None,
+        "quantised": quantisation(folder),
         "dtypes": dict(sorted(Counter(info.dtype for info in folder.tensors.values()).items())),
         "tensors": len(folder.tensors),
         "shards": len(folder.shards),
@@ -88,6 +90,7 @@ def summary_lines(info: dict[str, Any]) -> list[str]:
         f"context       {info['context']:,} tokens",
         f"vocabulary    {rows:,} rows, {tokens or 'unknown'} tokens, embeddings {tied}",
         f"dtype         {', '.join(f'{dtype} x {count}' for dtype, count in info['dtypes'].items())}",
+        *([f"quantised     {info['quantised']}: no delta can be added"] if info["quantised"] else []),
         f"size          {info['parameters']:,} parameters, {info['bytes']:,} bytes, {info['shards']} file(s)",
     ]
 

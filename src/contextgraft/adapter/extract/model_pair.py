@@ -8,6 +8,7 @@ from pathlib import Path
 from contextgraft.adapter.architecture import architecture, check_architecture, check_shape
 from contextgraft.adapter.extract.delta import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
+from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
@@ -78,6 +79,8 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
     """Open both; other architectures, shapes or unreadable RoPE settings raise before any weight is read."""
     selection = selection or TensorSelection()
     base, donor = open_model(base_path), open_model(donor_path)
+    for folder in (base, donor):
+        check_full_precision(folder, "the difference of two models")
     check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
         settings.read(folder.config)
@@ -96,7 +99,7 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         if role in BY_TOKEN and name in donor.tensors:
             shape = (donor[name].rows, *shape[1:])  # the number of tokens may differ
         check_shape(donor, name, f"the base {base_path}", shape)
-        selection.role(donor[name], donor_path)  # raises for a quantised donor
+        selection.role(donor[name], donor_path)  # raises for more than two dimensions
         names[role].append(name)
     by_role = {role: tuple(listed) for role, listed in names.items()}
     _check_not_empty(base_path, by_role, selection)

@@ -20,6 +20,7 @@ from contextgraft.adapter.lora.entries import (
     ReplaceEntry,
     TensorDelta,
 )
+from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError
@@ -96,6 +97,7 @@ class DoraDelta(TensorDelta):
 
 def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, AdapterEntry]:
     """Entries by tensor of the model; keys that are not a pair of fitting factors raise CheckpointError."""
+    check_gathered(file.tensors.values(), path)
     modules: dict[str, dict[str, TensorInfo]] = {}
     entries: dict[str, AdapterEntry] = {}
     for key, info in file.tensors.items():

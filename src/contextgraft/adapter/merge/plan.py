@@ -10,6 +10,7 @@ from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import TensorDelta
 from contextgraft.adapter.merge.tensor import MERGE_TILE
+from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
@@ -125,6 +126,9 @@ def plan_merge(
     target = open_model(target_path)
     for scaled in adapters:
         if scaled.scale:
+            check_full_precision(target, f"the adapter {scaled.adapter.path}")
+    for scaled in adapters:
+        if scaled.scale:
             _check_fit(scaled.adapter, target, replace_modules)
         if scaled.adapter.sidecar is not None:
             check_architecture(
@@ -169,13 +173,13 @@ def _check_fit(adapter: Adapter, target: ModelFolder, replace_modules: bool) -> 
     for name, entry in sorted(adapter.entries.items()):
         rows = target.tensors[name].shape[:1] if name in target.tensors and rows_are_tokens(name) else ()
         check_shape(target, name, other, (*rows, *entry.shape[len(rows) :]))
-        if target[name].dtype not in FLOATS:
+        if target[name].dtype not in FLOATS:  # F64
             raise MismatchError(
                 f"tensor {name!r} cannot take a delta",
                 path=target.path,
                 expected=f"{', '.join(FLOATS)}, as {other} needs",
                 received=target[name].dtype,
-                remedy="use the target in its original precision",
+                remedy="use the target in another precision",
             )
 
 

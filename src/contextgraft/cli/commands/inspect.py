@@ -79,7 +79,10 @@ def _difference(base: "ModelFolder", model: "ModelFolder") -> dict[str, Any]:
     from contextgraft.adapter.analysis.distance import model_distance
     from contextgraft.adapter.analysis.model_summary import difference
     from contextgraft.checkpoint import vocabulary
+    from contextgraft.checkpoint.full_precision import check_full_precision
 
+    for folder in (base, model):
+        check_full_precision(folder, "the distance of two models")
     base_tokens, model_tokens = vocabulary.read_vocabulary(base), vocabulary.read_vocabulary(model)
     if base_tokens is None or model_tokens is None:
         return difference(model_distance(base, model), None)
