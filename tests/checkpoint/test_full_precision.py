@@ -179,9 +179,7 @@ def test_an_adapter_that_was_not_gathered_says_so(
         (tmp_path / path.name).write_bytes(path.read_bytes())
     file = tmp_path / "adapter_model.safetensors"
     save_file({name: torch.zeros(shape) for name in load_file(file)}, file, {"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match=r"ZeRO-3.*adapter_model|adapter_model.*ZeRO-3.*gathered: `zero"
-    ):
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: has .*ZeRO-3.*gathered: `zero"):
         open_adapter(tmp_path)
 
 
@@ -189,5 +187,5 @@ def test_a_model_that_was_not_gathered_says_so(
     models: SimpleNamespace, toy: SimpleNamespace, tmp_path: Path
 ) -> None:
     folder = toy.write(tmp_path / "shard", {n: torch.zeros(0) for n in models.weights}, toy.config())
-    with pytest.raises(CheckpointError, match="shard: has tensors that are empty.*ZeRO-3"):
+    with pytest.raises(CheckpointError, match=r"shard: has tensors that are empty.*ZeRO-3"):
         plan_merge([ScaledAdapter(open_adapter(models.adapter))], folder)

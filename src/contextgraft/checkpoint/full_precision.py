@@ -1,4 +1,4 @@
-"""Whether the weights of a model or an adapter are there in full: neither quantised nor left out by ZeRO-3."""
+"""Whether the weights of a model or adapter are complete: not quantised, and not left out by ZeRO-3."""
 
 import re
 from collections.abc import Iterable
@@ -66,17 +66,15 @@ def check_full_precision(folder: ModelFolder, needed_by: str) -> None:
 
 
 def check_gathered(tensors: Iterable[TensorInfo], path: Path) -> None:
-    """Raise CheckpointError if there are weights of shape [0], as DeepSpeed's ZeRO-3 leaves them on each rank.
+    """Raise CheckpointError for weights of shape [0], which DeepSpeed's ZeRO-3 leaves on each rank.
 
     FSDP leaves factors of one dimension.
     """
-    shards = [
-        info for info in tensors if info.shape == (0,) or (len(info.shape) == 1 and FACTOR.search(info.name))
-    ]
+    shards = [info for info in tensors if _is_shard(info)]
     if shards:
         raise CheckpointError(
-            f"has tensors that are empty or flat, such as {shards[0].name[:200]!r}: it was saved from DeepSpeed "
-            "ZeRO-3 or FSDP without its weights being gathered",
+            f"has tensors that are empty or flat, such as {shards[0].name[:200]!r}: it was saved from "
+            "DeepSpeed ZeRO-3 or FSDP without its weights being gathered",
             path=path,
             received=f"shape {list(shards[0].shape)} in {len(shards)} tensors",
             remedy=GATHER,
@@ -96,3 +94,9 @@ def _evidence(folder: ModelFolder) -> tuple[str, str] | None:
 
 def _is_packed(info: TensorInfo) -> bool:
     return info.name.endswith("weight") and len(info.shape) > 1 and info.dtype not in UNPACKED
+
+
+def _is_shard(info: TensorInfo) -> bool:
+    if FACTOR.search(info.name):
+        return len(info.shape) == 1
+    return info.shape == (0,) and info.name.endswith("weight")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.config.training import (
     DocumentsSource,
     NeedleSource,
@@ -14,7 +15,6 @@ from contextgraft.config.training import (
     RepeatSource,
     TextSource,
 )
-from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
