@@ -11,7 +11,7 @@ from typing import Any
 
 from contextgraft.config.training import load_recipe
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.model_shape import read_model_shape
+from contextgraft.planning.shapes.model_shape import read_model_shape
 from contextgraft.planning.training import ParallelPlan, StageCost, stage_costs
 
 ROOT = Path(__file__).parents[1]

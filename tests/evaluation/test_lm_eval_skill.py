@@ -22,9 +22,9 @@ from contextgraft.evaluation.backends.tokenizer import load_tokenizer
 from contextgraft.evaluation.replay import read_row, replay_sample
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
-from contextgraft.evaluation.suites import lm_eval_task
 from contextgraft.evaluation.suites.base import LoadedModel
-from contextgraft.evaluation.suites.lm_eval_skill import LmEvalSkill, read_lm_eval_skill
+from contextgraft.evaluation.suites.lm_eval import task
+from contextgraft.evaluation.suites.lm_eval.skill import LmEvalSkill, read_lm_eval_skill
 
 MakeModel = Callable[..., Path]
 DOCUMENTS: list[dict[str, Any]] = [
@@ -303,7 +303,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_task_of_the_hub_without_its_data_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(lm_eval.tasks.__file__).parent / "arc"  # all of them are as many as take many seconds
     few = partial(TaskManager, include_path=folder)
-    monkeypatch.setattr(lm_eval_task, "TaskManager", lambda include_defaults: few(include_defaults=False))
+    monkeypatch.setattr(task, "TaskManager", lambda include_defaults: few(include_defaults=False))
     with pytest.raises(InputError, match=r"arc_easy: cannot be loaded as a task of lm-eval; .*local cache"):
         read_lm_eval_skill("arc_easy", None, 1)
     with pytest.raises(InputError, match=r"no_such_task: cannot be loaded as a task .*not a registered task"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.shapes.model_shape import ModelShape, read_model_shape
 
 LLAMA_8B = read_model_shape("llama3-8b")
 LLAMA_70B = read_model_shape("llama3-70b")

@@ -13,7 +13,7 @@ from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
 from contextgraft.planning.adapters import adapter_bytes, dense_bytes, factorised, tensor_infos
-from contextgraft.planning.model_shape import read_model_shape
+from contextgraft.planning.shapes.model_shape import read_model_shape
 
 from .shapes import LLAMA_70B, shape_of
 

@@ -14,7 +14,7 @@ from contextgraft.planning import evaluation
 from contextgraft.planning.evaluation import PromptGrid, SuiteCost
 from contextgraft.planning.flops import prefill_flops
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 from .shapes import made_up
 

@@ -7,7 +7,7 @@ import pytest
 from contextgraft.planning import memory
 from contextgraft.planning.flops import prefill_flops, training_flops
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 from .shapes import LLAMA_8B, LLAMA_70B, made_up
 

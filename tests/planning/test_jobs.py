@@ -15,7 +15,7 @@ from contextgraft.config.training import Recipe
 from contextgraft.errors import ConfigError
 from contextgraft.planning import jobs
 from contextgraft.planning.memory import FILL, held_bytes
-from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.shapes.model_shape import ModelShape, read_model_shape
 from contextgraft.planning.slurm import StudyRequests, study_requests
 from contextgraft.planning.study import study_shape
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS

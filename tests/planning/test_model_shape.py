@@ -9,8 +9,8 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from contextgraft.errors import CheckpointError, InputError
-from contextgraft.planning.config_values import MAX_LAYERS
-from contextgraft.planning.model_shape import find_config, read_model_shape, shipped_shapes
+from contextgraft.planning.shapes.config_values import MAX_LAYERS
+from contextgraft.planning.shapes.model_shape import find_config, read_model_shape, shipped_shapes
 
 MakeModel = Callable[..., Path]
 LLAMA = json.loads(shipped_shapes()["llama3-8b"].read_text())

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from contextgraft.planning.meta_model import build_shape
-from contextgraft.planning.parameter_formulas import FAMILIES, evaluate_formula
+from contextgraft.planning.shapes.meta_model import build_shape
+from contextgraft.planning.shapes.parameter_formulas import FAMILIES, evaluate_formula
 
 from .shapes import shape_of
 

@@ -13,7 +13,7 @@ from contextgraft.planning.memory import (
     kv_bytes_per_token,
     weight_bytes,
 )
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 from .shapes import shape_of
 

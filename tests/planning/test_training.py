@@ -12,7 +12,7 @@ from contextgraft.cli.commands.train import command
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.shapes.model_shape import ModelShape, read_model_shape
 from contextgraft.planning.training import (
     NodeTraffic,
     ParallelPlan,

@@ -42,9 +42,13 @@ COMMANDS: dict[str, list[list[str]]] = {
         [*FETCH, "demo:facts", "--out", "facts"],
         [*EXTRACT, "--gguf", "--out", "adapters"],
     ],
-    "lm-eval": [["python", "-c", "import contextgraft.evaluation.suites.lm_eval_task"]],
+    "lm-eval": [["python", "-c", "import contextgraft.evaluation.suites.lm_eval.task"]],
     "tensorboard": [
-        ["python", "-c", "from contextgraft.training.tensorboard import check_installed; check_installed()"]
+        [
+            "python",
+            "-c",
+            "from contextgraft.training.reporting.tensorboard import check_installed; check_installed()",
+        ]
     ],
     "workflow": [
         ["snakemake", "--lint"],

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from contextgraft.training.data.batches import BatchSampler, TokenBatch
-from contextgraft.training.progress import SilentReporter
+from contextgraft.training.reporting.progress import SilentReporter
 from contextgraft.training.schedule import TrainingStep
 
 WORDS = ["<bos>", "<unk>", ".", "?", "code", "of", *[f"k{i}" for i in range(9)], *[f"v{i}" for i in range(9)]]

@@ -9,11 +9,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from contextgraft.errors import InputError, OutputError
-from contextgraft.training import tensorboard
 from contextgraft.training.data.batches import BatchSampler, TokenBatch
-from contextgraft.training.metrics import SCHEMA
+from contextgraft.training.reporting import tensorboard
+from contextgraft.training.reporting.metrics import SCHEMA
+from contextgraft.training.reporting.tensorboard import SCALARS
 from contextgraft.training.schedule import TrainingStep
-from contextgraft.training.tensorboard import SCALARS
 from contextgraft.training.trainer import TrainingOptions, train
 
 from .conftest import Recorder

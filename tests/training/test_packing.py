@@ -22,7 +22,7 @@ from contextgraft.training.data.packing import (
     sequences,
     write_shards,
 )
-from contextgraft.training.progress import SilentReporter
+from contextgraft.training.reporting.progress import SilentReporter
 from contextgraft.training.trainer import TrainingOptions, train
 
 from .conftest import RECIPE, interrupt, write_recipe

@@ -16,7 +16,7 @@ from contextgraft.training.data.batches import BatchSampler
 from contextgraft.training.data.context import DataContext, memoised
 from contextgraft.training.data.packing import pack
 from contextgraft.training.data.sources import KINDS, DocumentSampler, read_pairs
-from contextgraft.training.progress import SilentReporter
+from contextgraft.training.reporting.progress import SilentReporter
 from contextgraft.training.schedule import training_steps
 
 

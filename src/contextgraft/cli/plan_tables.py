@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from contextgraft.config.training import Recipe
     from contextgraft.planning.evaluation import PromptGrid, SuiteCost
-    from contextgraft.planning.model_shape import ModelShape
+    from contextgraft.planning.shapes.model_shape import ModelShape
     from contextgraft.planning.study import StudyPlan, StudyStep
     from contextgraft.planning.training import ParallelPlan, StageCost
 

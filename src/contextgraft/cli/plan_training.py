@@ -63,7 +63,7 @@ def show(config: Path, base: Path, *, as_json: bool, **values: Any) -> None:
     """Print the costs of a recipe for a base's folder or config.json; `values` are the options' values."""
     from contextgraft.config.training import load_recipe
     from contextgraft.planning.hardware import NODE_SIZE, Hardware
-    from contextgraft.planning.model_shape import read_model_shape
+    from contextgraft.planning.shapes.model_shape import read_model_shape
     from contextgraft.planning.training import ParallelPlan, stage_costs, to_json
 
     recipe, shape = load_recipe(config), read_model_shape(base)

@@ -5,7 +5,7 @@ from pathlib import Path
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.formats.tensor_names import FACTORISED, TensorRole
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 STORED = 2  # bytes of an element of a factor, in bfloat16 or float16
 DENSE = 4  # bytes of an element of a norm's delta, which is kept in float32

@@ -17,7 +17,7 @@ from contextgraft.evaluation.suites.base import PlannedPrompts, TokenSpan
 from contextgraft.planning import memory
 from contextgraft.planning.flops import prefill_flops
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ hidden size: in Qwen3-0.6B the first is 2,048, the second 1,024.
 """
 
 from contextgraft.planning.memory import visible
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 
 def prefill_flops(shape: ModelShape, start: int, stop: int) -> int:

@@ -16,7 +16,7 @@ from contextgraft.errors import ConfigError
 from contextgraft.planning.evaluation import study_suite_costs
 from contextgraft.planning.hardware import GB, Hardware
 from contextgraft.planning.memory import FILL, fewest_devices, held_bytes, weight_bytes
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.planning.training import ParallelPlan, executed_flops, stage_costs
 from contextgraft.training.schedule import training_steps
 

@@ -11,7 +11,7 @@ runtime, the activations of one chunk of the prefill, and layers that do not div
 import math
 
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 FILL = 0.9
 

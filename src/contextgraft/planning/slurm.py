@@ -11,7 +11,7 @@ from math import ceil
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.planning.jobs import JobEstimate, study_jobs
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 MARGIN = 3.0
 START = 10  # minutes

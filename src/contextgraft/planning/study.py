@@ -17,7 +17,7 @@ from contextgraft.planning.evaluation import SuiteCost, describe_model, study_su
 from contextgraft.planning.hardware import Hardware
 from contextgraft.planning.jobs import JobEstimate, evaluated_shape, models_of_target, study_jobs
 from contextgraft.planning.memory import weight_bytes
-from contextgraft.planning.model_shape import ModelShape, read_model_shape
+from contextgraft.planning.shapes.model_shape import ModelShape, read_model_shape
 from contextgraft.planning.slurm import SlurmRequest, request
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 

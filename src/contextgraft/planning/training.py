@@ -10,11 +10,11 @@ from typing import Any
 
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
-from contextgraft.planning.config_values import BYTES
 from contextgraft.planning.flops import training_flops
 from contextgraft.planning.hardware import Hardware
 from contextgraft.planning.memory import kv_entries
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.config_values import BYTES
+from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.planning.training_memory import RankMemory, rank_memory, trained_parameters
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology, choose_layout, topology
 from contextgraft.training.schedule import TrainingStep, training_steps

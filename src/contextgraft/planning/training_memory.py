@@ -5,7 +5,7 @@ from math import prod
 
 from contextgraft.config.training import Recipe
 from contextgraft.formats.tensor_names import rows_are_tokens
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.training.logit_chunks import logit_chunk_tokens
 
 FLOAT32 = 4  # bytes of a weight, a gradient and a moment of the optimiser

@@ -21,7 +21,7 @@ from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.lora import merged_weight
-from contextgraft.training.metrics import METRICS_FILE
+from contextgraft.training.reporting.metrics import METRICS_FILE
 
 TOKENIZER = "tokenizer_config.json"
 

@@ -10,7 +10,7 @@ from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import OutputError
 from contextgraft.training.data.hub import FETCHED
-from contextgraft.training.progress import TrainingReporter
+from contextgraft.training.reporting.progress import TrainingReporter
 from contextgraft.training.state import CHECKPOINTS, STATE_FILE
 
 IDENTITY_FILE = "order.json"

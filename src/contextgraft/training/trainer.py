@@ -20,13 +20,13 @@ from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_rec
 from contextgraft.training.data.packing import PACKED, document_sources, pack
 from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
 from contextgraft.training.export import write_folder
-from contextgraft.training.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.model import head_dim
-from contextgraft.training.progress import SilentReporter, StepProgress, TrainingReporter
+from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
+from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
+from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
 from contextgraft.training.run_identity import IDENTITY_FILE, check_resumable
 from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
 from contextgraft.training.state import CHECKPOINTS, STATE_FILE, TrainState
-from contextgraft.training.tensorboard import TensorBoardWriter, check_installed
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrainingOptions:
     """Options of a run outside its recipe.
 
     `seed` replaces the recipe's. `measures` is a Parquet file for metrics that depend on the clock, one row
-    per step (`training.metrics`); `tensorboard` is a folder for event files of the same rows.
+    per step (`training.reporting.metrics`); `tensorboard` is a folder for event files of the same rows.
     An existing output raises OutputError unless `replace`.
     """
 

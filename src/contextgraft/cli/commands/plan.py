@@ -152,7 +152,7 @@ def evaluation(
     """
     from contextgraft.planning.evaluation import PromptGrid, count_models, suite_costs, to_json
     from contextgraft.planning.hardware import Hardware
-    from contextgraft.planning.model_shape import read_model_shape
+    from contextgraft.planning.shapes.model_shape import read_model_shape
 
     shape = read_model_shape(model, dtype)
     hardware = Hardware(device_flops, utilisation, bandwidth, device_memory)

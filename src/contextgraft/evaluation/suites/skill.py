@@ -28,7 +28,7 @@ def build_skills(config: EvaluationConfig) -> SuiteContent:
     if not tasks:
         return SuiteContent(question_sets)
     # Imported only here: lm-eval is optional, and slow to import.
-    from contextgraft.evaluation.suites.lm_eval_skill import read_lm_eval_skill
+    from contextgraft.evaluation.suites.lm_eval.skill import read_lm_eval_skill
 
     seed = config.common_seed
     return SuiteContent(

@@ -21,7 +21,7 @@ from contextgraft.errors import InputError
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import find_files, read_documents
 from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_files
-from contextgraft.training.progress import TrainingReporter, count_rows
+from contextgraft.training.reporting.progress import TrainingReporter, count_rows
 
 PACKED = "packed"
 GROUP_TOKENS = 2**20  # of a row group, which is decoded to read one row

@@ -30,7 +30,7 @@ from contextgraft.training.parallel.communication import ContextParallel, contex
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout, topology
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
-from contextgraft.training.progress import SilentReporter, TrainingReporter
+from contextgraft.training.reporting.progress import SilentReporter, TrainingReporter
 from contextgraft.training.state import SavedState, TrainState, build_optimiser, load_state, saved_step
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from pathlib import Path
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import rows_are_tokens
-from contextgraft.planning.config_values import BYTES, check_layer_counts, weight_dtype
-from contextgraft.planning.parameter_formulas import evaluate_formula
+from contextgraft.planning.shapes.config_values import BYTES, check_layer_counts, weight_dtype
+from contextgraft.planning.shapes.parameter_formulas import evaluate_formula
 
-SHIPPED = Path(__file__).parent / "shapes"
+SHIPPED = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_model_shape(model: str | Path, dtype: str = "auto") -> ModelShape:
     check_layer_counts(config, path)
     formula = evaluate_formula(config, path)
     if formula is None:
-        from contextgraft.planning.meta_model import build_shape
+        from contextgraft.planning.shapes.meta_model import build_shape
 
         return build_shape(name, config, path, dtype)
     sizes = formula.sizes

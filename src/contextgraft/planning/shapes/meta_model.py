@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.errors import CheckpointError
-from contextgraft.planning.config_values import (
+from contextgraft.planning.shapes.config_values import (
     FULL,
     SLIDING,
     layer_windows,
@@ -17,7 +17,7 @@ from contextgraft.planning.config_values import (
     unsupported_layers,
     weight_dtype,
 )
-from contextgraft.planning.model_shape import ModelShape
+from contextgraft.planning.shapes.model_shape import ModelShape
 
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
 

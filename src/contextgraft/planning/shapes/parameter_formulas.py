@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from contextgraft.errors import CheckpointError
-from contextgraft.planning.config_values import FULL, MAX_LAYERS, SLIDING, layer_windows, positive_integer
+from contextgraft.planning.shapes.config_values import (
+    FULL,
+    MAX_LAYERS,
+    SLIDING,
+    layer_windows,
+    positive_integer,
+)
 
 Config = Mapping[str, Any]
 Tensors = dict[str, tuple[int, ...]]

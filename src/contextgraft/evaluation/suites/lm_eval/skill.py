@@ -24,8 +24,8 @@ from contextgraft.evaluation.suites.base import (
     scored_row,
     unscored_row,
 )
-from contextgraft.evaluation.suites.lm_eval_model import TextLM
-from contextgraft.evaluation.suites.lm_eval_task import (
+from contextgraft.evaluation.suites.lm_eval.model import TextLM
+from contextgraft.evaluation.suites.lm_eval.task import (
     draw_documents,
     load_task,
     pick_metric,
