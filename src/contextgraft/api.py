@@ -15,6 +15,7 @@ from typing import Literal
 
 from contextgraft.adapter.analysis import alignment as alignment_module
 from contextgraft.adapter.analysis import compare as compare_module
+from contextgraft.adapter.analysis.model_triple import open_triple
 from contextgraft.adapter.extract import extract as extract_module
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
@@ -245,7 +246,7 @@ def align(
     With `out`, the result is also written there as a Parquet file.
     """
     selection = _selection(include, exclude, embeddings)
-    models = alignment_module.open_triple(Path(base), Path(donor), Path(target), selection)
+    models = open_triple(Path(base), Path(donor), Path(target), selection)
     result = alignment_module.align(models, threads=_threads(threads), device=device, advance=progress)
     if out is not None:
         write(result, Path(out))

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contextgraft.adapter.analysis.alignment import align, open_triple
+from contextgraft.adapter.analysis.alignment import align
+from contextgraft.adapter.analysis.model_triple import open_triple
 from contextgraft.adapter.extract import delta
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.model_folder import open_model

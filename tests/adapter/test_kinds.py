@@ -14,7 +14,8 @@ from typing_extensions import override
 from contextgraft.adapter.analysis.compare import compare
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.config import LoraConfig
-from contextgraft.adapter.lora.entries import AdapterEntry, FullDelta, Read, TensorDelta
+from contextgraft.adapter.lora.deltas import FullDelta, Read, TensorDelta
+from contextgraft.adapter.lora.entries import AdapterEntry
 from contextgraft.adapter.lora.kinds import KINDS, AdapterKind
 from contextgraft.adapter.lora.vllm import audit_for_vllm
 from contextgraft.adapter.merge.merge import merge

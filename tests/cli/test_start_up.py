@@ -18,9 +18,15 @@ try:
     main()
 except SystemExit as error:
     code = error.code or 0
-heavy = [name for name in ("torch", "transformers", "lm_eval", "pyarrow") if name in sys.modules]
+large = ("torch", "transformers", "lm_eval", "numpy", "pyarrow", "duckdb")
+heavy = [name for name in large if name in sys.modules]
 print(json.dumps([code, heavy]), file=sys.stderr)
 """
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 16,
+    "max_position_embeddings": 64, "rope_theta": 1e4,
+}  # fmt: skip
 WRONG = {
     "verb": ["evalute"],
     "option": ["rope", "--thetta", "1"],
@@ -35,6 +41,42 @@ WRONG = {
     "source": ["fetch", "nowhere", "--out", "out"],
 }
 
+RECIPE = """
+name: tiny
+stages: [{length: 64, steps: 1, tokens: 64, theta: 1.0e+6}]
+data: [{kind: documents, files: [none.txt]}]
+optimiser: {learning_rate: 1.0e-4}
+seed: 1
+"""
+UNUSABLE: dict[str, dict[str, dict[str, str]]] = {
+    "missing": {},
+    "without config": {"folder": {"README.md": "a model"}},
+    "broken config": {"folder": {"config.json": "{", "adapter_config.json": "{"}},
+    "broken header": {
+        "folder": {
+            "config.json": json.dumps(LLAMA),
+            "model.safetensors": "not a header",
+            "adapter_config.json": '{"peft_type": "LORA", "r": 8}',
+            "adapter_model.safetensors": "not a header",
+        }
+    },
+}
+ON_FOLDERS = {
+    "merge": ["merge", "--adapter", "folder", "--target", "folder", "--out", "o"],
+    "merge with rope": ["merge", "--adapter", "folder", "--target", "folder", "--rope-from", "folder",
+                        "--out", "o"],
+    "extract": ["extract", "--base", "folder", "--donor", "folder", "--rank", "2", "--out", "o"],
+    "align": ["align", "--base", "folder", "--donor", "folder", "--target", "folder"],
+    "verify": ["verify", "folder"],
+    "compare": ["compare", "folder", "folder"],
+    "publish": ["publish", "folder", "--to", "a/b", "--dry-run"],
+    "train": ["train", "--config", "recipe.yaml", "--base", "folder", "--out", "o"],
+    "evaluate": ["evaluate", "folder", "--suite", "needle", "--lengths", "64", "--out", "x.parquet"],
+    "report": ["report", "folder", "--out", "o"],
+    "inspect": ["inspect", "folder"],
+    "plan": ["plan", "folder"],
+}  # fmt: skip
+
 
 def imported(*arguments: str, folder: Path) -> tuple[int, list[str]]:
     """The exit code of a command line, and the large packages that it imported."""
@@ -48,6 +90,24 @@ def imported(*arguments: str, folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake(mistake: str, tmp_path: Path) -> None:
     assert imported(*WRONG[mistake], folder=tmp_path) == (2, [])
+
+
+@pytest.mark.parametrize("defect", UNUSABLE)
+@pytest.mark.parametrize("verb", ON_FOLDERS)
+def test_an_unusable_folder(verb: str, defect: str, tmp_path: Path) -> None:
+    if (verb, defect) == ("plan", "broken header"):
+        pytest.skip("a plan needs no weights")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    for folder, files in UNUSABLE[defect].items():
+        (tmp_path / folder).mkdir()
+        for name, text in files.items():
+            (tmp_path / folder / name).write_text(text)
+    arguments = ON_FOLDERS[verb]
+    if verb == "verify" and (tmp_path / "folder/adapter_config.json").exists():
+        arguments = [*arguments, "--base", "folder", "--donor", "folder"]
+    before = sorted(tmp_path.iterdir())
+    assert imported(*arguments, folder=tmp_path) == (2, [])
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

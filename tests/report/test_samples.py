@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.formats.sample_files import COLUMNS, find_sample_files
+from contextgraft.formats.find_samples import find_sample_files
+from contextgraft.formats.sample_files import COLUMNS
 from contextgraft.formats.samples import SCHEMA
 from contextgraft.report.data.samples import read_samples
 

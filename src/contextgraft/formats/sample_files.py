@@ -1,6 +1,6 @@
-"""Find Parquet files of samples, and check that each has the columns of `samples.SCHEMA`."""
+"""Check that a Parquet file of samples has the columns of `samples.SCHEMA`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError
+from contextgraft.formats.find_samples import REMEDY
 from contextgraft.formats.samples import SCHEMA
-
-REMEDY = "give the files that `contextgraft evaluate` wrote, or a folder that contains them"
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,6 @@ NUMBER = ColumnKind(
 KINDS = (TEXT, INTEGER, NUMBER)
 # the first kind that fits the type an evaluation writes: integers are numbers too
 COLUMNS = {field.name: next(kind for kind in KINDS if kind.fits(field.type)) for field in SCHEMA}
-
-
-@dataclass(frozen=True)
-class SampleFile:
-    """One file of samples; `name` is its path relative to the folder that was searched."""
-
-    path: Path
-    name: str
-
-
-def find_sample_files(results: Iterable[Path]) -> tuple[SampleFile, ...]:
-    """Every Parquet file given or below a given folder, each once, sorted; InputError if there is none."""
-    files: dict[Path, SampleFile] = {}
-    for result in results:
-        for path, name in _below(result):
-            files.setdefault(path.resolve(), SampleFile(path, name))
-    return tuple(sorted(files.values(), key=lambda file: (file.name, str(file.path))))
 
 
 def check_sample_file(path: Path) -> None:
@@ -86,20 +68,3 @@ def check_sample_file(path: Path) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _below(result: Path) -> list[tuple[Path, str]]:
-    if result.is_file():
-        return [(result, result.name)]
-    if not result.is_dir():
-        raise InputError("no such file or folder", path=result, remedy=REMEDY)
-    paths = sorted((path, path.relative_to(result)) for path in result.rglob("*.parquet"))
-    # hidden folders contain the partial results of a running or killed evaluation
-    visible = [
-        (path, name.as_posix())
-        for path, name in paths
-        if not any(folder.startswith(".") for folder in name.parts)
-    ]
-    if not visible:
-        raise InputError("contains no *.parquet file", path=result, remedy=REMEDY)
-    return visible

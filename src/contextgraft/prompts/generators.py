@@ -2,10 +2,12 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from contextgraft.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Pool = str | Sequence[str]  # name of a generator, or words to draw from
 
@@ -15,38 +17,38 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_REPEATS = 100_000  # draws in a row without a new value after which a pool counts as exhausted
 
 
-def number(rng: np.random.Generator) -> str:
+def number(rng: "np.random.Generator") -> str:
     """Seven digits, the first not zero, as in RULER's number needles."""
     return str(int(rng.integers(1_000_000, 10_000_000)))
 
 
-def digits(rng: np.random.Generator) -> str:
+def digits(rng: "np.random.Generator") -> str:
     """Five digits, the first not zero, as the values of RULER's variables."""
     return str(int(rng.integers(10_000, 100_000)))
 
 
-def letters(rng: np.random.Generator) -> str:
+def letters(rng: "np.random.Generator") -> str:
     """Five capital letters, as the names of RULER's variables."""
     return "".join(LETTERS[int(i)] for i in rng.integers(0, 26, 5))
 
 
-def word(rng: np.random.Generator) -> str:
+def word(rng: "np.random.Generator") -> str:
     """A pronounceable word of three syllables that no text contains by habit."""
     syllables = (CONSONANTS[int(rng.integers(14))] + VOWELS[int(rng.integers(5))] for _ in range(3))
     return "".join(syllables)
 
 
-def pair(rng: np.random.Generator) -> str:
+def pair(rng: "np.random.Generator") -> str:
     """Two such words with a hyphen, as RULER joins an adjective and a noun into a key."""
     return f"{word(rng)}-{word(rng)}"
 
 
-def uuid4(rng: np.random.Generator) -> str:
+def uuid4(rng: "np.random.Generator") -> str:
     """A random UUID, as in RULER's hardest needles."""
     return str(uuid.UUID(bytes=rng.bytes(16), version=4))
 
 
-GENERATORS: dict[str, Callable[[np.random.Generator], str]] = {
+GENERATORS: dict[str, Callable[["np.random.Generator"], str]] = {
     "number": number,
     "word": word,
     "uuid": uuid4,
@@ -56,7 +58,7 @@ GENERATORS: dict[str, Callable[[np.random.Generator], str]] = {
 }
 
 
-def draw(values: Pool, words: int, rng: np.random.Generator) -> str:
+def draw(values: Pool, words: int, rng: "np.random.Generator") -> str:
     """One value of `words` words joined by spaces, from a generator or a list."""
     if isinstance(values, str):
         return " ".join(GENERATORS[values](rng) for _ in range(words))
@@ -67,7 +69,7 @@ def draw_distinct(
     values: Pool,
     words: int,
     count: int,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
     refuse: Callable[[str], bool] | None = None,
 ) -> list[str]:
     """`count` different values, so that no distractor has the right answer by chance.
@@ -88,7 +90,7 @@ def draw_distinct(
     return list(drawn)
 
 
-def draw_keys(keys: Pool, count: int, rng: np.random.Generator) -> list[str]:
+def draw_keys(keys: Pool, count: int, rng: "np.random.Generator") -> list[str]:
     """`count` different keys; InputError if a list is too short."""
     if isinstance(keys, str):
         return draw_distinct(keys, 1, count, rng)

@@ -8,9 +8,7 @@ drawn first, and the prompt is built from it: the specification recorded with a 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw_distinct
@@ -18,8 +16,12 @@ from contextgraft.prompts.haystack import FILL_METHODS, Haystack, TokenizedHayst
 from contextgraft.prompts.needle_format import NeedleFormat
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
 from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.seeded import seeded_generator
 from contextgraft.prompts.templates import Wording, expected_answers
 from contextgraft.prompts.tokens import Encode, interleave
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def draw_prompt_spec(
     depths: Sequence[float],
     count: int,
     distractors: int,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
     offsets: int,
 ) -> dict[str, Any]:
     """The specification of a text and its questions, as JSON values.
@@ -158,7 +160,7 @@ def _question_part(
 def _other_needles(template: PromptTemplate, prompt_spec: dict[str, Any]) -> Iterator[list[int]]:
     """Endless needles whose keys and values differ from those of the specification."""
     pools = template.pools
-    rng = np.random.default_rng([prompt_spec["offset"], prompt_spec["length"]])
+    rng = seeded_generator([prompt_spec["offset"], prompt_spec["length"]])
     keys = {item["key"] for item in prompt_spec["items"]}
     values = {item.get("value") for item in prompt_spec["items"]}
     while True:
@@ -179,7 +181,7 @@ def evaluation_prompt(
     length: int,
     depth: float,
     distractors: int,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
     haystack_ids: Sequence[int],
 ) -> NeedlePrompt:
     """One prompt with one needle at `depth` percent, drawn and built."""

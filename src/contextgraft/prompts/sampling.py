@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import Pool, draw_distinct, draw_keys
 
-Positions = Callable[[np.random.Generator, int], list[float]]
+if TYPE_CHECKING:
+    import numpy as np
+
+Positions = Callable[["np.random.Generator", int], list[float]]
 
 
-def uniform_positions(rng: np.random.Generator, count: int) -> list[float]:
+def uniform_positions(rng: "np.random.Generator", count: int) -> list[float]:
     """Positions in the text as fractions of its length, uniformly distributed."""
     return [float(x) for x in rng.random(count)]
 
@@ -30,11 +32,11 @@ class NeedlePools:
     haystack: str = ""
     positions: Positions = uniform_positions
 
-    def draw_keys(self, count: int, rng: np.random.Generator) -> list[str]:
+    def draw_keys(self, count: int, rng: "np.random.Generator") -> list[str]:
         """`count` different keys."""
         return self._named_error(lambda: draw_keys(self.keys, count, rng))
 
-    def draw_values(self, count: int, rng: np.random.Generator) -> list[str]:
+    def draw_values(self, count: int, rng: "np.random.Generator") -> list[str]:
         """`count` different values that do not occur in the haystack."""
         if not isinstance(self.values, str) and len(set(self.values)) ** self.value_words < count:
             raise InputError(

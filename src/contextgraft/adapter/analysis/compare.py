@@ -11,7 +11,8 @@ from functools import cached_property
 import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.entries import AdapterEntry, FactorPair
+from contextgraft.adapter.lora.deltas import FactorPair
+from contextgraft.adapter.lora.entries import AdapterEntry
 from contextgraft.errors import MismatchError
 
 

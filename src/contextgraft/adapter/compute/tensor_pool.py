@@ -55,8 +55,3 @@ def for_each_tensor(
             future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def tile_rows(columns: int, elements: int) -> int:
-    """Rows of a tile of at most `elements` elements; at least one."""
-    return max(1, elements // max(columns, 1))

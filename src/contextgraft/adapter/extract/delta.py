@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 import torch
 
 from contextgraft.adapter.compute.numeric import norm_squared
-from contextgraft.adapter.compute.tensor_pool import Buffers, tile_rows
+from contextgraft.adapter.compute.tensor_pool import Buffers
+from contextgraft.adapter.compute.tiles import DELTA_TILE, tile_rows
 from contextgraft.checkpoint.digest import Hasher, hasher, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, read_bytes
 from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
-
-DELTA_TILE = 1 << 21  # elements; fixed, because the order of summation determines the last bits
 
 
 @dataclass(frozen=True)

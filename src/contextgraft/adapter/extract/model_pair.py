@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from contextgraft.adapter.architecture import architecture, check_architecture, check_shape
-from contextgraft.adapter.extract.delta import DELTA_TILE
+from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model

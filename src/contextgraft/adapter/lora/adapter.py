@@ -5,23 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from contextgraft.adapter.lora.config import LoraConfig, read_config
-from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TensorDelta
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
 from contextgraft.adapter.lora.kinds import KINDS
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.safetensors_header import TensorFile
 from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.rope import settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from contextgraft.adapter.lora.deltas import TensorDelta
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class Adapter:
         path = self.path / TOKENIZER
         return vocabulary_at(path) if path.exists() else None
 
-    def read(self, key: str) -> torch.Tensor:
+    def read(self, key: str) -> "torch.Tensor":
         """A tensor by its key; values that are not finite raise CheckpointError."""
+        from contextgraft.checkpoint.reader import read_tensor
+
         file = next(file for file in self.files if key in file.tensors)
         tensor = read_tensor(file, key)
         if not tensor.isfinite().all():
@@ -83,9 +87,9 @@ class Adapter:
 
     def delta(
         self, tensor: str, scale: float, rows: Sequence[int] | None = None, device: str = "cpu"
-    ) -> TensorDelta:
+    ) -> "TensorDelta":
         """The delta of one of the tensors in `entries`, times `scale`; `rows` as in `AdapterEntry.load`."""
-        return self.entries[tensor].load(lambda key: self.read(key).to(device, torch.float32), scale, rows)
+        return self.entries[tensor].load(lambda key: self.read(key).to(device).float(), scale, rows)
 
     @cached_property
     def digest(self) -> str:

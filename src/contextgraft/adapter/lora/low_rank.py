@@ -1,30 +1,26 @@
-"""LoRA and DoRA: the keys of PEFT's weights file as entries, and their deltas.
+"""LoRA and DoRA: the keys of PEFT's weights file as entries.
 
-Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile.
+Legend of shape suffixes: M rows, N columns, R rank.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from typing_extensions import override
 
 from contextgraft.adapter.lora.config import LoraConfig
-from contextgraft.adapter.lora.entries import (
-    AdapterEntry,
-    AdditiveEntry,
-    FactorPair,
-    Read,
-    ReplaceEntry,
-    TensorDelta,
-)
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry
 from contextgraft.checkpoint.full_precision import check_gathered
-from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX
+from contextgraft.formats.tensor_names import FLOATS
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.lora.deltas import FactorPair, Read, TensorDelta
 
 FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
@@ -48,7 +44,11 @@ class LowRankEntry(AdapterEntry):
         return self.magnitude is not None
 
     @override
-    def load(self, read: Read, scale: float, rows: Sequence[int] | None) -> TensorDelta:
+    def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
+        import torch
+
+        from contextgraft.adapter.lora.deltas import DoraDelta, LowRankDelta
+
         left_MR, right_RN = self._factors(read)
         if rows is not None:
             index = torch.tensor(rows, device=left_MR.device)
@@ -59,40 +59,13 @@ class LowRankEntry(AdapterEntry):
         return DoraDelta(low_rank, read(self.magnitude).reshape(-1), scale)
 
     @override
-    def product(self, read: Read) -> FactorPair | None:
+    def product(self, read: "Read") -> "FactorPair | None":
         left_MR, right_RN = self._factors(read)
         return left_MR, right_RN * self.scaling
 
-    def _factors(self, read: Read) -> FactorPair:
+    def _factors(self, read: "Read") -> "FactorPair":
         A, B = read(self.key_A), read(self.key_B)
         return (A.T, B.T) if self.embedding else (B, A)
-
-
-@dataclass(frozen=True)
-class LowRankDelta(TensorDelta):
-    """left @ right; both float32, all scales in `right`."""
-
-    left_MR: torch.Tensor
-    right_RN: torch.Tensor
-
-    @override
-    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
-        return torch.mm(self.left_MR[start:stop], self.right_RN, out=out)
-
-
-@dataclass(frozen=True)
-class DoraDelta(TensorDelta):
-    """Weight-decomposed: rows of the sum are brought to the trained magnitudes; `scale` is on the whole."""
-
-    low_rank: LowRankDelta
-    magnitude_M: torch.Tensor
-    scale: float
-
-    @override
-    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
-        moved = old + self.low_rank.tile(old, start, stop, out)
-        factor_T = self.magnitude_M[start:stop] / torch.linalg.vector_norm(moved, dim=1)
-        return torch.mul(moved.mul_(factor_T[:, None]).sub_(old), self.scale)
 
 
 def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, AdapterEntry]:
@@ -101,7 +74,7 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
     modules: dict[str, dict[str, TensorInfo]] = {}
     entries: dict[str, AdapterEntry] = {}
     for key, info in file.tensors.items():
-        if info.dtype not in DTYPES or not DTYPES[info.dtype].is_floating_point:
+        if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
         match = FACTOR.match(key.removeprefix(PREFIX))
         if match is None:

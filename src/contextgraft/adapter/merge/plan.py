@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from contextgraft.adapter.architecture import check_architecture, check_shape
+from contextgraft.adapter.compute.tiles import MERGE_TILE
 from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.entries import TensorDelta
-from contextgraft.adapter.merge.tensor import MERGE_TILE
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
@@ -17,6 +17,9 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.formats.tensor_names import FLOATS, input_embedding, rows_are_tokens
 from contextgraft.rope import settings
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.lora.deltas import TensorDelta
 
 OTHER_FORMATS = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz")
 
@@ -58,7 +61,7 @@ class MergePlan:
         """Names of the tensors that an adapter overwrites."""
         return tuple(sorted({name for scaled in self.active for name in scaled.adapter.replaced}))
 
-    def deltas(self, name: str, device: str) -> list[TensorDelta]:
+    def deltas(self, name: str, device: str) -> "list[TensorDelta]":
         """The deltas of one tensor, an adapter each."""
         rows = self.rows if rows_are_tokens(name) else {}
         return [

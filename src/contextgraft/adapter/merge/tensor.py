@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from contextgraft.adapter.compute.numeric import norm_squared
-from contextgraft.adapter.compute.tensor_pool import Buffers, tile_rows
-from contextgraft.adapter.lora.entries import TensorDelta
+from contextgraft.adapter.compute.tensor_pool import Buffers
+from contextgraft.adapter.compute.tiles import MERGE_TILE, tile_rows
+from contextgraft.adapter.lora.deltas import TensorDelta
 from contextgraft.adapter.merge.rounding import Rounding
 from contextgraft.checkpoint.digest import hasher
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, read_bytes
 from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
-
-MERGE_TILE = 1 << 18  # elements: the few buffers of a tile fit into a core's cache
 
 
 @dataclass(frozen=True)

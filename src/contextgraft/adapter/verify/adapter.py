@@ -3,20 +3,21 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contextgraft.adapter.architecture import architecture
-from contextgraft.adapter.compute.tensor_pool import for_each_tensor
 from contextgraft.adapter.extract.model_pair import ModelPair, open_pair
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.verify.checks import Check, check_equal, run_check
-from contextgraft.adapter.verify.residual import Residual, ResidualPass
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
 from contextgraft.formats.sidecar import SIDECAR, identity
 from contextgraft.rope import settings
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.verify.residual import Residual
 
 ROUNDING = 1e-4  # of the squared error: the effect of the factors' dtype
 
@@ -41,13 +42,16 @@ def verify_adapter(
             remedy="extract from the same models and compare the two adapters",
         )  # fmt: skip
     models = open_pair(base, donor, TensorSelection.from_json(sidecar["selection"]))
+    from contextgraft.adapter.compute.tensor_pool import for_each_tensor
+    from contextgraft.adapter.verify.residual import ResidualPass
+
     work = ResidualPass(adapter, models, advance)
     for_each_tensor(work.run, [name for names in models.names_by_role.values() for name in names], threads)
     return list(_checks(adapter, sidecar, models, work.residuals))
 
 
 def _checks(
-    adapter: Adapter, sidecar: dict[str, Any], models: ModelPair, residuals: dict[str, Residual]
+    adapter: Adapter, sidecar: dict[str, Any], models: ModelPair, residuals: "dict[str, Residual]"
 ) -> Iterator[Check]:
     yield run_check("base", lambda: _model(sidecar, "base", models.base, residuals))
     yield run_check("donor", lambda: _model(sidecar, "donor", models.donor, residuals))
@@ -56,7 +60,7 @@ def _checks(
     yield run_check("dense", lambda: _dense(sidecar, residuals))
 
 
-def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, residuals: dict[str, Residual]) -> str:
+def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, residuals: "dict[str, Residual]") -> str:
     known = {name: getattr(residual.measure, f"{side}_digest") for name, residual in residuals.items()}
     check_equal(f"the digest of the {side}", sidecar[side]["digest"], identity(folder, known)["digest"])
     return f"is the {side} of the extraction: {sidecar[side]['name']}"
@@ -73,7 +77,7 @@ def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 
-def _modules(sidecar: dict[str, Any], residuals: dict[str, Residual], adapter: Adapter) -> str:
+def _modules(sidecar: dict[str, Any], residuals: "dict[str, Residual]", adapter: Adapter) -> str:
     """Check norms, and errors: those of the stored factors include their rounding."""
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
@@ -96,7 +100,7 @@ def _modules(sidecar: dict[str, Any], residuals: dict[str, Residual], adapter: A
     return f"{len(carried)} modules; the stored factors leave {rest / total_norm:.4f} of the delta's norm"
 
 
-def _dense(sidecar: dict[str, Any], residuals: dict[str, Residual]) -> str:
+def _dense(sidecar: dict[str, Any], residuals: "dict[str, Residual]") -> str:
     for name, record in sidecar["dense"].items():
         check_close("the norm of the delta of", name, record["delta_norm"], residuals[name].norm, 1e-6)
         check_equal(f"what is left of {name}", 0.0, residuals[name].remaining_norm)

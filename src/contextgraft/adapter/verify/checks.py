@@ -1,7 +1,8 @@
 """Checks that are run one by one, so that a report lists all differences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from contextgraft.errors import ContextgraftError, VerificationError
 
@@ -13,6 +14,16 @@ class Check:
     name: str
     holds: bool
     detail: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Target and adapters to check the graft against, number of threads and progress callback."""
+
+    target: Path | None
+    adapters: Sequence[Path]
+    threads: int
+    advance: Callable[[int], object]
 
 
 def run_check(name: str, prove: Callable[[], str]) -> Check:

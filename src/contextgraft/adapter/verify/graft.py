@@ -1,35 +1,17 @@
 """Checks of a graft against its manifest, and against target and adapters where they are given."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.manifest import LENGTH, TOKENIZER_CONFIG, file_facts
-from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
-from contextgraft.adapter.merge.rounding import ROUNDINGS
-from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
-from contextgraft.adapter.verify.checks import Check, check_equal, run_check
+from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_check
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
-from contextgraft.errors import ContextgraftError, VerificationError
+from contextgraft.errors import ContextgraftError
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
 from contextgraft.rope import settings
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Target and adapters to check the graft against, number of threads and progress callback."""
-
-    target: Path | None
-    adapters: Sequence[Path]
-    threads: int
-    advance: Callable[[int], object]
 
 
 def verify(
@@ -56,7 +38,9 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
         yield Check("layout", False, str(error))
         return
     yield Check("layout", True, f"{len(model.shards)} file(s) of {len(model.tensors)} tensors")
-    yield run_check("tensors", lambda: _tensors(model, manifest, inputs))
+    from contextgraft.adapter.verify.graft_tensors import check_recomputed, check_tensors
+
+    yield run_check("tensors", lambda: check_tensors(model, manifest, inputs))
     yield run_check("rope", lambda: _rope(model, manifest))
     yield run_check("tokenizer", lambda: _tokenizer(model, manifest))
     target = inputs.target
@@ -65,7 +49,7 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
     if target is not None:
         yield run_check("target", lambda: _target(target, model, manifest))
     if inputs.adapters and target is not None:
-        yield run_check("recomputed", lambda: _recomputed(target, manifest, inputs))
+        yield run_check("recomputed", lambda: check_recomputed(target, manifest, inputs))
 
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
@@ -75,22 +59,6 @@ def _files(path: Path, manifest: dict[str, Any]) -> str:
         check_equal(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)
         check_equal(f"the digest of {name}", facts, file_facts(path / name))
     return f"{len(present)} files have the recorded bytes"
-
-
-def _tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
-    records = manifest["tensors"]
-    check_equal("the list of tensors", sorted(records), sorted(model.tensors))
-
-    def one(name: str, buffers: Buffers) -> None:  # noqa: ARG001
-        record = records[name]
-        check_equal(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
-        if not record["applied"]:
-            check_equal(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
-        inputs.advance(model[name].bytes)
-
-    for_each_tensor(one, sorted(records), inputs.threads)
-    applied = [record for record in records.values() if record["applied"]]
-    return f"{len(records)} tensors have the recorded digests, {len(applied)} of them changed"
 
 
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
@@ -138,45 +106,3 @@ def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
         check_equal(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
     check_equal("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
     return f"is the target of the merge: {manifest['target']['name']}"
-
-
-def _recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
-    device = manifest["device"]
-    if device != "cpu" and not torch.cuda.is_available():
-        raise VerificationError(
-            "cannot be recomputed on this machine", expected=device, received="no such device"
-        )
-    merged = zip(inputs.adapters, manifest["adapters"], strict=True)
-    scaled = [ScaledAdapter(open_adapter(path), known["scale"]) for path, known in merged]
-    rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
-    plan = plan_merge(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
-    applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
-    check_equal("the list of changed tensors", applied, list(plan.changed))
-
-    def one(name: str, buffers: Buffers) -> None:
-        deltas = plan.deltas(name, device)
-        again = merge_tensor(
-            plan.target,
-            name,
-            deltas,
-            rounding=ROUNDINGS[rounding](name),
-            buffers=buffers,
-            write=_discard,
-        )
-        _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
-        inputs.advance(plan.target[name].bytes)
-
-    for_each_tensor(one, plan.changed, inputs.threads, device)
-    return f"{len(plan.changed)} changed tensors come out the same again"
-
-
-def _discard(offset: int, data: memoryview) -> None:
-    pass
-
-
-def _same_evidence(name: str, recorded: TensorEvidence, again: TensorEvidence) -> None:
-    for key, value in asdict(again).items():
-        known = getattr(recorded, key)
-        close = isinstance(value, float) and math.isclose(known, value, rel_tol=1e-6)
-        if not close:
-            check_equal(f"{key} of tensor {name}", known, value)

@@ -56,9 +56,7 @@ def command(
     in the donor's direction. Negative: the graft reverses a part of the fine-tuning. Each cosine is printed
     with the range of random directions.
     """
-    from contextgraft.adapter.analysis.alignment import align, open_triple
-    from contextgraft.cli.progress import bytes_bar
-    from contextgraft.formats.alignment import summary, write, write_nothing
+    from contextgraft.adapter.analysis.model_triple import open_triple
 
     selection = tensor_selection(embeddings, include, exclude)
     try:
@@ -66,9 +64,15 @@ def command(
     except (Refused, MismatchError) as error:
         if not allow_refused or out is None:
             raise
+        from contextgraft.formats.alignment import write_nothing
+
         write_nothing(out)
         click.echo(str(error))
         return
+    from contextgraft.adapter.analysis.alignment import align
+    from contextgraft.cli.progress import bytes_bar
+    from contextgraft.formats.alignment import summary, write
+
     check_device(device)
     threads = threads_or_cores(threads)
     with bytes_bar("align", models.bytes_to_read) as advance:

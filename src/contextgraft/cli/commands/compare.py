@@ -22,10 +22,11 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
 
     The error is that of FIRST relative to SECOND; 0 % means equal deltas, even with different factors.
     """
-    from contextgraft.adapter.analysis.compare import compare, total
     from contextgraft.adapter.lora.adapter import open_adapter
 
     adapters = open_adapter(first), open_adapter(second)
+    from contextgraft.adapter.analysis.compare import compare, total
+
     distances = compare(*adapters)
     ropes = [adapter.rope for adapter in adapters]
     overall = total(distances)

@@ -70,9 +70,13 @@ def command(**params: Any) -> None:
 
 def run(params: dict[str, Any], config: "EvaluationConfig", models: Models, out: Path) -> None:
     """Evaluate, write the table, print its scores."""
+    from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.evaluation.spec import build_spec
 
     spec = build_spec(config)
+    if not params["allow_refused"]:
+        for _, folder in models:
+            open_model(folder)
 
     import torch
 

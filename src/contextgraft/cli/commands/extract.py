@@ -115,10 +115,10 @@ def command(
         RankSpec(max_rank, energy, steps) for energy in energies
     ]
     selection = tensor_selection(embeddings, include, exclude)
-    check_device(device)
     threads = threads_or_cores(threads)
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)
+    check_device(device)
     if other:
         sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:

@@ -90,7 +90,6 @@ def command(
 
     if keep_rope and rope_from:
         raise click.UsageError("--keep-rope and --rope-from cannot be combined")
-    check_device(device)
     threads = threads_or_cores(threads)
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
     scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
@@ -98,6 +97,7 @@ def command(
     options: dict[str, Any] = {"rope": rope, "keep_rope": keep_rope, "rounding": rounding}
     outs = _outs(targets, out)
     plans = [plan_merge(scaled, target, replace_modules=replace_modules, **options) for target in targets]
+    check_device(device)
     _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
 
 

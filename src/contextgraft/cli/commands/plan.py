@@ -150,11 +150,12 @@ def evaluation(
     MODEL_OR_CONFIG is a model folder, a config.json, or a shipped shape: llama3-8b, llama3-70b, smollm2-135m.
     Base and donor are evaluated once, each fine-tune alone, with theta only, and at each --rank.
     """
-    from contextgraft.planning.evaluation import PromptGrid, count_models, suite_costs, to_json
-    from contextgraft.planning.hardware import Hardware
     from contextgraft.planning.shapes.model_shape import read_model_shape
 
     shape = read_model_shape(model, dtype)
+    from contextgraft.planning.evaluation import PromptGrid, count_models, suite_costs, to_json
+    from contextgraft.planning.hardware import Hardware
+
     hardware = Hardware(device_flops, utilisation, bandwidth, device_memory)
     grid = PromptGrid(lengths, depths, samples, distractors)
     models = count_models(fine_tunes, len(set(ranks)))

@@ -59,6 +59,9 @@ def command(
 
     Writes index.html, summary.json, charts, plots for DVC and model cards.
     """
+    from contextgraft.formats.find_samples import find_sample_files
+
+    find_sample_files(results)  # its errors need neither pyarrow nor duckdb
     from contextgraft.report.build import build
     from contextgraft.report.folder import check_replaceable, write_report
 

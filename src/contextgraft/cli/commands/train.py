@@ -124,6 +124,8 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
     if options["out"] is None:
         raise click.UsageError("Missing option '--out'")
     _refuse(given, plan_training.NAMES, "needs --plan")
+    if "RANK" not in os.environ:  # not by torchrun, whose processes must agree on who reports an error
+        _check_inputs(options)
     import torch
 
     from contextgraft.training.parallel.process_group import single_gpu, torchrun_env
@@ -157,6 +159,15 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
             f"{options['out']}: {metrics['step']} steps, theta {metrics['theta']:,.0f}, "
             f"loss {metrics['loss']:.4f}{accuracy}"
         )
+
+
+def _check_inputs(options: dict[str, Any]) -> None:
+    """Raise an error about the recipe or the base before torch is imported."""
+    from contextgraft.checkpoint.model_folder import open_model
+    from contextgraft.config.training import load_recipe
+
+    load_recipe(options["config"])
+    open_model(options["base"])
 
 
 def _refuse(given: Iterable[str], names: Iterable[str], reason: str) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
@@ -31,6 +30,7 @@ from contextgraft.prompts.needle_prompt import (
     draw_prompt_spec,
 )
 from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.seeded import seeded_generator
 
 DEFAULT_FORMAT = Path(__file__).parent / "needle_default.yaml"
 EXTRA_TOKENS = 32  # that a model may generate around an answer which need only be contained
@@ -190,7 +190,7 @@ def draw_specs(
                     depths=depths,
                     count=grid.count,
                     distractors=grid.distractors,
-                    rng=np.random.default_rng([seed, length, index]),
+                    rng=seeded_generator([seed, length, index]),
                     offsets=haystack.offset_count,
                 ),
                 "format": grid.format.name,

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import (
@@ -32,6 +30,7 @@ from contextgraft.prompts.ruler.tasks import (
 )
 from contextgraft.prompts.ruler.word_lists import TaskBody, common_words, frequent_words
 from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.seeded import seeded_generator
 from contextgraft.prompts.tokens import cycle_tokens
 
 LISTS = {"common_words": common_words, "frequent_words": frequent_words}
@@ -85,7 +84,7 @@ def ruler_question(context: RulerContext, prompt_spec: dict[str, Any], *, index:
 def draw_needles(context: RulerContext, task: str, length: int, seeds: list[int]) -> dict[str, Any]:
     """Needles at RULER's depths; a chain has a solved example of other names before it."""
     spec = NEEDLE_TASKS[task]
-    rng = np.random.default_rng(seeds)
+    rng = seeded_generator(seeds)
     pools = needle_pools(task, context.wording, dict(context.haystacks))
 
     def draw(pools: NeedlePools) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def draw_qa(context: RulerContext, task: str, _: int, seeds: list[int]) -> dict[
     """Questions in an order drawn by seed, each once before any is repeated."""
     seed, index = seeds[0], seeds[-1]
     items = context.qa[task].items
-    order = np.random.default_rng([seed, index // len(items)]).permutation(len(items))
+    order = seeded_generator([seed, index // len(items)]).permutation(len(items))
     return {"kind": "qa", "seeds": seeds, "item": int(order[index % len(items)])}
 
 
@@ -172,7 +171,7 @@ def list_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
         getattr(context.wording.pools, pool),
         length=length,
         room=length - budget - len(context.prefix_ids),
-        rng=np.random.default_rng(prompt_spec["seeds"]),
+        rng=seeded_generator(prompt_spec["seeds"]),
     )
     return unnumbered_question(
         context, prompt_spec, padded(context, body, length - budget), body.answers, budget
@@ -190,7 +189,7 @@ def qa_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
         data.items[prompt_spec["item"]],
         length=length,
         room=length - budget - len(context.prefix_ids),
-        rng=np.random.default_rng(prompt_spec["seeds"]),
+        rng=seeded_generator(prompt_spec["seeds"]),
     )
     return unnumbered_question(
         context, prompt_spec, padded(context, body, length - budget), body.answers, budget

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import file_digest
@@ -15,6 +14,7 @@ from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question, check_answer, json_line
 from contextgraft.evaluation.suites.base import PromptSpec, QuestionSet, SampleRow
+from contextgraft.prompts.seeded import seeded_generator
 
 JSONL = ".jsonl"  # suffix of skill files; every other skill is a task of lm-eval
 
@@ -39,7 +39,7 @@ class SkillFile(QuestionSet):
     def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
         """Lines drawn by seed, in file order; `index` is the line, counted from 0."""
         count = len(self.lines) if self.samples is None else self.samples
-        drawn = np.random.default_rng(seed).permutation(len(self.lines))[:count]
+        drawn = seeded_generator(seed).permutation(len(self.lines))[:count]
         prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
         return [self._question(int(line), prefix_ids, tokenizer, seed) for line in sorted(drawn)]
 

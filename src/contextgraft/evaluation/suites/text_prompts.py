@@ -7,8 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
@@ -17,6 +15,7 @@ from contextgraft.evaluation.suites.base import SampleRow
 from contextgraft.evaluation.suites.skill_file import SkillFile
 from contextgraft.prompts.haystack import SHIPPED_TEXTS, read_haystack
 from contextgraft.prompts.needle_format import load_format
+from contextgraft.prompts.seeded import seeded_generator
 
 DEFAULT_TEXT = "moby_dick_eval"
 
@@ -160,7 +159,7 @@ class TextWindows:
         return TextPrompt((*before, *ids[start : start + taken]), document, json_line(spec))
 
     def _starts(self, beginnings: int) -> list[int]:
-        shares = np.random.default_rng([self.seed, self.length, self.count]).random(self.count)
+        shares = seeded_generator([self.seed, self.length, self.count]).random(self.count)
         return [int((part + share) * beginnings / self.count) for part, share in enumerate(shares)]
 
     def _check(self, ids: Sequence[int], taken: int, tokenizer: PromptTokenizer) -> None:
@@ -210,7 +209,7 @@ class SkillLines:
                 expected=self.count,
                 received=len(self.skill.lines),
             )
-        drawn = np.random.default_rng(self.seed).permutation(len(self.skill.lines))[: len(self)]
+        drawn = seeded_generator(self.seed).permutation(len(self.skill.lines))[: len(self)]
         before, _ = tokenizer.prefix_suffix(chat=False)
         return [self._prompt(int(line), before, tokenizer) for line in sorted(drawn)]
 

@@ -5,15 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from contextgraft.config.base import Frozen
 from contextgraft.errors import InputError
 from contextgraft.prompts.ruler.word_lists import TaskBody
 from contextgraft.prompts.tokens import Encode, cycle_tokens
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class QaWording(Frozen):
@@ -108,7 +110,7 @@ def about_documents(
     *,
     length: int,
     room: int,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> TaskBody:
     """The needed documents and as many others as fit `room` tokens, in random order.
 
@@ -140,7 +142,7 @@ def about_documents(
     return TaskBody([*intro, *last_tokens(rest, left), *ids, *ending], list(question.answers))
 
 
-def document_order(dataset: QaDataset, question: QaQuestion, rng: np.random.Generator) -> list[int]:
+def document_order(dataset: QaDataset, question: QaQuestion, rng: "np.random.Generator") -> list[int]:
     """Indices of documents: the needed ones, then those of the same article, then the others, shuffled."""
     first = {*question.needed, *question.near}
     others = [index for index in range(len(dataset.documents)) if index not in first]

@@ -6,9 +6,8 @@ configuration of its repository. The wording is our own.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
@@ -19,6 +18,9 @@ from contextgraft.prompts.ruler.qa import QaWording
 from contextgraft.prompts.ruler.word_lists import ListWording
 from contextgraft.prompts.sampling import NeedlePools
 from contextgraft.prompts.templates import Wording, check_slots
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHIPPED = Path(__file__).parent / "ruler.yaml"
 DEPTHS = 40  # RULER places needles at this many depths, equally spaced from beginning to end
@@ -125,7 +127,7 @@ def needle_pools(task: str, wording: RulerWording, haystacks: Mapping[str, Hayst
     )
 
 
-def ruler_positions(rng: np.random.Generator, count: int) -> list[float]:
+def ruler_positions(rng: "np.random.Generator", count: int) -> list[float]:
     """Different ones of the forty depths, as fractions of the text."""
     return [int(depth) / (DEPTHS - 1) for depth in rng.choice(DEPTHS, count, replace=False)]
 

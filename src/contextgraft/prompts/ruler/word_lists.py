@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from math import pi
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from contextgraft.config.base import Frozen
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import Pool, draw_distinct
 from contextgraft.prompts.tokens import Encode
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ZETA_2 = pi**2 / 6  # sum of 1 / k^2, which makes the shares of all ranks one
 LONG = 4096  # from this length on RULER repeats the words of `common_words` more often
@@ -47,7 +49,7 @@ class Repeats(NamedTuple):
     other: int
 
 
-def distinct_words(pool: Pool, rng: np.random.Generator) -> Iterator[str]:
+def distinct_words(pool: Pool, rng: "np.random.Generator") -> Iterator[str]:
     """Different words in random order: endless from a generator, each word of a list once."""
     if not isinstance(pool, str):
         yield from (pool[int(index)] for index in rng.permutation(len(pool)))
@@ -60,7 +62,7 @@ def distinct_words(pool: Pool, rng: np.random.Generator) -> Iterator[str]:
 
 
 def common_words(
-    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: np.random.Generator
+    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: "np.random.Generator"
 ) -> TaskBody:
     """A solved example, then a list in which ten words are common, with as many others as fit `room` tokens.
 
@@ -115,7 +117,7 @@ def fitting(
     return drawn
 
 
-def repeated(words: Sequence[str], repeats: Repeats, rng: np.random.Generator) -> list[str]:
+def repeated(words: Sequence[str], repeats: Repeats, rng: "np.random.Generator") -> list[str]:
     """Each word as often as it should occur in the list, in random order."""
     entries = [word for word in words[:COMMON] for _ in range(repeats.common)]
     entries += [word for word in words[COMMON:] for _ in range(repeats.other)]
@@ -138,13 +140,15 @@ def numbers(wording: ListWording, encode: Encode) -> Callable[[int], list[int]]:
 
 
 def frequent_words(
-    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: np.random.Generator
+    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: "np.random.Generator"
 ) -> TaskBody:
     """Coded words with the frequencies of Zipf's law, exponent 2; the question is about three of them.
 
     The most frequent word is noise, the next three are the answers. As in RULER there is one word for every
     50 tokens of the length. Raises InputError if the third and the fourth word would be equally frequent.
     """
+    import numpy as np
+
     intro, question, noise = encode(wording.intro), encode(wording.question), encode(wording.noise)
     words = list(islice(distinct_words(pool, rng), max(length // 50 - 1, 0)))
     entries = [noise, *(encode(entry_text(wording, word)) for word in words)]
@@ -158,6 +162,8 @@ def frequent_words(
 
 def zipf(sizes: Sequence[int], room: int) -> list[int]:
     """Count of each rank in the longest text by Zipf's law that fits `room` tokens; `sizes` in tokens."""
+    import numpy as np
+
     ranks = np.arange(1, len(sizes) + 1, dtype=np.float64)
     shares = 1 / (ranks**2 * ZETA_2)
 

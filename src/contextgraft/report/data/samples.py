@@ -8,14 +8,8 @@ from typing import Any
 import duckdb
 
 from contextgraft.errors import InputError
-from contextgraft.formats.sample_files import (
-    COLUMNS,
-    REMEDY,
-    SampleFile,
-    check_sample_file,
-    find_sample_files,
-    first_line,
-)
+from contextgraft.formats.find_samples import REMEDY, SampleFile, find_sample_files
+from contextgraft.formats.sample_files import COLUMNS, check_sample_file, first_line
 
 
 class SampleDatabase:

@@ -1,0 +1,83 @@
+"""What adapters add to tensors: deltas with their factors in memory, computed in tiles of rows.
+
+Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from typing_extensions import override
+
+Read = Callable[[str], torch.Tensor]  # a tensor of the adapter by its key
+FactorPair = tuple[torch.Tensor, torch.Tensor]  # left [M, R] and right [R, N] of left @ right
+
+
+class TensorDelta(Protocol):
+    """What one adapter adds to one tensor, in float32; its factors are in memory."""
+
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        """Rows [start, stop) of the delta, given those rows of the tensor; may be written into `out`."""
+
+
+@dataclass(frozen=True)
+class FullDelta(TensorDelta):
+    """A delta that is in memory as a whole."""
+
+    rows: torch.Tensor
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        return out.copy_(self.rows[start:stop])
+
+
+@dataclass(frozen=True)
+class ReplaceDelta(TensorDelta):
+    """The difference to a tensor that replaces the target's; `known` is 1 for the rows that it has."""
+
+    rows: torch.Tensor
+    known: torch.Tensor
+    scale: float
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        return (self.rows[start:stop] - old) * self.scale * self.known[start:stop, None]
+
+
+@dataclass(frozen=True)
+class LowRankDelta(TensorDelta):
+    """left @ right; both float32, all scales in `right`."""
+
+    left_MR: torch.Tensor
+    right_RN: torch.Tensor
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        return torch.mm(self.left_MR[start:stop], self.right_RN, out=out)
+
+
+@dataclass(frozen=True)
+class DoraDelta(TensorDelta):
+    """Weight-decomposed: rows of the sum are brought to the trained magnitudes; `scale` is on the whole."""
+
+    low_rank: LowRankDelta
+    magnitude_M: torch.Tensor
+    scale: float
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        moved = old + self.low_rank.tile(old, start, stop, out)
+        factor_T = self.magnitude_M[start:stop] / torch.linalg.vector_norm(moved, dim=1)
+        return torch.mul(moved.mul_(factor_T[:, None]).sub_(old), self.scale)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a tensor as a matrix: a vector is a column, a scalar one element."""
+    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+def as_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor as a matrix of the same rows."""
+    return tensor.reshape(matrix_shape(tuple(tensor.shape)))

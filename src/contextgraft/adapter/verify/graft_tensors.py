@@ -1,0 +1,79 @@
+"""Checks of a graft that read its tensors: their digests, and the merge computed again."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.rounding import ROUNDINGS
+from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
+from contextgraft.adapter.verify.checks import Inputs, check_equal
+from contextgraft.checkpoint.digest import tensor_digest
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.errors import VerificationError
+from contextgraft.rope import settings
+
+
+def check_tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
+    """Raise VerificationError unless every tensor has its recorded digest."""
+    records = manifest["tensors"]
+    check_equal("the list of tensors", sorted(records), sorted(model.tensors))
+
+    def one(name: str, buffers: Buffers) -> None:  # noqa: ARG001
+        record = records[name]
+        check_equal(f"the digest of tensor {name}", record["digest_after"], tensor_digest(model, name))
+        if not record["applied"]:
+            check_equal(f"untouched tensor {name}", record["digest_before"], record["digest_after"])
+        inputs.advance(model[name].bytes)
+
+    for_each_tensor(one, sorted(records), inputs.threads)
+    applied = [record for record in records.values() if record["applied"]]
+    return f"{len(records)} tensors have the recorded digests, {len(applied)} of them changed"
+
+
+def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
+    """Raise VerificationError unless merging again gives the recorded evidence of every changed tensor."""
+    device = manifest["device"]
+    if device != "cpu" and not torch.cuda.is_available():
+        raise VerificationError(
+            "cannot be recomputed on this machine", expected=device, received="no such device"
+        )
+    merged = zip(inputs.adapters, manifest["adapters"], strict=True)
+    scaled = [ScaledAdapter(open_adapter(path), known["scale"]) for path, known in merged]
+    rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
+    plan = plan_merge(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
+    applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
+    check_equal("the list of changed tensors", applied, list(plan.changed))
+
+    def one(name: str, buffers: Buffers) -> None:
+        deltas = plan.deltas(name, device)
+        again = merge_tensor(
+            plan.target,
+            name,
+            deltas,
+            rounding=ROUNDINGS[rounding](name),
+            buffers=buffers,
+            write=_discard,
+        )
+        _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
+        inputs.advance(plan.target[name].bytes)
+
+    for_each_tensor(one, plan.changed, inputs.threads, device)
+    return f"{len(plan.changed)} changed tensors come out the same again"
+
+
+def _discard(offset: int, data: memoryview) -> None:
+    pass
+
+
+def _same_evidence(name: str, recorded: TensorEvidence, again: TensorEvidence) -> None:
+    for key, value in asdict(again).items():
+        known = getattr(recorded, key)
+        close = isinstance(value, float) and math.isclose(known, value, rel_tol=1e-6)
+        if not close:
+            check_equal(f"{key} of tensor {name}", known, value)
