@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.analysis.alignment import open_triple
 from contextgraft.adapter.analysis.model_summary import summary, summary_lines
+from contextgraft.adapter.analysis.model_triple import open_triple
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec
