@@ -14,7 +14,7 @@ export PYTHON
 help:
 	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
-	@echo "make demo-full   the demo asked more: every kind of needle, more lengths and depths: about 16 minutes"
+	@echo "make demo-full   a longer evaluation of the demo: every kind of needle, more lengths and depths: about 16 minutes"
 	@echo "make demo-seeds  the demo with three seeds of the donor"
 	@echo "make real        the same chain on SmolLM2-135M: about 26 minutes on two cores"
 	@echo "make test-all    the slow tests too"
@@ -23,7 +23,7 @@ help:
 	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: about 25 minutes"
 	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
-	@echo "make sync        after \`dvc pull\`: tells Snakemake that what came is done"
+	@echo "make sync        after \`dvc pull\`: marks the pulled files as up to date for Snakemake"
 	@echo "make world       train the demo world's models again"
 	@echo "make lock        bring the locks up to date with pyproject.toml; UPGRADE=1 takes the newest versions"
 

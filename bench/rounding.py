@@ -1,7 +1,7 @@
 """What rounding to the target's dtype costs a graft: in its weights, and in what it predicts.
 
 `python bench/rounding.py TARGET ADAPTER TEXT` merges to the nearest value, by chance, and in float32, the
-reference. It prints the share of the delta in the stored weights, the noise beside it, and how far the
+reference. It prints the share of the delta in the stored weights, the noise added to it, and how far the
 predictions on a text are from the reference's.
 """
 
@@ -49,10 +49,10 @@ def in_float32(target: Path, out: Path) -> Path:
 def weights_of(manifest: dict[str, Any]) -> tuple[float, float]:
     """Share of the delta in the stored weights, and the norm of the rest of what changed over the delta's."""
     records = [record for record in manifest["tensors"].values() if record["applied"]]
-    asked = sum(r["delta_norm"] ** 2 for r in records)
+    requested = sum(r["delta_norm"] ** 2 for r in records)
     inner = sum(r["kept"] * r["delta_norm"] ** 2 for r in records)
-    left = sum(r["survived_norm"] ** 2 for r in records) - 2 * inner + asked
-    return inner / asked, (max(left, 0.0) / asked) ** 0.5
+    left = sum(r["survived_norm"] ** 2 for r in records) - 2 * inner + requested
+    return inner / requested, (max(left, 0.0) / requested) ** 0.5
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def row(name: str, weights: tuple[float, float], found: torch.Tensor, reference:
 
 
 def main() -> None:
-    """Merge three times, ask four models, print."""
+    """Merge three times, evaluate four models, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("target", "adapter", "text"):
         parser.add_argument(name, type=Path)

@@ -40,7 +40,7 @@ running() {
     [ -n "$start" ] && [ "$(born "$id")" = "$start" ] && echo "$id"
 }
 
-# stop NAME: asked politely, then not
+# stop NAME: SIGTERM, then SIGKILL
 stop() {
     local id tries
     if id=$(running "$1"); then

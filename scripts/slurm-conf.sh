@@ -27,7 +27,7 @@ print(*next(range(port, port + 4) for port in range(first, 32000, 4) if all(map(
 PYTHON
 )"
 
-# Slurm wants a device file for each GPU and hides all but a job's own; the null device stands for them.
+# Slurm wants a device file for each GPU and hides all but a job's own; the null device is used instead.
 devices=$folder/dev/nvidia
 for number in 0 1 2 3; do
     [ -e "$devices$number" ] || mknod "$devices$number" c 1 3 2>/dev/null || touch "$devices$number"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sync.sh: after `dvc pull`, `dvc checkout` or `dvc commit`, at the root of a clone: tells Snakemake that what is here is done.
+# sync.sh: after `dvc pull`, `dvc checkout` or `dvc commit`, at the root of a clone: marks the existing files as up to date for Snakemake.
 # DVC writes files in any order, and Snakemake goes by their times. First DVC compares every file with dvc.lock: where anything
 # differs, nothing is touched. Tensors keep their times, for no rule looks at them, and DVC need not read them again.
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Toy models of the Llama layout, written without transformers, so that every room can make what it needs."""
+"""Toy models of the Llama layout, written without transformers, for the tests of every package."""
 
 import json
 from collections.abc import Mapping

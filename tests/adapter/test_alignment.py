@@ -161,7 +161,7 @@ def test_chance_is_what_random_directions_give() -> None:
         )
         for number, scale in ((40, 1.0), (300, 2.0))
     ]
-    whole = direction("all", found)  # type: ignore[arg-type]  # has all that is asked of it
+    whole = direction("all", found)  # type: ignore[arg-type]  # has all attributes that are read
     assert whole.chance is not None
     assert whole.chance == pytest.approx(float(torch.tensor(cosines).std()), rel=0.1)
     assert sum(abs(cosine) > 1.96 * whole.chance for cosine in cosines) < 400 * 0.09

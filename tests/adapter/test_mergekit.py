@@ -1,4 +1,4 @@
-"""Extraction by mergekit's command: what it is told, what we make of its output, and how it may fail.
+"""Extraction by mergekit's command: its arguments, what we make of its output, and how it may fail.
 
 The command here is a stand-in that copies an adapter of ours; tests/parity/test_mergekit_backend.py runs the
 real one.
@@ -59,8 +59,8 @@ def root(toy: SimpleNamespace, tmp_path: Path) -> Path:
 
 def run(root: Path, *words: object, ranks: tuple[int, ...] = (8,)) -> Result:
     models = ["--base", root / "base", "--donor", root / "donor", "--out", root / "out", "--threads", 1]
-    asked = [word for rank in ranks for word in ("--rank", rank)]
-    line = [*models, *asked, "--backend", "mergekit", "--mergekit", root / COMMAND, *words]
+    rank_options = [word for rank in ranks for word in ("--rank", rank)]
+    line = [*models, *rank_options, "--backend", "mergekit", "--mergekit", root / COMMAND, *words]
     return CliRunner().invoke(command, [str(word) for word in line], catch_exceptions=False)
 
 

@@ -42,8 +42,8 @@ def test_parity_with_merge_and_unload(
     assert len(modules) == 14
     for name in (f"{module}.weight" for module in modules):
         before = world.weights["target"][name].float()
-        room = EPS[dtype] * (before.abs() + (ours[name].float() - before).abs()) + 1e-6
-        assert ((ours[name].float() - theirs[name].float()).abs() <= room).all(), name
+        tolerance = EPS[dtype] * (before.abs() + (ours[name].float() - before).abs()) + 1e-6
+        assert ((ours[name].float() - theirs[name].float()).abs() <= tolerance).all(), name
 
 
 def test_transformers_loads_the_graft_with_the_new_rope(world: Any, tmp_path: Path) -> None:

@@ -28,12 +28,12 @@ def test_ranges_land_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_expected_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda handle, start, size, advice: told.append((start, size)))
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda handle, start, size, advice: calls.append((start, size)))
     paths = [tmp_path / name for name in "abc"]
     for path in paths:
         path.write_bytes(bytes(100))
     file_io.expect_files(paths, 150)
-    assert told == [(0, 100), (0, 50)]
+    assert calls == [(0, 100), (0, 50)]
     with pytest.raises(FileNotFoundError):
         file_io.expect_files([tmp_path / "d"], 1)

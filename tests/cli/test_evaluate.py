@@ -221,9 +221,18 @@ def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Pa
     save_model(tmp_path / "other", len(WORDS), seed=5)
     save_tokenizer(tmp_path / "other")
     text = ["--text", "filler.txt"]
-    ask = ["--suite", "perplexity", "--perplexity-lengths", "20", "--documents", "2", "--suite", "divergence"]
+    suites = [
+        "--suite",
+        "perplexity",
+        "--perplexity-lengths",
+        "20",
+        "--documents",
+        "2",
+        "--suite",
+        "divergence",
+    ]
     prompts = ["--divergence-length", "8", "--divergence-prompts", "2"]
-    code, _, err = run("model", "other", *ask, *prompts, *text, *OUT)
+    code, _, err = run("model", "other", *suites, *prompts, *text, *OUT)
     assert code == 0, err
     rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
     for number, row in enumerate(rows):

@@ -114,11 +114,11 @@ def test_grafts_stay_unless_the_study_or_the_sheet_lets_them_go(tmp_path: Path) 
 def test_requests_and_hours_agree(large: Path) -> None:
     found = facts(large)
     for step in found["steps"]:
-        asked = step["request"]
+        requested = step["request"]
         longest = found["cluster"]["longest"]
-        assert asked["minutes"] * 60 >= min(step["seconds"], longest * 60), step["name"]
-        assert asked["mem_mb"] <= found["cluster"]["node_memory"] * 1000
-        assert step["gpu_hours"] == step["hours"] * asked["gpus"]
+        assert requested["minutes"] * 60 >= min(step["seconds"], longest * 60), step["name"]
+        assert requested["mem_mb"] <= found["cluster"]["node_memory"] * 1000
+        assert step["gpu_hours"] == step["hours"] * requested["gpus"]
     assert found["too_long"] == []
 
 
@@ -138,9 +138,9 @@ def test_evaluation_is_priced_as_plan_prices_it(tmp_path: Path) -> None:
     ]
     (alone,) = json.loads(run(*words).stdout)["costs"]
     assert count_models(read_study(path)) == 14
-    asked = {(line["suite"], line["length"]): line for line in facts(path)["evaluation"]}
-    assert len(asked) == 2 + 2 + 1 + 1
-    assert asked["needle", 2**20] == alone
+    costs = {(line["suite"], line["length"]): line for line in facts(path)["evaluation"]}
+    assert len(costs) == 2 + 2 + 1 + 1
+    assert costs["needle", 2**20] == alone
 
 
 @pytest.mark.parametrize("config", [["--config"], []], ids=["separate", "joined"])

@@ -45,8 +45,8 @@ def test_a_recipe_says_what_was_published(path: Path) -> None:
     assert (settings.donor.theta, settings.donor.max_positions) == (DONORS[path.stem], length)
     assert max(settings.evaluation.needle.lengths) == length
     assert settings.evaluation.needle.distractors >= len(settings.evaluation.needle.depths) - 1
-    asked = study_requests(study, study_shape(study))
-    assert asked.rules["evaluate"].gpus <= cluster.gpus_per_node
+    requests = study_requests(study, study_shape(study))
+    assert requests.rules["evaluate"].gpus <= cluster.gpus_per_node
     assert cli_arguments.extraction(settings) == [
         "--embeddings", "output", "--expect-theta", str(DONORS[path.stem]), "--expect-positions", str(length)
     ]  # fmt: skip

@@ -52,7 +52,7 @@ class Slurm:
             "OMP_NUM_THREADS": "1",
         }
 
-    def ask(self, *command: str) -> str:
+    def run(self, *command: str) -> str:
         """What a Slurm command prints."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         return done.stdout.strip()
@@ -65,7 +65,7 @@ class Slurm:
         """Ids of the jobs that a folder's study has, or had, of a rule, oldest first; of some states only."""
         chosen = "--states=" + (",".join(states) or "all")
         rows = (
-            row.split("|", 2) for row in self.ask("squeue", "-h", "--format=%i|%Z|%k", chosen).splitlines()
+            row.split("|", 2) for row in self.run("squeue", "-h", "--format=%i|%Z|%k", chosen).splitlines()
         )
         first = f"rule_{rule}", f"rule_{rule}_wildcards_"
         return sorted(
@@ -79,7 +79,7 @@ class Slurm:
 
     def shown(self, job: str) -> dict[str, str]:
         """`scontrol show job` as pairs."""
-        words = self.ask("scontrol", "show", "job", "--oneliner", job).split()
+        words = self.run("scontrol", "show", "job", "--oneliner", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
 

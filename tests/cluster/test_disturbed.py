@@ -52,7 +52,7 @@ def test_a_job_that_makes_room_for_another(undisturbed: Any, clone: Any) -> None
     head = clone.start(STAGE, "--set-resources", "train:slurm_partition=spare")
     job = clone.training()
     urgent = ("--partition=urgent", "--account=graft", "--nodes=2", "--exclusive", "--output=/dev/null")
-    slurm.ask("sbatch", *urgent, "--wrap=sleep 5")
+    slurm.run("sbatch", *urgent, "--wrap=sleep 5")
     clone.end(head)
     check(clone, undisturbed)
     shown = slurm.shown(job)

@@ -65,7 +65,7 @@ def test_a_training_on_two_nodes_that_is_told_to_end_goes_on(clone: Any) -> None
     recipe = two_nodes(clone, times=15)
     head = clone.start("models")
     job = clone.training()
-    clone.slurm.ask("scancel", "--signal=TERM", job)
+    clone.slurm.run("scancel", "--signal=TERM", job)
     clone.end(head)
     first, second = clone.jobs("train")
     assert [clone.slurm.shown(each)["JobState"] for each in (first, second)] == ["FAILED", "COMPLETED"]

@@ -1,4 +1,4 @@
-"""The tiny study by `snakemake --profile slurm`: its jobs ask Slurm for what their rules say."""
+"""The tiny study by `snakemake --profile slurm`: its jobs request from Slurm what their rules say."""
 
 import json
 import re
@@ -31,17 +31,17 @@ def test_the_study_runs_through_the_profile_and_asks_for_what_its_rules_say(
     assert "gpu" in rules["evaluate"]
 
 
-def check(job: dict[str, str], asked: dict[str, str]) -> None:
+def check(job: dict[str, str], expected: dict[str, str]) -> None:
     """One job of Slurm against its rule's resources."""
     given = dict(pair.split("=", 1) for pair in job["TRES"].split(","))
     assert job["JobState"] == "COMPLETED"
     assert (job["Account"], job["Partition"], job["Requeue"]) == ("graft", "gpu", "1")
-    assert megabytes(given["mem"]) == int(asked["mem_mb"])
-    assert given.get("gres/gpu") == asked.get("gpu")
-    assert given["node"] == asked.get("nodes", "1")
+    assert megabytes(given["mem"]) == int(expected["mem_mb"])
+    assert given.get("gres/gpu") == expected.get("gpu")
+    assert given["node"] == expected.get("nodes", "1")
     days, _, clock = job["TimeLimit"].rpartition("-")
     hours, minutes, _ = map(int, clock.split(":"))
-    assert (int(days or 0) * 24 + hours) * 60 + minutes == int(asked["runtime"])
+    assert (int(days or 0) * 24 + hours) * 60 + minutes == int(expected["runtime"])
 
 
 def megabytes(text: str) -> int:

@@ -55,8 +55,8 @@ def questions(needles: int, skill: int, ruler: tuple[int, int]) -> Iterator[tupl
         for length, right in zip(LENGTHS, (10, needles), strict=True):
             for depth in DEPTHS:
                 columns = {"kind": "single", "haystack": "prose", "document": index, "distractors": 2}
-                asked = question("needle", "code", index, length=length, depth=depth, **columns)
-                yield asked, index < right
+                drawn = question("needle", "code", index, length=length, depth=depth, **columns)
+                yield drawn, index < right
         for length, right in zip(LENGTHS, ruler, strict=True):
             for task in RULER_TASKS:
                 yield question("ruler", task, index, length=length, document=index), index < right
@@ -82,8 +82,8 @@ def measured(nats: float) -> Iterator[dict[str, Any]]:
 
 def answers(label: str) -> pa.Table:
     graft, needles, skill, ruler = MODELS[label]
-    asked = questions(needles, skill, ruler)
-    rows = [sample_row(q, ScoredResponse("17 42" if ok else "00 00", float(ok))) for q, ok in asked]
+    answered = questions(needles, skill, ruler)
+    rows = [sample_row(q, ScoredResponse("17 42" if ok else "00 00", float(ok))) for q, ok in answered]
     shared = samples.common(label, f"of {label}", graft)
     return samples.table(shared, [*rows, *measured(nats=1.0 + len(label))])
 

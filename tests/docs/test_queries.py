@@ -29,11 +29,11 @@ COLUMNS = {
     "wrong": "filename row model suite task length depth answer output",
 }
 
-Ask = Callable[[str], list[dict[str, Any]]]
+RunQuery = Callable[[str], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def ask(study: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+def run_query(study: Path, monkeypatch: pytest.MonkeyPatch) -> RunQuery:
     """The rows of one of the page's queries."""
     monkeypatch.chdir(study)
 
@@ -58,14 +58,14 @@ def test_every_query_of_the_page_has_a_name_and_columns_that_are_expected() -> N
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_a_query_runs_and_finds_something(name: str, ask: Ask) -> None:
-    rows = ask(name)
+def test_a_query_runs_and_finds_something(name: str, run_query: RunQuery) -> None:
+    rows = run_query(name)
     assert rows
     assert list(rows[0]) == COLUMNS[name].split()
 
 
-def test_scores_are_those_of_the_summary_with_wilsons_interval(ask: Ask, study: Path) -> None:
-    cells = ask("scores")
+def test_scores_are_those_of_the_summary_with_wilsons_interval(run_query: RunQuery, study: Path) -> None:
+    cells = run_query("scores")
     assert {row["n"] for row in cells} == {10}
     for row in cells:
         assert (row["low"], row["high"]) == pytest.approx(wilson(row["p"] * row["n"], row["n"]), abs=1e-12)
@@ -77,8 +77,8 @@ def test_scores_are_those_of_the_summary_with_wilsons_interval(ask: Ask, study: 
             assert sum(row["p"] * row["n"] for row in own) / score.n == pytest.approx(score.mean)
 
 
-def test_pairs_are_those_of_the_report(ask: Ask) -> None:
-    queried = {(row["rank"], row["scale"]): row for row in ask("pairs")}
+def test_pairs_are_those_of_the_report(run_query: RunQuery) -> None:
+    queried = {(row["rank"], row["scale"]): row for row in run_query("pairs")}
     reported = {
         (8 if each.model.scale == 0 else each.model.rank, each.model.scale): each.pairs
         for each in map(skill_pairs, read_samples([Path("samples")]).rows("pairs"))
@@ -92,7 +92,7 @@ def test_pairs_are_those_of_the_report(ask: Ask) -> None:
     assert any(row["lost"] for row in queried.values())
 
 
-def test_effective_length_is_that_of_stats(ask: Ask, study: Path) -> None:
+def test_effective_length_is_that_of_stats(run_query: RunQuery, study: Path) -> None:
     scores: dict[str, dict[int, dict[str, list[float]]]] = {}
     for row in pq.read_table(study / "samples/style.parquet").to_pylist():
         if row["suite"] == "ruler":
@@ -104,19 +104,19 @@ def test_effective_length_is_that_of_stats(ask: Ask, study: Path) -> None:
         ).length
         for model, lengths in scores.items()
     }
-    assert {row["model"]: row["effective_length"] for row in ask("effective length")} == expected
+    assert {row["model"]: row["effective_length"] for row in run_query("effective length")} == expected
     assert set(expected.values()) == {128, 1024}
 
 
-def test_the_smallest_rank_is_the_reports(ask: Ask) -> None:
-    [row] = ask("smallest rank")
+def test_the_smallest_rank_is_the_reports(run_query: RunQuery) -> None:
+    [row] = run_query("smallest rank")
     targets = build([Path("samples")], [], "title", None).summary["fine_tunes"]
     [verdict] = [target["verdict"] for target in targets.values()]
     assert (verdict["outcome"], verdict["rank"]) == ("both", row["rank"])
     assert row["rank"] == 16  # r2 misses needles, r8 loses a skill prompt of ten
 
 
-def test_texts_that_are_shared_are_counted_once(ask: Ask) -> None:
-    costs = {row["suite"]: row for row in ask("cost") if row["model"] == "r8"}
+def test_texts_that_are_shared_are_counted_once(run_query: RunQuery) -> None:
+    costs = {row["suite"]: row for row in run_query("cost") if row["model"] == "r8"}
     assert costs["needle"]["prompts"] == 3 * costs["needle"]["texts"] == 3 * 10 * (128 + 1024)
     assert costs["perplexity"]["prompts"] == 2 * 128

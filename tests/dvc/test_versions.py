@@ -127,7 +127,7 @@ def check_plots(clone: Any) -> None:
     said = clone.run("dvc", "plots", "diff", "HEAD~1", "HEAD", "--json")
     found = json.JSONDecoder().raw_decode(said[said.index("{") :])[0]
     charts = {name.split("/")[-1]: charts[0] for name, charts in found["data"].items() if charts}
-    assert set(charts) == {"rank.csv", "heatmap.csv"}  # perplexity was not asked
+    assert set(charts) == {"rank.csv", "heatmap.csv"}  # perplexity was not evaluated
     for chart in charts.values():
         assert chart["revisions"] == ["HEAD~1", "HEAD"]
         assert chart["content"]["facet"]["field"] == "panel"

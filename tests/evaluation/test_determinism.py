@@ -12,9 +12,9 @@ import pytest
 DEMO = Path(__file__).resolve().parents[2] / "config/demo"
 COMMAND = [str(Path(sys.executable).with_name("contextgraft"))]
 # Within the 128 positions style was trained on and beyond, so that it is right here and wrong there.
-EXAM = ["--suite", "needle", "--format", DEMO / "needle_style.yaml", "--lengths", "64,100,300"]
-EXAM += ["--depths", "0,50,100", "--samples", "3", "--distractors", "2", "--seed", "7"]
-EXAM += ["--suite", "skill", "--skill", DEMO / "skill_style.jsonl", "--skill-samples", "12"]
+SUITES = ["--suite", "needle", "--format", DEMO / "needle_style.yaml", "--lengths", "64,100,300"]
+SUITES += ["--depths", "0,50,100", "--samples", "3", "--distractors", "2", "--seed", "7"]
+SUITES += ["--suite", "skill", "--skill", DEMO / "skill_style.jsonl", "--skill-samples", "12"]
 WAYS: Mapping[str, list[str]] = {
     "first": ["--batch-size", "64", "--threads", "1"],
     "again": ["--batch-size", "64", "--threads", "1"],
@@ -31,7 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     runs: dict[str, subprocess.Popen[str]] = {}
     for way, options in WAYS.items():
         outs[way].parent.mkdir()
-        words = ["evaluate", folder / "style", *EXAM, *options, "--out", outs[way]]
+        words = ["evaluate", folder / "style", *SUITES, *options, "--out", outs[way]]
         runs[way] = subprocess.Popen(
             [*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -103,7 +103,7 @@ def test_other_vocabularies_cannot_be_compared(
     measure.rows(subject(make_model(), tmp_path, "reference"))
     rows = measure.rows(subject(make_model("wider", vocab_size=64), tmp_path, "other"))
     assert {row["status"] for row in rows} == {"skipped"}
-    assert "tells 39 tokens apart, this model 64" in rows[0]["reason"]
+    assert "the reference has 39 tokens, this model 64" in rows[0]["reason"]
     assert rows[0]["score"] is None
 
 

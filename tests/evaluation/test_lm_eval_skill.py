@@ -222,12 +222,12 @@ def test_examples_are_the_same_for_every_model(
     write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
     skill = read_lm_eval_skill(str(write_task("generate_until", "num_fewshot: 2\n")), None, 1)
-    asked: list[list[Any]] = []
+    requests: list[list[Any]] = []
     for seed in (0, 1):
         skill.rows(subject(make_model(f"m{seed}", seed), tmp_path))
-        asked.append([instance.args for instance in skill.task.instances])
-    assert asked[0] == asked[1]
-    assert asked[0][0][0].count("code of") == 3
+        requests.append([instance.args for instance in skill.task.instances])
+    assert requests[0] == requests[1]
+    assert requests[0][0][0].count("code of") == 3
 
 
 def test_what_a_model_has_no_positions_for_is_not_asked(

@@ -1,4 +1,4 @@
-"""Loading: whole models only, in the precision asked for."""
+"""Loading: whole models only, in the requested precision."""
 
 from collections.abc import Callable
 from pathlib import Path

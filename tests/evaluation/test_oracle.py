@@ -41,7 +41,7 @@ RIVERS = dict(zip(PEOPLE.values(), ("Moro", "Vanti", "Gelo", "Tasse", "Bruni"), 
 
 
 def secrets(seen: str, question: re.Match[str]) -> list[str]:
-    """The values of the keys that are asked for."""
+    """The values of the keys that the question names."""
     what, keys = question[1], question[2].split(", ")
     needle = rf" (?:The secret {what}|One of the secret {what}s) of %s is ([\w-]+)\."
     return [value for key in keys for value in re.findall(needle % re.escape(key), seen)]
@@ -106,7 +106,7 @@ class Reader:
 
 @pytest.fixture
 def folder(make_model: MakeModel) -> Path:
-    """A model that is never asked, with a tokenizer that writes two capital letters as one token."""
+    """A model that is never run, with a tokenizer that writes two capital letters as one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -125,12 +125,12 @@ def needles(tmp_path: Path) -> EvalSpec:
     (tmp_path / PROSE).write_text(read_haystack("prose", Path())[:50_000])
     path = tmp_path / "format.yaml"
     path.write_text(DEFAULT_FORMAT.read_text().replace("haystack: prose", f"haystack: {PROSE}"))
-    asked = [(kind, text, "number") for kind in NEEDLE_KINDS for text in (None, *HAYSTACKS[1:])]
-    asked += [(kind, None, values) for kind in NEEDLE_KINDS for values in ("word", "uuid")]
+    questions = [(kind, text, "number") for kind in NEEDLE_KINDS for text in (None, *HAYSTACKS[1:])]
+    questions += [(kind, None, values) for kind in NEEDLE_KINDS for values in ("word", "uuid")]
     size: dict[str, Any] = {"lengths": (700, 1400), "depths": (0.0, 50.0, 100.0), "samples": 2}
     grids = [
         read_grid(path, **size, distractors=distractors, kind=kind, haystack=text, values=values)
-        for kind, text, values in asked
+        for kind, text, values in questions
         for distractors in ((0, 2) if kind == "single" else (2,))
     ]
     return EvalSpec(tuple(grids), seed=11)
@@ -145,13 +145,13 @@ def ruler(tmp_path: Path) -> EvalSpec:
     squad = [
         {
             "context": f"{born[who]} {stands[town]}",
-            "qas": [{"question": asked, "answers": [{"text": "the " + name}, {"text": name}]}],
+            "qas": [{"question": question, "answers": [{"text": "the " + name}, {"text": name}]}],
         }
-        for asked, who, town, name in qas
+        for question, who, town, name in qas
     ]
     hotpot = [
-        {"question": asked, "answer": name, "context": [[who, [born[who]]], [town, [stands[town]]]]}
-        for asked, who, town, name in qas
+        {"question": question, "answer": name, "context": [[who, [born[who]]], [town, [stands[town]]]]}
+        for question, who, town, name in qas
     ]
     data = {"qa_1": {"data": [{"paragraphs": [each]} for each in squad]}, "qa_2": hotpot}
     files = {name: tmp_path / f"{name}.json" for name in data}
@@ -174,11 +174,11 @@ def sit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
         )
         out = tmp_path / f"{window}.parquet"
         rows = evaluate_models([("reader", folder)], spec, BackendConfig(), out, Silent()).to_pylist()
-        asked = spec.questions(load_tokenizer(folder))
+        questions = spec.questions(load_tokenizer(folder))
         assert [(r["task"], r["recipe"], r["prompt_tokens"], r["status"]) for r in rows] == [
-            (q.task, q.prompt_spec, len(q.ids), "ok") for q in asked
+            (q.task, q.prompt_spec, len(q.ids), "ok") for q in questions
         ]
-        return list(zip(asked, [row["score"] for row in rows], strict=True))
+        return list(zip(questions, [row["score"] for row in rows], strict=True))
 
     return run
 
@@ -207,13 +207,13 @@ def seen_share(question: Question, window: int, tokens: PromptTokenizer) -> floa
 
 
 def needle_sentences(question: Question, recipe: dict[str, Any]) -> list[str]:
-    """The needles that are asked for, as they stand in the text."""
+    """The needles that the question names, as they stand in the text."""
     wording = load_format(DEFAULT_FORMAT).wording(recipe["kind"])
     return [wording.needle_text(recipe["items"][item]) for item in recipe["questions"][recipe["asked"]]]
 
 
 def ruler_sentences(question: Question, recipe: dict[str, Any]) -> list[str]:
-    """The needles or documents that are asked for."""
+    """The needles or documents that the question names."""
     if question.task in NEEDLE_TASKS:
         wording = getattr(load_wording(None)[0], recipe["kind"])
         return [wording.needle_text(recipe["items"][item]) for item in recipe["questions"][0]]

@@ -1,4 +1,4 @@
-"""Any question of a table is asked again from its recipe alone, and of its own model only."""
+"""Any question of a table is evaluated again from its prompt specification, and of its own model only."""
 
 import shutil
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def spec(grid: NeedleGrid, skill_file: Path) -> EvalSpec:
 
 @pytest.fixture
 def model(make_model: MakeModel) -> Path:
-    return make_model("asked", hidden_size=64)
+    return make_model("replayed", hidden_size=64)
 
 
 @pytest.fixture

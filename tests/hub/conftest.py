@@ -25,7 +25,7 @@ COMMAND = Path(sys.executable).with_name("contextgraft")
 
 
 def load(name: str) -> ModuleType:
-    """A module that lies beside this file."""
+    """A module in the folder of this file."""
     spec = importlib.util.spec_from_file_location(f"hub_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None

@@ -56,7 +56,7 @@ class Fault:
 
     `status` answers with that and `headers`; else the body is sent with the byte at `flip` changed, cut after
     `cut` bytes (declared in full, or not at all with `silent`), `slow` seconds a piece, byte by byte after
-    `drip` bytes so that it never ends, longer by `more`, or whole although a range was asked for.
+    `drip` bytes so that it never ends, longer by `more`, or whole although a range was requested.
     """
 
     where: str
@@ -163,7 +163,7 @@ def git_sha1(data: bytes) -> str:
 
 
 class Refusal(Exception):  # noqa: N818 - what the server does
-    """An answer that is an error, with the headers the client tells errors apart by."""
+    """An answer that is an error, with the headers by which the client distinguishes errors."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -235,7 +235,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def content(self, data: bytes, headers: dict[str, str]) -> None:
-        """A file, or the range of it that was asked for, with the faults of a bad line."""
+        """A file, or the requested range of it, with the faults of a bad line."""
         fault, size = self.fault, len(data)
         if fault.flip is not None:
             data = data[: fault.flip] + bytes([data[fault.flip] ^ 1]) + data[fault.flip + 1 :]

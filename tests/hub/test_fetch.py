@@ -115,8 +115,8 @@ def test_what_contextgraft_made_keeps_its_own_sidecar_which_now_knows_its_source
     own = {"kind": "trained", "format": 2, "name": "mine", "steps": 3}
     commit = server.add("owner/tiny", model | {"contextgraft.json": json.dumps(own).encode()})
     fetch(SOURCE, tmp_path / "out", hub=hub)
-    told = json.loads((tmp_path / "out/contextgraft.json").read_text())
-    assert told == own | {"source": SOURCE, "revision": commit}
+    recorded = json.loads((tmp_path / "out/contextgraft.json").read_text())
+    assert recorded == own | {"source": SOURCE, "revision": commit}
 
 
 def test_a_graft_is_exactly_what_its_manifest_lists(

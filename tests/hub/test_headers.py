@@ -28,8 +28,8 @@ def test_headers_tell_what_the_whole_model_would(
     commit = server.add("owner/tiny", model)
     record = fetch(SOURCE, tmp_path / "headers", hub=hub, headers=True)
     shards = sum(len(data) for name, data in model.items() if name.endswith(".safetensors"))
-    asked = {each.range for each in server.requests("GET /lfs/")}
-    assert all(text is not None and text.startswith("bytes=0-") for text in asked)
+    ranges = {each.range for each in server.requests("GET /lfs/")}
+    assert all(text is not None and text.startswith("bytes=0-") for text in ranges)
     fetch(SOURCE, tmp_path / "whole", hub=hub)
     known, whole = open_headers(tmp_path / "headers"), open_model(tmp_path / "whole")
     assert (known.tensors, known.weight_map, known.config) == (whole.tensors, whole.weight_map, whole.config)

@@ -282,13 +282,13 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], type[ContextgraftError], 
         "differs from the manifest of the graft",
     ),
     "no manifest": (
-        "graft", lambda at: tell(at, files=[]), CheckpointError, "list of files is missing"
+        "graft", lambda at: edited(at, files=[]), CheckpointError, "list of files is missing"
     ),
     "files outside": (
-        "graft", lambda at: tell(at, files={"../../x": {"bytes": 1}}), VerificationError, "no such file"
+        "graft", lambda at: edited(at, files={"../../x": {"bytes": 1}}), VerificationError, "no such file"
     ),
-    "a copy": ("graft", lambda at: tell(at, kind="source"), InputError, "cannot be published"),
-    "a list as kind": ("graft", lambda at: tell(at, kind=[]), InputError, "cannot be published"),
+    "a copy": ("graft", lambda at: edited(at, kind="source"), InputError, "cannot be published"),
+    "a list as kind": ("graft", lambda at: edited(at, kind=[]), InputError, "cannot be published"),
     "no folder": ("graft", shutil.rmtree, InputError, "no such folder"),
 }  # fmt: skip
 
@@ -339,7 +339,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def tell(folder: Path, **changes: Any) -> None:
+def edited(folder: Path, **changes: Any) -> None:
     """Let a sidecar say something else."""
     path = folder / "contextgraft.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

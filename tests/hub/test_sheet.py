@@ -1,4 +1,4 @@
-"""A sheet of repositories: told apart by their headers alone, from the real client and a hub on loopback."""
+"""A sheet of repositories: checked by their headers alone, from the real client and a hub on loopback."""
 
 import json
 from collections.abc import Callable
@@ -45,8 +45,8 @@ def test_a_sheet_of_the_hub_costs_headers_only(
     }  # fmt: skip
     assert "2 of 3 weight files are the base's own, byte for byte" in found["tune"]["evidence"]
     assert found["pinned"]["weight_files_of_the_base"] == found["tune"]["weight_files_of_the_base"]
-    asked = {each.range for each in server.requests("GET /lfs/")}
-    assert all(text is not None and text.startswith("bytes=0-") for text in asked)
+    ranges = {each.range for each in server.requests("GET /lfs/")}
+    assert all(text is not None and text.startswith("bytes=0-") for text in ranges)
     before = len(server.requests("GET /lfs/"))
     again = run(*words)
     assert (again.status, again.stdout) == (0, done.stdout)

@@ -176,7 +176,7 @@ def deltas(adapter: Path) -> Weights:
     return result
 
 
-def room(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+def tolerance(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """One rounding of the dtype, element by element, on the way from one tensor to another."""
     moved = (after.float() - before.float()).abs()
     return EPS[before.dtype] * (before.float().abs() + moved) + 1e-6
@@ -184,7 +184,7 @@ def room(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
 
 def agree(before: torch.Tensor, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     """Whether two results of one merge are the same to one rounding, and both are a change."""
-    allowed = room(before, ours)
+    allowed = tolerance(before, ours)
     changed = ((theirs.float() - before.float()).abs() > allowed).any()
     return bool(changed and ((ours.float() - theirs.float()).abs() <= allowed).all())
 

@@ -113,14 +113,14 @@ def test_biases_mean_to_us_what_they_mean_to_peft(
     name: str, trio_of: Callable[[str], Any], tmp_path: Path
 ) -> None:
     trio = trio_of(name)
-    told = by_mergekit(trio, tmp_path / "told", *LAYERS_ONLY)
-    config = json.loads((told / "adapter_config.json").read_text())
-    (told / "adapter_config.json").write_text(json.dumps(config | {"lora_bias": True}))
-    theirs = trio.merged_by_peft(told, tmp_path / "peft")
-    ours = trio.merge(told, tmp_path / "ours", "target", "--rope-from", trio.path("donor"))
+    extracted = by_mergekit(trio, tmp_path / "extracted", *LAYERS_ONLY)
+    config = json.loads((extracted / "adapter_config.json").read_text())
+    (extracted / "adapter_config.json").write_text(json.dumps(config | {"lora_bias": True}))
+    theirs = trio.merged_by_peft(extracted, tmp_path / "peft")
+    ours = trio.merge(extracted, tmp_path / "ours", "target", "--rope-from", trio.path("donor"))
     before = trio.weights("target")
-    assert biases(told)
-    for key in biases(told):
+    assert biases(extracted)
+    for key in biases(extracted):
         assert torch.equal(ours[key], theirs[key]), key
         assert not torch.equal(ours[key], before[key]), key
 

@@ -66,6 +66,6 @@ def test_what_is_planned_is_what_is_written(
     for rank in (8, 48):
         written = open_tensors(tmp_path / f"made/r{rank}/adapter_model.safetensors").tensors.values()
         assert adapter_bytes(shape, selection, rank) == sum(info.bytes for info in written)
-    beside = tmp_path / "made/r8/contextgraft.safetensors"
-    dense = sum(info.bytes for info in open_tensors(beside).tensors.values()) if beside.exists() else 0
+    extra = tmp_path / "made/r8/contextgraft.safetensors"
+    dense = sum(info.bytes for info in open_tensors(extra).tensors.values()) if extra.exists() else 0
     assert dense_bytes(shape, selection) == dense

@@ -74,14 +74,14 @@ def test_tiny_by_hand() -> None:
 
 
 def test_replicas_rows_recomputing_and_factors() -> None:
-    asked = recipe(activation_checkpointing=True, lora={"rank": 2, "alpha": 4}, trainable=["linear", "norms"])
-    assert trained_parameters(asked, TINY) == 2 * 2 * (4 * 8 + 2 * 3 * 4 + 3 * 24) + 40
-    (cost,) = four_ranks(asked, context=2, rows=1, dtype="bfloat16")
+    lora = recipe(activation_checkpointing=True, lora={"rank": 2, "alpha": 4}, trainable=["linear", "norms"])
+    assert trained_parameters(lora, TINY) == 2 * 2 * (4 * 8 + 2 * 3 * 4 + 3 * 24) + 40
+    (cost,) = four_ranks(lora, context=2, rows=1, dtype="bfloat16")
     sequence = 2 * 1272 * 16 + 2 * 2 * 8 * 16**2
     assert cost.flops == 12 * (3 * sequence - 2 * 1272 * 16)
     assert cost.computed == cost.flops + 12 * sequence
     assert cost.memory.activations == 8 * 2 * (144 + 2 * 8)
-    assert cost.weights == 3 * 2 * 0.75 * (2 * 2 * 1272 + 4 * trained_parameters(asked, TINY))
+    assert cost.weights == 3 * 2 * 0.75 * (2 * 2 * 1272 + 4 * trained_parameters(lora, TINY))
     assert cost.between["flat"] == NodeTraffic(0, 0)  # the two ranks of a sequence are on one node
     (uneven,) = four_ranks(recipe(stages=[{**ONE["stages"][0], "tokens": 48}]), context=2)
     assert uneven.busy == pytest.approx(3 / 4)
@@ -96,8 +96,8 @@ def test_logits_are_of_a_piece_and_the_outputs_gradient_is_summed() -> None:
 
 
 def test_replay_is_counted_with_its_stage() -> None:
-    asked = recipe(replay={"share": 0.5, "lengths": [8], "tokens": 16})
-    (cost,) = four_ranks(asked, context=4)
+    replayed = recipe(replay={"share": 0.5, "lengths": [8], "tokens": 16})
+    (cost,) = four_ranks(replayed, context=4)
     assert cost.tokens == 64 + 16 + 64
 
 

@@ -116,12 +116,12 @@ def test_a_folder_that_others_own(fork_server: Any, commons: Path, user: dict[st
     "name", ["target/config.json", "target/model-00002-of-00003.safetensors", "adapter/adapter_config.json"]
 )
 def test_inputs_that_others_own(fork_server: Any, commons: Path, user: dict[str, int], name: str) -> None:
-    (commons / "room").mkdir()
-    (commons / "room").chmod(0o777)
+    (commons / "writable").mkdir()
+    (commons / "writable").chmod(0o777)
     (commons / name).chmod(0)
-    line = fork_server.run(merging(commons, commons / "room" / "out"), **user).error_line()
+    line = fork_server.run(merging(commons, commons / "writable" / "out"), **user).error_line()
     assert f"{name}: cannot be read; received Permission denied" in line
-    assert not list((commons / "room").iterdir())
+    assert not list((commons / "writable").iterdir())
 
 
 PLACES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -51,13 +51,13 @@ def effort(run: Any) -> int:
 
 
 def finish(scenario: Any, job: Any, out: Path, scene: Traces, whole: int) -> None:
-    """The same command again: the same bytes, nothing beside them, at most one tensor worked on twice."""
+    """The same command again: the same bytes, nothing next to them, at most one tensor worked on twice."""
     again = scenario.run(job, out)
     if again.status != 0:
         assert scene.complete, again.stderr
         assert "already exists" in again.error_line()
     assert scenario.contents(out) == job.expected
-    assert list(out.parent.iterdir()) == [out], "something is left beside the output"
+    assert list(out.parent.iterdir()) == [out], "something is left next to the output"
     assert not again.written & scene.records, "a finished tensor was taken again"
     twice = scene.effort + effort(again) - whole
     assert twice <= 1, f"{twice} tensors of {whole} were worked on again"

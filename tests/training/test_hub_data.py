@@ -40,7 +40,7 @@ def server() -> Iterator["HubServer"]:
 
 @pytest.fixture
 def files(recipe_folder: Path) -> dict[str, bytes]:
-    """The documents of `book.jsonl` in two files, and what a data set has beside them."""
+    """The documents of `book.jsonl` in two files, and the other files of a data set."""
     lines = (recipe_folder / "book.jsonl").read_bytes().splitlines(keepends=True)
     halves = {"train/0.jsonl": b"".join(lines[:2]), "train/1.jsonl": b"".join(lines[2:])}
     return halves | {"README.md": b"---\nlicense: mit\n---\n", "test/0.jsonl": b"none"}
@@ -101,9 +101,9 @@ def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
     fetched = tmp_path / f".out{PARTIAL}" / FETCHED
     assert not [path for path in fetched.iterdir() if path.is_dir()]  # it is packed
     server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
-    asked = len(server.log)
+    before = len(server.log)
     assert held(learn("out")) == held(whole)
-    assert len(server.log) == asked
+    assert len(server.log) == before
     assert known(tmp_path / "out")[0]["revision"] == commit
 
 
@@ -137,9 +137,9 @@ def test_a_mistake_in_the_recipe_does_not_cost_the_fetch(
 ) -> None:
     with pytest.raises(InputError, match="expected texts in 'body'"):
         learn("out", DATA | {"column": "body"})
-    asked = len(server.log)
+    before = len(server.log)
     out = learn("out", DATA | {"weight": 2.0})
-    assert len(server.log) == asked
+    assert len(server.log) == before
     assert held(out, "contextgraft.json") == held(learn("whole"), "contextgraft.json")
     interrupt(monkeypatch, 4, lambda: learn("begun"))
     with pytest.raises(OutputError, match="another recipe"):  # steps would be lost
@@ -164,7 +164,7 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
     server: "HubServer", commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
     recipe_folder: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """Killed, interrupted and told to go, at once; it stays with the commit it found at first."""
+    """Killed, interrupted and terminated, at once; it stays with the commit it found at first."""
     large = server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 1200})
     whole = learn("whole")
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]

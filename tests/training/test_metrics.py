@@ -1,4 +1,4 @@
-"""What depends on the clock is kept beside the model, not in it."""
+"""What depends on the clock is stored next to the model, not in it."""
 
 from pathlib import Path
 from typing import Any

@@ -123,7 +123,7 @@ def test_batches_depend_on_seed_and_step_alone(context: DataContext, recipe_fold
 def test_each_document_comes_once_whatever_comes_between(context: DataContext, tmp_path: Path) -> None:
     """Twelve sequences, two a step; other sources take every fourth step, and other lengths some."""
     (tmp_path / "long.txt").write_text(" ".join(map(str, range(100, 196))), encoding="utf-8")
-    asked = {
+    content = {
         "name": "x",
         "stages": [{"length": 8, "steps": 40, "tokens": 16}],
         "replay": {"share": 0.3, "lengths": [4], "tokens": 8},
@@ -133,7 +133,7 @@ def test_each_document_comes_once_whatever_comes_between(context: DataContext, t
         ],
         "optimiser": {"learning_rate": 1.0},
     }
-    recipe = Recipe.model_validate(asked)
+    recipe = Recipe.model_validate(content)
     numbers = DataContext(lambda text: [int(word) for word in text.split()], (), 0, tmp_path)
     pack(recipe, numbers, tmp_path, datasets=None, reporter=SilentReporter())
     plan = training_steps(recipe)

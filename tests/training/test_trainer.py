@@ -185,10 +185,10 @@ def test_the_seed_draws_factors_too(base: Path, recipe_folder: Path, tmp_path: P
 def test_refused_memory_is_one_line(
     base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    def ask(*_: Any) -> Any:
+    def unexpected_batch(*_: Any) -> Any:
         return torch.empty(2**60, dtype=torch.uint8)  # what no machine has: torch's own refusal
 
-    monkeypatch.setattr(BatchSampler, "batch", ask)
+    monkeypatch.setattr(BatchSampler, "batch", unexpected_batch)
     with pytest.raises(InputError, match="out of memory; activation_checkpointing"):
         train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
 

@@ -1,4 +1,4 @@
-"""Many fine-tunes: bad ones stop no other and are told of; grafts that need not stay are deleted."""
+"""Many fine-tunes: bad ones stop no other and are reported; grafts that need not stay are deleted."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def misshapen(folder: Path) -> None:
 
 
 def sibling(tune: Path, number: int) -> None:
-    """Another fine-tune beside one: one weight differs, so that the report does not take it for the same."""
+    """A second fine-tune: one weight differs, so that the report does not take it for the same."""
     folder = tune.with_name(f"tune{number}")
     shutil.copytree(tune, folder)
     tensors = load_file(folder / "model.safetensors")

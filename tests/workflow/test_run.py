@@ -107,7 +107,7 @@ def test_a_rerun_of_a_step_replaces_what_it_made(finished: Any, copy_of: Copy) -
     place = copy_of(finished)
     left = (
         place.folder / "data/tiny/adapters/s1/r2/contextgraft.json"
-    )  # of a rank that is no longer asked for
+    )  # of a rank that is no longer requested
     left.parent.mkdir()
     left.write_text("{}")
     done = place.snakemake("--forcerun", "extract", "--until", "extract")

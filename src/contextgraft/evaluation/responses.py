@@ -70,7 +70,8 @@ def exceeds_positions(request: GenerationRequest, max_positions: int | None) -> 
     if max_positions is None or needed <= max_positions:
         return None
     return (
-        f"needs {needed} tokens, the model has {max_positions} positions and no rotary ones; it was not asked"
+        f"needs {needed} tokens, the model has {max_positions} positions and no rotary ones; "
+        "it was not evaluated"
     )
 
 

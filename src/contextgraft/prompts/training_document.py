@@ -47,22 +47,22 @@ class Filler:
 
     def document(self, inserts: Sequence[Insert], length: int, rng: np.random.Generator) -> Document:
         """Prefix, then the inserts ordered by position with haystack between them; exactly `length` ids."""
-        room = length - len(self.prefix_ids) - sum(len(insert.ids) for insert in inserts)
-        if room < 0:
+        filler_tokens = length - len(self.prefix_ids) - sum(len(insert.ids) for insert in inserts)
+        if filler_tokens < 0:
             raise InputError(
                 "a training document does not fit its length",
-                expected=f"at least {length - room} tokens",
+                expected=f"at least {length - filler_tokens} tokens",
                 received=length,
                 remedy="lengthen the stage or choose fewer needles",
             )
-        filler = cycle_tokens(self.haystack_ids, int(rng.integers(len(self.haystack_ids))), room)
-        indices = np.sort(rng.integers(0, room + 1, len(inserts))).tolist()
+        filler = cycle_tokens(self.haystack_ids, int(rng.integers(len(self.haystack_ids))), filler_tokens)
+        indices = np.sort(rng.integers(0, filler_tokens + 1, len(inserts))).tolist()
         ids, weights, start = list(self.prefix_ids), [0.0] * len(self.prefix_ids), 0
         for index, insert in zip(indices, sorted(inserts, key=lambda insert: insert.position), strict=True):
             ids += filler[start:index] + insert.ids
             weights += [self.weight] * (index - start) + insert.weights
             start = index
-        return Document(ids + filler[start:], weights + [self.weight] * (room - start))
+        return Document(ids + filler[start:], weights + [self.weight] * (filler_tokens - start))
 
 
 def needle_document(

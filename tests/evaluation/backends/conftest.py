@@ -34,26 +34,26 @@ class Completions:
         self.tokens = load_tokenizer(self.folder)
         self.lock = threading.Lock()
 
-    def respond(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def respond(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and body of one request."""
-        if asked["model"] != self.name:
-            return 404, {"error": f"The model {asked['model']} does not exist."}
-        prompts = asked["prompt"] if isinstance(asked["prompt"][0], list) else [asked["prompt"]]
+        if request["model"] != self.name:
+            return 404, {"error": f"The model {request['model']} does not exist."}
+        prompts = request["prompt"] if isinstance(request["prompt"][0], list) else [request["prompt"]]
         if any(len(ids) > self.longest for ids in prompts):
             return 500, {"error": "out of memory"}
         with self.lock:
             self.prompts += prompts
-            texts = [self.complete(ids, asked) for ids in prompts]
+            texts = [self.complete(ids, request) for ids in prompts]
         return 200, {"choices": [{"index": n, "text": text} for n, text in enumerate(texts)]}
 
-    def complete(self, ids: list[int], asked: dict[str, Any]) -> str:
+    def complete(self, ids: list[int], request: dict[str, Any]) -> str:
         """The greedy continuation of one prompt."""
-        assert asked["temperature"] == 0
+        assert request["temperature"] == 0
         with torch.inference_mode():
             out = self.model.generate(
-                torch.tensor([ids]), max_new_tokens=asked["max_tokens"], do_sample=False, pad_token_id=0
+                torch.tensor([ids]), max_new_tokens=request["max_tokens"], do_sample=False, pad_token_id=0
             )
-        return cut_at_stop(self.tokens.decode(out[0, len(ids) :].tolist()), asked["stop"])
+        return cut_at_stop(self.tokens.decode(out[0, len(ids) :].tolist()), request["stop"])
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -84,8 +84,8 @@ def handler(completions: Completions) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             completions.headers.append(dict(self.headers))
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, body = completions.respond(asked)
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, body = completions.respond(request)
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -25,7 +25,7 @@ class Output(NamedTuple):
 
 
 def environments(world: int, per_node: int | None = None) -> list[dict[str, str]]:
-    """What torchrun tells each rank, on the loopback interface."""
+    """The environment that torchrun gives each rank, on the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Ranks that are killed, stopped or told to go, bursting losses, full disks: one line, and the same end."""
+"""Ranks that are killed, stopped or terminated, bursting losses, full disks: one line, and the same end."""
 
 import random
 import signal

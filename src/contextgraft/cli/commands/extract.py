@@ -249,8 +249,8 @@ def _excess(sidecar: dict[str, Any]) -> float | None:
 
 def _short_of_energy(sidecar: dict[str, Any]) -> int:
     """Number of modules with less than the requested energy."""
-    asked = sidecar["asked"].get("energy", 0)
+    requested = sidecar["asked"].get("energy", 0)
     return sum(
-        module["energy"] < asked * (1 - 1e-6) and module["rank"] >= sidecar["asked"]["rank"]
+        module["energy"] < requested * (1 - 1e-6) and module["rank"] >= sidecar["asked"]["rank"]
         for module in sidecar["modules"].values()
     )

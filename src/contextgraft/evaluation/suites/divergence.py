@@ -179,7 +179,7 @@ def difference(reference: "LogprobSpec", spec: "LogprobSpec") -> str:
     """Why two models' predictions cannot be compared."""
     if reference.vocabulary != spec.vocabulary:
         return (
-            f"the reference tells {reference.vocabulary} tokens apart, this model {spec.vocabulary}: "
+            f"the reference has {reference.vocabulary} tokens, this model {spec.vocabulary}: "
             "their predictions cannot be compared"
         )
     return "the model's tokenizer gives other tokens than the reference's: predictions cannot be compared"

@@ -125,7 +125,7 @@ def _mlp(s: Sizes, bias: bool = False) -> Tensors:
 
 
 def llama_layer(s: Sizes) -> Tensors:
-    """Llama and Mistral: biases only where the config asks for them."""
+    """Llama and Mistral: biases only where the config sets them."""
     bias, mlp_bias = bool(s.config.get("attention_bias")), bool(s.config.get("mlp_bias"))
     return _attention(s, bias) | _mlp(s, mlp_bias) | _norms(s)
 

@@ -12,7 +12,7 @@ from contextgraft.report.tables.wording import thousands
 WIDTH = 210
 HEIGHT = 190
 GAP = 0.075
-ROOM = 1.25
+MIN_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ def _ends(curves: Sequence[Curve]) -> tuple[float, float, int, int]:
     """
     points = [point for curve in curves for point in curve.points]
     low, high = (pick(point.perplexity for point in points) for pick in (min, max))
-    room = max(sqrt(high / low), ROOM)
+    margin = max(sqrt(high / low), MIN_MARGIN)
     pairs = [point.interval for point in points if point.interval]
     below, above = (
         min((pair[0] for pair in pairs), default=low),
         max((pair[1] for pair in pairs), default=high),
     )
     positions = [point.position or 1 for point in points]
-    return max(below, low / room) / 1.03, min(above, high * room) * 1.03, min(positions), max(positions)
+    return max(below, low / margin) / 1.03, min(above, high * margin) * 1.03, min(positions), max(positions)
 
 
 def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, Any]]:

@@ -136,7 +136,7 @@ class LmEvalSkill(Measurement):
         row = {**blank, "prompt_tokens": tokens, "answer": expected_answer(self.task, sample)}
         if index in lm.too_long:
             reason = f"needs {tokens} tokens, the model has {lm.positions} positions and no rotary ones"
-            return unscored_row(row, "truncated", f"{reason}; it was not asked")
+            return unscored_row(row, "truncated", f"{reason}; it was not evaluated")
         score = float(sample[self.metric])
         if not 0 <= score <= 1:
             return unscored_row(row, "failed", f"{self.metric} is {score}, not a score from 0 to 1")
