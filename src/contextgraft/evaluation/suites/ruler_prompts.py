@@ -170,7 +170,7 @@ def list_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
         checked_encode(f"ruler {task}", context.tokenizer),
         getattr(context.wording.pools, pool),
         length=length,
-        room=length - budget - len(context.prefix_ids),
+        max_tokens=length - budget - len(context.prefix_ids),
         rng=seeded_generator(prompt_spec["seeds"]),
     )
     return unnumbered_question(
@@ -188,7 +188,7 @@ def qa_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
         data,
         data.items[prompt_spec["item"]],
         length=length,
-        room=length - budget - len(context.prefix_ids),
+        max_tokens=length - budget - len(context.prefix_ids),
         rng=seeded_generator(prompt_spec["seeds"]),
     )
     return unnumbered_question(

@@ -109,17 +109,17 @@ def about_documents(
     question: QaQuestion,
     *,
     length: int,
-    room: int,
+    max_tokens: int,
     rng: "np.random.Generator",
 ) -> TaskBody:
-    """The needed documents and as many others as fit `room` tokens, in random order.
+    """The needed documents and as many others as fit `max_tokens`, in random order.
 
     The end of the next document fills the rest. Documents of the same article are added before all others, as
     in RULER. Raises InputError if the needed documents alone do not fit.
     """
     ending = encode(wording.question.replace("{question}", question.question))
     intro = encode(wording.intro)
-    left = room - len(intro) - len(ending)
+    left = max_tokens - len(intro) - len(ending)
     chosen: list[list[int]] = []
     rest: list[int] = []
     for index in document_order(dataset, question, rng):

@@ -62,9 +62,15 @@ def distinct_words(pool: Pool, rng: "np.random.Generator") -> Iterator[str]:
 
 
 def common_words(
-    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: "np.random.Generator"
+    wording: ListWording,
+    encode: Encode,
+    pool: Pool,
+    *,
+    length: int,
+    max_tokens: int,
+    rng: "np.random.Generator",
 ) -> TaskBody:
-    """A solved example, then a list in which ten words are common, with as many others as fit `room` tokens.
+    """A solved example, then a list in which ten words are common, with as many others as fit `max_tokens`.
 
     Repeats are RULER's: 30 and 3 (10 and 3 in its example of 40 words), below 4096 tokens 6 and 1 (3 and 1 in
     its example of 20). Raises InputError if fewer than ten other words fit.
@@ -86,7 +92,7 @@ def common_words(
     drawn = fitting(
         distinct_words(pool, rng),
         repeats,
-        room - len(ids) - len(question),
+        max_tokens - len(ids) - len(question),
         lambda word: len(encode(entry_text(wording, word))),
         lambda number: len(numbered(number)),
     )
@@ -100,17 +106,17 @@ def common_words(
 def fitting(
     words: Iterator[str],
     repeats: Repeats,
-    room: int,
+    max_tokens: int,
     word_tokens: Callable[[str], int],
     number_tokens: Callable[[int], int],
 ) -> list[str]:
-    """The first words whose repetitions, each with its number, fit `room` tokens."""
+    """The first words whose repetitions, each with its number, fit `max_tokens`."""
     drawn: list[str] = []
     used, entries = 0, 0
     for word in words:
         times = repeats.common if len(drawn) < COMMON else repeats.other
         used += times * word_tokens(word) + sum(number_tokens(entries + n) for n in range(1, times + 1))
-        if used > room:
+        if used > max_tokens:
             break
         entries += times
         drawn.append(word)
@@ -140,7 +146,13 @@ def numbers(wording: ListWording, encode: Encode) -> Callable[[int], list[int]]:
 
 
 def frequent_words(
-    wording: ListWording, encode: Encode, pool: Pool, *, length: int, room: int, rng: "np.random.Generator"
+    wording: ListWording,
+    encode: Encode,
+    pool: Pool,
+    *,
+    length: int,
+    max_tokens: int,
+    rng: "np.random.Generator",
 ) -> TaskBody:
     """Coded words with the frequencies of Zipf's law, exponent 2; the question is about three of them.
 
@@ -152,7 +164,7 @@ def frequent_words(
     intro, question, noise = encode(wording.intro), encode(wording.question), encode(wording.noise)
     words = list(islice(distinct_words(pool, rng), max(length // 50 - 1, 0)))
     entries = [noise, *(encode(entry_text(wording, word)) for word in words)]
-    counts = zipf([len(entry) for entry in entries], room - len(intro) - len(question))
+    counts = zipf([len(entry) for entry in entries], max_tokens - len(intro) - len(question))
     if len(words) <= FREQUENT or counts[FREQUENT] <= counts[FREQUENT + 1]:
         raise too_short("frequent words", length)
     order = rng.permutation(np.repeat(np.arange(len(entries)), counts))
@@ -160,8 +172,8 @@ def frequent_words(
     return TaskBody([*intro, *body, *question], words[:FREQUENT])
 
 
-def zipf(sizes: Sequence[int], room: int) -> list[int]:
-    """Count of each rank in the longest text by Zipf's law that fits `room` tokens; `sizes` in tokens."""
+def zipf(sizes: Sequence[int], max_tokens: int) -> list[int]:
+    """Count of each rank in the longest text by Zipf's law that fits `max_tokens`; `sizes` in tokens."""
     import numpy as np
 
     ranks = np.arange(1, len(sizes) + 1, dtype=np.float64)
@@ -170,10 +182,10 @@ def zipf(sizes: Sequence[int], room: int) -> list[int]:
     def tokens(total: int) -> int:
         return int((np.floor(total * shares).astype(np.int64) * np.asarray(sizes)).sum())
 
-    low, high = 0, 2 * max(room, 0) + 2  # the first rank alone has more than half of the words
+    low, high = 0, 2 * max(max_tokens, 0) + 2  # the first rank alone has more than half of the words
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if tokens(middle) <= room else (low, middle)
+        low, high = (middle, high) if tokens(middle) <= max_tokens else (low, middle)
     return [int(count) for count in np.floor(low * shares)]
 
 
