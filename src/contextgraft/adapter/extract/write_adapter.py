@@ -14,6 +14,7 @@ from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.lora.llama_cpp import GGUF_FILE
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
@@ -48,10 +49,10 @@ def assemble(
     common = _common(models, records)
     sidecars = {spec.name: _folder(models, spec, log, factorised, common) for spec in specs}
     if gguf:
-        from contextgraft.adapter.lora.gguf import FILE, write_gguf
+        from contextgraft.adapter.lora.gguf import write_gguf
 
         for name in sidecars:
-            write_gguf(open_adapter(log.work / name), common["architecture"], log.work / name / FILE)
+            write_gguf(open_adapter(log.work / name), common["architecture"], log.work / name / GGUF_FILE)
     return sidecars
 
 

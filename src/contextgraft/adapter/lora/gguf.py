@@ -8,6 +8,7 @@ import gguf
 import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
@@ -15,20 +16,6 @@ from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
 from contextgraft.formats.tensor_names import rotary_heads
 
-FILE = "adapter.gguf"
-# model_type -> llama.cpp's architecture, and whether that keeps the rows of q and k interleaved
-ARCHITECTURES = {
-    "llama": ("llama", True),
-    "mistral": ("llama", True),
-    "granite": ("granite", True),
-    "qwen2": ("qwen2", False),
-    "qwen3": ("qwen3", False),
-    "gemma": ("gemma", False),
-    "gemma2": ("gemma2", False),
-    "gemma3_text": ("gemma3", False),
-    "phi3": ("phi3", False),
-    "olmo2": ("olmo2", False),
-}
 TYPES = {
     "F32": gguf.GGMLQuantizationType.F32,
     "F16": gguf.GGMLQuantizationType.F16,

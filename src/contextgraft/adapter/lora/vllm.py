@@ -1,109 +1,109 @@
-"""Whether vLLM can serve an adapter as it is, and with which options."""
+"""Whether vLLM can serve an adapter as it is, by the rules of its loader, and with which options.
 
-import json
+The rules are those of vLLM's `PEFTHelper` and `LoRAModel`; tests/consumers compares them with its own code.
+"""
+
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdditiveEntry
-from contextgraft.adapter.lora.low_rank import FACTOR
-from contextgraft.formats.peft import LINEAR_KEYS, PREFIX, module_of
-from contextgraft.formats.tensor_names import rows_are_tokens
-from contextgraft.rope import settings
+from contextgraft.checkpoint.model_folder import read_json
+from contextgraft.formats.peft import ADAPTER_CONFIG, EMBEDDING_KEYS, LINEAR_KEYS, PREFIX, module_of
+from contextgraft.formats.tensor_names import INPUTS, OUTPUTS, rows_are_tokens
+
+CHECKED_VERSION = "0.33.0"
+SKIPPED = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")  # keys that vLLM ignores
+COMPILED = "_orig_mod"  # what torch.compile adds to names of modules; served models do not have it
+REQUIRED = ("r", "lora_alpha", "target_modules")  # keys of adapter_config.json
 
 
 @dataclass(frozen=True)
 class VllmAudit:
-    """Problems: vLLM would reject the adapter or compute wrong results. Notes, and options to start vLLM."""
+    """Problems: vLLM would reject the adapter or compute wrong results. Notes say what to know.
+
+    `max_lora_rank` is the value of --max-lora-rank; None if no value that vLLM accepts is large enough.
+    """
 
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    options: tuple[str, ...]
+    max_lora_rank: int | None
 
 
 def audit_for_vllm(adapter: Adapter) -> VllmAudit:
-    """Check keys, ranks, scalings and kinds by the rules of vLLM's PEFT loader."""
-    steps = [step for step in SERVED_RANKS if step >= adapter.rank]
-    options = ["--enable-lora", *([f"--max-lora-rank {steps[0]}"] if steps else [])]
-    if adapter.rope is not None:
-        rope = {"rope_type": adapter.rope.rope_type, "rope_theta": adapter.rope.theta, **adapter.rope.extra}
-        override = {"rope_parameters": rope, "max_position_embeddings": adapter.rope.max_positions}
-        options += [
-            f"--hf-overrides '{json.dumps(override)}'",
-            f"--max-model-len {adapter.rope.max_positions}",
-        ]
-    return VllmAudit(tuple(_problems(adapter, bool(steps))), tuple(_notes(adapter)), tuple(options))
+    """Check keys, ranks and kinds by the rules of vLLM's PEFT loader."""
+    rank = max([adapter.config.r, *adapter.config.rank_pattern.values()])
+    served = next((step for step in SERVED_RANKS if step >= rank), None)
+    problems = [] if served is not None else [f"rank {rank} is above {SERVED_RANKS[-1]}"]
+    problems += [*_problems_of_config(adapter), *_problems_of_keys(adapter)]
+    return VllmAudit(tuple(problems), tuple(_notes(adapter)), served)
 
 
-def _problems(adapter: Adapter, served: bool) -> list[str]:
-    config = adapter.config
-    problems = []
-    if not served:
-        problems.append(f"rank {adapter.rank} is above {SERVED_RANKS[-1]}")
-    if adapter.rank > config.r:
-        problems.append(
-            f"rank_pattern goes to {adapter.rank}, above r = {config.r}, by which memory is reserved"
-        )
+def _problems_of_config(adapter: Adapter) -> Iterator[str]:
+    config, written = adapter.config, read_json(adapter.path / ADAPTER_CONFIG)
+    missing = [key for key in REQUIRED if key not in written]
+    if missing:
+        yield f"adapter_config.json lacks {', '.join(missing)}"
     if config.peft_type != "LORA":
-        problems.append(f"adapters of type {config.peft_type} are not supported")
+        yield f"adapters of type {config.peft_type} are not supported"
     if config.use_dora:
-        problems.append("DoRA is not supported")
+        yield "DoRA is not supported"
     if config.modules_to_save or adapter.replaced:
-        problems.append("modules_to_save and trained biases are not supported")
+        yield "modules_to_save and trained biases are not supported"
     if config.bias != "none":
-        problems.append(f"bias {config.bias!r} is not supported")
-    expected = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
-    differing = [name for name, entry in adapter.factors.items() if not math.isclose(entry.scaling, expected)]
-    if differing:
-        problems.append(
-            f"{len(differing)} modules scale by another factor than alpha / r, which alone is applied"
-        )
-    return problems + [f"key {key!r} is not supported" for key in _odd_keys(adapter)[:1]]
+        yield f"bias {config.bias!r} is not supported"
+    if written.get("lora_bias"):
+        yield "biases of lora_B (lora_bias) are not supported"
+    if _half_of_a_tied_head(adapter, written):
+        yield "the base ties its embeddings: only the input embeddings would change, not the output"
 
 
-def _odd_keys(adapter: Adapter) -> list[str]:
-    """Keys of factors other than base_model.model.<module>.lora_A|lora_B.weight."""
-    keys = [key for file in adapter.files[:1] for key in file.tensors]
-    tails = (*LINEAR_KEYS, "lora_embedding_A", "lora_embedding_B")
-    return [
-        key for key in keys
-        if FACTOR.match(key) and not (key.startswith(PREFIX) and key.endswith(tails))
-    ]  # fmt: skip
+def _half_of_a_tied_head(adapter: Adapter, written: Mapping[str, Any]) -> bool:
+    changed = {module_of(name).rpartition(".")[2] for name in adapter.factors}
+    return bool(written.get("ensure_weight_tying")) and bool(
+        changed.intersection(INPUTS) or changed.intersection(OUTPUTS)
+    )
+
+
+def _problems_of_keys(adapter: Adapter) -> Iterator[str]:
+    """The first key that vLLM's loader rejects, and the first that it would apply to no module."""
+    keys = [key for key in adapter.files[0].tensors if not key.endswith(SKIPPED)]
+    modules = {key: _module_in_vllm(key) for key in keys}
+    yield from [f"key {key!r} is not supported" for key, module in modules.items() if module is None][:1]
+    known = {module_of(name) for name in adapter.factors if COMPILED not in name.split(".")}
+    lost = [module for module in modules.values() if module is not None and module not in known]
+    yield from [
+        f"module {module!r} would be applied to nothing: another name is expected" for module in lost
+    ][:1]
+
+
+def _module_in_vllm(key: str) -> str | None:
+    """The module that vLLM takes a key of the weights file for; None if it rejects the key."""
+    name = key.replace(PREFIX, "") if key.startswith(PREFIX) else key
+    for tail in (*LINEAR_KEYS, *EMBEDDING_KEYS):
+        if name.endswith(f".{tail}"):
+            return name.removesuffix(f".{tail}")
+    return None
 
 
 def _notes(adapter: Adapter) -> list[str]:
-    problems = []
+    notes = []
     by_token = sorted(name for name in adapter.factors if rows_are_tokens(name))
     if by_token:
-        problems.append(
-            f"{', '.join(by_token)}: taken only for models that declare them as embedding modules"
+        notes.append(f"{', '.join(by_token)}: taken only for models that declare them as embedding modules")
+    expected = adapter.config.lora_alpha / (
+        math.sqrt(adapter.config.r) if adapter.config.use_rslora else adapter.config.r
+    )
+    if any(not math.isclose(entry.scaling, expected) for entry in adapter.factors.values()):
+        notes.append(
+            "rank_pattern and alpha_pattern change the scaling of modules: older vLLM may ignore them"
         )
     dense = sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values())
     if dense:
-        problems.append(f"{dense} deltas of norms and biases act only when merged")
+        notes.append(f"{dense} deltas of norms and biases act only when merged")
     if adapter.rope is None:
-        problems.append("has no RoPE settings: set the donor's by --hf-overrides and --max-model-len")
-    return problems
-
-
-def describe(adapter: Adapter) -> dict[str, object]:
-    """Size, ranks, origin and vLLM audit of an adapter, from its headers alone, as JSON values."""
-    ranks = sorted({adapter.config.rank(module_of(name)) for name in adapter.factors})
-    sidecar = adapter.sidecar or {}
-    problems = audit_for_vllm(adapter)
-    return {
-        "path": str(adapter.path),
-        "modules": len(adapter.factors),
-        "ranks": ranks,
-        "dense": sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values()),
-        "replaced": list(adapter.replaced),
-        "dora": adapter.config.use_dora,
-        "rslora": adapter.config.use_rslora,
-        "bytes": sum(info.bytes for file in adapter.files for info in file.tensors.values()),
-        **adapter.origin,
-        "rope": settings.to_json(adapter.rope) if adapter.rope else None,
-        "energy": sidecar.get("energy"),
-        "error": sidecar.get("error"),
-        "vllm": {"problems": problems.problems, "notes": problems.notes, "options": problems.options},
-    }
+        notes.append("has no RoPE settings: set the donor's by --hf-overrides and --max-model-len")
+    return notes

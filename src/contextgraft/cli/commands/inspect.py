@@ -40,7 +40,8 @@ def command(
     headers alone. With --base, weights are read, and for each kind of tensor the relative distance from the
     base is shown, over the rows that both models have.
 
-    Of an adapter: modules, ranks, origin, and whether vLLM can serve it.
+    Of an adapter: modules, ranks, origin, whether vLLM can serve it, and a command to copy for each of vLLM,
+    llama.cpp and SGLang, with the donor's RoPE settings and context length. Of a graft: these commands, too.
     """
     if sheet is not None:
         from contextgraft.cli.commands import inspect_sheet
@@ -64,11 +65,16 @@ def command(
 
 def _show_model(path: Path, base: Path | None, as_json: bool) -> None:
     from contextgraft.adapter.analysis import model_summary
-    from contextgraft.checkpoint.model_folder import open_model
+    from contextgraft.adapter.analysis.server_commands import command_lines, graft_commands, to_json
+    from contextgraft.checkpoint.model_folder import SIDECAR, open_model, read_json
+    from contextgraft.formats.graft_record import KIND
 
     folder = open_model(path)
     info = model_summary.summary(folder)
     lines = model_summary.summary_lines(info)
+    if SIDECAR in folder.others and read_json(path / SIDECAR).get("kind") == KIND:
+        info["servers"] = to_json(graft_commands(path, info["context"]))
+        lines += ["", "to serve it, one line each:", *command_lines(info["servers"])]
     if base is not None:
         info["base"] = {"path": str(base), **_difference(open_model(base), folder)}
         lines += ["", f"distance from {base}", *model_summary.difference_lines(info["base"])]
@@ -90,11 +96,11 @@ def _difference(base: "ModelFolder", model: "ModelFolder") -> dict[str, Any]:
 
 
 def _show_adapter(path: Path, as_json: bool) -> None:
+    from contextgraft.adapter.analysis.adapter_summary import adapter_lines, describe_adapter
     from contextgraft.adapter.lora.adapter import open_adapter
-    from contextgraft.adapter.lora.vllm import describe
 
-    facts = describe(open_adapter(path))
-    _print(facts, _adapter_lines(facts), as_json)
+    facts = describe_adapter(open_adapter(path))
+    _print(facts, adapter_lines(facts), as_json)
 
 
 def _print(facts: dict[str, Any], lines: Sequence[str], as_json: bool, *, ensure_ascii: bool = True) -> None:
@@ -102,23 +108,3 @@ def _print(facts: dict[str, Any], lines: Sequence[str], as_json: bool, *, ensure
         print_json(facts, ensure_ascii=ensure_ascii)
     else:
         print_lines(lines)
-
-
-def _adapter_lines(facts: dict[str, Any]) -> list[str]:
-    vllm = facts["vllm"]
-    origin = [facts[side]["name"] or "unknown" for side in ("base", "donor")]
-    energy = "" if facts["energy"] is None else f", energy {facts['energy']:.4f}"
-    rope = facts["rope"]
-    settings = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not recorded"
-    lines = [
-        f"adapter       {facts['path']}",
-        f"modules       {facts['modules']} of rank {', '.join(map(str, facts['ranks']))}{energy}",
-        f"also          {facts['dense']} dense deltas, {len(facts['replaced'])} replaced tensors",
-        f"from          {origin[1]}, on the base {origin[0]}",
-        f"rope          {settings}",
-        f"size          {facts['bytes']:,} bytes",
-        f"vLLM          {'can serve it' if not vllm['problems'] else 'cannot serve it, or not correctly'}",
-    ]
-    lines += [f"  problem     {problem}" for problem in vllm["problems"]]
-    lines += [f"  note        {note}" for note in vllm["notes"]]
-    return lines + [f"  option      {option}" for option in vllm["options"]]

@@ -1,0 +1,63 @@
+"""What an adapter is and how servers take it, from its headers alone: no factor is read."""
+
+from typing import Any
+
+from contextgraft.adapter.analysis.server_commands import (
+    adapter_commands,
+    command_lines,
+    to_json,
+    vllm_options,
+)
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.entries import AdditiveEntry
+from contextgraft.adapter.lora.vllm import CHECKED_VERSION, audit_for_vllm
+from contextgraft.formats.peft import module_of
+from contextgraft.rope import settings
+
+
+def describe_adapter(adapter: Adapter) -> dict[str, Any]:
+    """Size, ranks, origin, vLLM audit and server commands of an adapter as plain JSON values."""
+    sidecar = adapter.sidecar or {}
+    audit = audit_for_vllm(adapter)
+    return {
+        "path": str(adapter.path),
+        "modules": len(adapter.factors),
+        "ranks": sorted({adapter.config.rank(module_of(name)) for name in adapter.factors}),
+        "dense": sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values()),
+        "replaced": list(adapter.replaced),
+        "dora": adapter.config.use_dora,
+        "rslora": adapter.config.use_rslora,
+        "bytes": sum(info.bytes for file in adapter.files for info in file.tensors.values()),
+        **adapter.origin,
+        "rope": settings.to_json(adapter.rope) if adapter.rope else None,
+        "energy": sidecar.get("energy"),
+        "error": sidecar.get("error"),
+        "vllm": {
+            "version": CHECKED_VERSION,
+            "problems": audit.problems,
+            "notes": audit.notes,
+            "options": vllm_options(adapter, audit.max_lora_rank),
+        },
+        "servers": to_json(adapter_commands(adapter)),
+    }
+
+
+def adapter_lines(facts: dict[str, Any]) -> list[str]:
+    """The description as lines of text."""
+    vllm, rope = facts["vllm"], facts["rope"]
+    origin = [facts[side]["name"] or "unknown" for side in ("base", "donor")]
+    energy = "" if facts["energy"] is None else f", energy {facts['energy']:.4f}"
+    recorded = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not recorded"
+    verdict = "cannot serve it, or not correctly" if vllm["problems"] else "can serve it"
+    lines = [
+        f"adapter       {facts['path']}",
+        f"modules       {facts['modules']} of rank {', '.join(map(str, facts['ranks']))}{energy}",
+        f"also          {facts['dense']} dense deltas, {len(facts['replaced'])} replaced tensors",
+        f"from          {origin[1]}, on the base {origin[0]}",
+        f"rope          {recorded}",
+        f"size          {facts['bytes']:,} bytes",
+        f"vLLM          {verdict}, by the rules of vLLM {vllm['version']}",
+    ]
+    lines += [f"  problem     {problem}" for problem in vllm["problems"]]
+    lines += [f"  note        {note}" for note in vllm["notes"]]
+    return [*lines, "", "to serve it, one line each:", *command_lines(facts["servers"])]

@@ -1,0 +1,131 @@
+"""The command of each server: read back as a shell reads it, with the donor's RoPE and length."""
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contextgraft.adapter.analysis.adapter_summary import adapter_lines, describe_adapter
+from contextgraft.adapter.analysis.server_commands import adapter_commands, graft_commands
+from contextgraft.adapter.lora.adapter import open_adapter
+
+
+def commands(path: Path) -> dict[str, list[str]]:
+    """The words of each server's command."""
+    return {
+        command.server: shlex.split(command.command or "") for command in adapter_commands(open_adapter(path))
+    }
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+@pytest.fixture
+def changed(world: Any, toy: SimpleNamespace, tmp_path: Path) -> Any:
+    """A copy of an adapter whose config and donor's RoPE are changed."""
+
+    def make(
+        name: str = "r4", config: dict[str, Any] | None = None, rope: dict[str, Any] | None = None
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, data in toy.contents(world.adapters / "r4").items():
+            (folder / file).write_bytes(data)
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **(config or {})}))
+        sidecar = json.loads((folder / "contextgraft.json").read_text())
+        sidecar["rope"]["donor"] |= rope or {}
+        (folder / "contextgraft.json").write_text(json.dumps(sidecar))
+        return folder
+
+    return make
+
+
+def test_every_server_gets_the_donors_theta_and_length(world: Any) -> None:
+    path = world.adapters / "r4"
+    found = commands(path)
+    rope = {"rope_type": "default", "rope_theta": 40000.0}
+    override = {"rope_parameters": rope, "max_position_embeddings": 1024}
+    vllm, llama, sglang = found["vLLM"], found["llama.cpp"], found["SGLang"]
+    assert vllm[:3] == ["vllm", "serve", "base"]
+    assert option(vllm, "--lora-modules") == f"r4={path}"
+    assert option(vllm, "--max-lora-rank") == "8"
+    assert json.loads(option(vllm, "--hf-overrides")) == override
+    assert option(vllm, "--max-model-len") == "1024"
+    assert sglang[:4] == ["sglang", "serve", "--model-path", "base"]
+    assert json.loads(option(sglang, "--json-model-override-args")) == override
+    assert option(sglang, "--context-length") == "1024"
+    assert llama[0] == "llama-server"
+    assert option(llama, "--lora") == str(path / "adapter.gguf")
+    assert option(llama, "--rope-freq-base") == "40000"
+    assert option(llama, "--ctx-size") == "1024"
+    assert option(llama, "--override-kv") == "llama.context_length=int:1024"
+
+
+def test_the_base_is_named_as_the_hub_names_it(changed: Any) -> None:
+    name = {"base_model_name_or_path": "owner/name", "revision": "abc"}
+    assert commands(changed(config=name))["vLLM"][2:5] == ["owner/name", "--revision", "abc"]
+
+
+def test_names_of_earlier_versions_are_understood(changed: Any) -> None:
+    old = {"base_model_name_or_path": "hf:owner/name@main"}
+    assert commands(changed(config=old))["SGLang"][3:6] == ["owner/name", "--revision", "main"]
+
+
+@pytest.mark.parametrize("name", ["it's a folder", "a=b", "a,b", "$(touch x)"])
+def test_any_folder_is_quoted(changed: Any, name: str) -> None:
+    folder = changed(name)
+    found = commands(folder)
+    assert option(found["llama.cpp"], "--lora") == str(folder / "adapter.gguf")
+    given = option(found["vLLM"], "--lora-modules")
+    if given.startswith("{"):
+        assert json.loads(given) == {"name": name, "path": str(folder)}
+        given = option(found["SGLang"], "--lora-paths")
+        assert json.loads(given) == {"lora_name": name, "lora_path": str(folder)}
+    else:
+        assert given == f"{name}={folder}"
+
+
+def test_yarn_is_given_to_llama_cpp_by_its_options(changed: Any) -> None:
+    extra = {"factor": 4.0, "original_max_position_embeddings": 128, "beta_fast": 16}
+    found = commands(changed(rope={"rope_type": "yarn", "extra": extra}))["llama.cpp"]
+    assert option(found, "--rope-scaling") == "yarn"
+    assert option(found, "--rope-scale") == "4.0"
+    assert option(found, "--yarn-orig-ctx") == "128"
+    assert option(found, "--yarn-beta-fast") == "16"
+
+
+def test_what_llama_cpp_has_no_option_for_is_said(changed: Any) -> None:
+    extra = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    folder = changed(rope={"rope_type": "llama3", "extra": extra})
+    command = {command.server: command for command in adapter_commands(open_adapter(folder))}["llama.cpp"]
+    assert command.command is None
+    assert "no option sets this kind of RoPE" in str(command.note)
+
+
+def test_what_vllm_cannot_serve_has_no_command(changed: Any) -> None:
+    facts = describe_adapter(open_adapter(changed(config={"bias": "all"})))
+    assert facts["servers"][0]["command"] is None
+    assert any("merge it" in line for line in adapter_lines(facts))
+
+
+def test_a_graft_needs_no_override(tmp_path: Path) -> None:
+    words = [shlex.split(command.command or "") for command in graft_commands(tmp_path / "my graft", 4096)]
+    assert words[0] == ["vllm", "serve", str(tmp_path / "my graft"), "--max-model-len", "4096"]
+    assert option(words[1], "--ctx-size") == "4096"
+    assert option(words[2], "--context-length") == "4096"
+
+
+def test_a_description_is_plain_json(world: Any) -> None:
+    facts = describe_adapter(open_adapter(world.adapters / "r4"))
+    assert json.loads(json.dumps(facts))["ranks"] == [4]
+    assert facts["modules"] == 14
+    assert facts["vllm"]["options"][:2] == ("--enable-lora", "--max-lora-rank 8")
+    assert '"rope_theta": 40000.0' in facts["vllm"]["options"][2]
+    assert facts["vllm"]["options"][3] == "--max-model-len 1024"
+    assert [command["server"] for command in facts["servers"]] == ["vLLM", "llama.cpp", "SGLang"]
+    assert len(facts["servers"][0]["command"].splitlines()) == 1

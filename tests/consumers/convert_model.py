@@ -1,0 +1,43 @@
+"""Convert a model folder to GGUF in float32 with llama.cpp's converter and a vocabulary of numbers.
+
+Usage: convert_model.py CONVERTER MODEL OUT. The converter recognises published tokenizers only; the
+tests give ids, so that any vocabulary of the right size does.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, sys.argv[1])  # before the gguf package of this environment
+
+import gguf
+import torch
+from conversion import (  # type: ignore[import-not-found]
+    ModelBase,
+    ModelType,
+    get_model_architecture,
+    get_model_class,
+)
+
+
+def numbered_vocabulary(model: Any) -> None:
+    writer, rows = model.gguf_writer, model.hparams["vocab_size"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([f"t{row}" for row in range(rows)])
+    writer.add_token_types([gguf.TokenType.NORMAL] * rows)
+    writer.add_token_merges(["t 1"])  # a list without entries is not written
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+
+
+def convert(folder: Path, out: Path) -> None:
+    hparams = ModelBase.load_hparams(folder, False)
+    kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    kind.set_vocab = numbered_vocabulary
+    with torch.inference_mode():
+        kind(folder, gguf.LlamaFileType.ALL_F32, out).write()
+
+
+convert(Path(sys.argv[2]), Path(sys.argv[3]))
