@@ -1,11 +1,14 @@
 """Loading: whole models only, in the requested precision."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.evaluation.backends.loading import device_map, find_device, load_model
@@ -24,6 +27,18 @@ def test_stored_in_bfloat16_computed_in_float32(make_model: MakeModel) -> None:
         assert loaded[name].dtype == torch.float32
         assert torch.equal(loaded[name], tensor.float())
     assert load_model(folder, CPU, "auto").dtype == torch.bfloat16
+
+
+def test_python_warnings_reach_the_user(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = AutoModelForCausalLM.from_pretrained
+
+    def warn(*arguments: Any, **options: Any) -> Any:
+        warnings.warn("slow kernels", UserWarning, stacklevel=1)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", warn)
+    with pytest.warns(UserWarning, match="slow kernels"):
+        load_model(make_model(), CPU, "float32")
 
 
 def test_a_model_that_lacks_a_tensor_is_refused_not_made_up(make_model: MakeModel) -> None:

@@ -85,6 +85,18 @@ def test_evaluation_takes_the_gpus_that_hold_weights_and_cache(
     assert (job.gpus - 1) * FILL * GPUS.gpu_memory * 1e9 < held_bytes(shape, length)
 
 
+def test_several_gpus_that_compute_layers_in_turn_take_the_time_of_one() -> None:
+    """2 * 70.5e9 * 2**20 and attention 2 * 80 * 64 * 128 * 2**40 operations at the speed of one GPU."""
+    one = Cluster(gpus_per_node=8, gpu_memory=1000)
+    several, single = (
+        jobs.evaluate_job(prompts(2**20), LLAMA_70B, cluster, models=1, threads=1) for cluster in (GPUS, one)
+    )
+    assert (several.gpus, single.gpus) == (7, 1)
+    assert several.seconds == single.seconds
+    least = (2 * 69e9 * 2**20 + 2 * 80 * 64 * 128 * 2**40) / (GPUS.gpu_teraflops * 1e12)
+    assert several.seconds > least
+
+
 def test_evaluation_that_no_node_can_hold_is_refused() -> None:
     with pytest.raises(
         ConfigError, match="need the memory of 22 GPUs"

@@ -46,6 +46,33 @@ def test_parameters_are_those_of_the_real_model(make_model: MakeModel) -> None:
     assert read_model_shape(str(folder), "auto").dtype == "bfloat16"
 
 
+BARE = {
+    "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "vocab_size": 10, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def test_sizes_of_llama_without_a_model_type_are_planned_as_llama(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(BARE))
+    shape = read_model_shape(str(path))
+    layer = 2 * 8 * 8 + 2 * 4 * 8 + 3 * 8 * 12 + 2 * 8
+    assert shape.parameters == 2 * layer + 2 * 10 * 8 + 8
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: no model_type; planned as a Llama model"
+    ]
+
+
+@pytest.mark.parametrize("key", ["num_local_experts", "architectures", "sliding_window", "kv_lora_rank"])
+def test_other_keys_without_a_model_type_are_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(BARE | {key: 4}))
+    with pytest.raises(CheckpointError, match="does not describe a causal language model"):
+        read_model_shape(str(path))
+
+
 def test_windows_by_layer(tmp_path: Path) -> None:
     gemma = config(tmp_path, model_type="gemma2", sliding_window=7, **SMALL)
     assert read_model_shape(gemma, "auto").windows == (7, None) * 3

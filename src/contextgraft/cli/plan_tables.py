@@ -78,8 +78,8 @@ def _cost_table(costs: "Sequence[SuiteCost]") -> "Table":
 
 
 def _sums(costs: "Sequence[SuiteCost]") -> list[str]:
-    """Sums of some rows; wall hours are those of the fewest devices that hold each."""
-    wall = sum((cost.hours_shared + cost.hours_writing) / cost.gpus for cost in costs)
+    """Sums of some rows; the layers of a model that several devices hold are computed in turn."""
+    wall = sum(cost.hours_shared + cost.hours_writing for cost in costs)
     return [
         f"{sum(cost.prompts for cost in costs):,}",
         f"{sum(cost.tokens_alone for cost in costs):,}",
@@ -92,7 +92,8 @@ def _sums(costs: "Sequence[SuiteCost]") -> list[str]:
 
 
 def _evaluation_notes(grid: "PromptGrid", costs: "Sequence[SuiteCost]") -> Iterator[str]:
-    yield "Hours are device hours of all models; wall hours assume the fewest devices, all of them busy."
+    yield "Hours are those of one device at work, for all models; wall hours are shared and writing hours."
+    yield "Several devices hold a model's layers and compute them in turn: they take the time of one."
     yield "shared: a prompt reuses the prefix it has in common with the one before. Writing: one at a time."
     if any(cost.suite == "needle" for cost in costs) and not grid.one_text:
         needed = len(grid.depths) - 1

@@ -121,7 +121,11 @@ def merge_job(shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
 def evaluate_job(
     evaluation: EvaluationConfig, shape: ModelShape, cluster: Cluster, models: int, threads: int
 ) -> JobEstimate:
-    """Models one after another on the GPUs of one node or, in float32, on processors."""
+    """Models one after another on the GPUs of one node or, in float32, on processors.
+
+    A study evaluates with the backend `hf`, which places layers on GPUs in turn (device_map="auto"): one GPU
+    computes while the others wait, so several take the time of one.
+    """
     hardware = Hardware.from_cluster(cluster, threads)
     computed = evaluated_shape(shape, cluster)
     costs = list(study_suite_costs(evaluation, computed, hardware, models))
@@ -139,7 +143,7 @@ def evaluate_job(
             received=f"{held / GB:.0f} GB of weights, keys and values, {cluster.gpu_memory:g} GB a GPU",
             remedy="evaluate shorter prompts, or correct the section `cluster`",
         )
-    return JobEstimate(loading + hours * 3600 / gpus, memory=weight_bytes(shape) + 2 * LEAST, gpus=gpus)
+    return JobEstimate(loading + hours * 3600, memory=weight_bytes(shape) + 2 * LEAST, gpus=gpus)
 
 
 def evaluated_shape(shape: ModelShape, cluster: Cluster) -> ModelShape:

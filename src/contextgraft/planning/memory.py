@@ -1,7 +1,8 @@
 """Bytes: of weights, of keys and values, read while answers are written, and the devices that hold them.
 
 One rule for the number of devices: the fewest whose memory, filled to FILL, holds the weights and the keys
-and values of the longest prompt. transformers places layers on devices in turn, so any number will do.
+and values of the longest prompt. transformers places layers on devices in turn, so any number will do,
+and the time is that of one device.
 
 FILL is 0.9, the share that vLLM fills by default (`gpu_memory_utilization`). Memory is given in decimal GB
 while cards are sold in GiB, so 0.9 of "80 GB" is 84 % of the card: some 13 GB of each are left for the

@@ -4,6 +4,7 @@ The formulas follow the model classes of transformers; a test compares every fam
 Shapes are (rows, columns), as in the checkpoint.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,14 @@ from contextgraft.planning.shapes.config_values import (
 Config = Mapping[str, Any]
 Tensors = dict[str, tuple[int, ...]]
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+# a config without model_type and with no other keys than these is that of a Llama model
+LLAMA_KEYS = {
+    *REQUIRED,
+    *("num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta"),
+    *("rope_scaling", "rope_parameters", "tie_word_embeddings", "attention_bias", "mlp_bias", "hidden_act"),
+    *("rms_norm_eps", "initializer_range", "attention_dropout", "pretraining_tp", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype", "transformers_version"),
+}
 GEMMA_NORMS = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
@@ -55,7 +64,10 @@ class Formula(NamedTuple):
 
 def evaluate_formula(config: Config, path: Path) -> Formula | None:
     """Sizes, tensors and windows; None for other families and for configs that rely on default sizes."""
-    family = FAMILIES.get(str(config.get("model_type")))
+    bare = set(REQUIRED) <= set(config) <= LLAMA_KEYS
+    if bare:
+        logging.getLogger(__name__).warning("%s: no model_type; planned as a Llama model", path)
+    family = FAMILIES.get("llama" if bare else str(config.get("model_type")))
     if family is None or any(key not in config for key in REQUIRED):
         return None
     sizes = _sizes({**family.defaults, **config}, path)
