@@ -9,9 +9,9 @@ import yaml
 from click.testing import CliRunner
 
 from contextgraft.cli.commands.plan import command
-from contextgraft.config import cli_arguments
 from contextgraft.planning.slurm import study_requests
 from contextgraft.planning.study import read_study, study_shape
+from contextgraft.workflow import StudyWorkflow
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "config/studies").glob("llama3-*.yaml"))
@@ -47,7 +47,7 @@ def test_a_recipe_says_what_was_published(path: Path) -> None:
     assert settings.evaluation.needle.distractors >= len(settings.evaluation.needle.depths) - 1
     requests = study_requests(study, study_shape(study))
     assert requests.rules["evaluate"].gpus <= cluster.gpus_per_node
-    assert cli_arguments.extraction(settings) == [
+    assert StudyWorkflow(study).extract_arguments()[2 * len(settings.ranks) :] == [
         "--embeddings", "output", "--expect-theta", str(DONORS[path.stem]), "--expect-positions", str(length)
     ]  # fmt: skip
 
@@ -73,4 +73,5 @@ def test_mergekit_costs_a_decomposition_a_rank(tmp_path: Path) -> None:
     assert steps[1]["seconds"] > 5 * steps[0]["seconds"]
     assert steps[1]["request"]["minutes"] > 3 * steps[1]["seconds"] / 60
     assert steps[1]["request"]["mem_mb"] > steps[0]["request"]["mem_mb"]
-    assert cli_arguments.extraction(read_study(path).settings)[2:4] == ["--backend", "mergekit"]
+    words = StudyWorkflow(read_study(path)).extract_arguments()
+    assert words[words.index("--backend") + 1] == "mergekit"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from contextgraft.errors import ConfigError, OutputError
 from contextgraft.workflow import StudyPaths, StudyWorkflow, chart_labels, chart_subcategory
@@ -76,8 +77,21 @@ def test_arguments_are_words(study: Any) -> None:
     assert words[-2:] == ["--note", "Tiny 'n' random; $(date)"]
     assert shlex.split(shlex.join(words)) == words
     assert tiny.extract_arguments() == ["--rank", "1", "--rank", "4"]
-    assert "skill" in tiny.evaluate_arguments("tune")
-    assert "skill" not in tiny.evaluate_arguments()
+
+
+def test_a_fine_tune_is_evaluated_on_its_skills_too(study: Any) -> None:
+    tiny = study.load()
+    evaluated, base = (yaml.safe_load(tiny.evaluation_yaml(name)) for name in ("tune", None))
+    assert evaluated["skill"]["skills"] == ["config/tiny/skill.jsonl"]
+    assert "skill" not in base
+    assert evaluated["needle"] == base["needle"]
+    assert "config/tiny/skill.jsonl" in tiny.question_files("tune")
+    assert "config/tiny/skill.jsonl" not in tiny.question_files()
+
+
+def test_models_are_run_on_the_device_of_the_cluster(study: Any) -> None:
+    assert study.load().device_arguments() == []
+    assert study.load(cluster={"device": "cuda", "gpus_per_node": 1}).device_arguments()[:2] == ["--device", "cuda"]
 
 
 def test_resources_grow_with_the_attempt(study: Any) -> None:

@@ -1,15 +1,15 @@
-# in: models    out: results/<study>/samples/{base,<target>}.parquet
+# in: models    out: results/<study>/samples/{base,<target>}.parquet and .yaml
 # One job evaluates all models that are compared with each other: starting Python and torch takes longer than many
-# questions.
+# questions. What a model is evaluated on is written next to its samples: NAME.yaml, of `contextgraft evaluate --config`.
 
 
 rule evaluate_base:
     input:
         models=[PATHS.base, *STUDY.donors()],
-        format=STUDY.needle_format(),
         questions=STUDY.question_files(),
     output:
         samples=PATHS.base_samples,
+        config=PATHS.base_evaluation,
     log:
         PATHS.log("evaluate/base"),
     benchmark:
@@ -21,10 +21,12 @@ rule evaluate_base:
         **requested("evaluate_base"),
     params:
         models=STUDY.evaluated_base_models(),
-        questions=STUDY.evaluate_arguments(),
+        config=STUDY.evaluation_yaml(),
+        device=STUDY.device_arguments(),
         version=VERSION,
     shell:
-        "contextgraft evaluate {params.models:q} --format {input.format:q} {params.questions:q}"
+        "printf %s {params.config:q} > {output.config:q}"
+        " && contextgraft evaluate {params.models:q} --config {output.config:q} {params.device:q}"
         " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"
 
 
@@ -33,10 +35,10 @@ rule evaluate:
     input:
         alone=PATHS.target,
         grafts=lambda wildcards: STUDY.graft_inputs(wildcards.target),
-        format=lambda wildcards: STUDY.needle_format(wildcards.target),
         questions=lambda wildcards: STUDY.question_files(wildcards.target),
     output:
         samples=PATHS.samples,
+        config=PATHS.evaluation,
     log:
         PATHS.log("evaluate/{target}"),
     benchmark:
@@ -49,8 +51,10 @@ rule evaluate:
         **requested("evaluate"),
     params:
         models=lambda wildcards: STUDY.evaluated_models(wildcards.target),
-        questions=lambda wildcards: STUDY.evaluate_arguments(wildcards.target),
+        config=lambda wildcards: STUDY.evaluation_yaml(wildcards.target),
+        device=STUDY.device_arguments(),
         version=VERSION,
     shell:
-        "contextgraft evaluate {params.models:q} --format {input.format:q} {params.questions:q} --allow-refused"
+        "printf %s {params.config:q} > {output.config:q}"
+        " && contextgraft evaluate {params.models:q} --config {output.config:q} {params.device:q} --allow-refused"
         " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"

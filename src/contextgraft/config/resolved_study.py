@@ -1,6 +1,6 @@
 """A study resolved from its configuration: its models, their origins, and the files that it references."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,16 @@ class ResolvedStudy:
             values["divergence"] = {**divergence, "reference": target}
         return EvaluationConfig.model_validate(values)
 
-    def question_files(self, needle: str, skills: Sequence[str] = ()) -> list[str]:
-        """Every file that the questions depend on: the needle format, haystacks, data sets, skill files."""
-        config = self.settings.evaluation
+    def question_files(self, target: str | None = None) -> list[str]:
+        """Every file that the questions for a fine-tune, or for base and donors, depend on."""
+        config = self.evaluation(target)
         ruler = [config.ruler.qa_1, config.ruler.qa_2] if config.ruler else []
-        named = [*config.needle.haystacks, *(file for file in ruler if file), *skills]
-        return [*self.files(needle), *(file for file in named if Path(file).is_file())]
+        skills = config.skill.skills if config.skill else []
+        named = [*config.needles.haystacks, *ruler, *skills, config.text]
+        assert config.needles.format is not None  # a study has one
+        return [
+            *self.files(config.needles.format), *(file for file in named if file and Path(file).is_file())
+        ]  # fmt: skip
 
     def files(self, recipe: str) -> list[str]:
         """Paths of a recipe and of every file it references."""

@@ -28,6 +28,8 @@ class StudyPaths:
         self.verdict = f"{self.results}/verified/s{{seed}}/{{target}}.json"
         self.samples = f"{self.results}/samples/{{target}}.parquet"
         self.base_samples = self.samples.replace("{target}", "base")
+        self.evaluation = f"{self.results}/samples/{{target}}.yaml"
+        self.base_evaluation = self.evaluation.replace("{target}", "base")
         self.report = f"{self.results}/report"
         self.page = f"{self.report}/index.html"
 

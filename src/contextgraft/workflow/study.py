@@ -1,11 +1,10 @@
 """A study as the workflow runs it: its files, the resources of its jobs, the arguments of its commands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
-from contextgraft.config import cli_arguments
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name, load_study
 from contextgraft.errors import OutputError
 from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
@@ -15,6 +14,11 @@ from contextgraft.workflow.paths import StudyPaths, folder_of
 
 THETA_ONLY = "theta-only"  # the control: the donor's RoPE settings, the fine-tune's weights
 LAUNCHER = "scripts/slurm-torchrun.sh"
+
+
+def repeated(option: str, values: Iterable[object]) -> list[str]:
+    """An option once for each value."""
+    return [word for value in values for word in (option, str(value))]
 
 
 class StudyWorkflow:
@@ -136,9 +140,18 @@ class StudyWorkflow:
         return ["--refusal", folder_of(manifest)] if model in self.study.targets else []
 
     def extract_arguments(self) -> list[str]:
-        """Ranks and options of `contextgraft extract`."""
-        ranks = cli_arguments.repeated("--rank", self.ranks)
-        return [*ranks, *cli_arguments.extraction(self.settings)]
+        """Ranks, selection, program and expected donor of `contextgraft extract`."""
+        extraction, donor = self.settings.extraction, self.settings.donor
+        options = {
+            "--embeddings": extraction.embeddings,
+            "--include": extraction.include,
+            "--exclude": extraction.exclude,
+            "--backend": None if extraction.backend == "contextgraft" else extraction.backend,
+            "--expect-theta": None if donor.theta is None else f"{donor.theta:.17g}",
+            "--expect-positions": donor.max_positions,
+        }
+        given = [word for option, value in options.items() if value for word in (option, str(value))]
+        return [*repeated("--rank", self.ranks), *given]
 
     # Grafts and their evaluation.
 
@@ -172,27 +185,24 @@ class StudyWorkflow:
         donors = [f"{donor_name(seed)}={folder_of(self.paths.donor.format(seed=seed))}" for seed in self.seeds]
         return [f"base={folder_of(self.paths.base)}", *donors]
 
-    def needle_format(self, target: str | None = None) -> str:
-        """The needle format of a fine-tune, or of base and donors."""
-        return self.settings.evaluation.needle.format if target is None else self.study.needle_format(target)
-
     def question_files(self, target: str | None = None) -> list[str]:
         """Files that determine the questions for a fine-tune, or for base and donors."""
-        skills = () if target is None else self.study.targets[target].skills
-        return self.study.question_files(self.needle_format(target), skills)
+        return self.study.question_files(target)
 
-    def evaluate_arguments(self, target: str | None = None) -> list[str]:
-        """What a fine-tune and its grafts, or base and donors, are evaluated on."""
-        if target is None:
-            return cli_arguments.of_all(self.settings)
-        return cli_arguments.of_target(self.settings, self.study.targets[target])
+    def evaluation_yaml(self, target: str | None = None) -> str:
+        """What a fine-tune and its grafts, or base and donors, are evaluated on: `evaluate --config`."""
+        return self.study.evaluation(target).to_yaml()
+
+    def device_arguments(self) -> list[str]:
+        """On what `contextgraft evaluate` runs the models."""
+        return ["--device", "cuda", "--dtype", "auto"] if self.settings.cluster.device == "cuda" else []
 
     def report_arguments(self) -> list[str]:
         """Adapters, grafts, alignments and the note of `contextgraft report`."""
         note = self.settings.note
         return [
-            *cli_arguments.repeated("--adapter", map(folder_of, self.adapters())),
+            *repeated("--adapter", map(folder_of, self.adapters())),
             *("--graft", self.paths.graft_records),
-            *cli_arguments.repeated("--alignment", self.alignments()),
+            *repeated("--alignment", self.alignments()),
             *(["--note", note] if note else []),
         ]
