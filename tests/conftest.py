@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 
 Weights = dict[str, torch.Tensor]
+
+# A loaded machine may be slow: nothing depends on how long an example takes.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def config(**changes: Any) -> dict[str, Any]:

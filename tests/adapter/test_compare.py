@@ -24,7 +24,7 @@ def product(rows: int, columns: int, rank: int, seed: int) -> tuple[torch.Tensor
     return torch.randn(rows, rank, generator=generator), torch.randn(rank, columns, generator=generator)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
 def test_figures_are_those_of_the_whole_matrices(first_rank: int, second_rank: int, seed: int) -> None:
     first, second = product(20, 30, first_rank, seed), product(20, 30, second_rank, seed + 100)

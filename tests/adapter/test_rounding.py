@@ -17,7 +17,7 @@ from contextgraft.adapter.verify.graft import verify
 DTYPES = [torch.bfloat16, torch.float16]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(-60000, 60000, width=32), st.floats(0, 0.9990234375, width=32), st.sampled_from(DTYPES))
 def test_the_result_is_a_neighbour_that_the_dtype_holds(
     value: float, chance: float, dtype: torch.dtype

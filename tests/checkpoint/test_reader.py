@@ -14,7 +14,7 @@ from contextgraft.checkpoint.tensor_bytes import byte_blocks, expect_bytes
 from contextgraft.errors import CheckpointError
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(0, 7), max_size=3),
     st.sampled_from(sorted(DTYPES)),

@@ -28,7 +28,7 @@ def start(*words: object) -> "subprocess.Popen[str]":
 
 def finish(*words: object) -> tuple[int, str, str]:
     process = start(*words)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -40,7 +40,7 @@ def stop_after(journal: Path, steps: int, sign: int, *words: object) -> int:
         assert process.poll() is None, "it finished before it could be stopped"
         time.sleep(0.002)
     process.send_signal(sign)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == (-sign if sign == signal.SIGKILL else 130)
     return len(list(journal.glob("*.json")))
 
@@ -118,7 +118,7 @@ def test_two_runs_at_once(big: tuple[Path, Any], toy: SimpleNamespace) -> None:
         code, _, err = finish(*words)
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    first.communicate(timeout=60)
+    first.communicate(timeout=300)
     assert (code, first.returncode) == (2, 0)
     assert "another run is writing it" in err
     assert "Traceback" not in err

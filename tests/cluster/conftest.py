@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ..workflow.conftest import StudyFolder, server
+from ..workflow.conftest import StudyFolder
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -89,7 +89,7 @@ class Clone(StudyFolder):
     folder: Path
 
     def __init__(self, folder: Path, slurm: Slurm) -> None:
-        super().__init__(folder, server())
+        super().__init__(folder)
         self.slurm = slurm
         self.log = folder / "head.log"
 

@@ -4,7 +4,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgraft.config.base import validate
@@ -88,7 +88,6 @@ def test_a_fetched_donor_has_one_seed() -> None:
         validate(StudyConfig, {**fetched, "donor_seeds": [1, 2]}, "c")
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.floats(), lambda v: st.lists(v, max_size=3)))
 def test_any_value_in_any_place_is_taken_or_refused_in_one_line(value: Any) -> None:
     for key in STUDY:

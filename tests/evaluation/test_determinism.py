@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from contextgraft.sources.fetch import fetch
+
 DEMO = Path(__file__).resolve().parents[2] / "config/demo"
 COMMAND = [str(Path(sys.executable).with_name("contextgraft"))]
 # Within the 128 positions style was trained on and beyond, so that it is right here and wrong there.
@@ -26,7 +28,7 @@ WAYS: Mapping[str, list[str]] = {
 def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """A table of each way, every one written by a process of its own, in a folder of its own."""
     folder = tmp_path_factory.mktemp("determinism")
-    subprocess.run([*COMMAND, "fetch", "demo:style", "--out", folder / "style"], check=True)
+    fetch("demo:style", folder / "style")
     outs = {way: folder / way / "samples.parquet" for way in WAYS}
     runs: dict[str, subprocess.Popen[str]] = {}
     for way, options in WAYS.items():

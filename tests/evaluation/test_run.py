@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -115,11 +114,13 @@ import os, pickle, signal, sys
 from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.run import evaluate_models
 
-models, spec, out, label, after = pickle.load(sys.stdin.buffer)
+models, spec, cases = pickle.load(sys.stdin.buffer)
 
-class Watcher:
+class KillingReporter:
+    def __init__(self, label, after):
+        self.label, self.after = label, after
     def model(self, name, questions, known):
-        self.left = after if name == label else 1_000_000
+        self.left = self.after if name == self.label else 1_000_000
         self.advance(0)
     def advance(self, count):
         self.left -= count
@@ -128,33 +129,40 @@ class Watcher:
     def prefilled(self, prompt, computed): ...
     def kept(self, label): ...
 
-evaluate_models(models, spec, BackendConfig(batch_size=2), out, Watcher())
+for out, label, after in cases:
+    child = os.fork()  # spares the second and third the imports
+    if not child:
+        evaluate_models(models, spec, BackendConfig(batch_size=2), out, KillingReporter(label, after))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, (label, after, status)
 """
 
 
-@pytest.mark.parametrize(("label", "after"), [("two", 0), ("two", 5), ("one", 9)])
-def test_a_killed_run_asks_nothing_twice(
-    models: Models, spec: EvalSpec, tmp_path: Path, label: str, after: int
-) -> None:
-    out = tmp_path / "samples.parquet"
-    whole = evaluate_models(models, spec, BackendConfig(), tmp_path / "whole.parquet", Notes())
+def test_a_killed_run_asks_nothing_twice(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
+    expected = evaluate_models(models, spec, BackendConfig(), tmp_path / "whole.parquet", Notes())
+    kills = ("two", 0), ("two", 5), ("one", 9)
+    cases = [(tmp_path / f"{label}-{after}" / "samples.parquet", label, after) for label, after in kills]
+    for out, *_ in cases:
+        out.parent.mkdir()
     killed = subprocess.run(
         [sys.executable, "-c", KILLED],
-        input=pickle.dumps((models, spec, out, label, after)),
+        input=pickle.dumps((models, spec, cases)),
         capture_output=True,
         check=False,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not out.exists()
-    notes = Notes()
-    table = evaluate_models(models, spec, BackendConfig(), out, notes)
-    found = ["one"] if label == "two" else []
-    assert notes.found == found
-    assert notes.known == after
-    assert notes.count == whole.num_rows - after - 10 * len(found)
-    assert table.to_pylist() == whole.to_pylist()
-    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert not list(tmp_path.glob(".*partial*"))
+    assert killed.returncode == 0, killed.stderr.decode()
+    for out, label, after in cases:
+        assert not out.exists()
+        notes = Notes()
+        table = evaluate_models(models, spec, BackendConfig(), out, notes)
+        found = ["one"] if label == "two" else []
+        assert notes.found == found
+        assert notes.known == after
+        assert notes.count == expected.num_rows - after - 10 * len(found)
+        assert table.to_pylist() == expected.to_pylist()
+        assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+        assert not list(out.parent.glob(".*partial*"))
 
 
 def test_a_complete_output_is_left_alone_and_another_run_replaces_it(

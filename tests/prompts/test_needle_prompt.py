@@ -65,7 +65,7 @@ def draw(template: PromptTemplate, kind: str = "single", **changes: Any) -> dict
 
 
 @pytest.mark.parametrize("tokenizer", ["word", "bpe"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(sorted(NEEDLE_KINDS)),
     haystack=st.sampled_from(HAYSTACKS),

@@ -13,8 +13,8 @@ import pytest
 
 JOBS = ("extract", "merge")
 TAIL = 30  # last steps before the end, all of them killed at: journal, publishing, tidying
-SPREAD = 45  # steps drawn from the rest
-TIMES = 25
+SPREAD = 20  # steps drawn from the rest
+TIMES = 12
 AGAIN = 6
 
 
@@ -142,7 +142,7 @@ def test_another_job_in_between(scenario: Any, tmp_path: Path, when: str) -> Non
     steps = undisturbed(scenario, job, tmp_path).steps
     built = max(at for at, (_, path) in enumerate(steps, start=1) if Path(path).parent.name == ".journal")
     until = len(steps) // 2 if when == "half way" else built + 1
-    for at in range(2, 30, 2):
+    for at in range(2, 30, 4):
         out = tmp_path / str(at) / "out"
         assert scenario.run(job, out, at=until).killed
         assert scenario.run(other, out, at=at).killed

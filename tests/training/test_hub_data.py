@@ -165,7 +165,7 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
     recipe_folder: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Killed, interrupted and terminated, at once; it stays with the commit it found at first."""
-    large = server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 1200})
+    large = server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 480})
     whole = learn("whole")
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command, own = [*COMMAND, *map(str, options)], environment(server, tmp_path / "home")
@@ -187,7 +187,7 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
     server: "HubServer", commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
     recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 1200})
+    server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 480})
     alone = learn("alone")
     for key, value in environment(server, tmp_path / "home").items():
         monkeypatch.setenv(key, value)

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgraft.config.training import DocumentsSource, Recipe
@@ -44,7 +44,6 @@ def recipe(**data: Any) -> Recipe:
     return Recipe.model_validate({**RECIPE, "data": [{"kind": "documents", **data}]})
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 9), max_size=30), max_size=20), st.integers(2, 17))
 def test_nothing_is_lost_but_the_tail_and_every_document_has_its_start(texts: Rows, length: int) -> None:
     stream = [token for text in texts for token in (0, *text)]
@@ -145,7 +144,6 @@ def test_what_no_reader_can_open_is_one_line(tmp_path: Path) -> None:
         list(read_documents([tmp_path / "x.parquet"], "body"))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(2, 9), st.integers(1, 60))
 def test_shards_hold_every_row_whatever_their_size(count: int, length: int, shard_tokens: int) -> None:
     rows = [([number] * length, [number % length]) for number in range(count)]

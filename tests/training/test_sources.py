@@ -45,7 +45,7 @@ SOURCES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source["kind"]))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.integers(24, 200), seed=st.integers(0, 2**32 - 1))
 def test_documents_are_exact_and_a_function_of_the_generator(
     context: DataContext, source: dict[str, Any], length: int, seed: int

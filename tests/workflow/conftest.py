@@ -15,6 +15,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from .command_server import CommandServer
 from .snakemake_server import SnakemakeServer
 
 ROOT = Path(__file__).parents[2]
@@ -102,9 +103,8 @@ COLUMNS = "name\tsource\tneedle\tskill"
 class StudyFolder:
     """A working folder with a study in it, in which Snakemake runs from the repository's Snakefile."""
 
-    def __init__(self, folder: Path, server: SnakemakeServer) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = server
 
     def write(self) -> None:
         """Models, recipes, sheet and configuration."""
@@ -131,7 +131,7 @@ class StudyFolder:
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; its two streams come joined, as a person sees them."""
         fixed = ("--snakefile", str(ROOT / "Snakefile"), "--cores", "2")
-        return self.server.run(self.folder, *fixed, *arguments, "--configfile", configfile)
+        return server().run(self.folder, *fixed, *arguments, "--configfile", configfile)
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Jobs by rule that Snakemake would run, stage names left out."""
@@ -150,14 +150,16 @@ def job_counts(output: str) -> dict[str, int]:
 @cache
 def server() -> SnakemakeServer:
     """One server for all tests of a process; it ends with the process, which closes its input."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return SnakemakeServer({**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"})
+    path = (CommandServer().bin, Path(sys.executable).parent, os.environ["PATH"])
+    return SnakemakeServer(
+        {**os.environ, "PATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
+    )
 
 
 @cache
 def finished_study(folder: Path) -> StudyFolder:
     """The tiny study after a whole run, made once for the tests of all folders."""
-    study = StudyFolder(folder, server())
+    study = StudyFolder(folder)
     study.write()
     done = study.snakemake()
     assert done.returncode == 0, done.stdout[-6000:]
@@ -173,7 +175,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 @pytest.fixture
 def fresh(tmp_path: Path) -> StudyFolder:
     """The tiny study before any run."""
-    study = StudyFolder(tmp_path, server())
+    study = StudyFolder(tmp_path)
     study.write()
     return study
 
@@ -184,6 +186,6 @@ def copy_of(tmp_path: Path) -> Callable[[StudyFolder], StudyFolder]:
 
     def copy(study: StudyFolder) -> StudyFolder:
         subprocess.run(["cp", "-a", f"{study.folder}/.", tmp_path], check=True)
-        return StudyFolder(tmp_path, study.server)
+        return StudyFolder(tmp_path)
 
     return copy

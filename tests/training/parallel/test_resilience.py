@@ -145,12 +145,12 @@ def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> 
 @pytest.mark.parametrize("rank", [1, 0])
 def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path, rank: int) -> None:
     out = tmp_path / "out"
-    processes = start_and_pause([*command[:-1], "--patience", "20", "--out"], out)
+    processes = start_and_pause([*command[:-1], "--patience", "120", "--out"], out)
     processes[rank].send_signal(signal.SIGSTOP)
     processes[0].resume()
     try:
         survivor = finish([processes[1 - rank]], status=2)
-        assert "did not answer for 20 s" in error_line(survivor)
+        assert "did not answer for 120 s" in error_line(survivor)
         assert processes[rank].poll() is None
     finally:
         processes[rank].kill()
@@ -206,7 +206,7 @@ def test_killed_at_random_times_the_end_is_the_same(command: list[str], whole: P
     out = tmp_path / "out"
     chance = random.Random(6)
     for victims in ([0, 1], [0], [1], [0, 1], [1], [0]):
-        processes = start_ranks([*command[:-1], "--patience", "20", "--out", str(out)], 2)
+        processes = start_ranks([*command[:-1], "--patience", "120", "--out", str(out)], 2)
         time.sleep(chance.uniform(0.1, 4))
         for rank in victims:
             processes[rank].kill()
