@@ -74,7 +74,7 @@ class CommandServer:
 
 def serve(address: str) -> NoReturn:
     """Fork a child for each connection until the input ends."""
-    children = []
+    children: list[int] = []
     for name in PRELOADED:
         importlib.import_module(name)
     gc.freeze()
