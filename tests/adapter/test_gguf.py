@@ -1,5 +1,6 @@
 """The GGUF adapter: read by the gguf package, it gives the same deltas, rows in llama.cpp's order."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
-from contextgraft.adapter.lora.gguf import halves_to_interleaved
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.lora.gguf import halves_to_interleaved, write_gguf
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -41,6 +43,13 @@ def test_it_is_read_back_with_the_same_deltas(
     assert fields["general.type"] == "adapter"
     assert fields["adapter.type"] == "lora"
     assert fields["general.architecture"] == "llama"
+    assert fields["general.name"] == "donor on base, rank 4"
+    assert fields["general.base_model.count"] == 1
+    assert fields["general.base_model.0.name"] == "base"
+    assert "general.base_model.0.repo_url" not in fields
+    assert fields["llama.rope.freq_base"] == 40000.0
+    assert fields["llama.rope.scaling.type"] == "none"
+    assert fields["llama.context_length"] == 1024
     factors = load_file(made.adapters / "r4" / "adapter_model.safetensors")
     assert len(tensors) == len(factors)
     for key, factor in factors.items():
@@ -57,10 +66,43 @@ def test_the_order_of_rows_is_that_of_rotated_pairs() -> None:
     assert halves_to_interleaved(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
+def test_a_base_of_the_hub_is_named_with_its_address(build: Callable[..., Any], tmp_path: Path) -> None:
+    made = build(tmp_path)
+    extract(open_pair(made.base, made.donor), [RankSpec(4)], made.adapters)
+    folder = made.adapters / "r4"
+    path = folder / "adapter_config.json"
+    changes = {"base_model_name_or_path": "owner/name", "revision": "abc"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    adapter = open_adapter(folder)
+    assert adapter.sidecar is not None
+    write_gguf(adapter, adapter.sidecar["architecture"], tmp_path / "adapter.gguf")
+    fields, _ = read(tmp_path / "adapter.gguf")
+    assert fields["general.base_model.0.name"] == "name"
+    assert fields["general.base_model.0.organization"] == "owner"
+    assert fields["general.base_model.0.repo_url"] == "https://huggingface.co/owner/name"
+    assert fields["general.base_model.0.version"] == "abc"
+
+
+def test_embeddings_of_a_tied_base_are_refused(build: Callable[..., Any], tmp_path: Path) -> None:
+    made = build(tmp_path)
+    weights = load_file(made.donor / "model.safetensors")
+    weights["model.embed_tokens.weight"] += 0.5
+    save_file(weights, made.donor / "model.safetensors")
+    for side in (made.base, made.donor):
+        (side / "tokenizer.json").unlink()
+    pair = open_pair(made.base, made.donor, TensorSelection(embeddings=(TensorRole.INPUT,)))
+    with pytest.raises(InputError, match=r"llama\.cpp aborts"):
+        extract(pair, [RankSpec(2)], made.adapters, gguf=True)
+    assert not made.adapters.exists()
+
+
 def test_rows_of_an_embedding_are_tokens(build: Callable[..., Any], tmp_path: Path) -> None:
     made = build(tmp_path)
     for side in (made.base, made.donor):
         (side / "tokenizer.json").unlink()
+        weights = load_file(side / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        save_file(weights, side / "model.safetensors")
     weights = load_file(made.donor / "model.safetensors")
     weights["model.embed_tokens.weight"] += 0.5
     save_file(weights, made.donor / "model.safetensors")

