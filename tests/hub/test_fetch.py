@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from huggingface_hub import HfApi
 
 from contextgraft.adapter.lora.adapter import open_adapter
@@ -13,6 +14,7 @@ from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
 from contextgraft.formats.sidecar import identity
+from contextgraft.sources.conversion import Conversion
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
 
@@ -158,7 +160,7 @@ UNUSABLE: dict[str, tuple[dict[str, bytes], type[Exception], str]] = {
         {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04"},
         PickleRefused,
         "only has weights as pickles, which are never loaded; "
-        "received pytorch_model.bin; .*safe_serialization",
+        "received pytorch_model.bin; .*fetch hf:owner/tiny --out DIR --convert-pickles",
     ),
     "gguf only": ({"m.Q4_K_M.gguf": b"GGUF"}, CheckpointError, "hf download owner/tiny FILE.gguf"),
     "nothing": (
@@ -238,3 +240,35 @@ def test_a_name_that_is_none_is_refused_without_asking(
     with pytest.raises(InputError, match=r"expected hf:OWNER/NAME\[@REVISION\]"):
         fetch(source, tmp_path / "out", hub=hub)
     assert server.log == []
+
+
+def test_pickles_of_a_repository_become_safetensors_on_request(
+    server: "HubServer", hub: Hub, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    weights = toy.weights(toy.config())
+    torch.save(weights, tmp_path / "file")
+    config = json.dumps(toy.config()).encode()
+    commit = server.add(
+        "owner/tiny", {"config.json": config, "pytorch_model.bin": (tmp_path / "file").read_bytes()}
+    )
+    record = fetch(SOURCE, tmp_path / "out", hub=hub, conversion=Conversion(convert_pickles=True))
+    assert record["converted_from"] == ["pytorch_model.bin"]
+    assert (record["revision"], "sha256" in record["files"]["pytorch_model.bin"]) == (commit, True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json", "model.safetensors", "contextgraft.json"
+    }  # fmt: skip
+    assert set(open_model(tmp_path / "out").tensors) == set(weights)
+
+
+def test_an_adapter_of_longlora_is_not_fetched_without_its_pickle(
+    server: "HubServer", hub: Hub, peft_adapter: dict[str, bytes], tmp_path: Path
+) -> None:
+    trained = {"model.norm.weight": torch.ones(8)}
+    torch.save(trained, tmp_path / "file")
+    server.add("owner/lora", peft_adapter | {"trainable_params.bin": (tmp_path / "file").read_bytes()})
+    with pytest.raises(
+        PickleRefused, match=r"trainable_params\.bin.*fetch hf:owner/lora --out DIR --convert"
+    ):
+        fetch("hf:owner/lora", tmp_path / "out", hub=hub)
+    fetch("hf:owner/lora", tmp_path / "out", hub=hub, conversion=Conversion(convert_pickles=True))
+    assert open_adapter(tmp_path / "out").replaced == ("model.norm.weight",)

@@ -13,7 +13,10 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 MAX_DIMENSIONS = 64
 MAX_NAME = 1000  # characters
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(dp", b"}q")
-CONVERT = "where you trust it, load it and `save_pretrained(..., safe_serialization=True)`; pass that folder"
+CONVERT = (
+    "convert it with `contextgraft fetch FOLDER --out DIR --convert-pickles`, which runs no code of it; or, "
+    "where you trust it, load it and `save_pretrained(..., safe_serialization=True)`; pass that folder"
+)
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,

@@ -24,12 +24,27 @@ def write_tensors(
     metadata: Mapping[str, str] = PYTORCH,
 ) -> None:
     """Write one file, atomically; `tensors` come in the order of `order(specs)`, one at a time."""
+    checked = (_of_spec(specs[name], tensor) for name, tensor in zip(order(specs), tensors, strict=True))
+    write_blocks(path, specs, ((tensor,) for tensor in checked), durable=durable, metadata=metadata)
+
+
+def write_blocks(
+    path: Path,
+    specs: Mapping[str, Spec],
+    tensors: Iterable[Iterable[torch.Tensor]],
+    *,
+    durable: bool = True,
+    metadata: Mapping[str, str] = PYTORCH,
+) -> None:
+    """As `write_tensors`, with each tensor as the blocks of its rows, which are written one at a time."""
     names = order(specs)
     with publish_file(path, durable=durable) as temporary, temporary.open("wb") as file:
         file.write(_header(names, specs, metadata))
-        for name, tensor in zip(names, tensors, strict=True):
-            assert (tensor.dtype, tuple(tensor.shape)) == specs[name], name
-            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for name, blocks in zip(names, tensors, strict=True):
+            begin, (dtype, shape) = file.tell(), specs[name]
+            for block in blocks:
+                file.write(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            assert file.tell() - begin == torch.Size(shape).numel() * dtype.itemsize, name
 
 
 def save_tensors(
@@ -47,6 +62,11 @@ def save_tensors(
 def order(specs: Mapping[str, Spec]) -> list[str]:
     """Names in the order of the file: wider dtypes first, so that everything is aligned, then by name."""
     return sorted(specs, key=lambda name: (-ITEM_BYTES[NAMES[specs[name][0]]], name))
+
+
+def _of_spec(spec: Spec, tensor: torch.Tensor) -> torch.Tensor:
+    assert (tensor.dtype, tuple(tensor.shape)) == spec, spec
+    return tensor
 
 
 def _header(names: list[str], specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> bytes:

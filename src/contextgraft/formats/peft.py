@@ -6,6 +6,8 @@ from typing import Any
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"  # the weights as PEFT wrote them until 0.6
+TRAINED_PICKLE = "trainable_params.bin"  # LongLoRA: embeddings and norms that were trained in full
 DENSE_DELTAS = "contextgraft.safetensors"  # deltas stored in full; PEFT does not read it
 EXPERT = re.compile(r"\.experts\.\d+\.")
 PREFIX = "base_model.model."

@@ -1,10 +1,49 @@
-"""Copy the files of a model folder."""
+"""Copy the files of a model or adapter folder."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
+from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
+from contextgraft.errors import CheckpointError, PickleRefused
+from contextgraft.formats.peft import (
+    ADAPTER_CONFIG,
+    ADAPTER_PICKLE,
+    ADAPTER_WEIGHTS,
+    DENSE_DELTAS,
+    TRAINED_PICKLE,
+)
 from contextgraft.formats.sidecar import SIDECAR
+from contextgraft.sources.conversion import Conversion, conversion_facts
+from contextgraft.sources.dequantise import dequantise
+from contextgraft.sources.hub.files import is_small_file
+from contextgraft.sources.pickles.convert import convert_weights
+from contextgraft.sources.pickles.names import PICKLE_INDEX
+
+ADAPTER_CARD = "README.md"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder is an adapter, and not a model."""
+    return (folder / ADAPTER_CONFIG).exists() and not (folder / MODEL_CONFIG).exists()
+
+
+def copy_folder(source: Path, folder: Path, conversion: Conversion) -> dict[str, Any]:
+    """Copy a model or an adapter, its weights in the form that `conversion` wants.
+
+    Returns what the record says of that. Raises the errors of `open_model` and, for an adapter, of
+    `open_tensors`.
+    """
+    converted = convert_weights(source, folder) if conversion.convert_pickles else ()
+    if is_adapter(source):
+        _copy_adapter(source, folder, converted)
+    elif converted:
+        _copy_files(source, folder, [MODEL_CONFIG, *_other_files(source)])
+    else:
+        copy_model(source, folder)
+    return conversion_facts(converted, dequantised=conversion.dequantise and dequantise(folder, source))
 
 
 def copy_model(source: Path, folder: Path) -> None:
@@ -16,7 +55,38 @@ def copy_model(source: Path, folder: Path) -> None:
     model = open_model(source)
     index = (MODEL_INDEX,) if (source / MODEL_INDEX).exists() else ()
     others = (name for name in model.others if name != SIDECAR and not name.endswith(PICKLES))
-    for name in (MODEL_CONFIG, *index, *model.shards, *others):
+    _copy_files(source, folder, (MODEL_CONFIG, *index, *model.shards, *others))
+
+
+def _copy_adapter(source: Path, folder: Path, converted: tuple[str, ...]) -> None:
+    """The files of an adapter that `convert_weights` did not write."""
+    pickle = next((name for name in (TRAINED_PICKLE, ADAPTER_PICKLE) if (source / name).exists()), None)
+    if not converted:
+        if pickle and (pickle == TRAINED_PICKLE or not (source / ADAPTER_WEIGHTS).exists()):
+            raise PickleRefused("is a pickle, which is never loaded", path=source / pickle, remedy=CONVERT)
+        read_json(source / ADAPTER_CONFIG)
+        open_tensors(source / ADAPTER_WEIGHTS)
+        _copy_files(source, folder, (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
+    own = [name for name in (SIDECAR, DENSE_DELTAS, ADAPTER_CARD) if (source / name).exists()]
+    small = [path.name for path in source.iterdir() if path.is_file() and is_small_file(path.name)]
+    _copy_files(source, folder, [*own, *small])
+
+
+def _other_files(source: Path) -> list[str]:
+    """Visible files of a pickled model that are not weights."""
+    files = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    weights = (*PICKLES, ".safetensors", ".gguf", ".h5", ".msgpack", ".onnx")
+    own = (MODEL_CONFIG, SIDECAR, PICKLE_INDEX)
+    return sorted(
+        file.as_posix() for file in visible if not file.name.endswith(weights) and file.name not in own
+    )
+
+
+def _copy_files(source: Path, folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not name.isprintable():
+            raise CheckpointError("has a file whose name is not text", path=source, received=repr(name)[:80])
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target)

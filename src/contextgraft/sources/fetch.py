@@ -10,10 +10,11 @@ from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
 from contextgraft.formats.sidecar import SIDECAR, sidecar
-from contextgraft.sources.copy_folder import copy_model
+from contextgraft.sources.conversion import AS_STORED, Conversion
+from contextgraft.sources.copy_folder import copy_folder, is_adapter
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import fetch_dataset
-from contextgraft.sources.hub.fetch import fetch_repository
+from contextgraft.sources.hub.fetch import RECORD, fetch_repository
 from contextgraft.sources.hub.headers import fetch_headers
 from contextgraft.sources.resolve import FORMS, is_dataset, locate, on_hub
 
@@ -26,15 +27,17 @@ def fetch(
     hub: Hub | None = None,
     headers: bool = False,
     include: Sequence[str] = (),
+    conversion: Conversion = AS_STORED,
     replace: bool = False,
 ) -> dict[str, Any]:
     """Write the model that `source` names to `out` and return its record, of kind "source".
 
     Folders and repositories keep their dtype; GGUF files are dequantised and rounded to `dtype`. With
     `headers` the weights of a repository are not fetched, and the record is of kind "headers". Of a data set,
-    the files that match `include` (default: all) are fetched, and the record is of kind "data". `replace`
-    allows `out` to exist. Unusable sources raise InputError, CheckpointError or SourceError, and `out` is not
-    created.
+    the files that match `include` (default: all) are fetched, and the record is of kind "data". `conversion`
+    says what becomes of weights that are pickles or FP8; by default, pickles are refused and FP8 is kept.
+    `replace` allows `out` to exist. Unusable sources raise InputError, CheckpointError or SourceError, and
+    `out` is not created.
     """
     if headers and (is_dataset(source) or not on_hub(source)):
         raise InputError("--headers needs a model on the hub", path=source, remedy="remove --headers")
@@ -43,32 +46,36 @@ def fetch(
     if is_dataset(source):
         return fetch_dataset(source, out, hub or Hub(), include or ("*",), replace=replace)
     if on_hub(source):
-        return (fetch_headers if headers else fetch_repository)(source, out, hub or Hub(), replace=replace)
-    return _fetch(source, out, dtype, replace=replace)
+        if headers:
+            return fetch_headers(source, out, hub or Hub(), replace=replace)
+        return fetch_repository(source, out, hub or Hub(), conversion=conversion, replace=replace)
+    return _fetch(source, out, dtype, conversion, replace=replace)
 
 
-def _fetch(source: str, out: Path, dtype: str, *, replace: bool) -> dict[str, Any]:
+def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replace: bool) -> dict[str, Any]:
     path = locate(source)
     gguf_file = path.is_file() and path.suffix == ".gguf"
     if not gguf_file and not path.is_dir():
         raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
     with publish(out, replace=replace) as work:
         clear(work)
+        facts: dict[str, Any] = {"dequantised_to": dtype}
         if gguf_file:
             from contextgraft.sources.gguf.model import write_model
 
             write_model(path, work, dtype)
         else:
-            copy_model(path, work)
+            facts = copy_folder(path, work, conversion)
+        adapter = is_adapter(work)
         record = sidecar(
             "source",
             name=path.stem if gguf_file else path.resolve().name,
             source=source,
             revision=None,
-            digest=model_digest(open_model(work)),
-            dequantised_to=dtype if gguf_file else None,
+            digest=None if adapter else model_digest(open_model(work)),
+            **facts,
         )
-        write_json(work / SIDECAR, record)
+        write_json(work / (RECORD if adapter else SIDECAR), record)
     return record
 
 

@@ -13,9 +13,10 @@ from contextgraft.adapter.lora.kinds import KINDS
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.safetensors_header import TensorFile
+from contextgraft.checkpoint.reader import read_tensor
+from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
 from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
-from contextgraft.errors import CheckpointError, InputError
+from contextgraft.errors import CheckpointError, InputError, PickleRefused
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.rope import settings
@@ -77,8 +78,6 @@ class Adapter:
 
     def read(self, key: str) -> "torch.Tensor":
         """A tensor by its key; values that are not finite raise CheckpointError."""
-        from contextgraft.checkpoint.reader import read_tensor
-
         file = next(file for file in self.files if key in file.tensors)
         tensor = read_tensor(file, key)
         if not tensor.isfinite().all():
@@ -116,6 +115,7 @@ def open_adapter(path: Path) -> Adapter:
         )
     config = read_config(path, {name: kind.config for name, kind in KINDS.items()})
     sidecar = read_sidecar(path, "adapter") if (path / SIDECAR).is_file() else None
+    _check_pickles(path)
     files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
     entries = KINDS[config.peft_type].entries(files[0], path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
@@ -139,6 +139,22 @@ def open_adapter(path: Path) -> Adapter:
     if not all(math.isfinite(entry.scaling) for entry in entries.values()):
         raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
     return Adapter(path, config, sidecar, tuple(files), entries)
+
+
+def _check_pickles(path: Path) -> None:
+    """Raise PickleRefused for weights that are pickles, also for those that LongLoRA stores separately."""
+    if not (path / peft.ADAPTER_WEIGHTS).exists() and (path / peft.ADAPTER_PICKLE).exists():
+        raise PickleRefused(
+            "has its weights as a pickle, which is never loaded",
+            path=path / peft.ADAPTER_PICKLE,
+            remedy=CONVERT,
+        )
+    if (path / peft.TRAINED_PICKLE).exists():
+        raise PickleRefused(
+            "holds the embeddings and norms of LongLoRA as a pickle, which is never loaded",
+            path=path / peft.TRAINED_PICKLE,
+            remedy=CONVERT,
+        )
 
 
 def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:

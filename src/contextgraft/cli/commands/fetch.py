@@ -31,6 +31,17 @@ from contextgraft.cli.progress import hub_progress
     help="Of a data set: only files that match (* matches / too); repeatable.",
 )
 @click.option(
+    "--convert-pickles",
+    is_flag=True,
+    help="Weights that are pickles (.bin) become safetensors; none of their code runs.",
+)
+@click.option(
+    "--dequantize",
+    "dequantise",
+    is_flag=True,
+    help="FP8 weights with scales by block become bfloat16.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=4,
@@ -46,6 +57,8 @@ def command(
     dtype: str,
     headers: bool,
     include: tuple[str, ...],
+    convert_pickles: bool,
+    dequantise: bool,
     threads: int,
     replace: bool,
     as_json: bool,
@@ -58,11 +71,15 @@ def command(
     hf:datasets/OWNER/NAME[@REVISION] is a data set to train on. The token is that of `hf auth login` or
     HF_TOKEN.
     """
+    from contextgraft.sources.conversion import Conversion
     from contextgraft.sources.fetch import fetch
     from contextgraft.sources.hub.client import Hub
 
     hub = Hub(progress=hub_progress("fetch"), threads=threads)
-    record = fetch(source, out, dtype, hub=hub, headers=headers, include=include, replace=replace)
+    conversion = Conversion(convert_pickles, dequantise)
+    record = fetch(
+        source, out, dtype, hub=hub, headers=headers, include=include, conversion=conversion, replace=replace
+    )
     if as_json:
         print_json(record)
         return

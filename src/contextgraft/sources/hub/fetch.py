@@ -15,14 +15,19 @@ from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, sidecar
+from contextgraft.sources.conversion import AS_STORED, Conversion, conversion_facts
+from contextgraft.sources.dequantise import dequantise
 from contextgraft.sources.hub.client import Hub, Repository, resolve_repository
 from contextgraft.sources.hub.download import Transfer, download
 from contextgraft.sources.hub.files import MAX_HTTP_BYTES, HubFile, TransferPlan, is_safe_name, select_files
+from contextgraft.sources.pickles.convert import convert_weights
 
 RECORD = "contextgraft.source.json"  # record of an adapter by other programs, which has no sidecar
 
 
-def fetch_repository(source: str, out: Path, hub: Hub, *, replace: bool = False) -> dict[str, Any]:
+def fetch_repository(
+    source: str, out: Path, hub: Hub, *, conversion: Conversion = AS_STORED, replace: bool = False
+) -> dict[str, Any]:
     """Write the files of the model, adapter or graft `hf:OWNER/NAME[@REVISION]` to `out`.
 
     Returns its record, of kind "source": the commit, and the verified size and digest of every file. An
@@ -32,10 +37,15 @@ def fetch_repository(source: str, out: Path, hub: Hub, *, replace: bool = False)
     """
     with publish(out, replace=replace) as work:
         repository = resolve_repository(hub, source)
-        job = {"source": repository.name, "commit": repository.commit, "what": "files"}
+        job = {
+            "source": repository.name,
+            "commit": repository.commit,
+            "what": "pickles" if conversion.convert_pickles else "files",
+        }
         with ResumeLog(work, job) as journal:
-            files = transfer_files(Transfer(hub, repository, journal), out, files_to_fetch)
-            return _record(work, repository, files)
+            select = partial(files_to_fetch, convert_pickles=conversion.convert_pickles)
+            files = transfer_files(Transfer(hub, repository, journal), out, select)
+            return _record(work, repository, files, _convert(work, source, conversion))
 
 
 def transfer_files(
@@ -58,10 +68,11 @@ def bytes_on_disk(transfer: Transfer) -> dict[str, int]:
     return {file.name: transfer.bytes_present(file) for file in files if is_safe_name(file.name)}
 
 
-def files_to_fetch(transfer: Transfer) -> tuple[HubFile, ...]:
+def files_to_fetch(transfer: Transfer, *, convert_pickles: bool = False) -> tuple[HubFile, ...]:
     """The files to fetch; those that the selection depends on are downloaded already."""
     repository = transfer.repository
-    names = select_files(repository.files, partial(_read, transfer), repository.source)
+    read = partial(_read, transfer)
+    names = select_files(repository.files, read, repository.source, convert_pickles=convert_pickles)
     if SIDECAR not in names:
         (transfer.journal.work / SIDECAR).unlink(missing_ok=True)
     return sized_files(repository, names)
@@ -106,14 +117,24 @@ def _read(transfer: Transfer, name: str) -> dict[str, Any]:
     return read_json(transfer.journal.work / name)
 
 
-def _record(work: Path, repository: Repository, files: Iterable[HubFile]) -> dict[str, Any]:
+def _convert(work: Path, source: str, conversion: Conversion) -> dict[str, Any]:
+    """Convert downloaded weights as `conversion` says; returns what the record says of that."""
+    pickles = convert_weights(work, work) if conversion.convert_pickles else ()
+    for name in pickles:
+        (work / name).unlink()
+    return conversion_facts(pickles, dequantised=conversion.dequantise and dequantise(work, source))
+
+
+def _record(
+    work: Path, repository: Repository, files: Iterable[HubFile], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Check the downloaded files and write their record in the file that fits the kind of the folder."""
     model = (work / MODEL_CONFIG).exists()
     if not model:
         for name in (ADAPTER_WEIGHTS, *([DENSE_DELTAS] if (work / DENSE_DELTAS).exists() else [])):
             open_tensors(work / name)
     digest = model_digest(open_model(work)) if model else None
-    record = source_record("source", repository, files, digest=digest, dequantised_to=None)
+    record = source_record("source", repository, files, digest=digest, **facts)
     if (work / SIDECAR).exists():
         write_json(work / SIDECAR, _with_source(read_json(work / SIDECAR), record))
     else:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, PICKLES
 from contextgraft.checkpoint.safetensors_header import CONVERT
 from contextgraft.errors import CheckpointError, PickleRefused
-from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
+from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS, TRAINED_PICKLE
 from contextgraft.formats.sidecar import SIDECAR
+from contextgraft.sources.pickles.names import PICKLE_INDEX, pickled_shards, pickled_weights
 
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 OWN_KINDS = ("adapter", "graft", "trained")  # kinds whose own contextgraft.json is fetched
@@ -96,16 +97,20 @@ Listing = Mapping[str, HubFile]
 Read = Callable[[str], dict[str, Any]]
 
 
-def select_files(listing: Listing, read: Read, source: str) -> tuple[str, ...]:
+def select_files(
+    listing: Listing, read: Read, source: str, *, convert_pickles: bool = False
+) -> tuple[str, ...]:
     """Names of the files to fetch, weights last; `read` returns one small JSON file of the repository.
 
+    With `convert_pickles` the weights may be pickles.
     Repositories without safetensors raise PickleRefused or CheckpointError, as do indexes and manifests that
     name missing files.
     """
     kind = read(SIDECAR).get("kind") if SIDECAR in listing else None
-    weights = _weights(listing, read, kind, source)
+    pickles = _pickles(listing, read, source) if convert_pickles else []
+    weights = pickles or _weights(listing, read, kind, source)
     for name in weights:
-        _check(listing, name, source)
+        _check(listing, name, source, pickles)
     own = (SIDECAR,) if kind in OWN_KINDS else ()
     return tuple(dict.fromkeys([*own, *(name for name in sorted(listing) if is_small_file(name)), *weights]))
 
@@ -137,6 +142,19 @@ def _text(name: str) -> bool:
     )
 
 
+def _pickles(listing: Listing, read: Read, source: str) -> list[str]:
+    """Config and pickles of a repository whose weights, or a part of them, are not safetensors."""
+    chosen = pickled_weights(listing)
+    if not chosen:
+        return []
+    if MODEL_CONFIG in listing:
+        index = [name for name in chosen if name == PICKLE_INDEX]
+        shards = [name for each in index for name in pickled_shards(read(each), f"{source}/{each}")]
+        return [MODEL_CONFIG, *chosen, *shards]
+    stored = [ADAPTER_WEIGHTS] if ADAPTER_WEIGHTS in listing else []
+    return [ADAPTER_CONFIG, *stored, *chosen]
+
+
 def _weights(listing: Listing, read: Read, kind: object, source: str) -> list[str]:
     if kind == "graft":
         files = read(SIDECAR).get("files")
@@ -147,23 +165,30 @@ def _weights(listing: Listing, read: Read, kind: object, source: str) -> list[st
         return [MODEL_CONFIG, MODEL_INDEX, *shards(read(MODEL_INDEX), source)]
     if MODEL_CONFIG in listing and MODEL_WEIGHTS in listing:
         return [MODEL_CONFIG, MODEL_WEIGHTS]
-    if all(name in listing for name in ADAPTER_FILES):
+    if all(name in listing for name in ADAPTER_FILES) and TRAINED_PICKLE not in listing:
         return [*ADAPTER_FILES, *([DENSE_DELTAS] if DENSE_DELTAS in listing else [])]
     raise _unusable(listing, source)
 
 
-def _check(listing: Listing, name: str, source: str) -> None:
+def _check(listing: Listing, name: str, source: str, pickles: Sequence[str]) -> None:
     if not isinstance(name, str) or not is_safe_name(name):
         raise CheckpointError("references a file outside its folder", path=source, received=repr(name)[:80])
-    if name.endswith(PICKLES):
+    if name.endswith(PICKLES) and name not in pickles:
         raise PickleRefused(
-            "references pickles, which are never loaded", path=source, received=name[:80], remedy=CONVERT
+            "references pickles, which are never loaded",
+            path=source,
+            received=name[:80],
+            remedy=_convert(source),
         )
     if name not in listing:
         raise CheckpointError(
             "references a file that the repository does not have", path=source, received=name[:80],
             remedy="use another revision, or report it to the owners",
         )  # fmt: skip
+
+
+def _convert(source: str) -> str:
+    return CONVERT.replace("FOLDER", source)
 
 
 def _unusable(listing: Listing, source: str) -> CheckpointError:
@@ -176,7 +201,7 @@ def _unusable(listing: Listing, source: str) -> CheckpointError:
     if pickles:
         return PickleRefused(
             "only has weights as pickles, which are never loaded", path=source, received=pickles[0][:80],
-            remedy=f"use a revision with safetensors (often refs/pr/1); or {CONVERT}",
+            remedy=f"use a revision with safetensors (often refs/pr/1); or {_convert(source)}",
         )  # fmt: skip
     if ggufs:
         repository = source.removeprefix("hf:").partition("@")[0]

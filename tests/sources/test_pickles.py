@@ -1,0 +1,265 @@
+"""Weights that are pickles become safetensors with the same values; code in them does not run."""
+
+import json
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.errors import CheckpointError, OutputError, PickleRefused
+from contextgraft.sources.conversion import Conversion
+from contextgraft.sources.fetch import fetch
+from contextgraft.sources.pickles import child
+from contextgraft.sources.pickles.process import Limits, PickleFile, convert_files
+
+CONVERT = Conversion(convert_pickles=True)
+IDS = torch.arange(3, 40)[None]
+
+
+def llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    plain = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**(plain | changes))).eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = model.eval()(IDS).logits
+    return result
+
+
+def pickled(model: LlamaForCausalLM, folder: Path, shards: int = 1, *, zipped: bool = True) -> Path:
+    """The folder as transformers saved it before safetensors: tied weights share memory."""
+    model.config.save_pretrained(folder)
+    (folder / "LICENSE").write_text("ours")
+    tensors = dict(model.state_dict())
+    if shards == 1:
+        torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        return folder
+    names = list(tensors)
+    weight_map: dict[str, str] = {}
+    for number in range(shards):
+        file = f"pytorch_model-{number + 1:05d}-of-{shards:05d}.bin"
+        part = names[number::shards]
+        torch.save({name: tensors[name] for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("shards", "zipped"), [(1, True), (1, False), (3, True)], ids=["one", "legacy", "shards"]
+)
+def test_a_model_has_the_same_weights_as_safetensors(
+    tmp_path: Path, shards: int, zipped: bool, tied: bool
+) -> None:
+    model = llama(tie_word_embeddings=tied)
+    source = pickled(model, tmp_path / "source", shards, zipped=zipped)
+    record = fetch(str(source), tmp_path / "out", conversion=CONVERT)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(logits(loaded), logits(model))
+    assert len(open_model(tmp_path / "out").shards) == shards
+    assert ("lm_head.weight" in open_model(tmp_path / "out").tensors) == (not tied or shards > 1)
+    assert [path.name for path in (tmp_path / "out").glob("*.bin*")] == []
+    assert (tmp_path / "out/LICENSE").read_text() == "ours"
+    assert len(record["converted_from"]) == (1 if shards == 1 else shards + 1)
+    model.save_pretrained(tmp_path / "again")
+    if shards == 1:
+        assert record["digest"] == fetch(str(tmp_path / "again"), tmp_path / "safe")["digest"]
+
+
+def test_safetensors_are_preferred(tmp_path: Path) -> None:
+    llama(0).save_pretrained(tmp_path / "source")
+    torch.save({}, tmp_path / "source/pytorch_model.bin")
+    record = fetch(str(tmp_path / "source"), tmp_path / "out", conversion=CONVERT)
+    assert "converted_from" not in record
+
+
+@pytest.fixture
+def longlora(tmp_path: Path) -> SimpleNamespace:
+    """A tune, and an adapter as LongLoRA saves it: factors, and embeddings and norms in their own file."""
+    tune = llama(1)
+    tune.save_pretrained(tmp_path / "tune")
+    adapted = get_peft_model(
+        llama(1), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    )
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name or "norm" in name or "embed" in name:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    folder = tmp_path / "adapter"
+    adapted.save_pretrained(folder)
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    trained = {
+        name.removeprefix("base_model.model."): value
+        for name, value in adapted.state_dict().items()
+        if "norm" in name or "embed" in name
+    }
+    torch.save(trained, folder / "trainable_params.bin")
+    return SimpleNamespace(adapted=adapted, folder=folder, tune=tmp_path / "tune", trained=trained)
+
+
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_longlora_is_merged_with_its_embeddings_and_norms(
+    longlora: SimpleNamespace, tmp_path: Path, form: str
+) -> None:
+    if form == "safetensors":  # of somebody who converted the factors alone
+        pickle = longlora.folder / "adapter_model.bin"
+        save_file(torch.load(pickle), longlora.folder / "adapter_model.safetensors")
+        pickle.unlink()
+    with pytest.raises(PickleRefused, match=r"\.bin: .*--convert-pickles"):
+        open_adapter(longlora.folder)
+    record = fetch(str(longlora.folder), tmp_path / "out", conversion=CONVERT)
+    assert record["converted_from"][-1] == "trainable_params.bin"
+    adapter = open_adapter(tmp_path / "out")
+    assert set(adapter.replaced) == set(longlora.trained)
+    plan = plan_merge([ScaledAdapter(adapter)], longlora.tune, keep_rope=True, replace_modules=True)
+    merge(plan, tmp_path / "graft")
+    expected = logits(longlora.adapted)
+    graft = AutoModelForCausalLM.from_pretrained(tmp_path / "graft")
+    assert float((logits(graft) - expected).abs().max()) < 1e-4
+    by_peft = PeftModel.from_pretrained(llama(1), tmp_path / "out")
+    assert float((logits(by_peft) - expected).abs().max()) < 1e-4
+
+
+def test_a_folder_that_was_not_converted_names_the_remedy(longlora: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(PickleRefused, match="--convert-pickles"):
+        fetch(str(longlora.folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class Code:
+    """Pickled as a call of os.system."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+def write_code(folder: Path) -> None:
+    torch.save({"x": Code(f"touch {folder / 'ran'}")}, folder / "pytorch_model.bin")
+
+
+def write_code_legacy(folder: Path) -> None:
+    code = {"x": Code(f"touch {folder / 'ran'}")}
+    torch.save(code, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def write_expanded(folder: Path) -> None:
+    torch.save({"x": torch.zeros(1).expand(1 << 20, 1 << 20)}, folder / "pytorch_model.bin")
+
+
+def write_compressed(folder: Path) -> None:
+    """A zip file in which 4 GB of zeros are 4 MB."""
+    file = folder / "pytorch_model.bin"
+    torch.save({"x": torch.zeros(1 << 10)}, file)
+    with zipfile.ZipFile(file) as archive:
+        content = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data if not name.endswith("/data/0") else bytes(1 << 26))
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "code": (write_code, "code; posix.system"),
+    "code, legacy": (write_code_legacy, "code; posix.system"),
+    "expanded": (write_expanded, "is larger than its data"),
+    "compressed": (write_compressed, "is compressed"),
+    "a list": (lambda at: torch.save([1], at / "pytorch_model.bin"), "does not hold tensors by name"),
+    "numbers": (lambda at: torch.save({"x": 1}, at / "pytorch_model.bin"), "else than tensors, at 'x'"),
+    "complex": (
+        lambda at: torch.save({"x": torch.zeros(2, dtype=torch.complex64)}, at / "pytorch_model.bin"),
+        "has no form of safetensors",
+    ),
+    "sparse": (
+        lambda at: torch.save({"x": torch.eye(3).to_sparse()}, at / "pytorch_model.bin"),
+        "sparse",
+    ),
+    "cut": (lambda at: (at / "pytorch_model.bin").write_bytes(b"\x80\x04"), "cannot be read as tensors"),
+    "no zip": (lambda at: (at / "pytorch_model.bin").write_bytes(b"PK\x03\x04" + b"0" * 99), "be read"),
+    "empty": (lambda at: (at / "pytorch_model.bin").touch(), "cannot be read as tensors"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_anything_but_tensors_is_a_reason(tmp_path: Path, name: str) -> None:
+    write, message = HOSTILE[name]
+    write(tmp_path)
+    output = {"path": str(tmp_path / "pytorch_model.bin"), "out": str(tmp_path / "out"), "prefix": ""}
+    answer = child.convert({"outputs": [output], "drop_tied_head": False})
+    assert re.search(message, f"{answer['error']}; {answer['received']}")
+    assert answer["path"] == output["path"]
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_in_a_pickle_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    llama().config.save_pretrained(source)
+    write_code(source)
+    with pytest.raises(PickleRefused, match=r"source/pytorch_model\.bin: contains code, .*system") as error:
+        fetch(str(source), tmp_path / "out", conversion=CONVERT)
+    assert "\n" not in str(error.value)
+    assert not (source / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shard", ["../x.bin", "/etc/passwd", "a.safetensors", ".x.bin", 7])
+def test_an_index_is_not_trusted(tmp_path: Path, shard: Any) -> None:
+    llama().config.save_pretrained(tmp_path / "source")
+    index = tmp_path / "source/pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": shard}}))
+    with pytest.raises(CheckpointError, match="names a file outside its folder or of another kind"):
+        fetch(str(tmp_path / "source"), tmp_path / "out", conversion=CONVERT)
+
+
+def test_a_shard_that_lacks_a_tensor_of_the_index_is_refused(tmp_path: Path) -> None:
+    source = pickled(llama(), tmp_path / "source", 2)
+    index = source / "pytorch_model.bin.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["more"] = next(iter(content["weight_map"].values()))
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"shards do not hold; received more"):
+        fetch(str(source), tmp_path / "out", conversion=CONVERT)
+
+
+def test_the_process_is_stopped_at_its_limits(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    torch.save({"x": torch.zeros(1 << 20)}, path, _use_new_zipfile_serialization=False)
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(CheckpointError, match=r"x\.bin: .*was stopped; received more than 1 seconds"):
+        convert_files([PickleFile(path, out)], limits=Limits(1 << 30, 1, 1 << 30))
+    with pytest.raises(OutputError, match="File too large"):
+        convert_files([PickleFile(path, out)], limits=Limits(1 << 30, 60, 1 << 10))
+    assert not out.exists()
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pickled(llama(), tmp_path / "source")
+    (source / "torch.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(source)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    fetch(".", tmp_path / "out", conversion=CONVERT)
+    assert not (tmp_path / "ran").exists()
