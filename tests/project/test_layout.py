@@ -73,9 +73,14 @@ def test_ci_on_github_runs_the_same_script() -> None:
 
 
 def test_no_pickle_is_loaded() -> None:
-    pattern = re.compile(r"\btorch\.load\(|\bpickle\.loads?\(|import pickle")
-    found = [str(p) for p in (ROOT / "src").rglob("*.py") if pattern.search(p.read_text())]
-    assert not found
+    pattern = re.compile(
+        r"\btorch(\.serialization)?\.load\(|\bpickle\.loads?\(|import pickle|torch import .*load"
+    )
+    found = [p for p in (ROOT / "src").rglob("*.py") if pattern.search(p.read_text())]
+    child = ROOT / "src/contextgraft/sources/pickles/child.py"  # tensors alone, in a process of its own
+    assert found == [child]
+    assert len(pattern.findall(child.read_text())) == 1
+    assert re.search(r"torch\.serialization\.load\([^()]*weights_only=True", child.read_text())
 
 
 def test_the_embedded_world_is_small() -> None:

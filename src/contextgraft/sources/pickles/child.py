@@ -98,7 +98,7 @@ def _load(path: Path, prefix: str) -> dict[str, torch.Tensor]:
         mmap = file.read(len(ZIP)) == ZIP  # older files cannot be mapped
     if mmap:
         _check_not_compressed(path)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    content = torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(content, dict) or not content:
         raise UnusableError("does not hold tensors by name", type(content).__name__)
     return dict(_tensor(str(name), value, prefix) for name, value in content.items())
