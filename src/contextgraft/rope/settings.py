@@ -2,24 +2,45 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contextgraft.errors import InputError
+from contextgraft.rope.model_class import ClassConfig, resolve
+from contextgraft.rope.text_section import section_name, text_section
 
 THETA = ("rope_theta", "rotary_emb_base")  # top-level names of theta; the second is GPT-NeoX's
 PARTIAL = ("partial_rotary_factor", "rotary_pct")  # names of the rotated fraction of a head
-DEFAULT_THETA = 10000.0  # default of transformers
+# names of the largest number of positions: the first is transformers', the others those that vLLM reads too
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length",
+             "max_seq_length", "seq_len", "n_ctx", "context_length", "model_max_length")  # fmt: skip
+DEFAULT_THETA = 10000.0  # of the base class of transformers' configs; classes with another are asked
+OLD_NAMES = ("mrope", "su")  # types that some class of transformers renames
+# keys of the old form (`rope_theta`, `rope_scaling`) of classes whose layers do not share one RoPE
+BY_LAYER_TYPE = ("layer_types", "sliding_window_pattern", "rope_local_base_freq", "swa_rope_theta",
+                 "local_rope_theta", "global_rope_theta", "compress_rope_theta",
+                 "layer_rope_theta")  # fmt: skip
+UNSCALED_LENGTH = (
+    "su",
+    "longrope",
+    "llama3",
+)  # types whose max_position_embeddings counts the factor already
+MAIN_LAYERS = "full_attention"
 
 
 @dataclass(frozen=True)
 class RopeSettings:
-    """Theta, largest number of positions, type ("default", "llama3", "yarn", ...), parameters of the type."""
+    """Theta, largest number of positions, type ("default", "llama3", "yarn", ...), parameters of the type.
+
+    `by_layer_type` is transformers' `rope_parameters` if layers of different types rotate differently (None
+    for a type without RoPE); the other values are then those of the layers with full attention.
+    """
 
     theta: float
     max_positions: int
     rope_type: str = "default"
     extra: Mapping[str, Any] = field(default_factory=dict)
+    by_layer_type: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(_is_number(self.theta) and self.theta > 0, "rope_theta", "a positive number", self.theta)
@@ -29,79 +50,136 @@ class RopeSettings:
             "max_position_embeddings",
             "a positive integer",
             self.max_positions,
+            "set it to the number of tokens that the model was trained for",
         )
         _require(isinstance(self.rope_type, str), "rope_type", "a name", self.rope_type)
 
+    @property
+    def context(self) -> int:
+        """The context length in tokens, as vLLM derives it: factors of linear, dynamic and YaRN RoPE count.
 
-def read(config: Mapping[str, Any]) -> RopeSettings:
+        Where layer types have settings of their own, `max_position_embeddings` counts a linear factor already
+        (Gemma 3). vLLM: `ModelConfig._get_and_verify_max_len`.
+        """
+        length, factor = float(self.max_positions), self.extra.get("factor")
+        if self.rope_type in UNSCALED_LENGTH or not _is_number(factor):
+            return self.max_positions
+        if self.rope_type == "yarn":
+            original = self.extra.get("original_max_position_embeddings")
+            length = original if _is_number(original) else length
+        elif self.by_layer_type:
+            return self.max_positions
+        return int(length * float(factor or 1))
+
+    def extended(self, theta: float, max_positions: int) -> "RopeSettings":
+        """These settings with another theta, in the layers with full attention, and number of positions."""
+        by_layer_type = {
+            name: {**value, "rope_theta": theta} if name == _main(self.by_layer_type) else value
+            for name, value in self.by_layer_type.items()
+        }
+        return replace(self, theta=theta, max_positions=max_positions, by_layer_type=by_layer_type)
+
+
+def read(config: Mapping[str, Any], where: object = None) -> RopeSettings:
     """RoPE settings of a parsed config.json, with the precedence of transformers 5.
 
     Old form: top-level `rope_theta` and `rope_scaling` (`rope_type` or `type`); new form: `rope_parameters`.
-    Raises InputError for settings that differ by layer type and configs without `max_position_embeddings`.
+    Both may be nested in `text_config`. What is missing is what transformers' class of this model takes.
+    Raises InputError for malformed settings, and a config without a length; `where` is its file or folder.
     """
-    parameters = _section(config, "rope_parameters")
-    chosen = _section(config, "rope_scaling") or parameters
-    theta = _first(
-        DEFAULT_THETA, chosen.get("rope_theta"), *map(config.get, THETA), parameters.get("rope_theta")
-    )
-    rope_type = _first("default", chosen.get("rope_type"), chosen.get("type"))
-    extra = {key: chosen[key] for key in sorted(chosen) if key not in ("rope_theta", "rope_type", "type")}
-    partial = _first(None, extra.get("partial_rotary_factor"), *map(config.get, PARTIAL))
-    extra |= {"partial_rotary_factor": partial} if partial is not None else {}
-    return RopeSettings(
-        theta=float(theta) if _is_number(theta) else theta,
-        max_positions=_first("nothing", config.get("max_position_embeddings")),
-        rope_type=rope_type,
-        extra=extra,
-    )
-
-
-def apply(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:
-    """A copy of the config with these RoPE settings in both forms, and no others.
-
-    transformers before 5 reads `rope_theta` and `rope_scaling`, later versions `rope_parameters`.
-    """
-    changed = {key: value for key, value in config.items() if key != "rope_scaling"}
-    if settings.rope_type != "default":
-        changed["rope_scaling"] = {"rope_type": settings.rope_type, **settings.extra}
-    changed["rope_theta"] = settings.theta
-    changed["rope_parameters"] = {
-        "rope_theta": settings.theta,
-        "rope_type": settings.rope_type,
-        **settings.extra,
-    }
-    changed["max_position_embeddings"] = settings.max_positions
-    partial = settings.extra.get("partial_rotary_factor")
-    changed |= {key: settings.theta for key in THETA if key in config}
-    changed |= {key: partial for key in PARTIAL if key in config and partial is not None}
-    return changed
+    try:
+        section = text_section(config)
+        resolved = None if _complete(section) else resolve(config)
+        return _read(section if resolved is None else _as_resolved(section, resolved))
+    except InputError as error:
+        file = "config.json" if where is None else f"{where}".removesuffix("/config.json") + "/config.json"
+        text = str(error).replace("config.json: ", f"config.json: {section_name(config)}", 1)
+        raise InputError(text.replace("config.json", file, 1)) from None
 
 
 def to_json(settings: RopeSettings) -> dict[str, Any]:
     """The settings as plain JSON values."""
+    by_layer_type = {"by_layer_type": dict(settings.by_layer_type)} if settings.by_layer_type else {}
     return {
         "theta": settings.theta,
         "max_positions": settings.max_positions,
         "rope_type": settings.rope_type,
         "extra": dict(settings.extra),
+        **by_layer_type,
     }
 
 
 def from_json(data: Mapping[str, Any]) -> RopeSettings:
     """The settings from the output of `to_json`; InputError for missing or unknown keys."""
     known = {"theta", "max_positions", "rope_type", "extra"}
-    whole = isinstance(data, Mapping) and set(data) == known and isinstance(data["extra"], Mapping)
-    if not whole:
+    whole = isinstance(data, Mapping) and set(data) - {"by_layer_type"} == known
+    if not whole or not all(isinstance(data.get(key, {}), Mapping) for key in ("extra", "by_layer_type")):
         raise InputError("malformed RoPE settings", expected=f"keys {sorted(known)}", received=data)
     return RopeSettings(**data)
 
 
-def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    section = config.get(key) or {}
-    _require(isinstance(section, Mapping), key, "an object", section)
-    nested = [name for name, value in section.items() if isinstance(value, Mapping)]
-    _require(not nested, key, "one setting for all layers", f"settings by layer type: {', '.join(nested)}")
-    return section
+def _read(section: Mapping[str, Any]) -> RopeSettings:
+    parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
+    by_layer_type = parameters if _is_nested(parameters) else {}
+    chosen = by_layer_type.get(_main(by_layer_type), {}) if by_layer_type else scaling or parameters
+    theta = _first(
+        DEFAULT_THETA, chosen.get("rope_theta"), *map(section.get, THETA), parameters.get("rope_theta")
+    )
+    extra = {key: chosen[key] for key in sorted(chosen) if key not in ("rope_theta", "rope_type", "type")}
+    partial = _first(None, extra.get("partial_rotary_factor"), *map(section.get, PARTIAL))
+    extra |= {"partial_rotary_factor": partial} if partial is not None else {}
+    nested = [name for name, value in extra.items() if isinstance(value, Mapping)]
+    _require(not nested, "rope_scaling", "one setting for all layers", f"{', '.join(nested)} by layer type")
+    return RopeSettings(
+        theta=float(theta) if _is_number(theta) else theta,
+        max_positions=_first("nothing", *map(section.get, POSITIONS)),
+        rope_type=_first("default", chosen.get("rope_type"), chosen.get("type")),
+        extra=extra,
+        by_layer_type=by_layer_type,
+    )
+
+
+def _complete(section: Mapping[str, Any]) -> bool:
+    """Whether the section says all by itself, so that transformers need not be imported."""
+    parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
+    if section.get(POSITIONS[0]) is None:
+        return False
+    if _is_nested(parameters):
+        return all("rope_theta" in value for value in parameters.values() if value is not None)
+    chosen = scaling or parameters
+    if _first(None, chosen.get("rope_type"), chosen.get("type")) in OLD_NAMES:
+        return False
+    if not scaling and "rope_theta" in parameters:
+        return True
+    theta = _first(None, chosen.get("rope_theta"), *map(section.get, THETA))
+    return theta is not None and not any(key in section for key in BY_LAYER_TYPE)
+
+
+def _as_resolved(section: Mapping[str, Any], resolved: ClassConfig) -> Mapping[str, Any]:
+    """The section with the RoPE parameters and the length that transformers derives from it."""
+    known = {key: value for key, value in resolved.values.items() if value is not None}
+    if not known.get("rope_parameters"):
+        return {**known, **{key: value for key, value in section.items() if value is not None}}
+    positions = {key: known[key] for key in POSITIONS[:1] if key in known}
+    lengths = {key: section[key] for key in POSITIONS if section.get(key) is not None}
+    return {**lengths, **positions, "rope_parameters": known["rope_parameters"]}
+
+
+def _main(by_layer_type: Mapping[str, Any]) -> str:
+    """The layer type whose RoPE stands for the model: full attention, else the first with RoPE."""
+    if by_layer_type.get(MAIN_LAYERS):
+        return MAIN_LAYERS
+    return next((name for name, value in by_layer_type.items() if value), "")
+
+
+def _is_nested(parameters: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping) for value in parameters.values())
+
+
+def _mapping(section: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = section.get(key) or {}
+    _require(isinstance(value, Mapping), key, "an object", value)
+    return value
 
 
 def _first(default: Any, *values: Any) -> Any:
@@ -112,6 +190,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _require(holds: bool, key: str, expected: str, received: Any) -> None:
+def _require(holds: bool, key: str, expected: str, received: Any, remedy: str | None = None) -> None:
     if not holds:
-        raise InputError(f"config.json: {key} cannot be used", expected=expected, received=received)
+        raise InputError(
+            f"config.json: {key} cannot be used", expected=expected, received=received, remedy=remedy
+        )

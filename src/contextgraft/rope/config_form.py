@@ -1,0 +1,123 @@
+"""RoPE settings written into a config.json in the keys that each version of transformers reads.
+
+transformers 5 reads `rope_parameters`, and `rope_scaling` in preference to it where both are there; versions
+before 5 read `rope_theta` and `rope_scaling`, whose keys differ by model class.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from contextgraft.errors import InputError
+from contextgraft.rope.model_class import ClassConfig, resolve
+from contextgraft.rope.settings import PARTIAL, POSITIONS, THETA, RopeSettings
+from contextgraft.rope.text_section import replace_text_section, text_section
+
+ORIGINAL = "original_max_position_embeddings"
+LOCAL_THETA = "rope_local_base_freq"  # theta of sliding layers before transformers 5 (Gemma 3)
+# classes of transformers 4 that read the type from `type`, and refuse every key beyond these
+STRICT_KEYS = {
+    "phi3": ("short_factor", "long_factor"),
+    "phi4_multimodal": ("short_factor", "long_factor"),
+    "olmo": ("factor",),
+    "olmo2": ("factor",),
+    "open-llama": ("factor",),
+    "fuyu": ("factor",),
+    "chameleon": ("factor",),
+}
+# other names of theta and the rotated fraction before transformers 5
+OLD_NAMES = dict.fromkeys(("gpt_neox", "gpt_neox_japanese"), ("rotary_emb_base", "rotary_pct"))
+
+
+def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:
+    """A copy of the config with these RoPE settings in all forms, and no others.
+
+    Where RoPE is not of the default type, transformers' class of this model must read the settings back; if
+    no form does, InputError. Every name of the length that is there follows, and none becomes shorter.
+    """
+    candidates = (replace_text_section(config, section) for section in _sections(config, settings))
+    first = next(candidates)
+    if settings.rope_type == "default" and not settings.by_layer_type:
+        return first
+    resolved = None
+    for changed in (first, *candidates):
+        resolved = resolve(changed)
+        if resolved is None or _reads(resolved, settings):
+            return changed
+    raise InputError(
+        "the RoPE settings cannot be written into config.json",
+        expected=_parameters(settings),
+        received=f"{resolved.values.get('rope_parameters')} as transformers reads it" if resolved else None,
+    )
+
+
+def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dict[str, Any]]:
+    """The language model's settings: with keys for old versions of transformers, then without."""
+    section = text_section(config)
+    model_type = str(section.get("model_type", config.get("model_type"))).removesuffix("_text")
+    kept = {key: value for key, value in section.items() if key != "rope_scaling"}
+    changed = kept | _lengths(section, settings) | {"rope_parameters": _parameters(settings)}
+    old_names = (THETA[0], OLD_NAMES.get(model_type, THETA)[0])
+    thetas = dict.fromkeys((*old_names, *(key for key in THETA if key in section)), settings.theta)
+    scaling = _rope_scaling(model_type, settings)
+    old = thetas | _partial(section, settings, model_type) | _local_theta(section, settings)
+    if settings.rope_type == "longrope" and ORIGINAL in settings.extra:
+        old[ORIGINAL] = settings.extra[ORIGINAL]
+    yield changed | ({"rope_scaling": scaling} if scaling else {}) | old
+    yield changed | old
+    yield {key: value for key, value in changed.items() if key not in (*THETA, *PARTIAL, LOCAL_THETA)}
+
+
+def _parameters(settings: RopeSettings) -> dict[str, Any]:
+    if settings.by_layer_type:
+        return dict(settings.by_layer_type)
+    return {"rope_theta": settings.theta, "rope_type": settings.rope_type, **settings.extra}
+
+
+def _rope_scaling(model_type: str, settings: RopeSettings) -> dict[str, Any] | None:
+    rest = {key: value for key, value in settings.extra.items() if key not in PARTIAL}
+    if settings.rope_type == "default":
+        # multi-dimensional RoPE: old readers look for its sections here, under the type's older name too
+        return {"rope_type": "default", "type": "default", **rest} if rest else None
+    if model_type in STRICT_KEYS:
+        return {"type": settings.rope_type} | {
+            key: rest[key] for key in STRICT_KEYS[model_type] if key in rest
+        }
+    return {"rope_type": settings.rope_type, **rest}
+
+
+def _lengths(section: Mapping[str, Any], settings: RopeSettings) -> dict[str, int]:
+    """The number of positions under every name that is there, and `max_length` of generation."""
+    lengths = {POSITIONS[0]: settings.max_positions}
+    for key in POSITIONS[1:]:
+        if isinstance(section.get(key), int):
+            lengths[key] = max(section[key], settings.max_positions)
+    if isinstance(section.get("max_length"), int):
+        lengths["max_length"] = max(section["max_length"], settings.context)
+    return lengths
+
+
+def _partial(section: Mapping[str, Any], settings: RopeSettings, model_type: str) -> dict[str, Any]:
+    partial = settings.extra.get("partial_rotary_factor")
+    if partial is None or settings.by_layer_type:
+        return {}
+    name = OLD_NAMES.get(model_type, PARTIAL)[-1 if model_type in OLD_NAMES else 0]
+    return dict.fromkeys((name, *(key for key in PARTIAL if key in section)), partial)
+
+
+def _local_theta(section: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:
+    sliding = settings.by_layer_type.get("sliding_attention") or {}
+    differs = sliding.get("rope_theta") not in (None, settings.theta)
+    return {LOCAL_THETA: sliding["rope_theta"]} if differs or (LOCAL_THETA in section and sliding) else {}
+
+
+def _reads(resolved: ClassConfig, settings: RopeSettings) -> bool:
+    """Whether transformers reads what was written; it may fill in keys of its own."""
+    received = resolved.values.get("rope_parameters") or {}
+    if resolved.values.get("max_position_embeddings", settings.max_positions) != settings.max_positions:
+        return False
+    if not settings.by_layer_type:
+        return _parameters(settings).items() <= received.items()
+    return all(
+        value is received.get(name) if value is None else value.items() <= (received.get(name) or {}).items()
+        for name, value in settings.by_layer_type.items()
+    )

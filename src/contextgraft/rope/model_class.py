@@ -1,0 +1,65 @@
+"""What transformers makes of a config.json: every default of the model's own config class filled in."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from contextgraft.errors import InputError
+from contextgraft.rope.text_section import section_name
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassConfig:
+    """The language model's settings as transformers resolves them; `fields` are those that its class has."""
+
+    name: str
+    values: Mapping[str, Any]
+    fields: frozenset[str]
+
+
+def resolve(config: Mapping[str, Any]) -> ClassConfig | None:
+    """The settings that transformers derives from the whole config, aliases of keys included.
+
+    None if transformers is not installed or has no class for `model_type`: code of a repository is never run.
+    A config that the class refuses raises InputError. Imports transformers, and torch with it.
+    """
+    return _resolve(json.dumps(config, sort_keys=False, default=str))
+
+
+@lru_cache(maxsize=32)
+def _resolve(text: str) -> ClassConfig | None:
+    config = json.loads(text)
+    try:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+        from transformers.utils import logging
+    except ImportError:
+        return None
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return None
+    config_class = CONFIG_MAPPING[config["model_type"]]
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        built = config_class.from_dict(copy.deepcopy(config))
+        section = section_name(config)
+        for name in section.split(".")[:-1]:
+            built = getattr(built, name)
+        if not section:
+            built = built.get_text_config(decoder=True)
+        values = built.to_dict()
+    except Exception as error:  # whatever a class raises about values that it does not accept
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"config.json cannot be read by transformers ({config_class.__name__})", received=reason[:300]
+        ) from None
+    finally:
+        logging.set_verbosity(level)
+    aliases = getattr(built, "attribute_map", {})
+    values |= {alias: values[real] for alias, real in aliases.items() if real in values}
+    fields = (
+        {field.name for field in dataclasses.fields(built)} if dataclasses.is_dataclass(built) else values
+    )
+    return ClassConfig(type(built).__name__, values, frozenset({*fields, *aliases}))

@@ -1,0 +1,179 @@
+"""The position and attention settings that a long context consists of in addition to RoPE.
+
+A donor that was trained without a sliding window, or with attention in chunks, computes something else than
+its base even where all weights are equal. An adapter has no place for these settings: they are recorded next
+to it and written into the target's config.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contextgraft.errors import InputError, MismatchError
+from contextgraft.rope.model_class import resolve
+from contextgraft.rope.settings import BY_LAYER_TYPE, PARTIAL, POSITIONS, THETA
+from contextgraft.rope.text_section import replace_text_section, text_section
+
+# which positions a token attends to and how positions enter, in any class of transformers or vLLM
+TRAVELLING = (
+    "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "sliding_window_pattern",
+    "sliding_window_size", "window_size", "attention_window", "attention_window_size", "attention_types",
+    "local_attention", "local_attention_window_len", "local_layer_ids", "keep_window_size",
+    "global_attn_every_n_layers", "prefix_dense_sliding_window_pattern", "full_attn_idxs",
+    "attn_layer_indices", "attn_layer_period", "attn_layer_offset", "attention_type", "attention_chunk_size",
+    "dual_chunk_attention_config", "sparse_attention_config", "no_rope_layers", "no_rope_layer_interval",
+    "nope_layer_interval", "original_max_position_embeddings", "rope_interleave", "layer_rope_theta",
+    "use_mem_rope", "rotary_dim", "rotary_value", "rotary", "alibi", "attn_config", "position_embedding_type",
+    "attn_temperature_tuning", "floor_scale", "attn_scale", "log_scaling_n_floor", "log_scaling_alpha",
+    "use_bidirectional_attention",
+)  # fmt: skip
+# settings from which the class derives another one, which then says the same
+DERIVED = {
+    "sliding_window_pattern": "layer_types",
+    "no_rope_layer_interval": "no_rope_layers",
+    "prefix_dense_sliding_window_pattern": "layer_types",
+    "global_attn_every_n_layers": "layer_types",
+    "layer_rope_theta": "rope_parameters",
+}
+# what RoPE settings say already, and other checks compare
+ELSEWHERE = frozenset(
+    (*THETA, *PARTIAL, *POSITIONS, *BY_LAYER_TYPE, "rope_scaling", "rope_parameters", "rope_type")
+).difference(TRAVELLING) | {
+    "model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "quantization_config",
+}  # fmt: skip
+# what does not enter a forward pass without sampling or training
+NO_EFFECT = (
+    "architectures", "_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype",
+    "auto_map", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "id2label",
+    "label2id", "problem_type", "num_labels", "return_dict", "output_attentions", "output_hidden_states",
+    "initializer_range", "initializer_factor", "init_std", "router_aux_loss_coef", "aux_loss_alpha",
+    "seq_aux", "output_router_logits", "router_jitter_noise", "router_z_loss_coef", "z_loss_coefficient",
+    "is_decoder", "is_encoder_decoder", "pretraining_tp", "max_length", "chunk_size_feed_forward",
+    "task_specific_params", "temperature", "top_p", "top_k", "do_sample", "repetition_penalty",
+    "finetuning_task", "attn_implementation", "_attn_implementation", "use_kernels",
+    "_attn_implementation_autoset", "_flash_attn_2_enabled", "unsloth_fixed", "unsloth_version",
+    "num_logits_to_keep", "ep_size", "save_step", "training", "vision_config", "audio_config", "num_nextn_predict_layers",
+)  # fmt: skip
+DROPOUT = ("dropout", "pdrop", "dropout_prob")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting in two configs; `present` is whether the second has it at all."""
+
+    base: Any
+    donor: Any
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class ConfigDifference:
+    """What a donor's config changes against its base's.
+
+    `travelling` are position and attention settings, which a graft takes over; `others` change the forward
+    pass, too, and cannot be taken over.
+    """
+
+    travelling: Mapping[str, Setting]
+    others: Mapping[str, Setting]
+
+
+def compare_configs(base: Mapping[str, Any], donor: Mapping[str, Any]) -> ConfigDifference:
+    """Differences of two configs, with the defaults of transformers' class where one of them lacks a key.
+
+    Raises InputError for a config that transformers refuses.
+    """
+    return ConfigDifference(*_compare(base, donor))
+
+
+def apply_settings(config: Mapping[str, Any], values: Mapping[str, Setting]) -> dict[str, Any]:
+    """A copy of the config in which the settings have the donor's values.
+
+    MismatchError where transformers' class of the config reads other values than were written.
+    """
+    if not values:
+        return dict(config)
+    section = {key: value for key, value in text_section(config).items() if key not in values}
+    section |= {key: setting.donor for key, setting in values.items() if setting.present}
+    changed = replace_text_section(config, section)
+    resolved = resolve(changed)
+    if resolved is None:
+        return changed
+    wrong = [
+        key
+        for key, setting in values.items()
+        if setting.present and key in resolved.fields and resolved.values.get(key) != setting.donor
+    ]
+    if wrong:
+        key = wrong[0]
+        raise MismatchError(
+            f"{key} of the donor cannot be written into config.json",
+            expected=f"{values[key].donor}",
+            received=f"{resolved.values.get(key)} as {resolved.name} of transformers reads it",
+            remedy="keep the target's settings with --keep-rope, or choose another target",
+        )
+    return changed
+
+
+def own_values(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The values of settings in a config, with the defaults of its class; None where it has none."""
+    section = text_section(config)
+    values = _values(config, section)
+    return {name: values.get(name, section.get(name)) for name in names}
+
+
+def to_json(values: Mapping[str, Setting]) -> dict[str, Any]:
+    """Settings as plain JSON values: {name: {"base": value, "donor": value}}, "donor" if it has one."""
+    return {
+        key: {"base": setting.base} | ({"donor": setting.donor} if setting.present else {})
+        for key, setting in sorted(values.items())
+    }
+
+
+def from_json(data: Any) -> dict[str, Setting]:
+    """The settings from the output of `to_json`; InputError if it is malformed."""
+    whole = isinstance(data, Mapping) and all(
+        isinstance(value, Mapping) and "base" in value and set(value) <= {"base", "donor"}
+        for value in data.values()
+    )
+    if not whole:
+        raise InputError(
+            "malformed attention settings", expected='{name: {"base": ..., "donor": ...}}', received=data
+        )
+    return {key: Setting(value["base"], value.get("donor"), "donor" in value) for key, value in data.items()}
+
+
+def _compare(
+    base: Mapping[str, Any], donor: Mapping[str, Any]
+) -> tuple[dict[str, Setting], dict[str, Setting]]:
+    sections = text_section(base), text_section(donor)
+    if not any(_differ(key, *sections) for key in {**sections[0], **sections[1]}):
+        return {}, {}
+    sides = [_values(config, section) for config, section in zip((base, donor), sections, strict=True)]
+    differing = [key for key in sorted({**sides[0], **sides[1]}) if _differ(key, *sides)]
+    settings = {key: Setting(sides[0].get(key), sides[1].get(key), key in sides[1]) for key in differing}
+    travelling = {
+        key: setting for key, setting in settings.items() if key in TRAVELLING and not _derived(key, *sides)
+    }
+    return travelling, {key: setting for key, setting in settings.items() if key not in TRAVELLING}
+
+
+def _values(config: Mapping[str, Any], section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values that transformers' class reads, and what of the declared list other programs read."""
+    resolved = resolve(config)
+    if resolved is None:
+        return section
+    return {key: value for key, value in section.items() if key in TRAVELLING} | {
+        key: resolved.values.get(key) for key in resolved.fields
+    }
+
+
+def _differ(key: str, base: Mapping[str, Any], donor: Mapping[str, Any]) -> bool:
+    ignored = key in ELSEWHERE or key in NO_EFFECT or key.endswith(DROPOUT)
+    return not ignored and base.get(key) != donor.get(key)
+
+
+def _derived(key: str, base: Mapping[str, Any], donor: Mapping[str, Any]) -> bool:
+    """Whether one side lacks a setting from which both have derived another."""
+    return DERIVED.get(key, "") in base.keys() & donor.keys() and not (key in base and key in donor)
