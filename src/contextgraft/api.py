@@ -58,7 +58,7 @@ def read_rope(path: StrPath) -> RopeSettings:
     """Rotary settings of a model folder, or of the donor of an adapter that `extract` wrote."""
     folder = Path(path)
     if not (folder / ADAPTER_CONFIG).exists():
-        return settings.read(read_json(folder / MODEL_CONFIG))
+        return settings.read(read_json(folder / MODEL_CONFIG), folder)
     rope = open_adapter(folder).rope
     if rope is None:
         raise InputError("has no record of its donor's RoPE", path=folder, expected="a model's folder")

@@ -180,7 +180,7 @@ def spoil(kind: str, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -
         "heads": lambda: config.update(num_key_value_heads=4),
         "fused": lambda: tensors.update({"model.layers.0.mlp.experts.weight": torch.ones(2, 3, 4)}),
         "quantised": lambda: tensors.update({name: torch.ones(tensors[name].shape, dtype=torch.int8)}),
-        "no positions": lambda: config.pop("max_position_embeddings"),
+        "no positions": lambda: config.update(max_position_embeddings=0),
     }
     spoilers[kind]()
 

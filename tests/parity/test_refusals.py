@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.cli.commands import extract
-from contextgraft.errors import CheckpointError, InputError
+from contextgraft.errors import CheckpointError
 
 TINY: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -26,7 +26,6 @@ TINY: dict[str, Any] = {
             CheckpointError,
             r"'model.layers.0.feed_forward.experts.down_proj' cannot .* \[4, 96, 64\]",
         ),
-        ("gemma3_text", InputError, "settings by layer type: full_attention, sliding_attention"),
     ],
 )
 def test_one_line_says_why(name: str, error: type[Exception], said: str, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgraft.errors import InputError
-from contextgraft.rope.settings import RopeSettings, apply, from_json, read, to_json
+from contextgraft.rope.config_form import apply_rope
+from contextgraft.rope.settings import RopeSettings, from_json, read, to_json
 
 SCALED = {
     "factor": 8.0,
@@ -46,7 +47,7 @@ def test_every_form_is_read(config: dict[str, Any], expected: RopeSettings) -> N
 def test_what_is_applied_is_read_back_whatever_stood_there(new: RopeSettings, config: dict[str, Any]) -> None:
     before = {"max_position_embeddings": 64, "hidden_size": 8, **config}
     kept = copy.deepcopy(before)
-    after = apply(before, new)
+    after = apply_rope(before, new)
     assert read(after) == new
     assert before == kept
     assert after["hidden_size"] == 8
@@ -54,7 +55,7 @@ def test_what_is_applied_is_read_back_whatever_stood_there(new: RopeSettings, co
 
 @given(settings)
 def test_readers_of_the_old_form_see_the_same(new: RopeSettings) -> None:
-    old = {key: value for key, value in apply({}, new).items() if key != "rope_parameters"}
+    old = {key: value for key, value in apply_rope({}, new).items() if key != "rope_parameters"}
     assert (read(old).theta, read(old).rope_type) == (new.theta, new.rope_type)
     if new.rope_type != "default":
         assert read(old) == new
@@ -70,7 +71,7 @@ def test_json_round_trip(new: RopeSettings) -> None:
 def test_transformers_sees_the_same(new: RopeSettings, config: dict[str, Any]) -> None:
     from transformers import LlamaConfig
 
-    loaded = LlamaConfig(**apply({"max_position_embeddings": 64, **config}, new))
+    loaded = LlamaConfig(**apply_rope({"max_position_embeddings": 64, **config}, new))
     assert loaded.max_position_embeddings == 1024
     assert loaded.rope_parameters == {"rope_theta": 4e4, "rope_type": new.rope_type, **new.extra}
 
@@ -84,7 +85,8 @@ def test_transformers_sees_the_same(new: RopeSettings, config: dict[str, Any]) -
         {"max_position_embeddings": 8, "rope_theta": -1.0},
         {"max_position_embeddings": 8, "rope_theta": "big"},
         {"max_position_embeddings": 8, "rope_scaling": [1]},
-        {"max_position_embeddings": 8, "rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+        {"max_position_embeddings": 8, "rope_parameters": {"full_attention": {"rope_theta": "big"}}},
+        {"max_position_embeddings": 8, "rope_scaling": {"full_attention": {"factor": 2.0}}},
     ],
 )
 def test_what_cannot_be_used_is_refused(config: dict[str, Any]) -> None:

@@ -6,14 +6,21 @@ from typing import Any
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.tensor_names import rows_are_tokens
+from contextgraft.rope.model_class import resolve
+from contextgraft.rope.text_section import text_section
+
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # what a class has under any name
 
 
 def architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config's values on which two models must agree, with the defaults of transformers filled in."""
+    top, config = config, text_section(config)
+    if any(config.get(key) is None for key in SIZES) and (resolved := resolve(top)) is not None:
+        config = resolved.values
     heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
     head_dim = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads else None
     return {
-        "model_type": config.get("model_type"),
+        "model_type": top.get("model_type"),
         "num_hidden_layers": config.get("num_hidden_layers"),
         "hidden_size": hidden,
         "intermediate_size": config.get("intermediate_size"),
@@ -27,7 +34,7 @@ def check_architecture(model: ModelFolder, other: str, expected: Mapping[str, An
     """Raise MismatchError naming the first value in which `model` differs from `other`'s, `expected`."""
     received = architecture(model.config)
     for key, value in expected.items():
-        if received.get(key) != value:
+        if value is not None and received.get(key) != value:
             raise MismatchError(
                 f"has another architecture than {other}",
                 path=model.path,

@@ -61,7 +61,7 @@ def model_digest(folder: ModelFolder, known: Mapping[str, str] | None = None) ->
     return json_digest(
         {
             "tensors": tensor_table(folder.tensors, digests),
-            "rope": settings.to_json(settings.read(folder.config)),
+            "rope": settings.to_json(settings.read(folder.config, folder.path)),
         }
     )
 

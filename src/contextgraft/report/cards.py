@@ -1,12 +1,13 @@
 """Model cards in the hub's format: one for each graft and adapter, with its scores in the metadata."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from contextgraft._version import __version__
+from contextgraft.errors import InputError
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.formats.graft_record import GraftRecord
 from contextgraft.formats.model_card import escape, front_matter, repository_or_name
@@ -16,6 +17,7 @@ from contextgraft.report.statistics.cells import Cell, ModelKey, cell, needles, 
 from contextgraft.report.statistics.study_table import StudyTable, TargetResult
 from contextgraft.report.statistics.weights import WeightRecords, survival
 from contextgraft.report.tables import wording
+from contextgraft.rope import settings
 
 FOLDER = "cards"
 
@@ -150,8 +152,11 @@ def _evaluation_results(scores: CardScores) -> list[dict[str, Any]]:
 
 
 def _positions(rope: Any) -> int | None:
-    value = rope.get("max_positions") if isinstance(rope, Mapping) else None
-    return value if isinstance(value, int) else None
+    """The context length that a recorded RoPE setting gives; None if there is none."""
+    try:
+        return settings.from_json(rope).context
+    except (InputError, TypeError):
+        return None
 
 
 def _text(kind: str, front: str, **values: Any) -> str:

@@ -50,11 +50,23 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
     )
 
 
+def reads_back(config: Mapping[str, Any], settings: RopeSettings) -> bool:
+    """Whether transformers reads these settings from the config; True without a class to ask.
+
+    The default type alone is not asked about: every class reads its theta from the same keys.
+    """
+    if settings.rope_type == "default" and not settings.by_layer_type:
+        return True
+    resolved = resolve(config)
+    return resolved is None or _reads(resolved, settings)
+
+
 def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dict[str, Any]]:
     """The language model's settings: with keys for old versions of transformers, then without."""
     section = text_section(config)
     model_type = str(section.get("model_type", config.get("model_type"))).removesuffix("_text")
-    kept = {key: value for key, value in section.items() if key != "rope_scaling"}
+    gone = ("rope_scaling",) if settings.by_layer_type else ("rope_scaling", *PARTIAL)
+    kept = {key: value for key, value in section.items() if key not in gone}
     changed = kept | _lengths(section, settings) | {"rope_parameters": _parameters(settings)}
     old_names = (THETA[0], OLD_NAMES.get(model_type, THETA)[0])
     thetas = dict.fromkeys((*old_names, *(key for key in THETA if key in section)), settings.theta)

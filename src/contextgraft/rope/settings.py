@@ -61,15 +61,16 @@ class RopeSettings:
         Where layer types have settings of their own, `max_position_embeddings` counts a linear factor already
         (Gemma 3). vLLM: `ModelConfig._get_and_verify_max_len`.
         """
-        length, factor = float(self.max_positions), self.extra.get("factor")
-        if self.rope_type in UNSCALED_LENGTH or not _is_number(factor):
+        length: Any = self.max_positions
+        factor = self.extra.get("factor")
+        if self.rope_type in UNSCALED_LENGTH or factor is None or not _is_number(factor):
             return self.max_positions
         if self.rope_type == "yarn":
             original = self.extra.get("original_max_position_embeddings")
             length = original if _is_number(original) else length
         elif self.by_layer_type:
             return self.max_positions
-        return int(length * float(factor or 1))
+        return int(length * factor)
 
     def extended(self, theta: float, max_positions: int) -> "RopeSettings":
         """These settings with another theta, in the layers with full attention, and number of positions."""
@@ -122,7 +123,7 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
     parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
     by_layer_type = parameters if _is_nested(parameters) else {}
     chosen = by_layer_type.get(_main(by_layer_type), {}) if by_layer_type else scaling or parameters
-    theta = _first(
+    theta: Any = _first(
         DEFAULT_THETA, chosen.get("rope_theta"), *map(section.get, THETA), parameters.get("rope_theta")
     )
     extra = {key: chosen[key] for key in sorted(chosen) if key not in ("rope_theta", "rope_type", "type")}

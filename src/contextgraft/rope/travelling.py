@@ -53,7 +53,8 @@ NO_EFFECT = (
     "task_specific_params", "temperature", "top_p", "top_k", "do_sample", "repetition_penalty",
     "finetuning_task", "attn_implementation", "_attn_implementation", "use_kernels",
     "_attn_implementation_autoset", "_flash_attn_2_enabled", "unsloth_fixed", "unsloth_version",
-    "num_logits_to_keep", "ep_size", "save_step", "training", "vision_config", "audio_config", "num_nextn_predict_layers",
+    "num_logits_to_keep", "ep_size", "save_step", "training", "vision_config", "audio_config",
+    "num_nextn_predict_layers",
 )  # fmt: skip
 DROPOUT = ("dropout", "pdrop", "dropout_prob")
 

@@ -1,6 +1,5 @@
 """Write the trained model folder: new RoPE settings, weights in the base's dtype, tokenizer, sidecar."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,18 +11,18 @@ import transformers
 from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model, read_json
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.config.training import Recipe
+from contextgraft.formats.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
+from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.lora import merged_weight
 from contextgraft.training.reporting.metrics import METRICS_FILE
-
-TOKENIZER = "tokenizer_config.json"
 
 
 def write_folder(
@@ -44,13 +43,19 @@ def write_folder(
     """
     specs = {name: (DTYPES[info.dtype], tuple(info.shape)) for name, info in base.tensors.items()}
     write_tensors(work / MODEL_WEIGHTS, specs, _weights(order(specs), base, trained, recipe))
-    write_json(work / "config.json", settings.apply(base.config, rope))
+    write_json(work / "config.json", apply_rope(base.config, rope))
     for name in base.others:
-        if name not in (SIDECAR, METRICS_FILE, TOKENIZER):
+        if name not in (SIDECAR, METRICS_FILE, *CONTEXT_FILES):
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base.path / name, work / name)
-    if TOKENIZER in base.others:
-        write_json(work / TOKENIZER, _extended_tokenizer_config(base.path / TOKENIZER, rope.max_positions))
+    for name in sorted(set(CONTEXT_FILES) & set(base.others)):
+        before = read_json(base.path / name)
+        unlimited = name == TOKENIZER_CONFIG and LENGTH not in before
+        after = before if unlimited else CONTEXT_FILES[name](before, rope.context)
+        if name == TOKENIZER_CONFIG or after != before:
+            write_json(work / name, after)
+        else:
+            shutil.copyfile(base.path / name, work / name)
     write_json(
         work / SIDECAR,
         sidecar(
@@ -87,10 +92,3 @@ def _parameter_name(name: str, base: ModelFolder) -> str:
     """The parameter that a stored tensor belongs to: a tied output layer is the input embedding."""
     tied = output_embedding([name]) and base.config.get("tie_word_embeddings", False)
     return (input_embedding(base.tensors) or name) if tied else name
-
-
-def _extended_tokenizer_config(path: Path, length: int) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "model_max_length" in config:
-        config["model_max_length"] = max(config["model_max_length"], length)
-    return config

@@ -14,7 +14,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.formats.tensor_names import is_embedding, parameter_group
-from contextgraft.rope import settings
+from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
 
@@ -39,7 +39,7 @@ def build(
     Memory that was never written to is not used: a model that is sharded before it is filled needs only the
     memory of its shards. An unknown architecture, or dropout, raises InputError.
     """
-    changed = settings.apply(config, rope)
+    changed = apply_rope(config, rope)
     kind = changed.pop("model_type", None)
     changed.pop("dtype", None)
     changed.pop("torch_dtype", None)

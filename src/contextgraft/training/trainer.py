@@ -78,10 +78,10 @@ class Trainer:
         engine.run_on_main(lambda: pack(recipe, context, work, datasets=datasets, reporter=self.reporter))
         context = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
         self.batches = BatchSampler(recipe, context, recipe.seed, self.steps)
-        original = settings.read(self.base.config)
+        original = settings.read(self.base.config, self.base.path)
         thetas = stage_thetas(recipe, original, head_dim(self.base.config))
         self.ropes = [
-            replace(original, theta=theta, max_positions=max(stage.length, original.max_positions))
+            original.extended(theta, max(stage.length, original.max_positions))
             for theta, stage in zip(thetas, recipe.stages, strict=True)
         ]
 

@@ -90,7 +90,7 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
         fitting=sum(shapes[0] == shapes[1] for shapes in both.values()),
         tensors=len(wanted),
         quantised=quantisation(model),
-        rope=(settings.read(base.config), settings.read(model.config)),
+        rope=(settings.read(base.config, base.path), settings.read(model.config, model.path)),
         tokens=_tokens(base, model),
         named=_named(model),
         shared=tuple(sorted(name for name, digest in own.items() if digest in known.values())),

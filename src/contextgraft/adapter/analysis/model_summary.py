@@ -8,6 +8,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
+from contextgraft.rope.text_section import text_section
 
 if TYPE_CHECKING:
     from contextgraft.adapter.analysis.distance import KindDistance, ModelDistance
@@ -17,20 +18,23 @@ SHOWN = 10  # names of a list in text output; JSON has all
 
 def summary(folder: ModelFolder) -> dict[str, Any]:
     """Architecture, RoPE, sizes; `bytes` of tensor data, `parameters` as stored (tied once)."""
-    config = folder.config
-    rope = settings.read(config)
+    config = text_section(folder.config)
+    rope = settings.read(folder.config, folder.path)
+    by_layer_type = {"theta": dict(rope.by_layer_type)} if rope.by_layer_type else {}
     vocabulary = read_vocabulary(folder)
     embedding = input_embedding(folder.tensors)
     heads = config.get("num_attention_heads")
     return {
         "path": str(folder.path),
-        "architecture": (config.get("architectures") or [config.get("model_type", "unknown")])[0],
+        "architecture": (folder.config.get("architectures") or [folder.config.get("model_type", "unknown")])[
+            0
+        ],
         "layers": config.get("num_hidden_layers"),
         "hidden_size": config.get("hidden_size"),
         "heads": heads,
         "key_value_heads": config.get("num_key_value_heads", heads),
-        "context": rope.max_positions,
-        "rope": settings.to_json(rope),
+        "context": rope.context,
+        "rope": settings.to_json(rope) | by_layer_type,
         "vocabulary": {
             "rows": folder[embedding].rows if embedding else config.get("vocab_size"),
             "tokens": None if vocabulary is None else len(vocabulary),
@@ -86,13 +90,23 @@ def summary_lines(info: dict[str, Any]) -> list[str]:
         f"model         {info['path']}",
         f"architecture  {info['architecture']}: {info['layers']} layers, hidden {info['hidden_size']},"
         f" {info['heads']} heads ({info['key_value_heads']} key-value)",
-        f"rope          theta {rope['theta']:g}, {rope['rope_type']}{extra}",
+        f"rope          {_thetas(rope['theta'])}, {rope['rope_type']}{extra}",
         f"context       {info['context']:,} tokens",
         f"vocabulary    {rows:,} rows, {tokens or 'unknown'} tokens, embeddings {tied}",
         f"dtype         {', '.join(f'{dtype} x {count}' for dtype, count in info['dtypes'].items())}",
         *([f"quantised     {info['quantised']}: no delta can be added"] if info["quantised"] else []),
         f"size          {info['parameters']:,} parameters, {info['bytes']:,} bytes, {info['shards']} file(s)",
     ]
+
+
+def _thetas(theta: Any) -> str:
+    """One theta, or one for each layer type."""
+    if not isinstance(theta, dict):
+        return f"theta {theta:g}"
+    return ", ".join(
+        f"{name} theta {value['rope_theta']:g}" if value else f"{name} without RoPE"
+        for name, value in theta.items()
+    )
 
 
 def difference_lines(info: dict[str, Any]) -> list[str]:

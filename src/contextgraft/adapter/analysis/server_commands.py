@@ -66,10 +66,12 @@ def command_lines(commands: list[dict[str, Any]]) -> list[str]:
 
 
 def config_override(adapter: Adapter, rope: RopeSettings) -> str:
-    """The keys of config.json that give the base the donor's RoPE settings, as JSON."""
+    """The keys of config.json that give the base the donor's RoPE and attention settings, as JSON."""
+    flat = {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra}
     override = {
-        "rope_parameters": {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra},
+        "rope_parameters": dict(rope.by_layer_type) or flat,
         "max_position_embeddings": rope.max_positions,
+        **{name: setting.donor for name, setting in (adapter.attention or {}).items()},
     }
     nested = any(NESTED in name for name in adapter.factors)
     return json.dumps({"text_config": override} if nested else override)
@@ -82,7 +84,7 @@ def vllm_options(adapter: Adapter, max_lora_rank: int | None) -> tuple[str, ...]
         options.append(("--max-lora-rank", max_lora_rank))
     if adapter.rope is not None:
         options.append(("--hf-overrides", config_override(adapter, adapter.rope)))
-        options.append(("--max-model-len", adapter.rope.max_positions))
+        options.append(("--max-model-len", adapter.rope.context))
     return tuple(_quoted(*option) for option in options)
 
 
@@ -98,7 +100,7 @@ def _sglang(adapter: Adapter) -> ServerCommand:
     words: list[object] = ["--enable-lora", "--lora-paths", _named(adapter, "lora_name", "lora_path")]
     if adapter.rope is not None:
         words += ["--json-model-override-args", config_override(adapter, adapter.rope)]
-        words += ["--context-length", adapter.rope.max_positions]
+        words += ["--context-length", adapter.rope.context]
     return _command("SGLang", "sglang", "serve", "--model-path", *_base(adapter), *words)
 
 
@@ -107,12 +109,15 @@ def _llama_cpp(adapter: Adapter) -> ServerCommand:
     architecture = ARCHITECTURES.get(str(sidecar.get("architecture", {}).get("model_type")))
     if sidecar and architecture is None:
         return ServerCommand("llama.cpp", None, f"its architecture cannot be written as GGUF: {MERGE}")
+    if adapter.attention:
+        changed = ", ".join(adapter.attention)
+        return ServerCommand("llama.cpp", None, f"no option sets the donor's {changed}: {MERGE}")
     options: list[object] = []
     if adapter.rope is not None and architecture is not None:
         rope = _llama_cpp_rope(adapter.rope, settings.from_json(sidecar["rope"]["base"]))
         if rope is None:
             return ServerCommand("llama.cpp", None, f"no option sets this kind of RoPE: {MERGE}")
-        length = adapter.rope.max_positions
+        length = adapter.rope.context
         options = [*rope, "--ctx-size", length, "--parallel", 1]
         options += ["--override-kv", f"{architecture.name}.context_length=int:{length}"]
     file = adapter.path / GGUF_FILE
@@ -126,6 +131,8 @@ def _llama_cpp_rope(rope: RopeSettings, base: RopeSettings) -> list[object] | No
 
     The factors of Llama 3 and LongRoPE are tensors of the model's file, made for the base's own settings.
     """
+    if rope.by_layer_type:
+        return [] if rope.by_layer_type == base.by_layer_type else None
     theta: list[object] = ["--rope-freq-base", f"{rope.theta:.17g}"]
     if rope.rope_type == "default":
         return theta if base.rope_type == "default" else [*theta, "--rope-scaling", "none"]

@@ -28,7 +28,6 @@ from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, TensorRole
-from contextgraft.rope import settings
 
 COMMAND = "mergekit-extract-lora"
 INSTALL = (
@@ -191,7 +190,6 @@ def _read(models: ModelPair, folder: Path, threads: int, advance: Advance) -> Re
 def _sidecar(
     models: ModelPair, spec: RankSpec, adapter: Adapter, residuals: Mapping[str, Residual]
 ) -> dict[str, Any]:
-    rope = {"base": settings.read(models.base.config), "donor": settings.read(models.donor.config)}
     modules = {peft.module_of(name): _module(adapter, name, residuals[name]) for name in models.factorised}
     total_norm = math.hypot(*(residuals[name].norm for name in models.factorised))
     if not total_norm:
@@ -212,8 +210,7 @@ def _sidecar(
         ),
         architecture=architecture(models.base.config),
         selection=asdict(models.selection),
-        rope={side: settings.to_json(value) for side, value in rope.items()},
-        max_length=rope["donor"].max_positions,
+        **models.context_record(),
         rank=adapter.rank,
         asked={"rank": spec.max_rank},
         modules=modules,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from contextgraft.adapter.architecture import architecture, check_architecture, check_shape
 from contextgraft.adapter.compute.tiles import DELTA_TILE
@@ -14,7 +15,8 @@ from contextgraft.checkpoint.safetensors_header import ITEM_BYTES
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.tensor_names import BY_TOKEN, FACTORISED, TensorRole
-from contextgraft.rope import settings
+from contextgraft.rope import settings, travelling
+from contextgraft.rope.travelling import ConfigDifference, compare_configs
 
 LIBRARY_BYTES = 1 << 27  # memory of the linear algebra library itself
 DELTA_CACHE_BYTES = 80 << 20  # per thread: tiles of a delta kept for later passes, and the basis
@@ -43,6 +45,24 @@ class ModelPair:
     def bytes_to_read(self) -> int:
         """Bytes of both models, each counted once."""
         return sum(info.bytes for side in (self.base, self.donor) for info in side.tensors.values())
+
+    @cached_property
+    def difference(self) -> ConfigDifference:
+        """What the donor's config changes against the base's, in addition to RoPE."""
+        return compare_configs(self.base.config, self.donor.config)
+
+    def context_record(self) -> dict[str, Any]:
+        """What sidecars record of both configs: RoPE, the attention settings, the donor's context length."""
+        rope = {"base": self.base, "donor": self.donor}
+        read = {side: settings.read(folder.config, folder.path) for side, folder in rope.items()}
+        return {
+            "rope": {side: settings.to_json(value) for side, value in read.items()},
+            "attention": {
+                "changed": travelling.to_json(self.difference.travelling),
+                "not_carried": travelling.to_json(self.difference.others),
+            },
+            "max_length": read["donor"].context,
+        }
 
     def factor_bytes(self, rank: int) -> int:
         """Bytes of the factors of one adapter, if every module has this rank or that of its smaller side."""
@@ -83,7 +103,7 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         check_full_precision(folder, "the difference of two models")
     check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
-        settings.read(folder.config)
+        settings.read(folder.config, folder.path)
     names: dict[TensorRole, list[str]] = {role: [] for role in TensorRole}
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):

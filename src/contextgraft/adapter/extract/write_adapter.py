@@ -25,7 +25,6 @@ from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
-from contextgraft.rope import settings
 
 UNDO = (
     "merge this adapter into the graft with the negated scale, then restore `rope` from its manifest; "
@@ -89,7 +88,6 @@ def _common(models: ModelPair, records: Records) -> dict[str, Any]:
     """The content that the sidecars of all ranks share."""
     base = identity(models.base, {name: record["base_digest"] for name, record in records.items()})
     donor = identity(models.donor, {name: record["donor_digest"] for name, record in records.items()})
-    rope = {"base": settings.read(models.base.config), "donor": settings.read(models.donor.config)}
     changed = {name: record for name, record in records.items() if record["delta_norm"]}
     facts = {name: {key: changed[name][key] for key in ("delta_norm", "relative_delta")} for name in changed}
     return {
@@ -97,8 +95,7 @@ def _common(models: ModelPair, records: Records) -> dict[str, Any]:
         "donor": donor,
         "architecture": architecture(models.base.config),
         "selection": asdict(models.selection),
-        "rope": {side: settings.to_json(value) for side, value in rope.items()},
-        "max_length": rope["donor"].max_positions,
+        **models.context_record(),
         "dense": {name: facts[name] for name in models.names_by_role[TensorRole.DENSE] if name in facts},
         "ignored": {name: facts[name] for name in models.names_by_role[TensorRole.IGNORED] if name in facts}
         | dict.fromkeys(models.unpaired, "not in both models, or of another shape"),

@@ -19,7 +19,8 @@ from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.errors import CheckpointError, InputError, PickleRefused
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
-from contextgraft.rope import settings
+from contextgraft.rope import settings, travelling
+from contextgraft.rope.travelling import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,18 @@ class Adapter:
     def rope(self) -> settings.RopeSettings | None:
         """The RoPE settings that the weights were trained with, if they are recorded."""
         return settings.from_json(self.sidecar["rope"]["donor"]) if self.sidecar else None
+
+    @property
+    def attention(self) -> dict[str, Setting] | None:
+        """The position and attention settings that the donor changed; None where none were recorded."""
+        record = (self.sidecar or {}).get("attention")
+        return None if record is None else travelling.from_json(record["changed"])
+
+    @property
+    def not_carried(self) -> dict[str, Setting]:
+        """Other settings of the forward pass that the donor changed; no adapter carries them."""
+        record = (self.sidecar or {}).get("attention") or {}
+        return travelling.from_json(record.get("not_carried", {}))
 
     @property
     def rank(self) -> int:
@@ -92,14 +105,15 @@ class Adapter:
 
     @cached_property
     def digest(self) -> str:
-        """The identity of the adapter: its tensors, their scaling, and its rotary settings."""
+        """The identity of the adapter: its tensors, their scaling, its rotary and attention settings."""
         tables = [
             tensor_table(file.tensors, {name: tensor_digest(file, name) for name in file.tensors})
             for file in self.files
         ]
         scaling = {name: entry.scaling for name, entry in self.entries.items() if not entry.replaces}
         rope = settings.to_json(self.rope) if self.rope else None
-        return json_digest({"tensors": tables, "scaling": scaling, "rope": rope})
+        attention = {"attention": travelling.to_json(self.attention)} if self.attention else {}
+        return json_digest({"tensors": tables, "scaling": scaling, "rope": rope, **attention})
 
 
 def open_adapter(path: Path) -> Adapter:
@@ -163,6 +177,8 @@ def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
     missing = [key for key, form in needed.items() if not isinstance(sidecar.get(key), form)]
     if missing:
         raise CheckpointError(f"lacks {', '.join(missing)}", path=path / SIDECAR, remedy="extract it again")
+    attention = sidecar.get("attention", {"changed": {}})
+    travelling.from_json(attention.get("changed") if isinstance(attention, dict) else attention)
     for side in ("base", "donor"):
         settings.from_json(sidecar["rope"].get(side))
         if not {"name", "digest"} <= set(sidecar[side]):

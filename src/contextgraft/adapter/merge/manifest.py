@@ -11,11 +11,9 @@ from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.formats.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
-from contextgraft.rope import settings
-
-TOKENIZER_CONFIG = "tokenizer_config.json"
-LENGTH = "model_max_length"
+from contextgraft.rope import settings, travelling
 
 
 def finish(
@@ -23,7 +21,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write everything but the shards, which are written already, and return the manifest."""
     lengths = _write_rest(plan, work)
-    manifest = _manifest(plan, tensors, lengths, work) | {"device": device}
+    manifest = _manifest(plan, tensors, lengths.get(TOKENIZER_CONFIG), work) | {"device": device}
     write_json(work / SIDECAR, manifest, durable=False)
     return manifest
 
@@ -37,6 +35,7 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
         "kind": "graft",
         "rounding": plan.rounding,
         "rope": {"after": settings.to_json(plan.rope), "from": plan.rope_from},
+        "attention": travelling.to_json(plan.context.attention),
         "adapters": [[scaled.adapter.digest, scaled.scale] for scaled in plan.adapters],
         "target": identity(plan.target)["digest"],
     }
@@ -44,6 +43,7 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
         "kind": manifest.get("kind"),
         "rounding": manifest.get("rounding"),
         "rope": {key: manifest.get("rope", {}).get(key) for key in ("after", "from")},
+        "attention": manifest.get("attention", {}),
         "adapters": [[scaled["digest"], scaled["scale"]] for scaled in manifest.get("adapters", [])],
         "target": manifest.get("target", {}).get("digest"),
     }
@@ -63,6 +63,7 @@ def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "kept": inner / norm**2 if norm else 1.0,
         "rounding": manifest["rounding"],
         "rope": manifest["rope"],
+        "attention": manifest.get("attention", {}),
         "replaced": manifest["replaced"],
         "left_out": manifest["left_out"],
     }
@@ -77,31 +78,35 @@ def file_facts(path: Path) -> dict[str, Any]:
         return facts | {"header": bytes_digest(file.fileno(), 0, open_tensors(path).data_begin)}
 
 
-def _write_rest(plan: MergePlan, work: Path) -> list[Any] | None:
-    """Write config (donor's RoPE), tokenizer config (its length) and other files; returns both lengths."""
+def _write_rest(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
+    """Write config, tokenizer config and other files; returns the tokenizer's lengths before and after."""
     target = plan.target
     if plan.rope_from == "target":
         shutil.copyfile(target.path / MODEL_CONFIG, work / MODEL_CONFIG)
     else:
-        write_json(work / MODEL_CONFIG, settings.apply(target.config, plan.rope), durable=False)
+        write_json(work / MODEL_CONFIG, plan.config, durable=False)
     if (target.path / MODEL_INDEX).exists():
         shutil.copyfile(target.path / MODEL_INDEX, work / MODEL_INDEX)
     for name in plan.copied:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(target.path / name, work / name)
-    if TOKENIZER_CONFIG not in plan.copied or plan.rope_from == "target":
-        return None
-    tokenizer = read_json(target.path / TOKENIZER_CONFIG)
-    length = plan.rope.max_positions
-    write_json(work / TOKENIZER_CONFIG, tokenizer | {LENGTH: length}, durable=False)
-    return [tokenizer.get(LENGTH), length]
+    lengths = {}
+    for name in CONTEXT_FILES if plan.rope_from != "target" else ():
+        if name in plan.copied:
+            before = read_json(target.path / name)
+            after = CONTEXT_FILES[name](before, plan.rope.context)
+            lengths[name] = [before.get(LENGTH), after.get(LENGTH)]
+            if after != before or name == TOKENIZER_CONFIG:
+                write_json(work / name, after, durable=False)
+    return lengths
 
 
 def _manifest(
     plan: MergePlan, tensors: Mapping[str, Mapping[str, Any]], lengths: list[Any] | None, work: Path
 ) -> dict[str, Any]:
     known = {name: record["digest_before"] for name, record in tensors.items()}
-    before = settings.read(plan.target.config)
+    before = settings.read(plan.target.config, plan.target.path)
+    attention = travelling.to_json(plan.context.attention)
     names = [
         *plan.target.shards,
         *plan.copied,
@@ -127,6 +132,7 @@ def _manifest(
             "after": settings.to_json(plan.rope),
             "from": plan.rope_from,
         },
+        **({"attention": attention} if attention else {}),
         tokenizer={LENGTH: lengths} if lengths else {},
         tensors=dict(tensors),
         files={name: file_facts(work / name) for name in sorted(names)},

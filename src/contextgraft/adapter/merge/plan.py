@@ -1,15 +1,21 @@
 """What a merge will do: adapters and a target that fit each other, checked before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contextgraft.adapter.architecture import check_architecture, check_shape
 from contextgraft.adapter.compute.tiles import MERGE_TILE
 from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.merge.graft_config import (
+    ContextSettings,
+    attention_warnings,
+    graft_config,
+    recorded_settings,
+)
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
@@ -17,6 +23,8 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.formats.tensor_names import FLOATS, input_embedding, rows_are_tokens
 from contextgraft.rope import settings
+from contextgraft.rope.text_section import text_section
+from contextgraft.rope.travelling import Setting
 
 if TYPE_CHECKING:
     from contextgraft.adapter.lora.deltas import TensorDelta
@@ -36,15 +44,22 @@ class ScaledAdapter:
 class MergePlan:
     """Adapters to be merged into one target; `rows` maps its tokens to an adapter's, if they differ.
 
-    `rope` are the result's settings, `rope_from` is their origin: "adapter", "given" or "target".
+    `context` are the result's settings, `rope_from` is their origin: "adapter", "given" or "target"; `config`
+    is its config.json.
     """
 
     adapters: tuple[ScaledAdapter, ...]
     target: ModelFolder
-    rope: settings.RopeSettings
+    context: ContextSettings
     rope_from: str
     rounding: str
     rows: dict[Path, list[int]]
+    config: dict[str, Any]
+
+    @property
+    def rope(self) -> settings.RopeSettings:
+        """The RoPE settings of the result."""
+        return self.context.rope
 
     @property
     def active(self) -> tuple[ScaledAdapter, ...]:
@@ -97,7 +112,7 @@ class MergePlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about differences that are allowed."""
-        before = settings.read(self.target.config)
+        before = settings.read(self.target.config, self.target.path)
         found = []
         for scaled in self.adapters:
             if scaled.adapter.sidecar is None:
@@ -108,6 +123,13 @@ class MergePlan:
                     f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions) "
                     f"differs from the base's (theta {base.theta:g}, {base.max_positions})"
                 )
+        if self.rope_from != "target":
+            found += [
+                f"{self.target.path}: {text}"
+                for text in attention_warnings(
+                    self.target.config, self.context, [scaled.adapter for scaled in self.adapters]
+                )
+            ]
         if self.replaced:
             found.append(f"{self.target.path}: its own {', '.join(self.replaced)} will be overwritten")
         return tuple(dict.fromkeys(found))
@@ -118,13 +140,15 @@ def plan_merge(
     target_path: Path,
     *,
     rope: settings.RopeSettings | None = None,
+    attention: Mapping[str, Setting] | None = None,
     keep_rope: bool = False,
     rounding: str = "nearest",
     replace_modules: bool = False,
 ) -> MergePlan:
     """Open the target; any mismatch raises MismatchError naming both sides, before anything is written.
 
-    RoPE comes from `rope`, else from the adapters, which must agree; `keep_rope` keeps the target's.
+    RoPE and attention settings come from `rope` and `attention`, else from the adapters, which must agree;
+    `keep_rope` keeps the target's.
     """
     target = open_model(target_path)
     for scaled in adapters:
@@ -139,30 +163,29 @@ def plan_merge(
             )
     _check_replaced_once(adapters)
     _check_vocabulary(target)
-    own = settings.read(target.config)
-    source = "target" if keep_rope else "adapter" if rope is None else "given"
-    chosen = own if keep_rope else rope or _rope_of([scaled.adapter for scaled in adapters])
+    source, context = _context(adapters, target, rope, attention, keep_rope)
+    try:
+        config = target.config if keep_rope else graft_config(target.config, context)
+    except (InputError, MismatchError) as error:
+        raise MismatchError(f"cannot take the donor's context: {error}", path=target.path) from None
     rows = {scaled.adapter.path: _rows(scaled.adapter, target) for scaled in adapters if scaled.scale}
     differing = {path: found for path, found in rows.items() if found is not None}
-    return MergePlan(tuple(adapters), target, chosen, source, rounding, differing)
+    return MergePlan(tuple(adapters), target, context, source, rounding, differing, config)
 
 
-def _rope_of(adapters: Sequence[Adapter]) -> settings.RopeSettings:
-    known = {adapter.path: adapter.rope for adapter in adapters if adapter.rope is not None}
-    if len(set(map(str, known.values()))) == 1:
-        return next(iter(known.values()))
-    if not known:
-        raise InputError(
-            "has no record of the RoPE settings it was trained with",
-            path=adapters[0].path,
-            expected=SIDECAR,
-            remedy="name its donor with --rope-from, or keep the target's with --keep-rope",
-        )
-    raise MismatchError(
-        "the adapters were trained with different RoPE settings",
-        received=", ".join(f"{path}: theta {rope.theta:g}" for path, rope in known.items() if rope),
-        remedy="choose one with --rope-from",
-    )
+def _context(
+    adapters: Sequence[ScaledAdapter],
+    target: ModelFolder,
+    rope: settings.RopeSettings | None,
+    attention: Mapping[str, Setting] | None,
+    keep_rope: bool,
+) -> tuple[str, ContextSettings]:
+    """The settings of the result, and their origin."""
+    if keep_rope:
+        return "target", ContextSettings(settings.read(target.config, target.path))
+    if rope is not None:
+        return "given", ContextSettings(rope, attention or {})
+    return "adapter", recorded_settings([scaled.adapter for scaled in adapters])
 
 
 def _check_fit(adapter: Adapter, target: ModelFolder, replace_modules: bool) -> None:
@@ -218,7 +241,7 @@ def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
 
 def _check_vocabulary(target: ModelFolder) -> None:
     """Raise MismatchError if config and embeddings of the target disagree; it may have other tokens."""
-    size = target.config.get("vocab_size")
+    size = text_section(target.config).get("vocab_size")
     name = input_embedding(target.tensors)
     if name is not None and size is not None and target[name].rows != size:
         raise MismatchError(

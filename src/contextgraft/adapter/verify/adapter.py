@@ -68,11 +68,14 @@ def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, residuals: "
 
 def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     for side, folder in (("base", models.base), ("donor", models.donor)):
-        check_equal(
-            f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), settings.read(folder.config)
-        )
+        own = settings.read(folder.config, folder.path)
+        check_equal(f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), own)
     rope = settings.read(models.donor.config)
-    check_equal("the longest position", sidecar["max_length"], rope.max_positions)
+    if sidecar["max_length"] != rope.max_positions:  # what older versions recorded
+        check_equal("the context length", sidecar["max_length"], rope.context)
+    if "attention" in sidecar:
+        record = models.context_record()["attention"]
+        check_equal("the attention settings that differ", sidecar["attention"], record)
     check_equal("the architecture", sidecar["architecture"], architecture(models.base.config))
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 

@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.merge.manifest import LENGTH, TOKENIZER_CONFIG, file_facts
+from contextgraft.adapter.merge.graft_config import ContextSettings, graft_config
+from contextgraft.adapter.merge.manifest import file_facts
 from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_check
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
-from contextgraft.errors import ContextgraftError
+from contextgraft.errors import ContextgraftError, VerificationError
+from contextgraft.formats.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
-from contextgraft.rope import settings
+from contextgraft.rope import settings, travelling
+from contextgraft.rope.config_form import reads_back
+from contextgraft.rope.text_section import text_section
+from contextgraft.rope.travelling import own_values
 
 
 def verify(
@@ -62,14 +67,29 @@ def _files(path: Path, manifest: dict[str, Any]) -> str:
 
 
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
-    after = settings.from_json(manifest["rope"]["after"])
-    check_equal("RoPE as new readers see it", after, settings.read(model.config))
+    context = _recorded(manifest)
+    after = context.rope
+    check_equal("RoPE as new readers see it", after, settings.read(model.config, model.path))
     if manifest["rope"]["from"] == "target":
         return f"theta {after.theta:g}, {after.max_positions} positions, as the target had them"
-    old_form = {key: value for key, value in model.config.items() if key != "rope_parameters"}
-    check_equal("RoPE as old readers see it: theta", after.theta, settings.read(old_form).theta)
-    check_equal("RoPE as old readers see it: type", after.rope_type, settings.read(old_form).rope_type)
-    return f"theta {after.theta:g}, {after.max_positions} positions"
+    if not reads_back(model.config, after):
+        raise VerificationError("transformers reads other RoPE settings", path=model.path, expected=after)
+    section = text_section(model.config)
+    if "rope_theta" in section:
+        scaling = section.get("rope_scaling") or {}
+        check_equal("RoPE as old readers see it: theta", after.theta, section["rope_theta"])
+        old_type = scaling.get("rope_type", scaling.get("type", "default"))
+        check_equal("RoPE as old readers see it: type", after.rope_type, old_type)
+    own = own_values(model.config, context.attention) if context.attention else {}
+    for name, setting in context.attention.items():
+        check_equal(name, setting.donor, own[name])
+    carried = f", {', '.join(context.attention)} of the donor" if context.attention else ""
+    return f"theta {after.theta:g}, {after.max_positions} positions{carried}"
+
+
+def _recorded(manifest: dict[str, Any]) -> ContextSettings:
+    attention = travelling.from_json(manifest.get("attention", {}))
+    return ContextSettings(settings.from_json(manifest["rope"]["after"]), attention)
 
 
 def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
@@ -88,9 +108,13 @@ def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
         [a.digest for a in opened],
     )
     if manifest["rope"]["from"] == "adapter":
-        after = settings.from_json(manifest["rope"]["after"])
-        for rope in (adapter.rope for adapter in opened if adapter.rope is not None):
-            check_equal("the donor's RoPE", after, rope)
+        context = _recorded(manifest)
+        for adapter in opened:
+            if adapter.rope is not None:
+                check_equal("the donor's RoPE", context.rope, adapter.rope)
+            if adapter.attention is not None:
+                changed = travelling.to_json(adapter.attention)
+                check_equal("the donor's attention settings", travelling.to_json(context.attention), changed)
     return f"{len(opened)} adapter(s) of rank {', '.join(str(a.rank) for a in opened)} were merged"
 
 
@@ -99,10 +123,14 @@ def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
     digests = {name: tensor_digest(target, name) for name in target.tensors}
     for name, digest in digests.items():
         check_equal(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
-    rope = settings.from_json(manifest["rope"]["after"])
+    context = _recorded(manifest)
     kept = manifest["rope"]["from"] == "target"
-    check_equal("config.json", target.config if kept else settings.apply(target.config, rope), graft.config)
-    for name in sorted(set(target.others) & set(graft.others) - {SIDECAR, TOKENIZER_CONFIG}):
+    check_equal("config.json", target.config if kept else graft_config(target.config, context), graft.config)
+    adapted = {SIDECAR} if kept else {SIDECAR, *CONTEXT_FILES}
+    for name in sorted(set(CONTEXT_FILES) & adapted & set(target.others) & set(graft.others)):
+        expected = CONTEXT_FILES[name](read_json(path / name), context.rope.context)
+        check_equal(name, expected, read_json(graft.path / name))
+    for name in sorted(set(target.others) & set(graft.others) - adapted):
         check_equal(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
     check_equal("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
     return f"is the target of the merge: {manifest['target']['name']}"

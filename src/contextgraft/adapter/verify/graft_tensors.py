@@ -16,7 +16,7 @@ from contextgraft.adapter.verify.checks import Inputs, check_equal
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import VerificationError
-from contextgraft.rope import settings
+from contextgraft.rope import settings, travelling
 
 
 def check_tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
@@ -46,7 +46,8 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
     merged = zip(inputs.adapters, manifest["adapters"], strict=True)
     scaled = [ScaledAdapter(open_adapter(path), known["scale"]) for path, known in merged]
     rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
-    plan = plan_merge(scaled, target, rope=rope, rounding=rounding, replace_modules=True)
+    attention = travelling.from_json(manifest.get("attention", {}))
+    plan = plan_merge(scaled, target, rope=rope, attention=attention, rounding=rounding, replace_modules=True)
     applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
     check_equal("the list of changed tensors", applied, list(plan.changed))
 

@@ -93,10 +93,14 @@ def command(
     threads = threads_or_cores(threads)
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
     scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
-    rope = _rope_of(rope_from) if rope_from else None
-    options: dict[str, Any] = {"rope": rope, "keep_rope": keep_rope, "rounding": rounding}
+    options: dict[str, Any] = {
+        "keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules
+    }  # fmt: skip
     outs = _outs(targets, out)
-    plans = [plan_merge(scaled, target, replace_modules=replace_modules, **options) for target in targets]
+    plans = [
+        plan_merge(scaled, target, **options, **(_context_of(rope_from, target) if rope_from else {}))
+        for target in targets
+    ]
     check_device(device)
     _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
 
@@ -164,6 +168,8 @@ def _show(result: dict[str, Any]) -> None:
     )
     click.echo(f"rope theta   {before['theta']:g} -> {after['theta']:g}")
     click.echo(f"positions    {before['max_positions']} -> {after['max_positions']}")
+    for name, setting in result["attention"].items():
+        click.echo(f"{name}  {setting['base']} -> {setting.get('donor')}")
     for key in ("replaced", "left_out"):
         if result[key]:
             click.echo(f"{key.replace('_', ' '):<12} {', '.join(result[key])}")
@@ -201,21 +207,22 @@ def _outs(targets: tuple[Path, ...], out: Path) -> list[Path]:
     return [out] if len(targets) == 1 else [out / name for name in names]
 
 
-def _rope_of(path: Path) -> Any:
-    """RoPE of a model folder, or of an adapter with a sidecar."""
+def _context_of(path: Path, target: Path) -> dict[str, Any]:
+    """RoPE and attention settings of a model folder, or of an adapter with a sidecar, for a target."""
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
     from contextgraft.errors import InputError
     from contextgraft.formats.peft import ADAPTER_CONFIG
     from contextgraft.rope import settings
+    from contextgraft.rope.travelling import compare_configs
 
-    rope = (
-        open_adapter(path).rope
-        if (path / ADAPTER_CONFIG).exists()
-        else settings.read(read_json(path / MODEL_CONFIG))
-    )
-    if rope is None:
+    if not (path / ADAPTER_CONFIG).exists():
+        config = read_json(path / MODEL_CONFIG)
+        changed = compare_configs(read_json(target / MODEL_CONFIG), config).travelling
+        return {"rope": settings.read(config, path), "attention": changed}
+    adapter = open_adapter(path)
+    if adapter.rope is None:
         raise InputError(
             "has no record of the RoPE settings it was trained with", path=path, expected="a model folder"
         )
-    return rope
+    return {"rope": adapter.rope, "attention": adapter.attention}

@@ -8,7 +8,8 @@ import numpy as np
 
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
-from contextgraft.rope.settings import RopeSettings, apply
+from contextgraft.rope.config_form import apply_rope
+from contextgraft.rope.settings import RopeSettings
 
 Metadata = Mapping[str, Any]
 
@@ -84,7 +85,7 @@ def model_config(
         rope_type="default",
         extra={},
     )
-    return apply(config, rope)
+    return apply_rope(config, rope)
 
 
 def special_tokens(metadata: Metadata) -> dict[str, int]:

@@ -7,6 +7,7 @@ from contextgraft.errors import CheckpointError
 from contextgraft.formats.hub_source import hub_repository
 from contextgraft.formats.model_card import front_matter, inline_code, repository_or_name, table
 from contextgraft.formats.sidecar import SIDECAR
+from contextgraft.rope import settings
 
 Sidecar = Mapping[str, Any]
 
@@ -49,7 +50,7 @@ def _graft(sidecar: Sidecar, to: str) -> str:
     summary = (
         f"{_model(target)} with the long context of another model merged into it "
         f"({', '.join(f'rank {rank} from {_model(donor)}' for rank, donor in merged)}): "
-        f"{int(after['max_positions']):,} positions, RoPE theta {float(after['theta']):g}."
+        f"{settings.from_json(after).context:,} positions, RoPE theta {float(after['theta']):g}."
     )
     usage = f"contextgraft fetch hf:{to} --out graft\ncontextgraft verify graft"
     note = (
@@ -65,7 +66,7 @@ def _trained(sidecar: Sidecar, to: str) -> str:
     base, rope = sidecar["base"], sidecar["rope"]
     summary = (
         f"{_model(base)}, trained to a longer context in {int(sidecar['steps']):,} steps: "
-        f"{int(rope['max_positions']):,} positions, RoPE theta {float(rope['theta']):g}."
+        f"{settings.from_json(rope).context:,} positions, RoPE theta {float(rope['theta']):g}."
     )
     usage = f"contextgraft fetch hf:{to} --out model"
     note = "The recipe of every stage is in `contextgraft.json`."

@@ -1,0 +1,79 @@
+"""The config.json of a graft: the target's, with RoPE and the attention settings that the donor changed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.errors import InputError, MismatchError
+from contextgraft.formats.sidecar import SIDECAR
+from contextgraft.rope.config_form import apply_rope
+from contextgraft.rope.settings import RopeSettings
+from contextgraft.rope.travelling import Setting, apply_settings, own_values, to_json
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """RoPE, and the position and attention settings, that a donor's long context was trained with."""
+
+    rope: RopeSettings
+    attention: Mapping[str, Setting] = field(default_factory=dict)
+
+
+def graft_config(config: Mapping[str, Any], context: ContextSettings) -> dict[str, Any]:
+    """A copy of the config with these settings; MismatchError or InputError where they cannot be written."""
+    return apply_rope(apply_settings(config, context.attention), context.rope)
+
+
+def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:
+    """The settings in the adapters' sidecars, which must agree."""
+    known = [adapter for adapter in adapters if adapter.rope is not None]
+    if not known:
+        raise InputError(
+            "has no record of the RoPE settings it was trained with",
+            path=adapters[0].path,
+            expected=SIDECAR,
+            remedy="name its donor with --rope-from, or keep the target's with --keep-rope",
+        )
+    ropes = [(adapter.path, adapter.rope) for adapter in known if adapter.rope]
+    if len({str(rope) for _, rope in ropes}) > 1:
+        raise MismatchError(
+            "the adapters were trained with different RoPE settings",
+            received=", ".join(f"{path}: theta {rope.theta:g}" for path, rope in ropes),
+            remedy="choose one with --rope-from",
+        )
+    records = [adapter.attention for adapter in known if adapter.attention is not None]
+    for record in records[1:]:
+        if to_json(record) != to_json(records[0]):
+            raise MismatchError(
+                "the adapters were trained with different attention settings",
+                received=" and ".join(f"{to_json(other)}" for other in (records[0], record)),
+                remedy="choose one with --rope-from",
+            )
+    return ContextSettings(ropes[0][1], records[0] if records else {})
+
+
+def attention_warnings(
+    config: Mapping[str, Any], context: ContextSettings, adapters: Sequence[Adapter]
+) -> list[str]:
+    """What a user should know about attention settings: own ones that are lost, and what is not carried."""
+    own = own_values(config, context.attention) if context.attention else {}
+    found = [
+        f"its own {name} ({own[name]}; the base's: {setting.base}) becomes the donor's: {setting.donor}"
+        for name, setting in context.attention.items()
+        if own[name] not in (setting.base, setting.donor)
+    ]
+    for adapter in adapters:
+        if adapter.sidecar is not None and adapter.attention is None:
+            found.append(
+                f"the adapter {adapter.path} has no record of attention settings: an older version wrote it; "
+                "only RoPE is applied; extract it again if its donor changed a sliding window"
+            )
+        values = own_values(config, adapter.not_carried) if adapter.not_carried else {}
+        found += [
+            f"its {name} ({values[name]}) is not the one that the donor of {adapter.path} was trained with "
+            f"({setting.donor}); a merge does not change it"
+            for name, setting in adapter.not_carried.items()
+            if values[name] != setting.donor
+        ]
+    return found
