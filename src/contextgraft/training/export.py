@@ -15,11 +15,11 @@ from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, ope
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.config.training import Recipe
-from contextgraft.formats.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.config_form import apply_rope
+from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.lora import merged_weight
 from contextgraft.training.reporting.metrics import METRICS_FILE

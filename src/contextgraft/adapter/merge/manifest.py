@@ -11,9 +11,9 @@ from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
-from contextgraft.formats.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.rope import settings, travelling
+from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 
 
 def finish(

@@ -11,10 +11,10 @@ from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_c
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
-from contextgraft.formats.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.config_form import reads_back
+from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.rope.text_section import text_section
 from contextgraft.rope.travelling import own_values
 
