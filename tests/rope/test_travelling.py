@@ -1,0 +1,124 @@
+"""Attention settings: what a donor changed is found with its class's defaults, and written or refused."""
+
+import re
+from typing import Any
+
+import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from contextgraft.errors import InputError, MismatchError
+from contextgraft.rope import travelling
+from contextgraft.rope.settings import POSITIONS, read
+from contextgraft.rope.travelling import Setting, apply_settings, compare_configs
+
+SMALL: dict[str, Any] = {
+    "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 128
+}  # fmt: skip
+MISTRAL = {"model_type": "mistral", **SMALL}
+QWEN2 = {"model_type": "qwen2", **SMALL}
+GEMMA3 = {"model_type": "gemma3_text", **SMALL}
+LAYERS = ["sliding_attention", "full_attention"]
+# fields of config classes whose names look as if they decided about positions, and which do not
+NOT_POSITIONS = (
+    "chunk_size_feed_forward|.*dropout.*|qk_(no)?rope_head_dim|m[tl]p_.*|num_.*|swa_.*|global_config|"
+    "chunk_size.*|.*_chunk_size|chunkwise_kernel|lsh_.*|local_(attn|num)_.*|mask_.*|max_(source|target).*|"
+    "attn_layers|index_local_blocks|max_(patch_length|inference_chunksize)|position_bias.*|prompt_length|"
+    "same_length|sequence_kernel|time_step_floor|linear_dt_init_floor|full_attn_.*_factor|.*bidirectional.*|"
+    "use_learned_position_embeddings|prefix_.*|attn_type|.*_length"
+)
+
+
+def changed(base: dict[str, Any], donor: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (one.base, one.donor) for key, one in compare_configs(base, donor).travelling.items()}
+
+
+def test_a_missing_key_has_the_default_of_its_class() -> None:
+    assert changed(MISTRAL | {"sliding_window": 16}, MISTRAL) == {"sliding_window": (16, 4096)}
+    assert changed(MISTRAL | {"sliding_window": 4096}, MISTRAL) == {}
+    assert changed(MISTRAL | {"sliding_window": 16}, MISTRAL | {"sliding_window": None}) == {
+        "sliding_window": (16, None)
+    }
+
+
+def test_derived_settings_travel_with_their_origin() -> None:
+    windows = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+    difference = changed(QWEN2, QWEN2 | windows)
+    assert difference["layer_types"] == (["full_attention"] * 2, [*reversed(LAYERS)])
+    assert difference["sliding_window"] == (None, 16)
+
+
+def test_the_same_layers_in_an_old_and_a_new_form_are_no_difference() -> None:
+    assert changed(GEMMA3 | {"sliding_window_pattern": 2}, GEMMA3 | {"layer_types": LAYERS}) == {}
+
+
+def test_what_other_programs_read_travels() -> None:
+    dual = {"dual_chunk_attention_config": {"chunk_size": 64}}
+    assert changed(QWEN2, QWEN2 | dual) == {"dual_chunk_attention_config": (None, {"chunk_size": 64})}
+
+
+def test_other_differences_of_the_forward_pass_are_shown_and_bookkeeping_is_not() -> None:
+    donor = QWEN2 | {"rms_norm_eps": 1e-3, "use_cache": False, "eos_token_id": 7, "unknown": 1}
+    difference = compare_configs(QWEN2, donor)
+    assert difference.travelling == {}
+    assert difference.others == {"rms_norm_eps": Setting(1e-6, 1e-3)}
+
+
+def test_settings_in_text_config() -> None:
+    base = {"model_type": "llama4", "text_config": {**SMALL, "attention_chunk_size": 16}}
+    donor = {"model_type": "llama4", "text_config": {**SMALL, "attention_chunk_size": 64}}
+    values = compare_configs(base, donor).travelling
+    assert apply_settings(base, values) == donor
+
+
+def test_what_the_class_reads_otherwise_is_refused() -> None:
+    with pytest.raises(MismatchError, match="sliding_window of the donor cannot be written"):
+        apply_settings(QWEN2 | {"use_sliding_window": False}, {"sliding_window": Setting(None, 16)})
+
+
+def test_json() -> None:
+    values = compare_configs(QWEN2, QWEN2 | {"use_sliding_window": True}).travelling
+    assert travelling.from_json(travelling.to_json(values)) == values
+    for malformed in ([], {"a": 1}, {"a": {"donor": 1}}):
+        with pytest.raises(InputError, match="malformed"):
+            travelling.from_json(malformed)
+
+
+def test_the_list_has_every_field_about_positions_of_a_causal_language_model() -> None:
+    words = re.compile("rope|rotary|position|window|sliding|layer_types|chunk|alibi|attn_layer|local_|floor")
+    known = {*travelling.TRAVELLING, *travelling.ELSEWHERE, *POSITIONS}
+    missing = set()
+    for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        fields = getattr(CONFIG_MAPPING[name], "__dataclass_fields__", {})
+        missing |= {field for field in fields if words.search(field)} - known
+    assert {name for name in missing if not re.fullmatch(NOT_POSITIONS, name)} == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "mistral", "mixtral", "cohere", "smollm3", "ernie4_5", "olmo3", "gpt_neox", "gemma3_text"],
+)
+def test_missing_theta_and_length_are_those_of_the_class(name: str) -> None:
+    default = CONFIG_MAPPING[name]()
+    received = read({"model_type": name})
+    parameters = default.rope_parameters
+    assert received.max_positions == default.max_position_embeddings
+    assert received.theta == parameters.get("full_attention", parameters)["rope_theta"]
+    assert received.by_layer_type == (parameters if "full_attention" in parameters else {})
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        (None, 128),
+        ({"type": "linear", "factor": 8.0}, 1024),
+        ({"rope_type": "dynamic", "factor": 2.0}, 256),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "yarn", "factor": 4.0}, 512),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 16}, 128),
+        ({"rope_type": "longrope", "factor": 4.0, "short_factor": [], "long_factor": []}, 128),
+    ],
+)
+def test_the_context_counts_factors_as_vllm_does(scaling: dict[str, Any] | None, context: int) -> None:
+    config = {"rope_theta": 1e4, "max_position_embeddings": 128, "rope_scaling": scaling}
+    assert read(config).context == context
