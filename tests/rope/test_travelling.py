@@ -79,7 +79,8 @@ def test_what_the_class_reads_otherwise_is_refused() -> None:
 def test_json() -> None:
     values = compare_configs(QWEN2, QWEN2 | {"use_sliding_window": True}).travelling
     assert travelling.from_json(travelling.to_json(values)) == values
-    for malformed in ([], {"a": 1}, {"a": {"donor": 1}}):
+    wrong: list[Any] = [[], {"a": 1}, {"a": {"donor": 1}}]
+    for malformed in wrong:
         with pytest.raises(InputError, match="malformed"):
             travelling.from_json(malformed)
 
