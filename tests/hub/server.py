@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 TOKEN = "hf_secret_of_the_tests"
 LARGE = (".safetensors", ".bin", ".gguf", ".model", ".parquet")  # stored as LFS
 PIECE = 1 << 14  # bytes sent at once
@@ -295,8 +297,15 @@ def info(handler: Handler, name: str, *rest: Any) -> None:
         {
             "id": name, "modelId": name, "sha": commit, "private": repo.private,
             "gated": "manual" if repo.gated else False, "siblings": siblings, "tags": [],
+            "cardData": card_data(files.get("README.md", b"")),
         }
     )  # fmt: skip
+
+
+def card_data(readme: bytes) -> dict[str, Any] | None:
+    """The metadata of the model card, which the hub parses."""
+    parts = readme.decode().split("---\n")
+    return yaml.safe_load(parts[1]) if len(parts) > 2 else None
 
 
 def sibling(path: str, data: bytes, blobs: bool) -> dict[str, Any]:

@@ -150,8 +150,12 @@ def publish_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 def write_json(path: Path, obj: Any, *, durable: bool = True) -> None:
     """Write JSON with sorted keys, two spaces and a final newline, atomically."""
     with publish_file(path, durable=durable) as temporary:
-        text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(obj), encoding="utf-8")
+
+
+def json_text(obj: Any) -> str:
+    """JSON with sorted keys, two spaces and a final newline, as all files have it."""
+    return json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sync_tree(folder: Path) -> None:

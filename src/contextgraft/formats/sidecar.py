@@ -8,6 +8,8 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
 from contextgraft.errors import CheckpointError, InputError, Refused
+from contextgraft.formats.hub_source import cached_repository
+from contextgraft.formats.licence import CARD, read_licence
 
 __all__ = [
     "FORMAT",
@@ -15,6 +17,7 @@ __all__ = [
     "find_sidecars",
     "identity",
     "incomplete_sidecar",
+    "origin",
     "read_sidecar",
     "sidecar",
 ]
@@ -78,12 +81,22 @@ def identity(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dic
 
     Source and revision come from the folder's own sidecar if there is one; `known` are tensor digests.
     """
-    sidecar = read_sidecar(folder.path) if SIDECAR in folder.others else {}
+    known_origin = origin(folder)
+    return {"name": known_origin.pop("name"), "digest": model_digest(folder, known), **known_origin}
+
+
+def origin(folder: ModelFolder) -> dict[str, Any]:
+    """{"name", "source", "revision"} of a model, and {"license"} if its sidecar or its card states one.
+
+    A folder in the cache of huggingface_hub is known without a sidecar.
+    """
+    record = read_sidecar(folder.path) if SIDECAR in folder.others else cached_repository(folder.path)
+    licence = record.get("license") or (read_licence(folder.path / CARD) if CARD in folder.others else {})
     return {
-        "name": sidecar.get("name") or folder.path.resolve().name,
-        "digest": model_digest(folder, known),
-        "source": sidecar.get("source"),
-        "revision": sidecar.get("revision"),
+        "name": record.get("name") or folder.path.resolve().name,
+        "source": record.get("source"),
+        "revision": record.get("revision"),
+        **({"license": licence} if licence else {}),
     }
 
 

@@ -10,6 +10,7 @@ from contextgraft._version import __version__
 from contextgraft.errors import InputError
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.formats.graft_record import GraftRecord
+from contextgraft.formats.licence import licence_of
 from contextgraft.formats.model_card import escape, front_matter, repository_or_name
 from contextgraft.report.charts.svg import slug
 from contextgraft.report.data.labels import described
@@ -71,7 +72,13 @@ def graft_card(study: StudyTable, graft: GraftRecord) -> str:
     repository = repository_or_name({"name": "unknown", **graft.target})
     return _text(
         "graft",
-        front_matter(repository, "merge", "transformers", **_model_index(name, scores)),
+        front_matter(
+            repository,
+            "merge",
+            "transformers",
+            **licence_of(graft.target.get("license") or {}),
+            **_model_index(name, scores),
+        ),
         name=name,
         graft=graft,
         scores=scores,
@@ -93,7 +100,13 @@ def adapter_card(study: StudyTable, adapter: AdapterRecord) -> str:
     repository = repository_or_name({"name": "unknown", **adapter.base})
     return _text(
         "adapter",
-        front_matter(repository, "adapter", "peft", **_model_index(name, scores)),
+        front_matter(
+            repository,
+            "adapter",
+            "peft",
+            **licence_of(adapter.base.get("license") or {}),
+            **_model_index(name, scores),
+        ),
         name=name,
         adapter=adapter,
         scores=scores,

@@ -26,7 +26,8 @@ from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.checkpoint.resume import BUILT, input_files, publish_folders
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats import peft
-from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
+from contextgraft.formats.hub_source import peft_base
+from contextgraft.formats.sidecar import SIDECAR, identity, origin, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, TensorRole
 
 COMMAND = "mergekit-extract-lora"
@@ -163,10 +164,7 @@ def _run(
 def _tidy(models: ModelPair, folder: Path) -> None:
     """Replace the base's path by its name, and sort lists, so that the same models give the same bytes."""
     config = read_json(folder / peft.ADAPTER_CONFIG)
-    base = read_sidecar(models.base.path) if SIDECAR in models.base.others else {}
-    config["base_model_name_or_path"] = (
-        base.get("source") or base.get("name") or models.base.path.resolve().name
-    )
+    config |= peft_base(origin(models.base))
     config["target_modules"] = sorted(config["target_modules"])
     write_json(folder / peft.ADAPTER_CONFIG, config)
     mode = (folder / peft.ADAPTER_CONFIG).stat().st_mode

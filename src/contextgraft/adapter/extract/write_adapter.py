@@ -23,6 +23,7 @@ from contextgraft.checkpoint.vocabulary import TOKENIZER
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
+from contextgraft.formats.hub_source import peft_base
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
 
@@ -71,9 +72,8 @@ def _folder(
     of_modules |= dict.fromkeys(peft.of_one_rank(of_modules), max(ranks.values()))
     _write_factors(folder, models, ranks, of_modules, log)
     _write_dense(folder, models, log, common["dense"])
-    base_name = common["base"]["source"] or common["base"]["name"]
     modules = [peft.module_of(name) for name in factorised]
-    config = peft.config(of_modules, modules, base_name)
+    config = peft.config(of_modules, modules, common["base"]["name"]) | peft_base(common["base"])
     write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
     tokens = models.base.path / TOKENIZER
     if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():

@@ -5,6 +5,7 @@ from typing import Any
 
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.hub_source import hub_repository
+from contextgraft.formats.licence import licence_of
 from contextgraft.formats.model_card import front_matter, inline_code, repository_or_name, table
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope import settings
@@ -40,7 +41,9 @@ def _adapter(sidecar: Sidecar, to: str) -> str:
         "RoPE is no part of a LoRA: loaded without `contextgraft merge`, the model's config must be given "
         "the theta and the length above."
     )
-    front = front_matter(hub_repository(base.get("source")), "adapter", "peft")
+    front = front_matter(
+        hub_repository(base.get("source")), "adapter", "peft", **licence_of(base.get("license") or {})
+    )
     return _page(front, to, [summary, _code_block(usage), _provenance({"base": base, "donor": donor}), note])
 
 
@@ -58,7 +61,12 @@ def _graft(sidecar: Sidecar, to: str) -> str:
         "`--target` and `--adapter` computes all of them again."
     )
     models = {"fine-tune": target, **{f"donor (rank {rank})": donor for rank, donor in merged}}
-    front = front_matter(hub_repository(target.get("source")), "merge", "transformers")
+    front = front_matter(
+        hub_repository(target.get("source")),
+        "merge",
+        "transformers",
+        **licence_of(target.get("license") or {}),
+    )
     return _page(front, to, [summary, _code_block(usage), _provenance(models), note])
 
 
@@ -70,7 +78,12 @@ def _trained(sidecar: Sidecar, to: str) -> str:
     )
     usage = f"contextgraft fetch hf:{to} --out model"
     note = "The recipe of every stage is in `contextgraft.json`."
-    front = front_matter(hub_repository(base.get("source")), "finetune", "transformers")
+    front = front_matter(
+        hub_repository(base.get("source")),
+        "finetune",
+        "transformers",
+        **licence_of(base.get("license") or {}),
+    )
     return _page(front, to, [summary, _code_block(usage), _provenance({"base": base}), note])
 
 

@@ -15,6 +15,7 @@ from huggingface_hub.utils import parse_ratelimit_headers
 
 from contextgraft.errors import InputError, SourceError
 from contextgraft.formats.hub_source import DATASETS, HUB_SOURCE
+from contextgraft.formats.licence import licence_of
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error, reason, status_of
 from contextgraft.sources.hub.files import HubFile, TransferPlan, hub_file
 from contextgraft.sources.hub.http import TransportError
@@ -70,6 +71,7 @@ class Repository:
     name: str
     commit: str
     files: dict[str, HubFile]
+    license: dict[str, str] = field(default_factory=dict)
 
 
 class TransferTruncated(TransportError):  # noqa: N818 - what happened to the transfer
@@ -98,7 +100,8 @@ def resolve_repository(hub: Hub, source: str) -> Repository:
     if info.siblings is None:
         raise SourceError("the response is not that of a hub", path=source, received="no files")
     files = {sibling.rfilename: hub_file(sibling) for sibling in info.siblings}
-    return Repository(source, "model", name, commit, files)
+    metadata = vars(info.card_data) if info.card_data else {}
+    return Repository(source, "model", name, commit, files, licence_of(metadata, name))
 
 
 def pin_dataset(hub: Hub, source: str) -> tuple[str, str]:

@@ -150,6 +150,7 @@ def source_record(kind: str, repository: Repository, files: Iterable[HubFile], *
         source=repository.source,
         revision=repository.commit,
         files={file.name: file.record() for file in files},
+        **({"license": repository.license} if repository.license else {}),
         **more,
     )
 

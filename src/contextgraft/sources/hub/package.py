@@ -8,11 +8,13 @@ from typing import Any
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
-from contextgraft.formats.hub_source import REPOSITORY_NAME
+from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository
+from contextgraft.formats.licence import card_metadata
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.card import minimal_card
 from contextgraft.sources.hub.files import is_safe_name, is_small_file
+from contextgraft.sources.hub.published import is_path, published_files
 
 README = "README.md"
 GGUF = "adapter.gguf"
@@ -27,6 +29,7 @@ class UploadPackage:
     kind: str
     files: dict[str, int]  # size in bytes by name
     card: str
+    rewritten: dict[str, bytes]  # content of files that are not published as they are in the folder
 
     @property
     def bytes(self) -> int:
@@ -59,12 +62,13 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
             received=kind,
         )
     names = sorted({SIDECAR, *CONTENTS[kind](folder, sidecar)} - {README})
-    text = (
-        _text(own_card or folder / README)
-        if own_card or (folder / README).exists()
-        else minimal_card(sidecar, to)
-    )
-    return UploadPackage(folder, to, kind, {name: (folder / name).stat().st_size for name in names}, text)
+    card = own_card or (folder / README if (folder / README).exists() else None)
+    text = minimal_card(sidecar, to) if card is None else _text(card, sidecar)
+    rewritten = published_files(folder, names, sidecar)
+    sizes = {
+        name: len(rewritten[name]) if name in rewritten else (folder / name).stat().st_size for name in names
+    }
+    return UploadPackage(folder, to, kind, sizes, text, rewritten)
 
 
 def _adapter(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:
@@ -113,8 +117,8 @@ CONTENTS: Mapping[str, Callable[[Path, Mapping[str, Any]], list[str]]] = {
 }
 
 
-def _text(path: Path) -> str:
-    """The text of a model card, which must have the hub's front matter."""
+def _text(path: Path, sidecar: Mapping[str, Any]) -> str:
+    """The text of a model card, which must have the hub's front matter and name the base of an adapter."""
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -123,4 +127,14 @@ def _text(path: Path) -> str:
         raise InputError(
             "not a model card of the hub", path=path, expected="metadata between two lines of ---"
         )
+    named = card_metadata(text).get("base_model")
+    models = named if isinstance(named, list) else [named]
+    base = sidecar.get("base")
+    repository = hub_repository(base.get("source")) if isinstance(base, Mapping) else None
+    if any(is_path(model) for model in models) or (named and repository and repository not in models):
+        raise InputError(
+            "the model card names another base_model than the record of the folder", path=path,
+            expected=repository or "a repository on the hub, OWNER/NAME", received=named,
+            remedy="correct base_model, or pass another card with --card",
+        )  # fmt: skip
     return text

@@ -40,7 +40,9 @@ def upload(
         )  # fmt: skip
     if revision and revision != MAIN and not revision.startswith(PULL_REQUEST):
         call(partial(api.create_branch, to, branch=revision, exist_ok=True))
-    add = [CommitOperationAdd(name, package.folder / name) for name in package.files]
+    add = [
+        CommitOperationAdd(name, package.rewritten.get(name, package.folder / name)) for name in package.files
+    ]
     card = CommitOperationAdd(README, package.card.encode())
     message = f"{package.kind.capitalize()} by contextgraft"
     try:  # the client retries by itself here
