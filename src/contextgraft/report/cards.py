@@ -10,8 +10,7 @@ from contextgraft._version import __version__
 from contextgraft.errors import InputError
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.formats.graft_record import GraftRecord
-from contextgraft.formats.licence import licence_of
-from contextgraft.formats.model_card import escape, front_matter, repository_or_name
+from contextgraft.formats.model_card import escape, front_matter, licence_of, repository_or_name
 from contextgraft.report.charts.svg import slug
 from contextgraft.report.data.labels import described
 from contextgraft.report.statistics.cells import Cell, ModelKey, cell, needles, skills

@@ -5,8 +5,7 @@ from typing import Any
 
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.hub_source import hub_repository
-from contextgraft.formats.licence import licence_of
-from contextgraft.formats.model_card import front_matter, inline_code, repository_or_name, table
+from contextgraft.formats.model_card import front_matter, inline_code, licence_of, repository_or_name, table
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope import settings
 

@@ -9,7 +9,7 @@ from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICK
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository
-from contextgraft.formats.licence import card_metadata
+from contextgraft.formats.model_card import card_metadata
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.card import minimal_card
