@@ -174,7 +174,7 @@ def spoil(kind: str, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -
         "infinite norm": lambda: tensors["model.norm.weight"][0].fill_(float("inf")),
         "shape": lambda: tensors.update({name: tensors[name][:, :8].contiguous()}),
         "missing": lambda: tensors.pop(name),
-        "more": lambda: tensors.update({"model.layers.7.x.weight": torch.ones(2, 2)}),
+        "more": lambda: tensors.update({"model.layers.1.x.weight": torch.ones(2, 2)}),
         "layers": lambda: config.update(num_hidden_layers=3),
         "model type": lambda: config.update(model_type="qwen2"),
         "heads": lambda: config.update(num_key_value_heads=4),
@@ -200,7 +200,7 @@ def spoil(kind: str, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -
             r"d: does not fit the base .*/b at tensor .*expected shape \[64, 96\].*\[64, 8\]",
         ),
         ("missing", MismatchError, "no such tensor"),
-        ("more", MismatchError, "lacks tensor 'model.layers.7.x.weight'"),
+        ("more", MismatchError, "lacks tensor 'model.layers.1.x.weight'"),
         (
             "layers",
             MismatchError,

@@ -67,5 +67,5 @@ def model_digest(folder: ModelFolder, known: Mapping[str, str] | None = None) ->
 
 
 def tensor_table(tensors: Mapping[str, TensorInfo], digests: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Name -> [dtype, shape, digest of the data]."""
-    return {name: [info.dtype, list(info.shape), digests[name]] for name, info in tensors.items()}
+    """Stored name -> [dtype, shape, digest of the data]."""
+    return {info.name: [info.dtype, list(info.shape), digests[name]] for name, info in tensors.items()}

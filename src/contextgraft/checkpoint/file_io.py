@@ -21,18 +21,19 @@ def expect_files(paths: Iterable[Path], most: int) -> None:
             return
 
 
-def copy_range(source: int, destination: int, begin: int, end: int) -> None:
-    """Copy bytes [begin, end) of one open file to the same offsets in another."""
+def copy_range(source: int, destination: int, begin: int, end: int, to: int | None = None) -> None:
+    """Copy bytes [begin, end) of one open file to another, to the offset `to`, by default the same."""
+    shift = 0 if to is None else to - begin
     while begin < end:
         try:
-            done = os.copy_file_range(source, destination, end - begin, begin, begin)
+            done = os.copy_file_range(source, destination, end - begin, begin, begin + shift)
         except OSError:  # unsupported here; a real error is raised again below
             done = 0
         if done == 0:
             data = os.pread(source, min(CHUNK, end - begin), begin)
             if not data:
                 raise EOFError(f"file ends at byte {begin}, before {end}")
-            write_all(destination, memoryview(data), begin)
+            write_all(destination, memoryview(data), begin + shift)
             done = len(data)
         begin += done
 

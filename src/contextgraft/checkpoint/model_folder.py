@@ -23,6 +23,9 @@ SIDECAR = "contextgraft.json"
 REFUSED = "refused"  # kind of a sidecar that records why a model was refused
 MODEL_WEIGHTS = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_ONLY = "holds an adapter, not a complete model"
+MERGE_FIRST = "merge it into its base first: `contextgraft merge --adapter DIR --target BASE --keep-rope`"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -45,7 +48,7 @@ class ModelFolder:
 
 
 def open_model(path: Path) -> ModelFolder:
-    """Open `config.json` with `model.safetensors` or `model.safetensors.index.json` and its shards.
+    """Open `config.json` with `model.safetensors`, or without it the shards of the index.
 
     Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError; a folder
     that only records a refusal, Refused.
@@ -53,11 +56,13 @@ def open_model(path: Path) -> ModelFolder:
     if not path.is_dir():
         raise InputError("no such model folder", path=path)
     _raise_refusal(path)
+    if (path / ADAPTER_CONFIG).exists() and not (path / MODEL_CONFIG).exists():
+        raise CheckpointError(ADAPTER_ONLY, path=path, remedy=MERGE_FIRST)
     config = read_json(path / MODEL_CONFIG)
     shards = _shards(path, config)
     weight_map = {info.name: shard for shard in shards for info in shards[shard].tensors.values()}
     tensors = {name: shards[weight_map[name]].tensors[name] for name in sorted(weight_map)}
-    own = {MODEL_CONFIG, MODEL_INDEX, *shards}
+    own = {MODEL_CONFIG, *shards} | ({MODEL_INDEX} if MODEL_WEIGHTS not in shards else set())
     return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own))
 
 
@@ -91,10 +96,17 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
 
 
 def _shards(path: Path, config: dict[str, Any]) -> dict[str, TensorFile]:
-    if (path / MODEL_INDEX).exists():
-        return _indexed(path, read_json(path / MODEL_INDEX, unique=True))
+    """The files that transformers would load: the single file, else what the index names."""
+    named = config.get("transformers_weights")
+    if named not in (None, MODEL_WEIGHTS):
+        raise CheckpointError(
+            "names its weights by transformers_weights", path=path / MODEL_CONFIG, expected=MODEL_WEIGHTS,
+            received=f"{named!r}"[:80], remedy="save it again with transformers' save_pretrained",
+        )  # fmt: skip
     if (path / MODEL_WEIGHTS).exists():
         return {MODEL_WEIGHTS: open_tensors(path / MODEL_WEIGHTS)}
+    if (path / MODEL_INDEX).exists():
+        return _indexed(path, read_json(path / MODEL_INDEX, unique=True))
     pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
     if pickles and (method := declared_method(config)) is not None:
         raise NotFullPrecision(
@@ -105,6 +117,8 @@ def _shards(path: Path, config: dict[str, Any]) -> dict[str, TensorFile]:
         raise PickleRefused(
             "has weights only as pickles, which are never loaded", path=path / pickles[0], remedy=CONVERT
         )
+    if (path / ADAPTER_CONFIG).exists():
+        raise CheckpointError(ADAPTER_ONLY, path=path, remedy=MERGE_FIRST)
     raise CheckpointError("has no weights", path=path, expected=f"{MODEL_WEIGHTS} or {MODEL_INDEX}")
 
 
@@ -114,6 +128,13 @@ def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
         raise CheckpointError("has no weight_map", path=path / MODEL_INDEX)
     for shard in weight_map.values():
         _check_shard_name(path, shard)
+    missing = sorted({shard for shard in weight_map.values() if not (path / shard).exists()})
+    if missing:
+        raise CheckpointError(
+            f"names {len(missing)} file(s) that are missing", path=path / MODEL_INDEX,
+            expected=", ".join(missing[:3]), received="no such file",
+            remedy="fetch the folder again; if the index is of an older save, delete it",
+        )  # fmt: skip
     shards = {shard: open_tensors(path / shard) for shard in sorted(set(weight_map.values()))}
     held: dict[str, str] = {}
     for shard, file in shards.items():

@@ -4,7 +4,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-ADAPTER_CONFIG = "adapter_config.json"
+from contextgraft.checkpoint import model_folder
+
+ADAPTER_CONFIG = model_folder.ADAPTER_CONFIG
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_PICKLE = "adapter_model.bin"  # the weights as PEFT wrote them until 0.6
 TRAINED_PICKLE = "trainable_params.bin"  # LongLoRA: embeddings and norms that were trained in full

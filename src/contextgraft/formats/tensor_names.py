@@ -1,7 +1,7 @@
 """What the names of a model's tensors mean: layers, embeddings, kinds of module, rotary heads.
 
-An architecture with other names than Llama's is described here, by LAYER, INPUTS, OUTPUTS, SHORT_KINDS and
-ROTARY_HEADS; no other module looks into a name.
+An architecture with other names than Llama's is described here, by the tables below; no other module looks
+into a name.
 """
 
 import re
@@ -14,7 +14,30 @@ from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.errors import CheckpointError
 
 FLOATS = ("F32", "F16", "BF16")
-LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
+# towers of other modalities, and heads that predict several tokens: transformers' text models have neither
+OTHER_TOWER = re.compile(
+    r"(?:^|[._])(?:vision|visual|image|img|vit|audio|speech|sound|talker|token2wav|code2wav|mtp)(?:[._]|$)"
+)
+POSITIONS = ("wpe", "embed_positions", "position_embeddings", "position_embedding")  # learned: a row each
+# what wrappers of training add to names: torch.compile, DistributedDataParallel, FSDP, checkpointing
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# components in front of a text model's layers that differ between a checkpoint, its class and its text tower
+NEUTRAL = (
+    "model",
+    "language_model",
+    "text_model",
+    "transformer",
+    "gpt_neox",
+    "decoder",
+    "backbone",
+    "thinker",
+)
+# transformers' Conv1D, by model_type: modules whose weights are stored [in, out]
+TRANSPOSED = dict.fromkeys(
+    ("gpt2", "openai-gpt", "imagegpt", "decision_transformer"), ("c_attn", "c_proj", "c_fc", "q_attn")
+)
+RENAMED = {"block_sparse_moe": "mlp"}  # by transformers 5, when it loads
 INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte")
 OUTPUTS = ("lm_head", "embed_out")
 # names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
@@ -49,8 +72,12 @@ BY_TOKEN = (TensorRole.INPUT, TensorRole.OUTPUT)
 def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
     """LINEAR for every 2-D weight inside a layer, DENSE for one dimension; embeddings go by name.
 
+    Towers of other modalities and heads for several tokens are IGNORED.
+
     Weights in layers that are quantised, or have more than two dimensions, raise CheckpointError by name.
     """
+    if OTHER_TOWER.search(info.name):
+        return TensorRole.IGNORED
     weight = layer_of(info.name) is not None and len(info.shape) > 1
     if weight and (len(info.shape) > 2 or info.dtype not in FLOATS):
         raise CheckpointError(
@@ -75,6 +102,34 @@ def layer_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def without_wrappers(name: str) -> str:
+    """A name without the components that wrappers of training add."""
+    first, *rest = name.split(".")
+    kept = [component for component in (first, *rest) if component not in WRAPPERS]
+    return ".".join(kept)
+
+
+def comparable(name: str) -> str:
+    """What a tensor's name has in common in a checkpoint, in its class and in its text tower alone.
+
+    `model.language_model.layers.0.mlp.up_proj.weight`, `language_model.model.layers.0.mlp.up_proj.weight` and
+    `model.layers.0.mlp.up_proj.weight` are `layers.0.mlp.up_proj.weight`; other towers keep their names.
+    """
+    components = [component for component in name.split(".") if component not in WRAPPERS]
+    front = next((n for n, component in enumerate(components) if component not in NEUTRAL), len(components))
+    return ".".join(RENAMED.get(component, component) for component in components[front:])
+
+
+def holds_positions(name: str) -> bool:
+    """Whether a tensor is a table of learned positions, whose length bounds the context."""
+    return _module(name) in POSITIONS and not OTHER_TOWER.search(name)
+
+
+def stored_transposed(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a model stores a layer's weight as [in, out]."""
+    return name.endswith(".weight") and _module(name) in TRANSPOSED.get(str(config.get("model_type")), ())
+
+
 def is_buffer(name: str) -> bool:
     """Whether a tensor is computed from the config, and some checkpoints store it nevertheless."""
     return name.endswith("inv_freq")
@@ -82,7 +137,7 @@ def is_buffer(name: str) -> bool:
 
 def rows_are_tokens(name: str) -> bool:
     """Whether each row of a tensor belongs to a token: embeddings and lm_head, their biases too."""
-    return _module(name) in EMBEDDINGS
+    return _module(name) in EMBEDDINGS and layer_of(name) is None and not OTHER_TOWER.search(name)
 
 
 def is_embedding(name: str) -> bool:

@@ -1,7 +1,7 @@
 """A base and a donor that fit each other: which tensors to read, and estimates, from the headers alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,21 @@ from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.checkpoint.safetensors_header import ITEM_BYTES
+from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.tensor_names import BY_TOKEN, FACTORISED, TensorRole
+from contextgraft.formats.model.aligned_names import aligned
+from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
+from contextgraft.formats.tensor_names import (
+    BY_TOKEN,
+    FACTORISED,
+    TensorRole,
+    holds_positions,
+    layer_of,
+    output_embedding,
+)
 from contextgraft.rope import settings, travelling
+from contextgraft.rope.text_section import text_section
 from contextgraft.rope.travelling import ConfigDifference, compare_configs
 
 LIBRARY_BYTES = 1 << 27  # memory of the linear algebra library itself
@@ -26,7 +36,8 @@ DELTA_CACHE_BYTES = 80 << 20  # per thread: tiles of a delta kept for later pass
 class ModelPair:
     """Tensor names by kind; `unpaired` are ignored tensors of one side only, or of different shapes.
 
-    `donor_rows` has the row of the donor's embeddings for each row of the base's, if they differ.
+    `donor_rows` has the row of the donor's embeddings for each row of the base's, if they differ. Both models
+    have the base's names. `tied`: in both, the output layer is the input embeddings.
     """
 
     base: ModelFolder
@@ -35,6 +46,7 @@ class ModelPair:
     names_by_role: dict[TensorRole, tuple[str, ...]]
     unpaired: tuple[str, ...]
     donor_rows: Sequence[int] | None
+    tied: bool = False
 
     @cached_property
     def factorised(self) -> tuple[str, ...]:
@@ -66,10 +78,10 @@ class ModelPair:
 
     def factor_bytes(self, rank: int) -> int:
         """Bytes of the factors of one adapter, if every module has this rank or that of its smaller side."""
-        infos = [self.donor[name] for name in self.factorised]
+        infos = [(name, self.donor[name]) for name in self.factorised]
         return sum(
-            min(rank, *info.shape) * sum(self.base[info.name].shape) * ITEM_BYTES[info.dtype]
-            for info in infos
+            min(rank, *info.shape) * sum(self.base[name].shape) * ITEM_BYTES[info.dtype]
+            for name, info in infos
         )
 
     def size_key(self, name: str) -> tuple[int, str]:
@@ -104,12 +116,20 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
     check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
         settings.read(folder.config, folder.path)
+    base, donor, shared_head = _with_heads(
+        base, aligned(donor, base.tensors), selected=TensorRole.OUTPUT in selection.embeddings
+    )
+    layers = text_section(base.config).get("num_hidden_layers")
     names: dict[TensorRole, list[str]] = {role: [] for role in TensorRole}
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
-        role = selection.role(sides[0], base_path if name in base.tensors else donor_path)
+        role = _role(selection, name, sides[0], base_path if name in base.tensors else donor_path, layers)
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
+        if holds_positions(name) and not fits:
+            raise _learned_positions(donor_path, name, sides)
+        if name == shared_head:
+            role = TensorRole.IGNORED
         if role is TensorRole.IGNORED and not fits:
             unpaired.append(name)
             continue
@@ -119,11 +139,48 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         if role in BY_TOKEN and name in donor.tensors:
             shape = (donor[name].rows, *shape[1:])  # the number of tokens may differ
         check_shape(donor, name, f"the base {base_path}", shape)
-        selection.role(donor[name], donor_path)  # raises for more than two dimensions
+        _role(selection, name, donor[name], donor_path, layers)  # raises for more than two dimensions
         names[role].append(name)
     by_role = {role: tuple(listed) for role, listed in names.items()}
     _check_not_empty(base_path, by_role, selection)
-    return ModelPair(base, donor, selection, by_role, tuple(unpaired), _donor_rows(base, donor, by_role))
+    rows = _donor_rows(base, donor, by_role)
+    return ModelPair(base, donor, selection, by_role, tuple(unpaired), rows, shared_head is not None)
+
+
+def _with_heads(
+    base: ModelFolder, donor: ModelFolder, *, selected: bool
+) -> tuple[ModelFolder, ModelFolder, str | None]:
+    """Both with an output layer, if it is selected and one has its own; the name of a shared one.
+
+    A stored copy of tied embeddings is no tensor of its own.
+    """
+    states = head_state(base), head_state(donor)
+    name = output_embedding({**base.tensors, **donor.tensors})
+    if all(state.is_tied for state in states):
+        return base, donor, name or ""
+    if name is None or not selected:
+        return base, donor, None
+    base, donor = (
+        with_head(side, name) if state is HeadState.TIED else side
+        for side, state in zip((base, donor), states, strict=True)
+    )
+    return base, donor, None
+
+
+def _role(selection: TensorSelection, name: str, info: TensorInfo, path: Path, layers: object) -> TensorRole:
+    """The role of a tensor by the base's name for it; layers after the model's own predict further tokens."""
+    layer = layer_of(name)
+    if layer is not None and isinstance(layers, int) and layer >= layers:
+        return TensorRole.IGNORED
+    return selection.role(replace(info, name=name), path)
+
+
+def _learned_positions(path: Path, name: str, sides: Sequence[TensorInfo]) -> MismatchError:
+    return MismatchError(
+        f"its context is a table of learned positions, {name!r}, which no adapter carries",
+        path=path, expected="a model with rotary positions, or the same positions as the base",
+        received=" and ".join(f"{info.rows} positions" for info in sides),
+    )  # fmt: skip
 
 
 def _check_not_empty(

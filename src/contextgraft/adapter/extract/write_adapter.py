@@ -74,6 +74,8 @@ def _folder(
     _write_dense(folder, models, log, common["dense"])
     modules = [peft.module_of(name) for name in factorised]
     config = peft.config(of_modules, modules, common["base"]["name"]) | peft_base(common["base"])
+    if models.names_by_role[TensorRole.INPUT]:
+        config["ensure_weight_tying"] = models.tied  # else PEFT adapts the input embeddings alone
     write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
     tokens = models.base.path / TOKENIZER
     if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():

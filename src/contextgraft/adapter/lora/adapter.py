@@ -101,7 +101,13 @@ class Adapter:
         self, tensor: str, scale: float, rows: Sequence[int] | None = None, device: str = "cpu"
     ) -> "TensorDelta":
         """The delta of one of the tensors in `entries`, times `scale`; `rows` as in `AdapterEntry.load`."""
-        return self.entries[tensor].load(lambda key: self.read(key).to(device).float(), scale, rows)
+        return self.load(self.entries[tensor], scale, rows, device)
+
+    def load(
+        self, entry: AdapterEntry, scale: float, rows: Sequence[int] | None = None, device: str = "cpu"
+    ) -> "TensorDelta":
+        """The delta of one entry, times `scale`."""
+        return entry.load(lambda key: self.read(key).to(device).float(), scale, rows)
 
     @cached_property
     def digest(self) -> str:

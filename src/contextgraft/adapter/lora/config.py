@@ -16,8 +16,7 @@ from contextgraft.formats import peft
 UNSUPPORTED = {
     "fan_in_fan_out": "such layers (Conv1D) belong to models without RoPE",
     "layer_replication": "expand the target first",
-    "target_parameters": "extract again from a checkpoint that stores experts one by one",
-    "trainable_token_indices": "extract again with --embeddings",
+    "target_parameters": "merge it with PEFT (merge_and_unload), or extract from experts stored one by one",
     "alora_invocation_tokens": "such an adapter is active only after certain tokens and cannot be merged",
     "kasa_config": "merge it where it was trained",
     "use_bdlora": "merge it where it was trained",
@@ -46,6 +45,8 @@ class LoraConfig(BaseModel):
     rank_pattern: dict[str, int] = {}
     alpha_pattern: dict[str, float] = {}
     modules_to_save: list[str] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    ensure_weight_tying: bool | None = None
     target_modules: list[str] | str | None = None
     base_model_name_or_path: str | None = None
     init_lora_weights: bool | str | None = True

@@ -4,7 +4,7 @@ Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,36 @@ class ReplaceDelta(TensorDelta):
     @override
     def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
         return (self.rows[start:stop] - old) * self.scale * self.known[start:stop, None]
+
+
+@dataclass(frozen=True)
+class TokenRowsDelta(TensorDelta):
+    """The difference to single rows that replace the target's; `stored` has the table's row for each."""
+
+    table: torch.Tensor
+    stored: Mapping[int, int]
+    scale: float
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        out.zero_()
+        for row, position in self.stored.items():
+            if start <= row < stop:
+                out[row - start] = (self.table[position] - old[row - start]) * self.scale
+        return out
+
+
+@dataclass(frozen=True)
+class RebasedDelta(TensorDelta):
+    """The difference to another weight, plus the delta of the factors that are added to it."""
+
+    base: TensorDelta
+    low_rank: TensorDelta
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        difference = self.base.tile(old, start, stop, torch.empty_like(old))
+        return self.low_rank.tile(old + difference, start, stop, out).add_(difference)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,15 @@ class AdapterEntry(ABC):
         """Whether the delta depends on the weights it is added to."""
         return self.replaces
 
+    @property
+    def token_rows(self) -> int:
+        """For a tensor with a row for each token: the number of rows that the entry was made for."""
+        return self.shape[0]
+
+    def covers(self, row: int) -> bool:
+        """Whether the entry gives the values of a row of its tensor, not only a change."""
+        return self.replaces and row < self.token_rows
+
     @abstractmethod
     def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
         """The delta times `scale`; `rows` is the entry's row for each row of the target, -1 for none.
@@ -84,3 +93,30 @@ class ReplaceEntry(AdapterEntry):
         table = as_rows(read(self.key))
         index = torch.tensor(range(len(table)) if rows is None else rows, device=table.device)
         return ReplaceDelta(table[index.clamp(min=0)], (index >= 0).float(), scale)
+
+
+@dataclass(frozen=True)
+class TokenRowsEntry(AdapterEntry):
+    """Rows of single tokens that replace the target's own: PEFT's trainable_token_indices."""
+
+    key: str
+    indices: tuple[int, ...]
+    replaces: ClassVar[bool] = True
+
+    @property
+    @override
+    def token_rows(self) -> int:
+        return max(self.indices) + 1
+
+    @override
+    def covers(self, row: int) -> bool:
+        return row in self.indices
+
+    @override
+    def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
+        from contextgraft.adapter.lora.deltas import TokenRowsDelta
+
+        stored = {row: position for position, row in enumerate(self.indices)}
+        if rows is not None:
+            stored = {row: stored[own] for row, own in enumerate(rows) if own in stored}
+        return TokenRowsDelta(read(self.key), stored, scale)

@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
 from contextgraft.adapter.lora.config import LoraConfig
-from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX
-from contextgraft.formats.tensor_names import FLOATS
+from contextgraft.formats.tensor_names import FLOATS, without_wrappers
 
 if TYPE_CHECKING:
     from contextgraft.adapter.lora.deltas import FactorPair, Read, TensorDelta
@@ -26,6 +26,7 @@ FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.default)?(?:\.(?P<leaf>weight|bias))?$"
 )
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # what PEFT's wrappers add to names
 
 
@@ -68,6 +69,35 @@ class LowRankEntry(AdapterEntry):
         return (A.T, B.T) if self.embedding else (B, A)
 
 
+@dataclass(frozen=True)
+class RebasedEntry(LowRankEntry):
+    """Factors together with the weight they are added to, which PEFT loads in place of the target's."""
+
+    base_key: str
+    replaces: ClassVar[bool] = True
+
+    @property
+    @override
+    def needs_model(self) -> bool:
+        return True
+
+    @property
+    def base(self) -> ReplaceEntry:
+        """The weight alone."""
+        return ReplaceEntry(self.shape, 1.0, self.base_key)
+
+    @property
+    def factors(self) -> LowRankEntry:
+        """The factors alone."""
+        return LowRankEntry(self.shape, self.scaling, self.key_A, self.key_B, self.embedding, self.magnitude)
+
+    @override
+    def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
+        from contextgraft.adapter.lora.deltas import RebasedDelta
+
+        return RebasedDelta(self.base.load(read, scale, rows), self.factors.load(read, scale, rows))
+
+
 def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, AdapterEntry]:
     """Entries by tensor of the model; keys that are not a pair of fitting factors raise CheckpointError."""
     check_gathered(file.tensors.values(), path)
@@ -76,19 +106,43 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
     for key, info in file.tensors.items():
         if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
-        match = FACTOR.match(key.removeprefix(PREFIX))
+        name = without_wrappers(key).removeprefix(PREFIX)
+        match = FACTOR.match(name)
+        if match is None and TOKEN_ROWS in name:
+            entries[f"{name.partition(TOKEN_ROWS)[0]}.weight"] = _token_rows(name, info, path, config)
+            continue
         if match is None:
-            entries[WRAPPED.sub("", key.removeprefix(PREFIX))] = ReplaceEntry(info.shape, 1.0, key)
+            entries[WRAPPED.sub("", name)] = ReplaceEntry(info.shape, 1.0, key)
             continue
         what = match["what"] + (".bias" if match["leaf"] == "bias" else "")
         if modules.setdefault(match["module"], {}).setdefault(what, info) is not info:
             raise _malformed(path, f"has {what} of module {match['module']!r} twice", "one", key)
     for module, tensors in modules.items():
+        base = entries.get(f"{module}.weight")
         entries |= dict(_entries_of_module(module, tensors, path, config))
+        entry = entries[f"{module}.weight"]
+        if isinstance(base, ReplaceEntry) and isinstance(entry, LowRankEntry):
+            entries[f"{module}.weight"] = RebasedEntry(**vars(entry), base_key=base.key)
+        elif base is not None:
+            raise _malformed(path, f"changes {module!r} twice", "factors or rows of tokens", "both")
     _check_saved_modules(entries, path, config)
     if not entries:
         raise _malformed(path, "holds no factors", "lora_A and lora_B", "nothing")
     return entries
+
+
+def _token_rows(name: str, info: TensorInfo, path: Path, config: LoraConfig) -> TokenRowsEntry:
+    """The entry of trained rows; their tokens are in the config, by module or for the input embeddings."""
+    module = name.partition(TOKEN_ROWS)[0]
+    listed = config.trainable_token_indices or {}
+    by_module = listed if isinstance(listed, dict) else {module: listed}
+    tokens = next((rows for suffix, rows in by_module.items() if f".{module}".endswith(f".{suffix}")), [])
+    if len(info.shape) != 2 or len(tokens) != info.shape[0] or not tokens or min(tokens) < 0:
+        raise _malformed(
+            path, f"the trained rows of {module!r} do not fit the config's trainable_token_indices",
+            f"a row for each of {len(tokens)} tokens", f"shape {list(info.shape)}",
+        )  # fmt: skip
+    return TokenRowsEntry(info.shape, 1.0, info.name, tuple(tokens))
 
 
 def _check_saved_modules(entries: Mapping[str, AdapterEntry], path: Path, config: LoraConfig) -> None:

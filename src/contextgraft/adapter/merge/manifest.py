@@ -9,8 +9,9 @@ from typing import Any
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
-from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, read_json
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.formats.model.tied_head import untie, with_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
@@ -81,24 +82,50 @@ def file_facts(path: Path) -> dict[str, Any]:
 def _write_rest(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
     """Write config, tokenizer config and other files; returns the tokenizer's lengths before and after."""
     target = plan.target
-    if plan.rope_from == "target":
+    record = embeddings_record(plan)
+    if plan.rope_from == "target" and not record:
         shutil.copyfile(target.path / MODEL_CONFIG, work / MODEL_CONFIG)
     else:
-        write_json(work / MODEL_CONFIG, plan.config, durable=False)
-    if (target.path / MODEL_INDEX).exists():
-        shutil.copyfile(target.path / MODEL_INDEX, work / MODEL_INDEX)
-    for name in plan.copied:
+        write_json(work / MODEL_CONFIG, with_embeddings(plan.config, record), durable=False)
+    if MODEL_WEIGHTS not in target.shards:
+        _write_index(plan, work)
+    for name, path in plan.origins.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(target.path / name, work / name)
+        shutil.copyfile(path, work / name)
     lengths = {}
     for name in CONTEXT_FILES if plan.rope_from != "target" else ():
         if name in plan.copied:
-            before = read_json(target.path / name)
+            before = read_json(plan.origins[name])
             after = CONTEXT_FILES[name](before, plan.rope.context)
             lengths[name] = [before.get(LENGTH), after.get(LENGTH)]
             if after != before or name == TOKENIZER_CONFIG:
                 write_json(work / name, after, durable=False)
     return lengths
+
+
+def embeddings_record(plan: MergePlan) -> dict[str, Any]:
+    """What the graft's embeddings have of their own, for the manifest; empty where nothing."""
+    fit = plan.fit
+    return (
+        ({"untied": True} if fit.untied else {})
+        | ({"rows": fit.vocabulary} if fit.vocabulary is not None else {})
+        | ({"tokenizer": "adapter"} if fit.tokenizer is not None else {})
+    )
+
+
+def with_embeddings(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the vocabulary and the head that `embeddings_record` describes."""
+    changed = untie(config) if record.get("untied") else dict(config)
+    return changed if record.get("rows") is None else with_vocabulary(changed, record["rows"])
+
+
+def _write_index(plan: MergePlan, work: Path) -> None:
+    """The target's index byte for byte, unless tensors are new or have more rows."""
+    if plan.layout.tensors == plan.target.tensors:
+        shutil.copyfile(plan.target.path / MODEL_INDEX, work / MODEL_INDEX)
+    else:
+        index = plan.layout.index(read_json(plan.target.path / MODEL_INDEX))
+        write_json(work / MODEL_INDEX, index, durable=False)
 
 
 def _manifest(
@@ -135,6 +162,7 @@ def _manifest(
         **({"attention": attention} if attention else {}),
         tokenizer={LENGTH: lengths} if lengths else {},
         tensors=dict(tensors),
+        **({"embeddings": record} if (record := embeddings_record(plan)) else {}),
         files={name: file_facts(work / name) for name in sorted(names)},
         left_out=list(plan.left_out),
     )

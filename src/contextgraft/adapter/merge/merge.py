@@ -17,7 +17,6 @@ from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
 from contextgraft.checkpoint.resume import ResumeLog, input_files, list_inputs
-from contextgraft.checkpoint.safetensors_header import open_tensors
 
 LARGE = 1 << 26  # bytes; a larger tensor is flushed to the disk when it is written
 
@@ -47,6 +46,7 @@ def merge(
         "adapters": [[item.adapter.digest, item.scale] for item in plan.adapters],
         "rope": repr(plan.rope),
         "rounding": plan.rounding,
+        "tokenizer": list_inputs(plan.tokenizer_files),
         "device": device,
     }
     with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
@@ -60,11 +60,12 @@ def merge(
                 device,
                 advance,
             )
-            names = sorted(target.tensors, key=lambda name: (target[name].shard, target[name].begin))
+            tensors = plan.layout.tensors
+            names = sorted(tensors, key=lambda name: (tensors[name].shard, tensors[name].begin))
             for_each_tensor(step.run, names, threads, device)
             for flush in flushed:
                 flush.result()  # raises what the disk reported
-        records = {name: log.get(name) or {} for name in target.tensors}
+        records = {name: log.get(name) or {} for name in plan.layout.tensors}
         return finish(plan, work, records, device)
 
 
@@ -85,10 +86,10 @@ def _opened(plan: MergePlan, work: Path) -> Iterator[dict[str, _Shard]]:
         for name in plan.target.shards:
             old = os.open(plan.target.path / name, os.O_RDONLY)
             new = os.open(work / name, os.O_RDWR | os.O_CREAT, 0o666)
-            file = open_tensors(plan.target.path / name)
-            shards[name] = _Shard(old, new, next(reversed(file.tensors), ""))
-            os.ftruncate(new, os.fstat(old).st_size)
-            copy_range(old, new, 0, file.data_begin)
+            layout = plan.layout.shards[name]
+            shards[name] = _Shard(old, new, layout.last)
+            os.ftruncate(new, layout.size)
+            write_all(new, memoryview(layout.header), 0)
         yield shards
     finally:
         for shard in shards.values():
@@ -108,7 +109,7 @@ class _MergeStep:
     advance: Callable[[int], object]
 
     def run(self, name: str, buffers: Buffers) -> None:
-        info = self.plan.target[name]
+        info = self.plan.layout.tensors[name]
         shard = self.shards[info.shard]
         if not self._finished(name, shard):
             self.log.put(name, asdict(self._write(name, shard, buffers)))
@@ -119,19 +120,19 @@ class _MergeStep:
     def _finished(self, name: str, shard: _Shard) -> bool:
         """Whether the step is recorded and its bytes intact, which they may not be after a loss of power."""
         record = self.log.get(name)
-        info = self.plan.target[name]
+        info = self.plan.layout.tensors[name]
         return record is not None and bytes_digest(shard.new, info.begin, info.end) == record["digest_after"]
 
     def _write(self, name: str, shard: _Shard, buffers: Buffers) -> TensorEvidence:
-        target = self.plan.target
-        info = target[name]
-        if name not in self.plan.changed:
-            copy_range(shard.old, shard.new, info.begin, info.end)
+        target, info = self.plan.target, self.plan.layout.tensors[name]
+        change = self.plan.fit.changes.get(name)
+        if change is None:
+            copy_range(shard.old, shard.new, target[name].begin, target[name].end, info.begin)
             digest = tensor_digest(target, name)
             return TensorEvidence(False, 0.0, 0.0, 1.0, digest, digest)
         deltas = self.plan.deltas(name, self.device)
         rounding = ROUNDINGS[self.plan.rounding](name)
         return merge_tensor(
-            target, name, deltas, rounding=rounding, buffers=buffers,
+            target, change.source, deltas, rounding=rounding, buffers=buffers, rows=change.rows,
             write=lambda offset, data: write_all(shard.new, data, info.begin + offset),
         )  # fmt: skip

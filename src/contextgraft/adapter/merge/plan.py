@@ -3,46 +3,45 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contextgraft.adapter.architecture import check_architecture, check_shape
+from contextgraft.adapter.architecture import check_architecture
 from contextgraft.adapter.compute.tiles import MERGE_TILE
 from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
-from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.merge.fit import Fit, ScaledAdapter, fit
 from contextgraft.adapter.merge.graft_config import (
     ContextSettings,
     attention_warnings,
     graft_config,
     recorded_settings,
 )
+from contextgraft.adapter.merge.layout import GraftLayout, lay_out
+from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
-from contextgraft.checkpoint.model_folder import PICKLES, ModelFolder, open_model
-from contextgraft.checkpoint.vocabulary import correspondence, read_vocabulary
+from contextgraft.checkpoint.model_folder import (
+    ADAPTER_CONFIG,
+    MODEL_INDEX,
+    MODEL_WEIGHTS,
+    ModelFolder,
+    open_model,
+)
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.sidecar import SIDECAR
-from contextgraft.formats.tensor_names import FLOATS, input_embedding, rows_are_tokens
+from contextgraft.formats.model.copied_files import holds_adapter, split_files
+from contextgraft.formats.model.tied_head import vocabulary_size
+from contextgraft.formats.tensor_names import input_embedding
 from contextgraft.rope import settings
-from contextgraft.rope.text_section import text_section
 from contextgraft.rope.travelling import Setting
 
 if TYPE_CHECKING:
     from contextgraft.adapter.lora.deltas import TensorDelta
 
-OTHER_FORMATS = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz")
-
-
-@dataclass(frozen=True)
-class ScaledAdapter:
-    """An adapter and the factor on its delta; scale 0 changes only RoPE."""
-
-    adapter: Adapter
-    scale: float = 1.0
+__all__ = ["MergePlan", "ScaledAdapter", "plan_merge"]
 
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Adapters to be merged into one target; `rows` maps its tokens to an adapter's, if they differ.
+    """Adapters to be merged into one target, and how they fit it.
 
     `context` are the result's settings, `rope_from` is their origin: "adapter", "given" or "target"; `config`
     is its config.json.
@@ -53,7 +52,7 @@ class MergePlan:
     context: ContextSettings
     rope_from: str
     rounding: str
-    rows: dict[Path, list[int]]
+    fit: Fit
     config: dict[str, Any]
 
     @property
@@ -66,24 +65,24 @@ class MergePlan:
         """The adapters that change weights."""
         return tuple(scaled for scaled in self.adapters if scaled.scale)
 
-    @cached_property
+    @property
     def changed(self) -> tuple[str, ...]:
-        """Names of the tensors that get a delta."""
-        return tuple(sorted({name for scaled in self.active for name in scaled.adapter.entries}))
+        """Names of the graft's tensors that get a delta or are new."""
+        return tuple(sorted(self.fit.changes))
 
     @property
     def replaced(self) -> tuple[str, ...]:
         """Names of the tensors that an adapter overwrites."""
-        return tuple(sorted({name for scaled in self.active for name in scaled.adapter.replaced}))
+        return tuple(sorted(name for name, change in self.fit.changes.items() if change.replaces))
 
     def deltas(self, name: str, device: str) -> "list[TensorDelta]":
-        """The deltas of one tensor, an adapter each."""
-        rows = self.rows if rows_are_tokens(name) else {}
-        return [
-            scaled.adapter.delta(name, scaled.scale, rows.get(scaled.adapter.path), device)
-            for scaled in self.active
-            if name in scaled.adapter.entries
-        ]
+        """The deltas of one changed tensor, one of each adapter that has it."""
+        return [item.load(device) for item in self.fit.changes[name].entries]
+
+    @cached_property
+    def layout(self) -> GraftLayout:
+        """The graft's weight files."""
+        return lay_out(self.target, self.fit.changes)
 
     @property
     def bytes_to_read(self) -> int:
@@ -100,20 +99,37 @@ class MergePlan:
         return LIBRARY_BYTES + threads * 4 * (6 * MERGE_TILE + 3 * held)
 
     @property
+    def origins(self) -> dict[str, Path]:
+        """Path of every other file that is copied, by its name in the graft."""
+        names, _ = split_files(self.target.others)
+        origins = {name: self.target.path / name for name in names}
+        folder = self.fit.tokenizer
+        if folder is None:
+            return origins
+        kept = {name: path for name, path in origins.items() if name not in TOKENIZER_FILES}
+        return kept | {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+
+    @property
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        """Files of a tokenizer that comes from an adapter's folder."""
+        folder = self.fit.tokenizer
+        return tuple(path for path in self.origins.values() if path.parent == folder)
+
+    @property
     def copied(self) -> tuple[str, ...]:
-        """Other files that are copied: all but weights in other formats, which would not be the graft's."""
-        return tuple(name for name in self.target.others if not _is_other_format(name))
+        """Names of the other files that are copied: all that still describe the graft."""
+        return tuple(sorted(self.origins))
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Weights in other formats, such as pickles, which are not copied."""
-        return tuple(name for name in self.target.others if _is_other_format(name) and name != SIDECAR)
+        """Files that would be the target's, not the graft's: other weights, and what describes them."""
+        return split_files(self.target.others)[1]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about differences that are allowed."""
         before = settings.read(self.target.config, self.target.path)
-        found = []
+        found = list(self.fit.warnings) + _other_weights(self.target)
         for scaled in self.adapters:
             if scaled.adapter.sidecar is None:
                 continue
@@ -154,23 +170,19 @@ def plan_merge(
     for scaled in adapters:
         if scaled.scale:
             check_full_precision(target, f"the adapter {scaled.adapter.path}")
+    fitted = fit(adapters, target, replace_modules=replace_modules)
     for scaled in adapters:
-        if scaled.scale:
-            _check_fit(scaled.adapter, target, replace_modules)
         if scaled.adapter.sidecar is not None:
             check_architecture(
                 target, f"the adapter {scaled.adapter.path}", scaled.adapter.sidecar["architecture"]
             )
-    _check_replaced_once(adapters)
     _check_vocabulary(target)
     source, context = _context(adapters, target, rope, attention, keep_rope)
     try:
         config = target.config if keep_rope else graft_config(target.config, context)
     except (InputError, MismatchError) as error:
         raise MismatchError(f"cannot take the donor's context: {error}", path=target.path) from None
-    rows = {scaled.adapter.path: _rows(scaled.adapter, target) for scaled in adapters if scaled.scale}
-    differing = {path: found for path, found in rows.items() if found is not None}
-    return MergePlan(tuple(adapters), target, context, source, rounding, differing, config)
+    return MergePlan(tuple(adapters), target, context, source, rounding, fitted, config)
 
 
 def _context(
@@ -188,60 +200,9 @@ def _context(
     return "adapter", recorded_settings([scaled.adapter for scaled in adapters])
 
 
-def _check_fit(adapter: Adapter, target: ModelFolder, replace_modules: bool) -> None:
-    other = f"the adapter {adapter.path}"
-    if adapter.replaced and not replace_modules:
-        raise MismatchError(
-            f"would overwrite {', '.join(adapter.replaced)} of the target",
-            path=adapter.path,
-            remedy="allow it with --replace-modules, or use an adapter of deltas only",
-        )
-    for name, entry in sorted(adapter.entries.items()):
-        rows = target.tensors[name].shape[:1] if name in target.tensors and rows_are_tokens(name) else ()
-        check_shape(target, name, other, (*rows, *entry.shape[len(rows) :]))
-        if target[name].dtype not in FLOATS:  # F64
-            raise MismatchError(
-                f"tensor {name!r} cannot take a delta",
-                path=target.path,
-                expected=f"{', '.join(FLOATS)}, as {other} needs",
-                received=target[name].dtype,
-                remedy="use the target in another precision",
-            )
-
-
-def _check_replaced_once(adapters: Sequence[ScaledAdapter]) -> None:
-    active = [scaled.adapter for scaled in adapters if scaled.scale]
-    for name in sorted({name for adapter in active for name in adapter.replaced}):
-        paths = [str(adapter.path) for adapter in active if name in adapter.entries]
-        if len(paths) > 1:
-            raise MismatchError(
-                f"tensor {name!r} would be overwritten and changed", received=", ".join(paths)
-            )
-
-
-def _rows(adapter: Adapter, target: ModelFolder) -> list[int] | None:
-    """The adapter's row for each row of the target's embeddings; None where they correspond."""
-    entries = {name: entry for name, entry in sorted(adapter.entries.items()) if rows_are_tokens(name)}
-    if not entries:
-        return None
-    counts = {(entry.shape[0], target[name].rows) for name, entry in entries.items()}
-    if len(counts) > 1:
-        raise MismatchError(
-            f"does not fit the adapter {adapter.path}: embeddings of different lengths",
-            path=target.path, received=f"{sorted(counts)} rows of adapter and target",
-        )  # fmt: skip
-    name, entry = next(iter(entries.items()))
-    try:
-        tokens = adapter.vocabulary
-        own = None if tokens is None else read_vocabulary(target)
-        return correspondence((own, target[name].rows), (tokens, entry.shape[0]))
-    except MismatchError as error:
-        raise MismatchError(f"does not fit the adapter {adapter.path}: {error}", path=target.path) from None
-
-
 def _check_vocabulary(target: ModelFolder) -> None:
     """Raise MismatchError if config and embeddings of the target disagree; it may have other tokens."""
-    size = text_section(target.config).get("vocab_size")
+    size = vocabulary_size(target.config)
     name = input_embedding(target.tensors)
     if name is not None and size is not None and target[name].rows != size:
         raise MismatchError(
@@ -253,9 +214,17 @@ def _check_vocabulary(target: ModelFolder) -> None:
         )
 
 
-def _is_other_format(name: str) -> bool:
-    return (
-        PurePosixPath(name).suffix in OTHER_FORMATS
-        or name == SIDECAR
-        or name.endswith(".safetensors.index.json")
-    )
+def _other_weights(target: ModelFolder) -> list[str]:
+    """Warnings about files with which a reader could load other weights than those that are merged."""
+    lines = []
+    if holds_adapter(target.others):
+        lines.append(
+            f"{target.path}: holds an adapter ({ADAPTER_CONFIG}), which transformers would load with its "
+            "base instead of these weights; the graft is made of the weights, without the adapter"
+        )
+    if MODEL_INDEX in target.others:
+        lines.append(
+            f"{target.path}: holds {MODEL_WEIGHTS} and {MODEL_INDEX}; transformers reads the first, and the "
+            "graft is made of it"
+        )
+    return lines

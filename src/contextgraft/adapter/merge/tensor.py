@@ -41,9 +41,11 @@ def merge_tensor(
     rounding: Rounding,
     buffers: Buffers,
     write: Callable[[int, memoryview], object],
+    rows: int | None = None,
 ) -> TensorEvidence:
     """Add `deltas` to a tensor of `target`, tile by tile; `write` is called with an offset and bytes.
 
+    The result has `rows` rows, by default the tensor's; those beyond the tensor's own are zero before.
     A result that is not finite raises CheckpointError.
     """
     info = target[name]
@@ -53,16 +55,17 @@ def merge_tensor(
     before, after = hasher(), hasher()
     requested_squares = applied_squares = inner = 0.0
     expect_bytes(target, info, 0, info.bytes)
-    step = tile_rows(columns, MERGE_TILE)
-    for start in range(0, info.rows, step):
-        stop = min(start + step, info.rows)
+    step, rows = tile_rows(columns, MERGE_TILE), info.rows if rows is None else rows
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
         count = (stop - start) * columns
-        offset = start * row_bytes
-        old_raw = read_bytes(
-            target, info, offset, stop * row_bytes, buffers.bytes("old", count * dtype.itemsize)
-        )
-        before.update(old_raw.numpy().data)
-        old = buffers.floats("old32", count).copy_(old_raw.view(dtype)).view(-1, columns)
+        offset, end = start * row_bytes, min(stop, info.rows) * row_bytes
+        old = buffers.floats("old32", count).zero_() if stop > info.rows else buffers.floats("old32", count)
+        if offset < end:
+            old_raw = read_bytes(target, info, offset, end, buffers.bytes("old", end - offset))
+            before.update(old_raw.numpy().data)
+            old[: (end - offset) // dtype.itemsize].copy_(old_raw.view(dtype))
+        old = old.view(-1, columns)
         delta = _sum(deltas, old, start, stop, buffers)
         new = torch.add(old, delta, out=buffers.floats("new32", count).view(-1, columns))
         new_raw = buffers.bytes("new", count * dtype.itemsize)
@@ -93,7 +96,9 @@ def merge_tensor(
 def _sum(
     deltas: Sequence[TensorDelta], old: torch.Tensor, start: int, stop: int, buffers: Buffers
 ) -> torch.Tensor:
-    """Rows [start, stop) of the sum of all deltas."""
+    """Rows [start, stop) of the sum of all deltas; zero without any."""
+    if not deltas:
+        return torch.zeros_like(old)
     first, *others = deltas
     total = first.tile(old, start, stop, buffers.floats("delta", old.numel()).view_as(old))
     for delta_of_adapter in others:

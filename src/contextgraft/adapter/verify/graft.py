@@ -6,12 +6,15 @@ from typing import Any
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.graft_config import ContextSettings, graft_config
-from contextgraft.adapter.merge.manifest import file_facts
+from contextgraft.adapter.merge.manifest import file_facts, with_embeddings
+from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_check
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
+from contextgraft.formats.model.tied_head import HeadState, head_state, vocabulary_size
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
+from contextgraft.formats.tensor_names import is_embedding
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.config_form import reads_back
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
@@ -47,6 +50,7 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
 
     yield run_check("tensors", lambda: check_tensors(model, manifest, inputs))
     yield run_check("rope", lambda: _rope(model, manifest))
+    yield run_check("embeddings", lambda: _embeddings(model, manifest))
     yield run_check("tokenizer", lambda: _tokenizer(model, manifest))
     target = inputs.target
     if inputs.adapters:
@@ -92,6 +96,21 @@ def _recorded(manifest: dict[str, Any]) -> ContextSettings:
     return ContextSettings(settings.from_json(manifest["rope"]["after"]), attention)
 
 
+def _embeddings(model: ModelFolder, manifest: dict[str, Any]) -> str:
+    """Check that readers take the head that was merged, and as many tokens as there are rows."""
+    state, record = head_state(model), manifest.get("embeddings", {})
+    if state in (HeadState.MISSING, HeadState.CONTRADICTED):
+        raise VerificationError(
+            "readers do not agree on lm_head", expected="one that is tied or stored", received=state.value
+        )
+    check_equal("untied embeddings", record.get("untied", False) and state.is_tied, False)
+    size = vocabulary_size(model.config)
+    rows = {model[name].rows for name in model.tensors if is_embedding(name)}
+    if size is not None and rows:
+        check_equal("the rows of the embeddings", [size], sorted(rows))
+    return f"{', '.join(map(str, sorted(rows))) or 'no'} rows; output layer {state.value}"
+
+
 def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
     lengths = manifest["tokenizer"].get(LENGTH)
     if lengths is None:
@@ -125,12 +144,15 @@ def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
         check_equal(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
     context = _recorded(manifest)
     kept = manifest["rope"]["from"] == "target"
-    check_equal("config.json", target.config if kept else graft_config(target.config, context), graft.config)
+    record = manifest.get("embeddings", {})
+    config = target.config if kept else graft_config(target.config, context)
+    check_equal("config.json", with_embeddings(config, record), graft.config)
+    theirs = set(TOKENIZER_FILES) if "tokenizer" in record else set()
     adapted = {SIDECAR} if kept else {SIDECAR, *CONTEXT_FILES}
-    for name in sorted(set(CONTEXT_FILES) & adapted & set(target.others) & set(graft.others)):
+    for name in sorted(set(CONTEXT_FILES) & adapted & set(target.others) & set(graft.others) - theirs):
         expected = CONTEXT_FILES[name](read_json(path / name), context.rope.context)
         check_equal(name, expected, read_json(graft.path / name))
-    for name in sorted(set(target.others) & set(graft.others) - adapted):
+    for name in sorted(set(target.others) & set(graft.others) - adapted - theirs):
         check_equal(f"the digest of {name}", file_digest(path / name), file_digest(graft.path / name))
     check_equal("the digest of the target", manifest["target"]["digest"], identity(target, digests)["digest"])
     return f"is the target of the merge: {manifest['target']['name']}"

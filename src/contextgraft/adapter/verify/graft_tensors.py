@@ -9,6 +9,7 @@ import torch
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.manifest import embeddings_record, file_facts
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.merge.rounding import ROUNDINGS
 from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
@@ -17,6 +18,7 @@ from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import VerificationError
 from contextgraft.rope import settings, travelling
+from contextgraft.rope.context_files import CONTEXT_FILES
 
 
 def check_tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) -> str:
@@ -48,6 +50,10 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
     rope, rounding = settings.from_json(manifest["rope"]["after"]), manifest["rounding"]
     attention = travelling.from_json(manifest.get("attention", {}))
     plan = plan_merge(scaled, target, rope=rope, attention=attention, rounding=rounding, replace_modules=True)
+    check_equal("the record of embeddings", manifest.get("embeddings", {}), embeddings_record(plan))
+    for path in plan.tokenizer_files:
+        if path.name not in CONTEXT_FILES:
+            check_equal(f"the tokenizer's {path.name}", manifest["files"].get(path.name), file_facts(path))
     applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
     check_equal("the list of changed tensors", applied, list(plan.changed))
 
@@ -55,14 +61,15 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
         deltas = plan.deltas(name, device)
         again = merge_tensor(
             plan.target,
-            name,
+            plan.fit.changes[name].source,
             deltas,
             rounding=ROUNDINGS[rounding](name),
             buffers=buffers,
             write=_discard,
+            rows=plan.fit.changes[name].rows,
         )
         _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
-        inputs.advance(plan.target[name].bytes)
+        inputs.advance(plan.layout.tensors[name].bytes)
 
     for_each_tensor(one, plan.changed, inputs.threads, device)
     return f"{len(plan.changed)} changed tensors come out the same again"

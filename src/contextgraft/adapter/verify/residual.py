@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from contextgraft.adapter.compute.numeric import norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers
 from contextgraft.adapter.extract.delta import Delta, DeltaMeasures
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.entries import AdapterEntry
+from contextgraft.adapter.merge.fit import fitted_entries
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,17 @@ class ResidualPass:
     advance: Callable[[int], object]
     residuals: dict[str, Residual] = field(default_factory=dict)
 
+    @cached_property
+    def entries(self) -> dict[str, AdapterEntry]:
+        """The adapter's entries by the base's names."""
+        return fitted_entries(self.adapter, self.models.base)
+
     def run(self, name: str, buffers: Buffers) -> None:
         """Measure one tensor of the pair, also where the adapter has no entry for it."""
         models = self.models
         delta = Delta(models.base, models.donor, name, buffers, 0, models.rows_for(name))
-        carried = self.adapter.delta(name, 1.0) if name in self.adapter.entries else None
+        entry = self.entries.get(name)
+        carried = None if entry is None else self.adapter.load(entry, 1.0)
         squares, remaining, row = [], [], 0
         for tile in delta.tiles():
             squares.append(norm_squared(tile))

@@ -1,0 +1,294 @@
+"""Which tensors of a target the adapters change, and how: under its names, with its tokens and its head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contextgraft.adapter.architecture import check_shape
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
+from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
+from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.errors import CheckpointError, MismatchError
+from contextgraft.formats.model.aligned_names import corresponding_names
+from contextgraft.formats.model.tied_head import HeadState, head_name, head_state, with_head
+from contextgraft.formats.tensor_names import (
+    FLOATS,
+    input_embedding,
+    output_embedding,
+    rows_are_tokens,
+    stored_transposed,
+    without_wrappers,
+)
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.lora.deltas import TensorDelta
+
+
+@dataclass(frozen=True)
+class ScaledAdapter:
+    """An adapter and the factor on its delta; scale 0 changes only RoPE."""
+
+    adapter: Adapter
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScaledEntry:
+    """One adapter's entry for one tensor, its factor, and its row for each of the graft's rows."""
+
+    adapter: Adapter
+    entry: AdapterEntry
+    scale: float
+    rows: Sequence[int] | None
+
+    def load(self, device: str) -> "TensorDelta":
+        """The delta that it adds."""
+        return self.adapter.load(self.entry, self.scale, self.rows, device)
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """One tensor of the graft: the target's tensor it starts from, its rows, and the entries added to it."""
+
+    source: str
+    rows: int
+    entries: tuple[ScaledEntry, ...]
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an adapter overwrites it."""
+        return any(item.entry.replaces for item in self.entries)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The graft's tensors that change or are new, by name; where its vocabulary and its head come from."""
+
+    changes: Mapping[str, TensorChange] = field(default_factory=dict)
+    untied: bool = False
+    vocabulary: int | None = None
+    tokenizer: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modules: bool) -> Fit:
+    """Match every active adapter to the target; what does not fit raises MismatchError."""
+    _check_loads(target)
+    state = head_state(target)
+    if state is HeadState.MISSING:
+        raise CheckpointError(
+            "has no output layer: its config does not tie it to the input embeddings, and it is not stored",
+            path=target.path, expected="lm_head, or tie_word_embeddings true", received="neither",
+            remedy="fetch the target again, or set tie_word_embeddings if its base is tied",
+        )  # fmt: skip
+    embedding, head = input_embedding(target.tensors), output_embedding(target.tensors)
+    head = head or (head_name(embedding) if embedding else None)
+    view = with_head(target, head) if head else target
+    token_fits, changes = [], dict[str, list[ScaledEntry]]()
+    for scaled in adapters:
+        if scaled.scale:
+            entries = _entries(scaled.adapter, view, state, (embedding, head))
+            if not replace_modules:
+                _check_not_replaced(scaled.adapter, entries, RebasedEntry)
+            tokens = fit_tokens(scaled.adapter, entries, _without_copy(view, state, head, entries))
+            entries = _check_entries(scaled.adapter, entries, view, tokens)
+            if not replace_modules:
+                _check_not_replaced(scaled.adapter, entries)
+            token_fits.append((scaled.adapter, tokens))
+            for name, entry in entries.items():
+                rows = tokens.rows if tokens and rows_are_tokens(name) else None
+                changes.setdefault(name, []).append(ScaledEntry(scaled.adapter, entry, scaled.scale, rows))
+    _check_replaced_once(changes)
+    grown = _grown(token_fits)
+    untied = state is HeadState.CONTRADICTED
+    if state.is_tied and embedding and head:
+        untied = _tie(changes, embedding, head, stored=state is HeadState.COPY)
+    if grown:
+        ends = {name for name in (*target.tensors, *changes) if rows_are_tokens(name)}
+        given = {name: [item.entry for item in items] for name, items in changes.items()}
+        check_new_rows(grown, view, given, ends)
+    made = {
+        name: TensorChange(
+            name if name in target.tensors else str(embedding),
+            grown.total if grown and rows_are_tokens(name) else view[name].rows,
+            tuple(entries),
+        )
+        for name, entries in changes.items()
+    }
+    return Fit(
+        made,
+        untied,
+        grown.total if grown and embedding and grown.total != target[embedding].rows else None,
+        grown.tokenizer if grown else None,
+        tuple(_warnings(target, state, untied, token_fits, grown)),
+    )
+
+
+def fitted_entries(adapter: Adapter, model: ModelFolder) -> dict[str, AdapterEntry]:
+    """The adapter's entries under the model's names, of layers that store their weights transposed, too."""
+    known = corresponding_names(adapter.entries, model.tensors)
+    named = {known.get(name, name): entry for name, entry in adapter.entries.items()}
+    return {name: _oriented(name, entry, model) for name, entry in sorted(named.items())}
+
+
+def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntry:
+    if not isinstance(entry, LowRankEntry) or not stored_transposed(name, model.config):
+        return entry
+    return replace(entry, embedding=True, shape=(entry.shape[1], entry.shape[0]))
+
+
+def _check_loads(target: ModelFolder) -> None:
+    """Raise CheckpointError for names that no reader knows, and that the graft would keep."""
+    for name in target.tensors:
+        plain = without_wrappers(name)
+        if plain != name or ".base_layer." in name or ".lora_A." in name:
+            raise CheckpointError(
+                f"has a tensor with a name that no reader loads: {name!r}",
+                path=target.path, expected=f"{plain.replace('.base_layer', '')!r}",
+                remedy="a wrapper of training (torch.compile, FSDP, PEFT) added to the names: unwrap the "
+                "model and save it again",
+            )  # fmt: skip
+
+
+def _entries(
+    adapter: Adapter, view: ModelFolder, state: HeadState, names: tuple[str | None, str | None]
+) -> dict[str, AdapterEntry]:
+    """The adapter's entries by the target's names; one on tied embeddings for both ends, if it shares.
+
+    PEFT adapts the input embeddings of a tied model alone, unless ensure_weight_tying is set; rows of single
+    tokens it shares always. `contextgraft extract` carries what base and donor have tied.
+    """
+    entries = fitted_entries(adapter, view)
+    embedding, head = names
+    if not state.is_tied or embedding is None or head is None or embedding not in entries:
+        return entries
+    shares = adapter.config.ensure_weight_tying
+    shares = adapter.sidecar is not None if shares is None else shares
+    if shares or (isinstance(entries[embedding], TokenRowsEntry) and head not in entries):
+        return entries | {head: entries[embedding]}
+    return entries
+
+
+def _without_copy(
+    view: ModelFolder, state: HeadState, head: str | None, entries: Mapping[str, AdapterEntry]
+) -> ModelFolder:
+    """The target without an output layer that follows the input embeddings, for counting rows."""
+    keep = head is None or head in entries or not state.is_tied
+    return view if keep else replace(view, tensors={n: i for n, i in view.tensors.items() if n != head})
+
+
+def _check_entries(
+    adapter: Adapter,
+    entries: dict[str, AdapterEntry],
+    view: ModelFolder,
+    tokens: TokenFit | None,
+) -> dict[str, AdapterEntry]:
+    """The entries, without weights that are the target's own; shapes and dtypes that do not fit raise."""
+    other = f"the adapter {adapter.path}"
+    for name, entry in entries.items():
+        rows = view.tensors[name].shape[:1] if name in view.tensors and rows_are_tokens(name) else ()
+        check_shape(view, name, other, (*rows, *entry.shape[len(rows) :]))
+        if view[name].dtype not in FLOATS:  # F64
+            raise MismatchError(
+                f"tensor {name!r} cannot take a delta",
+                path=view.path,
+                expected=f"{', '.join(FLOATS)}, as {other} needs",
+                received=view[name].dtype,
+                remedy="use the target in another precision",
+            )
+    plain = {name: _without_own_base(adapter, name, entry, view) for name, entry in entries.items()}
+    grows = tokens is not None and tokens.total > max(
+        (view[name].rows for name in entries if rows_are_tokens(name)), default=0
+    )
+    return entries if grows else plain
+
+
+def _check_not_replaced(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], *besides: type[AdapterEntry]
+) -> None:
+    replaced = [name for name, entry in entries.items() if entry.replaces and not isinstance(entry, besides)]
+    if replaced:
+        raise MismatchError(
+            f"would overwrite {', '.join(replaced)} of the target",
+            path=adapter.path,
+            remedy="allow it with --replace-modules, or use an adapter of deltas only",
+        )
+
+
+def _without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> AdapterEntry:
+    """Only the factors of an entry whose weight the target has already, in the target's precision."""
+    if not isinstance(entry, RebasedEntry) or entry.shape != view[name].shape:
+        return entry
+    from contextgraft.adapter.merge.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
+
+    return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry
+
+
+def _check_replaced_once(changes: Mapping[str, Sequence[ScaledEntry]]) -> None:
+    for name, items in sorted(changes.items()):
+        if len(items) > 1 and any(item.entry.replaces for item in items):
+            paths = ", ".join(str(item.adapter.path) for item in items)
+            raise MismatchError(f"tensor {name!r} would be overwritten and changed", received=paths)
+
+
+def _grown(token_fits: Sequence[tuple[Adapter, TokenFit | None]]) -> TokenFit | None:
+    """The fit of the adapter that brings tokens; only one that changes embeddings may, and alone."""
+    with_tokens = [(adapter, tokens) for adapter, tokens in token_fits if tokens is not None]
+    grown = [(adapter, tokens) for adapter, tokens in with_tokens if tokens.tokenizer is not None]
+    if grown and len(with_tokens) > 1:
+        raise MismatchError(
+            "brings new tokens, and another adapter changes the embeddings, too",
+            path=grown[0][0].path, received=", ".join(str(adapter.path) for adapter, _ in with_tokens),
+            remedy="merge this one first, and the other into the result",
+        )  # fmt: skip
+    return grown[0][1] if grown else None
+
+
+def _tie(changes: dict[str, list[ScaledEntry]], embedding: str, head: str, *, stored: bool) -> bool:
+    """Complete the changes of tied embeddings; True if input and output differ afterwards."""
+    if embedding not in changes and head not in changes:
+        return False
+    if changes.get(embedding) == changes.get(head):
+        if not stored:
+            del changes[head]
+        return False
+    based = [item for item in changes.get(embedding, []) if isinstance(item.entry, RebasedEntry)]
+    if head not in changes and (based or not stored):
+        # PEFT loads the weight under the factors into both, as they are one there
+        changes[head] = [
+            replace(item, entry=item.entry.base) for item in based if isinstance(item.entry, RebasedEntry)
+        ]
+    return True
+
+
+def _warnings(
+    target: ModelFolder,
+    state: HeadState,
+    untied: bool,
+    token_fits: Sequence[tuple[Adapter, TokenFit | None]],
+    grown: TokenFit | None,
+) -> list[str]:
+    lines = []
+    if state is HeadState.CONTRADICTED:
+        lines.append(
+            f"{target.path}: its config ties lm_head to the input embeddings, but other values are stored, "
+            "which transformers 5 uses; the graft says tie_word_embeddings false, so that all readers do"
+        )
+    elif untied:
+        lines.append(
+            f"{target.path}: its embeddings are tied, and an adapter changes one end only: the graft is "
+            "untied, with an lm_head of its own, as PEFT computes it"
+        )
+    if grown:
+        lines.append(
+            f"{target.path}: the graft has {grown.total} rows of embeddings, and the tokenizer of "
+            f"{grown.tokenizer}"
+        )
+    for adapter, tokens in token_fits:
+        if tokens and tokens.lost:
+            few = ", ".join(tokens.lost[:5])
+            lines.append(f"{adapter.path}: {len(tokens.lost)} of its tokens are not in {target.path}: {few}")
+    return lines

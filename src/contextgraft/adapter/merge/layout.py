@@ -1,0 +1,90 @@
+"""The weight files of a graft: the target's, byte for byte but for tensors that are new or have more rows."""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from contextgraft.adapter.merge.fit import TensorChange
+from contextgraft.checkpoint.model_folder import ModelFolder, TensorFile, TensorInfo, open_tensors
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """One file: its header, complete with length, its size in bytes, and its last tensor."""
+
+    header: bytes
+    size: int
+    last: str
+
+
+@dataclass(frozen=True)
+class GraftLayout:
+    """Every file by name, and the position of every tensor."""
+
+    shards: Mapping[str, ShardLayout]
+    tensors: Mapping[str, TensorInfo]
+
+    def index(self, target_index: Mapping[str, Any]) -> dict[str, Any]:
+        """The target's index with the graft's tensors and their size."""
+        weight_map = {name: info.shard for name, info in sorted(self.tensors.items())}
+        if weight_map == target_index.get("weight_map"):
+            weight_map = target_index["weight_map"]
+        total = sum(info.bytes for info in self.tensors.values())
+        metadata = {**(target_index.get("metadata") or {}), "total_size": total}
+        return {**target_index, "metadata": metadata, "weight_map": weight_map}
+
+
+def lay_out(target: ModelFolder, changes: Mapping[str, TensorChange]) -> GraftLayout:
+    """Position every tensor; a new one follows the tensor that it starts from."""
+    shards: dict[str, ShardLayout] = {}
+    tensors: dict[str, TensorInfo] = {}
+    for shard in target.shards:
+        file = open_tensors(target.path / shard)
+        infos = _infos(file, changes)
+        if infos == list(file.tensors.values()):
+            header = _stored_header(file)
+        else:
+            header = _header(file.metadata, infos)
+        shift = len(header) - _data_begin(infos)
+        placed = [replace(info, begin=info.begin + shift, end=info.end + shift) for info in infos]
+        tensors |= {info.name: info for info in placed}
+        size = max((info.end for info in placed), default=len(header))
+        shards[shard] = ShardLayout(header, size, placed[-1].name if placed else "")
+    return GraftLayout(shards, {name: tensors[name] for name in sorted(tensors)})
+
+
+def _infos(file: TensorFile, changes: Mapping[str, TensorChange]) -> list[TensorInfo]:
+    """The tensors of a file in order, with the graft's rows, one after another from the first's position."""
+    infos: list[TensorInfo] = []
+    position = file.data_begin
+    for info in file.tensors.values():
+        new = [name for name, change in changes.items() if change.source == info.name != name]
+        for name in (info.name, *sorted(new)):
+            rows = changes[name].rows if name in changes else info.rows
+            shape = (rows, *info.shape[1:]) if info.shape else ()
+            size = info.bytes // max(info.rows, 1) * rows
+            infos.append(TensorInfo(name, info.dtype, shape, file.name, position, position + size))
+            position += size
+    return infos
+
+
+def _data_begin(infos: list[TensorInfo]) -> int:
+    return infos[0].begin if infos else 0
+
+
+def _stored_header(file: TensorFile) -> bytes:
+    with (file.path / file.name).open("rb") as handle:
+        return handle.read(file.data_begin)
+
+
+def _header(metadata: Mapping[str, str], infos: list[TensorInfo]) -> bytes:
+    begin = _data_begin(infos)
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for info in infos:
+        offsets = [info.begin - begin, info.end - begin]
+        header[info.name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

@@ -1,0 +1,130 @@
+"""Which row of an adapter goes to which row of a target, and which tokens the target gains."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.vocabulary import TOKENIZER, correspondence, read_vocabulary
+from contextgraft.errors import MismatchError
+from contextgraft.formats.tensor_names import rows_are_tokens
+
+SHOWN = 5  # tokens that a message lists
+WITH_ROWS = "save the adapter with its embeddings: save_pretrained(..., save_embedding_layers=True)"
+# a tokenizer's files, of any kind: they are taken along as one
+TOKENIZER_FILES = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TokenFit:
+    """`rows`: the adapter's row for each of the graft's, -1 for none; None where they correspond.
+
+    `total`: rows of the graft's embeddings; `tokenizer`: the folder whose tokenizer the graft gets, if not
+    the target's; `lost`: tokens that the adapter changes and the target does not have.
+    """
+
+    rows: Sequence[int] | None
+    total: int
+    tokenizer: Path | None = None
+    lost: tuple[str, ...] = ()
+
+
+def fit_tokens(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: ModelFolder) -> TokenFit | None:
+    """Match the rows of token embeddings; `entries` by the target's names. None if none has tokens' rows."""
+    entries = {name: entry for name, entry in sorted(entries.items()) if rows_are_tokens(name)}
+    if not entries:
+        return None
+    needed, count = _row_counts(adapter, entries, target)
+    tokens = adapter.vocabulary
+    own = None if tokens is None else read_vocabulary(target)
+    new = _new_tokens(tokens, own, entries.values())
+    if adapter.sidecar is None and (needed > count or new):
+        return _grown(adapter, target, needed, count)
+    try:
+        rows = correspondence((own, count), (tokens, max(needed, 1)))
+    except MismatchError as error:
+        raise MismatchError(f"does not fit the adapter {adapter.path}: {error}", path=target.path) from None
+    missing = (tokens or {}).keys() - (own or {}).keys() if tokens is not None and own is not None else ()
+    lost = () if adapter.sidecar else tuple(sorted(missing))
+    return TokenFit(rows, count, None, lost)
+
+
+def _row_counts(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], target: ModelFolder
+) -> tuple[int, int]:
+    """Rows of the adapter's embeddings, and of the target's."""
+    counts = {target[name].rows for name in entries}
+    single = [entry.token_rows for entry in entries.values() if isinstance(entry, TokenRowsEntry)]
+    whole = {entry.token_rows for entry in entries.values() if not isinstance(entry, TokenRowsEntry)}
+    if len(counts) > 1 or len(whole) > 1:
+        raise MismatchError(
+            f"does not fit the adapter {adapter.path}: embeddings of different lengths",
+            path=target.path, received=f"{sorted(counts)} rows, and {sorted(whole)} of the adapter",
+        )  # fmt: skip
+    count = counts.pop()
+    return (whole.pop() if whole else max(count, *single)), count
+
+
+def _new_tokens(
+    tokens: Mapping[str, int] | None, own: Mapping[str, int] | None, entries: Iterable[AdapterEntry]
+) -> list[str]:
+    """Tokens whose rows the adapter gives and whose text the target does not have."""
+    if tokens is None or own is None:
+        return []
+    entries = list(entries)
+    return [
+        token for token, row in tokens.items()
+        if token not in own and any(entry.covers(row) for entry in entries)
+    ]  # fmt: skip
+
+
+def check_new_rows(
+    fit: TokenFit, target: ModelFolder, changes: Mapping[str, Sequence[AdapterEntry]], names: Iterable[str]
+) -> None:
+    """Raise MismatchError unless the entries give every row that embeddings of these names gain."""
+    for name in sorted(names):
+        entries = changes.get(name, ())
+        gained = range(target[name].rows if name in target.tensors else fit.total, fit.total)
+        missing = [row for row in gained if not any(entry.covers(row) for entry in entries)]
+        if missing:
+            raise MismatchError(
+                f"has {fit.total} tokens, and the target {target.path} {gained.start} rows of {name!r}; it "
+                f"has no values for row {missing[0]}",
+                path=fit.tokenizer, expected="complete embeddings of all its tokens",
+                received="factors or single rows" if entries else "none", remedy=WITH_ROWS,
+            )  # fmt: skip
+
+
+def _grown(adapter: Adapter, target: ModelFolder, needed: int, count: int) -> TokenFit:
+    """The adapter's vocabulary, where it is the target's and more; anything else raises MismatchError."""
+    tokens, own = adapter.vocabulary, read_vocabulary(target)
+    if tokens is None or own is None:
+        missing = adapter.path if tokens is None else target.path
+        raise MismatchError(
+            f"has embeddings of {needed} rows, and the target {target.path} of {count}",
+            path=adapter.path, expected=f"{TOKENIZER} in both folders, to know the new tokens",
+            received=f"none in {missing}",
+            remedy=f"copy the tokenizer that belongs to it into {missing}",
+        )  # fmt: skip
+    others = sorted((token for token, row in own.items() if tokens.get(token) != row), key=own.__getitem__)
+    if others:
+        new = sorted(tokens.keys() - own.keys(), key=tokens.__getitem__)
+        raise MismatchError(
+            f"adds tokens ({_few(new)}) to a vocabulary that is not the target's",
+            path=adapter.path, expected=f"every token of {target.path} at its own row",
+            received=f"other or no rows for {_few(others)}",
+            remedy="merge it into the model it was trained on, and extract from that",
+        )  # fmt: skip
+    total = max(needed, count)
+    rows = None if needed == total else [row if row < needed else -1 for row in range(total)]
+    return TokenFit(rows, total, adapter.path)
+
+
+def _few(tokens: Sequence[str]) -> str:
+    more = f" and {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else ""
+    return ", ".join(tokens[:SHOWN]) + more

@@ -1,0 +1,39 @@
+"""Which files of a target a graft takes along, besides its weights: all that still describe it."""
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, PICKLES, SIDECAR
+
+WEIGHTS = (
+    *PICKLES, ".safetensors", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz", ".ot",
+    ".tflite", ".pte", ".nemo", ".distcp", ".mlmodel",
+)  # fmt: skip
+# files that describe weights which are not copied: with them, readers would load other weights or settings
+STALE = re.compile(
+    r".+\.index\.json|adapter_(config|model)\..+|params\.json|openvino_.+"  # params.json: of consolidated*
+    r"|optimizer\..+|scheduler\..+|trainer_state\.json|zero_to_fp32\.py|latest|events\.out\.tfevents.*"
+)
+
+
+def split_files(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Files that a graft takes along, and files that it leaves out; the sidecar is in neither.
+
+    Left out are weights, what describes them, and every subfolder that holds some: another checkpoint, or the
+    model in another format.
+    """
+    names = tuple(name for name in names if name != SIDECAR)
+    other = {PurePosixPath(name).parts[0] for name in names if "/" in name and _is_stale(name)}
+    left_out = tuple(name for name in names if _is_stale(name) or PurePosixPath(name).parts[0] in other)
+    return tuple(name for name in names if name not in left_out), left_out
+
+
+def holds_adapter(names: Iterable[str]) -> bool:
+    """Whether `from_pretrained` would load an adapter and its base instead of the folder's own weights."""
+    return ADAPTER_CONFIG in names
+
+
+def _is_stale(path: str) -> bool:
+    name = PurePosixPath(path).name
+    return PurePosixPath(name).suffix in WEIGHTS or STALE.fullmatch(name) is not None or name == SIDECAR

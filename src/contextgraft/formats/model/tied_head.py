@@ -1,0 +1,106 @@
+"""Whether a model's output layer (lm_head) is its input embeddings, as transformers decides it on loading."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import Any
+
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.tensor_bytes import byte_blocks
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
+from contextgraft.rope.text_section import replace_text_section, text_section
+
+TIE = "tie_word_embeddings"
+VOCABULARY = "vocab_size"
+BLOCK = 1 << 20  # bytes
+HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
+
+
+class HeadState(StrEnum):
+    """The output layer of a model folder."""
+
+    TIED = "tied"  # not stored: the input embeddings
+    COPY = "copy"  # stored, and equal to the input embeddings, to which the config ties it
+    UNTIED = "untied"  # a matrix of its own
+    CONTRADICTED = "contradicted"  # tied by the config, stored with other values: transformers 5 unties it
+    MISSING = "missing"  # neither stored nor tied: readers start it at random
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether a change of the input embeddings changes the output layer."""
+        return self in (HeadState.TIED, HeadState.COPY)
+
+
+def head_state(model: ModelFolder) -> HeadState:
+    """The state of the output layer; where it is stored and the config ties it, both tensors are compared."""
+    head, embedding = output_embedding(model.tensors), input_embedding(model.tensors)
+    tie = ties(model.config)
+    if head is None:
+        classes = model.config.get("architectures") or [""]
+        headed = str(classes[0]).endswith(HEADED)
+        return HeadState.MISSING if tie is False and headed and embedding else HeadState.TIED
+    if tie is False or embedding is None:
+        return HeadState.UNTIED
+    if _same_bytes(model, head, embedding):
+        return HeadState.COPY if tie or _ties_by_default(model.config) else HeadState.UNTIED
+    return HeadState.CONTRADICTED if tie or _ties_by_default(model.config) else HeadState.UNTIED
+
+
+def with_head(model: ModelFolder, name: str) -> ModelFolder:
+    """The model with its input embeddings also under the name of an output layer that it does not store."""
+    embedding = input_embedding(model.tensors)
+    if embedding is None or name in model.tensors:
+        return model
+    tensors = {**model.tensors, name: model.tensors[embedding]}
+    return replace(model, tensors={key: tensors[key] for key in sorted(tensors)})
+
+
+def ties(config: Mapping[str, Any]) -> bool | None:
+    """The config's tie_word_embeddings, of the model or its text model; None if it does not say."""
+    sections = (config, text_section(config))
+    return next((bool(section[TIE]) for section in sections if section.get(TIE) is not None), None)
+
+
+def untie(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the output layer untied, in every section that says otherwise."""
+    text = text_section(config)
+    changed = replace_text_section(config, {**text, TIE: False}) if TIE in text else dict(config)
+    return {**changed, TIE: False}
+
+
+def vocabulary_size(config: Mapping[str, Any]) -> int | None:
+    """The config's number of tokens, of the text model or of the model; None if it does not say."""
+    sections = (text_section(config), config)
+    return next((section[VOCABULARY] for section in sections if section.get(VOCABULARY) is not None), None)
+
+
+def with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The config with another number of tokens, in every section that has one."""
+    changed = replace_text_section(config, {**text_section(config), VOCABULARY: rows})
+    return changed | ({VOCABULARY: rows} if VOCABULARY in changed else {})
+
+
+def head_name(embedding: str) -> str:
+    """The name of the output layer of a model whose input embeddings have this name."""
+    if embedding.startswith("language_model.model."):
+        return "language_model.lm_head.weight"
+    return "embed_out.weight" if embedding.endswith("embed_in.weight") else "lm_head.weight"
+
+
+def _same_bytes(model: ModelFolder, first: str, second: str) -> bool:
+    left, right = model[first], model[second]
+    if (left.dtype, left.shape) != (right.dtype, right.shape):
+        return False
+    blocks = zip(byte_blocks(model, left, BLOCK), byte_blocks(model, right, BLOCK), strict=True)
+    return all(one == other for one, other in blocks)
+
+
+def _ties_by_default(config: Mapping[str, Any]) -> bool:
+    """What the class of transformers does where the config does not say; False without transformers."""
+    if ties(config) is not None or find_spec("transformers") is None:
+        return bool(ties(config))
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 - optional, and needed for few models
+
+    model_type = config.get("model_type")
+    return model_type in CONFIG_MAPPING and bool(getattr(CONFIG_MAPPING[model_type](), TIE, False))
