@@ -24,7 +24,7 @@ from contextgraft.errors import CheckpointError, OutputError, PickleRefused
 from contextgraft.sources.conversion import Conversion
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.pickles import child
-from contextgraft.sources.pickles.process import Limits, PickleFile, convert_files
+from contextgraft.sources.pickles.process import PickleFile, ProcessLimits, convert_files
 
 CONVERT = Conversion(convert_pickles=True)
 IDS = torch.arange(3, 40)[None]
@@ -250,9 +250,9 @@ def test_the_process_is_stopped_at_its_limits(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1 << 20)}, path, _use_new_zipfile_serialization=False)
     out = tmp_path / "x.safetensors"
     with pytest.raises(CheckpointError, match=r"x\.bin: .*was stopped; received more than 1 seconds"):
-        convert_files([PickleFile(path, out)], limits=Limits(1 << 30, 1, 1 << 30))
+        convert_files([PickleFile(path, out)], limits=ProcessLimits(1 << 30, 1, 1 << 30))
     with pytest.raises(OutputError, match="File too large"):
-        convert_files([PickleFile(path, out)], limits=Limits(1 << 30, 60, 1 << 10))
+        convert_files([PickleFile(path, out)], limits=ProcessLimits(1 << 30, 60, 1 << 10))
     assert not out.exists()
 
 

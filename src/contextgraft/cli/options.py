@@ -115,9 +115,28 @@ def replace_option(command: F) -> F:
     )(command)
 
 
+def combine(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """One decorator for several options; help lists them in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def pair_options(command: F) -> F:
+    """--base and --donor, both required."""
+    return combine(
+        click.option("--base", type=PATH, required=True, help="The common base model."),
+        click.option("--donor", type=PATH, required=True, help="The long-context model."),
+    )(command)
+
+
 def tensor_options(verb: str) -> Callable[[F], F]:
     """--embeddings, --include and --exclude: which tensors a command works on; `verb` is Carry or Compare."""
-    options = (
+    return combine(
         click.option(
             "--embeddings",
             type=click.Choice(list(EMBEDDINGS)),
@@ -130,13 +149,6 @@ def tensor_options(verb: str) -> Callable[[F], F]:
         ),
         click.option("--exclude", type=Pattern(), help="Leave out tensors whose name matches."),
     )
-
-    def decorate(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def tensor_selection(embeddings: str | None, include: str, exclude: str | None) -> "TensorSelection":

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from contextgraft.cli.options import RealNumber
+from contextgraft.cli.options import RealNumber, combine
 from contextgraft.cli.output import print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -16,13 +16,9 @@ SHARE = RealNumber(0, 1, min_open=True)
 NAMES = ("ranks", "device_flops", "utilisation", "device_memory", "link", "links")
 
 
-def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
-    """Options that describe the ranks and links of a training; `train`, which runs, hides them."""
-    made = (
-        click.option(
-            "--ranks", type=click.IntRange(1, MOST), default=1, show_default=True, hidden=hidden,
-            help="Processes, one device each.",
-        ),
+def device_options(*, hidden: bool = False) -> Callable[[F], F]:
+    """--device-flops, --utilisation and --device-memory: what one device can do."""
+    return combine(
         click.option(
             "--device-flops", type=POSITIVE, default=989e12, show_default=True, hidden=hidden,
             help="Operations a second of one device at its peak; the default is an H100's in bfloat16.",
@@ -35,6 +31,17 @@ def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
             "--device-memory", type=POSITIVE, default=80e9, show_default=True, hidden=hidden,
             help="Bytes of one device.",
         ),
+    )  # fmt: skip
+
+
+def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
+    """Options that describe the ranks and links of a training; `train`, which runs, hides them."""
+    return combine(
+        click.option(
+            "--ranks", type=click.IntRange(1, MOST), default=1, show_default=True, hidden=hidden,
+            help="Processes, one device each.",
+        ),
+        device_options(hidden=hidden),
         click.option(
             "--link", type=POSITIVE, default=50e9, show_default=True, hidden=hidden,
             help="Bytes a second of one link between nodes; the default is 400 Gbit/s.",
@@ -44,13 +51,6 @@ def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
             help="Links of a node to other nodes.",
         ),
     )  # fmt: skip
-
-    def decorate(command: F) -> F:
-        for option in reversed(made):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def options(command: F) -> F:

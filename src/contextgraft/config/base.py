@@ -17,7 +17,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Frozen(BaseModel):
     """An immutable model that rejects unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def known_keys(cls) -> set[str]:

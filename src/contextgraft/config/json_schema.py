@@ -1,7 +1,7 @@
 """JSON schema of a study's configuration: `python -m contextgraft.config.json_schema [FILE]` writes it."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from contextgraft.config.study import StudyConfig
@@ -15,11 +15,12 @@ def schema_text() -> str:
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
-def main(arguments: list[str]) -> None:
-    """Write the schema to the file named first, or to config/schema.json."""
-    target = Path(arguments[0]) if arguments else DEFAULT
-    target.write_text(schema_text(), encoding="utf-8")
+def main() -> None:
+    """Write the schema to the file that the command line names."""
+    parser = argparse.ArgumentParser(description="Write the JSON schema of a study's configuration.")
+    parser.add_argument("file", nargs="?", type=Path, default=DEFAULT, help="default: %(default)s")
+    parser.parse_args().file.write_text(schema_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.evaluation.backends.base import Backend
 from contextgraft.evaluation.backends.loading import load_config, max_positions
-from contextgraft.evaluation.backends.registry import BackendConfig, Limits, backend_key, make_backend
+from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, backend_key, make_backend
 from contextgraft.evaluation.models import EvalModel
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.response_cache import ResponseCache, read_responses, request_key
@@ -168,12 +168,14 @@ def cached_count(questions: Sequence[Question], cache_path: Path) -> int:
     return sum(request_key(question.request) in responses for question in questions)
 
 
-def limits(model: EvalModel, questions: Sequence[Question], measurements: Sequence[Measurement]) -> Limits:
+def limits(
+    model: EvalModel, questions: Sequence[Question], measurements: Sequence[Measurement]
+) -> PromptLimits:
     """What a backend must be able to hold."""
     lengths = [len(question.ids) + question.budget for question in questions]
     lengths += [measurement.longest(model.tokenizer) for measurement in measurements]
     largest = max((max(question.ids) for question in questions), default=0)
-    return Limits(longest=max(lengths, default=1), largest_id=largest)
+    return PromptLimits(longest=max(lengths, default=1), largest_id=largest)
 
 
 def respond_to(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
 from contextgraft.evaluation.backends.base import NoResponse
-from contextgraft.evaluation.backends.registry import BackendConfig, Limits, check_backend, make_backend
+from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, check_backend, make_backend
 from contextgraft.evaluation.models import EvalModel, open_eval_model
 from contextgraft.evaluation.questions import Question, ids_digest
 from contextgraft.evaluation.scoring import SCORING
@@ -108,7 +108,7 @@ def replay_question(
     question = rebuild_question(spec, model, row)
     check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
     check_same("answer", row["answer"], question.answer)
-    limits = Limits(longest=len(question.ids) + question.budget, largest_id=max(question.ids))
+    limits = PromptLimits(longest=len(question.ids) + question.budget, largest_id=max(question.ids))
     [(_index, outcome)] = make_backend(model, backend, limits).responses([question.request])
     if isinstance(outcome, NoResponse):
         raise InputError("the model gave no response", path=model.path, received=outcome.reason)
@@ -193,7 +193,7 @@ def measure_alone(
     model: EvalModel, measurement: Measurement, backend: BackendConfig, work: Path, reference: str
 ) -> list[SampleColumns]:
     """The rows of one model, which is freed at the end."""
-    limits = Limits(longest=measurement.longest(model.tokenizer), largest_id=0)
+    limits = PromptLimits(longest=measurement.longest(model.tokenizer), largest_id=0)
     loaded = make_backend(model, backend, limits)
     if loaded.model is None:
         raise InputError("a measurement needs the weights in this process", remedy="pass --backend hf")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.formats.sidecar import find_sidecars, incomplete_sidecar
+from contextgraft.formats.sidecar import read_records
 
 KIND = "adapter"
 REMEDY = "give folders that `contextgraft extract` wrote"
@@ -34,27 +34,22 @@ class AdapterRecord:
 
 def read_adapter_records(folders: Iterable[Path]) -> tuple[AdapterRecord, ...]:
     """Every adapter in or below the folders, once, by donor and rank; InputError if a folder has none."""
-    sidecars = find_sidecars(folders, KIND, REMEDY)
-    return tuple(sorted((adapter_record(value, path) for path, value in sidecars.items()), key=_order))
+    return tuple(sorted(read_records(folders, KIND, REMEDY, _parse), key=_order))
 
 
-def adapter_record(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:
-    """The record in one sidecar; InputError names what is missing."""
-    try:
-        modules = tuple(
-            ModuleEnergy(name, float(value["energy"]), float(value["delta_norm"]))
-            for name, value in sorted(sidecar["modules"].items())
-        )
-        return AdapterRecord(
-            rank=int(sidecar["rank"]),
-            energy=float(sidecar["energy"]),
-            modules=modules,
-            base=dict(sidecar["base"]),
-            donor=dict(sidecar["donor"]),
-            rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise incomplete_sidecar("an adapter", path, error, REMEDY) from None
+def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:  # noqa: ARG001 - one signature
+    modules = tuple(
+        ModuleEnergy(name, float(value["energy"]), float(value["delta_norm"]))
+        for name, value in sorted(sidecar["modules"].items())
+    )
+    return AdapterRecord(
+        rank=int(sidecar["rank"]),
+        energy=float(sidecar["energy"]),
+        modules=modules,
+        base=dict(sidecar["base"]),
+        donor=dict(sidecar["donor"]),
+        rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
+    )
 
 
 def base_context(adapters: Iterable[AdapterRecord]) -> int | None:

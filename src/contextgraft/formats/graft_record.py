@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.formats.sidecar import find_sidecars, incomplete_sidecar
+from contextgraft.formats.sidecar import read_records
 
 KIND = "graft"
 REMEDY = "give folders that `contextgraft merge` wrote"
@@ -50,27 +50,22 @@ class GraftRecord:
 
 def read_graft_records(folders: Iterable[Path]) -> tuple[GraftRecord, ...]:
     """Every graft in or below the folders, once, sorted; InputError if a folder has none."""
-    sidecars = find_sidecars(folders, KIND, REMEDY)
-    return tuple(sorted((graft_record(value, path) for path, value in sidecars.items()), key=_order))
+    return tuple(sorted(read_records(folders, KIND, REMEDY, _parse), key=_order))
 
 
-def graft_record(sidecar: Mapping[str, Any], path: Path) -> GraftRecord:
-    """The record in one sidecar; InputError names what is missing."""
-    try:
-        tensors = tuple(
-            GraftedTensor(name, float(value["delta_norm"]), float(value["kept"]))
-            for name, value in sorted(sidecar["tensors"].items())
-            if value["applied"]
-        )
-        return GraftRecord(
-            path.parent.name,
-            dict(sidecar["target"]),
-            tuple(dict(adapter) for adapter in sidecar["adapters"]),
-            dict(sidecar["rope"]),
-            tensors,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise incomplete_sidecar("a graft", path, error, REMEDY) from None
+def _parse(sidecar: Mapping[str, Any], path: Path) -> GraftRecord:
+    tensors = tuple(
+        GraftedTensor(name, float(value["delta_norm"]), float(value["kept"]))
+        for name, value in sorted(sidecar["tensors"].items())
+        if value["applied"]
+    )
+    return GraftRecord(
+        path.parent.name,
+        dict(sidecar["target"]),
+        tuple(dict(adapter) for adapter in sidecar["adapters"]),
+        dict(sidecar["rope"]),
+        tensors,
+    )
 
 
 def _order(graft: GraftRecord) -> tuple[str, str, int, str]:

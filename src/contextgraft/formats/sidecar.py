@@ -1,8 +1,8 @@
 """`contextgraft.json`, the sidecar of whatever contextgraft wrote: its common keys, and reading it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from contextgraft._version import __version__
 from contextgraft.checkpoint.digest import model_digest
@@ -14,15 +14,15 @@ from contextgraft.formats.model_card import CARD, read_licence
 __all__ = [
     "FORMAT",
     "SIDECAR",
-    "find_sidecars",
     "identity",
-    "incomplete_sidecar",
     "origin",
+    "read_records",
     "read_sidecar",
     "sidecar",
 ]
 
 FORMAT = 2
+Record = TypeVar("Record")
 
 
 def sidecar(kind: str, **content: Any) -> dict[str, Any]:
@@ -49,31 +49,25 @@ def read_sidecar(path: Path, kind: str | None = None) -> dict[str, Any]:
     return sidecar
 
 
-def find_sidecars(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path, dict[str, Any]]:
-    """Every sidecar of a kind, of any format, in or below the folders, each once.
+def read_records(
+    folders: Iterable[Path], kind: str, remedy: str, parse: Callable[[Mapping[str, Any], Path], Record]
+) -> list[Record]:
+    """`parse` applied to every sidecar of a kind in or below the folders, once each.
 
-    A folder without one raises InputError, unless it holds a refusal: then nothing was written there.
+    A folder without one, or a sidecar in which a key is missing or malformed, raises InputError.
     """
-    matches: dict[Path, dict[str, Any]] = {}
-    for folder in folders:
-        contents = {path: _read(path, remedy) for path in sorted(folder.rglob(SIDECAR))}
-        below = {path: content for path, content in contents.items() if content.get("kind") == kind}
-        if not below and not any(content.get("kind") == REFUSED for content in contents.values()):
+    records = []
+    for path, content in _find_sidecars(folders, kind, remedy).items():
+        try:
+            records.append(parse(content, path))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"holds no {kind}", path=folder, expected=f"a {SIDECAR} of kind {kind}", remedy=remedy
-            )
-        matches |= {path.resolve(): content for path, content in below.items()}
-    return matches
-
-
-def incomplete_sidecar(kind: str, path: Path, error: Exception, remedy: str) -> InputError:
-    """The error for a sidecar in which a key is missing or malformed, as `error` says."""
-    return InputError(
-        f"is not a complete sidecar of {kind}",
-        path=path,
-        received=f"{type(error).__name__} {error}",
-        remedy=remedy,
-    )
+                f"is not a complete sidecar of kind {kind}",
+                path=path,
+                received=f"{type(error).__name__} {error}",
+                remedy=remedy,
+            ) from None
+    return records
 
 
 def identity(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -98,6 +92,23 @@ def origin(folder: ModelFolder) -> dict[str, Any]:
         "revision": record.get("revision"),
         **({"license": licence} if licence else {}),
     }
+
+
+def _find_sidecars(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path, dict[str, Any]]:
+    """Every sidecar of a kind, of any format, in or below the folders, each once.
+
+    A folder without one raises InputError, unless it holds a refusal: then nothing was written there.
+    """
+    matches: dict[Path, dict[str, Any]] = {}
+    for folder in folders:
+        contents = {path: _read(path, remedy) for path in sorted(folder.rglob(SIDECAR))}
+        below = {path: content for path, content in contents.items() if content.get("kind") == kind}
+        if not below and not any(content.get("kind") == REFUSED for content in contents.values()):
+            raise InputError(
+                f"holds no {kind}", path=folder, expected=f"a {SIDECAR} of kind {kind}", remedy=remedy
+            )
+        matches |= {path.resolve(): content for path, content in below.items()}
+    return matches
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_a_sidecar_that_lacks_something_is_refused(
 ) -> None:
     path = written.graft(tmp_path, "style", 2) / "contextgraft.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != lost}))
-    with pytest.raises(InputError, match="not a complete sidecar of a graft"):
+    with pytest.raises(InputError, match="not a complete sidecar of kind graft"):
         read_graft_records([tmp_path])
 
 

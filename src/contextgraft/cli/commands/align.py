@@ -10,6 +10,7 @@ from contextgraft.cli.options import (
     check_device,
     device_option,
     json_option,
+    pair_options,
     tensor_options,
     tensor_selection,
     threads_option,
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--base", type=PATH, required=True, help="The common base model.")
-@click.option("--donor", type=PATH, required=True, help="The long-context model.")
+@pair_options
 @click.option("--target", type=PATH, required=True, help="The fine-tune.")
 @tensor_options("Compare")
 @click.option("--out", type=PATH, help="Parquet file to write, with a row for each tensor.")

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextgraft.cli.options import (
+    COUNT,
     PATH,
     check_device,
     device_option,
     json_option,
+    pair_options,
     replace_option,
     tensor_options,
     tensor_selection,
@@ -24,12 +26,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--base", type=PATH, required=True, help="The common base model.")
-@click.option("--donor", type=PATH, required=True, help="The long-context model.")
+@pair_options
 @click.option(
     "--rank",
     "ranks",
-    type=click.IntRange(min=1),
+    type=COUNT,
     multiple=True,
     help="Rank of an adapter, written to r<rank>; repeatable.",
 )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--max-rank",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=128,
     show_default=True,
     help="Largest rank for --energy.",
@@ -57,9 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--expect-theta", type=click.FloatRange(0, min_open=True), help="Reject a donor with another RoPE theta."
 )
-@click.option(
-    "--expect-positions", type=click.IntRange(min=1), help="Reject a donor with another maximum position."
-)
+@click.option("--expect-positions", type=COUNT, help="Reject a donor with another maximum position.")
 @click.option("--out", type=PATH, required=True, help="Output folder, with one adapter folder for each rank.")
 @device_option
 @threads_option("Matrices")

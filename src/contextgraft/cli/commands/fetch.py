@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.options import PATH, json_option, replace_option
+from contextgraft.cli.options import COUNT, PATH, json_option, replace_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.progress import hub_progress
 
@@ -43,7 +43,7 @@ from contextgraft.cli.progress import hub_progress
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=4,
     show_default=True,
     help="Number of files downloaded from the hub at once.",

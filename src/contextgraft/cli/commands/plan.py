@@ -8,7 +8,7 @@ import click
 from contextgraft.cli import plan_training
 from contextgraft.cli.options import COUNT, PATH, NumberList, RealNumber, json_option
 from contextgraft.cli.output import print_json
-from contextgraft.cli.plan_training import MOST, POSITIVE, SHARE, hardware_options
+from contextgraft.cli.plan_training import MOST, POSITIVE, device_options, hardware_options
 from contextgraft.config.evaluation import SECTIONS
 
 LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can show
@@ -113,20 +113,14 @@ def study(*, study: Path, at_once: int, as_json: bool) -> None:
     show_default=True,
     help="Type to compute in; auto: the config's.",
 )
+@device_options()
 @click.option(
-    "--device-flops",
+    "--bandwidth",
     type=POSITIVE,
-    default=989e12,
+    default=3.35e12,
     show_default=True,
-    help="Operations a second of one device at its peak; the default is an H100's in bfloat16.",
+    help="Bytes a second of the memory of one device.",
 )
-@click.option(
-    "--utilisation", type=SHARE, default=0.4, show_default=True, help="Share of the peak that is reached."
-)
-@click.option(
-    "--bandwidth", type=POSITIVE, default=3.35e12, show_default=True, help="Bytes a second of its memory."
-)
-@click.option("--device-memory", type=POSITIVE, default=80e9, show_default=True, help="Bytes of one device.")
 @json_option()
 def evaluation(
     *,

@@ -4,35 +4,36 @@ from pathlib import Path
 
 import click
 
+from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import print_json
 
 
 @click.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="Output folder. An older report in it is replaced; a folder with other files is refused.",
 )
 @click.option(
     "--adapter",
     "adapters",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     help="Folder that contains adapters (or is one): adds energy by rank and a card for each. Repeatable.",
 )
 @click.option(
     "--graft",
     "grafts",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     help="Folder that contains grafts (or is one): adds survival of deltas and a card for each. Repeatable.",
 )
 @click.option(
     "--alignment",
     "alignments",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     help="Parquet file that `contextgraft align` wrote: adds cosines by layer. Repeatable.",
 )
@@ -43,7 +44,7 @@ from contextgraft.cli.output import print_json
     help="Title of the page.",
 )
 @click.option("--note", help="A sentence below the title, for example what the models are.")
-@click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout instead of the verdicts.")
+@json_option("Print summary.json to stdout instead of the verdicts.")
 def command(
     *,
     results: tuple[Path, ...],

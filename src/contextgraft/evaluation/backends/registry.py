@@ -33,7 +33,7 @@ class BackendConfig:
 
 
 @dataclass(frozen=True)
-class Limits:
+class PromptLimits:
     """Over all prompts: tokens of the longest with its response, and the largest token id."""
 
     longest: int
@@ -70,12 +70,12 @@ def check_backend(config: BackendConfig, models: int) -> None:
         )
 
 
-def make_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Backend:
+def make_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) -> Backend:
     """The backend of one model, which is loaded if it runs in this process."""
     return BACKENDS[config.backend](model, config, limits)
 
 
-def transformers_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Backend:
+def transformers_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) -> Backend:
     """The model in this process, by transformers."""
     from contextgraft.evaluation.backends.transformers import TransformersBackend
 
@@ -90,7 +90,7 @@ def transformers_backend(model: EvalModel, config: BackendConfig, limits: Limits
     )
 
 
-def openai_backend(model: EvalModel, config: BackendConfig, _: Limits) -> Backend:
+def openai_backend(model: EvalModel, config: BackendConfig, _: PromptLimits) -> Backend:
     """A server with OpenAI's completions API; it receives ids of the folder's own tokenizer."""
     from contextgraft.evaluation.backends.openai import CompletionsBackend
 
@@ -99,7 +99,7 @@ def openai_backend(model: EvalModel, config: BackendConfig, _: Limits) -> Backen
     return CompletionsBackend(config.url, name, concurrent=config.batch_size)
 
 
-def vllm_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Backend:
+def vllm_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) -> Backend:
     """The model in this process, by vLLM."""
     try:
         from contextgraft.evaluation.backends.vllm import VllmGenerator
@@ -116,7 +116,7 @@ def vllm_backend(model: EvalModel, config: BackendConfig, limits: Limits) -> Bac
     return ChunkedBackend(generator, config.batch_size)
 
 
-BACKENDS: dict[str, Callable[[EvalModel, BackendConfig, Limits], Backend]] = {
+BACKENDS: dict[str, Callable[[EvalModel, BackendConfig, PromptLimits], Backend]] = {
     "hf": transformers_backend,
     "openai": openai_backend,
     "vllm": vllm_backend,

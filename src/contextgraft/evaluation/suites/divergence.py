@@ -15,7 +15,6 @@ from contextgraft.config.evaluation import DivergenceSection, EvaluationConfig
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
     LoadedModel,
-    Measurement,
     PlannedPrompts,
     SampleColumns,
     SampleRow,
@@ -32,9 +31,9 @@ from contextgraft.evaluation.suites.skill_file import JSONL, read_skill_file
 from contextgraft.evaluation.suites.text_prompts import (
     PromptSource,
     SkillLines,
+    TextMeasurement,
     TextPrompt,
     TextWindows,
-    decoded,
     read_text,
     text_name,
 )
@@ -50,7 +49,7 @@ NO_REFERENCE = "the reference model could not be measured"
 
 
 @dataclass(frozen=True)
-class DivergenceMeasurement(Measurement):
+class DivergenceMeasurement(TextMeasurement):
     """Kullback-Leibler divergence of a model's next-token predictions from the reference's, in nats.
 
     A row is a prompt: the mean over all its tokens, and the share of tokens after which both models predict
@@ -58,20 +57,7 @@ class DivergenceMeasurement(Measurement):
     (1951) 79-86.
     """
 
-    source: PromptSource
     suite: ClassVar[str] = "divergence"
-
-    @override
-    def key(self) -> dict[str, Any]:
-        return {"suite": self.suite, **self.source.key()}
-
-    @override
-    def check(self, tokenizer: PromptTokenizer) -> None:
-        self.source.prompts(tokenizer)
-
-    @override
-    def __len__(self) -> int:
-        return len(self.source)
 
     @override
     def longest(self, tokenizer: PromptTokenizer) -> int:
@@ -80,10 +66,6 @@ class DivergenceMeasurement(Measurement):
     @override
     def narrowed(self, row: SampleRow) -> "DivergenceMeasurement":
         return replace(self, source=self.source.narrowed(row))
-
-    @override
-    def text(self, tokenizer: PromptTokenizer) -> str:
-        return decoded(self.source, tokenizer)
 
     @override
     def ready(self, work: Path, reference: str) -> bool:
@@ -155,19 +137,7 @@ class DivergenceMeasurement(Measurement):
         return [row for _, row in sorted(rows.items())]
 
     def _blank(self, prompt: TextPrompt) -> SampleColumns:
-        return {
-            "suite": self.suite,
-            "task": self.source.name,
-            "document": prompt.document,
-            "length": len(prompt.ids),
-            "prompt_tokens": len(prompt.ids),
-            "prompt_digest": prompt.digest,
-            "seed": self.source.seed,
-            "index": prompt.document,
-            "tokens": len(prompt.ids),
-            "recipe": prompt.prompt_spec,
-            "scoring": "kl",
-        }
+        return {**self.prompt_columns(prompt), "tokens": len(prompt.ids), "scoring": "kl"}
 
     def _paths(self, work: Path, reference: str) -> "ReferencePaths":
         from contextgraft.evaluation.suites.reference_logprobs import reference_paths

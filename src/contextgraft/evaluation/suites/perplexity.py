@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
@@ -11,7 +11,6 @@ from contextgraft.config.evaluation import EvaluationConfig, PerplexitySection
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
     LoadedModel,
-    Measurement,
     PlannedPrompts,
     SampleColumns,
     SampleRow,
@@ -26,10 +25,9 @@ from contextgraft.evaluation.suites.base import (
     unscored_row,
 )
 from contextgraft.evaluation.suites.text_prompts import (
-    PromptSource,
+    TextMeasurement,
     TextPrompt,
     TextWindows,
-    decoded,
     read_text,
     text_name,
 )
@@ -41,27 +39,14 @@ FIRST_RANGE_END = 64
 
 
 @dataclass(frozen=True)
-class PerplexityMeasurement(Measurement):
+class PerplexityMeasurement(TextMeasurement):
     """Windows of a text, each of `length` tokens, every one but the first predicted.
 
     A row is a window and a range of positions; its score is the mean negative log-likelihood in nats.
     """
 
-    source: PromptSource
     length: int
     suite: ClassVar[str] = "perplexity"
-
-    @override
-    def key(self) -> dict[str, Any]:
-        return {"suite": self.suite, **self.source.key()}
-
-    @override
-    def check(self, tokenizer: PromptTokenizer) -> None:
-        self.source.prompts(tokenizer)
-
-    @override
-    def __len__(self) -> int:
-        return len(self.source)
 
     @override
     def longest(self, tokenizer: PromptTokenizer) -> int:
@@ -70,10 +55,6 @@ class PerplexityMeasurement(Measurement):
     @override
     def narrowed(self, row: SampleRow) -> "PerplexityMeasurement":
         return replace(self, source=self.source.narrowed(row), length=row["length"])
-
-    @override
-    def text(self, tokenizer: PromptTokenizer) -> str:
-        return decoded(self.source, tokenizer)
 
     @override
     def ready(self, work: Path, reference: str) -> bool:
@@ -122,17 +103,9 @@ class PerplexityMeasurement(Measurement):
     def _blank(self, prompts: Sequence[TextPrompt]) -> list[SampleColumns]:
         return [
             {
-                "suite": self.suite,
-                "task": self.source.name,
-                "document": prompt.document,
-                "length": self.length,
-                "prompt_tokens": self.length,
-                "prompt_digest": prompt.digest,
-                "seed": self.source.seed,
-                "index": prompt.document,
+                **self.prompt_columns(prompt),
                 "position": last,
                 "tokens": last - first + 1,
-                "recipe": prompt.prompt_spec,
                 "scoring": "nll",
             }
             for prompt in prompts

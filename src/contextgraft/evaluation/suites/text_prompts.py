@@ -7,11 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import ids_digest, json_line
-from contextgraft.evaluation.suites.base import SampleRow
+from contextgraft.evaluation.suites.base import Measurement, SampleColumns, SampleRow
 from contextgraft.evaluation.suites.skill_file import SkillFile
 from contextgraft.prompts.haystack import SHIPPED_TEXTS, read_haystack
 from contextgraft.prompts.needle_format import load_format
@@ -230,9 +232,42 @@ class SkillLines:
         return TextPrompt(ids, line, json_line(spec))
 
 
-def decoded(source: PromptSource, tokenizer: PromptTokenizer) -> str:
-    """All prompts of a source as text, special tokens too."""
-    return "\n".join(tokenizer.decode_all(prompt.ids) for prompt in source.prompts(tokenizer))
+@dataclass(frozen=True)
+class TextMeasurement(Measurement):
+    """What measurements on the prompts of a text or skill file have in common."""
+
+    source: PromptSource
+
+    @override
+    def key(self) -> dict[str, Any]:
+        return {"suite": self.suite, **self.source.key()}
+
+    @override
+    def check(self, tokenizer: PromptTokenizer) -> None:
+        self.source.prompts(tokenizer)
+
+    @override
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @override
+    def text(self, tokenizer: PromptTokenizer) -> str:
+        """All prompts as text, special tokens too."""
+        return "\n".join(tokenizer.decode_all(prompt.ids) for prompt in self.source.prompts(tokenizer))
+
+    def prompt_columns(self, prompt: TextPrompt) -> SampleColumns:
+        """The columns of a row that follow from its prompt."""
+        return {
+            "suite": self.suite,
+            "task": self.source.name,
+            "document": prompt.document,
+            "length": len(prompt.ids),
+            "prompt_tokens": len(prompt.ids),
+            "prompt_digest": prompt.digest,
+            "seed": self.source.seed,
+            "index": prompt.document,
+            "recipe": prompt.prompt_spec,
+        }
 
 
 def matching_spec(name: str, digest: str, row: SampleRow) -> dict[str, Any]:

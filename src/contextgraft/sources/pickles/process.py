@@ -26,7 +26,7 @@ class PickleFile:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What the process may use: bytes of memory beyond torch's own, seconds, bytes of its output."""
 
     memory: int
@@ -34,16 +34,16 @@ class Limits:
     file_bytes: int
 
 
-def limits_for(files: Sequence[PickleFile]) -> Limits:
+def limits_for(files: Sequence[PickleFile]) -> ProcessLimits:
     """Limits that follow from the sizes of the files."""
     sizes = [file.path.stat().st_size for file in files]
     largest = max(sizes)
     seconds = BASE_SECONDS + sum(sizes) // BYTES_PER_SECOND
-    return Limits(MEMORY_FACTOR * largest, seconds, 2 * largest + (1 << 20))
+    return ProcessLimits(MEMORY_FACTOR * largest, seconds, 2 * largest + (1 << 20))
 
 
 def convert_files(
-    files: Sequence[PickleFile], *, drop_tied_head: bool = False, limits: Limits | None = None
+    files: Sequence[PickleFile], *, drop_tied_head: bool = False, limits: ProcessLimits | None = None
 ) -> None:
     """Write the tensors of each pickle as safetensors.
 
