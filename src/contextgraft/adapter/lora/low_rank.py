@@ -26,6 +26,7 @@ FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.default)?(?:\.(?P<leaf>weight|bias))?$"
 )
+ORIGINAL = ".original_module."  # what PEFT's modules_to_save replaced, and does not use
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # what PEFT's wrappers add to names
 
@@ -107,6 +108,8 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
         if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
         name = without_wrappers(key).removeprefix(PREFIX)
+        if ORIGINAL in name:
+            continue
         match = FACTOR.match(name)
         if match is None and TOKEN_ROWS in name:
             entries[f"{name.partition(TOKEN_ROWS)[0]}.weight"] = _token_rows(name, info, path, config)
