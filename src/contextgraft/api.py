@@ -3,7 +3,7 @@
 Import them from `contextgraft`. Paths may be strings. A mistake that the caller can correct raises
 ContextgraftError. `threads` is the number of tensors worked on at once, by default one for each core;
 `progress` is called with numbers of bytes. The same call resumes an interrupted `extract`, `merge` or
-`fetch`.
+`fetch`. A function imports the module that does the work when it is called.
 """
 
 import math
@@ -13,31 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from contextgraft.adapter.analysis import alignment as alignment_module
-from contextgraft.adapter.analysis import compare as compare_module
-from contextgraft.adapter.analysis.model_triple import open_triple
-from contextgraft.adapter.extract import extract as extract_module
-from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
-from contextgraft.adapter.lora import adapter as adapter_module
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.merge import merge as merge_module
-from contextgraft.adapter.merge import plan as plan_module
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter
-from contextgraft.adapter.verify import graft as graft_module
-from contextgraft.adapter.verify.adapter import verify_adapter
 from contextgraft.api_results import Comparison, ExtractedAdapter, MergeResult, Verification
-from contextgraft.checkpoint import model_folder
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read_json
 from contextgraft.errors import InputError
 from contextgraft.extras import required_extra
-from contextgraft.formats.alignment import AlignmentResult, write
+from contextgraft.formats.alignment import AlignmentResult
 from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.formats.tensor_names import TensorRole
-from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.sources import fetch as fetch_module
-from contextgraft.sources.conversion import Conversion
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int], object]
@@ -46,19 +32,25 @@ Embeddings = Literal["both", "input", "output"]
 
 def open_model(path: StrPath) -> ModelFolder:
     """Open and check a model folder: config, tensor names, dtypes and shapes. No weight is read."""
-    return model_folder.open_model(Path(path))
+    from contextgraft.checkpoint.model_folder import open_model
+
+    return open_model(Path(path))
 
 
 def open_adapter(path: StrPath) -> Adapter:
     """Open and check a PEFT LoRA folder, written by `extract` or by another program. No factor is read."""
-    return adapter_module.open_adapter(Path(path))
+    from contextgraft.adapter.lora.adapter import open_adapter
+
+    return open_adapter(Path(path))
 
 
 def read_rope(path: StrPath) -> RopeSettings:
     """Rotary settings of a model folder, or of the donor of an adapter that `extract` wrote."""
+    from contextgraft.rope.settings import read
+
     folder = Path(path)
     if not (folder / ADAPTER_CONFIG).exists():
-        return settings.read(read_json(folder / MODEL_CONFIG), folder)
+        return read(read_json(folder / MODEL_CONFIG), folder)
     rope = open_adapter(folder).rope
     if rope is None:
         raise InputError("has no record of its donor's RoPE", path=folder, expected="a model's folder")
@@ -80,9 +72,12 @@ def fetch(
     `convert_pickles`, weights that are pickles become safetensors, and none of their code runs; with
     `dequantize`, FP8 weights with scales by block become bfloat16.
     """
+    from contextgraft.sources.conversion import Conversion
+    from contextgraft.sources.fetch import fetch
+
     with required_extra("fetch"):
         conversion = Conversion(convert_pickles, dequantize)
-        fetch_module.fetch(os.fspath(source), Path(out), dtype, conversion=conversion)
+        fetch(os.fspath(source), Path(out), dtype, conversion=conversion)
     return Path(out)
 
 
@@ -109,6 +104,9 @@ def extract(
     share of its delta. `include` and `exclude` are regular expressions on names of tensors. The adapters are
     written to `out`/r<rank> and `out`/e<energy>. An existing one raises OutputError unless `replace`.
     """
+    from contextgraft.adapter.extract.extract import extract
+    from contextgraft.adapter.extract.model_pair import open_pair
+
     specs = [RankSpec(rank) for rank in ranks] + [RankSpec(max_rank, energy) for energy in energies]
     if not specs or any(rank < 1 for rank in (*ranks, max_rank)) or not all(0 < e <= 1 for e in energies):
         raise InputError(
@@ -118,7 +116,7 @@ def extract(
         )
     models = open_pair(Path(base), Path(donor), _selection(include, exclude, embeddings))
     with required_extra("extract"):
-        sidecars = extract_module.extract(
+        sidecars = extract(
             models,
             specs,
             Path(out),
@@ -150,6 +148,8 @@ def plan_merge(
     gets `rope`, or else the adapters' own settings; with `keep_rope` the target's. With `replace_modules`,
     modules and biases that an adapter stores in full overwrite the target's.
     """
+    from contextgraft.adapter.merge.plan import plan_merge
+
     paths = [adapter] if isinstance(adapter, str | os.PathLike) else list(adapter)
     scales = [float(scale)] * len(paths) if isinstance(scale, int | float) else list(scale)
     if len(scales) != len(paths) or not all(map(math.isfinite, scales)):
@@ -158,7 +158,7 @@ def plan_merge(
             expected=f"one finite number, or {len(paths)}", received=scales,
         )  # fmt: skip
     scaled = [ScaledAdapter(open_adapter(path), factor) for path, factor in zip(paths, scales, strict=True)]
-    return plan_module.plan_merge(
+    return plan_merge(
         scaled,
         Path(target),
         rope=rope,
@@ -188,11 +188,13 @@ def merge(
     The options up to `replace_modules` are those of `plan_merge`. The target is not changed. An
     existing `out` raises OutputError unless `replace`.
     """
+    from contextgraft.adapter.merge.merge import merge
+
     planned = plan_merge(
         adapter, target, scale=scale, rope=rope, keep_rope=keep_rope, rounding=rounding,
         replace_modules=replace_modules,
     )  # fmt: skip
-    manifest = merge_module.merge(
+    manifest = merge(
         planned, Path(out), replace=replace, threads=_threads(threads), device=device, advance=progress
     )
     return MergeResult(Path(out), manifest)
@@ -214,6 +216,9 @@ def verify(
     every changed tensor is computed again. An adapter needs `base` and `donor`: its norms and errors are
     computed again.
     """
+    from contextgraft.adapter.verify.adapter import verify_adapter
+    from contextgraft.adapter.verify.graft import verify
+
     folder, count = Path(path), _threads(threads)
     if (folder / ADAPTER_CONFIG).exists():
         if base is None or donor is None or target is not None or adapters:
@@ -222,7 +227,7 @@ def verify(
     else:
         if base is not None or donor is not None:
             raise InputError("is a graft", path=folder, expected="target= and adapters=")
-        checks = graft_module.verify(
+        checks = verify(
             folder,
             target=None if target is None else Path(target),
             adapters=[Path(adapter) for adapter in adapters],
@@ -234,9 +239,11 @@ def verify(
 
 def compare(first: StrPath | Adapter, second: StrPath | Adapter, *, progress: Progress = int) -> Comparison:
     """Measure how far the first adapter's delta is from the second's, whatever their factors are."""
+    from contextgraft.adapter.analysis.compare import compare, total
+
     left, right = (side if isinstance(side, Adapter) else open_adapter(side) for side in (first, second))
-    distances = compare_module.compare(left, right, progress)
-    return Comparison(tuple(distances), compare_module.total(distances))
+    distances = compare(left, right, progress)
+    return Comparison(tuple(distances), total(distances))
 
 
 def align(
@@ -256,9 +263,13 @@ def align(
 
     With `out`, the result is also written there as a Parquet file.
     """
+    from contextgraft.adapter.analysis.alignment import align
+    from contextgraft.adapter.analysis.model_triple import open_triple
+    from contextgraft.formats.alignment import write
+
     selection = _selection(include, exclude, embeddings)
     models = open_triple(Path(base), Path(donor), Path(target), selection)
-    result = alignment_module.align(models, threads=_threads(threads), device=device, advance=progress)
+    result = align(models, threads=_threads(threads), device=device, advance=progress)
     if out is not None:
         write(result, Path(out))
     return result
