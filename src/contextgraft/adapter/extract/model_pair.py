@@ -23,6 +23,7 @@ from contextgraft.formats.tensor_names import (
     holds_positions,
     layer_of,
     output_embedding,
+    stored_transposed,
 )
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.text_section import text_section
@@ -143,6 +144,15 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         names[role].append(name)
     by_role = {role: tuple(listed) for role, listed in names.items()}
     _check_not_empty(base_path, by_role, selection)
+    transposed = next((n for n in by_role[TensorRole.LINEAR] if stored_transposed(n, base.config)), None)
+    if transposed is not None:
+        raise InputError(
+            f"stores layers transposed (Conv1D), as {transposed!r}, which is not supported",
+            path=base_path,
+            expected="a model with linear layers",
+            received=f"model_type {base.config.get('model_type')}",
+            remedy="such models have learned positions, whose length an adapter cannot carry",
+        )
     rows = _donor_rows(base, donor, by_role)
     return ModelPair(base, donor, selection, by_role, tuple(unpaired), rows, shared_head is not None)
 
