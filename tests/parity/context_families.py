@@ -84,7 +84,10 @@ FAMILIES: dict[str, Family] = {
     "olmo3": Family(
         "olmo3",
         {"sliding_window": 16, "layer_types": [SLIDING, FULL]},
-        {**by_layer({**YARN, "rope_theta": 5e5}, {**DEFAULT, "rope_theta": 5e5}), "max_position_embeddings": 512},
+        {
+            **by_layer({**YARN, "rope_theta": 5e5}, {**DEFAULT, "rope_theta": 5e5}),
+            "max_position_embeddings": 512,
+        },
     ),
     "cohere2": Family(
         "cohere2",
