@@ -42,7 +42,7 @@ def grafts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_same_logits(version: str, grafts: dict[str, Path], consumer: Callable[[str], Path]) -> None:
     kinds = TYPES if version == "4.46" else TYPES | NEW
     python = consumer(f"transformers-{version}") / "bin/python"
-    words = [python, last_logits.__file__, *(grafts[kind] for kind in kinds)]
+    words = [str(python), last_logits.__file__, *(str(grafts[kind]) for kind in kinds)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     received: dict[str, Any] = json.loads(done.stdout)
