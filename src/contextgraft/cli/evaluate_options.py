@@ -149,7 +149,7 @@ CONFIG_OPTIONS = (
         "--config",
         "config_path",
         type=PATH,
-        help="Study, or a file with the section `evaluation` of one (YAML); other options override it.",
+        help="Study (YAML), or a file that has its section `evaluation` only; other options override it.",
     ),
     click.option(
         "--fine-tune",

@@ -22,7 +22,7 @@ VERBS = {
     "extract": "factorise donor minus base into LoRA adapters, all ranks in one pass",
     "merge": "merge an adapter into a fine-tune and adjust its RoPE settings",
     "verify": "verify a graft or an adapter against the models it was made from",
-    "align": "measure whether donor and fine-tune moved the base in the same direction, layer by layer",
+    "align": "measure whether donor and fine-tune changed the base in the same direction, layer by layer",
     "compare": "compare two adapters: relative error and principal angles by module",
     "evaluate": "evaluate models on needles, skills, perplexity and divergence; one Parquet row per sample",
     "replay": "evaluate one recorded sample again and compare the results",

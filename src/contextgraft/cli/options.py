@@ -135,7 +135,7 @@ def pair_options(command: F) -> F:
 
 
 def tensor_options(verb: str) -> Callable[[F], F]:
-    """--embeddings, --include and --exclude: which tensors a command works on; `verb` is Carry or Compare."""
+    """--embeddings, --include and --exclude: which tensors are used; `verb` is Extract or Compare."""
     return combine(
         click.option(
             "--embeddings",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-refused",
     is_flag=True,
-    help="Write a table without rows for a folder that only records a refusal.",
+    help="Write a table without rows if a folder only records a refusal or the models do not fit.",
 )
 @device_option
 @threads_option("Tensors")

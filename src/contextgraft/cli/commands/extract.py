@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     help="Largest rank for --energy.",
 )
 @click.option("--serve-ranks", is_flag=True, help="Round every rank up to one that vLLM accepts.")
-@tensor_options("Carry")
+@tensor_options("Extract")
 @click.option("--gguf", is_flag=True, help="Also write adapter.gguf for llama.cpp into each folder.")
 @click.option(
     "--backend", type=click.Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,

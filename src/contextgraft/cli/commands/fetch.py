@@ -33,13 +33,13 @@ from contextgraft.cli.progress import hub_progress
 @click.option(
     "--convert-pickles",
     is_flag=True,
-    help="Weights that are pickles (.bin) become safetensors; none of their code runs.",
+    help="Convert weights that are pickles (.bin) to safetensors; none of their code runs.",
 )
 @click.option(
     "--dequantize",
     "dequantise",
     is_flag=True,
-    help="FP8 weights with scales by block become bfloat16.",
+    help="Convert FP8 weights with scales by block to bfloat16.",
 )
 @click.option(
     "--threads",

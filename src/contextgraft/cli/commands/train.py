@@ -84,14 +84,14 @@ class Reporter:
 @click.option(
     "--rows-at-once",
     type=COUNT,
-    help="Rows of a batch in one pass, whose gradients add up [torchrun; default: all].",
+    help="Rows of a batch in one pass, their gradients are summed [torchrun; default: all].",
 )
 @click.option("--keep", type=COUNT, default=2, help="Number of checkpoints kept [torchrun; default: 2].")
 @click.option(
     "--patience",
     type=click.FloatRange(min=1),
     default=600.0,
-    help="Seconds without a message from another process that end the run [torchrun; default: 600].",
+    help="Seconds to wait for another process before the run ends with an error [torchrun; default: 600].",
 )
 @click.option(
     "--measures",

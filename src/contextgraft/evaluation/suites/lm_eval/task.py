@@ -83,6 +83,7 @@ def draw_documents(task: Any, spec: str, samples: int | None, seed: int) -> tupl
 def quiet_lm_eval() -> Iterator[None]:
     """Suppress the messages and progress bars that lm-eval prints unconditionally; errors are still raised.
 
+    The logging level is not enough: lm-eval's `build_all_requests` draws a tqdm bar that no option disables.
     Only calls of lm-eval run inside: sys.stderr is replaced for the whole process meanwhile.
     """
     logger = logging.getLogger("lm_eval")
