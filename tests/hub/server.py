@@ -366,7 +366,7 @@ def create(handler: Handler, body: bytes) -> None:
         handler.json({"url": f"{handler.hub.url}/{name}", "error": "You already created this repo"}, 409)
         return
     handler.hub.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
-    handler.hub.repos[name].private = wanted.get("visibility") == "private"
+    handler.hub.repos[name].private = wanted.get("visibility") == "private" or wanted.get("private") is True
     handler.json({"url": f"{handler.hub.url}/{name}"})
 
 

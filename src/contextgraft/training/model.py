@@ -54,7 +54,9 @@ def build(
         raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None
     model.tie_weights()  # skipped with the initialisation
     if activation_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        # Older versions of transformers only have the second name.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     model.train()
     return cast("torch.nn.Module", model)
 

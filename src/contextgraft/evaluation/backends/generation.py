@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 # RoPE types whose angles depend on the length of the whole prompt: it cannot be computed in chunks.
 WHOLE_PROMPT_ROPE = frozenset({"dynamic", "longrope"})
@@ -40,9 +41,14 @@ def cache_capabilities(config: Any) -> CacheCapabilities:
     text = config.get_text_config(decoder=True)
     if rope_types(getattr(text, "rope_parameters", None) or {}) & WHOLE_PROMPT_ROPE:
         return CacheCapabilities(cache=True, chunks=False, crops=False)
-    layers = DynamicCache(config=text).layers
-    crops = all(layer.is_croppable and not getattr(layer, "is_sliding", False) for layer in layers)
+    crops = all(_can_be_cropped(layer) for layer in DynamicCache(config=text).layers)
     return CacheCapabilities(cache=True, chunks=True, crops=crops)
+
+
+def _can_be_cropped(layer: Any) -> bool:
+    """Before transformers had `is_croppable`, all layers but recurrent ones could be cropped."""
+    recurrent = isinstance(layer, LinearAttentionCacheLayerMixin)
+    return getattr(layer, "is_croppable", not recurrent) and not getattr(layer, "is_sliding", False)
 
 
 def rope_types(parameters: dict[str, Any]) -> set[str]:
