@@ -46,6 +46,27 @@ def test_another_target_or_adapter_is_found(graft: Path, world: Any) -> None:
     assert failing(graft, target=world.target, adapters=[world.adapters / "r8"]) == ["adapters", "recomputed"]
 
 
+def test_a_path_that_publish_shortened_is_no_difference(world: Any, tmp_path: Path) -> None:
+    """`publish` writes the name of a folder where a config has the path of one; other words differ."""
+    target = Path(shutil.copytree(world.target, tmp_path / "target"))
+    write_name(target, "/home/someone/models/my-tune")
+    merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
+    write_name(tmp_path / "graft", "my-tune")
+    assert failing(tmp_path / "graft", target=target) == []
+    write_name(tmp_path / "graft", "another")
+    assert failing(tmp_path / "graft", target=target) == ["target"]
+
+
+def write_name(folder: Path, name: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_name_or_path": name}))
+    sidecar = folder / "contextgraft.json"
+    if sidecar.exists():
+        record = json.loads(sidecar.read_text())
+        record["files"]["config.json"] = file_facts(folder / "config.json")
+        sidecar.write_text(json.dumps(record))
+
+
 def flip(path: Path) -> None:
     model = open_model(path)
     info = model["model.layers.1.mlp.up_proj.weight"]

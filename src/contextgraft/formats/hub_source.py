@@ -13,6 +13,7 @@ HUB_SOURCE = re.compile(
 )
 CACHED = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
 SCHEME = re.compile(r"(demo|package|hf):")
+NAMES = ("_name_or_path", "name_or_path")  # keys in which transformers keeps the path a model was loaded from
 
 
 def hub_repository(source: object) -> str | None:
@@ -42,3 +43,18 @@ def peft_base(base: Mapping[str, Any]) -> dict[str, Any]:
     if repository is not None:
         return {"base_model_name_or_path": repository, **({"revision": revision} if revision else {})}
     return {"base_model_name_or_path": base["name"] if source is None or is_local(source) else source}
+
+
+def is_path(value: object) -> bool:
+    """Whether a text is a path on some machine: absolute, of a home folder, or relative with dots."""
+    return isinstance(value, str) and (value.startswith(("/", "~", "./", "../", "\\")) or value[1:3] == ":\\")
+
+
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same config file; where it holds the path from which it was loaded, the name of that folder."""
+    return {
+        key: value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        if key in NAMES and is_path(value)
+        else value
+        for key, value in config.items()
+    }

@@ -8,13 +8,13 @@ from typing import Any
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
-from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository
+from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
 from contextgraft.formats.model_card import card_metadata
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.card import minimal_card
 from contextgraft.sources.hub.files import is_safe_name, is_small_file
-from contextgraft.sources.hub.published import is_path, published_files
+from contextgraft.sources.hub.published import published_files
 
 README = "README.md"
 GGUF = "adapter.gguf"

@@ -7,11 +7,10 @@ from typing import Any
 from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.digest import hasher
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
-from contextgraft.formats.hub_source import is_local, peft_base
+from contextgraft.formats.hub_source import is_local, peft_base, without_paths
 from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR
 
-NAMES = ("_name_or_path", "name_or_path")  # keys in which transformers keeps the path a model was loaded from
 CONFIGS = (MODEL_CONFIG, "tokenizer_config.json", "generation_config.json")
 
 
@@ -25,7 +24,7 @@ def published_files(folder: Path, names: list[str], sidecar: Mapping[str, Any]) 
     for name in names:
         if name in CONFIGS or name == ADAPTER_CONFIG:
             before = read_json(folder / name)
-            after = _without_paths(before)
+            after = without_paths(before)
             if name == ADAPTER_CONFIG and isinstance(sidecar.get("base"), Mapping):
                 after |= peft_base(sidecar["base"])
             if after != before:
@@ -37,20 +36,6 @@ def published_files(folder: Path, names: list[str], sidecar: Mapping[str, Any]) 
     if record != sidecar:
         changed[SIDECAR] = json_text(record).encode()
     return changed
-
-
-def is_path(value: object) -> bool:
-    """Whether a text is a path on some machine: absolute, of a home folder, or relative with dots."""
-    return isinstance(value, str) and (value.startswith(("/", "~", "./", "../", "\\")) or value[1:3] == ":\\")
-
-
-def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.replace("\\", "/").rstrip("/").rpartition("/")[2]
-        if key in NAMES and is_path(value)
-        else value
-        for key, value in config.items()
-    }
 
 
 def _without_sources(value: Any) -> Any:
