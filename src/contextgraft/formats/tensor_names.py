@@ -17,7 +17,7 @@ FLOATS = ("F32", "F16", "BF16")
 LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 # towers of other modalities, and heads that predict several tokens: transformers' text models have neither
 OTHER_TOWER = re.compile(
-    r"(?:^|[._])(?:vision|visual|image|img|vit|audio|speech|sound|talker|token2wav|code2wav|mtp)(?:[._]|$)"
+    r"(?:^|[._])(?:vision|visual|image|img|vit|audio|speech|sound|talker|token2wav|code2wav|mtp|projector|connector)(?:[._]|$)"
 )
 POSITIONS = ("wpe", "embed_positions", "position_embeddings", "position_embedding")  # learned: a row each
 # what wrappers of training add to names: torch.compile, DistributedDataParallel, FSDP, checkpointing
@@ -33,12 +33,19 @@ NEUTRAL = (
     "backbone",
     "thinker",
 )
+BUFFERS = (
+    "inv_freq",
+    "slope_rate",
+    "query_decay",
+    "key_decay",
+    "diagonal_decay",
+)  # all but the first: MiniMax
 # transformers' Conv1D, by model_type: modules whose weights are stored [in, out]
 TRANSPOSED = dict.fromkeys(
     ("gpt2", "openai-gpt", "imagegpt", "decision_transformer"), ("c_attn", "c_proj", "c_fc", "q_attn")
 )
 RENAMED = {"block_sparse_moe": "mlp"}  # by transformers 5, when it loads
-INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte")
+INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte", "tok_embeddings")
 OUTPUTS = ("lm_head", "embed_out")
 # names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
 SHORT_KINDS = {
@@ -60,8 +67,9 @@ class TensorRole(StrEnum):
     LINEAR = "linear"  # factorised
     INPUT = "input"  # token embeddings: factorised by token, if selected
     OUTPUT = "output"  # lm_head: likewise
-    DENSE = "dense"  # norms and biases: stored in full
+    DENSE = "dense"  # norms, biases, short convolutions, learned positions: stored in full
     IGNORED = "ignored"  # buffers, and what was not selected: only reported
+    UNSUPPORTED = "unsupported"  # no adapter carries it: a donor that changes it is refused
 
 
 EMBEDDINGS = dict.fromkeys(INPUTS, TensorRole.INPUT) | dict.fromkeys(OUTPUTS, TensorRole.OUTPUT)
@@ -70,16 +78,17 @@ BY_TOKEN = (TensorRole.INPUT, TensorRole.OUTPUT)
 
 
 def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
-    """LINEAR for every 2-D weight inside a layer, DENSE for one dimension; embeddings go by name.
+    """LINEAR for every 2-D weight inside a layer, DENSE for small tensors; embeddings go by name.
 
     Towers of other modalities and heads for several tokens are IGNORED.
 
-    Weights in layers that are quantised, or have more than two dimensions, raise CheckpointError by name.
+    Weights in layers that are quantised, or stack several matrices, raise CheckpointError by name.
     """
-    if OTHER_TOWER.search(info.name):
+    if OTHER_TOWER.search(info.name) or is_buffer(info.name) or not info.numel:
         return TensorRole.IGNORED
-    weight = layer_of(info.name) is not None and len(info.shape) > 1
-    if weight and (len(info.shape) > 2 or info.dtype not in FLOATS):
+    in_layer = layer_of(info.name) is not None
+    stacked = len(info.shape) > 2 and info.shape[1] > 1  # a depthwise convolution has one input channel
+    if in_layer and (stacked or (len(info.shape) > 1 and info.dtype not in FLOATS)):
         raise CheckpointError(
             f"tensor {info.name!r} cannot be factorised",
             path=folder / info.shard,
@@ -87,13 +96,18 @@ def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
             received=f"{list(info.shape)} of {info.dtype}",
             remedy="store fused experts one by one, use the original precision, or --exclude it",
         )
-    if info.dtype not in FLOATS or is_buffer(info.name) or not info.numel:
+    if info.dtype not in FLOATS:
         return TensorRole.IGNORED
-    if len(info.shape) == 1:
+    return _role_by_shape(info, in_layer=in_layer)
+
+
+def _role_by_shape(info: TensorInfo, *, in_layer: bool) -> TensorRole:
+    if len(info.shape) == 1 or holds_positions(info.name):
         return TensorRole.DENSE
     if len(info.shape) != 2 or not info.name.endswith(".weight"):
-        return TensorRole.IGNORED
-    return TensorRole.LINEAR if weight else EMBEDDINGS.get(_module(info.name), TensorRole.IGNORED)
+        small = in_layer and ".experts." not in info.name
+        return TensorRole.DENSE if small else TensorRole.UNSUPPORTED
+    return TensorRole.LINEAR if in_layer else EMBEDDINGS.get(_module(info.name), TensorRole.UNSUPPORTED)
 
 
 def layer_of(name: str) -> int | None:
@@ -132,7 +146,7 @@ def stored_transposed(name: str, config: Mapping[str, Any]) -> bool:
 
 def is_buffer(name: str) -> bool:
     """Whether a tensor is computed from the config, and some checkpoints store it nevertheless."""
-    return name.endswith("inv_freq")
+    return name.endswith(BUFFERS)
 
 
 def rows_are_tokens(name: str) -> bool:

@@ -37,15 +37,23 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
     first = next(candidates)
     if settings.rope_type == "default" and not settings.by_layer_type:
         return first
-    resolved = None
+    refusal: InputError | None = None
+    received = None
     for changed in (first, *candidates):
-        resolved = resolve(changed)
+        try:
+            resolved = resolve(changed)
+        except InputError as error:  # the class reads other keys in the older form
+            refusal = error
+            continue
         if resolved is None or _reads(resolved, settings):
             return changed
+        received = f"{resolved.values.get('rope_parameters')} as transformers reads it"
+    if refusal is not None and received is None:
+        raise refusal
     raise InputError(
         "the RoPE settings cannot be written into config.json",
         expected=_parameters(settings),
-        received=f"{resolved.values.get('rope_parameters')} as transformers reads it" if resolved else None,
+        received=received,
     )
 
 

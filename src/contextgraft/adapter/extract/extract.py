@@ -22,6 +22,7 @@ from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
+from contextgraft.errors import MismatchError
 from contextgraft.formats.tensor_names import TensorRole, output_embedding
 
 
@@ -63,6 +64,8 @@ class _ExtractStep:
             record = self._keep_dense(name, delta)
         else:
             record = {"delta_norm": math.sqrt(delta.squares())}
+            if record["delta_norm"] and name in models.names_by_role[TensorRole.UNSUPPORTED]:
+                raise _cannot_be_carried(models, name)
         base_norm = delta.measure.base_norm
         relative = record["delta_norm"] / base_norm if base_norm else None
         return asdict(delta.measure) | record | {"relative_delta": relative}
@@ -94,9 +97,10 @@ class _ExtractStep:
         return max(spec.rank_for(values, total) for spec in self.specs)
 
     def _keep_dense(self, name: str, delta: Delta) -> dict[str, Any]:
-        delta_1d = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()]).reshape(-1)
-        norm = float(torch.linalg.vector_norm(delta_1d, dtype=torch.float64))
-        return {"delta_norm": norm} | ({"data": self._write(name, {"delta": delta_1d})} if norm else {})
+        whole = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()])
+        whole = whole.reshape(self.models.base[name].shape)
+        norm = float(torch.linalg.vector_norm(whole, dtype=torch.float64))
+        return {"delta_norm": norm} | ({"data": self._write(name, {"delta": whole})} if norm else {})
 
     def _write(self, name: str, tensors: dict[str, torch.Tensor]) -> str:
         path = self.log.file(name, ".safetensors")
@@ -149,6 +153,16 @@ def extract(
             built = assemble(models, specs, log, gguf)
             log.put(BUILT, built)
         return {name: built[name] for name in folders}
+
+
+def _cannot_be_carried(models: ModelPair, name: str) -> MismatchError:
+    return MismatchError(
+        f"changes tensor {name!r}, which no adapter carries",
+        path=models.donor.path,
+        expected="changes in layers, norms, biases and the embeddings of tokens only",
+        received=f"shape {list(models.base[name].shape)}",
+        remedy="leave it as in the target with --exclude",
+    )
 
 
 def _check_gguf(models: ModelPair) -> None:

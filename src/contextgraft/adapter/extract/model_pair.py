@@ -131,7 +131,7 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
             raise _learned_positions(donor_path, name, sides)
         if name == shared_head:
             role = TensorRole.IGNORED
-        if role is TensorRole.IGNORED and not fits:
+        if role in (TensorRole.IGNORED, TensorRole.UNSUPPORTED) and not fits:
             unpaired.append(name)
             continue
         if name not in base.tensors:

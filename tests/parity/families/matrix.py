@@ -1,0 +1,97 @@
+"""docs/models.md: which donors of which families were grafted rightly, from the rows that the tests prove.
+
+`python -m tests.parity.families.matrix` writes the page from rows.json; with names of
+families it proves their rows again first.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.parity.families.proof import ROPE, Proof, base_config, has_rope, prove
+from tests.parity.families.table import FAMILIES, VISION_LANGUAGE
+
+Rows = dict[str, dict[str, str]]
+RIGHT = "right"
+TOLERANCE = 1e-4
+ROWS = Path(__file__).with_name("rows.json")
+PAGE = Path(__file__).parents[3] / "docs/models.md"
+FORMS = (*ROPE, "window")
+HEAD = """# Models
+
+What comes of a donor of each model class, grafted onto the base itself at full rank with the embeddings
+selected: whether the graft computes the donor's logits, at 12 tokens and at 300, past the base's context of
+128 tokens. All weights of the language model differ between base and donor. The reader is transformers 5;
+what transformers 4.46 and 4.57 read is tested by `tests/rope` and `tests/parity`, for classes whose config
+forms differ.
+
+The page is generated from the rows that `tests/parity/test_families.py` proves with tiny random models;
+`python -m tests.parity.families.matrix` writes it. A dash: transformers has no such form for the class.
+*theta*: another theta and `max_position_embeddings` (classes without rotary theta: the length alone).
+*window*: the donor also lifts or widens the base's window or attention chunk. A number is that of a refusal
+below: `extract` or `merge` ends with this reason, and writes nothing.
+"""
+
+
+def outcome(proof: Proof) -> str:
+    """What a row says of a donor: right, the reason of a refusal, or the distances of a wrong graft."""
+    if proof.refusal:
+        return f"refused: {proof.reason}"
+    return RIGHT if max(proof.distances.values()) < TOLERANCE else f"WRONG: {proof.distances}"
+
+
+def forms_of(name: str) -> list[str]:
+    """The forms of a donor that a family may have."""
+    family = FAMILIES[name]
+    forms = list(ROPE) if has_rope(base_config(name, family)) else ["theta"]
+    return forms + (["window"] if family.window else [])
+
+
+def prove_rows(name: str) -> dict[str, str]:
+    """All rows of a family; those that transformers has no form for are left out."""
+    rows = {}
+    for form in forms_of(name):
+        with tempfile.TemporaryDirectory() as folder:
+            proof = prove(name, FAMILIES[name], form, Path(folder))
+        if proof is not None:
+            rows[form] = outcome(proof)
+    return rows
+
+
+def read_rows() -> Rows:
+    """The rows as the tests prove them."""
+    rows: Rows = json.loads(ROWS.read_text())
+    return rows
+
+
+def page(rows: Rows) -> str:
+    """The text of docs/models.md."""
+    reasons = sorted({text for forms in rows.values() for text in forms.values() if text != RIGHT})
+    numbers = {text: str(number) for number, text in enumerate(reasons, 1)}
+    text = {name: forms for name, forms in rows.items() if name not in VISION_LANGUAGE}
+    vision = {name: forms for name, forms in rows.items() if name in VISION_LANGUAGE}
+    lines = [HEAD, "## Language models", "", *_table(text, numbers), "", "## Vision-language models", ""]
+    lines += ["The language model is grafted; the other towers stay byte for byte.", ""]
+    lines += [*_table(vision, numbers), "", "## Refusals", ""]
+    lines += [f"{number}. {reason.removeprefix('refused: ')}" for reason, number in numbers.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Mapping[str, Mapping[str, str]], numbers: Mapping[str, str]) -> list[str]:
+    lines = [f"| class | {' | '.join(FORMS)} |", f"|---|{'---|' * len(FORMS)}"]
+    for name, forms in rows.items():
+        cells = [
+            {"": "-", RIGHT: RIGHT}.get(text, numbers.get(text, ""))
+            for text in map(forms.get, FORMS, [""] * 9)
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    before = read_rows() if ROWS.exists() else {}
+    proven = {name: prove_rows(name) if name in sys.argv[1:] else before.get(name, {}) for name in FAMILIES}
+    ROWS.write_text(json.dumps(proven, indent=1) + "\n")
+    PAGE.write_text(page(proven))

@@ -1,0 +1,38 @@
+"""A graft of the donor onto its base at full rank is the donor, for every family in the table.
+
+Else extract or merge refuse with the reason that docs/models.md gives.
+"""
+
+from pathlib import Path
+
+import pytest
+from tests.parity.families.matrix import PAGE, RIGHT, outcome, page, read_rows
+from tests.parity.families.proof import prove
+from tests.parity.families.table import FAMILIES
+
+ROWS = read_rows()
+MINIMUM = 35
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        pytest.param(name, form, marks=() if form == "theta" else pytest.mark.slow)
+        for name, forms in ROWS.items()
+        for form in forms
+    ],
+)
+def test_the_graft_is_the_donor_or_is_refused(name: str, form: str, tmp_path: Path) -> None:
+    proof = prove(name, FAMILIES[name], form, tmp_path)
+    assert proof is not None
+    assert outcome(proof) == ROWS[name][form]
+
+
+def test_the_page_has_the_rows_that_are_proved() -> None:
+    assert PAGE.read_text() == page(ROWS)
+    assert list(ROWS) == list(FAMILIES)
+    assert all(ROWS.values())
+    assert all(
+        text == RIGHT or text.startswith("refused: ") for forms in ROWS.values() for text in forms.values()
+    )
+    assert sum("right" in forms.values() for forms in ROWS.values()) >= MINIMUM
