@@ -99,6 +99,15 @@ def test_yarn_is_given_to_llama_cpp_by_its_options(changed: Any) -> None:
     assert option(found, "--yarn-beta-fast") == "16"
 
 
+def test_the_length_of_yarn_is_the_servers_own(changed: Any) -> None:
+    """VLLM and SGLang do not multiply the positions by YaRN's factor."""
+    found = commands(changed(rope={"rope_type": "yarn", "extra": {"factor": 4.0}, "max_positions": 128}))
+    override = json.loads(option(found["vLLM"], "--hf-overrides"))
+    assert override["max_position_embeddings"] == 512
+    assert override["rope_parameters"]["original_max_position_embeddings"] == 128
+    assert option(found["vLLM"], "--max-model-len") == "512"
+
+
 def test_what_llama_cpp_has_no_option_for_is_said(changed: Any) -> None:
     extra = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     folder = changed(rope={"rope_type": "llama3", "extra": extra})

@@ -4,6 +4,7 @@ Usage: convert_model.py CONVERTER FOLDER...; each is written next to itself as F
 recognises published tokenizers only; the tests give ids, so that any vocabulary of the right size does.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,12 @@ def convert(folder: Path) -> None:
     hparams = ModelBase.load_hparams(folder, False)
     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
     kind.set_vocab = numbered_vocabulary
+    tokens = {f"t{row}": row for row in range(hparams["vocab_size"])}
+    tokenizer = folder / "tokenizer.json"  # Gemma 3's rows are counted in it
+    tokenizer.write_text(json.dumps({"model": {"vocab": tokens}, "added_tokens": []}))
     with torch.inference_mode():
         kind(folder, gguf.LlamaFileType.ALL_F32, folder.with_name(f"{folder.name}.gguf")).write()
+    tokenizer.unlink()
 
 
 for name in sys.argv[2:]:

@@ -1,13 +1,15 @@
 // Probabilities of every next token by llama.cpp, without and with an adapter.
-// Usage: logprobs.mjs PACKAGES MODEL ADAPTER IDS OUT. IDS: a JSON list of token ids.
+// Usage: logprobs.mjs PACKAGES MODEL ADAPTER IDS OUT [METADATA]. IDS: a JSON list of token ids.
+// METADATA: a JSON object that replaces metadata of the model; a whole number replaces integers only.
 // OUT: {base, adapter}, for each position a list of [token, probability], as JSON.
 import fs from "node:fs";
 import {pathToFileURL} from "node:url";
 
-const [packages, modelPath, filePath, ids, out] = process.argv.slice(2);
+const [packages, modelPath, filePath, ids, out, metadata = "{}"] = process.argv.slice(2);
+const metadataOverrides = JSON.parse(metadata);
 const {getLlama} = await import(pathToFileURL(`${packages}/node_modules/node-llama-cpp/dist/index.js`));
 const llama = await getLlama({gpu: false, build: "never", logLevel: "warn", maxThreads: 1});
-const model = await llama.loadModel({modelPath, checkTensors: false});
+const model = await llama.loadModel({modelPath, checkTensors: false, metadataOverrides});
 const options = {temperature: 1, topK: 0, topP: 1, minP: 0};
 const inputs = JSON.parse(fs.readFileSync(ids)).map((id) => [id, {generateNext: {probabilities: true, options}}]);
 const results = {};

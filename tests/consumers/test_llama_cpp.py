@@ -40,8 +40,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "seed_oss": {"head_dim": 16},
     "stablelm": {"use_qkv_bias": True},
 }
-WAITING = ("gemma3_text",)  # RoPE by layer type is not extracted yet
-NAMES = [name for name in ARCHITECTURES if name not in WAITING]
+NAMES = list(ARCHITECTURES)
 IDS = torch.randint(3, 64, (1, 40), generator=torch.Generator().manual_seed(5))
 
 

@@ -66,11 +66,17 @@ def command_lines(commands: list[dict[str, Any]]) -> list[str]:
 
 
 def config_override(adapter: Adapter, rope: RopeSettings) -> str:
-    """The keys of config.json that give the base the donor's RoPE and attention settings, as JSON."""
+    """The keys of config.json that give the base the donor's RoPE and attention settings, as JSON.
+
+    Both servers multiply `max_position_embeddings` by a linear or dynamic factor, and not by YaRN's.
+    """
     flat = {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra}
+    yarn = rope.rope_type == "yarn" and not rope.by_layer_type
+    if yarn:
+        flat.setdefault("original_max_position_embeddings", rope.max_positions)
     override = {
         "rope_parameters": dict(rope.by_layer_type) or flat,
-        "max_position_embeddings": rope.max_positions,
+        "max_position_embeddings": rope.context if yarn else rope.max_positions,
         **{name: setting.donor for name, setting in (adapter.attention or {}).items()},
     }
     nested = any(NESTED in name for name in adapter.factors)

@@ -23,7 +23,8 @@ from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.errors import MismatchError
-from contextgraft.formats.tensor_names import TensorRole, output_embedding
+from contextgraft.formats.model.tied_head import head_state
+from contextgraft.formats.tensor_names import TensorRole
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _cannot_be_carried(models: ModelPair, name: str) -> MismatchError:
 def _check_gguf(models: ModelPair) -> None:
     from contextgraft.adapter.lora.gguf import gguf_names
 
-    tied = output_embedding(models.base.tensors) is None
+    tied = head_state(models.base).is_tied
     gguf_names(models.factorised, architecture(models.base.config), models.base.path, tied=tied)
 
 
