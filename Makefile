@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-TESTS := $(PYTEST) -n 2 --dist loadfile
+# Two files at a time; the longest come first, so that both cores are busy to the end.
+TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests/cluster tests/workflow tests/dvc tests/training tests
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 PYTHON_CODE := src tests bench world scripts
 export PYTHON

@@ -94,7 +94,7 @@ LIES: dict[str, tuple[Damage, str]] = {
     "no B": (factors(B=None), "do not fit each other"),
     "no A": (factors(A=None), "do not fit each other"),
     "three dimensions": (factors(A=torch.ones(4, 8, 8)), "do not fit each other"),
-    "one dimension": (factors(A=torch.ones(64), B=torch.ones(64)), "do not fit each other"),
+    "one dimension": (factors(A=torch.ones(64), B=torch.ones(64)), "empty or flat"),
     "another rank than said": (factors(A=torch.ones(3, 64), B=torch.ones(64, 3)), "rank|do not fit"),
     "too wide for the target": (factors(A=torch.ones(4, 65)), r"expected shape \[64, 65\]"),
     "too high for the target": (factors(B=torch.ones(63, 4)), r"expected shape \[63, 64\]"),

@@ -1,6 +1,7 @@
 """What a fetch makes of weights that no other command can use as they are stored."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -10,6 +11,22 @@ class Conversion:
 
     convert_pickles: bool = False
     dequantise: bool = False
+
+    def pickles(self, source: Path, folder: Path) -> tuple[str, ...]:
+        """Names of the pickles of `source` that became safetensors in `folder`; none unless wanted."""
+        if not self.convert_pickles:
+            return ()
+        from contextgraft.sources.pickles.convert import convert_weights
+
+        return convert_weights(source, folder)
+
+    def fp8(self, folder: Path, source: Path | str) -> bool:
+        """Whether the weights in `folder`, which came from `source`, were FP8 and are bfloat16 now."""
+        if not self.dequantise:
+            return False
+        from contextgraft.sources.dequantise import dequantise
+
+        return dequantise(folder, source)
 
 
 AS_STORED = Conversion()

@@ -17,9 +17,7 @@ from contextgraft.formats.peft import (
 )
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.conversion import Conversion, conversion_facts
-from contextgraft.sources.dequantise import dequantise
 from contextgraft.sources.hub.files import is_small_file
-from contextgraft.sources.pickles.convert import convert_weights
 from contextgraft.sources.pickles.names import PICKLE_INDEX
 
 ADAPTER_CARD = "README.md"
@@ -36,14 +34,14 @@ def copy_folder(source: Path, folder: Path, conversion: Conversion) -> dict[str,
     Returns what the record says of that. Raises the errors of `open_model` and, for an adapter, of
     `open_tensors`.
     """
-    converted = convert_weights(source, folder) if conversion.convert_pickles else ()
+    converted = conversion.pickles(source, folder)
     if is_adapter(source):
         _copy_adapter(source, folder, converted)
     elif converted:
         _copy_files(source, folder, [MODEL_CONFIG, *_other_files(source)])
     else:
         copy_model(source, folder)
-    return conversion_facts(converted, dequantised=conversion.dequantise and dequantise(folder, source))
+    return conversion_facts(converted, dequantised=conversion.fp8(folder, source))
 
 
 def copy_model(source: Path, folder: Path) -> None:

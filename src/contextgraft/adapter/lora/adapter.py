@@ -13,7 +13,6 @@ from contextgraft.adapter.lora.kinds import KINDS
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
 from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.errors import CheckpointError, InputError, PickleRefused
@@ -91,6 +90,8 @@ class Adapter:
 
     def read(self, key: str) -> "torch.Tensor":
         """A tensor by its key; values that are not finite raise CheckpointError."""
+        from contextgraft.checkpoint.reader import read_tensor
+
         file = next(file for file in self.files if key in file.tensors)
         tensor = read_tensor(file, key)
         if not tensor.isfinite().all():

@@ -89,7 +89,8 @@ def _opened(plan: MergePlan, work: Path) -> Iterator[dict[str, _Shard]]:
             layout = plan.layout.shards[name]
             shards[name] = _Shard(old, new, layout.last)
             os.ftruncate(new, layout.size)
-            write_all(new, memoryview(layout.header), 0)
+            if os.pread(new, len(layout.header), 0) != layout.header:
+                write_all(new, memoryview(layout.header), 0)
         yield shards
     finally:
         for shard in shards.values():

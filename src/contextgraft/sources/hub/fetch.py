@@ -16,11 +16,9 @@ from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.conversion import AS_STORED, Conversion, conversion_facts
-from contextgraft.sources.dequantise import dequantise
 from contextgraft.sources.hub.client import Hub, Repository, resolve_repository
 from contextgraft.sources.hub.download import Transfer, download
 from contextgraft.sources.hub.files import MAX_HTTP_BYTES, HubFile, TransferPlan, is_safe_name, select_files
-from contextgraft.sources.pickles.convert import convert_weights
 
 RECORD = "contextgraft.source.json"  # record of an adapter by other programs, which has no sidecar
 
@@ -119,10 +117,10 @@ def _read(transfer: Transfer, name: str) -> dict[str, Any]:
 
 def _convert(work: Path, source: str, conversion: Conversion) -> dict[str, Any]:
     """Convert downloaded weights as `conversion` says; returns what the record says of that."""
-    pickles = convert_weights(work, work) if conversion.convert_pickles else ()
+    pickles = conversion.pickles(work, work)
     for name in pickles:
         (work / name).unlink()
-    return conversion_facts(pickles, dequantised=conversion.dequantise and dequantise(work, source))
+    return conversion_facts(pickles, dequantised=conversion.fp8(work, source))
 
 
 def _record(
