@@ -3,7 +3,8 @@ SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 # Two files at a time; the longest come first, so that both cores are busy to the end.
-TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests/cluster tests/workflow tests/dvc tests/training tests
+LONG := tests/cluster tests/workflow tests/dvc tests/training tests/robustness
+TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
 SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
