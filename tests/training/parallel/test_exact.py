@@ -117,7 +117,9 @@ MOVES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
 }
 
 
-@pytest.fixture(scope="session", params=[4, 2], ids=["MHA", "GQA"])
+@pytest.fixture(
+    scope="session", params=[pytest.param(4, marks=pytest.mark.slow, id="MHA"), pytest.param(2, id="GQA")]
+)
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A model of four heads in float32, embeddings tied or not, and how many KV heads it has."""
     folder, kv_heads = tmp_path_factory.mktemp("small"), request.param
