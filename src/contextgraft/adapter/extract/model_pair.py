@@ -162,7 +162,7 @@ def _with_heads(
 ) -> tuple[ModelFolder, ModelFolder, str | None]:
     """Both with an output layer, if it is selected and one has its own; the name of a shared one.
 
-    A stored copy of tied embeddings is no tensor of its own.
+    A stored copy of tied embeddings is not treated as a separate tensor.
     """
     states = head_state(base), head_state(donor)
     name = output_embedding({**base.tensors, **donor.tensors})

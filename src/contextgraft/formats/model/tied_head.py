@@ -35,16 +35,14 @@ class HeadState(StrEnum):
 def head_state(model: ModelFolder) -> HeadState:
     """The state of the output layer; where it is stored and the config ties it, both tensors are compared."""
     head, embedding = output_embedding(model.tensors), input_embedding(model.tensors)
-    tie = ties(model.config)
     if head is None:
         classes = model.config.get("architectures") or [""]
         headed = str(classes[0]).endswith(HEADED)
-        return HeadState.MISSING if tie is False and headed and embedding else HeadState.TIED
-    if tie is False or embedding is None:
+        untied = ties(model.config) is False
+        return HeadState.MISSING if untied and headed and embedding else HeadState.TIED
+    if embedding is None or not _reader_ties(model.config):
         return HeadState.UNTIED
-    if _same_bytes(model, head, embedding):
-        return HeadState.COPY if tie or _ties_by_default(model.config) else HeadState.UNTIED
-    return HeadState.CONTRADICTED if tie or _ties_by_default(model.config) else HeadState.UNTIED
+    return HeadState.COPY if _same_bytes(model, head, embedding) else HeadState.CONTRADICTED
 
 
 def with_head(model: ModelFolder, name: str) -> ModelFolder:
@@ -96,10 +94,11 @@ def _same_bytes(model: ModelFolder, first: str, second: str) -> bool:
     return all(one == other for one, other in blocks)
 
 
-def _ties_by_default(config: Mapping[str, Any]) -> bool:
-    """What the class of transformers does where the config does not say; False without transformers."""
-    if ties(config) is not None or find_spec("transformers") is None:
-        return bool(ties(config))
+def _reader_ties(config: Mapping[str, Any]) -> bool:
+    """Whether the config ties; where it does not say, what transformers' class does, False without it."""
+    tie = ties(config)
+    if tie is not None or find_spec("transformers") is None:
+        return bool(tie)
     from transformers import CONFIG_MAPPING  # noqa: PLC0415 - optional, and needed for few models
 
     model_type = config.get("model_type")
