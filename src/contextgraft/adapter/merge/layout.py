@@ -40,9 +40,13 @@ def lay_out(target: ModelFolder, changes: Mapping[str, TensorChange]) -> GraftLa
     """Position every tensor; a new one follows the tensor that it starts from."""
     shards: dict[str, ShardLayout] = {}
     tensors: dict[str, TensorInfo] = {}
+    new: dict[str, list[str]] = {}
+    for name, change in sorted(changes.items()):
+        if change.source != name:
+            new.setdefault(change.source, []).append(name)
     for shard in target.shards:
         file = open_tensors(target.path / shard)
-        infos = _infos(file, changes)
+        infos = _infos(file, changes, new)
         if infos == list(file.tensors.values()):
             header = _stored_header(file)
         else:
@@ -55,13 +59,17 @@ def lay_out(target: ModelFolder, changes: Mapping[str, TensorChange]) -> GraftLa
     return GraftLayout(shards, {name: tensors[name] for name in sorted(tensors)})
 
 
-def _infos(file: TensorFile, changes: Mapping[str, TensorChange]) -> list[TensorInfo]:
-    """The tensors of a file in order, with the graft's rows, one after another from the first's position."""
+def _infos(
+    file: TensorFile, changes: Mapping[str, TensorChange], new: Mapping[str, list[str]]
+) -> list[TensorInfo]:
+    """The tensors of a file in order, with the graft's rows, one after another from the first's position.
+
+    `new` are the graft's additional tensors, by the tensor that they start from.
+    """
     infos: list[TensorInfo] = []
     position = file.data_begin
     for info in file.tensors.values():
-        new = [name for name, change in changes.items() if change.source == info.name != name]
-        for name in (info.name, *sorted(new)):
+        for name in (info.name, *new.get(info.name, ())):
             rows = changes[name].rows if name in changes else info.rows
             shape = (rows, *info.shape[1:]) if info.shape else ()
             size = info.bytes // max(info.rows, 1) * rows
