@@ -14,6 +14,7 @@ ContextgraftError
 └── VerificationError     a graft or adapter differs from its record
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -45,6 +46,12 @@ class ContextgraftError(Exception):
 def printable(text: str) -> str:
     """Text that is safe for a terminal: characters that cannot be printed are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_names(names: Sequence[str], shown: int) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 class InputError(ContextgraftError):

@@ -16,7 +16,7 @@ from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
 from contextgraft.config.target_sheet import TargetRow
 from contextgraft.config.text_file import split_lines
-from contextgraft.errors import ConfigError, ContextgraftError
+from contextgraft.errors import ConfigError, ContextgraftError, first_names
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources.hub.client import Hub
@@ -120,8 +120,7 @@ def reasons(match: Compatibility) -> Iterator[str]:
     lists = (("shape of", shapes), ("lacks", list(match.missing)))
     for label, names in lists:
         if names and not match.architecture:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            yield f"{label} {', '.join(names[:SHOWN])}{more}"
+            yield f"{label} {first_names(names, SHOWN)}"
 
 
 def describe_vocabulary(tokens: VocabularyMatch) -> str:

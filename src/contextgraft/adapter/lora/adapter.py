@@ -88,11 +88,15 @@ class Adapter:
         path = self.path / TOKENIZER
         return vocabulary_at(path) if path.exists() else None
 
+    def file_of(self, key: str) -> TensorFile:
+        """The file that holds a tensor."""
+        return next(file for file in self.files if key in file.tensors)
+
     def read(self, key: str) -> "torch.Tensor":
         """A tensor by its key; values that are not finite raise CheckpointError."""
         from contextgraft.checkpoint.reader import read_tensor
 
-        file = next(file for file in self.files if key in file.tensors)
+        file = self.file_of(key)
         tensor = read_tensor(file, key)
         if not tensor.isfinite().all():
             raise CheckpointError(f"{key!r} holds NaN or infinite values", path=self.path / file[key].shard)

@@ -10,7 +10,7 @@ from contextgraft.checkpoint.reader import DTYPES, read_rows
 
 def is_same_weight(adapter: Adapter, key: str, target: ModelFolder, name: str) -> bool:
     """Compare a tensor of the adapter, in the target's precision, with one of the target, tile by tile."""
-    file = next(file for file in adapter.files if key in file.tensors)
+    file = adapter.file_of(key)
     info = target[name]
     step = tile_rows(info.numel // max(info.rows, 1), MERGE_TILE)
     spans = ((start, min(start + step, info.rows)) for start in range(0, info.rows, step))

@@ -8,7 +8,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.vocabulary import TOKENIZER, correspondence, read_vocabulary
-from contextgraft.errors import MismatchError
+from contextgraft.errors import MismatchError, first_names
 from contextgraft.formats.tensor_names import rows_are_tokens
 
 SHOWN = 5  # tokens that a message lists
@@ -115,16 +115,11 @@ def _grown(adapter: Adapter, target: ModelFolder, needed: int, count: int) -> To
     if others:
         new = sorted(tokens.keys() - own.keys(), key=tokens.__getitem__)
         raise MismatchError(
-            f"adds tokens ({_few(new)}) to a vocabulary that is not the target's",
+            f"adds tokens ({first_names(new, SHOWN)}) to a vocabulary that is not the target's",
             path=adapter.path, expected=f"every token of {target.path} at its own row",
-            received=f"other or no rows for {_few(others)}",
+            received=f"other or no rows for {first_names(others, SHOWN)}",
             remedy="merge it into the model it was trained on, and extract from that",
         )  # fmt: skip
     total = max(needed, count)
     rows = None if needed == total else [row if row < needed else -1 for row in range(total)]
     return TokenFit(rows, total, adapter.path)
-
-
-def _few(tokens: Sequence[str]) -> str:
-    more = f" and {len(tokens) - SHOWN} more" if len(tokens) > SHOWN else ""
-    return ", ".join(tokens[:SHOWN]) + more
