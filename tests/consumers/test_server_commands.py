@@ -118,7 +118,7 @@ def test_llama_server_understands_what_is_printed(consumer: Callable[[str], Path
             done = subprocess.run(
                 [str(binaries / words[0]), *words[1:], *options, "--port", "0"],
                 env={**os.environ, "LD_LIBRARY_PATH": str(binaries)},
-                cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+                cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
             )  # fmt: skip
             assert done.returncode != 0
             assert ("loading model 'base.gguf'" in done.stdout + done.stderr) == reached, done.stderr
