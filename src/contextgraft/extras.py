@@ -7,6 +7,7 @@ from contextgraft.errors import InputError
 
 WITH_TRANSFORMERS = ("evaluate", "train", "gguf")
 EXTRAS: dict[str, tuple[str, ...]] = {
+    "accelerate": ("evaluate",),
     "datasets": ("lm-eval",),
     "duckdb": ("report",),
     "dvc": ("workflow",),

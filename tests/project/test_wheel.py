@@ -153,7 +153,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     assert all(any(part in name for name in held) for part in needed)
 
 
-def test_the_core_extracts_merges_and_verifies(core: Path, tmp_path: Path) -> None:
+def test_the_core_extracts_merges_and_verifies(core: Path, rows: Path, tmp_path: Path) -> None:
     for name in ("base", "facts", "style"):
         checked(core, [*FETCH, f"demo:{name}", "--out", name], tmp_path)
     checked(core, [*EXTRACT, "--out", "adapters"], tmp_path)
@@ -163,7 +163,7 @@ def test_the_core_extracts_merges_and_verifies(core: Path, tmp_path: Path) -> No
     assert "graft: verified" in output
     code = "from contextgraft import compare; print(compare('adapters/r4', 'adapters/r4').total.relative)"
     assert float(checked(core, ["python", "-c", code], tmp_path)) < 1e-6
-    missing = run(core, ["contextgraft", "report", "adapters", "--out", "page"], tmp_path)
+    missing = run(core, ["contextgraft", "report", str(rows), "--out", "page"], tmp_path)
     assert missing.returncode == 2
     assert "pip install 'contextgraft[report]'" in missing.stderr
 
