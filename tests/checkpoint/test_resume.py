@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contextgraft.checkpoint.atomic import publish, work_directory
-from contextgraft.checkpoint.resume import ResumeLog, list_inputs
+from contextgraft.checkpoint.resume import BUILT, ResumeLog, list_inputs, publish_folders
 from contextgraft.errors import CheckpointError, OutputError
 
 
@@ -132,3 +132,33 @@ def test_records_outlive_a_kill_before_the_work_is_in_its_place(tmp_path: Path) 
 def test_keys_never_leave_the_folder(tmp_path: Path) -> None:
     with ResumeLog(tmp_path, {}) as journal:
         assert journal.file("../../../etc/x", ".json").parent == tmp_path / ".journal"
+
+
+@pytest.mark.parametrize("lost", ["a/manifest", "b/manifest", "a", None])
+def test_folders_that_lost_a_file_between_two_renames_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str | None
+) -> None:
+    out, made = tmp_path / "out", []
+
+    def run() -> None:
+        with publish_folders(out, ["a", "b"], {}, replace=True) as log:
+            if log.get(BUILT) is None:
+                made.append(1)
+                for name in ("a", "b"):
+                    (log.work / name).mkdir()
+                    (log.work / name / "model.safetensors").touch()
+                    (log.work / name / "manifest").touch()
+                log.put(BUILT, {})
+
+    monkeypatch.setattr("contextgraft.checkpoint.resume.detach_log", no_time)
+    with pytest.raises(TimeoutError):
+        run()
+    monkeypatch.undo()
+    if lost is not None and (out / lost).is_dir():
+        shutil.rmtree(out / lost)
+    elif lost is not None:
+        (out / lost).unlink()
+    run()
+    assert len(made) == (1 if lost is None else 2)
+    assert {path.name for path in tmp_path.rglob("manifest")} == {"manifest"}
+    assert len(list(out.rglob("*"))) == 6

@@ -1,8 +1,8 @@
 """Runs `contextgraft` many times in forked children of one process, which spares each the seconds of imports.
 
-Snakemake's jobs find the script CLIENT as `contextgraft`. It hands its arguments, environment, folder and open
-files to the server, and ends with the exit code of the child that the server forks for it. The studies through
-Slurm run the program itself.
+Snakemake's jobs find the script CLIENT as `contextgraft`. It hands its arguments, environment, folder and
+open files to the server, and ends with the exit code of the child that the server forks for it. The studies
+through Slurm run the program itself.
 """
 
 import gc

@@ -151,9 +151,7 @@ def job_counts(output: str) -> dict[str, int]:
 def server() -> SnakemakeServer:
     """One server for all tests of a process; it ends with the process, which closes its input."""
     path = (CommandServer().bin, Path(sys.executable).parent, os.environ["PATH"])
-    return SnakemakeServer(
-        {**os.environ, "PATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
-    )
+    return SnakemakeServer({**os.environ, "PATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"})
 
 
 @cache

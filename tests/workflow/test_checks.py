@@ -106,7 +106,10 @@ def test_container_has_the_lock_and_the_same_python() -> None:
     assert "requirements-cuda.lock" in copied
     installs = [words for words in instructions if words[0] == "RUN" and "install" in words]
     assert installs[0][-3:] == ["--require-hashes", "--requirement", "requirements-cuda.lock"]
-    assert installs[1][-2:] == ["--no-deps", "."]  # the package itself, and no version that differs from the lock
+    assert installs[1][-2:] == [
+        "--no-deps",
+        ".",
+    ]  # the package itself, and no version that differs from the lock
     (image,) = (words[1] for words in instructions if words[0] == "FROM")
     conda = yaml.safe_load((ROOT / "envs/contextgraft.yaml").read_text())["dependencies"][0]
     assert f"python:{conda.split('=')[1]}-" in image

@@ -91,7 +91,10 @@ def test_a_fine_tune_is_evaluated_on_its_skills_too(study: Any) -> None:
 
 def test_models_are_run_on_the_device_of_the_cluster(study: Any) -> None:
     assert study.load().device_arguments() == []
-    assert study.load(cluster={"device": "cuda", "gpus_per_node": 1}).device_arguments()[:2] == ["--device", "cuda"]
+    assert study.load(cluster={"device": "cuda", "gpus_per_node": 1}).device_arguments()[:2] == [
+        "--device",
+        "cuda",
+    ]
 
 
 def test_resources_grow_with_the_attempt(study: Any) -> None:

@@ -2,12 +2,19 @@
 import re
 import shutil
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from contextgraft import __version__
 from contextgraft.errors import ContextgraftError
-from contextgraft.workflow import StudyWorkflow, chart_labels, chart_subcategory
+from contextgraft.workflow import (
+    StudyLock,
+    StudyWorkflow,
+    begin_study_run,
+    chart_labels,
+    chart_subcategory,
+)
 
 # Only without --configfile: Snakemake would otherwise merge the two files, key by key.
 if not workflow.overwrite_configfiles:
@@ -22,6 +29,7 @@ except ContextgraftError as error:
     sys.exit(2)
 
 PATHS = STUDY.paths
+LOCK = StudyLock(Path(PATHS.lock))
 THREADS = STUDY.settings.threads
 VERSION = __version__  # a parameter of every rule: Snakemake does not notice a new version of the package
 
@@ -47,9 +55,11 @@ def requested(rule):
     return {word: resource(word) for word in STUDY.resource_names}
 
 
-def check_disk():
-    """Stop before the first job if the study does not fit on the disk."""
+def begin_run():
+    """Before the first job: no other run of this study is alive, no job of a killed one; the disk has room."""
+    run = getattr(getattr(workflow.scheduler, "_executor", None), "run_uuid", None)  # with Slurm
     try:
+        begin_study_run(LOCK, run)
         STUDY.check_disk(shutil.disk_usage(".").free)
     except ContextgraftError as error:
         raise WorkflowError(f"contextgraft: error: {error}")

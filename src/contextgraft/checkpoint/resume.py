@@ -23,6 +23,7 @@ from contextgraft.errors import CheckpointError, MismatchError
 
 JOB_FILE = "job.json"
 BUILT = "built"  # key of a log: every folder is complete, only renames are missing
+_SIZES = "sizes"  # key of a log: the files of the complete folders and their sizes, before the first rename
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,19 @@ def publish_folders(
     """The resume log of a job that writes folders `names` to its work directory, then moved into `out`.
 
     The block records BUILT when all are complete. A folder that exists already, and was not moved there by
-    an interrupted run of this job, raises OutputError unless `replace`.
+    an interrupted run of this job, raises OutputError unless `replace`. If one that was moved there has lost
+    a file since, as when Snakemake removes the outputs of an interrupted job, the job begins anew.
     """
     with work_directory(out) as work:
         log = ResumeLog(work, job)
+        if log.get(BUILT) is not None and not _are_whole(log, out, names):
+            _empty(work)
         _check_folders(log, out, names, replace=replace)
         with log:
             _check_folders(log, out, names, replace=replace)  # again: the log may have been another job's
             yield log
+            if log.get(_SIZES) is None:
+                log.put(_SIZES, {name: _sizes(work / name) for name in names})
             for name in names:
                 if (work / name).exists():
                     move_into_place(work / name, out / name)
@@ -163,6 +169,17 @@ def _check_folders(log: ResumeLog, out: Path, names: Sequence[str], *, replace: 
     if log.get(BUILT) is None:
         for name in names:
             check_output(out / name, replace=replace)
+
+
+def _are_whole(log: ResumeLog, out: Path, names: Sequence[str]) -> bool:
+    """Whether each complete folder is still in the work directory, or in `out` with all of its files."""
+    sizes = log.get(_SIZES) or {}
+    return all((log.work / name).exists() or sizes.get(name) == _sizes(out / name) for name in names)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def _facts(path: Path) -> list[Any]:

@@ -8,8 +8,8 @@ MANIFEST = "contextgraft.json"  # written last into every folder of a model, wit
 class StudyPaths:
     """Paths below the working folder. A folder of a model is represented by the manifest inside it.
 
-    `temporary_graft` is the folder around a graft that is deleted after its evaluation: Snakemake leaves a file
-    of its own in a folder that it deletes. The graft's record stays.
+    `temporary_graft` is the folder around a graft that is deleted after its evaluation: Snakemake leaves a
+    file of its own in a folder that it deletes. The graft's record stays.
     """
 
     def __init__(self, study: str) -> None:
@@ -31,6 +31,7 @@ class StudyPaths:
         self.evaluation = f"{self.results}/samples/{{target}}.yaml"
         self.base_evaluation = self.evaluation.replace("{target}", "base")
         self.report = f"{self.results}/report"
+        self.lock = f".snakemake/studies/{study}.lock"
         self.page = f"{self.report}/index.html"
 
     def log(self, job: str) -> str:

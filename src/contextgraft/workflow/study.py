@@ -93,7 +93,9 @@ class StudyWorkflow:
     def launcher(self, model: str) -> str:
         """The command that starts a training in several processes; empty for one process."""
         nodes, processes = self._requests.launch(model, self.settings.training.processes)
-        return "" if nodes * processes == 1 else f"{LAUNCHER} {nodes} {processes} {self.settings.threads.train}"
+        return (
+            "" if nodes * processes == 1 else f"{LAUNCHER} {nodes} {processes} {self.settings.threads.train}"
+        )
 
     def check_disk(self, free: int) -> None:
         """Raise OutputError if the study, less what exists of it, needs more than `free` bytes."""
@@ -163,7 +165,7 @@ class StudyWorkflow:
         return f"{self.paths.temporary_graft.format(**names)}/{kind}"
 
     def graft_input(self, seed: int, target: str, kind: str) -> str:
-        """The input of a rule that reads a graft: the manifest of a kept one, the folder of a temporary one."""
+        """Input of a rule that reads a graft: the manifest of a kept one, the folder of a temporary one."""
         pattern = self.paths.graft if target in self.kept else self.paths.temporary_graft
         return pattern.format(seed=seed, target=target, kind=kind)
 
@@ -182,7 +184,9 @@ class StudyWorkflow:
 
     def evaluated_base_models(self) -> list[str]:
         """The base and the donors as arguments of `contextgraft evaluate`."""
-        donors = [f"{donor_name(seed)}={folder_of(self.paths.donor.format(seed=seed))}" for seed in self.seeds]
+        donors = [
+            f"{donor_name(seed)}={folder_of(self.paths.donor.format(seed=seed))}" for seed in self.seeds
+        ]
         return [f"base={folder_of(self.paths.base)}", *donors]
 
     def question_files(self, target: str | None = None) -> list[str]:

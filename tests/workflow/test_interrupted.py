@@ -1,0 +1,188 @@
+"""A study that was interrupted or killed, at whatever moment, goes on by the same command, without a flag."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contextgraft.errors import OutputBusy
+from contextgraft.workflow import StudyLock, begin_study_run
+
+ROOT = Path(__file__).parents[2]
+ONE_JOB = "data/tiny/models/base/contextgraft.json"
+LOCK = ".snakemake/studies/tiny.lock"
+SECONDS = 240
+
+
+class Study:
+    """Snakemake as a person runs it, in a session of its own; jobs are the installed command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+        self.words = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+
+    def start(self, *stage: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.words, *stage, "--configfile", "config/config.yaml"],
+            cwd=self.folder, env=self.environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def finish(self, *stage: str) -> str:
+        """The same command again, to its end."""
+        head = self.start(*stage)
+        output, _ = head.communicate(timeout=SECONDS)
+        assert head.returncode == 0, output[-6000:]
+        return output
+
+    def jobs(self) -> list[int]:
+        """Processes of `contextgraft` in the folder."""
+        return [
+            int(entry.name)
+            for entry in Path("/proc").glob("[0-9]*")
+            if _links_to(entry / "cwd", self.folder) and b"contextgraft\0" in _bytes(entry / "cmdline")
+        ]
+
+
+def _links_to(link: Path, folder: Path) -> bool:
+    with suppress(OSError):
+        return link.readlink() == folder
+    return False
+
+
+def _bytes(path: Path) -> bytes:
+    with suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+def wait(event: Callable[[], object], head: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not event():
+        assert head.poll() is None, head.communicate()[0][-6000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def study(fresh: Any) -> Iterator[Study]:
+    """The tiny study, whose donor is fetched; whatever of it is left running is killed in the end."""
+    fresh.config(donor={"source": "models/long"})
+    made = Study(fresh.folder)
+    yield made
+    for job in made.jobs():
+        with suppress(ProcessLookupError):
+            os.kill(job, signal.SIGKILL)
+
+
+def killed(head: subprocess.Popen[str], number: int, whole: bool) -> None:
+    """Send a signal to the head, or also to all of its jobs, as a terminal does, and wait for its end."""
+    if whole:
+        os.killpg(head.pid, number)
+    else:
+        head.send_signal(number)
+    with suppress(subprocess.TimeoutExpired):
+        head.wait(5)  # with SIGINT or SIGTERM, the head alone waits for its jobs
+    head.wait(SECONDS)
+
+
+def test_ctrl_c_when_a_job_has_just_published_its_output(study: Study) -> None:
+    head = study.start("adapters")
+    adapter = study.folder / "data/tiny/adapters/s1/r1/contextgraft.json"
+    wait(adapter.exists, head)
+    killed(head, signal.SIGINT, whole=True)
+    study.finish("adapters")
+    assert adapter.exists()
+
+
+def test_a_killed_head_is_followed_by_the_same_command_though_its_job_runs_on(study: Study) -> None:
+    head = study.start(ONE_JOB)
+    wait(study.jobs, head)
+    left = study.jobs()
+    for job in left:
+        os.kill(job, signal.SIGSTOP)  # a job that would never end
+    killed(head, signal.SIGKILL, whole=False)
+    assert json.loads((study.folder / LOCK).read_text())["process"] == head.pid
+    output = study.finish(ONE_JOB)
+    assert "of a killed run of this study" in output
+    assert not set(left) & set(study.jobs())
+    assert (study.folder / LOCK).read_text() == ""
+
+
+def test_a_living_head_is_never_displaced(study: Study) -> None:
+    head = study.start(ONE_JOB)
+    wait(study.jobs, head)
+    for job in study.jobs():
+        os.kill(job, signal.SIGSTOP)
+    second = study.start(ONE_JOB)
+    output, _ = second.communicate(timeout=SECONDS)
+    assert second.returncode == 1
+    assert f"another run of this study is alive: {os.uname().nodename}, process {head.pid}" in output
+    assert "Traceback" not in output
+    for job in study.jobs():
+        os.kill(job, signal.SIGCONT)
+    output, _ = head.communicate(timeout=SECONDS)
+    assert head.returncode == 0, output[-6000:]
+
+
+def test_a_head_on_another_node_may_be_alive(tmp_path: Path) -> None:
+    lock = StudyLock(tmp_path / "a.lock")
+    lock.path.write_text(json.dumps({"host": "login2", "boot": "other", "process": 7}))
+    with pytest.raises(OutputBusy, match=r"login2, process 7 .* may still be alive.*remove this file"):
+        lock.acquire()
+
+
+@pytest.mark.parametrize("left", ["", "{", "[1]", json.dumps({"host": os.uname().nodename, "process": 7})])
+def test_what_a_dead_head_of_this_machine_left(tmp_path: Path, left: str) -> None:
+    lock = StudyLock(tmp_path / "a.lock")
+    lock.path.write_text(left)
+    begin_study_run(lock, None)
+    with pytest.raises(OutputBusy, match="is alive"):
+        StudyLock(lock.path).acquire()
+    lock.release()
+    assert lock.path.read_text() == ""
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """What the study made, without times and without what names them."""
+    made = [*(folder / "data").rglob("*"), *(folder / "results/tiny/samples").glob("*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file()}
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_thirty_random_moments(fresh: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each signal, to the head and to all; the study goes on after each, and ends in the same bytes."""
+    draw = random.Random(17)
+    whole = Study(fresh.folder)
+    begun = time.monotonic()
+    whole.finish()
+    length, expected = time.monotonic() - begun, results(whole.folder)
+    moments = 0
+    while moments < 30:
+        place = tmp_path_factory.mktemp("again")
+        subprocess.run(["cp", "-a", fresh.folder / "config", fresh.folder / "models", place], check=True)
+        study = Study(place)
+        for number in draw.sample(SIGNALS * 2, 6):
+            head = study.start()
+            with suppress(subprocess.TimeoutExpired):
+                head.wait(draw.uniform(0, length / 2))
+            if head.poll() is None:
+                killed(head, number, whole=draw.random() < 0.5)
+                moments += 1
+        study.finish()
+        assert results(place) == expected
