@@ -91,7 +91,7 @@ def test_what_was_not_measured_says_why(tmp_path: Path, synthetic: SimpleNamespa
     synthetic.write(tmp_path / "a.parquet", rows)
     measurements = measurements_of(tmp_path)
     assert measurements.missing_reason(ALONE, "perplexity", "moby", 1024) == "16 failed: out of memory"
-    assert measurements.missing_reason(ALONE, "divergence", "moby") == "not asked"
+    assert measurements.missing_reason(ALONE, "divergence", "moby") == "not evaluated"
     assert measurements.windows([ALONE]) == [("moby", 1024)]
 
 

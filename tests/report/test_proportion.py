@@ -20,7 +20,7 @@ def test_pool_adds_counts_and_widens_the_range_of_lengths() -> None:
 def test_nothing_pooled_was_not_asked() -> None:
     nothing = pool([])
     assert nothing.score is None
-    assert nothing.unscored_reason == "not asked"
+    assert nothing.unscored_reason == "not evaluated"
 
 
 def test_the_interval_is_wilsons() -> None:

@@ -72,7 +72,7 @@ def test_what_was_not_measured_says_why(tmp_path: Path, synthetic: SimpleNamespa
     (line,) = rank_matrix(study_of(tmp_path))
     assert line.cells[8].missing == "100 failed: memory"
     assert line.cells[8].description == "context 100 failed: memory"
-    assert line.cells[THETA].missing == "not asked"
+    assert line.cells[THETA].missing == "not evaluated"
 
 
 def test_the_larger_condition_is_judged_and_the_smaller_stands_aside(

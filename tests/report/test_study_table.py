@@ -98,8 +98,8 @@ def test_rows_that_were_never_asked_are_there_and_say_so(tmp_path: Path, synthet
         tmp_path / "a.parquet", list(synthetic.needle(synthetic.graft("style", 8), "n", 1024, 100))
     )
     (target,) = study_of(tmp_path).targets
-    assert target.alone.long.proportion.unscored_reason == "not asked"
-    assert target.theta.skill.proportion.unscored_reason == "not asked"
+    assert target.alone.long.proportion.unscored_reason == "not evaluated"
+    assert target.theta.skill.proportion.unscored_reason == "not evaluated"
     assert target.name == "style"
     assert target.verdict.outcome is VerdictOutcome.SKILL_UNKNOWN
 

@@ -7,7 +7,7 @@ import pytest
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import PairCounts
 from contextgraft.report.statistics.proportion import Proportion
-from contextgraft.report.statistics.verdict import Evidence, VerdictOutcome, came, judge, stayed
+from contextgraft.report.statistics.verdict import Evidence, VerdictOutcome, has_context, judge, keeps_skill
 from contextgraft.report.tables.wording import headline, sentence
 
 WHERE = "1,024 tokens (8× the base)"
@@ -28,31 +28,31 @@ THETA = evidence(44, 98)
 
 @pytest.mark.parametrize(("hits", "expected"), [(95, True), (94, False), (100, True), (0, False)])
 def test_the_context_came_from_95_percent_on(hits: int, expected: bool) -> None:
-    assert came(of(hits)) is expected
+    assert has_context(of(hits)) is expected
 
 
 @pytest.mark.parametrize(("hits", "expected"), [(98, True), (97, False), (100, True)])
 def test_the_skill_may_lose_two_points_and_no_more(hits: int, expected: bool) -> None:
-    assert stayed(evidence(0, hits), evidence(0, 100)) is expected
+    assert keeps_skill(evidence(0, hits), evidence(0, 100)) is expected
 
 
 def test_the_limit_is_exact_where_floating_point_is_not() -> None:
     assert 100 * (1.0 - 0.98) > 2
-    assert stayed(evidence(0, 98), evidence(0, 100)) is True
+    assert keeps_skill(evidence(0, 98), evidence(0, 100)) is True
 
 
 def test_pairs_are_compared_where_there_are_any() -> None:
     pairs = PairCounts(n=100, both=90, lost=3, gained=1, neither=6)
-    assert stayed(Evidence(of(0), of(50), pairs), evidence(0, 100)) is True
-    assert stayed(Evidence(of(0), of(50), replace(pairs, lost=4)), evidence(0, 100)) is False
+    assert keeps_skill(Evidence(of(0), of(50), pairs), evidence(0, 100)) is True
+    assert keeps_skill(Evidence(of(0), of(50), replace(pairs, lost=4)), evidence(0, 100)) is False
 
 
 def test_the_smallest_rank_that_does_both_is_named() -> None:
     verdict = judge(ALONE, THETA, {4: evidence(92, 99), 8: evidence(97, 99), 16: evidence(100, 99)})
     assert (verdict.outcome, verdict.rank) == (VerdictOutcome.BOTH, 8)
     assert sentence(verdict, WHERE) == (
-        "the context came (97 % [92, 99], n=100) at 1,024 tokens (8× the base), and the skill stayed "
-        "(99 % against 99 % of the fine-tune); smallest rank that does it: 8. "
+        "the long context works (97 % [92, 99], n=100) at 1,024 tokens (8× the base), and the skill is kept "
+        "(99 % against 99 % of the fine-tune); smallest rank for both: 8. "
         "Without the adapter: alone 0 %, with the new theta only 44 %."
     )
 
@@ -62,24 +62,24 @@ def test_a_rank_that_lost_the_skill_is_passed_over() -> None:
     assert (verdict.outcome, verdict.rank) == (VerdictOutcome.BOTH, 8)
 
 
-def test_context_without_skill_names_the_best_skill_among_those_that_brought_it() -> None:
+def test_long_context_without_skill_names_the_rank_with_the_best_skill() -> None:
     verdict = judge(ALONE, THETA, {2: evidence(80, 99), 4: evidence(96, 94), 8: evidence(99, 92)})
     assert (verdict.outcome, verdict.rank) == (VerdictOutcome.CONTEXT_ONLY, 4)
-    assert "but the skill did not stay: 94 % against 99 %" in sentence(verdict, WHERE)
+    assert "but the skill is lost: 94 % against 99 %" in sentence(verdict, WHERE)
 
 
 def test_no_context_names_the_best_graft_and_the_smaller_of_equals() -> None:
     verdict = judge(ALONE, THETA, {4: evidence(61, 99), 8: evidence(84, 96), 16: evidence(84, 99)})
     assert (verdict.outcome, verdict.rank) == (VerdictOutcome.NEITHER, 8)
     said = sentence(verdict, WHERE)
-    assert said.startswith(f"the context did not come: at {WHERE} the best graft, rank 8, reaches 84 % ")
-    assert "; the skill did not stay (96 % against 99 % of the fine-tune)." in said
+    assert said.startswith(f"the long context fails: at {WHERE} the best graft, rank 8, reaches 84 % ")
+    assert "; the skill is lost (96 % against 99 % of the fine-tune)." in said
 
 
 def test_an_unmeasured_skill_is_not_a_kept_one() -> None:
     verdict = judge(Evidence(of(0), NOTHING), THETA, {4: Evidence(of(98), NOTHING)})
     assert verdict.outcome is VerdictOutcome.SKILL_UNKNOWN
-    assert "whether the skill stayed was not measured" in sentence(verdict, WHERE)
+    assert "the skill was not measured" in sentence(verdict, WHERE)
 
 
 def test_nothing_measured_is_said_so() -> None:
@@ -89,7 +89,7 @@ def test_nothing_measured_is_said_so() -> None:
     assert sentence(verdict, WHERE).startswith("not measured")
 
 
-def test_a_context_that_came_without_the_adapter_is_reported() -> None:
+def test_a_long_context_that_works_without_the_adapter_is_reported() -> None:
     verdict = judge(ALONE, evidence(96, 99), {4: evidence(97, 99)})
     assert verdict.adapter_unneeded
     assert "The new theta alone passes, so the adapter is not needed for the context." in sentence(

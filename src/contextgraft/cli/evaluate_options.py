@@ -45,7 +45,7 @@ def default_text(section: type[Frozen] | None, field: str) -> str:
 
 CONFIG_FLAGS = (
     flag("needle", "format", "--format", text="format (YAML).", default="a shipped one"),
-    flag("needle", "lengths", "--lengths", type=LENGTHS, text="prompt and answer, in tokens."),
+    flag("needle", "lengths", "--lengths", type=LENGTHS, text="length of prompt and answer, in tokens."),
     flag(
         *("needle", "depths", "--depths"),
         type=NumberList(click.FloatRange(0, 100), "PERCENT,..."),
@@ -79,7 +79,7 @@ CONFIG_FLAGS = (
     flag(
         *("needle", "values", "--values"),
         type=click.Choice(VALUES),
-        text="what is hidden.",
+        text="what the needles hide.",
         default="the format's",
     ),
     flag(
@@ -91,7 +91,7 @@ CONFIG_FLAGS = (
     flag(
         *("ruler", "lengths", "--ruler-lengths"),
         type=LENGTHS,
-        text="prompt and answer, in tokens.",
+        text="length of prompt and answer, in tokens.",
         default="--lengths",
     ),
     flag(
@@ -117,7 +117,7 @@ CONFIG_FLAGS = (
     flag(
         *("perplexity", "lengths", "--perplexity-lengths"),
         type=LENGTHS,
-        text="windows of text, in tokens.",
+        text="length of a window of text, in tokens.",
         default="--lengths",
     ),
     flag("perplexity", "documents", "--documents", type=COUNT, text="windows per length."),
@@ -132,7 +132,7 @@ CONFIG_FLAGS = (
     flag(
         *(None, "seed", "--seed"),
         type=click.IntRange(min=0),
-        text="Seed of everything that is drawn.",
+        text="Seed of everything that is sampled.",
         default="0",
     ),
     flag(

@@ -20,14 +20,14 @@ VERBS = {
     "fetch": "copy a model or data set into a folder: from a folder, a GGUF file, demo:NAME or hf:OWNER/NAME",
     "train": "train a base to a longer context in progressive stages",
     "extract": "factorise donor minus base into LoRA adapters, all ranks in one pass",
-    "merge": "merge an adapter into a fine-tune and adjust its RoPE settings",
+    "merge": "merge adapters into a fine-tune and apply the donor's RoPE and attention settings",
     "verify": "verify a graft or an adapter against the models it was made from",
     "align": "measure whether donor and fine-tune changed the base in the same direction, layer by layer",
     "compare": "compare two adapters: relative error and principal angles by module",
     "evaluate": "evaluate models on needles, skills, perplexity and divergence; one Parquet row per sample",
     "replay": "evaluate one recorded sample again and compare the results",
     "report": "write one self-contained HTML page from evaluated samples",
-    "publish": "upload an adapter or a graft to the Hugging Face hub with its model card",
+    "publish": "upload an adapter, a graft or a trained model to the Hugging Face hub with its model card",
 }
 
 

@@ -20,15 +20,15 @@ def device_options(*, hidden: bool = False) -> Callable[[F], F]:
     """--device-flops, --utilisation and --device-memory: what one device can do."""
     return combine(
         click.option(
-            "--device-flops", type=POSITIVE, default=989e12, show_default=True, hidden=hidden,
-            help="Operations a second of one device at its peak; the default is an H100's in bfloat16.",
+            "--device-flops", type=POSITIVE, default=989e12, show_default="989e12", hidden=hidden,
+            help="Peak operations per second of one device; the default is an H100's in bfloat16.",
         ),
         click.option(
             "--utilisation", type=SHARE, default=0.4, show_default=True, hidden=hidden,
             help="Share of the peak that is reached.",
         ),
         click.option(
-            "--device-memory", type=POSITIVE, default=80e9, show_default=True, hidden=hidden,
+            "--device-memory", type=POSITIVE, default=80e9, show_default="80e9", hidden=hidden,
             help="Bytes of one device.",
         ),
     )  # fmt: skip
@@ -43,8 +43,8 @@ def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
         ),
         device_options(hidden=hidden),
         click.option(
-            "--link", type=POSITIVE, default=50e9, show_default=True, hidden=hidden,
-            help="Bytes a second of one link between nodes; the default is 400 Gbit/s.",
+            "--link", type=POSITIVE, default=50e9, show_default="50e9", hidden=hidden,
+            help="Bytes per second of one link between nodes; the default is 400 Gbit/s.",
         ),
         click.option(
             "--links", type=click.IntRange(1, MOST), default=1, show_default=True, hidden=hidden,

@@ -28,7 +28,7 @@ from contextgraft.report.statistics.effective_length import effective_lengths
 from contextgraft.report.statistics.means import Measurements
 from contextgraft.report.statistics.rank_matrix import MatrixLine, mark, matrix_ranks
 from contextgraft.report.statistics.study_table import StudyTable, TargetResult
-from contextgraft.report.statistics.verdict import CAME, POINTS, came, stayed
+from contextgraft.report.statistics.verdict import MAX_LOST, MIN_FOUND, has_context, keeps_skill
 from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
 from contextgraft.report.tables import measurement_tables, score_tables, wording
 
@@ -142,7 +142,7 @@ def _verdict_context(page: PageData) -> dict[str, Any]:
         "references": reference_titles(study.references),
         "others": reference_titles(study.others),
         "labels": family_labels(study),
-        "rules": {"came": wording.percent(CAME), "points": wording.trimmed(POINTS)},
+        "rules": {"found": wording.percent(MIN_FOUND), "points": wording.trimmed(MAX_LOST)},
     }
 
 
@@ -206,18 +206,19 @@ def verdict_card(title: str, target: TargetResult, length: str) -> VerdictCard:
 
 
 def badges(target: TargetResult) -> tuple[Badge, ...]:
-    """Whether the context came and whether the skill stayed, at the rank that the verdict names."""
+    """Whether the long context works and whether the skill is kept, at the rank that the verdict names."""
     graft = target.verdict.graft
     if graft is None:
         return (Badge("unknown", "context not measured"),)
     skill = {
-        True: Badge("yes", "skill stayed"),
+        True: Badge("yes", "skill kept"),
         False: Badge("no", "skill lost"),
         None: Badge("unknown", "skill not measured"),
     }
-    context = Badge("yes", "context came") if came(graft.needle) else Badge("no", "context did not come")
+    works = has_context(graft.needle)
+    context = Badge("yes", "long context works") if works else Badge("no", "long context fails")
     unneeded = [Badge("unknown", "adapter not needed")] if target.verdict.adapter_unneeded else []
-    return context, skill[stayed(graft, target.verdict.alone)], *unneeded
+    return context, skill[keeps_skill(graft, target.verdict.alone)], *unneeded
 
 
 def energy_rows(energies: Sequence[RankEnergy]) -> list[tuple[str, dict[int, RankEnergy]]]:

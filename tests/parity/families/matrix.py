@@ -21,17 +21,24 @@ PAGE = Path(__file__).parents[3] / "docs/models.md"
 FORMS = (*ROPE, "window")
 HEAD = """# Models
 
-What comes of a donor of each model class, grafted onto the base itself at full rank with the embeddings
-selected: whether the graft computes the donor's logits, at 12 tokens and at 300, past the base's context of
-128 tokens. All weights of the language model differ between base and donor. The reader is transformers 5;
-what transformers 4.46 and 4.57 read is tested by `tests/rope` and `tests/parity`, for classes whose config
-forms differ.
+For each model class, a donor is grafted onto the base itself, at full rank and with the embeddings selected.
+The table says whether the graft computes the donor's logits, at 12 tokens and at 300; the base's context has
+128. All weights of the language model differ between base and donor. The reader is transformers 5.
 
-The page is generated from the rows that `tests/parity/test_families.py` proves with tiny random models;
-`python -m tests.parity.families.matrix` writes it. A dash: transformers has no such form for the class.
-*theta*: another theta and `max_position_embeddings` (classes without rotary theta: the length alone).
-*window*: the donor also lifts or widens the base's window or attention chunk. A number is that of a refusal
-below: `extract` or `merge` ends with this reason, and writes nothing.
+- *right*: the graft computes the donor's logits.
+- A number is that of a refusal below: `extract` or `merge` ends with this reason and writes nothing.
+- A dash: transformers has no such form for the class.
+- Column *theta*: the donor has another theta and `max_position_embeddings`; of classes without a rotary
+  theta, another length only. Column *window*: the donor also removes or widens the base's sliding window or
+  attention chunk.
+
+`tests/parity/test_families.py` proves every row with tiny random models, and
+`python -m tests.parity.families.matrix` generates this page from the rows.
+
+`tests/consumers/test_transformers_4.py` compares grafts in transformers 4.46 and 4.57, one class for each
+type of RoPE. One difference remains: for YaRN, transformers 4.46 ignores
+`original_max_position_embeddings` and uses `max_position_embeddings` as the original length. Where the two
+differ, 4.46 computes other frequencies than 4.57 and 5, for the donor as for the graft.
 """
 
 

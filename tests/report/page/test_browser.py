@@ -100,7 +100,7 @@ def test_it_asks_for_itself_and_nothing_else(visit: Visit, folder: Path) -> None
 def test_the_verdicts_come_first(visit: Visit) -> None:
     assert visit.page.locator(".headline").inner_text().startswith("1 of 3 fine-tunes passes at 1,024")
     badges = visit.page.locator(".card").nth(1).locator(".badge").all_inner_texts()
-    assert badges == ["✓ context came", "✓ skill stayed"]
+    assert badges == ["✓ long context works", "✓ skill kept"]
 
 
 def test_the_table_has_its_rows_and_headers(visit: Visit) -> None:

@@ -69,7 +69,7 @@ def test_the_summary_has_every_row_with_its_numbers(report: Report) -> None:
         "skipped": 0,
         "failed": 0,
         "score": None,
-        "reason": "not asked",
+        "reason": "not evaluated",
     }
     assert report.summary["energy"]["r4"] == pytest.approx(0.4)
 

@@ -84,7 +84,7 @@ def test_squares_without_a_score_are_grey_and_say_why() -> None:
     truncated = Proportion(truncated=20, reason="prompt of 1,100 tokens over the limit of 1,024")
     values = heatmap.spec(grid(Proportion(n=20, hits=0), truncated, Proportion()))["data"]["values"]
     assert [value["fill"] for value in values] == [heat(0), GREY, GREY]
-    assert [value["size"] for value in values] == ["n=20", "20 truncated", "not asked"]
+    assert [value["size"] for value in values] == ["n=20", "20 truncated", "not evaluated"]
     assert values[1]["text"].endswith("20 truncated: prompt of 1,100 tokens over the limit of 1,024")
 
 

@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Check which fine-tunes of SHEET (tab-separated: name, source) fit the base.
 
-    Differences in shapes, vocabulary, RoPE and quantisation are found from configs, tokenizers and headers;
-    weights are not fetched. A target that cannot be read is listed with the reason.
+    Shapes, vocabulary, RoPE and quantisation are compared by configs, tokenizers and headers; weights are not
+    fetched. A target that cannot be read is listed with the reason.
     """
     from contextgraft.planning.target_compatibility import USABLE, check_targets, to_json
     from contextgraft.sources.hub.client import DownloadProgress, Hub

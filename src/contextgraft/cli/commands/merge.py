@@ -44,13 +44,15 @@ READ_AHEAD = 1 << 32  # bytes
 )
 @click.option(
     "--scale", "scales", type=float, multiple=True,
-    help="Factor on the delta: one for each --adapter, or one for all; default 1; 0 changes only RoPE.",
+    help="Factor on the delta: one for each --adapter, or one for all; default 1; 0 changes no weight.",
 )  # fmt: skip
 @click.option(
-    "--rope-from", type=PATH, help="Model or adapter to take the RoPE settings and the context length from."
+    "--rope-from",
+    type=PATH,
+    help="Model or adapter whose RoPE, attention settings and length the grafts get.",
 )
 @click.option(
-    "--keep-rope", is_flag=True, help="Keep the RoPE settings and the context length of each target."
+    "--keep-rope", is_flag=True, help="Keep RoPE, attention settings and context length of each target."
 )
 @click.option(
     "--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True,
@@ -80,7 +82,10 @@ def command(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Merge adapters into fine-tunes of the same base, and adjust their RoPE and tokenizer length.
+    """Merge adapters into fine-tunes of the same base, and apply the donor's context settings.
+
+    The donor's RoPE settings, attention settings and context length are written into each graft's config,
+    tokenizer and generation config.
 
     The same command resumes an interrupted run.
     """

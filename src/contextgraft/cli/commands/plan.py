@@ -34,7 +34,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(short_help="Every step of a study: bytes, hours, GPUs, disk.")
 @click.argument("study", type=PATH, metavar="STUDY")
 @click.option(
     "--at-once",
@@ -63,7 +63,7 @@ def study(*, study: Path, at_once: int, as_json: bool) -> None:
     print_study(plan, free)
 
 
-@command.command()
+@command.command(short_help="An evaluation: memory, hours, devices.")
 @click.argument("model", metavar="MODEL_OR_CONFIG")
 @click.option(
     "--suite",
@@ -79,7 +79,7 @@ def study(*, study: Path, at_once: int, as_json: bool) -> None:
     type=NumberList(click.IntRange(1, LONGEST), "INT,..."),
     default="131072,1048576",
     show_default=True,
-    help="Prompt and answer, in tokens.",
+    help="Length of prompt and answer, in tokens.",
 )
 @click.option(
     "--depths",
@@ -111,15 +111,15 @@ def study(*, study: Path, at_once: int, as_json: bool) -> None:
     type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
     default="auto",
     show_default=True,
-    help="Type to compute in; auto: the config's.",
+    help="Dtype of the computation; auto: as in the config.",
 )
 @device_options()
 @click.option(
     "--bandwidth",
     type=POSITIVE,
     default=3.35e12,
-    show_default=True,
-    help="Bytes a second of the memory of one device.",
+    show_default="3.35e12",
+    help="Bytes per second of the memory of one device.",
 )
 @json_option()
 def evaluation(
@@ -162,7 +162,7 @@ def evaluation(
     print_evaluation(shape, hardware, grid, models, costs)
 
 
-@command.command()
+@command.command(short_help="A training: operations, memory, traffic.")
 @click.argument("recipe", type=PATH, metavar="RECIPE")
 @click.option("--base", type=PATH, required=True, help="Model folder or config.json of the base.")
 @click.option(
@@ -173,11 +173,11 @@ def evaluation(
 @click.option(
     "--layout",
     type=click.Choice(["flat", "double", "usp", "torch"]),
-    help="How they share it; default: chosen from nodes and heads.",
+    help="How they share it; default: chosen by nodes and heads.",
 )
 @click.option("--ranks-per-node", type=COUNT, help="Ranks of a node; default: at most 8.")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Type of activations; default: float32."
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Dtype of activations; default: float32."
 )
 @click.option("--rows-at-once", type=COUNT, help="Rows of a batch in one pass; default: all.")
 @hardware_options()

@@ -39,7 +39,7 @@ from contextgraft.cli.output import print_json
 )
 @click.option(
     "--title",
-    default="Did the context come, did the skill stay?",
+    default="Long context and skill of each fine-tune",
     show_default=True,
     help="Title of the page.",
 )

@@ -53,13 +53,13 @@ class Reporter:
 @click.option("--base", type=PATH, required=True, help="Folder of the model to start from.")
 @click.option("--out", type=PATH, help="Folder of the trained model.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the batches, instead of the recipe's.")
-@click.option("--threads", type=COUNT, help="Number of CPU threads; another number changes roundings.")
+@click.option("--threads", type=COUNT, help="Number of CPU threads; another number changes the rounding.")
 @click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Time between checkpoints, at which an interrupted run resumes.",
+    help="Seconds between checkpoints; an interrupted run resumes at the last one.",
 )
 @click.option(
     "--context-parallel",
@@ -84,7 +84,7 @@ class Reporter:
 @click.option(
     "--rows-at-once",
     type=COUNT,
-    help="Rows of a batch in one pass, their gradients are summed [torchrun; default: all].",
+    help="Rows of a batch in one pass; gradients are summed [torchrun; default: all].",
 )
 @click.option("--keep", type=COUNT, default=2, help="Number of checkpoints kept [torchrun; default: 2].")
 @click.option(

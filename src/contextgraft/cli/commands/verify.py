@@ -41,8 +41,9 @@ def command(
 ) -> None:
     """Check that a graft or an adapter is what its manifest says.
 
-    A graft with --target and --adapter has every changed tensor computed again; an adapter needs --base and
-    --donor, and has every norm and error computed again. Exit code 1 if anything differs.
+    For a graft, pass --target and --adapter to compute every changed tensor again; without them, the folder
+    is compared with its record. For an adapter, pass --base and --donor: every norm and error is computed
+    again. The exit code is 1 if anything differs.
     """
     count = threads_or_cores(threads)
     if (folder / "adapter_config.json").exists():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contextgraft.report.charts.theme import GREY, ON_HEAT, PALETTE, heat
+from contextgraft.report.statistics.proportion import NOT_EVALUATED
 from contextgraft.report.statistics.rank_matrix import MARKS, THETA, MatrixCell, MatrixLine, matrix_ranks
 from contextgraft.report.tables.wording import DASH, signed
 
@@ -75,7 +76,7 @@ def _short(rank: int, cell: MatrixCell) -> str:
 def _values(title: str, rank: int, cell: MatrixCell | None) -> dict[str, Any]:
     common = {"tune": title, "rank": heading(rank)}
     if cell is None or cell.gained is None:
-        missing = cell.missing if cell else "not asked"
+        missing = cell.missing if cell else NOT_EVALUATED
         status = missing.split(":")[0]
         return common | {
             "fill": GREY,

@@ -19,7 +19,7 @@ from contextgraft.report.charts.panel import (
 from contextgraft.report.charts.theme import PALETTE
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
-from contextgraft.report.statistics.verdict import CAME, POINTS
+from contextgraft.report.statistics.verdict import MAX_LOST, MIN_FOUND
 from contextgraft.report.tables.wording import between_points, measured, percent, signed
 
 NEEDLE_HEIGHT = 190
@@ -95,10 +95,10 @@ def _needles(target: TargetResult, ranks: Sequence[int], donor: ModelRow | None)
     y = quantity(
         "share",
         [0, 1],
-        {"values": [0, 0.25, 0.5, 0.75, CAME], "labelExpr": PERCENT_LABEL, "title": "needles found"},
+        {"values": [0, 0.25, 0.5, 0.75, MIN_FOUND], "labelExpr": PERCENT_LABEL, "title": "needles found"},
     )
     levels = [
-        level(CAME, PALETTE["aim"], [2, 3], "95 %: the context came"),
+        level(MIN_FOUND, PALETTE["aim"], [2, 3], "95 % found: the long context works"),
         *_control_layers(controls(target, donor)),
     ]
     ring = {"type": "point", "size": 22, "color": PALETTE["needle"], "opacity": 0.55, "strokeWidth": 1}
@@ -131,7 +131,7 @@ def _skills(target: TargetResult, shared: Axes) -> dict[str, Any]:
         "title": "skill, points",
     }
     y = quantity("share", [-shared.loss, shared.gain], axis)
-    lost = level(-POINTS, PALETTE["aim"], [2, 3], f"{POINTS:g} points lost: the most that counts as kept")
+    lost = level(-MAX_LOST, PALETTE["aim"], [2, 3], f"{MAX_LOST:g} points lost: the most that counts as kept")
     return panel(
         [lost], series(points, PALETTE["skill"], y), shared.ranks, SKILL_HEIGHT, "rank of the adapter"
     )

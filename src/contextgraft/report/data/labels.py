@@ -70,7 +70,7 @@ def _with_role(role: str, label: str) -> str:
 def described(condition: NeedleCondition | None) -> str:
     """`needle_style, 3 distractors`, with kind and haystack if they are not the usual ones."""
     if condition is None:
-        return "no needles asked"
+        return "no needles evaluated"
     count = condition.distractors
     names = [condition.task, condition.kind.replace("_", " "), condition.haystack]
     shown = [name for name in names if name not in {"", SINGLE}]

@@ -6,7 +6,7 @@ from math import exp
 from typing import Any
 
 from contextgraft.report.statistics.cells import ModelKey, model_key, proportion
-from contextgraft.report.statistics.proportion import NOT_ASKED, Proportion
+from contextgraft.report.statistics.proportion import NOT_EVALUATED, Proportion
 from contextgraft.stats import t_interval
 
 PERPLEXITY = "perplexity"
@@ -204,4 +204,4 @@ class Measurements:
             for each in self.unscored
             if (each.model, each.suite, each.task) == (model, suite, task) and length in (None, each.length)
         ]
-        return "; ".join(texts) or NOT_ASKED
+        return "; ".join(texts) or NOT_EVALUATED

@@ -6,7 +6,7 @@ from math import sqrt
 
 from contextgraft.stats import wilson
 
-NOT_ASKED = "not asked"
+NOT_EVALUATED = "not evaluated"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Proportion:
     def unscored_reason(self) -> str:
         """Why samples have no score, in words; empty if all have one."""
         if not self.total:
-            return NOT_ASKED
+            return NOT_EVALUATED
         counts = {"truncated": self.truncated, "skipped": self.skipped, "failed": self.failed}
         text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         return f"{text}: {self.reason}" if text and self.reason else text

@@ -17,7 +17,7 @@ from contextgraft.report.statistics.means import (
     Measurements,
     SuiteScore,
 )
-from contextgraft.report.statistics.proportion import NOT_ASKED
+from contextgraft.report.statistics.proportion import NOT_EVALUATED
 from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.statistics.weights import survival
 from contextgraft.report.tables.score_tables import length_label
@@ -48,7 +48,7 @@ def _mean_cells(model: ModelEffectiveLength, lengths: Sequence[int]) -> list[Tab
             trimmed(means[length][0]), f"of {means[length][1]} tasks", fill=heat(means[length][0] / 100)
         )
         if length in means
-        else TableCell(missing=NOT_ASKED)
+        else TableCell(missing=NOT_EVALUATED)
         for length in lengths
     ]
 
@@ -196,7 +196,7 @@ def _suite_table(family: ModelFamily, scores: Sequence[SuiteScore]) -> ScoreTabl
 
 def _suite_cell(score: SuiteScore | None, labels: tuple[str, str]) -> TableCell:
     if score is None:
-        return TableCell(missing=NOT_ASKED)
+        return TableCell(missing=NOT_EVALUATED)
     address = link(
         tune=labels[0], row=labels[1], suite=score.suite, task=score.task or None, length=score.length
     )

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.proportion import Difference
-from contextgraft.report.statistics.verdict import CAME, ENOUGH, POINTS, Verdict, VerdictOutcome, came, stayed
+from contextgraft.report.statistics.verdict import (
+    ENOUGH,
+    MAX_LOST,
+    MIN_FOUND,
+    Verdict,
+    VerdictOutcome,
+    has_context,
+    keeps_skill,
+)
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -100,28 +108,28 @@ def sentence(verdict: Verdict, length: str) -> str:
 
 def _both(verdict: Verdict, length: str) -> str:
     return (
-        f"the context came ({_needle(verdict)}) at {length}, and the skill stayed ({_skills(verdict)}); "
-        f"smallest rank that does it: {verdict.rank}."
+        f"the long context works ({_needle(verdict)}) at {length}, and the skill is kept "
+        f"({_skills(verdict)}); smallest rank for both: {verdict.rank}."
     )
 
 
 def _context_only(verdict: Verdict, length: str) -> str:
     return (
-        f"the context came ({_needle(verdict)}) at {length}, but the skill did not stay: {_skills(verdict)} "
-        f"at rank {verdict.rank}, the best of the ranks that brought the context."
+        f"the long context works ({_needle(verdict)}) at {length}, but the skill is lost: {_skills(verdict)} "
+        f"at rank {verdict.rank}, the best of the ranks with long context."
     )
 
 
 def _skill_unknown(verdict: Verdict, length: str) -> str:
     return (
-        f"the context came ({_needle(verdict)}) at {length} with rank {verdict.rank}; "
-        "whether the skill stayed was not measured."
+        f"the long context works ({_needle(verdict)}) at {length} with rank {verdict.rank}; "
+        "the skill was not measured."
     )
 
 
 def _neither(verdict: Verdict, length: str) -> str:
     return (
-        f"the context did not come: at {length} the best graft, rank {verdict.rank}, reaches "
+        f"the long context fails: at {length} the best graft, rank {verdict.rank}, reaches "
         f"{_needle(verdict)}{_skill_of_best(verdict)}."
     )
 
@@ -159,10 +167,10 @@ def _skills(verdict: Verdict) -> str:
 
 def _skill_of_best(verdict: Verdict) -> str:
     assert verdict.graft is not None, "an outcome with a rank has the scores of its graft"
-    kept = stayed(verdict.graft, verdict.alone)
+    kept = keeps_skill(verdict.graft, verdict.alone)
     if kept is None:
         return ""
-    return f"; the skill {'stayed' if kept else 'did not stay'} ({_skills(verdict)})"
+    return f"; the skill is {'kept' if kept else 'lost'} ({_skills(verdict)})"
 
 
 def _controls(verdict: Verdict) -> str:
@@ -176,9 +184,9 @@ def _controls(verdict: Verdict) -> str:
     if not scores:
         return "Its control rows were not measured."
     without = f"Without the adapter: {', '.join(scores)}."
-    if came(verdict.alone.needle):
+    if has_context(verdict.alone.needle):
         return f"{without} The fine-tune alone passes, so this shows nothing about the adapter."
-    if came(verdict.theta.needle):
+    if has_context(verdict.theta.needle):
         return f"{without} The new theta alone passes, so the adapter is not needed for the context."
     return without
 
@@ -189,7 +197,8 @@ def headline(verdicts: Sequence[Verdict], length: str, donor: Cell | None = None
         return "No graft is among these samples: scores are shown, nothing is judged."
     passed = [verdict for verdict in verdicts if verdict.outcome is VerdictOutcome.BOTH]
     subject = _subject(len(passed), len(verdicts))
-    rule = f"find at least {percent(CAME)} of the needles and keep the skill within {trimmed(POINTS)} points"
+    found, lost = percent(MIN_FOUND), trimmed(MAX_LOST)
+    rule = f"find at least {found} of the needles and keep the skill within {lost} points"
     limits = f"{_without_adapter(passed)}{_uncertain(passed)}{_weak_donor(donor)}"
     return f"{subject} at {length}.{limits} To pass, a graft must {rule}."
 
@@ -202,13 +211,13 @@ def _without_adapter(passed: Sequence[Verdict]) -> str:
 def _uncertain(passed: Sequence[Verdict]) -> str:
     """For how many the interval of the needles extends below the limit."""
     intervals = [verdict.graft.needle.proportion.interval for verdict in passed if verdict.graft is not None]
-    count = sum(low < CAME for low, _ in intervals)
-    return f" For {count} of them the 95 % interval extends below {percent(CAME)}." if count else ""
+    count = sum(low < MIN_FOUND for low, _ in intervals)
+    return f" For {count} of them the 95 % interval extends below {percent(MIN_FOUND)}." if count else ""
 
 
 def _weak_donor(donor: Cell | None) -> str:
     """The donor's own score if it fails the limit: the grafts cannot be expected to do better."""
-    if donor is None or not donor.proportion.n or came(donor):
+    if donor is None or not donor.proportion.n or has_context(donor):
         return ""
     return f" The donor itself finds {measured(donor)} there."
 
