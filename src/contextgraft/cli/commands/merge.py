@@ -49,7 +49,7 @@ READ_AHEAD = 1 << 32  # bytes
 @click.option(
     "--rope-from",
     type=PATH,
-    help="Model or adapter whose RoPE, attention settings and length the grafts get.",
+    help="Model or adapter whose RoPE, attention and length the grafts get.",
 )
 @click.option(
     "--keep-rope", is_flag=True, help="Keep RoPE, attention settings and context length of each target."
