@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
@@ -138,7 +138,6 @@ def test_rope_must_come_from_somewhere(target: Path, world: Any, tmp_path: Path)
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "target_parameters": ({"target_parameters": ["mlp.experts.down_proj"]}, "no target_parameters"),
-    "fan in": ({"fan_in_fan_out": True}, "no fan_in_fan_out"),
     "loftq": ({"init_lora_weights": "loftq"}, "init_lora_weights"),
     "alpha": ({"lora_alpha": float("inf")}, "not finite"),
     "rank": ({"rank_pattern": {"q_proj": 0}}, "a rank below 1"),
@@ -188,3 +187,31 @@ def test_embeddings_follow_their_tokens(target: Path, tmp_path: Path, other: Cal
         torch.testing.assert_close(
             found[name][:48] - before[:48], delta[name][:48].flip(0), rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_layers_that_are_stored_transposed(tmp_path: Path, prefix: str) -> None:
+    """GPT-2 with its names at run time, and with those of the hub."""
+    sizes: dict[str, Any] = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes))
+    model.save_pretrained(tmp_path / "target")
+    path = tmp_path / "target/model.safetensors"
+    stored = {key.replace("transformer.", prefix): tensor for key, tensor in load_file(path).items()}
+    save_file(stored, path, {"format": "pt"})
+    adapter = trained(tmp_path / "target", tmp_path / "adapter", target_modules=["c_attn", "c_proj", "c_fc"])
+    assert json.loads((adapter / "adapter_config.json").read_text())["fan_in_fan_out"]
+    expected = by_peft(tmp_path / "target", adapter)
+    found = ours(tmp_path / "target", tmp_path / "graft", ScaledAdapter(open_adapter(adapter)))
+    assert found.keys() == stored.keys()
+    for name, tensor in expected.items():
+        if name.endswith("weight") and name != "lm_head.weight":
+            plain = name.replace("transformer.", prefix)
+            torch.testing.assert_close(found[plain], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_dora_of_transposed_layers_is_refused(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"vocab_size": 50, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 64}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes)).save_pretrained(tmp_path / "base")
+    adapter = trained(tmp_path / "base", tmp_path / "adapter", target_modules=["c_attn"], use_dora=True)
+    with pytest.raises(MismatchError, match="transposed"):
+        plan_merge([ScaledAdapter(open_adapter(adapter))], tmp_path / "base", keep_rope=True)

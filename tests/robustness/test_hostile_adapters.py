@@ -131,7 +131,6 @@ LIES: dict[str, tuple[Damage, str]] = {
     "r a string": (edit(CONFIG, r="4"), "unusable r"),
     "r enormous": (edit(CONFIG, r=10**200), "rank"),
     "another kind": (edit(CONFIG, peft_type="LOHA"), "LOHA"),
-    "transposed": (edit(CONFIG, fan_in_fan_out=True), "fan_in_fan_out"),
     "kind a list": (edit(CONFIG, peft_type=["LORA"]), "peft_type"),
     "config a list": (raw(CONFIG, "[]"), "is not a JSON object"),
     "config nested deep": (raw(CONFIG, DEEP), "too deep nesting"),

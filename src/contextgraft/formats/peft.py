@@ -14,6 +14,7 @@ DENSE_DELTAS = "contextgraft.safetensors"  # deltas stored in full; PEFT does no
 EXPERT = re.compile(r"\.experts\.\d+\.")
 PREFIX = "base_model.model."
 LINEAR_KEYS = ("lora_A.weight", "lora_B.weight")  # [R, N] and [M, R]
+TIED_BY_PEFT = ("embed_tokens", "lm_head")  # names of ends that PEFT ties with ensure_weight_tying
 EMBEDDING_KEYS = ("lora_embedding_A", "lora_embedding_B")  # of the transposed weight: [R, tokens], [N, R]
 
 
@@ -28,14 +29,17 @@ def keys(module: str, embedding: bool = False) -> tuple[str, str]:
     return f"{PREFIX}{module}.{first}", f"{PREFIX}{module}.{second}"
 
 
-def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) -> dict[str, Any]:
-    """adapter_config.json for modules of given `ranks`; `linear` are all modules that could have one.
+def config(ranks: Mapping[str, int], modules: Collection[str], base_name: str) -> dict[str, Any]:
+    """adapter_config.json for modules of given `ranks`; `modules` are all of the base, with and without one.
 
     alpha equals the rank everywhere, so that scaling is 1; smaller modules have their rank in the patterns.
     """
     rank = max(ranks.values())
     smaller = {module: module_rank for module, module_rank in sorted(ranks.items()) if module_rank != rank}
-    parameters = [f"{module}.weight" for module in sorted(_named_like_experts(ranks))]
+    like_experts = _named_like_experts(ranks, modules)
+    parameters = [f"{module}.weight" for module in sorted(like_experts)]
+    # PEFT takes these names for experts: without factors of experts, they are not among the modules
+    targets = set(ranks) if any(map(EXPERT.search, ranks)) else set(ranks) - like_experts
     return {
         **({"target_parameters": parameters} if parameters else {}),
         "alpha_pattern": smaller,
@@ -49,29 +53,46 @@ def config(ranks: Mapping[str, int], linear: Collection[str], base_name: str) ->
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": smaller,
-        "target_modules": _targets(set(ranks), set(linear)),
+        "target_modules": _targets(targets, modules),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,
     }
 
 
-def of_one_rank(modules: Collection[str]) -> set[str]:
-    """Modules that PEFT treats as parameters: stacked experts, modules with the same names, and routers."""
+def with_tied_head(targets: Collection[str]) -> list[str]:
+    """Target modules with which PEFT (0.21) ties the output layer to input embeddings of any name.
+
+    It looks for `embed_tokens` or `lm_head` among them.
+    """
+    known = any(name.rpartition(".")[2] in TIED_BY_PEFT for name in targets)
+    return sorted(targets) if known else sorted({*targets, TIED_BY_PEFT[1]})
+
+
+def of_one_rank(ranks: Collection[str], modules: Collection[str]) -> set[str]:
+    """Those modules with factors that PEFT treats as parameters; `modules` are all of the base.
+
+    They are stacked experts, modules with the same names, and routers.
+    """
     parents = {module[: match.start()] for module in modules if (match := EXPERT.search(module))}
-    routers = {module for module in modules if module.rpartition(".")[0] in parents}
-    experts = {module for module in modules if EXPERT.search(module)}
-    return experts | routers | _named_like_experts(modules)
+    routers = {module for module in ranks if module.rpartition(".")[0] in parents}
+    experts = {module for module in ranks if EXPERT.search(module)}
+    return experts | routers | _named_like_experts(ranks, modules)
 
 
-def _named_like_experts(modules: Collection[str]) -> set[str]:
+def _named_like_experts(ranks: Collection[str], modules: Collection[str]) -> set[str]:
     """Other modules with the names of experts': PEFT (0.21) looks for these names in stacked experts only."""
     names = {module.rpartition(".")[2] for module in modules if EXPERT.search(module)}
-    return {m for m in modules if m.rpartition(".")[2] in names and not EXPERT.search(m)}
+    return {module for module in ranks if module.rpartition(".")[2] in names and not EXPERT.search(module)}
 
 
-def _targets(modules: set[str], linear: set[str]) -> list[str]:
-    """The last components of the names if they select the same modules, as is usual; else the full names."""
-    last_names = {module.rpartition(".")[2] for module in modules}
-    selected = {module for module in linear if module.rpartition(".")[2] in last_names}
-    return sorted(last_names if selected == modules else modules)
+def _targets(targets: set[str], modules: Collection[str]) -> list[str]:
+    """The last components of the names if they select the same modules, as is usual; else the full names.
+
+    PEFT compares them with every module, also with those that only hold others.
+    """
+    last_names = {module.rpartition(".")[2] for module in targets}
+    holders = (module.split(".")[:depth] for module in modules for depth in range(1, module.count(".") + 1))
+    every = {*modules, *map(".".join, holders)}
+    selected = {module for module in every if module.rpartition(".")[2] in last_names}
+    return sorted(last_names if selected == targets else targets)

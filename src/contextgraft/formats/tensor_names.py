@@ -44,9 +44,10 @@ BUFFERS = (
 TRANSPOSED = dict.fromkeys(
     ("gpt2", "openai-gpt", "imagegpt", "decision_transformer"), ("c_attn", "c_proj", "c_fc", "q_attn")
 )
-RENAMED = {"block_sparse_moe": "mlp"}  # by transformers 5, when it loads
-INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte", "tok_embeddings")
-OUTPUTS = ("lm_head", "embed_out")
+# by transformers 5, when it loads, and output layers: all take the place of lm_head
+RENAMED = {"block_sparse_moe": "mlp", "embed_out": "lm_head", "output_projection": "lm_head"}
+INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte", "tok_embeddings", "embeddings")
+OUTPUTS = ("lm_head", "embed_out", "output_projection")
 # names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
 SHORT_KINDS = {
     "q_proj": "q",

@@ -14,6 +14,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.deltas import FactorPair
 from contextgraft.adapter.lora.entries import AdapterEntry
 from contextgraft.errors import MismatchError
+from contextgraft.formats.model.aligned_names import corresponding_names
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,11 @@ def _orthogonal(pair: FactorPair) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 def _distances(
     first: Adapter, second: Adapter, advance: Callable[[int], object]
 ) -> Iterator[AdapterDistance]:
-    for name in sorted({*first.entries, *second.entries}):
-        entries = [adapter.entries.get(name) for adapter in (first, second)]
+    known = corresponding_names(first.entries, second.entries)
+    renamed = {theirs: name for name, theirs in known.items()}
+    others = {renamed.get(name, name): entry for name, entry in second.entries.items()}
+    for name in sorted({*first.entries, *others}):
+        entries = [side.get(name) for side in (first.entries, others)]
         shapes = {entry.shape for entry in entries if entry is not None}
         if len(shapes) > 1:
             raise MismatchError(

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.hub_source import peft_base
+from contextgraft.formats.model.runtime_names import peft_names
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
 
@@ -47,7 +48,10 @@ def assemble(
             received=models.base.path,
         )
     common = _common(models, records)
-    sidecars = {spec.name: _folder(models, spec, log, factorised, common) for spec in specs}
+    names = peft_names(models.base.config, models.base.tensors)
+    modules = {name: peft.module_of(runtime) for name, runtime in names.items()}
+    writer = _FolderWriter(models, log, factorised, common, modules)
+    sidecars = {spec.name: writer.write(spec) for spec in specs}
     if gguf:
         from contextgraft.adapter.lora.gguf import write_gguf
 
@@ -57,33 +61,57 @@ def assemble(
     return sidecars
 
 
-def _folder(
-    models: ModelPair, spec: RankSpec, log: ResumeLog, factorised: Records, common: dict[str, Any]
-) -> dict[str, Any]:
-    folder = log.work / spec.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    ranks = {
-        name: min(spec.rank_for(record["squares"], record["delta_norm"] ** 2), *models.base[name].shape)
-        for name, record in factorised.items()
-        if "squares" in record
-    }
-    of_modules = {peft.module_of(name): rank for name, rank in ranks.items()}
-    of_modules |= dict.fromkeys(peft.of_one_rank(of_modules), max(ranks.values()))
-    _write_factors(folder, models, ranks, of_modules, log)
-    _write_dense(folder, models, log, common["dense"])
-    modules = [peft.module_of(name) for name in factorised]
-    config = peft.config(of_modules, modules, common["base"]["name"]) | peft_base(common["base"])
-    if models.names_by_role[TensorRole.INPUT]:
-        config["ensure_weight_tying"] = models.tied  # else PEFT adapts the input embeddings alone
-    write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
-    tokens = models.base.path / TOKENIZER
-    if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():
-        shutil.copyfile(tokens, folder / TOKENIZER)
-    requested = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
-    content = sidecar("adapter", rank=config["r"], asked=requested, **common, **_energies(factorised, ranks))
-    write_json(folder / SIDECAR, content, durable=False)
-    return content
+@dataclass(frozen=True)
+class _FolderWriter:
+    """What the adapters of all ranks share; `modules` are the names of the base's modules in PEFT."""
+
+    models: ModelPair
+    log: ResumeLog
+    factorised: Records
+    common: dict[str, Any]
+    modules: Mapping[str, str]
+
+    def write(self, spec: RankSpec) -> dict[str, Any]:
+        """Write the adapter of one rank spec and return its sidecar."""
+        models, folder = self.models, self.log.work / spec.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        ranks = {
+            name: min(spec.rank_for(record["squares"], record["delta_norm"] ** 2), *models.base[name].shape)
+            for name, record in self.factorised.items()
+            if "squares" in record
+        }
+        config = self._write_factors(folder, ranks)
+        _write_dense(folder, models, self.log, self.common["dense"])
+        write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
+        tokens = models.base.path / TOKENIZER
+        if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():
+            shutil.copyfile(tokens, folder / TOKENIZER)
+        requested = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
+        content = sidecar(
+            "adapter",
+            rank=config["r"],
+            asked=requested,
+            **self.common,
+            **_energies(self.factorised, ranks),
+        )
+        write_json(folder / SIDECAR, content, durable=False)
+        return content
+
+    def _write_factors(self, folder: Path, ranks: Mapping[str, int]) -> dict[str, Any]:
+        """Write the factors of these ranks; returns adapter_config.json."""
+        modules, base = self.modules, self.common["base"]
+        padded = {modules[name]: rank for name, rank in ranks.items()}
+        padded |= dict.fromkeys(peft.of_one_rank(padded, modules.values()), max(ranks.values()))
+        factors = [_Factors(name, modules[name], rank, padded[modules[name]]) for name, rank in ranks.items()]
+        _write_factors(folder, self.models, factors, self.log)
+        config = peft.config(padded, set(modules.values()), base["name"]) | peft_base(base)
+        inputs = self.models.names_by_role[TensorRole.INPUT]
+        if inputs:
+            config["ensure_weight_tying"] = self.models.tied  # else PEFT adapts the input embeddings alone
+        if self.models.tied and any(name in ranks for name in inputs):
+            config["target_modules"] = peft.with_tied_head(config["target_modules"])
+        return config
 
 
 def _common(models: ModelPair, records: Records) -> dict[str, Any]:
@@ -131,32 +159,39 @@ def _energies(factorised: Records, ranks: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _write_factors(
-    folder: Path, models: ModelPair, ranks: Mapping[str, int], sizes: Mapping[str, int], log: ResumeLog
-) -> None:
-    """adapter_model.safetensors of one rank spec, padded with zeros to `sizes`, a module at a time."""
+@dataclass(frozen=True)
+class _Factors:
+    """The factors of one tensor: its module in PEFT, their rank, and the rank they are padded to."""
+
+    tensor: str
+    module: str
+    rank: int
+    padded: int
+
+
+def _write_factors(folder: Path, models: ModelPair, factors: Sequence[_Factors], log: ResumeLog) -> None:
+    """adapter_model.safetensors of one rank spec, padded with zeros, a module at a time."""
     specs: dict[str, Spec] = {}
-    origin: dict[str, tuple[str, str]] = {}
-    for name in ranks:
-        rank = sizes[peft.module_of(name)]
-        (rows, columns), dtype = models.base[name].shape, DTYPES[models.donor[name].dtype]
-        embedding = name in models.names_by_role[TensorRole.INPUT]
-        first, second = peft.keys(peft.module_of(name), embedding)
-        specs[first] = (dtype, (rank, rows if embedding else columns))
-        specs[second] = (dtype, (columns if embedding else rows, rank))
-        origin |= {first: (name, "B" if embedding else "A"), second: (name, "A" if embedding else "B")}
+    origin: dict[str, tuple[_Factors, str]] = {}
+    inputs = models.names_by_role[TensorRole.INPUT]
+    for item in factors:
+        (rows, columns), dtype = models.base[item.tensor].shape, DTYPES[models.donor[item.tensor].dtype]
+        embedding = item.tensor in inputs
+        first, second = peft.keys(item.module, embedding)
+        specs[first] = (dtype, (item.padded, rows if embedding else columns))
+        specs[second] = (dtype, (columns if embedding else rows, item.padded))
+        origin |= {first: (item, "B" if embedding else "A"), second: (item, "A" if embedding else "B")}
 
     def slices() -> Iterator[torch.Tensor]:
         for key in order(specs):
-            name, factor = origin[key]
-            file = open_tensors(log.file(name, ".safetensors"))
-            rank = ranks[name]
-            whole = read_rows(file, factor, 0, rank if factor == "A" else file[factor].rows)
-            part = whole if factor == "A" else whole[:, :rank]
-            missing = sizes[peft.module_of(name)] - rank
+            item, factor = origin[key]
+            file = open_tensors(log.file(item.tensor, ".safetensors"))
+            whole = read_rows(file, factor, 0, item.rank if factor == "A" else file[factor].rows)
+            part = whole if factor == "A" else whole[:, : item.rank]
+            missing = item.padded - item.rank
             if missing:
                 part = pad(part, (0, 0, 0, missing) if factor == "A" else (0, missing))
-            yield part.T if name in models.names_by_role[TensorRole.INPUT] else part
+            yield part.T if item.tensor in inputs else part
 
     write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, slices(), durable=False)
 

@@ -14,7 +14,6 @@ from contextgraft.formats import peft
 
 # Settings that change the meaning of the factors in ways that a merge cannot reproduce, and the remedy.
 UNSUPPORTED = {
-    "fan_in_fan_out": "such layers (Conv1D) belong to models without RoPE",
     "layer_replication": "expand the target first",
     "target_parameters": "merge it with PEFT (merge_and_unload), or extract from experts stored one by one",
     "alora_invocation_tokens": "such an adapter is active only after certain tokens and cannot be merged",

@@ -15,7 +15,7 @@ from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
 from contextgraft.errors import InputError
 from contextgraft.formats.peft import module_of
-from contextgraft.formats.tensor_names import rotary_heads, rows_are_tokens
+from contextgraft.formats.tensor_names import comparable, rotary_heads, rows_are_tokens
 from contextgraft.rope.settings import RopeSettings
 
 SCALING = {
@@ -109,7 +109,10 @@ def gguf_names(
     name = ARCHITECTURES[model_type].name
     arch = next(arch for arch, gguf_name in gguf.MODEL_ARCH_NAMES.items() if gguf_name == name)
     table = gguf.get_tensor_name_map(arch, int(architecture["num_hidden_layers"]))
-    names = {tensor: table.get_name(module_of(tensor)) for tensor in tensors}
+    names = {
+        tensor: table.get_name(module_of(tensor)) or table.get_name(f"model.{module_of(comparable(tensor))}")
+        for tensor in tensors
+    }
     unknown = sorted(
         tensor
         for tensor, gguf_name in names.items()

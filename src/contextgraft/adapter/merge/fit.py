@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING
 from contextgraft.adapter.architecture import check_shape
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
-from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
+from contextgraft.adapter.lora.low_rank import RebasedEntry
+from contextgraft.adapter.merge.fitted_entries import (
+    BASE_LAYER,
+    fitted_entries,
+    is_own_bias,
+    without_own_base,
+)
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
-from contextgraft.formats.model.aligned_names import corresponding_names
+from contextgraft.formats.model.runtime_names import runtime_model
 from contextgraft.formats.model.tied_head import HeadState, head_name, head_state, with_head
 from contextgraft.formats.tensor_names import (
     FLOATS,
     input_embedding,
     output_embedding,
     rows_are_tokens,
-    stored_transposed,
     without_wrappers,
 )
 
@@ -106,6 +111,8 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
     untied = state is HeadState.CONTRADICTED
     if state.is_tied and embedding and head:
         untied = _tie(changes, embedding, head, stored=state is HeadState.COPY)
+        if untied and state is HeadState.TIED:
+            _check_head_name(target, head)
     if grown:
         ends = {name for name in (*target.tensors, *changes) if rows_are_tokens(name)}
         given = {name: [item.entry for item in items] for name, items in changes.items()}
@@ -127,27 +134,14 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
     )
 
 
-def fitted_entries(adapter: Adapter, model: ModelFolder) -> dict[str, AdapterEntry]:
-    """The adapter's entries under the model's names, of layers that store their weights transposed, too."""
-    known = corresponding_names(adapter.entries, model.tensors)
-    named = {known.get(name, name): entry for name, entry in adapter.entries.items()}
-    return {name: _oriented(name, entry, model) for name, entry in sorted(named.items())}
-
-
-def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntry:
-    if not isinstance(entry, LowRankEntry) or not stored_transposed(name, model.config):
-        return entry
-    return replace(entry, embedding=True, shape=(entry.shape[1], entry.shape[0]))
-
-
 def _check_loads(target: ModelFolder) -> None:
     """Raise CheckpointError for names that no reader knows, and that the graft would keep."""
     for name in target.tensors:
         plain = without_wrappers(name)
-        if plain != name or ".base_layer." in name or ".lora_A." in name:
+        if plain != name or BASE_LAYER in name or ".lora_A." in name:
             raise CheckpointError(
                 f"has a tensor with a name that no reader loads: {name!r}",
-                path=target.path, expected=f"{plain.replace('.base_layer', '')!r}",
+                path=target.path, expected=f"{plain.replace(BASE_LAYER, '.')!r}",
                 remedy="a wrapper of training (torch.compile, FSDP, PEFT) added to the names: unwrap the "
                 "model and save it again",
             )  # fmt: skip
@@ -161,7 +155,8 @@ def _entries(
     PEFT adapts the input embeddings of a tied model alone, unless ensure_weight_tying is set; rows of single
     tokens it shares always. `contextgraft extract` carries what base and donor have tied.
     """
-    entries = fitted_entries(adapter, view)
+    fitted = fitted_entries(adapter, view)
+    entries = {name: entry for name, entry in fitted.items() if not is_own_bias(adapter, name, entry, view)}
     embedding, head = names
     if not state.is_tied or embedding is None or head is None or embedding not in entries:
         return entries
@@ -199,7 +194,7 @@ def _check_entries(
                 received=view[name].dtype,
                 remedy="use the target in another precision",
             )
-    plain = {name: _without_own_base(adapter, name, entry, view) for name, entry in entries.items()}
+    plain = {name: without_own_base(adapter, name, entry, view) for name, entry in entries.items()}
     grows = tokens is not None and tokens.total > max(
         (view[name].rows for name in entries if rows_are_tokens(name)), default=0
     )
@@ -216,15 +211,6 @@ def _check_not_replaced(
             path=adapter.path,
             remedy="allow it with --replace-modules, or use an adapter of deltas only",
         )
-
-
-def _without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> AdapterEntry:
-    """Only the factors of an entry whose weight the target has already, in the target's precision."""
-    if not isinstance(entry, RebasedEntry) or entry.shape != view[name].shape:
-        return entry
-    from contextgraft.adapter.merge.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
-
-    return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry
 
 
 def _check_replaced_once(changes: Mapping[str, Sequence[ScaledEntry]]) -> None:
@@ -262,6 +248,17 @@ def _tie(changes: dict[str, list[ScaledEntry]], embedding: str, head: str, *, st
             replace(item, entry=item.entry.base) for item in based if isinstance(item.entry, RebasedEntry)
         ]
     return True
+
+
+def _check_head_name(target: ModelFolder, head: str) -> None:
+    """Raise MismatchError where the class of the target would not load an output layer of this name."""
+    model = runtime_model(target.config)
+    if model is not None and model.name(head) not in model.shapes:
+        raise MismatchError(
+            "would get an output layer of its own, for which the name in this class is not known",
+            path=target.path, expected="a model with lm_head or embed_out", received=f"{head!r}",
+            remedy="use an adapter that leaves the output layer alone",
+        )  # fmt: skip
 
 
 def _warnings(

@@ -12,6 +12,7 @@ from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.verify.checks import Check, check_equal, run_check
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
+from contextgraft.formats.model.aligned_names import corresponding_names
 from contextgraft.formats.peft import module_of
 from contextgraft.formats.sidecar import SIDECAR, identity
 from contextgraft.rope import settings
@@ -84,16 +85,19 @@ def _modules(sidecar: dict[str, Any], residuals: "dict[str, Residual]", adapter:
     """Check norms, and errors: those of the stored factors include their rounding."""
     recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
-    check_equal("the list of modules", carried, sorted(adapter.factors))
-    check_equal("what is carried", sorted([*carried, *sidecar["dense"]]), sorted(adapter.entries))
+    written = corresponding_names([*carried, *sidecar["dense"]], adapter.entries)  # by PEFT's names
+    in_adapter = {name: written.get(name, name) for name in [*carried, *sidecar["dense"]]}
+    check_equal("the list of modules", sorted(in_adapter[name] for name in carried), sorted(adapter.factors))
+    check_equal("what is carried", sorted(in_adapter.values()), sorted(adapter.entries))
     check_equal("the largest rank", sidecar["rank"], adapter.rank)
     for name, record in recorded.items():
         check_close("the norm of the delta of", name, record["delta_norm"], residuals[name].norm, 1e-6)
         if abs(residuals[name].error ** 2 - record["error"] ** 2) > ROUNDING:
             check_equal(f"the error of {name}", record["error"], residuals[name].error)
         check_close("the energy of", name, record["energy"], 1 - record["error"] ** 2, 1e-6)
-        if name in adapter.factors and record["rank"] > adapter.config.rank(module_of(name)):
-            check_equal(f"the rank of {name}", record["rank"], adapter.config.rank(module_of(name)))
+        rank = adapter.config.rank(module_of(in_adapter.get(name, name)))
+        if name in carried and record["rank"] > rank:
+            check_equal(f"the rank of {name}", record["rank"], rank)
     total_norm = math.hypot(*(residuals[name].norm for name in recorded))
     rest = math.hypot(*(residuals[name].remaining_norm for name in recorded))
     check_close("the norm of", "all deltas", sidecar["delta_norm"], total_norm, 1e-6)

@@ -11,7 +11,7 @@ from contextgraft.adapter.extract.delta import Delta, DeltaMeasures
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry
-from contextgraft.adapter.merge.fit import fitted_entries
+from contextgraft.adapter.merge.fitted_entries import fitted_entries
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.tensor_bytes import byte_blocks
+from contextgraft.formats.model.runtime_names import HEADED
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope.text_section import replace_text_section, text_section
 
 TIE = "tie_word_embeddings"
 VOCABULARY = "vocab_size"
 BLOCK = 1 << 20  # bytes
-HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
 
 
 class HeadState(StrEnum):
@@ -83,6 +83,8 @@ def head_name(embedding: str) -> str:
     """The name of the output layer of a model whose input embeddings have this name."""
     if embedding.startswith("language_model.model."):
         return "language_model.lm_head.weight"
+    if embedding.startswith("biogpt."):
+        return "output_projection.weight"
     return "embed_out.weight" if embedding.endswith("embed_in.weight") else "lm_head.weight"
 
 

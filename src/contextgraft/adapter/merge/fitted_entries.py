@@ -1,0 +1,51 @@
+"""An adapter's entries under the names of a model, and which of them the model has already."""
+
+from dataclasses import replace
+
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry
+from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.errors import MismatchError
+from contextgraft.formats.model.aligned_names import corresponding_names
+from contextgraft.formats.tensor_names import stored_transposed
+
+BASE_LAYER = ".base_layer."  # what PEFT stores of a layer under factors, in the names of keys
+
+
+def fitted_entries(adapter: Adapter, model: ModelFolder) -> dict[str, AdapterEntry]:
+    """The adapter's entries under the model's names, of layers that store their weights transposed, too."""
+    known = corresponding_names(adapter.entries, model.tensors)
+    named = {known.get(name, name): entry for name, entry in adapter.entries.items()}
+    return {name: _oriented(name, entry, model) for name, entry in sorted(named.items())}
+
+
+def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntry:
+    """The entry for a weight that is stored as [in, out] (Conv1D); PEFT's own flag for it is not needed."""
+    if not isinstance(entry, LowRankEntry) or not stored_transposed(name, model.config):
+        return entry
+    if entry.magnitude is not None:
+        raise MismatchError(
+            f"stores {name!r} transposed (Conv1D), to which DoRA cannot be added", path=model.path,
+            expected="an adapter without use_dora", remedy="merge it with PEFT (merge_and_unload)",
+        )  # fmt: skip
+    return replace(entry, embedding=True, shape=(entry.shape[1], entry.shape[0]))
+
+
+def is_own_bias(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> bool:
+    """Whether an entry is the bias next to a weight under factors, and the target has the same."""
+    known = isinstance(entry, ReplaceEntry) and BASE_LAYER in entry.key and name in view.tensors
+    if not known or view[name].shape != entry.shape or not isinstance(entry, ReplaceEntry):
+        return False
+    from contextgraft.adapter.merge.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
+
+    return is_same_weight(adapter, entry.key, view, name)
+
+
+def without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> AdapterEntry:
+    """Only the factors of an entry whose weight the target has already, in the target's precision."""
+    if not isinstance(entry, RebasedEntry) or entry.shape != view[name].shape:
+        return entry
+    from contextgraft.adapter.merge.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
+
+    return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry

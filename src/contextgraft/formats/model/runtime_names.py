@@ -1,0 +1,124 @@
+"""The names that a model's tensors have in its class of transformers, by which PEFT addresses them.
+
+Checkpoints of many classes are stored under other names than the modules have when the model runs:
+`language_model.model.layers.0` is `model.language_model.layers.0` then, `h.0` is `transformer.h.0`.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from contextgraft.formats.tensor_names import NEUTRAL, rows_are_tokens
+
+HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
+DROPPED = ("quantization_config", "auto_map")
+
+
+@dataclass(frozen=True)
+class RuntimeModel:
+    """A model as its class builds it: the shape of each tensor by name, and what renames stored tensors.
+
+    `converters` stack or split tensors, such as experts; `prefix` is that of the model without its head.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    prefix: str
+    renamings: tuple[Any, ...]
+    converters: tuple[Any, ...]
+
+    def name(self, stored: str) -> str:
+        """The name of a stored tensor in the model; of one that is stacked, the name before that."""
+        from transformers.core_model_loading import (  # noqa: PLC0415 - optional, and imports torch
+            apply_renamings,
+            rename_source_key,
+        )
+
+        renamed: str = apply_renamings(stored, list(self.renamings))
+        final: str
+        final, converted = rename_source_key(
+            stored, list(self.renamings), list(self.converters), self.prefix, dict(self.shapes)
+        )
+        return renamed if converted or final not in self.shapes else final
+
+
+def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, str]:
+    """The name of each stored tensor in an adapter that PEFT loads into the model.
+
+    Only the components in front differ, and the output layer: PEFT itself renames modules inside layers.
+    Without transformers, or a class of it for the model, the names are those that are stored.
+    """
+    model = runtime_model(config)
+    if model is None:
+        return {name: name for name in stored}
+    return {name: _peft_name(name, model.name(name)) for name in stored}
+
+
+def runtime_model(config: Mapping[str, Any]) -> RuntimeModel | None:
+    """What transformers builds from a config, without memory for weights; None where it builds nothing.
+
+    Code of a repository is never run. Imports transformers and torch.
+    """
+    return _runtime_model(json.dumps(config, default=str))
+
+
+def _peft_name(stored: str, runtime: str) -> str:
+    same_inside = _without_front(stored) == _without_front(runtime)
+    return runtime if same_inside or rows_are_tokens(stored) else stored
+
+
+def _without_front(name: str) -> list[str]:
+    components = name.split(".")
+    front = next((n for n, component in enumerate(components) if component not in NEUTRAL), len(components))
+    return components[front:]
+
+
+@lru_cache(maxsize=8)
+def _runtime_model(text: str) -> RuntimeModel | None:
+    config = {key: value for key, value in json.loads(text).items() if key not in DROPPED}
+    try:
+        import torch  # noqa: PLC0415
+        from transformers import CONFIG_MAPPING  # noqa: PLC0415
+        from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
+        from transformers.core_model_loading import WeightRenaming  # noqa: PLC0415
+        from transformers.utils import logging  # noqa: PLC0415
+    except ImportError:
+        return None
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return None
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        resolved = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+        model_class = _model_class(resolved)
+        if model_class is None:
+            return None
+        with torch.device("meta"):
+            model = model_class(resolved)
+        transforms = get_model_conversion_mapping(model)
+    except Exception:  # whatever a class raises: then nothing is known of its names
+        return None
+    finally:
+        logging.set_verbosity(level)
+    renamings = tuple(transform for transform in transforms if isinstance(transform, WeightRenaming))
+    converters = tuple(transform for transform in transforms if transform not in renamings)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return RuntimeModel(shapes, model.base_model_prefix, renamings, converters)
+
+
+def _model_class(config: Any) -> Any:
+    """The class with an output layer that the config names, else that which transformers chooses."""
+    import transformers  # noqa: PLC0415
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415
+
+    named = str((config.architectures or [""])[0])
+    if named.endswith(HEADED) and hasattr(transformers, named):
+        return getattr(transformers, named)
+    mappings = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    )
+    name = next((names[config.model_type] for names in mappings if config.model_type in names), None)
+    return None if name is None else getattr(transformers, name, None)
