@@ -1,13 +1,14 @@
 """adapter_config.json of any LoRA that PEFT writes: the settings that a merge uses, checked."""
 
 import math
-import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contextgraft.adapter.lora.module_patterns import ModulePatterns
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError
 from contextgraft.formats import peft
@@ -22,19 +23,16 @@ UNSUPPORTED = {
     "use_qalora": "merge it where it was trained",
     "megatron_config": "convert it to plain PEFT first",
 }
-LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
-REPEATED = re.compile(r"\)[*+{]")
 # initialisations that subtract something from the base
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
-Number = TypeVar("Number", int, float)
-
 
 class LoraConfig(BaseModel):
-    """The keys that affect a merge, by PEFT's names; all others are ignored."""
+    """The keys that affect a merge, by PEFT's names; all others are ignored. `path` is the file."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
+    path: Path = Path(peft.ADAPTER_CONFIG)
     peft_type: str = "LORA"
     r: int = Field(default=8, ge=1)
     lora_alpha: float = 8
@@ -50,14 +48,24 @@ class LoraConfig(BaseModel):
     base_model_name_or_path: str | None = None
     init_lora_weights: bool | str | None = True
 
+    @cached_property
+    def ranks(self) -> ModulePatterns[int]:
+        """rank_pattern."""
+        return ModulePatterns("rank_pattern", self.rank_pattern, self.path)
+
+    @cached_property
+    def alphas(self) -> ModulePatterns[float]:
+        """alpha_pattern."""
+        return ModulePatterns("alpha_pattern", self.alpha_pattern, self.path)
+
     def rank(self, module: str) -> int:
         """The rank that the config gives a module."""
-        return _by_pattern(self.rank_pattern, module, self.r)
+        return self.ranks.value(module, self.r)
 
     def scaling(self, module: str) -> float:
         """Alpha / rank, or alpha / sqrt(rank) with rank stabilisation (Kalajdzievski 2023)."""
         rank = self.rank(module)
-        alpha = _by_pattern(self.alpha_pattern, module, self.lora_alpha)
+        alpha = self.alphas.value(module, self.lora_alpha)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
@@ -71,7 +79,7 @@ def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraC
     try:
         given = {key: value for key, value in data.items() if value is not None}
         model = models.get(str(given.get("peft_type", "LORA")), LoraConfig)
-        config = model.model_validate(given)
+        config = model.model_validate({**given, "path": path})
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(
@@ -79,7 +87,8 @@ def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraC
             path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
         ) from None  # fmt: skip
     _check_kind(path, data, config, models)
-    _check_patterns(path, config)
+    config.ranks.check()
+    config.alphas.check()
     numbers = (config.lora_alpha, *config.alpha_pattern.values())
     if not all(math.isfinite(number) for number in numbers) or min([1, *config.rank_pattern.values()]) < 1:
         raise CheckpointError("has an alpha that is not finite or a rank below 1", path=path)
@@ -112,35 +121,6 @@ def _check_kind(
         )  # fmt: skip
 
 
-def _check_patterns(path: Path, config: LoraConfig) -> None:
-    """Patterns are regular expressions from a file: those that could run for ever are rejected."""
-    for key, table in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
-        for pattern in table:
-            if len(pattern) > LONGEST_PATTERN or REPEATED.search(pattern) or not _compiles(pattern):
-                raise CheckpointError(
-                    f"has a {key} that is not used as a pattern",
-                    path=path,
-                    expected=f"at most {LONGEST_PATTERN} characters of regular expression, no group repeated",
-                    received=repr(pattern)[:80],
-                )
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
-
-
 def _are_weights(parameters: Any) -> bool:
     """Whether all target parameters are weights of ordinary modules, whose factors are ordinary, too."""
     return isinstance(parameters, list) and all(str(name).endswith(".weight") for name in parameters)
-
-
-def _by_pattern(table: Mapping[str, Number], module: str, default: Number) -> Number:
-    """The value of the first pattern that matches the end of a module's name, as in PEFT."""
-    for pattern, value in table.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default

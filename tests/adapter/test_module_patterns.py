@@ -1,0 +1,79 @@
+"""Patterns of an adapter's config: PEFT's own values, within a time limit."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft.utils.other import get_pattern_key
+
+from contextgraft.adapter.lora import module_patterns
+from contextgraft.adapter.lora.module_patterns import ModulePatterns
+from contextgraft.errors import CheckpointError
+
+PIECES = (
+    "layers", "q_proj", r"\.", ".", ".*", ".+?", "[0-9]+", r"\d{1,2}", r"\d{,2}", "(self_attn|mlp)", "(?:1|11)",
+    "(?!.*vision)", "(?=.*q)", "[^.]*", "(?i:Q_PROJ)", "(a)?", "x", "$", "^", r"\b", r"\w*", r"(?P<n>1)", r"\1",
+    "[kqv]_proj", "(?<=1)", "(?>1*)", "1*+", "{", "}", "{e}", "{i<=1}", "|", "(", ")", "[[:alpha:]]", "*",
+)  # fmt: skip
+MODULES = (
+    "model.layers.1.self_attn.q_proj", "model.layers.11.mlp.down_proj", "vision.layers.1.q_proj", "lm_head",
+    "model.layers.0.self_attn.Q_PROJ", "q_projx", "layers11",
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join), min_size=1, max_size=3)
+)
+def test_what_is_accepted_means_the_same_to_peft(patterns: list[str]) -> None:
+    table = ModulePatterns("rank_pattern", {pattern: 3 for pattern in patterns}, Path("adapter_config.json"))
+    try:
+        table.check()
+    except CheckpointError:
+        return
+    for module in MODULES:
+        matches = get_pattern_key(patterns, module) in patterns and module not in patterns
+        matches |= any(re.match(rf"(.*\.)?({pattern})$", module) for pattern in patterns)
+        assert table.value(module, 0) == 3 * matches
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        ".*" * 20 + "x", ".*" * 60 + "x", "[a-z._0-9]*" * 15 + "Q", "(a|a)" * 30 + "x?" * 20 + "b", ".*?" * 60 + "x",
+        r"(.*)\3" * 20, "(?=.*" * 20 + ")" * 20, "a?" * 60 + "a" * 60,
+    ],
+)  # fmt: skip
+def test_no_pattern_hangs(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_patterns, "SECONDS", 0.2)
+    table = ModulePatterns("alpha_pattern", {pattern: 2.0}, Path("adapter_config.json"))
+    table.check()
+    began = time.monotonic()
+    names = [f"x.layers.{n}.self_attn.q_projQab." + "a" * 200 for n in range(50)]
+    try:
+        for name in names:
+            table.value(name, 0.0)
+    except CheckpointError as error:
+        assert "adapter_config.json: has a alpha_pattern that takes too long" in str(error)  # noqa: PT017
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a" * 201, "(a*)*x", "(", "q{e}", "q{i<=1}", "[[:alpha:]]", "(?V1)q", r"\p{L}", "[", "a{2,1}"]
+)
+def test_what_is_refused(pattern: str) -> None:
+    with pytest.raises(CheckpointError, match="rank_pattern that is not used as a pattern"):
+        ModulePatterns("rank_pattern", {pattern: 2}, Path("adapter_config.json")).check()
+
+
+def test_a_lookahead_of_real_adapters() -> None:
+    table = ModulePatterns("rank_pattern", {r"(?!.*vision).*layers\.\d+\..*q_proj": 2}, Path("c"))
+    table.check()
+    assert [table.value(module, 9) for module in MODULES[:3]] == [
+        2,
+        9,
+        2,
+    ]  # as PEFT: `vision.` may be the prefix
