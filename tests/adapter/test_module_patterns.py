@@ -14,8 +14,10 @@ from contextgraft.adapter.lora.module_patterns import ModulePatterns
 from contextgraft.errors import CheckpointError
 
 PIECES = (
-    "layers", "q_proj", r"\.", ".", ".*", ".+?", "[0-9]+", r"\d{1,2}", r"\d{,2}", "(self_attn|mlp)", "(?:1|11)",
-    "(?!.*vision)", "(?=.*q)", "[^.]*", "(?i:Q_PROJ)", "(a)?", "x", "$", "^", r"\b", r"\w*", r"(?P<n>1)", r"\1",
+    "layers", "q_proj", r"\.", ".", ".*", ".+?", "[0-9]+", r"\d{1,2}", r"\d{,2}", "(self_attn|mlp)",
+    "(?:1|11)",
+    "(?!.*vision)", "(?=.*q)", "[^.]*", "(?i:Q_PROJ)", "(a)?", "x", "$", "^", r"\b", r"\w*", r"(?P<n>1)",
+    r"\1",
     "[kqv]_proj", "(?<=1)", "(?>1*)", "1*+", "{", "}", "{e}", "{i<=1}", "|", "(", ")", "[[:alpha:]]", "*",
 )  # fmt: skip
 MODULES = (
@@ -29,7 +31,7 @@ MODULES = (
     st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join), min_size=1, max_size=3)
 )
 def test_what_is_accepted_means_the_same_to_peft(patterns: list[str]) -> None:
-    table = ModulePatterns("rank_pattern", {pattern: 3 for pattern in patterns}, Path("adapter_config.json"))
+    table = ModulePatterns("rank_pattern", dict.fromkeys(patterns, 3), Path("adapter_config.json"))
     try:
         table.check()
     except CheckpointError:
@@ -43,7 +45,8 @@ def test_what_is_accepted_means_the_same_to_peft(patterns: list[str]) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        ".*" * 20 + "x", ".*" * 60 + "x", "[a-z._0-9]*" * 15 + "Q", "(a|a)" * 30 + "x?" * 20 + "b", ".*?" * 60 + "x",
+        ".*" * 20 + "x", ".*" * 60 + "x", "[a-z._0-9]*" * 15 + "Q", "(a|a)" * 30 + "x?" * 20 + "b",
+        ".*?" * 60 + "x",
         r"(.*)\3" * 20, "(?=.*" * 20 + ")" * 20, "a?" * 60 + "a" * 60,
     ],
 )  # fmt: skip

@@ -1,10 +1,12 @@
-"""The patterns of an adapter's config, matched within a time limit: they are regular expressions of a stranger."""
+"""The patterns of an adapter's config: regular expressions of a stranger, matched within a time limit."""
 
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import regex
 
 from contextgraft.errors import CheckpointError
 
@@ -22,11 +24,13 @@ class ModulePatterns(Generic[Number]):
     """One of PEFT's tables from patterns to values, such as rank_pattern."""
 
     def __init__(self, key: str, table: Mapping[str, Number], path: Path) -> None:
-        self._key, self._table, self._path = key, table, path
+        self._key = key
+        self._table = table
+        self._path = path
         self._seconds_left = SECONDS
 
     def check(self) -> None:
-        """Raise CheckpointError for what is no regular expression, or not the same one to `re` and `regex`."""
+        """Raise CheckpointError for what is not a regular expression of both `re` and `regex`."""
         for pattern in self._table:
             if not _usable(pattern):
                 raise CheckpointError(
@@ -50,8 +54,6 @@ class ModulePatterns(Generic[Number]):
         expression = rf"(.*\.)?({pattern})$"  # as PEFT writes it
         if PLAIN.fullmatch(pattern):
             return re.match(expression, module) is not None
-        import regex
-
         began = time.monotonic()
         try:
             if self._seconds_left <= 0:
@@ -74,8 +76,6 @@ def _usable(pattern: str) -> bool:
         return False
     if PLAIN.fullmatch(pattern) and "\\" not in pattern:
         return True
-    import regex
-
     try:
         re.compile(rf"(.*\.)?({pattern})$")
         regex.compile(rf"(.*\.)?({pattern})$")
