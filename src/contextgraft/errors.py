@@ -4,6 +4,7 @@ ContextgraftError
 ├── InputError            an argument, path or option is wrong
 │   └── ConfigError       a configuration file is wrong
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
+│   ├── InputChanged      a file was changed while it was read
 │   ├── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
 │   └── NotFullPrecision  a model is quantised (also a MismatchError)
 ├── MismatchError         two models or an adapter and a model do not fit each other
@@ -14,7 +15,8 @@ ContextgraftError
 └── VerificationError     a graft or adapter differs from its record
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -68,6 +70,39 @@ class CheckpointError(ContextgraftError):
 
 class PickleRefused(CheckpointError):  # noqa: N818 - named after the event, like FileExists
     """A file is a pickle, which runs code when it is loaded."""
+
+
+class InputChanged(CheckpointError):  # noqa: N818 - named after the event, like FileExists
+    """A file of an input was changed while it was read; the same command may succeed later."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(
+            "was changed while it was read", path=path, remedy="run again when nothing writes to it"
+        )
+
+
+@contextmanager
+def library_errors(
+    what: str, path: Path | str, report: "type[ContextgraftError] | None" = None
+) -> Iterator[None]:
+    """Report whatever a library raises over a stranger's file as a CheckpointError, or `report`, with the original text.
+
+    Libraries raise anything: tokenizers has bare `Exception` and panics of Rust, which derive from
+    BaseException; chat templates raise what they like. Too little memory says nothing about the file.
+    """
+    try:
+        yield
+    except ContextgraftError:
+        raise
+    except BaseException as error:
+        kind = type(error).__name__
+        if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+            raise ContextgraftError(
+                f"{what}: this machine has too little memory", path=path, received=str(error)[:200] or None
+            ) from None
+        if not isinstance(error, Exception) and kind != "PanicException":
+            raise
+        raise (report or CheckpointError)(what, path=path, received=f"{kind}: {error}"[:300]) from None
 
 
 class MismatchError(ContextgraftError):

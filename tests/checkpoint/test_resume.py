@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from contextgraft.checkpoint.atomic import publish, work_directory
-from contextgraft.checkpoint.resume import BUILT, ResumeLog, list_inputs, publish_folders
+from contextgraft.checkpoint.input_files import list_inputs
+from contextgraft.checkpoint.resume import BUILT, ResumeLog, publish_folders
 from contextgraft.errors import CheckpointError, OutputError
 
 

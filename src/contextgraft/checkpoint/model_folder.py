@@ -1,10 +1,11 @@
 """A model's folder: config, position of each tensor, other files. No tensor is loaded."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from contextgraft.checkpoint.input_files import InputFiles, files_of
 from contextgraft.checkpoint.quantisation_config import declared_method
 from contextgraft.checkpoint.safetensors_header import (
     CONVERT,
@@ -31,7 +32,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A checked model folder; `others` are the files that are neither shards nor config nor index."""
+    """A checked model folder; `others` are the files that are neither shards nor config nor index.
+
+    `inputs` are its files as they were before the first of them was read.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -39,6 +43,7 @@ class ModelFolder:
     shards: tuple[str, ...]
     weight_map: dict[str, str]
     others: tuple[str, ...]
+    inputs: InputFiles = field(default_factory=InputFiles, compare=False, repr=False)
 
     def __getitem__(self, name: str) -> TensorInfo:
         """Shard, offsets, dtype and shape of a tensor; an unknown name raises CheckpointError."""
@@ -55,6 +60,7 @@ def open_model(path: Path) -> ModelFolder:
     """
     if not path.is_dir():
         raise InputError("no such model folder", path=path)
+    inputs = files_of(path)
     _raise_refusal(path)
     if (path / ADAPTER_CONFIG).exists() and not (path / MODEL_CONFIG).exists():
         raise CheckpointError(ADAPTER_ONLY, path=path, remedy=MERGE_FIRST)
@@ -63,7 +69,7 @@ def open_model(path: Path) -> ModelFolder:
     weight_map = {info.name: shard for shard in shards for info in shards[shard].tensors.values()}
     tensors = {name: shards[weight_map[name]].tensors[name] for name in sorted(weight_map)}
     own = {MODEL_CONFIG, *shards} | ({MODEL_INDEX} if MODEL_WEIGHTS not in shards else set())
-    return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own))
+    return ModelFolder(path, config, tensors, tuple(sorted(shards)), weight_map, _others(path, own), inputs)
 
 
 def _raise_refusal(path: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from contextgraft.checkpoint.atomic import (
     work_directory,
     write_json,
 )
+from contextgraft.checkpoint.input_files import InputFiles, list_inputs
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
 
@@ -47,18 +48,6 @@ class JobIdentity:
         """The values as they are read back: tuples are lists."""
         job: dict[str, Any] = json.loads(json.dumps(self.job))
         return job
-
-
-class InputFiles(list[list[Any]]):
-    """Path, size and modification time of every file of an input, as they were when the job began."""
-
-    def check_unchanged(self) -> None:
-        """Raise CheckpointError naming the first file that has changed."""
-        for path, *facts in self:
-            if _facts(Path(path)) != facts:
-                raise CheckpointError(
-                    "was changed while it was read", path=path, remedy="run again when nothing writes to it"
-                )
 
 
 class ResumeLog:
@@ -154,15 +143,12 @@ def publish_folders(
 
 
 def input_files(folder: ModelFolder) -> InputFiles:
-    """Every file of a model."""
+    """Every file of a model, as they were when it was opened; InputChanged if one has changed since."""
     path = folder.path.resolve()
     index = [MODEL_INDEX] if (path / MODEL_INDEX).exists() else []
-    return list_inputs(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
-
-
-def list_inputs(paths: Iterable[Path]) -> InputFiles:
-    """Files of an input that is not a model folder."""
-    return InputFiles([str(path), *_facts(path)] for path in paths)
+    files = list_inputs(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
+    folder.inputs.check_unchanged()
+    return files
 
 
 def _check_folders(log: ResumeLog, out: Path, names: Sequence[str], *, replace: bool) -> None:
@@ -180,14 +166,6 @@ def _are_whole(log: ResumeLog, out: Path, names: Sequence[str]) -> bool:
 def _sizes(folder: Path) -> dict[str, int]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
-
-
-def _facts(path: Path) -> list[Any]:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return [None, None]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _load(path: Path) -> Any:

@@ -10,6 +10,8 @@ from typing import Protocol
 import pyarrow as pa
 
 from contextgraft.checkpoint.digest import json_digest
+from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.errors import InputChanged
 from contextgraft.evaluation.backends.base import Backend
 from contextgraft.evaluation.backends.loading import load_config, max_positions
 from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, backend_key, make_backend
@@ -120,8 +122,26 @@ def run_model(
     """A model's rows: those that an earlier run completed, the others computed now and kept in `work`.
 
     `repeat` are measurements to run in any case, because other models need what they leave behind. The model
-    is loaded only if something is missing, and freed at the end.
+    is loaded only if something is missing, and freed at the end. If its files are not those of its digest
+    when it has been loaded, or at the end, what was computed is removed and InputChanged raised.
     """
+    try:
+        with unchanged(run.model.inputs):
+            return _run_model(run, questions, work, progress, repeat)
+    except InputChanged:
+        for key in (run.questions_key, *run.measurement_keys):
+            (work / f"{key}.jsonl").unlink(missing_ok=True)
+            (work / f"{key}.parquet").unlink(missing_ok=True)
+        raise
+
+
+def _run_model(
+    run: ModelRun,
+    questions: Sequence[Question],
+    work: Path,
+    progress: ProgressReporter,
+    repeat: Sequence[Measurement],
+) -> pa.Table:
     responses = run.kept_responses(work)
     measured = run.kept_measurements(work)
     missing = [
@@ -137,6 +157,7 @@ def run_model(
     measurements = [run.spec.measurements[index] for index in missing]
     progress.model(run.model.label, units(unanswered, measurements), cached_count(unanswered, cache_path))
     backend = make_backend(run.model, run.backend, limits(run.model, unanswered, measurements))
+    run.model.inputs.check_unchanged()
     if responses is None:
         responses = run.table(respond_to(run, questions, backend, cache_path, progress))
         keep(responses, work, run.questions_key)

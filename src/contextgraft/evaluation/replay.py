@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import InputError, MismatchError, VerificationError
 from contextgraft.evaluation.backends.base import NoResponse
 from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, check_backend, make_backend
@@ -85,7 +86,8 @@ def replay_sample(
     check_backend(backend, 1)
     opened = open_checked(row["model"], model, "the row", row["model_digest"])
     replay = replay_question if is_question(row) else replay_measurement
-    return replay(row, opened, spec, backend, reference)
+    with unchanged(opened.inputs):
+        return replay(row, opened, spec, backend, reference)
 
 
 def is_question(row: SampleRow) -> bool:

@@ -1,13 +1,14 @@
 """The response cache of a run: one JSON line per response, written at once, so that a killed run resumes."""
 
 import json
-import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.checkpoint.digest import json_digest
 from contextgraft.evaluation.backends.base import GenerationRequest
 
 
@@ -21,17 +22,20 @@ def request_key(request: GenerationRequest) -> str:
 class ResponseCache:
     """Responses by the key of their request, on disk as soon as they are added.
 
-    A line that a kill cut short is dropped. The file belongs to one model, set of questions and backend
-    configuration: its name is their digest. `advance` is called with the number of responses added.
+    Lines that a kill or a loss of power spoiled are removed: each line has a digest of its content. The file
+    belongs to one model, set of questions and backend configuration: its name is their digest. `advance` is
+    called with the number of responses added.
     """
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
         self._advance = advance
         self._path = path
         self._outputs = read_responses(path)
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(complete_bytes(path))
-        self._file.seek(0, os.SEEK_END)
+        whole = b"".join(_line(key, output) for key, output in self._outputs.items())
+        if path.exists() and path.read_bytes() != whole:
+            with publish_file(path) as temporary:
+                temporary.write_bytes(whole)
+        self._file = path.open("ab")
 
     def __enter__(self) -> Self:
         return self
@@ -53,19 +57,29 @@ class ResponseCache:
     def add(self, key: str, output: str) -> None:
         """Write one response."""
         self._outputs[key] = output
-        self._file.write(json.dumps({"key": key, "output": output}).encode() + b"\n")
+        self._file.write(_line(key, output))
         self._file.flush()
         self._advance(1)
 
 
 def read_responses(path: Path) -> dict[str, str]:
-    """Responses of a cache file by key; none if there is no such file."""
-    if not path.exists():
+    """Responses of a cache file by key, without spoiled lines; none if there is no such file."""
+    if not path.is_file():
         return {}
-    lines = map(json.loads, path.read_bytes()[: complete_bytes(path)].splitlines())
-    return {line["key"]: line["output"] for line in lines}
+    pairs = map(_parse, path.read_bytes().split(b"\n")[:-1])
+    return dict(pair for pair in pairs if pair is not None)
 
 
-def complete_bytes(path: Path) -> int:
-    """Bytes of a cache file up to the end of its last complete line."""
-    return path.read_bytes().rfind(b"\n") + 1
+def _line(key: str, output: str) -> bytes:
+    record = {"key": key, "output": output, "digest": json_digest([key, output])}
+    return json.dumps(record).encode() + b"\n"
+
+
+def _parse(line: bytes) -> tuple[str, str] | None:
+    """Key and output of a line; None if it is not as it was written."""
+    try:
+        record: Any = json.loads(line)
+        key, output = record["key"], record["output"]
+        return (key, output) if line + b"\n" == _line(key, output) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -8,6 +8,7 @@ from contextgraft.errors import (
     CheckpointError,
     ConfigError,
     ContextgraftError,
+    InputChanged,
     InputError,
     MismatchError,
     Refused,
@@ -19,7 +20,7 @@ FINAL = (InputError, CheckpointError, MismatchError, Refused)
 
 def is_final(error: ContextgraftError) -> bool:
     """Whether the error is about a model, so that a retry cannot help, not about disk or command line."""
-    return isinstance(error, FINAL) and not isinstance(error, ConfigError)
+    return isinstance(error, FINAL) and not isinstance(error, ConfigError | InputChanged)
 
 
 def record_refusal(folder: Path, verb: str, error: ContextgraftError, *, replace: bool = False) -> None:

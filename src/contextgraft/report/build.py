@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.input_files import list_inputs, unchanged
+from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.formats.adapter_record import base_context, read_adapter_records
+from contextgraft.formats.find_samples import find_sample_files
 from contextgraft.formats.graft_record import read_graft_records
 from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
@@ -55,12 +58,16 @@ def build(
 ) -> Report:
     """Read samples, sidecars and alignments and make the report; the same input gives the same bytes.
 
-    InputError if there are no samples, or a file is not of the expected kind.
+    InputError if there are no samples, or a file is not of the expected kind; InputChanged if one changes
+    while it is read.
     """
-    weights = WeightRecords(
-        read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
-    )
-    database = read_samples(results)
+    sidecars = (path for folder in (*adapters, *grafts) for path in sorted(folder.rglob(SIDECAR)))
+    samples = (file.path for file in find_sample_files(results))
+    with unchanged(list_inputs([*samples, *sidecars, *alignments])):
+        weights = WeightRecords(
+            read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
+        )
+        database = read_samples(results)
     origin = _origin(database)
     computed = _results(database, origin, weights)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
+from contextgraft.checkpoint.input_files import check_unchanged, list_inputs, unchanged
 from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
@@ -63,6 +65,7 @@ class Trainer:
         self.config, self.options, self.engine, self.reporter = config, options, engine, reporter
         self.recipe = recipe if options.seed is None else recipe.model_copy(update={"seed": options.seed})
         self.base = open_model(base)
+        self.inputs = self.base.inputs, list_inputs(referenced_files(config))
         self.steps = training_steps(self.recipe)
 
     def setup(self, work: Path, datasets: DatasetProvider | None) -> None:
@@ -117,6 +120,7 @@ class Trainer:
             f"theta {self.ropes[stage].theta:,.0f}"
         )
         state = self.engine.build(self.recipe, self.base, self.ropes[stage])
+        self.engine.run_on_main(lambda: check_unchanged(*self.inputs))
         state.restore(self.saved)
         if summarise:
             self.reporter.message(_summary(state, self.steps[self.saved.step :]))
@@ -220,12 +224,13 @@ def train(
 
     The same call after an interruption resumes at the last saved state and ends with the bytes of an
     uninterrupted run (with the same number of threads). A partial output of another run that has done any
-    step raises OutputError. When the reporter asks to stop, the state is saved and KeyboardInterrupt raised.
+    step raises OutputError, a base, recipe or data file that changes meanwhile InputChanged. When the
+    reporter asks to stop, the state is saved and KeyboardInterrupt raised.
     Without an engine, everything runs in this process. `datasets` provides the data sets of the hub.
     """
     engine, options = engine or SingleProcessEngine(), options or TrainingOptions()
     trainer = Trainer(config, base, options, engine=engine, reporter=reporter or SilentReporter())
-    with memory_errors(), engine.publish(out, replace=options.replace) as work:
+    with memory_errors(), engine.publish(out, replace=options.replace) as work, unchanged(*trainer.inputs):
         trainer.setup(work, datasets)
         trainer.resume()
         trainer.run()

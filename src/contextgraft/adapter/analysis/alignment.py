@@ -10,6 +10,7 @@ from contextgraft.adapter.analysis.model_triple import ModelTriple
 from contextgraft.adapter.compute.numeric import inner_product, norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
+from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.formats.alignment import AlignmentResult, TensorAlignment
 from contextgraft.formats.sidecar import identity
 
@@ -28,8 +29,15 @@ def align(
     """Compare donor minus base with target minus base; `advance` is called with bytes read.
 
     Memory holds a few tiles a thread. Embeddings are aligned by token, and rows that a model lacks are
-    ignored. Weights that are not finite raise CheckpointError.
+    ignored. Weights that are not finite raise CheckpointError, files that change InputChanged.
     """
+    with unchanged(models.donor.base.inputs, models.donor.donor.inputs, models.target.donor.inputs):
+        return _align(models, threads, device, advance)
+
+
+def _align(
+    models: ModelTriple, threads: int, device: str, advance: Callable[[int], object]
+) -> AlignmentResult:
     results: dict[str, _TensorResult] = {}
 
     def step(name: str, buffers: Buffers) -> None:

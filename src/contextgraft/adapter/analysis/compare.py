@@ -13,6 +13,7 @@ import torch
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.deltas import FactorPair
 from contextgraft.adapter.lora.entries import AdapterEntry
+from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.aligned_names import corresponding_names
 
@@ -56,9 +57,10 @@ def compare(first: Adapter, second: Adapter, advance: Callable[[int], object] = 
     Adapters for other shapes, and parts that are no delta without a model (DoRA, replaced modules), raise
     MismatchError.
     """
-    for adapter in (first, second):
-        _check_comparable(adapter)
-    return list(_distances(first, second, advance))
+    with unchanged(first.inputs, second.inputs):
+        for adapter in (first, second):
+            _check_comparable(adapter)
+        return list(_distances(first, second, advance))
 
 
 def total(distances: list[AdapterDistance]) -> AdapterDistance:

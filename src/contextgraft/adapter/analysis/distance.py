@@ -6,6 +6,7 @@ from math import sqrt
 
 import torch
 
+from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import read_rows
 from contextgraft.formats.tensor_names import module_kind
@@ -45,7 +46,15 @@ class ModelDistance:
 
 
 def model_distance(base: ModelFolder, model: ModelFolder) -> ModelDistance:
-    """Compare tensor by tensor; where only the number of rows differs (vocabulary), over the shared rows."""
+    """Compare tensor by tensor; where only the number of rows differs (vocabulary), over the shared rows.
+
+    A file that changes meanwhile raises InputChanged.
+    """
+    with unchanged(base.inputs, model.inputs):
+        return _model_distance(base, model)
+
+
+def _model_distance(base: ModelFolder, model: ModelFolder) -> ModelDistance:
     shared = [name for name in base.tensors if name in model.tensors]
     shapes = {
         name: (base[name].shape, model[name].shape)

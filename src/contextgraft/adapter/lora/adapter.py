@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
 from contextgraft.adapter.lora.kinds import KINDS
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
+from contextgraft.checkpoint.input_files import InputFiles, files_of
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
 from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 class Adapter:
     """A checked adapter; `entries` are the tensors of a model that it changes.
 
+    `inputs` are its files as they were before the first of them was read.
     `sidecar` is None for adapters that other programs wrote.
     """
 
@@ -39,6 +41,7 @@ class Adapter:
     sidecar: dict[str, Any] | None
     files: tuple[TensorFile, ...]
     entries: dict[str, AdapterEntry]
+    inputs: InputFiles = field(default_factory=InputFiles, compare=False, repr=False)
 
     @property
     def rope(self) -> settings.RopeSettings | None:
@@ -138,6 +141,7 @@ def open_adapter(path: Path) -> Adapter:
             path=path,
             expected=f"{peft.ADAPTER_CONFIG} and {peft.ADAPTER_WEIGHTS} in it",
         )
+    inputs = files_of(path)
     config = read_config(path, {name: kind.config for name, kind in KINDS.items()})
     sidecar = read_sidecar(path, "adapter") if (path / SIDECAR).is_file() else None
     _check_pickles(path)
@@ -163,7 +167,7 @@ def open_adapter(path: Path) -> Adapter:
         )
     if not all(math.isfinite(entry.scaling) for entry in entries.values()):
         raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
-    return Adapter(path, config, sidecar, tuple(files), entries)
+    return Adapter(path, config, sidecar, tuple(files), entries, inputs)
 
 
 def _check_pickles(path: Path) -> None:

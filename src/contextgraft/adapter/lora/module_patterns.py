@@ -25,7 +25,7 @@ class ModulePatterns(Generic[Number]):
 
     def __init__(self, key: str, table: Mapping[str, Number], path: Path) -> None:
         self._key = key
-        self._table = table
+        self._table: Mapping[str, Number] = table
         self._path = path
         self._seconds_left = SECONDS
 

@@ -16,7 +16,8 @@ from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
-from contextgraft.checkpoint.resume import ResumeLog, input_files, list_inputs
+from contextgraft.checkpoint.input_files import list_inputs
+from contextgraft.checkpoint.resume import ResumeLog, input_files
 
 LARGE = 1 << 26  # bytes; a larger tensor is flushed to the disk when it is written
 

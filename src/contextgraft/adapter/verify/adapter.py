@@ -10,6 +10,7 @@ from contextgraft.adapter.extract.model_pair import ModelPair, open_pair
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.verify.checks import Check, check_equal, run_check
+from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.formats.model.aligned_names import corresponding_names
@@ -35,6 +36,13 @@ def verify_adapter(
 
     An adapter without a sidecar raises InputError.
     """
+    with unchanged(*map(files_of, (path, base, donor))):
+        return _verify_adapter(path, base, donor, threads, advance)
+
+
+def _verify_adapter(
+    path: Path, base: Path, donor: Path, threads: int, advance: Callable[[int], object]
+) -> list[Check]:
     adapter = open_adapter(path)
     sidecar = adapter.sidecar
     if sidecar is None:

@@ -10,6 +10,7 @@ from contextgraft.adapter.merge.manifest import file_facts, with_embeddings
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_check
 from contextgraft.checkpoint.digest import file_digest, tensor_digest
+from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
 from contextgraft.formats.hub_source import without_paths
@@ -35,8 +36,10 @@ def verify(
 
     A folder without a graft's manifest raises CheckpointError; differences are checks that do not hold.
     """
-    manifest = read_sidecar(path, "graft")
-    return list(_checks(path, manifest, Inputs(target, adapters, threads, advance)))
+    folders = [path, *([target] if target is not None else []), *adapters]
+    with unchanged(*map(files_of, folders)):
+        manifest = read_sidecar(path, "graft")
+        return list(_checks(path, manifest, Inputs(target, adapters, threads, advance)))
 
 
 def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Check]:

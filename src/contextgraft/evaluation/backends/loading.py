@@ -1,5 +1,6 @@
 """Loading one model folder for evaluation, and the number of positions its configuration allows."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from contextgraft.errors import CheckpointError, InputError, MismatchError
+from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 
@@ -44,7 +45,7 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
     """The causal language model of a folder; CheckpointError if a tensor of its config is missing."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    try:
+    with library_errors("cannot be loaded as a causal language model", path):
         model, info = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=DTYPES[dtype],
@@ -53,24 +54,37 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
             output_loading_info=True,
             device_map=device_map(device, torch.cuda.device_count()),
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            "cannot be loaded as a causal language model", path=path, received=str(error)[:200]
-        ) from None
     wrong = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if wrong:
         raise CheckpointError(
             "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
         )
-    return model.eval()
+    keep_in_memory(model)
+    return try_model(model.eval(), path)
+
+
+def keep_in_memory(model: Any) -> None:
+    """Copy weights that are still in their file, so that a later change of the file does not change them."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+
+
+@torch.inference_mode()
+def try_model(model: Any, path: Path) -> Any:
+    """The model, if it can read one token; CheckpointError if its config makes transformers fail.
+
+    A RuntimeError of torch is not an error of the config alone: the prompts that cause it fail by themselves.
+    """
+    with library_errors("cannot be run by transformers", path), suppress(RuntimeError):
+        model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    return model
 
 
 def load_config(path: Path) -> Any:
     """The configuration of a folder; CheckpointError if transformers cannot read it."""
-    try:
+    with library_errors("its config cannot be read", path):
         return AutoConfig.from_pretrained(str(path), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError("its config cannot be read", path=path, received=str(error)[:200]) from None
 
 
 def max_positions(config: Any) -> int | None:

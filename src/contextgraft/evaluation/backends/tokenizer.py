@@ -7,9 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from contextgraft.errors import InputError
+from contextgraft.errors import CheckpointError, InputError, library_errors
+from contextgraft.evaluation.backends.limited_process import run_limited
 
-MARK = "CONTEXTGRAFT"  # takes the place of the prompt while a chat template is rendered
+MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
 
 
 @dataclass(frozen=True)
@@ -24,51 +25,66 @@ class PromptTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        ids: list[int] = self.hf.encode(text, add_special_tokens=False, verbose=False)
+        with library_errors("its tokenizer cannot encode a text", self.path):
+            ids: list[int] = self.hf.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
-        text: str = self.hf.decode(ids, skip_special_tokens=True)
+        with library_errors("its tokenizer cannot decode token ids", self.path):
+            text: str = self.hf.decode(ids, skip_special_tokens=True)
         return text
 
     def decode_all(self, ids: Sequence[int]) -> str:
         """Text of token ids, with special tokens."""
-        text: str = self.hf.decode(ids, skip_special_tokens=False)
+        with library_errors("its tokenizer cannot decode token ids", self.path):
+            text: str = self.hf.decode(ids, skip_special_tokens=False)
         return text
 
     def prefix_suffix(self, *, chat: bool) -> tuple[list[int], list[int]]:
         """Ids around a prompt: the chat template's, or the begin token if the tokenizer adds one."""
         if not chat:
             begin = self.hf.bos_token_id
-            adds = begin is not None and self.hf.encode("")[:1] == [begin]
+            with library_errors("its tokenizer cannot encode a text", self.path):
+                adds = begin is not None and self.hf.encode("")[:1] == [begin]
             return ([begin] if adds else []), []
         if not self.hf.chat_template:
             raise InputError("the tokenizer has no chat template", path=self.path, remedy="set chat: false")
+        before, *rest = run_limited(self._render, "its chat template", self.path).split(MARK)
+        if len(rest) != 1:
+            raise CheckpointError(
+                "its chat template does not show the message as it is",
+                path=self.path,
+                expected="the user's message once",
+                received=f"{len(rest)} times",
+                remedy="set chat: false, or correct the template",
+            )
+        return self.encode(before), self.encode(rest[0])
+
+    def _render(self) -> str:
+        """The chat template around one message of the user."""
         message = [{"role": "user", "content": MARK}]
-        text = self.hf.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        before, _, after = text.partition(MARK)
-        return self.encode(before), self.encode(after)
+        text: str = self.hf.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return text
 
     def digest(self) -> str:
         """sha256 of all that decides token ids: tokenizers of equal digest give the same prompts."""
-        to_str: Callable[[], str] | None = getattr(self.hf.backend_tokenizer, "to_str", None)
-        content = [
-            to_str() if to_str else sorted(self.hf.get_vocab().items()),
-            self.hf.special_tokens_map,
-            self.hf.chat_template,
-        ]
-        return sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+        with library_errors("its tokenizer cannot be described", self.path):
+            to_str: Callable[[], str] | None = getattr(self.hf.backend_tokenizer, "to_str", None)
+            content = [
+                to_str() if to_str else sorted(self.hf.get_vocab().items()),
+                self.hf.special_tokens_map,
+                self.hf.chat_template,
+            ]
+        return sha256(json.dumps(content, sort_keys=True, default=str).encode(errors="replace")).hexdigest()
 
 
 def load_tokenizer(path: Path) -> PromptTokenizer:
     """The tokenizer of a model folder, from its own files only; InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
-    try:
+    logging.set_verbosity_error()
+    with library_errors("has no tokenizer that can be loaded", path, InputError):
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            "has no tokenizer that can be loaded", path=path, received=str(error)[:100]
-        ) from None
     return PromptTokenizer(path, tokenizer)

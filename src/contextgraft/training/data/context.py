@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, library_errors
 from contextgraft.prompts.tokens import Encode
 
 
@@ -28,12 +28,8 @@ def load_context(base: ModelFolder, folder: Path) -> DataContext:
     """The context of a model's tokenizer and a recipe's folder; no tokenizer raises InputError."""
     from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, which plans of a training do without
 
-    try:
+    with library_errors("has no tokenizer that can be loaded", base.path, InputError):
         tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "has no tokenizer that can be loaded", path=base.path, received=str(error)[:80]
-        ) from None
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
