@@ -85,7 +85,7 @@ class InputChanged(CheckpointError):  # noqa: N818 - named after the event, like
 def library_errors(
     what: str, path: Path | str, report: "type[ContextgraftError] | None" = None
 ) -> Iterator[None]:
-    """Report whatever a library raises over a stranger's file as a CheckpointError, or `report`, with the original text.
+    """Report whatever a library raises over a stranger's file as a CheckpointError (or `report`) in one line.
 
     Libraries raise anything: tokenizers has bare `Exception` and panics of Rust, which derive from
     BaseException; chat templates raise what they like. Too little memory says nothing about the file.
