@@ -11,8 +11,8 @@ from typing import Any
 from contextgraft.adapter.architecture import architecture
 from contextgraft.checkpoint.full_precision import quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
-from contextgraft.checkpoint.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.model.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.formats.tensor_names import (
     TensorRole,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from contextgraft.checkpoint.full_precision import quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.vocabulary import VocabularyDifference, read_vocabulary
+from contextgraft.formats.model.vocabulary import VocabularyDifference, read_vocabulary
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.text_section import text_section

@@ -15,9 +15,9 @@ from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_ta
 from contextgraft.checkpoint.input_files import InputFiles, files_of
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
-from contextgraft.checkpoint.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.errors import CheckpointError, InputError, PickleRefused
 from contextgraft.formats import peft
+from contextgraft.formats.model.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.travelling import Setting

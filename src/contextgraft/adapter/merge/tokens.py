@@ -7,8 +7,8 @@ from pathlib import Path
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.errors import MismatchError, first_names
+from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import rows_are_tokens
 
 SHOWN = 5  # tokens that a message lists

@@ -84,8 +84,8 @@ def _show_model(path: Path, base: Path | None, as_json: bool) -> None:
 def _difference(base: "ModelFolder", model: "ModelFolder") -> dict[str, Any]:
     from contextgraft.adapter.analysis.distance import model_distance
     from contextgraft.adapter.analysis.model_summary import difference
-    from contextgraft.checkpoint import vocabulary
     from contextgraft.checkpoint.full_precision import check_full_precision
+    from contextgraft.formats.model import vocabulary
 
     for folder in (base, model):
         check_full_precision(folder, "the distance of two models")

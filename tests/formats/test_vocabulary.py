@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.checkpoint.vocabulary import compare, read_vocabulary
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.model.vocabulary import compare, read_vocabulary
 
 
 def folder(path: Path, tokenizer: Any) -> ModelFolder:
