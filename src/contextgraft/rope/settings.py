@@ -124,6 +124,7 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
     parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
     by_layer_type = parameters if _is_nested(parameters) else {}
     chosen = by_layer_type.get(_main(by_layer_type), {}) if by_layer_type else scaling or parameters
+    _require(isinstance(chosen, Mapping), "rope_parameters", "an object for each layer type", chosen)
     theta: Any = _first(
         DEFAULT_THETA, chosen.get("rope_theta"), *map(section.get, THETA), parameters.get("rope_theta")
     )
@@ -150,7 +151,7 @@ def _complete(section: Mapping[str, Any]) -> bool:
     if section.get(POSITIONS[0]) is None:
         return False
     if _is_nested(parameters):
-        return all("rope_theta" in value for value in parameters.values() if value is not None)
+        return all("rope_theta" in value for value in parameters.values() if isinstance(value, Mapping))
     chosen = scaling or parameters
     if _first(None, chosen.get("rope_type"), chosen.get("type")) in OLD_NAMES:
         return False

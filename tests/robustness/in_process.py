@@ -1,0 +1,64 @@
+"""A command in this process, within bounded time and memory, and what is wrong with the way it ended."""
+
+import contextlib
+import io
+import resource
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from contextgraft.cli.main import main
+
+MEMORY = 3 << 30  # bytes more than at the start; torch and its threads reserve addresses that they do not use
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The exit code of a command, what it printed on stderr, and the traceback of what it raised."""
+
+    status: int | None
+    stderr: str
+    raised: str = ""
+
+
+def run(args: list[str], seconds: int = SECONDS) -> Outcome:
+    """A command in this process, within limits."""
+    stderr = io.StringIO()
+    argv, limit = sys.argv, resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    sys.argv = ["contextgraft", *args]
+    previous = signal.signal(signal.SIGALRM, _hangs)
+    signal.alarm(seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, limit[1]))
+    try:
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
+            main()
+    except SystemExit as error:
+        return Outcome(error.code if isinstance(error.code, int) else 1, stderr.getvalue())
+    except BaseException:  # a panic of Rust is no Exception
+        return Outcome(None, stderr.getvalue(), traceback.format_exc())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+        sys.argv = argv
+    return Outcome(0, stderr.getvalue())
+
+
+def _hangs(*_: object) -> None:
+    raise TimeoutError("hangs")
+
+
+def flaw(outcome: Outcome, statuses: tuple[int, ...]) -> str | None:
+    """What is wrong with the way a command ended; None if it is right."""
+    if outcome.raised:
+        return outcome.raised
+    if outcome.status in statuses:
+        return "a traceback" if "Traceback" in outcome.stderr else None
+    lines = [line for line in outcome.stderr.splitlines() if line.startswith("contextgraft: error: ")]
+    if outcome.status != 2 or len(lines) != 1 or "Traceback" in outcome.stderr:
+        return f"exit code {outcome.status}: {outcome.stderr}"
+    return None if len(lines[0]) < 2000 and lines[0].isprintable() else f"a line of {lines[0]!r}"

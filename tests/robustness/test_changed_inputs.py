@@ -1,0 +1,148 @@
+"""Files that are replaced while a command reads them: every verb notices, and publishes nothing."""
+
+import os
+import pkgutil
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.robustness.in_process import flaw, run
+
+RECIPE = """
+name: changed
+stages:
+  - {length: 64, steps: 4, tokens: 128, theta: 20000}
+data:
+  - {kind: needle, format: needle_base.yaml, haystack: haystack_train.txt}
+optimiser: {learning_rate: 3.0e-4, warmup: 1}
+trainable: [linear]
+seed: 1
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def replace(path: Path) -> None:
+    """Another file of the same size, and of the same time."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    other = path.with_name(".other")
+    other.write_bytes(path.read_bytes()[:-8] + b"\x11" * 8)
+    os.utime(other, ns=times)
+    other.replace(path)
+
+
+def overwrite(path: Path) -> None:
+    """Other bytes in the same file."""
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\x11" * 8)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "replaced": replace,
+    "overwritten": overwrite,
+    "removed": Path.unlink,
+    "renamed": lambda path: path.rename(path.with_name("elsewhere")),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo models, an adapter, a graft, samples and a recipe."""
+    root = tmp_path_factory.mktemp("made")
+    for name in ("base", "style", "facts"):
+        assert run(["fetch", f"demo:{name}", "--out", f"{root}/{name}"]).status == 0
+    pair = ["--base", f"{root}/base", "--donor", f"{root}/facts", "--include", r"layers\.0\.self_attn"]
+    assert run(["extract", *pair, "--rank", "2", "--out", f"{root}/adapters"]).status == 0
+    merge = ["--adapter", f"{root}/adapters/r2", "--target", f"{root}/style", "--out", f"{root}/graft"]
+    assert run(["merge", *merge]).status == 0
+    for path in (ROOT / "config" / "demo").iterdir():
+        shutil.copy(path, root)
+    (root / "recipe.yaml").write_text(RECIPE)
+    (root / "k.jsonl").write_text('{"prompt": "the", "answer": "code"}\n')
+    (root / "results").mkdir()
+    evaluate = ["evaluate", f"{root}/style", "--suite", "skill", "--skill", f"{root}/k.jsonl"]
+    assert run([*evaluate, "--out", f"{root}/results/samples.parquet"]).status == 0
+    return root
+
+
+EVALUATE = "evaluate style --suite skill --skill k.jsonl --out out.parquet"
+VERIFY_GRAFT = "verify graft --target style --adapter adapters/r2"
+TRAIN = "train --config recipe.yaml --base base --out out"
+# command, the function during which the file changes, the file
+CASES = (
+    (EVALUATE, "contextgraft.evaluation.models.load_tokenizer", "style/model.safetensors"),
+    (EVALUATE, "contextgraft.evaluation.models.load_tokenizer", "style/tokenizer.json"),
+    (EVALUATE, "contextgraft.evaluation.model_run.make_backend", "style/model.safetensors"),
+    (EVALUATE, "contextgraft.evaluation.model_run.make_backend", "style/tokenizer.json"),
+    (EVALUATE, "contextgraft.evaluation.model_run.respond_to", "style/model.safetensors"),
+    (EVALUATE, "contextgraft.evaluation.model_run.respond_to", "style/config.json"),
+    ("replay results/samples.parquet 0 style --skill k.jsonl",
+     "contextgraft.evaluation.replay.make_backend", "style/model.safetensors"),
+    ("align --base base --donor facts --target style --threads 1 --out out.parquet",
+     "contextgraft.adapter.analysis.alignment.inner_product", "style/model.safetensors"),
+    ("align --base base --donor facts --target style --threads 1 --out out.parquet",
+     "contextgraft.adapter.analysis.alignment.inner_product", "base/config.json"),
+    ("compare adapters/r2 adapters/r2", "contextgraft.adapter.analysis.compare._distance",
+     "adapters/r2/adapter_model.safetensors"),
+    ("compare adapters/r2 adapters/r2", "contextgraft.adapter.analysis.compare._distance",
+     "adapters/r2/adapter_config.json"),
+    (VERIFY_GRAFT, "contextgraft.adapter.verify.graft._rope", "graft/model.safetensors"),
+    (VERIFY_GRAFT, "contextgraft.adapter.verify.graft._rope", "style/model.safetensors"),
+    (VERIFY_GRAFT, "contextgraft.adapter.verify.graft._rope", "adapters/r2/adapter_model.safetensors"),
+    ("verify adapters/r2 --base base --donor facts", "contextgraft.adapter.verify.adapter._rope",
+     "facts/model.safetensors"),
+    ("inspect style --base base", "contextgraft.adapter.analysis.distance.kind_distance",
+     "base/model.safetensors"),
+    ("report results --out out", "contextgraft.report.build.read_samples", "results/samples.parquet"),
+    ("report results --adapter adapters --out out", "contextgraft.report.build.read_samples",
+     "adapters/r2/contextgraft.json"),
+    (TRAIN, "contextgraft.training.trainer.Trainer._train_step", "base/model.safetensors"),
+    (TRAIN, "contextgraft.training.trainer.Trainer._build_stage", "base/model.safetensors"),
+    (TRAIN, "contextgraft.training.trainer.Trainer._train_step", "recipe.yaml"),
+    (TRAIN, "contextgraft.training.trainer.Trainer._train_step", "haystack_train.txt"),
+)  # fmt: skip
+
+
+def changing(
+    function: Callable[..., Any], change: Callable[[], object], *, before: bool
+) -> Callable[..., Any]:
+    """The function, around whose first call a file changes."""
+    changed: list[bool] = []
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if before and not changed:
+            changed.append(True)
+            change()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if not changed:
+                changed.append(True)
+                change()
+
+    return wrapped
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case[0].split()[0]}-{case[1].split('.')[-1]}-{case[2]}"
+)
+def test_a_changed_input_is_noticed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, str], before: bool
+) -> None:
+    command, during, name = case
+    changes = CHANGES if name == "style/model.safetensors" else {"replaced": replace}
+    for what, change in changes.items():
+        root = tmp_path / what
+        shutil.copytree(made, root)
+        monkeypatch.chdir(root)
+        with monkeypatch.context() as patch:
+            changes_now = partial(change, root / name)
+            patch.setattr(during, changing(pkgutil.resolve_name(during), changes_now, before=before))
+            outcome = run(command.split())
+        assert flaw(outcome, ()) is None, (what, flaw(outcome, ()))
+        assert f"{name}: was changed while it was read" in outcome.stderr, (what, outcome.stderr)
+        assert not list(root.glob("out*"))
