@@ -124,7 +124,8 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
     parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
     by_layer_type = parameters if _is_nested(parameters) else {}
     chosen = by_layer_type.get(_main(by_layer_type), {}) if by_layer_type else scaling or parameters
-    _require(isinstance(chosen, Mapping), "rope_parameters", "an object for each layer type", chosen)
+    flat = [value for value in by_layer_type.values() if not isinstance(value, Mapping | None)]
+    _require(not flat, "rope_parameters", "an object for each layer type", flat)
     theta: Any = _first(
         DEFAULT_THETA, chosen.get("rope_theta"), *map(section.get, THETA), parameters.get("rope_theta")
     )
