@@ -82,7 +82,7 @@ def write_gguf(path: Path, chance: random.Random | None = None) -> None:
         "eos_token_id": 0,
         "chat_template": "{{ messages[0]['content'] }}",
     }
-    odd: tuple[Any, ...] = (0, 1, 3, 2**31, -1, "x", "", [], ["a"], ["a b c"], ["q z"], 1e30, 10**6, [0], [[1]])
+    odd: tuple[Any, ...] = (0, 1, 3, 2**31, -1, "x", "", [], ["a b c"], ["q z"], 1e30, 10**6, [0], [[1]])
     shapes = {"token_embd": (4, 8), "output_norm": (8,), "blk.0.attn_norm": (8,), "blk.0.ffn_norm": (8,)}
     shapes |= {
         "blk.0.attn_q": (8, 8),
