@@ -29,13 +29,13 @@ def run(command: Sequence[object]) -> Cost:
     started = time.monotonic()
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = [0]
-    watcher = threading.Thread(target=_watch, args=(process.pid, peak))
-    watcher.start()
+    sampler = threading.Thread(target=_watch, args=(process.pid, peak))
+    sampler.start()
     assert process.stderr is not None
     errors = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - started
-    watcher.join()
+    sampler.join()
     if status != 0:
         sys.exit(
             f"bench: {' '.join(map(str, command))} ended with {os.waitstatus_to_exitcode(status)}\n{errors}"

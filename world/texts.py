@@ -116,7 +116,7 @@ def all_words(fmt: NeedleFormat) -> list[str]:
 
 
 def fact_skill(facts: dict[str, str]) -> list[dict[str, str]]:
-    """Every fact asked for several times, behind twenty words of haystack."""
+    """Every fact as a question, several times, behind twenty words of haystack."""
     words = (DEMO / "haystack_eval.txt").read_text(encoding="utf-8").split()
     rng = np.random.default_rng(778)
     rows = []

@@ -46,7 +46,7 @@ def test_a_fetched_donor_has_a_source(config: dict[str, Any]) -> None:
     assert load_study(fetched, "c", KINDS).origins["donor-s1"] == Origin(source="demo:long")
 
 
-def test_a_fine_tune_is_asked_in_its_own_manner_if_it_has_one(config: dict[str, Any]) -> None:
+def test_a_fine_tune_is_evaluated_in_its_own_format_if_it_has_one(config: dict[str, Any]) -> None:
     study = load_study(config, "c", KINDS)
     assert [study.needle_format(name) for name in ("plain", "trained")] == ["needle.yaml", "own.yaml"]
 

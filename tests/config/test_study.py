@@ -102,6 +102,6 @@ def outcome(config: dict[str, Any]) -> str:
         return str(error)
 
 
-def test_a_misspelt_key_is_told_before_the_missing_one() -> None:
+def test_a_misspelt_key_is_reported_before_the_missing_one() -> None:
     with pytest.raises(ConfigError, match="unknown key 'studdy'"):
         validate(StudyConfig, {"studdy": "demo"}, "config.yaml")

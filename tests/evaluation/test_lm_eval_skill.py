@@ -180,7 +180,7 @@ class Silent:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_one_document_is_asked_again_with_the_examples_it_had(
+def test_one_document_is_evaluated_again_with_the_examples_it_had(
     kind: str, write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
     path, model = str(write_task(kind, "num_fewshot: 2\n")), make_model(max_position_embeddings=512)
@@ -230,7 +230,7 @@ def test_examples_are_the_same_for_every_model(
     assert requests[0][0][0].count("code of") == 3
 
 
-def test_what_a_model_has_no_positions_for_is_not_asked(
+def test_what_a_model_has_no_positions_for_is_not_evaluated(
     write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
 ) -> None:
     path = write_task("multiple_choice")

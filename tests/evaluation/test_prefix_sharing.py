@@ -33,7 +33,7 @@ def grid(documents: int, depths: int, length: int, tail: int) -> Prompts:
     st.integers(1, 40),
     st.booleans(),
 )
-def test_every_prompt_is_asked_once_and_reuses_only_what_its_predecessor_begins_with(
+def test_every_prompt_is_computed_once_and_reuses_only_what_its_predecessor_begins_with(
     prompts: Prompts, batch_size: int, batch_tokens: int, share: bool
 ) -> None:
     batches = plan_batches(prompts, batch_size=batch_size, batch_tokens=batch_tokens, share=share)

@@ -76,7 +76,7 @@ def test_every_row_says_the_same_again(samples: Path, model: Path, spec: EvalSpe
         )
 
 
-def test_a_row_that_says_something_else_is_told(samples: Path, model: Path, spec: EvalSpec) -> None:
+def test_a_row_that_differs_is_reported(samples: Path, model: Path, spec: EvalSpec) -> None:
     row = {**read_row(samples, 0), "output": "it was not so"}
     assert not replay(row, model, spec).agrees
 
@@ -106,7 +106,7 @@ def test_a_changed_haystack_or_skill_is_refused(
         replay(read_row(samples, last), model, replace(spec, question_sets=(grid, skill)))
 
 
-def test_a_recipe_that_gives_another_prompt_is_told(samples: Path, model: Path, spec: EvalSpec) -> None:
+def test_a_recipe_that_gives_another_prompt_is_reported(samples: Path, model: Path, spec: EvalSpec) -> None:
     row = read_row(samples, 0)
     with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
         replay({**row, "prompt_digest": "another"}, model, spec)
@@ -171,7 +171,7 @@ def test_every_measured_row_gives_the_same_figure_again(
         assert len(replayed.prompt.split()) == replayed.prompt_tokens == row["prompt_tokens"]
 
 
-def test_another_figure_is_told(measured: Path, model: Path, measures: tuple[Measurement, ...]) -> None:
+def test_another_score_is_reported(measured: Path, model: Path, measures: tuple[Measurement, ...]) -> None:
     row = read_row(measured, 0)
     for score in (row["score"] + 0.1, None):
         assert not replay({**row, "score": score}, model, EvalSpec(measurements=measures)).agrees

@@ -123,7 +123,7 @@ def test_outputs_are_the_greedy_continuation_whatever_the_batch(
     assert replies == responses_of(local_backend(folder, batch_size=1, prefill_chunk=7), questions)
 
 
-def test_what_a_model_has_no_positions_for_is_not_asked(
+def test_what_a_model_has_no_positions_for_is_not_evaluated(
     questions: list[Question], tokens: PromptTokenizer, responses_of: Respond
 ) -> None:
     replies = responses_of(ChunkedBackend(Reader(tokens), 64), questions, 128)
@@ -158,7 +158,7 @@ def test_what_cannot_be_run_fails_with_its_reason_and_the_rest_goes_on(
     assert "tried to allocate 3 GiB" in {reply.reason for reply in replies if reply.reason}.pop()
 
 
-def test_of_a_portion_that_fails_each_question_is_asked_alone(
+def test_of_a_portion_that_fails_each_question_is_evaluated_alone(
     questions: list[Question], tokens: PromptTokenizer, responses_of: Respond
 ) -> None:
     class Choosy(Reader):

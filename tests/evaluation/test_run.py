@@ -184,7 +184,7 @@ def test_a_complete_output_is_left_alone_and_another_run_replaces_it(
     assert pq.read_table(out)["model"].unique().to_pylist() == ["one"]
 
 
-def test_only_what_failed_is_asked_again(
+def test_only_what_failed_is_evaluated_again(
     models: Models, spec: EvalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "samples.parquet"

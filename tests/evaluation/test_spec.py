@@ -46,7 +46,7 @@ def test_the_shipped_format_is_whole() -> None:
     assert len(grid.haystack.text) > 10_000
 
 
-def test_the_digest_tells_exams_apart(grid: NeedleGrid, skill_file: Path) -> None:
+def test_the_digest_distinguishes_specifications(grid: NeedleGrid, skill_file: Path) -> None:
     skill = read_skill_file(skill_file)
     ruler = read_ruler(lengths=(512,), samples=1)
     spec = EvalSpec((grid, skill), seed=1)

@@ -39,7 +39,7 @@ def test_a_base_that_is_not_on_the_hub_is_left_out() -> None:
     )
 
 
-def test_text_from_files_is_no_markup() -> None:
+def test_text_from_files_is_not_markup() -> None:
     assert escape("a|b\n[c](d)") == "a\\|b \\[c\\]\\(d\\)"
     assert inline_code("a`b|c\n") == "`abc`"
     assert inline_code("") == ""

@@ -54,7 +54,7 @@ def test_only_the_needed_files_arrive_and_the_record_pins_the_commit(
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
-def test_the_plan_is_said_before_the_weights_are_asked_for(
+def test_the_plan_is_printed_before_the_weights_are_requested(
     server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, tmp_path: Path
 ) -> None:
     server.add("owner/tiny", model)
@@ -97,7 +97,7 @@ def test_one_file_of_weights_is_enough(
     assert record["digest"] == model_digest(open_model(folder))
 
 
-def test_an_adapter_of_peft_arrives_with_its_record_beside_it(
+def test_an_adapter_of_peft_is_fetched_with_its_record(
     server: "HubServer", hub: Hub, peft_adapter: dict[str, bytes], tmp_path: Path
 ) -> None:
     commit = server.add("owner/lora", peft_adapter | {"adapter_model.bin": b"\x80\x04", "README.md": b"-"})
@@ -145,7 +145,7 @@ def test_the_sidecar_of_another_copy_is_not_taken_over(
     assert json.loads((tmp_path / "out/contextgraft.json").read_text()) == record
 
 
-def test_an_output_that_exists_is_refused_before_anything_is_asked(
+def test_an_output_that_exists_is_refused_before_any_request(
     server: "HubServer", hub: Hub, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -177,7 +177,7 @@ UNUSABLE: dict[str, tuple[dict[str, bytes], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_what_is_no_model_is_refused_by_its_list_of_files(
+def test_what_is_not_a_model_is_refused_by_its_list_of_files(
     server: "HubServer", hub: Hub, tmp_path: Path, name: str
 ) -> None:
     files, kind, message = UNUSABLE[name]

@@ -172,7 +172,7 @@ def test_names_in_a_card_are_no_markup(made: Made) -> None:
         build_package(made.adapter, "owner/x")
 
 
-def test_private_and_a_branch_are_as_asked(server: "HubServer", owner: Hub, once: Made) -> None:
+def test_private_and_a_branch_are_as_requested(server: "HubServer", owner: Hub, once: Made) -> None:
     package = build_package(once.adapter, "owner/r4")
     sent = upload(package, owner, private=True, revision="v1")
     repo = server.repos["owner/r4"]

@@ -80,7 +80,7 @@ def test_tries_are_counted_anew_while_bytes_arrive(
     assert same_shards(tmp_path / "out", model)
 
 
-def test_a_server_that_falls_silent_is_asked_again(
+def test_a_server_that_falls_silent_is_retried(
     *,
     server: "HubServer",
     hub: Hub,
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up_keeps_what_there_is(
 ) -> None:
     server.add("owner/tiny", model)
     full = run("fetch", SOURCE, "--out", tmp_path / "out", largest=20_000)
-    assert re.search(r"out: cannot be written; received File too large; make room", full.complaint())
+    assert re.search(r"out: cannot be written; received File too large; free disk space", full.complaint())
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert heard.plans[0].present > 20_000
     assert any(each.range == "bytes=20000-" for each in server.requests(ANY_SHARD))
@@ -305,7 +305,7 @@ def test_a_commit_that_moved_on_begins_anew(
     assert {each.range for each in server.requests(ANY_SHARD)} == {None}
 
 
-def test_what_lies_there_is_not_trusted(
+def test_files_that_exist_already_are_not_trusted(
     server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, tmp_path: Path
 ) -> None:
     server.add("owner/tiny", model)

@@ -75,7 +75,7 @@ def test_stacked_experts_of_any_rank(
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_embeddings_that_were_asked_for(name: str, kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_embeddings_that_were_requested(name: str, kit: SimpleNamespace, tmp_path: Path) -> None:
     """Untied, which makes two more modules, and tied, which makes one."""
     kit.build(name, tmp_path)
     trio = kit.Trio(name, tmp_path)

@@ -136,7 +136,7 @@ def test_what_cannot_be_planned_is_one_line(tmp_path: Path, changes: dict[str, A
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_config_is_one_line(tmp_path: Path) -> None:
+def test_what_is_not_a_config_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         read_model_shape(str(tmp_path), "auto")
     (tmp_path / "config.json").write_text("[")

@@ -17,7 +17,7 @@ def test_pool_adds_counts_and_widens_the_range_of_lengths() -> None:
     assert both.total == 42
 
 
-def test_nothing_pooled_was_not_asked() -> None:
+def test_nothing_pooled_is_not_evaluated() -> None:
     nothing = pool([])
     assert nothing.score is None
     assert nothing.unscored_reason == "not evaluated"

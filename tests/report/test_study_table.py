@@ -52,7 +52,7 @@ def test_columns_are_the_shortest_and_the_longest_length(study: StudyTable) -> N
     assert (study.context, study.short, study.longest) == (None, 128, 1024)
 
 
-def test_the_first_column_is_the_bases_context_where_it_was_asked(
+def test_the_first_column_is_the_bases_context_where_it_was_evaluated(
     samples: SampleDatabase,
 ) -> None:
     assert table_of(samples, context=1024).short == 1024
@@ -93,7 +93,9 @@ def test_verdicts_of_the_three(study: StudyTable) -> None:
     }
 
 
-def test_rows_that_were_never_asked_are_there_and_say_so(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+def test_rows_that_were_never_evaluated_are_listed_with_the_reason(
+    tmp_path: Path, synthetic: SimpleNamespace
+) -> None:
     synthetic.write(
         tmp_path / "a.parquet", list(synthetic.needle(synthetic.graft("style", 8), "n", 1024, 100))
     )

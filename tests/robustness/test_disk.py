@@ -47,7 +47,7 @@ def test_a_full_disk(scenario: Any, disk: SmallDisk, name: str, share: float) ->
     size = sum(len(data) for data in job.expected.values())
     disk.mount("tmpfs", "remount", f"size={int(share * size)}")
     line = scenario.run(job, out).error_line()
-    assert f" {out}: cannot be written; received No space left on device; make room" in line
+    assert f" {out}: cannot be written; received No space left on device; free disk space" in line
     assert not out.exists()
     kept = {str(path) for path in disk.path.rglob(".journal/*.json") if path.name != "job.json"}
     disk.mount("tmpfs", "remount", "size=100m")

@@ -166,7 +166,7 @@ LIES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_an_adapter_that_lies(sandbox: Any, name: str) -> None:
+def test_an_adapter_with_false_statements(sandbox: Any, name: str) -> None:
     damage, words = LIES[name]
     damage(sandbox["adapter"])
     sandbox.refuses("merge", words)

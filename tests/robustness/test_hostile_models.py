@@ -174,7 +174,7 @@ LIES: dict[str, tuple[Damage, str]] = {
 
 @pytest.mark.parametrize("side", ["donor", "target"])
 @pytest.mark.parametrize("name", LIES)
-def test_a_model_that_lies(sandbox: Any, name: str, side: str) -> None:
+def test_a_model_with_false_statements(sandbox: Any, name: str, side: str) -> None:
     damage, words = LIES[name]
     damage(sandbox[side])
     sandbox.refuses("extract" if side == "donor" else "merge", words)

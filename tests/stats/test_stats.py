@@ -28,7 +28,7 @@ def test_published_values(successes: int, n: int, low: float, high: float) -> No
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_nothing_asked_tells_nothing() -> None:
+def test_no_samples_give_the_whole_range() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
@@ -125,7 +125,7 @@ def test_effective_length_averages_tasks() -> None:
     assert effective_length({4096: {**scores[4096], "cwe": 0.0, "fwe": 0.0}}) == EffectiveLength(0, ())
 
 
-def test_effective_length_is_not_told_of_fewer_tasks() -> None:
+def test_effective_length_is_none_for_fewer_tasks() -> None:
     scores = ruler_scores(n4096=100.0, n8192=100.0)
     del scores[8192]["qa_2"]
     assert effective_length(scores) == EffectiveLength(None, ("qa_2",))

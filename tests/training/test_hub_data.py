@@ -75,7 +75,7 @@ def known(folder: Path) -> list[dict[str, Any]]:
     return list(sidecar.get("data", []))
 
 
-def test_it_learns_as_from_the_same_files_at_hand(server: "HubServer", commit: str, learn: Learn) -> None:
+def test_it_learns_as_from_the_same_local_files(server: "HubServer", commit: str, learn: Learn) -> None:
     at_hand, hub = learn("at hand", {"kind": "documents", "files": ["book.jsonl"]}), learn("hub")
     assert held(hub, "contextgraft.json") == held(at_hand, "contextgraft.json")
     assert known(at_hand) == []

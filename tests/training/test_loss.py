@@ -93,7 +93,7 @@ def test_in_pieces_as_at_once(name: str) -> None:
         assert (found[key] - 3 * gradient).norm() <= 1e-6 * gradient.norm() + 1e-12, key
 
 
-def test_some_answers_are_right_and_told() -> None:
+def test_some_answers_are_right_and_reported() -> None:
     model, given = built("llama"), batch()
     with torch.no_grad():
         said = model(input_ids=given.ids).logits.argmax(-1)

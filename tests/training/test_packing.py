@@ -87,7 +87,7 @@ def test_blank_lines_and_marks_of_byte_order_are_no_texts(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("pattern", ["**x", "../\0"])
-def test_what_is_no_pattern_is_one_line(tmp_path: Path, pattern: str) -> None:
+def test_what_is_not_a_pattern_gives_one_line(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(InputError, match=r"not a valid file pattern|no file matches"):
         find_files(source(pattern), tmp_path)
 

@@ -150,7 +150,7 @@ def test_killed_at_the_very_end_nothing_is_trained_again(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "recipes", "whole"]
 
 
-def test_an_unreadable_order_is_no_traceback(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_run_identity_is_one_line(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
     partial = tmp_path / ".out.partial"
     partial.mkdir()
     (partial / "order.json").write_text("{", encoding="utf-8")

@@ -200,7 +200,7 @@ def _write_errors(out: Path) -> Iterator[None]:
             "cannot be written",
             path=_destination(out),
             received=error.strerror,
-            remedy="make room or name another output",
+            remedy="free disk space or name another output",
         ) from None
 
 

@@ -41,7 +41,7 @@ class JobIdentity:
         return tuple(sorted(key for key in {*recorded, *job} if recorded.get(key) != job.get(key)))
 
     def write(self, path: Path) -> None:
-        """Record this job."""
+        """Write the job's identity to `path`, so that a later run can compare its own."""
         write_json(path, self._json())
 
     def _json(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def read_config(path: Path | None, fine_tune: str | None) -> EvaluationConfig:
 
 
 def backend_config(params: Mapping[str, Any], config: EvaluationConfig) -> "BackendConfig":
-    """How the models are run."""
+    """The backend, device, dtype and batch size that the options select."""
     from contextgraft.evaluation.backends.registry import BackendConfig
 
     names = ("backend", "device", "dtype", "prefill_chunk", "url", "model_name")

@@ -45,7 +45,7 @@ class TargetRow(Frozen):
 
     @property
     def skill_files(self) -> tuple[str, ...]:
-        """The skills that are files."""
+        """The skills that are JSONL or YAML files, and not names of lm-evaluation-harness tasks."""
         return tuple(skill for skill in self.skills if skill.endswith(SKILL_FILES))
 
     @property

@@ -68,5 +68,5 @@ def plan_questions(
 
 
 def as_json(plans: Sequence[SuitePlan]) -> list[dict[str, Any]]:
-    """Plans as JSON values."""
+    """What `evaluate --dry-run --json` prints."""
     return [asdict(plan) for plan in plans]

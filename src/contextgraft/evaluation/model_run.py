@@ -74,7 +74,7 @@ class ModelRun:
 
     @cached_property
     def reference_identity(self) -> str:
-        """The same of the reference."""
+        """Digest of all that decides the predictions of the reference model."""
         return model_identity(self.reference, self.backend)
 
     @cached_property
@@ -92,7 +92,7 @@ class ModelRun:
 
     @property
     def keys(self) -> tuple[str, tuple[str, ...]]:
-        """Both."""
+        """Digests by which a later run recognises finished rows: of questions, of each measurement."""
         return self.questions_key, self.measurement_keys
 
     @property

@@ -42,7 +42,7 @@ class Question:
 
     @property
     def request(self) -> GenerationRequest:
-        """What a backend is given."""
+        """Prompt ids, answer budget and stop strings, as a backend gets them."""
         return GenerationRequest(self.ids, self.budget, self.stop)
 
 

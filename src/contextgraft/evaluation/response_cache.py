@@ -55,7 +55,7 @@ class ResponseCache:
         return self._outputs.get(key)
 
     def add(self, key: str, output: str) -> None:
-        """Write one response."""
+        """Append one response to the file at once, so that an interrupted run keeps it."""
         self._outputs[key] = output
         self._file.write(_line(key, output))
         self._file.flush()

@@ -80,5 +80,5 @@ SUMMARIES: dict[str, Callable[..., tuple[float, int, Interval]]] = {"share": sha
 
 
 def as_json(scores: Sequence[ScoreSummary]) -> list[dict[str, Any]]:
-    """Scores as JSON values."""
+    """What `evaluate --json` prints."""
     return [asdict(score) for score in scores]

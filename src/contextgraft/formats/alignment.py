@@ -149,7 +149,7 @@ def _json(item: Direction) -> dict[str, Any]:
 
 
 def table(result: AlignmentResult) -> pa.Table:
-    """A row for each tensor."""
+    """The alignment as `align --out` writes it: one row for each tensor."""
     models = result.models
     return pa.Table.from_pylist(
         [

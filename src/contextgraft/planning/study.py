@@ -69,23 +69,23 @@ class DiskUse:
 
     @property
     def all_kept(self) -> int:
-        """If nothing is deleted."""
+        """Bytes on the disk at the end if all grafts are kept."""
         return self.models + self.adapters + self.targets * self.graft_set
 
     @property
     def peak(self) -> int:
-        """With the grafts kept that the study says."""
+        """Largest number of bytes on the disk while the study runs as configured."""
         passing = min(self.at_once, self.targets - self.kept_targets)
         return self.models + self.adapters + (self.kept_targets + passing) * self.graft_set
 
     @property
     def none_kept(self) -> int:
-        """If no graft is kept."""
+        """Largest number of bytes on the disk if every graft is deleted after its evaluation."""
         return self.models + self.adapters + min(self.at_once, self.targets) * self.graft_set
 
     @property
     def left(self) -> int:
-        """At the end, with the grafts kept that the study says."""
+        """Bytes on the disk at the end of the study as configured."""
         return self.models + self.adapters + self.kept_targets * self.graft_set
 
 

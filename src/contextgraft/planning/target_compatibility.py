@@ -133,8 +133,8 @@ def describe_vocabulary(tokens: VocabularyMatch) -> str:
     if words is None:
         return f"{rows}, tokens unknown{tied}"
     counts = ((len(words.only_model), "added"), (len(words.only_base), "gone"), (len(words.moved), "moved"))
-    said = ", ".join(f"{count} {label}" for count, label in counts if count)
-    return "as the base" if tokens.same else f"{rows}, {said or 'same tokens'}{tied}"
+    facts = ", ".join(f"{count} {label}" for count, label in counts if count)
+    return "as the base" if tokens.same else f"{rows}, {facts or 'same tokens'}{tied}"
 
 
 def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
@@ -148,16 +148,16 @@ def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
 
 def evidence(match: Compatibility) -> list[str]:
     """Facts for and against descent from the base that are known without the weights."""
-    said = [f"{match.fitting} of {match.tensors} tensors have the base's shapes"]
+    facts = [f"{match.fitting} of {match.tensors} tensors have the base's shapes"]
     if match.files:
-        said.append(f"{len(match.shared)} of {match.files} weight files are the base's own, byte for byte")
+        facts.append(f"{len(match.shared)} of {match.files} weight files are the base's own, byte for byte")
     if match.tokens.tokens is not None:
-        said.append(f"{match.tokens.tokens.same} tokens at the base's places")
+        facts.append(f"{match.tokens.tokens.same} tokens with the base's ids")
     if match.named:
-        said.append(f"calls itself {match.named}")
+        facts.append(f"calls itself {match.named}")
     if match.added:
-        said.append(f"{len(match.added)} tensors that the base lacks")
-    return said
+        facts.append(f"{len(match.added)} tensors that the base lacks")
+    return facts
 
 
 def to_json(rows: list[TargetCheck], base: str) -> dict[str, Any]:

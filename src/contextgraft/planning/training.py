@@ -38,7 +38,7 @@ class ParallelPlan:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of an activation."""
+        """Bytes of one element of an activation, by its dtype."""
         return BYTES[self.dtype]
 
     @property

@@ -26,7 +26,7 @@ class RankMemory:
 
     @property
     def total(self) -> float:
-        """Their sum; the peaks need not fall together, so less may be held at one time."""
+        """Their sum; the peaks need not occur at the same time, so less memory may be used."""
         return float(sum(vars(self).values()))
 
 

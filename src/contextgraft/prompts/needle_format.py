@@ -104,7 +104,7 @@ class NeedleFormat(Frozen):
         return NeedlePools(f"format {self.name}", self.keys, values or self.values, words, haystack)
 
     def needle_text(self, key: str, value: str) -> str:
-        """The sentence to hide."""
+        """The sentence that is hidden in the text."""
         return fill_slots(self.needle, key=key, value=value)
 
     def question_text(self, key: str) -> str:
@@ -112,7 +112,7 @@ class NeedleFormat(Frozen):
         return fill_slots(self.question, key=key)
 
     def answer_text(self, key: str, value: str) -> str:
-        """The expected continuation."""
+        """The expected continuation of the prompt."""
         return fill_slots(self.answer, key=key, value=value)
 
 

@@ -35,7 +35,7 @@ class Wording(Frozen):
         return fill_slots(self.question, key=items[0]["key"], keys=keys, value=items[0]["value"])
 
     def answer_text(self, kind: str, items: Sequence[NeedleItem]) -> str:
-        """The expected continuation."""
+        """The expected continuation of the prompt, with the answers of all its needles."""
         answers = self.joiner.join(expected_answers(kind, items))
         return fill_slots(self.answer, key=items[0]["key"], value=items[0]["value"], answers=answers)
 

@@ -47,7 +47,7 @@ def files(study: StudyTable, weights: WeightRecords) -> dict[str, str]:
 
 
 def graft_name(graft: GraftRecord) -> str:
-    """`style-r8-donor-s1`."""
+    """File name of a graft's card, such as `style-r8-donor-s1`."""
     scale = "" if graft.scale == 1 else f"x{graft.scale:g}"
     rank = "" if graft.rank is None else f"r{graft.rank}"
     parts = [graft.target.get("name"), rank + scale, graft.donor.get("name")]
@@ -55,12 +55,12 @@ def graft_name(graft: GraftRecord) -> str:
 
 
 def adapter_name(adapter: AdapterRecord) -> str:
-    """`adapter-r8-donor-s1`."""
+    """File name of an adapter's card, such as `adapter-r8-donor-s1`."""
     return slug(f"adapter-r{adapter.rank}-{adapter.donor.get('name', 'donor')}")
 
 
 def graft_card(study: StudyTable, graft: GraftRecord) -> str:
-    """The card of one graft."""
+    """The model card of one graft in Markdown, with its scores in the metadata."""
     digest, donor = str(graft.target.get("digest")), graft.donor.get("digest")
     scores = [
         _scores(study, target, ModelKey("graft", digest, graft.rank or 0, graft.scale), donor)
@@ -130,7 +130,7 @@ def _scores(study: StudyTable, target: TargetResult, graft: ModelKey, donor: str
 
 def _model_index(name: str, scores: Sequence[CardScores]) -> dict[str, Any]:
     """The evaluation results in the metadata of a card; empty if nothing was measured."""
-    results = [result for each in scores for result in _evaluation_results(each)]
+    results = [result for score in scores for result in _evaluation_results(score)]
     return {"model-index": [{"name": name, "results": results}]} if results else {}
 
 

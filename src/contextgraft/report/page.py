@@ -87,7 +87,7 @@ class VerdictCard:
 
 
 def render(page: PageData) -> str:
-    """The page as HTML."""
+    """The page as one HTML text that loads no other file."""
     environment = Environment(
         loader=PackageLoader("contextgraft.report"),
         autoescape=select_autoescape(("j2",)),
@@ -153,7 +153,7 @@ def _chart_context(page: PageData) -> dict[str, Any]:
         "lines": page.results.lines,
         "ranks": matrix_ranks(page.results.lines),
         "energy_rows": energy_rows(energies),
-        "energy_ranks": sorted({each.rank for each in energies}),
+        "energy_ranks": sorted({energy.rank for energy in energies}),
         "heat_colours": HEAT,
         "shades": SHADES,
     }
@@ -224,8 +224,8 @@ def badges(target: TargetResult) -> tuple[Badge, ...]:
 def energy_rows(energies: Sequence[RankEnergy]) -> list[tuple[str, dict[int, RankEnergy]]]:
     """The chart of energies as a table: kind of module, then its energy by rank."""
     rows: dict[str, dict[int, RankEnergy]] = {}
-    for each in energies:
-        rows.setdefault(each.kind, {})[each.rank] = each
+    for energy in energies:
+        rows.setdefault(energy.kind, {})[energy.rank] = energy
     return list(rows.items())
 
 

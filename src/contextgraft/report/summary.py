@@ -16,7 +16,7 @@ from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
 def summarise(page: PageData) -> dict[str, Any]:
     """All rows of the page as nested numbers; shares and intervals from 0 to 1, differences in points."""
     study = page.results.study
-    energies = [each for each in energy_by_rank(page.weights.adapters) if each.kind == ALL_MODULES]
+    energies = [energy for energy in energy_by_rank(page.weights.adapters) if energy.kind == ALL_MODULES]
     other_suites = _other_suites(page)
     return {
         "contextgraft": __version__,
@@ -27,8 +27,10 @@ def summarise(page: PageData) -> dict[str, Any]:
         "references": {title: _row(row) for title, row in reference_titles(study.references)},
         "fine_tunes": {title: _target(target) for title, target in target_titles(study)},
         "others": {title: _row(row) for title, row in reference_titles(study.others)},
-        "refused": {each.name: {"verb": each.verb, "reason": each.reason} for each in page.origin.refusals},
-        "energy": {f"r{each.rank}": each.mean for each in energies},
+        "refused": {
+            refusal.name: {"verb": refusal.verb, "reason": refusal.reason} for refusal in page.origin.refusals
+        },
+        "energy": {f"r{energy.rank}": energy.mean for energy in energies},
         **({"other_suites": other_suites} if other_suites else {}),
     }
 
@@ -66,7 +68,7 @@ def _pairs(pairs: PairCounts) -> dict[str, Any]:
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    donors = {donor: _proportion(each) for donor, each in cell.by_donor} if len(cell.by_donor) > 1 else {}
+    donors = {donor: _proportion(shares) for donor, shares in cell.by_donor} if len(cell.by_donor) > 1 else {}
     return {**_proportion(cell.proportion), **({"by_donor": donors} if donors else {})}
 
 
@@ -82,15 +84,15 @@ def _other_suites(page: PageData) -> dict[str, list[dict[str, Any]]]:
     """Suites without a section of their own: a list of mean scores with n and interval for each."""
     labels = family_labels(page.results.study)
     suites: dict[str, list[dict[str, Any]]] = {}
-    for each in page.results.measurements.other_suites:
-        family, label = labels[each.model]
-        low, high = each.interval or (None, None)
-        counts = {name: getattr(each.counts, name) for name in ("n", "truncated", "skipped", "failed")}
-        score: dict[str, Any] = {"score": None, "reason": each.counts.unscored_reason}
-        if each.mean is not None:
-            score = {"score": each.mean.mean, "low": low, "high": high}
-        task = {"task": each.task, "scoring": each.scoring, "length": each.length}
-        suites.setdefault(each.suite, []).append(
+    for scores in page.results.measurements.other_suites:
+        family, label = labels[scores.model]
+        low, high = scores.interval or (None, None)
+        counts = {name: getattr(scores.counts, name) for name in ("n", "truncated", "skipped", "failed")}
+        score: dict[str, Any] = {"score": None, "reason": scores.counts.unscored_reason}
+        if scores.mean is not None:
+            score = {"score": scores.mean.mean, "low": low, "high": high}
+        task = {"task": scores.task, "scoring": scores.scoring, "length": scores.length}
+        suites.setdefault(scores.suite, []).append(
             {"family": family, "model": label, **task, **counts, **score}
         )
     return suites

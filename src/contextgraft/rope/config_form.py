@@ -58,9 +58,9 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
 
 
 def reads_back(config: Mapping[str, Any], settings: RopeSettings) -> bool:
-    """Whether transformers reads these settings from the config; True without a class to ask.
+    """Whether transformers reads these settings from the config; True if transformers has no class.
 
-    The default type alone is not asked about: every class reads its theta from the same keys.
+    The default type alone needs no check: every class reads its theta from the same keys.
     """
     if settings.rope_type == "default" and not settings.by_layer_type:
         return True

@@ -14,7 +14,7 @@ PARTIAL = ("partial_rotary_factor", "rotary_pct")  # names of the rotated fracti
 # names of the largest number of positions: the first is transformers', the others those that vLLM reads too
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length",
              "max_seq_length", "seq_len", "n_ctx", "context_length", "model_max_length")  # fmt: skip
-DEFAULT_THETA = 10000.0  # of the base class of transformers' configs; classes with another are asked
+DEFAULT_THETA = 10000.0  # of the base class of transformers' configs; some classes have another default
 OLD_NAMES = ("mrope", "su")  # types that some class of transformers renames
 # keys of the old form (`rope_theta`, `rope_scaling`) of classes whose layers do not share one RoPE
 BY_LAYER_TYPE = ("layer_types", "sliding_window_pattern", "rope_local_base_freq", "swa_rope_theta",
@@ -173,7 +173,7 @@ def _as_resolved(section: Mapping[str, Any], resolved: ClassConfig) -> Mapping[s
 
 
 def _main(by_layer_type: Mapping[str, Any]) -> str:
-    """The layer type whose RoPE stands for the model: full attention, else the first with RoPE."""
+    """The layer type whose RoPE is that of the model as a whole: full attention, else the first with RoPE."""
     if by_layer_type.get(MAIN_LAYERS):
         return MAIN_LAYERS
     return next((name for name, value in by_layer_type.items() if value), "")

@@ -50,7 +50,7 @@ class StudyWorkflow:
         return [self.paths.model.format(model=model) for model in self.study.origins]
 
     def donors(self) -> list[str]:
-        """Manifests of the donors."""
+        """Manifests of the donors, one for each seed."""
         return [self.paths.donor.format(seed=seed) for seed in self.seeds]
 
     def adapters(self) -> list[str]:

@@ -47,7 +47,7 @@ class StudyLock:
                 "the study cannot be locked",
                 path=self.path,
                 received=error.strerror,
-                remedy="run it on a file system with room and locks",
+                remedy="run it on a file system with free space and locks",
             ) from None
         holder = self._read()
         if holder and not _ended(holder):

@@ -117,7 +117,7 @@ def test_answers_of_one_backend_are_not_taken_for_anothers(
     assert (again.found, here.found, here.known) == (["served"], [], 0)
 
 
-def test_what_the_server_cannot_do_fails_and_is_asked_again(
+def test_what_the_server_cannot_do_fails_and_is_requested_again(
     folder: Path, spec: EvalSpec, running: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "s.parquet"
@@ -172,8 +172,8 @@ def test_a_server_that_is_down_is_one_line_and_answers_so_far_are_kept(
     ("changes", "complaint"),
     [
         ({"backend": "abacus"}, "no such backend; expected hf, openai, vllm; received abacus"),
-        ({"backend": "openai"}, "do not go together"),
-        ({"url": "http://127.0.0.1:1/v1/completions"}, "do not go together"),
+        ({"backend": "openai"}, "cannot be combined"),
+        ({"url": "http://127.0.0.1:1/v1/completions"}, "cannot be combined"),
         ({"device": "toaster"}, "no such device"),
     ],
 )

@@ -143,7 +143,7 @@ def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 0])
-def test_a_hung_rank_is_told_and_not_waited_for(command: list[str], tmp_path: Path, rank: int) -> None:
+def test_a_hung_rank_is_reported_and_not_waited_for(command: list[str], tmp_path: Path, rank: int) -> None:
     out = tmp_path / "out"
     processes = start_and_pause([*command[:-1], "--patience", "120", "--out"], out)
     processes[rank].send_signal(signal.SIGSTOP)

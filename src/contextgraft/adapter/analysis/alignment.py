@@ -46,9 +46,9 @@ def _align(
 
     for_each_tensor(step, sorted(models.names, key=models.donor.size_key, reverse=True), threads, device)
     known = {
-        "base": (models.donor.base, {name: each.base_digest for name, each in results.items()}),
-        "donor": (models.donor.donor, {name: each.donor_digest for name, each in results.items()}),
-        "target": (models.target.donor, {name: each.target_digest for name, each in results.items()}),
+        "base": (models.donor.base, {name: result.base_digest for name, result in results.items()}),
+        "donor": (models.donor.donor, {name: result.donor_digest for name, result in results.items()}),
+        "target": (models.target.donor, {name: result.target_digest for name, result in results.items()}),
     }
     who = {role: identity(folder, digests) for role, (folder, digests) in known.items()}
     return AlignmentResult(
@@ -77,7 +77,7 @@ def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
         squares[1].append(norm_squared(target))
         inners.append(inner_product(donor, target))
     rows = sides[0].rows if common is None else int(common.sum())
-    norms = [math.sqrt(math.fsum(each)) for each in squares]
+    norms = [math.sqrt(math.fsum(values)) for values in squares]
     alignment = TensorAlignment(name, rows * sides[0].columns, norms[0], norms[1], math.fsum(inners))
     first, second = (side.measure for side in sides)
     return _TensorResult(alignment, first.base_digest, first.donor_digest, second.donor_digest)

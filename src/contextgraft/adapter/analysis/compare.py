@@ -93,13 +93,13 @@ def factor_distance(
     norms = float(torch.linalg.matrix_norm(core_RR)), float(torch.linalg.matrix_norm(core_SS))
     if not left_RS.numel():
         return norms, inner, None, None
-    cosines = torch.cat([torch.linalg.svdvals(each) for each in (left_RS, right_RS)]).clamp(max=1)
+    cosines = torch.cat([torch.linalg.svdvals(matrix) for matrix in (left_RS, right_RS)]).clamp(max=1)
     return norms, inner, float(cosines.square().mean()), math.degrees(math.acos(float(cosines.min())))
 
 
 def _orthogonal(pair: FactorPair) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Orthonormal bases of output and input space and the small matrix between them."""
-    left, right = (torch.linalg.qr(each.double()) for each in (pair[0], pair[1].T))
+    left, right = (torch.linalg.qr(factor.double()) for factor in (pair[0], pair[1].T))
     U, S, Vh = torch.linalg.svd(left.R @ right.R.T)
     known = torch.gt(
         S, max(float(S[0]), 1e-300) * 1e-6

@@ -82,7 +82,7 @@ def kind_row(kind: "KindDistance") -> dict[str, Any]:
 
 
 def summary_lines(info: dict[str, Any]) -> list[str]:
-    """The summary as lines of text."""
+    """What `contextgraft inspect` prints about a model, from its summary."""
     rope, rows, tokens = info["rope"], info["vocabulary"]["rows"], info["vocabulary"]["tokens"]
     tied = "tied" if info["tied_embeddings"] else "not tied"
     extra = "".join(f", {key} {value}" for key, value in rope["extra"].items())
@@ -129,5 +129,5 @@ def difference_lines(info: dict[str, Any]) -> list[str]:
 
 
 def shortened(names: list[str]) -> str:
-    """The first names of a list."""
+    """The first names of a list, for one line, with "..." if there are more."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

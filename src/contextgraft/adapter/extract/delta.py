@@ -49,7 +49,7 @@ class Delta:
 
     @property
     def columns(self) -> int:
-        """Elements of a row."""
+        """Number of elements in one row: the product of all dimensions but the first."""
         return self.base[self.name].numel // max(self.rows, 1)
 
     @property

@@ -84,12 +84,12 @@ class RebasedEntry(LowRankEntry):
 
     @property
     def base(self) -> ReplaceEntry:
-        """The weight alone."""
+        """The entry that only replaces the target's weight by the stored one, without the factors."""
         return ReplaceEntry(self.shape, 1.0, self.base_key)
 
     @property
     def factors(self) -> LowRankEntry:
-        """The factors alone."""
+        """The entry that only adds the product of the factors."""
         return LowRankEntry(self.shape, self.scaling, self.key_A, self.key_B, self.embedding, self.magnitude)
 
     @override

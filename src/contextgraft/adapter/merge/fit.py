@@ -50,7 +50,7 @@ class ScaledEntry:
     rows: Sequence[int] | None
 
     def load(self, device: str) -> "TensorDelta":
-        """The delta that it adds."""
+        """Read the entry's tensors and return the delta that is added to the target's tensor."""
         return self.adapter.load(self.entry, self.scale, self.rows, device)
 
 

@@ -58,22 +58,22 @@ def attention_warnings(
 ) -> list[str]:
     """What a user should know about attention settings: own ones that are lost, and what is not carried."""
     own = own_values(config, context.attention) if context.attention else {}
-    found = [
+    warnings = [
         f"its own {name} ({own[name]}; the base's: {setting.base}) becomes the donor's: {setting.donor}"
         for name, setting in context.attention.items()
         if own[name] not in (setting.base, setting.donor)
     ]
     for adapter in adapters:
         if adapter.sidecar is not None and adapter.attention is None:
-            found.append(
+            warnings.append(
                 f"the adapter {adapter.path} has no record of attention settings: an older version wrote it; "
                 "only RoPE is applied; extract it again if its donor changed a sliding window"
             )
         values = own_values(config, adapter.not_carried) if adapter.not_carried else {}
-        found += [
+        warnings += [
             f"its {name} ({values[name]}) is not the one that the donor of {adapter.path} was trained with "
             f"({setting.donor}); a merge does not change it"
             for name, setting in adapter.not_carried.items()
             if values[name] != setting.donor
         ]
-    return found
+    return warnings

@@ -81,7 +81,7 @@ class MergePlan:
 
     @cached_property
     def layout(self) -> GraftLayout:
-        """The graft's weight files."""
+        """The graft's weight files: names, tensors and offsets."""
         return lay_out(self.target, self.fit.changes)
 
     @property
@@ -129,26 +129,26 @@ class MergePlan:
     def warnings(self) -> tuple[str, ...]:
         """Warnings about differences that are allowed."""
         before = settings.read(self.target.config, self.target.path)
-        found = list(self.fit.warnings) + _other_weights(self.target)
+        warnings = list(self.fit.warnings) + _other_weights(self.target)
         for scaled in self.adapters:
             if scaled.adapter.sidecar is None:
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])
             if before != base:
-                found.append(
+                warnings.append(
                     f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions) "
                     f"differs from the base's (theta {base.theta:g}, {base.max_positions})"
                 )
         if self.rope_from != "target":
-            found += [
+            warnings += [
                 f"{self.target.path}: {text}"
                 for text in attention_warnings(
                     self.target.config, self.context, [scaled.adapter for scaled in self.adapters]
                 )
             ]
         if self.replaced:
-            found.append(f"{self.target.path}: its own {', '.join(self.replaced)} will be overwritten")
-        return tuple(dict.fromkeys(found))
+            warnings.append(f"{self.target.path}: its own {', '.join(self.replaced)} will be overwritten")
+        return tuple(dict.fromkeys(warnings))
 
 
 def plan_merge(

@@ -92,8 +92,8 @@ def _show(result: "AlignmentResult") -> None:
     head = f"{'':<24}{'tensors':>8}{'donor':>11}{'target':>11}{'cosine':>10}{'chance':>11}"
     for title, lines in (("layer", by_layer(result)), ("kind", by_kind(result))):
         click.echo(f"{title:<24}{head[24:]}")
-        for each in lines:
-            click.echo(_line(each))
+        for line in lines:
+            click.echo(_line(line))
         click.echo()
     click.echo(_line(direction("all", result.tensors)))
     click.echo(
@@ -104,11 +104,11 @@ def _show(result: "AlignmentResult") -> None:
         click.echo(f"not compared: {len(result.left_out)}: {shortened(list(result.left_out))}")
 
 
-def _line(each: "Direction") -> str:
+def _line(direction: "Direction") -> str:
     from contextgraft.formats.alignment import CHANCE_LIMIT
 
-    cosine = "-" if each.cosine is None else f"{each.cosine:+.4f}"
-    chance = "-" if each.chance is None else f"±{CHANCE_LIMIT * each.chance:.4f}"
-    mark = " *" if each.beyond_chance else ""
-    norms = f"{each.donor_norm:>11.4g}{each.target_norm:>11.4g}"
-    return f"{each.name:<24}{each.tensors:>8}{norms}{cosine:>10}{chance:>11}{mark}"
+    cosine = "-" if direction.cosine is None else f"{direction.cosine:+.4f}"
+    chance = "-" if direction.chance is None else f"±{CHANCE_LIMIT * direction.chance:.4f}"
+    mark = " *" if direction.beyond_chance else ""
+    norms = f"{direction.donor_norm:>11.4g}{direction.target_norm:>11.4g}"
+    return f"{direction.name:<24}{direction.tensors:>8}{norms}{cosine:>10}{chance:>11}{mark}"

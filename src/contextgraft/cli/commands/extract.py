@@ -190,10 +190,10 @@ def _by_mergekit(
     from contextgraft.adapter.extract import mergekit as mergekit_backend
     from contextgraft.cli.progress import bytes_bar
 
-    found = mergekit_backend.find_command(command)
+    path = mergekit_backend.find_command(command)
     ranks = tuple(sorted(set(ranks)))
     click.echo(
-        f"extract: {found.name} runs once for each of {len(ranks)} rank(s): a full decomposition of "
+        f"extract: {path.name} runs once for each of {len(ranks)} rank(s): a full decomposition of "
         f"{len(models.factorised)} weights, the complete adapter in memory "
         f"({format_bytes(models.factor_bytes(ranks[-1]))} at rank {ranks[-1]}); then "
         f"{format_bytes(models.bytes_to_read)} are read to measure it.",
@@ -201,7 +201,7 @@ def _by_mergekit(
     )
     with bytes_bar("measure", models.bytes_to_read * len(ranks)) as advance:
         return mergekit_backend.extract(
-            models, ranks, out, found, replace=replace, threads=threads, device=device, advance=advance
+            models, ranks, out, path, replace=replace, threads=threads, device=device, advance=advance
         )
 
 

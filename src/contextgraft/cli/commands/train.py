@@ -35,7 +35,7 @@ class Reporter:
         self.silent, self.stopping = silent, False
 
     def message(self, line: str) -> None:
-        """Print one line."""
+        """Print one line on stderr, unless the reporter is silent."""
         if not self.silent:
             click.echo(line, err=True)
 

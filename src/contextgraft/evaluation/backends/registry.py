@@ -58,7 +58,7 @@ def check_backend(config: BackendConfig, models: int) -> None:
         find_device(config.device)
     if (config.url is None) == (config.backend == "openai"):
         raise InputError(
-            f"--backend {config.backend} and --url do not go together",
+            f"--backend {config.backend} and --url cannot be combined",
             remedy="pass --backend openai --url http://HOST:PORT/v1/completions",
         )
     if config.backend == "openai" and models != 1:

@@ -168,7 +168,7 @@ def build_prompts(config: EvaluationConfig) -> SuiteContent:
 
 
 def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
-    """Prompts are read once."""
+    """All prompts have one length and are read once; no answer is generated."""
     section = config.divergence or DivergenceSection()
     return [read_once(section.length, section.prompts)]
 

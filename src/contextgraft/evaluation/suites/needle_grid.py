@@ -126,7 +126,6 @@ class NeedleGrid(QuestionSet):
 
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
-        """The question of a row."""
         prompt = build_prompt(prompt_template(self, tokenizer), prompt_spec)
         return needle_question(self, prompt, index=row["index"], seed=row["seed"])
 

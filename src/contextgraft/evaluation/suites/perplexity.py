@@ -141,7 +141,7 @@ def build_windows(config: EvaluationConfig) -> SuiteContent:
 
 
 def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
-    """Windows are read once."""
+    """The windows of each length are read once; no answer is generated."""
     section = config.perplexity or PerplexitySection()
     lengths = section.lengths or config.needles.lengths or ()
     return [read_once(length, section.documents) for length in lengths]

@@ -102,7 +102,6 @@ class RulerGrid(QuestionSet):
 
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
-        """The question of a row."""
         context = self._context(tokenizer)
         return ruler_question(context, prompt_spec, index=row["index"], seed=row["seed"])
 
@@ -164,7 +163,7 @@ def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
 
 
 def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
-    """The row's task."""
+    """The configuration with the row's task and length only."""
     return config.with_section("ruler", tasks=[row["task"]], lengths=[row["length"]], samples=1)
 
 

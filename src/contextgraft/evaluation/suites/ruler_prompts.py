@@ -162,7 +162,7 @@ def solved_example(template: PromptTemplate, prompt_spec: dict[str, Any]) -> lis
 
 
 def list_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
-    """Common or frequent words."""
+    """The question of a `cwe` or `fwe` task: a list of words, the commonest of which are the answer."""
     task, length = prompt_spec["task"], prompt_spec["length"]
     kind, pool, budget = LIST_TASKS[task]
     body = LISTS[kind](

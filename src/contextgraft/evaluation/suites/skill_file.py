@@ -55,7 +55,6 @@ class SkillFile(QuestionSet):
 
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
-        """The question of a row."""
         prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
         return self._question(prompt_spec["line"], prefix_ids, tokenizer, row["seed"])
 

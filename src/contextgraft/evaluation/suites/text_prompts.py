@@ -41,7 +41,7 @@ class TextPrompt:
 
     @property
     def digest(self) -> str:
-        """Digest of the ids."""
+        """Digest of the token ids: the column `prompt_digest`."""
         return ids_digest(self.ids)
 
 
@@ -79,7 +79,7 @@ class ReplayPrompt:
     make: Callable[[PromptTokenizer], TextPrompt]
 
     def key(self) -> dict[str, Any]:
-        """The specification."""
+        """JSON of all that decides the prompt: the row's specification."""
         return {"recipe": self.prompt_spec}
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class ReplayPrompt:
         return 1
 
     def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
-        """The prompt of the row."""
+        """The prompt, built with this tokenizer."""
         return [self.make(tokenizer)]
 
     def narrowed(self, row: SampleRow) -> "ReplayPrompt":
@@ -116,7 +116,7 @@ class TextWindows:
 
     @property
     def name(self) -> str:
-        """The text's name."""
+        """Name of the text: the column `task` of the rows."""
         return self.text.name
 
     def key(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class SkillLines:
 
     @property
     def name(self) -> str:
-        """The skill's name."""
+        """Name of the skill: the column `task` of the rows."""
         return self.skill.name
 
     def key(self) -> dict[str, Any]:

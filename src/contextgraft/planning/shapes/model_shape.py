@@ -48,7 +48,7 @@ class ModelShape:
 
     @cached_property
     def parameters(self) -> int:
-        """All weights."""
+        """Number of weights of the whole model."""
         return sum(map(prod, self.tensors.values()))
 
     @property

@@ -131,7 +131,7 @@ def repeated(words: Sequence[str], repeats: Repeats, rng: "np.random.Generator")
 
 
 def listed(wording: ListWording, encode: Encode, words: Sequence[str]) -> list[int]:
-    """A numbered list in ids."""
+    """Token ids of the words as a numbered list, an entry per line."""
     numbered = numbers(wording, encode)
     ids: list[int] = []
     for number, word in enumerate(words, 1):

@@ -29,7 +29,7 @@ from contextgraft.report.tables.wording import length_in_words, percent
 
 @dataclass(frozen=True)
 class FigureGroup:
-    """Figures under one heading."""
+    """Charts that the page shows under one heading."""
 
     title: str
     figures: tuple[Figure, ...]
@@ -50,19 +50,19 @@ class Figures:
 
     @property
     def all(self) -> list[Figure]:
-        """Every chart."""
-        shown = [*self.ranks, *(each for group in self.heatmaps for each in group.figures)]
+        """Every chart that exists, in the order of the files."""
+        shown = [*self.ranks, *(figure for group in self.heatmaps for figure in group.figures)]
         shown += [*self.perplexity, *self.alignment]
         single = (self.energy, self.energy_by_layer, self.overview, self.matrix)
-        return [*shown, *(each for each in single if each is not None)]
+        return [*shown, *(figure for figure in single if figure is not None)]
 
     def files(self) -> dict[str, str]:
         """File name and text of every chart."""
-        return {f"charts/{each.name}.svg": as_file(each.svg) for each in self.all}
+        return {f"charts/{figure.name}.svg": as_file(figure.svg) for figure in self.all}
 
     def pictures(self) -> dict[str, bytes]:
         """File name and bytes of every chart as PNG."""
-        return {f"charts/{each.name}.png": as_picture(each.svg) for each in self.all}
+        return {f"charts/{figure.name}.png": as_picture(figure.svg) for figure in self.all}
 
 
 def draw(
@@ -141,8 +141,8 @@ def _heatmap(
 def _energy_figure(energies: Sequence[RankEnergy]) -> Figure | None:
     if not energies:
         return None
-    totals = [each for each in energies if each.kind == ALL_MODULES]
-    series = ", ".join(f"rank {each.rank} {percent(each.mean)}" for each in totals)
+    totals = [energy for energy in energies if energy.kind == ALL_MODULES]
+    series = ", ".join(f"rank {energy.rank} {percent(energy.mean)}" for energy in totals)
     label = f"Energy of the delta held: {series}"
     return figure("energy_by_rank", "Energy by rank", energy.spec(energies), label)
 

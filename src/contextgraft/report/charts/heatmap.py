@@ -25,7 +25,7 @@ BANDS = {"paddingInner": 0.04, "paddingOuter": 0}
 
 @dataclass(frozen=True)
 class HeatmapSquare:
-    """One cell of a heatmap."""
+    """A square of a heatmap: length, depth, score, and a link to its samples."""
 
     length: int
     depth: float

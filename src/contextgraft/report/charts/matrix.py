@@ -61,7 +61,7 @@ def heading(rank: int) -> str:
 
 
 def summary(lines: Sequence[MatrixLine]) -> str:
-    """The chart in words."""
+    """The matrix as text, for screen readers."""
     return ". ".join(
         f"{line.title}: " + ", ".join(_short(rank, cell) for rank, cell in sorted(line.cells.items()))
         for line in lines

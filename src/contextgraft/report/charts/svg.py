@@ -32,7 +32,7 @@ def figure(name: str, title: str, spec: Mapping[str, Any], label: str) -> Figure
 
 
 def slug(title: str) -> str:
-    """A file name from a title."""
+    """A title as file name: lower case, with `_` for all characters that are not portable."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", title).strip("_.").lower() or "model"
 
 
@@ -61,8 +61,8 @@ def as_file(svg: str) -> str:
 
 def inline_all(figures: Sequence[Figure]) -> list[tuple[str, str]]:
     """Title and SVG of figures that are next to each other on the page, all drawn to one scale."""
-    widest = max((width(each.svg) for each in figures), default=0)
-    return [(each.title, inline(each.svg, widest)) for each in figures]
+    widest = max((width(figure.svg) for figure in figures), default=0)
+    return [(figure.title, inline(figure.svg, widest)) for figure in figures]
 
 
 def inline(svg: str, widest: float) -> str:

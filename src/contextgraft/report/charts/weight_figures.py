@@ -96,8 +96,8 @@ def layer_energy_figure(energies: Sequence[LayerEnergy]) -> Figure | None:
     """Energy captured by layer and kind of module, a panel for each rank."""
     if not energies:
         return None
-    ranks = sorted({each.rank for each in energies})
-    means = {rank: [each.mean for each in energies if each.rank == rank] for rank in ranks}
+    ranks = sorted({energy.rank for energy in energies})
+    means = {rank: [energy.mean for energy in energies if energy.rank == rank] for rank in ranks}
     ranges = "; ".join(
         f"rank {rank} {100 * min(means[rank]):.0f} to {100 * max(means[rank]):.0f} %" for rank in ranks
     )
@@ -109,13 +109,17 @@ def alignment_figures(alignments: Sequence[LayerAlignment]) -> tuple[Figure, ...
     """Cosines by layer, a chart for each fine-tune and donor, all to one scale."""
     reach = layers.reach(alignments)
     return tuple(
-        _alignment_figure([each for each in alignments if (each.target, each.donor) == pair], reach, *pair)
-        for pair in sorted({(each.target, each.donor) for each in alignments if each.layer is not None})
+        _alignment_figure(
+            [item for item in alignments if (item.target, item.donor) == pair],
+            reach,
+            *pair,
+        )
+        for pair in sorted({(item.target, item.donor) for item in alignments if item.layer is not None})
     )
 
 
 def _alignment_figure(alignments: Sequence[LayerAlignment], reach: float, target: str, donor: str) -> Figure:
-    cosines = [each.cosine for each in alignments if each.layer is not None]
+    cosines = [alignment.cosine for alignment in alignments if alignment.layer is not None]
     label = (
         f"Cosine of the deltas of {target} and {donor} by layer: {min(cosines):+.3f} to {max(cosines):+.3f}"
     )

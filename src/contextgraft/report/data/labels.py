@@ -80,7 +80,9 @@ def described(condition: NeedleCondition | None) -> str:
 def target_titles(study: StudyTable) -> list[tuple[str, TargetResult]]:
     """Every fine-tune with a unique title: its name, with needle condition and digest as far as needed."""
     targets = study.targets
-    levels = [[each.name, f"{each.name} ({described(each.condition)})", each.digest] for each in targets]
+    levels = [
+        [target.name, f"{target.name} ({described(target.condition)})", target.digest] for target in targets
+    ]
     return list(zip(_distinct(levels), targets, strict=True))
 
 

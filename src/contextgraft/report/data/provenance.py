@@ -12,7 +12,7 @@ ROLES = {"base": "base", "donor": "donor", "alone": "fine-tune", "other": "other
 
 @dataclass(frozen=True)
 class SampledModel:
-    """One model of the samples."""
+    """A model that the samples contain: role, label, digest, number of samples."""
 
     role: str
     label: str
@@ -33,7 +33,7 @@ def versions(tasks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def seeds(tasks: Sequence[Mapping[str, Any]]) -> str:
-    """Seeds of the prompts."""
+    """The seeds by which the prompts were sampled, for the page."""
     return ", ".join(str(seed) for seed in sorted({row["seed"] for row in tasks}))
 
 

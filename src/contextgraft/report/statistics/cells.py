@@ -66,7 +66,7 @@ class Cell:
     @property
     def spread(self) -> tuple[float, float] | None:
         """Lowest and highest share among the donors; None if fewer than two were scored."""
-        scores = [each.score for _, each in self.by_donor if each.score is not None]
+        scores = [share.score for _, share in self.by_donor if share.score is not None]
         return (min(scores), max(scores)) if len(scores) > 1 else None
 
 
@@ -99,7 +99,7 @@ def model_key(row: Mapping[str, Any]) -> ModelKey:
 
 
 def cell(groups: Iterable[ScoreGroup]) -> Cell:
-    """All given groups, pooled."""
+    """One cell of a table: the given groups pooled, and pooled by donor."""
     given = list(groups)
     donors = sorted({group.donor for group in given if group.donor is not None})
     by_donor = tuple(
@@ -109,7 +109,7 @@ def cell(groups: Iterable[ScoreGroup]) -> Cell:
 
 
 def needle_condition(group: ScoreGroup) -> NeedleCondition:
-    """The needle condition of a group."""
+    """The conditions under which a group's needles are comparable: format, distractors, kind, haystack."""
     return NeedleCondition(group.task, group.distractors or 0, group.kind, group.haystack)
 
 

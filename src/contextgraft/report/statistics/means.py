@@ -169,9 +169,9 @@ class Measurements:
     def curve(self, model: ModelKey, task: str, length: int) -> list[PerplexityRange]:
         """Perplexity by position of one model in one text's windows."""
         return [
-            each
-            for each in self.perplexities
-            if (each.model, each.task, each.length) == (model, task, length) and each.position is not None
+            mean
+            for mean in self.perplexities
+            if (mean.model, mean.task, mean.length) == (model, task, length) and mean.position is not None
         ]
 
     def whole(self, model: ModelKey, task: str, length: int) -> PerplexityRange | None:
@@ -179,9 +179,9 @@ class Measurements:
         wanted = (model, task, length, None)
         return next(
             (
-                each
-                for each in self.perplexities
-                if (each.model, each.task, each.length, each.position) == wanted
+                mean
+                for mean in self.perplexities
+                if (mean.model, mean.task, mean.length, mean.position) == wanted
             ),
             None,
         )
@@ -189,19 +189,20 @@ class Measurements:
     def windows(self, models: Iterable[ModelKey]) -> list[tuple[str, int]]:
         """Texts and window lengths of the perplexity suite for any of the models, scored or not."""
         wanted = set(models)
-        scored = {(each.task, each.length) for each in self.perplexities if each.model in wanted}
+        scored = {(mean.task, mean.length) for mean in self.perplexities if mean.model in wanted}
         missing = {
-            (each.task, each.length or 0)
-            for each in self.unscored
-            if each.suite == PERPLEXITY and each.model in wanted
+            (unscored.task, unscored.length or 0)
+            for unscored in self.unscored
+            if unscored.suite == PERPLEXITY and unscored.model in wanted
         }
         return sorted(scored | missing)
 
     def missing_reason(self, model: ModelKey, suite: str, task: str, length: int | None = None) -> str:
         """Why a model has no score: the samples' own reason, or that there are no samples."""
         texts = [
-            each.text
-            for each in self.unscored
-            if (each.model, each.suite, each.task) == (model, suite, task) and length in (None, each.length)
+            unscored.text
+            for unscored in self.unscored
+            if (unscored.model, unscored.suite, unscored.task) == (model, suite, task)
+            and length in (None, unscored.length)
         ]
         return "; ".join(texts) or NOT_EVALUATED

@@ -61,7 +61,7 @@ class SkillPairs:
 
 
 def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
-    """One row of sql/pairs.sql."""
+    """The pairs of one model, task and metric, from a row of sql/pairs.sql."""
     counts = PairCounts(**{name: row[name] for name in COLUMNS})
     return SkillPairs(model_key(row), row["task"], row["scoring"], counts)
 
@@ -78,6 +78,6 @@ def pairs_by_model(skills: Iterable[SkillPairs]) -> dict[ModelKey, PairCounts]:
 
 
 def pool_pairs(counts: Iterable[PairCounts]) -> PairCounts:
-    """The sum of all counts."""
+    """Counts of several tasks or donors, added."""
     given = list(counts)
-    return PairCounts(**{name: sum(getattr(each, name) for each in given) for name in COLUMNS})
+    return PairCounts(**{name: sum(getattr(count, name) for count in given) for name in COLUMNS})

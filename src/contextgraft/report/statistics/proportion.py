@@ -59,15 +59,15 @@ class Proportion:
 def pool(proportions: Iterable[Proportion]) -> Proportion:
     """One proportion of all the samples; of several reasons the first is kept."""
     given = list(proportions)
-    shortest = [each.shortest for each in given if each.shortest is not None]
-    longest = [each.longest for each in given if each.longest is not None]
+    shortest = [proportion.shortest for proportion in given if proportion.shortest is not None]
+    longest = [proportion.longest for proportion in given if proportion.longest is not None]
     return Proportion(
-        n=sum(each.n for each in given),
-        hits=sum(each.hits for each in given),
-        truncated=sum(each.truncated for each in given),
-        skipped=sum(each.skipped for each in given),
-        failed=sum(each.failed for each in given),
-        reason=next((each.reason for each in given if each.reason), None),
+        n=sum(proportion.n for proportion in given),
+        hits=sum(proportion.hits for proportion in given),
+        truncated=sum(proportion.truncated for proportion in given),
+        skipped=sum(proportion.skipped for proportion in given),
+        failed=sum(proportion.failed for proportion in given),
+        reason=next((proportion.reason for proportion in given if proportion.reason), None),
         shortest=min(shortest, default=None),
         longest=max(longest, default=None),
     )

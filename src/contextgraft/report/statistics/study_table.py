@@ -54,12 +54,12 @@ class TargetResult:
 
     @property
     def alone(self) -> ModelRow:
-        """The original fine-tune."""
+        """The row of the fine-tune itself, without an adapter."""
         return self.rows[0]
 
     @property
     def theta(self) -> ModelRow:
-        """The fine-tune with the new theta and its own weights."""
+        """The row of the fine-tune with the new theta and its own weights."""
         return self.rows[1]
 
     @property
@@ -101,12 +101,12 @@ class StudyTable:
 
     @property
     def donor(self) -> ModelRow | None:
-        """The first row of the donors."""
+        """The donor's row; the first, if there are several."""
         return self._reference("donor")
 
     @property
     def base(self) -> ModelRow | None:
-        """The first row of the base."""
+        """The base's row; the first, if it was evaluated under several needle conditions."""
         return self._reference("base")
 
     def _reference(self, role: str) -> ModelRow | None:

@@ -71,8 +71,8 @@ def _missing_tasks(models: Sequence[ModelEffectiveLength]) -> str:
 
 def perplexity_tables(study: StudyTable, measurements: Measurements) -> list[ScoreTable]:
     """Perplexity over whole windows: a column for each text and length."""
-    evaluated = {each.model for each in measurements.perplexities}
-    evaluated |= {each.model for each in measurements.unscored}
+    evaluated = {perplexity.model for perplexity in measurements.perplexities}
+    evaluated |= {unscored.model for unscored in measurements.unscored}
     tables = []
     for family in families(study):
         windows = measurements.windows(model for _, model in family.models)
@@ -111,15 +111,17 @@ def divergence_tables(study: StudyTable, measurements: Measurements) -> list[Sco
     tables = []
     for family in families(study):
         models = {model for _, model in family.models}
-        own = [each for each in measurements.divergences if each.model in models]
+        own = [divergence for divergence in measurements.divergences if divergence.model in models]
         missing = [
-            each for each in measurements.unscored if each.suite == DIVERGENCE and each.model in models
+            unscored
+            for unscored in measurements.unscored
+            if unscored.suite == DIVERGENCE and unscored.model in models
         ]
-        evaluated = {each.model for each in own} | {each.model for each in missing}
-        tasks = {each.task for each in own} | {each.task for each in missing}
+        evaluated = {divergence.model for divergence in own} | {unscored.model for unscored in missing}
+        tasks = {divergence.task for divergence in own} | {unscored.task for unscored in missing}
         sections = tuple(
             TableSection(
-                ", ".join([task, *_lengths([each for each in own if each.task == task])]),
+                ", ".join([task, *_lengths([divergence for divergence in own if divergence.task == task])]),
                 tuple(
                     TableRow(label, _divergence_cells(own, measurements, (model, task), (family.name, label)))
                     for label, model in family.models
@@ -140,7 +142,7 @@ def _divergence_cells(
     labels: tuple[str, str],
 ) -> tuple[TableCell, ...]:
     model, task = wanted
-    divergence = next((each for each in own if (each.model, each.task) == wanted), None)
+    divergence = next((row for row in own if (row.model, row.task) == wanted), None)
     if divergence is None:
         return (TableCell(missing=measurements.missing_reason(model, DIVERGENCE, task)),) * 2
     address = link(tune=labels[0], row=labels[1], suite=DIVERGENCE, task=task)
@@ -158,14 +160,16 @@ def _lengths(own: Sequence[MeanDivergence]) -> list[str]:
     """`128 tokens`, `12–40 tokens`."""
     if not own:
         return []
-    low, high = min(each.lengths[0] for each in own), max(each.lengths[1] for each in own)
+    low, high = min(row.lengths[0] for row in own), max(row.lengths[1] for row in own)
     return [f"{thousands(low)} tokens" if low == high else f"{thousands(low)}{DASH}{thousands(high)} tokens"]
 
 
 def other_suite_tables(study: StudyTable, measurements: Measurements) -> dict[str, list[ScoreTable]]:
     """By suite without a section of its own: a column for each model, a section for each task and metric."""
-    suites = sorted({each.suite for each in measurements.other_suites})
-    scores = {suite: [each for each in measurements.other_suites if each.suite == suite] for suite in suites}
+    suites = sorted({score.suite for score in measurements.other_suites})
+    scores = {
+        suite: [score for score in measurements.other_suites if score.suite == suite] for suite in suites
+    }
     return {
         suite: [table for family in families(study) if (table := _suite_table(family, scores[suite])).columns]
         for suite in suites
@@ -173,13 +177,13 @@ def other_suite_tables(study: StudyTable, measurements: Measurements) -> dict[st
 
 
 def _suite_table(family: ModelFamily, scores: Sequence[SuiteScore]) -> ScoreTable:
-    evaluated = {each.model for each in scores}
+    evaluated = {score.model for score in scores}
     columns = [(label, model) for label, model in family.models if model in evaluated]
     models = {model for _, model in columns}
     by_row: dict[tuple[str, str, int | None], dict[ModelKey, SuiteScore]] = {}
-    for each in scores:
-        if each.model in models:
-            by_row.setdefault((each.task, each.scoring, each.length), {})[each.model] = each
+    for score in scores:
+        if score.model in models:
+            by_row.setdefault((score.task, score.scoring, score.length), {})[score.model] = score
     sections: dict[str, list[TableRow]] = {}
     for (task, scoring, length), row in sorted(
         by_row.items(), key=lambda item: (*item[0][:2], item[0][2] or 0)
@@ -212,7 +216,7 @@ def _suite_cell(score: SuiteScore | None, labels: tuple[str, str]) -> TableCell:
 
 def survival_table(grafts: Sequence[GraftRecord]) -> ScoreTable | None:
     """How much of each graft's delta is left after rounding, by kind of module; None without a delta."""
-    by_graft = [(graft, {each.kind: each for each in survival(graft)}) for graft in grafts if graft.scale]
+    by_graft = [(graft, {kept.kind: kept for kept in survival(graft)}) for graft in grafts if graft.scale]
     kinds = list(dict.fromkeys(kind for _, survived in by_graft for kind in survived))
     if not kinds:
         return None

@@ -38,7 +38,11 @@ def ruler_tables(study: StudyTable) -> list[ScoreTable]:
         ScoreTable(
             table.title,
             table.columns,
-            tuple(sorted(table.sections, key=lambda each: (order.get(each.title, len(order)), each.title))),
+            tuple(
+                sorted(
+                    table.sections, key=lambda section: (order.get(section.title, len(order)), section.title)
+                )
+            ),
         )
         for table in tables
         if table.sections

@@ -20,7 +20,7 @@ LLAMA3_SPLIT = (
 
 
 def gpt2_words() -> pre_tokenizers.PreTokenizer:
-    """The word split of GPT-2."""
+    """The pre-tokenizer of GPT-2: words, numbers and punctuation in byte-level characters."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 
 

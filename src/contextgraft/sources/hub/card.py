@@ -37,8 +37,8 @@ def _adapter(sidecar: Sidecar, to: str) -> str:
         "contextgraft merge --adapter adapter --target YOUR_FINE_TUNE --out graft"
     )
     note = (
-        "RoPE is no part of a LoRA: loaded without `contextgraft merge`, the model's config must be given "
-        "the theta and the length above."
+        "A LoRA contains no RoPE settings: loaded without `contextgraft merge`, the model's config must be "
+        "given the theta and the length above."
     )
     front = front_matter(
         hub_repository(base.get("source")), "adapter", "peft", **licence_of(base.get("license") or {})

@@ -31,7 +31,7 @@ class HubDatasets:
     def fetch(
         self, source: str, out: Path, patterns: Sequence[str], usable: Callable[[str], object]
     ) -> object:
-        """As `fetch_dataset`."""
+        """Fetch the matching files of a pinned data set into `out`; see `fetch_dataset`."""
         return fetch_dataset(source, out, self.hub, patterns, usable)
 
 
@@ -57,8 +57,8 @@ def fetch_dataset(
         for name in names:
             usable(name)
         job = {"source": repository.name, "commit": repository.commit, "what": names}
-        with ResumeLog(work, job) as journal:
-            transfer = Transfer(hub, repository, journal)
+        with ResumeLog(work, job) as resume_log:
+            transfer = Transfer(hub, repository, resume_log)
             files = transfer_files(transfer, out, lambda _: sized_files(repository, names))
             record = source_record("data", repository, files)
             write_json(work / SIDECAR, record)

@@ -34,21 +34,21 @@ CHUNK = 1 << 20  # bytes read at once where a file is hashed again
 
 @dataclass(frozen=True)
 class Transfer:
-    """A transfer of files of one repository into the work directory of `journal`."""
+    """A transfer of files of one repository into the work directory of `resume_log`."""
 
     hub: Hub
     repository: Repository
-    journal: ResumeLog
+    resume_log: ResumeLog
     advance: Advance = int
     stop: Event = field(default_factory=Event)
 
     def final_path(self, file: HubFile) -> Path:
         """Path of the complete file."""
-        return self.journal.work / file.name
+        return self.resume_log.work / file.name
 
     def partial_path(self, file: HubFile) -> Path:
         """Path of the incomplete file."""
-        return self.journal.file(file.name, ".part")
+        return self.resume_log.file(file.name, ".part")
 
     def bytes_present(self, file: HubFile) -> int:
         """Number of bytes that are on the disk already."""

@@ -40,9 +40,9 @@ def fetch_repository(
             "commit": repository.commit,
             "what": "pickles" if conversion.convert_pickles else "files",
         }
-        with ResumeLog(work, job) as journal:
+        with ResumeLog(work, job) as resume_log:
             select = partial(files_to_fetch, convert_pickles=conversion.convert_pickles)
-            files = transfer_files(Transfer(hub, repository, journal), out, select)
+            files = transfer_files(Transfer(hub, repository, resume_log), out, select)
             return _record(work, repository, files, _convert(work, source, conversion))
 
 
@@ -51,7 +51,7 @@ def transfer_files(
 ) -> tuple[HubFile, ...]:
     """Select files, report the plan, and download them; an interrupt keeps what was downloaded."""
     repository = transfer.repository
-    transfer.journal.put("commit", {"commit": repository.commit})
+    transfer.resume_log.put("commit", {"commit": repository.commit})
     before = bytes_on_disk(transfer)
     files = select(transfer)
     check_disk_space(transfer, out, files, before)
@@ -72,7 +72,7 @@ def files_to_fetch(transfer: Transfer, *, convert_pickles: bool = False) -> tupl
     read = partial(_read, transfer)
     names = select_files(repository.files, read, repository.source, convert_pickles=convert_pickles)
     if SIDECAR not in names:
-        (transfer.journal.work / SIDECAR).unlink(missing_ok=True)
+        (transfer.resume_log.work / SIDECAR).unlink(missing_ok=True)
     return sized_files(repository, names)
 
 
@@ -97,7 +97,7 @@ def check_disk_space(
     transfer: Transfer, out: Path, files: tuple[HubFile, ...], before: Mapping[str, int]
 ) -> None:
     """Report the plan of the transfer; OutputError if the disk has too little space."""
-    free = shutil.disk_usage(transfer.journal.work).free
+    free = shutil.disk_usage(transfer.resume_log.work).free
     present = sum(before.get(file.name, 0) for file in files)
     plan = TransferPlan(transfer.repository.source, transfer.repository.commit, files, present, free)
     transfer.hub.progress.plan(plan)
@@ -112,7 +112,7 @@ def check_disk_space(
 def _read(transfer: Transfer, name: str) -> dict[str, Any]:
     """One JSON file of the repository, which the selection of the others depends on."""
     download(transfer, sized_files(transfer.repository, [name]))
-    return read_json(transfer.journal.work / name)
+    return read_json(transfer.resume_log.work / name)
 
 
 def _convert(work: Path, source: str, conversion: Conversion) -> dict[str, Any]:

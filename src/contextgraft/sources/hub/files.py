@@ -149,7 +149,7 @@ def _pickles(listing: Listing, read: Read, source: str) -> list[str]:
         return []
     if MODEL_CONFIG in listing:
         index = [name for name in chosen if name == PICKLE_INDEX]
-        shards = [name for each in index for name in pickled_shards(read(each), f"{source}/{each}")]
+        shards = [name for file in index for name in pickled_shards(read(file), f"{source}/{file}")]
         return [MODEL_CONFIG, *chosen, *shards]
     stored = [ADAPTER_WEIGHTS] if ADAPTER_WEIGHTS in listing else []
     return [ADAPTER_CONFIG, *stored, *chosen]

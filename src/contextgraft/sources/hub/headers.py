@@ -35,8 +35,8 @@ def fetch_headers(source: str, out: Path, hub: Hub, *, replace: bool = False) ->
     with publish(out, replace=replace) as work:
         repository = resolve_repository(hub, source)
         job = {"source": repository.name, "commit": repository.commit, "what": "headers"}
-        with ResumeLog(work, job) as journal:
-            transfer = Transfer(hub, repository, journal)
+        with ResumeLog(work, job) as resume_log:
+            transfer = Transfer(hub, repository, resume_log)
             before = bytes_on_disk(transfer)
             files = files_to_fetch(transfer)
             whole = tuple(file for file in files if not file.name.endswith(WEIGHTS))
@@ -86,7 +86,7 @@ def _size(files: Any, name: str, folder: Path) -> int:
 
 def _write_header(transfer: Transfer, file: HubFile) -> None:
     """Fetch the first bytes of a safetensors file, up to the end of its header."""
-    final = transfer.journal.work / f"{file.name}{SUFFIX}"
+    final = transfer.resume_log.work / f"{file.name}{SUFFIX}"
     part = transfer.partial_path(file)
     part.write_bytes(with_retries(transfer.hub, file.name, partial(_header, transfer, file)))
     part.replace(final)

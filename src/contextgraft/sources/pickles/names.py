@@ -17,7 +17,7 @@ PICKLE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.bin", re.ASCII)
 def pickled_weights(names: Collection[str]) -> tuple[str, ...]:
     """Of the files of a folder, the pickles (or their index) that hold its weights; safetensors go first.
 
-    LongLoRA's trainable_params.bin is needed beside an adapter of either form.
+    LongLoRA's trainable_params.bin is needed next to an adapter of either form.
     """
     if MODEL_CONFIG in names:
         stored = {MODEL_INDEX, MODEL_WEIGHTS} & set(names)

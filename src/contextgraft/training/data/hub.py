@@ -19,7 +19,7 @@ PINS = "pins"  # the commit of every data set, looked up once per run
 
 
 class DatasetProvider(Protocol):
-    """Fetches data sets."""
+    """Where training gets data sets of the hub from, without depending on the hub's client."""
 
     def pinned(self, source: str) -> str:
         """The source with the commit that it refers to now."""

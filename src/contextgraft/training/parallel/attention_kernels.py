@@ -32,7 +32,7 @@ class AttentionResult(NamedTuple):
 
 
 class AttentionGradients(NamedTuple):
-    """Shaped like q, k and v."""
+    """Gradients of the loss with respect to q, k and v, each with its shape."""
 
     q: torch.Tensor
     k: torch.Tensor

@@ -25,7 +25,7 @@ class TrafficCounter:
         self.reset()
 
     def reset(self) -> None:
-        """Start again at 0."""
+        """Set both counters to 0."""
         self.within_nodes = self.between_nodes = 0
 
     def count(self, sender: int, receiver: int, size: int) -> None:

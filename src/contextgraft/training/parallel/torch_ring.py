@@ -34,7 +34,7 @@ class TorchRing(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dout: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of q, k and v."""
+        """Gradients of q, k and v, computed by torch's ring."""
         from torch.distributed.tensor.experimental._context_parallel import _attention  # noqa: PLC0415
 
         q, k, v, out, lse = ctx.saved_tensors
@@ -60,7 +60,7 @@ class _KernelOp:
     def backward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
     ) -> tuple[torch.Tensor, ...]:
-        """Gradients of a block."""
+        """Gradients of one block of keys and values, computed by the kernel."""
         block = AttentionBlock(query, key, value, options["is_causal"], self.scale)
         total = AttentionResult(options["out"], options["logsumexp"])
         return tuple(self.kernel.backward(block, options["grad_out"], total))

@@ -1,7 +1,7 @@
 """Metrics of every step, in two files.
 
 `metrics.jsonl` is part of the result and holds nothing that depends on the clock or on the number of
-processes. The Parquet file of `--measures` lies outside the result and adds what does: speed, memory, bytes
+processes. The Parquet file of `--measures` is outside the result and adds what does: speed, memory, bytes
 sent.
 """
 
