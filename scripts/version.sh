@@ -4,8 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
-study=$(sed -n 's/^study: *\([^ #]*\).*/\1/p' config/config.yaml)
-mkdir -p "data/$study/grafts" # DVC misses it where no graft is kept
+"$here/grafts-folder.sh"
 dvc commit --force --quiet
 "$here/sync.sh"
 git add --update

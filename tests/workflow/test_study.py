@@ -74,9 +74,9 @@ def test_arguments_are_words(study: Any) -> None:
     """A word with a space or a quote is one argument of the command."""
     tiny = study.load(note="Tiny 'n' random; $(date)")
     words = tiny.report_arguments()
-    assert words[-2:] == ["--note", "Tiny 'n' random; $(date)"]
+    assert words[-1] == "--note=Tiny 'n' random; $(date)"
     assert shlex.split(shlex.join(words)) == words
-    assert tiny.extract_arguments() == ["--rank", "1", "--rank", "4"]
+    assert tiny.extract_arguments() == ["--rank=1", "--rank=4"]
 
 
 def test_a_fine_tune_is_evaluated_on_its_skills_too(study: Any) -> None:

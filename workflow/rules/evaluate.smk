@@ -6,7 +6,7 @@
 rule evaluate_base:
     input:
         models=[PATHS.base, *STUDY.donors()],
-        questions=STUDY.question_files(),
+        questions=lambda wildcards: STUDY.question_files(),
     output:
         samples=PATHS.base_samples,
         config=PATHS.base_evaluation,
@@ -21,7 +21,7 @@ rule evaluate_base:
         **requested("evaluate_base"),
     params:
         models=STUDY.evaluated_base_models(),
-        config=STUDY.evaluation_yaml(),
+        config=lambda wildcards: STUDY.evaluation_yaml(),
         device=STUDY.device_arguments(),
         version=VERSION,
     shell:

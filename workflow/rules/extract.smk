@@ -19,7 +19,7 @@ rule extract:
     params:
         base=subpath(input.base, parent=True),
         donor=subpath(input.donor, parent=True),
-        options=STUDY.extract_arguments(),
+        options=lambda wildcards: STUDY.extract_arguments(),
         out=subpath(output[0], ancestor=2),
         version=VERSION,
     shell:

@@ -21,4 +21,4 @@ rule fetch:
         out=subpath(output.manifest, parent=True),
         version=VERSION,
     shell:
-        "contextgraft {params.refusal:q} fetch {params.source:q} --replace --out {params.out:q} > {log:q} 2>&1"
+        "contextgraft {params.refusal:q} fetch --replace --out {params.out:q} -- {params.source:q} > {log:q} 2>&1"

@@ -41,7 +41,7 @@ rule report:
     resources:
         **requested("report"),
     params:
-        options=STUDY.report_arguments(),
+        options=lambda wildcards: STUDY.report_arguments(),
         out=subpath(output.page, parent=True),
         version=VERSION,
     shell:

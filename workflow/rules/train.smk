@@ -22,11 +22,11 @@ rule train:
         # Not a parameter: a different number of processes is not a reason to train again.
         launch=lambda wildcards: STUDY.launcher(wildcards.model),
     params:
-        recipe=lambda wildcards: STUDY.recipe(wildcards.model),
+        recipe=lambda wildcards: STUDY.recipe_arguments(wildcards.model),
         base=subpath(input.base, parent=True),
         seed=lambda wildcards: STUDY.seed_arguments(wildcards.model),
         out=subpath(output.manifest, parent=True),
         version=VERSION,
     shell:
-        "{resources.launch} contextgraft train --config {params.recipe:q} --base {params.base:q}"
+        "{resources.launch} contextgraft train {params.recipe:q} --base {params.base:q}"
         " --replace --out {params.out:q} {params.seed:q} > {log:q} 2>&1"

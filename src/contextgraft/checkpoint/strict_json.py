@@ -19,12 +19,18 @@ class NotJson(ValueError):  # noqa: N818 - named for what the bytes are
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe, a device or a folder raises OSError without blocking."""
+    """Open a file for reading; a pipe, a device, a folder or a file of the kernel raises OSError at once."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_dev in _kernel_devices():
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file")
     return os.fdopen(handle, "rb")
+
+
+def _kernel_devices() -> set[int]:
+    """File systems whose files are the kernel's: some have no end, or block."""
+    return {os.stat(folder).st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
 
 
 def parse_json(raw: bytes, *, unique: bool = False) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from contextgraft.checkpoint.strict_json import open_regular
 from contextgraft.formats.hub_source import hub_repository
 
 CARD = "README.md"
@@ -83,7 +84,7 @@ def licence_of(metadata: Mapping[str, Any], repository: str | None = None) -> di
 def read_licence(card: Path) -> dict[str, str]:
     """The licence that a card file states; empty if it states none or cannot be read."""
     try:
-        with card.open("rb") as file:
+        with open_regular(card) as file:
             text = file.read(MAX_CARD).decode("utf-8", "replace")
     except OSError:
         return {}

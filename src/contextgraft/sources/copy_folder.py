@@ -1,11 +1,11 @@
 """Copy the files of a model or adapter folder."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
+from contextgraft.checkpoint.own_files import check_own_files, copy_own_file
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
 from contextgraft.errors import CheckpointError, PickleRefused
 from contextgraft.formats.peft import (
@@ -34,6 +34,7 @@ def copy_folder(source: Path, folder: Path, conversion: Conversion) -> dict[str,
     Returns what the record says of that. Raises the errors of `open_model` and, for an adapter, of
     `open_tensors`.
     """
+    check_own_files(source)
     converted = conversion.pickles(source, folder)
     if is_adapter(source):
         _copy_adapter(source, folder, converted)
@@ -85,6 +86,4 @@ def _copy_files(source: Path, folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if not name.isprintable():
             raise CheckpointError("has a file whose name is not text", path=source, received=repr(name)[:80])
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target)
+        copy_own_file(source, name, folder / name)

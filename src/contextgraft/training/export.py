@@ -1,6 +1,5 @@
 """Write the trained model folder: new RoPE settings, weights in the base's dtype, tokenizer, sidecar."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model, read_json
+from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.config.training import Recipe
@@ -46,8 +46,7 @@ def write_folder(
     write_json(work / "config.json", apply_rope(base.config, rope))
     for name in base.others:
         if name not in (SIDECAR, METRICS_FILE, *CONTEXT_FILES):
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(base.path / name, work / name)
+            copy_own_file(base.path, name, work / name)
     for name in sorted(set(CONTEXT_FILES) & set(base.others)):
         before = read_json(base.path / name)
         unlimited = name == TOKENIZER_CONFIG and LENGTH not in before
@@ -55,7 +54,7 @@ def write_folder(
         if name == TOKENIZER_CONFIG or after != before:
             write_json(work / name, after)
         else:
-            shutil.copyfile(base.path / name, work / name)
+            copy_own_file(base.path, name, work / name)
     write_json(
         work / SIDECAR,
         sidecar(

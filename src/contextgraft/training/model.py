@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import CheckpointError, InputError
+from contextgraft.formats.model.pretrained import NO_REMOTE_CODE, use_built_in_kernels
 from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
@@ -48,7 +49,10 @@ def build(
         parsed = AutoConfig.for_model(kind, **changed)
         with no_init_weights():
             model = AutoModelForCausalLM.from_config(
-                parsed, dtype=torch.float32, attn_implementation=attention
+                use_built_in_kernels(parsed),
+                dtype=torch.float32,
+                attn_implementation=attention,
+                **NO_REMOTE_CODE,
             )
     except ValueError as error:
         raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None

@@ -12,6 +12,7 @@ import torch
 from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
 from contextgraft.checkpoint.input_files import check_unchanged, list_inputs, unchanged
 from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.checkpoint.own_files import check_own_files
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
@@ -65,6 +66,7 @@ class Trainer:
         self.config, self.options, self.engine, self.reporter = config, options, engine, reporter
         self.recipe = recipe if options.seed is None else recipe.model_copy(update={"seed": options.seed})
         self.base = open_model(base)
+        check_own_files(base)
         self.inputs = self.base.inputs, list_inputs(referenced_files(config))
         self.steps = training_steps(self.recipe)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name, load_study
-from contextgraft.errors import OutputError
+from contextgraft.errors import ConfigError, OutputError
 from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
 from contextgraft.planning.study import plan_study, study_shape
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
@@ -17,8 +17,17 @@ LAUNCHER = "scripts/slurm-torchrun.sh"
 
 
 def repeated(option: str, values: Iterable[object]) -> list[str]:
-    """An option once for each value."""
-    return [word for value in values for word in (option, str(value))]
+    """An option once for each value, as one word: a value that starts with a dash is not another option."""
+    return [f"{option}={value}" for value in values]
+
+
+def check_input_file(file: str) -> None:
+    """Raise ConfigError for a file name in which Snakemake would replace a word in braces."""
+    if "{" in file:
+        raise ConfigError(
+            "a file of the study has a brace in its name, which Snakemake reads as a wildcard",
+            path=file, remedy="rename it",
+        )  # fmt: skip
 
 
 class StudyWorkflow:
@@ -37,6 +46,8 @@ class StudyWorkflow:
         self.ranks = sorted(self.settings.ranks)
         self.graft_kinds = [*(f"r{rank}" for rank in self.ranks), THETA_ONLY]
         self._requests = study_requests(study, study_shape(study))
+        for file in (*self.question_files(), *self._files_of_models()):
+            check_input_file(file)
 
     @classmethod
     def load(cls, config: Mapping[str, Any], source: str) -> Self:
@@ -132,10 +143,19 @@ class StudyWorkflow:
         recipe = self.recipe(model)
         return [] if recipe is None else self.study.files(recipe)
 
+    def _files_of_models(self) -> list[str]:
+        recipes = [file for model in self.trained_models() for file in self.recipe_files(model)]
+        return [*recipes, *(file for target in self.targets for file in self.question_files(target))]
+
     def seed_arguments(self, model: str) -> list[str]:
         """Donors differ by their seed; the seed of a fine-tune is in its recipe."""
         seed = self.study.origins[model].seed
         return [] if seed is None else ["--seed", str(seed)]
+
+    def recipe_arguments(self, model: str) -> list[str]:
+        """The training recipe as an option of `contextgraft train`."""
+        recipe = self.recipe(model)
+        return [] if recipe is None else repeated("--config", [recipe])
 
     def refusal_arguments(self, model: str, manifest: str) -> list[str]:
         """A fine-tune that is refused is recorded and the others continue; base and donors are required."""
@@ -152,7 +172,7 @@ class StudyWorkflow:
             "--expect-theta": None if donor.theta is None else f"{donor.theta:.17g}",
             "--expect-positions": donor.max_positions,
         }
-        given = [word for option, value in options.items() if value for word in (option, str(value))]
+        given = [word for option, value in options.items() if value for word in repeated(option, [value])]
         return [*repeated("--rank", self.ranks), *given]
 
     # Grafts and their evaluation.
@@ -206,7 +226,7 @@ class StudyWorkflow:
         note = self.settings.note
         return [
             *repeated("--adapter", map(folder_of, self.adapters())),
-            *("--graft", self.paths.graft_records),
+            *repeated("--graft", [self.paths.graft_records]),
             *repeated("--alignment", self.alignments()),
-            *(["--note", note] if note else []),
+            *repeated("--note", [note] if note else []),
         ]

@@ -11,11 +11,12 @@ from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
+from contextgraft.checkpoint.own_files import check_own_file
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.aligned_names import aligned
 from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
-from contextgraft.formats.model.vocabulary import correspondence, read_vocabulary
+from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import (
     BY_TOKEN,
     FACTORISED,
@@ -153,6 +154,8 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
             received=f"model_type {base.config.get('model_type')}",
             remedy="such models have learned positions, whose length an adapter cannot carry",
         )
+    if any(by_role[role] for role in BY_TOKEN) and (base_path / TOKENIZER).exists():
+        check_own_file(base_path, TOKENIZER)  # is copied into the adapter
     rows = _donor_rows(base, donor, by_role)
     return ModelPair(base, donor, selection, by_role, tuple(unpaired), rows, shared_head is not None)
 

@@ -17,6 +17,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.llama_cpp import GGUF_FILE
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
+from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
@@ -84,9 +85,9 @@ class _FolderWriter:
         config = self._write_factors(folder, ranks)
         _write_dense(folder, models, self.log, self.common["dense"])
         write_json(folder / peft.ADAPTER_CONFIG, config, durable=False)
-        tokens = models.base.path / TOKENIZER
-        if any(models.names_by_role[kind] for kind in BY_TOKEN) and tokens.exists():
-            shutil.copyfile(tokens, folder / TOKENIZER)
+        by_token = any(models.names_by_role[kind] for kind in BY_TOKEN)
+        if by_token and (models.base.path / TOKENIZER).exists():
+            copy_own_file(models.base.path, TOKENIZER, folder / TOKENIZER)
         requested = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
         content = sidecar(
             "adapter",

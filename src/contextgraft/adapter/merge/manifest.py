@@ -1,7 +1,6 @@
 """A graft's config, tokenizer and other small files, and `contextgraft.json` with the evidence."""
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, read_json
+from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.formats.model.tied_head import untie, with_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
@@ -84,18 +84,17 @@ def _write_rest(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
     target = plan.target
     record = embeddings_record(plan)
     if plan.rope_from == "target" and not record:
-        shutil.copyfile(target.path / MODEL_CONFIG, work / MODEL_CONFIG)
+        copy_own_file(target.path, MODEL_CONFIG, work / MODEL_CONFIG)
     else:
         write_json(work / MODEL_CONFIG, with_embeddings(plan.config, record), durable=False)
     if MODEL_WEIGHTS not in target.shards:
         _write_index(plan, work)
-    for name, path in plan.origins.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, work / name)
+    for name, folder in plan.origins.items():
+        copy_own_file(folder, name, work / name)
     lengths = {}
     for name in CONTEXT_FILES if plan.rope_from != "target" else ():
         if name in plan.copied:
-            before = read_json(plan.origins[name])
+            before = read_json(plan.origins[name] / name)
             after = CONTEXT_FILES[name](before, plan.rope.context)
             lengths[name] = [before.get(LENGTH), after.get(LENGTH)]
             if after != before or name == TOKENIZER_CONFIG:
@@ -122,7 +121,7 @@ def with_embeddings(config: Mapping[str, Any], record: Mapping[str, Any]) -> dic
 def _write_index(plan: MergePlan, work: Path) -> None:
     """The target's index byte for byte, unless tensors are new or have more rows."""
     if plan.layout.tensors == plan.target.tensors:
-        shutil.copyfile(plan.target.path / MODEL_INDEX, work / MODEL_INDEX)
+        copy_own_file(plan.target.path, MODEL_INDEX, work / MODEL_INDEX)
     else:
         index = plan.layout.index(read_json(plan.target.path / MODEL_INDEX))
         write_json(work / MODEL_INDEX, index, durable=False)

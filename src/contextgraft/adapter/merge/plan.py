@@ -26,6 +26,7 @@ from contextgraft.checkpoint.model_folder import (
     ModelFolder,
     open_model,
 )
+from contextgraft.checkpoint.own_files import check_own_files
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.copied_files import holds_adapter, split_files
 from contextgraft.formats.model.tied_head import vocabulary_size
@@ -100,20 +101,19 @@ class MergePlan:
 
     @property
     def origins(self) -> dict[str, Path]:
-        """Path of every other file that is copied, by its name in the graft."""
+        """Folder of every other file that is copied, by the name that it has there and in the graft."""
         names, _ = split_files(self.target.others)
-        origins = {name: self.target.path / name for name in names}
         folder = self.fit.tokenizer
         if folder is None:
-            return origins
-        kept = {name: path for name, path in origins.items() if name not in TOKENIZER_FILES}
-        return kept | {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+            return dict.fromkeys(names, self.target.path)
+        kept = {name: self.target.path for name in names if name not in TOKENIZER_FILES}
+        return kept | {name: folder for name in TOKENIZER_FILES if (folder / name).is_file()}
 
     @property
     def tokenizer_files(self) -> tuple[Path, ...]:
         """Files of a tokenizer that comes from an adapter's folder."""
         folder = self.fit.tokenizer
-        return tuple(path for path in self.origins.values() if path.parent == folder)
+        return tuple(origin / name for name, origin in self.origins.items() if origin == folder)
 
     @property
     def copied(self) -> tuple[str, ...]:
@@ -167,6 +167,8 @@ def plan_merge(
     `keep_rope` keeps the target's.
     """
     target = open_model(target_path)
+    for folder in (target_path, *(scaled.adapter.path for scaled in adapters)):
+        check_own_files(folder)
     for scaled in adapters:
         if scaled.scale:
             check_full_precision(target, f"the adapter {scaled.adapter.path}")

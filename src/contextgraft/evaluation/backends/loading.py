@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
+from contextgraft.formats.model.pretrained import OWN_FILES, check_no_adapter, use_built_in_kernels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 
@@ -45,11 +46,13 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
     """The causal language model of a folder; CheckpointError if a tensor of its config is missing."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    check_no_adapter(path)
     with library_errors("cannot be loaded as a causal language model", path):
         model, info = AutoModelForCausalLM.from_pretrained(
             str(path),
+            config=use_built_in_kernels(AutoConfig.from_pretrained(str(path), **OWN_FILES)),
             dtype=DTYPES[dtype],
-            local_files_only=True,
+            **OWN_FILES,
             use_safetensors=True,
             output_loading_info=True,
             device_map=device_map(device, torch.cuda.device_count()),
@@ -84,7 +87,7 @@ def try_model(model: Any, path: Path) -> Any:
 def load_config(path: Path) -> Any:
     """The configuration of a folder; CheckpointError if transformers cannot read it."""
     with library_errors("its config cannot be read", path):
-        return AutoConfig.from_pretrained(str(path), local_files_only=True)
+        return AutoConfig.from_pretrained(str(path), **OWN_FILES)
 
 
 def max_positions(config: Any) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 from vllm import LLM, SamplingParams  # type: ignore[import-not-found]  # not installed for type checks
 
 from contextgraft.evaluation.backends.base import GenerationRequest
+from contextgraft.formats.model.pretrained import NO_REMOTE_CODE
 
 
 class VllmGenerator:
@@ -21,6 +22,7 @@ class VllmGenerator:
             max_model_len=longest,
             hf_overrides=overrides,
             enable_prefix_caching=True,
+            **NO_REMOTE_CODE,
         )
 
     def __call__(self, requests: Sequence[GenerationRequest]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.model.pretrained import NO_REMOTE_CODE, use_built_in_kernels
 from contextgraft.planning.shapes.config_values import (
     FULL,
     SLIDING,
@@ -62,7 +63,7 @@ def _build(data: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, tuple[in
     try:
         config = AutoConfig.for_model(data.get("model_type"), **kept).get_text_config()
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(use_built_in_kernels(config), **NO_REMOTE_CODE)
     except Exception as error:  # transformers raises anything for a malformed config
         raise CheckpointError(
             "does not describe a causal language model of transformers",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
+from contextgraft.checkpoint.own_files import check_own_files
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
@@ -52,6 +53,7 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
             "this folder was not made by contextgraft", path=folder, expected=SIDECAR,
             remedy="publish other folders with `hf upload`",
         )  # fmt: skip
+    check_own_files(folder)
     sidecar = read_sidecar(folder)
     kind = sidecar.get("kind")
     if not isinstance(kind, str) or kind not in CONTENTS:

@@ -1,6 +1,5 @@
 """Which pickles hold the weights of a folder, and the safetensors files that they become."""
 
-import shutil
 from pathlib import Path
 
 from contextgraft.checkpoint.atomic import write_json
@@ -10,6 +9,7 @@ from contextgraft.checkpoint.model_folder import (
     MODEL_WEIGHTS,
     read_json,
 )
+from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
@@ -76,7 +76,7 @@ def _convert_adapter(folder: Path, out: Path, chosen: tuple[str, ...]) -> tuple[
     outputs = {ADAPTER_PICKLE: out / ADAPTER_WEIGHTS, TRAINED_PICKLE: full}
     convert_files([PickleFile(folder / name, outputs[name], PREFIX) for name in chosen])
     if ADAPTER_PICKLE not in chosen and out != folder:
-        shutil.copyfile(folder / ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
+        copy_own_file(folder, ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
     if TRAINED_PICKLE in chosen:
         modules = {module_of(name).rpartition(".")[2] for name in open_tensors(full).tensors}
         _combine(out / ADAPTER_WEIGHTS, full)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError, library_errors
+from contextgraft.formats.model.pretrained import OWN_FILES
 from contextgraft.prompts.tokens import Encode
 
 
@@ -29,7 +30,7 @@ def load_context(base: ModelFolder, folder: Path) -> DataContext:
     from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, which plans of a training do without
 
     with library_errors("has no tokenizer that can be loaded", base.path, InputError):
-        tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(base.path, **OWN_FILES)
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
