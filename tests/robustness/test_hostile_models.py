@@ -181,15 +181,19 @@ def test_a_model_with_false_statements(sandbox: Any, name: str, side: str) -> No
 
 
 def linked(folder: Path) -> None:
-    """As the cache of a hub client lies: every file a link to another folder."""
-    blobs = folder.rename(folder.parent / f"blobs-of-{folder.name}")
-    folder.mkdir()
-    for path in blobs.iterdir():
-        (folder / path.name).symlink_to(path)
+    """As the cache of a hub client lies: every file a link to a blob of its repository."""
+    repository = folder.parent / f"models--owner--{folder.name}"
+    snapshot = repository / "snapshots/main"
+    repository.mkdir()
+    folder.rename(repository / "blobs")
+    snapshot.mkdir(parents=True)
+    for path in (repository / "blobs").iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    folder.symlink_to(snapshot)
 
 
 ODD: dict[str, Damage] = {
-    "files linked elsewhere": linked,
+    "files linked to blobs": linked,
     "nested at the limit": config(x=json.loads(b"[" * 98 + b"]" * 98)),
     "a scalar": weights(lambda tensors: tensors.update({"model.layers.0.scale": torch.tensor(1.5)})),
     "a tensor of no rows": weights(lambda tensors: tensors.update({"model.x.weight": torch.ones(0, 5)})),
@@ -209,3 +213,18 @@ def test_a_model_that_is_only_odd(sandbox: Any, name: str) -> None:
         assert done.status == 0, done.stderr
         assert not any(path.is_symlink() for path in (sandbox.root / "out").rglob("*"))
         shutil.rmtree(sandbox.root / "out")
+
+
+@pytest.mark.parametrize("kind", ["shard", "text", "environment", "pipe"])
+def test_a_target_that_links_to_private_files(sandbox: Any, kind: str) -> None:
+    target = sandbox["target"]
+    secret = sandbox.root / "secret"
+    shutil.copyfile(target / FIRST, secret)
+    make: dict[str, Damage] = {
+        "shard": instead(FIRST, lambda path: path.symlink_to(secret)),
+        "text": lambda folder: (folder / "NOTICE.txt").symlink_to(secret),
+        "environment": lambda folder: (folder / "NOTICE.txt").symlink_to("/proc/self/environ"),
+        "pipe": lambda folder: os.mkfifo(folder / "NOTICE.txt"),
+    }
+    make[kind](target)
+    sandbox.refuses("merge", "outside its folder|is not a file")

@@ -1,7 +1,8 @@
-"""Files of a folder that others made, before they are copied: links that leave it, pipes and devices are refused.
+"""Files of a folder that others made, before they are copied: no links that leave it, no pipes, no devices.
 
-A link to a private file would carry it into a result that is published. Allowed are links inside the folder, and
-links into a store whose names are digests: the blobs of the hub's cache, next to the snapshot, and DVC's cache.
+A link to a private file would carry it into a result that is published. Allowed are links inside the folder,
+and links into a store whose names are digests: the blobs of the hub's cache next to the snapshot, and the
+cache of DVC.
 """
 
 import os
@@ -73,7 +74,7 @@ def _check(folder: Path, path: Path) -> Path:
     if not _is_inside(folder.resolve(), real):
         raise CheckpointError(
             "is a link to a file outside its folder, which is not copied", path=path,
-            received=os.readlink(path) if path.is_symlink() else real,
+            received=path.readlink() if path.is_symlink() else real,
             remedy="if you trust the folder, copy it with `cp -rL` and pass the copy",
         )  # fmt: skip
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -30,7 +30,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 def _kernel_devices() -> set[int]:
     """File systems whose files are the kernel's: some have no end, or block."""
-    return {os.stat(folder).st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
+    return {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
 
 
 def parse_json(raw: bytes, *, unique: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""How transformers loads a model folder of others: its own files, none of its Python code, no kernel it names."""
+"""How transformers loads a model folder of others: its own files, none of its code, no kernel it names."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG
 from contextgraft.errors import CheckpointError
 
-# For every `from_pretrained`, `from_config` and `LLM` of this package. Without the first, transformers asks on
-# standard input whether to run the folder's code; without the second, it may look for files on the hub.
+# For every `from_pretrained`, `from_config` and `LLM` of this package. Without the first, transformers asks
+# on standard input whether to run the folder's code; without the second, it may look for files on the hub.
 NO_REMOTE_CODE = {"trust_remote_code": False}
 OWN_FILES = {**NO_REMOTE_CODE, "local_files_only": True}
 BUILT_IN_ATTENTION = frozenset({None, "eager", "sdpa"})
