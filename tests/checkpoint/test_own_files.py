@@ -35,6 +35,11 @@ def chain(folder: Path) -> None:
     (folder / "two").symlink_to("../secret")
 
 
+def linked_pipe(folder: Path) -> None:
+    os.mkfifo(folder / ".p")
+    (folder / "x").symlink_to(".p")
+
+
 def sock(folder: Path) -> None:
     here = Path.cwd()
     os.chdir(folder)  # a socket's path is short
@@ -58,9 +63,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "to itself": (link("notes.txt", "notes.txt"), "link to nothing"),
     "a pipe": (lambda folder: os.mkfifo(folder / "notes.txt"), "a pipe"),
     "a pipe in a subfolder": (lambda folder: os.mkfifo(folder / "sub/notes.txt"), "a pipe"),
-    "a link to a pipe": (
-        lambda folder: (os.mkfifo(folder / ".p"), (folder / "x").symlink_to(".p")), "a pipe"
-    ),
+    "a link to a pipe": (linked_pipe, "a pipe"),
     "a socket": (sock, "a socket"),
     "blobs of another repository": (link("x", "{}/models--a--b/blobs/" + HEX), "link to nothing|outside"),
 }  # fmt: skip

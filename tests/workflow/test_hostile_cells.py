@@ -54,8 +54,8 @@ def hostile_study(folder: Path, text: str) -> dict[str, Any]:
         "\t".join(["trained", f'"train:./{recipe.replace(chr(34), chr(34) * 2)}"']),
     ]
     (folder / "sheet.tsv").write_text("\n".join(rows) + "\n")
-    evaluation = {**STUDY["evaluation"]}
-    evaluation["needle"] = {**evaluation["needle"], "format": needle}
+    evaluation: dict[str, Any] = yaml.safe_load(yaml.safe_dump(STUDY["evaluation"]))
+    evaluation["needle"]["format"] = needle
     config = {
         **STUDY,
         "base": source,
