@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
-from contextgraft.checkpoint.own_files import check_own_files, copy_own_file
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
 from contextgraft.errors import CheckpointError, PickleRefused
+from contextgraft.formats.model.own_files import check_own_files, copy_own_file
 from contextgraft.formats.peft import (
     ADAPTER_CONFIG,
     ADAPTER_PICKLE,

@@ -11,10 +11,10 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model, read_json
-from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.config.training import Recipe
+from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings

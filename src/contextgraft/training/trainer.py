@@ -12,10 +12,10 @@ import torch
 from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
 from contextgraft.checkpoint.input_files import check_unchanged, list_inputs, unchanged
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.checkpoint.own_files import check_own_files
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
+from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
 from contextgraft.training.data.batches import BatchSampler
 from contextgraft.training.data.context import load_context, memoised

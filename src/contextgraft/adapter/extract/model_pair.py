@@ -11,10 +11,10 @@ from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.checkpoint.own_files import check_own_file
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.aligned_names import aligned
+from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import (

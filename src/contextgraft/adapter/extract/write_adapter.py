@@ -17,13 +17,13 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.llama_cpp import GGUF_FILE
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.hub_source import peft_base
+from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.model.runtime_names import peft_names
 from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar

@@ -9,8 +9,8 @@ from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import bytes_digest, file_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, read_json
-from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.model.tied_head import untie, with_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sidecar
 from contextgraft.rope import settings, travelling

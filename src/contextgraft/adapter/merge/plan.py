@@ -26,9 +26,9 @@ from contextgraft.checkpoint.model_folder import (
     ModelFolder,
     open_model,
 )
-from contextgraft.checkpoint.own_files import check_own_files
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.copied_files import holds_adapter, split_files
+from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.formats.model.tied_head import vocabulary_size
 from contextgraft.formats.tensor_names import input_embedding
 from contextgraft.rope import settings

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
-from contextgraft.checkpoint.own_files import check_own_files
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
+from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.formats.model_card import card_metadata
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar

@@ -9,11 +9,11 @@ from contextgraft.checkpoint.model_folder import (
     MODEL_WEIGHTS,
     read_json,
 )
-from contextgraft.checkpoint.own_files import copy_own_file
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.peft import (
     ADAPTER_CONFIG,
     ADAPTER_PICKLE,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from contextgraft.checkpoint.own_files import check_own_files, copy_own_file
 from contextgraft.checkpoint.strict_json import open_regular
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.model.own_files import check_own_files, copy_own_file
 
 HEX = "0123456789abcdef" * 4
 
