@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.adapter.architecture import architecture
+from contextgraft.adapter.architecture import architecture, architecture_differences
 from contextgraft.checkpoint.full_precision import quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.errors import CheckpointError
@@ -77,13 +77,10 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
     """Compare a model with a base; rotary settings that cannot be used raise InputError."""
     wanted = {name: info for name, info in base.tensors.items() if _changed(info, base)}
     both = {name: (info.shape, model[name].shape) for name, info in wanted.items() if name in model.tensors}
-    expected, received = architecture(base.config), architecture(model.config)
     known, own = _digests(base), _digests(model)
     added = (name for name in model.tensors if name not in base.tensors and not rows_are_tokens(name))
     return Compatibility(
-        architecture={
-            key: (value, received[key]) for key, value in expected.items() if value != received[key]
-        },
+        architecture=architecture_differences(architecture(base.config), architecture(model.config)),
         shapes={name: shapes for name, shapes in both.items() if shapes[0] != shapes[1]},
         missing=tuple(name for name in wanted if name not in model.tensors),
         added=tuple(name for name in added if not is_buffer(name)),

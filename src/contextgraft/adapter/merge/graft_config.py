@@ -1,15 +1,18 @@
 """The config.json of a graft: the target's, with RoPE and the attention settings that the donor changed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
-from contextgraft.rope.settings import RopeSettings
+from contextgraft.rope.settings import RopeSettings, read
 from contextgraft.rope.travelling import Setting, apply_settings, own_values, to_json
+
+DIMENSIONS = "mrope"  # begins the names of settings of multi-dimensional RoPE
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,19 @@ class ContextSettings:
 def graft_config(config: Mapping[str, Any], context: ContextSettings) -> dict[str, Any]:
     """A copy of the config with these settings; MismatchError or InputError where they cannot be written."""
     return apply_rope(apply_settings(config, context.attention), context.rope)
+
+
+def rope_for(config: Mapping[str, Any], rope: RopeSettings, path: Path) -> RopeSettings:
+    """A donor's RoPE settings for a target: how heads are divided among dimensions is the target's own.
+
+    Multi-dimensional RoPE belongs to models with other towers: a text model is not given it, nor does a
+    vision-language model lose it. `path` is the target's folder.
+    """
+    own = {key: value for key, value in read(config, path).extra.items() if key.startswith(DIMENSIONS)}
+    if own.keys() == {key for key in rope.extra if key.startswith(DIMENSIONS)}:
+        return rope
+    rest = {key: value for key, value in rope.extra.items() if not key.startswith(DIMENSIONS)}
+    return replace(rope, extra=dict(sorted((rest | own).items())))
 
 
 def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:

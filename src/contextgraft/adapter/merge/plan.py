@@ -1,7 +1,7 @@
 """What a merge will do: adapters and a target that fit each other, checked before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from contextgraft.adapter.merge.graft_config import (
     attention_warnings,
     graft_config,
     recorded_settings,
+    rope_for,
 )
 from contextgraft.adapter.merge.layout import GraftLayout, lay_out
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
@@ -134,6 +135,7 @@ class MergePlan:
             if scaled.adapter.sidecar is None:
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])
+            base = rope_for(self.target.config, base, self.target.path)
             if before != base:
                 warnings.append(
                     f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions) "
@@ -198,8 +200,10 @@ def _context(
     if keep_rope:
         return "target", ContextSettings(settings.read(target.config, target.path))
     if rope is not None:
-        return "given", ContextSettings(rope, attention or {})
-    return "adapter", recorded_settings([scaled.adapter for scaled in adapters])
+        source, context = "given", ContextSettings(rope, attention or {})
+    else:
+        source, context = "adapter", recorded_settings([scaled.adapter for scaled in adapters])
+    return source, replace(context, rope=rope_for(target.config, context.rope, target.path))
 
 
 def _check_vocabulary(target: ModelFolder) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.merge.graft_config import ContextSettings, graft_config
+from contextgraft.adapter.merge.graft_config import ContextSettings, graft_config, rope_for
 from contextgraft.adapter.merge.manifest import file_facts, with_embeddings
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_check
@@ -58,7 +58,7 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
     yield run_check("tokenizer", lambda: _tokenizer(model, manifest))
     target = inputs.target
     if inputs.adapters:
-        yield run_check("adapters", lambda: _adapters(inputs.adapters, manifest))
+        yield run_check("adapters", lambda: _adapters(inputs.adapters, model, manifest))
     if target is not None:
         yield run_check("target", lambda: _target(target, model, manifest))
     if inputs.adapters and target is not None:
@@ -123,7 +123,7 @@ def _tokenizer(model: ModelFolder, manifest: dict[str, Any]) -> str:
     return f"{lengths[1]} tokens"
 
 
-def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
+def _adapters(paths: Sequence[Path], model: ModelFolder, manifest: dict[str, Any]) -> str:
     opened = [open_adapter(path) for path in paths]
     check_equal(
         "the list of adapters",
@@ -134,7 +134,8 @@ def _adapters(paths: Sequence[Path], manifest: dict[str, Any]) -> str:
         context = _recorded(manifest)
         for adapter in opened:
             if adapter.rope is not None:
-                check_equal("the donor's RoPE", context.rope, adapter.rope)
+                donors = rope_for(model.config, adapter.rope, model.path)
+                check_equal("the donor's RoPE", context.rope, donors)
             if adapter.attention is not None:
                 changed = travelling.to_json(adapter.attention)
                 check_equal("the donor's attention settings", travelling.to_json(context.attention), changed)

@@ -1,0 +1,80 @@
+"""Whether two classes of transformers compute the same language model, whatever other towers they have."""
+
+from functools import lru_cache
+from typing import Any
+
+# tiny values of the settings that classes share; what a class calls otherwise, it maps itself
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16,
+    "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "num_experts": 4, "num_experts_per_tok": 2, "rms_norm_eps": 1e-6, "max_position_embeddings": 16,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+ROPE = {  # sections of multi-dimensional RoPE: half of head_dim
+    "rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2],
+    "original_max_position_embeddings": SIZES["max_position_embeddings"],
+}  # fmt: skip
+TOKENS = 24  # more than positions: some classes scale attention beyond them
+SIZE = 0.5  # of the weights: attention that is far from uniform
+TOLERANCE = 1e-5
+
+
+def language_model_type(model_type: str) -> str | None:
+    """The model_type of the language model inside a class; None where transformers has no such class."""
+    try:
+        from transformers import CONFIG_MAPPING  # noqa: PLC0415 - optional
+
+        config = CONFIG_MAPPING[model_type]()
+        return str(config.get_text_config(decoder=True).model_type)
+    except Exception:  # a class that is missing, or that needs values
+        return None
+
+
+def stands_alone(model_type: str | None) -> bool:
+    """Whether a type is that of complete causal language models, not only of one inside another model."""
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415 - optional
+
+    return model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+@lru_cache(maxsize=32)
+def compute_alike(first: str, second: str) -> bool:
+    """Whether the language models of two model_types have the same tensors and compute the same from them.
+
+    Both are built from tiny configs and given the same weights; False where a class cannot be built so.
+    """
+    if first == second:
+        return True
+    try:
+        import torch  # noqa: PLC0415
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            models = [_tiny_model(model_type) for model_type in (first, second)]
+            tensors = models[0].state_dict().items()
+            state = {name: torch.randn_like(tensor) * SIZE for name, tensor in tensors}
+        for model in models:
+            model.load_state_dict(state)  # raises where names or shapes differ
+        tokens = torch.arange(3, 3 + TOKENS)[None]
+        with torch.no_grad():
+            states = [model(tokens, use_cache=False).last_hidden_state for model in models]
+        return bool(torch.allclose(*states, rtol=TOLERANCE, atol=TOLERANCE))
+    except Exception:  # whatever a class raises: then nothing is known to be alike
+        return False
+
+
+def _tiny_model(model_type: str) -> Any:
+    import torch  # noqa: PLC0415
+    from transformers import CONFIG_MAPPING, AutoModel  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        config = CONFIG_MAPPING[model_type](**SIZES)
+        rope = getattr(config, "rope_parameters", None)
+        if rope and not any(isinstance(value, dict) for value in rope.values()):
+            config.rope_parameters = {**rope, **ROPE}
+        return AutoModel.from_config(config, dtype=torch.float32).eval()
+    finally:
+        logging.set_verbosity(level)
