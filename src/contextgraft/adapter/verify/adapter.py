@@ -85,9 +85,8 @@ def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     if "attention" in sidecar:
         record = models.context_record()["attention"]
         check_equal("the attention settings that differ", sidecar["attention"], record)
-    own = architecture(models.base.config)
-    recorded = sidecar["architecture"]  # older versions recorded fewer values
-    check_equal("the architecture", recorded, {key: own.get(key) for key in recorded})
+    values, recorded = architecture(models.base.config), sidecar["architecture"]  # older ones have fewer
+    check_equal("the architecture", recorded, {key: values.get(key) for key in recorded})
     return f"theta {rope.theta:g}, {rope.max_positions} positions"
 
 

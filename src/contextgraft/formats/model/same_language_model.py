@@ -57,8 +57,8 @@ def compute_alike(first: str, second: str) -> bool:
             model.load_state_dict(state)  # raises where names or shapes differ
         tokens = torch.arange(3, 3 + TOKENS)[None]
         with torch.no_grad():
-            states = [model(tokens, use_cache=False).last_hidden_state for model in models]
-        return bool(torch.allclose(*states, rtol=TOLERANCE, atol=TOLERANCE))
+            left, right = (model(tokens, use_cache=False).last_hidden_state for model in models)
+        return bool(torch.allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE))
     except Exception:  # whatever a class raises: then nothing is known to be alike
         return False
 
