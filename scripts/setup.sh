@@ -6,9 +6,10 @@ cd "$(dirname "$0")/.."
 
 stamp=.venv/.installed # two lines: where the environment was made, and of which locks
 place=$(realpath -m .venv)
-wanted=$(cat requirements.lock requirements-cuda.lock pyproject.toml | sha256sum | cut -d' ' -f1)
+locks=(requirements*.lock)
+wanted=$(cat "${locks[@]}" pyproject.toml | sha256sum | cut -d' ' -f1)
 recorded() { sed -n "$1p" "$stamp" 2>/dev/null || true; }
-[ "$(recorded 1)" = "$place" ] && [ "$(recorded 2)" = "$wanted" ] && exit 0
+[ "$(recorded 1)" = "$place" ] && [ "$(recorded 2)" = "$wanted" ] && .venv/bin/python -c "" 2>/dev/null && exit 0
 
 python=""
 for candidate in "${PYTHON:-python3.11}" python3; do
@@ -30,18 +31,20 @@ fi
 install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"; }
 
 started=$(date +%s)
-if [ "$(recorded 1)" = "$place" ]; then
+if [ "$(recorded 1)" = "$place" ] && .venv/bin/python -c "" 2>/dev/null; then
     echo "setup: the locks or pyproject.toml changed; bringing .venv up to date"
 else
-    [ ! -e .venv ] || echo "setup: .venv is unfinished or was moved here; making it anew"
+    [ ! -e .venv ] || echo "setup: .venv is unfinished, was moved here or cannot start; making it anew"
     echo "setup: installing into .venv (torch, transformers, lm-eval, snakemake, dvc; some minutes, once)"
     "$python" -m venv --clear .venv
 fi
 rm -f "$stamp"
 lock=requirements.lock # for torch's CPU build; where pip finds another build, that one's
-torch=$(grep -o '^torch==[^ ]*' "$lock")
-install --dry-run --ignore-installed --report - "$torch" 2>/dev/null | grep -q '"version": "[^"]*+cpu"' ||
-    lock=requirements-cuda.lock
+torch=$(grep -o '^torch==[^ ]*' "$lock" || true)
+if [ -n "$torch" ] && [ -e requirements-cuda.lock ]; then
+    install --dry-run --ignore-installed --report - "$torch" 2>/dev/null | grep -q '"version": "[^"]*+cpu"' ||
+        lock=requirements-cuda.lock
+fi
 install --require-hashes --requirement "$lock"
 install --editable .
 printf '%s\n' "$place" "$wanted" >"$stamp"

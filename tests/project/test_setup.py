@@ -1,0 +1,112 @@
+"""scripts/setup.sh: `.venv` is what the locks say, whatever interrupted it. Python and pip are stand-ins."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHON = """#!/bin/bash
+case "$1 $2" in
+"-c "*) exit 0 ;;
+"-m venv") mkdir -p .venv/bin; rm -rf .venv/* .venv/.[!.]*; mkdir .venv/bin; cp pip .venv/bin/python ;;
+esac
+"""
+PIP = """#!/bin/bash
+[ "$1" != -c ] || exit 0
+[ ! -e "stop at $(wc -l < calls)" ] || exit 130
+echo "$*" >> calls
+case "$*" in *--requirement*) cp requirements.lock .venv/content ;; esac
+"""
+STEPS = 2  # calls of pip: the lock, then the package itself
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    (folder / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/setup.sh", folder / "scripts")
+    for name, text in {"python": PYTHON, "pip": PIP, "pyproject.toml": "x", "requirements.lock": "A"}.items():
+        (folder / name).write_text(text)
+    for name in ("python", "pip"):
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def setup(folder: Path, lock: str, stop: int | None = None) -> tuple[int, list[str]]:
+    """Run setup with a lock, interrupted at one of its calls of pip; the calls that were made."""
+    (folder / "requirements.lock").write_text(lock)
+    (folder / "calls").write_text("")
+    if stop is not None:
+        (folder / f"stop at {stop}").touch()
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh"],
+        cwd=folder, env={"PATH": "/usr/bin:/bin", "PYTHON": str(folder / "python")}, check=False,
+    )  # fmt: skip
+    (folder / f"stop at {stop}").unlink(missing_ok=True)
+    return done.returncode, (folder / "calls").read_text().splitlines()
+
+
+def test_the_lock_is_installed_once_and_with_its_hashes(checkout: Path) -> None:
+    code, calls = setup(checkout, "A")
+    assert code == 0
+    assert [("--require-hashes" in call, "--no-deps" in call) for call in calls] == [
+        (True, True),
+        (False, True),
+    ]
+    assert setup(checkout, "A") == (0, [])
+
+
+@pytest.mark.parametrize("stop", range(STEPS))
+@pytest.mark.parametrize("first", ["A", None])
+def test_an_interrupted_upgrade_then_the_old_lock(checkout: Path, stop: int, first: str | None) -> None:
+    if first is not None:
+        setup(checkout, first)
+    assert setup(checkout, "B", stop)[0] != 0
+    assert setup(checkout, "A")[0] == 0
+    assert (checkout / ".venv/content").read_text() == "A"
+    assert setup(checkout, "A") == (0, [])
+
+
+def test_a_moved_checkout_is_installed_anew(checkout: Path) -> None:
+    setup(checkout, "A")
+    moved = checkout.rename(checkout.with_name("moved"))
+    (moved / ".venv/left").touch()
+    code, calls = setup(moved, "A")
+    assert (code, len(calls)) == (0, STEPS)
+    assert not (moved / ".venv/left").exists()
+
+
+def test_a_venv_whose_python_cannot_start_is_made_anew(checkout: Path) -> None:
+    setup(checkout, "A")
+    (checkout / ".venv/bin/python").unlink()
+    code, calls = setup(checkout, "A")
+    assert (code, len(calls)) == (0, STEPS)
+
+
+def test_every_pin_has_a_hash_and_every_install_checks_it() -> None:
+    for name in ("requirements.lock", "requirements-cuda.lock"):
+        pins = [line for line in (ROOT / name).read_text().splitlines() if "==" in line]
+        assert pins
+        assert all(pin.endswith(" \\") for pin in pins), name
+    for name in ("scripts/setup.sh", "envs/Containerfile", "envs/contextgraft.post-deploy.sh"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if "--requirement" in line]
+        assert all("--require-hashes" in line for line in lines), name
+
+
+def test_without_root_and_browser_the_other_tests_still_run(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    for name, text in {"id": "echo 1000", "apt-get": "exit 100", "sudo": "exit 1"}.items():
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts/browser.sh")],
+        env={"PATH": str(programs)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    assert "are skipped" in done.stdout
