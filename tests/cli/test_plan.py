@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli.commands.plan import SUITES, command
+from contextgraft.cli.commands.plan import command
+from contextgraft.cli.commands.plan.evaluation import SUITES
 from contextgraft.cli.main import main
 from contextgraft.evaluation.suites import SUITES as ALL_SUITES
 

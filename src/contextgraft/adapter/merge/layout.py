@@ -48,7 +48,8 @@ def lay_out(target: ModelFolder, changes: Mapping[str, TensorChange]) -> GraftLa
         file = open_tensors(target.path / shard)
         infos = _infos(file, changes, new)
         if infos == list(file.tensors.values()):
-            header = _stored_header(file)
+            with (file.path / file.name).open("rb") as handle:
+                header = handle.read(file.data_begin)
         else:
             header = _header(file.metadata, infos)
         shift = len(header) - _data_begin(infos)
@@ -80,11 +81,6 @@ def _infos(
 
 def _data_begin(infos: list[TensorInfo]) -> int:
     return infos[0].begin if infos else 0
-
-
-def _stored_header(file: TensorFile) -> bytes:
-    with (file.path / file.name).open("rb") as handle:
-        return handle.read(file.data_begin)
 
 
 def _header(metadata: Mapping[str, str], infos: list[TensorInfo]) -> bytes:

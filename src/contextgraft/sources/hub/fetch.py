@@ -134,7 +134,8 @@ def _record(
     digest = model_digest(open_model(work)) if model else None
     record = source_record("source", repository, files, digest=digest, **facts)
     if (work / SIDECAR).exists():
-        write_json(work / SIDECAR, _with_source(read_json(work / SIDECAR), record))
+        origin = {key: record[key] for key in ("source", "revision")}
+        write_json(work / SIDECAR, read_json(work / SIDECAR) | origin)
     else:
         write_json(work / (SIDECAR if model else RECORD), record)
     return record
@@ -151,8 +152,3 @@ def source_record(kind: str, repository: Repository, files: Iterable[HubFile], *
         **({"license": repository.license} if repository.license else {}),
         **more,
     )
-
-
-def _with_source(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The folder's own contextgraft.json with the source and revision that it was fetched from."""
-    return dict(own) | {key: record[key] for key in ("source", "revision")}

@@ -18,7 +18,7 @@ from contextgraft.config.training import (
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
-from contextgraft.prompts.needle_format import NeedleFormat, load_format
+from contextgraft.prompts.needle_format import load_format
 from contextgraft.prompts.tokens import cycle_tokens
 from contextgraft.prompts.training_document import (
     Document,
@@ -48,7 +48,7 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
     name, folder = (source.haystack, context.folder) if source.haystack else (fmt.haystack, path.parent)
     haystack_ids = context.encode(read_haystack(name, folder))
     filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
-    key, value = fmt.keys[0], _sample_value(fmt)
+    key, value = fmt.keys[0], draw(fmt.values, fmt.value_words, np.random.default_rng(0))
     needle_size = len(context.encode(fmt.needle_text(key, value)))
     query_size = len(context.encode(fmt.question_text(key))) + len(
         context.encode(fmt.answer_text(key, value) + fmt.ending)
@@ -171,10 +171,6 @@ def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
     if not isinstance(prompt, str) or not isinstance(answer, str):
         raise InputError(f"line {number} is not a pair", path=path, expected=PAIR)
     return prompt, answer
-
-
-def _sample_value(fmt: NeedleFormat) -> str:
-    return draw(fmt.values, fmt.value_words, np.random.default_rng(0))
 
 
 def weighted_choice(weights: Sequence[float], rng: np.random.Generator) -> int:
