@@ -39,8 +39,11 @@ def options(verb: str) -> dict[str, click.Parameter]:
     """The options of a verb with those of its subcommands, and of the command itself under no name."""
     command = cli.get_command(click.Context(cli), verb) if verb else cli
     assert command is not None
-    below = command.commands.values() if isinstance(command, click.Group) and verb else ()
-    params = [param for each in (command, *below) for param in each.params]
+    shown = [command]
+    if isinstance(command, click.Group) and verb:
+        context = click.Context(command)
+        shown += filter(None, (command.get_command(context, name) for name in command.list_commands(context)))
+    params = [param for each in shown for param in each.params]
     words = {word: param for param in params for word in (*param.opts, *param.secondary_opts)}
     return {**words, **dict.fromkeys(["--help"], click.Option(["--help"]))}
 
