@@ -137,7 +137,10 @@ def test_rope_must_come_from_somewhere(target: Path, world: Any, tmp_path: Path)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "target_parameters": ({"target_parameters": ["mlp.experts.down_proj"]}, "no target_parameters"),
+    "target_parameters": (
+        {"target_parameters": ["mlp.experts.down_proj"]},
+        "mlp.experts.down_proj.*target_parameters",
+    ),
     "loftq": ({"init_lora_weights": "loftq"}, "init_lora_weights"),
     "alpha": ({"lora_alpha": float("inf")}, "not finite"),
     "rank": ({"rank_pattern": {"q_proj": 0}}, "a rank below 1"),

@@ -179,6 +179,9 @@ def spoil(kind: str, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -
         "model type": lambda: config.update(model_type="qwen2"),
         "heads": lambda: config.update(num_key_value_heads=4),
         "fused": lambda: tensors.update({"model.layers.0.mlp.experts.weight": torch.ones(2, 3, 4)}),
+        "more dimensions": lambda: tensors.update(
+            {"model.layers.0.mlp.experts.weight": torch.ones(2, 3, 4, 5)}
+        ),
         "quantised": lambda: tensors.update({name: torch.ones(tensors[name].shape, dtype=torch.int8)}),
         "no positions": lambda: config.update(max_position_embeddings=0),
     }
@@ -208,7 +211,8 @@ def spoil(kind: str, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -
         ),
         ("model type", MismatchError, "received model_type qwen2"),
         ("heads", MismatchError, "num_key_value_heads"),
-        ("fused", CheckpointError, "experts.weight' cannot be factorised"),
+        ("fused", MismatchError, "lacks tensor 'model.layers.0.mlp.experts.weight'.*stacked in one"),
+        ("more dimensions", CheckpointError, "experts.weight' cannot be factorised"),
         ("quantised", CheckpointError, "I8"),
         ("no positions", InputError, "max_position_embeddings"),
     ],

@@ -10,6 +10,10 @@ from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.rope.model_class import resolve
 from contextgraft.rope.text_section import text_section
 
+OTHER_LAYOUT = (
+    "experts may be stacked in one and stored one by one in the other: save both alike, or merge an adapter "
+    "by PEFT (merge_and_unload)"
+)
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # what a class has under any name
 TYPE, TEXT_TYPE = "model_type", "text_model_type"
 
@@ -93,6 +97,8 @@ def check_shape(model: ModelFolder, name: str, other: str, shape: tuple[int, ...
             path=model.path,
             expected=f"shape {list(shape)}",
             received="no such tensor" if info is None else f"shape {list(info.shape)}",
-            remedy="both must come from the same base"
+            remedy=OTHER_LAYOUT
+            if info is None and ".experts." in name
+            else "both must come from the same base"
             + (", with embeddings tied or untied alike" if rows_are_tokens(name) else ""),
         )

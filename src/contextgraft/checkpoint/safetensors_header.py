@@ -53,6 +53,12 @@ class TensorInfo:
         """Length of the first dimension; a scalar is one row."""
         return self.shape[0] if self.shape else 1
 
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and columns as a matrix: all dimensions but the last of three or more are rows."""
+        rows = math.prod(self.shape[:-1]) if len(self.shape) > 2 else self.rows
+        return rows, self.numel // max(rows, 1)
+
 
 @dataclass(frozen=True)
 class TensorFile:

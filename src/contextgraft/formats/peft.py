@@ -29,19 +29,24 @@ def keys(module: str, embedding: bool = False) -> tuple[str, str]:
     return f"{PREFIX}{module}.{first}", f"{PREFIX}{module}.{second}"
 
 
-def config(ranks: Mapping[str, int], modules: Collection[str], base_name: str) -> dict[str, Any]:
+def config(
+    ranks: Mapping[str, int], modules: Collection[str], base_name: str, parameters: Collection[str] = ()
+) -> dict[str, Any]:
     """adapter_config.json for modules of given `ranks`; `modules` are all of the base, with and without one.
+
+    `parameters` are those of both that PEFT adapts as parameters, by their full names.
 
     alpha equals the rank everywhere, so that scaling is 1; smaller modules have their rank in the patterns.
     """
     rank = max(ranks.values())
     smaller = {module: module_rank for module, module_rank in sorted(ranks.items()) if module_rank != rank}
-    like_experts = _named_like_experts(ranks, modules)
-    parameters = [f"{module}.weight" for module in sorted(like_experts)]
+    plain = set(ranks).difference(parameters)
+    like_experts = _named_like_experts(plain, modules)
+    listed = {f"{module}.weight" for module in like_experts} | (set(ranks) - plain)
     # PEFT takes these names for experts: without factors of experts, they are not among the modules
-    targets = set(ranks) if any(map(EXPERT.search, ranks)) else set(ranks) - like_experts
+    targets = plain if any(map(EXPERT.search, ranks)) else plain - like_experts
     return {
-        **({"target_parameters": parameters} if parameters else {}),
+        **({"target_parameters": sorted(listed)} if listed else {}),
         "alpha_pattern": smaller,
         "base_model_name_or_path": base_name,
         "bias": "none",
@@ -53,7 +58,7 @@ def config(ranks: Mapping[str, int], modules: Collection[str], base_name: str) -
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": smaller,
-        "target_modules": _targets(targets, modules),
+        "target_modules": _targets(targets, set(modules).difference(parameters)),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,

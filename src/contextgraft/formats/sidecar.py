@@ -22,6 +22,9 @@ __all__ = [
 ]
 
 FORMAT = 2
+BASE_ROWS = (
+    "base_rows"  # of a delta with more rows than the base's tensor: the base's; the rest is the donor's
+)
 Record = TypeVar("Record")
 
 

@@ -46,7 +46,15 @@ TRANSPOSED = dict.fromkeys(
 )
 # by transformers 5, when it loads, and output layers: all take the place of lm_head
 RENAMED = {"block_sparse_moe": "mlp", "embed_out": "lm_head", "output_projection": "lm_head"}
-INPUTS = ("embed_tokens", "embed_in", "word_embeddings", "wte", "tok_embeddings", "embeddings")
+INPUTS = (
+    "embed_tokens",
+    "embed_in",
+    "word_embeddings",
+    "wte",
+    "tok_embeddings",
+    "embeddings",
+    "embed_tokens_per_layer",
+)
 OUTPUTS = ("lm_head", "embed_out", "output_projection")
 # names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
 SHORT_KINDS = {
@@ -79,23 +87,23 @@ BY_TOKEN = (TensorRole.INPUT, TensorRole.OUTPUT)
 
 
 def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
-    """LINEAR for every 2-D weight inside a layer, DENSE for small tensors; embeddings go by name.
+    """LINEAR for every 2-D weight and stack of them, DENSE for small tensors; embeddings go by name.
 
     Towers of other modalities and heads for several tokens are IGNORED.
 
-    Weights in layers that are quantised, or stack several matrices, raise CheckpointError by name.
+    Weights in layers that are quantised, or have more dimensions than stacked matrices, raise CheckpointError
+    by name.
     """
     if OTHER_TOWER.search(info.name) or is_buffer(info.name) or not info.numel:
         return TensorRole.IGNORED
     in_layer = layer_of(info.name) is not None
-    stacked = len(info.shape) > 2 and info.shape[1] > 1  # a depthwise convolution has one input channel
-    if in_layer and (stacked or (len(info.shape) > 1 and info.dtype not in FLOATS)):
+    if in_layer and (len(info.shape) > 3 or (len(info.shape) > 1 and info.dtype not in FLOATS)):
         raise CheckpointError(
             f"tensor {info.name!r} cannot be factorised",
             path=folder / info.shard,
-            expected=f"two dimensions of {', '.join(FLOATS)}",
+            expected=f"a matrix, or matrices of experts, of {', '.join(FLOATS)}",
             received=f"{list(info.shape)} of {info.dtype}",
-            remedy="store fused experts one by one, use the original precision, or --exclude it",
+            remedy="use the original precision, or --exclude it",
         )
     if info.dtype not in FLOATS:
         return TensorRole.IGNORED
@@ -105,10 +113,24 @@ def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
 def _role_by_shape(info: TensorInfo, *, in_layer: bool) -> TensorRole:
     if len(info.shape) == 1 or holds_positions(info.name):
         return TensorRole.DENSE
+    if in_layer and (is_stacked(info) or (len(info.shape) == 2 and _is_expert_matrix(info.name))):
+        return TensorRole.LINEAR
     if len(info.shape) != 2 or not info.name.endswith(".weight"):
-        small = in_layer and ".experts." not in info.name
-        return TensorRole.DENSE if small else TensorRole.UNSUPPORTED
-    return TensorRole.LINEAR if in_layer else EMBEDDINGS.get(_module(info.name), TensorRole.UNSUPPORTED)
+        return TensorRole.DENSE if in_layer else TensorRole.UNSUPPORTED
+    module = _module(info.name)
+    if in_layer or module in EMBEDDINGS or "embed" not in module:
+        return TensorRole.LINEAR if in_layer else EMBEDDINGS.get(module, TensorRole.LINEAR)
+    return TensorRole.UNSUPPORTED
+
+
+def _is_expert_matrix(name: str) -> bool:
+    """Whether a matrix without the name of a weight belongs to experts; DBRX stores all of them as rows."""
+    return ".experts." in name and not name.endswith(("bias", ".weight"))
+
+
+def is_stacked(info: TensorInfo) -> bool:
+    """Whether a tensor stacks matrices; a depthwise convolution has one input channel."""
+    return len(info.shape) > 2 and info.shape[1] > 1
 
 
 def layer_of(name: str) -> int | None:

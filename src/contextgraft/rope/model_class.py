@@ -31,7 +31,7 @@ def resolve(config: Mapping[str, Any]) -> ClassConfig | None:
 
 @lru_cache(maxsize=32)
 def _resolve(text: str) -> ClassConfig | None:
-    config = json.loads(text, object_hook=_infinite)
+    config = json.loads(text, object_hook=infinite)
     try:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
         from transformers.utils import logging
@@ -65,6 +65,6 @@ def _resolve(text: str) -> ClassConfig | None:
     return ClassConfig(type(built).__name__, values, frozenset({*fields, *aliases}))
 
 
-def _infinite(value: dict[str, Any]) -> Any:
+def infinite(value: dict[str, Any]) -> Any:
     """A number that JSON lacks, as transformers writes it."""
     return float(value["__float__"]) if set(value) == {"__float__"} else value

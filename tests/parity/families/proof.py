@@ -14,8 +14,10 @@ from tests.parity.families.table import Family
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.cli.commands import extract, merge
 from contextgraft.errors import ContextgraftError
+from contextgraft.formats.tensor_names import output_embedding
 
 Values = dict[str, Any]
 BASE, LONG = 128, 1024  # tokens
@@ -188,15 +190,10 @@ def prove(name: str, family: Family, form: str, root: Path) -> Proof | None:
     change = family.window if form == "window" else {}
     if not save_pair(config, change, "theta" if form == "window" else form, root):
         return None
-    refusal = graft(root, tied=_tied(config))
+    refusal = graft(root, tied=output_embedding(open_model(root / "base").tensors) is None)
     if refusal:
         assert not (root / "graft").exists()
         return Proof({}, refusal)
     folders = root / "donor", root / "graft"
     pairs = {length: [logits(folder, length) for folder in folders] for length in LENGTHS}
     return Proof({length: float((donor - ours).abs().max()) for length, (donor, ours) in pairs.items()})
-
-
-def _tied(config: Any) -> bool:
-    text = config.get_text_config(decoder=True)
-    return bool(getattr(text, "tie_word_embeddings", getattr(config, "tie_word_embeddings", False)))

@@ -268,6 +268,9 @@ TEXT: dict[str, Family] = {
         ffn_config={"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
     ),
     "mamba": other_names(hidden_size=32, num_hidden_layers=2, state_size=8),
+    "mamba with a length": other_names(
+        hidden_size=32, num_hidden_layers=2, state_size=8, max_position_embeddings=128
+    ),
 }
 VISION_LANGUAGE: dict[str, Family] = {
     "qwen2_vl": vision(

@@ -10,6 +10,7 @@ from contextgraft.adapter.analysis.model_triple import ModelTriple
 from contextgraft.adapter.compute.numeric import inner_product, norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
+from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.formats.alignment import AlignmentResult, TensorAlignment
 from contextgraft.formats.sidecar import identity
@@ -59,8 +60,9 @@ def _align(
 
 
 def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
+    base_rows = models.donor.base[name].matrix[0]  # positions that a longer table adds have no base
     sides = [
-        Delta(side.base, side.donor, name, space, 0, side.rows_for(name))
+        Delta(side.base, side.donor, name, space, 0, side.rows_for(name), count=base_rows)
         for side, space in ((models.donor, buffers), (models.target, Buffers(buffers.device)))
     ]
     common = _common_rows(sides[0].rows, *(side.donor_rows for side in sides))
@@ -79,8 +81,11 @@ def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
     rows = sides[0].rows if common is None else int(common.sum())
     norms = [math.sqrt(math.fsum(values)) for values in squares]
     alignment = TensorAlignment(name, rows * sides[0].columns, norms[0], norms[1], math.fsum(inners))
-    first, second = (side.measure for side in sides)
-    return _TensorResult(alignment, first.base_digest, first.donor_digest, second.donor_digest)
+    digests = [
+        tensor_digest(side.donor, name) if name in pair.longer else side.measure.donor_digest
+        for side, pair in zip(sides, (models.donor, models.target), strict=True)
+    ]
+    return _TensorResult(alignment, sides[0].measure.base_digest, digests[0], digests[1])
 
 
 def _common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:

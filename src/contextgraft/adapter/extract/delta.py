@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, read_bytes
 from contextgraft.checkpoint.tensor_bytes import expect_bytes
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.tensor_names import holds_positions
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class DeltaMeasures:
 
 @dataclass
 class Delta:
-    """Tiles of donor minus base; a tile is valid until the next one is requested.
+    """Tiles of donor minus base as a matrix; a tile is valid until the next one is requested.
 
     The first `keep_bytes` of the delta, in whole tiles, are kept for later passes, the rest is read again.
     `donor_rows` has the donor's row for each row of the base, -1 for none (a delta of zero);
-    None where rows correspond as they stand.
+    None where rows correspond as they stand. `first` and `count` select rows; `digests` are those of both
+    sides' bytes up to there.
     """
 
     base: ModelFolder
@@ -40,17 +42,23 @@ class Delta:
     buffers: Buffers
     keep_bytes: int
     donor_rows: Sequence[int] | None = None
+    first: int = 0
+    count: int | None = None
+    digests: tuple[Hasher, Hasher] = field(default_factory=lambda: (hasher(), hasher()))
     _measure: DeltaMeasures | None = field(default=None, init=False)
 
     @property
     def rows(self) -> int:
-        """Length of the first dimension."""
-        return self.base[self.name].rows
+        """The number of selected rows; all of a table of positions that is longer in the donor."""
+        if self.count is not None:
+            return self.count
+        sides = self.base[self.name].matrix[0], self.donor[self.name].matrix[0]
+        return max(sides) if holds_positions(self.name) else sides[0]
 
     @property
     def columns(self) -> int:
-        """Number of elements in one row: the product of all dimensions but the first."""
-        return self.base[self.name].numel // max(self.rows, 1)
+        """Number of elements in one row of the matrix."""
+        return self.base[self.name].matrix[1]
 
     @property
     def measure(self) -> DeltaMeasures:
@@ -64,12 +72,25 @@ class Delta:
             return self._first_pass()
         return self._later_pass()
 
+    def experts(self) -> "Iterator[Delta]":
+        """The delta of every expert of a stack, each read completely before the next one is requested.
+
+        This delta's own measures are complete after the last one.
+        """
+        experts, rows = self.base[self.name].shape[:2]
+        norms: list[float] = []
+        for expert in range(experts):
+            delta = replace(self, first=expert * rows, count=rows)
+            yield delta
+            norms.append(delta.measure.base_norm)
+        self._measure = replace(delta.measure, base_norm=math.hypot(*norms))
+
     def squares(self) -> float:
         """The squared Frobenius norm, in a pass of its own."""
         return math.fsum(norm_squared(tile) for tile in self.tiles())
 
     def _first_pass(self) -> Iterator[torch.Tensor]:
-        digests = hasher(), hasher()
+        digests = self.digests
         base_squares = sums = 0.0
         for start, stop in self._spans(0):
             base = self._base(start, stop, digests[0])
@@ -116,7 +137,11 @@ class Delta:
 
     def _base(self, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
         out = self.buffers.floats("base", (stop - start) * self.columns).view(-1, self.columns)
-        return self._fill(out, self.base, start, stop, digest)
+        known = max(start, min(stop, self.base[self.name].matrix[0] - self.first))
+        if known > start:
+            self._fill(out[: known - start], self.base, start, known, digest)
+        out[known - start :].zero_()
+        return out
 
     def _minus(self, base: torch.Tensor, start: int, stop: int, digest: Hasher | None = None) -> torch.Tensor:
         """The donor's rows minus the given rows of the base; zero for rows without a partner."""
@@ -133,7 +158,8 @@ class Delta:
     ) -> torch.Tensor:
         """Rows of one side in float32."""
         info = folder[self.name]
-        row_bytes = info.bytes // max(info.rows, 1)
+        row_bytes = info.bytes // max(info.matrix[0], 1)
+        start, stop = start + self.first, stop + self.first
         buffer = self.buffers.bytes("raw", (stop - start) * row_bytes)
         raw = read_bytes(folder, info, start * row_bytes, stop * row_bytes, buffer)
         expect_bytes(folder, info, stop * row_bytes, (2 * stop - start) * row_bytes)

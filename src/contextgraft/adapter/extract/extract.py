@@ -14,7 +14,7 @@ from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
 from contextgraft.adapter.extract.model_pair import DELTA_CACHE_BYTES, ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
-from contextgraft.adapter.extract.svd import factorise
+from contextgraft.adapter.extract.svd import Decomposition, factorise, stacked_factors, summed_squares
 from contextgraft.adapter.extract.write_adapter import assemble
 from contextgraft.checkpoint.atomic import remove_output
 from contextgraft.checkpoint.digest import file_digest
@@ -74,24 +74,32 @@ class _ExtractStep:
     def _factorise(self, name: str, delta: Delta) -> dict[str, Any]:
         """Write the factors in the model's dtype; return the squared singular values and the error estimate.
 
+        Experts in one tensor are factorised one by one; their squared singular values are added by rank.
+
         The delta already has the rounding error of that dtype, relative to weights larger than the delta:
         rounding its factors adds less than that.
         """
-        shape = (delta.rows, delta.columns)
-        factors = factorise(
-            delta.tiles, shape, limit=self._limit, need=self._need, seed=seed_of(name), device=self.device
-        )
-        if not factors.total:
+        stacked = len(self.models.base[name].shape) > 2
+        deltas = delta.experts() if stacked else [delta]
+        solved = [self._decompose(f"{name}.{n}" if stacked else name, each) for n, each in enumerate(deltas)]
+        total = math.fsum(factors.total for factors in solved)
+        if not total:
             return {"delta_norm": 0.0}
-        dtype = DTYPES[self.models.donor[name].dtype]
-        A_RN, B_MR = (factor.to("cpu", dtype) for factor in factors.lora())
+        A, B = stacked_factors(solved, DTYPES[self.models.donor[name].dtype])
+        excess = [factors.excess for factors in solved if factors.total]
         return {
-            "delta_norm": math.sqrt(factors.total),
-            "squares": factors.S_R.double().square().tolist(),
-            "excess": None if math.isnan(factors.excess) else factors.excess,
-            "passes": factors.passes,
-            "data": self._write(name, {"A": A_RN, "B": B_MR}),
+            "delta_norm": math.sqrt(total),
+            "squares": summed_squares(solved),
+            "excess": None if any(map(math.isnan, excess)) else max(excess),
+            "passes": max(factors.passes for factors in solved),
+            "data": self._write(name, {"A": A, "B": B} if stacked else {"A": A[0], "B": B[0]}),
         }
+
+    def _decompose(self, seed: str, delta: Delta) -> Decomposition:
+        return factorise(
+            delta.tiles, (delta.rows, delta.columns), limit=self._limit, need=self._need, seed=seed_of(seed),
+            device=self.device,
+        )  # fmt: skip
 
     def _need(self, squares: torch.Tensor, total: float) -> int:
         values = squares.tolist()
@@ -99,7 +107,7 @@ class _ExtractStep:
 
     def _keep_dense(self, name: str, delta: Delta) -> dict[str, Any]:
         whole = torch.cat([tile.to("cpu", copy=True) for tile in delta.tiles()])
-        whole = whole.reshape(self.models.base[name].shape)
+        whole = whole.reshape(self.models.donor[name].shape)
         norm = float(torch.linalg.vector_norm(whole, dtype=torch.float64))
         return {"delta_norm": norm} | ({"data": self._write(name, {"delta": whole})} if norm else {})
 

@@ -55,6 +55,11 @@ def refuse_unsuited(models: ModelPair) -> None:
         models.names_by_role[TensorRole.DENSE]
     )
     own = "use contextgraft's own backend"
+    if models.parameters:
+        raise MismatchError(
+            "has weights that no linear layer has (stacked experts), which mergekit does not factorise",
+            path=models.donor.path, received=min(models.parameters), remedy=f"{own}, or --exclude them",
+        )  # fmt: skip
     if biases:
         raise MismatchError(
             "has biases, whose deltas mergekit writes under keys that PEFT does not read",

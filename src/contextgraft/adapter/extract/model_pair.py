@@ -1,20 +1,22 @@
 """A base and a donor that fit each other: which tensors to read, and estimates, from the headers alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.architecture import architecture, check_architecture, check_shape
+from contextgraft.adapter.architecture import OTHER_LAYOUT, architecture, check_architecture, check_shape
 from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
-from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.model.aligned_names import aligned
+from contextgraft.errors import CheckpointError, InputError, MismatchError
+from contextgraft.formats.model.aligned_names import aligned, with_names
 from contextgraft.formats.model.own_files import check_own_file
+from contextgraft.formats.model.parameters import ModuleParameter, is_parameter, module_parameters
 from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import (
@@ -39,7 +41,8 @@ class ModelPair:
     """Tensor names by kind; `unpaired` are ignored tensors of one side only, or of different shapes.
 
     `donor_rows` has the row of the donor's embeddings for each row of the base's, if they differ. Both models
-    have the base's names. `tied`: in both, the output layer is the input embeddings.
+    have the base's names; `parameters` are tensors that PEFT adapts as parameters, under the names of the
+    model in memory. `tied`: in both, the output layer is the input embeddings.
     """
 
     base: ModelFolder
@@ -49,6 +52,7 @@ class ModelPair:
     unpaired: tuple[str, ...]
     donor_rows: Sequence[int] | None
     tied: bool = False
+    parameters: Mapping[str, ModuleParameter] = field(default_factory=dict)
 
     @cached_property
     def factorised(self) -> tuple[str, ...]:
@@ -80,15 +84,26 @@ class ModelPair:
 
     def factor_bytes(self, rank: int) -> int:
         """Bytes of the factors of one adapter, if every module has this rank or that of its smaller side."""
-        infos = [(name, self.donor[name]) for name in self.factorised]
+        infos = [(self.base[name].shape, self.donor[name].dtype) for name in self.factorised]
         return sum(
-            min(rank, *info.shape) * sum(self.base[name].shape) * ITEM_BYTES[info.dtype]
-            for name, info in infos
+            math.prod(shape[:-2]) * min(rank, *shape[-2:]) * sum(shape[-2:]) * ITEM_BYTES[dtype]
+            for shape, dtype in infos
         )
 
     def size_key(self, name: str) -> tuple[int, str]:
         """Sort key: the largest tensors come last."""
         return self.base[name].numel, name
+
+    @property
+    def longer(self) -> tuple[str, ...]:
+        """Tables of learned positions that the donor made longer."""
+        dense = self.names_by_role[TensorRole.DENSE]
+        return tuple(name for name in dense if self.donor[name].rows > self.base[name].rows)
+
+    def is_transposed(self, name: str) -> bool:
+        """Whether a tensor that gets factors is stored [in, out], apart from embeddings."""
+        parameter = self.parameters.get(name)
+        return stored_transposed(name, self.base.config) if parameter is None else parameter.inputs_first
 
     def rows_for(self, name: str) -> Sequence[int] | None:
         """The donor's rows for a tensor whose rows are tokens; None where rows correspond as they stand."""
@@ -105,8 +120,12 @@ class ModelPair:
         return LIBRARY_BYTES + threads * (max(DELTA_CACHE_BYTES, basis) + basis + 16 * DELTA_TILE)
 
     def _basis_bytes(self, name: str, rank: int) -> int:
-        """Estimate of the iteration's memory at a rank: two bases of two and a half times that width."""
-        return 12 * max(rank, 16) * sum(self.base[name].shape)
+        """Estimate of the iteration's memory at a rank: two bases of two and a half times that width.
+
+        The factors of a stack of experts are in memory until the last expert's are known.
+        """
+        shape = self.base[name].shape
+        return (12 * max(rank, 16) + 8 * rank * (math.prod(shape[:-2]) - 1)) * sum(shape[-2:])
 
 
 def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | None = None) -> ModelPair:
@@ -128,36 +147,54 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
         role = _role(selection, name, sides[0], base_path if name in base.tensors else donor_path, layers)
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
-        if holds_positions(name) and not fits:
+        longer = holds_positions(name) and len(sides) == 2 and _is_longer(*sides)
+        if holds_positions(name) and not (fits or longer):
             raise _learned_positions(donor_path, name, sides)
         if name == shared_head:
             role = TensorRole.IGNORED
-        if role in (TensorRole.IGNORED, TensorRole.UNSUPPORTED) and not fits:
+        if role in (TensorRole.IGNORED, TensorRole.UNSUPPORTED) and not fits and not longer:
             unpaired.append(name)
             continue
         if name not in base.tensors:
-            raise MismatchError(f"lacks tensor {name!r}", path=base_path, remedy=f"{donor_path} has it")
+            other = f"; {OTHER_LAYOUT}" if ".experts." in name else ""
+            raise MismatchError(
+                f"lacks tensor {name!r}", path=base_path, remedy=f"{donor_path} has it{other}"
+            )  # fmt: skip
         shape = base[name].shape
-        if role in BY_TOKEN and name in donor.tensors:
-            shape = (donor[name].rows, *shape[1:])  # the number of tokens may differ
+        if (role in BY_TOKEN and name in donor.tensors) or longer:
+            shape = (donor[name].rows, *shape[1:])  # the number of tokens may differ, and of positions
         check_shape(donor, name, f"the base {base_path}", shape)
         _role(selection, name, donor[name], donor_path, layers)  # raises for more than two dimensions
         names[role].append(name)
-    by_role = {role: tuple(listed) for role, listed in names.items()}
+    parameters = _parameters(base, names[TensorRole.LINEAR])
+    in_memory = {name: parameter.name for name, parameter in parameters.items()}
+    base, donor = with_names(base, in_memory), with_names(donor, in_memory)
+    by_role = {
+        role: tuple(sorted(in_memory.get(name, name) for name in listed)) for role, listed in names.items()
+    }
     _check_not_empty(base_path, by_role, selection)
-    transposed = next((n for n in by_role[TensorRole.LINEAR] if stored_transposed(n, base.config)), None)
-    if transposed is not None:
-        raise InputError(
-            f"stores layers transposed (Conv1D), as {transposed!r}, which is not supported",
-            path=base_path,
-            expected="a model with linear layers",
-            received=f"model_type {base.config.get('model_type')}",
-            remedy="such models have learned positions, whose length an adapter cannot carry",
-        )
     if any(by_role[role] for role in BY_TOKEN) and (base_path / TOKENIZER).exists():
         check_own_file(base_path, TOKENIZER)  # is copied into the adapter
     rows = _donor_rows(base, donor, by_role)
-    return ModelPair(base, donor, selection, by_role, tuple(unpaired), rows, shared_head is not None)
+    adapted = {parameter.name: parameter for parameter in parameters.values()}
+    return ModelPair(base, donor, selection, by_role, tuple(unpaired), rows, shared_head is not None, adapted)
+
+
+def _parameters(base: ModelFolder, names: Sequence[str]) -> dict[str, ModuleParameter]:
+    """Those of the tensors that PEFT adapts as parameters, if there is one that no linear layer has."""
+    special = [name for name in names if is_parameter(base[name])]
+    known = module_parameters(base) if special else {}
+    parameters = {name: known[base[name].name] for name in names if base[name].name in known}
+    parameters = {name: parameter for name, parameter in parameters.items() if not parameter.is_plain}
+    missing = next((name for name in special if name not in parameters), None)
+    if missing is not None:
+        raise CheckpointError(
+            f"tensor {missing!r} cannot be factorised", path=base.path / base[missing].shard,
+            expected="a parameter of the model as transformers 5 loads it, which PEFT could adapt",
+            received=f"{list(base[missing].shape)} of a {base.config.get('model_type')}",
+            remedy="install transformers (the extra train), or --exclude it",
+        )  # fmt: skip
+    return parameters
 
 
 def _with_heads(
@@ -188,10 +225,15 @@ def _role(selection: TensorSelection, name: str, info: TensorInfo, path: Path, l
     return selection.role(replace(info, name=name), path)
 
 
+def _is_longer(base: TensorInfo, donor: TensorInfo) -> bool:
+    """Whether a table has the same columns and more rows in the donor."""
+    return base.shape[1:] == donor.shape[1:] and base.rows < donor.rows
+
+
 def _learned_positions(path: Path, name: str, sides: Sequence[TensorInfo]) -> MismatchError:
     return MismatchError(
-        f"its context is a table of learned positions, {name!r}, which no adapter carries",
-        path=path, expected="a model with rotary positions, or the same positions as the base",
+        f"its context is a table of learned positions, {name!r}, which does not fit the base's",
+        path=path, expected="as many positions as the base, or more",
         received=" and ".join(f"{info.rows} positions" for info in sides),
     )  # fmt: skip
 
@@ -207,7 +249,8 @@ def _check_not_empty(
             received="tied or missing ones",
             remedy="leave --embeddings out, or take the input embeddings, which a tied model shares",
         )
-    if not any(names[kind] for kind in FACTORISED):
+    in_layers = any(layer_of(name) is not None for name in names[TensorRole.LINEAR])
+    if not in_layers and not any(names[kind] for kind in BY_TOKEN):
         raise InputError(
             "has no linear weights in layers that are selected",
             path=path,
@@ -220,6 +263,9 @@ def _donor_rows(
 ) -> list[int] | None:
     by_token = [name for kind in BY_TOKEN for name in names[kind]]
     if not by_token:
+        return None
+    same_rows = all(base[name].rows == donor[name].rows for name in by_token)
+    if same_rows and read_vocabulary(base) == read_vocabulary(donor):
         return None
     for folder in (base, donor):
         counts = {folder[name].rows for name in by_token}

@@ -7,8 +7,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
+from torch.nn.functional import pad
 
 from contextgraft.adapter.compute.numeric import norm_squared
 
@@ -60,6 +62,20 @@ def factorise(
     generator = torch.Generator().manual_seed(seed)
     start_NW = torch.linalg.qr(torch.randn(shape[1], width, generator=generator).to(device)).Q
     return _krylov(tiles, shape, limit, need, start_NW)
+
+
+def stacked_factors(solved: Sequence[Decomposition], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """lora_A [E, R, N] and lora_B [E, M, R] of E decompositions; lower ranks are padded with zeros."""
+    rank = max(len(factors.S_R) for factors in solved)
+    pairs = [[factor.to("cpu", dtype) for factor in factors.lora()] for factors in solved]
+    A_ERN = torch.stack([pad(A, (0, 0, 0, rank - len(A))) for A, _ in pairs])
+    return A_ERN, torch.stack([pad(B, (0, rank - B.shape[1])) for _, B in pairs])
+
+
+def summed_squares(solved: Sequence[Decomposition]) -> list[float]:
+    """The squared singular values of several matrices, added in their order from the largest."""
+    columns = zip_longest(*(factors.S_R.double().square().tolist() for factors in solved), fillvalue=0.0)
+    return [math.fsum(column) for column in columns]
 
 
 def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Decomposition:

@@ -15,9 +15,10 @@ from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.llama_cpp import GGUF_FILE
+from contextgraft.adapter.lora.parameter_names import flat_factor, wrapped_modules
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.reader import DTYPES, read_rows, read_tensor
+from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
@@ -26,8 +27,8 @@ from contextgraft.formats.hub_source import peft_base
 from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.model.runtime_names import peft_names
 from contextgraft.formats.model.vocabulary import TOKENIZER
-from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
-from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole
+from contextgraft.formats.sidecar import BASE_ROWS, SIDECAR, identity, sidecar
+from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole, stored_transposed
 
 UNDO = (
     "merge this adapter into the graft with the negated scale, then restore `rope` from its manifest; "
@@ -51,6 +52,7 @@ def assemble(
     common = _common(models, records)
     names = peft_names(models.base.config, models.base.tensors)
     modules = {name: peft.module_of(runtime) for name, runtime in names.items()}
+    modules |= {name: name for name in models.parameters}
     writer = _FolderWriter(models, log, factorised, common, modules)
     sidecars = {spec.name: writer.write(spec) for spec in specs}
     if gguf:
@@ -64,7 +66,10 @@ def assemble(
 
 @dataclass(frozen=True)
 class _FolderWriter:
-    """What the adapters of all ranks share; `modules` are the names of the base's modules in PEFT."""
+    """What the adapters of all ranks share; `modules` are the names of the base's modules in PEFT.
+
+    Those of parameters are their own.
+    """
 
     models: ModelPair
     log: ResumeLog
@@ -78,7 +83,9 @@ class _FolderWriter:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         ranks = {
-            name: min(spec.rank_for(record["squares"], record["delta_norm"] ** 2), *models.base[name].shape)
+            name: min(
+                spec.rank_for(record["squares"], record["delta_norm"] ** 2), *models.base[name].shape[-2:]
+            )
             for name, record in self.factorised.items()
             if "squares" in record
         }
@@ -103,10 +110,14 @@ class _FolderWriter:
         """Write the factors of these ranks; returns adapter_config.json."""
         modules, base = self.modules, self.common["base"]
         padded = {modules[name]: rank for name, rank in ranks.items()}
-        padded |= dict.fromkeys(peft.of_one_rank(padded, modules.values()), max(ranks.values()))
-        factors = [_Factors(name, modules[name], rank, padded[modules[name]]) for name, rank in ranks.items()]
+        parameters = {name: parameter for name, parameter in self.models.parameters.items() if name in ranks}
+        weights = {name for name in parameters if name.endswith(".weight")}
+        padded |= dict.fromkeys(peft.of_one_rank(padded, modules.values()) | weights, max(ranks.values()))
+        owners = {**modules, **wrapped_modules(parameters.values())}
+        factors = [_Factors(name, owners[name], rank, padded[modules[name]]) for name, rank in ranks.items()]
         _write_factors(folder, self.models, factors, self.log)
-        config = peft.config(padded, set(modules.values()), base["name"]) | peft_base(base)
+        config = peft.config(padded, set(modules.values()), base["name"], parameters) | peft_base(base)
+        config["fan_in_fan_out"] = any(stored_transposed(name, self.models.base.config) for name in ranks)
         inputs = self.models.names_by_role[TensorRole.INPUT]
         if inputs:
             config["ensure_weight_tying"] = self.models.tied  # else PEFT adapts the input embeddings alone
@@ -121,6 +132,8 @@ def _common(models: ModelPair, records: Records) -> dict[str, Any]:
     donor = identity(models.donor, {name: record["donor_digest"] for name, record in records.items()})
     changed = {name: record for name, record in records.items() if record["delta_norm"]}
     facts = {name: {key: changed[name][key] for key in ("delta_norm", "relative_delta")} for name in changed}
+    for name in set(facts).intersection(models.longer):
+        facts[name][BASE_ROWS] = models.base[name].rows
     return {
         "base": base,
         "donor": donor,
@@ -176,31 +189,39 @@ def _write_factors(folder: Path, models: ModelPair, factors: Sequence[_Factors],
     origin: dict[str, tuple[_Factors, str]] = {}
     inputs = models.names_by_role[TensorRole.INPUT]
     for item in factors:
-        (rows, columns), dtype = models.base[item.tensor].shape, DTYPES[models.donor[item.tensor].dtype]
-        embedding = item.tensor in inputs
-        first, second = peft.keys(item.module, embedding)
-        specs[first] = (dtype, (item.padded, rows if embedding else columns))
-        specs[second] = (dtype, (columns if embedding else rows, item.padded))
-        origin |= {first: (item, "B" if embedding else "A"), second: (item, "A" if embedding else "B")}
+        shape, dtype = models.base[item.tensor].shape, DTYPES[models.donor[item.tensor].dtype]
+        experts, (outputs, columns) = math.prod(shape[:-2]), shape[-2:]
+        if item.tensor in inputs or models.is_transposed(item.tensor):
+            outputs, columns = columns, outputs
+        first, second = peft.keys(item.module, item.tensor in inputs)
+        specs[first] = (dtype, (item.padded * experts, columns))
+        specs[second] = (dtype, (outputs, item.padded * experts))
+        origin |= {first: (item, "A"), second: (item, "B")}
 
     def slices() -> Iterator[torch.Tensor]:
         for key in order(specs):
             item, factor = origin[key]
-            file = open_tensors(log.file(item.tensor, ".safetensors"))
-            whole = read_rows(file, factor, 0, item.rank if factor == "A" else file[factor].rows)
-            part = whole if factor == "A" else whole[:, : item.rank]
-            missing = item.padded - item.rank
-            if missing:
-                part = pad(part, (0, 0, 0, missing) if factor == "A" else (0, missing))
-            yield part.T if item.tensor in inputs else part
+            swapped = item.tensor in inputs or models.is_transposed(item.tensor)
+            kept = _padded(log, item, {"A": "B", "B": "A"}[factor] if swapped else factor)
+            kept = kept.transpose(-1, -2) if swapped else kept
+            yield flat_factor(kept, factor) if kept.dim() > 2 else kept
 
     write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, slices(), durable=False)
+
+
+def _padded(log: ResumeLog, item: _Factors, factor: str) -> torch.Tensor:
+    """The recorded factor, A [.., R, N] or B [.., M, R], at its rank and with zeros up to the padded one."""
+    whole = read_tensor(open_tensors(log.file(item.tensor, ".safetensors")), factor)
+    missing = item.padded - item.rank
+    if factor == "A":
+        return pad(whole[..., : item.rank, :], (0, 0, 0, missing))
+    return pad(whole[..., : item.rank], (0, missing))
 
 
 def _write_dense(folder: Path, models: ModelPair, log: ResumeLog, changed: Mapping[str, Any]) -> None:
     if not changed:
         return
-    specs: dict[str, Spec] = {name: (torch.float32, models.base[name].shape) for name in changed}
+    specs: dict[str, Spec] = {name: (torch.float32, models.donor[name].shape) for name in changed}
     files = (open_tensors(log.file(name, ".safetensors")) for name in order(specs))
     tensors = (read_tensor(file, "delta") for file in files)
     write_tensors(folder / peft.DENSE_DELTAS, specs, tensors, durable=False)

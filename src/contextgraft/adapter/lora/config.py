@@ -16,7 +16,6 @@ from contextgraft.formats import peft
 # Settings that change the meaning of the factors in ways that a merge cannot reproduce, and the remedy.
 UNSUPPORTED = {
     "layer_replication": "expand the target first",
-    "target_parameters": "merge it with PEFT (merge_and_unload), or extract from experts stored one by one",
     "alora_invocation_tokens": "such an adapter is active only after certain tokens and cannot be merged",
     "kasa_config": "merge it where it was trained",
     "use_bdlora": "merge it where it was trained",
@@ -44,6 +43,7 @@ class LoraConfig(BaseModel):
     modules_to_save: list[str] | None = None
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
     ensure_weight_tying: bool | None = None
+    target_parameters: list[str] | None = None
     target_modules: list[str] | str | None = None
     base_model_name_or_path: str | None = None
     init_lora_weights: bool | str | None = True
@@ -107,7 +107,7 @@ def _check_kind(
             remedy="merge it where it was trained",
         )  # fmt: skip
     for key, remedy in UNSUPPORTED.items():
-        if data.get(key) and not (key == "target_parameters" and _are_weights(data[key])):
+        if data.get(key):
             raise CheckpointError(
                 "has a setting with which it cannot be merged",
                 path=path, expected=f"no {key}", received=f"{data[key]!r}"[:80], remedy=remedy,
@@ -119,8 +119,3 @@ def _check_kind(
             path=path, expected="init_lora_weights true", received=start,
             remedy="convert it: peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)",
         )  # fmt: skip
-
-
-def _are_weights(parameters: Any) -> bool:
-    """Whether all target parameters are weights of ordinary modules, whose factors are ordinary, too."""
-    return isinstance(parameters, list) and all(str(name).endswith(".weight") for name in parameters)

@@ -1,6 +1,6 @@
 """What adapters add to tensors: deltas with their factors in memory, computed in tiles of rows.
 
-Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile.
+Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile, E experts stacked in one tensor.
 """
 
 import math
@@ -89,6 +89,23 @@ class LowRankDelta(TensorDelta):
 
 
 @dataclass(frozen=True)
+class StackedDelta(TensorDelta):
+    """left @ right of each expert, one below the other; all scales in `right`."""
+
+    left_EMR: torch.Tensor
+    right_ERN: torch.Tensor
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        rows = self.left_EMR.shape[1]
+        for expert in range(start // rows, -(-stop // rows)):
+            first, last = max(start, expert * rows), min(stop, (expert + 1) * rows)
+            left_TR = self.left_EMR[expert, first - expert * rows : last - expert * rows]
+            torch.mm(left_TR, self.right_ERN[expert], out=out[first - start : last - start])
+        return out
+
+
+@dataclass(frozen=True)
 class DoraDelta(TensorDelta):
     """Weight-decomposed: rows of the sum are brought to the trained magnitudes; `scale` is on the whole."""
 
@@ -104,7 +121,12 @@ class DoraDelta(TensorDelta):
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of a tensor as a matrix: a vector is a column, a scalar one element."""
+    """Rows and columns of a tensor as a matrix: a vector is a column, a scalar one element.
+
+    All dimensions but the last of three or more are rows.
+    """
+    if len(shape) > 2:
+        return math.prod(shape[:-1]), shape[-1]
     return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 

@@ -4,7 +4,7 @@ Legend of shape suffixes: M rows, N columns, R rank.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
+from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError
@@ -71,6 +72,32 @@ class LowRankEntry(AdapterEntry):
 
 
 @dataclass(frozen=True)
+class StackedEntry(LowRankEntry):
+    """Factors of [experts, outputs, inputs]; `embedding` if the tensor is stored [experts, inputs, outputs].
+
+    lora_A is [R x E, N], expert by expert; lora_B is [M, R x E], with the experts of a rank next to each
+    other.
+    """
+
+    experts: int = 1
+
+    @override
+    def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
+        from contextgraft.adapter.lora.deltas import StackedDelta
+
+        A, B = read(self.key_A), read(self.key_B)
+        right_ERN = A.reshape(self.experts, -1, A.shape[1])
+        left_EMR = B.reshape(len(B), -1, self.experts).permute(2, 0, 1)
+        if self.embedding:
+            left_EMR, right_ERN = right_ERN.transpose(1, 2), left_EMR.transpose(1, 2)
+        return StackedDelta(left_EMR.contiguous(), right_ERN.contiguous() * (self.scaling * scale))
+
+    @override
+    def product(self, read: "Read") -> "FactorPair | None":
+        return None
+
+
+@dataclass(frozen=True)
 class RebasedEntry(LowRankEntry):
     """Factors together with the weight they are added to, which PEFT loads in place of the target's."""
 
@@ -120,15 +147,21 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
         what = match["what"] + (".bias" if match["leaf"] == "bias" else "")
         if modules.setdefault(match["module"], {}).setdefault(what, info) is not info:
             raise _malformed(path, f"has {what} of module {match['module']!r} twice", "one", key)
+    parameters = adapted_parameters(modules, config.target_parameters or ())
     for module, tensors in modules.items():
-        base = entries.get(f"{module}.weight")
-        entries |= dict(_entries_of_module(module, tensors, path, config))
-        entry = entries[f"{module}.weight"]
-        if isinstance(base, ReplaceEntry) and isinstance(entry, LowRankEntry):
-            entries[f"{module}.weight"] = RebasedEntry(**vars(entry), base_key=base.key)
+        name = parameters.get(module, f"{module}.weight")
+        base = entries.get(name)
+        if module in parameters:
+            entries[name] = _entry_of_parameter(name, tensors, path, config)
+        else:
+            entries |= dict(_entries_of_module(module, tensors, path, config))
+        entry = entries[name]
+        if isinstance(base, ReplaceEntry) and type(entry) is LowRankEntry:
+            entries[name] = RebasedEntry(**vars(entry), base_key=base.key)
         elif base is not None:
             raise _malformed(path, f"changes {module!r} twice", "factors or rows of tokens", "both")
     _check_saved_modules(entries, path, config)
+    _check_parameters(parameters.values(), path, config)
     if not entries:
         raise _malformed(path, "holds no factors", "lora_A and lora_B", "nothing")
     return entries
@@ -148,6 +181,18 @@ def _token_rows(name: str, info: TensorInfo, path: Path, config: LoraConfig) -> 
     return TokenRowsEntry(info.shape, 1.0, info.name, tuple(tokens))
 
 
+def _check_parameters(known: Iterable[str], path: Path, config: LoraConfig) -> None:
+    """Raise CheckpointError for a parameter that the config adapts and the file has no factors of."""
+    targets = [name for name in config.target_parameters or () if not name.endswith(".weight")]
+    names = [f".{name}" for name in known]
+    missing = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
+    if missing:
+        raise _malformed(
+            path, "lacks the factors of parameters that its config adapts",
+            f"those of {', '.join(missing)} (target_parameters)", "none that can be told apart",
+        )  # fmt: skip
+
+
 def _check_saved_modules(entries: Mapping[str, AdapterEntry], path: Path, config: LoraConfig) -> None:
     saved = {name.rpartition(".")[0] for name, entry in entries.items() if entry.replaces}
     missing = [
@@ -165,6 +210,11 @@ def _entries_of_module(
     first, second = (key.partition(".")[0] for key in (EMBEDDING_KEYS if embedding else LINEAR_KEYS))
     A, B = tensors.get(first), tensors.get(second)
     rank = _rank(A, B)
+    if module.endswith(WRAPPER):
+        raise _malformed(
+            path, f"the factors of {module!r} belong to a parameter that its config does not name",
+            "target_parameters with every parameter of the module", f"{config.target_parameters}",
+        )  # fmt: skip
     magnitude = tensors.get("lora_magnitude_vector")
     known = {first, second, "lora_magnitude_vector", "lora_B.bias"}
     if A is None or B is None or not rank or set(tensors) - known:
@@ -195,6 +245,25 @@ def _entries_of_module(
     if "lora_B.bias" in tensors:
         bias = tensors["lora_B.bias"]
         yield f"{module}.bias", AdditiveEntry(bias.shape, scaling, bias.name)
+
+
+def _entry_of_parameter(
+    name: str, tensors: Mapping[str, TensorInfo], path: Path, config: LoraConfig
+) -> LowRankEntry:
+    """The entry of a parameter, whose factors hold those of all experts if it stacks several."""
+    A, B = (tensors.get(key.partition(".")[0]) for key in LINEAR_KEYS)
+    rows, rank = _rank(A, B), config.rank(name)
+    if A is None or B is None or len(tensors) > 2 or not rows or rows % rank:
+        raise _malformed(
+            path, f"the factors of parameter {name!r} do not fit each other",
+            f"lora_A [experts x {rank}, in] and lora_B [out, {rank} x experts]",
+            ", ".join(f"{key} {list(info.shape)}" for key, info in sorted(tensors.items())),
+        )  # fmt: skip
+    scaling, shape = config.scaling(name), (B.shape[0], A.shape[1])
+    if rows == rank:
+        return LowRankEntry(shape, scaling, A.name, B.name, False, None)
+    experts = rows // rank
+    return StackedEntry((experts, *shape), scaling, A.name, B.name, False, None, experts)
 
 
 def _rank(A: TensorInfo | None, B: TensorInfo | None) -> int:

@@ -15,6 +15,7 @@ from contextgraft.adapter.merge.fitted_entries import (
     is_own_bias,
     without_own_base,
 )
+from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
@@ -99,6 +100,8 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
             if not replace_modules:
                 _check_not_replaced(scaled.adapter, entries, RebasedEntry)
             tokens = fit_tokens(scaled.adapter, entries, _without_copy(view, state, head, entries))
+            for name, entry in entries.items():
+                check_positions(scaled.adapter, scaled.scale, name, entry, view)
             entries = _check_entries(scaled.adapter, entries, view, tokens)
             if not replace_modules:
                 _check_not_replaced(scaled.adapter, entries)
@@ -107,6 +110,8 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
                 rows = tokens.rows if tokens and rows_are_tokens(name) else None
                 changes.setdefault(name, []).append(ScaledEntry(scaled.adapter, entry, scaled.scale, rows))
     _check_replaced_once(changes)
+    pairs = {name: [(item.adapter, item.entry) for item in items] for name, items in changes.items()}
+    longer = rows_of_positions(pairs, view)
     grown = _grown(token_fits)
     untied = state is HeadState.CONTRADICTED
     if state.is_tied and embedding and head:
@@ -120,7 +125,7 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
     made = {
         name: TensorChange(
             name if name in target.tensors else str(embedding),
-            grown.total if grown and rows_are_tokens(name) else view[name].rows,
+            grown.total if grown and rows_are_tokens(name) else longer.get(name, view[name].rows),
             tuple(entries),
         )
         for name, entries in changes.items()
@@ -184,7 +189,8 @@ def _check_entries(
     """The entries, without weights that are the target's own; shapes and dtypes that do not fit raise."""
     other = f"the adapter {adapter.path}"
     for name, entry in entries.items():
-        rows = view.tensors[name].shape[:1] if name in view.tensors and rows_are_tokens(name) else ()
+        any_rows = name in view.tensors and (rows_are_tokens(name) or grows(name, entry, view))
+        rows = view.tensors[name].shape[:1] if any_rows else ()
         check_shape(view, name, other, (*rows, *entry.shape[len(rows) :]))
         if view[name].dtype not in FLOATS:  # F64
             raise MismatchError(
@@ -195,10 +201,10 @@ def _check_entries(
                 remedy="use the target in another precision",
             )
     plain = {name: without_own_base(adapter, name, entry, view) for name, entry in entries.items()}
-    grows = tokens is not None and tokens.total > max(
+    gains_tokens = tokens is not None and tokens.total > max(
         (view[name].rows for name in entries if rows_are_tokens(name)), default=0
     )
-    return entries if grows else plain
+    return entries if gains_tokens else plain
 
 
 def _check_not_replaced(

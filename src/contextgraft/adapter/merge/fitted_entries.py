@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry
-from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
+from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry, StackedEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.aligned_names import corresponding_names
+from contextgraft.formats.model.parameters import module_parameters
 from contextgraft.formats.tensor_names import stored_transposed
 
 BASE_LAYER = ".base_layer."  # what PEFT stores of a layer under factors, in the names of keys
@@ -17,19 +18,38 @@ def fitted_entries(adapter: Adapter, model: ModelFolder) -> dict[str, AdapterEnt
     """The adapter's entries under the model's names, of layers that store their weights transposed, too."""
     known = corresponding_names(adapter.entries, model.tensors)
     named = {known.get(name, name): entry for name, entry in adapter.entries.items()}
+    if adapter.config.target_parameters and not named.keys() <= model.tensors.keys():
+        stored = {parameter.name: name for name, parameter in module_parameters(model).items()}
+        named = {name if name in model.tensors else stored.get(name, name): e for name, e in named.items()}
     return {name: _oriented(name, entry, model) for name, entry in sorted(named.items())}
 
 
 def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntry:
     """The entry for a weight that is stored as [in, out] (Conv1D); PEFT's own flag for it is not needed."""
-    if not isinstance(entry, LowRankEntry) or not stored_transposed(name, model.config):
+    if not isinstance(entry, LowRankEntry) or not _inputs_first(name, entry, model):
         return entry
     if entry.magnitude is not None:
         raise MismatchError(
             f"stores {name!r} transposed (Conv1D), to which DoRA cannot be added", path=model.path,
             expected="an adapter without use_dora", remedy="merge it with PEFT (merge_and_unload)",
         )  # fmt: skip
-    return replace(entry, embedding=True, shape=(entry.shape[1], entry.shape[0]))
+    return replace(entry, embedding=True, shape=(*entry.shape[:-2], entry.shape[-1], entry.shape[-2]))
+
+
+def _inputs_first(name: str, entry: LowRankEntry, model: ModelFolder) -> bool:
+    """Whether the model stores a weight as [in, out]; of square experts, its class in transformers knows."""
+    if not isinstance(entry, StackedEntry):
+        return stored_transposed(name, model.config)
+    if name not in model.tensors or entry.shape[1] != entry.shape[2]:
+        return name in model.tensors and model[name].shape != entry.shape
+    parameter = module_parameters(model).get(model[name].name)
+    if parameter is None:
+        raise MismatchError(
+            f"stores square matrices of experts in {name!r}, as [in, out] or as [out, in]", path=model.path,
+            expected="a class of transformers that says which", received=model.config.get("model_type"),
+            remedy="install transformers (the extra train)",
+        )  # fmt: skip
+    return parameter.inputs_first
 
 
 def is_own_bias(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> bool:

@@ -18,6 +18,7 @@ from contextgraft.adapter.merge.graft_config import (
     rope_for,
 )
 from contextgraft.adapter.merge.layout import GraftLayout, lay_out
+from contextgraft.adapter.merge.positions import check_length
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import (
@@ -31,7 +32,7 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.copied_files import holds_adapter, split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.formats.model.tied_head import vocabulary_size
-from contextgraft.formats.tensor_names import input_embedding
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.travelling import Setting
 
@@ -186,6 +187,8 @@ def plan_merge(
         config = target.config if keep_rope else graft_config(target.config, context)
     except (InputError, MismatchError) as error:
         raise MismatchError(f"cannot take the donor's context: {error}", path=target.path) from None
+    before, after = (settings.read(values, target.path).max_positions for values in (target.config, config))
+    check_length(target, {name: change.rows for name, change in fitted.changes.items()}, before, after)
     return MergePlan(tuple(adapters), target, context, source, rounding, fitted, config)
 
 
@@ -209,8 +212,9 @@ def _context(
 def _check_vocabulary(target: ModelFolder) -> None:
     """Raise MismatchError if config and embeddings of the target disagree; it may have other tokens."""
     size = vocabulary_size(target.config)
-    name = input_embedding(target.tensors)
-    if name is not None and size is not None and target[name].rows != size:
+    name, head = input_embedding(target.tensors), output_embedding(target.tensors)
+    rows = [target[end].rows for end in (name, head) if end is not None]
+    if name is not None and size is not None and size not in rows:  # Mllama's input has more rows
         raise MismatchError(
             f"config.json and tensor {name!r} disagree about the vocabulary",
             path=target.path,

@@ -50,17 +50,17 @@ def merge_tensor(
     """
     info = target[name]
     dtype = DTYPES[info.dtype]
-    columns = info.numel // max(info.rows, 1)
+    own_rows, columns = info.matrix
     row_bytes = columns * dtype.itemsize
     before, after = hasher(), hasher()
     requested_squares = applied_squares = inner = 0.0
     expect_bytes(target, info, 0, info.bytes)
-    step, rows = tile_rows(columns, MERGE_TILE), info.rows if rows is None else rows
+    step, rows = tile_rows(columns, MERGE_TILE), own_rows if rows in (None, info.rows) else rows
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         count = (stop - start) * columns
-        offset, end = start * row_bytes, min(stop, info.rows) * row_bytes
-        old = buffers.floats("old32", count).zero_() if stop > info.rows else buffers.floats("old32", count)
+        offset, end = start * row_bytes, min(stop, own_rows) * row_bytes
+        old = buffers.floats("old32", count).zero_() if stop > own_rows else buffers.floats("old32", count)
         if offset < end:
             old_raw = read_bytes(target, info, offset, end, buffers.bytes("old", end - offset))
             before.update(old_raw.numpy().data)

@@ -39,8 +39,10 @@ def fit_tokens(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: Mo
     entries = {name: entry for name, entry in sorted(entries.items()) if rows_are_tokens(name)}
     if not entries:
         return None
-    needed, count = _row_counts(adapter, entries, target)
     tokens = adapter.vocabulary
+    if _same_rows(entries, target) and (tokens is None or tokens == read_vocabulary(target)):
+        return TokenFit(None, max(target[name].rows for name in entries))
+    needed, count = _row_counts(adapter, entries, target)
     own = None if tokens is None else read_vocabulary(target)
     new = _new_tokens(tokens, own, entries.values())
     if adapter.sidecar is None and (needed > count or new):
@@ -52,6 +54,14 @@ def fit_tokens(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: Mo
     missing = (tokens or {}).keys() - (own or {}).keys() if tokens is not None and own is not None else ()
     lost = () if adapter.sidecar else tuple(sorted(missing))
     return TokenFit(rows, count, None, lost)
+
+
+def _same_rows(entries: Mapping[str, AdapterEntry], target: ModelFolder) -> bool:
+    """Whether every entry is of a whole table with as many rows as the target's."""
+    return not any(
+        isinstance(entry, TokenRowsEntry) or entry.token_rows != target[name].rows
+        for name, entry in entries.items()
+    )
 
 
 def _row_counts(

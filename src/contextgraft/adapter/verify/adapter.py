@@ -92,7 +92,8 @@ def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
 
 def _modules(sidecar: dict[str, Any], residuals: "dict[str, Residual]", adapter: Adapter) -> str:
     """Check norms, and errors: those of the stored factors include their rounding."""
-    recorded = {f"{module}.weight": record for module, record in sidecar["modules"].items()}
+    of_modules = {module_of(name): name for name in residuals}
+    recorded = {of_modules.get(module, module): record for module, record in sidecar["modules"].items()}
     carried = sorted(name for name, record in recorded.items() if record["rank"])
     written = corresponding_names([*carried, *sidecar["dense"]], adapter.entries)  # by PEFT's names
     in_adapter = {name: written.get(name, name) for name in [*carried, *sidecar["dense"]]}

@@ -110,7 +110,7 @@ def _embeddings(model: ModelFolder, manifest: dict[str, Any]) -> str:
     check_equal("untied embeddings", record.get("untied", False) and state.is_tied, False)
     size = vocabulary_size(model.config)
     rows = {model[name].rows for name in model.tensors if is_embedding(name)}
-    if size is not None and rows:
+    if size is not None and rows and size not in rows:
         check_equal("the rows of the embeddings", [size], sorted(rows))
     return f"{', '.join(map(str, sorted(rows))) or 'no'} rows; output layer {state.value}"
 

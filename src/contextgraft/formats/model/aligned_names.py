@@ -11,10 +11,14 @@ from contextgraft.formats.tensor_names import comparable
 def aligned(model: ModelFolder, names: Iterable[str]) -> ModelFolder:
     """The model with its tensors under `names`, another model's; each TensorInfo keeps the stored name."""
     known = corresponding_names(names, model.tensors)
-    if not known:
+    return with_names(model, {stored: name for name, stored in known.items()})
+
+
+def with_names(model: ModelFolder, names: Mapping[str, str]) -> ModelFolder:
+    """The model with its tensors under other names where given; each TensorInfo keeps the stored one."""
+    if not names:
         return model
-    renamed = {stored: name for name, stored in known.items()}
-    tensors = {renamed.get(name, name): info for name, info in model.tensors.items()}
+    tensors = {names.get(name, name): info for name, info in model.tensors.items()}
     return replace(model, tensors={name: tensors[name] for name in sorted(tensors)})
 
 

@@ -5,15 +5,28 @@ Checkpoints of many classes are stored under other names than the modules have w
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from contextgraft.formats.tensor_names import NEUTRAL, rows_are_tokens
+from contextgraft.rope.model_class import infinite
 
 HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
 DROPPED = ("quantization_config", "auto_map")
+
+
+@dataclass(frozen=True)
+class ParameterOwner:
+    """The class of the module that has a parameter, and the parameter's position among the module's.
+
+    `last_is_input`: of stacked experts, PEFT takes the last dimension for the input.
+    """
+
+    kind: str
+    order: int
+    last_is_input: bool
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class RuntimeModel:
     prefix: str
     renamings: tuple[Any, ...]
     converters: tuple[Any, ...]
+    owners: Mapping[str, ParameterOwner]
 
     def name(self, stored: str) -> str:
         """The name of a stored tensor in the model; of one that is stacked, the name before that."""
@@ -41,6 +55,20 @@ class RuntimeModel:
             stored, list(self.renamings), list(self.converters), self.prefix, dict(self.shapes)
         )
         return renamed if converted or final not in self.shapes else final
+
+
+def loaded_alone(model: RuntimeModel, stored: str) -> str | None:
+    """The parameter that a stored tensor fills alone, at most transposed; None if it takes several."""
+    from transformers.core_model_loading import Transpose, rename_source_key  # noqa: PLC0415
+
+    name: str
+    name, pattern = rename_source_key(
+        stored, list(model.renamings), list(model.converters), model.prefix, dict(model.shapes)
+    )
+    steps = [
+        step for entry in model.converters if pattern in entry.source_patterns for step in entry.operations
+    ]
+    return name if name in model.owners and all(isinstance(step, Transpose) for step in steps) else None
 
 
 def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, str]:
@@ -76,7 +104,8 @@ def _without_front(name: str) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _runtime_model(text: str) -> RuntimeModel | None:
-    config = {key: value for key, value in json.loads(text).items() if key not in DROPPED}
+    given = json.loads(text, object_hook=infinite)
+    config = {key: value for key, value in given.items() if key not in DROPPED}
     try:
         import torch  # noqa: PLC0415
         from transformers import CONFIG_MAPPING  # noqa: PLC0415
@@ -104,7 +133,15 @@ def _runtime_model(text: str) -> RuntimeModel | None:
     renamings = tuple(transform for transform in transforms if isinstance(transform, WeightRenaming))
     converters = tuple(transform for transform in transforms if transform not in renamings)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return RuntimeModel(shapes, model.base_model_prefix, renamings, converters)
+    return RuntimeModel(shapes, model.base_model_prefix, renamings, converters, dict(_owners(model)))
+
+
+def _owners(model: Any) -> Iterator[tuple[str, ParameterOwner]]:
+    for prefix, module in model.named_modules():
+        last_is_input = not getattr(module, "is_transposed", False)
+        for order, (name, _) in enumerate(module.named_parameters(recurse=False)):
+            full = f"{prefix}.{name}".removeprefix(".")
+            yield full, ParameterOwner(type(module).__name__, order, last_is_input)
 
 
 def _model_class(config: Any) -> Any:

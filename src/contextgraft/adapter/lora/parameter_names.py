@@ -1,0 +1,61 @@
+"""How PEFT stores LoRA of parameters (target_parameters): keys and shapes.
+
+PEFT nests a wrapper for each adapted parameter of a module, the first one innermost: the keys of the last are
+`MODULE.lora_A.weight`, those before it have a `base_layer` each.
+
+Legend of shape suffixes: E experts, M outputs, N inputs, R rank.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from contextgraft.formats.model.parameters import ModuleParameter
+
+if TYPE_CHECKING:
+    import torch
+
+WRAPPER = ".base_layer"
+# parameters of one module in the order in which the classes of transformers define them
+ORDER = ("gate_up_proj", "gate_proj", "w1", "up_proj", "v1", "w3", "down_proj", "w2")
+
+
+def flat_factor(factor: "torch.Tensor", kind: str) -> "torch.Tensor":
+    """A [E, R, N] as PEFT stores it, [E x R, N]; B [E, M, R] as [M, R x E]."""
+    if kind == "A":
+        return factor.reshape(-1, factor.shape[-1])
+    return factor.permute(1, 2, 0).reshape(factor.shape[1], -1)
+
+
+def wrapped_modules(parameters: Collection[ModuleParameter]) -> dict[str, str]:
+    """The module under whose name PEFT stores the factors of each parameter, if it adapts all of them."""
+    orders: dict[str, list[int]] = {}
+    for parameter in parameters:
+        orders.setdefault(parameter.name.rpartition(".")[0], []).append(parameter.order)
+    return {
+        parameter.name: module + WRAPPER * sum(order > parameter.order for order in orders[module])
+        for parameter in parameters
+        for module in [parameter.name.rpartition(".")[0]]
+    }
+
+
+def adapted_parameters(modules: Iterable[str], targets: Collection[str]) -> Mapping[str, str]:
+    """The parameter of each of the modules, as the weights file names them, whose wrapper adapts one.
+
+    `targets` are the config's target_parameters, which may leave out the front of a name. Parameters of one
+    module are in the order of ORDER; a module with other wrappers than targets has no parameter here.
+    """
+    levels: dict[str, list[str]] = {}
+    for module in modules:
+        levels.setdefault(module.replace(WRAPPER, ""), []).append(module)
+    known: dict[str, str] = {}
+    for bare, wrapped in levels.items():
+        named = [f".{name}".rpartition(".") for name in targets]
+        own = sorted({name for owner, _, name in named if f".{bare}".endswith(owner)}, key=_position)
+        if len(own) == len(wrapped):
+            innermost_first = sorted(wrapped, key=len, reverse=True)
+            known |= {module: f"{bare}.{name}" for module, name in zip(innermost_first, own, strict=True)}
+    return known
+
+
+def _position(name: str) -> tuple[int, str]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
