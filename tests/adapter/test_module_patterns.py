@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft.utils.other import get_pattern_key
 
-from contextgraft.adapter.lora import module_patterns
 from contextgraft.adapter.lora.module_patterns import ModulePatterns
 from contextgraft.errors import CheckpointError
 
@@ -51,7 +50,7 @@ def test_what_is_accepted_means_the_same_to_peft(patterns: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_no_pattern_hangs(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module_patterns, "SECONDS", 0.2)
+    monkeypatch.setattr("contextgraft.adapter.patterns.SECONDS", 0.2)
     table = ModulePatterns("alpha_pattern", {pattern: 2.0}, Path("adapter_config.json"))
     table.check()
     began = time.monotonic()

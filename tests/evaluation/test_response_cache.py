@@ -57,3 +57,40 @@ def test_the_key_of_a_request_stays_so_that_older_runs_can_be_resumed() -> None:
 def test_text_is_cut_at_the_first_stop_text() -> None:
     assert cut_at_stop("one. two\nthree", ["\n", ". "]) == "one"
     assert cut_at_stop("one", ["", "x"]) == "one"
+
+
+def spoiled_caches(raw: bytes) -> dict[str, bytes]:
+    first, second, third = raw.splitlines(keepends=True)
+    return {
+        "zeros at the end": first + second[:10] + bytes(500),
+        "zeros before": bytes(300) + b"\n" + second,
+        "one byte": first.replace(b"one", b"onf") + second + third,
+        "another answer": first + second.replace(b"two", b"six") + third,
+        "another key": first.replace(b'"a"', b'"z"') + second,
+        "no JSON": first + b"{]\n" + second,
+        "a number": first + b"7\n" + third,
+        "a list": b"[]\n" + third,
+        "keys missing": b'{"key": "a"}\n' + second,
+        "no text": first + b'{"key": ["a"], "output": 7}\n' + second,
+        "nested deep": b"[" * 100_000 + b"\n" + third,
+        "no UTF-8": b'{"key": "\xff"}\n' + second,
+        "an older version": b'{"key": "a", "output": "one"}\n' + second,
+    }
+
+
+def test_spoiled_lines_are_not_believed_and_the_others_are(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    right = {"a": "one", "b": "two", "c": "three"}
+    with ResponseCache(path, lambda _: None) as cache:
+        for key, output in right.items():
+            cache.add(key, output)
+    for what, raw in spoiled_caches(path.read_bytes()).items():
+        path.write_bytes(raw)
+        kept = read_responses(path)
+        assert 0 < len(kept) < 3, what
+        assert kept.items() <= right.items(), what
+        with ResponseCache(path, lambda _: None) as cache:
+            for key in right.keys() - kept.keys():
+                assert cache.get(key) is None
+                cache.add(key, right[key])
+        assert read_responses(path) == right

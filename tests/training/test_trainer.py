@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import load_recipe
-from contextgraft.errors import CheckpointError, ConfigError, InputError, OutputError
+from contextgraft.errors import ConfigError, InputError, OutputError
 from contextgraft.rope import settings
 from contextgraft.training.data.batches import BatchSampler
 from contextgraft.training.engine import SingleProcessEngine
@@ -150,12 +151,36 @@ def test_killed_at_the_very_end_nothing_is_trained_again(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "recipes", "whole"]
 
 
-def test_an_unreadable_run_identity_is_one_line(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
-    partial = tmp_path / ".out.partial"
-    partial.mkdir()
-    (partial / "order.json").write_text("{", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"order\.json"):
-        train(recipe_folder / "recipe.yaml", base, tmp_path / "out")
+SPOILS: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda raw: bytes(len(raw)),
+    "zeros at the end": lambda raw: raw[: len(raw) // 2] + bytes(len(raw) - len(raw) // 2),
+    "cut": lambda raw: raw[: len(raw) // 3],
+    "empty": lambda _: b"",
+    "one byte": lambda raw: raw[:-20] + bytes([raw[-20] ^ 1]) + raw[-19:],
+    "other": lambda _: b"{",
+}
+
+
+@pytest.mark.parametrize("name", ["order.json", "state.safetensors", "metrics.jsonl"])
+def test_spoiled_partial_results_are_not_believed(
+    base: Path, recipe_folder: Path, tmp_path: Path, name: str
+) -> None:
+    config = recipe_folder / "recipe.yaml"
+    train(config, base, tmp_path / "whole")
+    steps = iter(range(100))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, base, tmp_path / "half", reporter=Recorder(stop=lambda: next(steps) == 3))
+    assert (tmp_path / ".half.partial" / "state.safetensors").exists()
+    for what, spoil in SPOILS.items():
+        if (name, what) in {("order.json", "one byte"), ("metrics.jsonl", "one byte")}:
+            continue  # another identity, which is refused; a number that is not checked
+        shutil.copytree(tmp_path / ".half.partial", tmp_path / ".out.partial")
+        path = tmp_path / ".out.partial" / name
+        path.write_bytes(spoil(path.read_bytes()))
+        train(config, base, tmp_path / "out")
+        assert files(tmp_path / "out") == files(tmp_path / "whole"), what
+        assert not (tmp_path / ".out.partial").exists()
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_seeds_differ_and_repeat(base: Path, recipe_folder: Path, tmp_path: Path) -> None:

@@ -83,17 +83,24 @@ def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Ta
 def write(samples: pa.Table, path: Path, run: str) -> None:
     """Write a table atomically; `run`, the digest of models, questions and settings, goes to its metadata."""
     with publish_file(path) as temporary:
-        pq.write_table(samples.replace_schema_metadata({RUN: run}), temporary, compression="zstd")
+        pq.write_table(
+            samples.replace_schema_metadata({RUN: run}),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def read_if(path: Path, run: str) -> pa.Table | None:
-    """The table at `path` if it is readable and of the same run; else None."""
+    """The table at `path` if it is of the same run and as it was written; else None."""
     try:
-        samples = pq.read_table(path, schema=None)
-    except (OSError, pa.ArrowInvalid):
+        samples = pq.read_table(path, page_checksum_verification=True)
+        samples.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException):
         return None
     metadata = samples.schema.metadata or {}
-    return samples.replace_schema_metadata(None) if metadata.get(RUN) == run.encode() else None
+    samples = samples.replace_schema_metadata(None)
+    return samples if metadata.get(RUN) == run.encode() and samples.schema == SCHEMA else None
 
 
 def check_replaceable(path: Path) -> None:

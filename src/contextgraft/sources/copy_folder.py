@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
 from contextgraft.errors import CheckpointError, PickleRefused
@@ -54,7 +55,8 @@ def copy_model(source: Path, folder: Path) -> None:
     model = open_model(source)
     index = (MODEL_INDEX,) if (source / MODEL_INDEX).exists() else ()
     others = (name for name in model.others if name != SIDECAR and not name.endswith(PICKLES))
-    _copy_files(source, folder, (MODEL_CONFIG, *index, *model.shards, *others))
+    with unchanged(model.inputs):
+        _copy_files(source, folder, (MODEL_CONFIG, *index, *model.shards, *others))
 
 
 def _copy_adapter(source: Path, folder: Path, converted: tuple[str, ...]) -> None:

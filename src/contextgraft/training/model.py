@@ -12,7 +12,7 @@ from transformers.initialization import no_init_weights
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
-from contextgraft.errors import CheckpointError, InputError
+from contextgraft.errors import CheckpointError, InputError, library_errors
 from contextgraft.formats.model.pretrained import NO_REMOTE_CODE, use_built_in_kernels
 from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
@@ -45,17 +45,14 @@ def build(
     changed.pop("dtype", None)
     changed.pop("torch_dtype", None)
     _check_dropout(config)
-    try:
+    with library_errors("unknown architecture", str(kind), InputError), no_init_weights():
         parsed = AutoConfig.for_model(kind, **changed)
-        with no_init_weights():
-            model = AutoModelForCausalLM.from_config(
-                use_built_in_kernels(parsed),
-                dtype=torch.float32,
-                attn_implementation=attention,
-                **NO_REMOTE_CODE,
-            )
-    except ValueError as error:
-        raise InputError("unknown architecture", received=kind, remedy=str(error)[:80]) from None
+        model = AutoModelForCausalLM.from_config(
+            use_built_in_kernels(parsed),
+            dtype=torch.float32,
+            attn_implementation=attention,
+            **NO_REMOTE_CODE,
+        )
     model.tie_weights()  # skipped with the initialisation
     if activation_checkpointing:
         # Older versions of transformers only have the second name.

@@ -2,13 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from contextgraft.checkpoint.atomic import RESUME_LOG, write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import DocumentsSource, Recipe
-from contextgraft.errors import OutputError
+from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.training.data.hub import FETCHED
 from contextgraft.training.reporting.progress import TrainingReporter
 from contextgraft.training.state import CHECKPOINTS, STATE_FILE
@@ -35,19 +36,30 @@ def check_resumable(
         "data": {str(path): file_digest(path) for path in _files_read_on_resume(config, recipe)},
     }
     path = work / IDENTITY_FILE
-    previous = read_json(path) if path.exists() else identity
+    previous = _read(path) if path.exists() else identity
     changed = " and ".join(sorted(key for key in identity if previous.get(key) != identity[key]))
-    if changed and _has_progress(work):
+    if changed and previous and _has_progress(work):
         raise OutputError(
             f"contains an unfinished run with another {changed}",
             path=work,
             remedy="repeat that run's command to finish it, or remove the folder to start again",
         )
     if changed:
-        reporter.message(f"starting again: an unfinished run with another {changed} had not done any step")
+        reason = (
+            f"an unfinished run with another {changed} had not done any step" if previous else "it is spoiled"
+        )
+        reporter.message(f"starting again: {reason}")
         _remove_all_but_fetched(work)
     if changed or not path.exists():
         write_json(path, identity)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The identity of an unfinished run; empty if its file was spoiled."""
+    try:
+        return read_json(path)
+    except CheckpointError:
+        return {}
 
 
 def _files_read_on_resume(config: Path, recipe: Recipe) -> list[Path]:

@@ -4,8 +4,7 @@ The same state carries a run from one stage to the next (theta changes, so the m
 from one process to another (as safetensors: no pickle).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from contextgraft.checkpoint.digest import Hasher, hasher
 from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.config.training import Optimiser
-from contextgraft.errors import CheckpointError
 from contextgraft.formats.tensor_names import is_embedding
 from contextgraft.training.loss import CausalLMWithLoss
 
@@ -23,6 +22,7 @@ STATE_FILE = "state.safetensors"  # of a run in one process
 CHECKPOINTS = "checkpoints"  # folder of a distributed run
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight/"
+UNREADABLE = (SafetensorError, OSError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -95,43 +95,49 @@ def build_optimiser(
 
 
 def save_state(saved: SavedState, folder: Path) -> None:
-    """Write the state atomically; if this is killed the previous file stays."""
-    save_tensors(folder / STATE_FILE, saved.tensors, metadata={"step": str(saved.step)})
+    """Write the state atomically, with its digest; if this is killed the previous file stays."""
+    digest = hasher()
+    for name in sorted(saved.tensors):
+        _add(digest, name, saved.tensors[name])
+    metadata = {"step": str(saved.step), "digest": digest.hexdigest()}
+    save_tensors(folder / STATE_FILE, saved.tensors, metadata=metadata)
 
 
 def saved_step(folder: Path) -> int:
-    """Number of steps done by the state in a folder; 0 if there is none."""
-    path = folder / STATE_FILE
-    if not path.exists():
+    """Number of steps done by the state in a folder; 0 if there is none that can be read."""
+    try:
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            return _step(file)
+    except UNREADABLE:
         return 0
-    with _opened(path) as file:
-        return _step(file)
 
 
 def load_state(
     folder: Path, convert: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
 ) -> SavedState:
-    """The state in a folder, read tensor by tensor; an empty state if there is none.
+    """The state in a folder, read tensor by tensor; an empty state if there is none, or if it is spoiled.
 
-    `convert` is applied to every tensor, for instance to keep only the rows of this process.
+    A state is believed only if its digest is that of its content. `convert` is applied to every tensor, for
+    instance to keep only the rows of this process.
     """
-    path = folder / STATE_FILE
-    if not path.exists():
-        return SavedState()
-    with _opened(path) as file:
-        names = list(file.keys())
-        return SavedState(_step(file), {name: convert(file.get_tensor(name)) for name in names})
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+    tensors, digest = {}, hasher()
     try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            "cannot be read", path=path, received=str(error)[:80], remedy="remove the folder and start again"
-        ) from None
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                _add(digest, name, tensor)
+                tensors[name] = convert(tensor)
+            saved = SavedState(_step(file), tensors)
+            return saved if file.metadata()["digest"] == digest.hexdigest() else SavedState()
+    except UNREADABLE:
+        return SavedState()
+
+
+def _add(digest: Hasher, name: str, tensor: torch.Tensor) -> None:
+    """Add a tensor to a digest."""
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+    digest.update(raw.numpy().data)
 
 
 def _step(file: Any) -> int:

@@ -15,6 +15,7 @@ from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
+from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
 from contextgraft.training.data.batches import BatchSampler
@@ -29,7 +30,7 @@ from contextgraft.training.reporting.progress import SilentReporter, StepProgres
 from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
 from contextgraft.training.run_identity import IDENTITY_FILE, check_resumable
 from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
-from contextgraft.training.state import CHECKPOINTS, STATE_FILE, TrainState
+from contextgraft.training.state import CHECKPOINTS, STATE_FILE, SavedState, TrainState
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Trainer:
         self.config, self.options, self.engine, self.reporter = config, options, engine, reporter
         self.recipe = recipe if options.seed is None else recipe.model_copy(update={"seed": options.seed})
         self.base = open_model(base)
+        check_loadable(self.base)
         check_own_files(base)
         self.inputs = self.base.inputs, list_inputs(referenced_files(config))
         self.steps = training_steps(self.recipe)
@@ -94,8 +96,11 @@ class Trainer:
         """Load the last saved state and the metrics of its steps; a new run has none."""
         measures, folder, main = self.options.measures, self.options.tensorboard, self.engine.main
         self.saved = self.engine.load(self.work)
-        done = self.saved.step
-        self.metrics = read_metrics(self.work, done)
+        metrics = read_metrics(self.work, self.saved.step)
+        if metrics is None:
+            self.reporter.message("starting again: the metrics of the steps that are done cannot be read")
+            self.saved, metrics = SavedState(), []
+        self.metrics, done = metrics, self.saved.step
         if done:
             self.reporter.message(f"resuming after step {done} of {len(self.steps)}")
         previous_rows = self.engine.run_on_main(lambda: read_previous(measures, done))

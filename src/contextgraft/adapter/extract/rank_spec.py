@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from contextgraft.adapter.patterns import LimitedMatcher, is_pattern
 from contextgraft.checkpoint.safetensors_header import TensorInfo
+from contextgraft.errors import library_errors
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole, tensor_role
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values that vLLM accepts as max_lora_rank
@@ -19,21 +21,34 @@ class TensorSelection:
     include: str = ""
     exclude: str | None = None
     embeddings: tuple[TensorRole, ...] = ()
+    matcher: LimitedMatcher | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """A selection as an adapter's sidecar records it."""
-        return cls(data["include"], data["exclude"], tuple(TensorRole(role) for role in data["embeddings"]))
+    def from_json(cls, data: Mapping[str, Any], path: Path) -> Self:
+        """A selection as an adapter's sidecar records it; CheckpointError if it cannot be used.
+
+        Its patterns are those of whoever wrote the sidecar: they are matched within a time limit.
+        """
+        with library_errors("has a selection of tensors that cannot be used", path):
+            include, exclude = str(data["include"]), None if data["exclude"] is None else str(data["exclude"])
+            if not is_pattern(include) or not is_pattern(exclude or ""):
+                raise ValueError("include and exclude are not regular expressions")
+            roles = tuple(TensorRole(role) for role in data["embeddings"])
+        return cls(include, exclude, roles, LimitedMatcher("selection", path))
 
     def role(self, info: TensorInfo, folder: Path) -> TensorRole:
         """The tensor's role if it is selected, else IGNORED."""
-        chosen = re.search(self.include, info.name) and not (
-            self.exclude and re.search(self.exclude, info.name)
-        )
-        if not chosen:
+        if not self._matches(self.include, info.name) or (
+            self.exclude and self._matches(self.exclude, info.name)
+        ):
             return TensorRole.IGNORED
         own = tensor_role(info, folder)
         return TensorRole.IGNORED if own in BY_TOKEN and own not in self.embeddings else own
+
+    def _matches(self, pattern: str, name: str) -> bool:
+        if self.matcher is not None:
+            return self.matcher.matches(pattern, name)
+        return re.search(pattern, name) is not None
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,17 @@
-"""The patterns of an adapter's config: regular expressions of a stranger, matched within a time limit."""
+"""The tables of an adapter's config from patterns to values, read as PEFT reads them."""
 
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import regex
-
+from contextgraft.adapter.patterns import PLAIN, LimitedMatcher, is_pattern
 from contextgraft.errors import CheckpointError
 
 Number = TypeVar("Number", int, float)
 
 LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
-SECONDS = 5.0  # for all matches of one table; the patterns of real adapters take a millisecond
 REPEATED = re.compile(r"\)[*+{]")
-# `re`, which PEFT uses, and `regex`, which has a time limit, read these differently
-AMBIGUOUS = re.compile(r"(?<!\\)\{(?!\d+(,\d*)?\}|,\d+\})|\[:")
-PLAIN = re.compile(r"[\w.\\-]*")  # cannot backtrack
 
 
 class ModulePatterns(Generic[Number]):
@@ -27,7 +21,7 @@ class ModulePatterns(Generic[Number]):
         self._key = key
         self._table: Mapping[str, Number] = table
         self._path = path
-        self._seconds_left = SECONDS
+        self._matcher = LimitedMatcher(key, path)
 
     def check(self) -> None:
         """Raise CheckpointError for what is not a regular expression of both `re` and `regex`."""
@@ -43,42 +37,24 @@ class ModulePatterns(Generic[Number]):
     def value(self, module: str, default: Number) -> Number:
         """The value of the first pattern that matches the end of a module's name, as in PEFT.
 
-        Matches that take longer than `SECONDS` in all raise CheckpointError.
+        Matches that take longer than some seconds in all raise CheckpointError.
         """
         for pattern, value in self._table.items():
-            if self._matches(pattern, module):
+            expression = _whole(pattern)
+            if PLAIN.fullmatch(pattern):
+                matches = re.match(expression, module) is not None
+            else:
+                matches = self._matcher.matches(rf"\A{expression}", module)
+            if matches:
                 return value
         return default
 
-    def _matches(self, pattern: str, module: str) -> bool:
-        expression = rf"(.*\.)?({pattern})$"  # as PEFT writes it
-        if PLAIN.fullmatch(pattern):
-            return re.match(expression, module) is not None
-        began = time.monotonic()
-        try:
-            if self._seconds_left <= 0:
-                raise TimeoutError
-            return regex.match(expression, module, timeout=self._seconds_left) is not None
-        except TimeoutError:
-            raise CheckpointError(
-                f"has a {self._key} that takes too long to match",
-                path=self._path,
-                expected=f"all modules matched in {SECONDS:g} seconds",
-                received=repr(pattern)[:80],
-                remedy="write the names of the modules instead",
-            ) from None
-        finally:
-            self._seconds_left -= time.monotonic() - began
+
+def _whole(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"  # as PEFT writes it
 
 
 def _usable(pattern: str) -> bool:
-    if len(pattern) > LONGEST_PATTERN or REPEATED.search(pattern) or AMBIGUOUS.search(pattern):
+    if len(pattern) > LONGEST_PATTERN or REPEATED.search(pattern):
         return False
-    if PLAIN.fullmatch(pattern) and "\\" not in pattern:
-        return True
-    try:
-        re.compile(rf"(.*\.)?({pattern})$")
-        regex.compile(rf"(.*\.)?({pattern})$")
-    except (re.error, regex.error, OverflowError, RecursionError):
-        return False
-    return True
+    return (PLAIN.fullmatch(pattern) is not None and "\\" not in pattern) or is_pattern(_whole(pattern))

@@ -50,7 +50,7 @@ def _verify_adapter(
             "has no sidecar, and so no figures to verify", path=path, expected=SIDECAR,
             remedy="extract from the same models and compare the two adapters",
         )  # fmt: skip
-    models = open_pair(base, donor, TensorSelection.from_json(sidecar["selection"]))
+    models = open_pair(base, donor, TensorSelection.from_json(sidecar["selection"], path / SIDECAR))
     from contextgraft.adapter.compute.tensor_pool import for_each_tensor
     from contextgraft.adapter.verify.residual import ResidualPass
 

@@ -32,7 +32,7 @@ def run_check(name: str, prove: Callable[[], str]) -> Check:
         return Check(name, True, prove())
     except ContextgraftError as error:
         return Check(name, False, str(error))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         return Check(name, False, f"the manifest is malformed: {error!r}")
 
 

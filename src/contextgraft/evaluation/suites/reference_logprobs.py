@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from contextgraft.checkpoint.digest import json_digest
+from contextgraft.checkpoint.digest import file_digest, json_digest
 from contextgraft.evaluation.backends.logprobs import forward_batches, kl_divergence, logprob_chunks
 
 Ids = Sequence[int]
@@ -37,8 +37,11 @@ class ReferencePaths:
     note: Path
 
     def ready(self) -> bool:
-        """Whether they were written to the end."""
-        return self.array.exists() and self.note.exists()
+        """Whether they were written to the end, and are as they were written."""
+        try:
+            return bool(json.loads(self.note.read_bytes())["digest"] == file_digest(self.array))
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
 
 def reference_paths(work: Path, digest: str) -> ReferencePaths:
@@ -77,7 +80,8 @@ class LogprobWriter:
     def finish(self) -> None:
         """Write the spec and move the array to its final path."""
         self._file.flush()
-        self._paths.note.write_text(json.dumps(vars(self._spec), sort_keys=True), encoding="utf-8")
+        note = {**vars(self._spec), "digest": file_digest(self._partial)}
+        self._paths.note.write_text(json.dumps(note, sort_keys=True), encoding="utf-8")
         self._partial.replace(self._paths.array)
 
 
@@ -85,7 +89,8 @@ class LogprobReader:
     """Predictions that were written, read from disk as they are needed."""
 
     def __init__(self, paths: ReferencePaths) -> None:
-        self.spec = LogprobSpec(**json.loads(paths.note.read_text(encoding="utf-8")))
+        note = json.loads(paths.note.read_text(encoding="utf-8"))
+        self.spec = LogprobSpec(note["ids"], note["tokens"], note["vocabulary"])
         self._array = np.load(paths.array, mmap_mode="r")
 
     def get(self, token: int, count: int) -> torch.Tensor:

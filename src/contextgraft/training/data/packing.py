@@ -35,7 +35,10 @@ class PackedSequences:
     """The sequences in a folder of shards; each pass over them has a new order, drawn from the seed."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.shards = [pq.ParquetFile(path, memory_map=True) for path in sorted(folder.glob("*.parquet"))]
+        self.shards = [
+            pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            for path in sorted(folder.glob("*.parquet"))
+        ]
         self.ends = list(accumulate(shard.metadata.num_rows for shard in self.shards))
         self.seed = seed
         self.epoch, self.order = -1, np.arange(0)
@@ -123,7 +126,7 @@ def write_shards(
     groups = iter(lambda: list(islice(rows, size)), [])
     number = -1
     for number, first in enumerate(groups):
-        with pq.ParquetWriter(folder / f"{number:05d}.parquet", SCHEMA) as writer:
+        with pq.ParquetWriter(folder / f"{number:05d}.parquet", SCHEMA, write_page_checksum=True) as writer:
             for group in chain([first], islice(groups, max(1, shard_tokens // (size * length)) - 1)):
                 ids, starts = zip(*group, strict=True)
                 writer.write_table(pa.table([ids, starts], schema=SCHEMA))

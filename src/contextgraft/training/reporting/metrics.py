@@ -101,11 +101,16 @@ def read_previous(path: Path | None, done: int) -> list[dict[str, Any]]:
     )
 
 
-def read_metrics(work: Path, done: int) -> list[dict[str, Any]]:
-    """The first `done` lines of `metrics.jsonl` in a folder."""
+def read_metrics(work: Path, done: int) -> list[dict[str, Any]] | None:
+    """The first `done` lines of `metrics.jsonl` in a folder; None if they are not those of these steps."""
     path = work / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines[:done]]
+    try:
+        lines = path.read_bytes().splitlines()[:done] if path.exists() else []
+        metrics = [json.loads(line) for line in lines]
+        steps = [line["step"] for line in metrics]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return metrics if steps == list(range(1, done + 1)) else None
 
 
 def write_metrics(work: Path, metrics: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,57 @@
+"""Regular expressions from a stranger's file, matched within a time limit."""
+
+import re
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import regex
+
+from contextgraft.errors import CheckpointError
+
+SECONDS = 5.0  # for all matches of one file; the patterns of real adapters take a millisecond
+# `re`, which PEFT uses, and `regex`, which has a time limit, read these differently
+AMBIGUOUS = re.compile(r"(?<!\\)\{(?!\d+(,\d*)?\}|,\d+\})|\[:")
+PLAIN = re.compile(r"[\w.\\-]*")  # cannot backtrack
+
+
+def is_pattern(expression: str) -> bool:
+    """Whether a text is a regular expression, and the same one to `re` and `regex`."""
+    if AMBIGUOUS.search(expression) is not None:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # of what a later version reads differently
+            re.compile(expression)
+            regex.compile(expression)
+    except (re.error, regex.error, FutureWarning, OverflowError, RecursionError):
+        return False
+    return True
+
+
+@dataclass
+class LimitedMatcher:
+    """Searches for the patterns under one key of a file, for at most `SECONDS` in all."""
+
+    key: str
+    path: Path
+    seconds_left: float = field(default_factory=lambda: SECONDS)
+
+    def matches(self, expression: str, text: str) -> bool:
+        """Whether the expression matches somewhere in a text; CheckpointError if the time is over."""
+        began = time.monotonic()
+        try:
+            if self.seconds_left <= 0:
+                raise TimeoutError
+            return regex.search(expression, text, timeout=self.seconds_left) is not None
+        except TimeoutError:
+            raise CheckpointError(
+                f"has a {self.key} that takes too long to match",
+                path=self.path,
+                expected=f"all names matched in {SECONDS:g} seconds",
+                received=repr(expression)[:80],
+                remedy="write the names themselves instead",
+            ) from None
+        finally:
+            self.seconds_left -= time.monotonic() - began
