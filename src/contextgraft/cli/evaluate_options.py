@@ -29,7 +29,9 @@ def flag(
 ) -> ConfigFlag:
     """An option whose help begins with its suite and shows the default of the configuration."""
     name = f"{section}_{field}" if section else field
-    shown = default or default_text(SECTIONS.get(section or ""), field)
+    if settings.get("is_flag"):
+        settings["default"] = None  # not given: the configuration decides
+    shown = "" if "default" in settings else default or default_text(SECTIONS.get(section or ""), field)
     words = f"{section}: {text}" if section and section in SECTIONS else text
     option = click.option(*names, name, help=f"{words} [default: {shown}]" if shown else words, **settings)
     return ConfigFlag(section, field, option)
@@ -107,6 +109,11 @@ CONFIG_FLAGS = (
         multiple=True,
         text="a file (JSONL), or a task of lm-evaluation-harness by its YAML file or name; repeatable.",
     ),
+    flag(
+        *("skill", "trust_tasks", "--trust-tasks"),
+        is_flag=True,
+        text="read task files (YAML) of lm-evaluation-harness, which run code: trust them like a program.",
+    ),
     flag("skill", "samples", "--skill-samples", type=COUNT, text="prompts per skill.", default="all"),
     flag(
         *(None, "text", "--text"),
@@ -142,7 +149,16 @@ CONFIG_FLAGS = (
         default="64",
     ),
 )
-REPLAY_FLAGS = ("format", "haystacks", "values", "qa_1", "qa_2", "skills", "text")  # and skill.samples
+REPLAY_FLAGS = (
+    "format",
+    "haystacks",
+    "values",
+    "qa_1",
+    "qa_2",
+    "skills",
+    "trust_tasks",
+    "text",
+)  # and skill.samples
 
 CONFIG_OPTIONS = (
     click.option(

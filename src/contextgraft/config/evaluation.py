@@ -77,6 +77,11 @@ class SkillSection(Frozen):
     samples: PositiveInt | None = Field(
         default=None, description="prompts per skill, at most as many as it has; default: all"
     )
+    trust_tasks: bool = Field(
+        default=False,
+        description="true: task files of lm-evaluation-harness (YAML) may be read. Such a file runs code "
+        "(!function, templates): trust it like a program",
+    )
 
 
 class PerplexitySection(Frozen):

@@ -1,6 +1,6 @@
 """A study resolved from its configuration: its models, their origins, and the files that it references."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.study import StudyConfig
-from contextgraft.config.target_sheet import TargetRow, read_targets
+from contextgraft.config.target_sheet import TASKS_RUN_CODE, TargetRow, is_task_file, read_targets
 from contextgraft.errors import ConfigError, InputError
 
 
@@ -162,10 +162,23 @@ def check_files(settings: StudyConfig, targets: tuple[TargetRow, ...], source: P
     }
     for key, value in named.items():
         check_file(value, key, source)
+    skill = settings.evaluation.skill
+    check_trusted(skill.skills, source, trusted=skill.trust_tasks)
     for target in targets:
+        check_trusted(target.skills, settings.fine_tunes, trusted=skill.trust_tasks)
         files = [("source", target.recipe), ("needle", target.needle)]
         for key, value in [*files, *(("skill", file) for file in target.skill_files)]:
             check_file(value, f"{key} of {target.name}", settings.fine_tunes)
+
+
+def check_trusted(skills: Iterable[str], where: Path | str, *, trusted: bool) -> None:
+    """Raise ConfigError for a task file of lm-evaluation-harness, unless the study trusts them."""
+    for skill in skills:
+        if is_task_file(skill) and not trusted:
+            raise ConfigError(
+                TASKS_RUN_CODE, path=where, received=skill,
+                remedy="read the file, and then set evaluation.skill.trust_tasks: true in the study",
+            )  # fmt: skip
 
 
 def check_file(value: str | None, key: str, where: Path | str) -> None:

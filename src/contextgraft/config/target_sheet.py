@@ -13,7 +13,22 @@ from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import ConfigError, InputError
 
 RESERVED = "base", "donor-"
-SKILL_FILES = ".jsonl", ".yaml", ".yml"  # anything else names a task
+JSONL = ".jsonl"
+TASK_FILES = ".yaml", ".yml"
+SKILL_FILES = JSONL, *TASK_FILES  # anything else names a task
+
+
+TASKS_RUN_CODE = "names a task file of lm-evaluation-harness, which runs code (!function, templates)"
+
+
+def is_task_file(skill: str) -> bool:
+    """Whether a skill is a task of lm-evaluation-harness that is read from a file, and so may run code.
+
+    Any other task is a name among those that lm-evaluation-harness comes with.
+    """
+    path = skill.rpartition(":")[0] or skill  # without the metric
+    named = path.lower().endswith(TASK_FILES) or "/" in path or Path(path).exists() or Path(skill).exists()
+    return named and not skill.endswith(JSONL)
 
 
 class TargetRow(Frozen):

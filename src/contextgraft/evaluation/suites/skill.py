@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contextgraft.config.evaluation import EvaluationConfig, SkillSection
-from contextgraft.config.target_sheet import SKILL_FILES
+from contextgraft.config.target_sheet import SKILL_FILES, TASKS_RUN_CODE, is_task_file
 from contextgraft.errors import InputError
 from contextgraft.evaluation.suites.base import PlannedPrompts, SampleRow, Suite, SuiteContent
 from contextgraft.evaluation.suites.skill_file import JSONL, read_skill_file
@@ -22,6 +22,12 @@ def build_skills(config: EvaluationConfig) -> SuiteContent:
                 path=skill,
                 expected=f"a file whose name ends in {', '.join(SKILL_FILES)}",
             )
+        if is_task_file(skill) and not section.trust_tasks:
+            raise InputError(
+                TASKS_RUN_CODE, received=skill,
+                remedy="read the file; if you trust it like a program, pass --trust-tasks, or set "
+                "skill.trust_tasks: true in the configuration",
+            )  # fmt: skip
     files = [skill for skill in section.skills if skill.endswith(JSONL)]
     tasks = [skill for skill in section.skills if not skill.endswith(JSONL)]
     question_sets = tuple(read_skill_file(Path(file), section.samples) for file in files)
