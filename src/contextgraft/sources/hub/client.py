@@ -10,17 +10,19 @@ from typing import TypeVar
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.hf_api import RepoFile, RepoFolder
-from huggingface_hub.utils import parse_ratelimit_headers
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
 
 from contextgraft.errors import InputError, SourceError
 from contextgraft.formats.hub_source import DATASETS, HUB_SOURCE
 from contextgraft.formats.model_card import licence_of
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error, reason, status_of
 from contextgraft.sources.hub.files import HubFile, TransferPlan, hub_file
+from contextgraft.sources.hub.guard import guard_session, same_origin
 from contextgraft.sources.hub.http import TransportError
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte, from the variable of that name
+MAX_PAGES = 2000  # of a list of files; a page of the hub has up to 1,000
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -99,7 +101,7 @@ def resolve_repository(hub: Hub, source: str) -> Repository:
     commit = _commit(info.sha, source)
     if info.siblings is None:
         raise SourceError("the response is not that of a hub", path=source, received="no files")
-    files = {sibling.rfilename: hub_file(sibling) for sibling in info.siblings}
+    files = {file.name: file for file in (hub_file(sibling, source) for sibling in info.siblings)}
     metadata = vars(info.card_data) if info.card_data else {}
     return Repository(source, "model", name, commit, files, licence_of(metadata, name))
 
@@ -114,13 +116,29 @@ def pin_dataset(hub: Hub, source: str) -> tuple[str, str]:
 def resolve_dataset(hub: Hub, source: str) -> Repository:
     """As `resolve_repository`; the files are listed in pages, because a data set may have very many."""
     name, commit = pin_dataset(hub, source)
+    url: str | None = f"{hub.api.endpoint}/api/datasets/{name}/tree/{commit}?recursive=true&expand=false"
+    files: dict[str, HubFile] = {}
+    for _ in range(MAX_PAGES):
+        entries, url = with_retries(hub, source, partial(_page, hub, str(url)), final=UNREACHABLE)
+        files |= {file.name: file for file in (hub_file(entry, source) for entry in entries)}
+        if url is None:
+            return Repository(source, "dataset", name, commit, files)
+    raise SourceError("the list of files does not end", path=source, received=f"{MAX_PAGES:,} pages")
 
-    def request() -> list[RepoFile | RepoFolder]:
-        return list(hub.api.list_repo_tree(name, recursive=True, revision=commit, repo_type="dataset"))
 
-    tree = with_retries(hub, source, request, final=UNREACHABLE)
-    files = {entry.rfilename: hub_file(entry) for entry in tree if isinstance(entry, RepoFile)}
-    return Repository(source, "dataset", name, commit, files)
+def _page(hub: Hub, url: str) -> tuple[list[RepoFile], str | None]:
+    """The files of one page of a list, and the address of the next page, which is on the same host."""
+    headers = build_hf_headers(token=hub.api.token)
+    response = get_session().get(url, headers=headers, timeout=TIMEOUT)
+    hf_raise_for_status(response)
+    following = response.links.get("next", {}).get("url")
+    if following is not None and not same_origin(following, hub.api.endpoint):
+        raise ValueError("a list of files that continues on another host")
+    content = response.json()
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise ValueError("a list of files of another form")
+    files = (entry for entry in content if entry.get("type") == "file")
+    return [RepoFile(**entry) for entry in files], following  # type: ignore[no-untyped-call]
 
 
 def _commit(sha: object, source: str) -> str:
@@ -147,6 +165,7 @@ def with_retries(
     tries, before = 0, done()
     while True:
         try:
+            guard_session(hub.api.endpoint)
             return attempt()
         except FAILURES as error:
             tries, before = (0, done()) if done() > before else (tries, before)
@@ -177,7 +196,10 @@ def _delay(hub: Hub, error: Exception, tries: int) -> float | None:
 def _requested_delay(error: HfHubHTTPError) -> float | None:
     """Seconds that the server requests to wait, in either of the headers that hubs use."""
     headers = error.response.headers
-    limit = parse_ratelimit_headers(headers) if status_of(error) == 429 else None
+    try:
+        limit = parse_ratelimit_headers(headers) if status_of(error) == 429 else None
+    except ValueError:
+        limit = None
     if limit is not None and limit.remaining == 0:
         return float(limit.reset_in_seconds)
     after = headers.get("Retry-After", "").strip()

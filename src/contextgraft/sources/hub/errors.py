@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from contextgraft.errors import ContextgraftError, InputError, SourceError
+from contextgraft.sources.hub.guard import redact
 from contextgraft.sources.hub.http import (
     ConnectError,
     ConnectTimeout,
@@ -50,8 +51,9 @@ def status_of(error: HfHubHTTPError) -> int:
 def reason(error: Exception) -> str:
     """A short reason for a progress message."""
     if isinstance(error, HfHubHTTPError):
-        return f"the hub returned status {status_of(error)} {error.response.reason_phrase}".strip()
-    return str(error)[:200] or type(error).__name__
+        phrase = redact(error.response.reason_phrase)[:80]
+        return f"the hub returned status {status_of(error)} {phrase}".strip()
+    return redact(str(error))[:200] or type(error).__name__
 
 
 def _of_status(error: HfHubHTTPError, what: str) -> ContextgraftError:
@@ -66,8 +68,8 @@ def _of_status(error: HfHubHTTPError, what: str) -> ContextgraftError:
 def _server(error: HfHubHTTPError) -> str | None:
     """The message of the server, shortened, and the delay that it requests."""
     after = error.response.headers.get("Retry-After")
-    message = [error.server_message[:200]] if error.server_message else []
-    return "; ".join([*message, *([f"Retry-After: {after[:40]}"] if after else [])]) or None
+    message = [redact(error.server_message)[:200]] if error.server_message else []
+    return "; ".join([*message, *([f"Retry-After: {redact(after)[:40]}"] if after else [])]) or None
 
 
 ErrorText = tuple[type[ContextgraftError], str, str]
@@ -126,7 +128,7 @@ def _broken(error: Exception, what: str) -> ContextgraftError:
 
 
 def _name(error: Exception, what: str) -> ContextgraftError:
-    return InputError("not a valid repository name", path=what, received=str(error)[:200])
+    return InputError("not a valid repository name", path=what, received=redact(str(error))[:200])
 
 
 def _strange(error: Exception, what: str) -> ContextgraftError:

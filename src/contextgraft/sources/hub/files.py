@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, PICKLES
 from contextgraft.checkpoint.safetensors_header import CONVERT
-from contextgraft.errors import CheckpointError, PickleRefused
+from contextgraft.errors import CheckpointError, PickleRefused, SourceError
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS, TRAINED_PICKLE
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.pickles.names import PICKLE_INDEX, pickled_shards, pickled_weights
@@ -24,6 +24,7 @@ SMALL_FILES = (
     "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
     "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
+HEX = re.compile(r"[0-9a-f]{1,128}")
 MAX_HTTP_BYTES = 50_000_000_000  # the largest file that the hub serves over plain HTTP
 
 
@@ -86,11 +87,23 @@ class TransferPlan:
         return sum(file.bytes for file in self.files)
 
 
-def hub_file(sibling: RepoSibling) -> HubFile:
-    """A file with its size (-1 if missing) and digest as the hub records them."""
+def hub_file(sibling: RepoSibling, source: str) -> HubFile:
+    """A file with its size (-1 if missing) and digest as the hub records them.
+
+    SourceError for values that are not a name, a size or a digest; `source` is named in it.
+    """
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
     size = sibling.lfs.size if sibling.lfs else sibling.size
-    return HubFile(sibling.rfilename, -1 if size is None else size, sha256, sibling.blob_id)
+    name, blob = sibling.rfilename, sibling.blob_id
+    digests = all(
+        value is None or (isinstance(value, str) and HEX.fullmatch(value)) for value in (sha256, blob)
+    )
+    if not isinstance(name, str) or not digests or not (size is None or type(size) is int):
+        raise SourceError(
+            "the response is not that of a hub", path=source,
+            received=f"a file {name!r:.80} of size {size!r:.40} and digest {sha256 or blob!r:.80}",
+        )  # fmt: skip
+    return HubFile(name, -1 if size is None else size, sha256, blob)
 
 
 Listing = Mapping[str, HubFile]

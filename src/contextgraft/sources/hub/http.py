@@ -14,6 +14,7 @@ __all__ = [
     "HTTPError",
     "InvalidURL",
     "Response",
+    "SyncByteStream",
     "TransportError",
     "UnsupportedProtocol",
 ]
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         HTTPError,
         InvalidURL,
         Response,
+        SyncByteStream,
         TransportError,
         UnsupportedProtocol,
     )
@@ -35,5 +37,6 @@ else:
     HTTPError = _library.HTTPError
     InvalidURL = _library.InvalidURL
     Response = _library.Response
+    SyncByteStream = _library.SyncByteStream
     TransportError = _library.TransportError
     UnsupportedProtocol = _library.UnsupportedProtocol

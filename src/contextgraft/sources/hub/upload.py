@@ -8,6 +8,7 @@ from huggingface_hub import CommitOperationAdd
 from contextgraft.errors import InputError
 from contextgraft.sources.hub.client import Hub, with_retries
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error
+from contextgraft.sources.hub.guard import guard_session
 from contextgraft.sources.hub.package import README, UploadPackage
 
 MAIN = "main"
@@ -45,6 +46,7 @@ def upload(
     ]
     card = CommitOperationAdd(README, package.card.encode())
     message = f"{package.kind.capitalize()} by contextgraft"
+    guard_session(api.endpoint)
     try:  # the client retries by itself here
         commit = api.create_commit(to, [*add, card], commit_message=message, revision=revision)
     except FAILURES as error:

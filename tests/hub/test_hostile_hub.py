@@ -1,0 +1,204 @@
+"""A hub that wants the token elsewhere, repeats it, lies about its files, or never ends."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from contextgraft.errors import ContextgraftError, SourceError
+from contextgraft.sources.fetch import fetch
+from contextgraft.sources.hub import client, guard
+from contextgraft.sources.hub.client import DownloadProgress, Hub
+from contextgraft.sources.hub.guard import redact, same_origin
+
+TOKEN = "hf_SECRETSECRET123"
+COMMIT = "a" * 40
+INFO = {"id": "a/x", "sha": COMMIT, "siblings": [], "private": False}
+Answer = Callable[[str, str], tuple[int, dict[str, str], bytes, str]]  # of a path and the token received
+
+
+def ok(content: Any, **headers: str) -> tuple[int, dict[str, str], bytes, str]:
+    return 200, headers, json.dumps(content).encode(), "OK"
+
+
+class Server:
+    """A server that answers as a test says, and keeps the Authorization of every request."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.received: list[str | None] = []
+        self.requests = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                outer.requests += 1
+                outer.received.append(self.headers.get("Authorization"))
+                status, headers, body, phrase = answer(self.path, str(self.headers.get("Authorization")))
+                self.send_response(status, phrase)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Server]]:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    servers: list[Server] = []
+
+    def start(answer: Answer) -> Server:
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def hub_of(server: Server, lines: list[str]) -> Hub:
+    progress = DownloadProgress(log=lines.append)
+    return Hub(HfApi(endpoint=server.url), progress, retry_delays=(0, 0))
+
+
+def refused(server: Server, tmp_path: Path, source: str = "hf:a/x") -> str:
+    """The line with which a fetch ends; the token is in no line and in no file."""
+    lines: list[str] = []
+    with pytest.raises(ContextgraftError) as error:
+        fetch(source, tmp_path / "out", hub=hub_of(server, lines))
+    said = "\n".join([str(error.value), *lines])
+    assert TOKEN not in said
+    assert "\n" not in str(error.value)
+    assert not any(TOKEN in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    return str(error.value)
+
+
+def test_a_list_that_continues_on_another_host_is_refused(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    other = serve(lambda *_: ok([]))
+    link = f'<{other.url}/api/next>; rel="next"'
+    server = serve(lambda path, _: ok([], Link=link) if "/tree/" in path else ok(INFO))
+    assert "another host" in refused(server, tmp_path, "hf:datasets/a/x")
+    assert TOKEN in str(server.received)
+    assert not other.received
+
+
+def test_a_redirect_to_another_host_gets_no_token(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    other = serve(lambda *_: ok(INFO))
+    server = serve(lambda path, _: (307, {"Location": other.url + path}, b"", "x"))
+    refused(server, tmp_path)
+    assert other.received
+    assert not any(other.received)
+
+
+ECHOES: dict[str, Callable[[str], tuple[int, dict[str, str], bytes, str]]] = {
+    "message": lambda got: (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"got {got}"}, b"", "x"),
+    "body": lambda got: (400, {}, json.dumps({"error": f"you sent {got}"}).encode(), "x"),
+    "escaped body": lambda got: (
+        400, {}, json.dumps({"error": got}).replace("hf_", "\\u0068f_").encode(), "x"
+    ),
+    "reason": lambda got: (503, {}, b"", f"no {got}"),
+    "delay": lambda got: (404, {"Retry-After": got}, b"", "x"),
+    "address": lambda got: (302, {"Location": f"http://{got.rpartition(' ')[2]}.invalid/x"}, b"", "x"),
+    "name of a file": lambda got: ok({**INFO, "siblings": [{"rfilename": got}]}),
+    "revision": lambda got: ok({**INFO, "sha": got}),
+    "licence": lambda got: ok({**INFO, "cardData": {"license": got}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_token_that_is_sent_back_is_in_no_line(
+    serve: Callable[[Answer], Server], tmp_path: Path, name: str
+) -> None:
+    refused(serve(lambda _, got: ECHOES[name](got)), tmp_path)
+
+
+FILE = {"rfilename": "config.json", "size": 1, "blobId": "b" * 40}
+LIES: dict[str, dict[str, Any]] = {
+    "size is text": {**FILE, "size": "big"},
+    "size is true": {**FILE, "size": True},
+    "size is a fraction": {**FILE, "size": 1.5},
+    "no name": {**FILE, "rfilename": None},
+    "name is a list": {**FILE, "rfilename": ["a"]},
+    "digest is a number": {**FILE, "blobId": 7},
+    "digest is a path": {**FILE, "blobId": "../x"},
+    "lfs without keys": {**FILE, "lfs": {}},
+    "lfs of text": {**FILE, "lfs": {"size": "1", "sha256": "b" * 64, "pointerSize": 1}},
+    "lfs is a list": {**FILE, "lfs": [1]},
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_list_of_other_values_is_one_line(
+    serve: Callable[[Answer], Server], tmp_path: Path, name: str
+) -> None:
+    entry = LIES[name]
+    refused(serve(lambda *_: ok({**INFO, "siblings": [entry]})), tmp_path)
+    listed = {
+        "path" if key == "rfilename" else "oid" if key == "blobId" else key: entry[key] for key in entry
+    }
+    server = serve(lambda path, _: ok([{"type": "file", **listed}]) if "/tree/" in path else ok(INFO))
+    refused(server, tmp_path, "hf:datasets/a/x")
+
+
+def test_pages_without_end_are_refused(
+    serve: Callable[[Answer], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_PAGES", 20)
+    server = serve(
+        lambda path, _: (
+            ok([], Link=f'<{server.url}/api/tree/next>; rel="next"') if "/tree/" in path else ok(INFO)
+        )
+    )
+    assert "does not end" in refused(server, tmp_path, "hf:datasets/a/x")
+    assert server.requests < 30
+
+
+def test_an_answer_without_end_is_refused(
+    serve: Callable[[Answer], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MAX_ANSWER", 10_000)
+    assert "more than 10,000 bytes" in refused(serve(lambda *_: ok("x" * 100_000)), tmp_path)
+    packed = serve(lambda *_: (200, {"Content-Encoding": "gzip"}, b"x", "OK"))
+    assert "not requested" in refused(packed, tmp_path)
+
+
+def test_texts_that_look_like_tokens_are_hidden() -> None:
+    for text in ("Bearer abc.def", "basic%20abcdef", "hf_abcdefghij", "https://me:pass@host/x"):
+        assert "***" in redact(text)
+        assert "abc" not in redact(text)
+        assert "pass" not in redact(text)
+
+
+def test_origins() -> None:
+    assert same_origin("https://hub/x", "http://hub")
+    assert same_origin("http://hub:80/x", "http://hub")
+    for other in (
+        "http://hub.evil",
+        "http://hub:81",
+        "http://evil/hub",
+        "http://hub@evil",
+        "//hub",
+        "http://[x",
+    ):
+        assert not same_origin(other, "http://hub")
+    assert not same_origin("http://hub", "https://hub")
+
+
+def test_the_error_is_about_the_hub(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    server = serve(lambda *_: ok({**INFO, "siblings": [{**FILE, "size": "big"}]}))
+    with pytest.raises(SourceError, match="not that of a hub"):
+        fetch("hf:a/x", tmp_path / "out", hub=hub_of(server, []))
