@@ -96,7 +96,8 @@ def library_errors(
         raise
     except BaseException as error:
         kind = type(error).__name__
-        if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+        full = isinstance(error, MemoryError) or "can't allocate memory" in str(error)  # torch's, on a CPU
+        if full or kind == "OutOfMemoryError":
             raise ContextgraftError(
                 f"{what}: this machine has too little memory", path=path, received=str(error)[:200] or None
             ) from None

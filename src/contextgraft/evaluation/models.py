@@ -10,6 +10,7 @@ import pyarrow as pa
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import ContextgraftError, InputError, Refused, library_errors
+from contextgraft.evaluation.backends.loading import load_config
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.refusal import is_final
@@ -70,6 +71,7 @@ def open_eval_model(label: str | None, path: Path) -> EvalModel:
     folder = open_model(path)
     with unchanged(folder.inputs):
         check_loadable(folder)
+        load_config(path)  # before the tokenizer, whose loader reads it, too
         model_identity = identity(folder)
         tokenizer = load_tokenizer(path)
         sidecar = read_sidecar(path) if SIDECAR in folder.others else {}

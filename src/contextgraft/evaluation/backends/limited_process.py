@@ -12,7 +12,7 @@ from typing import NoReturn
 from contextgraft.errors import CheckpointError
 
 CPU_SECONDS = 5
-WALL_SECONDS = 60  # of a machine that is busy with other work
+WALL_SECONDS = 30  # of a machine that is busy with other work
 MEMORY = 1 << 29  # bytes in addition to those of this process
 LONGEST = 1_000_000  # characters of a result
 
