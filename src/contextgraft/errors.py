@@ -50,6 +50,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, for text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def first_names(names: Sequence[str], shown: int) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""

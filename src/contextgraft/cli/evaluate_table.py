@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from contextgraft.cli.output import print_table
+from contextgraft.cli.output import echo, print_table
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.dry_run import SuitePlan
@@ -49,20 +49,18 @@ def plan_cells(plan: "SuitePlan") -> list[str]:
 
 def print_replay(replayed: "ReplayedSample", *, show_prompt: bool) -> None:
     """Print the recorded result of one sample and that of now."""
-    import click
-
     length = "" if replayed.length is None else f", length {replayed.length}"
     depth = "" if replayed.depth is None else f", depth {replayed.depth:g} %"
     position = "" if replayed.position is None else f", up to position {replayed.position}"
-    click.echo(f"{replayed.model}: {replayed.suite} {replayed.task}{length}{depth}{position}")
+    echo(f"{replayed.model}: {replayed.suite} {replayed.task}{length}{depth}{position}")
     if show_prompt:
-        click.echo(replayed.prompt)
-    click.echo(f"prompt    {replayed.prompt_tokens} tokens")
+        echo(replayed.prompt)
+    echo(f"prompt    {replayed.prompt_tokens} tokens")
     if replayed.expected is not None:
-        click.echo(f"expected  {replayed.expected}")
-    click.echo(f"recorded  {result_text(replayed.recorded, replayed.recorded_score, replayed.scoring)}")
-    click.echo(f"now       {result_text(replayed.output, replayed.score, replayed.scoring)}")
-    click.echo("the same" if replayed.agrees else "not the same")
+        echo(f"expected  {replayed.expected}")
+    echo(f"recorded  {result_text(replayed.recorded, replayed.recorded_score, replayed.scoring)}")
+    echo(f"now       {result_text(replayed.output, replayed.score, replayed.scoring)}")
+    echo("the same" if replayed.agrees else "not the same")
 
 
 def result_text(output: str | None, score: float | None, scoring: str) -> str:

@@ -9,6 +9,7 @@ from typing_extensions import override
 from contextgraft._version import __version__
 from contextgraft.cli.lazy_group import LazyGroup
 from contextgraft.cli.options import REPLACE
+from contextgraft.cli.output import echo
 from contextgraft.errors import ContextgraftError
 from contextgraft.extras import missing_extra
 
@@ -52,7 +53,7 @@ class RefusalGroup(LazyGroup):
                 raise
             replace = bool(ctx.meta.get(REPLACE))
             record_refusal(folder, str(ctx.invoked_subcommand), error, replace=replace)
-            click.echo(f"contextgraft: refused and recorded: {error}", err=True)
+            echo(f"contextgraft: refused and recorded: {error}", err=True)
             return None
 
 
@@ -84,11 +85,11 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         remedy = f"; see `{context.command_path} --help`" if context else ""
         message = " ".join(error.format_message().split()).removesuffix(".")
-        click.echo(f"contextgraft: error: {message}{remedy}", err=True)
+        echo(f"contextgraft: error: {message}{remedy}", err=True)
         sys.exit(2)
     except ContextgraftError as error:
-        click.echo(f"contextgraft: error: {error}", err=True)
+        echo(f"contextgraft: error: {error}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("contextgraft: interrupted; run the same command again to resume", err=True)
+        echo("contextgraft: interrupted; run the same command again to resume", err=True)
         sys.exit(130)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.errors import printable_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -14,14 +16,20 @@ if TYPE_CHECKING:
 LOG_WIDTH = 160  # columns of a table where there is no terminal, so that its rows are not folded
 
 
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print text of any origin: control characters, which a terminal would obey, are escaped."""
+    click.echo(printable_lines(str(text)), err=err)
+
+
 def print_json(value: Any, *, ensure_ascii: bool = True) -> None:
     """A JSON value with sorted keys, so that the same value gives the same bytes."""
-    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=ensure_ascii))
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=ensure_ascii)
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """One line of text for each string."""
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def stdout_console() -> "Console":
@@ -43,7 +51,7 @@ def make_table(words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequ
     for name in numbers:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable_lines(cell)) for cell in row))
     return table
 
 

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
-from contextgraft.cli.output import format_bytes, make_table, stdout_console
+from contextgraft.cli.output import echo, format_bytes, make_table, stdout_console
 from contextgraft.planning import memory
 from contextgraft.planning.hardware import GB, Hardware
 
@@ -28,12 +26,12 @@ def _print_blocks(*blocks: "Iterable[str] | Table") -> None:
     console = stdout_console()
     for number, block in enumerate(blocks):
         if number:
-            click.echo()
+            echo()
         if isinstance(block, Table):
             console.print(block)
         else:
             for line in block:
-                click.echo(line)
+                echo(line)
 
 
 def print_evaluation(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
+from contextgraft.cli.output import echo
+from contextgraft.errors import printable
 
 if TYPE_CHECKING:
     from contextgraft.sources.hub.client import DownloadProgress
@@ -17,9 +18,7 @@ LINE_INTERVAL = 30  # seconds between lines where there is no terminal
 
 def message_writer(command: str) -> Callable[[str], None]:
     """A function that prints one line on stderr, prefixed with the command's name."""
-    from contextgraft.errors import printable
-
-    return lambda line: click.echo(f"{command}: {printable(line)}", err=True)
+    return lambda line: echo(f"{command}: {printable(line)}", err=True)
 
 
 @contextmanager
@@ -35,11 +34,12 @@ def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
 @contextmanager
 def _bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total)
+        task = progress.add_task(escape(printable(label)), total=total)
         yield lambda count: progress.advance(task, count)
 
 
@@ -52,7 +52,7 @@ def _lines(label: str, total: int) -> Iterator[Callable[[int], object]]:
         done += count
         if time.monotonic() - printed_at >= LINE_INTERVAL:
             printed_at = time.monotonic()
-            print(f"{label}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
+            print(f"{printable(label)}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
 
     yield advance
 

@@ -30,6 +30,8 @@ Model = TypeVar("Model", bound=Frozen)
 
 def validate(model: type[Model], data: Any, source: Path | str) -> Model:
     """Build `model` from parsed data; the first problem becomes one ConfigError that names key and source."""
+    if _has_zero(data):
+        raise ConfigError("a text has a zero byte in it", path=source, remedy="remove it")
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -46,6 +48,15 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
         value = first.get("input")
         received = None if isinstance(value, dict | BaseModel) else repr(value)
         raise ConfigError(f"{key}: {first['msg']}", path=source, received=received) from None
+
+
+def _has_zero(value: Any) -> bool:
+    """Whether a zero byte, which no path and no argument of a command may have, is in any text."""
+    if isinstance(value, dict):
+        return any(_has_zero(item) for pair in value.items() for item in pair)
+    if isinstance(value, list | tuple):
+        return any(map(_has_zero, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def read_yaml(path: Path) -> Any:

@@ -9,6 +9,7 @@ from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import TASKS_RUN_CODE, TargetRow, is_task_file, read_targets
+from contextgraft.config.text_file import path_exists
 from contextgraft.errors import ConfigError, InputError
 
 
@@ -183,7 +184,7 @@ def check_trusted(skills: Iterable[str], where: Path | str, *, trusted: bool) ->
 
 def check_file(value: str | None, key: str, where: Path | str) -> None:
     """One named file, if one is named."""
-    if value is not None and not Path(value).is_file():
+    if value is not None and not (path_exists(value) and Path(value).is_file()):
         raise ConfigError(
             f"{key} names a file that is not there",
             path=where,

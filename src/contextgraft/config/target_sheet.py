@@ -9,7 +9,7 @@ from pydantic import Field
 
 from contextgraft.config.base import Frozen, Name, validate
 from contextgraft.config.study import ModelSource
-from contextgraft.config.text_file import read_text_file, split_lines
+from contextgraft.config.text_file import path_exists, read_text_file, split_lines
 from contextgraft.errors import ConfigError, InputError
 
 RESERVED = "base", "donor-"
@@ -27,7 +27,7 @@ def is_task_file(skill: str) -> bool:
     Any other task is a name among those that lm-evaluation-harness comes with.
     """
     path = skill.rpartition(":")[0] or skill  # without the metric
-    named = path.lower().endswith(TASK_FILES) or "/" in path or Path(path).exists() or Path(skill).exists()
+    named = path.lower().endswith(TASK_FILES) or "/" in path or path_exists(path) or path_exists(skill)
     return named and not skill.endswith(JSONL)
 
 

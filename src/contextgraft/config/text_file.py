@@ -14,6 +14,14 @@ def read_text_file(path: Path) -> str:
     return raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig")
 
 
+def path_exists(text: str) -> bool:
+    """Whether a text names a file or folder; text that cannot be a path does not."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
 def split_lines(text: str) -> list[str]:
     """Lines by LF, CRLF or CR only: other separators, such as U+2028, are text. No empty line at the end."""
     lines = LINE_END.split(text)

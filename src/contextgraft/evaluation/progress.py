@@ -6,7 +6,10 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from contextgraft.errors import printable
 
 
 class TerminalProgress:
@@ -51,7 +54,8 @@ class TerminalProgress:
         name = f"[{self._number}/{self._models}] {label}"
         counts = ", ".join(f"{count} {suite}" for suite, count in units.items())
         self._running = (f"{name}: {counts}{before}", time.monotonic())
-        self._bar.reset(self._task, total=sum(units.values()), completed=known, description=name)
+        shown = escape(printable(name))
+        self._bar.reset(self._task, total=sum(units.values()), completed=known, description=shown)
 
     def advance(self, count: int) -> None:
         """`count` more units are done."""
@@ -77,4 +81,4 @@ class TerminalProgress:
             self._running = None
 
     def _say(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from contextgraft.checkpoint.strict_json import open_regular
+from contextgraft.errors import printable
 from contextgraft.formats.hub_source import hub_repository
 
 CARD = "README.md"
@@ -45,7 +46,7 @@ def table(header: str, rows: Iterable[Sequence[str]]) -> str:
 
 def escape(value: object) -> str:
     """Text that Markdown shows unchanged on one line: no markup, table cell or link in it."""
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in text)
 
 

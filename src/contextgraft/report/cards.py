@@ -10,7 +10,7 @@ from contextgraft._version import __version__
 from contextgraft.errors import InputError
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.formats.graft_record import GraftRecord
-from contextgraft.formats.model_card import escape, front_matter, licence_of, repository_or_name
+from contextgraft.formats.model_card import escape, front_matter, inline_code, licence_of, repository_or_name
 from contextgraft.report.charts.svg import slug
 from contextgraft.report.data.labels import described
 from contextgraft.report.statistics.cells import Cell, ModelKey, cell, needles, skills
@@ -33,6 +33,20 @@ class CardScores:
     condition: str
     length: int
     rows: tuple[tuple[str, Cell, Cell], ...]
+
+
+class _Markdown(str):
+    """Text that is Markdown already; every other field of a card is escaped."""
+
+    __slots__ = ()
+
+
+def _plain(value: object) -> _Markdown:
+    return _Markdown(escape(value))
+
+
+def _code(value: object) -> _Markdown:
+    return _Markdown(inline_code(value))
 
 
 def files(study: StudyTable, weights: WeightRecords) -> dict[str, str]:
@@ -179,10 +193,12 @@ def _text(kind: str, front: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: value if isinstance(value, _Markdown) else escape(value),
     )
     environment.filters.update(
         measured=wording.measured,
-        plain=escape,
+        plain=_plain,
+        code=_code,
         thousands=wording.thousands,
         percent=wording.percent,
         rounded=wording.rounded,

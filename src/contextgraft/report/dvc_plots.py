@@ -19,6 +19,7 @@ from contextgraft.report.statistics.means import Measurements
 from contextgraft.report.statistics.study_table import StudyTable
 
 FOLDER = "plots"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula
 INTERVAL = ("low", "high", "n")
 SKILL = ("skill", "skill_low", "skill_high", "skill_n")
 
@@ -46,8 +47,14 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: cell_text(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def cell_text(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: an apostrophe marks it as text."""
+    is_formula = isinstance(value, str) and (value.startswith(FORMULA) or value.lstrip().startswith(FORMULA))
+    return f"'{value}" if is_formula else value
 
 
 def ranks(study: StudyTable) -> list[dict[str, Any]]:

@@ -3,13 +3,16 @@
 import importlib.util
 import re
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NoReturn
 
+from contextgraft.config.text_file import path_exists
 from contextgraft.errors import InputError
 from contextgraft.formats.hub_source import DATASETS, HUB
 
 DEMO = Path(__file__).parent / "demo"
+SHOWN = 200  # characters of a source in a message
 FORMS = (
     "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME, "
     "hf:OWNER/NAME[@REVISION]"
@@ -30,7 +33,7 @@ def package(rest: str) -> Path:
     The package is located without an import, so none of its code runs.
     """
     name, _, wanted = rest.partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    spec = _find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"no installed Python package {name!r}",
@@ -48,9 +51,16 @@ def package(rest: str) -> Path:
     return root / chosen[0]
 
 
+def _find_spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name) if name.isidentifier() else None
+    except (ValueError, ImportError):  # a module without a specification, such as __main__
+        return None
+
+
 def on_hub(source: str) -> bool:
     """Whether a source is a repository on the hub."""
-    return source.startswith(HUB) and not Path(source).exists()
+    return source.startswith(HUB) and not path_exists(source)
 
 
 def is_dataset(source: str) -> bool:
@@ -72,12 +82,21 @@ SCHEMES: dict[str, Callable[[str], Path]] = {"demo": demo, "package": package, "
 
 def locate(source: str) -> Path:
     """The folder or file of a source; InputError with the accepted forms if there is none."""
-    path = Path(source).expanduser()
+    path = _expanded(source)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", source)
-    if scheme and not path.exists():
+    if scheme and not path_exists(str(path)):
         if scheme[1] not in SCHEMES:
             raise InputError(f"unknown kind of source {scheme[0]!r}", expected=FORMS, received=source)
         return SCHEMES[scheme[1]](source[scheme.end() :])
-    if not path.exists():
-        raise InputError("no such file or folder", path=source, expected=FORMS)
+    if not path_exists(str(path)):
+        shown = source if len(source) <= SHOWN else f"{source[:SHOWN]}... ({len(source)} characters)"
+        raise InputError("no such file or folder", path=shown, expected=FORMS)
     return path
+
+
+def _expanded(source: str) -> Path:
+    """The path with the user's home folder for `~`; a user that does not exist raises InputError."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise InputError("names the home folder of a user that does not exist", path=source[:SHOWN]) from None

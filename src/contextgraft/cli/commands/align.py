@@ -16,7 +16,7 @@ from contextgraft.cli.options import (
     threads_option,
     threads_or_cores,
 )
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 from contextgraft.errors import MismatchError, Refused
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def command(
         from contextgraft.formats.alignment import write_nothing
 
         write_nothing(out)
-        click.echo(str(error))
+        echo(str(error))
         return
     from contextgraft.adapter.analysis.alignment import align
     from contextgraft.cli.progress import bytes_bar
@@ -91,17 +91,17 @@ def _show(result: "AlignmentResult") -> None:
 
     head = f"{'':<24}{'tensors':>8}{'donor':>11}{'target':>11}{'cosine':>10}{'chance':>11}"
     for title, lines in (("layer", by_layer(result)), ("kind", by_kind(result))):
-        click.echo(f"{title:<24}{head[24:]}")
+        echo(f"{title:<24}{head[24:]}")
         for line in lines:
-            click.echo(_line(line))
-        click.echo()
-    click.echo(_line(direction("all", result.tensors)))
-    click.echo(
+            echo(_line(line))
+        echo()
+    echo(_line(direction("all", result.tensors)))
+    echo(
         f"donor, target: norms of the deltas; chance: {CHANCE_LIMIT:.2f} standard deviations of the cosine "
         "between random directions; *: outside of that"
     )
     if result.left_out:
-        click.echo(f"not compared: {len(result.left_out)}: {shortened(list(result.left_out))}")
+        echo(f"not compared: {len(result.left_out)}: {shortened(list(result.left_out))}")
 
 
 def _line(direction: "Direction") -> str:

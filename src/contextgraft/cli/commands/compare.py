@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextgraft.cli.options import PATH, json_option
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 
 if TYPE_CHECKING:
     from contextgraft.adapter.analysis.compare import AdapterDistance
@@ -35,13 +35,13 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
         print_json(rows)
         return
     shown = sorted(distances, key=lambda distance: -distance.difference)
-    click.echo(f"{'tensor':<52}{'ranks':>10}{'error':>10}{'cosine':>9}{'overlap':>9}{'angle':>8}")
+    echo(f"{'tensor':<52}{'ranks':>10}{'error':>10}{'cosine':>9}{'overlap':>9}{'angle':>8}")
     for distance in [*(shown if modules else shown[:5]), overall]:
-        click.echo(_line(distance))
+        echo(_line(distance))
     if len(shown) > 5 and not modules:
-        click.echo(f"(the 5 most different of {len(shown)}; --modules shows all)")
+        echo(f"(the 5 most different of {len(shown)}; --modules shows all)")
     if None not in ropes:
-        click.echo(f"RoPE: {'the same' if ropes[0] == ropes[1] else 'different'}")
+        echo(f"RoPE: {'the same' if ropes[0] == ropes[1] else 'different'}")
 
 
 def _row(distance: "AdapterDistance") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from contextgraft.cli.options import (
     threads_option,
     threads_or_cores,
 )
-from contextgraft.cli.output import format_bytes, print_json
+from contextgraft.cli.output import echo, format_bytes, print_json
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.model_pair import ModelPair
@@ -163,7 +163,7 @@ def _ours(
     most = max(spec.max_rank for spec in specs)
     written = sum(models.factor_bytes(spec.max_rank) for spec in specs)
     dense, ignored = (len(models.names_by_role[kind]) for kind in (TensorRole.DENSE, TensorRole.IGNORED))
-    click.echo(
+    echo(
         f"extract: {format_bytes(models.bytes_to_read)} to read; {len(models.factorised)} weights to "
         f"factorise at up to rank {most}, at most {format_bytes(written)} to write; "
         f"{dense} norms and biases to compare, {ignored} others to report; about "
@@ -192,7 +192,7 @@ def _by_mergekit(
 
     path = mergekit_backend.find_command(command)
     ranks = tuple(sorted(set(ranks)))
-    click.echo(
+    echo(
         f"extract: {path.name} runs once for each of {len(ranks)} rank(s): a full decomposition of "
         f"{len(models.factorised)} weights, the complete adapter in memory "
         f"({format_bytes(models.factor_bytes(ranks[-1]))} at rank {ranks[-1]}); then "
@@ -221,22 +221,22 @@ def _show(sidecars: dict[str, dict[str, Any]], out: Path, as_json: bool) -> None
     if as_json:
         print_json(rows)
         return
-    click.echo(f"{'rank':>6}  {'energy':>8}  {'error':>8}  folder")
+    echo(f"{'rank':>6}  {'energy':>8}  {'error':>8}  folder")
     for row in rows:
-        click.echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
+        echo(f"{row['rank']:>6}  {row['energy']:>8.4f}  {row['error']:>8.4f}  {row['path']}")
         if row["short"]:
-            click.echo(f"        {row['short']} module(s) need more than --max-rank to capture that energy")
+            echo(f"        {row['short']} module(s) need more than --max-rank to capture that energy")
     from contextgraft.adapter.analysis.model_summary import shortened
 
     known = [row["excess"] for row in rows if row["excess"] is not None]
     if known:
-        click.echo(
+        echo(
             f"error of every module: at most {max(known):.4f} times the optimum, as estimated, or below "
             "float32 resolution"
         )
     if rows[0]["ignored"]:
         names = rows[0]["ignored"]
-        click.echo(f"changed but not extracted: {len(names)}: {shortened(names)}")
+        echo(f"changed but not extracted: {len(names)}: {shortened(names)}")
 
 
 def _excess(sidecar: dict[str, Any]) -> float | None:

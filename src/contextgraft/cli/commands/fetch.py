@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from contextgraft.cli.options import COUNT, PATH, json_option, replace_option
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import hub_progress
 
 
@@ -85,4 +85,4 @@ def command(
         return
     commit = f"  commit {record['revision'][:12]}" if record["revision"] else ""
     digest = f"  digest {record['digest'][:16]}" if record.get("digest") else ""
-    click.echo(f"{out}  {record['name']}{commit}{digest}")
+    echo(f"{out}  {record['name']}{commit}{digest}")

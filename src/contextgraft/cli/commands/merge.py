@@ -19,7 +19,7 @@ from contextgraft.cli.options import (
     threads_option,
     threads_or_cores,
 )
-from contextgraft.cli.output import format_bytes, print_json
+from contextgraft.cli.output import echo, format_bytes, print_json
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import MergePlan
@@ -128,21 +128,21 @@ def _run(
         try:
             known = finished(plan, out) if len(plans) > 1 else None
             if known:
-                click.echo(f"merge: {out} exists already, with the same adapters and target", err=True)
+                echo(f"merge: {out} exists already, with the same adapters and target", err=True)
             manifest = known or _merge(plan, out, replace=replace, threads=threads, device=device)
             results.append({"path": str(out), **summary(manifest)})
         except ContextgraftError as error:
             if len(plans) == 1:
                 raise
             failed.append(out)
-            click.echo(f"contextgraft: error: {error}", err=True)
+            echo(f"contextgraft: error: {error}", err=True)
             continue
         if not as_json:
             _show(results[-1])
     if as_json:
         print_json(results if len(plans) > 1 else results[0])
     if failed:
-        click.echo(f"merge: {len(failed)} of {len(plans)} grafts failed", err=True)
+        echo(f"merge: {len(failed)} of {len(plans)} grafts failed", err=True)
         sys.exit(2)
 
 
@@ -150,7 +150,7 @@ def _merge(plan: "MergePlan", out: Path, *, replace: bool, threads: int, device:
     from contextgraft.adapter.merge.merge import merge
     from contextgraft.cli.progress import bytes_bar
 
-    click.echo(
+    echo(
         f"merge: {plan.target.path}: {format_bytes(plan.bytes_to_read)} to read and write in "
         f"{len(plan.target.shards)} file(s); {len(plan.changed)} of {len(plan.target.tensors)} tensors "
         f"change; about {format_bytes(plan.peak_bytes(threads))} of memory in addition to the program's own, "
@@ -158,26 +158,26 @@ def _merge(plan: "MergePlan", out: Path, *, replace: bool, threads: int, device:
         err=True,
     )
     for warning in plan.warnings:
-        click.echo(f"contextgraft: warning: {warning}", err=True)
+        echo(f"contextgraft: warning: {warning}", err=True)
     with bytes_bar("merge", plan.bytes_to_read) as advance:
         return merge(plan, out, replace=replace, threads=threads, device=device, advance=advance)
 
 
 def _show(result: dict[str, Any]) -> None:
     before, after = result["rope"]["before"], result["rope"]["after"]
-    click.echo(f"graft        {result['path']}")
-    click.echo(f"tensors      {result['changed']} of {result['tensors']} changed")
-    click.echo(
+    echo(f"graft        {result['path']}")
+    echo(f"tensors      {result['changed']} of {result['tensors']} changed")
+    echo(
         f"delta        norm {result['delta_norm']:.6g} requested, {result['survived_norm']:.6g} after "
         f"rounding ({result['rounding']}), {result['kept']:.2%} of the delta retained"
     )
-    click.echo(f"rope theta   {before['theta']:g} -> {after['theta']:g}")
-    click.echo(f"positions    {before['max_positions']} -> {after['max_positions']}")
+    echo(f"rope theta   {before['theta']:g} -> {after['theta']:g}")
+    echo(f"positions    {before['max_positions']} -> {after['max_positions']}")
     for name, setting in result["attention"].items():
-        click.echo(f"{name}  {setting['base']} -> {setting.get('donor')}")
+        echo(f"{name}  {setting['base']} -> {setting.get('donor')}")
     for key in ("replaced", "left_out"):
         if result[key]:
-            click.echo(f"{key.replace('_', ' '):<12} {', '.join(result[key])}")
+            echo(f"{key.replace('_', ' '):<12} {', '.join(result[key])}")
 
 
 def _read_ahead(targets: tuple[Path, ...]) -> None:

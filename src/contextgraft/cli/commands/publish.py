@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from contextgraft.cli.options import PATH, json_option
-from contextgraft.cli.output import format_bytes, print_json
+from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import message_writer
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
     if as_json:
         print_json(facts, ensure_ascii=False)
     else:
-        click.echo(f"{folder}  {'not sent: --dry-run' if dry_run else facts['url']}")
+        echo(f"{folder}  {'not sent: --dry-run' if dry_run else facts['url']}")
 
 
 def _upload(package: "UploadPackage", private: bool, revision: str | None) -> dict[str, str]:
@@ -80,7 +80,5 @@ def _upload(package: "UploadPackage", private: bool, revision: str | None) -> di
 def _show(package: "UploadPackage") -> None:
     sizes = {**package.files, "README.md": len(package.card.encode())}
     for name, count in sorted(sizes.items()):
-        click.echo(f"{format_bytes(count):>10}  {name}")
-    click.echo(
-        f"{format_bytes(package.bytes):>10}  in {len(sizes)} files, kind {package.kind}, to {package.to}"
-    )
+        echo(f"{format_bytes(count):>10}  {name}")
+    echo(f"{format_bytes(package.bytes):>10}  in {len(sizes)} files, kind {package.kind}, to {package.to}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from contextgraft.cli.options import PATH, json_option
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 
 
 @click.command()
@@ -69,8 +69,8 @@ def command(
     check_replaceable(out)
     report = build(results, adapters, title, note, grafts=grafts, alignments=alignments)
     write_report(report, out)
-    click.echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
+    echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
     if as_json:
         print_json(report.summary, ensure_ascii=False)
         return
-    click.echo("\n".join(report.lines))
+    echo("\n".join(report.lines))

@@ -3,7 +3,7 @@
 import click
 
 from contextgraft.cli.options import json_option
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 from contextgraft.rope.schedule import RULES
 
 
@@ -44,6 +44,6 @@ def command(
         rows = [{"context": length, "theta": value} for length, value in zip(targets, thetas, strict=True)]
         print_json(rows)
         return
-    click.echo(f"{'context':>12}  {'theta':>14}")
+    echo(f"{'context':>12}  {'theta':>14}")
     for length, value in zip(targets, thetas, strict=True):
-        click.echo(f"{length:>12}  {value:>14}")
+        echo(f"{length:>12}  {value:>14}")

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
 from contextgraft.cli.options import COUNT, PATH, json_option, replace_option
+from contextgraft.cli.output import echo
 from contextgraft.cli.progress import hub_progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Reporter:
     def message(self, line: str) -> None:
         """Print one line on stderr, unless the reporter is silent."""
         if not self.silent:
-            click.echo(line, err=True)
+            echo(line, err=True)
 
     def request_stop(self, *_: object) -> None:
         """Ask the run to stop; can be used as a signal handler."""
@@ -152,10 +153,10 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
     if metrics is None:
         return
     if as_json:
-        click.echo(json.dumps(metrics, sort_keys=True))
+        echo(json.dumps(metrics, sort_keys=True))
     else:
         accuracy = "" if metrics["accuracy"] is None else f", answers right {metrics['accuracy']:.1%}"
-        click.echo(
+        echo(
             f"{options['out']}: {metrics['step']} steps, theta {metrics['theta']:,.0f}, "
             f"loss {metrics['loss']:.4f}{accuracy}"
         )

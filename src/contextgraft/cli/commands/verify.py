@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from contextgraft.cli.options import PATH, json_option, threads_option, threads_or_cores
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 from contextgraft.errors import Refused
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
         except Refused as error:
             if not allow_refused:
                 raise
-            click.echo(json.dumps({"holds": None, "refused": str(error)}) if as_json else str(error))
+            echo(json.dumps({"holds": None, "refused": str(error)}) if as_json else str(error))
             return
     _show(folder, checks, as_json)
 
@@ -88,7 +88,7 @@ def _show(folder: Path, checks: "list[Check]", as_json: bool) -> None:
         print_json(rows)
     else:
         for check in checks:
-            click.echo(f"{'ok' if check.holds else 'DIFFERS':<8} {check.name:<11} {check.detail}")
-        click.echo(f"{folder}: {'verified' if holds else 'does not verify'}")
+            echo(f"{'ok' if check.holds else 'DIFFERS':<8} {check.name:<11} {check.detail}")
+        echo(f"{folder}: {'verified' if holds else 'does not verify'}")
     if not holds:
         sys.exit(1)
