@@ -9,14 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.analysis.compatibility import Compatibility, VocabularyMatch, check_compatibility
+from contextgraft.adapter.analysis.compatibility import (
+    Compatibility,
+    VocabularyMatch,
+    check_compatibility,
+    reasons,
+)
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
 from contextgraft.config.target_sheet import TargetRow
 from contextgraft.config.text_file import split_lines
-from contextgraft.errors import ConfigError, ContextgraftError, first_names
+from contextgraft.errors import ConfigError, ContextgraftError
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources.hub.client import Hub
@@ -24,7 +29,6 @@ from contextgraft.sources.open_headers import open_model_headers
 
 FITS, DIFFERS, REFUSED, TRAINED = "fits", "differs", "refused", "trained"
 USABLE = (FITS, TRAINED)
-SHOWN = 3  # tensors named in a reason; JSON has all
 
 
 @dataclass(frozen=True)
@@ -106,21 +110,6 @@ def _check(
         return TargetCheck(number, target.name, source, REFUSED, (str(error),))
     verdict = FITS if match.fits else DIFFERS
     return TargetCheck(number, target.name, source, verdict, tuple(reasons(match)), match)
-
-
-def reasons(match: Compatibility) -> Iterator[str]:
-    """Reasons why a model does not fit the base; empty if it fits."""
-    if match.quantised:
-        yield f"quantised ({match.quantised}): take the unquantised weights"
-    for key, (expected, received) in match.architecture.items():
-        yield f"{key} {received}, the base {expected}"
-    if match.quantised:
-        return  # tensors have other names and shapes
-    shapes = [f"{name} {list(b)}, the base {list(a)}" for name, (a, b) in match.shapes.items()]
-    lists = (("shape of", shapes), ("lacks", list(match.missing)))
-    for label, names in lists:
-        if names and not match.architecture:
-            yield f"{label} {first_names(names, SHOWN)}"
 
 
 def describe_vocabulary(tokens: VocabularyMatch) -> str:

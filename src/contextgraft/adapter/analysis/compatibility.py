@@ -4,19 +4,22 @@ Equal architecture and shapes are necessary, not sufficient: only the weights pr
 BASE`). Other evidence, such as shared files, is collected, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.adapter.architecture import architecture, architecture_differences
-from contextgraft.checkpoint.full_precision import quantisation
+from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, check_vocabulary
+from contextgraft.checkpoint.full_precision import check_gathered, quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, first_names
+from contextgraft.formats.model.aligned_names import aligned
 from contextgraft.formats.model.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.formats.tensor_names import (
     TensorRole,
     is_buffer,
+    layer_of,
     output_embedding,
     rows_are_tokens,
     tensor_role,
@@ -24,6 +27,7 @@ from contextgraft.formats.tensor_names import (
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 
+SHOWN = 3  # tensors named in a reason; JSON has all
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -74,8 +78,21 @@ class Compatibility:
 
 
 def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
-    """Compare a model with a base; rotary settings that cannot be used raise InputError."""
-    wanted = {name: info for name, info in base.tensors.items() if _changed(info, base)}
+    """Compare a model with a base, by the rules of `merge`, which may name tensors otherwise than the base.
+
+    What `merge` refuses whatever the adapter is raises its error, unusable rotary settings InputError.
+    """
+    method = quantisation(model)
+    if method is None:
+        check_gathered(model.tensors.values(), model.path)
+        check_names_and_head(model)
+        check_vocabulary(model)
+    model = aligned(model, base.tensors)
+    layers = architecture(base.config)["num_hidden_layers"]
+    wanted = {name: info for name, info in base.tensors.items() if _changed(info, base, layers)}
+    if method is None:
+        for name in wanted.keys() & model.tensors.keys():
+            check_takes_delta(model, name, "a delta")
     both = {name: (info.shape, model[name].shape) for name, info in wanted.items() if name in model.tensors}
     known, own = _digests(base), _digests(model)
     added = (name for name in model.tensors if name not in base.tensors and not rows_are_tokens(name))
@@ -86,7 +103,7 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
         added=tuple(name for name in added if not is_buffer(name)),
         fitting=sum(shapes[0] == shapes[1] for shapes in both.values()),
         tensors=len(wanted),
-        quantised=quantisation(model),
+        quantised=method,
         rope=(settings.read(base.config, base.path), settings.read(model.config, model.path)),
         tokens=_tokens(base, model),
         named=_named(model),
@@ -95,12 +112,34 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
     )
 
 
-def _changed(info: TensorInfo, base: ModelFolder) -> bool:
-    """Whether an adapter could carry a delta of this tensor in every target, whatever its tokens are."""
-    return not rows_are_tokens(info.name) and tensor_role(info, base.path) in (
-        TensorRole.LINEAR,
-        TensorRole.DENSE,
-    )
+def reasons(match: Compatibility) -> Iterator[str]:
+    """Reasons why a model does not fit the base; empty if it fits."""
+    if match.quantised:
+        yield f"quantised ({match.quantised}): take the unquantised weights"
+    for key, (expected, received) in match.architecture.items():
+        yield f"{key} {received}, the base {expected}"
+    if match.quantised:
+        return  # tensors have other names and shapes
+    shapes = [f"{name} {list(b)}, the base {list(a)}" for name, (a, b) in match.shapes.items()]
+    lists = (("shape of", shapes), ("lacks", list(match.missing)))
+    for label, names in lists:
+        if names and not match.architecture:
+            yield f"{label} {first_names(names, SHOWN)}"
+
+
+def _changed(info: TensorInfo, base: ModelFolder, layers: object) -> bool:
+    """Whether an adapter could carry a delta of this tensor in every target, whatever its tokens are.
+
+    Layers after the model's own predict further tokens: `extract` leaves them out.
+    """
+    layer = layer_of(info.name)
+    further = layer is not None and isinstance(layers, int) and layer >= layers
+    if further or rows_are_tokens(info.name):
+        return False
+    try:
+        return tensor_role(info, base.path) in (TensorRole.LINEAR, TensorRole.DENSE)
+    except CheckpointError:  # stacked experts: an adapter of the other tensors needs the same ones, too
+        return True
 
 
 def _tokens(base: ModelFolder, model: ModelFolder) -> VocabularyMatch:

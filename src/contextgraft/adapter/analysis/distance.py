@@ -9,6 +9,7 @@ import torch
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import read_rows
+from contextgraft.formats.model.aligned_names import aligned
 from contextgraft.formats.tensor_names import module_kind
 
 BLOCK = 1 << 26  # bytes of one float32 block
@@ -48,10 +49,11 @@ class ModelDistance:
 def model_distance(base: ModelFolder, model: ModelFolder) -> ModelDistance:
     """Compare tensor by tensor; where only the number of rows differs (vocabulary), over the shared rows.
 
-    A file that changes meanwhile raises InputChanged.
+    The model may name its tensors otherwise than the base: lists have the base's names. A file that changes
+    meanwhile raises InputChanged.
     """
     with unchanged(base.inputs, model.inputs):
-        return _model_distance(base, model)
+        return _model_distance(base, aligned(model, base.tensors))
 
 
 def _model_distance(base: ModelFolder, model: ModelFolder) -> ModelDistance:

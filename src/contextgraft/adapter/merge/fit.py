@@ -10,23 +10,21 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.adapter.lora.low_rank import RebasedEntry
 from contextgraft.adapter.merge.fitted_entries import (
-    BASE_LAYER,
     fitted_entries,
     is_own_bias,
     without_own_base,
 )
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
+from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.errors import CheckpointError, MismatchError
+from contextgraft.errors import MismatchError
 from contextgraft.formats.model.runtime_names import runtime_model
 from contextgraft.formats.model.tied_head import HeadState, head_name, head_state, with_head
 from contextgraft.formats.tensor_names import (
-    FLOATS,
     input_embedding,
     output_embedding,
     rows_are_tokens,
-    without_wrappers,
 )
 
 if TYPE_CHECKING:
@@ -82,14 +80,8 @@ class Fit:
 
 def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modules: bool) -> Fit:
     """Match every active adapter to the target; what does not fit raises MismatchError."""
-    _check_loads(target)
+    check_names_and_head(target)
     state = head_state(target)
-    if state is HeadState.MISSING:
-        raise CheckpointError(
-            "has no output layer: its config does not tie it to the input embeddings, and it is not stored",
-            path=target.path, expected="lm_head, or tie_word_embeddings true", received="neither",
-            remedy="fetch the target again, or set tie_word_embeddings if its base is tied",
-        )  # fmt: skip
     embedding, head = input_embedding(target.tensors), output_embedding(target.tensors)
     head = head or (head_name(embedding) if embedding else None)
     view = with_head(target, head) if head else target
@@ -139,19 +131,6 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
     )
 
 
-def _check_loads(target: ModelFolder) -> None:
-    """Raise CheckpointError for names that no reader knows, and that the graft would keep."""
-    for name in target.tensors:
-        plain = without_wrappers(name)
-        if plain != name or BASE_LAYER in name or ".lora_A." in name:
-            raise CheckpointError(
-                f"has a tensor with a name that no reader loads: {name!r}",
-                path=target.path, expected=f"{plain.replace(BASE_LAYER, '.')!r}",
-                remedy="a wrapper of training (torch.compile, FSDP, PEFT) added to the names: unwrap the "
-                "model and save it again",
-            )  # fmt: skip
-
-
 def _entries(
     adapter: Adapter, view: ModelFolder, state: HeadState, names: tuple[str | None, str | None]
 ) -> dict[str, AdapterEntry]:
@@ -192,14 +171,7 @@ def _check_entries(
         any_rows = name in view.tensors and (rows_are_tokens(name) or grows(name, entry, view))
         rows = view.tensors[name].shape[:1] if any_rows else ()
         check_shape(view, name, other, (*rows, *entry.shape[len(rows) :]))
-        if view[name].dtype not in FLOATS:  # F64
-            raise MismatchError(
-                f"tensor {name!r} cannot take a delta",
-                path=view.path,
-                expected=f"{', '.join(FLOATS)}, as {other} needs",
-                received=view[name].dtype,
-                remedy="use the target in another precision",
-            )
+        check_takes_delta(view, name, other)
     plain = {name: without_own_base(adapter, name, entry, view) for name, entry in entries.items()}
     gains_tokens = tokens is not None and tokens.total > max(
         (view[name].rows for name in entries if rows_are_tokens(name)), default=0

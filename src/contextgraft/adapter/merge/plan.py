@@ -19,6 +19,7 @@ from contextgraft.adapter.merge.graft_config import (
 )
 from contextgraft.adapter.merge.layout import GraftLayout, lay_out
 from contextgraft.adapter.merge.positions import check_length
+from contextgraft.adapter.merge.target import check_vocabulary
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import (
@@ -31,8 +32,6 @@ from contextgraft.checkpoint.model_folder import (
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.copied_files import holds_adapter, split_files
 from contextgraft.formats.model.own_files import check_own_files
-from contextgraft.formats.model.tied_head import vocabulary_size
-from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
 from contextgraft.rope.travelling import Setting
 
@@ -181,7 +180,7 @@ def plan_merge(
             check_architecture(
                 target, f"the adapter {scaled.adapter.path}", scaled.adapter.sidecar["architecture"]
             )
-    _check_vocabulary(target)
+    check_vocabulary(target)
     source, context = _context(adapters, target, rope, attention, keep_rope)
     try:
         config = target.config if keep_rope else graft_config(target.config, context)
@@ -207,21 +206,6 @@ def _context(
     else:
         source, context = "adapter", recorded_settings([scaled.adapter for scaled in adapters])
     return source, replace(context, rope=rope_for(target.config, context.rope, target.path))
-
-
-def _check_vocabulary(target: ModelFolder) -> None:
-    """Raise MismatchError if config and embeddings of the target disagree; it may have other tokens."""
-    size = vocabulary_size(target.config)
-    name, head = input_embedding(target.tensors), output_embedding(target.tensors)
-    rows = [target[end].rows for end in (name, head) if end is not None]
-    if name is not None and size is not None and size not in rows:  # Mllama's input has more rows
-        raise MismatchError(
-            f"config.json and tensor {name!r} disagree about the vocabulary",
-            path=target.path,
-            expected=f"{size} rows (vocab_size)",
-            received=f"{target[name].rows}",
-            remedy="the target is damaged: fetch it again",
-        )
 
 
 def _other_weights(target: ModelFolder) -> list[str]:

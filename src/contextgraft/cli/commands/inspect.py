@@ -76,9 +76,24 @@ def _show_model(path: Path, base: Path | None, as_json: bool) -> None:
         info["servers"] = to_json(graft_commands(path, info["context"]))
         lines += ["", "to serve it, one line each:", *command_lines(info["servers"])]
     if base is not None:
-        info["base"] = {"path": str(base), **_difference(open_model(base), folder)}
+        ancestor = open_model(base)
+        reasons = _reasons(ancestor, folder)
+        verdict = {"fits": not reasons, "reasons": reasons}
+        info["base"] = {"path": str(base), **verdict, **_difference(ancestor, folder)}
+        lines += ["", f"fits {base}: {'; '.join(reasons) or 'yes, an adapter of it can be merged'}"]
         lines += ["", f"distance from {base}", *model_summary.difference_lines(info["base"])]
     _print(info, lines, as_json, ensure_ascii=False)
+
+
+def _reasons(base: "ModelFolder", model: "ModelFolder") -> list[str]:
+    """Reasons for which no adapter of the base can be merged into the model, as inspect-sheet gives them."""
+    from contextgraft.adapter.analysis.compatibility import check_compatibility, reasons
+    from contextgraft.errors import ContextgraftError
+
+    try:
+        return list(reasons(check_compatibility(base, model)))
+    except ContextgraftError as error:
+        return [str(error)]
 
 
 def _difference(base: "ModelFolder", model: "ModelFolder") -> dict[str, Any]:

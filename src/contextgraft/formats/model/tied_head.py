@@ -36,13 +36,17 @@ def head_state(model: ModelFolder) -> HeadState:
     """The state of the output layer; where it is stored and the config ties it, both tensors are compared."""
     head, embedding = output_embedding(model.tensors), input_embedding(model.tensors)
     if head is None:
-        classes = model.config.get("architectures") or [""]
-        headed = str(classes[0]).endswith(HEADED)
-        untied = ties(model.config) is False
-        return HeadState.MISSING if untied and headed and embedding else HeadState.TIED
+        return HeadState.MISSING if lacks_head(model) else HeadState.TIED
     if embedding is None or not _reader_ties(model.config):
         return HeadState.UNTIED
     return HeadState.COPY if _same_bytes(model, head, embedding) else HeadState.CONTRADICTED
+
+
+def lacks_head(model: ModelFolder) -> bool:
+    """Whether the output layer is neither stored nor tied; no weight is read."""
+    classes = model.config.get("architectures") or [""]
+    headed = str(classes[0]).endswith(HEADED) and input_embedding(model.tensors) is not None
+    return headed and output_embedding(model.tensors) is None and ties(model.config) is False
 
 
 def with_head(model: ModelFolder, name: str) -> ModelFolder:
