@@ -8,7 +8,7 @@ from typing import Any
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.errors import InputError
+from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.conversion import AS_STORED, Conversion
 from contextgraft.sources.copy_folder import copy_folder, is_adapter
@@ -60,12 +60,16 @@ def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replac
     with publish(out, replace=replace) as work:
         clear(work)
         facts: dict[str, Any] = {"dequantised_to": dtype}
-        if gguf_file:
-            from contextgraft.sources.gguf.model import write_model
+        try:
+            if gguf_file:
+                from contextgraft.sources.gguf.model import write_model
 
-            write_model(path, work, dtype)
-        else:
-            facts = copy_folder(path, work, conversion)
+                write_model(path, work, dtype)
+            else:
+                facts = copy_folder(path, work, conversion)
+        except ContextgraftError:
+            clear(work)  # it cannot be continued
+            raise
         adapter = is_adapter(work)
         record = sidecar(
             "source",

@@ -8,10 +8,10 @@ import torch
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS
 from contextgraft.checkpoint.writer import order, write_tensors
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, library_errors
 from contextgraft.sources.gguf.config import check_architecture, generation_config, model_config
 from contextgraft.sources.gguf.tensors import dequantise, hub_name, shape_of
-from contextgraft.sources.gguf.tokenizer import save_tokenizer
+from contextgraft.sources.gguf.tokenizer import build_tokenizer, save_tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -23,21 +23,28 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
     One tensor at a time is in memory. Raises CheckpointError for unsupported files.
     """
     reader = open_gguf(path)
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    check_architecture(metadata, path)
-    tensors = {hub_name(tensor.name, path): tensor for tensor in reader.tensors}
-    config = model_config(metadata, {name: shape_of(tensor) for name, tensor in tensors.items()}, dtype, path)
-    save_tokenizer(metadata, folder, path)
+    with library_errors("is not a usable GGUF model", path):
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+        check_architecture(metadata, path)
+        tensors = {hub_name(tensor.name, path): tensor for tensor in reader.tensors}
+        shapes = {name: shape_of(tensor) for name, tensor in tensors.items()}
+        config = model_config(metadata, shapes, dtype, path)
+        tokenizer = build_tokenizer(metadata, path)
+    save_tokenizer(tokenizer, folder)
     write_json(folder / "config.json", config)
-    write_json(folder / "generation_config.json", generation_config(metadata))
-    specs = {name: (DTYPES[dtype], shape_of(tensor)) for name, tensor in tensors.items()}
-    rounded = (dequantise(tensors[name], name, config).to(DTYPES[dtype]) for name in order(specs))
-    write_tensors(folder / MODEL_WEIGHTS, specs, rounded)
+    write_json(folder / "generation_config.json", generation_config(metadata, config["vocab_size"], path))
+    specs = {name: (DTYPES[dtype], shapes[name]) for name in tensors}
+
+    def rounded(name: str) -> torch.Tensor:
+        with library_errors(f"tensor {name!r} cannot be dequantised", path):
+            return dequantise(tensors[name], name, config).to(DTYPES[dtype])
+
+    write_tensors(folder / MODEL_WEIGHTS, specs, (rounded(name) for name in order(specs)))
 
 
 def open_gguf(path: Path) -> gguf.GGUFReader:
     """Memory-map a GGUF file; CheckpointError if it is not one."""
     try:
         return gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+    except Exception as error:  # the reader raises anything for a malformed file
         raise CheckpointError("not a readable GGUF file", path=path, received=str(error)[:120]) from None

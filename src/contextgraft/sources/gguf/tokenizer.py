@@ -1,5 +1,7 @@
 """A tokenizer that transformers loads, from the vocabulary of a GGUF file."""
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError
 from contextgraft.sources.gguf.config import Metadata, require
 
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp that are never split
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -86,21 +89,37 @@ def backend(metadata: Metadata, path: Path) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(metadata: Metadata, folder: Path, path: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and the chat template into `folder`."""
+def build_tokenizer(metadata: Metadata, path: Path) -> Any:
+    """The tokenizer of transformers that a GGUF file describes, with its chat template."""
     tokens = require(metadata, "tokenizer.ggml.tokens", path)
     roles = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     keys = {role: f"tokenizer.ggml.{ggml}_token_id" for role, ggml in roles.items()}
-    named: dict[str, Any] = {
-        role: tokens[int(metadata[key])] for role, key in keys.items() if key in metadata
-    }
-    PreTrainedTokenizerFast(
+    numbers = {role: metadata[key] for role, key in keys.items() if key in metadata}
+    for role, number in numbers.items():
+        if type(number) is not int or not 0 <= number < len(tokens):
+            raise CheckpointError(
+                f"{role} is not a token of the vocabulary", path=path,
+                expected=f"0 to {len(tokens) - 1}", received=repr(number)[:80],
+            )  # fmt: skip
+    named: dict[str, Any] = {role: tokens[number] for role, number in numbers.items()}
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend(metadata, path),
         model_max_length=int(require(metadata, "llama.context_length", path)),
         clean_up_tokenization_spaces=False,
         chat_template=metadata.get("tokenizer.chat_template"),
         **named,
-    ).save_pretrained(folder)
+    )
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json and the chat template; OSError if the disk refuses."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # tokenizers has bare exceptions, also for a full disk
+        number = OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
     set_portable_class(folder / "tokenizer_config.json")
 
 
