@@ -1,14 +1,18 @@
 """`contextgraft align`: a table for people, JSON for programs, Parquet for later."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from contextgraft.cli.commands import align
+from contextgraft.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +66,27 @@ def test_words_it_cannot_use(words: list[str], more: list[str], reason: str) -> 
     result = CliRunner().invoke(align.command, [*words, *more])
     assert result.exit_code == 2
     assert reason in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["config", "weights", "not finite"])
+def test_one_bad_target_stops_no_batch(words: list[str], tmp_path: Path, damage: str) -> None:
+    target = tmp_path / "target"
+    shutil.copytree(words[-1], target)
+    weights = target / "model.safetensors"
+    if damage == "config":
+        (target / "config.json").write_text("[]")
+    elif damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        tensors = load_file(weights)
+        tensors["model.norm.weight"][0] = math.nan
+        save_file(tensors, weights)
+    out = tmp_path / "align.parquet"
+    options = [*words[:-1], str(target), "--out", str(out)]
+    with pytest.raises(CheckpointError):
+        CliRunner().invoke(align.command, options, catch_exceptions=False)
+    assert not out.exists()
+    result = CliRunner().invoke(align.command, [*options, "--allow-refused"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert str(target) in result.stdout
+    assert pq.read_table(out).num_rows == 0

@@ -17,9 +17,10 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, print_json
-from contextgraft.errors import MismatchError, Refused
+from contextgraft.errors import ContextgraftError
 
 if TYPE_CHECKING:
+    from contextgraft.adapter.extract.rank_spec import TensorSelection
     from contextgraft.formats.alignment import AlignmentResult, Direction
 
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-refused",
     is_flag=True,
-    help="Write a table without rows if a folder only records a refusal or the models do not fit.",
+    help="Write a table without rows if a model cannot be used, does not fit or only records a refusal.",
 )
 @device_option
 @threads_option("Tensors")
@@ -56,33 +57,38 @@ def command(
     in the donor's direction. Negative: the graft reverses a part of the fine-tuning. Each cosine is printed
     with the range of random directions.
     """
-    from contextgraft.adapter.analysis.model_triple import open_triple
+    from contextgraft.formats.alignment import summary, write, write_nothing
+    from contextgraft.formats.refusal import is_final
 
     selection = tensor_selection(embeddings, include, exclude)
     try:
-        models = open_triple(base, donor, target, selection)
-    except (Refused, MismatchError) as error:
-        if not allow_refused or out is None:
+        result = _align((base, donor, target), selection, threads_or_cores(threads), device)
+    except ContextgraftError as error:
+        if not allow_refused or out is None or not is_final(error):
             raise
-        from contextgraft.formats.alignment import write_nothing
-
         write_nothing(out)
-        echo(str(error))
+        click.echo(str(error))
         return
-    from contextgraft.adapter.analysis.alignment import align
-    from contextgraft.cli.progress import bytes_bar
-    from contextgraft.formats.alignment import summary, write
-
-    check_device(device)
-    threads = threads_or_cores(threads)
-    with bytes_bar("align", models.bytes_to_read) as advance:
-        result = align(models, threads=threads, device=device, advance=advance)
     if out is not None:
         write(result, out)
     if as_json:
         print_json(summary(result))
     else:
         _show(result)
+
+
+def _align(
+    folders: tuple[Path, Path, Path], selection: "TensorSelection", threads: int, device: str
+) -> "AlignmentResult":
+    from contextgraft.adapter.analysis.model_triple import open_triple
+
+    models = open_triple(*folders, selection)
+    from contextgraft.adapter.analysis.alignment import align
+    from contextgraft.cli.progress import bytes_bar
+
+    check_device(device)
+    with bytes_bar("align", models.bytes_to_read) as advance:
+        return align(models, threads=threads, device=device, advance=advance)
 
 
 def _show(result: "AlignmentResult") -> None:
