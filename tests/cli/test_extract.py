@@ -129,3 +129,19 @@ def test_bad_words_exit_with_2(verb: str) -> None:
     code, out, err = finish(verb, "--no-such-option")
     assert (code, out) == (2, "")
     assert "Traceback" not in err
+
+
+def test_a_setting_that_no_adapter_carries_is_a_warning(toy: SimpleNamespace, tmp_path: Path) -> None:
+    config = toy.config(rms_norm_eps=1e-6)
+    base = toy.weights(config)
+    toy.write(tmp_path / "base", base, config)
+    longer = {**config, "rope_theta": 4e4, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5}
+    toy.write(tmp_path / "donor", toy.moved(base, 1), longer)
+    models = ["--base", tmp_path / "base", "--donor", tmp_path / "donor"]
+    code, _, err = finish("extract", *models, "--rank", 2, "--out", tmp_path / "adapters")
+    assert code == 0
+    assert "warning" in err and "rms_norm_eps is 1e-05, the base's 1e-06" in err
+    grafted = ["--adapter", tmp_path / "adapters/r2", "--target", tmp_path / "base"]
+    code, _, err = finish("merge", *grafted, "--out", tmp_path / "graft")
+    assert code == 0
+    assert "warning" in err and "rms_norm_eps (1e-06) is not the one" in err

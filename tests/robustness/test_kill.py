@@ -94,6 +94,7 @@ def test_killed_at_a_step(scenario: Any, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", JOBS)
 def test_killed_at_every_step(scenario: Any, tmp_path: Path, name: str) -> None:
     job = scenario.jobs[name]

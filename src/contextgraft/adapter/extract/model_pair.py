@@ -69,6 +69,15 @@ class ModelPair:
         """What the donor's config changes against the base's, in addition to RoPE."""
         return compare_configs(self.base.config, self.donor.config)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Settings that the donor changed, that change the forward pass and that no adapter carries."""
+        return tuple(
+            f"{self.donor.path}: its {name} is {setting.donor}, the base's {setting.base}; an adapter does not "
+            "carry this setting, so a graft computes with the target's"
+            for name, setting in self.difference.others.items()
+        )
+
     def context_record(self) -> dict[str, Any]:
         """What sidecars record of both configs: RoPE, the attention settings, the donor's context length."""
         rope = {"base": self.base, "donor": self.donor}

@@ -118,6 +118,8 @@ def command(
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)
     check_device(device)
+    for warning in models.warnings:
+        echo(f"contextgraft: warning: {warning}", err=True)
     if other:
         sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:
