@@ -73,8 +73,8 @@ class ModelPair:
     def warnings(self) -> tuple[str, ...]:
         """Settings that the donor changed, that change the forward pass and that no adapter carries."""
         return tuple(
-            f"{self.donor.path}: its {name} is {setting.donor}, the base's {setting.base}; an adapter does not "
-            "carry this setting, so a graft computes with the target's"
+            f"{self.donor.path}: its {name} is {setting.donor}, the base's {setting.base}; an adapter does "
+            "not carry this setting, so a graft computes with the target's"
             for name, setting in self.difference.others.items()
         )
 
