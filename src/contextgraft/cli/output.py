@@ -47,9 +47,11 @@ def make_table(words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequ
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*words, box=None)
+    table = Table(box=None)
+    for name in words:
+        table.add_column(Text(printable_lines(name)))
     for name in numbers:
-        table.add_column(name, justify="right")
+        table.add_column(Text(printable_lines(name)), justify="right")
     for row in rows:
         table.add_row(*(Text(printable_lines(cell)) for cell in row))
     return table

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from contextgraft.errors import printable
 from contextgraft.report.charts.theme import HEAT
 from contextgraft.report.data.labels import (
     OTHERS,
@@ -19,7 +20,7 @@ from contextgraft.report.statistics.means import Measurements
 from contextgraft.report.statistics.study_table import StudyTable
 
 FOLDER = "plots"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula
+FORMULA = ("=", "+", "-", "@")  # first characters of a formula
 INTERVAL = ("low", "high", "n")
 SKILL = ("skill", "skill_low", "skill_high", "skill_n")
 
@@ -52,9 +53,11 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def cell_text(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: an apostrophe marks it as text."""
-    is_formula = isinstance(value, str) and (value.startswith(FORMULA) or value.lstrip().startswith(FORMULA))
-    return f"'{value}" if is_formula else value
+    """A cell in one line that no spreadsheet takes for a formula: an apostrophe marks such text."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
 
 
 def ranks(study: StudyTable) -> list[dict[str, Any]]:
