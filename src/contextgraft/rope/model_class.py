@@ -1,6 +1,5 @@
 """What transformers makes of a config.json: every default of the model's own config class filled in."""
 
-import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -29,8 +28,22 @@ def resolve(config: Mapping[str, Any]) -> ClassConfig | None:
     return _resolve(json.dumps(config, sort_keys=False, default=str))
 
 
+def class_value(config: Mapping[str, Any], key: str, absent: Any) -> Any:
+    """What transformers' class of the whole model has for a key, its default where the config lacks it.
+
+    `absent` for a class without such a key; None without transformers or a class, and for a config that the
+    class refuses.
+    """
+    try:
+        built = _build(json.dumps(config, sort_keys=False, default=str))
+    except InputError:
+        return None
+    return None if built is None else getattr(built, key, absent)
+
+
 @lru_cache(maxsize=32)
-def _resolve(text: str) -> ClassConfig | None:
+def _build(text: str) -> Any:
+    """The config as its class builds it; None without transformers or a class."""
     config = json.loads(text, object_hook=infinite)
     try:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -43,26 +56,39 @@ def _resolve(text: str) -> ClassConfig | None:
     level = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        built = config_class.from_dict(copy.deepcopy(config))
-        section = section_name(config)
+        return config_class.from_dict(config)
+    except Exception as error:  # whatever a class raises about values that it does not accept
+        raise _refused(config_class.__name__, error) from None
+    finally:
+        logging.set_verbosity(level)
+
+
+@lru_cache(maxsize=32)
+def _resolve(text: str) -> ClassConfig | None:
+    whole = _build(text)
+    if whole is None:
+        return None
+    section = section_name(json.loads(text))
+    try:
+        built = whole
         for name in section.split(".")[:-1]:
             built = getattr(built, name)
         if not section:
             built = built.get_text_config(decoder=True)
         values = built.to_dict()
-    except Exception as error:  # whatever a class raises about values that it does not accept
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"config.json cannot be read by transformers ({config_class.__name__})", received=reason[:300]
-        ) from None
-    finally:
-        logging.set_verbosity(level)
+    except Exception as error:  # as above
+        raise _refused(type(whole).__name__, error) from None
     aliases = getattr(built, "attribute_map", {})
     values |= {alias: values[real] for alias, real in aliases.items() if real in values}
     fields = (
         {field.name for field in dataclasses.fields(built)} if dataclasses.is_dataclass(built) else values
     )
     return ClassConfig(type(built).__name__, values, frozenset({*fields, *aliases}))
+
+
+def _refused(name: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())
+    return InputError(f"config.json cannot be read by transformers ({name})", received=reason[:300])
 
 
 def infinite(value: dict[str, Any]) -> Any:

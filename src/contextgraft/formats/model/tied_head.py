@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
-from importlib.util import find_spec
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.tensor_bytes import byte_blocks
 from contextgraft.formats.model.runtime_names import HEADED
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
+from contextgraft.rope.model_class import class_value
 from contextgraft.rope.text_section import replace_text_section, text_section
 
 TIE = "tie_word_embeddings"
@@ -37,7 +37,7 @@ def head_state(model: ModelFolder) -> HeadState:
     head, embedding = output_embedding(model.tensors), input_embedding(model.tensors)
     if head is None:
         return HeadState.MISSING if lacks_head(model) else HeadState.TIED
-    if embedding is None or not _reader_ties(model.config):
+    if embedding is None or not ties(model.config):
         return HeadState.UNTIED
     return HeadState.COPY if _same_bytes(model, head, embedding) else HeadState.CONTRADICTED
 
@@ -59,9 +59,19 @@ def with_head(model: ModelFolder, name: str) -> ModelFolder:
 
 
 def ties(config: Mapping[str, Any]) -> bool | None:
-    """The config's tie_word_embeddings, of the model or its text model; None if it does not say."""
-    sections = (config, text_section(config))
-    return next((bool(section[TIE]) for section in sections if section.get(TIE) is not None), None)
+    """Whether transformers ties the output layer, by the config or the default of its class.
+
+    A plain config that says so is taken at its word. Classes of several towers differ in which of their
+    sections counts: transformers is asked. None without a statement and a class.
+    """
+    text = text_section(config)
+    said = config.get(TIE)
+    if text is not config or said is None:
+        resolved = class_value(config, TIE, absent=False)
+        sections = (config, text)
+        stated = next((section[TIE] for section in sections if section.get(TIE) is not None), None)
+        said = stated if resolved is None else resolved
+    return None if said is None else bool(said)
 
 
 def untie(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,14 +108,3 @@ def _same_bytes(model: ModelFolder, first: str, second: str) -> bool:
         return False
     blocks = zip(byte_blocks(model, left, BLOCK), byte_blocks(model, right, BLOCK), strict=True)
     return all(one == other for one, other in blocks)
-
-
-def _reader_ties(config: Mapping[str, Any]) -> bool:
-    """Whether the config ties; where it does not say, what transformers' class does, False without it."""
-    tie = ties(config)
-    if tie is not None or find_spec("transformers") is None:
-        return bool(tie)
-    from transformers import CONFIG_MAPPING  # noqa: PLC0415 - optional, and needed for few models
-
-    model_type = config.get("model_type")
-    return model_type in CONFIG_MAPPING and bool(getattr(CONFIG_MAPPING[model_type](), TIE, False))
