@@ -98,3 +98,11 @@ def test_what_cannot_be_used_is_refused(config: dict[str, Any]) -> None:
 def test_malformed_json_is_refused(data: Any) -> None:
     with pytest.raises(InputError, match="malformed"):
         from_json(data)
+
+
+@pytest.mark.parametrize("model_type", ["gpt_oss", "apertus"])
+def test_classes_that_scale_where_nothing_is_said_get_null(model_type: str) -> None:
+    """Transformers 4.57 scales RoPE of these classes where the config has no rope_scaling."""
+    written = apply_rope({"model_type": model_type, "max_position_embeddings": 128}, RopeSettings(1e4, 512))
+    assert written["rope_scaling"] is None
+    assert "rope_scaling" not in apply_rope({"model_type": "llama"}, RopeSettings(1e4, 512))

@@ -23,6 +23,8 @@ STRICT_KEYS = {
     "fuyu": ("factor",),
     "chameleon": ("factor",),
 }
+# scaled where the key is missing, in transformers 4.57: null is needed for the default type
+SCALED_BY_DEFAULT = ("apertus", "gpt_oss")
 # other names of theta and the rotated fraction before transformers 5
 OLD_NAMES = dict.fromkeys(("gpt_neox", "gpt_neox_japanese"), ("rotary_emb_base", "rotary_pct"))
 
@@ -81,7 +83,8 @@ def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dic
     old = thetas | _partial(section, settings, model_type) | _local_theta(section, settings)
     if settings.rope_type == "longrope" and ORIGINAL in settings.extra:
         old[ORIGINAL] = settings.extra[ORIGINAL]
-    yield changed | ({"rope_scaling": scaling} if scaling else {}) | old
+    written = scaling is not None or model_type in SCALED_BY_DEFAULT
+    yield changed | ({"rope_scaling": scaling} if written else {}) | old
     yield changed | old
     yield {key: value for key, value in changed.items() if key not in (*THETA, *PARTIAL, LOCAL_THETA)}
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.parity.families.proof import ROPE, Proof, base_config, has_rope, prove
+from tests.parity.families.readers import read_readers, table
 from tests.parity.families.table import FAMILIES, VISION_LANGUAGE
 
 Rows = dict[str, dict[str, str]]
@@ -39,6 +40,14 @@ The table says whether the graft computes the donor's logits, at 12 tokens and a
 type of RoPE. One difference remains: for YaRN, transformers 4.46 ignores
 `original_max_position_embeddings` and uses `max_position_embeddings` as the original length. Where the two
 differ, 4.46 computes other frequencies than 4.57 and 5, for the donor as for the graft.
+"""
+OLDER = """## Older readers
+
+What transformers 4.46.3 and 4.57.1 compute of the grafts with another theta (or length), compared with the
+donor's logits in transformers 5 to a thousandth. A dash: the version does not have the class. A letter: the
+list below has the reason; an error is one that the donor's files, as transformers 5 saved them, cause as
+well. Other logits: OLMo 3's donor has a theta for each type of layer, where 4.57 has one for all;
+4.46 computes Qwen2 with a window otherwise past that window.
 """
 
 
@@ -83,6 +92,7 @@ def page(rows: Rows) -> str:
     lines += ["The language model is grafted; the other towers stay byte for byte.", ""]
     lines += [*_table(vision, numbers), "", "## Refusals", ""]
     lines += [f"{number}. {reason.removeprefix('refused: ')}" for reason, number in numbers.items()]
+    lines += ["", OLDER, *table(read_readers())]
     return "\n".join(lines) + "\n"
 
 
