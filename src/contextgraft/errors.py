@@ -15,9 +15,13 @@ ContextgraftError
 └── VerificationError     a graft or adapter differs from its record
 """
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors and tokenizers, which are in Rust
 
 
 class ContextgraftError(Exception):
@@ -53,6 +57,16 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """As `printable`, for text of several lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def file_system_error(error: Exception) -> OSError | None:
+    """The error of the file system that an exception is, or of which a library made a text of its own."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    code = OS_ERROR.search(str(error))
+    if code:
+        return OSError(int(code[1]), os.strerror(int(code[1])))
+    return file_system_error(error.__cause__) if isinstance(error.__cause__, Exception) else None
 
 
 def first_names(names: Sequence[str], shown: int) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from contextgraft.errors import OutputBusy, OutputError
+from contextgraft.errors import ContextgraftError, OutputBusy, OutputError, file_system_error
 
 RESUME_LOG = ".journal"  # folder of the resume log, inside the work directory of an unfinished job
 PARTIAL = ".partial"
@@ -18,6 +18,7 @@ WRITE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
+FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MODEL_FILES = ("contextgraft.json", "contextgraft.source.json", "config.json", "adapter_config.json")
 
 
@@ -175,7 +176,7 @@ def _lock(work: Path, out: Path) -> int:
     except FileNotFoundError:  # the other run finished between our mkdir and here
         raise busy from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(lock, out)
         if not os.path.samestat(os.fstat(lock), work.stat()):  # another run renamed it meanwhile
             raise BlockingIOError
     except (BlockingIOError, FileNotFoundError):
@@ -187,12 +188,32 @@ def _lock(work: Path, out: Path) -> int:
     return lock
 
 
+def _flock(handle: int, out: Path) -> None:
+    """Lock an open folder; BlockingIOError if another run holds the lock."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            "cannot be locked",
+            path=out,
+            received=error.strerror,
+            remedy="name an output on a file system with locks",
+        ) from None
+
+
 @contextmanager
 def _write_errors(out: Path) -> Iterator[None]:
     """Report an error of the file system as an OutputError about the output."""
     try:
         yield
-    except OSError as error:
+    except ContextgraftError:
+        raise
+    except Exception as caught:
+        error = file_system_error(caught)
+        if error is None or not (isinstance(caught, OSError) or error.errno in FULL_ERRNOS):
+            raise
         gone = isinstance(error, FileNotFoundError) and _is_next_to(out, error.filename)
         if error.errno not in WRITE_ERRNOS and not gone:
             raise

@@ -1,16 +1,19 @@
 """The `contextgraft` command: loads the verb that runs, turns errors into one line and an exit code."""
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 from typing_extensions import override
 
 from contextgraft._version import __version__
+from contextgraft.cli.interruption import Interruption
 from contextgraft.cli.lazy_group import LazyGroup
 from contextgraft.cli.options import REPLACE
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError
+from contextgraft.errors import ContextgraftError, file_system_error
 from contextgraft.extras import missing_extra
 
 VERBS = {
@@ -76,8 +79,24 @@ def cli(refusal: Path | None) -> None:  # read by RefusalGroup.invoke
 
 def main() -> None:
     """Run the command line; a user's mistake exits 2 with one line, Ctrl-C exits 130."""
+    interruption = Interruption()
+    interruption.watch()
+    try:
+        _run()
+    except (KeyboardInterrupt, click.Abort):
+        interruption.exit()
+    except BaseException:
+        if interruption.received:  # a library made another error of it
+            interruption.exit()
+        raise
+    interruption.end()
+
+
+def _run() -> None:
     try:
         cli.main(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -90,6 +109,23 @@ def main() -> None:
     except ContextgraftError as error:
         echo(f"contextgraft: error: {error}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        echo("contextgraft: interrupted; run the same command again to resume", err=True)
-        sys.exit(130)
+    except Exception as error:
+        cause = file_system_error(error)
+        if cause is None:
+            raise
+        if cause.filename is None:
+            _discard_stdout()
+        echo(f"contextgraft: error: {_file_system_line(cause)}", err=True)
+        sys.exit(2)
+
+
+def _file_system_line(error: OSError) -> str:
+    path = "standard output or a temporary file" if error.filename is None else error.filename
+    remedy = "free disk space or name another path"
+    return f"{path}: cannot be read or written; received {error.strerror or error}; {remedy}"
+
+
+def _discard_stdout() -> None:
+    """What stdout still buffers cannot be written: the interpreter does not try again at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -13,6 +14,9 @@ from contextgraft.report.charts.theme import PALETTE, themed
 VEGA_LITE = "5.20"
 # Vega puts this before an address that is a fragment of the page
 VEGA_PREFIX = "https://vega.github.io/vega-datasets/"
+LONGEST_SLUG = 60  # characters: a file name has up to three slugs, and at most 255 bytes
+UNDRAWABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # no XML, and vl_convert aborts
+BEYOND_16_BITS = re.compile("[\U00010000-\U0010ffff]")
 SCALE = 2  # pixels of a PNG for each of a chart
 SIZE = re.compile(r' width="(?P<width>[\d.]+)" height="(?P<height>[\d.]+)" viewBox="[^"]*"')
 
@@ -32,16 +36,40 @@ def figure(name: str, title: str, spec: Mapping[str, Any], label: str) -> Figure
 
 
 def slug(title: str) -> str:
-    """A title as file name: lower case, with `_` for all characters that are not portable."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", title).strip("_.").lower() or "model"
+    """A title as file name: lower case, with `_` for all characters that are not portable.
+
+    A long one is its beginning and a digest.
+    """
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", title).strip("_.").lower() or "model"
+    if len(name) <= LONGEST_SLUG:
+        return name
+    return f"{name[:LONGEST_SLUG]}-{sha256(title.encode()).hexdigest()[:8]}"
 
 
 def render(spec: Mapping[str, Any], label: str) -> str:
     """One chart as SVG with `label` as its accessible name."""
-    drawn = vl_convert.vegalite_to_svg(themed(spec), vl_version=VEGA_LITE)
-    assert isinstance(drawn, str), "vl_convert returns text"
+    clean = drawable(themed(spec))
+    try:
+        drawn = _draw(clean)
+    except ValueError:  # Vega cuts a long text between the two halves of a character such as an emoji
+        drawn = _draw(drawable(clean, BEYOND_16_BITS))
     drawn = drawn.replace(f'xlink:href="{VEGA_PREFIX}#', 'xlink:href="#')
-    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(drawable(label))}" ', 1)
+
+
+def _draw(spec: dict[str, Any]) -> str:
+    drawn = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+    assert isinstance(drawn, str), "vl_convert returns text"
+    return drawn
+
+
+def drawable(value: Any, pattern: re.Pattern[str] = UNDRAWABLE) -> Any:
+    """A JSON value whose texts have no characters that a chart cannot have."""
+    if isinstance(value, str):
+        return pattern.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {drawable(key, pattern): drawable(item, pattern) for key, item in value.items()}
+    return [drawable(item, pattern) for item in value] if isinstance(value, Sequence) else value
 
 
 def as_picture(svg: str) -> bytes:

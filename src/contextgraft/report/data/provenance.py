@@ -43,5 +43,5 @@ def _role(row: Mapping[str, Any], names: Mapping[ModelKey, str]) -> str:
     target = names.get(model_key(row), "")
     if row["role"] == "theta":
         return f"{target}, theta only"
-    scale = "" if row["scale"] == 1 else f" × {row['scale']:g}"
+    scale = "" if row["scale"] in (None, 1) else f" × {row['scale']:g}"
     return f"{target}, graft r{row['rank']}{scale}, from {row['donor_name'] or 'a donor'}"

@@ -9,7 +9,8 @@ import duckdb
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY, SampleFile, find_sample_files
-from contextgraft.formats.sample_files import COLUMNS, check_sample_file, first_line
+from contextgraft.formats.sample_files import check_sample_file, first_line
+from contextgraft.report.data.clean_rows import select_clean
 
 
 class SampleDatabase:
@@ -30,8 +31,7 @@ class SampleDatabase:
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     def _load(self) -> None:
-        columns = ", ".join(f'CAST("{name}" AS {kind.sql}) AS "{name}"' for name, kind in COLUMNS.items())
-        selects = [f"SELECT {columns}, ? AS file FROM read_parquet(?)" for _ in self._files]
+        selects = [select_clean("?", "?") for _ in self._files]
         values = [value for file in self._files for value in (file.name, str(file.path))]
         try:
             self._db.execute(f"CREATE TABLE raw AS {' UNION ALL '.join(selects)}", values)

@@ -1,0 +1,49 @@
+"""Ctrl-C at any moment: one line and exit code 130, whatever a library makes of the signal."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+EXIT_CODE = 130
+
+
+class Interruption:
+    """Whether SIGINT was received. DuckDB, for one, makes an error of its own of it."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def watch(self) -> None:
+        """Handle SIGINT from now on, unless the process was started with it ignored, or runs in a thread."""
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            signal.signal(signal.SIGINT, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        sys.unraisablehook = lambda _: None  # what the interrupt breaks is not news
+        threading.excepthook = lambda _: None
+        signal.default_int_handler(number, frame)
+
+    def exit(self) -> NoReturn:
+        """Print the line and exit.
+
+        After a signal without the end of the interpreter, in which threads of V8 and torch abort.
+        """
+        click.echo("contextgraft: interrupted; run the same command again to resume", err=True)
+        if not self.received:
+            sys.exit(EXIT_CODE)
+        sys.stdout = sys.stderr = None  # nothing more is written
+        os._exit(EXIT_CODE)
+
+    def end(self) -> None:
+        """Ignore SIGINT while a command that has finished leaves the interpreter."""
+        if signal.getsignal(signal.SIGINT) == self._receive:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
