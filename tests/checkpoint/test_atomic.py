@@ -182,3 +182,27 @@ def test_a_removed_output_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "out" / "model.safetensors").touch()
     remove_output(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(OutputError, match=r"out: cannot be locked; received .*; name an output on"),
+        publish(tmp_path / "out"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_in_the_words_of_a_library(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="out: cannot be written; received No space left"),
+        publish(tmp_path / "out"),
+    ):
+        raise Exception("No space left on device (os error 28)")

@@ -56,3 +56,56 @@ def test_a_mistyped_command_is_no_refusal(tmp_path: Path) -> None:
     done = run("--refusal", str(tmp_path / "model"), "fetch")
     assert done.returncode == 2
     assert not (tmp_path / "model").exists()
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_full_standard_output_is_one_line() -> None:
+    words = [
+        str(COMMAND),
+        *["rope", "--theta", "5e5", "--context", "8192", "--head-dim", "128", "--to", "65536"],
+    ]
+    with FULL.open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "standard output" in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+import contextgraft.cli.main as main
+
+def verb(**options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        {reaction}
+
+main.cli.main = verb
+main.main()
+"""
+
+
+@pytest.mark.parametrize("reaction", ["raise", "raise RuntimeError('query interrupted')", "sys.exit(1)"])
+def test_ctrl_c_exits_with_130_whatever_a_library_makes_of_it(reaction: str) -> None:
+    code = INTERRUPTED.format(reaction=reaction)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines() == ["contextgraft: interrupted; run the same command again to resume"]
+
+
+def test_ctrl_c_during_an_import_exits_with_130(tmp_path: Path) -> None:
+    (tmp_path / "library.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    code = INTERRUPTED.replace("os.kill(os.getpid(), signal.SIGINT)", "import library").format(
+        reaction="raise"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.append({str(tmp_path)!r}){code}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines() == ["contextgraft: interrupted; run the same command again to resume"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,3 +344,47 @@ def edited(folder: Path, **changes: Any) -> None:
     """Let a sidecar say something else."""
     path = folder / "contextgraft.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+class PanicException(BaseException):
+    """What a library in Rust raises where it fails in an unforeseen way."""
+
+
+FAILING = [
+    ConnectionError("Network error: HTTP status client error (404 Not Found), domain: http://127.0.0.1/x"),
+    RuntimeError("Data processing error: CAS service error"),
+    OSError(5, "Input/output error"),
+    TimeoutError("timed out"),
+    ConnectionResetError(104, "Connection reset by peer"),
+    ssl.SSLCertVerificationError("certificate verify failed"),
+    PanicException("called `Option::unwrap()` on a `None` value"),
+    MemoryError("out of memory"),
+]
+
+
+NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)  # only Xet raises the others
+CALLS = [("create_commit", error) for error in FAILING]
+CALLS += [("create_repo", error) for error in FAILING if isinstance(error, NETWORK)]
+
+
+@pytest.mark.parametrize(("call", "error"), CALLS, ids=repr)
+def test_a_transport_that_fails_is_one_line_and_publishes_nothing(
+    *,
+    server: "HubServer",
+    owner: Hub,
+    once: Made,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    error: BaseException,
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(owner.api, call, fail)
+    with pytest.raises(SourceError) as caught:
+        upload(build_package(once.adapter, "owner/transport"), owner)
+    assert "\n" not in str(caught.value)
+    assert "owner/transport" in str(caught.value)
+    repository = server.repos.get("owner/transport")
+    commits = repository.commits.values() if repository else ()
+    assert all(set(files) <= {".gitattributes"} for files in commits)

@@ -176,7 +176,7 @@ def _lock(work: Path, out: Path) -> int:
     except FileNotFoundError:  # the other run finished between our mkdir and here
         raise busy from None
     try:
-        _flock(lock, out)
+        _flock(lock, work, out)
         if not os.path.samestat(os.fstat(lock), work.stat()):  # another run renamed it meanwhile
             raise BlockingIOError
     except (BlockingIOError, FileNotFoundError):
@@ -188,13 +188,15 @@ def _lock(work: Path, out: Path) -> int:
     return lock
 
 
-def _flock(handle: int, out: Path) -> None:
+def _flock(handle: int, work: Path, out: Path) -> None:
     """Lock an open folder; BlockingIOError if another run holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:
+        with suppress(OSError):
+            work.rmdir()  # if it is empty
         raise OutputError(
             "cannot be locked",
             path=out,

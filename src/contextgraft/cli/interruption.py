@@ -30,6 +30,8 @@ class Interruption:
         self.received = True
         sys.unraisablehook = lambda _: None  # what the interrupt breaks is not news
         threading.excepthook = lambda _: None
+        if _imports(frame):
+            self.exit()  # an exception in the import of a library in C++ aborts the process
         signal.default_int_handler(number, frame)
 
     def exit(self) -> NoReturn:
@@ -47,3 +49,12 @@ class Interruption:
         """Ignore SIGINT while a command that has finished leaves the interpreter."""
         if signal.getsignal(signal.SIGINT) == self._receive:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

@@ -1,6 +1,7 @@
 """Errors of the hub and the network as one line with a remedy, without addresses and tokens."""
 
 from collections.abc import Callable
+from ssl import SSLError
 
 from huggingface_hub.errors import (
     DisabledRepoError,
@@ -27,8 +28,16 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # no server responds
 RUN_AGAIN = "run the same command again later: it continues where it stopped"
 FAILURES = (
-    HTTPError, InvalidURL, OfflineModeIsEnabled, ValueError, TypeError, KeyError, AttributeError, RuntimeError
+    HTTPError, InvalidURL, OfflineModeIsEnabled, ValueError, TypeError, KeyError, AttributeError,
+    RuntimeError, ConnectionError, TimeoutError, SSLError,
 )  # fmt: skip
+
+
+def upload_error(error: BaseException, what: str) -> ContextgraftError:
+    """The error to raise for whatever ended an upload; Xet's library raises errors of Python's own kinds."""
+    if isinstance(error, FAILURES):
+        return hub_error(error, what)
+    return _broken(error, what)
 
 
 def hub_error(error: Exception, what: str) -> ContextgraftError:
@@ -48,7 +57,7 @@ def status_of(error: HfHubHTTPError) -> int:
     return int(error.response.status_code)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """A short reason for a progress message."""
     if isinstance(error, HfHubHTTPError):
         phrase = redact(error.response.reason_phrase)[:80]
@@ -123,7 +132,7 @@ def _network(error: Exception, what: str) -> ContextgraftError:
     return SourceError("the hub cannot be reached", path=what, received=reason(error), remedy=remedy)
 
 
-def _broken(error: Exception, what: str) -> ContextgraftError:
+def _broken(error: BaseException, what: str) -> ContextgraftError:
     return SourceError("the connection fails repeatedly", path=what, received=reason(error), remedy=RUN_AGAIN)
 
 
@@ -143,7 +152,7 @@ def _strange(error: Exception, what: str) -> ContextgraftError:
 ERROR_MAKERS: tuple[tuple[type[Exception], Callable[[Exception, str], ContextgraftError]], ...] = (
     (OfflineModeIsEnabled, _offline),
     *((kind, _network) for kind in (*UNREACHABLE, InvalidURL)),
-    (HTTPError, _broken),
+    *((kind, _broken) for kind in (HTTPError, OSError)),
     (HFValidationError, _name),
     (Exception, _strange),
 )

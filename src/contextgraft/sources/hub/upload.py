@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd
 
 from contextgraft.errors import InputError
 from contextgraft.sources.hub.client import Hub, with_retries
-from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error
+from contextgraft.sources.hub.errors import UNREACHABLE, upload_error
 from contextgraft.sources.hub.guard import guard_session
 from contextgraft.sources.hub.package import README, UploadPackage
 
@@ -49,6 +49,8 @@ def upload(
     guard_session(api.endpoint)
     try:  # the client retries by itself here
         commit = api.create_commit(to, [*add, card], commit_message=message, revision=revision)
-    except FAILURES as error:
-        raise hub_error(error, to) from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise upload_error(error, to) from None
     return UploadResult(commit.oid, str(commit.commit_url))
