@@ -9,7 +9,7 @@ import pytest
 
 from contextgraft.checkpoint.strict_json import open_regular
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.model.own_files import check_own_files, copy_own_file
+from contextgraft.formats.model.own_files import check_own_files, check_plain_files, copy_own_file
 
 HEX = "0123456789abcdef" * 4
 
@@ -147,3 +147,18 @@ def test_files_of_the_kernel_are_not_opened(path: str) -> None:
         pytest.skip("not readable here")
     with pytest.raises(OSError, match="not a regular file"):
         open_regular(Path(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["the kernel's messages", "the environment", "a device", "a pipe", "a link to a pipe"]
+)
+def test_what_blocks_a_reader_is_refused_where_nothing_is_copied(folder: Path, name: str) -> None:
+    check_plain_files(folder)
+    REFUSED["a private file"][0](folder)
+    REFUSED["to nothing"][0](folder / "sub")
+    (folder / "sub/docs").symlink_to("..")
+    check_plain_files(folder)
+    (folder / "NOTICE").unlink()
+    REFUSED[name][0](folder)
+    with pytest.raises(CheckpointError, match=r"cannot be read; received not a regular file|Permission"):
+        check_plain_files(folder)

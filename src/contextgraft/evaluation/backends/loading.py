@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
+from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import OWN_FILES, check_no_adapter, use_built_in_kernels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
@@ -46,6 +47,7 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
     """The causal language model of a folder; CheckpointError if a tensor of its config is missing."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    check_plain_files(path)
     check_no_adapter(path)
     with library_errors("cannot be loaded as a causal language model", path):
         model, info = AutoModelForCausalLM.from_pretrained(

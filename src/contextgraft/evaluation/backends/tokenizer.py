@@ -9,6 +9,7 @@ from typing import Any
 
 from contextgraft.errors import CheckpointError, InputError, library_errors
 from contextgraft.evaluation.backends.limited_process import run_limited
+from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import OWN_FILES
 
 MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
@@ -86,6 +87,7 @@ def load_tokenizer(path: Path) -> PromptTokenizer:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    check_plain_files(path)
     with library_errors("has no tokenizer that can be loaded", path, InputError):
         tokenizer = AutoTokenizer.from_pretrained(str(path), **OWN_FILES)
     return PromptTokenizer(path, tokenizer)

@@ -37,6 +37,22 @@ def check_own_file(folder: Path, name: str) -> None:
     _check(folder, folder / name)
 
 
+def check_plain_files(folder: Path) -> None:
+    """Raise CheckpointError for a visible entry on which a reader may block: a pipe, a device, the kernel's.
+
+    For folders that are read by other libraries, and not copied: links elsewhere are allowed.
+    """
+    for path in _entries(folder):
+        if path.is_dir() or not path.exists():
+            continue
+        try:
+            open_regular(path).close()
+        except OSError as error:
+            raise CheckpointError(
+                "cannot be read", path=path, received=error.strerror, remedy="remove it"
+            ) from None
+
+
 def copy_own_file(folder: Path, name: str, destination: Path) -> None:
     """Copy a file of a folder, with the mode of a new file; CheckpointError if it is not the folder's own."""
     source = _check(folder, folder / name)

@@ -3,6 +3,8 @@
 from functools import lru_cache
 from typing import Any
 
+from contextgraft.formats.model.pretrained import NO_REMOTE_CODE
+
 # tiny values of the settings that classes share; what a class calls otherwise, it maps itself
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16,
@@ -75,6 +77,6 @@ def _tiny_model(model_type: str) -> Any:
         rope = getattr(config, "rope_parameters", None)
         if rope and not any(isinstance(value, dict) for value in rope.values()):
             config.rope_parameters = {**rope, **ROPE}
-        return AutoModel.from_config(config, dtype=torch.float32).eval()
+        return AutoModel.from_config(config, dtype=torch.float32, **NO_REMOTE_CODE).eval()
     finally:
         logging.set_verbosity(level)
