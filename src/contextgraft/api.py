@@ -138,6 +138,7 @@ def plan_merge(
     *,
     scale: float | Sequence[float] = 1.0,
     rope: RopeSettings | None = None,
+    rope_from: StrPath | None = None,
     keep_rope: bool = False,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     replace_modules: bool = False,
@@ -145,11 +146,17 @@ def plan_merge(
     """Check that adapters fit a target, and return what `merge` would do, without writing anything.
 
     `scale` multiplies the delta, one number for all adapters or one for each; 0 changes RoPE only. The graft
-    gets `rope`, or else the adapters' own settings; with `keep_rope` the target's. With `replace_modules`,
-    modules and biases that an adapter stores in full overwrite the target's.
+    gets `rope`, or RoPE and attention settings of the model or adapter `rope_from`, or else the adapters'
+    own; with `keep_rope` the target's. With `replace_modules`, modules and biases that an adapter stores in
+    full overwrite the target's.
     """
+    from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import plan_merge
 
+    if sum((rope is not None, rope_from is not None, keep_rope)) > 1:
+        raise InputError("too many origins of RoPE settings", expected="one of rope, rope_from and keep_rope")
+    settings = {"rope": rope} if rope_from is None else context_of(Path(rope_from), Path(target))
+    options = settings | {"keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules}
     paths = [adapter] if isinstance(adapter, str | os.PathLike) else list(adapter)
     scales = [float(scale)] * len(paths) if isinstance(scale, int | float) else list(scale)
     if len(scales) != len(paths) or not all(map(math.isfinite, scales)):
@@ -158,14 +165,7 @@ def plan_merge(
             expected=f"one finite number, or {len(paths)}", received=scales,
         )  # fmt: skip
     scaled = [ScaledAdapter(open_adapter(path), factor) for path, factor in zip(paths, scales, strict=True)]
-    return plan_merge(
-        scaled,
-        Path(target),
-        rope=rope,
-        keep_rope=keep_rope,
-        rounding=rounding,
-        replace_modules=replace_modules,
-    )
+    return plan_merge(scaled, Path(target), **options)
 
 
 def merge(
@@ -175,6 +175,7 @@ def merge(
     *,
     scale: float | Sequence[float] = 1.0,
     rope: RopeSettings | None = None,
+    rope_from: StrPath | None = None,
     keep_rope: bool = False,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     replace_modules: bool = False,
@@ -191,8 +192,8 @@ def merge(
     from contextgraft.adapter.merge.merge import merge
 
     planned = plan_merge(
-        adapter, target, scale=scale, rope=rope, keep_rope=keep_rope, rounding=rounding,
-        replace_modules=replace_modules,
+        adapter, target, scale=scale, rope=rope, rope_from=rope_from, keep_rope=keep_rope,
+        rounding=rounding, replace_modules=replace_modules,
     )  # fmt: skip
     manifest = merge(
         planned, Path(out), replace=replace, threads=_threads(threads), device=device, advance=progress

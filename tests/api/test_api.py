@@ -1,5 +1,6 @@
 """The public functions: the same bytes as the commands, errors of the package's own, lazy and typed names."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,27 @@ def test_an_adapter_without_a_record_has_no_rope(models: Path) -> None:
         (adapter.path / name).unlink()
     with pytest.raises(ContextgraftError, match="RoPE"):
         read_rope(adapter.path)
+
+
+def test_settings_come_from_one_origin(models: Path) -> None:
+    """A donor without the base's sliding window: the graft of an adapter without a record takes it over."""
+    for name, window in (("base", 16), ("fine-tune", 16), ("donor", None)):
+        path = models / name / "config.json"
+        config = json.loads(path.read_text())
+        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
+        path.write_text(json.dumps(config))
+    (adapter,) = extract("base", "donor", "adapters", ranks=[2])
+    own = plan_merge(adapter.path, "fine-tune")
+    for name in ("contextgraft.json", "contextgraft.safetensors"):
+        (adapter.path / name).unlink(missing_ok=True)
+    given = plan_merge(adapter.path, "fine-tune", rope_from="donor")
+    assert given.rope == own.rope == read_rope("donor")
+    assert given.config["sliding_window"] is own.config["sliding_window"] is None
+    assert plan_merge(adapter.path, "fine-tune", rope=read_rope("donor")).config["sliding_window"] == 16
+    result = merge(adapter.path, "fine-tune", "graft", rope_from="donor")
+    assert verify(result.path, target="fine-tune", adapters=[adapter.path]).holds
+    with pytest.raises(InputError, match="one of rope, rope_from and keep_rope"):
+        plan_merge(adapter.path, "fine-tune", rope_from="donor", keep_rope=True)
 
 
 def test_fetch_gives_a_model(models: Path) -> None:

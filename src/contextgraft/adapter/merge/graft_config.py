@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.adapter import Adapter, open_adapter
+from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, read_json
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings, read
-from contextgraft.rope.travelling import Setting, apply_settings, own_values, to_json
+from contextgraft.rope.travelling import Setting, apply_settings, compare_configs, own_values, to_json
 
 DIMENSIONS = "mrope"  # begins the names of settings of multi-dimensional RoPE
 
@@ -39,6 +40,23 @@ def rope_for(config: Mapping[str, Any], rope: RopeSettings, path: Path) -> RopeS
         return rope
     rest = {key: value for key, value in rope.extra.items() if not key.startswith(DIMENSIONS)}
     return replace(rope, extra=dict(sorted((rest | own).items())))
+
+
+def context_of(path: Path, target: Path) -> dict[str, Any]:
+    """RoPE and attention settings of a model folder, or of an adapter with a sidecar, for a target.
+
+    They are the arguments `rope` and `attention` of `plan_merge`.
+    """
+    if not (path / ADAPTER_CONFIG).exists():
+        config = read_json(path / MODEL_CONFIG)
+        changed = compare_configs(read_json(target / MODEL_CONFIG), config).travelling
+        return {"rope": read(config, path), "attention": changed}
+    adapter = open_adapter(path)
+    if adapter.rope is None:
+        raise InputError(
+            "has no record of the RoPE settings it was trained with", path=path, expected="a model folder"
+        )
+    return {"rope": adapter.rope, "attention": adapter.attention}
 
 
 def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:

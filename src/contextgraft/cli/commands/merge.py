@@ -91,6 +91,7 @@ def command(
     """
     _read_ahead(targets)
     from contextgraft.adapter.lora.adapter import open_adapter
+    from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 
     if keep_rope and rope_from:
@@ -103,7 +104,7 @@ def command(
     }  # fmt: skip
     outs = _outs(targets, out)
     plans = [
-        plan_merge(scaled, target, **options, **(_context_of(rope_from, target) if rope_from else {}))
+        plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else {}))
         for target in targets
     ]
     check_device(device)
@@ -210,24 +211,3 @@ def _outs(targets: tuple[Path, ...], out: Path) -> list[Path]:
     if twice:
         raise click.UsageError(f"two targets are named {twice!r}: merge them with two commands")
     return [out] if len(targets) == 1 else [out / name for name in names]
-
-
-def _context_of(path: Path, target: Path) -> dict[str, Any]:
-    """RoPE and attention settings of a model folder, or of an adapter with a sidecar, for a target."""
-    from contextgraft.adapter.lora.adapter import open_adapter
-    from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
-    from contextgraft.errors import InputError
-    from contextgraft.formats.peft import ADAPTER_CONFIG
-    from contextgraft.rope import settings
-    from contextgraft.rope.travelling import compare_configs
-
-    if not (path / ADAPTER_CONFIG).exists():
-        config = read_json(path / MODEL_CONFIG)
-        changed = compare_configs(read_json(target / MODEL_CONFIG), config).travelling
-        return {"rope": settings.read(config, path), "attention": changed}
-    adapter = open_adapter(path)
-    if adapter.rope is None:
-        raise InputError(
-            "has no record of the RoPE settings it was trained with", path=path, expected="a model folder"
-        )
-    return {"rope": adapter.rope, "attention": adapter.attention}
