@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
 from contextgraft.sources.fetch import fetch
+from contextgraft.sources.hub.package import build_package
 from contextgraft.sources.resolve import DEMO, locate
 
 
@@ -137,3 +139,21 @@ def test_a_package_is_found_without_being_run(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("name", sorted(path.name for path in DEMO.glob("*") if path.is_dir()))
 def test_every_model_of_the_demo_world_can_be_fetched(name: str, tmp_path: Path) -> None:
     assert fetch(f"demo:{name}", tmp_path / "out")["name"] == name
+
+
+@pytest.mark.parametrize("verb", ["fetch", "publish"])
+@pytest.mark.parametrize("name", ["NOTICE.txt", "tokenizer.model", "README.md", "sub/a.txt"])
+def test_a_link_to_a_private_file_is_not_copied(tmp_path: Path, verb: str, name: str) -> None:
+    fetch("demo:style", tmp_path / "m")
+    (tmp_path / "m/contextgraft.json").write_text('{"kind": "trained", "format": 2}')
+    (tmp_path / "secret").write_text("---\nTOPSECRET\n---\n")
+    (tmp_path / "m" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "m" / name).symlink_to(tmp_path / "secret")
+    verbs: dict[str, Callable[[], object]] = {
+        "fetch": lambda: fetch(str(tmp_path / "m"), tmp_path / "out"),
+        "publish": lambda: build_package(tmp_path / "m", "owner/name"),
+    }
+    with pytest.raises(CheckpointError, match="outside its folder") as error:
+        verbs[verb]()
+    assert "TOPSECRET" not in str(error.value)
+    assert not list(tmp_path.glob("*out*"))
