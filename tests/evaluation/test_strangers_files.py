@@ -80,6 +80,7 @@ STRANGERS: dict[str, tuple[Damage, str]] = {
         values(CONFIG, dtype="float33"),
         "config cannot be read|cannot be loaded|cannot be run",
     ),
+    "outputs without names": (values(CONFIG, return_dict=False), "cannot be run"),
     "another vocabulary": (values(CONFIG, vocab_size=3), "cannot be|lacks|rows"),
     "an adapter next to the weights": (text("adapter_config.json", "{}"), "holds an adapter"),
     "a graft of nothing": (record(adapters=[]), "incomplete record of its graft"),

@@ -82,7 +82,9 @@ def try_model(model: Any, path: Path) -> Any:
     A RuntimeError of torch is not an error of the config alone: the prompts that cause it fail by themselves.
     """
     with library_errors("cannot be run by transformers", path), suppress(RuntimeError):
-        model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
+        output = model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
+        if not hasattr(output, "logits"):
+            raise TypeError("its outputs have no names: return_dict is false")
     return model
 
 
