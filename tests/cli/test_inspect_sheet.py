@@ -161,3 +161,23 @@ def test_the_old_spelling_prints_the_same(zoo: Path) -> None:
         assert (done.stdout, done.exit_code) == (new.stdout, new.exit_code)
     for words in ([], ["x", "--sheet", "y"], ["--sheet", "y"], ["x", "--strict"]):
         assert CliRunner().invoke(inspect.command, words).exit_code == 2
+
+
+def test_configs_alone(zoo: Path) -> None:
+    """Without weights, what the configs describe is compared, and the evidence says so."""
+    for name in ("base", "tune", "wide"):
+        (zoo / f"config of {name}").mkdir()
+        shutil.copyfile(zoo / name / "config.json", zoo / f"config of {name}/config.json")
+    path = sheet(
+        zoo, f"tune\t{zoo}/config of tune\t", f"whole\t{zoo}/tune\t", f"wide\t{zoo}/config of wide\t"
+    )
+    for base in ("base", "config of base"):
+        done = CliRunner().invoke(inspect_sheet.command, [str(path), "--base", f"{zoo}/{base}", "--json"])
+        assert done.exit_code == 0, done.exception
+        rows = {row["name"]: row for row in json.loads(done.stdout)["targets"]}
+        assert {name: row["verdict"] for name, row in rows.items()} == {
+            "tune": "fits", "whole": "fits", "wide": "differs"
+        }  # fmt: skip
+        assert any(f"not checked: {zoo}/config of tune" in fact for fact in rows["tune"]["evidence"])
+        unread = any("not checked" in fact for fact in rows["whole"]["evidence"])
+        assert unread == (base == "config of base")

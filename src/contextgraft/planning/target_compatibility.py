@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from contextgraft.config.resolved_study import source_with_revision
 from contextgraft.config.target_sheet import TargetRow
 from contextgraft.config.text_file import split_lines
 from contextgraft.errors import ConfigError, ContextgraftError
+from contextgraft.planning.config_only import is_config_only, open_config_only
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.sources.hub.client import Hub
@@ -49,10 +50,17 @@ def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, thread
     Headers are kept in the folder `headers`, one subfolder per target; without it they are deleted.
     """
     with _headers_folder(headers) as folder:
-        ancestor = open_model_headers(base, folder / "base", hub)
+        ancestor = _open(base, folder / "base", hub)
         check_full_precision(ancestor, "a comparison with fine-tunes")
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(partial(_check, ancestor, folder, hub), _lines(sheet)))
+
+
+def _open(source: str, cache: Path, hub: Hub) -> ModelFolder:
+    """The headers of a source; of a folder with a config alone, what the config describes."""
+    if Path(source).is_dir() and is_config_only(Path(source)):
+        return open_config_only(Path(source))
+    return open_model_headers(source, cache, hub)
 
 
 @contextmanager
@@ -105,9 +113,11 @@ def _check(
     if target.recipe is not None:
         return TargetCheck(number, target.name, source, TRAINED, (f"from the base, by {target.recipe}",))
     try:
-        match = check_compatibility(base, open_model_headers(source, folder / target.name, hub))
+        model = _open(source, folder / target.name, hub)
+        match = check_compatibility(base, model)
     except ContextgraftError as error:
         return TargetCheck(number, target.name, source, REFUSED, (str(error),))
+    match = replace(match, unread=tuple(str(side.path) for side in (base, model) if not side.shards))
     verdict = FITS if match.fits else DIFFERS
     return TargetCheck(number, target.name, source, verdict, tuple(reasons(match)), match)
 
@@ -138,6 +148,9 @@ def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
 def evidence(match: Compatibility) -> list[str]:
     """Facts for and against descent from the base that are known without the weights."""
     facts = [f"{match.fitting} of {match.tensors} tensors have the base's shapes"]
+    facts += [
+        f"not checked: {path} has no weights, its shapes are those of its config" for path in match.unread
+    ]
     if match.files:
         facts.append(f"{len(match.shared)} of {match.files} weight files are the base's own, byte for byte")
     if match.tokens.tokens is not None:

@@ -55,7 +55,8 @@ class Compatibility:
     `architecture`: values of the config that differ; `shapes`: tensors of other shape, `missing` and `added`:
     of one side only, among those that a delta would change; `fitting` of `tensors` fit. `quantised` is the
     method, if any. `named` is the origin that the model's config names; `shared` are weight files with the
-    digest of one of the base's, of `files` (0 where no digests are recorded).
+    digest of one of the base's, of `files` (0 where no digests are recorded); `unread` are folders without
+    weights, whose shapes are only those of the config.
     """
 
     architecture: Mapping[str, tuple[Any, Any]]
@@ -70,6 +71,7 @@ class Compatibility:
     named: str | None
     shared: tuple[str, ...]
     files: int
+    unread: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
