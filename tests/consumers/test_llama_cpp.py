@@ -29,13 +29,19 @@ COMMON: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
+WINDOWS = {  # llama.cpp knows the pattern, not the config
+    "num_hidden_layers": 4, "sliding_window": 64,
+    "layer_types": [*["sliding_attention"] * 3, "full_attention"],
+}  # fmt: skip
 CHANGES: dict[str, dict[str, Any]] = {
     "cohere": {"logit_scale": 1.0},
+    "cohere2": {"head_dim": 16, "logit_scale": 1.0, "rotary_pct": 1.0, **WINDOWS},
     "ernie4_5": {"head_dim": 16},
     "gemma": {"head_dim": 16},
     "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16},
     "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 16},
     "glm": {"head_dim": 16},
+    "olmo3": WINDOWS,
     "qwen3": {"head_dim": 24},
     "seed_oss": {"head_dim": 16},
     "stablelm": {"use_qkv_bias": True},

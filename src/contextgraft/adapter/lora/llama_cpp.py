@@ -14,6 +14,7 @@ GGUF_FILE = "adapter.gguf"
 # by transformers' model_type; tests/consumers compares each with PEFT in llama.cpp itself
 ARCHITECTURES = {
     "cohere": LlamaCppArchitecture("command-r", False),
+    "cohere2": LlamaCppArchitecture("cohere2", False),
     "ernie4_5": LlamaCppArchitecture("ernie4_5", False),
     "exaone4": LlamaCppArchitecture("exaone4", False),
     "gemma": LlamaCppArchitecture("gemma", False),
@@ -26,6 +27,7 @@ ARCHITECTURES = {
     "nemotron": LlamaCppArchitecture("nemotron", False),
     "olmo": LlamaCppArchitecture("olmo", True),
     "olmo2": LlamaCppArchitecture("olmo2", False),
+    "olmo3": LlamaCppArchitecture("olmo2", False),
     "phi3": LlamaCppArchitecture("phi3", False),
     "qwen2": LlamaCppArchitecture("qwen2", False),
     "qwen3": LlamaCppArchitecture("qwen3", False),
