@@ -1,5 +1,6 @@
 """Models whose stored names differ from those at run time: PEFT's adapters merge, and ours load in PEFT."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from tests.parity.families.table import FAMILIES
 from transformers import AutoConfig
 
 from contextgraft.cli.commands import merge, verify
+from contextgraft.formats.model import runtime_names
+from contextgraft.formats.model.runtime_names import peft_names
 
 Rename = Callable[[str], str]
 LENGTH = 40
@@ -163,3 +166,16 @@ def test_an_extracted_adapter_in_peft(name: str, rename: Rename, tmp_path: Path)
         "--adapter",
         tmp_path / "adapter/r512",
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_names_that_no_class_changes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the names alone decide, transformers' class gives the same ones."""
+    config = base_config(name, FAMILIES[name])
+    model_of(config).save_pretrained(tmp_path)
+    stored = [key for file in tmp_path.glob("*.safetensors") for key in load_file(file)]
+    given = json.loads((tmp_path / "config.json").read_text())
+    names = peft_names(given, stored)
+    monkeypatch.setattr(runtime_names, "_are_unchanged", lambda *_: False)
+    assert names == peft_names(given, stored)

@@ -5,6 +5,7 @@ Checkpoints of many classes are stored under other names than the modules have w
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,11 @@ from contextgraft.rope.model_class import infinite
 
 HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
 DROPPED = ("quantization_config", "auto_map")
+# names that every class without sections in its config has in its files and in memory
+UNCHANGED = re.compile(
+    r"(lm_head|model\.(embed_tokens|norm|layers\.\d+\.(\w*norm|(self_attn|mlp)\.\w+)))\.(weight|bias)"
+)
+NOT_SECTIONS = ("rope_scaling", "rope_parameters", *DROPPED)
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,10 @@ def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, 
     """The name of each stored tensor in an adapter that PEFT loads into the model.
 
     Only the components in front differ, and the output layer: PEFT itself renames modules inside layers.
-    Without transformers, or a class of it for the model, the names are those that are stored.
+    Without transformers, or a class of it for the model, the names are those that are stored. The class is
+    not built (10 s of imports) where the names are those of Llama and the config has no sections.
     """
-    model = runtime_model(config)
+    model = None if _are_unchanged(config, stored) else runtime_model(config)
     if model is None:
         return {name: name for name in stored}
     return {name: _peft_name(name, model.name(name)) for name in stored}
@@ -89,6 +96,13 @@ def runtime_model(config: Mapping[str, Any]) -> RuntimeModel | None:
     Code of a repository is never run. Imports transformers and torch.
     """
     return _runtime_model(json.dumps(config, default=str))
+
+
+def _are_unchanged(config: Mapping[str, Any], stored: Collection[str]) -> bool:
+    sections = (
+        key for key, value in config.items() if isinstance(value, Mapping) and key not in NOT_SECTIONS
+    )
+    return not any(sections) and all(UNCHANGED.fullmatch(name) for name in stored)
 
 
 def _peft_name(stored: str, runtime: str) -> str:
