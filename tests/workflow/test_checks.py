@@ -76,7 +76,8 @@ def test_local_profile_plans_the_demo() -> None:
 
 
 def test_no_profile_caps_a_clusters_threads() -> None:
-    assert not (ROOT / "profiles" / "default").exists()
+    default = yaml.safe_load((ROOT / "profiles/default/config.v9+.yaml").read_text())
+    assert default == {"rerun-incomplete": True, "nolock": True}  # it is read under the other profiles, too
     assert "cores" not in yaml.safe_load((ROOT / "slurm/config.v9+.yaml").read_text())
 
 
@@ -124,7 +125,8 @@ def test_dvc_keeps_every_folder_that_the_rules_fill() -> None:
     paths = StudyPaths("${study}")
     patterns = [*vars(paths).values(), paths.log("x"), paths.benchmark("x")]
     filled = {"/".join(pattern.split("/")[:3]) for pattern in patterns if pattern.count("/") > 1}
-    assert filled - kept == {"data/${study}/passing", "results/${study}/logs", "results/${study}/benchmarks"}
+    passing = {"data/${study}/passing", "results/${study}/logs", "results/${study}/benchmarks"}
+    assert filled - kept == {*passing, ".snakemake/studies/${study}.lock"}
 
 
 def test_dvc_reads_its_four_stages() -> None:
