@@ -125,8 +125,9 @@ def test_a_wrong_key_is_an_error(study: Any) -> None:
 
 def test_paths_are_below_data_and_results() -> None:
     paths = StudyPaths("x")
-    patterns = [*vars(paths).values(), paths.log("a"), paths.benchmark("a")]
+    patterns = {*vars(paths).values(), paths.log("a"), paths.benchmark("a")} - {paths.lock}
     assert {Path(pattern).parts[:2] for pattern in patterns} == {("data", "x"), ("results", "x")}
+    assert Path(paths.lock).parts[0] == ".snakemake"  # next to Snakemake's own state, kept by nobody
 
 
 @pytest.mark.parametrize(
