@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-import click
+from contextgraft.cli.output import echo
 
 EXIT_CODE = 130
 
@@ -39,7 +39,7 @@ class Interruption:
 
         After a signal without the end of the interpreter, in which threads of V8 and torch abort.
         """
-        click.echo("contextgraft: interrupted; run the same command again to resume", err=True)
+        echo("contextgraft: interrupted; run the same command again to resume", err=True)
         if not self.received:
             sys.exit(EXIT_CODE)
         sys.stdout = sys.stderr = None  # nothing more is written

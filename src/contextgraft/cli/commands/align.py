@@ -57,7 +57,6 @@ def command(
     in the donor's direction. Negative: the graft reverses a part of the fine-tuning. Each cosine is printed
     with the range of random directions.
     """
-    from contextgraft.formats.alignment import summary, write, write_nothing
     from contextgraft.formats.refusal import is_final
 
     selection = tensor_selection(embeddings, include, exclude)
@@ -66,9 +65,13 @@ def command(
     except ContextgraftError as error:
         if not allow_refused or out is None or not is_final(error):
             raise
+        from contextgraft.formats.alignment import write_nothing
+
         write_nothing(out)
-        click.echo(str(error))
+        echo(error)
         return
+    from contextgraft.formats.alignment import summary, write
+
     if out is not None:
         write(result, out)
     if as_json:
