@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.hub.server import HubServer
 
 COMMAND = Path(sys.executable).with_name("contextgraft")
+INTERRUPTIBLE = ("env", "--default-signal=INT")  # a background job may have been started without SIGINT
 
 
 def load(name: str) -> ModuleType:
@@ -131,7 +132,7 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     def start(*arguments: str | Path, largest: int | None = None, **more: str) -> subprocess.Popen[str]:
         limit = ["prlimit", f"--fsize={largest}"] if largest is not None else []
         return subprocess.Popen(
-            [*limit, str(COMMAND), *map(str, arguments)],
+            [*limit, *INTERRUPTIBLE, str(COMMAND), *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | more,
         )  # fmt: skip
 

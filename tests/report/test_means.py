@@ -102,10 +102,20 @@ def test_nats_are_never_right_or_wrong(tmp_path: Path, synthetic: SimpleNamespac
     assert read_samples([tmp_path]).rows("score_groups") == []
 
 
-@pytest.mark.parametrize("score", [float("nan"), float("inf"), -1.0])
-def test_nats_that_are_none_are_refused(tmp_path: Path, synthetic: SimpleNamespace, score: float) -> None:
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_nats_that_are_not_finite_are_a_sample_without_a_score(
+    tmp_path: Path, synthetic: SimpleNamespace, score: float
+) -> None:
     rows = list(synthetic.windows(synthetic.Model("style"), 2.0))
     synthetic.write(tmp_path / "a.parquet", [{**rows[0], "score": score}])
+    (sample,) = read_samples([tmp_path]).rows("sample_browser")
+    assert (sample["status"], sample["score"]) == ("failed", None)
+    assert "invalid row: score" in sample["reason"]
+
+
+def test_negative_nats_are_refused(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = list(synthetic.windows(synthetic.Model("style"), 2.0))
+    synthetic.write(tmp_path / "a.parquet", [{**rows[0], "score": -1.0}])
     with pytest.raises(InputError, match="does not fit its status or suite"):
         read_samples([tmp_path])
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from contextgraft.errors import InputError
 from contextgraft.report.build import PAGE, Report, build, measure
 from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.sample_browser import link
@@ -117,10 +116,11 @@ def test_a_study_without_such_suites_does_not_mention_them(
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_scores_that_are_not_finite_are_refused(
+def test_scores_that_are_not_finite_are_samples_without_one(
     tmp_path: Path, synthetic: SimpleNamespace, score: float
 ) -> None:
     rows = list(made_up(synthetic, synthetic.Model("style"), [score]))
     synthetic.write(tmp_path / "a.parquet", rows)
-    with pytest.raises(InputError, match="does not fit its status or suite"):
-        read_samples([tmp_path])
+    samples = read_samples([tmp_path]).rows("sample_browser")
+    assert {(sample["status"], sample["score"]) for sample in samples} == {("failed", None)}
+    assert all("invalid row: score" in sample["reason"] for sample in samples)
