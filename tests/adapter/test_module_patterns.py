@@ -53,14 +53,14 @@ def test_no_pattern_hangs(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("contextgraft.adapter.patterns.SECONDS", 0.2)
     table = ModulePatterns("alpha_pattern", {pattern: 2.0}, Path("adapter_config.json"))
     table.check()
-    began = time.monotonic()
+    began = time.process_time()  # of this process: other work on the machine does not count
     names = [f"x.layers.{n}.self_attn.q_projQab." + "a" * 200 for n in range(50)]
     try:
         for name in names:
             table.value(name, 0.0)
     except CheckpointError as error:
         assert "adapter_config.json: has a alpha_pattern that takes too long" in str(error)  # noqa: PT017
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from click import Command
 from click.testing import CliRunner
 from peft import LoraConfig, PeftModel, get_peft_model
-from tests.parity.families.proof import TOWERS, auto_class, base_config, graft, model_of, move
+from tests.parity.families.proof import TOWERS, auto_class, base_config, graft, model_of, move, verified
 from tests.parity.families.table import FAMILIES
 from transformers import AutoConfig
 
@@ -86,15 +86,7 @@ def test_peft_reads_what_is_extracted(name: str, tmp_path: Path) -> None:
     if name not in NOT_WRAPPED:
         assert (logits(loaded) - donor).abs().max() < 1e-4
     assert (logits(loaded.merge_and_unload()) - donor).abs().max() < 1e-4
-    run(
-        verify.command,
-        tmp_path / "graft",
-        "--target",
-        tmp_path / "base",
-        "--adapter",
-        tmp_path / "adapter/r512",
-    )
-    run(verify.command, tmp_path / "adapter/r512", "--base", tmp_path / "base", "--donor", tmp_path / "donor")
+    verified(tmp_path)
 
 
 @pytest.mark.parametrize("rank", ["4", pytest.param("energy", marks=pytest.mark.slow)])

@@ -19,11 +19,12 @@ from tests.parity.families.proof import (
     logits,
     model_of,
     move,
+    verified,
 )
 from tests.parity.families.table import FAMILIES
 from transformers import AutoConfig
 
-from contextgraft.cli.commands import merge, verify
+from contextgraft.cli.commands import merge
 from contextgraft.formats.model import runtime_names
 from contextgraft.formats.model.runtime_names import peft_names
 
@@ -157,15 +158,7 @@ def test_an_extracted_adapter_in_peft(name: str, rename: Rename, tmp_path: Path)
     assert all("lm_head" in line for line in missing)  # PEFT ties it instead
     assert float((expected - computed(adapted)).abs().max()) < TOLERANCE
     assert float((expected - logits(tmp_path / "graft", LENGTH)).abs().max()) < TOLERANCE
-    run(verify.command, tmp_path / "adapter/r512", "--base", tmp_path / "base", "--donor", tmp_path / "donor")
-    run(
-        verify.command,
-        tmp_path / "graft",
-        "--target",
-        tmp_path / "base",
-        "--adapter",
-        tmp_path / "adapter/r512",
-    )
+    verified(tmp_path)
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -41,26 +42,35 @@ def class_value(config: Mapping[str, Any], key: str, absent: Any) -> Any:
     return None if built is None else getattr(built, key, absent)
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from logging about configs of others; its level is restored."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 @lru_cache(maxsize=32)
 def _build(text: str) -> Any:
     """The config as its class builds it; None without transformers or a class."""
     config = json.loads(text, object_hook=infinite)
     try:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-        from transformers.utils import logging
     except ImportError:
         return None
     if config.get("model_type") not in CONFIG_MAPPING:
         return None
     config_class = CONFIG_MAPPING[config["model_type"]]
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
     try:
-        return config_class.from_dict(config)
+        with quiet_transformers():
+            return config_class.from_dict(config)
     except Exception as error:  # whatever a class raises about values that it does not accept
         raise _refused(config_class.__name__, error) from None
-    finally:
-        logging.set_verbosity(level)
 
 
 @lru_cache(maxsize=32)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.cli.commands import extract, merge
+from contextgraft.cli.commands import extract, merge, verify
 from contextgraft.errors import ContextgraftError
 from contextgraft.formats.tensor_names import output_embedding
 
@@ -172,6 +172,18 @@ def graft(root: Path, *, tied: bool) -> str:
             return str(done.exception).replace(str(root), "")
         assert done.exit_code == 0, done.output
     return ""
+
+
+def verified(root: Path) -> None:
+    """Fail unless `verify` accepts the graft and the adapter that `graft` wrote."""
+    adapter = root / "adapter/r512"
+    for words in (
+        [root / "graft", "--target", root / "base", "--adapter", adapter],
+        [adapter, "--base", root / "base", "--donor", root / "donor"],
+    ):
+        command = [str(word) for word in words]
+        done = CliRunner().invoke(verify.command, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
 
 
 def logits(folder: Path, length: int) -> torch.Tensor:

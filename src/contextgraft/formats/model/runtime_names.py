@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from contextgraft.formats.tensor_names import NEUTRAL, rows_are_tokens
-from contextgraft.rope.model_class import infinite
+from contextgraft.rope.model_class import infinite, quiet_transformers
 
 HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
 DROPPED = ("quantization_config", "auto_map")
@@ -125,25 +125,21 @@ def _runtime_model(text: str) -> RuntimeModel | None:
         from transformers import CONFIG_MAPPING  # noqa: PLC0415
         from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
         from transformers.core_model_loading import WeightRenaming  # noqa: PLC0415
-        from transformers.utils import logging  # noqa: PLC0415
     except ImportError:
         return None
     if config.get("model_type") not in CONFIG_MAPPING:
         return None
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
     try:
-        resolved = CONFIG_MAPPING[config["model_type"]].from_dict(config)
-        model_class = _model_class(resolved)
-        if model_class is None:
-            return None
-        with torch.device("meta"):
-            model = model_class(resolved)
-        transforms = get_model_conversion_mapping(model)
+        with quiet_transformers():
+            resolved = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+            model_class = _model_class(resolved)
+            if model_class is None:
+                return None
+            with torch.device("meta"):
+                model = model_class(resolved)
+            transforms = get_model_conversion_mapping(model)
     except Exception:  # whatever a class raises: then nothing is known of its names
         return None
-    finally:
-        logging.set_verbosity(level)
     renamings = tuple(transform for transform in transforms if isinstance(transform, WeightRenaming))
     converters = tuple(transform for transform in transforms if transform not in renamings)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from contextgraft.formats.model.pretrained import NO_REMOTE_CODE
+from contextgraft.rope.model_class import quiet_transformers
 
 # tiny values of the settings that classes share; what a class calls otherwise, it maps itself
 SIZES = {
@@ -68,15 +69,10 @@ def compute_alike(first: str, second: str) -> bool:
 def _tiny_model(model_type: str) -> Any:
     import torch  # noqa: PLC0415
     from transformers import CONFIG_MAPPING, AutoModel  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
 
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
+    with quiet_transformers():
         config = CONFIG_MAPPING[model_type](**SIZES)
         rope = getattr(config, "rope_parameters", None)
         if rope and not any(isinstance(value, dict) for value in rope.values()):
             config.rope_parameters = {**rope, **ROPE}
         return AutoModel.from_config(config, dtype=torch.float32, **NO_REMOTE_CODE).eval()
-    finally:
-        logging.set_verbosity(level)
