@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contextgraft.checkpoint.atomic import publish, work_directory
-from contextgraft.checkpoint.input_files import list_inputs
+from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, publish_folders
 from contextgraft.errors import CheckpointError, OutputError
 
@@ -97,7 +97,7 @@ def test_inputs_that_change_are_told_and_leave_nothing(tmp_path: Path, when: str
     work.mkdir()
 
     def run() -> None:
-        with ResumeLog(work, {"a": 1, "input": list_inputs([source])}) as journal:
+        with ResumeLog(work, {"a": 1, "input": InputFiles([source])}) as journal:
             journal.put("before", {})
             CHANGES[change](source)
             if when == "put":

@@ -21,20 +21,17 @@ class InputFiles(list[list[Any]]):
     Inodes are compared, too, but belong to no record of a job: a copy of the input on another disk is equal.
     """
 
-    def __init__(self, files: Iterable[list[Any]] = ()) -> None:
-        super().__init__(files)
-        self._inodes = [_inode(Path(path)) for path, *_ in self]
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        """Look at each path once; a file that does not exist may not appear either."""
+        status = [(str(path), *_status(path)) for path in paths]
+        super().__init__([path, size, modified] for path, size, modified, _ in status)
+        self._inodes = [inode for *_, inode in status]
 
     def check_unchanged(self) -> None:
         """Raise InputChanged naming the first file that has changed, appeared or gone."""
         for (path, *facts), inode in zip(self, self._inodes, strict=True):
-            if _facts(Path(path)) != facts or _inode(Path(path)) != inode:
+            if _status(Path(path)) != (*facts, inode):
                 raise InputChanged(path)
-
-
-def list_inputs(paths: Iterable[Path]) -> InputFiles:
-    """Files of an input; one that does not exist may not appear either."""
-    return InputFiles([str(path), *_facts(path)] for path in paths)
 
 
 def files_of(folder: Path) -> InputFiles:
@@ -45,7 +42,7 @@ def files_of(folder: Path) -> InputFiles:
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
-    return list_inputs(sorted(present | {folder / name for name in APPEARING}))
+    return InputFiles(sorted(present | {folder / name for name in APPEARING}))
 
 
 @contextmanager
@@ -65,16 +62,10 @@ def check_unchanged(*inputs: InputFiles) -> None:
         files.check_unchanged()
 
 
-def _facts(path: Path) -> list[Any]:
+def _status(path: Path) -> tuple[int | None, int | None, int | None]:
+    """Size, modification time in nanoseconds and inode; all None for a file that is not there."""
     try:
         status = path.stat()
     except OSError:
-        return [None, None]
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
+        return None, None, None
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -18,7 +18,7 @@ from contextgraft.checkpoint.atomic import (
     work_directory,
     write_json,
 )
-from contextgraft.checkpoint.input_files import InputFiles, list_inputs
+from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
 
@@ -146,7 +146,7 @@ def input_files(folder: ModelFolder) -> InputFiles:
     """Every file of a model, as they were when it was opened; InputChanged if one has changed since."""
     path = folder.path.resolve()
     index = [MODEL_INDEX] if (path / MODEL_INDEX).exists() else []
-    files = list_inputs(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
+    files = InputFiles(path / name for name in (MODEL_CONFIG, *index, *folder.shards, *folder.others))
     folder.inputs.check_unchanged()
     return files
 

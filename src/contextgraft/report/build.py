@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.input_files import list_inputs, unchanged
+from contextgraft.checkpoint.input_files import InputFiles, unchanged
 from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.formats.adapter_record import base_context, read_adapter_records
 from contextgraft.formats.find_samples import find_sample_files
@@ -63,7 +63,7 @@ def build(
     """
     sidecars = (path for folder in (*adapters, *grafts) for path in sorted(folder.rglob(SIDECAR)))
     samples = (file.path for file in find_sample_files(results))
-    with unchanged(list_inputs([*samples, *sidecars, *alignments])):
+    with unchanged(InputFiles([*samples, *sidecars, *alignments])):
         weights = WeightRecords(
             read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
         )

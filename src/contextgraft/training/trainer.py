@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
-from contextgraft.checkpoint.input_files import check_unchanged, list_inputs, unchanged
+from contextgraft.checkpoint.input_files import InputFiles, check_unchanged, unchanged
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
@@ -69,7 +69,7 @@ class Trainer:
         self.base = open_model(base)
         check_loadable(self.base)
         check_own_files(base)
-        self.inputs = self.base.inputs, list_inputs(referenced_files(config))
+        self.inputs = self.base.inputs, InputFiles(referenced_files(config))
         self.steps = training_steps(self.recipe)
 
     def setup(self, work: Path, datasets: DatasetProvider | None) -> None:

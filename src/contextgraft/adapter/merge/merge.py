@@ -16,7 +16,7 @@ from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
-from contextgraft.checkpoint.input_files import list_inputs
+from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.resume import ResumeLog, input_files
 
 LARGE = 1 << 26  # bytes; a larger tensor is flushed to the disk when it is written
@@ -40,14 +40,14 @@ def merge(
     inputs = [file.path / file.name for item in plan.active for file in item.adapter.files]
     job = {
         "verb": "merge",
-        "files": list_inputs(
+        "files": InputFiles(
             inputs
         ),  # recorded before the digests are computed, so that any later change is detected
         "target": input_files(target),
         "adapters": [[item.adapter.digest, item.scale] for item in plan.adapters],
         "rope": repr(plan.rope),
         "rounding": plan.rounding,
-        "tokenizer": list_inputs(plan.tokenizer_files),
+        "tokenizer": InputFiles(plan.tokenizer_files),
         "device": device,
     }
     with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
