@@ -24,6 +24,7 @@ from contextgraft.cli.commands.publish import command
 from contextgraft.errors import (
     CheckpointError,
     ContextgraftError,
+    InputChanged,
     InputError,
     SourceError,
     VerificationError,
@@ -31,6 +32,7 @@ from contextgraft.errors import (
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.package import build_package
+from contextgraft.sources.hub.published import published_files
 from contextgraft.sources.hub.upload import upload
 
 if TYPE_CHECKING:
@@ -200,6 +202,59 @@ def test_an_upload_that_failed_sends_only_the_rest(server: "HubServer", owner: H
     ]
     upload(package, owner)
     assert len(server.requests("PUT /upload/")) == uploads
+
+
+def spoil(path: Path) -> None:
+    """Other bytes in the same file."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + bytes(8))
+
+
+CHANGED: dict[str, Callable[[Path], object]] = {
+    "spoiled": spoil,
+    "removed": Path.unlink,
+    "replaced": lambda path: path.with_name(".other").replace(path),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "config.json"])
+@pytest.mark.parametrize("call", ["create_repo", "preupload_lfs_files"])
+def test_a_folder_that_changes_while_it_is_uploaded_is_not_published(
+    *,
+    server: "HubServer",
+    owner: Hub,
+    made: Made,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    name: str,
+    change: str,
+) -> None:
+    shutil.copy2(made.graft / name, made.graft / ".other")
+    package = build_package(made.graft, "owner/graft")
+    original = getattr(owner.api, call)
+
+    def changing(*args: Any, **kwargs: Any) -> Any:
+        done = original(*args, **kwargs)
+        CHANGED[change](made.graft / name)
+        return done
+
+    monkeypatch.setattr(owner.api, call, changing)
+    with pytest.raises(InputChanged, match=f"{name}: was changed while it was read"):
+        upload(package, owner)
+    assert server.requests("POST .*/commit/") == []
+
+
+def test_a_folder_that_changes_while_its_package_is_built_is_not_published(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changing(*args: Any) -> Any:
+        spoil(made.adapter / "adapter_model.safetensors")
+        return published_files(*args)
+
+    monkeypatch.setattr("contextgraft.sources.hub.package.published_files", changing)
+    with pytest.raises(InputChanged, match=r"adapter_model\.safetensors: was changed while it was read"):
+        build_package(made.adapter, "owner/r4")
 
 
 MENDED = {

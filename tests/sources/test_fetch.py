@@ -1,14 +1,19 @@
 import json
+import os
+import pkgutil
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 from transformers import LlamaForCausalLM
 
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.errors import CheckpointError, InputError, OutputError, PickleRefused
+from contextgraft.errors import CheckpointError, InputChanged, InputError, OutputError, PickleRefused
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.package import build_package
 from contextgraft.sources.resolve import DEMO, locate
@@ -157,3 +162,75 @@ def test_a_link_to_a_private_file_is_not_copied(tmp_path: Path, verb: str, name:
         verbs[verb]()
     assert "TOPSECRET" not in str(error.value)
     assert not list(tmp_path.glob("*out*"))
+
+
+def changed_during(monkeypatch: pytest.MonkeyPatch, function: str, change: Callable[[], object]) -> None:
+    """Let a file change at the end of the first call of a function."""
+    original, pending = pkgutil.resolve_name(function), [change]
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if pending:
+            pending.pop()()
+        return result
+
+    monkeypatch.setattr(function, wrapped)
+
+
+def replace(path: Path) -> None:
+    """Another file of the same size and time under the name."""
+    other = path.with_name(".other")
+    other.write_bytes(path.read_bytes()[:-8] + b"\x11" * 8)
+    shutil.copystat(path, other)
+    other.replace(path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "replaced": replace, "cut": lambda path: os.truncate(path, 100), "removed": Path.unlink,
+}  # fmt: skip
+COPY = "contextgraft.sources.copy_folder.copy_own_file"
+ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": save({"a": torch.ones(99)})}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "LICENSE"])
+def test_a_folder_that_changes_while_it_is_copied_is_not_fetched(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: str
+) -> None:
+    (model_folder / "LICENSE").write_text("yours" * 99)
+    changed_during(monkeypatch, COPY, lambda: CHANGES[change](model_folder / name))
+    with pytest.raises(InputChanged, match=f"{name}: was changed while it was read"):
+        fetch(str(model_folder), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {model_folder.name}
+
+
+@pytest.mark.parametrize("name", ADAPTER)
+def test_an_adapter_that_changes_while_it_is_copied_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = tmp_path / "adapter"
+    source.mkdir()
+    for file, data in ADAPTER.items():
+        (source / file).write_bytes(data)
+    changed_during(monkeypatch, COPY, lambda: (source / name).write_bytes(ADAPTER[name] + b" "))
+    with pytest.raises(InputChanged, match=name):
+        fetch(str(source), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter"}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("function", ["build_tokenizer", "save_tokenizer", "stored"])
+def test_a_gguf_file_that_changes_while_it_is_read_is_not_fetched(
+    gguf_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, change: str
+) -> None:
+    """As the file of an installed package, which is found in the same way."""
+    (tmp_path / "holder").mkdir()
+    copy = shutil.copy(gguf_model.path, tmp_path / "holder/model.gguf")
+    (tmp_path / "holder/__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    name = f"contextgraft.sources.gguf.model.{function}"
+    changed_during(monkeypatch, name, lambda: CHANGES[change](Path(copy)))
+    with pytest.raises(InputChanged, match=r"model\.gguf: was changed while it was read"):
+        fetch("package:holder", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == before

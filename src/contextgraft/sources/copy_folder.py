@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
 from contextgraft.errors import CheckpointError, PickleRefused
@@ -33,7 +32,7 @@ def copy_folder(source: Path, folder: Path, conversion: Conversion) -> dict[str,
     """Copy a model or an adapter, its weights in the form that `conversion` wants.
 
     Returns what the record says of that. Raises the errors of `open_model` and, for an adapter, of
-    `open_tensors`.
+    `open_tensors`. The caller compares the files of `source` afterwards with what they were.
     """
     check_own_files(source)
     converted = conversion.pickles(source, folder)
@@ -55,8 +54,7 @@ def copy_model(source: Path, folder: Path) -> None:
     model = open_model(source)
     index = (MODEL_INDEX,) if (source / MODEL_INDEX).exists() else ()
     others = (name for name in model.others if name != SIDECAR and not name.endswith(PICKLES))
-    with unchanged(model.inputs):
-        _copy_files(source, folder, (MODEL_CONFIG, *index, *model.shards, *others))
+    _copy_files(source, folder, (MODEL_CONFIG, *index, *model.shards, *others))
 
 
 def _copy_adapter(source: Path, folder: Path, converted: tuple[str, ...]) -> None:

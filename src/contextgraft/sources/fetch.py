@@ -7,6 +7,7 @@ from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.formats.sidecar import SIDECAR, sidecar
@@ -59,14 +60,9 @@ def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replac
         raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
     with publish(out, replace=replace) as work:
         clear(work)
-        facts: dict[str, Any] = {"dequantised_to": dtype}
         try:
-            if gguf_file:
-                from contextgraft.sources.gguf.model import write_model
-
-                write_model(path, work, dtype)
-            else:
-                facts = copy_folder(path, work, conversion)
+            with unchanged(InputFiles([path.absolute()]) if gguf_file else files_of(path)):
+                facts = _write(path, work, dtype, conversion)
         except ContextgraftError:
             clear(work)  # it cannot be continued
             raise
@@ -81,6 +77,16 @@ def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replac
         )
         write_json(work / (RECORD if adapter else SIDECAR), record)
     return record
+
+
+def _write(path: Path, work: Path, dtype: str, conversion: Conversion) -> dict[str, Any]:
+    """Write the model or adapter at `path` into `work`; returns what the record says of its conversion."""
+    if path.is_dir():
+        return copy_folder(path, work, conversion)
+    from contextgraft.sources.gguf.model import write_model
+
+    write_model(path, work, dtype)
+    return {"dequantised_to": dtype}
 
 
 def clear(folder: Path) -> None:

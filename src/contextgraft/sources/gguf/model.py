@@ -1,6 +1,7 @@
 """Convert a GGUF file of a Llama to a folder that transformers loads."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import gguf
 import torch
@@ -10,7 +11,7 @@ from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.errors import CheckpointError, library_errors
 from contextgraft.sources.gguf.config import check_architecture, generation_config, model_config
-from contextgraft.sources.gguf.tensors import dequantise, hub_name, shape_of
+from contextgraft.sources.gguf.tensors import dequantise, detached, hub_name, shape_of, stored
 from contextgraft.sources.gguf.tokenizer import build_tokenizer, save_tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -26,7 +27,7 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
     with library_errors("is not a usable GGUF model", path):
         metadata = {name: field.contents() for name, field in reader.fields.items()}
         check_architecture(metadata, path)
-        tensors = {hub_name(tensor.name, path): tensor for tensor in reader.tensors}
+        tensors = {hub_name(tensor.name, path): detached(tensor) for tensor in reader.tensors}
         shapes = {name: shape_of(tensor) for name, tensor in tensors.items()}
         config = model_config(metadata, shapes, dtype, path)
         tokenizer = build_tokenizer(metadata, path)
@@ -35,11 +36,12 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
     write_json(folder / "generation_config.json", generation_config(metadata, config["vocab_size"], path))
     specs = {name: (DTYPES[dtype], shapes[name]) for name in tensors}
 
-    def rounded(name: str) -> torch.Tensor:
+    def rounded(name: str, file: BinaryIO) -> torch.Tensor:
         with library_errors(f"tensor {name!r} cannot be dequantised", path):
-            return dequantise(tensors[name], name, config).to(DTYPES[dtype])
+            return dequantise(stored(tensors[name], file), name, config).to(DTYPES[dtype])
 
-    write_tensors(folder / MODEL_WEIGHTS, specs, (rounded(name) for name in order(specs)))
+    with path.open("rb") as file:
+        write_tensors(folder / MODEL_WEIGHTS, specs, (rounded(name, file) for name in order(specs)))
 
 
 def open_gguf(path: Path) -> gguf.GGUFReader:

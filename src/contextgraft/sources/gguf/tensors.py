@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gguf
 import numpy as np
@@ -66,6 +66,23 @@ def reorder(name: str, config: Mapping[str, Any]) -> Callable[[Float32], Float32
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
     """Shape of a tensor, rows first; GGUF lists the fastest dimension first."""
     return tuple(int(size) for size in reversed(tensor.shape))
+
+
+def detached(tensor: gguf.ReaderTensor) -> gguf.ReaderTensor:
+    """The tensor with a shape of its own, not in the gguf package's mapping of the file.
+
+    Access to the mapping of a file that was cut meanwhile ends the process.
+    """
+    return tensor._replace(shape=np.array(tensor.shape))
+
+
+def stored(tensor: gguf.ReaderTensor, file: BinaryIO) -> gguf.ReaderTensor:
+    """The tensor with its data read from the file, for the reason of `detached`; EOFError if it was cut."""
+    file.seek(int(tensor.data_offset))
+    data = file.read(tensor.n_bytes)
+    if len(data) < tensor.n_bytes:
+        raise EOFError(f"file ends within tensor {tensor.name!r}")
+    return tensor._replace(data=np.frombuffer(data, tensor.data.dtype).reshape(tensor.data.shape))
 
 
 def dequantise(tensor: gguf.ReaderTensor, name: str, config: Mapping[str, Any]) -> torch.Tensor:

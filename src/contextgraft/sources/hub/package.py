@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
@@ -23,7 +24,10 @@ GGUF = "adapter.gguf"
 
 @dataclass(frozen=True)
 class UploadPackage:
-    """Files of a folder, and the text of its card, which need not be a file of the folder."""
+    """Files of a folder, and the text of its card, which need not be a file of the folder.
+
+    `inputs` are all files of the folder as they were before they were checked.
+    """
 
     folder: Path
     to: str
@@ -31,6 +35,7 @@ class UploadPackage:
     files: dict[str, int]  # size in bytes by name
     card: str
     rewritten: dict[str, bytes]  # content of files that are not published as they are in the folder
+    inputs: InputFiles
 
     @property
     def bytes(self) -> int:
@@ -53,6 +58,12 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
             "this folder was not made by contextgraft", path=folder, expected=SIDECAR,
             remedy="publish other folders with `hf upload`",
         )  # fmt: skip
+    inputs = files_of(folder)
+    with unchanged(inputs):
+        return _checked_package(folder, to, own_card, inputs)
+
+
+def _checked_package(folder: Path, to: str, own_card: Path | None, inputs: InputFiles) -> UploadPackage:
     check_own_files(folder)
     sidecar = read_sidecar(folder)
     kind = sidecar.get("kind")
@@ -70,7 +81,7 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
     sizes = {
         name: len(rewritten[name]) if name in rewritten else (folder / name).stat().st_size for name in names
     }
-    return UploadPackage(folder, to, kind, sizes, text, rewritten)
+    return UploadPackage(folder, to, kind, sizes, text, rewritten, inputs)
 
 
 def _adapter(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:

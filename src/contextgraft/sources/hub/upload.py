@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd
 
-from contextgraft.errors import InputError
+from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.errors import InputChanged, InputError
 from contextgraft.sources.hub.client import Hub, with_retries
 from contextgraft.sources.hub.errors import UNREACHABLE, upload_error
 from contextgraft.sources.hub.guard import guard_session
 from contextgraft.sources.hub.package import README, UploadPackage
 
+COMMITTED_BYTES = 10_000_000  # larger files are never part of a commit itself, but stored before it
 MAIN = "main"
 PULL_REQUEST = "refs/"
 
@@ -29,7 +32,8 @@ def upload(
     """Upload a package to branch `revision` of its repository, created if it is new.
 
     In one commit, so that the repository has all files or none. Content that the hub has already is not sent
-    again, so that an interrupted upload continues. Raises the errors of `hub_error`.
+    again, so that an interrupted upload continues. Raises the errors of `hub_error`, and InputChanged before
+    the commit if a file of the folder is not what it was when the package was built.
     """
     api, to = hub.api, package.to
     call = partial(with_retries, hub, to, final=UNREACHABLE)
@@ -41,16 +45,28 @@ def upload(
         )  # fmt: skip
     if revision and revision != MAIN and not revision.startswith(PULL_REQUEST):
         call(partial(api.create_branch, to, branch=revision, exist_ok=True))
-    add = [
-        CommitOperationAdd(name, package.rewritten.get(name, package.folder / name)) for name in package.files
-    ]
-    card = CommitOperationAdd(README, package.card.encode())
     message = f"{package.kind.capitalize()} by contextgraft"
     guard_session(api.endpoint)
     try:  # the client retries by itself here
-        commit = api.create_commit(to, [*add, card], commit_message=message, revision=revision)
-    except (KeyboardInterrupt, SystemExit):
+        with unchanged(package.inputs):  # all bytes are read here
+            operations = _operations(package)
+            api.preupload_lfs_files(to, operations, revision=revision)
+        commit = api.create_commit(to, operations, commit_message=message, revision=revision)
+    except (KeyboardInterrupt, SystemExit, InputChanged):
         raise
     except BaseException as error:
         raise upload_error(error, to) from None
     return UploadResult(commit.oid, str(commit.commit_url))
+
+
+def _operations(package: UploadPackage) -> list[CommitOperationAdd]:
+    """The files of the commit; those that the hub may want in the commit itself are read here."""
+
+    def content(name: str) -> bytes | Path:
+        path = package.folder / name
+        if name in package.rewritten:
+            return package.rewritten[name]
+        return path.read_bytes() if package.files[name] <= COMMITTED_BYTES else path
+
+    add = [CommitOperationAdd(name, content(name)) for name in package.files]
+    return [*add, CommitOperationAdd(README, package.card.encode())]
