@@ -51,16 +51,20 @@ def tensor_digest(folder: Tensors, name: str) -> str:
     return digest.hexdigest()
 
 
+def tensor_digests(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Digest of every tensor by name; those that `known` does not have are computed."""
+    known = known or {}
+    return {name: known.get(name) or tensor_digest(folder, name) for name in folder.tensors}
+
+
 def model_digest(folder: ModelFolder, known: Mapping[str, str] | None = None) -> str:
     """The identity of a model: its tensors by name, dtype, shape and content, and its rotary settings.
 
     The same weights in 1 or 40 shards have the same digest. `known` holds digests of tensors read already.
     """
-    known = known or {}
-    digests = {name: known.get(name) or tensor_digest(folder, name) for name in folder.tensors}
     return json_digest(
         {
-            "tensors": tensor_table(folder.tensors, digests),
+            "tensors": tensor_table(folder.tensors, tensor_digests(folder, known)),
             "rope": settings.to_json(settings.read(folder.config, folder.path)),
         }
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from contextgraft.errors import InputChanged
 
@@ -26,6 +26,15 @@ class InputFiles(list[list[Any]]):
         status = [(str(path), *_status(path)) for path in paths]
         super().__init__([path, size, modified] for path, size, modified, _ in status)
         self._inodes = [inode for *_, inode in status]
+
+    @classmethod
+    def combined(cls, *inputs: "InputFiles") -> Self:
+        """The files of several inputs, each as it was when its input was opened."""
+        files = cls()
+        for item in inputs:
+            files.extend(item)
+            files._inodes.extend(item._inodes)
+        return files
 
     def check_unchanged(self) -> None:
         """Raise InputChanged naming the first file that has changed, appeared or gone."""

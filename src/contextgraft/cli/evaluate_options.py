@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from contextgraft.cli.options import COUNT, PATH, NumberList
+from contextgraft.cli.options import COUNT, PATH, NumberList, RealNumber
 from contextgraft.config.base import Frozen
 from contextgraft.config.evaluation import SECTIONS
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
@@ -172,6 +172,30 @@ CONFIG_OPTIONS = (
         metavar="NAME",
         help="Evaluate what --config says for this fine-tune of the study: its needle format and skills, "
         "divergence from it.",
+    ),
+)
+ADAPTER_OPTIONS = (
+    click.option(
+        "--adapter",
+        "adapters",
+        metavar="[LABEL=]ADAPTER",
+        multiple=True,
+        help="A PEFT LoRA folder, applied in memory to the first MODEL; repeatable: one graft for each.",
+    ),
+    click.option(
+        "--scale",
+        "scales",
+        type=RealNumber(),
+        multiple=True,
+        help="Factor on the delta; repeatable: one graft for each adapter and scale. [default: 1]",
+    ),
+    click.option(
+        "--control",
+        "controls",
+        metavar="NAME",
+        multiple=True,
+        help="A control row for the adapters of each donor; repeatable. theta_only: the donor's RoPE and "
+        "attention settings, no weight changed.",
     ),
 )
 SUITE_OPTION = click.option(

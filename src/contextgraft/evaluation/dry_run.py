@@ -7,9 +7,9 @@ from typing import Any
 from contextgraft.evaluation.backends.generation import cache_capabilities
 from contextgraft.evaluation.backends.loading import load_config
 from contextgraft.evaluation.backends.prefix_sharing import plan_batches
-from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.backends.registry import BackendConfig, check_backend
 from contextgraft.evaluation.backends.transformers import batch_tokens
-from contextgraft.evaluation.models import ModelPaths, check_labels, open_eval_model
+from contextgraft.evaluation.models import ModelPaths, ModelVariant, check_labels, open_eval_model
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.spec import EvalSpec
 
@@ -29,9 +29,17 @@ class SuitePlan:
     generated: int
 
 
-def dry_run(models: ModelPaths, spec: EvalSpec, backend: BackendConfig) -> list[SuitePlan]:
-    """The plan of each model, suite by suite; raises what the run would raise before it loads weights."""
-    opened = [open_eval_model(label, path) for label, path in models]
+def dry_run(
+    models: ModelPaths, spec: EvalSpec, backend: BackendConfig, variants: Sequence[ModelVariant] = ()
+) -> list[SuitePlan]:
+    """The plan of each model, suite by suite; raises what the run would raise before it loads weights.
+
+    A variant of the first model that does not fit it raises its error, too.
+    """
+    if variants:
+        check_backend(backend, len(models) + len(variants), len(variants))
+    target, *others = [open_eval_model(label, path) for label, path in models]
+    opened = [target, *(variant.open(target, identify=False) for variant in variants), *others]
     check_labels(opened)
     plans = []
     for model in opened:

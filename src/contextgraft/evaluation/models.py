@@ -1,30 +1,35 @@
 """The models of a run: how each is identified, where a graft comes from, and which are skipped."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
+from contextgraft.checkpoint.digest import model_digest, tensor_digests
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
-from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.errors import ContextgraftError, InputError, Refused, library_errors
 from contextgraft.evaluation.backends.loading import load_config
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.refusal import is_final
 from contextgraft.formats.samples import GRAFT
-from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
+from contextgraft.formats.sidecar import SIDECAR, origin, read_sidecar
 
 ModelPaths = Sequence[tuple[str | None, Path]]  # label (None: the folder's own name) and folder
+# Opens tensors by name that are not in the model's folder; each is computed when transformers reads it.
+OpenTensors = Callable[[], AbstractContextManager[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class EvalModel:
     """A model to be evaluated. `graft` holds the graft columns, empty for other models.
 
-    `inputs` are its files as they were before its digest was computed.
+    `inputs` are its files as they were before its digest was computed, `tensor_digests` those of its tensors.
+    `tensors` is None for a model whose weights are in its folder.
     """
 
     label: str
@@ -34,6 +39,22 @@ class EvalModel:
     tokenizer: PromptTokenizer
     tokenizer_digest: str
     inputs: InputFiles = field(default_factory=InputFiles, compare=False, repr=False)
+    tensor_digests: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    tensors: OpenTensors | None = field(default=None, compare=False, repr=False)
+
+
+class ModelVariant(Protocol):
+    """A model that is made of another one, the target, in memory: a graft that is not written."""
+
+    @property
+    def label(self) -> str:
+        """Its label in the table."""
+
+    def open(self, target: EvalModel, *, identify: bool = True) -> EvalModel:
+        """The variant of an opened target; raises what `merge` would raise.
+
+        Without `identify` its digest is empty, and no weight is read.
+        """
 
 
 @dataclass(frozen=True)
@@ -59,11 +80,44 @@ def open_models(models: ModelPaths, *, allow_refused: bool) -> tuple[list[EvalMo
     return opened, skipped
 
 
-def skipped_model(label: str, error: ContextgraftError) -> SkippedModel:
-    """The record of a model that cannot be evaluated; an earlier refusal keeps its verb and reason."""
+def open_models_and_variants(
+    models: ModelPaths, variants: Sequence[ModelVariant], *, allow_refused: bool
+) -> tuple[list[EvalModel], list[SkippedModel]]:
+    """As `open_models`; the variants follow the first model, of which they are."""
+    opened, skipped = open_models(models[:1], allow_refused=allow_refused)
+    target = opened[0] if opened else skipped[0]
+    made, unfit = open_variants(variants, target)
+    others, refused = open_models(models[1:], allow_refused=allow_refused)
+    return [*opened, *made, *others], [*skipped, *unfit, *refused]
+
+
+def open_variants(
+    variants: Sequence[ModelVariant], target: EvalModel | SkippedModel
+) -> tuple[list[EvalModel], list[SkippedModel]]:
+    """The variants of a target that can be evaluated, and those that cannot; none of them stops the others.
+
+    What was refused is recorded as by `merge`, and all variants of a target that was refused itself.
+    """
+    opened: list[EvalModel] = []
+    skipped: list[SkippedModel] = []
+    for variant in variants:
+        if isinstance(target, SkippedModel):
+            skipped.append(replace(target, label=variant.label))
+            continue
+        try:
+            opened.append(variant.open(target))
+        except ContextgraftError as error:
+            if not is_final(error):
+                raise
+            skipped.append(skipped_model(variant.label, error, "merge"))
+    return opened, skipped
+
+
+def skipped_model(label: str, error: ContextgraftError, verb: str = "evaluate") -> SkippedModel:
+    """The record of a model that `verb` refused; an earlier refusal keeps its verb and reason."""
     if isinstance(error, Refused):
         return SkippedModel(label, error.verb, error.reason)
-    return SkippedModel(label, "evaluate", str(error))
+    return SkippedModel(label, verb, str(error))
 
 
 def open_eval_model(label: str | None, path: Path) -> EvalModel:
@@ -72,19 +126,48 @@ def open_eval_model(label: str | None, path: Path) -> EvalModel:
     with unchanged(folder.inputs):
         check_loadable(folder)
         load_config(path)  # before the tokenizer, whose loader reads it, too
-        model_identity = identity(folder)
+        name = label or str(origin(folder)["name"])
+        digests = tensor_digests(folder)
         tokenizer = load_tokenizer(path)
         sidecar = read_sidecar(path) if SIDECAR in folder.others else {}
-        graft = graft_columns(sidecar, path) if sidecar.get("kind") == "graft" else {}
         return EvalModel(
-            label or str(model_identity["name"]),
+            name,
             path,
-            model_identity["digest"],
-            graft,
+            model_digest(folder, digests),
+            graft_columns(sidecar, path) if sidecar.get("kind") == "graft" else {},
             tokenizer,
             tokenizer.digest(),
             folder.inputs,
+            digests,
         )
+
+
+def variant_model(
+    label: str,
+    folder: ModelFolder,
+    origin: Mapping[str, Any],
+    digests: Mapping[str, str],
+    tensors: OpenTensors,
+) -> EvalModel:
+    """A graft whose weights are not in its folder.
+
+    `origin` has the keys `adapters` and `target` of the record that `merge` would write. Without `digests` of
+    the tensors, its digest is empty.
+    """
+    check_loadable(folder)
+    load_config(folder.path)
+    tokenizer = load_tokenizer(folder.path)
+    return EvalModel(
+        label,
+        folder.path,
+        model_digest(folder, digests) if digests else "",
+        graft_columns(origin, folder.path),
+        tokenizer,
+        tokenizer.digest(),
+        folder.inputs,
+        digests,
+        tensors,
+    )
 
 
 def graft_columns(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:

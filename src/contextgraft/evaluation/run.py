@@ -15,9 +15,10 @@ from contextgraft.evaluation.model_run import ModelRun, ProgressReporter, run_mo
 from contextgraft.evaluation.models import (
     EvalModel,
     ModelPaths,
+    ModelVariant,
     SkippedModel,
     check_labels,
-    open_models,
+    open_models_and_variants,
     skipped_model,
 )
 from contextgraft.evaluation.questions import Question
@@ -38,19 +39,22 @@ def evaluate_models(
     *,
     reference: str | None = None,
     allow_refused: bool = False,
+    variants: Sequence[ModelVariant] = (),
 ) -> pa.Table:
     """Evaluate every model, write the table to `out` and return it.
 
-    `reference` is the label of the model from which divergence is measured; None means the first one.
+    `variants` are those of the first model, whose rows theirs follow; one that does not fit it gets one row
+    that says why, and the others are evaluated. `reference` is the label of the model from which divergence
+    is measured; None means the first one.
     Responses are kept in `.<out name>.partial/` until the table is complete: a run that finds them there, or
     the complete table of the same models, questions and settings, computes nothing twice. A table with failed
     rows is written too; its responses stay, and the next run repeats what failed. Folders, labels and formats
     that cannot be used raise errors of the package's tree before any model is loaded; with `allow_refused`,
     a model that cannot be used gets one row that says why.
     """
-    check_backend(backend, len(models))
+    check_backend(backend, len(models) + len(variants), len(variants))
     samples.check_replaceable(out)
-    opened, skipped = open_models(models, allow_refused=allow_refused)
+    opened, skipped = open_models_and_variants(models, variants, allow_refused=allow_refused)
     questions: dict[str, Sequence[Question]] = {}
     if allow_refused:
         opened, unsuited = split_by_tokenizer(opened, spec, questions)

@@ -36,6 +36,12 @@ def sample_row(question: Question, response: ScoredResponse) -> dict[str, Any]:
     }
 
 
+def refusals(samples: pa.Table) -> list[tuple[str, str]]:
+    """Label and reason of every model that was skipped."""
+    rows = samples.select(["model", "suite", "reason"]).to_pylist()
+    return [(row["model"], row["reason"]) for row in rows if row["suite"] == REFUSED]
+
+
 def skipped_table(model: SkippedModel) -> pa.Table:
     """The one row of a model that was skipped, in a suite of its own."""
     row = {"suite": REFUSED, "task": model.verb, "status": "skipped", "reason": model.reason}

@@ -5,14 +5,16 @@ more than the arithmetic done in it.
 """
 
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -38,10 +40,11 @@ class Buffers:
         return buffer[:count]
 
 
-def for_each_tensor(
-    function: Callable[[Item, Buffers], None], items: Iterable[Item], threads: int, device: str = "cpu"
-) -> None:
-    """Call `function` for every item with its thread's buffers; the first error, or Ctrl-C, ends it."""
+@contextmanager
+def tensor_threads(
+    function: Callable[[Item, Buffers], Result], threads: int, device: str = "cpu"
+) -> Iterator[Callable[[Item], Future[Result]]]:
+    """A function that starts `function` for an item in one of the threads, with that thread's buffers."""
     local = threading.local()
 
     def begin() -> None:
@@ -50,8 +53,15 @@ def for_each_tensor(
 
     pool = ThreadPoolExecutor(threads, initializer=begin)
     try:
-        futures = [pool.submit(lambda item: function(item, local.buffers), item) for item in items]
-        for future in as_completed(futures):
-            future.result()
+        yield lambda item: pool.submit(lambda: function(item, local.buffers))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def for_each_tensor(
+    function: Callable[[Item, Buffers], None], items: Iterable[Item], threads: int, device: str = "cpu"
+) -> None:
+    """Call `function` for every item with its thread's buffers; the first error, or Ctrl-C, ends it."""
+    with tensor_threads(function, threads, device) as start:
+        for future in as_completed([start(item) for item in items]):
+            future.result()

@@ -21,7 +21,9 @@ def finish(
     plan: MergePlan, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str
 ) -> dict[str, Any]:
     """Write everything but the shards, which are written already, and return the manifest."""
-    lengths = _write_rest(plan, work)
+    lengths = write_small_files(plan, work)
+    if MODEL_WEIGHTS not in plan.target.shards:
+        _write_index(plan, work)
     manifest = _manifest(plan, tensors, lengths.get(TOKENIZER_CONFIG), work) | {"device": device}
     write_json(work / SIDECAR, manifest, durable=False)
     return manifest
@@ -79,16 +81,14 @@ def file_facts(path: Path) -> dict[str, Any]:
         return facts | {"header": bytes_digest(file.fileno(), 0, open_tensors(path).data_begin)}
 
 
-def _write_rest(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
-    """Write config, tokenizer config and other files; returns the tokenizer's lengths before and after."""
+def write_small_files(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
+    """Write config, tokenizer and other files than weights; the tokenizer's lengths before and after."""
     target = plan.target
     record = embeddings_record(plan)
     if plan.rope_from == "target" and not record:
         copy_own_file(target.path, MODEL_CONFIG, work / MODEL_CONFIG)
     else:
         write_json(work / MODEL_CONFIG, with_embeddings(plan.config, record), durable=False)
-    if MODEL_WEIGHTS not in target.shards:
-        _write_index(plan, work)
     for name, folder in plan.origins.items():
         copy_own_file(folder, name, work / name)
     lengths = {}
@@ -100,6 +100,22 @@ def _write_rest(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
             if after != before or name == TOKENIZER_CONFIG:
                 write_json(work / name, after, durable=False)
     return lengths
+
+
+def graft_origin(plan: MergePlan, known: Mapping[str, str]) -> dict[str, Any]:
+    """The keys of the manifest that say what a graft is made of; `known` are digests of target tensors."""
+    return {
+        "adapters": [
+            {
+                "digest": scaled.adapter.digest,
+                "rank": scaled.adapter.rank,
+                "scale": scaled.scale,
+                **scaled.adapter.origin,
+            }
+            for scaled in plan.adapters
+        ],
+        "target": identity(plan.target, known),
+    }
 
 
 def embeddings_record(plan: MergePlan) -> dict[str, Any]:
@@ -141,16 +157,7 @@ def _manifest(
     ]
     return sidecar(
         "graft",
-        adapters=[
-            {
-                "digest": scaled.adapter.digest,
-                "rank": scaled.adapter.rank,
-                "scale": scaled.scale,
-                **scaled.adapter.origin,
-            }
-            for scaled in plan.adapters
-        ],
-        target=identity(plan.target, known),
+        **graft_origin(plan, known),
         rounding=plan.rounding,
         replaced=list(plan.replaced),
         rope={

@@ -11,8 +11,7 @@ from typing import Any
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.merge.manifest import finish
 from contextgraft.adapter.merge.plan import MergePlan
-from contextgraft.adapter.merge.rounding import ROUNDINGS
-from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
+from contextgraft.adapter.merge.tensor import TensorEvidence, merge_planned
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
@@ -127,14 +126,11 @@ class _MergeStep:
 
     def _write(self, name: str, shard: _Shard, buffers: Buffers) -> TensorEvidence:
         target, info = self.plan.target, self.plan.layout.tensors[name]
-        change = self.plan.fit.changes.get(name)
-        if change is None:
+        if name not in self.plan.fit.changes:
             copy_range(shard.old, shard.new, target[name].begin, target[name].end, info.begin)
             digest = tensor_digest(target, name)
             return TensorEvidence(False, 0.0, 0.0, 1.0, digest, digest)
-        deltas = self.plan.deltas(name, self.device)
-        rounding = ROUNDINGS[self.plan.rounding](name)
-        return merge_tensor(
-            target, change.source, deltas, rounding=rounding, buffers=buffers, rows=change.rows,
+        return merge_planned(
+            self.plan, name, buffers=buffers, device=self.device,
             write=lambda offset, data: write_all(shard.new, data, info.begin + offset),
         )  # fmt: skip

@@ -10,7 +10,8 @@ from contextgraft.adapter.compute.numeric import norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers
 from contextgraft.adapter.compute.tiles import MERGE_TILE, tile_rows
 from contextgraft.adapter.lora.deltas import TensorDelta
-from contextgraft.adapter.merge.rounding import Rounding
+from contextgraft.adapter.merge.plan import MergePlan
+from contextgraft.adapter.merge.rounding import ROUNDINGS, Rounding
 from contextgraft.checkpoint.digest import hasher
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, read_bytes
@@ -91,6 +92,31 @@ def merge_tensor(
         before.hexdigest(),
         after.hexdigest(),
     )
+
+
+def merge_planned(
+    plan: MergePlan,
+    name: str,
+    *,
+    buffers: Buffers,
+    write: Callable[[int, memoryview], object],
+    device: str = "cpu",
+) -> TensorEvidence:
+    """Compute one changed tensor of a planned graft; `write` is called with an offset and bytes."""
+    change = plan.fit.changes[name]
+    return merge_tensor(
+        plan.target,
+        change.source,
+        plan.deltas(name, device),
+        rounding=ROUNDINGS[plan.rounding](name),
+        buffers=buffers,
+        write=write,
+        rows=change.rows,
+    )
+
+
+def discard(offset: int, data: memoryview) -> None:
+    """The `write` of a tensor of which only the evidence is needed."""
 
 
 def _sum(

@@ -11,8 +11,7 @@ from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.manifest import embeddings_record, file_facts
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
-from contextgraft.adapter.merge.rounding import ROUNDINGS
-from contextgraft.adapter.merge.tensor import TensorEvidence, merge_tensor
+from contextgraft.adapter.merge.tensor import TensorEvidence, discard, merge_planned
 from contextgraft.adapter.verify.checks import Inputs, check_equal
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -58,25 +57,12 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
     check_equal("the list of changed tensors", applied, list(plan.changed))
 
     def one(name: str, buffers: Buffers) -> None:
-        deltas = plan.deltas(name, device)
-        again = merge_tensor(
-            plan.target,
-            plan.fit.changes[name].source,
-            deltas,
-            rounding=ROUNDINGS[rounding](name),
-            buffers=buffers,
-            write=_discard,
-            rows=plan.fit.changes[name].rows,
-        )
+        again = merge_planned(plan, name, buffers=buffers, write=discard, device=device)
         _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
         inputs.advance(plan.layout.tensors[name].bytes)
 
     for_each_tensor(one, plan.changed, inputs.threads, device)
     return f"{len(plan.changed)} changed tensors come out the same again"
-
-
-def _discard(offset: int, data: memoryview) -> None:
-    pass
 
 
 def _same_evidence(name: str, recorded: TensorEvidence, again: TensorEvidence) -> None:

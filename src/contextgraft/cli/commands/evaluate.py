@@ -1,6 +1,8 @@
 """`contextgraft evaluate`: evaluates models; one Parquet row per sample."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 from contextgraft.cli.commands.replay import replay_sample
 from contextgraft.cli.evaluate_config import backend_config, check_folder, evaluation_config, split_label
 from contextgraft.cli.evaluate_options import (
+    ADAPTER_OPTIONS,
     BACKEND_OPTIONS,
     CONFIG_OPTIONS,
     SUITE_OPTION,
@@ -16,10 +19,11 @@ from contextgraft.cli.evaluate_options import (
     option_groups,
 )
 from contextgraft.cli.options import PATH, json_option
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from contextgraft.cli.evaluate_grafts import GraftVariant
     from contextgraft.config.evaluation import EvaluationConfig
 
 Models = list[tuple[str | None, Path]]
@@ -28,7 +32,8 @@ OUTPUT_OPTIONS = (
     click.option(
         "--allow-refused",
         is_flag=True,
-        help="A model that cannot be evaluated gets one row that says why, and the others continue.",
+        help="A model that cannot be evaluated, or an adapter that does not fit, gets one row that says why, "
+        "and the exit code is 0.",
     ),
     click.option(
         "--dry-run",
@@ -45,13 +50,18 @@ OUTPUT_OPTIONS = (
 
 @click.command()
 @click.argument("models", metavar="[LABEL=]MODEL...", nargs=-1, required=True)
-@option_groups((SUITE_OPTION, *CONFIG_OPTIONS), config_flags(), BACKEND_OPTIONS, OUTPUT_OPTIONS)
+@option_groups(
+    (SUITE_OPTION, *CONFIG_OPTIONS), config_flags(), ADAPTER_OPTIONS, BACKEND_OPTIONS, OUTPUT_OPTIONS
+)
 def command(**params: Any) -> None:
     """Evaluate models and write one Parquet row per sample.
 
     needle: sentences hidden in a text, a grid of lengths and depths. ruler: RULER's synthetic tasks. skill: a
     fine-tune's own questions. perplexity: by position in a text. divergence: from a reference model's
     predictions.
+
+    With --adapter, the first MODEL is evaluated alone and with each adapter, as if `contextgraft merge` had
+    written the grafts: in memory, with the same bytes and the same rows. Nothing but the table is written.
 
     An interrupted run resumes when the same command is run again; nothing is computed twice.
     """
@@ -62,14 +72,46 @@ def command(**params: Any) -> None:
         replay_models(params, models)
         return
     config = evaluation_config(params)
-    if params["plan"] or params["dry_run"]:
-        show_plan(params, config, models)
-    else:
-        run(params, config, models, check_out(params["out"]))
+    dry = params["plan"] or params["dry_run"]
+    out = None if dry else check_out(params["out"])
+    with grafts_of(params) as variants:
+        if out is None:
+            show_plan(params, config, models, variants)
+        else:
+            run(params, config, models, out, variants)
 
 
-def run(params: dict[str, Any], config: "EvaluationConfig", models: Models, out: Path) -> None:
-    """Evaluate, write the table, print its scores."""
+@contextmanager
+def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
+    """The grafts that --adapter, --scale and --control describe; their small files exist inside the block."""
+    if not params["adapters"]:
+        if params["scales"] or params["controls"]:
+            raise click.UsageError("--scale and --control need an --adapter")
+        yield ()
+        return
+    from tempfile import TemporaryDirectory
+
+    from contextgraft.cli.evaluate_grafts import graft_variants
+    from contextgraft.cli.options import threads_or_cores
+
+    with TemporaryDirectory(prefix="contextgraft-") as folder:
+        yield graft_variants(
+            [split_label(adapter) for adapter in params["adapters"]],
+            params["scales"] or (1.0,),
+            params["controls"],
+            Path(folder),
+            threads_or_cores(params["threads"]),
+        )
+
+
+def run(
+    params: dict[str, Any],
+    config: "EvaluationConfig",
+    models: Models,
+    out: Path,
+    variants: "Sequence[GraftVariant]",
+) -> None:
+    """Evaluate, write the table, print its scores; exit 2 if an adapter did not fit."""
     from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.evaluation.spec import build_spec
 
@@ -82,11 +124,12 @@ def run(params: dict[str, Any], config: "EvaluationConfig", models: Models, out:
 
     from contextgraft.evaluation.progress import TerminalProgress
     from contextgraft.evaluation.run import evaluate_models
+    from contextgraft.evaluation.sample_rows import refusals
     from contextgraft.evaluation.summary import as_json, summarise
 
     if params["threads"]:
         torch.set_num_threads(params["threads"])
-    with TerminalProgress(len(models), sys.stderr) as progress:
+    with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
         table = evaluate_models(
             models,
             spec,
@@ -95,6 +138,7 @@ def run(params: dict[str, Any], config: "EvaluationConfig", models: Models, out:
             progress,
             reference=config.divergence.reference if config.divergence else None,
             allow_refused=params["allow_refused"],
+            variants=variants,
         )
     scores = summarise(table)
     if params["as_json"]:
@@ -103,9 +147,20 @@ def run(params: dict[str, Any], config: "EvaluationConfig", models: Models, out:
         from contextgraft.cli.evaluate_table import print_scores
 
         print_scores(scores)
+    refused = [] if params["allow_refused"] else refusals(table)
+    for label, reason in refused:
+        echo(f"contextgraft: error: {label}: {reason}", err=True)
+    if refused:
+        echo(f"evaluate: {len(refused)} of {len(variants)} grafts were refused", err=True)
+        sys.exit(2)
 
 
-def show_plan(params: dict[str, Any], config: "EvaluationConfig", models: Models) -> None:
+def show_plan(
+    params: dict[str, Any],
+    config: "EvaluationConfig",
+    models: Models,
+    variants: "Sequence[GraftVariant]",
+) -> None:
     """Print what would be evaluated."""
     from contextgraft.evaluation.spec import build_spec
 
@@ -113,7 +168,7 @@ def show_plan(params: dict[str, Any], config: "EvaluationConfig", models: Models
 
     from contextgraft.evaluation.dry_run import as_json, dry_run
 
-    plans = dry_run(models, spec, backend_config(params, config))
+    plans = dry_run(models, spec, backend_config(params, config), variants)
     if params["as_json"]:
         print_json(as_json(plans))
     else:

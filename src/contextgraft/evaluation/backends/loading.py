@@ -1,16 +1,22 @@
 """Loading one model folder for evaluation, and the number of positions its configuration allows."""
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
 from contextgraft.formats.model.own_files import check_plain_files
-from contextgraft.formats.model.pretrained import OWN_FILES, check_no_adapter, use_built_in_kernels
+from contextgraft.formats.model.pretrained import (
+    NO_REMOTE_CODE,
+    OWN_FILES,
+    check_no_adapter,
+    use_built_in_kernels,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 
@@ -43,16 +49,22 @@ def device_map(device: torch.device, count: int) -> Any:
     return "auto" if device.type == "cuda" and device.index is None and count > 1 else device
 
 
-def load_model(path: Path, device: torch.device, dtype: str) -> Any:
-    """The causal language model of a folder; CheckpointError if a tensor of its config is missing."""
+def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[str, Any] | None = None) -> Any:
+    """The causal language model of a folder; CheckpointError if a tensor of its config is missing.
+
+    With `tensors`, they are its weights, by the names that they would have in the folder's files, and the
+    folder has the other files only. `tensor[...]` reads one of them.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     check_plain_files(path)
     check_no_adapter(path)
     with library_errors("cannot be loaded as a causal language model", path):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        config = use_built_in_kernels(AutoConfig.from_pretrained(str(path), **OWN_FILES))
+        load = _loader_of_tensors(config, tensors) if tensors else AutoModelForCausalLM.from_pretrained
+        model, info = load(
             str(path),
-            config=use_built_in_kernels(AutoConfig.from_pretrained(str(path), **OWN_FILES)),
+            config=config,
             dtype=DTYPES[dtype],
             **OWN_FILES,
             use_safetensors=True,
@@ -64,8 +76,36 @@ def load_model(path: Path, device: torch.device, dtype: str) -> Any:
         raise CheckpointError(
             "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
         )
-    keep_in_memory(model)
+    if tensors is None:
+        keep_in_memory(model)
     return try_model(model.eval(), path)
+
+
+def _loader_of_tensors(config: Any, tensors: Mapping[str, Any]) -> Callable[..., Any]:
+    """As AutoModelForCausalLM.from_pretrained, with weights that are not in the folder.
+
+    The automatic class does not take them; the class that it chooses does.
+    """
+    with torch.device("meta"):
+        chosen = type(AutoModelForCausalLM.from_config(config, **NO_REMOTE_CODE))
+
+    def load(path: str, *, config: Any, **options: Any) -> Any:
+        own = config if isinstance(config, chosen.config_class) else config.get_text_config()
+        generation = _generation_config(path)
+        return chosen.from_pretrained(
+            None, config=own, state_dict=tensors, generation_config=generation, **options
+        )
+
+    return load
+
+
+def _generation_config(path: str) -> Any:
+    """The generation settings of a folder as transformers reads them; those of the model's without a file."""
+    try:
+        return GenerationConfig.from_pretrained(path, **OWN_FILES)
+    except OSError:
+        model = {"config_file_name": "config.json", "_from_model_config": True}
+        return GenerationConfig.from_pretrained(path, **model, **OWN_FILES)
 
 
 def keep_in_memory(model: Any) -> None:

@@ -1,6 +1,7 @@
 """The backends by name, and what each of them needs."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,16 @@ def backend_key(config: BackendConfig) -> dict[str, Any]:
     }
 
 
-def check_backend(config: BackendConfig, models: int) -> None:
-    """Raise InputError if the backend does not exist here or cannot run this many models."""
+def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None:
+    """Raise InputError if the backend does not exist here or cannot run this many models and variants."""
     if config.backend not in BACKENDS:
         raise InputError("no such backend", expected=", ".join(BACKENDS), received=config.backend)
+    if variants and config.backend != "hf":
+        raise InputError(
+            f"--backend {config.backend} loads models from their files: no adapter is applied in memory",
+            expected="--backend hf with --adapter and --control",
+            remedy="write the grafts with `contextgraft merge`, and pass their folders",
+        )
     if config.backend == "hf":
         find_device(config.device)
     if (config.url is None) == (config.backend == "openai"):
@@ -79,7 +86,8 @@ def transformers_backend(model: EvalModel, config: BackendConfig, limits: Prompt
     """The model in this process, by transformers."""
     from contextgraft.evaluation.backends.transformers import TransformersBackend
 
-    module = load_model(model.path, find_device(config.device), config.dtype)
+    with (model.tensors or nullcontext)() as tensors:
+        module = load_model(model.path, find_device(config.device), config.dtype, tensors)
     check_vocabulary(module, model.path, limits.largest_id)
     return TransformersBackend(
         module,

@@ -1,0 +1,67 @@
+"""A graft that is not written: what its folder would hold, and the digests that it would have."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.in_memory.tensors import GraftTensor, graft_digests, open_graft_tensors
+from contextgraft.adapter.merge.manifest import graft_origin, write_small_files
+from contextgraft.adapter.merge.plan import MergePlan
+from contextgraft.checkpoint.input_files import InputFiles
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read_json
+
+
+@dataclass(frozen=True)
+class GraftInMemory:
+    """A planned graft; `folder` holds its config, tokenizer and other small files.
+
+    `target_digests` are those of the target's tensors, `threads` the tensors computed at once.
+    """
+
+    plan: MergePlan
+    folder: Path
+    target_digests: Mapping[str, str]
+    threads: int
+
+    @property
+    def model(self) -> ModelFolder:
+        """The folder as it would be with weights: for whatever reads configs, names and shapes only."""
+        plan = self.plan
+        tensors = dict(plan.layout.tensors)
+        return ModelFolder(
+            self.folder,
+            read_json(self.folder / MODEL_CONFIG),
+            tensors,
+            plan.target.shards,
+            {name: info.shard for name, info in tensors.items()},
+            plan.copied,
+            InputFiles.combined(plan.target.inputs, *(scaled.adapter.inputs for scaled in plan.adapters)),
+        )
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Digest of every tensor; computes each changed tensor once."""
+        return graft_digests(self.plan, self.target_digests, self.threads)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The keys `adapters` and `target` of the manifest that `merge` would write."""
+        return graft_origin(self.plan, self.target_digests)
+
+    @contextmanager
+    def tensors(self) -> Iterator[dict[str, GraftTensor]]:
+        """Every tensor by name, computed when it is read inside the block."""
+        with open_graft_tensors(self.plan, self.digests, self.threads) as tensors:
+            yield tensors
+
+
+def prepare_graft(
+    plan: MergePlan, folder: Path, target_digests: Mapping[str, str], threads: int
+) -> GraftInMemory:
+    """Write the small files of a planned graft into `folder`, which is made; no weight is read."""
+    folder.mkdir(parents=True)
+    write_small_files(plan, folder)
+    return GraftInMemory(plan, folder, target_digests, threads)

@@ -1,0 +1,86 @@
+"""The tensors of a planned graft, computed when they are read: the bytes that `merge` would write."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import EllipsisType
+
+import torch
+
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor, tensor_threads
+from contextgraft.adapter.merge.plan import MergePlan
+from contextgraft.adapter.merge.tensor import discard, merge_planned
+from contextgraft.checkpoint.model_folder import TensorInfo
+from contextgraft.checkpoint.reader import DTYPES, read_tensor
+from contextgraft.errors import InputChanged
+
+
+@dataclass(frozen=True)
+class GraftTensor:
+    """One tensor of a graft; `tensor[...]` computes it, as it reads a tensor of a file that is open.
+
+    transformers loads a mapping of such objects as it loads the tensors of safetensors files.
+    """
+
+    info: TensorInfo
+    start: Callable[[str], Future[torch.Tensor]]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the graft would store the tensor."""
+        return DTYPES[self.info.dtype]
+
+    def is_floating_point(self) -> bool:
+        """Whether the tensor holds floating-point numbers."""
+        return self.dtype.is_floating_point
+
+    def __getitem__(self, _: EllipsisType) -> torch.Tensor:
+        """The whole tensor, in memory of its own."""
+        return self.start(self.info.name).result()
+
+
+def graft_digests(plan: MergePlan, target: Mapping[str, str], threads: int) -> dict[str, str]:
+    """Digest of every tensor of the graft; `target` are those of the target's tensors."""
+    computed: dict[str, str] = {}
+
+    def one(name: str, buffers: Buffers) -> None:
+        computed[name] = merge_planned(plan, name, buffers=buffers, write=discard).digest_after
+
+    for_each_tensor(one, plan.changed, threads)
+    return {name: computed.get(name) or target[name] for name in plan.layout.tensors}
+
+
+@contextmanager
+def open_graft_tensors(
+    plan: MergePlan, digests: Mapping[str, str], threads: int
+) -> Iterator[dict[str, GraftTensor]]:
+    """Every tensor of the graft by name, in the order of its files; they can be read inside the block.
+
+    A tensor that has another digest than `digests` says raises InputChanged.
+    """
+
+    def compute(name: str, buffers: Buffers) -> torch.Tensor:
+        if name not in plan.fit.changes:
+            return read_tensor(plan.target, name)
+        return merged_tensor(plan, name, digests[name], buffers)
+
+    with tensor_threads(compute, threads) as start:
+        tensors = plan.layout.tensors
+        names = sorted(tensors, key=lambda name: (tensors[name].shard, name))
+        yield {name: GraftTensor(tensors[name], start) for name in names}
+
+
+def merged_tensor(plan: MergePlan, name: str, digest: str, buffers: Buffers) -> torch.Tensor:
+    """One changed tensor in its stored dtype; InputChanged if it has another digest."""
+    info = plan.layout.tensors[name]
+    raw = torch.empty(info.bytes, dtype=torch.uint8)
+    view = raw.numpy().data
+
+    def write(offset: int, data: memoryview) -> None:
+        view[offset : offset + len(data)] = data
+
+    evidence = merge_planned(plan, name, buffers=buffers, write=write)
+    if evidence.digest_after != digest:
+        raise InputChanged(plan.target.path)
+    return raw.view(DTYPES[info.dtype]).reshape(info.shape)

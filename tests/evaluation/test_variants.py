@@ -1,0 +1,193 @@
+"""`evaluate TARGET --adapter ...`: rows of grafts in memory are those of the folders that `merge` writes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from transformers import AutoModelForCausalLM
+
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.cli.commands import evaluate
+from contextgraft.cli.evaluate_grafts import graft_variants
+from contextgraft.errors import ContextgraftError, InputError, MismatchError
+from contextgraft.evaluation.backends import loading, registry
+from contextgraft.formats.refusal import record_refusal
+
+Rows = list[dict[str, Any]]
+SUITES = ("--suite", "needle", "--lengths", "40", "--samples", "1", "--suite", "perplexity",
+          "--perplexity-lengths", "64", "--documents", "1", "--suite", "divergence",
+          "--divergence-prompts", "2", "--divergence-length", "32")  # fmt: skip
+
+
+def moved(folder: Path, out: Path, seed: int, **changes: Any) -> Path:
+    """A copy of a model with other weights, and other values in its config."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.05)
+    model.save_pretrained(out)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (out / name).write_bytes((folder / name).read_bytes())
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, **changes}))
+    return out
+
+
+@pytest.fixture
+def root(make_model: Callable[..., Path], format_file: Path, tmp_path: Path) -> Path:
+    """A target, and the adapters r2 and r4 of a donor with a longer context."""
+    base = make_model("base")
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 4e5}}
+    donor = moved(base, tmp_path / "donor", 1, max_position_embeddings=512, **rope)
+    moved(base, tmp_path / "target", 2)
+    extract(open_pair(base, donor), [RankSpec(2), RankSpec(4)], tmp_path / "adapters")
+    return tmp_path
+
+
+def run(root: Path, *words: object, out: str = "out.parquet") -> Result:
+    command = [str(root / "target"), *words, *SUITES, "--format", root / "code.yaml", "--out", root / out]
+    return CliRunner().invoke(evaluate.command, [str(word) for word in command])
+
+
+def adapters(root: Path, *names: str) -> list[object]:
+    return [word for name in names for word in ("--adapter", root / "adapters" / name)]
+
+
+def rows(path: Path) -> Rows:
+    table: Rows = pq.read_table(path).to_pylist()
+    return table
+
+
+def written(root: Path, rank: str, scale: float, name: str) -> Path:
+    plan = plan_merge([ScaledAdapter(open_adapter(root / "adapters" / rank), scale)], root / "target")
+    merge(plan, root / name)
+    return root / name
+
+
+def test_rows_are_those_of_the_written_grafts(root: Path) -> None:
+    words = [*adapters(root, "r4"), "--scale", 1, "--scale", 0.5, "--control", "theta_only"]
+    done = run(root, *words)
+    assert done.exit_code == 0, done.output
+    grafts = {
+        "theta_only": written(root, "r4", 0, "t"),
+        "r4": written(root, "r4", 1, "c"),
+        "r4@0.5": written(root, "r4", 0.5, "d"),
+    }
+    again = run(root, *(f"{label}={folder}" for label, folder in grafts.items()), out="written.parquet")
+    assert again.exit_code == 0, again.output
+    ours = rows(root / "out.parquet")
+    assert ours == rows(root / "written.parquet")
+    assert list(dict.fromkeys(row["model"] for row in ours)) == ["target", *grafts]
+    assert len({row["model_digest"] for row in ours}) == 4
+    assert {row["adapter_scale"] for row in ours if row["model"] == "theta_only"} == {0.0}
+    assert {row["status"] for row in ours} == {"ok"}
+    assert done.stdout == again.stdout
+    resumed = run(root, *words)
+    assert resumed.stderr.count("complete already") == 4
+    assert not list(Path(root).glob(".*partial"))
+
+
+def test_a_written_graft_continues_the_run_of_one_in_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Response caches are those of the weights: a run may change from one to the other."""
+    loads: list[Path] = []
+
+    def stop(model: Any, path: Path) -> Any:
+        if len(loads) == 2:
+            raise KeyboardInterrupt
+        loads.append(path)
+        return model
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "try_model", stop)
+        assert run(root, *adapters(root, "r2", "r4")).exit_code == 1
+    graft = written(root, "r2", 1, "a")
+    done = run(root, f"r2={graft}")
+    assert done.stderr.count("complete already") == 2
+
+
+def test_an_adapter_that_does_not_fit_is_one_row(root: Path, make_model: Callable[..., Path]) -> None:
+    small = make_model("small", hidden_size=8)
+    extract(open_pair(small, moved(small, root / "wide", 3)), [RankSpec(2)], root / "other")
+    words = [*adapters(root, "r2"), "--adapter", f"small={root}/other/r2"]
+    done = run(root, *words)
+    assert (done.exit_code, done.stderr.count("error: ")) == (2, 1)
+    assert "1 of 2 grafts were refused" in done.stderr
+    with pytest.raises(MismatchError) as caught:
+        plan_merge([ScaledAdapter(open_adapter(root / "other/r2"))], root / "target")
+    table = rows(root / "out.parquet")
+    assert {row["model"]: (row["task"], row["reason"]) for row in table if row["suite"] == "refused"} == {
+        "small": ("merge", str(caught.value))
+    }
+    assert {row["model"] for row in table} == {"target", "r2", "small"}
+    assert run(root, *words, "--allow-refused").exit_code == 0
+    assert rows(root / "out.parquet") == table
+
+
+def test_a_target_that_was_refused_refuses_its_grafts(root: Path) -> None:
+    for path in (root / "target").iterdir():
+        path.unlink()
+    record_refusal(root / "target", "fetch", InputError("is not a model"))
+    done = run(root, *adapters(root, "r2"), "--allow-refused")
+    assert done.exit_code == 0
+    assert [(row["model"], row["task"], row["reason"]) for row in rows(root / "out.parquet")] == [
+        ("target", "fetch", "is not a model"),
+        ("r2", "fetch", "is not a model"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--scale", "1"], "--adapter"),
+        (["--adapter", "adapters/r2", "--control", "nothing"], "theta_only"),
+        (["--adapter", "nowhere"], "no such adapter folder"),
+        (["--adapter", "=adapters/r2"], "label is empty"),
+        (["--adapter", "adapters/r2", "--scale", "nan"], "nan"),
+        (["--adapter", "adapters/r2", "--adapter", "adapters/r2"], "labelled 'r2'"),
+        (["--adapter", "adapters/r2", "--backend", "openai", "--url", "x"], "in memory"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    root: Path, words: list[str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    done = run(root, *words)
+    text = str(done.exception) if isinstance(done.exception, ContextgraftError) else done.stderr
+    assert done.exit_code != 0
+    assert reason in text
+    assert not (root / "out.parquet").exists()
+
+
+def test_a_dry_run_lists_the_grafts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BACKENDS, "hf", None)
+    done = run(root, *adapters(root, "r2"), "--control", "theta_only", "--dry-run", "--json")
+    assert done.exit_code == 0, done.output
+    plans = json.loads(done.stdout)
+    assert list(dict.fromkeys(plan["model"] for plan in plans)) == ["target", "theta_only", "r2"]
+    assert not (root / "out.parquet").exists()
+
+
+def test_labels_of_adapters_scales_and_controls(root: Path) -> None:
+    named: list[tuple[str | None, Path]] = [(None, root / "adapters/r2"), ("four", root / "adapters/r4")]
+    made = graft_variants(named, (1.0, 0.5), ("theta_only",), root / "x", 1)
+    assert [item.label for item in made] == ["theta_only", "r2", "r2@0.5", "four", "four@0.5"]
+    other = moved(root / "base", root / "other", 5, max_position_embeddings=512)
+    extract(open_pair(root / "base", other), [RankSpec(2)], root / "more")
+    named.append(("other", root / "more/r2"))
+    made = graft_variants(named, (1.0,), ("theta_only",), root / "x", 1)
+    assert [item.label for item in made] == [
+        "theta_only r2", "theta_only other", "r2", "four", "other"
+    ]  # fmt: skip
