@@ -51,7 +51,10 @@ def architecture_differences(
         for key, value in expected.items()
         if value is not None and key not in (TYPE, TEXT_TYPE) and received.get(key) != value
     }
-    return ({} if _same_type(expected, received, alike=not sizes) else _types(expected, received)) | sizes
+    if _same_type(expected, received, alike=not sizes):
+        return sizes
+    key = TYPE if expected.get(TYPE) != received.get(TYPE) else TEXT_TYPE
+    return {key: (expected.get(key), received.get(key)), **sizes}
 
 
 def check_architecture(model: ModelFolder, other: str, expected: Mapping[str, Any]) -> None:
@@ -81,11 +84,6 @@ def _same_type(expected: Mapping[str, Any], received: Mapping[str, Any], *, alik
     if inner[0] is None or inner[1] is None:
         return False
     return inner[0] == inner[1] or (not all(map(stands_alone, inner)) and compute_alike(inner[0], inner[1]))
-
-
-def _types(expected: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    key = TYPE if expected.get(TYPE) != received.get(TYPE) else TEXT_TYPE
-    return {key: (expected.get(key), received.get(key))}
 
 
 def check_shape(model: ModelFolder, name: str, other: str, shape: tuple[int, ...]) -> None:

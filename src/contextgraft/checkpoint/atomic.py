@@ -216,8 +216,9 @@ def _write_errors(out: Path) -> Iterator[None]:
         error = file_system_error(caught)
         if error is None or not (isinstance(caught, OSError) or error.errno in FULL_ERRNOS):
             raise
-        gone = isinstance(error, FileNotFoundError) and _is_next_to(out, error.filename)
-        if error.errno not in WRITE_ERRNOS and not gone:
+        name, folder = error.filename, out.absolute().parent
+        gone = isinstance(error, FileNotFoundError) and isinstance(name, str)
+        if error.errno not in WRITE_ERRNOS and not (gone and Path(name).is_relative_to(folder)):
             raise
         raise OutputError(
             "cannot be written",
@@ -233,10 +234,6 @@ def _destination(path: Path) -> Path:
         if folder.name.startswith(".") and folder.suffix == PARTIAL:
             return folder.with_name(folder.stem[1:])
     return path
-
-
-def _is_next_to(out: Path, path: object) -> bool:
-    return isinstance(path, str) and Path(path).is_relative_to(out.absolute().parent)
 
 
 def _sync(path: Path) -> None:

@@ -129,7 +129,9 @@ def publish_folders(
     """
     with work_directory(out) as work:
         log = ResumeLog(work, job)
-        if log.get(BUILT) is not None and not _are_whole(log, out, names):
+        sizes = log.get(_SIZES) or {}
+        whole = all((work / name).exists() or sizes.get(name) == _sizes(out / name) for name in names)
+        if log.get(BUILT) is not None and not whole:
             _empty(work)
         _check_folders(log, out, names, replace=replace)
         with log:
@@ -155,12 +157,6 @@ def _check_folders(log: ResumeLog, out: Path, names: Sequence[str], *, replace: 
     if log.get(BUILT) is None:
         for name in names:
             check_output(out / name, replace=replace)
-
-
-def _are_whole(log: ResumeLog, out: Path, names: Sequence[str]) -> bool:
-    """Whether each complete folder is still in the work directory, or in `out` with all of its files."""
-    sizes = log.get(_SIZES) or {}
-    return all((log.work / name).exists() or sizes.get(name) == _sizes(out / name) for name in names)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -22,15 +22,12 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading; a pipe, a device, a folder or a file of the kernel raises OSError at once."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     facts = os.fstat(handle)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_dev in _kernel_devices():
+    # files of the kernel: some have no end, or block
+    kernel = {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
+    if not stat.S_ISREG(facts.st_mode) or facts.st_dev in kernel:
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file")
     return os.fdopen(handle, "rb")
-
-
-def _kernel_devices() -> set[int]:
-    """File systems whose files are the kernel's: some have no end, or block."""
-    return {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
 
 
 def parse_json(raw: bytes, *, unique: bool = False) -> Any:

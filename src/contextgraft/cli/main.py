@@ -114,7 +114,9 @@ def _run() -> None:
         if cause is None:
             raise
         if cause.filename is None:
-            _discard_stdout()
+            # what stdout still buffers cannot be written: the interpreter shall not try again at its end
+            with suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         echo(f"contextgraft: error: {_file_system_line(cause)}", err=True)
         sys.exit(2)
 
@@ -123,9 +125,3 @@ def _file_system_line(error: OSError) -> str:
     path = "standard output or a temporary file" if error.filename is None else error.filename
     remedy = "free disk space or name another path"
     return f"{path}: cannot be read or written; received {error.strerror or error}; {remedy}"
-
-
-def _discard_stdout() -> None:
-    """What stdout still buffers cannot be written: the interpreter does not try again at its end."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

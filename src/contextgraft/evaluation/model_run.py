@@ -155,7 +155,9 @@ def _run_model(
     unanswered = questions if responses is None else []
     cache_path = work / f"{run.questions_key}.jsonl"
     measurements = [run.spec.measurements[index] for index in missing]
-    progress.model(run.model.label, units(unanswered, measurements), cached_count(unanswered, cache_path))
+    cached = read_responses(cache_path)
+    known = sum(request_key(question.request) in cached for question in unanswered)
+    progress.model(run.model.label, units(unanswered, measurements), known)
     backend = make_backend(run.model, run.backend, limits(run.model, unanswered, measurements))
     run.model.inputs.check_unchanged()
     if responses is None:
@@ -181,12 +183,6 @@ def units(questions: Sequence[Question], measurements: Sequence[Measurement]) ->
     for measurement in measurements:
         counts[measurement.suite] += len(measurement)
     return dict(counts)
-
-
-def cached_count(questions: Sequence[Question], cache_path: Path) -> int:
-    """How many of the questions have a response in the cache."""
-    responses = read_responses(cache_path)
-    return sum(request_key(question.request) in responses for question in questions)
 
 
 def limits(

@@ -85,14 +85,11 @@ def replay_sample(
     """
     check_backend(backend, 1)
     opened = open_checked(row["model"], model, "the row", row["model_digest"])
-    replay = replay_question if is_question(row) else replay_measurement
+    # measurements have no answer, and tasks of lm-eval a document
+    is_question = row["answer"] is not None and "doc_id" not in json.loads(row["recipe"])
+    replay = replay_question if is_question else replay_measurement
     with unchanged(opened.inputs):
         return replay(row, opened, spec, backend, reference)
-
-
-def is_question(row: SampleRow) -> bool:
-    """Whether a row is the answer to a question; measurements and tasks of lm-eval are not."""
-    return row["answer"] is not None and "doc_id" not in json.loads(row["recipe"])
 
 
 def open_checked(label: str, path: Path, whose: str, digest: str) -> EvalModel:

@@ -42,13 +42,10 @@ def read_alignments(paths: Iterable[Path]) -> tuple[LayerAlignment, ...]:
     groups: dict[tuple[str, str, int | None, str], list[TensorAlignment]] = {}
     for key in sorted(rows):
         row = rows[key]
-        group = row["target_name"], row["donor_name"], _layer(row), short_kind(str(row["kind"]))
+        layer = layer_of(str(row["tensor"])) if row["layer"] is None else int(row["layer"])
+        group = row["target_name"], row["donor_name"], layer, short_kind(str(row["kind"]))
         groups.setdefault(group, []).append(_alignment(row))
     return tuple(_layer_alignment(group, groups[group]) for group in sorted(groups, key=_order))
-
-
-def _layer(row: Mapping[str, Any]) -> int | None:
-    return layer_of(str(row["tensor"])) if row["layer"] is None else int(row["layer"])
 
 
 def _alignment(row: Mapping[str, Any]) -> TensorAlignment:

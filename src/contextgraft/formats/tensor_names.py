@@ -113,7 +113,9 @@ def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
 def _role_by_shape(info: TensorInfo, *, in_layer: bool) -> TensorRole:
     if len(info.shape) == 1 or holds_positions(info.name):
         return TensorRole.DENSE
-    if in_layer and (is_stacked(info) or (len(info.shape) == 2 and _is_expert_matrix(info.name))):
+    # DBRX stores the matrices of all experts as rows of one, whose name does not end as a weight's
+    experts = ".experts." in info.name and not info.name.endswith(("bias", ".weight"))
+    if in_layer and (is_stacked(info) or (len(info.shape) == 2 and experts)):
         return TensorRole.LINEAR
     if len(info.shape) != 2 or not info.name.endswith(".weight"):
         return TensorRole.DENSE if in_layer else TensorRole.UNSUPPORTED
@@ -121,11 +123,6 @@ def _role_by_shape(info: TensorInfo, *, in_layer: bool) -> TensorRole:
     if in_layer or module in EMBEDDINGS or "embed" not in module:
         return TensorRole.LINEAR if in_layer else EMBEDDINGS.get(module, TensorRole.LINEAR)
     return TensorRole.UNSUPPORTED
-
-
-def _is_expert_matrix(name: str) -> bool:
-    """Whether a matrix without the name of a weight belongs to experts; DBRX stores all of them as rows."""
-    return ".experts." in name and not name.endswith(("bias", ".weight"))
 
 
 def is_stacked(info: TensorInfo) -> bool:

@@ -106,8 +106,13 @@ def _stage_cost(
 ) -> StageCost:
     ring = topology(plan.context, hardware.node_size)
     kept = recipe.activation_checkpointing
-    flops = {step: step.rows * recipe_flops(recipe, shape, step.length) for step in stage_steps}
+    frozen = recipe.lora is not None
+    flops = {
+        step: step.rows * training_flops(shape, step.length, frozen_weights=frozen, recompute=False)
+        for step in stage_steps
+    }
     turns = {step: -(-step.rows // plan.replicas) for step in stage_steps}  # rows of the busiest replica
+    held = max(min(plan.rows or step.rows, turns[step]) * step.length for step in stage_steps) / plan.context
     passes = sum(-(-turns[step] // (plan.rows or step.rows)) for step in stage_steps)
     exchanged = sum(
         turns[step] * ring_bytes(shape, step.length, plan.activation_bytes, recompute=kept)
@@ -121,17 +126,12 @@ def _stage_cost(
         flops=total,
         computed=executed_flops(recipe, shape, stage_steps),
         busy=total / sum(flops[step] * turns[step] * plan.replicas / step.rows for step in stage_steps),
-        memory=rank_memory(recipe, shape, plan.ranks, _held_tokens(plan, stage_steps), plan.activation_bytes),
+        memory=rank_memory(recipe, shape, plan.ranks, held, plan.activation_bytes),
         layout=_layout(ring, shape, plan).name,
         between={name: ring_traffic(name, ring, exchanged, hardware.links) for name in _fitting(ring, shape)},
         weights=passes * weight_traffic(recipe, shape, hardware, plan),
         published=None if published is None else published.gpus * published.minutes / 60,
     )
-
-
-def recipe_flops(recipe: Recipe, shape: ModelShape, length: int) -> int:
-    """Operations of the model for one sequence; nothing is counted twice."""
-    return training_flops(shape, length, frozen_weights=recipe.lora is not None, recompute=False)
 
 
 def executed_flops(recipe: Recipe, shape: ModelShape, some: Sequence[TrainingStep]) -> int:
@@ -173,12 +173,6 @@ def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: 
     once = (plan.ranks - 1) / plan.ranks
     sent = 2 * plan.activation_bytes * shape.parameters + SUM * trained_parameters(recipe, shape)
     return once * sent
-
-
-def _held_tokens(plan: ParallelPlan, some: Sequence[TrainingStep]) -> float:
-    """Most tokens that a rank holds at once."""
-    rows = (min(plan.rows or step.rows, -(-step.rows // plan.replicas)) * step.length for step in some)
-    return max(rows) / plan.context
 
 
 def _layout(ring: Topology, shape: ModelShape, plan: ParallelPlan) -> Layout:

@@ -39,21 +39,19 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
     layer = (shape.parameters - _embeddings(shape) - shape.hidden) // shape.layers
     root = shape.parameters - shape.layers * layer
+    # activations of a token: those of all layers, or each layer's input and one layer's inside
+    inside = 12 * shape.hidden + 3 * shape.intermediate
+    recomputed = inside + shape.layers * shape.hidden
+    kept = recomputed if recipe.activation_checkpointing else inside * shape.layers
     return RankMemory(
         weights=FLOAT32 * (shape.parameters + factors) / ranks,
         gradients=FLOAT32 * trained / ranks,
         moments=2 * FLOAT32 * trained / ranks,
         gathered=float(size * (2 * layer + root + max(layer, root))),
-        activations=tokens * size * activation_entries(shape, recompute=recipe.activation_checkpointing),
+        activations=tokens * size * kept,
         logits=_logits(recipe, shape, tokens),
         ring=tokens * 2 * shape.kv_heads * shape.head_dim * 4 * (size + FLOAT32),
     )
-
-
-def activation_entries(shape: ModelShape, *, recompute: bool) -> int:
-    """Activations kept for each token: those of all layers, or each layer's input and one layer's inside."""
-    layer = 12 * shape.hidden + 3 * shape.intermediate
-    return layer + shape.layers * shape.hidden if recompute else layer * shape.layers
 
 
 def trained_parameters(recipe: Recipe, shape: ModelShape) -> int:

@@ -34,21 +34,20 @@ def write_report(report: Report, out: Path) -> None:
 
 def check_replaceable(out: Path) -> None:
     """Raise OutputError if a folder has files that are not a report's: the folder is replaced as a whole."""
+    names = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     foreign = sorted(
-        path for path in out.rglob("*") if path.is_file() and not _is_ours(path.relative_to(out))
+        name
+        for name in names
+        if str(name) not in {PAGE, SUMMARY, KEPT}
+        and not (len(name.parts) == 2 and name.suffix in FOLDERS.get(name.parts[0], ()))
     )
     if foreign:
         raise OutputError(
             "contains other files, which the report would replace",
             path=out,
-            received=foreign[0].relative_to(out),
+            received=foreign[0],
             remedy="name a folder for the report alone",
         )
-
-
-def _is_ours(path: Path) -> bool:
-    in_folder = len(path.parts) == 2 and path.suffix in FOLDERS.get(path.parts[0], set())
-    return in_folder or str(path) in {PAGE, SUMMARY, KEPT}
 
 
 def _empty(folder: Path) -> None:

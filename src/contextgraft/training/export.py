@@ -81,13 +81,7 @@ def _weights(
     names: Sequence[str], base: ModelFolder, trained: Mapping[str, torch.Tensor], recipe: Recipe
 ) -> Iterator[torch.Tensor]:
     for name in names:
-        stored = read_tensor(base, name)
-        yield (
-            merged_weight(_parameter_name(name, base), stored, trained, recipe.lora).detach().to(stored.dtype)
-        )
-
-
-def _parameter_name(name: str, base: ModelFolder) -> str:
-    """The parameter that a stored tensor belongs to: a tied output layer is the input embedding."""
-    tied = output_embedding([name]) and base.config.get("tie_word_embeddings", False)
-    return (input_embedding(base.tensors) or name) if tied else name
+        stored, parameter = read_tensor(base, name), name
+        if output_embedding([name]) and base.config.get("tie_word_embeddings", False):
+            parameter = input_embedding(base.tensors) or name
+        yield merged_weight(parameter, stored, trained, recipe.lora).detach().to(stored.dtype)

@@ -83,7 +83,10 @@ class _ChunkedLoss(torch.autograd.Function):
                 losses_N = torch.nn.functional.cross_entropy(logits_NV, targets, reduction="none")
                 chunk_loss = (losses_N * weights_N[chunk][mask]).sum() / batch.total_weight
                 hidden_grad_ND[chunk], *chunk_grads = torch.autograd.grad(chunk_loss, [hidden, *trainable])
-            grads = [_accumulate(*pair) for pair in zip(grads, chunk_grads, strict=True)]
+            grads = [
+                grad if total is None else total.to(_at_least_float32(total)).add_(grad)
+                for total, grad in zip(grads, chunk_grads, strict=True)
+            ]
             loss += chunk_loss.detach()
             correct += (logits_NV.argmax(-1) == targets)[answers_N[chunk][mask]].sum()
         ctx.mark_non_differentiable(correct)
@@ -101,10 +104,6 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grads, ctx.grads = ctx.grads, []  # freed before the layers' backward pass
         return None, None, None, *(grad.mul_(upstream) for grad in grads)
-
-
-def _accumulate(total: torch.Tensor | None, grad: torch.Tensor) -> torch.Tensor:
-    return grad if total is None else total.to(_at_least_float32(total)).add_(grad)
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.dtype:

@@ -38,7 +38,8 @@ def check_resumable(
     path = work / IDENTITY_FILE
     previous = _read(path) if path.exists() else identity
     changed = " and ".join(sorted(key for key in identity if previous.get(key) != identity[key]))
-    if changed and previous and _has_progress(work):
+    progress = (work / STATE_FILE).exists() or any((work / CHECKPOINTS).glob("step-*[0-9]"))
+    if changed and previous and progress:
         raise OutputError(
             f"contains an unfinished run with another {changed}",
             path=work,
@@ -71,10 +72,6 @@ def _files_read_on_resume(config: Path, recipe: Recipe) -> list[Path]:
         for name in source.files
     }
     return [path for path in referenced_files(config) if path != config and path not in packed]
-
-
-def _has_progress(work: Path) -> bool:
-    return (work / STATE_FILE).exists() or any((work / CHECKPOINTS).glob("step-*[0-9]"))
 
 
 def _remove_all_but_fetched(work: Path) -> None:

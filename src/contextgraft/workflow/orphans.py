@@ -43,7 +43,8 @@ def end_processes(lock: Path) -> int:
         while (processes := list(_marked(lock))) and time.monotonic() < deadline:
             count = max(count, len(processes))
             for process in processes:
-                _signal(process, number)
+                with suppress(ProcessLookupError):
+                    os.kill(process, number)
             time.sleep(0.1)
     return count
 
@@ -58,11 +59,6 @@ def _marked(lock: Path) -> Iterator[int]:
             continue
         if words in environment.split(b"\0") and state != b"Z" and int(entry.name) != os.getpid():
             yield int(entry.name)
-
-
-def _signal(process: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(process, number)
 
 
 def cancel_slurm_jobs(run: str) -> int:

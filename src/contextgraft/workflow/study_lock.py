@@ -49,8 +49,9 @@ class StudyLock:
                 received=error.strerror,
                 remedy="run it on a file system with free space and locks",
             ) from None
-        holder = self._read()
-        if holder and not _ended(holder):
+        holder, here = self._read(), _this_machine()
+        # a holder on this machine has ended, since its lock is free
+        if holder and not any(here[key] and holder.get(key) == here[key] for key in here):
             raise OutputBusy(
                 f"a run of this study on {_name(holder)} did not end by itself and may still be alive",
                 path=self.path,
@@ -87,12 +88,6 @@ class StudyLock:
 def _this_machine() -> dict[str, str]:
     """Its host name, and the boot whose kernel answers for its locks."""
     return {"host": socket.gethostname(), "boot": BOOT_ID.read_text().strip() if BOOT_ID.exists() else ""}
-
-
-def _ended(holder: dict[str, Any]) -> bool:
-    """Whether the process that named itself has ended, given that its lock is free here."""
-    here = _this_machine()
-    return any(here[key] and holder.get(key) == here[key] for key in here)
 
 
 def _name(holder: dict[str, Any]) -> str:

@@ -156,7 +156,8 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         sides = [folder.tensors[name] for folder in (base, donor) if name in folder.tensors]
         role = _role(selection, name, sides[0], base_path if name in base.tensors else donor_path, layers)
         fits = len(sides) == 2 and sides[0].shape == sides[1].shape
-        longer = holds_positions(name) and len(sides) == 2 and _is_longer(*sides)
+        same_columns = len(sides) == 2 and sides[0].shape[1:] == sides[1].shape[1:]
+        longer = holds_positions(name) and same_columns and sides[0].rows < sides[1].rows
         if holds_positions(name) and not (fits or longer):
             raise _learned_positions(donor_path, name, sides)
         if name == shared_head:
@@ -232,11 +233,6 @@ def _role(selection: TensorSelection, name: str, info: TensorInfo, path: Path, l
     if layer is not None and isinstance(layers, int) and layer >= layers:
         return TensorRole.IGNORED
     return selection.role(replace(info, name=name), path)
-
-
-def _is_longer(base: TensorInfo, donor: TensorInfo) -> bool:
-    """Whether a table has the same columns and more rows in the donor."""
-    return base.shape[1:] == donor.shape[1:] and base.rows < donor.rows
 
 
 def _learned_positions(path: Path, name: str, sides: Sequence[TensorInfo]) -> MismatchError:

@@ -39,7 +39,9 @@ def cache_capabilities(config: Any) -> CacheCapabilities:
     ):
         return CacheCapabilities(cache=False, chunks=False, crops=False)
     text = config.get_text_config(decoder=True)
-    if rope_types(getattr(text, "rope_parameters", None) or {}) & WHOLE_PROMPT_ROPE:
+    rope = getattr(text, "rope_parameters", None) or {}
+    sections = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # one per layer type
+    if any(str(section.get("rope_type")) in WHOLE_PROMPT_ROPE for section in sections):
         return CacheCapabilities(cache=True, chunks=False, crops=False)
     crops = all(_can_be_cropped(layer) for layer in DynamicCache(config=text).layers)
     return CacheCapabilities(cache=True, chunks=True, crops=crops)
@@ -49,12 +51,6 @@ def _can_be_cropped(layer: Any) -> bool:
     """Before transformers had `is_croppable`, all layers but recurrent ones could be cropped."""
     recurrent = isinstance(layer, LinearAttentionCacheLayerMixin)
     return getattr(layer, "is_croppable", not recurrent) and not getattr(layer, "is_sliding", False)
-
-
-def rope_types(parameters: dict[str, Any]) -> set[str]:
-    """RoPE types of a configuration, which may name one per layer type."""
-    nested = [value for value in parameters.values() if isinstance(value, dict)]
-    return {str(entry.get("rope_type")) for entry in [parameters, *nested]}
 
 
 def prefill(model: Any, cache: Any, ids_BT: torch.Tensor, *, begin: int, chunk: int) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.safetensors_header import TensorInfo
-from contextgraft.formats.model.runtime_names import ParameterOwner, loaded_alone, runtime_model
+from contextgraft.formats.model.runtime_names import loaded_alone, runtime_model
 from contextgraft.formats.tensor_names import is_stacked
 
 PLAIN = ("Linear", "Embedding", "Conv1D")  # classes whose weights PEFT adapts as modules
@@ -47,13 +47,12 @@ def module_parameters(model: ModelFolder) -> Mapping[str, ModuleParameter]:
     if runtime is None:
         return {}
     stored = {info.name: info.shape for info in model.tensors.values()}
-    known = {tensor: loaded_alone(runtime, tensor) for tensor in stored}
-    return {
-        tensor: _parameter(name, runtime.owners[name], as_stored=runtime.shapes[name] == stored[tensor])
-        for tensor, name in known.items()
-        if name is not None
-    }
-
-
-def _parameter(name: str, owner: ParameterOwner, *, as_stored: bool) -> ModuleParameter:
-    return ModuleParameter(name, owner.order, owner.last_is_input != as_stored, owner.kind)
+    parameters = {}
+    for tensor, shape in stored.items():
+        name = loaded_alone(runtime, tensor)
+        if name is not None:
+            owner, as_stored = runtime.owners[name], runtime.shapes[name] == shape
+            parameters[tensor] = ModuleParameter(
+                name, owner.order, owner.last_is_input != as_stored, owner.kind
+            )
+    return parameters

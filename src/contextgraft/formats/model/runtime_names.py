@@ -87,7 +87,12 @@ def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, 
     model = None if _are_unchanged(config, stored) else runtime_model(config)
     if model is None:
         return {name: name for name in stored}
-    return {name: _peft_name(name, model.name(name)) for name in stored}
+    names = {}
+    for name in stored:
+        runtime = model.name(name)
+        same_inside = _without_front(name) == _without_front(runtime)
+        names[name] = runtime if same_inside or rows_are_tokens(name) else name
+    return names
 
 
 def runtime_model(config: Mapping[str, Any]) -> RuntimeModel | None:
@@ -103,11 +108,6 @@ def _are_unchanged(config: Mapping[str, Any], stored: Collection[str]) -> bool:
         key for key, value in config.items() if isinstance(value, Mapping) and key not in NOT_SECTIONS
     )
     return not any(sections) and all(UNCHANGED.fullmatch(name) for name in stored)
-
-
-def _peft_name(stored: str, runtime: str) -> str:
-    same_inside = _without_front(stored) == _without_front(runtime)
-    return runtime if same_inside or rows_are_tokens(stored) else stored
 
 
 def _without_front(name: str) -> list[str]:

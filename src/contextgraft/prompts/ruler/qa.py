@@ -57,17 +57,11 @@ def squad(data: Any) -> tuple[list[str], list[QaQuestion]]:
         for paragraph in article["paragraphs"]:
             own = texts[paragraph["context"]]
             near = tuple(index for index in own_article if index != own)
-            items += [
-                QaQuestion(qa["question"], answer_texts(qa), (own,), near)
-                for qa in paragraph["qas"]
-                if qa["answers"] and not qa.get("is_impossible", False)
-            ]
+            for qa in paragraph["qas"]:
+                answers = tuple(dict.fromkeys(answer["text"] for answer in qa["answers"]))
+                if answers and not qa.get("is_impossible", False):
+                    items.append(QaQuestion(qa["question"], answers, (own,), near))
     return list(texts), items
-
-
-def answer_texts(qa: Any) -> tuple[str, ...]:
-    """The different answers to a question of SQuAD, in their order."""
-    return tuple(dict.fromkeys(answer["text"] for answer in qa["answers"]))
 
 
 def hotpot(data: Any) -> tuple[list[str], list[QaQuestion]]:
@@ -136,10 +130,11 @@ def about_documents(
             received=f"{length} tokens",
             remedy="choose a longer length",
         )
-    ids: list[int] = []
+    # the end of the document that did not fit fills what is left, unless it is shorter
+    ids = cycle_tokens(rest, len(rest) - left, left) if 0 < left <= len(rest) else []
     for number, index in enumerate(rng.permutation(len(chosen)), 1):
         ids += encode(heading(wording, number)) + chosen[int(index)]
-    return TaskBody([*intro, *last_tokens(rest, left), *ids, *ending], list(question.answers))
+    return TaskBody([*intro, *ids, *ending], list(question.answers))
 
 
 def document_order(dataset: QaDataset, question: QaQuestion, rng: "np.random.Generator") -> list[int]:
@@ -153,8 +148,3 @@ def document_order(dataset: QaDataset, question: QaQuestion, rng: "np.random.Gen
 def heading(wording: QaWording, number: int) -> str:
     """The text before document `number`."""
     return wording.heading.replace("{number}", str(number))
-
-
-def last_tokens(document: list[int], count: int) -> list[int]:
-    """The last `count` tokens of a document; empty if it is shorter."""
-    return cycle_tokens(document, len(document) - count, count) if 0 < count <= len(document) else []

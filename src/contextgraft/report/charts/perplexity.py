@@ -81,6 +81,7 @@ def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, A
         }
         for point in curve.points
     ]
+    powers = (2**exponent for exponent in range(first.bit_length() - 1, last.bit_length()))
     encoding: dict[str, dict[str, Any]] = {
         "x": {
             "field": "position",
@@ -89,7 +90,7 @@ def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, A
             "axis": {
                 "title": "position of the predicted token, up to",
                 "grid": False,
-                "values": _powers(first, last),
+                "values": [power for power in powers if first <= power <= last],
                 "format": ",d",
                 "labelOverlap": True,
             },
@@ -129,12 +130,6 @@ def _interval_text(point: PerplexityRange) -> str:
     between = f" [{three_digits(pair[0])}, {three_digits(pair[1])}]" if pair else ""
     documents = f"n={point.nats.n} document{'' if point.nats.n == 1 else 's'}"
     return f"{three_digits(point.perplexity)}{between}, {documents}"
-
-
-def _powers(first: int, last: int) -> list[int]:
-    return [
-        2**power for power in range(first.bit_length() - 1, last.bit_length()) if first <= 2**power <= last
-    ]
 
 
 def _names(curves: Sequence[Curve]) -> list[dict[str, Any]]:

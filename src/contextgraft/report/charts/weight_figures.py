@@ -33,13 +33,14 @@ class CurveStyle:
 def perplexity_figures(study: StudyTable, measurements: Measurements) -> tuple[Figure, ...]:
     """A chart for each fine-tune and text at its longest windows; of all models if there is no fine-tune."""
     targets = [(title, _target_styles(study, target)) for title, target in target_titles(study)]
-    charts = targets or [("models", _all_styles(study))]
-    return tuple(
-        drawn
-        for title, styles in charts
-        for task, length in _longest(measurements, _own([style.model for style in styles]))
-        if (drawn := _perplexity_figure(title, task, length, styles, measurements)) is not None
-    )
+    figures = []
+    for title, styles in targets or [("models", _all_styles(study))]:
+        models = [style.model for style in styles]
+        # without base and donor, whose text may be another, unless there are no others
+        own = [model for model in models if model.role not in REFERENCE_ROLES] or models
+        for task, longest in sorted(dict(measurements.windows(own)).items()):
+            figures.append(_perplexity_figure(title, task, longest, styles, measurements))
+    return tuple(figure for figure in figures if figure is not None)
 
 
 def _target_styles(study: StudyTable, target: TargetResult) -> list[CurveStyle]:
@@ -61,16 +62,6 @@ def _all_styles(study: StudyTable) -> list[CurveStyle]:
         CurveStyle(label, model, colour, SOLID)
         for (model, label), colour in zip(labels.items(), cycle(COLOURS), strict=False)
     ]
-
-
-def _own(models: Sequence[ModelKey]) -> list[ModelKey]:
-    """The models without base and donor, whose text may be another; all models if there are no others."""
-    return [model for model in models if model.role not in REFERENCE_ROLES] or list(models)
-
-
-def _longest(measurements: Measurements, models: Sequence[ModelKey]) -> list[tuple[str, int]]:
-    """Each text with its longest windows."""
-    return sorted(dict(measurements.windows(models)).items())
 
 
 def _perplexity_figure(

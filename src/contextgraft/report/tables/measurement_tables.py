@@ -37,7 +37,9 @@ def effective_length_tables(
             for model in models
         )
         columns = (*(f"mean at {thousands(length)}" for length in lengths), "effective length")
-        tables.append(ScoreTable(title, columns, (TableSection("", rows),), _missing_tasks(models)))
+        missing = dict.fromkeys(name for model in models for name in model.length.missing)
+        note = f"Tasks without scores at every length: {', '.join(missing)}." if missing else ""
+        tables.append(ScoreTable(title, columns, (TableSection("", rows),), note))
     return tables
 
 
@@ -62,11 +64,6 @@ def _effective_length_cell(model: ModelEffectiveLength) -> TableCell:
     return TableCell(
         thousands(model.length.length) if model.length.length else "below the threshold at every length"
     )
-
-
-def _missing_tasks(models: Sequence[ModelEffectiveLength]) -> str:
-    names = dict.fromkeys(name for model in models for name in model.length.missing)
-    return f"Tasks without scores at every length: {', '.join(names)}." if names else ""
 
 
 def perplexity_tables(study: StudyTable, measurements: Measurements) -> list[ScoreTable]:

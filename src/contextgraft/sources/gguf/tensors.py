@@ -1,8 +1,7 @@
 """Tensors of a GGUF Llama under their Hugging Face names, dequantised one at a time."""
 
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,12 +56,6 @@ def interleaved_to_halves(weight: Float32, heads: int) -> Float32:
     return weight.reshape(heads, size, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def reorder(name: str, config: Mapping[str, Any]) -> Callable[[Float32], Float32]:
-    """The function that restores the row order of a tensor; the identity unless llama.cpp permutes it."""
-    heads = rotary_heads(name, config)
-    return (lambda weight: weight) if heads is None else partial(interleaved_to_halves, heads=heads)
-
-
 def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
     """Shape of a tensor, rows first; GGUF lists the fastest dimension first."""
     return tuple(int(size) for size in reversed(tensor.shape))
@@ -88,4 +81,7 @@ def stored(tensor: gguf.ReaderTensor, file: BinaryIO) -> gguf.ReaderTensor:
 def dequantise(tensor: gguf.ReaderTensor, name: str, config: Mapping[str, Any]) -> torch.Tensor:
     """One tensor in float32, dequantised by the gguf package, with rows in the order of Hugging Face."""
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-    return torch.from_numpy(np.array(reorder(name, config)(values.reshape(shape_of(tensor))), order="C"))
+    weight, heads = values.reshape(shape_of(tensor)), rotary_heads(name, config)
+    if heads is not None:
+        weight = interleaved_to_halves(weight, heads)
+    return torch.from_numpy(np.array(weight, order="C"))

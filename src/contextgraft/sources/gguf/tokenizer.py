@@ -120,10 +120,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
-    set_portable_class(folder / "tokenizer_config.json")
-
-
-def set_portable_class(path: Path) -> None:
-    """Write the tokenizer class that transformers 4 and 5 both know; 5 writes a name that only it knows."""
+    path = folder / "tokenizer_config.json"
     config = {key: value for key, value in read_json(path).items() if key != "backend"}
+    # a class that transformers 4 and 5 both know; 5 writes a name that only it knows
     write_json(path, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
