@@ -1,6 +1,6 @@
 """Loading one model folder for evaluation, and the number of positions its configuration allows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,11 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
     check_no_adapter(path)
     with library_errors("cannot be loaded as a causal language model", path):
         config = use_built_in_kernels(AutoConfig.from_pretrained(str(path), **OWN_FILES))
-        load = _loader_of_tensors(config, tensors) if tensors else AutoModelForCausalLM.from_pretrained
-        model, info = load(
-            str(path),
-            config=config,
+        model, info = _from_pretrained(
+            path,
+            config,
+            tensors,
             dtype=DTYPES[dtype],
-            **OWN_FILES,
             use_safetensors=True,
             output_loading_info=True,
             device_map=device_map(device, torch.cuda.device_count()),
@@ -81,22 +80,20 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
     return try_model(model.eval(), path)
 
 
-def _loader_of_tensors(config: Any, tensors: Mapping[str, Any]) -> Callable[..., Any]:
-    """As AutoModelForCausalLM.from_pretrained, with weights that are not in the folder.
+def _from_pretrained(path: Path, config: Any, tensors: Mapping[str, Any] | None, **options: Any) -> Any:
+    """As AutoModelForCausalLM.from_pretrained, also for weights that are not in the folder.
 
     The automatic class does not take them; the class that it chooses does.
     """
+    if tensors is None:
+        return AutoModelForCausalLM.from_pretrained(str(path), config=config, **options, **OWN_FILES)
     with torch.device("meta"):
         chosen = type(AutoModelForCausalLM.from_config(config, **NO_REMOTE_CODE))
-
-    def load(path: str, *, config: Any, **options: Any) -> Any:
-        own = config if isinstance(config, chosen.config_class) else config.get_text_config()
-        generation = _generation_config(path)
-        return chosen.from_pretrained(
-            None, config=own, state_dict=tensors, generation_config=generation, **options
-        )
-
-    return load
+    own = config if isinstance(config, chosen.config_class) else config.get_text_config()
+    settings = _generation_config(str(path))
+    return chosen.from_pretrained(
+        None, config=own, state_dict=tensors, generation_config=settings, **options, **OWN_FILES
+    )
 
 
 def _generation_config(path: str) -> Any:
