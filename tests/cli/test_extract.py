@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from ..command_server import command_server
+from .fork_server import fork_server
+
 RUN = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been started without
@@ -27,9 +30,10 @@ def start(*words: object) -> "subprocess.Popen[str]":
 
 
 def finish(*words: object) -> tuple[int, str, str]:
-    process = start(*words)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    command = [str(command_server("contextgraft").command), *map(str, words)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def stop_after(journal: Path, steps: int, sign: int, *words: object) -> int:
@@ -96,39 +100,52 @@ def test_extract_and_merge_survive_a_kill_and_an_interrupt(
     ]  # fmt: skip
 
 
-def test_two_runs_at_once(big: tuple[Path, Any], toy: SimpleNamespace) -> None:
-    root, _ = big
-    words = [
-        "extract",
-        "--base",
-        root / "base",
-        "--donor",
-        root / "donor",
-        "--rank",
-        4,
-        "--out",
-        root / "both",
-    ]
-    first = start(*words)
-    while not (root / ".both.partial" / ".journal").exists():
+# Stops itself when it begins to work, so that it holds the lock for as long as the second run takes.
+STOPPED = """
+import os, signal, sys
+
+def stop(event, arguments):
+    if event == "open" and ".journal" in str(arguments[0]) and running:
+        running.clear()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+running = [True]
+print(os.getpid(), flush=True)
+sys.addaudithook(stop)
+from contextgraft.cli.main import main
+main()
+"""
+
+
+def test_two_runs_at_once(toy: SimpleNamespace, tmp_path: Path) -> None:
+    config = toy.config()
+    base = toy.weights(config)
+    toy.write(tmp_path / "base", base, config)
+    toy.write(tmp_path / "donor", toy.moved(base, 1), {**config, "rope_theta": 4e4})
+    models = ["--base", tmp_path / "base", "--donor", tmp_path / "donor", "--rank", 4]
+    words = ["extract", *models, "--out", tmp_path / "both"]
+    command = [str(command_server("contextgraft").python), "-c", STOPPED, *map(str, words)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    process = int(first.stdout.readline())
+    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         assert first.poll() is None
         time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)  # holds the lock for as long as the second takes to start
     try:
         code, _, err = finish(*words)
     finally:
-        os.kill(first.pid, signal.SIGCONT)
-    first.communicate(timeout=300)
+        os.kill(process, signal.SIGCONT)
+    first.communicate()
     assert (code, first.returncode) == (2, 0)
     assert "another run is writing it" in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("verb", ["extract", "merge", "verify", "rope"])
-def test_bad_words_exit_with_2(verb: str) -> None:
-    code, out, err = finish(verb, "--no-such-option")
-    assert (code, out) == (2, "")
-    assert "Traceback" not in err
+def test_bad_words_exit_with_2(verb: str, tmp_path: Path) -> None:
+    done = fork_server().run(verb, "--no-such-option", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_setting_that_no_adapter_carries_is_a_warning(toy: SimpleNamespace, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from .fork_server import Run, fork_server
+
 COMMAND = Path(sys.executable).with_name("contextgraft")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, check=False)
+def run(*arguments: str) -> Run:
+    return fork_server().run(*arguments, folder=Path.cwd())
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_a_mistake_is_one_line(arguments: list[str], said: str) -> None:
 
 
 def test_no_verb_shows_the_verbs() -> None:
-    done = run()
+    done = subprocess.run([str(COMMAND)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "extract" in done.stderr
 

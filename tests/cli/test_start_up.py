@@ -1,8 +1,6 @@
 """What starts fast: mistakes, help and commands that read no weights end without importing torch."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,18 +8,8 @@ import pytest
 
 from contextgraft.cli.main import VERBS
 
-PROGRAM = """
-import json, sys
-from contextgraft.cli.main import main
-code = 0
-try:
-    main()
-except SystemExit as error:
-    code = error.code or 0
-large = ("torch", "transformers", "lm_eval", "numpy", "pyarrow", "duckdb")
-heavy = [name for name in large if name in sys.modules]
-print(json.dumps([code, heavy]), file=sys.stderr)
-"""
+from .fork_server import fork_server
+
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16,
     "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 16,
@@ -80,11 +68,8 @@ ON_FOLDERS = {
 
 def imported(*arguments: str, folder: Path) -> tuple[int, list[str]]:
     """The exit code of a command line, and the large packages that it imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    )
-    code, heavy = json.loads(done.stderr.splitlines()[-1])
-    return code, heavy
+    done = fork_server().run(*arguments, folder=folder)
+    return done.returncode, done.imported
 
 
 @pytest.mark.parametrize("mistake", WRONG)

@@ -5,14 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..command_server import CommandServer
 from ..workflow.conftest import StudyFolder, finished_study, job_counts
-from ..workflow.snakemake_server import SnakemakeServer
 
 ROOT = Path(__file__).parents[2]
 OURS = "Snakefile", "workflow", "envs", "scripts", "profiles", "local", "dvc.yaml", ".dvcignore", ".gitignore"
@@ -42,16 +41,16 @@ class Home:
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(folder / ".dvc-state"),
         }
+        servers = {
+            program: CommandServer(program, self.environment, self.rights) for program in ("snakemake", "dvc")
+        }
+        self.snakemake = servers["snakemake"].command
+        self.environment["PATH"] = os.pathsep.join([str(servers["dvc"].bin), self.environment["PATH"]])
 
     @property
     def rights(self) -> tuple[str, ...]:
         """The words before a command that take root's rights away."""
         return NO_RIGHTS if os.geteuid() == 0 else ()
-
-    @cached_property
-    def snakemake(self) -> SnakemakeServer:
-        """Runs Snakemake as the user does."""
-        return SnakemakeServer(self.environment, self.rights)
 
     def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """A command of the user; its two streams come joined."""
@@ -93,7 +92,7 @@ class Repository:
 
     def snakemake(self, *arguments: str) -> str:
         """Run the study; what Snakemake says."""
-        done = self.home.snakemake.run(self.folder, "--cores", "2", *arguments)
+        done = self.home.run(str(self.home.snakemake), "--cores", "2", *arguments, cwd=self.folder)
         assert done.returncode == 0, f"{arguments}: {done.stdout[-6000:]}"
         return done.stdout
 

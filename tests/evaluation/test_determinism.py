@@ -1,7 +1,6 @@
 """Two runs give the same rows: separate processes, other batches and threads, a model of the demo world."""
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import pytest
 
 from contextgraft.sources.fetch import fetch
 
+from ..command_server import command_server
+
 DEMO = Path(__file__).resolve().parents[2] / "config/demo"
-COMMAND = [str(Path(sys.executable).with_name("contextgraft"))]
 # Within the 128 positions style was trained on and beyond, so that it is right here and wrong there.
 SUITES = ["--suite", "needle", "--format", DEMO / "needle_style.yaml", "--lengths", "64,100,300"]
 SUITES += ["--depths", "0,50,100", "--samples", "3", "--distractors", "2", "--seed", "7"]
@@ -35,7 +35,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         outs[way].parent.mkdir()
         words = ["evaluate", folder / "style", *SUITES, *options, "--out", outs[way]]
         runs[way] = subprocess.Popen(
-            [*COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [command_server("contextgraft").command, *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
     for way, run in runs.items():
         said, _ = run.communicate()

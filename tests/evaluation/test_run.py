@@ -26,6 +26,8 @@ from contextgraft.evaluation.summary import as_json, summarise
 from contextgraft.formats.samples import SCHEMA
 from contextgraft.formats.sidecar import sidecar
 
+from ..command_server import command_server
+
 MakeModel = Callable[..., Path]
 Models = list[tuple[str | None, Path]]
 
@@ -108,7 +110,7 @@ def test_two_runs_give_the_same_bytes(models: Models, spec: EvalSpec, tmp_path: 
     assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "y.parquet").read_bytes()
 
 
-# A process of its own: a forked one inherits torch's thread pool, which does not survive a fork.
+# Forked from a process that has computed nothing: torch's pool of threads does not survive a fork.
 KILLED = """
 import os, pickle, signal, sys
 from contextgraft.evaluation.backends.registry import BackendConfig
@@ -146,7 +148,7 @@ def test_a_killed_run_asks_nothing_twice(models: Models, spec: EvalSpec, tmp_pat
     for out, *_ in cases:
         out.parent.mkdir()
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED],
+        [command_server("contextgraft").python, "-c", KILLED],
         input=pickle.dumps((models, spec, cases)),
         capture_output=True,
         check=False,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ..cli.fork_server import fork_server
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -32,9 +34,7 @@ def test_every_verb_has_help() -> None:
     from contextgraft.cli.main import VERBS
 
     for verb in VERBS:
-        done = subprocess.run(
-            [str(BIN / "contextgraft"), verb, "--help"], capture_output=True, text=True, check=False
-        )
+        done = fork_server().run(verb, "--help", folder=ROOT)
         assert done.returncode == 0, done.stderr
         assert "Usage: contextgraft" in done.stdout
 

@@ -15,8 +15,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .command_server import CommandServer
-from .snakemake_server import SnakemakeServer
+from ..command_server import command_server
 
 ROOT = Path(__file__).parents[2]
 WORDS = (*"abcdef.?1234", "the", "secret", "code", "of", "is", "red", "blue", "green", "house", "river")
@@ -131,7 +130,11 @@ class StudyFolder:
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; its two streams come joined, as a person sees them."""
         fixed = ("--snakefile", str(ROOT / "Snakefile"), "--cores", "2")
-        return server().run(self.folder, *fixed, *arguments, "--configfile", configfile)
+        return subprocess.run(
+            [command_server("snakemake").command, *fixed, *arguments, "--configfile", configfile],
+            cwd=self.folder, env=environment(), text=True, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Jobs by rule that Snakemake would run, stage names left out."""
@@ -147,11 +150,10 @@ def job_counts(output: str) -> dict[str, int]:
     return {rule: count for rule, count in counts.items() if rule not in ("total", "default", "all")}
 
 
-@cache
-def server() -> SnakemakeServer:
-    """One server for all tests of a process; it ends with the process, which closes its input."""
-    path = (CommandServer().bin, Path(sys.executable).parent, os.environ["PATH"])
-    return SnakemakeServer({**os.environ, "PATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"})
+def environment(commands: Path | None = None) -> dict[str, str]:
+    """Of Snakemake: its jobs find `contextgraft` in the folder `commands`, or start in forked processes."""
+    path = (commands or command_server("contextgraft").bin, Path(sys.executable).parent, os.environ["PATH"])
+    return os.environ | {"PATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
 
 
 @cache

@@ -4,7 +4,6 @@ Snakemake runs the whole study; a stand-in for `contextgraft` records its argume
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from .conftest import FINE_TUNE, NEEDLE, ROOT, STUDY
+from ..command_server import command_server
+from .conftest import FINE_TUNE, NEEDLE, ROOT, STUDY, environment
 from .test_mistakes import only_line
 
 STAND_IN = """#!{python} -ISs
@@ -87,11 +87,10 @@ def test_free_text_is_one_word_of_a_command(tmp_path: Path) -> None:
     command.parent.mkdir()
     command.write_text(STAND_IN.format(python=sys.executable, calls=str(calls), verbs=VERBS))
     command.chmod(0o755)
-    path = os.pathsep.join([str(command.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     words = ("--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", "study.yaml")
     done = subprocess.run(
-        [Path(sys.executable).parent / "snakemake", *words],
-        cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False,
+        [command_server("snakemake").command, *words],
+        cwd=tmp_path, env=environment(command.parent), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert not list(tmp_path.rglob("PWNED"))

@@ -17,6 +17,8 @@ import pytest
 from contextgraft.errors import OutputBusy
 from contextgraft.workflow import StudyLock, begin_study_run
 
+from .conftest import StudyFolder
+
 ROOT = Path(__file__).parents[2]
 ONE_JOB = "data/tiny/models/base/contextgraft.json"
 LOCK = ".snakemake/studies/tiny.lock"
@@ -39,12 +41,15 @@ class Study:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+    def run(self, *stage: str) -> subprocess.CompletedProcess[str]:
+        """The same command to its end; in forked processes, which nothing disturbs."""
+        return StudyFolder(self.folder).snakemake(*stage)
+
     def finish(self, *stage: str) -> str:
-        """The same command again, to its end."""
-        head = self.start(*stage)
-        output, _ = head.communicate(timeout=SECONDS)
-        assert head.returncode == 0, output[-6000:]
-        return output
+        """The same, which must end well."""
+        done = self.run(*stage)
+        assert done.returncode == 0, done.stdout[-6000:]
+        return done.stdout
 
     def jobs(self) -> list[int]:
         """Processes of `contextgraft` in the folder."""
@@ -98,6 +103,7 @@ def killed(head: subprocess.Popen[str], number: int, whole: bool) -> None:
 
 
 def test_ctrl_c_when_a_job_has_just_published_its_output(study: Study) -> None:
+    study.finish("models")
     head = study.start("adapters")
     adapter = study.folder / "data/tiny/adapters/s1/r1/contextgraft.json"
     wait(adapter.exists, head)
@@ -125,11 +131,10 @@ def test_a_living_head_is_never_displaced(study: Study) -> None:
     wait(study.jobs, head)
     for job in study.jobs():
         os.kill(job, signal.SIGSTOP)
-    second = study.start(ONE_JOB)
-    output, _ = second.communicate(timeout=SECONDS)
+    second = study.run(ONE_JOB)
     assert second.returncode == 1
-    assert f"another run of this study is alive: {os.uname().nodename}, process {head.pid}" in output
-    assert "Traceback" not in output
+    assert f"another run of this study is alive: {os.uname().nodename}, process {head.pid}" in second.stdout
+    assert "Traceback" not in second.stdout
     for job in study.jobs():
         os.kill(job, signal.SIGCONT)
     output, _ = head.communicate(timeout=SECONDS)

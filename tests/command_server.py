@@ -1,0 +1,194 @@
+"""Runs a program many times in forked children of one process, which spares each run seconds of imports.
+
+Tests, Snakemake's jobs and scripts find the script CLIENT under the program's name. It hands its arguments,
+environment, folder and open files to the server, and ends with the exit code of the child that the server
+forks for it. A signal to the script does not reach the child: what is killed or interrupted runs the program
+itself.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+
+@dataclass(frozen=True)
+class Program:
+    """Where a program begins, and what it imports; `exits` if functions registered for its end must run."""
+
+    module: str
+    preloaded: tuple[str, ...]
+    exits: bool = False
+
+
+PROGRAMS = {
+    "contextgraft": Program(
+        "contextgraft.cli.main",
+        (
+            "contextgraft.adapter.analysis.alignment",
+            "contextgraft.adapter.extract.extract",
+            "contextgraft.adapter.merge.merge",
+            "contextgraft.adapter.verify.graft",
+            "contextgraft.cli.evaluate_table",
+            "contextgraft.cli.progress",
+            "contextgraft.evaluation.run",
+            "contextgraft.evaluation.suites",
+            "contextgraft.report.build",
+            "contextgraft.report.folder",
+            "contextgraft.sources.hub.dataset",
+            "contextgraft.training.trainer",
+            "torch._dynamo",
+            "transformers.models.llama.modeling_llama",
+            "transformers.tokenization_utils_tokenizers",
+        ),
+    ),
+    "snakemake": Program(
+        "snakemake.cli",
+        (
+            "contextgraft.workflow",
+            "snakemake.dag",
+            "snakemake.workflow",
+            "snakemake_executor_plugin_slurm_jobstep",
+        ),
+        exits=True,
+    ),
+    "dvc": Program("dvc.cli", ("dvc.cli.parser", "dvc.repo", "dvc.repo.index"), exits=True),
+}
+CLIENT = """#!{python} -ISs
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    request = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(request)
+    sys.exit(int(server.recv(16) or b"1"))
+"""
+
+
+class CommandServer:
+    """The server's end in the tests; it ends with this process, which closes its input.
+
+    The script `python` runs `python -c CODE ...` in such a child. `prefix` is put before the server's command
+    line; `python` is the interpreter that the program starts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        environment: Mapping[str, str] = os.environ,
+        prefix: Sequence[str] = (),
+        python: str = sys.executable,
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="command-"))  # short: a socket is made in it
+        address = str(self.folder / "socket")
+        self.command = self.folder / "bin" / name
+        self.python = self.folder / "python"
+        self.command.parent.mkdir()
+        for script in (self.command, self.python):
+            script.write_text(CLIENT.format(python=sys.executable, address=address, name=script.name))
+            script.chmod(0o755)
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, __file__, name, address, python],
+            env={**environment, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    @property
+    def bin(self) -> Path:
+        """The folder of the script, for PATH."""
+        return self.command.parent
+
+
+@cache
+def command_server(name: str) -> CommandServer:
+    """One server of a program for all tests of a process."""
+    return CommandServer(name)
+
+
+def serve(program: Program, address: str) -> NoReturn:
+    """Fork a child for each connection until the input ends."""
+    children: list[int] = []
+    for name in (program.module, *program.preloaded):
+        importlib.import_module(name)
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                os._exit(0)
+            connection, _ = listener.accept()
+            child = os.fork()
+            if not child:
+                answer(program, connection)
+            connection.close()
+            children = [one for one in (*children, child) if os.waitpid(one, os.WNOHANG) == (0, 0)]
+
+
+def answer(program: Program, connection: socket.socket) -> NoReturn:
+    """Run the command of one connection in a child, and report its exit code."""
+    size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+    with connection.makefile("rb") as stream:
+        name, arguments, folder, environment = json.loads(stream.read(int.from_bytes(size, "big")))
+    child = os.fork()
+    if not child:
+        connection.close()
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        run(program, name, arguments)
+    _, status = os.waitpid(child, 0)
+    connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def run_code() -> None:
+    """`python -c CODE ...`."""
+    _, option, code, *words = sys.argv
+    assert option == "-c"
+    sys.argv = [option, *words]
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+
+
+def run(program: Program, name: str, arguments: list[str]) -> NoReturn:
+    """Become the program, or Python, with these arguments."""
+    sys.argv = [name, *arguments]
+    code = 0
+    try:
+        code = int((run_code if name == "python" else sys.modules[program.module].main)() or 0)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if program.exits:
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without the end of the interpreter, which takes longer than most commands
+
+
+if __name__ == "__main__":
+    own, place, sys.executable = sys.argv[1:]
+    serve(PROGRAMS[own], place)
