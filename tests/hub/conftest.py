@@ -1,6 +1,5 @@
 """A hub of our own, models for it, and the command line pointed at it."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,25 +17,10 @@ from safetensors.torch import save
 
 from contextgraft.sources.hub.client import DownloadProgress, Hub
 
-if TYPE_CHECKING:
-    from tests.hub.server import HubServer
+from .server import HubServer
 
 COMMAND = Path(sys.executable).with_name("contextgraft")
 INTERRUPTIBLE = ("env", "--default-signal=INT")  # a background job may have been started without SIGINT
-
-
-def load(name: str) -> ModuleType:
-    """A module in the folder of this file."""
-    spec = importlib.util.spec_from_file_location(f"hub_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"hub_{name}"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-SERVER = load("server")
 
 
 @dataclass
@@ -64,9 +48,9 @@ class Done:
 
 
 @pytest.fixture
-def server() -> Iterator["HubServer"]:
+def server() -> Iterator[HubServer]:
     """The hub, running for one test."""
-    with SERVER.HubServer().running() as hub:
+    with HubServer().running() as hub:
         yield hub
 
 
@@ -76,7 +60,7 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def hub(server: "HubServer", heard: Heard) -> Hub:
+def hub(server: HubServer, heard: Heard) -> Hub:
     """The real client, in this process, impatient."""
     progress = DownloadProgress(log=heard.lines.append, plan=heard.plans.append)
     return Hub(api=HfApi(endpoint=server.url, token=False), progress=progress, retry_delays=(0, 0, 0))
@@ -118,7 +102,7 @@ def peft_adapter() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def environment(server: "HubServer", tmp_path: Path) -> dict[str, str]:
+def environment(server: HubServer, tmp_path: Path) -> dict[str, str]:
     """For a subprocess: the hub is ours, nothing of the user's is read."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     own = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
@@ -19,13 +19,10 @@ from contextgraft.sources.hub.dataset import HubDatasets
 from contextgraft.training.data.hub import FETCHED
 from contextgraft.training.trainer import TrainingOptions, train
 
-from ..hub.conftest import SERVER
+from ..hub.server import HubServer
 from .conftest import interrupt, write_recipe
 from .parallel.conftest import COMMAND, finish, start, start_ranks, wait_until
 from .parallel.fork_server import Process
-
-if TYPE_CHECKING:
-    from tests.hub.server import HubServer
 
 SOURCE = "hf:datasets/owner/books"
 DATA = {"kind": "documents", "hub": SOURCE, "files": ["train/*.jsonl"]}
@@ -33,8 +30,8 @@ Learn = Callable[..., Path]
 
 
 @pytest.fixture
-def server() -> Iterator["HubServer"]:
-    with SERVER.HubServer().running() as hub:
+def server() -> Iterator[HubServer]:
+    with HubServer().running() as hub:
         yield hub
 
 
@@ -47,13 +44,13 @@ def files(recipe_folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def commit(server: "HubServer", files: dict[str, bytes]) -> str:
+def commit(server: HubServer, files: dict[str, bytes]) -> str:
     """The data set is on the hub."""
     return str(server.add("datasets/owner/books", files))
 
 
 @pytest.fixture
-def learn(server: "HubServer", base: Path, recipe_folder: Path, tmp_path: Path) -> Learn:
+def learn(server: HubServer, base: Path, recipe_folder: Path, tmp_path: Path) -> Learn:
     """Train in this process from such data; the result's folder."""
     library = HubDatasets(Hub(api=HfApi(endpoint=server.url, token=False), retry_delays=()))
 
@@ -75,7 +72,7 @@ def known(folder: Path) -> list[dict[str, Any]]:
     return list(sidecar.get("data", []))
 
 
-def test_it_learns_as_from_the_same_local_files(server: "HubServer", commit: str, learn: Learn) -> None:
+def test_it_learns_as_from_the_same_local_files(server: HubServer, commit: str, learn: Learn) -> None:
     at_hand, hub = learn("at hand", {"kind": "documents", "files": ["book.jsonl"]}), learn("hub")
     assert held(hub, "contextgraft.json") == held(at_hand, "contextgraft.json")
     assert known(at_hand) == []
@@ -89,7 +86,7 @@ def test_it_learns_as_from_the_same_local_files(server: "HubServer", commit: str
 @pytest.mark.parametrize("stop", [0, 4])
 def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
     *,
-    server: "HubServer",
+    server: HubServer,
     commit: str,
     learn: Learn,
     tmp_path: Path,
@@ -108,7 +105,7 @@ def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
 
 
 def test_a_data_set_of_two_sources_is_one_at_one_commit(
-    server: "HubServer", commit: str, learn: Learn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: HubServer, commit: str, learn: Learn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def moving(library: HubDatasets, *arguments: Any) -> object:
         server.update("datasets/owner/books", {"train/0.jsonl": b"moved"})
@@ -125,7 +122,7 @@ def test_a_data_set_of_two_sources_is_one_at_one_commit(
 
 
 def test_a_source_of_lengths_that_never_come_is_not_fetched(
-    server: "HubServer", commit: str, learn: Learn
+    server: HubServer, commit: str, learn: Learn
 ) -> None:
     never = DATA | {"lengths": [128]}
     assert known(learn("out", never, {"kind": "documents", "files": ["book.jsonl"]})) == []
@@ -133,7 +130,7 @@ def test_a_source_of_lengths_that_never_come_is_not_fetched(
 
 
 def test_a_mistake_in_the_recipe_does_not_cost_the_fetch(
-    server: "HubServer", commit: str, learn: Learn, monkeypatch: pytest.MonkeyPatch
+    server: HubServer, commit: str, learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match="expected texts in 'body'"):
         learn("out", DATA | {"column": "body"})
@@ -146,12 +143,12 @@ def test_a_mistake_in_the_recipe_does_not_cost_the_fetch(
         learn("begun", DATA | {"weight": 2.0})
 
 
-def environment(server: "HubServer", home: Path) -> dict[str, str]:
+def environment(server: HubServer, home: Path) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     return inherited | {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
 
 
-def start_fetching(server: "HubServer", start: Callable[[], list[Process]]) -> list[Process]:
+def start_fetching(server: HubServer, start: Callable[[], list[Process]]) -> list[Process]:
     """Processes of which one is fetching a large file that never arrives completely."""
     server.fault("resolve/.*/train/1.jsonl", drip=40_000)
     before = server.sent
@@ -161,7 +158,7 @@ def start_fetching(server: "HubServer", start: Callable[[], list[Process]]) -> l
 
 
 def test_a_run_killed_while_it_fetches_goes_on_there(
-    server: "HubServer", commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
+    server: HubServer, commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
     recipe_folder: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Killed, interrupted and terminated, at once; it stays with the commit it found at first."""
@@ -184,7 +181,7 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
 
 
 def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
-    server: "HubServer", commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
+    server: HubServer, commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
     recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 480})
@@ -216,7 +213,7 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
     ],
 )
 def test_bad_data_sets_are_one_line_before_anything_is_fetched(
-    *, server: "HubServer", commit: str, learn: Learn, tmp_path: Path, change: dict[str, Any], line: str
+    *, server: HubServer, commit: str, learn: Learn, tmp_path: Path, change: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(InputError, match=line):
         learn("out", DATA | change)
