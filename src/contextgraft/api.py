@@ -18,8 +18,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter
 from contextgraft.api_results import Comparison, ExtractedAdapter, MergeResult, Verification
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read_json
-from contextgraft.errors import InputError
-from contextgraft.extras import required_extra
+from contextgraft.errors import InputError, required_extra
 from contextgraft.formats.alignment import AlignmentResult
 from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.formats.tensor_names import TensorRole

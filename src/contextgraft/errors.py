@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from contextgraft.extras import EXTRAS, missing_package
+
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors and tokenizers, which are in Rust
 
 
@@ -100,6 +102,34 @@ class InputChanged(CheckpointError):  # noqa: N818 - named after the event, like
         )
 
 
+def missing_extra(error: BaseException, verb: str | None = None) -> InputError | None:
+    """The error to show where an optional package is missing; None if `error` has another cause.
+
+    Where several extras install the package, the one with the name of the verb is recommended.
+    """
+    package = missing_package(error)
+    if package is None:
+        return None
+    extras = EXTRAS[package]
+    extra = verb if verb in extras else extras[0]
+    return InputError(
+        f"{verb or 'this function'} needs the package {package}, which is not installed",
+        remedy=f"install it with: pip install 'contextgraft[{extra}]'",
+    )
+
+
+@contextmanager
+def required_extra(verb: str | None) -> Iterator[None]:
+    """Turn the failed import of an optional package inside into the InputError of `missing_extra`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, verb)
+        if missing is None:
+            raise
+        raise missing from None
+
+
 @contextmanager
 def library_errors(
     what: str, path: Path | str, report: "type[ContextgraftError] | None" = None
@@ -107,7 +137,8 @@ def library_errors(
     """Report whatever a library raises over a stranger's file as a CheckpointError (or `report`) in one line.
 
     Libraries raise anything: tokenizers has bare `Exception` and panics of Rust, which derive from
-    BaseException; chat templates raise what they like. Too little memory says nothing about the file.
+    BaseException; chat templates raise what they like. Too little memory says nothing about the file, nor
+    does an optional package that is not installed: the error names the extra that installs it.
     """
     try:
         yield
@@ -122,6 +153,9 @@ def library_errors(
             ) from None
         if not isinstance(error, Exception) and kind != "PanicException":
             raise
+        missing = missing_extra(error)
+        if missing is not None:
+            raise missing from None
         raise (report or CheckpointError)(what, path=path, received=f"{kind}: {error}"[:300]) from None
 
 

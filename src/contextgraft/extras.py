@@ -1,9 +1,6 @@
-"""Optional dependencies: which extra of the distribution installs the package that an import did not find."""
+"""Optional dependencies: which extras of the distribution install a package that is missing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from contextgraft.errors import InputError
+import re
 
 WITH_TRANSFORMERS = ("evaluate", "train", "gguf")
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -21,31 +18,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "transformers": WITH_TRANSFORMERS,
     "vl_convert": ("report",),
 }
+ADVICE = re.compile(r"pip install ['\"]?(\w+)")  # transformers' own text, for a package that it misses
 
 
-def missing_extra(error: ModuleNotFoundError, verb: str | None = None) -> InputError | None:
-    """The error to show for a failed import of an optional package; None if the package is not optional.
-
-    Where several extras install the package, the one with the name of the verb is recommended.
-    """
-    package = (error.name or "").partition(".")[0]
-    extras = EXTRAS.get(package)
-    if extras is None:
-        return None
-    extra = verb if verb in extras else extras[0]
-    return InputError(
-        f"{verb or 'this function'} needs the package {package}, which is not installed",
-        remedy=f"install it with: pip install 'contextgraft[{extra}]'",
-    )
-
-
-@contextmanager
-def required_extra(verb: str | None) -> Iterator[None]:
-    """Turn the failed import of an optional package inside into the InputError of `missing_extra`."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        missing = missing_extra(error, verb)
-        if missing is None:
-            raise
-        raise missing from None
+def missing_package(error: BaseException) -> str | None:
+    """The optional package without which an import failed, or a library could not go on; None if another."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+    else:
+        advice = ADVICE.search(str(error))
+        package = advice[1] if advice else ""
+    return package if package in EXTRAS else None

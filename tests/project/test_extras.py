@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from contextgraft.cli.main import VERBS
-from contextgraft.extras import EXTRAS, missing_extra
+from contextgraft.errors import CheckpointError, InputError, library_errors, missing_extra
+from contextgraft.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -103,6 +104,35 @@ def test_a_missing_extra_is_named_in_one_line(arguments: list[str], extra: str, 
 def test_other_missing_modules_are_not_explained_away() -> None:
     assert missing_extra(ModuleNotFoundError(name="no_such_package"), "report") is None
     assert missing_extra(ModuleNotFoundError(name="contextgraft.nothing"), "report") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "package"),
+    [
+        (ModuleNotFoundError(name="peft.tuners"), "peft"),
+        (
+            ValueError("Using a `device_map` requires `accelerate`. Try `pip install accelerate`"),
+            "accelerate",
+        ),
+        (ImportError("This needs Accelerate: `pip install 'accelerate>=0.26.0'`"), "accelerate"),
+    ],
+)
+def test_a_library_that_misses_an_extra_does_not_blame_the_model(error: Exception, package: str) -> None:
+    remedy = re.escape(f"pip install 'contextgraft[{EXTRAS[package][0]}]'")
+    with (
+        pytest.raises(InputError, match=f"needs the package {package}.*{remedy}"),
+        library_errors("is bad", "m"),
+    ):
+        raise error
+
+
+def test_a_library_that_misses_another_package_says_so() -> None:
+    error = ImportError("needs sentencepiece: pip install sentencepiece")
+    with (
+        pytest.raises(CheckpointError, match=r"m: is bad.*pip install sentencepiece"),
+        library_errors("is bad", "m"),
+    ):
+        raise error
 
 
 def test_a_verb_without_an_extra_of_its_name_gets_the_first() -> None:

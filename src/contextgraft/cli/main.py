@@ -13,8 +13,7 @@ from contextgraft.cli.interruption import Interruption
 from contextgraft.cli.lazy_group import LazyGroup
 from contextgraft.cli.options import REPLACE
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError, file_system_error
-from contextgraft.extras import missing_extra
+from contextgraft.errors import ContextgraftError, file_system_error, missing_extra
 
 VERBS = {
     "inspect": "show architecture, RoPE, context, vocabulary and size of a model, or what an adapter holds",
