@@ -82,7 +82,7 @@ STRANGERS: dict[str, tuple[Damage, str]] = {
     ),
     "outputs without names": (values(CONFIG, return_dict=False), "cannot be run"),
     "another vocabulary": (values(CONFIG, vocab_size=3), "cannot be|lacks|rows"),
-    "an adapter next to the weights": (text("adapter_config.json", "{}"), "holds an adapter"),
+    "an adapter next to the weights": (text("adapter_config.json", "{}"), "holds a model and an adapter"),
     "a graft of nothing": (record(adapters=[]), "incomplete record of its graft"),
     "a graft of text": (record(adapters="x"), "incomplete record of its graft"),
     "a graft of rank text": (record(adapters=[{"rank": "x"}]), "incomplete record of its graft"),

@@ -30,7 +30,7 @@ from contextgraft.checkpoint.model_folder import (
     open_model,
 )
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.model.copied_files import holds_adapter, split_files
+from contextgraft.formats.model.copied_files import split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
 from contextgraft.rope.travelling import Setting
@@ -211,7 +211,7 @@ def _context(
 def _other_weights(target: ModelFolder) -> list[str]:
     """Warnings about files with which a reader could load other weights than those that are merged."""
     lines = []
-    if holds_adapter(target.others):
+    if ADAPTER_CONFIG in target.others:
         lines.append(
             f"{target.path}: holds an adapter ({ADAPTER_CONFIG}), which transformers would load with its "
             "base instead of these weights; the graft is made of the weights, without the adapter"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, PICKLES, SIDECAR
+from contextgraft.checkpoint.model_folder import PICKLES, SIDECAR
 
 WEIGHTS = (
     *PICKLES, ".safetensors", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz", ".ot",
@@ -27,11 +27,6 @@ def split_files(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
     other = {PurePosixPath(name).parts[0] for name in names if "/" in name and _is_stale(name)}
     left_out = tuple(name for name in names if _is_stale(name) or PurePosixPath(name).parts[0] in other)
     return tuple(name for name in names if name not in left_out), left_out
-
-
-def holds_adapter(names: Iterable[str]) -> bool:
-    """Whether `from_pretrained` would load an adapter and its base instead of the folder's own weights."""
-    return ADAPTER_CONFIG in names
 
 
 def _is_stale(path: str) -> bool:

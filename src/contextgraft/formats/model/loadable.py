@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, ModelFolder
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.model.copied_files import holds_adapter
+from contextgraft.formats.model.pretrained import check_no_adapter
 
 MOST_LAYERS = 1000  # of models whose config counts layers that it does not store
 MOST_COUNTED = 100_000  # experts, heads, labels: transformers builds a list of so many in milliseconds
@@ -18,12 +18,7 @@ def check_loadable(folder: ModelFolder) -> None:
     An adapter's config next to the weights makes transformers load the base that it names instead. A config
     whose numbers do not fit the stored tensors makes it build layers for hours, or fill the memory.
     """
-    if holds_adapter(folder.others):
-        raise CheckpointError(
-            "holds an adapter next to its weights, with which transformers would load another model",
-            path=folder.path / ADAPTER_CONFIG,
-            remedy="remove adapter_config.json or evaluate the merged model",
-        )
+    check_no_adapter(folder.path)
     layers = max(len(folder.tensors), MOST_LAYERS)
     counted = max(
         len(folder.tensors),
