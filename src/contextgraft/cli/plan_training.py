@@ -1,4 +1,4 @@
-"""What `plan training` and its old form `train --plan` share: hardware options, and the printed plan."""
+"""What `plan training` and `train` share: options of ranks and hardware, and the printed plan."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from contextgraft.cli.options import RealNumber, combine
+from contextgraft.cli.options import COUNT, RealNumber, combine
 from contextgraft.cli.output import print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +30,35 @@ def device_options(*, hidden: bool = False) -> Callable[[F], F]:
         click.option(
             "--device-memory", type=POSITIVE, default=80e9, show_default="80e9", hidden=hidden,
             help="Bytes of one device.",
+        ),
+    )  # fmt: skip
+
+
+def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[[F], F]:
+    """How ranks share sequences and batches: options of `train` and `plan training`.
+
+    `condition` stands before each default; `node` and `dtype` are the defaults that the two do not share.
+    """
+    return combine(
+        click.option(
+            "--context-parallel", type=COUNT,
+            help=f"Ranks that share a sequence; others take other rows [{condition}default: all].",
+        ),
+        click.option(
+            "--layout", type=click.Choice(["flat", "double", "usp", "torch"]),
+            help="How they share it; torch is flat with torch's own loops "
+            f"[{condition}default: by nodes and heads].",
+        ),
+        click.option(
+            "--ranks-per-node", type=COUNT, help=f"Ranks of a node [{condition}default: {node}]."
+        ),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "bfloat16"]),
+            help=f"Dtype of activations; weights and sums are float32 [{condition}default: {dtype}].",
+        ),
+        click.option(
+            "--rows-at-once", type=COUNT,
+            help=f"Rows of a batch in one pass; gradients are summed [{condition}default: all].",
         ),
     )  # fmt: skip
 

@@ -62,30 +62,8 @@ class Reporter:
     show_default=True,
     help="Seconds between checkpoints; an interrupted run resumes at the last one.",
 )
-@click.option(
-    "--context-parallel",
-    type=COUNT,
-    help="Number of processes that share a sequence; others take other rows [torchrun; default: all].",
-)
-@click.option(
-    "--layout",
-    type=click.Choice(["flat", "double", "usp", "torch"]),
-    help="How they share it; torch is flat with torch's own loops [torchrun; default: by nodes and heads].",
-)
-@click.option(
-    "--ranks-per-node",
-    type=COUNT,
-    help="Number of processes of a node [torchrun; default: as torchrun started them].",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Dtype of activations; weights and sums are float32 [torchrun; default: float32, bfloat16 on GPUs].",
-)
-@click.option(
-    "--rows-at-once",
-    type=COUNT,
-    help="Rows of a batch in one pass; gradients are summed [torchrun; default: all].",
+@plan_training.parallel_options(
+    condition="torchrun; ", node="as torchrun started them", dtype="float32, bfloat16 on GPUs"
 )
 @click.option("--keep", type=COUNT, default=2, help="Number of checkpoints kept [torchrun; default: 2].")
 @click.option(
