@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from contextgraft.checkpoint.atomic import publish_file
@@ -40,12 +39,7 @@ class ResponseCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._path.stat().st_size == 0:
             self._path.unlink()

@@ -1,6 +1,6 @@
 """Model cards in the hub's format: one for each graft and adapter, with its scores in the metadata."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,16 +82,9 @@ def graft_card(study: StudyTable, graft: GraftRecord) -> str:
         if target.digest == digest
     ]
     name = f"{graft.target.get('name', 'model')}, long context of {graft.donor.get('name', 'a donor')}"
-    repository = repository_or_name({"name": "unknown", **graft.target})
     return _text(
         "graft",
-        front_matter(
-            repository,
-            "merge",
-            "transformers",
-            **licence_of(graft.target.get("license") or {}),
-            **_model_index(name, scores),
-        ),
+        _front(graft.target, "merge", "transformers", name, scores),
         name=name,
         graft=graft,
         scores=scores,
@@ -110,16 +103,9 @@ def adapter_card(study: StudyTable, adapter: AdapterRecord) -> str:
         if row.model.rank == adapter.rank
     ]
     name = f"Long context of {adapter.donor.get('name', 'a donor')}, rank {adapter.rank}"
-    repository = repository_or_name({"name": "unknown", **adapter.base})
     return _text(
         "adapter",
-        front_matter(
-            repository,
-            "adapter",
-            "peft",
-            **licence_of(adapter.base.get("license") or {}),
-            **_model_index(name, scores),
-        ),
+        _front(adapter.base, "adapter", "peft", name, scores),
         name=name,
         adapter=adapter,
         scores=scores,
@@ -142,10 +128,14 @@ def _scores(study: StudyTable, target: TargetResult, graft: ModelKey, donor: str
     return CardScores(target.name, described(target.condition), study.longest, rows)
 
 
-def _model_index(name: str, scores: Sequence[CardScores]) -> dict[str, Any]:
-    """The evaluation results in the metadata of a card; empty if nothing was measured."""
+def _front(
+    parent: Mapping[str, Any], relation: str, library: str, name: str, scores: Sequence[CardScores]
+) -> str:
+    """The metadata of a card: the parent's repository and licence, and the evaluation results, if any."""
     results = [result for score in scores for result in _evaluation_results(score)]
-    return {"model-index": [{"name": name, "results": results}]} if results else {}
+    index = {"model-index": [{"name": name, "results": results}]} if results else {}
+    repository = repository_or_name({"name": "unknown", **parent})
+    return front_matter(repository, relation, library, **licence_of(parent.get("license") or {}), **index)
 
 
 def _evaluation_results(scores: CardScores) -> list[dict[str, Any]]:

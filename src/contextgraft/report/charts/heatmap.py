@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.charts.theme import GREY, ON_HEAT, heat
+from contextgraft.report.charts.theme import GREY, heat, square_text
 from contextgraft.report.data.sample_browser import link
 from contextgraft.report.statistics.cells import (
     Cell,
@@ -100,8 +100,8 @@ def spec(grid: Sequence[HeatmapSquare], title: str | None = None) -> dict[str, A
                     **({"href": {"field": "link", "type": "nominal"}} if linked else {}),
                 },
             },
-            _line("share", -7, 13, 600),
-            _line("size", 10, 10.5, 400),
+            square_text("share", dy=-7, size=13, weight=600),
+            square_text("size", dy=10, size=10.5, weight=400),
         ],
     }
     return chart | {"title": title} if title else chart
@@ -119,20 +119,6 @@ def _range(length: int, grid: Sequence[HeatmapSquare]) -> str:
     if not shown:
         return "not scored"
     return f"{percent(min(shown))} to {percent(max(shown))} by depth"
-
-
-def _line(field: str, dy: float, size: float, weight: int) -> dict[str, Any]:
-    return {
-        "mark": {
-            "type": "text",
-            "dy": dy,
-            "fontSize": size,
-            "fontWeight": weight,
-            "color": ON_HEAT,
-            "aria": False,
-        },
-        "encoding": {"text": {"field": field, "type": "nominal"}},
-    }
 
 
 def _tokens(length: int, grid: Sequence[HeatmapSquare]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from contextgraft.report.charts.theme import GREY, ON_HEAT, PALETTE, heat
+from contextgraft.report.charts.theme import GREY, PALETTE, heat, square_text
 from contextgraft.report.statistics.proportion import NOT_EVALUATED
 from contextgraft.report.statistics.rank_matrix import MARKS, THETA, MatrixCell, MatrixLine, matrix_ranks
 from contextgraft.report.tables.wording import DASH, signed
@@ -47,9 +47,9 @@ def spec(lines: Sequence[MatrixLine], title: str | None = None) -> dict[str, Any
                     "description": {"field": "text", "type": "nominal"},
                 },
             },
-            _text("gained", -10, 14, 600),
-            _text("kept", 9, 11, 400),
-            _text("mark", -10, 12, 400, dx=32),
+            square_text("gained", dx=0, dy=-10, size=14, weight=600),
+            square_text("kept", dx=0, dy=9, size=11, weight=400),
+            square_text("mark", dx=32, dy=-10, size=12, weight=400),
         ],
     }
     return chart | {"title": title} if title else chart
@@ -93,19 +93,4 @@ def _values(title: str, rank: int, cell: MatrixCell | None) -> dict[str, Any]:
         "mark": cell.mark,
         "kept": f"skill {signed(cell.kept.points)}" if cell.kept else "skill ?",
         "text": f"{title}, {heading(rank)}: {cell.description}",
-    }
-
-
-def _text(field: str, dy: float, size: float, weight: int, dx: float = 0) -> dict[str, Any]:
-    return {
-        "mark": {
-            "type": "text",
-            "dx": dx,
-            "dy": dy,
-            "fontSize": size,
-            "fontWeight": weight,
-            "color": ON_HEAT,
-            "aria": False,
-        },
-        "encoding": {"text": {"field": field, "type": "nominal"}},
     }

@@ -57,6 +57,21 @@ def _channels(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[start : start + 2], 16) for start in (1, 3, 5))
 
 
+def square_text(field: str, *, size: float, weight: int, **offset: float) -> dict[str, Any]:
+    """A layer with the text of a field, dark on a square of the heat map; `offset` is dx and dy in pixels."""
+    return {
+        "mark": {
+            "type": "text",
+            **offset,
+            "fontSize": size,
+            "fontWeight": weight,
+            "color": ON_HEAT,
+            "aria": False,
+        },
+        "encoding": {"text": {"field": field, "type": "nominal"}},
+    }
+
+
 def themed(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A specification with the type and colours of all charts."""
     return {
