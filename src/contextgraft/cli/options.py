@@ -88,11 +88,13 @@ def device_option(command: F) -> F:
 
 
 def check_device(device: str) -> str:
-    """The device, if this machine has it; click.BadParameter otherwise. Imports torch."""
+    """The device, if this machine has it; click.BadParameter otherwise. Imports torch, except for the CPU."""
     if device.partition(":")[0] not in DEVICES:
         raise click.BadParameter(
             f"{device!r} cannot be used; expected {' or '.join(DEVICES)}", param_hint="--device"
         )
+    if device == "cpu":
+        return device
     import torch
 
     try:

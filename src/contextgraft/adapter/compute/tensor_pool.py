@@ -4,14 +4,24 @@ A tensor's result does not depend on the number of threads. Buffers are reused: 
 more than the arithmetic done in it.
 """
 
+import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+import numpy as np
+
+from contextgraft.adapter.compute.array_numeric import one_thread_per_product
+from contextgraft.checkpoint.arrays import Floats, Raw
+
+if TYPE_CHECKING:
+    import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,24 +29,50 @@ Result = TypeVar("Result")
 
 @dataclass
 class Buffers:
-    """Named one-dimensional buffers that grow to the largest request and are handed out as views."""
+    """Named one-dimensional buffers that grow to the largest request and are handed out as views.
+
+    PyTorch is imported when the first tensor is requested, and computes in one thread from then on.
+    """
 
     device: str = "cpu"
-    _buffers: dict[str, torch.Tensor] = field(default_factory=dict)
+    _tensors: dict[str, "torch.Tensor"] = field(default_factory=dict)
+    _arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = field(default_factory=dict)
 
-    def floats(self, name: str, count: int) -> torch.Tensor:
+    def floats(self, name: str, count: int) -> "torch.Tensor":
         """`count` uninitialised float32 elements on the device."""
-        return self._view(name, count, torch.float32, self.device)
+        return self._tensor(name, count, self._torch.float32, self.device)
 
-    def bytes(self, name: str, count: int) -> torch.Tensor:
+    def bytes(self, name: str, count: int) -> "torch.Tensor":
         """`count` uninitialised bytes in main memory."""
-        return self._view(name, count, torch.uint8, "cpu")
+        return self._tensor(name, count, self._torch.uint8, "cpu")
 
-    def _view(self, name: str, count: int, dtype: torch.dtype, device: str) -> torch.Tensor:
-        buffer = self._buffers.get(name)
+    def array(self, name: str, shape: tuple[int, ...]) -> Floats:
+        """An uninitialised float32 array of numpy."""
+        return self._array(name, math.prod(shape), np.float32).reshape(shape)
+
+    def raw_array(self, name: str, count: int) -> Raw:
+        """`count` uninitialised bytes as an array of numpy."""
+        return self._array(f"{name} bytes", count, np.uint8)
+
+    @cached_property
+    def _torch(self) -> ModuleType:
+        import torch
+
+        torch.set_num_threads(1)
+        return torch
+
+    def _tensor(self, name: str, count: int, dtype: "torch.dtype", device: str) -> "torch.Tensor":
+        buffer = self._tensors.get(name)
         if buffer is None or len(buffer) < count:
-            self._buffers.pop(name, None)
-            buffer = self._buffers[name] = torch.empty(count, dtype=dtype, device=device)
+            self._tensors.pop(name, None)
+            buffer = self._tensors[name] = self._torch.empty(count, dtype=dtype, device=device)
+        return buffer[:count]
+
+    def _array(self, name: str, count: int, dtype: type[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+        buffer = self._arrays.get(name)
+        if buffer is None or len(buffer) < count:
+            self._arrays.pop(name, None)
+            buffer = self._arrays[name] = np.empty(count, dtype)
         return buffer[:count]
 
 
@@ -48,14 +84,16 @@ def tensor_threads(
     local = threading.local()
 
     def begin() -> None:
-        torch.set_num_threads(1)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
         local.buffers = Buffers(device)
 
     pool = ThreadPoolExecutor(threads, initializer=begin)
-    try:
-        yield lambda item: pool.submit(lambda: function(item, local.buffers))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with one_thread_per_product():
+        try:
+            yield lambda item: pool.submit(lambda: function(item, local.buffers))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def for_each_tensor(

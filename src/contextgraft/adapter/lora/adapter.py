@@ -25,7 +25,9 @@ from contextgraft.rope.travelling import Setting
 if TYPE_CHECKING:
     import torch
 
+    from contextgraft.adapter.lora.array_deltas import ArrayDelta
     from contextgraft.adapter.lora.deltas import TensorDelta
+    from contextgraft.checkpoint.arrays import Floats
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,9 @@ class Adapter:
         """A tensor by its key; values that are not finite raise CheckpointError."""
         from contextgraft.checkpoint.reader import read_tensor
 
-        file = self.file_of(key)
-        tensor = read_tensor(file, key)
+        tensor = read_tensor(self.file_of(key), key)
         if not tensor.isfinite().all():
-            raise CheckpointError(f"{key!r} holds NaN or infinite values", path=self.path / file[key].shard)
+            raise self._not_finite(key)
         return tensor
 
     def delta(
@@ -116,6 +117,27 @@ class Adapter:
     ) -> "TensorDelta":
         """The delta of one entry, times `scale`."""
         return entry.load(lambda key: self.read(key).to(device).float(), scale, rows)
+
+    def load_arrays(
+        self, entry: AdapterEntry, scale: float, rows: Sequence[int] | None = None
+    ) -> "ArrayDelta":
+        """As `load`, by numpy; for entries that have it."""
+        return entry.load_arrays(self._read_floats, scale, rows)
+
+    def _read_floats(self, key: str) -> "Floats":
+        """As `read`, in float32 and without PyTorch."""
+        import numpy as np
+
+        from contextgraft.checkpoint.arrays import read_floats
+
+        array = read_floats(self.file_of(key), key)
+        if not np.isfinite(array).all():
+            raise self._not_finite(key)
+        return array
+
+    def _not_finite(self, key: str) -> CheckpointError:
+        path = self.path / self.file_of(key)[key].shard
+        return CheckpointError(f"{key!r} holds NaN or infinite values", path=path)
 
     @cached_property
     def digest(self) -> str:

@@ -3,13 +3,14 @@
 Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile, E experts stacked in one tensor.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from typing_extensions import override
+
+from contextgraft.adapter.lora.array_deltas import matrix_shape
 
 Read = Callable[[str], torch.Tensor]  # a tensor of the adapter by its key
 FactorPair = tuple[torch.Tensor, torch.Tensor]  # left [M, R] and right [R, N] of left @ right
@@ -118,16 +119,6 @@ class DoraDelta(TensorDelta):
         moved = old + self.low_rank.tile(old, start, stop, out)
         factor_T = self.magnitude_M[start:stop] / torch.linalg.vector_norm(moved, dim=1)
         return torch.mul(moved.mul_(factor_T[:, None]).sub_(old), self.scale)
-
-
-def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of a tensor as a matrix: a vector is a column, a scalar one element.
-
-    All dimensions but the last of three or more are rows.
-    """
-    if len(shape) > 2:
-        return math.prod(shape[:-1]), shape[-1]
-    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 
 def as_rows(tensor: torch.Tensor) -> torch.Tensor:

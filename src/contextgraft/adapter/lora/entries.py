@@ -14,6 +14,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     import torch
 
+    from contextgraft.adapter.lora.array_deltas import ArrayDelta, ReadFloats
     from contextgraft.adapter.lora.deltas import FactorPair, Read, TensorDelta
 
 
@@ -31,6 +32,11 @@ class AdapterEntry(ABC):
         return self.replaces
 
     @property
+    def has_arrays(self) -> bool:
+        """Whether `load_arrays` gives the delta, so that a merge needs no PyTorch for it."""
+        return False
+
+    @property
     def token_rows(self) -> int:
         """For a tensor with a row for each token: the number of rows that the entry was made for."""
         return self.shape[0]
@@ -46,6 +52,10 @@ class AdapterEntry(ABC):
         `read` gives float32 tensors on the device of the computation.
         """
 
+    def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
+        """As `load`, for numpy; only where `has_arrays`."""
+        raise NotImplementedError
+
     def product(self, read: "Read") -> "FactorPair | None":  # noqa: ARG002
         """The delta as a product of two factors in float32, where it is one."""
         return None
@@ -54,7 +64,7 @@ class AdapterEntry(ABC):
         """The whole delta in float64, for entries that do not need the model."""
         import torch
 
-        from contextgraft.adapter.lora.deltas import matrix_shape
+        from contextgraft.adapter.lora.array_deltas import matrix_shape
 
         zeros = torch.zeros(matrix_shape(self.shape))
         return self.load(read, 1.0, None).tile(zeros, 0, len(zeros), zeros.clone()).double()
@@ -71,6 +81,18 @@ class AdditiveEntry(AdapterEntry):
         from contextgraft.adapter.lora.deltas import FullDelta, as_rows
 
         return FullDelta(as_rows(read(self.key)) * (self.scaling * scale))
+
+    @property
+    @override
+    def has_arrays(self) -> bool:
+        return True
+
+    @override
+    def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
+        from contextgraft.adapter.lora.array_deltas import FullArray, matrix_shape
+
+        whole = read(self.key) * (self.scaling * scale)
+        return FullArray(whole.reshape(matrix_shape(whole.shape)))
 
     @override
     def dense(self, read: "Read") -> "torch.Tensor":

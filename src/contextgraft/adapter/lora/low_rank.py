@@ -21,6 +21,7 @@ from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX
 from contextgraft.formats.tensor_names import FLOATS, without_wrappers
 
 if TYPE_CHECKING:
+    from contextgraft.adapter.lora.array_deltas import ArrayDelta, ReadFloats
     from contextgraft.adapter.lora.deltas import FactorPair, Read, TensorDelta
 
 FACTOR = re.compile(
@@ -61,6 +62,23 @@ class LowRankEntry(AdapterEntry):
         low_rank = LowRankDelta(left_MR, right_RN * self.scaling)
         return DoraDelta(low_rank, read(self.magnitude).reshape(-1), scale)
 
+    @property
+    @override
+    def has_arrays(self) -> bool:
+        return not self.needs_model
+
+    @override
+    def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
+        import numpy as np
+
+        from contextgraft.adapter.lora.array_deltas import LowRankArrays, chosen_rows
+
+        A, B = read(self.key_A), read(self.key_B)
+        left_MR, right_RN = (A.T, B.T) if self.embedding else (B, A)
+        return LowRankArrays(
+            chosen_rows(left_MR, rows), np.ascontiguousarray(right_RN) * (self.scaling * scale)
+        )
+
     @override
     def product(self, read: "Read") -> "FactorPair | None":
         left_MR, right_RN = self._factors(read)
@@ -91,6 +109,20 @@ class StackedEntry(LowRankEntry):
         if self.embedding:
             left_EMR, right_ERN = right_ERN.transpose(1, 2), left_EMR.transpose(1, 2)
         return StackedDelta(left_EMR.contiguous(), right_ERN.contiguous() * (self.scaling * scale))
+
+    @override
+    def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
+        import numpy as np
+
+        from contextgraft.adapter.lora.array_deltas import StackedArrays
+
+        A, B = read(self.key_A), read(self.key_B)
+        right_ERN = A.reshape(self.experts, -1, A.shape[1])
+        left_EMR = B.reshape(len(B), -1, self.experts).transpose(2, 0, 1)
+        if self.embedding:
+            left_EMR, right_ERN = right_ERN.transpose(0, 2, 1), left_EMR.transpose(0, 2, 1)
+        scaled = np.ascontiguousarray(right_ERN) * (self.scaling * scale)
+        return StackedArrays(np.ascontiguousarray(left_EMR), scaled)
 
     @override
     def product(self, read: "Read") -> "FactorPair | None":

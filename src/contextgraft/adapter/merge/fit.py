@@ -28,6 +28,7 @@ from contextgraft.formats.tensor_names import (
 )
 
 if TYPE_CHECKING:
+    from contextgraft.adapter.lora.array_deltas import ArrayDelta
     from contextgraft.adapter.lora.deltas import TensorDelta
 
 
@@ -51,6 +52,10 @@ class ScaledEntry:
     def load(self, device: str) -> "TensorDelta":
         """Read the entry's tensors and return the delta that is added to the target's tensor."""
         return self.adapter.load(self.entry, self.scale, self.rows, device)
+
+    def load_arrays(self) -> "ArrayDelta":
+        """As `load`, for numpy; where the entry has it."""
+        return self.adapter.load_arrays(self.entry, self.scale, self.rows)
 
 
 @dataclass(frozen=True)

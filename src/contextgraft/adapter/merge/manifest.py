@@ -16,6 +16,9 @@ from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar, sideca
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 
+# numpy computes what it can; grafts without the key are of versions in which PyTorch computed everything
+LIBRARY = {"library": "numpy"}
+
 
 def finish(
     plan: MergePlan, work: Path, tensors: Mapping[str, Mapping[str, Any]], device: str
@@ -24,7 +27,7 @@ def finish(
     lengths = write_small_files(plan, work)
     if MODEL_WEIGHTS not in plan.target.shards:
         _write_index(plan, work)
-    manifest = _manifest(plan, tensors, lengths.get(TOKENIZER_CONFIG), work) | {"device": device}
+    manifest = _manifest(plan, tensors, lengths.get(TOKENIZER_CONFIG), work) | {"device": device, **LIBRARY}
     write_json(work / SIDECAR, manifest, durable=False)
     return manifest
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
-from contextgraft.adapter.merge.manifest import finish
+from contextgraft.adapter.merge.evidence import TensorEvidence
+from contextgraft.adapter.merge.manifest import LIBRARY, finish
 from contextgraft.adapter.merge.plan import MergePlan
-from contextgraft.adapter.merge.tensor import TensorEvidence, merge_planned
+from contextgraft.adapter.merge.tensor import merge_planned
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
@@ -48,6 +49,7 @@ def merge(
         "rounding": plan.rounding,
         "tokenizer": InputFiles(plan.tokenizer_files),
         "device": device,
+        **LIBRARY,
     }
     with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
         with _opened(plan, work) as shards, ThreadPoolExecutor(1) as flusher:

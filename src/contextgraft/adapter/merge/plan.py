@@ -36,8 +36,10 @@ from contextgraft.rope import settings
 from contextgraft.rope.travelling import Setting
 
 if TYPE_CHECKING:
+    from contextgraft.adapter.lora.array_deltas import ArrayDelta
     from contextgraft.adapter.lora.deltas import TensorDelta
 
+ARRAY_DTYPES = ("BF16", "F32")  # of targets, that numpy can round to
 __all__ = ["MergePlan", "ScaledAdapter", "plan_merge"]
 
 
@@ -80,6 +82,17 @@ class MergePlan:
     def deltas(self, name: str, device: str) -> "list[TensorDelta]":
         """The deltas of one changed tensor, one of each adapter that has it."""
         return [item.load(device) for item in self.fit.changes[name].entries]
+
+    def uses_arrays(self, name: str, device: str) -> bool:
+        """Whether numpy computes a changed tensor, without PyTorch, whose import takes a second."""
+        change = self.fit.changes[name]
+        plain = device == "cpu" and self.rounding == "nearest"
+        dtype = self.target[change.source].dtype
+        return plain and dtype in ARRAY_DTYPES and all(item.entry.has_arrays for item in change.entries)
+
+    def array_deltas(self, name: str) -> "list[ArrayDelta]":
+        """As `deltas`, of a tensor that numpy computes."""
+        return [item.load_arrays() for item in self.fit.changes[name].entries]
 
     @cached_property
     def layout(self) -> GraftLayout:

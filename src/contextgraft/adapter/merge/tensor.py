@@ -1,97 +1,13 @@
-"""One tensor plus its deltas: computed in float32, rounded once, measured and hashed in one pass."""
+"""One changed tensor of a planned graft, by numpy where it can and by PyTorch where it must."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import torch
+import numpy as np
 
-from contextgraft.adapter.compute.numeric import norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers
-from contextgraft.adapter.compute.tiles import MERGE_TILE, tile_rows
-from contextgraft.adapter.lora.deltas import TensorDelta
+from contextgraft.adapter.merge.array_kernel import merge_arrays
+from contextgraft.adapter.merge.evidence import TensorEvidence
 from contextgraft.adapter.merge.plan import MergePlan
-from contextgraft.adapter.merge.rounding import ROUNDINGS, Rounding
-from contextgraft.checkpoint.digest import hasher
-from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.reader import DTYPES, read_bytes
-from contextgraft.checkpoint.tensor_bytes import expect_bytes
-from contextgraft.errors import CheckpointError
-
-
-@dataclass(frozen=True)
-class TensorEvidence:
-    """Evidence for one tensor: digests, and norms of the requested delta and of the delta after rounding.
-
-    `kept` is the retained share: the delta after rounding, projected on the requested one.
-    """
-
-    applied: bool
-    delta_norm: float
-    survived_norm: float
-    kept: float
-    digest_before: str
-    digest_after: str
-
-
-def merge_tensor(
-    target: ModelFolder,
-    name: str,
-    deltas: Sequence[TensorDelta],
-    *,
-    rounding: Rounding,
-    buffers: Buffers,
-    write: Callable[[int, memoryview], object],
-    rows: int | None = None,
-) -> TensorEvidence:
-    """Add `deltas` to a tensor of `target`, tile by tile; `write` is called with an offset and bytes.
-
-    The result has `rows` rows, by default the tensor's; those beyond the tensor's own are zero before.
-    A result that is not finite raises CheckpointError.
-    """
-    info = target[name]
-    dtype = DTYPES[info.dtype]
-    own_rows, columns = info.matrix
-    row_bytes = columns * dtype.itemsize
-    before, after = hasher(), hasher()
-    requested_squares = applied_squares = inner = 0.0
-    expect_bytes(target, info, 0, info.bytes)
-    step, rows = tile_rows(columns, MERGE_TILE), own_rows if rows in (None, info.rows) else rows
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        count = (stop - start) * columns
-        offset, end = start * row_bytes, min(stop, own_rows) * row_bytes
-        old = buffers.floats("old32", count).zero_() if stop > own_rows else buffers.floats("old32", count)
-        if offset < end:
-            old_raw = read_bytes(target, info, offset, end, buffers.bytes("old", end - offset))
-            before.update(old_raw.numpy().data)
-            old[: (end - offset) // dtype.itemsize].copy_(old_raw.view(dtype))
-        old = old.view(-1, columns)
-        delta = _sum(deltas, old, start, stop, buffers)
-        new = torch.add(old, delta, out=buffers.floats("new32", count).view(-1, columns))
-        new_raw = buffers.bytes("new", count * dtype.itemsize)
-        stored = rounding(new, new_raw.view(dtype).view(-1, columns))
-        after.update(new_raw.numpy().data)
-        write(offset, new_raw.numpy().data)
-        applied = new.copy_(stored).sub_(old)
-        requested_squares += norm_squared(delta)
-        applied_squares += norm_squared(applied)
-        inner += float(torch.dot(applied.reshape(-1), delta.reshape(-1)))
-    if not math.isfinite(requested_squares + applied_squares + inner):
-        raise CheckpointError(
-            f"tensor {name!r} plus the delta is not finite",
-            path=target.path / info.shard,
-            expected=f"finite weights that {info.dtype} can hold",
-        )
-    kept = inner / requested_squares if requested_squares else 1.0
-    return TensorEvidence(
-        True,
-        math.sqrt(requested_squares),
-        math.sqrt(applied_squares),
-        kept,
-        before.hexdigest(),
-        after.hexdigest(),
-    )
 
 
 def merge_planned(
@@ -101,34 +17,28 @@ def merge_planned(
     buffers: Buffers,
     write: Callable[[int, memoryview], object],
     device: str = "cpu",
+    arrays: bool = True,
 ) -> TensorEvidence:
-    """Compute one changed tensor of a planned graft; `write` is called with an offset and bytes."""
+    """Compute one changed tensor of a planned graft; `write` is called with an offset and bytes.
+
+    Without `arrays`, PyTorch computes it in any case, as older versions did: the last bit of a product of
+    factors can differ.
+    """
     change = plan.fit.changes[name]
+    if arrays and plan.uses_arrays(name, device):
+        with np.errstate(over="ignore", invalid="ignore"):  # the evidence notices it
+            deltas = plan.array_deltas(name)
+            return merge_arrays(
+                plan.target, change.source, deltas, buffers=buffers, write=write, rows=change.rows
+            )
+    from contextgraft.adapter.merge.rounding import ROUNDINGS
+    from contextgraft.adapter.merge.torch_kernel import merge_tensor
+
     return merge_tensor(
-        plan.target,
-        change.source,
-        plan.deltas(name, device),
-        rounding=ROUNDINGS[plan.rounding](name),
-        buffers=buffers,
-        write=write,
-        rows=change.rows,
-    )
+        plan.target, change.source, plan.deltas(name, device), rounding=ROUNDINGS[plan.rounding](name),
+        buffers=buffers, write=write, rows=change.rows,
+    )  # fmt: skip
 
 
 def discard(offset: int, data: memoryview) -> None:
     """The `write` of a tensor of which only the evidence is needed."""
-
-
-def _sum(
-    deltas: Sequence[TensorDelta], old: torch.Tensor, start: int, stop: int, buffers: Buffers
-) -> torch.Tensor:
-    """Rows [start, stop) of the sum of all deltas; zero without any."""
-    if not deltas:
-        return torch.zeros_like(old)
-    first, *others = deltas
-    total = first.tile(old, start, stop, buffers.floats("delta", old.numel()).view_as(old))
-    for delta_of_adapter in others:
-        total = total.add_(
-            delta_of_adapter.tile(old, start, stop, buffers.floats("more", old.numel()).view_as(old))
-        )
-    return total

@@ -9,9 +9,10 @@ import torch
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.merge.manifest import embeddings_record, file_facts
+from contextgraft.adapter.merge.evidence import TensorEvidence
+from contextgraft.adapter.merge.manifest import LIBRARY, embeddings_record, file_facts
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
-from contextgraft.adapter.merge.tensor import TensorEvidence, discard, merge_planned
+from contextgraft.adapter.merge.tensor import discard, merge_planned
 from contextgraft.adapter.verify.checks import Inputs, check_equal
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -56,8 +57,10 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
     applied = sorted(name for name, record in manifest["tensors"].items() if record["applied"])
     check_equal("the list of changed tensors", applied, list(plan.changed))
 
+    arrays = LIBRARY.items() <= manifest.items()
+
     def one(name: str, buffers: Buffers) -> None:
-        again = merge_planned(plan, name, buffers=buffers, write=discard, device=device)
+        again = merge_planned(plan, name, buffers=buffers, write=discard, device=device, arrays=arrays)
         _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
         inputs.advance(plan.layout.tensors[name].bytes)
 
