@@ -65,12 +65,24 @@ class StackedArrays(ArrayDelta):
         return out
 
 
-def chosen_rows(left_MR: Floats, rows: Sequence[int] | None) -> Floats:
-    """Contiguous rows of a factor, one for each of the result's rows; -1 for a row of zeros, None for all."""
+def low_rank_arrays(
+    A: Floats, B: Floats, scale: float, rows: Sequence[int] | None, *, transposed: bool
+) -> LowRankArrays:
+    """scale * B @ A, or its transpose; `rows` as in `AdapterEntry.load`."""
+    left_MR, right_RN = (A.T, B.T) if transposed else (B, A)
     if rows is not None:
         index = np.asarray(rows)
         left_MR = np.where(index[:, None] >= 0, left_MR[np.maximum(index, 0)], np.float32(0))
-    return np.ascontiguousarray(left_MR)
+    return LowRankArrays(np.ascontiguousarray(left_MR), np.ascontiguousarray(right_RN) * scale)
+
+
+def stacked_arrays(A: Floats, B: Floats, scale: float, experts: int, *, transposed: bool) -> StackedArrays:
+    """scale * B @ A of every expert, or their transposes; A is [R x E, N] by expert, B [M, R x E] by rank."""
+    right_ERN = A.reshape(experts, -1, A.shape[1])
+    left_EMR = B.reshape(len(B), -1, experts).transpose(2, 0, 1)
+    if transposed:
+        left_EMR, right_ERN = right_ERN.transpose(0, 2, 1), left_EMR.transpose(0, 2, 1)
+    return StackedArrays(np.ascontiguousarray(left_EMR), np.ascontiguousarray(right_ERN) * scale)
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

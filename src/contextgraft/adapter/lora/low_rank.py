@@ -69,15 +69,10 @@ class LowRankEntry(AdapterEntry):
 
     @override
     def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
-        import numpy as np
+        from contextgraft.adapter.lora.array_deltas import low_rank_arrays
 
-        from contextgraft.adapter.lora.array_deltas import LowRankArrays, chosen_rows
-
-        A, B = read(self.key_A), read(self.key_B)
-        left_MR, right_RN = (A.T, B.T) if self.embedding else (B, A)
-        return LowRankArrays(
-            chosen_rows(left_MR, rows), np.ascontiguousarray(right_RN) * (self.scaling * scale)
-        )
+        factors = read(self.key_A), read(self.key_B)
+        return low_rank_arrays(*factors, self.scaling * scale, rows, transposed=self.embedding)
 
     @override
     def product(self, read: "Read") -> "FactorPair | None":
@@ -112,17 +107,10 @@ class StackedEntry(LowRankEntry):
 
     @override
     def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
-        import numpy as np
+        from contextgraft.adapter.lora.array_deltas import stacked_arrays
 
-        from contextgraft.adapter.lora.array_deltas import StackedArrays
-
-        A, B = read(self.key_A), read(self.key_B)
-        right_ERN = A.reshape(self.experts, -1, A.shape[1])
-        left_EMR = B.reshape(len(B), -1, self.experts).transpose(2, 0, 1)
-        if self.embedding:
-            left_EMR, right_ERN = right_ERN.transpose(0, 2, 1), left_EMR.transpose(0, 2, 1)
-        scaled = np.ascontiguousarray(right_ERN) * (self.scaling * scale)
-        return StackedArrays(np.ascontiguousarray(left_EMR), scaled)
+        factors = read(self.key_A), read(self.key_B)
+        return stacked_arrays(*factors, self.scaling * scale, self.experts, transposed=self.embedding)
 
     @override
     def product(self, read: "Read") -> "FactorPair | None":
