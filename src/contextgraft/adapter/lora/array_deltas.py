@@ -68,7 +68,7 @@ class StackedArrays(ArrayDelta):
 def low_rank_arrays(
     A: Floats, B: Floats, scale: float, rows: Sequence[int] | None, *, transposed: bool
 ) -> LowRankArrays:
-    """scale * B @ A, or its transpose; `rows` as in `AdapterEntry.load`."""
+    """The product scale * B @ A, or its transpose; `rows` as in `AdapterEntry.load`."""
     left_MR, right_RN = (A.T, B.T) if transposed else (B, A)
     if rows is not None:
         index = np.asarray(rows)
@@ -77,7 +77,7 @@ def low_rank_arrays(
 
 
 def stacked_arrays(A: Floats, B: Floats, scale: float, experts: int, *, transposed: bool) -> StackedArrays:
-    """scale * B @ A of every expert, or their transposes; A is [R x E, N] by expert, B [M, R x E] by rank."""
+    """The product scale * B @ A of every expert, or their transposes; A is [R x E, N] by expert, B [M, R x E] by rank."""
     right_ERN = A.reshape(experts, -1, A.shape[1])
     left_EMR = B.reshape(len(B), -1, experts).transpose(2, 0, 1)
     if transposed:
