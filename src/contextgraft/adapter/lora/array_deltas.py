@@ -77,7 +77,7 @@ def low_rank_arrays(
 
 
 def stacked_arrays(A: Floats, B: Floats, scale: float, experts: int, *, transposed: bool) -> StackedArrays:
-    """The product scale * B @ A of every expert, or their transposes; A is [R x E, N] by expert, B [M, R x E] by rank."""
+    """The product scale * B @ A of each expert, or its transpose; A is [R x E, N], B [M, R x E]."""
     right_ERN = A.reshape(experts, -1, A.shape[1])
     left_EMR = B.reshape(len(B), -1, experts).transpose(2, 0, 1)
     if transposed:
