@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from contextgraft.checkpoint.arrays import Floats
+from contextgraft.adapter.compute.arrays import Floats
 
 PIECE = 4096  # elements summed in float32; their sums are added in float64
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from contextgraft.adapter.compute.array_numeric import one_thread_per_product
-from contextgraft.checkpoint.arrays import Floats, Raw
+from contextgraft.adapter.compute.arrays import Floats, Raw
 
 if TYPE_CHECKING:
     import torch

@@ -25,9 +25,9 @@ from contextgraft.rope.travelling import Setting
 if TYPE_CHECKING:
     import torch
 
+    from contextgraft.adapter.compute.arrays import Floats
     from contextgraft.adapter.lora.array_deltas import ArrayDelta
     from contextgraft.adapter.lora.deltas import TensorDelta
-    from contextgraft.checkpoint.arrays import Floats
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Adapter:
         """As `read`, in float32 and without PyTorch."""
         import numpy as np
 
-        from contextgraft.checkpoint.arrays import read_floats
+        from contextgraft.adapter.compute.arrays import read_floats
 
         array = read_floats(self.file_of(key), key)
         if not np.isfinite(array).all():

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from typing_extensions import override
 
-from contextgraft.checkpoint.arrays import Floats
+from contextgraft.adapter.compute.arrays import Floats
 
 ReadFloats = Callable[[str], Floats]  # a tensor of the adapter by its key
 

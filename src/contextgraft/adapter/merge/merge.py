@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
-from contextgraft.adapter.merge.evidence import TensorEvidence
+from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
 from contextgraft.adapter.merge.manifest import LIBRARY, finish
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import merge_planned

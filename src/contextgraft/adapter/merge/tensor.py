@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from contextgraft.adapter.compute.tensor_pool import Buffers
-from contextgraft.adapter.merge.array_kernel import merge_arrays
-from contextgraft.adapter.merge.evidence import TensorEvidence
+from contextgraft.adapter.merge.kernels.by_numpy import merge_arrays
+from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
 from contextgraft.adapter.merge.plan import MergePlan
 
 
@@ -31,8 +31,8 @@ def merge_planned(
             return merge_arrays(
                 plan.target, change.source, deltas, buffers=buffers, write=write, rows=change.rows
             )
+    from contextgraft.adapter.merge.kernels.by_torch import merge_tensor
     from contextgraft.adapter.merge.rounding import ROUNDINGS
-    from contextgraft.adapter.merge.torch_kernel import merge_tensor
 
     return merge_tensor(
         plan.target, change.source, plan.deltas(name, device), rounding=ROUNDINGS[plan.rounding](name),

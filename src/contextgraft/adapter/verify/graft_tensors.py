@@ -9,7 +9,7 @@ import torch
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.merge.evidence import TensorEvidence
+from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
 from contextgraft.adapter.merge.manifest import LIBRARY, embeddings_record, file_facts
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.merge.tensor import discard, merge_planned

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from contextgraft.adapter.compute.arrays import WIDEN, Floats, read_floats
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.array_deltas import LowRankArrays
-from contextgraft.adapter.merge.array_kernel import ROUND, merge_arrays
+from contextgraft.adapter.merge.kernels.by_numpy import ROUND, merge_arrays
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.adapter.merge.tensor import merge_planned
 from contextgraft.adapter.verify.graft import verify
-from contextgraft.checkpoint.arrays import WIDEN, Floats, read_floats
 from contextgraft.checkpoint.model_folder import open_model, open_tensors
 
 

@@ -1,6 +1,6 @@
 """One tensor plus its deltas by numpy: computed in float32, rounded to nearest, measured and hashed.
 
-For deltas that do not depend on the tensor; `adapter.merge.torch_kernel` computes all others.
+For deltas that do not depend on the tensor; `adapter.merge.kernels.by_torch` computes all others.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from contextgraft.adapter.compute.array_numeric import inner
+from contextgraft.adapter.compute.arrays import WIDEN, Floats, Raw
 from contextgraft.adapter.compute.tensor_pool import Buffers
 from contextgraft.adapter.compute.tiles import MERGE_TILE, PRODUCT_ROWS, tile_rows
 from contextgraft.adapter.lora.array_deltas import ArrayDelta
-from contextgraft.adapter.merge.evidence import Measures, TensorEvidence
-from contextgraft.checkpoint.arrays import WIDEN, Floats, Raw
+from contextgraft.adapter.merge.kernels.evidence import Measures, TensorEvidence
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.checkpoint.tensor_bytes import expect_bytes, read_into

@@ -11,7 +11,7 @@ from contextgraft.adapter.compute.numeric import norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers
 from contextgraft.adapter.compute.tiles import MERGE_TILE, tile_rows
 from contextgraft.adapter.lora.deltas import TensorDelta
-from contextgraft.adapter.merge.evidence import Measures, TensorEvidence
+from contextgraft.adapter.merge.kernels.evidence import Measures, TensorEvidence
 from contextgraft.adapter.merge.rounding import Rounding
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import DTYPES, read_bytes

@@ -1,0 +1,1 @@
+"""A tensor plus its deltas: by numpy, by PyTorch, and what is measured of it."""
