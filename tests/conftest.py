@@ -1,6 +1,7 @@
 """Toy models of the Llama layout, written without transformers, for the tests of every package."""
 
 import json
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,9 @@ Weights = dict[str, torch.Tensor]
 # A loaded machine may be slow: nothing depends on how long an example takes.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+# A background job may have been started with SIGINT ignored; the processes that tests start inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def config(**changes: Any) -> dict[str, Any]:

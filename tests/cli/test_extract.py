@@ -15,12 +15,7 @@ import pytest
 from ..command_server import command_server
 from .fork_server import fork_server
 
-RUN = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been started without
-from contextgraft.cli.main import main
-main()
-"""
+RUN = "from contextgraft.cli.main import main; main()"
 
 
 def start(*words: object) -> "subprocess.Popen[str]":

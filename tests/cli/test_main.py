@@ -81,8 +81,6 @@ INTERRUPTED = """
 import os, signal, sys
 import contextgraft.cli.main as main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been started without
-
 def verb(**options):
     try:
         os.kill(os.getpid(), signal.SIGINT)

@@ -20,7 +20,6 @@ from contextgraft.sources.hub.client import DownloadProgress, Hub
 from .server import HubServer
 
 COMMAND = Path(sys.executable).with_name("contextgraft")
-INTERRUPTIBLE = ("env", "--default-signal=INT")  # a background job may have been started without SIGINT
 
 
 @dataclass
@@ -116,7 +115,7 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     def start(*arguments: str | Path, largest: int | None = None, **more: str) -> subprocess.Popen[str]:
         limit = ["prlimit", f"--fsize={largest}"] if largest is not None else []
         return subprocess.Popen(
-            [*limit, *INTERRUPTIBLE, str(COMMAND), *map(str, arguments)],
+            [*limit, str(COMMAND), *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | more,
         )  # fmt: skip
 
