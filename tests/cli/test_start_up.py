@@ -1,6 +1,8 @@
 """What starts fast: mistakes, help and commands that read no weights end without importing torch."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,15 @@ from contextgraft.cli.main import VERBS
 
 from .fork_server import fork_server
 
+WRONG_OPTIONS = """
+import sys, click
+from contextgraft.cli.main import cli
+for verb in ("evaluate", "replay", "train", "plan evaluation", "plan study"):
+    try:
+        cli.main([*verb.split(), "--wrong"], standalone_mode=False)
+    except click.NoSuchOption:
+        print(verb, [name for name in ("pydantic", "yaml", "rich") if name in sys.modules])
+"""
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16,
     "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 16,
@@ -75,6 +86,15 @@ def imported(*arguments: str, folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake(mistake: str, tmp_path: Path) -> None:
     assert imported(*WRONG[mistake], folder=tmp_path) == (2, [])
+
+
+def test_a_wrong_option_imports_neither_configurations_nor_tables() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG_OPTIONS], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == [
+        f"{verb} []" for verb in ("evaluate", "replay", "train", "plan evaluation", "plan study")
+    ]
 
 
 @pytest.mark.parametrize("defect", UNUSABLE)

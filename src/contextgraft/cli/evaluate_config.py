@@ -5,21 +5,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contextgraft.cli.evaluate_options import flag_values
-from contextgraft.config.base import read_yaml, validate
-from contextgraft.config.evaluation import SECTIONS, EvaluationConfig, StudyEvaluation
 from contextgraft.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from contextgraft.config.evaluation import EvaluationConfig
     from contextgraft.evaluation.backends.registry import BackendConfig
 
 COMMAND_LINE = "command line"
 
 
-def evaluation_config(params: Mapping[str, Any]) -> EvaluationConfig:
+def evaluation_config(params: Mapping[str, Any]) -> "EvaluationConfig":
     """The configuration of --config, changed by the other options; without --config, that of the options.
 
     Without --suite, the suites are those of --config.
     """
+    from contextgraft.config.base import validate
+    from contextgraft.config.evaluation import SECTIONS, EvaluationConfig
+
     base = read_config(params["config_path"], params["fine_tune"])
     merged = base.model_dump(exclude_none=True)
     for section, field, value in flag_values(params):
@@ -33,11 +35,14 @@ def evaluation_config(params: Mapping[str, Any]) -> EvaluationConfig:
     return validate(EvaluationConfig, {**merged, "suites": suites}, COMMAND_LINE)
 
 
-def read_config(path: Path | None, fine_tune: str | None) -> EvaluationConfig:
+def read_config(path: Path | None, fine_tune: str | None) -> "EvaluationConfig":
     """The section `evaluation` of a study, or of a file that has only this section or its content.
 
     With `fine_tune`, what the study evaluates for that fine-tune.
     """
+    from contextgraft.config.base import read_yaml, validate
+    from contextgraft.config.evaluation import EvaluationConfig, StudyEvaluation
+
     if path is None:
         if fine_tune is not None:
             raise InputError("--fine-tune needs a study", remedy="pass --config STUDY.yaml")
@@ -55,7 +60,7 @@ def read_config(path: Path | None, fine_tune: str | None) -> EvaluationConfig:
     return validate(model, data.get("evaluation", data), path)
 
 
-def backend_config(params: Mapping[str, Any], config: EvaluationConfig) -> "BackendConfig":
+def backend_config(params: Mapping[str, Any], config: "EvaluationConfig") -> "BackendConfig":
     """The backend, device, dtype and batch size that the options select."""
     from contextgraft.evaluation.backends.registry import BackendConfig
 

@@ -4,16 +4,36 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import click
+from click.types import OptionHelpExtra
+from typing_extensions import override
 
-from contextgraft.cli.options import COUNT, PATH, NumberList, RealNumber
-from contextgraft.config.base import Frozen
-from contextgraft.config.evaluation import SECTIONS
+from contextgraft.cli.options import COUNT, PATH, NumberList, RealNumber, SuiteChoice
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 LENGTHS = NumberList(COUNT, "INT,...")
 VALUES = ("number", "word", "uuid")
+
+
+class SectionOption(click.Option):
+    """An option whose help shows the default of a section; pydantic (0.3 s) is imported only for the help."""
+
+    def __init__(self, *arguments: Any, section: str, field: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.section, self.field = section, field
+
+    @override
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        from contextgraft.config.evaluation import SECTIONS
+
+        extra = super().get_help_extra(ctx)
+        default = SECTIONS[self.section].model_fields[self.field].get_default()
+        if default not in (None, []):
+            values = default if isinstance(default, list) else [default]
+            shown = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+            extra["default"] = ",".join(shown)
+        return extra
 
 
 class ConfigFlag(NamedTuple):
@@ -31,18 +51,12 @@ def flag(
     name = f"{section}_{field}" if section else field
     if settings.get("is_flag"):
         settings["default"] = None  # not given: the configuration decides
-    shown = "" if "default" in settings else default or default_text(SECTIONS.get(section or ""), field)
-    words = f"{section}: {text}" if section and section in SECTIONS else text
-    option = click.option(*names, name, help=f"{words} [default: {shown}]" if shown else words, **settings)
-    return ConfigFlag(section, field, option)
-
-
-def default_text(section: type[Frozen] | None, field: str) -> str:
-    """The default of a field as typed on the command line; empty if it has none."""
-    value = section.model_fields[field].get_default() if section else None
-    if isinstance(value, list):
-        return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
-    return "" if value is None else str(value)
+    words = f"{section}: {text}" if section else text
+    if default:
+        words = f"{words} [default: {default}]"
+    elif section and "default" not in settings:
+        settings |= {"cls": SectionOption, "section": section, "field": field}
+    return ConfigFlag(section, field, click.option(*names, name, help=words, **settings))
 
 
 CONFIG_FLAGS = (
@@ -201,7 +215,7 @@ ADAPTER_OPTIONS = (
 SUITE_OPTION = click.option(
     "--suite",
     "suites",
-    type=click.Choice(tuple(SECTIONS)),
+    type=SuiteChoice(),
     multiple=True,
     help="What to evaluate; repeatable. [default: the suites of --config]",
 )

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,6 +64,21 @@ class Pattern(click.ParamType[str]):
         except re.error as error:
             self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
         return str(value)
+
+
+class SuiteChoice(click.Choice[str]):
+    """Names of suites. The configuration is imported for a value or the help only: pydantic takes 0.3 s."""
+
+    def __init__(self, *, without: str | None = None) -> None:
+        self.case_sensitive = True
+        self.without = without
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]  # a plain attribute in click
+        """Names of suites, in the order of the configuration."""
+        from contextgraft.config.evaluation import SECTIONS
+
+        return tuple(name for name in SECTIONS if name != self.without)
 
 
 def json_option(help: str = "Print JSON.") -> Callable[[F], F]:  # noqa: A002 - click's own word

@@ -2,13 +2,11 @@
 
 import click
 
-from contextgraft.cli.options import COUNT, NumberList, RealNumber, json_option
+from contextgraft.cli.options import COUNT, NumberList, RealNumber, SuiteChoice, json_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.plan_training import MOST, POSITIVE, device_options
-from contextgraft.config.evaluation import SECTIONS
 
 LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can show
-SUITES = tuple(name for name in SECTIONS if name != "skill")  # prompts of skills are short
 
 
 @click.command()
@@ -16,7 +14,7 @@ SUITES = tuple(name for name in SECTIONS if name != "skill")  # prompts of skill
 @click.option(
     "--suite",
     "suites",
-    type=click.Choice(SUITES),
+    type=SuiteChoice(without="skill"),  # whose prompts are short
     multiple=True,
     default=("needle",),
     show_default=True,
