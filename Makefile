@@ -5,7 +5,7 @@ PYTEST := $(VENV)/python -m pytest
 # Two files at a time; the longest come first, so that both cores are busy to the end.
 LONG := tests/cluster tests/workflow tests/dvc tests/training tests/robustness
 TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
-SNAKEMAKE := PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/snakemake --cores all
+SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
@@ -64,7 +64,7 @@ fix: setup
 	$(VENV)/python -m contextgraft.config.json_schema
 
 world: setup
-	PATH="$(CURDIR)/$(VENV):$$PATH" world/make.sh
+	PATH="$$PWD/$(VENV):$$PATH" world/make.sh
 
 bench: setup
 	$(VENV)/python bench/run.py
@@ -73,10 +73,10 @@ bench-training: setup
 	$(VENV)/python bench/training.py
 
 version:
-	PATH="$(CURDIR)/$(VENV):$$PATH" scripts/version.sh
+	PATH="$$PWD/$(VENV):$$PATH" scripts/version.sh
 
 sync:
-	PATH="$(CURDIR)/$(VENV):$$PATH" scripts/sync.sh
+	PATH="$$PWD/$(VENV):$$PATH" scripts/sync.sh
 
 lock:
 	scripts/lock.sh $(if $(UPGRADE),--upgrade)

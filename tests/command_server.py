@@ -2,8 +2,10 @@
 
 Tests, Snakemake's jobs and scripts find the script CLIENT under the program's name. It hands its arguments,
 environment, folder and open files to the server, and ends with the exit code of the child that the server
-forks for it. A signal to the script does not reach the child: what is killed or interrupted runs the program
-itself.
+forks for it. SIGINT and SIGTERM are passed on to the child; if the script is killed, so is the child.
+
+With PAUSE in its environment, a child can be interrupted while it publishes: if the file that PAUSE names
+exists, the next child that renames an output takes it away, and sleeps before or after that.
 """
 
 import atexit
@@ -12,16 +14,22 @@ import importlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+PAUSE = "CONTEXTGRAFT_TEST_PAUSE"
+PAUSE_SECONDS = 3
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,17 @@ PROGRAMS = {
     "dvc": Program("dvc.cli", ("dvc.cli.parser", "dvc.repo", "dvc.repo.index"), exits=True),
 }
 CLIENT = """#!{python} -ISs
-import json, os, socket, sys
+import json, os, signal, socket, sys
 
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     request = json.dumps([{name!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
     socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
     server.sendall(request)
+    child = int(server.recv(16) or b"0")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    server.sendall(b"ready")
     sys.exit(int(server.recv(16) or b"1"))
 """
 
@@ -157,10 +169,44 @@ def answer(program: Program, connection: socket.socket) -> NoReturn:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        if PAUSE in environment:
+            pause_at_publishing(Path(environment[PAUSE]))
         run(program, name, arguments)
+    connection.sendall(str(child).encode())
+    ended = os.pidfd_open(child)
+    killed = not connection.recv(16)  # the end of the connection is that of the script
+    if killed or ended not in select.select([ended, connection.fileno()], [], [])[0]:
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    with suppress(BrokenPipeError):
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
+
+
+def pause_at_publishing(mark: Path) -> None:
+    """Sleep before or after the rename of an output, as the file `mark` says, once for each such file."""
+    wanted = ""
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal wanted
+        if event == "os.rename" and is_publishing(*map(os.fsdecode, arguments[:2])):
+            with suppress(FileNotFoundError):
+                word = mark.read_text()
+                mark.unlink()  # FileNotFoundError if another job was quicker
+                if word == "before":
+                    time.sleep(PAUSE_SECONDS)
+                wanted = word
+        elif wanted == "after":
+            wanted = ""
+            time.sleep(PAUSE_SECONDS)
+
+    sys.addaudithook(audit)
+
+
+def is_publishing(source: str, destination: str) -> bool:
+    """Whether a rename puts a complete file or folder in its place."""
+    inside = any(part.endswith((".partial", ".journal")) for part in Path(destination).parts)
+    return source.endswith(".partial") and not inside
 
 
 def run_code() -> None:
@@ -174,6 +220,7 @@ def run_code() -> None:
 def run(program: Program, name: str, arguments: list[str]) -> NoReturn:
     """Become the program, or Python, with these arguments."""
     sys.argv = [name, *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # this process may have been started without
     code = 0
     try:
         code = int((run_code if name == "python" else sys.modules[program.module].main)() or 0)

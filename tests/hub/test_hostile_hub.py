@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, close_session
+from huggingface_hub.utils import get_session
 
 from contextgraft.errors import ContextgraftError, SourceError
 from contextgraft.sources.fetch import fetch
@@ -181,6 +182,17 @@ def test_texts_that_look_like_tokens_are_hidden() -> None:
         assert "***" in redact(text)
         assert "abc" not in redact(text)
         assert "pass" not in redact(text)
+
+
+def test_a_client_that_is_made_anew_is_guarded_too(serve: Callable[[Answer], Server]) -> None:
+    """huggingface_hub closes its client when a connection fails, and goes on with another."""
+    other, server = serve(lambda *_: ok({})), serve(lambda *_: ok({}))
+    guard.guard_session(server.url)
+    close_session()
+    for url in (server.url, other.url):
+        get_session().get(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert server.received == [f"Bearer {TOKEN}"]
+    assert other.received == [None]
 
 
 def test_origins() -> None:

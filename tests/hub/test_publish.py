@@ -272,6 +272,29 @@ def test_a_busy_hub_is_waited_for(server: "HubServer", owner: Hub, once: Made, n
     assert server.faults[0].times == 0
 
 
+DELAYS = {
+    "seconds": {"Retry-After": "99999999"},
+    "digits": {"Retry-After": "9" * 400},
+    "date": {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"},
+    "limit": {"RateLimit": '"api";r=0;t=99999999'},
+}
+
+
+@pytest.mark.parametrize("name", DELAYS)
+@pytest.mark.parametrize(
+    "where", ["POST /api/repos/create", "POST .*/preupload/", "PUT /upload/", "POST .*/commit/"]
+)
+def test_an_absurd_delay_is_not_waited_for(
+    *, server: "HubServer", owner: Hub, once: Made, monkeypatch: pytest.MonkeyPatch, where: str, name: str
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    server.fault(where, status=429, headers=DELAYS[name])
+    with pytest.raises(SourceError, match="rate limit of the hub is reached, and waiting did not help"):
+        upload(build_package(once.adapter, "owner/r4"), owner)
+    assert sum(slept) < 100
+
+
 FINAL: dict[str, tuple[dict[str, Any], type[ContextgraftError], str]] = {
     "store": ({"where": "PUT /upload/", "status": 500}, SourceError, "hub returned status 500; run the same"),
     "storage": ({"where": "PUT /upload/", "status": 403}, InputError, "the token does not allow this"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -157,37 +156,3 @@ def test_what_a_dead_head_of_this_machine_left(tmp_path: Path, left: str) -> Non
         StudyLock(lock.path).acquire()
     lock.release()
     assert lock.path.read_text() == ""
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """What the study made, without times and without what names them."""
-    made = [*(folder / "data").rglob("*"), *(folder / "results/tiny/samples").glob("*")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file()}
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-def test_thirty_random_moments(fresh: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Each signal, to the head and to all; the study goes on after each, and ends in the same bytes."""
-    draw = random.Random(17)
-    whole = Study(fresh.folder)
-    begun = time.monotonic()
-    whole.finish()
-    length, expected = time.monotonic() - begun, results(whole.folder)
-    moments = 0
-    while moments < 30:
-        place = tmp_path_factory.mktemp("again")
-        subprocess.run(["cp", "-a", fresh.folder / "config", fresh.folder / "models", place], check=True)
-        study = Study(place)
-        for number in draw.sample(SIGNALS * 2, 6):
-            head = study.start()
-            with suppress(subprocess.TimeoutExpired):
-                head.wait(draw.uniform(0, length / 2))
-            if head.poll() is None:
-                killed(head, number, whole=draw.random() < 0.5)
-                moments += 1
-        study.finish()
-        assert results(place) == expected

@@ -11,14 +11,14 @@ from typing import TypeVar
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, parse_ratelimit_headers
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from contextgraft.errors import InputError, SourceError
 from contextgraft.formats.hub_source import DATASETS, HUB_SOURCE
 from contextgraft.formats.model_card import licence_of
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error, reason, status_of
 from contextgraft.sources.hub.files import HubFile, TransferPlan, hub_file
-from contextgraft.sources.hub.guard import guard_session, same_origin
+from contextgraft.sources.hub.guard import guard_session, requested_delay, same_origin
 from contextgraft.sources.hub.http import TransportError
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte, from the variable of that name
@@ -187,20 +187,7 @@ def _delay(hub: Hub, error: Exception, tries: int) -> float | None:
     if isinstance(error, HfHubHTTPError):
         if status_of(error) not in RETRIED:
             return None
-        requested = _requested_delay(error)
+        requested = requested_delay(error.response)
         if requested is not None:
             return requested if requested <= hub.max_delay else None
     return hub.retry_delays[tries]
-
-
-def _requested_delay(error: HfHubHTTPError) -> float | None:
-    """Seconds that the server requests to wait, in either of the headers that hubs use."""
-    headers = error.response.headers
-    try:
-        limit = parse_ratelimit_headers(headers) if status_of(error) == 429 else None
-    except ValueError:
-        limit = None
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    after = headers.get("Retry-After", "").strip()
-    return float(after) if after.isascii() and after.isdigit() else None

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from contextgraft.errors import ContextgraftError, InputError, SourceError
-from contextgraft.sources.hub.guard import redact
+from contextgraft.sources.hub.guard import DelayTooLongError, redact
 from contextgraft.sources.hub.http import (
     ConnectError,
     ConnectTimeout,
@@ -136,6 +136,11 @@ def _broken(error: BaseException, what: str) -> ContextgraftError:
     return SourceError("the connection fails repeatedly", path=what, received=reason(error), remedy=RUN_AGAIN)
 
 
+def _busy(error: Exception, what: str) -> ContextgraftError:
+    make, message, remedy = STATUS[429]
+    return make(message, path=what, received=str(error), remedy=remedy)
+
+
 def _name(error: Exception, what: str) -> ContextgraftError:
     return InputError("not a valid repository name", path=what, received=redact(str(error))[:200])
 
@@ -153,6 +158,7 @@ ERROR_MAKERS: tuple[tuple[type[Exception], Callable[[Exception, str], Contextgra
     (OfflineModeIsEnabled, _offline),
     *((kind, _network) for kind in (*UNREACHABLE, InvalidURL)),
     *((kind, _broken) for kind in (HTTPError, OSError)),
+    (DelayTooLongError, _busy),
     (HFValidationError, _name),
     (Exception, _strange),
 )

@@ -1,13 +1,17 @@
 """What a hub may receive and send: the token on its own host only; bounded answers without the token."""
 
+import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from huggingface_hub import get_token
-from huggingface_hub.utils import get_session
+from huggingface_hub import get_token, set_client_factory
+from huggingface_hub.utils import _http, get_session, parse_ratelimit_headers
 from typing_extensions import override
 
 from contextgraft.sources.hub.http import Response, SyncByteStream
@@ -21,6 +25,11 @@ SECRETS = (
     (re.compile(r"://[^/@\s]+@"), f"://{HIDDEN}@"),
 )
 DEFAULT_PORTS = {"http": 80, "https": 443}
+BUSY = range(429, 600)  # statuses after which the client may wait for as long as the server says
+
+
+class DelayTooLongError(RuntimeError):
+    """A server requests a longer delay than the client may wait."""
 
 
 def redact(text: str) -> str:
@@ -40,19 +49,51 @@ def same_origin(url: str, other: str) -> bool:
     return first == second or (upgraded and (first[2], second[2]) == (443, 80))
 
 
-def guard_session(endpoint: str) -> None:
-    """Make the client of huggingface_hub follow the rules of this module, for the hub at `endpoint`."""
-    session = get_session()
-    owners = [getattr(hook, "__self__", None) for hook in session.event_hooks["request"]]
-    guards = [owner for owner in owners if isinstance(owner, _Guard)]
-    guard = guards[0] if guards else _Guard()
+def guard_session(endpoint: str, max_delay: float = math.inf) -> None:
+    """Make the client of huggingface_hub follow the rules of this module, for the hub at `endpoint`.
+
+    Also the clients that it makes later, for it closes one whose connection failed. Where it waits by itself,
+    a requested delay of more than `max_delay` seconds raises DelayTooLongError.
+    """
+    guard = _guard_of(get_session())
+    if guard is None:
+        guard = _Guard()
+        set_client_factory(partial(_guarded_client, _http._GLOBAL_CLIENT_FACTORY, guard))
     guard.endpoints.add(endpoint)
-    if not guards:
-        hooks = session.event_hooks
-        session.event_hooks = {
-            "request": [*hooks["request"], guard.before],
-            "response": [*hooks["response"], guard.after],
-        }
+    guard.max_delay = max_delay
+
+
+def _guard_of(session: Any) -> "_Guard | None":
+    owners = (getattr(hook, "__self__", None) for hook in session.event_hooks["request"])
+    return next((owner for owner in owners if isinstance(owner, _Guard)), None)
+
+
+def _guarded_client(make: Callable[[], Any], guard: "_Guard") -> Any:
+    client = make()
+    hooks = client.event_hooks
+    client.event_hooks = {
+        "request": [*hooks["request"], guard.before],
+        "response": [*hooks["response"], guard.after],
+    }
+    return client
+
+
+def requested_delay(response: Response) -> float | None:
+    """Seconds that a busy server requests to wait, in any of the headers that hubs use."""
+    try:
+        limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    except ValueError:
+        limit = None
+    if limit is not None and limit.remaining == 0:
+        return float(limit.reset_in_seconds)
+    after = response.headers.get("Retry-After", "").strip()
+    if after.isascii() and after.isdigit():
+        return float(after)
+    try:
+        until = parsedate_to_datetime(after)
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -69,6 +110,7 @@ class _Guard:
     def __init__(self) -> None:
         self.endpoints: set[str] = set()
         self.secrets: set[str] = set()
+        self.max_delay = math.inf
 
     def before(self, request: Any) -> None:
         value = request.headers.get("Authorization")
@@ -79,6 +121,9 @@ class _Guard:
         request.headers["Accept-Encoding"] = "identity"  # so that bytes can be counted
 
     def after(self, response: Any) -> None:
+        delay = requested_delay(response) if response.status_code in BUSY else None
+        if delay is not None and delay > self.max_delay:
+            raise DelayTooLongError(f"a requested delay of {delay:,.0f} s")
         for name, value in response.headers.multi_items():
             if self.hide(value) != value:
                 response.headers[name] = self.hide(value)

@@ -46,7 +46,7 @@ def upload(
     if revision and revision != MAIN and not revision.startswith(PULL_REQUEST):
         call(partial(api.create_branch, to, branch=revision, exist_ok=True))
     message = f"{package.kind.capitalize()} by contextgraft"
-    guard_session(api.endpoint)
+    guard_session(api.endpoint, hub.max_delay)
     try:  # the client retries by itself here
         with unchanged(package.inputs):  # all bytes are read here
             operations = _operations(package)
