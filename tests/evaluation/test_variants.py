@@ -19,7 +19,7 @@ from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.cli.commands import evaluate
 from contextgraft.cli.evaluate_grafts import graft_variants
-from contextgraft.errors import ContextgraftError, InputError, MismatchError
+from contextgraft.errors import ContextgraftError, InputChanged, InputError, MismatchError
 from contextgraft.evaluation.backends import loading, registry
 from contextgraft.formats.refusal import record_refusal
 
@@ -177,6 +177,21 @@ def test_a_dry_run_lists_the_grafts(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.exit_code == 0, done.output
     plans = json.loads(done.stdout)
     assert list(dict.fromkeys(plan["model"] for plan in plans)) == ["target", "theta_only", "r2"]
+    assert not (root / "out.parquet").exists()
+
+
+def test_a_target_that_changes_during_the_run_ends_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+
+    def change(model: Any, path: Path) -> Any:
+        loaded.append(path)
+        if len(loaded) == 2:
+            (root / "target/generation_config.json").write_text("{}")
+        return model
+
+    monkeypatch.setattr(loading, "try_model", change)
+    done = run(root, *adapters(root, "r2", "r4"))
+    assert isinstance(done.exception, InputChanged)
     assert not (root / "out.parquet").exists()
 
 

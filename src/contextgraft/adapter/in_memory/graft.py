@@ -61,7 +61,15 @@ class GraftInMemory:
 def prepare_graft(
     plan: MergePlan, folder: Path, target_digests: Mapping[str, str], threads: int
 ) -> GraftInMemory:
-    """Write the small files of a planned graft into `folder`, which is made; no weight is read."""
+    """Write the small files of a planned graft into `folder`, which is made; no weight is read.
+
+    Files that stay as they are become links: a folder may hold large files that no reader of the model needs.
+    """
     folder.mkdir(parents=True)
-    write_small_files(plan, folder)
+    write_small_files(plan, folder, _link)
     return GraftInMemory(plan, folder, target_digests, threads)
+
+
+def _link(folder: Path, name: str, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to((folder / name).resolve())

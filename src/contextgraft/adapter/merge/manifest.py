@@ -1,7 +1,7 @@
 """A graft's config, tokenizer and other small files, and `contextgraft.json` with the evidence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,21 @@ def file_facts(path: Path) -> dict[str, Any]:
         return facts | {"header": bytes_digest(file.fileno(), 0, open_tensors(path).data_begin)}
 
 
-def write_small_files(plan: MergePlan, work: Path) -> dict[str, list[Any]]:
-    """Write config, tokenizer and other files than weights; the tokenizer's lengths before and after."""
+def write_small_files(
+    plan: MergePlan, work: Path, copy: Callable[[Path, str, Path], object] = copy_own_file
+) -> dict[str, list[Any]]:
+    """Write config, tokenizer and other files than weights; the tokenizer's lengths before and after.
+
+    `copy` brings a file that stays as it is: it is called with its folder, its name and its path in `work`.
+    """
     target = plan.target
     record = embeddings_record(plan)
     if plan.rope_from == "target" and not record:
-        copy_own_file(target.path, MODEL_CONFIG, work / MODEL_CONFIG)
+        copy(target.path, MODEL_CONFIG, work / MODEL_CONFIG)
     else:
         write_json(work / MODEL_CONFIG, with_embeddings(plan.config, record), durable=False)
     for name, folder in plan.origins.items():
-        copy_own_file(folder, name, work / name)
+        copy(folder, name, work / name)
     lengths = {}
     for name in CONTEXT_FILES if plan.rope_from != "target" else ():
         if name in plan.copied:
