@@ -1,5 +1,6 @@
 """Whatever a user mistypes: one line, exit code 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,13 @@ def test_ctrl_c_exits_with_130_whatever_a_library_makes_of_it(reaction: str) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines() == ["contextgraft: interrupted; run the same command again to resume"]
+
+
+def test_of_many_processes_only_the_first_speaks_of_ctrl_c() -> None:
+    words = [sys.executable, "-c", INTERRUPTED.format(reaction="raise")]
+    environment = {**os.environ, "RANK": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_ctrl_c_during_an_import_exits_with_130(tmp_path: Path) -> None:

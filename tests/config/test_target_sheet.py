@@ -33,6 +33,7 @@ def test_empty_cells_count_as_absent_and_comments_as_nothing() -> None:
         ("name\tname\tsource\na\tb\tc", "s.tsv:1: the first line must name the columns"),
         (f"{HEADER}\na", "s.tsv:2: source: Field required"),
         (f"{HEADER}\n\n# x\na b\tdemo:a", "s.tsv:4: name"),
+        (f"{HEADER}\n{'a' * 231}\tdemo:a", "s.tsv:2: name: String should have at most 230 characters"),
         (f"{HEADER}\na\tdemo:a\nbase\tdemo:b", "s.tsv:3: the name 'base' is reserved"),
         (f"{HEADER}\ndonor-s1\tdemo:b", "s.tsv:2: the name 'donor-s1' is reserved"),
         (f"{HEADER}\na\tdemo:a\na\tdemo:b", "s.tsv:3: the name 'a' is already used on line 2"),

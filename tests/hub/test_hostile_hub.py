@@ -155,6 +155,14 @@ def test_a_list_of_other_values_is_one_line(
     refused(server, tmp_path, "hf:datasets/a/x")
 
 
+def test_json_of_gigabytes_is_not_downloaded(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+    names = ("config.json", "model.safetensors.index.json")
+    listed = [{**FILE, "rfilename": name, "size": 10**10} for name in names]
+    server = serve(lambda *_: ok({**INFO, "siblings": listed}))
+    assert "index.json: too large for JSON" in refused(server, tmp_path)
+    assert server.requests == 1
+
+
 def test_pages_without_end_are_refused(
     serve: Callable[[Answer], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

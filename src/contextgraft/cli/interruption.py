@@ -35,11 +35,12 @@ class Interruption:
         signal.default_int_handler(number, frame)
 
     def exit(self) -> NoReturn:
-        """Print the line and exit.
+        """Print the line and exit; of torchrun's processes, only the first prints.
 
         After a signal without the end of the interpreter, in which threads of V8 and torch abort.
         """
-        echo("contextgraft: interrupted; run the same command again to resume", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            echo("contextgraft: interrupted; run the same command again to resume", err=True)
         if not self.received:
             sys.exit(EXIT_CODE)
         sys.stdout = sys.stderr = None  # nothing more is written

@@ -216,3 +216,43 @@ def test_killed_at_random_times_the_end_is_the_same(command: list[str], whole: P
             break
     finish(start_ranks([*command, str(out)], 2)) if not out.exists() else None
     assert files(out) == files(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [None, 2])
+def test_interrupted_at_random_times_the_end_is_the_same(
+    command: list[str], tmp_path: Path, world: int | None
+) -> None:
+    """Ctrl-C and SIGTERM to all processes: one line in all, no traceback, and the same command resumes."""
+    chance, out = random.Random(8), tmp_path / "out"
+    undisturbed = tmp_path / "undisturbed"
+    finish(started(command, undisturbed, world))
+    for number in (signal.SIGINT, signal.SIGTERM) * 4:
+        processes = started(command, out, world)
+        while processes[0].poll() is None and not is_training(processes[0]):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 1))
+        for process in processes:
+            process.send_signal(number)
+        for process in processes:
+            process.wait()
+        if out.exists():
+            break
+        said = finish(processes, status=130)
+        lines = [line for rank in said for line in rank.err.splitlines() if "interrupted" in line]
+        assert lines == ["contextgraft: interrupted; run the same command again to resume"]
+        assert not any("Traceback" in rank.err for rank in said), said
+    finish(started(command, out, world)) if not out.exists() else None
+    assert files(out) == files(undisturbed)
+
+
+def is_training(process: Process) -> bool:
+    """Whether a run has said what it trains."""
+    path = process.folder / "err"
+    return path.exists() and "training" in path.read_text()
+
+
+def started(command: list[str], out: Path, world: int | None) -> list[Process]:
+    """A run in so many processes, or in one that torchrun did not start."""
+    words = [*command, str(out)]
+    return [start(words)] if world is None else start_ranks(words, world)

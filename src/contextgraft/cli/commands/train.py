@@ -201,10 +201,6 @@ def _train_rank(
             )
     except RemoteRankError:
         sys.exit(2)
-    except KeyboardInterrupt:
-        if info.rank:
-            sys.exit(130)
-        raise
     return metrics if info.rank == 0 else None
 
 

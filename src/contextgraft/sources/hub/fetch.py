@@ -11,7 +11,7 @@ from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_json
 from contextgraft.checkpoint.resume import ResumeLog
-from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.checkpoint.safetensors_header import MAX_HEADER, open_tensors
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, sidecar
@@ -111,7 +111,13 @@ def check_disk_space(
 
 def _read(transfer: Transfer, name: str) -> dict[str, Any]:
     """One JSON file of the repository, which the selection of the others depends on."""
-    download(transfer, sized_files(transfer.repository, [name]))
+    (file,) = sized_files(transfer.repository, [name])
+    if file.bytes > MAX_HEADER:
+        raise CheckpointError(
+            "too large for JSON", path=f"{transfer.repository.source}/{name}",
+            expected=f"at most {MAX_HEADER:,} bytes", received=f"{file.bytes:,}",
+        )  # fmt: skip
+    download(transfer, [file])
     return read_json(transfer.resume_log.work / name)
 
 
