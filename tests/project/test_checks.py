@@ -1,5 +1,6 @@
 """Style, types, layers and formats, each checked by its own tool; the locks and the command line's start."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,15 +66,48 @@ def test_lock_covers_pyproject() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-cuda.lock"])
-def test_every_pin_has_hashes_and_no_index_is_named(name: str) -> None:
+LOCKS = sorted(
+    {
+        *ROOT.glob("*.lock"),
+        *(path for name in ("envs", "scripts", "tests") for path in (ROOT / name).rglob("*.lock")),
+    }
+)
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_pin_has_hashes_and_no_index_is_named(path: Path) -> None:
     import re
 
-    text = (ROOT / name).read_text().replace("\\\n", " ")
+    text = path.read_text().replace("\\\n", " ")
     entries = [line for line in text.splitlines() if not line.startswith("#")]
-    assert len(entries) > 200
+    assert len(entries) > (200 if path.parent == ROOT else 0)
     form = re.compile(r"[a-z0-9][a-z0-9-]*==[\w.]+( +--hash=sha256:[0-9a-f]{64})+")
     assert not [line[:80] for line in entries if not form.fullmatch(line)]
+
+
+@pytest.mark.parametrize("path", [path for path in LOCKS if path.parent != ROOT], ids=lambda path: path.name)
+def test_a_lock_has_what_its_file_asks_for(path: Path) -> None:
+    wanted = [line for line in path.with_suffix(".in").read_text().splitlines() if not line.startswith("#")]
+    pins = {line.split()[0] for line in path.read_text().splitlines() if "==" in line}
+    assert {requirement.replace("[server]", "") for requirement in wanted} <= pins
+
+
+def test_what_is_added_to_the_lock_does_not_change_it() -> None:
+    names = [
+        {line.split("==")[0] for line in (ROOT / path).read_text().splitlines() if "==" in line}
+        for path in ("requirements.lock", "tests/dvc/requirements.lock")
+    ]
+    assert not names[0] & names[1]
+
+
+def test_what_npm_installs_has_digests() -> None:
+    packages = json.loads((ROOT / "tests/consumers/locks/node/package-lock.json").read_text())["packages"]
+    assert len(packages) > 100
+    assert not [
+        name
+        for name, entry in packages.items()
+        if name and not entry.get("integrity", "").startswith("sha512-")
+    ]
 
 
 def test_the_lock_for_gpus_has_the_same_pins_and_torchs_libraries() -> None:

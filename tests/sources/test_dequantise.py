@@ -162,3 +162,77 @@ def test_other_methods_and_missing_scales_are_refused(model: Any, tmp_path: Path
         with pytest.raises(CheckpointError, match=f"{name}' cannot be dequantised.*{message}"):
             fetch(str(folder), tmp_path / "out", conversion=DEQUANTISE)
     assert not (tmp_path / "out").exists()
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+UNUSABLE: dict[str, tuple[Tensors, str]] = {
+    "FP4 packed in int8": (
+        {UP: torch.ones(48, 16, dtype=torch.int8)}, "expected .*FP8.*; received I8"
+    ),
+    "scales of values in bfloat16": (
+        {UP: torch.ones(48, 32, dtype=torch.bfloat16)}, "expected FP8 .*; received BF16"
+    ),
+    "int8 without scales": (
+        {"model.layers.1.mlp.x.weight": torch.ones(4, 4, dtype=torch.int8)}, "received I8"
+    ),
+    "scales of nothing": ({"model.y.weight_scale_inv": torch.ones(1)}, "received no such tensor"),
+    "scale that is no number": (
+        {f"{UP}_scale_inv": torch.full((2, 1), torch.nan)}, "expected finite values and scales"
+    ),
+    "value that is no number": (
+        {UP: torch.full((48, 32), torch.nan).to(torch.float8_e4m3fn)}, "expected finite values and scales"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_what_is_not_fp8_with_scales_is_refused(model: Any, tmp_path: Path, kind: str) -> None:
+    folder, tensors = model(shards=1)
+    changes, message = UNUSABLE[kind]
+    save_file({**tensors, **changes}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"fp8: tensor .* cannot be dequantised; .*{message}"):
+        fetch(str(folder), tmp_path / "out", conversion=DEQUANTISE)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+METHODS: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "compressed-tensors": (
+        {"quant_method": "compressed-tensors", "format": "float-quantized"},
+        "compressed-tensors",
+    ),
+    "modelopt": ({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt"),
+    "fbgemm_fp8": ({"quant_method": "fbgemm_fp8"}, "fbgemm_fp8"),
+    "a file of modelopt's own": (None, "no quantization_config"),
+}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_other_forms_of_fp8_are_refused_by_name(model: Any, tmp_path: Path, kind: str) -> None:
+    """Their scales have other names and shapes; nothing is copied in the belief that it was dequantised."""
+    folder, tensors = model(shards=1)
+    section, received = METHODS[kind]
+    renamed = {name.replace("_scale_inv", "_scale"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"quantization_config": section}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=f"is quantised .*expected quant_method fp8.*received {received}"
+    ):
+        fetch(str(folder), tmp_path / "out", conversion=DEQUANTISE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_blocks_are_those_of_transformers_where_the_config_does_not_say(model: Any, tmp_path: Path) -> None:
+    folder, tensors = model((128, 128), shards=1)
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]["weight_block_size"]
+    name = "model.layers.0.mlp.up_proj.weight"
+    weight = torch.randn(192, 32)
+    tensors[name], tensors[f"{name}_scale_inv"] = quantise(weight, (128, 128), torch.float32)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    fetch(str(folder), tmp_path / "out", conversion=DEQUANTISE)
+    factors = tensors[f"{name}_scale_inv"].repeat_interleave(128, 0)[:192]
+    assert torch.equal(loaded(tmp_path / "out")[name], (tensors[name].float() * factors).bfloat16())

@@ -83,14 +83,18 @@ def check_gathered(tensors: Iterable[TensorInfo], path: Path) -> None:
 
 def _evidence(folder: ModelFolder) -> tuple[str, str] | None:
     """The method that tensors prove, and a tensor that proves it."""
-    weights = (info for info in folder.tensors.values() if info.name.endswith("weight"))
-    packed = next((info for info in weights if len(info.shape) > 1 and info.dtype not in UNPACKED), None)
+    packed = next((info for info in folder.tensors.values() if is_packed(info)), None)
     for pattern, method in STORED_BY.items():
         name = next((name for name in folder.tensors if re.search(pattern, name)), None)
         if name is not None:
             shown = packed or folder[name]
             return method, f"{shown.dtype} in tensor {shown.name!r}"
     return None if packed is None else (packed.dtype, f"{packed.dtype} in tensor {packed.name!r}")
+
+
+def is_packed(info: TensorInfo) -> bool:
+    """Whether a tensor is a matrix of weights that no unquantised model stores so."""
+    return info.name.endswith("weight") and len(info.shape) > 1 and info.dtype not in UNPACKED
 
 
 def _is_shard(info: TensorInfo) -> bool:

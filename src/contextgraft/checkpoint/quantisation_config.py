@@ -9,7 +9,7 @@ UNNAMED = "of a kind it does not name"
 
 def declared_method(config: Mapping[str, Any]) -> str | None:
     """The quantisation method that a config.json names, also for its text model; None if there is none."""
-    section = next(_sections(config), None)
+    section = next(sections(config), None)
     if section is None:
         return None
     method = section.get("quant_method")
@@ -18,7 +18,8 @@ def declared_method(config: Mapping[str, Any]) -> str | None:
     return str(method or UNNAMED)
 
 
-def _sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The sections of a config.json that describe a quantisation, of the whole model first."""
     for part in (config, *(config.get(key) for key in ("text_config", "llm_config", "language_config"))):
         if isinstance(part, Mapping):
             values = (part.get(key) for key in SECTIONS)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from contextgraft.checkpoint.atomic import write_json
+from contextgraft.checkpoint.full_precision import is_packed, quantisation
 from contextgraft.checkpoint.model_folder import (
     MODEL_CONFIG,
     MODEL_INDEX,
@@ -20,7 +21,7 @@ from contextgraft.checkpoint.model_folder import (
     open_model,
     read_json,
 )
-from contextgraft.checkpoint.quantisation_config import SECTIONS, declared_method
+from contextgraft.checkpoint.quantisation_config import SECTIONS, declared_method, sections
 from contextgraft.checkpoint.reader import DTYPES, read_bytes, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.checkpoint.writer import Spec, order, write_blocks
@@ -30,10 +31,11 @@ METHOD = "fp8"
 FP8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 SCALE = "_scale_inv"  # what the name of a weight's scales ends with; the weight is stored value * scale
 OF_ACTIVATIONS = (".activation_scale", ".input_scale")  # needed to compute in FP8 only
+DEFAULT_BLOCK = [128, 128]  # of transformers' FineGrainedFP8Config
 TILE_BYTES = 1 << 25
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Python sets the traceback of an exception
 class UnusableTensorError(Exception):
     """A tensor that cannot be dequantised."""
 
@@ -47,16 +49,19 @@ def dequantise(folder: Path, source: Path | str) -> bool:
 
     `source` is where the folder was copied from, for messages.
 
-    False, and nothing changes, for a model that is not quantised; another method, or weights without usable
-    scales, raise CheckpointError. Memory holds one tile of rows.
+    False, and nothing changes, for a model that is not quantised; another method, or tensors that are not
+    FP8 values with their scales, raise CheckpointError. Memory holds one tile of rows.
     """
     model = open_model(folder) if (folder / MODEL_CONFIG).exists() else None
-    method = declared_method(model.config) if model else None
+    method = quantisation(model) if model else None
     if model is None or method is None:
         return False
-    if method != METHOD:
+    declared = declared_method(model.config)
+    if declared != METHOD:
         raise NotFullPrecision(
-            f"is quantised ({method})", path=source, expected=f"quant_method {METHOD}", received=method,
+            f"is quantised ({method})", path=source,
+            expected=f"quant_method {METHOD} in quantization_config of config.json",
+            received=declared or "no quantization_config",
             remedy="use the model in its original precision",
         )  # fmt: skip
     try:
@@ -73,6 +78,8 @@ def _rewrite(model: ModelFolder, block: tuple[int, int] | None) -> None:
     folder = model.path
     grids = {info.name: _grid(model, info, block) for info in model.tensors.values() if info.dtype in FP8}
     dropped = {name for name in model.tensors if name.endswith((SCALE, *OF_ACTIVATIONS))}
+    for name in sorted(model.tensors):
+        _check_is_dequantised(model, name, grids)
     contents: dict[str, dict[str, TensorInfo]] = {shard: {} for shard in model.shards}
     for name, shard in model.weight_map.items():
         contents[shard][name] = model[name]
@@ -88,9 +95,19 @@ def _rewrite(model: ModelFolder, block: tuple[int, int] | None) -> None:
     _rewrite_index(folder, dropped)
 
 
+def _check_is_dequantised(model: ModelFolder, name: str, grids: Mapping[str, tuple[int, int]]) -> None:
+    """Raise UnusableTensorError for values that are packed (FP4 in int8) and for scales of other values."""
+    weight = name.removesuffix(SCALE)
+    if weight != name and weight not in grids:
+        stored = model[weight].dtype if weight in model.tensors else "no such tensor"
+        raise UnusableTensorError(weight, f"FP8 ({' or '.join(FP8)}), as it has scales", stored)
+    if name not in grids and is_packed(model[name]) and weight == name:
+        raise UnusableTensorError(name, f"floating point, or FP8 with {name}{SCALE}", model[name].dtype)
+
+
 def _block_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    section: dict[str, Any] = next((config[key] for key in SECTIONS if isinstance(config.get(key), dict)), {})
-    size = section.get("weight_block_size")
+    """Rows and columns of a block, by default those of transformers; None: the grid of scales says."""
+    size = next(sections(config)).get("weight_block_size", DEFAULT_BLOCK)
     if isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
         return size[0], size[1]
     return None
@@ -155,7 +172,10 @@ def _dequantised(model: ModelFolder, info: TensorInfo, block: tuple[int, int]) -
             values_TN = raw.view(FP8[info.dtype]).reshape(stop - start, columns).float()
             needed = scales_MN[start // block[0] : math.ceil(stop / block[0])]
             factors = needed.repeat_interleave(block[0], 0)[: stop - start].repeat_interleave(block[1], 1)
-            yield (values_TN * factors[:, :columns]).bfloat16()
+            result_TN = (values_TN * factors[:, :columns]).bfloat16()
+            if not result_TN.isfinite().all():
+                raise UnusableTensorError(info.name, "finite values and scales", "NaN or infinity")
+            yield result_TN
 
 
 def _scales(model: ModelFolder, name: str) -> torch.Tensor:

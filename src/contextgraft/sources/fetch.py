@@ -55,27 +55,19 @@ def fetch(
 
 def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replace: bool) -> dict[str, Any]:
     path = locate(source)
-    gguf_file = path.is_file() and path.suffix == ".gguf"
-    if not gguf_file and not path.is_dir():
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
         raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
     with publish(out, replace=replace) as work:
         clear(work)
         try:
-            with unchanged(InputFiles([path.absolute()]) if gguf_file else files_of(path)):
+            with unchanged(InputFiles([path.absolute()]) if path.is_file() else files_of(path)):
                 facts = _write(path, work, dtype, conversion)
-        except ContextgraftError:
+            record = _record(source, path, work, facts)
+        except ContextgraftError as error:
             clear(work)  # it cannot be continued
+            error.args = (str(error).replace(str(work), str(path)),)
             raise
-        adapter = is_adapter(work)
-        record = sidecar(
-            "source",
-            name=path.stem if gguf_file else path.resolve().name,
-            source=source,
-            revision=None,
-            digest=None if adapter else model_digest(open_model(work)),
-            **facts,
-        )
-        write_json(work / (RECORD if adapter else SIDECAR), record)
+        write_json(work / (RECORD if is_adapter(work) else SIDECAR), record)
     return record
 
 
@@ -87,6 +79,17 @@ def _write(path: Path, work: Path, dtype: str, conversion: Conversion) -> dict[s
 
     write_model(path, work, dtype)
     return {"dequantised_to": dtype}
+
+
+def _record(source: str, path: Path, work: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    return sidecar(
+        "source",
+        name=path.stem if path.is_file() else path.resolve().name,
+        source=source,
+        revision=None,
+        digest=None if is_adapter(work) else model_digest(open_model(work)),
+        **facts,
+    )
 
 
 def clear(folder: Path) -> None:

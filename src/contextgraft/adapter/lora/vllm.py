@@ -10,7 +10,8 @@ from typing import Any
 
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.entries import AdditiveEntry
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
+from contextgraft.adapter.lora.low_rank import RebasedEntry
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.formats.peft import ADAPTER_CONFIG, EMBEDDING_KEYS, LINEAR_KEYS, PREFIX, module_of
 from contextgraft.formats.tensor_names import INPUTS, OUTPUTS, rows_are_tokens
@@ -51,7 +52,7 @@ def _problems_of_config(adapter: Adapter) -> Iterator[str]:
         yield f"adapters of type {config.peft_type} are not supported"
     if config.use_dora:
         yield "DoRA is not supported"
-    if config.modules_to_save or adapter.replaced:
+    if config.modules_to_save or any(_is_replacement(entry) for entry in adapter.entries.values()):
         yield "modules_to_save and trained biases are not supported"
     if config.bias != "none":
         yield f"bias {config.bias!r} is not supported"
@@ -59,6 +60,10 @@ def _problems_of_config(adapter: Adapter) -> Iterator[str]:
         yield "biases of lora_B (lora_bias) are not supported"
     if _half_of_a_tied_head(adapter, written):
         yield "the base ties its embeddings: only the input embeddings would change, not the output"
+
+
+def _is_replacement(entry: AdapterEntry) -> bool:
+    return entry.replaces and not isinstance(entry, RebasedEntry)
 
 
 def _half_of_a_tied_head(adapter: Adapter, written: Mapping[str, Any]) -> bool:
@@ -104,6 +109,12 @@ def _notes(adapter: Adapter) -> list[str]:
     dense = sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values())
     if dense:
         notes.append(f"{dense} deltas of norms and biases act only when merged")
+    stored = sorted(name for name, entry in adapter.entries.items() if isinstance(entry, RebasedEntry))
+    if stored:
+        notes.append(
+            f"the adapter's own copies of {', '.join(stored)} are not loaded: right only if the served model "
+            "has the same weights"
+        )
     if adapter.rope is None:
         notes.append("has no RoPE settings: set the donor's by --hf-overrides and --max-model-len")
     return notes

@@ -28,7 +28,7 @@ LIBRARY_BYTES = 1 << 30  # address space that torch may still need after its imp
 OPEN_FILES = 64
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Python sets the traceback of an exception
 class UnusableError(Exception):
     """A file that does not hold plain tensors."""
 
