@@ -111,5 +111,11 @@ def test_theta_only_and_other_scales(tmp_path: Path) -> None:
     for scale in (0.0, 0.5):
         plan = plan_merge([ScaledAdapter(open_adapter(tmp_path / "adapter/r512"), scale)], tmp_path / "base")
         merge(plan, tmp_path / f"graft{scale:g}")
-        made = prepared(tmp_path, scale, threads=1)
-        check_equal(made, tmp_path / f"graft{scale:g}")
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            made = prepared(tmp_path, scale, threads=1)
+            check_equal(made, tmp_path / f"graft{scale:g}")
+            assert torch.get_num_threads() == 2  # a model that is evaluated next runs as one from a folder
+        finally:
+            torch.set_num_threads(before)
