@@ -19,6 +19,7 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
+from contextgraft.cli.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.model_pair import ModelPair
@@ -115,6 +116,7 @@ def command(
     ]
     selection = tensor_selection(embeddings, include, exclude)
     threads = threads_or_cores(threads)
+    read_ahead((base, donor))
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)
     check_device(device)

@@ -3,9 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,11 +18,10 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
+from contextgraft.cli.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import MergePlan
-
-READ_AHEAD = 1 << 32  # bytes
 
 
 @click.command()
@@ -89,7 +86,7 @@ def command(
 
     The same command resumes an interrupted run.
     """
-    _read_ahead(targets)
+    read_ahead(targets[:1])
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
@@ -179,17 +176,6 @@ def _show(result: dict[str, Any]) -> None:
     for key in ("replaced", "left_out"):
         if result[key]:
             echo(f"{key.replace('_', ' '):<12} {', '.join(result[key])}")
-
-
-def _read_ahead(targets: tuple[Path, ...]) -> None:
-    """Read the first target into the page cache while libraries load; errors are reported later."""
-    from contextgraft.checkpoint.file_io import expect_files
-
-    def read() -> None:
-        with suppress(OSError):
-            expect_files(sorted(targets[0].glob("*.safetensors")), READ_AHEAD)
-
-    Thread(target=read, daemon=True).start()
 
 
 def _one_each(scales: tuple[float, ...], count: int) -> tuple[float, ...]:
