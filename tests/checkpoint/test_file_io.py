@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -37,3 +38,23 @@ def test_what_is_expected_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert calls == [(0, 100), (0, 50)]
     with pytest.raises(FileNotFoundError):
         file_io.expect_files([tmp_path / "d"], 1)
+
+
+def test_weights_of_two_models_are_read_ahead_by_the_names_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("donor", "base"):
+        (tmp_path / folder).mkdir()
+        for name in ("model-2.safetensors", "model-1.safetensors", "config.json"):
+            (tmp_path / folder / name).write_bytes(b"")
+    requested = Queue[list[str]]()
+    monkeypatch.setattr(
+        file_io,
+        "expect_files",
+        lambda paths, most: requested.put([f"{path.parent.name}/{path.name}" for path in paths]),
+    )
+    file_io.read_ahead(tmp_path / "donor", tmp_path / "base", tmp_path / "missing")
+    assert requested.get(timeout=120) == [
+        "base/model-1.safetensors", "donor/model-1.safetensors", "base/model-2.safetensors",
+        "donor/model-2.safetensors",
+    ]  # fmt: skip

@@ -1,10 +1,24 @@
-"""Copying bytes between files, by the kernel where it supports that."""
+"""Copying bytes between files, by the kernel where it supports that, and reading ahead."""
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 CHUNK = 1 << 24  # bytes
+READ_AHEAD = 1 << 32  # bytes
+
+
+def read_ahead(*folders: Path) -> None:
+    """Read weights into the page cache while libraries load, by the names of files; errors come up later."""
+
+    def read() -> None:
+        with suppress(OSError):
+            files = [file for folder in folders for file in folder.glob("*.safetensors")]
+            expect_files(sorted(files, key=lambda file: (file.name, file)), READ_AHEAD)
+
+    Thread(target=read, daemon=True).start()
 
 
 def expect_files(paths: Iterable[Path], most: int) -> None:

@@ -19,7 +19,6 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.model_pair import ModelPair
@@ -95,6 +94,7 @@ def command(
     """
     from contextgraft.adapter.extract.model_pair import open_pair
     from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, RankSpec
+    from contextgraft.checkpoint.file_io import read_ahead
 
     if not ranks and not energies:
         raise click.UsageError("no rank given: pass --rank or --energy")
@@ -116,7 +116,7 @@ def command(
     ]
     selection = tensor_selection(embeddings, include, exclude)
     threads = threads_or_cores(threads)
-    read_ahead((base, donor))
+    read_ahead(base, donor)
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)
     check_device(device)

@@ -18,7 +18,6 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import MergePlan
@@ -86,7 +85,9 @@ def command(
 
     The same command resumes an interrupted run.
     """
-    read_ahead(targets[:1])
+    from contextgraft.checkpoint.file_io import read_ahead
+
+    read_ahead(targets[0])
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
