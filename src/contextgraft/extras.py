@@ -1,6 +1,7 @@
 """Optional dependencies: which extras of the distribution install a package that is missing."""
 
 import re
+from importlib.util import find_spec
 
 WITH_TRANSFORMERS = ("evaluate", "train", "gguf")
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -25,7 +26,6 @@ def missing_package(error: BaseException) -> str | None:
     """The optional package without which an import failed, or a library could not go on; None if another."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-    else:
-        advice = ADVICE.search(str(error))
-        package = advice[1] if advice else ""
-    return package if package in EXTRAS else None
+        return package if package in EXTRAS else None
+    named = ADVICE.findall(str(error))  # also advice to install a newer version of what is installed
+    return next((package for package in named if package in EXTRAS and find_spec(package) is None), None)

@@ -117,7 +117,10 @@ def test_other_missing_modules_are_not_explained_away() -> None:
         (ImportError("This needs Accelerate: `pip install 'accelerate>=0.26.0'`"), "accelerate"),
     ],
 )
-def test_a_library_that_misses_an_extra_does_not_blame_the_model(error: Exception, package: str) -> None:
+def test_a_library_that_misses_an_extra_does_not_blame_the_model(
+    error: Exception, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     remedy = re.escape(f"pip install 'contextgraft[{EXTRAS[package][0]}]'")
     with (
         pytest.raises(InputError, match=f"needs the package {package}.*{remedy}"),

@@ -62,7 +62,7 @@ def ties(config: Mapping[str, Any]) -> bool | None:
     """Whether transformers ties the output layer, by the config or the default of its class.
 
     A plain config that says so is taken at its word. Classes of several towers differ in which of their
-    sections counts: transformers is asked. None without a statement and a class.
+    sections counts; the class of transformers decides. None without a statement and a class.
     """
     text = text_section(config)
     said = config.get(TIE)
