@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from contextgraft.errors import CheckpointError, ContextgraftError
-from contextgraft.evaluation.backends.limited_process import run_limited
 from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.backends.tokenizer import load_tokenizer
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.skill_file import read_skill_file
+from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
 
 MakeModel = Callable[..., Path]
 Damage = Callable[[Path], object]
+SHORT = ProcessBudget(cpu_seconds=1, memory=1 << 29)
 
 
 class Silent:
@@ -144,7 +145,7 @@ def test_a_template_that_cannot_be_used_is_the_models_fault(make_model: MakeMode
 def test_a_template_that_does_not_end_is_stopped(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contextgraft.evaluation.backends.limited_process.CPU_SECONDS", 1)
+    monkeypatch.setattr("contextgraft.evaluation.backends.tokenizer.TEMPLATE_BUDGET", SHORT)
     folder = make_model()
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     (folder / "chat_template.jinja").write_text(loop)
@@ -153,6 +154,6 @@ def test_a_template_that_does_not_end_is_stopped(
 
 
 def test_what_a_process_may_do_is_limited(tmp_path: Path) -> None:
-    assert run_limited(lambda: "text " * 100_000, "x", tmp_path) == "text " * 100_000
+    assert run_limited(lambda: "text " * 100_000, "x", tmp_path, SHORT) == "text " * 100_000
     with pytest.raises(CheckpointError, match="x cannot be used; received MemoryError"):
-        run_limited(lambda: str(len(bytearray(1 << 33))), "x", tmp_path)
+        run_limited(lambda: str(len(bytearray(1 << 33))), "x", tmp_path, SHORT)

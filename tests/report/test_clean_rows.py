@@ -1,15 +1,21 @@
 """Rows that nobody expected: each costs one sample without a score; the page is made."""
 
 import math
+from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contextgraft.report.build import build
 from contextgraft.report.charts.svg import render, slug
-from contextgraft.report.data.samples import read_samples
+from contextgraft.report.data.samples import SampleDatabase, read_samples
 
 ODD: dict[str, dict[str, Any]] = {
     "a depth that is no number": {"depth": math.nan},
@@ -23,6 +29,15 @@ ODD: dict[str, dict[str, Any]] = {
     "no suite": {"suite": None},
     "no label": {"model": None},
     "no status": {"status": None},
+    "an unknown status": {"status": "Ok\x1b"},
+    "a score above 1": {"score": 2.0},
+    "a score below 0": {"score": -0.5},
+    "no score": {"score": None},
+    "a score of a sample without one": {"status": "truncated"},
+    "a length below 0": {"length": -1},
+    "a length of the largest integer": {"prompt_tokens": -(2**31), "length": 2**31 - 1},
+    "a rank below 0": {"adapter_rank": -4},
+    "tokens below 0": {"tokens": -(2**31)},
 }
 TEXTS = ["a\x1bb", "a\0b", "a\u202eb", "a\ufffeb", "\U0001f600" * 50, "x" * 300, "\u6f22" * 300, "", ".."]
 
@@ -58,6 +73,67 @@ def test_names_are_short_and_without_control_characters(
     for row in database.rows("labels"):
         assert len(row["label"]) <= 80
         assert not any(ord(character) < 32 or ord(character) == 0x202E for character in row["label"])
+
+
+TEXT = (
+    st.sampled_from([None, "", "x", "refused", "NaN", "\0", "a\x1bb", "\u202e", "9" * 400, "{}", "[1]"])
+    | st.text()
+)
+FLOAT = st.floats() | st.sampled_from([None, 0.0, 1.0, 2.0, -1.0, 1e300, -1e15])
+VALUES = {"string": TEXT, "double": FLOAT}  # the others are integers
+FEW = settings(derandomize=True, database=None, deadline=None, max_examples=12)
+QUERIES = sorted(
+    path.name.removesuffix(".sql") for path in files("contextgraft.report").joinpath("sql").iterdir()
+)
+
+
+@st.composite
+def changes(draw: st.DrawFn, fields: list[tuple[str, str]]) -> dict[str, Any]:
+    """Any values in one to three columns."""
+    chosen = draw(st.lists(st.sampled_from(fields), min_size=1, max_size=3, unique=True))
+    bits = {name: 63 if kind == "int64" else 31 for name, kind in chosen}
+    return {
+        name: draw(VALUES.get(kind, st.none() | st.integers(-(2 ** bits[name]), 2 ** bits[name] - 1)))
+        for name, kind in chosen
+    }
+
+
+def counted(database: SampleDatabase) -> Counter[str]:
+    """Samples as text, without their rank among those of a cell."""
+    return Counter(repr({**row, "rank_in_cell": 0}) for row in database.rows("sample_browser"))
+
+
+@pytest.mark.parametrize(
+    "amount", [FEW, pytest.param(settings(FEW, max_examples=3000), marks=pytest.mark.slow)]
+)
+def test_any_row_changes_no_other(tmp_path: Path, synthetic: SimpleNamespace, amount: settings) -> None:
+    rows = study(synthetic)
+    before = counted(read_samples([synthetic.write(tmp_path / "a.parquet", rows)]))
+    fields = [(field.name, str(field.type)) for field in synthetic.schema]
+
+    @amount
+    @given(changes(fields), st.integers(0, len(rows) - 1))
+    def run(change: dict[str, Any], index: int) -> None:
+        changed = [*rows[:index], {**rows[index], **change}, *rows[index + 1 :]]
+        database = read_samples([synthetic.write(tmp_path / "a.parquet", changed)])
+        after = counted(database)
+        assert (before - after).total() <= 1
+        assert (after - before).total() <= 1
+        for query in QUERIES:
+            if query not in ("models", "placed"):
+                database.rows(query)
+
+    run()
+
+
+def test_integers_beyond_the_columns_are_defects(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = study(synthetic)
+    table = pa.Table.from_pylist(rows, schema=synthetic.schema)
+    at = synthetic.schema.names.index("length")
+    lengths = pa.array([2**64 - 1, *table.column("length").to_pylist()[1:]], pa.uint64())
+    pq.write_table(table.set_column(at, "length", lengths), tmp_path / "a.parquet")
+    bad = [row for row in read_samples([tmp_path]).rows("sample_browser") if row["status"] != "ok"]
+    assert [row["reason"] for row in bad] == ["invalid row: length"]
 
 
 def test_the_page_is_made_whatever_single_rows_hold(tmp_path: Path, synthetic: SimpleNamespace) -> None:

@@ -101,14 +101,12 @@ def test_refusals_name_file_and_remedy(tmp_path: Path, synthetic: SimpleNamespac
     rows = list(synthetic.skill(synthetic.Model("style"), "style", 1, n=1))
     table = pa.Table.from_pylist(rows, schema=synthetic.schema)
     pq.write_table(table.set_column(0, "model", pa.array([1])), tmp_path / "typed.parquet")
-    synthetic.write(tmp_path / "score.parquet", [{**rows[0], "score": None}])
     for name, words in {
         "nowhere": "no such file or folder",
         "empty": r"contains no \*\.parquet",
         "text.parquet": "not a readable Parquet file",
         "short.parquet": "received no model_digest",
         "typed.parquet": "column 'model' has the wrong type",
-        "score.parquet": "received status 'ok' with score None",
     }.items():
         with pytest.raises(InputError, match=words) as caught:
             read_samples([tmp_path / name])

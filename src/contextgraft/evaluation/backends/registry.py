@@ -91,7 +91,7 @@ def transformers_backend(model: EvalModel, config: BackendConfig, limits: Prompt
     check_vocabulary(module, model.path, limits.largest_id)
     return TransformersBackend(
         module,
-        model.tokenizer.hf,
+        model.tokenizer.limited,
         batch_size=config.batch_size,
         longest=limits.longest,
         prefill_chunk=config.prefill_chunk,

@@ -8,51 +8,50 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.errors import CheckpointError, InputError, library_errors
-from contextgraft.evaluation.backends.limited_process import run_limited
-from contextgraft.formats.model.own_files import check_plain_files
-from contextgraft.formats.model.pretrained import OWN_FILES
+from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
+from contextgraft.formats.model.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 
 MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
+TEMPLATE_BUDGET = ProcessBudget(cpu_seconds=5, memory=1 << 29)
 
 
 @dataclass(frozen=True)
 class PromptTokenizer:
     """Encoding without special tokens, decoding without them, and what surrounds a prompt.
 
-    `hf` is the tokenizer of transformers, `path` the model folder that it was loaded from.
+    `path` is the model folder that the tokenizer was loaded from.
     """
 
     path: Path
-    hf: Any
+    limited: LimitedTokenizer
+
+    @property
+    def hf(self) -> Any:
+        """The tokenizer of transformers, whose own methods have no limits."""
+        return self.limited.hf
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        with library_errors("its tokenizer cannot encode a text", self.path):
-            ids: list[int] = self.hf.encode(text, add_special_tokens=False, verbose=False)
-        return ids
+        return self.limited.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
-        with library_errors("its tokenizer cannot decode token ids", self.path):
-            text: str = self.hf.decode(ids, skip_special_tokens=True)
-        return text
+        return self.limited.decode(ids, skip_special_tokens=True)
 
     def decode_all(self, ids: Sequence[int]) -> str:
         """Text of token ids, with special tokens."""
-        with library_errors("its tokenizer cannot decode token ids", self.path):
-            text: str = self.hf.decode(ids, skip_special_tokens=False)
-        return text
+        return self.limited.decode(ids)
 
     def prefix_suffix(self, *, chat: bool) -> tuple[list[int], list[int]]:
         """Ids around a prompt: the chat template's, or the begin token if the tokenizer adds one."""
         if not chat:
             begin = self.hf.bos_token_id
-            with library_errors("its tokenizer cannot encode a text", self.path):
-                adds = begin is not None and self.hf.encode("")[:1] == [begin]
+            adds = begin is not None and self.limited.encode("")[:1] == [begin]
             return ([begin] if adds else []), []
         if not self.hf.chat_template:
             raise InputError("the tokenizer has no chat template", path=self.path, remedy="set chat: false")
-        before, *rest = run_limited(self._render, "its chat template", self.path).split(MARK)
+        rendered = run_limited(self._render, "its chat template", self.path, TEMPLATE_BUDGET)
+        before, *rest = rendered.split(MARK)
         if len(rest) != 1:
             raise CheckpointError(
                 "its chat template does not show the message as it is",
@@ -83,11 +82,4 @@ class PromptTokenizer:
 
 def load_tokenizer(path: Path) -> PromptTokenizer:
     """The tokenizer of a model folder, from its own files only; InputError if it cannot be loaded."""
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    check_plain_files(path)
-    with library_errors("has no tokenizer that can be loaded", path, InputError):
-        tokenizer = AutoTokenizer.from_pretrained(str(path), **OWN_FILES)
-    return PromptTokenizer(path, tokenizer)
+    return PromptTokenizer(path, load_limited_tokenizer(path))

@@ -3,42 +3,74 @@
 Samples may come from others: texts without control characters and not endless, numbers that are numbers.
 """
 
-from contextgraft.formats.sample_files import COLUMNS, NUMBER, TEXT, ColumnKind
+from collections.abc import Iterator
+
+from contextgraft.formats.sample_files import COLUMNS, INTEGER, NUMBER, TEXT, ColumnKind
 
 LONGEST_NAME = 80  # characters of a label, a task or another name; a chart has room for no more
 PROSE = {"answer", "output", "recipe"}  # texts that keep their line breaks and their length
 NEEDED = {"model", "model_digest", "suite", "task", "status"}
 LARGEST = 1e15  # beyond it a number is not a measurement
+STATUSES = ("ok", "truncated", "skipped", "failed")
+ANY_INTEGER = {"seed"}  # the others count something
 REPLACEMENT = "\ufffd"
 _FORMATTING = r"\x7f-\x9f\x{202a}-\x{202e}\x{2066}-\x{2069}\x{fffe}\x{ffff}"  # what turns or ends a line
+CONTROL = rf"[\x00-\x1f{_FORMATTING}]"
 
 
 def select_clean(file: str, path: str) -> str:
     """SQL that selects all columns of a file, cleaned.
 
     `file` and `path` are placeholders for its name and path.
-    A row without a name that the report needs, or with a number that is not finite, has status failed, and a
-    reason that names the column.
+    A row without a name that the report needs, with a number that is not a measurement, or with a score that
+    does not fit its status or suite, has status failed, and a reason that names the column.
     """
-    given = ", ".join(f'CAST("{name}" AS {kind.sql}) AS "{name}"' for name, kind in COLUMNS.items())
+    given = ", ".join(f'TRY_CAST("{name}" AS {kind.sql}) AS "{name}"' for name, kind in COLUMNS.items())
+    integers = [name for name, kind in COLUMNS.items() if kind is INTEGER]
+    unread = ", ".join(
+        f"""CASE WHEN "{name}" IS NOT NULL AND TRY_CAST("{name}" AS BIGINT) IS NULL THEN '{name}' END"""
+        for name in integers
+    )
     cleaned = ", ".join(f'{_clean(name, kind)} AS "{name}"' for name, kind in COLUMNS.items())
     return (
-        f"SELECT {cleaned}, file FROM (SELECT *, concat_ws(', ', {', '.join(_defects())}) AS defect "
-        f"FROM (SELECT {given}, {file} AS file FROM read_parquet({path})))"
+        f"SELECT {cleaned}, file FROM (SELECT *, concat_ws(', ', unread, {', '.join(_defects())}) AS defect "
+        f"FROM (SELECT {given}, nullif(concat_ws(', ', {unread}), '') AS unread, {file} AS file "
+        f"FROM read_parquet({path})))"
     )
 
 
-def _defects() -> list[str]:
+def _defects() -> Iterator[str]:
     """SQL expressions, each of which is what is wrong with a column of a row, or null."""
-    missing = [f"""CASE WHEN "{name}" IS NULL THEN 'no {name}' END""" for name in sorted(NEEDED)]
-    numbers = [name for name, kind in COLUMNS.items() if kind is NUMBER]
-    return missing + [
-        f"""CASE WHEN NOT {_is_number(name)} THEN '{name} ' || "{name}" END""" for name in numbers
-    ]
+    for name, kind in COLUMNS.items():
+        if name in NEEDED:
+            yield f"""CASE WHEN "{name}" IS NULL THEN 'no {name}' END"""
+        if kind is not TEXT:
+            yield f"""CASE WHEN NOT {_is_usable(name, kind)} THEN '{name} ' || "{name}" END"""
+    yield f"""CASE WHEN "status" NOT IN {STATUSES} THEN 'status ' || {_shown("status")} END"""
+    yield f"CASE WHEN {_is_usable('score', NUMBER)} AND NOT ({_in_range()}) THEN 'score ' || score END"
+    yield "CASE WHEN status = 'ok' AND score IS NULL THEN 'no score' END"
+    scored = f"status IN {STATUSES[1:]} AND score IS NOT NULL"
+    yield f"CASE WHEN {scored} THEN 'status ' || status || ' with a score' END"
 
 
-def _is_number(name: str) -> str:
-    return f'(isfinite("{name}") AND abs("{name}") < {LARGEST})'
+def _in_range() -> str:
+    """SQL: shares are from 0 to 1, nats not below 0 but for rounding where a model is its own reference."""
+    return (
+        "CASE WHEN suite IN ('needle', 'ruler', 'skill') THEN score BETWEEN 0 AND 1 "
+        "WHEN suite IN ('perplexity', 'divergence') THEN score > -1e-3 ELSE true END"
+    )
+
+
+def _is_usable(name: str, kind: ColumnKind) -> str:
+    if kind is NUMBER:
+        return f'(isfinite("{name}") AND abs("{name}") < {LARGEST})'
+    return "true" if name in ANY_INTEGER else f'("{name}" BETWEEN 0 AND {LARGEST})'
+
+
+def _shown(name: str) -> str:
+    """SQL of a text that is short and has no control characters."""
+    text = _replaced(CONTROL, f'"{name}"')
+    return f"left({text}, {LONGEST_NAME})"
 
 
 def _clean(name: str, kind: ColumnKind) -> str:
@@ -52,13 +84,11 @@ def _clean(name: str, kind: ColumnKind) -> str:
 
 
 def _value(name: str, kind: ColumnKind) -> str:
-    if kind is NUMBER:
-        return f'CASE WHEN {_is_number(name)} THEN "{name}" END'
     if kind is not TEXT:
-        return f'"{name}"'
+        return f'CASE WHEN {_is_usable(name, kind)} THEN "{name}" END'
     if name in PROSE:
         return _replaced(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{_FORMATTING}]", f'"{name}"')
-    text = _replaced(rf"[\x00-\x1f{_FORMATTING}]", f'"{name}"')
+    text = _replaced(CONTROL, f'"{name}"')
     kept = LONGEST_NAME - 9
     digest = f'left(md5("{name}"), 8)'
     cut = f"left({text}, {kept}) || '…' || {digest}"

@@ -20,7 +20,6 @@ class SampleDatabase:
         self._files = tuple(sample_files)
         self._db = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "threads": 1})
         self._load()
-        self._check_scores()
         for name in ("models", "placed"):
             self._db.execute(query_text(name))
 
@@ -37,18 +36,6 @@ class SampleDatabase:
             self._db.execute(f"CREATE TABLE raw AS {' UNION ALL '.join(selects)}", values)
         except duckdb.Error as error:
             raise InputError("cannot read the samples", received=first_line(error), remedy=REMEDY) from None
-
-    def _check_scores(self) -> None:
-        wrong = self._db.execute(query_text("wrong_scores")).fetchone()
-        if wrong:
-            raise InputError(
-                "has a sample whose score does not fit its status or suite",
-                path=wrong[0],
-                expected="with status ok a finite score (needle, ruler, skill: from 0 to 1; perplexity and "
-                "divergence: not negative); with status truncated, skipped or failed none",
-                received=f"status {wrong[1]!r} with score {wrong[2]}",
-                remedy=REMEDY,
-            )
 
 
 def query_text(name: str) -> str:

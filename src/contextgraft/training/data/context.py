@@ -1,11 +1,11 @@
 """The tokenizer and the folders that training data is made from."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.errors import InputError, library_errors
-from contextgraft.formats.model.pretrained import OWN_FILES
+from contextgraft.formats.model.limited_tokenizer import load_limited_tokenizer
 from contextgraft.prompts.tokens import Encode
 
 
@@ -27,17 +27,11 @@ class DataContext:
 
 def load_context(base: ModelFolder, folder: Path) -> DataContext:
     """The context of a model's tokenizer and a recipe's folder; no tokenizer raises InputError."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, which plans of a training do without
-
-    with library_errors("has no tokenizer that can be loaded", base.path, InputError):
-        tokenizer = AutoTokenizer.from_pretrained(base.path, **OWN_FILES)
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    bos = tokenizer.bos_token_id
+    tokenizer = load_limited_tokenizer(base.path)
+    bos = tokenizer.hf.bos_token_id
     adds_bos = bos is not None and tokenizer.encode("")[:1] == [bos]  # some define one and never add it
-    return DataContext(encode, (int(bos),) if adds_bos else (), len(tokenizer), folder)
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    return DataContext(encode, (int(bos),) if adds_bos else (), len(tokenizer.hf), folder)
 
 
 def memoised(encode: Encode) -> Encode:

@@ -69,7 +69,12 @@ class LmEvalSkill(Measurement):
 
     @override
     def check(self, tokenizer: PromptTokenizer) -> None:
-        """Nothing to check: any tokenizer can encode the text."""
+        """CheckpointError for a tokenizer that cannot encode the requests within its limits.
+
+        lm-eval encodes them again, without limits.
+        """
+        for instance in self.task.instances:
+            tokenizer.encode("".join(part for part in instance.args if isinstance(part, str)))
 
     @override
     def __len__(self) -> int:
