@@ -13,6 +13,7 @@ from contextgraft.evaluation.backends.tokenizer import MARK, PromptTokenizer
 from contextgraft.evaluation.questions import check_answer
 from contextgraft.evaluation.suites.needle_grid import EXTRA_TOKENS, NeedleGrid, read_grid
 from contextgraft.evaluation.suites.skill_file import read_skill_file
+from contextgraft.formats.model.limited_tokenizer import LimitedTokenizer
 from contextgraft.prompts.haystack import Haystack
 
 EXTRA_TOKENSS = """
@@ -151,7 +152,8 @@ def test_a_begin_token_stands_first_only_if_the_tokenizer_adds_it(tokens: Prompt
     tokens.hf.backend_tokenizer.post_processor = TemplateProcessing(
         single="the $A", special_tokens=[("the", 1)]
     )
-    assert tokens.prefix_suffix(chat=False) == ([1], [])
+    changed = PromptTokenizer(tokens.path, LimitedTokenizer(tokens.hf, tokens.path))
+    assert changed.prefix_suffix(chat=False) == ([1], [])
 
 
 def test_skill_lines_are_drawn_by_seed_in_file_order(skill_file: Path, tokens: PromptTokenizer) -> None:

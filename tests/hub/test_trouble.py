@@ -320,6 +320,32 @@ def test_files_that_exist_already_are_not_trusted(
     assert any("deleted and downloaded" in line for line in heard.lines)
 
 
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda raw: bytes(len(raw)),
+    "cut": lambda raw: raw[: len(raw) // 3],
+    "one byte": lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
+    "empty": lambda raw: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_a_loss_of_power_spoiled_is_downloaded_again(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path, damage: str
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=20_000, times=100)
+    with pytest.raises(SourceError):
+        fetch(SOURCE, tmp_path / "out", hub=Hub(api=hub.api, retry_delays=()))
+    server.faults.clear()
+    unfinished = [path for path in (tmp_path / ".out.partial").rglob("*") if path.is_file() and size(path)]
+    assert len(unfinished) > len(SMALL)
+    for path in unfinished:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert same_shards(tmp_path / "out", model)
+    assert (tmp_path / "out" / "config.json").read_bytes() == model["config.json"]
+
+
 def test_the_hub_switched_off_is_said(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SourceError, match="access to the hub is disabled; received HF_HUB_OFFLINE"):

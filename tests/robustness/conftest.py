@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.robustness.in_process import run
 
 RANKS = (2, 4, 8)
 SECONDS = 180  # a run that takes longer hangs
@@ -181,3 +182,62 @@ def sandbox(scenario: Scenario, fork_server: ForkServer, tmp_path: Path) -> Sand
         shutil.copytree(scenario.root / name, tmp_path / name)
     shutil.copytree(scenario.adapters / "r4", tmp_path / "adapter")
     return Sandbox(tmp_path, fork_server)
+
+
+class SmallDisk:
+    """A file system of its own in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mount("tmpfs", "size=4k")
+
+    def mount(self, *options: str) -> None:
+        """Mount, or mount again with other options."""
+        words = ["mount", "-t", "tmpfs", "-o", ",".join(options[1:]), options[0], str(self.path)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk that can be made small, large or read-only."""
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("needs mount and root")
+    (tmp_path / "disk").mkdir()
+    made = SmallDisk(tmp_path / "disk")
+    yield made
+    subprocess.run(["umount", "--lazy", str(made.path)], check=True)
+
+
+RECIPE = """
+name: changed
+stages:
+  - {length: 64, steps: 4, tokens: 128, theta: 20000}
+data:
+  - {kind: needle, format: needle_base.yaml, haystack: haystack_train.txt}
+optimiser: {learning_rate: 3.0e-4, warmup: 1}
+trainable: [linear]
+seed: 1
+"""
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo models, an adapter, a graft, samples and a recipe."""
+    root = tmp_path_factory.mktemp("made")
+    for name in ("base", "style", "facts"):
+        assert run(["fetch", f"demo:{name}", "--out", f"{root}/{name}"]).status == 0
+    pair = ["--base", f"{root}/base", "--donor", f"{root}/facts", "--include", r"layers\.0\.self_attn"]
+    assert run(["extract", *pair, "--rank", "2", "--out", f"{root}/adapters"]).status == 0
+    merge = ["--adapter", f"{root}/adapters/r2", "--target", f"{root}/style", "--out", f"{root}/graft"]
+    assert run(["merge", *merge]).status == 0
+    for path in (PROJECT / "config" / "demo").iterdir():
+        shutil.copy(path, root)
+    (root / "recipe.yaml").write_text(RECIPE)
+    (root / "k.jsonl").write_text('{"prompt": "the", "answer": "code"}\n')
+    (root / "results").mkdir()
+    evaluate = ["evaluate", f"{root}/style", "--suite", "skill", "--skill", f"{root}/k.jsonl"]
+    assert run([*evaluate, "--out", f"{root}/results/samples.parquet"]).status == 0
+    return root

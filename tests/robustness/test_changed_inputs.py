@@ -11,18 +11,6 @@ from typing import Any
 import pytest
 from tests.robustness.in_process import flaw, run
 
-RECIPE = """
-name: changed
-stages:
-  - {length: 64, steps: 4, tokens: 128, theta: 20000}
-data:
-  - {kind: needle, format: needle_base.yaml, haystack: haystack_train.txt}
-optimiser: {learning_rate: 3.0e-4, warmup: 1}
-trainable: [linear]
-seed: 1
-"""
-ROOT = Path(__file__).parents[2]
-
 
 def replace(path: Path) -> None:
     """Another file of the same size, and of the same time."""
@@ -46,26 +34,6 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "removed": Path.unlink,
     "renamed": lambda path: path.rename(path.with_name("elsewhere")),
 }
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Demo models, an adapter, a graft, samples and a recipe."""
-    root = tmp_path_factory.mktemp("made")
-    for name in ("base", "style", "facts"):
-        assert run(["fetch", f"demo:{name}", "--out", f"{root}/{name}"]).status == 0
-    pair = ["--base", f"{root}/base", "--donor", f"{root}/facts", "--include", r"layers\.0\.self_attn"]
-    assert run(["extract", *pair, "--rank", "2", "--out", f"{root}/adapters"]).status == 0
-    merge = ["--adapter", f"{root}/adapters/r2", "--target", f"{root}/style", "--out", f"{root}/graft"]
-    assert run(["merge", *merge]).status == 0
-    for path in (ROOT / "config" / "demo").iterdir():
-        shutil.copy(path, root)
-    (root / "recipe.yaml").write_text(RECIPE)
-    (root / "k.jsonl").write_text('{"prompt": "the", "answer": "code"}\n')
-    (root / "results").mkdir()
-    evaluate = ["evaluate", f"{root}/style", "--suite", "skill", "--skill", f"{root}/k.jsonl"]
-    assert run([*evaluate, "--out", f"{root}/results/samples.parquet"]).status == 0
-    return root
 
 
 EVALUATE = "evaluate style --suite skill --skill k.jsonl --out out.parquet"

@@ -1,0 +1,199 @@
+"""A full disk in every verb that writes: one line, exit code 2, nothing half-written; a rerun goes on."""
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.robustness.in_process import flaw, run
+from tests.robustness.test_fuzz_commands import write_gguf
+
+from contextgraft.cli.main import VERBS, cli
+
+# each writes `out`, a folder or a file
+COMMANDS = {
+    "fetch a folder": "fetch {made}/style --out {out}",
+    "fetch a demo model": "fetch demo:style --out {out}",
+    "fetch a GGUF file": "fetch {made}/m.gguf --out {out}",
+    "fetch pickles": "fetch {made}/pickles --convert-pickles --out {out}",
+    "fetch FP8": "fetch {made}/fp8 --dequantize --out {out}",
+    "fetch headers": "fetch {made}/style --headers --out {out}",
+    "extract": "extract --base {made}/base --donor {made}/facts --rank 4 --gguf --out {out}",
+    "merge": "merge --adapter {made}/adapters/r2 --target {made}/style --out {out}",
+    "evaluate": "evaluate {made}/style --suite skill --skill {made}/k.jsonl --out {out}.parquet",
+    "align": "align --base {made}/base --donor {made}/facts --target {made}/style --out {out}.parquet",
+    "report": "report {made}/results --adapter {made}/adapters --out {out}",
+    "train": "train --config {made}/recipe.yaml --base {made}/base --out {out}",
+    "a refusal": "--refusal {out} merge --adapter {made}/adapters/r2 --target {made}/broken --out {out}",
+}
+RESUMED = ("fetch a folder", "fetch FP8", "fetch pickles", "fetch a GGUF file", "merge")
+NOT_LIMITED = {"fetch headers", "a refusal"}  # write less than any limit here
+
+
+@pytest.fixture(scope="module")
+def inputs(made: Path) -> Path:
+    """The models of `made`, one of them as pickles, one as GGUF, and one that is refused."""
+    shutil.copytree(made / "style", made / "pickles")
+    shutil.copytree(made / "style", made / "broken")
+    (made / "broken" / "config.json").write_text("{")
+    weights = load_file(made / "pickles" / "model.safetensors")
+    (made / "pickles" / "model.safetensors").unlink()
+    torch.save(weights, made / "pickles" / "pytorch_model.bin")
+    write_gguf(made / "m.gguf")
+    write_fp8(made / "style", made / "fp8")
+    return made
+
+
+def write_fp8(model: Path, folder: Path) -> None:
+    """The same model with layers in FP8, whose scales are 1."""
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if "_proj" in name]:
+        weights[name] = weights[name].to(torch.float8_e4m3fn)
+        blocks = [-(-side // 32) for side in weights[name].shape]
+        weights[f"{name}_scale_inv"] = torch.ones(blocks)
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    section = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 32]}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": section}))
+
+
+@pytest.fixture(scope="module")
+def expected(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """What each command writes on a disk that is large enough; computed when it is first wanted."""
+
+    class Results(dict[str, dict[str, bytes]]):
+        def __missing__(self, name: str) -> dict[str, bytes]:
+            folder = tmp_path_factory.mktemp("expected")
+            assert run(words(name, inputs, folder / "out")).status == 0
+            self[name] = contents(folder)
+            return self[name]
+
+    return Results()
+
+
+def words(name: str, made: Path, out: Path) -> list[str]:
+    return COMMANDS[name].format(made=made, out=out).split()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def visible(folder: Path) -> list[Path]:
+    """Files that a reader of the output would find."""
+    return [
+        path for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]  # fmt: skip
+
+
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """No file may be larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fails_then_succeeds(
+    name: str, inputs: Path, folder: Path, expected: dict[str, bytes], limit: Any
+) -> None:
+    with limit:
+        outcome = run(words(name, inputs, folder / "out"))
+    assert flaw(outcome, ()) is None, flaw(outcome, ())
+    assert "cannot be written" in outcome.stderr
+    assert "free disk space" in outcome.stderr
+    assert not visible(folder)
+    again = run(words(name, inputs, folder / "out"))
+    assert again.status == 0, (again.stderr, again.raised)
+    assert contents(folder) == expected
+
+
+SHARES = [0.5, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 0.1, 0.9, 0.98))]
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NOT_LIMITED))
+def test_no_file_may_be_larger(
+    inputs: Path, expected: dict[str, dict[str, bytes]], tmp_path: Path, name: str, share: float
+) -> None:
+    right = expected[name]
+    largest = max(map(len, right.values()))
+    fails_then_succeeds(name, inputs, tmp_path, right, limited_files(int(share * largest)))
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda raw: bytes(len(raw)),
+    "zeros at the end": lambda raw: raw[: len(raw) // 2] + bytes(len(raw) - len(raw) // 2),
+    "cut": lambda raw: raw[: len(raw) // 3],
+    "one byte": lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
+    "another line": lambda raw: b"{}\n" + raw,
+    "empty": lambda raw: b"",
+}
+
+
+@pytest.mark.parametrize(
+    "damage", ["zeros", *(pytest.param(name, marks=pytest.mark.slow) for name in list(DAMAGES)[1:])]
+)
+@pytest.mark.parametrize(
+    "name", ["fetch a folder", "fetch FP8", "fetch pickles", "fetch a GGUF file", "merge"]
+)
+def test_spoiled_partial_results_are_not_believed(
+    inputs: Path, expected: dict[str, dict[str, bytes]], tmp_path: Path, name: str, damage: str
+) -> None:
+    """After a loss of power, files of an unfinished run hold anything."""
+    right = expected[name]
+    with limited_files(int(0.9 * max(map(len, right.values())))):
+        assert run(words(name, inputs, tmp_path / "out")).status == 2
+    for path in [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    again = run(words(name, inputs, tmp_path / "out"))
+    assert again.status == 0, (again.stderr, again.raised)
+    assert contents(tmp_path) == right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NOT_LIMITED))
+def test_the_disk_is_full(
+    inputs: Path, expected: dict[str, dict[str, bytes]], disk: Any, name: str, share: float
+) -> None:
+    right = expected[name]
+    size = sum(map(len, right.values()))
+
+    @contextmanager
+    def small() -> Iterator[None]:
+        disk.mount("tmpfs", "remount", f"size={max(int(share * size), 4096)}")
+        yield
+        disk.mount("tmpfs", "remount", "size=100m")
+
+    fails_then_succeeds(name, inputs, disk.path, right, small())
+
+
+@pytest.mark.parametrize("name", sorted(NOT_LIMITED))
+def test_small_outputs_on_a_disk_without_room(inputs: Path, disk: Any, name: str) -> None:
+    (disk.path / "fill").write_bytes(bytes(os.statvfs(disk.path).f_bavail * os.statvfs(disk.path).f_frsize))
+    outcome = run(words(name, inputs, disk.path / "out"))
+    assert flaw(outcome, ()) is None, flaw(outcome, ())
+    assert visible(disk.path) == [disk.path / "fill"]
+
+
+def test_every_verb_that_writes_is_tried() -> None:
+    context = click.Context(cli)
+    for verb in VERBS:
+        command = cli.get_command(context, verb)
+        assert command is not None
+        writes = any("--out" in parameter.opts for parameter in command.params)
+        assert writes == any(f"{words} ".startswith(f"{verb} ") for words in COMMANDS.values()), verb
