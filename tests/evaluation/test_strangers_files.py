@@ -129,6 +129,16 @@ TEMPLATES = {
     "{{ 'x' * 10 ** 10 }}": "MemoryError|OverflowError|RangeError",
     "{{ 'x' * 10 ** 7 }}{{ messages[0]['content'] }}": "10,000,018 characters",
     "{{ range(10 ** 10)|list }}": "OverflowError|MemoryError",
+    "{% include '/etc/passwd' %}": "TypeError|TemplateNotFound|no loader",
+    "{% extends 'x' %}": "TypeError|TemplateNotFound|no loader",
+    "{% import 'x' as x %}{{ x.y() }}": "TypeError|TemplateNotFound|no loader",
+    "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}": (
+        "RecursionError|UndefinedError|was stopped"
+    ),
+    "{% set n = namespace(a='xx') %}{% for i in range(99) %}{% set n.a = n.a ~ n.a %}{% endfor %}{{ n.a }}": (
+        "MemoryError|was stopped"
+    ),
+    "{{ messages[0]['content'].__class__ }}": "SecurityError|received 0 times",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}": "SecurityError",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError|was stopped",
 }

@@ -52,7 +52,22 @@ def test_an_adapter_of_hostile_models(theta: Any) -> None:
     checked(adapter_card(STUDY, adapter))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =cmd|' /C calc'!A0", "\n=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@x",
+        "\t=1",
+        "\r=1",
+        " =cmd|' /C calc'!A0",
+        "\n=1",
+        "\uff1d1+1",
+        "\u200b=1",
+        " \t@x",
+    ],
+)
 def test_no_cell_is_a_formula(text: str) -> None:
     [row] = csv.DictReader(io.StringIO(as_csv(["a", "b"], [{"a": text, "b": -1.5}])))
     assert row["a"].startswith(("'", "\\"))

@@ -24,7 +24,7 @@ class Outcome:
     raised: str = ""
 
 
-def run(args: list[str], seconds: int = SECONDS) -> Outcome:
+def run(args: list[str], seconds: int = SECONDS, memory: int = MEMORY) -> Outcome:
     """A command in this process, within limits."""
     stderr = io.StringIO()
     argv, limit = sys.argv, resource.getrlimit(resource.RLIMIT_AS)
@@ -32,7 +32,7 @@ def run(args: list[str], seconds: int = SECONDS) -> Outcome:
     sys.argv = ["contextgraft", *args]
     previous = signal.signal(signal.SIGALRM, _hangs)
     signal.alarm(seconds)
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, limit[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, limit[1]))
     try:
         with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             main()

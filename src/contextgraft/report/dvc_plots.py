@@ -20,7 +20,7 @@ from contextgraft.report.statistics.means import Measurements
 from contextgraft.report.statistics.study_table import StudyTable
 
 FOLDER = "plots"
-FORMULA = ("=", "+", "-", "@")  # first characters of a formula
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # first characters of a formula
 INTERVAL = ("low", "high", "n")
 SKILL = ("skill", "skill_low", "skill_high", "skill_n")
 
@@ -57,7 +57,7 @@ def cell_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+    return f"'{text}" if value.lstrip().startswith(FORMULA) else text
 
 
 def ranks(study: StudyTable) -> list[dict[str, Any]]:

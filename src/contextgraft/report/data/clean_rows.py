@@ -15,7 +15,8 @@ STATUSES = ("ok", "truncated", "skipped", "failed")
 ANY_INTEGER = {"seed"}  # the others count something
 REPLACEMENT = "\ufffd"
 _FORMATTING = r"\x7f-\x9f\x{202a}-\x{202e}\x{2066}-\x{2069}\x{fffe}\x{ffff}"  # what turns or ends a line
-CONTROL = rf"[\x00-\x1f{_FORMATTING}]"
+_INVISIBLE = r"\x{00ad}\x{061c}\x{200b}-\x{200f}\x{2060}-\x{2064}\x{feff}\x{e0000}-\x{e007f}"
+CONTROL = rf"[\x00-\x1f{_FORMATTING}{_INVISIBLE}]"  # in names: two that look alike would be taken for one
 
 
 def select_clean(file: str, path: str) -> str:
