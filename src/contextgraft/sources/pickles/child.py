@@ -70,7 +70,7 @@ def _convert(output: Mapping[str, Any], *, drop_tied_head: bool) -> dict[str, An
 
 
 def _limit(memory: int, seconds: int, file_bytes: int) -> None:
-    """Limits for this process, in addition to the address space that it has now."""
+    """Limits for this process, in addition to the address space that it has now; smaller ones stay."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     space = used + LIBRARY_BYTES + memory
     for kind, value in (
@@ -80,7 +80,8 @@ def _limit(memory: int, seconds: int, file_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (value, value))
+        stricter = min((value, *(limit for limit in resource.getrlimit(kind) if limit >= 0)))
+        resource.setrlimit(kind, (stricter, stricter))
 
 
 def _write(output: Mapping[str, Any], *, drop_tied_head: bool) -> None:
