@@ -4,7 +4,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,13 @@ def fails_then_succeeds(
 SHARES = [0.5, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 0.1, 0.9, 0.98))]
 
 
+def marked(names: Iterable[str]) -> list[Any]:
+    """Names of commands; pickles are read by a process that imports torch, which takes its time."""
+    return [pytest.param(name, marks=pytest.mark.slow) if "pickles" in name else name for name in names]
+
+
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NOT_LIMITED))
+@pytest.mark.parametrize("name", marked(sorted(COMMANDS.keys() - NOT_LIMITED)))
 def test_no_file_may_be_larger(
     inputs: Path, expected: dict[str, dict[str, bytes]], tmp_path: Path, name: str, share: float
 ) -> None:
