@@ -14,7 +14,7 @@ from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.gguf import halves_to_interleaved, write_gguf
+from contextgraft.adapter.lora.gguf import groups_to_separate, halves_to_interleaved, write_gguf
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -64,6 +64,16 @@ def test_it_is_read_back_with_the_same_deltas(
 def test_the_order_of_rows_is_that_of_rotated_pairs() -> None:
     rows = torch.arange(8)[:, None]  # two heads of size four: halves (0, 1 | 2, 3)
     assert halves_to_interleaved(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_groups_of_heads_become_all_q_then_all_k_then_all_v() -> None:
+    rows = torch.arange(12)[:, None]  # heads of one row; Falcon: two groups, each of two q, one k, one v
+    grouped = groups_to_separate(rows[:8], 4, 1)
+    assert grouped.flatten().tolist() == [0, 1, 4, 5, 2, 6, 3, 7]
+    each = groups_to_separate(rows, 2, 2)  # GPT-NeoX: each of two heads has its own k and v
+    assert each.flatten().tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
+    one = groups_to_separate(rows[:6], 4, 1)  # Falcon 7B: one k and v for all heads
+    assert torch.equal(one, rows[:6])
 
 
 def test_a_base_of_the_hub_is_named_with_its_address(build: Callable[..., Any], tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_rows_of_an_embedding_are_tokens(build: Callable[..., Any], tmp_path: Pa
 
 
 def test_what_has_no_place_in_it_is_refused(build: Callable[..., Any], tmp_path: Path) -> None:
-    made = build(tmp_path, model_type="gpt_neox")
+    made = build(tmp_path, model_type="persimmon")
     with pytest.raises(InputError, match="no GGUF adapter"):
         extract(open_pair(made.base, made.donor), [RankSpec(2)], made.adapters, gguf=True)
     assert not made.adapters.exists()

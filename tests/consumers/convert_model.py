@@ -4,6 +4,7 @@ Usage: convert_model.py CONVERTER FOLDER...; each is written next to itself as F
 recognises published tokenizers only; the tests give ids, so that any vocabulary of the right size does.
 """
 
+import enum
 import json
 import sys
 from pathlib import Path
@@ -20,6 +21,17 @@ from conversion import (  # type: ignore[import-not-found]
     get_model_class,
 )
 
+HUB_NAMES = {"MptForCausalLM": "MPTForCausalLM"}  # of transformers' classes in files on the hub
+
+
+def absent(members: enum.EnumType, name: str) -> None:
+    """Let classes of newer models be imported, which name members that the converter's gguf does not have."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+
+
+enum.EnumType.__getattr__ = absent  # type: ignore[attr-defined]
+
 
 def numbered_vocabulary(model: Any) -> None:
     writer, rows = model.gguf_writer, model.hparams["vocab_size"]
@@ -35,13 +47,19 @@ def numbered_vocabulary(model: Any) -> None:
 
 def convert(folder: Path) -> None:
     hparams = ModelBase.load_hparams(folder, False)
-    kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    rope = hparams.get("rope_parameters") or {}
+    hparams["rotary_pct"] = rope.get(
+        "partial_rotary_factor", 1.0
+    )  # the older key, which GPT-NeoX's class reads
+    name = get_model_architecture(hparams, ModelType.TEXT)
+    kind = get_model_class(HUB_NAMES.get(name, name))
     kind.set_vocab = numbered_vocabulary
     tokens = {f"t{row}": row for row in range(hparams["vocab_size"])}
     tokenizer = folder / "tokenizer.json"  # Gemma 3's rows are counted in it
     tokenizer.write_text(json.dumps({"model": {"vocab": tokens}, "added_tokens": []}))
     with torch.inference_mode():
-        kind(folder, gguf.LlamaFileType.ALL_F32, folder.with_name(f"{folder.name}.gguf")).write()
+        out = folder.with_name(f"{folder.name}.gguf")
+        kind(folder, gguf.LlamaFileType.ALL_F32, out, hparams=hparams).write()
     tokenizer.unlink()
 
 

@@ -6,6 +6,7 @@ llama.cpp keeps are float16, which leaves some 3e-4 of the 0.5 by which the adap
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,14 @@ WINDOWS = {  # llama.cpp knows the pattern, not the config
     "layer_types": [*["sliding_attention"] * 3, "full_attention"],
 }  # fmt: skip
 CHANGES: dict[str, dict[str, Any]] = {
+    "bloom": {"n_layer": 2, "n_head": 4, "intermediate_size": 256},
+    "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 256},
+    "glm4": {"head_dim": 16},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "n_ctx": 128},
+    "gpt_bigcode": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "mpt": {"d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128, "expansion_ratio": 4},
+    "phi": {"num_key_value_heads": 4, "intermediate_size": 256},
     "cohere": {"logit_scale": 1.0},
     "cohere2": {"head_dim": 16, "logit_scale": 1.0, "rotary_pct": 1.0, **WINDOWS},
     "ernie4_5": {"head_dim": 16},
@@ -46,6 +55,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "seed_oss": {"head_dim": 16},
     "stablelm": {"use_qkv_bias": True},
 }
+IN_LAYER = re.compile(r"\.(layers|h|blocks)\.")
 NAMES = list(ARCHITECTURES)
 IDS = torch.randint(3, 64, (1, 40), generator=torch.Generator().manual_seed(5))
 
@@ -55,7 +65,7 @@ def move(model: Any, seed: int, size: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            if tensor.ndim == 2 and ".layers." in name:
+            if tensor.ndim == 2 and IN_LAYER.search(name):
                 left = torch.randn(tensor.shape[0], 4, generator=generator)
                 right = torch.randn(4, tensor.shape[1], generator=generator)
                 tensor.add_((size * left @ right / (2 * tensor.shape[1] ** 0.5)).to(tensor.dtype))

@@ -44,8 +44,7 @@ BUFFERS = (
 TRANSPOSED = dict.fromkeys(
     ("gpt2", "openai-gpt", "imagegpt", "decision_transformer"), ("c_attn", "c_proj", "c_fc", "q_attn")
 )
-# by transformers 5, when it loads, and output layers: all take the place of lm_head
-RENAMED = {"block_sparse_moe": "mlp", "embed_out": "lm_head", "output_projection": "lm_head"}
+RENAMED = {"block_sparse_moe": "mlp"}  # by transformers 5, when it loads
 INPUTS = (
     "embed_tokens",
     "embed_in",
@@ -55,7 +54,7 @@ INPUTS = (
     "embeddings",
     "embed_tokens_per_layer",
 )
-OUTPUTS = ("lm_head", "embed_out", "output_projection")
+OUTPUTS = ("lm_head", "embed_out", "output_projection", "decoder")  # decoder: ModernBERT's, of a dense head
 # names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
 SHORT_KINDS = {
     "q_proj": "q",
@@ -151,6 +150,8 @@ def comparable(name: str) -> str:
     """
     components = [component for component in name.split(".") if component not in WRAPPERS]
     front = next((n for n, component in enumerate(components) if component not in NEUTRAL), len(components))
+    if _module(name) in OUTPUTS and layer_of(name) is None:
+        return f"{OUTPUTS[0]}.{components[-1]}"
     return ".".join(RENAMED.get(component, component) for component in components[front:])
 
 

@@ -149,8 +149,9 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
 def _complete(section: Mapping[str, Any]) -> bool:
     """Whether the section says all by itself, so that transformers need not be imported."""
     parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
-    if section.get(POSITIONS[0]) is None:
-        return False
+    types, layers = section.get("layer_types"), section.get("num_hidden_layers")
+    if section.get(POSITIONS[0]) is None or (isinstance(types, list) and len(types) != layers):
+        return False  # transformers fills in the length, and refuses other numbers of layers
     if _is_nested(parameters):
         return all("rope_theta" in value for value in parameters.values() if isinstance(value, Mapping))
     chosen = scaling or parameters

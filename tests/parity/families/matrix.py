@@ -7,10 +7,10 @@ families it proves their rows again first.
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from tests.parity.families.proof import ROPE, Proof, base_config, has_rope, prove
+from tests.parity.families.proof import HEADS, ROPE, Proof, base_config, has_rope, prove
 from tests.parity.families.readers import read_readers, table
 from tests.parity.families.table import FAMILIES, VISION_LANGUAGE
 
@@ -41,6 +41,15 @@ type of RoPE. One difference remains: for YaRN, transformers 4.46 ignores
 `original_max_position_embeddings` and uses `max_position_embeddings` as the original length. Where the two
 differ, 4.46 computes other frequencies than 4.57 and 5, for the donor as for the graft.
 """
+OUTPUT_LAYERS = """## Output layers
+
+The same donors with another theta, where base and donor tie the output layer to the input embeddings or not;
+embeddings and output layer are selected.
+
+- *untied*, *tied*: both alike. *tied, stored*: the base's file holds an equal copy of the tied layer.
+- *donor unties*: the base is tied, and the donor has an output layer of its own. *donor ties*: the reverse.
+- A dash: the class is always tied, or never.
+"""
 OLDER = """## Older readers
 
 What transformers 4.46.3 and 4.57.1 compute of the grafts with another theta (or length), compared with the
@@ -62,7 +71,7 @@ def forms_of(name: str) -> list[str]:
     """The forms of a donor that a family may have."""
     family = FAMILIES[name]
     forms = list(ROPE) if has_rope(base_config(name, family)) else ["theta"]
-    return forms + (["window"] if family.window else [])
+    return forms + (["window"] if family.window else []) + list(HEADS)
 
 
 def prove_rows(name: str) -> dict[str, str]:
@@ -88,21 +97,23 @@ def page(rows: Rows) -> str:
     numbers = {text: str(number) for number, text in enumerate(reasons, 1)}
     text = {name: forms for name, forms in rows.items() if name not in VISION_LANGUAGE}
     vision = {name: forms for name, forms in rows.items() if name in VISION_LANGUAGE}
-    lines = [HEAD, "## Language models", "", *_table(text, numbers), "", "## Vision-language models", ""]
+    lines = [HEAD, "## Language models", "", *_table(text, FORMS, numbers)]
+    lines += ["", "## Vision-language models", ""]
     lines += ["The language model is grafted; the other towers stay byte for byte.", ""]
-    lines += [*_table(vision, numbers), "", "## Refusals", ""]
+    lines += [*_table(vision, FORMS, numbers), "", OUTPUT_LAYERS, *_table(rows, HEADS, numbers)]
+    lines += ["", "## Refusals", ""]
     lines += [f"{number}. {reason.removeprefix('refused: ')}" for reason, number in numbers.items()]
     lines += ["", OLDER, *table(read_readers())]
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: Mapping[str, Mapping[str, str]], numbers: Mapping[str, str]) -> list[str]:
-    lines = [f"| class | {' | '.join(FORMS)} |", f"|---|{'---|' * len(FORMS)}"]
+def _table(
+    rows: Mapping[str, Mapping[str, str]], columns: Collection[str], numbers: Mapping[str, str]
+) -> list[str]:
+    known = {"": "-", RIGHT: RIGHT, **numbers}
+    lines = [f"| class | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, forms in rows.items():
-        cells = [
-            {"": "-", RIGHT: RIGHT}.get(text, numbers.get(text, ""))
-            for text in map(forms.get, FORMS, [""] * 9)
-        ]
+        cells = [known[forms.get(column, "")] for column in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from click.testing import CliRunner
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_file, save_file
 from tests.parity.families.table import Family
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -17,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.cli.commands import extract, merge, verify
 from contextgraft.errors import ContextgraftError
-from contextgraft.formats.tensor_names import output_embedding
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
 
 Values = dict[str, Any]
 BASE, LONG = 128, 1024  # tokens
@@ -61,6 +62,25 @@ def longrope(flat: Values, frequencies: int) -> Values:
 ROPE: dict[str, Callable[[Values, int], Values]] = {
     "theta": theta, "linear": linear, "yarn": yarn, "llama3": llama3, "longrope": longrope
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Whether base and donor tie the output layer; `stored`: the base's file holds a tied one, too."""
+
+    base: bool
+    donor: bool
+    stored: bool = False
+
+
+HEADS = {
+    "untied": Heads(False, False),
+    "tied": Heads(True, True),
+    "tied, stored": Heads(True, True, stored=True),
+    "donor unties": Heads(True, False),
+    "donor ties": Heads(False, True),
+}
+TIE = "tie_word_embeddings"
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len")
 KINDS = ("full_attention", "attention")
 
@@ -142,16 +162,51 @@ def move(model: Any) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
 
 
+def with_head(config: Any, *, tied: bool) -> Any:
+    """The config with an output layer that is tied to the input embeddings, or not."""
+    values = copy.deepcopy(config.to_dict())
+    for section in (values, values.get("text_config", values)):
+        section[TIE] = tied
+    return type(config).from_dict(values)
+
+
+def is_tied(model: Any) -> bool:
+    """Whether the output layer of a model is its input embeddings."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def store_head(folder: Path, untied: Any) -> bool:
+    """Add the output layer to a tied model's file, by the name in an untied one's; False if it cannot be."""
+    untied.save_pretrained(folder.with_name("untied"))
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    named = load_file(folder.with_name("untied") / path.name).keys() - weights.keys()
+    embedding = input_embedding(weights)
+    if len(named) != 1 or embedding is None:
+        return False
+    save_file({**weights, named.pop(): weights[embedding].clone()}, path, metadata={"format": "pt"})
+    return True
+
+
 def save_pair(config: Any, change: Values, form: str, root: Path) -> bool:
     """Save a base and its donor, as transformers does; False if the class has no donor of this form."""
+    heads = HEADS.get(form)
     torch.manual_seed(0)
-    model = model_of(config)
+    try:
+        model = model_of(with_head(config, tied=heads.base) if heads else config)
+    except StrictDataclassError:
+        return False
     move(model)  # no two norms alike
     model.save_pretrained(root / "base")
     torch.manual_seed(0)
     try:
-        donor = model_of(donor_config(config, change, form, frequencies(model)))
+        longer = donor_config(config, change, "theta" if heads else form, frequencies(model))
+        donor = model_of(with_head(longer, tied=heads.donor) if heads else longer)
     except (StrictDataclassError, KeyError, TypeError, ValueError):
+        return False
+    if heads and (is_tied(model), is_tied(donor)) != (heads.base, heads.donor):
+        return False
+    if heads and heads.stored and not store_head(root / "base", model_of(with_head(config, tied=False))):
         return False
     shapes = {name: tensor.shape for name, tensor in donor.state_dict().items()}
     fitting = {name: tensor for name, tensor in model.state_dict().items() if tensor.shape == shapes[name]}
@@ -202,7 +257,8 @@ def prove(name: str, family: Family, form: str, root: Path) -> Proof | None:
     change = family.window if form == "window" else {}
     if not save_pair(config, change, "theta" if form == "window" else form, root):
         return None
-    refusal = graft(root, tied=output_embedding(open_model(root / "base").tensors) is None)
+    headless = output_embedding(open_model(root / "base").tensors) is None
+    refusal = graft(root, tied=headless and form != "donor unties")
     if refusal:
         assert not (root / "graft").exists()
         return Proof({}, refusal)

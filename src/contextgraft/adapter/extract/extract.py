@@ -22,7 +22,7 @@ from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
-from contextgraft.errors import MismatchError
+from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.tied_head import head_state
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -177,6 +177,11 @@ def _cannot_be_carried(models: ModelPair, name: str) -> MismatchError:
 def _check_gguf(models: ModelPair) -> None:
     from contextgraft.adapter.lora.gguf import gguf_names
 
+    if models.longer:
+        raise InputError(
+            f"has more learned positions, {models.longer[0]!r}, which an adapter in GGUF does not carry",
+            path=models.donor.path, remedy="leave --gguf out, or convert a graft instead",
+        )  # fmt: skip
     tied = head_state(models.base).is_tied
     gguf_names(models.factorised, architecture(models.base.config), models.base.path, tied=tied)
 

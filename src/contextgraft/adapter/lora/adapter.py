@@ -15,7 +15,7 @@ from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_ta
 from contextgraft.checkpoint.input_files import InputFiles, files_of
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
-from contextgraft.errors import CheckpointError, InputError, PickleRefused
+from contextgraft.errors import CheckpointError, InputError, PickleRefused, first_names
 from contextgraft.formats import peft
 from contextgraft.formats.model.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
@@ -158,15 +158,17 @@ def open_adapter(path: Path) -> Adapter:
     Raises InputError if it is not an adapter, CheckpointError if it is malformed or of an unsupported kind.
     """
     if not (path / peft.ADAPTER_CONFIG).is_file():
+        inside = sorted(config.parent.name for config in path.glob(f"*/{peft.ADAPTER_CONFIG}"))
         raise InputError(
-            "is not a PEFT adapter",
-            path=path,
+            "is not a PEFT adapter", path=path,
             expected=f"{peft.ADAPTER_CONFIG} and {peft.ADAPTER_WEIGHTS} in it",
-        )
+            remedy=f"choose one of its folders that hold one: {first_names(inside, 5)}" if inside else None,
+        )  # fmt: skip
     inputs = files_of(path)
     config = read_config(path, {name: kind.config for name, kind in KINDS.items()})
     sidecar = read_sidecar(path, "adapter") if (path / SIDECAR).is_file() else None
     _check_pickles(path)
+    _check_weights(path)
     files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
     entries = KINDS[config.peft_type].entries(files[0], path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
@@ -206,6 +208,17 @@ def _check_pickles(path: Path) -> None:
             path=path / peft.TRAINED_PICKLE,
             remedy=CONVERT,
         )
+
+
+def _check_weights(path: Path) -> None:
+    """Raise CheckpointError for a folder whose weights have another name than PEFT's."""
+    others = sorted(file.name for file in path.glob("*.safetensors") if file.name != peft.DENSE_DELTAS)
+    if not (path / peft.ADAPTER_WEIGHTS).exists() and others:
+        raise CheckpointError(
+            f"has no {peft.ADAPTER_WEIGHTS}", path=path, expected="weights as PEFT saves them",
+            received=first_names(others, 3),
+            remedy="save it with PEFT's save_pretrained, or convert it with the program that trained it",
+        )  # fmt: skip
 
 
 def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:

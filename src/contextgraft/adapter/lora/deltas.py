@@ -107,6 +107,23 @@ class StackedDelta(TensorDelta):
 
 
 @dataclass(frozen=True)
+class BlocksDelta(TensorDelta):
+    """Deltas of blocks of rows, each with its first row and number of rows; zero elsewhere."""
+
+    blocks: tuple[tuple[int, int, TensorDelta], ...]
+
+    @override
+    def tile(self, old: torch.Tensor, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        out.zero_()
+        for begin, rows, delta in self.blocks:
+            first, last = max(start, begin), min(stop, begin + rows)
+            if first < last:
+                within = slice(first - start, last - start)
+                out[within] = delta.tile(old[within], first - begin, last - begin, out[within].clone())
+        return out
+
+
+@dataclass(frozen=True)
 class DoraDelta(TensorDelta):
     """Weight-decomposed: rows of the sum are brought to the trained magnitudes; `scale` is on the whole."""
 

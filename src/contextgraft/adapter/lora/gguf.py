@@ -9,7 +9,7 @@ import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
-from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES
+from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES, RowOrder
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.reader import NAMES
@@ -38,25 +38,27 @@ def write_gguf(adapter: Adapter, architecture: Mapping[str, Any], path: Path) ->
     another way raises InputError, as in `gguf_names`.
     """
     names = gguf_names(adapter.factors, architecture, adapter.path)
-    name, interleaved = ARCHITECTURES[str(architecture["model_type"])]
-    heads = {
-        tensor: rotary_heads(tensor, architecture) if interleaved else None for tensor in adapter.factors
-    }
+    name, order = ARCHITECTURES[str(architecture["model_type"])]
+
+    def factors() -> Iterator[tuple[str, torch.Tensor]]:
+        for tensor, entry in sorted(adapter.factors.items()):
+            for suffix, factor in _factors(adapter, entry):
+                ordered = factor if suffix == "lora_a" else ROWS[order](factor, tensor, architecture)
+                yield f"{names[tensor]}.{suffix}", ordered
+
     with publish_file(path, durable=False) as temporary:
         writer = gguf.GGUFWriter(temporary, name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)  # no further scaling by alpha / rank
         _describe(writer, adapter)
-        for tensor, entry in sorted(adapter.factors.items()):
-            for suffix, factor in _factors(adapter, entry, heads[tensor]):
-                _info(writer, f"{names[tensor]}.{suffix}", factor)
+        for named, factor in factors():
+            _info(writer, named, factor)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor, entry in sorted(adapter.factors.items()):
-            for _, factor in _factors(adapter, entry, heads[tensor]):
-                writer.write_tensor_data(factor.view(torch.uint8).numpy())
+        for _, factor in factors():
+            writer.write_tensor_data(factor.view(torch.uint8).numpy())
         writer.close()
 
 
@@ -131,12 +133,45 @@ def gguf_names(
     return {tensor: f"{gguf_name}.weight" for tensor, gguf_name in names.items()}
 
 
-def _factors(adapter: Adapter, entry: LowRankEntry, heads: int | None) -> Iterator[tuple[str, torch.Tensor]]:
+def _factors(adapter: Adapter, entry: LowRankEntry) -> Iterator[tuple[str, torch.Tensor]]:
     """lora_a and lora_b as llama.cpp multiplies them: rows of an embedding's lora_a are tokens."""
     A, B = adapter.read(entry.key_A), adapter.read(entry.key_B)
     yield "lora_a", (A.T if entry.embedding else A).contiguous()
-    scaled = (B.float() * entry.scaling).to(B.dtype)
-    yield "lora_b", (halves_to_interleaved(scaled, heads) if heads else scaled).contiguous()
+    yield "lora_b", (B.float() * entry.scaling).to(B.dtype)
+
+
+def _as_stored(rows: torch.Tensor, tensor: str, architecture: Mapping[str, Any]) -> torch.Tensor:  # noqa: ARG001
+    return rows.contiguous()
+
+
+def _interleaved(rows: torch.Tensor, tensor: str, architecture: Mapping[str, Any]) -> torch.Tensor:
+    heads = rotary_heads(tensor, architecture)
+    return (halves_to_interleaved(rows, heads) if heads else rows).contiguous()
+
+
+def _separated(rows: torch.Tensor, tensor: str, architecture: Mapping[str, Any]) -> torch.Tensor:
+    if not module_of(tensor).endswith(".query_key_value"):
+        return rows.contiguous()
+    heads = int(architecture["num_attention_heads"])
+    return groups_to_separate(rows, heads, int(architecture["hidden_size"]) // heads).contiguous()
+
+
+ROWS = {
+    RowOrder.AS_STORED: _as_stored,
+    RowOrder.INTERLEAVED: _interleaved,
+    RowOrder.SEPARATED: _separated,
+}
+
+
+def groups_to_separate(rows: torch.Tensor, heads: int, width: int) -> torch.Tensor:
+    """Rows of groups, each some heads of q, one of k and one of v, become those of all q, all k, all v.
+
+    `width` is the number of rows of a head; the number of groups follows from that of rows.
+    """
+    groups = (rows.shape[0] // width - heads) // 2
+    grouped = rows.reshape(groups, heads // groups + 2, width, *rows.shape[1:])
+    kinds = grouped[:, :-2], grouped[:, -2], grouped[:, -1]
+    return torch.cat([kind.reshape(-1, *rows.shape[1:]) for kind in kinds])
 
 
 def halves_to_interleaved(rows: torch.Tensor, heads: int) -> torch.Tensor:

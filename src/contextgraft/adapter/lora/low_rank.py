@@ -3,7 +3,6 @@
 Legend of shape suffixes: M rows, N columns, R rank.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing_extensions import override
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
+from contextgraft.adapter.lora.keys import FACTOR, adapter_names, check_keys, wrappers
 from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
@@ -24,13 +24,8 @@ if TYPE_CHECKING:
     from contextgraft.adapter.lora.array_deltas import ArrayDelta, ReadFloats
     from contextgraft.adapter.lora.deltas import FactorPair, Read, TensorDelta
 
-FACTOR = re.compile(
-    r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
-    r"(?:\.default)?(?:\.(?P<leaf>weight|bias))?$"
-)
 ORIGINAL = ".original_module."  # what PEFT's modules_to_save replaced, and does not use
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
-WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)")  # what PEFT's wrappers add to names
 
 
 @dataclass(frozen=True)
@@ -149,6 +144,8 @@ class RebasedEntry(LowRankEntry):
 def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, AdapterEntry]:
     """Entries by tensor of the model; keys that are not a pair of fitting factors raise CheckpointError."""
     check_gathered(file.tensors.values(), path)
+    check_keys(file.tensors, path)
+    wrapped = wrappers(adapter_names(file.tensors))
     modules: dict[str, dict[str, TensorInfo]] = {}
     entries: dict[str, AdapterEntry] = {}
     for key, info in file.tensors.items():
@@ -162,7 +159,7 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
             entries[f"{name.partition(TOKEN_ROWS)[0]}.weight"] = _token_rows(name, info, path, config)
             continue
         if match is None:
-            entries[WRAPPED.sub("", name)] = ReplaceEntry(info.shape, 1.0, key)
+            entries[wrapped.sub("", name)] = ReplaceEntry(info.shape, 1.0, key)
             continue
         what = match["what"] + (".bias" if match["leaf"] == "bias" else "")
         if modules.setdefault(match["module"], {}).setdefault(what, info) is not info:
@@ -253,7 +250,12 @@ def _entries_of_module(
             path, f"module {module!r} and the config disagree about DoRA",
             f"use_dora {config.use_dora}", f"lora_magnitude_vector: {magnitude is not None}",
         )  # fmt: skip
-    if magnitude is not None and (embedding or magnitude.numel != B.shape[0]):
+    if magnitude is not None and embedding:
+        raise CheckpointError(
+            f"has DoRA on the embeddings {module!r}, which needs the norms of whole columns", path=path,
+            expected="DoRA on linear layers", remedy="merge it with PEFT (merge_and_unload)",
+        )  # fmt: skip
+    if magnitude is not None and magnitude.numel != B.shape[0]:
         raise _malformed(
             path, f"the magnitudes of module {module!r} cannot be used",
             f"{B.shape[0]} of a linear layer", f"{list(magnitude.shape)}",

@@ -16,7 +16,7 @@ from contextgraft.adapter.merge.fitted_entries import (
 )
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
 from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta
-from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens
+from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.runtime_names import runtime_model
@@ -132,7 +132,7 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
         untied,
         grown.total if grown and embedding and grown.total != target[embedding].rows else None,
         grown.tokenizer if grown else None,
-        tuple(_warnings(target, state, untied, token_fits, grown)),
+        (*_warnings(target, state, untied, token_fits, grown), *unused_tokens(token_fits, target)),
     )
 
 

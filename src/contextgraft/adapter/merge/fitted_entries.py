@@ -5,6 +5,7 @@ from dataclasses import replace
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry, StackedEntry
+from contextgraft.adapter.merge.expert_layout import with_experts_as_stored
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.aligned_names import corresponding_names
@@ -21,7 +22,8 @@ def fitted_entries(adapter: Adapter, model: ModelFolder) -> dict[str, AdapterEnt
     if adapter.config.target_parameters and not named.keys() <= model.tensors.keys():
         stored = {parameter.name: name for name, parameter in module_parameters(model).items()}
         named = {name if name in model.tensors else stored.get(name, name): e for name, e in named.items()}
-    return {name: _oriented(name, entry, model) for name, entry in sorted(named.items())}
+    oriented = {name: _oriented(name, entry, model) for name, entry in named.items()}
+    return dict(sorted(with_experts_as_stored(oriented, model).items()))
 
 
 def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntry:

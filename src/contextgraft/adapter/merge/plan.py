@@ -33,6 +33,7 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.model.copied_files import split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
+from contextgraft.rope.older_readers import older_reader_warnings
 from contextgraft.rope.travelling import Setting
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class MergePlan:
                     self.target.config, self.context, [scaled.adapter for scaled in self.adapters]
                 )
             ]
+            warnings += [f"{self.target.path}: {text}" for text in older_reader_warnings(self.config)]
         if self.replaced:
             warnings.append(f"{self.target.path}: its own {', '.join(self.replaced)} will be overwritten")
         return tuple(dict.fromkeys(warnings))

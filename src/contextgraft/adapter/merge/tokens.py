@@ -1,13 +1,13 @@
 """Which row of an adapter goes to which row of a target, and which tokens the target gains."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.errors import MismatchError, first_names
+from contextgraft.errors import CheckpointError, MismatchError, first_names
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import rows_are_tokens
 
@@ -54,6 +54,25 @@ def fit_tokens(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: Mo
     missing = (tokens or {}).keys() - (own or {}).keys() if tokens is not None and own is not None else ()
     lost = () if adapter.sidecar else tuple(sorted(missing))
     return TokenFit(rows, count, None, lost)
+
+
+def unused_tokens(fits: Iterable[tuple[Adapter, TokenFit | None]], target: ModelFolder) -> Iterator[str]:
+    """Warnings about tokens of adapters that change no embeddings, which the target's tokenizer lacks."""
+    for adapter, tokens in fits:
+        if tokens is not None or adapter.sidecar is not None:
+            continue
+        try:
+            known = adapter.vocabulary
+            own = None if known is None else read_vocabulary(target)
+        except CheckpointError:  # no embeddings are matched: a vocabulary of another kind does not matter
+            continue
+        new = [] if known is None or own is None else sorted(known.keys() - own.keys(), key=known.__getitem__)
+        if new:
+            yield (
+                f"{adapter.path}: its tokenizer has tokens that {target.path} lacks "
+                f"({first_names(new, SHOWN)}); it has no embeddings for them, and the graft has the "
+                "target's tokenizer"
+            )
 
 
 def _same_rows(entries: Mapping[str, AdapterEntry], target: ModelFolder) -> bool:

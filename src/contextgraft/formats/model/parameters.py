@@ -3,14 +3,18 @@
 PEFT adapts them by `target_parameters` (its ParamWrapper), under the names of the model in memory.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.safetensors_header import TensorInfo
-from contextgraft.formats.model.runtime_names import loaded_alone, runtime_model
+from contextgraft.formats.model.runtime_names import RuntimeModel, loaded_alone, runtime_model
 from contextgraft.formats.tensor_names import is_stacked
 
+EXPERT = re.compile(r"\.experts\.(\d+)\.")
+STACK, ROWS = ("MergeModulelist", 0), ("Concatenate", 1)  # steps of transformers' conversions
 PLAIN = ("Linear", "Embedding", "Conv1D")  # classes whose weights PEFT adapts as modules
 
 
@@ -31,6 +35,19 @@ class ModuleParameter:
     def is_plain(self) -> bool:
         """Whether PEFT adapts the module, and not the parameter."""
         return self.kind in PLAIN
+
+
+@dataclass(frozen=True)
+class ExpertPart:
+    """Where transformers puts a weight that is stored by expert: rows from `start` of one expert's matrix.
+
+    `parameter` is the stack [experts, rows, columns] in memory, `shape` its shape.
+    """
+
+    parameter: str
+    expert: int
+    start: int
+    shape: tuple[int, ...]
 
 
 def is_parameter(info: TensorInfo) -> bool:
@@ -56,3 +73,35 @@ def module_parameters(model: ModelFolder) -> Mapping[str, ModuleParameter]:
                 name, owner.order, owner.last_is_input != as_stored, owner.kind
             )
     return parameters
+
+
+def expert_parts(model: RuntimeModel, stored: Mapping[str, tuple[int, ...]]) -> dict[str, ExpertPart]:
+    """The place of each weight of single experts in the stack of transformers' class; `stored` are shapes.
+
+    The order of weights that are concatenated is that of transformers' conversion mapping. Weights that it
+    stacks in another way than by expert and along rows are left out.
+    """
+    from transformers.core_model_loading import rename_source_key  # noqa: PLC0415
+
+    renamings, converters, shapes = list(model.renamings), list(model.converters), dict(model.shapes)
+    parts = {}
+    for name, shape in stored.items():
+        number = EXPERT.search(name)
+        if number is None:
+            continue
+        parameter, pattern = rename_source_key(name, renamings, converters, model.prefix, shapes)
+        converter = next((entry for entry in converters if pattern in entry.source_patterns), None)
+        whole = shapes.get(parameter, ())
+        if converter is None or len(whole) != 3 or len(shape) != 2 or not _stacks_rows(converter):
+            continue
+        count, position = len(converter.source_patterns), converter.source_patterns.index(pattern)
+        if (shape[0] * count, shape[1]) == whole[1:] and int(number[1]) < whole[0]:
+            parts[name] = ExpertPart(parameter, int(number[1]), position * shape[0], whole)
+    return parts
+
+
+def _stacks_rows(converter: Any) -> bool:
+    """Whether a converter of transformers stacks experts, and concatenates their rows."""
+    steps = [(type(step).__name__, step.dim) for step in converter.operations if hasattr(step, "dim")]
+    whole = len(steps) == len(converter.operations) and len(converter.target_patterns) == 1
+    return whole and steps in ([STACK], [STACK, ROWS])

@@ -99,6 +99,8 @@ def head_name(embedding: str) -> str:
         return "language_model.lm_head.weight"
     if embedding.startswith("biogpt."):
         return "output_projection.weight"
+    if embedding.endswith("embeddings.tok_embeddings.weight"):
+        return "decoder.weight"
     return "embed_out.weight" if embedding.endswith("embed_in.weight") else "lm_head.weight"
 
 

@@ -1,0 +1,45 @@
+"""Names of tensors in PEFT's weights file: of one adapter, and of factors that PEFT knows."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from contextgraft.errors import CheckpointError, first_names
+
+DEFAULT = "default"
+# a state dict that is saved without PEFT's save_pretrained has the adapter's name in each key
+FACTOR = re.compile(
+    r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?(?:\.(?P<leaf>weight|bias))?$"
+)
+OF_FACTORS = re.compile(r"\.lora_\w+(?:\.|$)")
+
+
+def adapter_names(keys: Collection[str]) -> set[str]:
+    """The names of adapters in the keys; keys without one are of the adapter `default`."""
+    matches = [match for match in map(FACTOR.match, keys) if match is not None]
+    return {match["adapter"] or DEFAULT for match in matches}
+
+
+def check_keys(keys: Collection[str], path: Path) -> None:
+    """Raise CheckpointError for a file of several adapters, and for factors under names of other programs."""
+    other = next((key for key in keys if OF_FACTORS.search(key) and FACTOR.match(key) is None), None)
+    if other is not None:
+        raise CheckpointError(
+            f"names its factors otherwise than PEFT: {other[:200]!r}",
+            path=path, expected="MODULE.lora_A.weight and MODULE.lora_B.weight",
+            remedy="convert it to PEFT's format, or fuse it with the program that trained it",
+        )  # fmt: skip
+    names = sorted(adapter_names(keys))
+    if len(names) > 1:
+        raise CheckpointError(
+            "holds several adapters", path=path, expected="the factors of one adapter",
+            received=first_names(names, 5),
+            remedy="save the one you want alone: save_pretrained(DIR, selected_adapters=[NAME])",
+        )  # fmt: skip
+
+
+def wrappers(names: Collection[str]) -> re.Pattern[str]:
+    """What PEFT's wrappers add to the names of tensors that adapters of these names store in full."""
+    known = "|".join(map(re.escape, sorted({DEFAULT, *names})))
+    return re.compile(rf"\.(modules_to_save(\.(?:{known}))?|base_layer)(?=\.)")

@@ -1,0 +1,43 @@
+"""What older versions of transformers compute otherwise, in whatever keys a config.json is written."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from contextgraft.rope.text_section import text_section
+
+SLIDING = "sliding_attention"
+# classes whose masks (eager, SDPA) have one window for all layers in transformers 4.46
+ONE_WINDOW = ("qwen2", "qwen2_moe")
+# classes with one theta for all layers in transformers 4.57, and one by layer type in 5
+ONE_THETA = ("olmo3",)
+
+
+def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for each setting that an older version of transformers has no key for."""
+    section = text_section(config)
+    model_type = str(section.get("model_type", config.get("model_type"))).removesuffix("_text")
+    if model_type in ONE_WINDOW and _some_layers_slide(section):
+        yield (
+            "some of its layers have a sliding window, others do not: transformers 4.46 applies the window "
+            "to all of them, and computes other logits past it; use transformers 4.57 or later"
+        )
+    if model_type in ONE_THETA and len(_thetas(section)) > 1:
+        yield (
+            "its layer types have different values of theta: transformers 4.57 uses one for all, and "
+            "computes other logits; use transformers 5"
+        )
+
+
+def _some_layers_slide(section: Mapping[str, Any]) -> bool:
+    if not section.get("use_sliding_window") or section.get("sliding_window") is None:
+        return False
+    types, layers = section.get("layer_types"), section.get("num_hidden_layers")
+    if isinstance(types, list):
+        return 0 < types.count(SLIDING) < len(types)
+    first = section.get("max_window_layers")
+    return isinstance(first, int) and isinstance(layers, int) and 0 < first < layers
+
+
+def _thetas(section: Mapping[str, Any]) -> set[Any]:
+    parameters = section.get("rope_parameters") or {}
+    return {str(value.get("rope_theta")) for value in parameters.values() if isinstance(value, Mapping)}

@@ -1,0 +1,35 @@
+"""Settings that an older transformers has no key for are warnings that name it."""
+
+from typing import Any
+
+import pytest
+
+from contextgraft.rope.older_readers import older_reader_warnings
+
+WINDOW = {"model_type": "qwen2", "num_hidden_layers": 2, "use_sliding_window": True, "sliding_window": 16}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def by_layer_type(full: float, sliding: float) -> dict[str, Any]:
+    return {FULL: {"rope_theta": full}, SLIDING: {"rope_theta": sliding}}
+
+
+@pytest.mark.parametrize(
+    ("config", "reader"),
+    [
+        ({**WINDOW, "max_window_layers": 1}, "4.46"),
+        ({**WINDOW, "layer_types": [FULL, SLIDING]}, "4.46"),
+        ({"model_type": "qwen2_5_vl", "text_config": {**WINDOW, "layer_types": [SLIDING, FULL]}}, "4.46"),
+        ({**WINDOW, "layer_types": [SLIDING, SLIDING]}, None),
+        ({**WINDOW, "max_window_layers": 2}, None),
+        ({**WINDOW, "max_window_layers": 1, "use_sliding_window": False}, None),
+        ({**WINDOW, "max_window_layers": 1, "model_type": "qwen3"}, None),
+        ({"model_type": "olmo3", "rope_parameters": by_layer_type(4e5, 1e4)}, "4.57"),
+        ({"model_type": "olmo3", "rope_parameters": by_layer_type(1e4, 1e4)}, None),
+        ({"model_type": "gemma3_text", "rope_parameters": by_layer_type(1e6, 1e4)}, None),
+    ],
+)
+def test_the_reader_is_named(config: dict[str, Any], reader: str | None) -> None:
+    said = list(older_reader_warnings(config))
+    assert len(said) == (reader is not None)
+    assert all(f"transformers {reader}" in line for line in said)
