@@ -24,6 +24,11 @@ class ExpertEntry(LowRankEntry):
     expert: int = 0
     start: int = 0
 
+    @property
+    @override
+    def has_arrays(self) -> bool:
+        return False
+
     @override
     def _factors(self, read: "Read") -> "FactorPair":
         A, B = read(self.key_A), read(self.key_B)
