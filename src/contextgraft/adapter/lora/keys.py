@@ -7,6 +7,8 @@ from pathlib import Path
 from contextgraft.errors import CheckpointError, first_names
 
 DEFAULT = "default"
+ORIGINAL = ".original_module."  # what PEFT's modules_to_save replaced, and does not use
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 # a state dict that is saved without PEFT's save_pretrained has the adapter's name in each key
 FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"

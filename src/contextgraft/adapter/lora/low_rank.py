@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
-from contextgraft.adapter.lora.keys import FACTOR, adapter_names, check_keys, wrappers
+from contextgraft.adapter.lora.keys import FACTOR, ORIGINAL, TOKEN_ROWS, adapter_names, check_keys, wrappers
 from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
@@ -23,9 +23,6 @@ from contextgraft.formats.tensor_names import FLOATS, without_wrappers
 if TYPE_CHECKING:
     from contextgraft.adapter.lora.array_deltas import ArrayDelta, ReadFloats
     from contextgraft.adapter.lora.deltas import FactorPair, Read, TensorDelta
-
-ORIGINAL = ".original_module."  # what PEFT's modules_to_save replaced, and does not use
-TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 
 
 @dataclass(frozen=True)
