@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
-from contextgraft.adapter.lora.keys import FACTOR, ORIGINAL, TOKEN_ROWS, adapter_names, check_keys, wrappers
 from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
+from contextgraft.adapter.peft_keys import FACTOR, ORIGINAL, TOKEN_ROWS, adapter_names, check_keys, wrappers
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError

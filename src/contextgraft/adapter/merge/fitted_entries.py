@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from contextgraft.adapter.experts.layout import with_experts_as_stored
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry, StackedEntry
-from contextgraft.adapter.merge.expert_layout import with_experts_as_stored
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.aligned_names import corresponding_names

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from contextgraft.adapter.experts.entries import ExpertBlock, ExpertBlocksEntry, ExpertEntry
 from contextgraft.adapter.lora.entries import AdapterEntry
-from contextgraft.adapter.lora.experts import ExpertBlock, ExpertBlocksEntry, ExpertEntry
 from contextgraft.adapter.lora.low_rank import LowRankEntry, StackedEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.formats.model.aligned_names import corresponding_names

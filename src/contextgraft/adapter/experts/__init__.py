@@ -1,0 +1,1 @@
+"""Experts of an adapter for models that store them otherwise than it does."""
