@@ -263,3 +263,28 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     fetch(".", tmp_path / "out", conversion=CONVERT)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/", "<html>", ""])
+def test_what_torch_did_not_write_is_shown(tmp_path: Path, text: str) -> None:
+    """No advice of torch's to load it without its protection reaches the user."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "in/pytorch_model.bin").write_text(text)
+    with pytest.raises(
+        CheckpointError, match=f"cannot be read as tensors.*received {text or 'nothing'}"
+    ) as error:
+        fetch(str(tmp_path / "in"), tmp_path / "out", conversion=Conversion(convert_pickles=True))
+    assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["consolidated.00.pth", "pytorch_model-00001-of-00002.bin"])
+def test_pickles_under_other_names_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    """The remedy is not the option that was given already."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/config.json").write_text(json.dumps({"model_type": "llama"}))
+    torch.save({"w": torch.ones(1)}, tmp_path / "in" / name)
+    with pytest.raises(CheckpointError, match=f"expected pytorch_model.bin or .*received {name}") as error:
+        fetch(str(tmp_path / "in"), tmp_path / "out", conversion=Conversion(convert_pickles=True))
+    assert "--convert-pickles" not in str(error.value)

@@ -22,6 +22,7 @@ from contextgraft.errors import OutputError
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 
 ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"  # first byte of a pickle of protocol 2 or newer
 GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 DETAIL = re.compile(r"(?:WeightsUnpickler error: |\n\n\n)(.+)")
 LIBRARY_BYTES = 1 << 30  # address space that torch may still need after its import
@@ -96,7 +97,10 @@ def _write(output: Mapping[str, Any], *, drop_tied_head: bool) -> None:
 def _load(path: Path, prefix: str) -> dict[str, torch.Tensor]:
     """The tensors of one file by name; `prefix` is put before names that lack it."""
     with path.open("rb") as file:
-        mmap = file.read(len(ZIP)) == ZIP  # older files cannot be mapped
+        head = file.read(40)
+    mmap = head.startswith(ZIP)  # older files cannot be mapped
+    if not mmap and not head.startswith(PICKLE):  # a pointer of Git LFS, a page of HTML
+        raise UnusableError("cannot be read as tensors", repr(head)[2:-1] or "nothing")
     if mmap:
         _check_not_compressed(path)
     content = torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -1,5 +1,6 @@
 """Which pickles hold the weights of a folder, and the safetensors files that they become."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from contextgraft.checkpoint.atomic import write_json
@@ -7,12 +8,13 @@ from contextgraft.checkpoint.model_folder import (
     MODEL_CONFIG,
     MODEL_INDEX,
     MODEL_WEIGHTS,
+    PICKLES,
     read_json,
 )
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.peft import (
     ADAPTER_CONFIG,
@@ -29,10 +31,13 @@ from contextgraft.sources.pickles.process import PickleFile, convert_files
 def convert_weights(folder: Path, out: Path) -> tuple[str, ...]:
     """Write the pickled weights of `folder` as safetensors to `out`; returns the names of the pickles.
 
-    `out` may be `folder`. Without pickles nothing is written.
+    `out` may be `folder`. Without pickles nothing is written. Pickles of a model alone, under names that
+    transformers does not load, raise CheckpointError.
     """
-    chosen = pickled_weights([path.name for path in folder.iterdir() if path.is_file()])
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    chosen = pickled_weights(names)
     if not chosen:
+        _check_named(folder, names)
         return ()
     if MODEL_CONFIG not in {path.name for path in folder.iterdir()}:
         return _convert_adapter(folder, out, chosen)
@@ -42,6 +47,16 @@ def convert_weights(folder: Path, out: Path) -> tuple[str, ...]:
         convert_files([PickleFile(folder / MODEL_PICKLE, out / MODEL_WEIGHTS)], drop_tied_head=tied)
         return chosen
     return _convert_shards(folder, out, tied)
+
+
+def _check_named(folder: Path, names: Sequence[str]) -> None:
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if MODEL_CONFIG in names and pickles and not {MODEL_WEIGHTS, MODEL_INDEX} & set(names):
+        raise CheckpointError(
+            "has pickles under names that transformers does not load", path=folder,
+            expected=f"{MODEL_PICKLE} or {PICKLE_INDEX}", received=first_names(pickles, 3),
+            remedy="save it again with transformers' save_pretrained, or add the index of its shards",
+        )  # fmt: skip
 
 
 def _convert_shards(folder: Path, out: Path, tied: bool) -> tuple[str, ...]:
