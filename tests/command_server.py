@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -93,7 +94,7 @@ with socket.socket(socket.AF_UNIX) as server:
 class CommandServer:
     """The server's end in the tests; it ends with this process, which closes its input.
 
-    The script `python` runs `python -c CODE ...` in such a child. `prefix` is put before the server's command
+    The script `python` runs code or a module in such a child. `prefix` is put before the server's command
     line; `python` is the interpreter that the program starts.
     """
 
@@ -209,11 +210,15 @@ def is_publishing(source: str, destination: str) -> bool:
     return source.endswith(".partial") and not inside
 
 
-def run_code() -> None:
-    """`python -c CODE ...`."""
+def run_python() -> None:
+    """`python -c CODE ...`, and `python -P -m MODULE`."""
     _, option, code, *words = sys.argv
+    if option == "-P":
+        runpy.run_module(words[0], run_name="__main__")
+        return
     assert option == "-c"
     sys.argv = [option, *words]
+    sys.path[0] = ""
     exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 
 
@@ -223,7 +228,7 @@ def run(program: Program, name: str, arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # this process may have been started without
     code = 0
     try:
-        code = int((run_code if name == "python" else sys.modules[program.module].main)() or 0)
+        code = int((run_python if name == "python" else sys.modules[program.module].main)() or 0)
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:

@@ -21,6 +21,8 @@ from contextgraft import (
     verify,
 )
 
+from ..command_server import command_server
+
 SNIPPET = """
 from pathlib import Path
 
@@ -51,12 +53,14 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_functions_write_the_same_bytes_as_the_commands(models: Path, toy: SimpleNamespace) -> None:
     extract("base", models / "donor", "by-api", ranks=[4, 16], energies=[0.9], threads=1)
     merge("by-api/r4", "fine-tune", "graft-by-api", threads=1)
-    cli = ("-m", "contextgraft.cli")
+    cli = [str(command_server("contextgraft").command)]
     ranks = ("--rank", "4", "--rank", "16", "--energy", "0.9")
-    done = run(*cli, "extract", "--base", "base", "--donor", "donor", *ranks, "--out", "by-cli", cwd=models)
+    words = [*cli, "extract", "--base", "base", "--donor", "donor", *ranks, "--out", "by-cli"]
+    done = subprocess.run(words, cwd=models, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     adapter = ("--adapter", "by-cli/r4", "--target", "fine-tune")
-    done = run(*cli, "merge", *adapter, "--out", "graft-by-cli", cwd=models)
+    words = [*cli, "merge", *adapter, "--out", "graft-by-cli"]
+    done = subprocess.run(words, cwd=models, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert toy.contents(models / "by-api") == toy.contents(models / "by-cli")
     assert toy.contents(models / "graft-by-api") == toy.contents(models / "graft-by-cli")
@@ -195,8 +199,9 @@ def test_an_importers_code_type_checks_strictly(tmp_path: Path) -> None:
         "follow_imports = skip\nignore_missing_imports = true\n"
     )
     assert (source / "contextgraft/py.typed").exists()
-    done = run("-m", "mypy", "--config-file", "mypy.ini", "study.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
-    (tmp_path / "study.py").write_text("from contextgraft import merge\nmerge(1, 2)\n")
-    done = run("-m", "mypy", "--config-file", "mypy.ini", "study.py", cwd=tmp_path)
+    (tmp_path / "wrong.py").write_text("from contextgraft import merge\nmerge(1, 2)\n")
+    done = run("-m", "mypy", "--config-file", "mypy.ini", "study.py", "wrong.py", cwd=tmp_path)
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert errors, done.stdout + done.stderr
+    assert all(line.startswith("wrong.py:2: ") for line in errors), done.stdout
     assert "Missing positional argument" in done.stdout or "Too few arguments" in done.stdout, done.stdout

@@ -1,7 +1,5 @@
 """Formulas against the model classes of transformers, and plans that do not import torch."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 from contextgraft.planning.shapes.meta_model import build_shape
 from contextgraft.planning.shapes.parameter_formulas import FAMILIES, evaluate_formula
 
+from ..cli.fork_server import fork_server
 from .shapes import shape_of
 
 ROOT = Path(__file__).parents[2]
@@ -80,16 +79,6 @@ def test_defaults_are_those_of_transformers(family: str, key: str) -> None:
     ids=lambda words: " ".join(words[:2]),
 )
 def test_plans_do_not_import_torch(words: list[str]) -> None:
-    code = """
-import sys
-from contextgraft.cli.main import main
-try:
-    main()
-finally:
-    assert not {"torch", "transformers"} & set(sys.modules), "a plan imports torch or transformers"
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert "a plan imports" not in done.stderr, done.stderr
+    done = fork_server().run(*words, folder=ROOT)
+    assert not {"torch", "transformers"} & set(done.imported)
     assert done.returncode == (2 if "nowhere" in words else 0), done.stderr

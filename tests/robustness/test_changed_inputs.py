@@ -94,23 +94,36 @@ def changing(
     return wrapped
 
 
+def variants() -> list[Any]:
+    """Cases and changes of their files; all four changes of weights are fast in one case, slow in others."""
+    weights = [
+        (case, what)
+        for case in CASES
+        for what in (CHANGES if case[2] == "style/model.safetensors" else ("replaced",))
+    ]
+    fast = {(case, "replaced") for case in CASES} | {(CASES[0], what) for what in CHANGES}
+    return [
+        pytest.param(
+            case, what, id=f"{case[0].split()[0]}-{case[1].split('.')[-1]}-{case[2]}-{what}",
+            marks=[] if (case, what) in fast else pytest.mark.slow,
+        )
+        for case, what in weights
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case[0].split()[0]}-{case[1].split('.')[-1]}-{case[2]}"
-)
+@pytest.mark.parametrize(("case", "what"), variants())
 def test_a_changed_input_is_noticed(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, str], before: bool
-) -> None:
+    *, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, str], what: str,
+    before: bool,
+) -> None:  # fmt: skip
     command, during, name = case
-    changes = CHANGES if name == "style/model.safetensors" else {"replaced": replace}
-    for what, change in changes.items():
-        root = tmp_path / what
-        shutil.copytree(made, root)
-        monkeypatch.chdir(root)
-        with monkeypatch.context() as patch:
-            changes_now = partial(change, root / name)
-            patch.setattr(during, changing(pkgutil.resolve_name(during), changes_now, before=before))
-            outcome = run(command.split())
-        assert flaw(outcome, ()) is None, (what, flaw(outcome, ()))
-        assert f"{name}: was changed while it was read" in outcome.stderr, (what, outcome.stderr)
-        assert not list(root.glob("out*"))
+    root = tmp_path / "made"
+    shutil.copytree(made, root)
+    monkeypatch.chdir(root)
+    changes_now = partial(CHANGES[what], root / name)
+    monkeypatch.setattr(during, changing(pkgutil.resolve_name(during), changes_now, before=before))
+    outcome = run(command.split())
+    assert flaw(outcome, ()) is None, flaw(outcome, ())
+    assert f"{name}: was changed while it was read" in outcome.stderr, outcome.stderr
+    assert not list(root.glob("out*"))

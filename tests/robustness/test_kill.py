@@ -13,8 +13,7 @@ import pytest
 
 JOBS = ("extract", "merge")
 TAIL = 30  # last steps before the end, all of them killed at: journal, publishing, tidying
-SPREAD = 20  # steps drawn from the rest
-TIMES = 12
+SPREAD = 10  # steps drawn from the rest
 AGAIN = 6
 
 
@@ -103,17 +102,18 @@ def test_killed_at_every_step(scenario: Any, tmp_path: Path, name: str) -> None:
         assert kill(scenario, job, tmp_path / str(at), effort(run), at=at)
 
 
+@pytest.mark.parametrize("times", [6, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", JOBS)
-def test_killed_at_any_time(scenario: Any, tmp_path: Path, name: str) -> None:
+def test_killed_at_any_time(scenario: Any, tmp_path: Path, name: str, times: int) -> None:
     job, draw = scenario.jobs[name], random.Random(name)
     run = undisturbed(scenario, job, tmp_path)
     kills = 0
-    for number in range(4 * TIMES):
+    for number in range(4 * times):
         after = draw.uniform(0, run.seconds)
         kills += kill(scenario, job, tmp_path / str(number), effort(run), after=after)
-        if kills == TIMES:
+        if kills == times:
             return
-    pytest.fail(f"{kills} of {4 * TIMES} runs were alive when their time came")
+    pytest.fail(f"{kills} of {4 * times} runs were alive when their time came")
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -26,6 +26,8 @@ from contextgraft.sources.fetch import fetch
 from contextgraft.sources.pickles import child
 from contextgraft.sources.pickles.process import PickleFile, ProcessLimits, convert_files
 
+from ..command_server import command_server
+
 CONVERT = Conversion(convert_pickles=True)
 IDS = torch.arange(3, 40)[None]
 
@@ -65,6 +67,14 @@ def pickled(model: LlamaForCausalLM, folder: Path, shards: int = 1, *, zipped: b
     return folder
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that reads pickles is forked from one that has imported torch."""
+    python = SimpleNamespace(executable=str(command_server("contextgraft").python))
+    monkeypatch.setattr("contextgraft.sources.pickles.process.sys", python)
+
+
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(
     ("shards", "zipped"), [(1, True), (1, False), (3, True)], ids=["one", "legacy", "shards"]
@@ -119,6 +129,7 @@ def longlora(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(adapted=adapted, folder=folder, tune=tmp_path / "tune", trained=trained)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("form", ["bin", "safetensors"])
 def test_longlora_is_merged_with_its_embeddings_and_norms(
     longlora: SimpleNamespace, tmp_path: Path, form: str
@@ -235,6 +246,7 @@ def test_an_index_is_not_trusted(tmp_path: Path, shard: Any) -> None:
         fetch(str(tmp_path / "source"), tmp_path / "out", conversion=CONVERT)
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_shard_that_lacks_a_tensor_of_the_index_is_refused(tmp_path: Path) -> None:
     source = pickled(llama(), tmp_path / "source", 2)
     index = source / "pytorch_model.bin.index.json"

@@ -87,9 +87,16 @@ def test_twenty_fine_tunes_two_of_them_bad(fresh: Any) -> None:
     check(fresh, good=18)
 
 
-@pytest.mark.parametrize("ranks", [[2], pytest.param([1, 2, 3, 4], marks=pytest.mark.slow)])
-def test_a_study_of_five_hundred_is_planned_in_one_go(fresh: Any, ranks: list[int]) -> None:
-    fresh.sheet(*(f"tune{index}\tmodels/tune" for index in range(500)))
+@pytest.mark.parametrize(
+    ("count", "ranks"),
+    [
+        (60, [2]),
+        pytest.param(500, [2], marks=pytest.mark.slow),
+        pytest.param(500, [1, 2, 3, 4], marks=pytest.mark.slow),
+    ],
+)
+def test_a_study_of_many_is_planned_in_one_go(fresh: Any, count: int, ranks: list[int]) -> None:
+    fresh.sheet(*(f"tune{index}\tmodels/tune" for index in range(count)))
     fresh.config(ranks=ranks)
     plan = fresh.planned("--quiet", "host", "reason")
-    assert (plan["merge"], plan["theta_only"], plan["evaluate"]) == (500 * len(ranks), 500, 500)
+    assert (plan["merge"], plan["theta_only"], plan["evaluate"]) == (count * len(ranks), count, count)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ from contextgraft.config.training import load_recipe
 from contextgraft.prompts.needle_format import load_format
 from contextgraft.rope import settings
 from contextgraft.training.data.sources import read_pairs
+
+from ..command_server import command_server
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "config" / "demo"
@@ -104,13 +105,15 @@ def test_the_world_is_small() -> None:
 
 def test_scripts_make_the_committed_texts(tmp_path: Path) -> None:
     program = f"import texts; from pathlib import Path; texts.DEMO = Path({str(tmp_path)!r}); texts.main()"
-    subprocess.run([sys.executable, "-c", program], cwd=WORLD, check=True)
+    subprocess.run([str(command_server("contextgraft").python), "-c", program], cwd=WORLD, check=True)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(made) == 13
     assert made == {name: (DEMO / name).read_bytes() for name in made}
 
 
 def test_scripts_make_the_base_s_tokenizer(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "initial.py", str(tmp_path)], cwd=WORLD, check=True, capture_output=True)
+    program = "import runpy; runpy.run_path('initial.py', run_name='__main__')"
+    command = [str(command_server("contextgraft").python), "-c", program, str(tmp_path)]
+    subprocess.run(command, cwd=WORLD, check=True, capture_output=True)
     assert (tmp_path / "tokenizer.json").read_bytes() == (MODELS / "base" / "tokenizer.json").read_bytes()
     assert open_model(tmp_path).tensors.keys() == open_model(MODELS / "base").tensors.keys()

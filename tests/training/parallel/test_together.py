@@ -17,6 +17,7 @@ from contextgraft.errors import CheckpointError
 from contextgraft.sources.fetch import fetch
 from contextgraft.training.trainer import TrainingOptions, train
 
+from ...command_server import command_server
 from ..conftest import curve, write_demos_donor, write_recipe
 from .conftest import COMMAND, error_line, finish, start, start_ranks
 
@@ -78,13 +79,18 @@ def test_the_donor_is_the_same_on_any_number_of_ranks(
 
 
 @pytest.mark.parametrize(
-    "world", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+    ("world", "forked"),
+    [(2, True), *(pytest.param(world, False, marks=pytest.mark.slow) for world in (1, 2, 4))],
 )
-def test_torchrun_trains_the_same_donor(donor: tuple[Path, Path, Path], tmp_path: Path, world: int) -> None:
+def test_torchrun_trains_the_same_donor(
+    donor: tuple[Path, Path, Path], tmp_path: Path, world: int, *, forked: bool
+) -> None:
+    """It starts Python for each rank; by default, forked processes that need not import anything."""
     config, base, alone = donor
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     options = ["--config", config, "--base", base, "--out", tmp_path / "out"]
-    command = [COMMAND[0], *launcher, *COMMAND[1:], *map(str, options)]
+    program = ["--no-python", str(command_server("contextgraft").command), *COMMAND[3:]]
+    command = [COMMAND[0], *launcher, *(program if forked else COMMAND[1:]), *map(str, options)]
     (said,) = finish([start(command, os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"})])
     assert f"{world} processes, 1 x {world} on a sequence, layout flat" in said.err
     assert_equal(tmp_path / "out", alone, loss=2e-6, weights=1e-5)
