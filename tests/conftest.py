@@ -18,8 +18,14 @@ Weights = dict[str, torch.Tensor]
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
-# A background job may have been started with SIGINT ignored; the processes that tests start inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Processes that a test starts can be interrupted.
+
+    A background job is started with SIGINT ignored, and `main` in this process ignores it at its end.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def config(**changes: Any) -> dict[str, Any]:
