@@ -2,9 +2,9 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-# Three files at a time keep two cores busy: some tests wait for Slurm or a head process. The longest come first.
+# Two files at a time; the longest come first, so that both cores are busy to the end.
 LONG := tests/cluster tests/workflow tests/dvc tests/training tests/robustness
-TESTS := $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
+TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
 SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all
 HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts
