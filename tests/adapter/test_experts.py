@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.adapter.extract.extract import extract
@@ -18,6 +18,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.graft import verify
+from contextgraft.errors import ContextgraftError
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -102,3 +103,22 @@ def test_experts_that_were_extracted_one_by_one(kind: str, folder: Path, tmp_pat
     expected = logits(PeftModel.from_pretrained(loaded(folder / kind), adapter))
     torch.testing.assert_close(logits(loaded(graft)), expected, rtol=1e-4, atol=1e-5)
     assert "rope_parameters" in json.loads((graft / "config.json").read_text())
+
+
+def test_a_base_weight_stored_with_a_single_experts_factors_does_not_replace_part_of_a_stack(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"])
+    get_peft_model(loaded(folder / "one by one"), config).save_pretrained(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    name = next(n for n in load_file(folder / "one by one/model.safetensors") if ".experts.0." in n)
+    shape = load_file(folder / "one by one/model.safetensors")[name].shape
+    module = f"base_model.model.{name.removesuffix('.weight')}"
+    more = {
+        f"{module}.lora_A.weight": torch.ones(2, shape[1]),
+        f"{module}.lora_B.weight": torch.ones(shape[0], 2),
+        f"{module}.base_layer.weight": torch.full(shape, 7.0),
+    }
+    save_file(load_file(weights) | more, weights)
+    with pytest.raises(ContextgraftError):
+        plan_merge([ScaledAdapter(open_adapter(tmp_path))], folder / "stacked", keep_rope=True)

@@ -15,6 +15,7 @@ from contextgraft.adapter.compute.arrays import WIDEN, Floats, read_floats
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.array_deltas import LowRankArrays
+from contextgraft.adapter.lora.entries import AdditiveEntry
 from contextgraft.adapter.merge.kernels.by_numpy import ROUND, merge_arrays
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.adapter.merge.tensor import merge_planned
@@ -146,3 +147,12 @@ def test_a_merge_of_plain_factors_does_not_import_pytorch(world: Any, tmp_path: 
         [sys.executable, "-c", program, *map(str, words)], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_values_of_a_bias_follow_their_tokens() -> None:
+    entry = AdditiveEntry((3,), 2.0, "bias")
+    bias, rows = np.array([10, 20, 30], np.float32), [2, -1, 0, 1]
+    array = entry.load_arrays(lambda _: bias, 0.5, rows).tile(0, 4, np.empty((4, 1), np.float32))
+    zeros = torch.zeros(4, 1)
+    tensor = entry.load(lambda _: torch.from_numpy(bias), 0.5, rows).tile(zeros, 0, 4, zeros.clone())
+    assert array.ravel().tolist() == tensor.ravel().tolist() == [30, 0, 10, 20]

@@ -1,6 +1,7 @@
 """`contextgraft merge` and `verify`: results on stdout, plans and warnings on stderr, exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +85,23 @@ def test_many_targets_in_one_command_as_one_by_one(root: Path, toy: SimpleNamesp
         alone = ["--target", str(root / name), "--out", str(tmp_path / name)]
         assert CliRunner().invoke(merge.command, [*adapter, *alone]).exit_code == 0
         assert toy.contents(tmp_path / name) == toy.contents(tmp_path / "all" / name)
+
+
+def test_a_graft_of_a_target_whose_config_has_changed_since_is_not_taken_for_finished(
+    root: Path, tmp_path: Path
+) -> None:
+    names = ["target", "base"]
+    for name in names:
+        shutil.copytree(root / name, tmp_path / name)
+    targets = [word for name in names for word in ("--target", str(tmp_path / name))]
+    words = ["--adapter", str(root / "ad" / "r4"), *targets, "--out", str(tmp_path / "all")]
+    assert CliRunner().invoke(merge.command, words).exit_code == 0
+    config = tmp_path / "base" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 9.0}))
+    again = CliRunner().invoke(merge.command, words)
+    assert again.exit_code == 2
+    assert again.stderr.count("exists already") == 1
+    assert f"{tmp_path / 'all/base'}: already exists" in again.stderr
 
 
 def test_a_target_that_proves_bad_does_not_keep_the_others(

@@ -63,8 +63,8 @@ def graft_variants(
     plans: list[tuple[str, PlanGraft]] = [
         *control_plans(controls, named, opened),
         *(
-            (label if scale == 1 else f"{label}@{scale:g}", partial(_merge_plan, opened, path, scale))
-            for (label, path), scale in product(named, scales)
+            (label if scale == 1 else f"{label}@{scale!r}", partial(_merge_plan, opened, path, scale))
+            for (label, path), scale in product(named, dict.fromkeys(scales))
         ),
     ]
     folders = [folder / f"{number}-{_file_name(label)}" for number, (label, _) in enumerate(plans)]

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.errors import InputChanged
 from contextgraft.evaluation.backends.base import Backend
 from contextgraft.evaluation.backends.loading import load_config, max_positions
@@ -23,6 +24,9 @@ from contextgraft.evaluation.sample_rows import sample_row
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns
 from contextgraft.formats import samples
+from contextgraft.formats.hub_source import NAMES
+
+DESCRIPTIVE = (*NAMES, "transformers_version")  # keys of a config that decide no prediction
 
 NEEDS_LOCAL_WEIGHTS = "needs the weights in this process: --backend hf"
 
@@ -44,10 +48,12 @@ class ProgressReporter(Protocol):
 
 
 def model_identity(model: EvalModel, backend: BackendConfig) -> str:
-    """Digest of all that decides a model's predictions."""
+    """Digest of all that decides a model's predictions: its config, too, but for names and versions."""
+    config = read_json(model.path / MODEL_CONFIG)
     return json_digest(
         {
             "model": model.digest,
+            "config": {key: value for key, value in config.items() if key not in DESCRIPTIVE},
             "tokenizer": model.tokenizer_digest,
             "engine": backend_key(backend),
             "versions": samples.versions(),

@@ -85,7 +85,9 @@ def tensor_threads(
 
     def begin() -> None:
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
+            import torch  # waits for a thread that has begun to import it
+
+            torch.set_num_threads(1)
         local.buffers = Buffers(device)
 
     pool = ThreadPoolExecutor(threads, initializer=begin)

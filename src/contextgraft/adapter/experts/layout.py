@@ -68,7 +68,7 @@ def _stacked(entries: Mapping[str, AdapterEntry], model: ModelFolder, runtime: R
     single = {
         name: entry
         for name, entry in entries.items()
-        if isinstance(entry, LowRankEntry) and len(entry.shape) == 2 and entry.magnitude is None
+        if isinstance(entry, LowRankEntry) and len(entry.shape) == 2 and not entry.needs_model
     }
     parts = expert_parts(runtime, {name: entry.shape for name, entry in single.items()})
     stored = {parameter.name: name for name, parameter in module_parameters(model).items()} if parts else {}

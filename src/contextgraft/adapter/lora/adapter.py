@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contextgraft.adapter.lora.config import LoraConfig, read_config
-from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TokenRowsEntry
 from contextgraft.adapter.lora.kinds import KINDS
 from contextgraft.adapter.lora.low_rank import LowRankEntry
 from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
@@ -149,7 +149,9 @@ class Adapter:
         scaling = {name: entry.scaling for name, entry in self.entries.items() if not entry.replaces}
         rope = settings.to_json(self.rope) if self.rope else None
         attention = {"attention": travelling.to_json(self.attention)} if self.attention else {}
-        return json_digest({"tensors": tables, "scaling": scaling, "rope": rope, **attention})
+        tokens = {name: e.indices for name, e in self.entries.items() if isinstance(e, TokenRowsEntry)}
+        rows = {"token_rows": tokens} if tokens else {}
+        return json_digest({"tensors": tables, "scaling": scaling, "rope": rope, **attention, **rows})
 
 
 def open_adapter(path: Path) -> Adapter:

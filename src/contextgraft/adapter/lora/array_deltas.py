@@ -70,9 +70,7 @@ def low_rank_arrays(
 ) -> LowRankArrays:
     """The product scale * B @ A, or its transpose; `rows` as in `AdapterEntry.load`."""
     left_MR, right_RN = (A.T, B.T) if transposed else (B, A)
-    if rows is not None:
-        index = np.asarray(rows)
-        left_MR = np.where(index[:, None] >= 0, left_MR[np.maximum(index, 0)], np.float32(0))
+    left_MR = matched_array_rows(left_MR, rows)
     return LowRankArrays(np.ascontiguousarray(left_MR), np.ascontiguousarray(right_RN) * scale)
 
 
@@ -83,6 +81,14 @@ def stacked_arrays(A: Floats, B: Floats, scale: float, experts: int, *, transpos
     if transposed:
         left_EMR, right_ERN = right_ERN.transpose(0, 2, 1), left_EMR.transpose(0, 2, 1)
     return StackedArrays(np.ascontiguousarray(left_EMR), np.ascontiguousarray(right_ERN) * scale)
+
+
+def matched_array_rows(table: Floats, rows: Sequence[int] | None) -> Floats:
+    """The row of a matrix for each row of the target, zero for -1; all rows as they are for None."""
+    if rows is None:
+        return table
+    index = np.asarray(rows)
+    return np.where(index[:, None] >= 0, table[np.maximum(index, 0)], np.float32(0))
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 Legend of shape suffixes: M rows, N columns, R rank, T rows of a tile, E experts stacked in one tensor.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -136,6 +136,14 @@ class DoraDelta(TensorDelta):
         moved = old + self.low_rank.tile(old, start, stop, out)
         factor_T = self.magnitude_M[start:stop] / torch.linalg.vector_norm(moved, dim=1)
         return torch.mul(moved.mul_(factor_T[:, None]).sub_(old), self.scale)
+
+
+def matched_rows(table: torch.Tensor, rows: Sequence[int] | None) -> torch.Tensor:
+    """The row of a matrix for each row of the target, zero for -1; all rows as they are for None."""
+    if rows is None:
+        return table
+    index = torch.tensor(rows, device=table.device)
+    return torch.where(index[:, None] >= 0, table[index.clamp(min=0)], 0.0)
 
 
 def as_rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -78,9 +78,9 @@ class AdditiveEntry(AdapterEntry):
 
     @override
     def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
-        from contextgraft.adapter.lora.deltas import FullDelta, as_rows
+        from contextgraft.adapter.lora.deltas import FullDelta, as_rows, matched_rows
 
-        return FullDelta(as_rows(read(self.key)) * (self.scaling * scale))
+        return FullDelta(matched_rows(as_rows(read(self.key)), rows) * (self.scaling * scale))
 
     @property
     @override
@@ -89,10 +89,10 @@ class AdditiveEntry(AdapterEntry):
 
     @override
     def load_arrays(self, read: "ReadFloats", scale: float, rows: Sequence[int] | None) -> "ArrayDelta":
-        from contextgraft.adapter.lora.array_deltas import FullArray, matrix_shape
+        from contextgraft.adapter.lora.array_deltas import FullArray, matched_array_rows, matrix_shape
 
         whole = read(self.key) * (self.scaling * scale)
-        return FullArray(whole.reshape(matrix_shape(whole.shape)))
+        return FullArray(matched_array_rows(whole.reshape(matrix_shape(whole.shape)), rows))
 
     @override
     def dense(self, read: "Read") -> "torch.Tensor":

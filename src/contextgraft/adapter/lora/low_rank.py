@@ -41,14 +41,10 @@ class LowRankEntry(AdapterEntry):
 
     @override
     def load(self, read: "Read", scale: float, rows: Sequence[int] | None) -> "TensorDelta":
-        import torch
-
-        from contextgraft.adapter.lora.deltas import DoraDelta, LowRankDelta
+        from contextgraft.adapter.lora.deltas import DoraDelta, LowRankDelta, matched_rows
 
         left_MR, right_RN = self._factors(read)
-        if rows is not None:
-            index = torch.tensor(rows, device=left_MR.device)
-            left_MR = torch.where(index[:, None] >= 0, left_MR[index.clamp(min=0)], 0.0)
+        left_MR = matched_rows(left_MR, rows)
         if self.magnitude is None:
             return LowRankDelta(left_MR.contiguous(), right_RN.contiguous() * (self.scaling * scale))
         low_rank = LowRankDelta(left_MR, right_RN * self.scaling)

@@ -1,6 +1,7 @@
 """A graft's config, tokenizer and other small files, and `contextgraft.json` with the evidence."""
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
     if not (out / SIDECAR).exists():
         return None
     manifest = read_sidecar(out)
+    with tempfile.TemporaryDirectory() as folder:
+        write_small_files(plan, Path(folder))
+        small = {name: file_facts(Path(folder) / name) for name in (*plan.copied, MODEL_CONFIG)}
     requested = {
         "kind": "graft",
         "rounding": plan.rounding,
@@ -44,6 +48,7 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
         "attention": travelling.to_json(plan.context.attention),
         "adapters": [[scaled.adapter.digest, scaled.scale] for scaled in plan.adapters],
         "target": identity(plan.target)["digest"],
+        "files": small,
     }
     recorded = {
         "kind": manifest.get("kind"),
@@ -52,6 +57,7 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
         "attention": manifest.get("attention", {}),
         "adapters": [[scaled["digest"], scaled["scale"]] for scaled in manifest.get("adapters", [])],
         "target": manifest.get("target", {}).get("digest"),
+        "files": {name: manifest.get("files", {}).get(name) for name in small},
     }
     return manifest if recorded == requested else None
 
