@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError
 from contextgraft.formats.model import limited_tokenizer
-from contextgraft.formats.model.limited_process import ProcessBudget
+from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
 from contextgraft.formats.model.limited_tokenizer import load_limited_tokenizer
 
 SMALL = ProcessBudget(cpu_seconds=0.3, memory=1 << 28)
@@ -189,3 +190,15 @@ def test_linear_decoders_are_kinds_of_the_library() -> None:
         decoders.BPEDecoder,
     )}  # fmt: skip
     assert kinds == limited_tokenizer.LINEAR_DECODERS
+
+
+def test_a_stricter_limit_of_memory_stays(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    stricter = 1 << 36
+    resource.setrlimit(resource.RLIMIT_AS, (stricter, hard))
+    try:
+        budget = ProcessBudget(5, 1 << 42)
+        limits = run_limited(lambda: str(resource.getrlimit(resource.RLIMIT_AS)), "it", tmp_path, budget)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert limits == str((stricter, stricter))

@@ -38,6 +38,10 @@ ODD: dict[str, dict[str, Any]] = {
     "a length of the largest integer": {"prompt_tokens": -(2**31), "length": 2**31 - 1},
     "a rank below 0": {"adapter_rank": -4},
     "tokens below 0": {"tokens": -(2**31)},
+    "nats over no tokens": {"tokens": None, "suite": "perplexity", "score": 3.0},
+    "nats beyond measure": {"score": 1000.0, "suite": "perplexity", "tokens": 5},
+    "an agreement above 1": {"agreement": 1.5, "suite": "divergence", "score": 0.1, "tokens": 5},
+    "no agreement": {"agreement": None, "suite": "divergence", "score": 0.1, "tokens": 5},
 }
 TEXTS = [
     "a\x1bb",
@@ -75,6 +79,18 @@ def test_an_invalid_row_is_a_sample_without_a_score(
     assert [(sample["status"], sample["score"]) for sample in bad] == [("failed", None)]
     assert "invalid row: " in bad[0]["reason"]
     assert next(iter(ODD[name])) in bad[0]["reason"]
+
+
+@pytest.mark.parametrize("index", [None, -1])
+def test_samples_without_an_index_are_not_copies_of_each_other(
+    tmp_path: Path, synthetic: SimpleNamespace, index: int | None
+) -> None:
+    def count(rows: list[dict[str, Any]]) -> int:
+        groups = read_samples([synthetic.write(tmp_path / "a.parquet", rows)]).rows("score_groups")
+        return sum(row["n"] + row["failed"] for row in groups)
+
+    rows = study(synthetic)
+    assert count([{**row, "index": index, "seed": None} for row in rows]) == count(rows)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -152,7 +168,7 @@ def test_integers_beyond_the_columns_are_defects(tmp_path: Path, synthetic: Simp
 def test_the_page_is_made_whatever_single_rows_hold(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = study(synthetic)
     for index, change in enumerate(ODD.values()):
-        rows[10 + 2 * index] = {**rows[10 + 2 * index], **change}
+        rows[10 + index] = {**rows[10 + index], **change}
     for text in TEXTS:
         rows += synthetic.needle(synthetic.Model(text or "empty"), "n", 128, 1, each=1)
     report = build([synthetic.write(tmp_path / "a.parquet", rows)], [], "title \x1b", None)

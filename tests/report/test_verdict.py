@@ -136,3 +136,18 @@ def test_a_paired_skill_is_shown_with_its_difference() -> None:
     verdict = judge(ALONE, THETA, {4: Evidence(of(97), of(99), pairs)})
     assert "\N{MINUS SIGN}2.0 points [" in sentence(verdict, WHERE)
     assert ", n=100)" in sentence(verdict, WHERE)
+
+
+def test_failed_samples_count_against_the_graft() -> None:
+    needles = Cell(Proportion(n=60, hits=60, failed=40))
+    assert judge(ALONE, THETA, {4: Evidence(needles, of(99))}).outcome is VerdictOutcome.NEITHER
+    skill = Cell(Proportion(n=150, hits=150, failed=50))
+    pairs = PairCounts(n=150, both=150)
+    for graft in (Evidence(of(100), skill), Evidence(of(100), skill, pairs)):
+        assert judge(ALONE, THETA, {4: graft}).outcome is VerdictOutcome.CONTEXT_ONLY
+
+
+def test_pairs_decide_only_where_they_cover_all_answers() -> None:
+    own = Evidence(of(0), of(198, 200))
+    graft = Evidence(of(100), of(150, 200), PairCounts(n=150, both=150))
+    assert judge(own, THETA, {4: graft}).outcome is VerdictOutcome.CONTEXT_ONLY

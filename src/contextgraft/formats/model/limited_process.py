@@ -69,9 +69,15 @@ class LimitedProcess:
         self._granted += cpu_seconds
         if self._child is None:
             raise self._stopped("an earlier request that ended it")
-        with suppress(BrokenPipeError):
-            _write(self._requests, HEADER.pack(self._granted, len(request)) + request)
-        answer = _read_answer(self._answers, time.monotonic() + WALL_SECONDS + WALL_FACTOR * self._granted)
+        try:
+            with suppress(BrokenPipeError):
+                _write(self._requests, HEADER.pack(self._granted, len(request)) + request)
+            answer = _read_answer(
+                self._answers, time.monotonic() + WALL_SECONDS + WALL_FACTOR * self._granted
+            )
+        except BaseException:  # an interrupt: what is still to come answers no later request
+            self.close()
+            raise
         if answer is None:
             code = self.close()
             raise self._stopped("a longer run" if code == -signal.SIGKILL else f"exit code {code}")
@@ -111,7 +117,8 @@ def _serve(answer: Callable[[bytes], bytes], requests: int, answers: int, memory
         _close_inherited({requests, answers})
         size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (size + memory,) * 2)
+        limits = (limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit >= 0)
+        resource.setrlimit(resource.RLIMIT_AS, (min((size + memory, *limits)),) * 2)  # a stricter one stays
         spent = time.process_time()
         while header := _read(requests, HEADER.size):
             granted, length = HEADER.unpack(header)

@@ -34,7 +34,7 @@ def versions(tasks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def seeds(tasks: Sequence[Mapping[str, Any]]) -> str:
     """The seeds by which the prompts were sampled, for the page."""
-    return ", ".join(str(seed) for seed in sorted({row["seed"] for row in tasks}))
+    return ", ".join(str(seed) for seed in sorted({row["seed"] for row in tasks} - {None}))
 
 
 def _role(row: Mapping[str, Any], names: Mapping[ModelKey, str]) -> str:

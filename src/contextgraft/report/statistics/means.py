@@ -11,6 +11,7 @@ from contextgraft.stats import t_interval
 
 PERPLEXITY = "perplexity"
 DIVERGENCE = "divergence"
+MOST = 700.0  # nats whose exponential a float can hold
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PerplexityRange:
     def interval(self) -> tuple[float, float] | None:
         """The interval of the nats, as perplexities."""
         pair = self.nats.interval
-        return (exp(pair[0]), exp(pair[1])) if pair else None
+        return (exp(pair[0]), exp(min(pair[1], MOST))) if pair else None
 
 
 @dataclass(frozen=True)

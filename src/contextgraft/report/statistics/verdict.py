@@ -4,8 +4,9 @@
 - The skill is *kept* if its share is at most 2 points below the fine-tune's own.
 - The verdict names the smallest rank at which both hold. Otherwise it names the rank that fails least:
   among ranks with a working long context the one with the best skill, else the one that found most needles.
-- Shares are judged as measured, not by their intervals, which are shown with them. Where samples are paired,
-  the skill is compared on the pairs.
+- Shares are judged as measured, not by their intervals, which are shown with them. Where all samples are
+  paired, the skill is compared on the pairs.
+- A sample that failed counts against the graft: as a needle not found, as an answer lost.
 """
 
 from collections.abc import Mapping
@@ -56,20 +57,24 @@ class Verdict:
 
 
 def has_context(needle: Cell) -> bool:
-    """Whether enough needles were found at the longest length."""
-    return needle.proportion.score is not None and needle.proportion.score >= MIN_FOUND
+    """Whether enough needles were found at the longest length; a failed prompt counts as not found."""
+    found = needle.proportion
+    return found.n > 0 and found.hits / (found.n + found.failed) >= MIN_FOUND
 
 
 def keeps_skill(graft: Evidence, own: Evidence) -> bool | None:
     """Whether the skill is close enough to the fine-tune's own; None if either was not measured."""
-    if graft.pairs.n:
-        # sums of fractions (several donors for one prompt) may exceed the limit by a rounding error
-        return 100 * (graft.pairs.lost - graft.pairs.gained) <= (MAX_LOST + 1e-9) * graft.pairs.n
     after, before = graft.skill.proportion, own.skill.proportion
+    failed = after.failed + before.failed
+    if graft.pairs.n and graft.pairs.n >= min(after.n, before.n):
+        lost, n = graft.pairs.lost - graft.pairs.gained + failed, graft.pairs.n + failed
+        # sums of fractions (several donors for one prompt) may exceed the limit by a rounding error
+        return 100 * lost <= (MAX_LOST + 1e-9) * n
     if after.score is None or before.score is None:
         return None
+    had, n_before, n_after = before.hits + before.failed, before.n + before.failed, after.n + after.failed
     # whole numbers of answers: 0.98 against 1.00 must count as two points in floating point too
-    return 100 * (before.hits * after.n - after.hits * before.n) <= MAX_LOST * before.n * after.n
+    return 100 * (had * n_after - after.hits * n_before) <= MAX_LOST * n_before * n_after
 
 
 def judge(alone: Evidence, theta: Evidence, grafts: Mapping[int, Evidence]) -> Verdict:
