@@ -29,7 +29,7 @@ def target(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Callable[..., Path]:
-    """An adapter with tensors of these keys: `name` stands for that of an adapter in them."""
+    """An adapter with tensors of these keys: `name` is the name of an adapter in them."""
 
     def make(
         *names: str, folder: str = "adapter", file: str = "adapter_model.safetensors", **more: Any

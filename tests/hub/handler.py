@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing: the log is kept."""
 
     def handle_one_request(self) -> None:
-        """A client that hangs up in the middle is no news."""
+        """A client that closes the connection in the middle is not an error."""
         try:
             super().handle_one_request()
         except ConnectionError:

@@ -305,14 +305,19 @@ def test_a_commit_that_moved_on_begins_anew(
     assert {each.range for each in server.requests(ANY_SHARD)} == {None}
 
 
-def test_files_that_exist_already_are_not_trusted(
-    server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, tmp_path: Path
-) -> None:
+def fetch_a_part(server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path) -> None:
+    """A fetch of which every shard ended early; the server has no fault any more."""
     server.add("owner/tiny", model)
     server.fault(ANY_SHARD, cut=20_000, times=100)
     with pytest.raises(SourceError):
         fetch(SOURCE, tmp_path / "out", hub=Hub(api=hub.api, retry_delays=()))
     server.faults.clear()
+
+
+def test_files_that_exist_already_are_not_trusted(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, tmp_path: Path
+) -> None:
+    fetch_a_part(server, hub, model, tmp_path)
     for path in parts(tmp_path):
         path.write_bytes(b"x" * path.stat().st_size)
     fetch(SOURCE, tmp_path / "out", hub=hub)
@@ -332,11 +337,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 def test_what_a_loss_of_power_spoiled_is_downloaded_again(
     server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path, damage: str
 ) -> None:
-    server.add("owner/tiny", model)
-    server.fault(ANY_SHARD, cut=20_000, times=100)
-    with pytest.raises(SourceError):
-        fetch(SOURCE, tmp_path / "out", hub=Hub(api=hub.api, retry_delays=()))
-    server.faults.clear()
+    fetch_a_part(server, hub, model, tmp_path)
     unfinished = [path for path in (tmp_path / ".out.partial").rglob("*") if path.is_file() and size(path)]
     assert len(unfinished) > len(SMALL)
     for path in unfinished:

@@ -18,11 +18,11 @@ from contextgraft.report.charts.svg import render, slug
 from contextgraft.report.data.samples import SampleDatabase, read_samples
 
 ODD: dict[str, dict[str, Any]] = {
-    "a depth that is no number": {"depth": math.nan},
+    "a depth that is not a number": {"depth": math.nan},
     "an endless depth": {"depth": -math.inf},
-    "a score that is no number": {"score": math.nan},
-    "an agreement that is no number": {"agreement": math.nan},
-    "a scale that is no number": {"adapter_scale": math.inf},
+    "a score that is not a number": {"score": math.nan},
+    "an agreement that is not a number": {"agreement": math.nan},
+    "a scale that is not a number": {"adapter_scale": math.inf},
     "a huge depth": {"depth": 1e300},
     "no digest": {"model_digest": None},
     "no task": {"task": None},

@@ -176,10 +176,10 @@ UNUSABLE: dict[str, tuple[Tensors, str]] = {
         {"model.layers.1.mlp.x.weight": torch.ones(4, 4, dtype=torch.int8)}, "received I8"
     ),
     "scales of nothing": ({"model.y.weight_scale_inv": torch.ones(1)}, "received no such tensor"),
-    "scale that is no number": (
+    "scale that is not a number": (
         {f"{UP}_scale_inv": torch.full((2, 1), torch.nan)}, "expected finite values and scales"
     ),
-    "value that is no number": (
+    "value that is not a number": (
         {UP: torch.full((48, 32), torch.nan).to(torch.float8_e4m3fn)}, "expected finite values and scales"
     ),
 }  # fmt: skip

@@ -116,9 +116,8 @@ def _serve(answer: Callable[[bytes], bytes], requests: int, answers: int, memory
         gc.disable()  # it would copy the memory that is shared with the parent
         _close_inherited({requests, answers})
         size = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        limits = (limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit >= 0)
-        resource.setrlimit(resource.RLIMIT_AS, (min((size + memory, *limits)),) * 2)  # a stricter one stays
+        lower_limit(resource.RLIMIT_CORE, 0)
+        lower_limit(resource.RLIMIT_AS, size + memory)
         spent = time.process_time()
         while header := _read(requests, HEADER.size):
             granted, length = HEADER.unpack(header)
@@ -131,6 +130,12 @@ def _serve(answer: Callable[[bytes], bytes], requests: int, answers: int, memory
             _write(answers, HEADER.pack(0, len(reply)) + reply)
     finally:
         os._exit(0)
+
+
+def lower_limit(kind: int, value: int) -> None:
+    """Limit a resource of this process, as in `resource.setrlimit`; a stricter limit stays."""
+    lowest = min((value, *(limit for limit in resource.getrlimit(kind) if limit >= 0)))
+    resource.setrlimit(kind, (lowest, lowest))
 
 
 def _close_inherited(kept: set[int]) -> None:

@@ -19,6 +19,7 @@ import torch
 from contextgraft.checkpoint.reader import NAMES
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import OutputError
+from contextgraft.formats.model.limited_process import lower_limit
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 
 ZIP = b"PK\x03\x04"
@@ -81,8 +82,7 @@ def _limit(memory: int, seconds: int, file_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
-        stricter = min((value, *(limit for limit in resource.getrlimit(kind) if limit >= 0)))
-        resource.setrlimit(kind, (stricter, stricter))
+        lower_limit(kind, value)
 
 
 def _write(output: Mapping[str, Any], *, drop_tied_head: bool) -> None:
