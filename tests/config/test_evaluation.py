@@ -134,7 +134,7 @@ def test_mistakes_in_the_file_are_one_line(tmp_path: Path) -> None:
         ({"needels": {}}, "unknown key 'needels'"),
         ({"needle": {"lengths": [0]}}, r"needle\.lengths\.0"),
         ({"needle": {"lengths": [64, 64]}}, "lengths repeats a value"),
-        ({**EVERYTHING, "evaluation": {"needle": {"lengths": [64]}}}, "format"),
+        ({**EVERYTHING, "evaluation": {"needle": {"samples": 1}}}, r"needle\.lengths"),
         ([1], "not a configuration"),
     ):
         path.write_text(yaml.safe_dump(content))

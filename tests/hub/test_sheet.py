@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from contextgraft.planning.study import read_study
+
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
 
@@ -72,3 +74,25 @@ def test_a_hub_that_fails_refuses_its_line_only(
     assert "is gated" in done.stdout
     assert "1 of 2 can be grafted" in done.stdout
     assert run("inspect", "--sheet", sheet, "--base", folder, "--strict").status == 1
+
+
+def test_init_reads_configs_of_the_hub_and_keeps_that_of_the_base(
+    *,
+    server: "HubServer",
+    model: dict[str, bytes],
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    server.add("owner/base", model)
+    longer = json.loads(model["config.json"]) | {"max_position_embeddings": 512, "rope_theta": 50000.0}
+    server.add("owner/donor", model | {"config.json": json.dumps(longer).encode()})
+    done = run(
+        *("init", "--base", "hf:owner/base", "--donor", "hf:owner/donor@main"),
+        *("--fine-tune", "hf:owner/tune", "--out", tmp_path),
+    )
+    assert done.status == 0, done.stderr
+    study = read_study(tmp_path / "my-study.yaml")
+    assert (study.settings.donor.theta, study.settings.donor.max_positions) == (50000, 512)
+    assert json.loads(Path(study.settings.shape or "").read_text()) == json.loads(model["config.json"])
+    assert study.targets["tune"].source == "hf:owner/tune"
+    assert not any(each.range is None for each in server.requests("GET /lfs/"))  # no whole weights

@@ -16,6 +16,7 @@ from contextgraft.cli.output import echo
 from contextgraft.errors import ContextgraftError, file_system_error, missing_extra
 
 VERBS = {
+    "init": "write a study and its sheet for your base, donor and fine-tunes",
     "inspect": "show architecture, RoPE, context, vocabulary and size of a model, or what an adapter holds",
     "inspect-sheet": "check which fine-tunes of a sheet fit a base, from configs and headers alone",
     "plan": "estimate memory, hours and devices from a config.json, before anything is run",

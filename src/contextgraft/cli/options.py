@@ -129,7 +129,7 @@ def replace_option(command: F) -> F:
         return value
 
     return click.option(
-        "--replace", is_flag=True, callback=record, help="Replace an existing output folder."
+        *("--replace", "--force"), is_flag=True, callback=record, help="Replace an existing output."
     )(command)
 
 

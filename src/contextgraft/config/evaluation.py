@@ -182,18 +182,14 @@ class EvaluationConfig(Frozen):
 
 
 class StudyNeedleSection(NeedleSection):
-    """The needle grid of a study, whose format, lengths and seed must be given."""
+    """The needle grid of a study, whose lengths must be given."""
 
-    format: File = Field(
-        description="needle format (YAML) of the base and the donors, and of fine-tunes that name none"
-    )
     lengths: Lengths = Field(description="prompt and answer, in tokens")
-    seed: Seed = Field(description="seed of the prompts; one that no decision was based on")
 
 
 class StudyEvaluation(EvaluationConfig):
     """What every model of a study is evaluated on."""
 
     needle: StudyNeedleSection
-    skill: SkillSection
+    skill: SkillSection = SkillSection()
     batch_size: PositiveInt = Field(default=1, description="prompts per batch")

@@ -82,8 +82,8 @@ class ResolvedStudy:
     targets: dict[str, TargetRow]
     origins: dict[str, Origin]
 
-    def needle_format(self, target: str) -> str:
-        """Needle format with which a fine-tune is evaluated."""
+    def needle_format(self, target: str) -> str | None:
+        """Needle format with which a fine-tune is evaluated; None for the shipped one."""
         return self.targets[target].needle or self.settings.evaluation.needle.format
 
     def keeps_grafts(self, target: str) -> bool:
@@ -104,7 +104,7 @@ class ResolvedStudy:
             raise InputError(
                 "the study has no such fine-tune", expected=", ".join(self.targets), received=target
             )
-        values["needle"]["format"] = self.needle_format(target)
+        values["needle"] |= {"format": self.needle_format(target)}
         skills = [*skill["skills"], *self.targets[target].skills]
         if skills:
             values["skill"] = {**skill, "skills": skills}
@@ -118,10 +118,8 @@ class ResolvedStudy:
         ruler = [config.ruler.qa_1, config.ruler.qa_2] if config.ruler else []
         skills = config.skill.skills if config.skill else []
         named = [*config.needles.haystacks, *ruler, *skills, config.text]
-        assert config.needles.format is not None  # a study has one
-        return [
-            *self.files(config.needles.format), *(file for file in named if file and Path(file).is_file())
-        ]  # fmt: skip
+        formats = [] if config.needles.format is None else self.files(config.needles.format)
+        return [*formats, *(file for file in named if file and Path(file).is_file())]
 
     def files(self, recipe: str) -> list[str]:
         """Paths of a recipe and of every file it references."""

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from contextgraft.config.text_file import path_exists
 from contextgraft.errors import InputError
-from contextgraft.formats.hub_source import DATASETS, HUB
+from contextgraft.formats.hub_source import DATASETS, HUB, HUB_SOURCE
 
 DEMO = Path(__file__).parent / "demo"
 SHOWN = 200  # characters of a source in a message
@@ -90,8 +90,23 @@ def locate(source: str) -> Path:
         return SCHEMES[scheme[1]](source[scheme.end() :])
     if not path_exists(str(path)):
         shown = source if len(source) <= SHOWN else f"{source[:SHOWN]}... ({len(source)} characters)"
-        raise InputError("no such file or folder", path=shown, expected=FORMS)
+        raise InputError("no such file or folder", path=shown, expected=FORMS, remedy=_suggestion(source))
     return path
+
+
+def check_source(source: str) -> None:
+    """Raise InputError for a source that is not on this machine and is not the name of a repository."""
+    if on_hub(source):
+        if not HUB_SOURCE.fullmatch(source):
+            raise InputError("not a repository on the hub", path=source, expected="hf:OWNER/NAME[@REVISION]")
+    else:
+        locate(source)
+
+
+def _suggestion(source: str) -> str | None:
+    """The source with the prefix of the hub, where only that is missing; not for a folder that exists."""
+    named = HUB_SOURCE.fullmatch(f"{HUB}{source}")
+    return f"did you mean {HUB}{source}?" if named and not path_exists(source.partition("/")[0]) else None
 
 
 def _expanded(source: str) -> Path:

@@ -1,0 +1,1 @@
+"""A study and its sheet, written for given models from their configs."""

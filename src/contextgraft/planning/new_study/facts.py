@@ -1,0 +1,89 @@
+"""What the configs of base and donor say about a study: context lengths, chat template, possible ranks."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.config.training import load_recipe
+from contextgraft.rope import settings
+from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.open_headers import open_model_headers
+
+RECIPES = (".yaml", ".yml")
+LENGTHS = 4  # of prompts: the base's context, the donor's, and two in between
+USUAL_RANKS = (8, 32, 128)
+LONGEST_WINDOW = 32768  # tokens of perplexity, of which the shipped text has some 95,000
+LONGEST_SHORT_PROMPT = 4096
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """Of the base: its config, the length of its context, and whether it has a chat template."""
+
+    config: dict[str, Any]
+    context: int
+    has_chat: bool
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DonorFacts:
+    """Of the donor: the longest length, and for a finished model what its config says of RoPE."""
+
+    longest: int
+    theta: float | None = None
+    positions: int | None = None
+
+
+def read_base(source: str, cache: Path, hub: Hub) -> BaseFacts:
+    """Read the base's config, tokenizer and headers; raises the errors of `open_model_headers`."""
+    model = open_model_headers(source, cache, hub)
+    return BaseFacts(
+        model.config, settings.read(model.config, model.path).context, _has_chat(model), _ranks(model)
+    )
+
+
+def read_donor(source: str, cache: Path, hub: Hub) -> DonorFacts:
+    """Read the donor's config, or the lengths of the recipe that trains it."""
+    if source.endswith(RECIPES):
+        return DonorFacts(max(stage.length for stage in load_recipe(Path(source)).stages))
+    model = open_model_headers(source, cache, hub)
+    rope = settings.read(model.config, model.path)
+    return DonorFacts(rope.context, rope.theta, rope.max_positions)
+
+
+def prompt_lengths(base: int, donor: int) -> list[int]:
+    """Lengths from the base's context to the donor's, in equal steps of their logarithm."""
+    if donor <= base:
+        return [base]
+    steps = min(LENGTHS - 1, max(1, round(math.log2(donor / base))))
+    between = (base * 2 ** round(math.log2(donor / base) * step / steps) for step in range(steps))
+    return [*sorted({length for length in between if length < donor}), donor]
+
+
+def _has_chat(model: ModelFolder) -> bool:
+    if "chat_template.jinja" in model.others or "chat_template.json" in model.others:
+        return True
+    path = model.path / "tokenizer_config.json"
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("chat_template"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _ranks(model: ModelFolder) -> tuple[int, ...]:
+    """The usual ranks, as far as the smallest side of a linear layer allows them; else the largest served."""
+    sides = [
+        min(info.shape) for name, info in model.tensors.items() if len(info.shape) == 2 and "layers" in name
+    ]
+    largest = min(sides, default=USUAL_RANKS[-1])
+    return _at_most(USUAL_RANKS, largest) or _at_most(SERVED_RANKS, largest)[-1:] or (1,)
+
+
+def _at_most(ranks: Sequence[int], largest: int) -> tuple[int, ...]:
+    return tuple(rank for rank in ranks if rank <= largest)

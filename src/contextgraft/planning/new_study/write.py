@@ -1,0 +1,156 @@
+"""Write the study, its sheet and what they need: from names of models to files that Snakemake runs."""
+
+import json
+import re
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import yaml
+
+from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.config.base import validate
+from contextgraft.config.study import StudyConfig
+from contextgraft.config.target_sheet import parse_targets
+from contextgraft.errors import InputError, OutputError
+from contextgraft.planning.new_study.facts import (
+    LONGEST_SHORT_PROMPT,
+    LONGEST_WINDOW,
+    RECIPES,
+    BaseFacts,
+    DonorFacts,
+    prompt_lengths,
+    read_base,
+    read_donor,
+)
+from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.resolve import check_source
+
+HERE = Path(__file__).parent
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+SHIPPED_FORMAT = "# format: FILE.yaml # wording of needles and questions; by default the shipped one"
+
+
+@dataclass(frozen=True)
+class NewStudy:
+    """The models of a study that is to be written; `fine_tunes` are names with their sources."""
+
+    name: str
+    base: str
+    donor: str
+    fine_tunes: Mapping[str, str]
+    ranks: Sequence[int] = ()
+    lengths: Sequence[int] = ()
+
+
+def fine_tune_names(sources: Sequence[str]) -> dict[str, str]:
+    """Each `NAME=SOURCE` or SOURCE by its name; without one, the end of the source is its name."""
+    named: dict[str, str] = {}
+    for text in sources:
+        name, equals, source = text.partition("=")
+        if not equals or Path(text).exists():
+            name, source = model_name(text), text
+        if name in named:
+            raise InputError(
+                f"two fine-tunes are named {name!r}", expected="NAME=SOURCE", received=text,
+                remedy="give one of them another name",
+            )  # fmt: skip
+        named[name] = source
+    return named
+
+
+def model_name(source: str) -> str:
+    """The end of a source, without its revision, as the name of a folder."""
+    end = source.rstrip("/").rpartition("/")[2].rpartition(":")[2].partition("@")[0].removesuffix(".gguf")
+    return NOT_IN_NAMES.sub("-", end).strip("-._") or "model"
+
+
+def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False) -> list[Path]:
+    """Read the configs of base and donor, and write the study into `folder`; returns the files.
+
+    The first is the study. It is checked as Snakemake checks it. Existing files raise OutputError, unless
+    `replace`; sources that do not exist raise the errors of `open_model_headers`.
+    """
+    for source in (new.base, *new.fine_tunes.values(), *([] if _trained(new) else [new.donor])):
+        check_source(source)
+    with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
+        base = read_base(new.base, Path(cache) / "base", hub)
+        donor = read_donor(new.donor, Path(cache) / "donor", hub)
+    files = _files(new, folder, base, donor)
+    existing = [path for path in files if path.exists()]
+    if existing and not replace:
+        raise OutputError("exists already", path=existing[0], remedy="pass --force, or choose another --name")
+    _check(files)
+    for path, text in files.items():
+        with publish_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def _check(files: Mapping[Path, str]) -> None:
+    """Raise ConfigError for a study or a sheet that Snakemake would reject; their files are not opened."""
+    (study, text), (sheet, rows), *_ = files.items()
+    validate(StudyConfig, yaml.safe_load(text), study)
+    parse_targets(rows, sheet)
+
+
+def _trained(new: NewStudy) -> bool:
+    return new.donor.endswith(RECIPES)
+
+
+def _files(new: NewStudy, folder: Path, base: BaseFacts, donor: DonorFacts) -> dict[Path, str]:
+    study, sheet = folder / f"{new.name}.yaml", folder / f"{new.name}.tsv"
+    shape, needle = folder / f"{new.name}-base.json", folder / f"{new.name}-needle.yaml"
+    own_config = (Path(new.base) / "config.json").is_file()
+    paths = {"path": study, "sheet": sheet, "needle": needle, "shape": shape}
+    files = {study: _study(new, base, donor, paths)}
+    files[sheet] = (HERE / "sheet.tsv").read_text() + "".join(
+        f"{name}\t{source}\n" for name, source in new.fine_tunes.items()
+    )
+    if base.has_chat:
+        files[needle] = (HERE / "needle_chat.yaml").read_text()
+    if not own_config:
+        files[shape] = json.dumps(base.config, indent=2, sort_keys=True) + "\n"
+    return files
+
+
+def _study(new: NewStudy, base: BaseFacts, donor: DonorFacts, paths: Mapping[str, Path]) -> str:
+    lengths = list(new.lengths) or prompt_lengths(base.context, donor.longest)
+    own_config = Path(new.base) / "config.json"
+    shape = own_config if own_config.is_file() else paths["shape"]
+    format_ = (
+        f"format: {_yaml(paths['needle'])} # in the base's chat template" if base.has_chat else SHIPPED_FORMAT
+    )
+    return Template((HERE / "study.yaml").read_text()).substitute(
+        name=new.name,
+        base_name=model_name(new.base),
+        donor_name=model_name(new.donor),
+        study_word=shlex.quote(str(paths["path"])),
+        sheet_word=shlex.quote(str(paths["sheet"])),
+        base_word=shlex.quote(new.base),
+        sheet=_yaml(paths["sheet"]),
+        base=_yaml(new.base),
+        donor=_donor(new, donor),
+        shape=f"shape: {_yaml(shape)} # config.json of the base: resources of jobs are computed from it",
+        ranks=list(new.ranks or base.ranks),
+        format=f"    {format_}",
+        lengths=lengths,
+        lengths_why=f"the base's context is {base.context:,}, the donor's {donor.longest:,}",
+        windows=sorted({min(length, LONGEST_WINDOW) for length in (lengths[0], lengths[-1])}),
+        short=max(1, min(base.context // 2, LONGEST_SHORT_PROMPT)),
+    )
+
+
+def _donor(new: NewStudy, donor: DonorFacts) -> str:
+    if _trained(new):
+        return f"donor: {{train: {_yaml(new.donor)}}} # trained from the base by this recipe"
+    promised = f"theta: {donor.theta:.17g}, max_positions: {donor.positions}"
+    return f"donor: {{source: {_yaml(new.donor)}, {promised}}} # a donor with other values is refused"
+
+
+def _yaml(value: object) -> str:
+    """A string as it is written inside a list or a mapping of YAML."""
+    return yaml.safe_dump([str(value)], default_flow_style=True, allow_unicode=True, width=10**6)[1:-2]

@@ -1,0 +1,160 @@
+"""`contextgraft init`: from names of models to a study that Snakemake runs."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from contextgraft.cli.commands.init import command
+from contextgraft.config.resolved_study import load_study
+from contextgraft.errors import ConfigError, InputError, OutputError
+from contextgraft.planning.new_study.facts import prompt_lengths
+from contextgraft.planning.new_study.write import model_name
+from contextgraft.planning.study import read_study
+
+DEMO = ("facts", "style")
+
+
+@pytest.fixture
+def folder(toy: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a base of 128 positions, a donor of 1,024, and a fine-tune."""
+    monkeypatch.chdir(tmp_path)
+    longer = toy.config(max_position_embeddings=1024, rope_theta=8e4)
+    for name, config in {"base": toy.config(), "donor": longer, "my tunes/polite": toy.config()}.items():
+        toy.write(tmp_path / name, toy.weights(config), config)
+    return tmp_path
+
+
+def init(*arguments: str, **options: Any) -> Result:
+    return CliRunner().invoke(command, arguments, catch_exceptions=False, **options)
+
+
+FOLDERS = ("--base", "base", "--donor", "donor", "--fine-tune", "./my tunes/polite")
+
+
+def test_the_study_is_valid_and_has_what_the_configs_say(folder: Path) -> None:
+    done = init(*FOLDERS, "--fine-tune", "second=my tunes/polite", "--name", "mine", "--json")
+    assert json.loads(done.stdout) == ["mine.yaml", "mine.tsv"]
+    study = read_study(Path("mine.yaml"))
+    settings = study.settings
+    assert {name: row.source for name, row in study.targets.items()} == {
+        "polite": "./my tunes/polite", "second": "my tunes/polite"
+    }  # fmt: skip
+    assert settings.shape == "base/config.json"
+    assert (settings.donor.source, settings.donor.theta, settings.donor.max_positions) == ("donor", 8e4, 1024)
+    assert settings.ranks == [8, 32]
+    assert settings.evaluation.needle.lengths == [128, 256, 512, 1024]
+    assert settings.evaluation.divergence is not None
+    assert settings.evaluation.divergence.length == 64
+    assert settings.note is None
+
+
+def test_defaults_need_no_file_and_the_demo_is_not_in_it(folder: Path) -> None:
+    init(*FOLDERS)
+    text = Path("my-study.yaml").read_text()
+    assert "demo" not in text.lower()
+    data = yaml.safe_load(text)
+    assert "format" not in data["evaluation"]["needle"]
+    assert "skill" not in data["evaluation"]
+    study = read_study(Path("my-study.yaml"))
+    assert study.evaluation("polite").needles.format is None
+    assert study.question_files("polite") == []
+
+
+def test_a_base_with_a_chat_template_gets_a_format_in_it(folder: Path) -> None:
+    (folder / "base/chat_template.jinja").write_text("{{ messages[0].content }}")
+    init(*FOLDERS)
+    study = read_study(Path("my-study.yaml"))
+    assert study.needle_format("polite") == "my-study-needle.yaml"
+    assert yaml.safe_load(Path("my-study-needle.yaml").read_text())["chat"] is True
+
+
+def test_shipped_models_and_a_recipe(folder: Path) -> None:
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "config/demo", "config/demo")
+    fine_tunes = [word for name in DEMO for word in ("--fine-tune", f"demo:{name}")]
+    init("--base", "demo:base", "--donor", "config/demo/donor.yaml", *fine_tunes)
+    study = read_study(Path("my-study.yaml"))
+    assert list(study.targets) == list(DEMO)
+    assert study.settings.donor.train == "config/demo/donor.yaml"
+    assert study.settings.evaluation.needle.lengths[-1] == 2048
+    assert study.settings.shape == "my-study-base.json"
+
+
+def test_given_ranks_and_lengths_are_kept(folder: Path) -> None:
+    init(*FOLDERS, "--ranks", "4,2", "--lengths", "64")
+    settings = read_study(Path("my-study.yaml")).settings
+    assert (settings.ranks, settings.evaluation.needle.lengths) == ([4, 2], [64])
+
+
+def test_without_a_terminal_every_missing_option_is_named(folder: Path) -> None:
+    done = init("--base", "base")
+    assert done.exit_code == 2
+    assert "--donor, --fine-tune" in done.output
+
+
+def test_on_a_terminal_it_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["base", "donor", "./my-tune a=base"])
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("click.prompt", lambda *_, **__: next(answers))
+    shutil.copytree("base", "my-tune")
+    command.callback(  # type: ignore[misc]
+        base=None, donor=None, fine_tunes=(), name="s", ranks=None, lengths=None, out=Path("sub"),
+        replace=False, as_json=True,
+    )  # fmt: skip
+    assert list(read_study(Path("sub/s.yaml")).targets) == ["my-tune", "a"]
+
+
+def test_nothing_is_written_over_and_nothing_half(folder: Path) -> None:
+    init(*FOLDERS)
+    with pytest.raises(OutputError, match="exists already"):
+        init(*FOLDERS)
+    assert init(*FOLDERS, "--force").exit_code == 0
+    with pytest.raises(ConfigError, match="reserved"):
+        init(*FOLDERS, "--name", "other", "--fine-tune", "base=base")
+    with pytest.raises(InputError, match="did you mean hf:owner/model"):
+        init("--base", "owner/model", "--donor", "donor", "--fine-tune", "base", "--name", "other")
+    assert not list(folder.glob("other*"))
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("hf:meta-llama/Meta-Llama-3-70B@main", "Meta-Llama-3-70B"),
+        ("models/my tune/", "my-tune"),
+        ("demo:zh", "zh"),
+        ("a/b.Q4.gguf", "b.Q4"),
+        ("..", "model"),
+    ],
+)
+def test_names_of_fine_tunes(source: str, name: str) -> None:
+    assert model_name(source) == name
+
+
+@pytest.mark.parametrize(
+    ("base", "donor", "lengths"),
+    [
+        (8192, 1048576, [8192, 32768, 262144, 1048576]),
+        (128, 256, [128, 256]),
+        (128, 128, [128]),
+        (32768, 1010000, [32768, 131072, 262144, 1010000]),
+    ],
+)
+def test_lengths_go_from_the_context_of_the_base_to_that_of_the_donor(
+    base: int, donor: int, lengths: list[int]
+) -> None:
+    assert prompt_lengths(base, donor) == lengths
+
+
+def test_a_study_needs_lengths_and_nothing_else_of_its_evaluation(folder: Path) -> None:
+    init(*FOLDERS)
+    data = yaml.safe_load(Path("my-study.yaml").read_text())
+    data["evaluation"] = {"needle": {"lengths": [128]}}
+    study = load_study(data, "s", ["single"])
+    assert study.evaluation("polite").common_seed == 0
+    assert study.evaluation("polite").selected_suites == ("needle",)
