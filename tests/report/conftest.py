@@ -239,6 +239,7 @@ def synthetic() -> SimpleNamespace:
         skill=skill,
         unscored=unscored,
         write=write,
+        write_study=write_study,
         windows=windows,
         compared=compared,
         write_sidecar=write_sidecar,

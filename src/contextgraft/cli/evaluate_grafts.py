@@ -16,6 +16,7 @@ from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.models import EvalModel, variant_model
+from contextgraft.formats.samples import CONTROL
 
 OpenAdapter = Callable[[Path], Adapter]
 PlanGraft = Callable[[Path], MergePlan]  # from the folder of a target; raises what `merge` would raise
@@ -25,10 +26,12 @@ PlanGraft = Callable[[Path], MergePlan]  # from the folder of a target; raises w
 class GraftVariant:
     """One graft of a target: a ModelVariant.
 
-    Its small files go to `folder`; `threads` tensors are computed at once.
+    `control` is the control's name, None for a graft. The small files go to `folder`; `threads` tensors are
+    computed at once.
     """
 
     label: str
+    control: str | None
     plan: PlanGraft
     folder: Path
     threads: int
@@ -38,7 +41,8 @@ class GraftVariant:
         with unchanged(target.inputs):
             graft = prepare_graft(self.plan(target.path), self.folder, target.tensor_digests, self.threads)
             digests = graft.digests if identify else {}
-            return variant_model(self.label, graft.model, graft.origin, digests, graft.tensors)
+            origin = {**graft.origin, CONTROL: self.control}
+            return variant_model(self.label, graft.model, origin, digests, graft.tensors)
 
 
 def graft_variants(
@@ -60,16 +64,16 @@ def graft_variants(
             raise InputError("no such adapter folder", path=path)
     named = [(label or path.resolve().name, path) for label, path in adapters]
     opened: OpenAdapter = cache(open_adapter)
-    plans: list[tuple[str, PlanGraft]] = [
+    plans: list[tuple[str | None, str, PlanGraft]] = [
         *control_plans(controls, named, opened),
         *(
-            (label if scale == 1 else f"{label}@{scale!r}", partial(_merge_plan, opened, path, scale))
+            (None, label if scale == 1 else f"{label}@{scale!r}", partial(_merge_plan, opened, path, scale))
             for (label, path), scale in product(named, dict.fromkeys(scales))
         ),
     ]
-    folders = [folder / f"{number}-{_file_name(label)}" for number, (label, _) in enumerate(plans)]
     return [
-        GraftVariant(label, plan, own, threads) for (label, plan), own in zip(plans, folders, strict=True)
+        GraftVariant(label, control, plan, folder / f"{number}-{_file_name(label)}", threads)
+        for number, (control, label, plan) in enumerate(plans)
     ]
 
 
@@ -85,19 +89,23 @@ def check_controls(names: Sequence[str]) -> None:
 
 def control_plans(
     controls: Sequence[str], adapters: Sequence[tuple[str, Path]], opened: OpenAdapter
-) -> list[tuple[str, PlanGraft]]:
-    """Each control with the first adapter of each donor: adapters of one donor share their settings.
+) -> list[tuple[str, str, PlanGraft]]:
+    """Name, label and plan of each control with the adapters of each donor, which share their settings.
 
-    The label is the control's name; of several donors, with the label of the adapter.
+    The label is the control's name; of several donors, with the label of the donor's first adapter.
     """
-    first: dict[str | None, tuple[str, Path]] = {}
+    by_donor: dict[str | None, list[tuple[str, Path]]] = {}
     for label, path in adapters:
-        first.setdefault(_donor(path, opened), (label, path))
-    if len(first) > 1:
-        first.pop(None, None)  # the row of the adapter itself says why it cannot be used
+        by_donor.setdefault(_donor(path, opened), []).append((label, path))
+    if len(by_donor) > 1:
+        by_donor.pop(None, None)  # the row of the adapter itself says why it cannot be used
     return [
-        (name if len(first) == 1 else f"{name} {label}", partial(_control_plan, name, opened, path))
-        for name, (label, path) in product(controls, first.values())
+        (
+            name,
+            name if len(by_donor) == 1 else f"{name} {own[0][0]}",
+            partial(_control_plan, name, opened, [path for _, path in own]),
+        )
+        for name, own in product(controls, by_donor.values())
     ]
 
 
@@ -118,5 +126,5 @@ def _merge_plan(opened: OpenAdapter, path: Path, scale: float, target: Path) -> 
     return plan_merge([ScaledAdapter(opened(path), scale)], target)
 
 
-def _control_plan(name: str, opened: OpenAdapter, path: Path, target: Path) -> MergePlan:
-    return CONTROLS[name](ControlInputs(target, opened(path)))
+def _control_plan(name: str, opened: OpenAdapter, paths: Sequence[Path], target: Path) -> MergePlan:
+    return CONTROLS[name](ControlInputs(target, tuple(opened(path) for path in paths)))

@@ -209,7 +209,9 @@ ADAPTER_OPTIONS = (
         metavar="NAME",
         multiple=True,
         help="A control row for the adapters of each donor; repeatable. theta_only: the donor's RoPE and "
-        "attention settings, no weight changed.",
+        "attention settings, no weight changed; yarn, dynamic_ntk: the target's own RoPE, scaled to the "
+        "donor's length; random: the largest adapter in random directions; old_theta: the largest adapter "
+        "with the target's own theta.",
     ),
 )
 SUITE_OPTION = click.option(

@@ -16,7 +16,7 @@ from contextgraft.evaluation.backends.loading import load_config
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.refusal import is_final
-from contextgraft.formats.samples import GRAFT
+from contextgraft.formats.samples import CONTROL, GRAFT
 from contextgraft.formats.sidecar import SIDECAR, origin, read_sidecar
 
 ModelPaths = Sequence[tuple[str | None, Path]]  # label (None: the folder's own name) and folder
@@ -151,8 +151,8 @@ def variant_model(
 ) -> EvalModel:
     """A graft whose weights are not in its folder.
 
-    `origin` has the keys `adapters` and `target` of the record that `merge` would write. Without `digests` of
-    the tensors, its digest is empty.
+    `origin` has the keys `adapters` and `target` of the record that `merge` would write, and the name of a
+    control under `control`. Without `digests` of the tensors, its digest is empty.
     """
     check_loadable(folder)
     load_config(folder.path)
@@ -186,6 +186,7 @@ def graft_columns(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
             "adapter_digest": adapter["digest"],
             "adapter_rank": adapter["rank"],
             "adapter_scale": float(adapter["scale"]),
+            CONTROL: sidecar.get(CONTROL),
         }
         pa.Table.from_pylist([columns], pa.schema(GRAFT))
     return columns

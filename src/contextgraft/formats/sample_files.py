@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY
-from contextgraft.formats.samples import SCHEMA
+from contextgraft.formats.samples import CONTROL, SCHEMA
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ NUMBER = ColumnKind(
 )
 KINDS = (TEXT, INTEGER, NUMBER)
 # the first kind that fits the type an evaluation writes: integers are numbers too
+LATER = (CONTROL,)  # columns that tables of older versions lack: null there
 COLUMNS = {field.name: next(kind for kind in KINDS if kind.fits(field.type)) for field in SCHEMA}
 
 
-def check_sample_file(path: Path) -> None:
-    """Raise InputError if a file is not Parquet, lacks a column of the samples, or has one of another type.
+def check_sample_file(path: Path) -> list[str]:
+    """The columns that a file of an older version lacks.
 
-    A column of nothing but nulls may have no type.
+    Raises InputError if a file is not Parquet, lacks another column of the samples, or has one of another
+    type. A column of nothing but nulls may have no type.
     """
     try:
         schema = pq.read_schema(path)
@@ -45,7 +47,7 @@ def check_sample_file(path: Path) -> None:
             "not a readable Parquet file", path=path, received=first_line(error), remedy=REMEDY
         ) from None
     types = {field.name: field.type for field in schema}
-    missing = [name for name in COLUMNS if name not in types]
+    missing = [name for name in COLUMNS if name not in types and name not in LATER]
     if missing:
         raise InputError(
             "not a table of samples",
@@ -55,7 +57,7 @@ def check_sample_file(path: Path) -> None:
             remedy=REMEDY,
         )
     for name, kind in COLUMNS.items():
-        if not (pa.types.is_null(types[name]) or kind.fits(types[name])):
+        if name in types and not (pa.types.is_null(types[name]) or kind.fits(types[name])):
             raise InputError(
                 f"column {name!r} has the wrong type",
                 path=path,
@@ -63,6 +65,7 @@ def check_sample_file(path: Path) -> None:
                 received=types[name],
                 remedy=REMEDY,
             )
+    return [name for name in LATER if name not in types]
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from contextgraft.errors import OutputError
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
 
+CONTROL = "control"  # the column with a control's name; null for other models, and before the column existed
 GRAFT = {
     "target_name": pa.string(),
     "target_digest": pa.string(),
@@ -22,6 +23,7 @@ GRAFT = {
     "adapter_digest": pa.string(),
     "adapter_rank": pa.int32(),
     "adapter_scale": pa.float64(),
+    CONTROL: pa.string(),
 }
 VERSIONS = ("contextgraft", "transformers", "torch", "lm_eval")
 SCHEMA = pa.schema(

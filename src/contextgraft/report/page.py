@@ -201,7 +201,12 @@ def verdict_card(title: str, target: TargetResult, length: str) -> VerdictCard:
         condition=described(target.condition),
         badges=badges(target),
         sentence=wording.sentence(target.verdict, length),
-        bars=(("alone", target.alone.long), ("theta only", target.theta.long), *best),
+        bars=(
+            ("alone", target.alone.long),
+            ("theta only", target.theta.long),
+            *((row.label, row.long) for row in target.controls),
+            *best,
+        ),
     )
 
 

@@ -122,9 +122,9 @@ class Adapter:
         self, entry: AdapterEntry, scale: float, rows: Sequence[int] | None = None
     ) -> "ArrayDelta":
         """As `load`, by numpy; for entries that have it."""
-        return entry.load_arrays(self._read_floats, scale, rows)
+        return entry.load_arrays(self.read_floats, scale, rows)
 
-    def _read_floats(self, key: str) -> "Floats":
+    def read_floats(self, key: str) -> "Floats":
         """As `read`, in float32 and without PyTorch."""
         import numpy as np
 

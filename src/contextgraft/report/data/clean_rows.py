@@ -3,7 +3,7 @@
 Samples may come from others: texts without control characters and not endless, numbers that are numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from contextgraft.formats.sample_files import COLUMNS, INTEGER, NUMBER, TEXT, ColumnKind
 
@@ -20,14 +20,17 @@ _INVISIBLE = r"\x{00ad}\x{061c}\x{200b}-\x{200f}\x{2060}-\x{2064}\x{feff}\x{e000
 CONTROL = rf"[\x00-\x1f{_FORMATTING}{_INVISIBLE}]"  # in names: two that look alike would be taken for one
 
 
-def select_clean(file: str, path: str) -> str:
-    """SQL that selects all columns of a file, cleaned.
+def select_clean(file: str, path: str, absent: Collection[str] = ()) -> str:
+    """SQL that selects all columns of a file, cleaned; those that are `absent` are null.
 
     `file` and `path` are placeholders for its name and path.
     A row without a name that the report needs, with a number that is not a measurement, or with a score that
     does not fit its status or suite, has status failed, and a reason that names the column.
     """
-    given = ", ".join(f'TRY_CAST("{name}" AS {kind.sql}) AS "{name}"' for name, kind in COLUMNS.items())
+    columns = {name: "NULL" if name in absent else f'"{name}"' for name in COLUMNS}
+    given = ", ".join(
+        f'TRY_CAST({columns[name]} AS {kind.sql}) AS "{name}"' for name, kind in COLUMNS.items()
+    )
     integers = [name for name, kind in COLUMNS.items() if kind is INTEGER]
     unread = ", ".join(
         f"""CASE WHEN "{name}" IS NOT NULL AND TRY_CAST("{name}" AS BIGINT) IS NULL THEN '{name}' END"""

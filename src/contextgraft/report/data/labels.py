@@ -5,7 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.statistics.cells import SINGLE, ModelKey, NeedleCondition, model_key
+from contextgraft.report.statistics.cells import (
+    SINGLE,
+    ModelKey,
+    NeedleCondition,
+    belongs_to_fine_tune,
+    model_key,
+)
 from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
 
 SHORT_DIGEST = 12
@@ -56,7 +62,7 @@ def _target_names(labels: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             own[row["target"]] = row["label"]
         elif row["target_name"]:
             in_manifests.setdefault(row["target"], row["target_name"])
-    digests = {row["target"] for row in labels if row["role"] in {"alone", "theta", "graft"}}
+    digests = {row["target"] for row in labels if belongs_to_fine_tune(row["role"])}
     return {
         digest: own.get(digest) or in_manifests.get(digest) or short(digest) for digest in sorted(digests)
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.report.statistics.cells import ModelKey, model_key
+from contextgraft.report.statistics.study_table import graft_label
 
 SOFTWARE = ("contextgraft", "torch", "transformers", "lm_eval")
 ROLES = {"base": "base", "donor": "donor", "alone": "fine-tune", "other": "other"}
@@ -40,8 +41,6 @@ def seeds(tasks: Sequence[Mapping[str, Any]]) -> str:
 def _role(row: Mapping[str, Any], names: Mapping[ModelKey, str]) -> str:
     if row["role"] in ROLES:
         return ROLES[row["role"]]
-    target = names.get(model_key(row), "")
-    if row["role"] == "theta":
-        return f"{target}, theta only"
-    scale = "" if row["scale"] in (None, 1) else f" × {row['scale']:g}"
-    return f"{target}, graft r{row['rank']}{scale}, from {row['donor_name'] or 'a donor'}"
+    model = model_key(row)
+    what = f"{names.get(model, '')}, {graft_label(model)}"
+    return f"{what}, from {row['donor_name'] or 'a donor'}" if model.role == "graft" else what

@@ -17,6 +17,7 @@ class SampleDatabase:
     """Samples of one study: table `placed` has each with its model's role; queries are in sql/*.sql."""
 
     def __init__(self, sample_files: Sequence[SampleFile]) -> None:
+        """The files are checked: InputError names the first that is not a table of samples."""
         self._files = tuple(sample_files)
         self._db = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "threads": 1})
         self._load()
@@ -30,7 +31,7 @@ class SampleDatabase:
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     def _load(self) -> None:
-        selects = [select_clean("?", "?") for _ in self._files]
+        selects = [select_clean("?", "?", check_sample_file(file.path)) for file in self._files]
         values = [value for file in self._files for value in (file.name, str(file.path))]
         try:
             self._db.execute(f"CREATE TABLE raw AS {' UNION ALL '.join(selects)}", values)
@@ -44,8 +45,5 @@ def query_text(name: str) -> str:
 
 
 def read_samples(results: Iterable[Path]) -> SampleDatabase:
-    """Find, check and load the samples; InputError names the first file that is not a table of samples."""
-    sample_files = find_sample_files(results)
-    for file in sample_files:
-        check_sample_file(file.path)
-    return SampleDatabase(sample_files)
+    """Find and load the samples; InputError names the first file that is not a table of samples."""
+    return SampleDatabase(find_sample_files(results))

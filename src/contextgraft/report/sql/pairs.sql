@@ -1,4 +1,4 @@
--- Skills paired by sample: each prompt that both the graft (or theta only) and its fine-tune answered, once. Answers of
+-- Skills paired by sample: each prompt that both the graft (or a control) and its fine-tune answered, once. Answers of
 -- several donors to one prompt are averaged first, so that n counts prompts. The same index in another file (another
 -- recipe) is another prompt. `both` to `neither` are the cells of the fourfold table, as products of the scores where
 -- answers can be partly right; wins, losses and ties count the pairs of all donors.
@@ -16,7 +16,7 @@ WITH pairs AS (
        AND alone.scoring IS NOT DISTINCT FROM graft.scoring
        AND alone.seed IS NOT DISTINCT FROM graft.seed AND alone."index" = graft."index"
        AND alone.recipe IS NOT DISTINCT FROM graft.recipe AND alone.answer IS NOT DISTINCT FROM graft.answer
-    WHERE graft.role IN ('theta', 'graft') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
+    WHERE graft.role NOT IN ('base', 'donor', 'alone', 'other') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL
 )
 SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring,

@@ -1,10 +1,11 @@
 -- Every sample with its model's role. The same sample of the same model in the same role counts once: copies are not
--- evidence; a sample without an index is a copy of none. Grafts of scale 0 differ from the fine-tune in theta only,
--- whatever their donor and rank.
+-- evidence; a sample without an index is a copy of none. Grafts of scale 0 differ from the fine-tune in their config only,
+-- whatever their donor and rank: they are theta only, or another control.
 CREATE TABLE placed AS
 WITH numbered AS (SELECT *, row_number() OVER () AS number FROM raw),
 roled AS (
-    SELECT CASE WHEN adapter_scale = 0 THEN 'theta' ELSE 'graft' END AS role,
+    SELECT CASE WHEN coalesce(control, 'theta_only') <> 'theta_only' THEN 'control ' || control
+                WHEN control IS NOT NULL OR adapter_scale = 0 THEN 'theta' ELSE 'graft' END AS role,
            target_digest AS target,
            CASE WHEN adapter_scale = 0 THEN NULL ELSE adapter_rank END AS rank,
            adapter_scale AS scale,

@@ -11,6 +11,7 @@ NEEDLE = "needle"
 RULER = "ruler"
 SKILL = "skill"
 SINGLE = "single"
+CONTROL_ROLE = "control "  # begins the role of a control other than theta only
 
 COUNTS = ("n", "hits", "truncated", "skipped", "failed", "reason", "shortest", "longest")
 
@@ -19,14 +20,19 @@ COUNTS = ("n", "hits", "truncated", "skipped", "failed", "reason", "shortest", "
 class ModelKey:
     """Identifies a row of the table: a model, or the grafts of several donors pooled.
 
-    `role` is base, donor, alone (the original fine-tune), theta (theta only), graft or other; `name` is the
-    digest.
+    `role` is base, donor, alone (the original fine-tune), theta (theta only), graft, other, or
+    `control NAME`; `name` is the digest.
     """
 
     role: str
     name: str = ""
     rank: int = 0
     scale: float = 1.0
+
+    @property
+    def control(self) -> str:
+        """The name of a control other than theta only; empty for other models."""
+        return self.role.removeprefix(CONTROL_ROLE) if self.role.startswith(CONTROL_ROLE) else ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,11 @@ def model_key(row: Mapping[str, Any]) -> ModelKey:
     """The row of the table that a row of a query belongs to; models are named by their digests."""
     name = row["target"] or row.get("base") or ""
     return ModelKey(row["role"], name, row["rank"] or 0, 1.0 if row["scale"] is None else row["scale"])
+
+
+def belongs_to_fine_tune(role: str) -> bool:
+    """Whether a model of this role is a fine-tune, a graft of one, or one of its controls."""
+    return role not in {"base", "donor", "other"}
 
 
 def cell(groups: Iterable[ScoreGroup]) -> Cell:

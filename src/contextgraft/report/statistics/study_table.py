@@ -9,6 +9,7 @@ from contextgraft.report.statistics.cells import (
     ModelKey,
     NeedleCondition,
     ScoreGroup,
+    belongs_to_fine_tune,
     cell,
     conditions,
     needles,
@@ -18,6 +19,14 @@ from contextgraft.report.statistics.cells import (
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.verdict import Evidence, Verdict, judge
+
+CONTROL_TITLES = {
+    "yarn": "YaRN",
+    "dynamic_ntk": "dynamic NTK",
+    "random": "random adapter",
+    "old_theta": "adapter, old theta",
+}
+FREE_CONTROLS = {"yarn", "dynamic_ntk"}  # they need a change of the config only
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """A fine-tune under one needle condition: its rows (alone, theta only, grafts) and the verdict."""
+    """A fine-tune under one needle condition: its verdict, and rows: alone, theta only, controls, grafts."""
 
     name: str
     digest: str
@@ -65,7 +74,12 @@ class TargetResult:
     @property
     def grafts(self) -> tuple[ModelRow, ...]:
         """The grafts at scale 1, by rank."""
-        return tuple(row for row in self.rows[2:] if row.model.scale == 1)
+        return tuple(row for row in self.rows if is_graft(row.model))
+
+    @property
+    def controls(self) -> tuple[ModelRow, ...]:
+        """The rows of the controls other than theta only."""
+        return tuple(row for row in self.rows if row.model.control)
 
     @property
     def best(self) -> ModelRow | None:
@@ -134,7 +148,7 @@ def build_study_table(
         for role in ("base", "donor", "alone", "other")
     }
     fine_tunes = sorted(
-        {model.name: names[model] for model in models if model.role in {"alone", "theta", "graft"}}.items()
+        {model.name: names[model] for model in models if belongs_to_fine_tune(model.role)}.items()
     )
     fine_tunes.sort(key=lambda item: item[1])
     return StudyTable(
@@ -186,11 +200,10 @@ class _RowBuilder:
 
     def targets(self, digest: str, name: str) -> list[TargetResult]:
         """The rows of one fine-tune, once for each needle condition of any of them."""
-        made_of_it = sorted(
-            model for model in self.names if model.name == digest and model.role in {"theta", "graft"}
-        )
-        grafts = [model for model in made_of_it if model.role == "graft"]
-        family = [ModelKey("alone", digest), ModelKey("theta", digest, 0, 0.0), *grafts]
+        own = sorted(model for model in self.names if model.name == digest)
+        controls = [model for model in own if model.control]
+        grafts = [model for model in own if model.role == "graft"]
+        family = [ModelKey("alone", digest), ModelKey("theta", digest, 0, 0.0), *controls, *grafts]
         return [
             self._target(digest, name, condition, family) for condition in conditions(self.groups, family)
         ]
@@ -200,8 +213,10 @@ class _RowBuilder:
     ) -> TargetResult:
         alone = self.row(family[0], "alone", condition)
         others = [self.row(model, graft_label(model), condition, alone.skill) for model in family[1:]]
-        grafts = {row.model.rank: row.evidence for row in others[1:] if row.model.scale == 1}
-        verdict = judge(alone.evidence, others[0].evidence, grafts)
+        grafts = {row.model.rank: row.evidence for row in others if is_graft(row.model)}
+        controls = {row.label: row.evidence for row in others if row.model.control}
+        free = [row.label for row in others if row.model.control in FREE_CONTROLS]
+        verdict = judge(alone.evidence, others[0].evidence, grafts, controls, free)
         return TargetResult(name, digest, condition, (alone, *others), verdict)
 
     def _needle(self, model: ModelKey, condition: NeedleCondition | None, length: int) -> Cell:
@@ -210,9 +225,17 @@ class _RowBuilder:
         return cell(needles(self.groups, model, condition, length))
 
 
+def is_graft(model: ModelKey) -> bool:
+    """Whether it is a graft at scale 1, about which a verdict can be."""
+    return model.role == "graft" and model.scale == 1
+
+
 def graft_label(model: ModelKey) -> str:
-    """`theta only`, `graft r8`, or with its scale if that is not 1."""
+    """`theta only`, `graft r8`, or with its scale if that is not 1; of a control, its title."""
     if model.role == "theta":
         return "theta only"
+    if model.control:
+        title = CONTROL_TITLES.get(model.control, model.control)
+        return f"{title} r{model.rank}" if model.rank else title
     scale = "" if model.scale == 1 else f" × {model.scale:g}"
     return f"graft r{model.rank}{scale}"

@@ -9,9 +9,10 @@
 - A sample that failed counts against the graft: as a needle not found, as an answer lost.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
@@ -42,18 +43,37 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Outcome for one fine-tune, the rank it names, and the scores of the controls without an adapter."""
+    """Outcome for one fine-tune, the rank it names, and the scores of the controls.
+
+    `controls` are those other than theta only, by label; `free` are the labels of those that only change the
+    config.
+    """
 
     outcome: VerdictOutcome
     rank: int | None
     graft: Evidence | None
     alone: Evidence
     theta: Evidence
+    controls: Mapping[str, Evidence] = field(default_factory=dict)
+    free: Collection[str] = ()
+
+    @property
+    def free_alternatives(self) -> tuple[str, ...]:
+        """Controls by the config alone with which the long context works and the skill is not lost."""
+        return tuple(
+            name
+            for name, control in self.controls.items()
+            if name in self.free
+            and has_context(control.needle)
+            and keeps_skill(control, self.alone) is not False
+        )
 
     @property
     def adapter_unneeded(self) -> bool:
-        """Whether the long context works without an adapter: for the fine-tune alone, or with theta only."""
-        return has_context(self.alone.needle) or has_context(self.theta.needle)
+        """Whether the long context works without an adapter: alone, with theta only, or by the config."""
+        return (
+            has_context(self.alone.needle) or has_context(self.theta.needle) or bool(self.free_alternatives)
+        )
 
 
 def has_context(needle: Cell) -> bool:
@@ -77,11 +97,17 @@ def keeps_skill(graft: Evidence, own: Evidence) -> bool | None:
     return 100 * (had * n_after - after.hits * n_before) <= MAX_LOST * n_before * n_after
 
 
-def judge(alone: Evidence, theta: Evidence, grafts: Mapping[int, Evidence]) -> Verdict:
-    """The verdict for one fine-tune; `grafts` by rank, at scale 1."""
+def judge(
+    alone: Evidence,
+    theta: Evidence,
+    grafts: Mapping[int, Evidence],
+    controls: Mapping[str, Evidence] = MappingProxyType({}),
+    free: Collection[str] = (),
+) -> Verdict:
+    """The verdict for one fine-tune; `grafts` by rank, at scale 1; `controls` and `free` as in Verdict."""
     measured = {rank: graft for rank, graft in sorted(grafts.items()) if graft.needle.proportion.n}
     if not measured:
-        return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta)
+        return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta, controls, free)
     with_context = [rank for rank, graft in measured.items() if has_context(graft.needle)]
     with_both = [rank for rank in with_context if keeps_skill(measured[rank], alone)]
     if with_both:
@@ -93,4 +119,4 @@ def judge(alone: Evidence, theta: Evidence, grafts: Mapping[int, Evidence]) -> V
     else:
         outcome = VerdictOutcome.NEITHER
         rank = max(measured, key=lambda rank: (measured[rank].needle.proportion.score or 0.0, -rank))
-    return Verdict(outcome, rank, measured[rank], alone, theta)
+    return Verdict(outcome, rank, measured[rank], alone, theta, controls, free)

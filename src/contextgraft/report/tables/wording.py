@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from contextgraft.report.statistics.cells import Cell
-from contextgraft.report.statistics.proportion import Difference
+from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.verdict import (
     ENOUGH,
     MAX_LOST,
@@ -158,10 +158,10 @@ def _skills(verdict: Verdict) -> str:
     assert verdict.graft is not None, "an outcome with a rank has the scores of its graft"
     after, before = verdict.graft.skill.proportion, verdict.alone.skill.proportion
     shares = f"{percent(after.score or 0.0)} against {percent(before.score or 0.0)} of the fine-tune"
-    difference = verdict.graft.pairs.difference
-    if difference is None:
+    paired = verdict.graft.pairs.difference
+    if paired is None:
         return shares
-    points = f"{signed(difference.points)} points {between_points(difference)}"
+    points = f"{signed(paired.points)} points {between_points(paired)}"
     return f"{shares}, {points}, n={verdict.graft.pairs.n}"
 
 
@@ -176,6 +176,7 @@ def _skill_of_best(verdict: Verdict) -> str:
 def _controls(verdict: Verdict) -> str:
     """The scores without an adapter, and a warning if they are good enough."""
     cells = {"alone": verdict.alone.needle, "with the new theta only": verdict.theta.needle}
+    cells |= {name: verdict.controls[name].needle for name in verdict.controls if name in verdict.free}
     scores = [
         f"{name} {percent(cell.proportion.score)}"
         for name, cell in cells.items()
@@ -188,7 +189,25 @@ def _controls(verdict: Verdict) -> str:
         return f"{without} The fine-tune alone passes, so this shows nothing about the adapter."
     if has_context(verdict.theta.needle):
         return f"{without} The new theta alone passes, so the adapter is not needed for the context."
-    return without
+    added = _added(verdict)
+    if verdict.free_alternatives:
+        names = " and ".join(verdict.free_alternatives)
+        return f"{without}{added} {names} by the config alone passes, so the adapter is not needed."
+    return f"{without}{added}"
+
+
+def _added(verdict: Verdict) -> str:
+    """What the graft finds above each control, in points of the needles; empty without controls."""
+    if verdict.graft is None or not verdict.controls:
+        return ""
+    found = verdict.graft.needle.proportion
+    compared = {"theta only": verdict.theta, **verdict.controls}
+    above = [
+        f"{signed(points.points)} {between_points(points)} over {name}"
+        for name, control in compared.items()
+        if (points := difference(found, control.needle.proportion))
+    ]
+    return f" The graft's needles in points: {', '.join(above)}." if above else ""
 
 
 def headline(verdicts: Sequence[Verdict], length: str, donor: Cell | None = None) -> str:
