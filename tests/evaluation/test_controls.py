@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from contextgraft.adapter.compute.arrays import Floats
 from contextgraft.adapter.compute.random_directions import turned_by_expert, turned_columns
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
@@ -110,7 +111,7 @@ def test_the_old_theta_goes_with_the_weights_of_the_graft_of_the_largest_rank(
         assert torch.allclose(ours[name].float(), tensor, rtol=2**-7, atol=1e-6), name
 
 
-def matrices(adapter: Adapter) -> Iterator[tuple[str, np.ndarray]]:  # type: ignore[type-arg]
+def matrices(adapter: Adapter) -> Iterator[tuple[str, Floats]]:
     for name, entry in adapter.entries.items():
         delta = entry.dense(lambda key: adapter.read(key).float())
         yield name, delta.reshape(len(delta), -1).numpy()
@@ -147,9 +148,9 @@ def test_random_directions_of_stacked_and_of_narrow_factors() -> None:
     stacked = generator.standard_normal((12, 6)).astype(np.float32)
     own = [slice(expert, None, 2) for expert in range(2)]
     turned = turned_by_expert(stacked, own, generator)
-    for columns in own:
-        expected = stacked[:, columns].T @ stacked[:, columns]
-        assert np.allclose(turned[:, columns].T @ turned[:, columns], expected, atol=1e-5)
+    for chosen in own:
+        expected = stacked[:, chosen].T @ stacked[:, chosen]
+        assert np.allclose(turned[:, chosen].T @ turned[:, chosen], expected, atol=1e-5)
 
 
 def test_a_target_that_has_the_length_has_no_control_by_the_config(

@@ -21,7 +21,8 @@ def turned_columns(columns: Floats, generator: np.random.Generator) -> Floats:
     """
     triangular = np.linalg.qr(columns.astype(np.float64), mode="r")
     directions, _ = np.linalg.qr(generator.standard_normal((len(columns), len(triangular))))
-    return (directions @ triangular).astype(columns.dtype)
+    result: Floats = (directions @ triangular).astype(columns.dtype)
+    return result
 
 
 def turned_by_expert(columns: Floats, experts: list[slice], generator: np.random.Generator) -> Floats:
