@@ -60,7 +60,7 @@ def generate(folder: Path, layers: int, hidden: int, intermediate: int, vocabula
         save_file({n: t.bfloat16() for n, t in tensors.items()}, base / shard, metadata={"format": "pt"})
         save_file({n: t.bfloat16() for n, t in moved.items()}, donor / shard, metadata={"format": "pt"})
     for path, theta, positions in ((base, 500000.0, 8192), (donor, 15296098.0, 65536)):
-        described = settings.to_dict() | {
+        described = settings.to_diff_dict() | {  # as `save_pretrained` writes it
             "architectures": ["LlamaForCausalLM"],
             "dtype": "bfloat16",
             "rope_parameters": {"rope_type": "default", "rope_theta": theta},

@@ -1,10 +1,12 @@
 """Low-rank factors: as good as the full decomposition, nested, and the same however the matrix comes."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from contextgraft.adapter.extract.products import PRODUCTS, fastest_products
 from contextgraft.adapter.extract.svd import Decomposition, Tiles, factorise
 
 ROWS = 256
@@ -24,8 +26,11 @@ def tiles(D: torch.Tensor) -> Tiles:
     return lambda: (D[start : start + ROWS] for start in range(0, len(D), ROWS))
 
 
-def decompose(D: torch.Tensor, rank: int, seed: int) -> Decomposition:
-    return factorise(tiles(D), (len(D), D.shape[1]), limit=rank, need=lambda squares, total: rank, seed=seed)
+def decompose(D: torch.Tensor, rank: int, seed: int, products: str = "float32") -> Decomposition:
+    return factorise(
+        tiles(D), (len(D), D.shape[1]), limit=rank, need=lambda squares, total: rank, seed=seed,
+        products=products,
+    )  # fmt: skip
 
 
 def product(factors: Decomposition, rank: int) -> torch.Tensor:
@@ -108,11 +113,13 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("rank", [8, 32, 64, 128])
+@pytest.mark.parametrize(
+    ("rank", "products"), [*((rank, "float32") for rank in (8, 32, 64, 128)), (64, "bfloat16")]
+)
 @pytest.mark.parametrize("kind", SPECTRA)
-def test_it_stops_within_the_promise_and_says_how_far(kind: str, rank: int) -> None:
+def test_it_stops_within_the_promise_and_says_how_far(kind: str, rank: int, products: str) -> None:
     D = SPECTRA[kind]()
-    factors = decompose(D, rank, 1)
+    factors = decompose(D, rank, 1, products)
     spectrum = torch.linalg.svdvals(D.double())
     true = float((D.double() - product(factors, rank)).norm()) / float(spectrum[rank:].norm())
     assert true >= 1 - 1e-6
@@ -138,3 +145,23 @@ def test_an_error_below_float32_is_not_given_a_figure() -> None:
     generator = torch.Generator().manual_seed(3)
     D = torch.randn(900, 5, generator=generator) @ torch.randn(5, 800, generator=generator)
     assert math.isnan(decompose(D, 8, 1).excess)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx2 fma", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_tile amx_bf16", "bfloat16")],
+)
+def test_products_are_chosen_by_the_kind_of_processor(flags: str, expected: str, tmp_path: Path) -> None:
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    assert fastest_products("cpu", processor) == expected
+    assert fastest_products("cuda", processor) == "float32"
+    assert fastest_products("cpu", tmp_path / "missing") == "float32"
+
+
+def test_only_the_subspace_depends_on_the_products() -> None:
+    D = matrix(900, 1100)
+    exact, rounded = (decompose(D, 32, 1, products) for products in PRODUCTS)
+    assert not torch.equal(exact.U_MR, rounded.U_MR)
+    error = float((D.double() - product(rounded, 32)).square().sum())  # of a projection, not of rounding
+    assert error == pytest.approx(exact.total - float(rounded.S_R.double().square().sum()), rel=1e-4)

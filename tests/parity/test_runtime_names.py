@@ -172,3 +172,11 @@ def test_names_that_no_class_changes(name: str, tmp_path: Path, monkeypatch: pyt
     names = peft_names(given, stored)
     monkeypatch.setattr(runtime_names, "_are_unchanged", lambda *_: False)
     assert names == peft_names(given, stored)
+
+
+def test_labels_in_a_config_are_no_reason_to_build_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing the classes of models takes longer than extracting several layers."""
+    monkeypatch.setattr(runtime_names, "runtime_model", pytest.fail)
+    stored = ["lm_head.weight", "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"]
+    config = {"model_type": "llama", "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    assert peft_names(config, stored) == {name: name for name in stored}

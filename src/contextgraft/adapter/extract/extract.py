@@ -13,6 +13,7 @@ from contextgraft.adapter.compute.numeric import seed_of
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
 from contextgraft.adapter.extract.model_pair import DELTA_CACHE_BYTES, ModelPair
+from contextgraft.adapter.extract.products import fastest_products
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.extract.svd import Decomposition, factorise, stacked_factors, summed_squares
 from contextgraft.adapter.extract.write_adapter import assemble
@@ -35,6 +36,7 @@ class _ExtractStep:
     specs: Sequence[RankSpec]
     cache_bytes: int
     device: str
+    products: str
     log: ResumeLog
     advance: Callable[[int], object]
 
@@ -98,7 +100,7 @@ class _ExtractStep:
     def _decompose(self, seed: str, delta: Delta) -> Decomposition:
         return factorise(
             delta.tiles, (delta.rows, delta.columns), limit=self._limit, need=self._need, seed=seed_of(seed),
-            device=self.device,
+            device=self.device, products=self.products,
         )  # fmt: skip
 
     def _need(self, squares: torch.Tensor, total: float) -> int:
@@ -127,10 +129,12 @@ def extract(
     threads: int = 1,
     cache_bytes: int = DELTA_CACHE_BYTES,
     device: str = "cpu",
+    products: str | None = None,
     advance: Callable[[int], object] = int,
 ) -> dict[str, dict[str, Any]]:
     """Write `out`/<name> for every rank spec and return the sidecars; `advance` is called with bytes read.
 
+    `products` is a key of PRODUCTS, by default the fastest for this processor; sidecars record it.
     `gguf` adds each adapter in llama.cpp's format; what it cannot hold raises InputError before any weight
     is read. With `replace`, existing folders are replaced. A rerun with the same inputs continues after the
     last finished tensor and writes the same bytes. Weights that are not finite raise CheckpointError, equal
@@ -141,6 +145,7 @@ def extract(
     specs = sorted(
         {spec.name: spec for spec in specs}.values(), key=lambda spec: (spec.energy or 0, spec.rank)
     )
+    products = products or fastest_products(device)
     job = {
         "verb": "extract",
         "base": input_files(models.base),
@@ -148,18 +153,19 @@ def extract(
         "cuts": [asdict(spec) for spec in specs],
         "selection": asdict(models.selection),
         "device": device,
+        "products": products,
         "gguf": gguf,
     }
     folders = [spec.name for spec in specs]
     with publish_folders(out, folders, job, replace=replace) as log:
         built = log.get(BUILT)
         if built is None:
-            step = _ExtractStep(models, specs, cache_bytes, device, log, advance)
+            step = _ExtractStep(models, specs, cache_bytes, device, products, log, advance)
             names = sorted(
                 (name for names in models.names_by_role.values() for name in names), key=models.size_key
             )
             for_each_tensor(step.run, reversed(names), threads, device)
-            built = assemble(models, specs, log, gguf)
+            built = assemble(models, specs, log, products, gguf)
             log.put(BUILT, built)
         return {name: built[name] for name in folders}
 

@@ -5,7 +5,7 @@ Legend of shape suffixes: M rows, N columns, K dimensions of the basis, W width 
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from contextgraft.adapter.compute.numeric import norm_squared
+from contextgraft.adapter.extract.products import PRODUCTS
 
 TOLERANCE = 1.004  # error wanted, as a multiple of the optimum: 1.005 is promised, and estimates err a little
 RESOLUTION = 5e-7  # share of the energy below which float32 tiles have no information
@@ -20,6 +21,7 @@ MIN_WIDTH = 16
 SMALL = 256
 GRAM_ROWS = 2048
 COLLAPSE = 0.02  # of the gain from one pass to the next: faster than spectra of deltas let it fall
+FEWEST = 3  # passes before the error can be estimated
 
 Tiles = Callable[[], Iterable[torch.Tensor]]
 Need = Callable[[torch.Tensor, float], int]
@@ -48,12 +50,20 @@ class Decomposition:
 
 
 def factorise(
-    tiles: Tiles, shape: tuple[int, int], *, limit: int, need: Need, seed: int, device: str = "cpu"
+    tiles: Tiles,
+    shape: tuple[int, int],
+    *,
+    limit: int,
+    need: Need,
+    seed: int,
+    device: str = "cpu",
+    products: str = "float32",
 ) -> Decomposition:
     """Factors of rank `limit` (or the smaller side) of the [M, N] float32 matrix whose rows `tiles()` yields.
 
     `need(squares, total)` returns the rank that has to be within TOLERANCE of the optimum, given the squared
     singular values found so far, largest first. Exact where a side is at most SMALL or twice the limit.
+    `products` is a key of PRODUCTS: the arithmetic that finds the subspace; the rest is in float32.
     """
     limit = min(limit, *shape)
     if min(shape) <= max(2 * limit, SMALL):
@@ -61,7 +71,7 @@ def factorise(
     width = max(MIN_WIDTH, limit // 2)
     generator = torch.Generator().manual_seed(seed)
     start_NW = torch.linalg.qr(torch.randn(shape[1], width, generator=generator).to(device)).Q
-    return _krylov(tiles, shape, limit, need, start_NW)
+    return _krylov(tiles, shape, limit, need, start_NW, products=products)
 
 
 def stacked_factors(solved: Sequence[Decomposition], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,21 +100,30 @@ def _exact(tiles: Tiles, shape: tuple[int, int], limit: int) -> Decomposition:
 
 
 def _krylov(
-    tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: torch.Tensor
+    tiles: Tiles, shape: tuple[int, int], limit: int, need: Need, Q_NW: torch.Tensor, *, products: str
 ) -> Decomposition:
     """Randomized block Krylov iteration (Musco and Musco 2015, algorithm 2), stopped by an error estimate.
 
     Every pass multiplies one block by D^T D, adds it to an orthonormal basis and, since it sees D times the
-    block, needs no further pass to project D onto that basis.
+    block, needs no further pass to project D onto that basis. Where the iteration may stop, D^T is not
+    multiplied before it is known to go on: reading the tiles again costs less than that product.
     """
     width = Q_NW.shape[1]
+    add_transposed = PRODUCTS[products]
     basis: list[torch.Tensor] = []  # blocks, side by side they are the basis [N, K]
     images: list[torch.Tensor] = []  # D times each block: [M, K]
     gram_KK = torch.zeros(0, 0, dtype=torch.float64, device=Q_NW.device)
     history: list[torch.Tensor] = []
     squares: list[float] = []
     while True:
-        Y_MW, Z_NW = _multiply(tiles, shape, Q_NW, None if history else squares.append)
+        Y_MW, Z_NW = torch.empty(shape[0], Q_NW.shape[1], device=Q_NW.device), torch.zeros_like(Q_NW)
+        may_stop = len(history) + 1 >= FEWEST
+        for D_TN, Y_TW in _with_rows(tiles, Y_MW):
+            torch.mm(D_TN, Q_NW, out=Y_TW)
+            if not may_stop:
+                add_transposed(Z_NW, D_TN, Y_TW)
+            if not history:
+                squares.append(norm_squared(D_TN))
         total = math.fsum(squares)
         basis.append(Q_NW)
         images.append(Y_MW)
@@ -115,7 +134,18 @@ def _krylov(
         excess = excess_error(history, total, need(squares_K, total)) if left else 1.0
         if excess <= TOLERANCE or math.isnan(excess):
             return Decomposition(*_truncated(images, basis, gram_KK, limit), total, len(history), excess)
+        if may_stop:
+            for D_TN, Y_TW in _with_rows(tiles, Y_MW):
+                add_transposed(Z_NW, D_TN, Y_TW)
         Q_NW = _orthonormal(_orthonormal(Z_NW[:, : min(width, left)], basis), basis)
+
+
+def _with_rows(tiles: Tiles, whole_MW: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Each tile with the rows of another matrix that belong to it."""
+    row = 0
+    for D_TN in tiles():
+        yield D_TN, whole_MW[row : row + len(D_TN)]
+        row += len(D_TN)
 
 
 def excess_error(history: list[torch.Tensor], total: float, rank: int) -> float:
@@ -158,22 +188,6 @@ def _product(blocks: Sequence[torch.Tensor], factor_KR: torch.Tensor) -> torch.T
     for block, part in zip(blocks[1:], parts[1:], strict=True):
         total.addmm_(block, part)
     return total
-
-
-def _multiply(
-    tiles: Tiles, shape: tuple[int, int], Q_NW: torch.Tensor, record: Callable[[float], object] | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One pass: D Q and D^T D Q; `record` is called with the squared norm of each tile of D."""
-    Y_MW = torch.empty(shape[0], Q_NW.shape[1], device=Q_NW.device)
-    Z_NW = torch.zeros_like(Q_NW)
-    row = 0
-    for D_TN in tiles():
-        Y_TW = torch.mm(D_TN, Q_NW, out=Y_MW[row : row + len(D_TN)])
-        Z_NW.addmm_(D_TN.T, Y_TW)
-        if record is not None:
-            record(norm_squared(D_TN))
-        row += len(D_TN)
-    return Y_MW, Z_NW
 
 
 def _orthonormal(block_NW: torch.Tensor, basis: Sequence[torch.Tensor]) -> torch.Tensor:

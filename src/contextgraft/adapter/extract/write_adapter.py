@@ -38,9 +38,12 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def assemble(
-    models: ModelPair, specs: Sequence[RankSpec], log: ResumeLog, gguf: bool
+    models: ModelPair, specs: Sequence[RankSpec], log: ResumeLog, products: str, gguf: bool
 ) -> dict[str, dict[str, Any]]:
-    """Write the folder of every rank spec from the recorded steps; returns sidecars by the folder's name."""
+    """Write the folder of every rank spec from the recorded steps; returns sidecars by the folder's name.
+
+    `products` is the arithmetic by which the factors were found, which the sidecars record.
+    """
     records = {name: log.get(name) or {} for names in models.names_by_role.values() for name in names}
     factorised = {name: records[name] for name in models.factorised}
     if not any("squares" in record for record in factorised.values()):
@@ -49,7 +52,7 @@ def assemble(
             path=models.donor.path,
             received=models.base.path,
         )
-    common = _common(models, records)
+    common = _common(models, records) | {"products": products}
     names = peft_names(models.base.config, models.base.tensors)
     modules = {name: peft.module_of(runtime) for name, runtime in names.items()}
     modules |= {name: name for name in models.parameters}

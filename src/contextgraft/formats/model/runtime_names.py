@@ -20,7 +20,8 @@ DROPPED = ("quantization_config", "auto_map")
 UNCHANGED = re.compile(
     r"(lm_head|model\.(embed_tokens|norm|layers\.\d+\.(\w*norm|(self_attn|mlp)\.\w+)))\.(weight|bias)"
 )
-NOT_SECTIONS = ("rope_scaling", "rope_parameters", *DROPPED)
+# mappings in a config that are no configs of modules: those of every config class of transformers
+NOT_SECTIONS = ("rope_scaling", "rope_parameters", "id2label", "label2id", "task_specific_params", *DROPPED)
 
 
 @dataclass(frozen=True)
