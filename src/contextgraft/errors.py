@@ -3,6 +3,7 @@
 ContextgraftError
 ├── InputError            an argument, path or option is wrong
 │   └── ConfigError       a configuration file is wrong
+│       └── SeveralMistakes   several mistakes in configuration files, a line for each
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
 │   ├── InputChanged      a file was changed while it was read
 │   ├── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
@@ -17,12 +18,13 @@ ContextgraftError
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from contextgraft.extras import EXTRAS, missing_package
 
+SHOWN_MISTAKES = 50  # lines of an error about several
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors and tokenizers, which are in Rust
 
 
@@ -83,6 +85,47 @@ class InputError(ContextgraftError):
 
 class ConfigError(InputError):
     """A configuration file is wrong."""
+
+
+class SeveralMistakes(ConfigError):  # noqa: N818
+    """Several mistakes in configuration files: the text has a line for each of the first `mistakes`."""
+
+    def __init__(self, mistakes: Sequence[ContextgraftError]) -> None:
+        lines = [f"  {mistake}" for mistake in mistakes[:SHOWN_MISTAKES]]
+        more = [f"  and {len(mistakes) - SHOWN_MISTAKES} more"] if len(mistakes) > SHOWN_MISTAKES else []
+        Exception.__init__(self, "\n".join([f"{len(mistakes)} mistakes", *lines, *more]))
+        self.mistakes = tuple(mistakes)
+
+
+def mistakes_of(error: ContextgraftError) -> tuple[ContextgraftError, ...]:
+    """The error itself, or each of several mistakes."""
+    return error.mistakes if isinstance(error, SeveralMistakes) else (error,)
+
+
+class MistakeCollector:
+    """Runs checks of configuration files one after another, so that all mistakes are reported at once."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[ContextgraftError] = []
+
+    @contextmanager
+    def check(self) -> Iterator[None]:
+        """Collect the mistake that is raised inside."""
+        try:
+            yield
+        except InputError as error:
+            self.mistakes += mistakes_of(error)
+
+    def add(self, mistakes: Iterable[ContextgraftError]) -> None:
+        """Collect mistakes that a check returns."""
+        self.mistakes += mistakes
+
+    def raise_mistakes(self) -> None:
+        """Raise the mistake that was collected, or SeveralMistakes."""
+        if len(self.mistakes) == 1:
+            raise self.mistakes[0]
+        if self.mistakes:
+            raise SeveralMistakes(self.mistakes)
 
 
 class CheckpointError(ContextgraftError):

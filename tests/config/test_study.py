@@ -11,7 +11,7 @@ from contextgraft.config.base import validate
 from contextgraft.config.json_schema import schema_text
 from contextgraft.config.resolved_study import load_study
 from contextgraft.config.study import StudyConfig
-from contextgraft.errors import ConfigError
+from contextgraft.errors import ConfigError, SeveralMistakes, mistakes_of
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -89,17 +89,54 @@ def test_a_fetched_donor_has_one_seed() -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.floats(), lambda v: st.lists(v, max_size=3)))
-def test_any_value_in_any_place_is_taken_or_refused_in_one_line(value: Any) -> None:
+def test_any_value_in_any_place_is_taken_or_refused_in_one_line_a_mistake(value: Any) -> None:
     for key in STUDY:
-        assert "\n" not in outcome(changed(key, value))
+        assert not any("\n" in line for line in outcome(changed(key, value)))
 
 
-def outcome(config: dict[str, Any]) -> str:
-    """What a person would read."""
+def outcome(config: dict[str, Any]) -> list[str]:
+    """What a person would read: the name of the study, or each mistake."""
     try:
-        return validate(StudyConfig, config, "c").study
+        return [validate(StudyConfig, config, "c").study]
     except ConfigError as error:
-        return str(error)
+        return list(map(str, mistakes_of(error)))
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    config = changed("ranks", [0, "x"]) | {"base": 3, "fine_tuness": "sheet.tsv"}
+    del config["fine_tunes"]
+    del config["evaluation"]["needle"]["lengths"]
+    with pytest.raises(SeveralMistakes) as error:
+        validate(StudyConfig, config, "my.yaml")
+    first, *lines = str(error.value).splitlines()
+    assert first == "5 mistakes"
+    assert all(line.startswith("  my.yaml: ") for line in lines)
+    assert lines[0].endswith(
+        "unknown key 'fine_tuness'; expected fine_tunes; remove the key or correct its spelling"
+    )
+    assert [line.split(": ")[1] for line in lines[1:]] == [
+        "base", "ranks.0", "ranks.1", "evaluation.needle.lengths"
+    ]  # fmt: skip
+    assert lines[4].endswith("Field required; expected prompt and answer, in tokens")
+
+
+def test_mistakes_of_study_sheet_and_files_are_reported_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sheet.tsv").write_text("name\tsource\tskill\na\tdemo:a\tnone.jsonl\nbase\tdemo:b\nc\nd\tdemo:d\n")
+    with pytest.raises(SeveralMistakes) as error:
+        load_study(changed("evaluation.needle.kinds", ["rhyme"]), "my.yaml", NEEDLE_KINDS)
+    text = str(error.value)
+    for part in (
+        "my.yaml: evaluation.needle.kinds: unknown kind of question; expected one of single",
+        "sheet.tsv:3: the name 'base' is reserved",
+        "sheet.tsv:4: source: Field required; expected any source of `contextgraft fetch`",
+        "my.yaml: donor.train names a file that is not there; received donor.yaml",
+        "my.yaml: evaluation.needle.format names a file that is not there",
+    ):
+        assert part in text
+    assert len(error.value.mistakes) == 5
 
 
 def test_a_misspelt_key_is_reported_before_the_missing_one() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..command_server import command_server
-from .conftest import FINE_TUNE, NEEDLE, ROOT, STUDY, environment
+from .conftest import FINE_TUNE, NEEDLE, ROOT, STUDY, environment, write_model
 from .test_mistakes import only_line
 
 STAND_IN = """#!{python} -ISs
@@ -45,8 +45,9 @@ def hostile_study(folder: Path, text: str) -> dict[str, Any]:
     (folder / recipe).write_text(yaml.safe_dump(FINE_TUNE | {"data": [{"kind": "pairs", "file": skill}]}))
     (folder / needle).write_text(yaml.safe_dump(NEEDLE))
     (folder / "haystack.txt").write_text("a b c d e f .")
-    (folder / skill).write_text('{"prompt": "a", "answer": "b"}\n')
+    (folder / skill).write_text('{"prompt": "a", "answer": "b"}\n' * 2)
     source = f"{text}/m"
+    write_model(folder / source, shift=0)
     quoted = [f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in (source, text, needle, skill, text)]
     rows = [
         "name\tsource\trevision\tneedle\tskill\tnotes",

@@ -29,12 +29,22 @@ def test_a_bad_line_of_the_sheet(fresh: Any) -> None:
     assert "config/fine_tunes.tsv:3: source: Field required" in only_line(fresh.snakemake())
 
 
-def test_a_source_that_is_not_there_fails_in_its_own_log(fresh: Any) -> None:
+def test_a_base_that_is_not_there_is_reported_before_the_first_job(fresh: Any) -> None:
     fresh.config(base="models/nowhere")
     done = fresh.snakemake("--show-failed-logs", "--retries", "0", "data/tiny/models/base/contextgraft.json")
     assert done.returncode != 0
-    assert "contextgraft: error: models/nowhere: no such file or folder" in done.stdout
+    assert "base: models/nowhere: no such file or folder" in only_line(done)
     assert not (fresh.folder / "data/tiny/models/base/config.json").exists()
+
+
+def test_mistakes_of_every_file_are_reported_before_the_first_job(fresh: Any) -> None:
+    fresh.config(donor={"source": "models/long", "theta": 5})
+    (fresh.folder / "config/tiny/skill.jsonl").write_text("")
+    done = fresh.snakemake()
+    assert only_line(done).endswith("contextgraft: error: 2 mistakes")
+    assert "  config/tiny/skill.jsonl: the skill file is empty" in done.stdout
+    assert "donor.theta: the donor's config has another value; expected 5; received 10000" in done.stdout
+    assert not (fresh.folder / "data").exists()
 
 
 def test_a_disk_that_is_too_small_stops_the_study_before_its_first_job(fresh: Any) -> None:

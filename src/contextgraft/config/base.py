@@ -1,13 +1,16 @@
 """The base of every configuration model, and reading one from YAML with one-line errors."""
 
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contextgraft.config.text_file import read_text_file
-from contextgraft.errors import ConfigError, InputError
+from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
 # of folders and files, whose longest names are of the form .NAME.parquet.partial
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=230)]
@@ -27,28 +30,82 @@ class Frozen(BaseModel):
 
 
 Model = TypeVar("Model", bound=Frozen)
+Location = tuple[int | str, ...]  # of a value: keys and indices, from the top of the file
+UNKNOWN = "extra_forbidden"  # pydantic's type of the error
 
 
 def validate(model: type[Model], data: Any, source: Path | str) -> Model:
-    """Build `model` from parsed data; the first problem becomes one ConfigError that names key and source."""
+    """Build `model` from parsed data; every mistake becomes a ConfigError that names key and source.
+
+    Several mistakes are one SeveralMistakes, unknown keys first.
+    """
     if _has_zero(data):
         raise ConfigError("a text has a zero byte in it", path=source, remedy="remove it")
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        # A misspelt key also leaves its right name missing; the spelling is what the user can correct.
-        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        if first["type"] == "extra_forbidden":
+        problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == UNKNOWN]
+    missing = {problem["loc"]: problem for problem in problems if problem["type"] == "missing"}
+    collector = MistakeCollector()
+    for problem in unknown:
+        similar = _similar_key(problem["loc"], missing)
+        if similar is not None:  # the right spelling is missing because of the wrong one
+            del missing[similar]
+        known = ", ".join(sorted(model.known_keys()))
+        with collector.check():
             raise ConfigError(
-                f"unknown key {key!r}",
+                f"unknown key {_key(problem['loc'])!r}",
                 path=source,
-                expected=f"one of {', '.join(sorted(model.known_keys()))} (or a key of the section)",
+                expected=f"{similar[-1]}" if similar else f"one of {known} (or a key of the section)",
                 remedy="remove the key or correct its spelling",
-            ) from None
-        value = first.get("input")
-        received = None if isinstance(value, dict | BaseModel) else repr(value)
-        raise ConfigError(f"{key}: {first['msg']}", path=source, received=received) from None
+            )
+    for problem in problems:
+        if problem["type"] == UNKNOWN or (problem["type"] == "missing" and problem["loc"] not in missing):
+            continue
+        value = problem.get("input")
+        absent = problem["type"] == "missing"
+        with collector.check():
+            raise ConfigError(
+                f"{_key(problem['loc'])}: {problem['msg']}",
+                path=source,
+                expected=_description(model, problem["loc"]) if absent else None,
+                received=None if isinstance(value, dict | BaseModel) else repr(value),
+            )
+    collector.raise_mistakes()
+    raise AssertionError("a validation error has problems")
+
+
+def _key(location: Location) -> str:
+    return ".".join(map(str, location)) or "(top level)"
+
+
+def _similar_key(unknown: Location, missing: Iterable[Location]) -> Location | None:
+    """The missing key of the same section that an unknown key is a misspelling of."""
+    same = {str(place[-1]): place for place in missing if place[:-1] == unknown[:-1]}
+    matches = get_close_matches(str(unknown[-1]), same, n=1)
+    return same[matches[0]] if matches else None
+
+
+def _description(model: type[BaseModel], location: Location) -> str | None:
+    """What the schema says of a key."""
+    for key in location[:-1]:
+        field = model.model_fields.get(str(key))
+        sections = [kind for kind in _types(field.annotation) if issubclass(kind, BaseModel)] if field else []
+        if not sections:
+            return None
+        model = sections[0]
+    field = model.model_fields.get(str(location[-1])) if location else None
+    return field.description if field else None
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """The classes of an annotation, those of a union one by one."""
+    if isinstance(annotation, type):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _types(member)
 
 
 def _has_zero(value: Any) -> bool:

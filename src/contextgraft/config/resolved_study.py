@@ -10,7 +10,7 @@ from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import TASKS_RUN_CODE, TargetRow, is_task_file, read_targets
 from contextgraft.config.text_file import path_exists
-from contextgraft.errors import ConfigError, InputError
+from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
 
 class Origin(Frozen):
@@ -76,11 +76,15 @@ def referenced_files(recipe: Path) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class ResolvedStudy:
-    """A checked configuration with the rows of its sheet and the origin of each model."""
+    """A checked configuration with the rows of its sheet and the origin of each model.
+
+    `source` is the file of the configuration, for messages.
+    """
 
     settings: StudyConfig
     targets: dict[str, TargetRow]
     origins: dict[str, Origin]
+    source: str = "the study"
 
     def needle_format(self, target: str) -> str | None:
         """Needle format with which a fine-tune is evaluated; None for the shipped one."""
@@ -129,20 +133,33 @@ class ResolvedStudy:
 def load_study(config: Mapping[str, Any], source: Path | str, needle_kinds: Collection[str]) -> ResolvedStudy:
     """Check a parsed configuration, its sheet, and the files they name; raises ConfigError or InputError.
 
-    `needle_kinds` are the allowed values of evaluation.needle.kinds.
+    All mistakes are reported at once, as SeveralMistakes. `needle_kinds` are the allowed values of
+    evaluation.needle.kinds.
     """
-    settings = validate(StudyConfig, dict(config), source)
-    check_needle_kinds(settings, needle_kinds, source)
-    targets = read_targets(Path(settings.fine_tunes))
-    check_files(settings, targets, source)
-    return ResolvedStudy(settings, {target.name: target for target in targets}, origins(settings, targets))
+    collector, settings, targets = MistakeCollector(), None, None
+    with collector.check():
+        settings = validate(StudyConfig, dict(config), source)
+        collector.add(check_needle_kinds(settings, needle_kinds, source))
+    sheet = settings.fine_tunes if settings else config.get("fine_tunes")
+    if sheet and isinstance(sheet, str) and "\0" not in sheet:
+        with collector.check():
+            targets = read_targets(Path(sheet))
+    if settings:
+        collector.add(check_files(settings, targets or (), source))
+    collector.raise_mistakes()
+    assert settings is not None
+    assert targets is not None
+    names = {target.name: target for target in targets}
+    return ResolvedStudy(settings, names, origins(settings, targets), str(source))
 
 
-def check_needle_kinds(settings: StudyConfig, known: Collection[str], source: Path | str) -> None:
-    """Every kind of needle question must be a known one."""
+def check_needle_kinds(
+    settings: StudyConfig, known: Collection[str], source: Path | str
+) -> Iterator[ConfigError]:
+    """A mistake for each kind of needle question that is not a known one."""
     for kind in settings.evaluation.needle.kinds:
         if kind not in known:
-            raise ConfigError(
+            yield ConfigError(
                 "evaluation.needle.kinds: unknown kind of question",
                 path=source,
                 expected=f"one of {', '.join(known)}",
@@ -150,8 +167,10 @@ def check_needle_kinds(settings: StudyConfig, known: Collection[str], source: Pa
             )
 
 
-def check_files(settings: StudyConfig, targets: tuple[TargetRow, ...], source: Path | str) -> None:
-    """Every named recipe, format and skill must be a file."""
+def check_files(
+    settings: StudyConfig, targets: tuple[TargetRow, ...], source: Path | str
+) -> Iterator[ConfigError]:
+    """A mistake for each named recipe, format and skill that is not a file, or may not be read."""
     ruler = settings.evaluation.ruler
     named = {
         "donor.train": settings.donor.train,
@@ -160,30 +179,30 @@ def check_files(settings: StudyConfig, targets: tuple[TargetRow, ...], source: P
         "evaluation.ruler.qa_2": ruler.qa_2 if ruler else None,
     }
     for key, value in named.items():
-        check_file(value, key, source)
+        yield from check_file(value, key, source)
     skill = settings.evaluation.skill
-    check_trusted(skill.skills, source, trusted=skill.trust_tasks)
+    yield from check_trusted(skill.skills, source, trusted=skill.trust_tasks)
     for target in targets:
-        check_trusted(target.skills, settings.fine_tunes, trusted=skill.trust_tasks)
+        yield from check_trusted(target.skills, settings.fine_tunes, trusted=skill.trust_tasks)
         files = [("source", target.recipe), ("needle", target.needle)]
         for key, value in [*files, *(("skill", file) for file in target.skill_files)]:
-            check_file(value, f"{key} of {target.name}", settings.fine_tunes)
+            yield from check_file(value, f"{key} of {target.name}", settings.fine_tunes)
 
 
-def check_trusted(skills: Iterable[str], where: Path | str, *, trusted: bool) -> None:
-    """Raise ConfigError for a task file of lm-evaluation-harness, unless the study trusts them."""
+def check_trusted(skills: Iterable[str], where: Path | str, *, trusted: bool) -> Iterator[ConfigError]:
+    """A mistake for each task file of lm-evaluation-harness, unless the study trusts them."""
     for skill in skills:
         if is_task_file(skill) and not trusted:
-            raise ConfigError(
+            yield ConfigError(
                 TASKS_RUN_CODE, path=where, received=skill,
                 remedy="read the file, and then set evaluation.skill.trust_tasks: true in the study",
             )  # fmt: skip
 
 
-def check_file(value: str | None, key: str, where: Path | str) -> None:
-    """One named file, if one is named."""
+def check_file(value: str | None, key: str, where: Path | str) -> Iterator[ConfigError]:
+    """A mistake if a file is named and does not exist."""
     if value is not None and not (path_exists(value) and Path(value).is_file()):
-        raise ConfigError(
+        yield ConfigError(
             f"{key} names a file that is not there",
             path=where,
             received=value,

@@ -10,7 +10,7 @@ from pydantic import Field
 from contextgraft.config.base import Frozen, Name, validate
 from contextgraft.config.study import ModelSource
 from contextgraft.config.text_file import path_exists, read_text_file, split_lines
-from contextgraft.errors import ConfigError, InputError
+from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
 RESERVED = "base", "donor-"
 JSONL = ".jsonl"
@@ -130,7 +130,10 @@ def parse_line(line: str, header: list[str], where: str) -> TargetRow:
 
 
 def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
-    """All rows of a sheet in order; blank lines and lines that begin with # are skipped."""
+    """All rows of a sheet in order; blank lines and lines that begin with # are skipped.
+
+    All wrong lines are reported at once, as SeveralMistakes.
+    """
     numbered = data_lines(split_lines(text))
     if not numbered:
         raise ConfigError(
@@ -140,15 +143,18 @@ def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
     check_header(header, f"{path}:{numbered[0][0]}")
     seen: dict[str, int] = {}
     targets = []
+    collector = MistakeCollector()
     for number, line in numbered[1:]:
-        target = parse_line(line, header, f"{path}:{number}")
-        if target.name in seen:
-            raise ConfigError(
-                f"the name {target.name!r} is already used on line {seen[target.name]}",
-                path=f"{path}:{number}",
-            )
-        seen[target.name] = number
-        targets.append(target)
+        with collector.check():
+            target = parse_line(line, header, f"{path}:{number}")
+            if target.name in seen:
+                raise ConfigError(
+                    f"the name {target.name!r} is already used on line {seen[target.name]}",
+                    path=f"{path}:{number}",
+                )
+            seen[target.name] = number
+            targets.append(target)
+    collector.raise_mistakes()
     if not targets:
         raise ConfigError(
             "the sheet has no fine-tune",

@@ -21,7 +21,7 @@ from contextgraft.config import target_sheet
 from contextgraft.config.resolved_study import source_with_revision
 from contextgraft.config.target_sheet import TargetRow
 from contextgraft.config.text_file import split_lines
-from contextgraft.errors import ConfigError, ContextgraftError
+from contextgraft.errors import ConfigError, ContextgraftError, mistakes_of
 from contextgraft.planning.config_only import is_config_only, open_config_only
 from contextgraft.rope import settings
 from contextgraft.rope.settings import RopeSettings
@@ -99,7 +99,8 @@ def _lines(path: Path) -> list[TargetCheck | tuple[int, TargetRow]]:
                 zip(target_sheet.cells(lines[head]), target_sheet.cells(lines[number]), strict=False)
             )
             name, source = cells.get("name", ""), cells.get("source", "")
-            rows.append(TargetCheck(number + 1, name, source, REFUSED, (str(error),)))
+            facts = tuple(map(str, mistakes_of(error)))
+            rows.append(TargetCheck(number + 1, name, source, REFUSED, facts))
     return rows
 
 

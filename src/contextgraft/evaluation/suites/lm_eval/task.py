@@ -3,7 +3,8 @@
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ def split_metric(name: str) -> tuple[str, str | None]:
     """A task, and the metric that is named after the last colon."""
     spec, colon, metric = name.rpartition(":")
     return (spec, metric) if colon else (name, None)
+
+
+def task_names() -> frozenset[str]:
+    """Names of all tasks that come with lm-eval; no data set is loaded."""
+    with quiet_lm_eval():
+        return frozenset(TaskManager().all_tasks)
+
+
+def similar_tasks(name: str, known: Collection[str]) -> list[str]:
+    """Names that a misspelt one may mean."""
+    return get_close_matches(name, known, n=2, cutoff=0.8)
 
 
 def load_task(spec: str) -> Any:
