@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from contextgraft.adapter.analysis.compatibility import check_compatibility
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec
@@ -236,6 +237,21 @@ def test_equal_models_have_no_delta(world: Any, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="nothing to extract"):
         extract(open_pair(world.base, world.base), [RankSpec(2)], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_heads_of_training_next_to_the_base_or_the_donor_are_left_out(
+    toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    config = toy.config()
+    base = toy.weights(config)
+    heads = {"v_head.summary.weight": torch.ones(1, 64), "medusa_head.0.1.weight": torch.ones(50, 64)}
+    both = (
+        toy.write(tmp_path / "b", base | heads, config),
+        toy.write(tmp_path / "d", toy.moved(base, 1) | {"score.weight": torch.ones(2, 64)}, config),
+    )
+    pair = open_pair(*both)
+    assert set(pair.unpaired) == {*heads, "score.weight"}
+    assert check_compatibility(open_model(both[0]), open_model(both[1])).missing == ()
 
 
 def test_models_without_layers_are_refused(toy: SimpleNamespace, tmp_path: Path) -> None:

@@ -29,6 +29,11 @@ from contextgraft.formats.tensor_names import (
         ("lm_head.weight", (9, 4), TensorRole.OUTPUT),
         ("embed_out.weight", (9, 4), TensorRole.OUTPUT),
         ("model.layers.0.self_attn.rotary_emb.inv_freq", (4,), TensorRole.IGNORED),
+        ("model.layers.0.self_attn.rotary_emb.cos_cached", (1, 1, 16, 4), TensorRole.IGNORED),
+        ("h.0.attn.bias", (1, 1, 16, 16), TensorRole.IGNORED),  # as in GPT-2's repository
+        ("h.0.attn.masked_bias", (), TensorRole.IGNORED),
+        ("gpt_neox.layers.0.attention.bias", (1, 1, 16, 16), TensorRole.IGNORED),
+        ("gpt_neox.layers.0.attention.dense.bias", (4,), TensorRole.DENSE),
     ],
 )
 def test_a_name_and_a_shape_give_the_role(name: str, shape: tuple[int, ...], role: TensorRole) -> None:

@@ -72,6 +72,12 @@ FAMILIES: dict[str, Family] = {
     "qwen3 yarn": Family("qwen3", {"head_dim": 8}, theta(1e6, **YARN)),
     "qwen2 yarn": Family("qwen2", {}, theta(1e6, **YARN)),
     "gemma2": Family("gemma2", {"head_dim": 8, "sliding_window": 16}, {"sliding_window": 64, **theta(4e4)}),
+    "gemma2, scores": Family(
+        "gemma2",
+        {"head_dim": 8, "sliding_window": 16},
+        {"query_pre_attn_scalar": 8, "attn_logit_softcapping": 0.01, **LONGER},
+    ),
+    "granite, scores": Family("granite", {}, {"attention_multiplier": 4.0, **LONGER}),
     "gemma3": Family(
         "gemma3_text",
         {"head_dim": 8, "sliding_window": 16, "layer_types": [SLIDING, FULL], **by_layer(DEFAULT, DEFAULT)},
@@ -164,9 +170,13 @@ def distance(root: Path, length: int) -> float:
     tokens = torch.randint(3, 64, (1, length), generator=torch.Generator().manual_seed(5))
     logits = []
     for name in ("donor", "graft"):
-        model = AutoModelForCausalLM.from_pretrained(root / name, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            root / name,
+            dtype=torch.float32,
+            attn_implementation="eager",  # others ignore Gemma 2's cap
+        )
         with torch.no_grad():
-            logits.append(model(tokens).logits)
+            logits.append(model.eval()(tokens).logits)
     return float((logits[0] - logits[1]).abs().max())
 
 

@@ -23,7 +23,7 @@ LAYERS = ["sliding_attention", "full_attention"]
 NOT_POSITIONS = (
     "chunk_size_feed_forward|.*dropout.*|qk_(no)?rope_head_dim|m[tl]p_.*|num_.*|swa_.*|global_config|"
     "chunk_size.*|.*_chunk_size|chunkwise_kernel|lsh_.*|local_(attn|num)_.*|mask_.*|max_(source|target).*|"
-    "attn_layers|index_local_blocks|max_(patch_length|inference_chunksize)|position_bias.*|prompt_length|"
+    "attn_layers|max_(patch_length|inference_chunksize)|position_bias.*|prompt_length|"
     "same_length|sequence_kernel|time_step_floor|linear_dt_init_floor|full_attn_.*_factor|.*bidirectional.*|"
     "use_learned_position_embeddings|prefix_.*|attn_type|.*_length"
 )
@@ -93,6 +93,56 @@ def test_the_list_has_every_field_about_positions_of_a_causal_language_model() -
         fields = getattr(CONFIG_MAPPING[name], "__dataclass_fields__", {})
         missing |= {field for field in fields if words.search(field)} - known
     assert {name for name in missing if not re.fullmatch(NOT_POSITIONS, name)} == set()
+
+
+def test_the_list_has_what_scales_the_scores_of_attention_in_any_class() -> None:
+    words = re.compile(r"(attn|attention|qk|key|query).*(scal|multiplier|cap)|scale_att|index_topk")
+    # of linear attention and in front of and behind attention: the scores do not depend on them
+    others = re.compile(r"(linear|full)_attn_.*_factor|attention_(in|out)_multiplier|.*softmax_in_fp32")
+    missing = set()
+    for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        fields = getattr(CONFIG_MAPPING[name], "__dataclass_fields__", {})
+        missing |= {field for field in fields if words.search(field)} - {*travelling.TRAVELLING}
+    assert {name for name in missing if not others.fullmatch(name)} == set()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "value"),
+    [
+        ("gemma2", "attn_logit_softcapping", 3.0), ("gemma2", "query_pre_attn_scalar", 3),
+        ("gemma3_text", "query_pre_attn_scalar", 3), ("granite", "attention_multiplier", 3.0),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", True), ("falcon_h1", "key_multiplier", 3.0),
+    ],
+)  # fmt: skip
+def test_the_scale_of_scores_is_applied(model_type: str, name: str, value: Any) -> None:
+    base, donor = {"model_type": model_type}, {"model_type": model_type, name: value}
+    values = compare_configs(base, donor).travelling
+    assert values.keys() == {name}
+    assert apply_settings(base, values) == donor
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("cohere", "logit_scale"), ("cohere2", "logit_scale"), ("gemma2", "final_logit_softcapping"),
+        ("granite", "logits_scaling"), ("granite", "residual_multiplier"),
+        ("granite", "embedding_multiplier"), ("granitemoe", "residual_multiplier"),
+        ("falcon_h1", "lm_head_multiplier"),
+        ("minicpm3", "scale_depth"), ("olmoe", "clip_qkv"), ("llama", "hidden_act"),
+    ],
+)  # fmt: skip
+def test_the_scale_of_anything_else_is_shown(model_type: str, name: str) -> None:
+    value = {"hidden_act": "gelu"}.get(name, 3.0)
+    difference = compare_configs({"model_type": model_type}, {"model_type": model_type, name: value})
+    assert difference.travelling == {}
+    assert difference.others.keys() == {name}
+
+
+def test_settings_of_code_in_a_repository_travel_or_are_shown() -> None:
+    qwen = {"model_type": "qwen", **SMALL}
+    difference = compare_configs(qwen, qwen | {"use_dynamic_ntk": True, "use_logn_attn": True, "fp16": True})
+    assert difference.travelling.keys() == {"use_dynamic_ntk", "use_logn_attn"}
+    assert difference.others == {"fp16": Setting(None, True)}
 
 
 @pytest.mark.parametrize(

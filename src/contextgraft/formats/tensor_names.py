@@ -33,13 +33,11 @@ NEUTRAL = (
     "backbone",
     "thinker",
 )
+# what older classes stored and computed from the config, and what MiniMax still does
 BUFFERS = (
-    "inv_freq",
-    "slope_rate",
-    "query_decay",
-    "key_decay",
-    "diagonal_decay",
-)  # all but the first: MiniMax
+    "inv_freq", "cos_cached", "sin_cached", "causal_mask", "masked_bias", "position_ids",
+    "slope_rate", "query_decay", "key_decay", "diagonal_decay",
+)  # fmt: skip
 # transformers' Conv1D, by model_type: modules whose weights are stored [in, out]
 TRANSPOSED = dict.fromkeys(
     ("gpt2", "openai-gpt", "imagegpt", "decision_transformer"), ("c_attn", "c_proj", "c_fc", "q_attn")
@@ -54,7 +52,8 @@ INPUTS = (
     "embeddings",
     "embed_tokens_per_layer",
 )
-OUTPUTS = ("lm_head", "embed_out", "output_projection", "decoder")  # decoder: ModernBERT's, of a dense head
+# decoder: ModernBERT's, of a dense head; output, output_layer: of code in repositories (InternLM 2, ChatGLM)
+OUTPUTS = ("lm_head", "embed_out", "output_projection", "decoder", "output", "output_layer")
 # names of charts and tables, in the order of a layer; a module that is not listed goes by its own name
 SHORT_KINDS = {
     "q_proj": "q",
@@ -93,7 +92,7 @@ def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
     Weights in layers that are quantised, or have more dimensions than stacked matrices, raise CheckpointError
     by name.
     """
-    if OTHER_TOWER.search(info.name) or is_buffer(info.name) or not info.numel:
+    if OTHER_TOWER.search(info.name) or is_buffer(info) or not info.numel:
         return TensorRole.IGNORED
     in_layer = layer_of(info.name) is not None
     if in_layer and (len(info.shape) > 3 or (len(info.shape) > 1 and info.dtype not in FLOATS)):
@@ -122,6 +121,11 @@ def _role_by_shape(info: TensorInfo, *, in_layer: bool) -> TensorRole:
     if in_layer or module in EMBEDDINGS or "embed" not in module:
         return TensorRole.LINEAR if in_layer else EMBEDDINGS.get(module, TensorRole.LINEAR)
     return TensorRole.UNSUPPORTED
+
+
+def is_ignored_by_name(name: str) -> bool:
+    """Whether a tensor belongs to a tower of another modality, or to a head for several tokens."""
+    return OTHER_TOWER.search(name) is not None
 
 
 def is_stacked(info: TensorInfo) -> bool:
@@ -165,9 +169,12 @@ def stored_transposed(name: str, config: Mapping[str, Any]) -> bool:
     return name.endswith(".weight") and _module(name) in TRANSPOSED.get(str(config.get("model_type")), ())
 
 
-def is_buffer(name: str) -> bool:
-    """Whether a tensor is computed from the config, and some checkpoints store it nevertheless."""
-    return name.endswith(BUFFERS)
+def is_buffer(info: TensorInfo) -> bool:
+    """Whether a tensor is computed from the config, and some checkpoints store it nevertheless.
+
+    GPT-2's and GPT-NeoX's `attn.bias` [1, 1, positions, positions] is a causal mask.
+    """
+    return info.name.endswith(BUFFERS) or (info.name.endswith(".bias") and len(info.shape) == 4)
 
 
 def rows_are_tokens(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contextgraft.errors import InputError
-from contextgraft.rope.model_class import ClassConfig, resolve
+from contextgraft.rope.model_class import ClassConfig, has_class, resolve
 from contextgraft.rope.settings import ORIGINAL, PARTIAL, POSITIONS, THETA, RopeSettings
 from contextgraft.rope.text_section import replace_text_section, text_section
 
@@ -39,6 +39,7 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
     first = next(candidates)
     if settings.rope_type == "default" and not settings.by_layer_type:
         return first
+    _check_type(first, settings)
     refusal: InputError | None = None
     received = None
     for changed in (first, *candidates):
@@ -57,6 +58,23 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
         expected=_parameters(settings),
         received=received,
     )
+
+
+def _check_type(config: Mapping[str, Any], settings: RopeSettings) -> None:
+    """Raise InputError for a type of RoPE that transformers accepts in a config and cannot compute.
+
+    Code of repositories has others, such as "ntk".
+    """
+    if settings.by_layer_type or settings.rope_type == "default" or not has_class(config):
+        return
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: PLC0415 - optional
+
+    if settings.rope_type not in ROPE_INIT_FUNCTIONS:
+        raise InputError(
+            f"RoPE of type {settings.rope_type!r} is not one that transformers computes",
+            expected=", ".join(ROPE_INIT_FUNCTIONS),
+            remedy="keep the target's settings with --keep-rope, or name other ones with --rope-from",
+        )
 
 
 def reads_back(config: Mapping[str, Any], settings: RopeSettings) -> bool:

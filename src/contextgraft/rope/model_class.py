@@ -29,6 +29,15 @@ def resolve(config: Mapping[str, Any]) -> ClassConfig | None:
     return _resolve(json.dumps(config, sort_keys=False, default=str))
 
 
+def has_class(config: Mapping[str, Any]) -> bool:
+    """Whether transformers is installed and has a class for `model_type`."""
+    try:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    except ImportError:
+        return False
+    return config.get("model_type") in CONFIG_MAPPING
+
+
 def class_value(config: Mapping[str, Any], key: str, absent: Any) -> Any:
     """What transformers' class of the whole model has for a key, its default where the config lacks it.
 
@@ -59,12 +68,10 @@ def quiet_transformers() -> Iterator[None]:
 def _build(text: str) -> Any:
     """The config as its class builds it; None without transformers or a class."""
     config = json.loads(text, object_hook=infinite)
-    try:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    except ImportError:
+    if not has_class(config):
         return None
-    if config.get("model_type") not in CONFIG_MAPPING:
-        return None
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     config_class = CONFIG_MAPPING[config["model_type"]]
     try:
         with quiet_transformers():

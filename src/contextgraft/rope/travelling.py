@@ -14,7 +14,8 @@ from contextgraft.rope.model_class import resolve
 from contextgraft.rope.settings import BY_LAYER_TYPE, PARTIAL, POSITIONS, THETA
 from contextgraft.rope.text_section import replace_text_section, text_section
 
-# which positions a token attends to and how positions enter, in any class of transformers or vLLM
+# which positions a token attends to, how positions enter and how scores of attention are scaled, in any class
+# of transformers or vLLM, and in code of repositories
 TRAVELLING = (
     "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "sliding_window_pattern",
     "sliding_window_size", "window_size", "attention_window", "attention_window_size", "attention_types",
@@ -25,7 +26,11 @@ TRAVELLING = (
     "nope_layer_interval", "original_max_position_embeddings", "rope_interleave", "layer_rope_theta",
     "use_mem_rope", "rotary_dim", "rotary_value", "rotary", "alibi", "attn_config", "position_embedding_type",
     "attn_temperature_tuning", "floor_scale", "attn_scale", "log_scaling_n_floor", "log_scaling_alpha",
-    "use_bidirectional_attention",
+    "use_bidirectional_attention", "attention_layers", "index_topk", "index_topk_blocks",
+    "index_local_blocks", "use_long_context", "query_pre_attn_scalar", "attn_logit_softcapping",
+    "attention_multiplier", "attention_value_scale", "key_multiplier", "qk_scale_factor",
+    "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "use_dynamic_ntk", "dynamic_ntk_alpha",
+    "use_logn_attn", "rope_ratio", "rope_base", "rotary_base", "rotary_emb_scale_base", "alibi_bias_max", "use_rope",
 )  # fmt: skip
 # settings from which the class derives another one, which then says the same
 DERIVED = {

@@ -14,6 +14,7 @@ from contextgraft.checkpoint.full_precision import check_gathered, quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats.model.aligned_names import aligned
+from contextgraft.formats.model.unloaded_heads import unloaded_heads
 from contextgraft.formats.model.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.formats.tensor_names import (
@@ -95,6 +96,9 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
     if method is None:
         for name in wanted.keys() & model.tensors.keys():
             check_takes_delta(model, name, "a delta")
+    if wanted.keys() - model.tensors.keys():
+        heads = unloaded_heads(base, model)
+        wanted = {name: info for name, info in wanted.items() if name not in heads}
     both = {name: (info.shape, model[name].shape) for name, info in wanted.items() if name in model.tensors}
     known, own = _digests(base), _digests(model)
     added = (name for name in model.tensors if name not in base.tensors and not rows_are_tokens(name))
@@ -102,7 +106,7 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
         architecture=architecture_differences(architecture(base.config), architecture(model.config)),
         shapes={name: shapes for name, shapes in both.items() if shapes[0] != shapes[1]},
         missing=tuple(name for name in wanted if name not in model.tensors),
-        added=tuple(name for name in added if not is_buffer(name)),
+        added=tuple(name for name in added if not is_buffer(model[name])),
         fitting=sum(shapes[0] == shapes[1] for shapes in both.values()),
         tensors=len(wanted),
         quantised=method,

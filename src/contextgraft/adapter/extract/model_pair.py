@@ -18,6 +18,7 @@ from contextgraft.formats.model.aligned_names import aligned, with_names
 from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model.parameters import ModuleParameter, is_parameter, module_parameters
 from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
+from contextgraft.formats.model.unloaded_heads import unloaded_heads
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import (
     BY_TOKEN,
@@ -150,6 +151,7 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         base, aligned(donor, base.tensors), selected=TensorRole.OUTPUT in selection.embeddings
     )
     layers = text_section(base.config).get("num_hidden_layers")
+    heads = unloaded_heads(base, donor) | unloaded_heads(donor, base)
     names: dict[TensorRole, list[str]] = {role: [] for role in TensorRole}
     unpaired = []
     for name in sorted({*base.tensors, *donor.tensors}):
@@ -160,7 +162,7 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         longer = holds_positions(name) and same_columns and sides[0].rows < sides[1].rows
         if holds_positions(name) and not (fits or longer):
             raise _learned_positions(donor_path, name, sides)
-        if name == shared_head:
+        if name == shared_head or name in heads:
             role = TensorRole.IGNORED
         if role in (TensorRole.IGNORED, TensorRole.UNSUPPORTED) and not fits and not longer:
             unpaired.append(name)

@@ -1,6 +1,7 @@
 """adapter_config.json of any LoRA that PEFT writes: the settings that a merge uses, checked."""
 
 import math
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,7 @@ class LoraConfig(BaseModel):
     target_modules: list[str] | str | None = None
     base_model_name_or_path: str | None = None
     init_lora_weights: bool | str | None = True
+    peft_version: str | None = None
 
     @cached_property
     def ranks(self) -> ModulePatterns[int]:
@@ -57,6 +59,15 @@ class LoraConfig(BaseModel):
     def alphas(self) -> ModulePatterns[float]:
         """alpha_pattern."""
         return ModulePatterns("alpha_pattern", self.alpha_pattern, self.path)
+
+    @property
+    def experts_inputs_first(self) -> bool:
+        """Whether PEFT took all stacked experts for [experts, in, out], as it did before version 0.19.
+
+        It writes its version since 0.18.
+        """
+        version = re.match(r"(\d+)\.(\d+)", self.peft_version or "0.17")
+        return version is not None and tuple(map(int, version.groups())) < (0, 19)
 
     def rank(self, module: str) -> int:
         """The rank that the config gives a module."""

@@ -22,13 +22,13 @@ def fitted_entries(adapter: Adapter, model: ModelFolder) -> dict[str, AdapterEnt
     if adapter.config.target_parameters and not named.keys() <= model.tensors.keys():
         stored = {parameter.name: name for name, parameter in module_parameters(model).items()}
         named = {name if name in model.tensors else stored.get(name, name): e for name, e in named.items()}
-    oriented = {name: _oriented(name, entry, model) for name, entry in named.items()}
+    oriented = {name: _oriented(name, entry, model, adapter) for name, entry in named.items()}
     return dict(sorted(with_experts_as_stored(oriented, model).items()))
 
 
-def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntry:
+def _oriented(name: str, entry: AdapterEntry, model: ModelFolder, adapter: Adapter) -> AdapterEntry:
     """The entry for a weight that is stored as [in, out] (Conv1D); PEFT's own flag for it is not needed."""
-    if not isinstance(entry, LowRankEntry) or not _inputs_first(name, entry, model):
+    if not isinstance(entry, LowRankEntry) or not _inputs_first(name, entry, model, adapter):
         return entry
     if entry.magnitude is not None:
         raise MismatchError(
@@ -38,7 +38,7 @@ def _oriented(name: str, entry: AdapterEntry, model: ModelFolder) -> AdapterEntr
     return replace(entry, embedding=True, shape=(*entry.shape[:-2], entry.shape[-1], entry.shape[-2]))
 
 
-def _inputs_first(name: str, entry: LowRankEntry, model: ModelFolder) -> bool:
+def _inputs_first(name: str, entry: LowRankEntry, model: ModelFolder, adapter: Adapter) -> bool:
     """Whether the model stores a weight as [in, out]; of square experts, its class in transformers knows."""
     if not isinstance(entry, StackedEntry):
         return stored_transposed(name, model.config)
@@ -50,6 +50,13 @@ def _inputs_first(name: str, entry: LowRankEntry, model: ModelFolder) -> bool:
             f"stores square matrices of experts in {name!r}, as [in, out] or as [out, in]", path=model.path,
             expected="a class of transformers that says which", received=model.config.get("model_type"),
             remedy="install transformers (the extra train)",
+        )  # fmt: skip
+    if not parameter.inputs_first and adapter.sidecar is None and adapter.config.experts_inputs_first:
+        raise MismatchError(
+            f"changes square matrices of experts, {name!r}, and was saved by PEFT before 0.19, which took "
+            "them for [in, out]; later versions take them for [out, in]", path=adapter.path,
+            expected="peft_version 0.19 or later", received=f"{adapter.config.peft_version}",
+            remedy="merge it with the version of PEFT that trained it (merge_and_unload)",
         )  # fmt: skip
     return parameter.inputs_first
 

@@ -63,6 +63,15 @@ class RuntimeModel:
         )
         return renamed if converted or final not in self.shapes else final
 
+    def loads(self, stored: str) -> bool:
+        """Whether a stored tensor becomes a parameter of the model, alone or with others."""
+        from transformers.core_model_loading import rename_source_key  # noqa: PLC0415 - as above
+
+        name, converted = rename_source_key(
+            stored, list(self.renamings), list(self.converters), self.prefix, dict(self.shapes)
+        )
+        return converted is not None or name in self.shapes
+
 
 def loaded_alone(model: RuntimeModel, stored: str) -> str | None:
     """The parameter that a stored tensor fills alone, at most transposed; None if it takes several."""
@@ -76,6 +85,15 @@ def loaded_alone(model: RuntimeModel, stored: str) -> str | None:
         step for entry in model.converters if pattern in entry.source_patterns for step in entry.operations
     ]
     return name if name in model.owners and all(isinstance(step, Transpose) for step in steps) else None
+
+
+def not_loaded(config: Mapping[str, Any], stored: Collection[str]) -> set[str]:
+    """Those of the stored tensors that the class of the model has no parameter for, and drops when it loads.
+
+    Empty where transformers is missing or has no class.
+    """
+    model = runtime_model(config) if stored else None
+    return set() if model is None else {name for name in stored if not model.loads(name)}
 
 
 def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, str]:
