@@ -30,7 +30,8 @@ TRAVELLING = (
     "index_local_blocks", "use_long_context", "query_pre_attn_scalar", "attn_logit_softcapping",
     "attention_multiplier", "attention_value_scale", "key_multiplier", "qk_scale_factor",
     "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "use_dynamic_ntk", "dynamic_ntk_alpha",
-    "use_logn_attn", "rope_ratio", "rope_base", "rotary_base", "rotary_emb_scale_base", "alibi_bias_max", "use_rope",
+    "use_logn_attn", "rope_ratio", "rope_base", "rotary_base", "rotary_emb_scale_base", "alibi_bias_max",
+    "use_rope",
 )  # fmt: skip
 # settings from which the class derives another one, which then says the same
 DERIVED = {
