@@ -1,4 +1,4 @@
-"""What a program costs: time and memory, from the kernel."""
+"""What a program costs: time and memory, from the kernel, and how busy other programs kept the machine."""
 
 import os
 import subprocess
@@ -10,26 +10,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-EVERY = 0.01  # seconds between looks at a program's anonymous memory
+INTERVAL = 0.01  # seconds between two samples of a program's anonymous memory
+QUIET = 0.2  # cores that other programs may use while one is measured
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of wall and CPU time, peak resident and peak anonymous memory in MB, number of runs."""
+    """Seconds of wall and CPU time, peak resident and peak anonymous memory in MB, number of runs.
+
+    `others` is the number of cores that other programs kept busy meanwhile.
+    """
 
     wall: float
     cpu: float
     resident: float
     anonymous: float
+    others: float
     runs: int = 1
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the machine was this program's own."""
+        return self.others <= QUIET
 
 
 def run(command: Sequence[object]) -> Cost:
     """Run one program to its end; one that fails ends the benchmark."""
-    started = time.monotonic()
+    started, busy, own = time.monotonic(), _busy(), time.process_time()
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = [0]
-    sampler = threading.Thread(target=_watch, args=(process.pid, peak))
+    sampler = threading.Thread(target=_sample, args=(process.pid, peak))
     sampler.start()
     assert process.stderr is not None
     errors = process.stderr.read().decode()
@@ -40,7 +51,9 @@ def run(command: Sequence[object]) -> Cost:
         sys.exit(
             f"bench: {' '.join(map(str, command))} ended with {os.waitstatus_to_exitcode(status)}\n{errors}"
         )
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, peak[0] / 1024)
+    others = max(0.0, _busy() - busy - usage.ru_utime - (time.process_time() - own)) / wall
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(wall, cpu, usage.ru_maxrss / 1024, peak[0] / 1024, others)
 
 
 def medians(costs: Sequence[Cost]) -> Cost:
@@ -50,17 +63,29 @@ def medians(costs: Sequence[Cost]) -> Cost:
         median(cost.cpu for cost in costs),
         max(cost.resident for cost in costs),
         max(cost.anonymous for cost in costs),
+        max(cost.others for cost in costs),
         len(costs),
     )
 
 
-def paired(programs: dict[str, Callable[[], Cost]], runs: int) -> dict[str, Cost]:
-    """Every program `runs` times, in turns, so that a slow moment of the machine falls on all of them."""
-    found: dict[str, list[Cost]] = {name: [] for name in programs}
-    for _ in range(runs):
+def paired(programs: dict[str, Callable[[], Cost]], runs: int, end: float) -> dict[str, Cost]:
+    """Every program `runs` times, in turns, so that a slow moment of the machine falls on all of them.
+
+    A run next to other programs is reported and repeated, at most as often again and until `end`
+    (`time.monotonic`); the result is the median of the quiet runs, or of all where none was quiet.
+    """
+    costs: dict[str, list[Cost]] = {name: [] for name in programs}
+    for turn in range(2 * runs):
         for name, program in programs.items():
-            found[name].append(program())
-    return {name: medians(costs) for name, costs in found.items()}
+            quiet = sum(cost.is_quiet for cost in costs[name])
+            if quiet >= runs or (turn >= runs and time.monotonic() > end):
+                continue
+            cost = program()
+            costs[name].append(cost)
+            if not cost.is_quiet:
+                text = f"bench: other programs used {cost.others:.1f} cores during {name!r}: it runs again"
+                print(text, file=sys.stderr, flush=True)
+    return {name: medians([cost for cost in all_ if cost.is_quiet] or all_) for name, all_ in costs.items()}
 
 
 def forget(*folders: Path) -> None:
@@ -72,7 +97,16 @@ def forget(*folders: Path) -> None:
         os.close(handle)
 
 
-def _watch(pid: int, peak: list[int]) -> None:
+def _busy() -> float:
+    """Seconds of all cores that programs or another virtual machine used since the start of the machine.
+
+    Without the kernel's own time, of which writing a program's output to the disk is a part.
+    """
+    user, nice, _, _, _, _, _, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + steal) / TICKS
+
+
+def _sample(pid: int, peak: list[int]) -> None:
     """Keep the largest RssAnon of a process, in kB, until it ends."""
     status = Path(f"/proc/{pid}/status")
     while True:
@@ -80,8 +114,8 @@ def _watch(pid: int, peak: list[int]) -> None:
             lines = status.read_text().splitlines()
         except OSError:
             return
-        found = [int(line.split()[1]) for line in lines if line.startswith("RssAnon")]
-        if not found:  # it has ended and waits to be collected
+        values = [int(line.split()[1]) for line in lines if line.startswith("RssAnon")]
+        if not values:  # it has ended and waits to be collected
             return
-        peak[0] = max(peak[0], found[0])
-        time.sleep(EVERY)
+        peak[0] = max(peak[0], values[0])
+        time.sleep(INTERVAL)

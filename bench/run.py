@@ -6,17 +6,38 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from floors import floors, linear_weights, measure_machine
+from goals import (
+    COPY,
+    COPY_COLD,
+    COPY_TEN,
+    EXTRACT,
+    MERGE,
+    MERGE_COLD,
+    MERGE_TEN,
+    MERGEKIT,
+    PEFT,
+    READ,
+    TEN,
+    TINY,
+)
 from measure import Cost, forget, paired, run
 from table import LOADING, markdown, plot
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 RANKS = (16, 32, 64, 128)
+TARGETS = 10
 # layers, hidden, intermediate, vocabulary: true sizes, of the larger models a few layers
 SHAPES = {
+    TINY: (2, 64, 128, 256),
+    TEN: (2, 2048, 8192, 4096),
     "1B": (16, 2048, 8192, 4096),
     "8B": (4, 4096, 14336, 128256),
     "70B": (1, 8192, 28672, 4096),
@@ -24,118 +45,161 @@ SHAPES = {
 Costs = dict[str, Cost]
 
 
+@dataclass
 class Bench:
     """One shape: its models on disk, and the programs to run on them."""
 
-    def __init__(self, work: Path, shape: str, runs: int) -> None:
-        self.work, self.runs = work, runs
-        self.base, self.donor = work / "base", work / "donor"
-        # In a process of its own: a child's peak memory counts what its parent held when it was started.
-        sizes = map(str, SHAPES[shape])
-        subprocess.run([sys.executable, str(HERE / "checkpoints.py"), str(work), *sizes], check=True)
+    work: Path
+    shape: str
+    runs: int
+    end: float
+    mergekit: bool
+    base: Path = field(init=False)
+    donor: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Generate the models in a process of its own: its memory is not to count as that of a child."""
+        self.base, self.donor = self.work / "base", self.work / "donor"
+        sizes = map(str, SHAPES[self.shape])
+        subprocess.run([sys.executable, str(HERE / "checkpoints.py"), str(self.work), *sizes], check=True)
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter that is merged."""
+        return self.work / "adapters" / "r32"
 
     def extract(self) -> Cost:
-        """Four ranks; the last run's adapters stay."""
-        shutil.rmtree(self.work / "adapters", ignore_errors=True)
+        """Four ranks, the models on the disk only; the last run's adapters stay."""
         ranks = [word for rank in RANKS for word in ("--rank", rank)]
         models = ("--base", self.base, "--donor", self.donor)
-        return run([BIN / "contextgraft", "extract", *models, *ranks, "--out", self.work / "adapters"])
+        out = self.free("adapters")
+        forget(self.base, self.donor)
+        return run([BIN / "contextgraft", "extract", *models, *ranks, "--out", out])
 
     def cold(self, *command: object) -> Cost:
         """A program that finds the models on the disk only, and leaves its output there."""
-        forget(self.base, self.donor)
+        forget(*(path for path in self.work.iterdir() if path.is_dir()))
         return run(["sh", "-c", '"$@" && sync -f "$0"', self.work, *command])
 
-    def merge(self, *before: object) -> list[object]:
-        """The command, and a free place for its output."""
-        return [BIN / "contextgraft", "merge", "--adapter", self.work / "adapters" / "r32",
-                "--target", self.base, *before, "--out", self.free("graft")]  # fmt: skip
+    def merge(self, *targets: Path) -> list[object]:
+        """The command, and a free path for its output."""
+        named = [word for target in targets or (self.base,) for word in ("--target", target)]
+        words = ("merge", "--adapter", self.adapter, *named, "--out", self.free("graft"))
+        return [BIN / "contextgraft", *words]
 
     def peft(self) -> list[object]:
         """The same by PEFT."""
-        adapter = self.work / "adapters" / "r32"
-        return [sys.executable, HERE / "peers.py", "peft_merge", self.base, adapter, self.free("peft")]
+        return [sys.executable, HERE / "peers.py", "peft_merge", self.base, self.adapter, self.free("peft")]
 
-    def copy(self) -> list[object]:
+    def copy(self, *targets: Path) -> list[object]:
         """The least that a merge has to do."""
-        return ["cp", "-r", self.base, self.free("copy")]
+        return ["cp", "-r", *(targets or (self.base,)), self.free("copy", folder=len(targets) > 1)]
 
-    def mergekit(self) -> Cost:
+    def run_mergekit(self) -> Cost:
         """Rank 32 of the same linear layers, by mergekit."""
         models = ("--model", self.donor, "--base-model", self.base, "--out-path", self.free("mergekit"))
         which = ("--skip-undecomposable", "-e", "embed", "-e", "lm_head")
         return run([BIN / "mergekit-extract-lora", *models, "--max-rank", 32, *which, "--quiet"])
 
-    def free(self, name: str) -> Path:
-        """A path below the work folder at which nothing stands."""
+    def free(self, name: str, *, folder: bool = False) -> Path:
+        """A path below the work folder at which nothing stands, or an empty folder."""
         shutil.rmtree(self.work / name, ignore_errors=True)
+        if folder:
+            (self.work / name).mkdir()
         return self.work / name
 
+    def paired(self, programs: dict[str, Callable[[], Cost]]) -> Costs:
+        """The programs in turns, until the time is up."""
+        return paired(programs, self.runs, self.end)
 
-def extraction(bench: Bench, mergekit: bool) -> Costs:
-    """Extract from warm and cold cache, against reading alone and mergekit."""
-    read = [sys.executable, HERE / "peers.py", "read", bench.base, bench.donor]
 
-    def cold_extract() -> Cost:
-        forget(bench.base, bench.donor)
-        return bench.extract()
-
-    costs = paired(
+def tiny(bench: Bench) -> Costs:
+    """What starting costs: a model that takes no time."""
+    bench.extract()
+    return bench.paired(
         {
-            "extract, 4 ranks": bench.extract,
-            "extract, 4 ranks, cold": cold_extract,
-            "read both models, cold": lambda: bench.cold(*read),
-        },
-        bench.runs,
+            MERGE: lambda: run(bench.merge()),
+            LOADING: lambda: run([sys.executable, "-c", "import torch"]),
+        }
     )
-    if mergekit:
-        costs["mergekit-extract-lora, 1 rank"] = bench.mergekit()
+
+
+def many(bench: Bench) -> Costs:
+    """Ten targets by one command."""
+    bench.extract()
+    targets = [bench.work / "targets" / f"target-{number}" for number in range(TARGETS)]
+    for target in targets:
+        shutil.copytree(bench.base, target)
+    return bench.paired(
+        {
+            MERGE_TEN: lambda: bench.cold(*bench.merge(*targets)),
+            COPY_TEN: lambda: bench.cold(*bench.copy(*targets)),
+        }
+    )
+
+
+def extraction(bench: Bench) -> Costs:
+    """Extract from a cold cache, against reading alone and mergekit."""
+    read = [sys.executable, HERE / "peers.py", "read", bench.base, bench.donor]
+    costs = bench.paired({EXTRACT: bench.extract, READ: lambda: bench.cold(*read)})
+    if bench.mergekit:
+        costs[MERGEKIT] = bench.run_mergekit()
     return costs
 
 
 def merging(bench: Bench) -> Costs:
-    """Merge against cp and PEFT: from warm cache, and from cold cache to the disk."""
-    if not (bench.work / "adapters").exists():
-        bench.extract()
-    return paired(
+    """Extraction, then merge against cp and PEFT: from warm cache, and from cold cache to the disk."""
+    return extraction(bench) | bench.paired(
         {
-            "merge": lambda: run(bench.merge()),
-            "cp -r": lambda: run(bench.copy()),
-            "merge, cold, to disk": lambda: bench.cold(*bench.merge()),
-            "cp -r, cold, to disk": lambda: bench.cold(*bench.copy()),
-            "PEFT merge_and_unload": lambda: run(bench.peft()),
-            LOADING: lambda: run([sys.executable, "-c", "import torch"]),
-        },
-        bench.runs,
+            MERGE: lambda: run(bench.merge()),
+            COPY: lambda: run(bench.copy()),
+            MERGE_COLD: lambda: bench.cold(*bench.merge()),
+            COPY_COLD: lambda: bench.cold(*bench.copy()),
+            PEFT: lambda: run(bench.peft()),
+        }
     )
 
 
+MEASUREMENTS = {TINY: tiny, TEN: many, "1B": merging, "8B": merging, "70B": extraction}
+
+
 def main() -> None:
-    """Generate, measure, print; results and plot go where they are asked for."""
+    """Generate, measure, print; results and plot go where the options say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=list(SHAPES), action="append", help="default: all")
     parser.add_argument("--runs", type=int, default=3, help="of the short programs; the medians count")
+    parser.add_argument("--minutes", type=float, default=12, help="no run is repeated after so long")
     parser.add_argument("--no-mergekit", action="store_true", help="it takes minutes; it runs on 1B only")
     parser.add_argument("--json", type=Path, help="write the costs here")
     parser.add_argument("--plot", type=Path, help="write an SVG here")
     options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    machine = measure_machine()
     results: dict[str, Costs] = {}
+    least: dict[str, list[str]] = {}
     for shape in options.shape or SHAPES:
-        work = Path(tempfile.mkdtemp(prefix="contextgraft-bench-"))
-        try:
-            bench = Bench(work, shape, options.runs)
-            results[shape] = extraction(bench, shape == "1B" and not options.no_mergekit)
-            if shape != "70B":
-                results[shape] |= merging(bench)
-        finally:
-            shutil.rmtree(work)
+        mergekit = shape == "1B" and not options.no_mergekit
+        with _work_folder() as work:
+            bench = Bench(work, shape, options.runs, end, mergekit)
+            results[shape] = MEASUREMENTS[shape](bench)
+            size = sum(file.stat().st_size for file in bench.base.glob("*.safetensors"))
+        least[shape] = floors(results[shape], linear_weights(*SHAPES[shape][:3]), size, machine)
         print(f"bench: {shape} done", file=sys.stderr, flush=True)
     rows = {shape: {name: asdict(cost) for name, cost in costs.items()} for shape, costs in results.items()}
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.plot:
         options.plot.write_text(plot(results))
-    print(markdown(results))
+    print(markdown(results, least, machine))
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    work = Path(tempfile.mkdtemp(prefix="contextgraft-bench-"))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work)
 
 
 if __name__ == "__main__":

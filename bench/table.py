@@ -1,82 +1,78 @@
-"""The results as a Markdown table with their ratios, and as a picture."""
+"""The results as Markdown tables: costs, goals and floors; and as a picture."""
 
 import json
+from collections.abc import Mapping
 
-import vl_convert as vlc
+from floors import Machine
+from goals import COPY, EXTRACT, MERGE, PEFT, TINY, Results, goal_table
 from measure import Cost
 
-Results = dict[str, dict[str, Cost]]
-MERGEKIT, PEFT = "mergekit-extract-lora, 1 rank", "PEFT merge_and_unload"
 LOADING = "import torch, nothing else"
-RATIOS = (  # shape, ours, theirs, figure, how often theirs would have to run, sentence
-    ("1B", "extract, 4 ranks", MERGEKIT, "cpu", 4, "CPU time of mergekit, four ranks, over ours"),
-    ("1B", "merge", PEFT, "wall", 1, "1B: wall time of PEFT over merge"),
-    ("8B", "merge", PEFT, "wall", 1, "8B: wall time of PEFT over merge"),
-)
-OVER = (
-    ("merge", "cp -r", "wall time of merge over cp -r, warm cache"),
-    (
-        "merge, cold, to disk",
-        "cp -r, cold, to disk",
-        "wall time of merge over cp -r, cold cache, to the disk",
-    ),
-    (
-        "extract, 4 ranks, cold",
-        "read both models, cold",
-        "wall time of extract over reading both models, cold",
-    ),
-)
 
 
-def markdown(results: Results) -> str:
-    """One table of costs, one list of ratios."""
-    rows = [
-        "| shape | work | wall s | CPU s | peak resident MB | peak anonymous MB | runs |",
-        "|---|---|---|---|---|---|---|",
+def markdown(results: Results, least: Mapping[str, list[str]], machine: Machine) -> str:
+    """A table of costs, one of goals and one of floors."""
+    lines = [
+        "| shape | work | wall s | CPU s | peak resident MB | peak anonymous MB | others' cores | runs |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_cost_row(shape, name, cost) for shape, costs in results.items() for name, cost in costs.items()),
+        "",
+        _quiet_line(results),
+        "",
+        *goal_table(results),
+        "",
+        *_more_ratios(results),
+        f"- floors: one core computes {machine.flops / 1e9:.0f} GFLOP/s in float32 and hashes "
+        f"{machine.hashed / 1e9:.1f} GB/s; {machine.cores} cores",
+        "",
+        "| shape | work | floor by disk, s | by processor, s | measured, s | ratio to the higher floor |",
+        "|---|---|---|---|---|---|",
+        *(f"| {shape} {row}" for shape, rows in least.items() for row in rows),
     ]
-    rows += [
-        f"| {shape} | {name} | {c.wall:.1f} | {c.cpu:.1f} | {c.resident:.0f} | {c.anonymous:.0f} | {c.runs} |"
+    return "\n".join(lines)
+
+
+def _cost_row(shape: str, name: str, cost: Cost) -> str:
+    memory = f"{cost.resident:.0f} | {cost.anonymous:.0f}"
+    times = f"{cost.wall:.1f} | {cost.cpu:.1f}"
+    return f"| {shape} | {name} | {times} | {memory} | {cost.others:.1f} | {cost.runs} |"
+
+
+def _quiet_line(results: Results) -> str:
+    costs = [cost for of_shape in results.values() for cost in of_shape.values()]
+    loud = sum(not cost.is_quiet for cost in costs)
+    if not loud:
+        return "No other program was busy during any run that counts."
+    return f"**Other programs were busy during {loud} of {len(costs)} rows: their times are not to be used.**"
+
+
+def _more_ratios(results: Results) -> list[str]:
+    """Ratios without a goal."""
+    lines = [
+        f"- {shape}: wall time of merge over cp -r, warm cache: {costs[MERGE].wall / costs[COPY].wall:.2f}; "
+        f"PEFT over merge: {costs[PEFT].wall / costs[MERGE].wall:.1f}"
         for shape, costs in results.items()
-        for name, c in costs.items()
+        if COPY in costs
     ]
-    return "\n".join([*rows, "", *(f"- {line}" for line in ratios(results))])
-
-
-def ratios(results: Results) -> list[str]:
-    """The comparisons that the goals are about, as far as both sides were run."""
-    lines = []
-    for shape, ours, theirs, figure, times, text in RATIOS:
-        if theirs in results.get(shape, {}):
-            sides = [getattr(results[shape][name], figure) for name in (ours, theirs)]
-            lines.append(f"{text}: {times * sides[1] / sides[0]:.1f}")
-    for shape, costs in results.items():
-        lines += [
-            f"{shape}: {text}: {costs[ours].wall / costs[theirs].wall:.2f}"
-            for ours, theirs, text in OVER
-            if theirs in costs
-        ]
-        if LOADING in costs:  # a program that uses PyTorch and writes the bytes cannot be faster
-            copy, peft = costs["cp -r"].wall, costs[PEFT].wall
-            floor = costs[LOADING].wall + copy
-            lines.append(
-                f"{shape}: loading PyTorch and cp -r together, without arithmetic: "
-                f"{floor / copy:.2f} times cp -r, {peft / floor:.1f} times less than PEFT"
-            )
+    if TINY in results:
+        lines.append(f"- importing PyTorch alone: {results[TINY][LOADING].cpu:.1f} CPU s")
     if {"1B", "8B"} <= results.keys():
-        for work in ("extract, 4 ranks", "merge"):
+        for work in (EXTRACT, MERGE):
             small, large = (results[shape][work].anonymous for shape in ("1B", "8B"))
-            lines.append(f"{work}: peak anonymous memory of 8B over 1B: {large / small:.2f}")
+            lines.append(f"- {work}: peak anonymous memory of 8B over 1B: {large / small:.2f}")
     return lines
 
 
 def plot(results: Results) -> str:
     """Bars of wall time by program, a panel a shape, on a logarithmic axis; SVG."""
+    import vl_convert as vlc  # here: the memory of this process counts as that of the measured programs
+
     values = [
         {"shape": shape, "work": name, "seconds": round(cost.wall, 2), "ours": _ours(name)}
         for shape, costs in results.items()
         for name, cost in costs.items()
     ]
-    place = {"field": "work", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 240}}
+    name = {"field": "work", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 240}}
     length = {
         "field": "seconds",
         "type": "quantitative",
@@ -91,11 +87,11 @@ def plot(results: Results) -> str:
     }
     bars = {
         "mark": {"type": "bar", "height": 14},
-        "encoding": {"y": place, "x": length, "x2": {"datum": 0.1}, "color": colour},
+        "encoding": {"y": name, "x": length, "x2": {"datum": 0.1}, "color": colour},
     }
     text = {
         "mark": {"type": "text", "align": "left", "dx": 4},
-        "encoding": {"y": place, "x": length, "text": {"field": "seconds", "format": ".1f"}},
+        "encoding": {"y": name, "x": length, "text": {"field": "seconds", "format": ".1f"}},
     }
     spec = {
         "data": {"values": values},
@@ -109,4 +105,4 @@ def plot(results: Results) -> str:
 
 
 def _ours(name: str) -> str:
-    return "contextgraft" if name.startswith(("extract", "merge,")) or name == "merge" else "peer"
+    return "contextgraft" if name.startswith(("extract", "merge,", "merge ")) or name == MERGE else "peer"

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from contextgraft.checkpoint.strict_json import open_regular
 from contextgraft.errors import printable
 from contextgraft.formats.hub_source import hub_repository
@@ -30,6 +28,8 @@ def front_matter(base_model: str | None, relation: str, library: str, **more: An
         "tags": ["contextgraft", "long-context"],
         **more,
     }
+    import yaml
+
     return f"---\n{yaml.safe_dump(metadata, sort_keys=True, allow_unicode=True, width=110)}---\n"
 
 
@@ -62,6 +62,8 @@ def card_metadata(text: str) -> dict[str, Any]:
     if not lines or lines[0].strip() != "---":
         return {}
     end = next((number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
+    import yaml
+
     try:
         data = yaml.safe_load("\n".join(lines[1:end])) if end else None
     except (yaml.YAMLError, ValueError, RecursionError):
