@@ -21,7 +21,7 @@ help:
 	@echo "make test-all    the slow tests too"
 	@echo "make check       lint, types, layers and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
-	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: about 25 minutes"
+	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: at most 15 minutes, and 10 for mergekit"
 	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
 	@echo "make sync        after \`dvc pull\`: marks the pulled files as up to date for Snakemake"

@@ -127,26 +127,22 @@ def test_a_graft_of_an_older_version_is_verified_by_pytorch(
     assert all(check.holds for check in checks), checks
 
 
-def test_a_merge_of_plain_factors_does_not_import_pytorch(world: Any, tmp_path: Path) -> None:
+def test_merge_and_verify_of_plain_factors_do_not_import_pytorch(world: Any, tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from contextgraft.cli.main import cli\n"
-        "cli.main(sys.argv[1:], standalone_mode=False)\n"
+        "target, adapter, graft = sys.argv[1:]\n"
+        "inputs = ['--target', target, '--adapter', adapter]\n"
+        "cli.main(['merge', *inputs, '--out', graft], standalone_mode=False)\n"
+        "cli.main(['verify', graft, *inputs], standalone_mode=False)\n"
         "assert 'torch' not in sys.modules\n"
     )
-    words = [
-        "merge",
-        "--adapter",
-        world.adapters / "r4",
-        "--target",
-        world.target,
-        "--out",
-        tmp_path / "graft",
-    ]
+    words = map(str, (world.target, world.adapters / "r4", tmp_path / "graft"))
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, words)], check=False, capture_output=True, text=True
+        [sys.executable, "-c", program, *words], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "recomputed" in done.stdout
 
 
 def test_values_of_a_bias_follow_their_tokens() -> None:

@@ -1,6 +1,7 @@
 """The table of samples: one row per question (or measured text) and model, as Parquet."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def versions() -> dict[str, str | None]:
     return {name: installed_version(name) for name in VERSIONS}
 
 
+@cache  # each look-up searches the files of all installed packages
 def installed_version(package: str) -> str | None:
     """Version of a package; None if it is not installed."""
     try:

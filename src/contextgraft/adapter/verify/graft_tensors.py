@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
@@ -41,7 +39,7 @@ def check_tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) 
 def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
     """Raise VerificationError unless merging again gives the recorded evidence of every changed tensor."""
     device = manifest["device"]
-    if device != "cpu" and not torch.cuda.is_available():
+    if not _is_available(device):
         raise VerificationError(
             "cannot be recomputed on this machine", expected=device, received="no such device"
         )
@@ -66,6 +64,14 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
 
     for_each_tensor(one, plan.changed, inputs.threads, device)
     return f"{len(plan.changed)} changed tensors come out the same again"
+
+
+def _is_available(device: str) -> bool:
+    if device == "cpu":
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _same_evidence(name: str, recorded: TensorEvidence, again: TensorEvidence) -> None:
