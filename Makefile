@@ -5,7 +5,7 @@ PYTEST := $(VENV)/python -m pytest
 # Two files at a time; the longest come first, so that both cores are busy to the end.
 LONG := tests/cluster tests/workflow tests/dvc tests/training tests/robustness
 TESTS := $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
-SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all --logger contextgraft
+SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all --logger=contextgraft
 HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts
 export PYTHON

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from contextgraft.cli.commands.fetch import command
+from contextgraft.errors import OutputError
 
 
 @pytest.fixture
@@ -27,3 +28,17 @@ def test_every_form_of_a_source_stands_in_the_help() -> None:
     text = CliRunner().invoke(command, ["--help"]).stdout
     forms = ("folder", ".gguf", "package:NAME", "demo:NAME", "hf:OWNER/NAME[@REVISION]", "--dtype")
     assert all(form in text for form in forms)
+
+
+def test_the_same_source_again_is_said_and_another_is_an_error(source: Path, tmp_path: Path) -> None:
+    words = [str(source), "--out", str(tmp_path / "a")]
+    first = CliRunner().invoke(command, words)
+    again = CliRunner().invoke(command, words)
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert again.stderr == f"fetch: {tmp_path / 'a'} exists already, from the same source\n"
+    config = json.loads((source / "config.json").read_text()) | {"max_position_embeddings": 4096}
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OutputError, match="already exists"):
+        CliRunner().invoke(command, words, catch_exceptions=False)
+    assert CliRunner().invoke(command, [*words, "--skip-existing"]).exit_code == 0
+    assert CliRunner().invoke(command, [*words, "--force"]).exit_code == 0

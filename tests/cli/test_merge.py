@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from contextgraft.cli.commands import extract, merge, verify
-from contextgraft.errors import MismatchError
+from contextgraft.errors import MismatchError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +151,37 @@ def test_rope_may_be_kept_or_given(root: Path, tmp_path: Path) -> None:
         assert all(same) == (name == "kept")
         again = ["--target", str(root / "target"), "--adapter", str(root / "ad" / "r4")]
         assert CliRunner().invoke(verify.command, [str(out), *again]).exit_code == 0
+
+
+def test_a_finished_graft_is_said_and_not_made_again(root: Path, tmp_path: Path) -> None:
+    words = [
+        "--adapter",
+        str(root / "ad" / "r4"),
+        "--target",
+        str(root / "base"),
+        "--out",
+        str(tmp_path / "g"),
+    ]
+    first = CliRunner().invoke(merge.command, words)
+    again = CliRunner().invoke(merge.command, words)
+    assert (first.exit_code, again.exit_code, again.stdout) == (0, 0, first.stdout)
+    assert "exists already, with the same adapters and target" in again.stderr
+    with pytest.raises(OutputError, match="already exists"):
+        CliRunner().invoke(merge.command, [*words, "--scale", "2"], catch_exceptions=False)
+    skipped = CliRunner().invoke(merge.command, [*words, "--scale", "2", "--skip-existing"])
+    assert (skipped.exit_code, skipped.stdout) == (0, "")
+    assert skipped.stderr == f"contextgraft: {tmp_path / 'g'} exists already; skipped\n"
+    assert CliRunner().invoke(merge.command, [*words, "--scale", "2", "--force"]).exit_code == 0
+
+
+def test_finished_adapters_are_said_and_not_made_again(root: Path, tmp_path: Path) -> None:
+    pair = ["--base", str(root / "base"), "--donor", str(root / "donor"), "--out", str(tmp_path / "ad")]
+    first = CliRunner().invoke(extract.command, [*pair, "--rank", "2", "--rank", "3"])
+    assert first.exit_code == 0, first.stderr
+    again = CliRunner().invoke(extract.command, [*pair, "--rank", "2", "--rank", "3"])
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert "has these adapters already, of the same models" in again.stderr
+    for other in (["--rank", "2", "--include", "mlp"], ["--rank", "2", "--gguf"]):
+        with pytest.raises(OutputError, match="already exists"):
+            CliRunner().invoke(extract.command, [*pair, *other], catch_exceptions=False)
+        assert CliRunner().invoke(extract.command, [*pair, *other, "--skip-existing"]).exit_code == 0

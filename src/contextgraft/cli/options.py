@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from contextgraft.cli.output import echo
+
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.rank_spec import TensorSelection
 
@@ -131,6 +133,23 @@ def replace_option(command: F) -> F:
     return click.option(
         *("--replace", "--force"), is_flag=True, callback=record, help="Replace an existing output."
     )(command)
+
+
+def skip_existing_option(command: F) -> F:
+    """--skip-existing; the command calls `skipped` with its output before it opens its inputs."""
+    return click.option(
+        "--skip-existing",
+        is_flag=True,
+        help="Keep an existing output, whatever it was made of, and exit with 0.",
+    )(command)
+
+
+def skipped(out: Path, *, skip_existing: bool) -> bool:
+    """Whether the output exists and --skip-existing was given; prints that it is kept."""
+    if not (skip_existing and out.exists()):
+        return False
+    echo(f"contextgraft: {out} exists already; skipped", err=True)
+    return True
 
 
 def combine(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -8,12 +8,12 @@ from typing import Any
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
-from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_json
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.conversion import AS_STORED, Conversion
 from contextgraft.sources.copy_folder import copy_folder, is_adapter
-from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.hub.client import Hub, resolve_repository
 from contextgraft.sources.hub.dataset import fetch_dataset
 from contextgraft.sources.hub.fetch import RECORD, fetch_repository
 from contextgraft.sources.hub.headers import fetch_headers
@@ -51,6 +51,30 @@ def fetch(
             return fetch_headers(source, out, hub or Hub(), replace=replace)
         return fetch_repository(source, out, hub or Hub(), conversion=conversion, replace=replace)
     return _fetch(source, out, dtype, conversion, replace=replace)
+
+
+def fetched_already(
+    source: str, out: Path, hub: Hub, *, headers: bool = False, conversion: Conversion = AS_STORED
+) -> dict[str, Any] | None:
+    """The record of what `out` holds, if `fetch` would write the same again; else None.
+
+    Of a repository the commit is compared, of a model folder the digest. Data sets, GGUF files and adapters in
+    folders are not compared.
+    """
+    path = next((out / name for name in (SIDECAR, RECORD) if (out / name).exists()), None)
+    record = read_json(path) if path else {}
+    dtype = "bfloat16" if conversion.dequantise else None
+    kinds = ("headers" if headers else "source"), dtype
+    if record.get("source") != source or (record.get("kind"), record.get("dequantised_to")) != kinds:
+        return None
+    if is_dataset(source):
+        return None
+    if on_hub(source):
+        return record if resolve_repository(hub, source).commit == record.get("revision") else None
+    folder = locate(source)
+    if not (folder / MODEL_CONFIG).is_file() or record.get("digest") is None:
+        return None
+    return record if model_digest(open_model(folder)) == record["digest"] else None
 
 
 def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replace: bool) -> dict[str, Any]:

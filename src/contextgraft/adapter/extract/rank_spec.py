@@ -72,6 +72,11 @@ class RankSpec:
         """The largest rank any module can get, before its own sides bound it."""
         return self._stepped(self.rank)
 
+    @property
+    def requested(self) -> dict[str, Any]:
+        """What was requested, as the sidecar records it."""
+        return {"rank": self.max_rank} | ({"energy": self.energy} if self.energy is not None else {})
+
     def rank_for(self, squares: Sequence[float], total: float) -> int:
         """Rank of a module whose squared singular values, largest first, add up to `total` with the rest."""
         if self.energy is None:

@@ -98,11 +98,10 @@ class _FolderWriter:
         by_token = any(models.names_by_role[kind] for kind in BY_TOKEN)
         if by_token and (models.base.path / TOKENIZER).exists():
             copy_own_file(models.base.path, TOKENIZER, folder / TOKENIZER)
-        requested = {"rank": spec.max_rank} | ({"energy": spec.energy} if spec.energy is not None else {})
         content = sidecar(
             "adapter",
             rank=config["r"],
-            asked=requested,
+            asked=spec.requested,
             **self.common,
             **_energies(self.factorised, ranks),
         )

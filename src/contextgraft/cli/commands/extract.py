@@ -13,6 +13,8 @@ from contextgraft.cli.options import (
     json_option,
     pair_options,
     replace_option,
+    skip_existing_option,
+    skipped,
     tensor_options,
     tensor_selection,
     threads_option,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @device_option
 @threads_option("Matrices")
 @replace_option
+@skip_existing_option
 @click.option("--prune", is_flag=True, help="Remove adapters of other ranks from the output folder.")
 @json_option()
 def command(
@@ -85,13 +88,16 @@ def command(
     device: str,
     threads: int | None,
     replace: bool,
+    skip_existing: bool,
     prune: bool,
     as_json: bool,
 ) -> None:
     """Factorise donor minus base into LoRA adapters, all ranks from one decomposition per matrix.
 
-    The same command resumes an interrupted run.
+    The same command resumes an interrupted run. If all adapters exist already, of the same models and
+    options, the command says so and exits with 0.
     """
+    from contextgraft.adapter.extract.finished import finished_adapters
     from contextgraft.adapter.extract.model_pair import open_pair
     from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, RankSpec
     from contextgraft.checkpoint.file_io import read_ahead
@@ -114,6 +120,9 @@ def command(
     specs = [RankSpec(rank, steps=steps) for rank in ranks] + [
         RankSpec(max_rank, energy, steps) for energy in energies
     ]
+    folders = [out / spec.name for spec in specs]
+    if all(folder.exists() for folder in folders) and skipped(out, skip_existing=skip_existing):
+        return
     selection = tensor_selection(embeddings, include, exclude)
     threads = threads_or_cores(threads)
     read_ahead(base, donor)
@@ -122,7 +131,11 @@ def command(
     check_device(device)
     for warning in models.warnings:
         echo(f"contextgraft: warning: {warning}", err=True)
-    if other:
+    known = None if other or replace else finished_adapters(models, specs, out, gguf=gguf)
+    if known:
+        echo(f"extract: {out} has these adapters already, of the same models", err=True)
+        sidecars = known
+    elif other:
         sidecars = _by_mergekit(models, ranks, out, mergekit, replace=replace, threads=threads, device=device)
     else:
         sidecars = _ours(models, specs, out, gguf=gguf, replace=replace, threads=threads, device=device)

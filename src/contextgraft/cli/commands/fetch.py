@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.options import COUNT, PATH, json_option, replace_option
+from contextgraft.cli.options import COUNT, PATH, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import hub_progress
 
@@ -49,6 +49,7 @@ from contextgraft.cli.progress import hub_progress
     help="Number of files downloaded from the hub at once.",
 )
 @replace_option
+@skip_existing_option
 @json_option()
 def command(
     *,
@@ -61,6 +62,7 @@ def command(
     dequantise: bool,
     threads: int,
     replace: bool,
+    skip_existing: bool,
     as_json: bool,
 ) -> None:
     """Copy a model, an adapter or a data set into a folder.
@@ -71,13 +73,18 @@ def command(
     hf:datasets/OWNER/NAME[@REVISION] is a data set to train on. The token is that of `hf auth login` or
     HF_TOKEN.
     """
+    if skipped(out, skip_existing=skip_existing):
+        return
     from contextgraft.sources.conversion import Conversion
-    from contextgraft.sources.fetch import fetch
+    from contextgraft.sources.fetch import fetch, fetched_already
     from contextgraft.sources.hub.client import Hub
 
     hub = Hub(progress=hub_progress("fetch"), threads=threads)
     conversion = Conversion(convert_pickles, dequantise)
-    record = fetch(
+    known = None if replace else fetched_already(source, out, hub, headers=headers, conversion=conversion)
+    if known:
+        echo(f"fetch: {out} exists already, from the same source", err=True)
+    record = known or fetch(
         source, out, dtype, hub=hub, headers=headers, include=include, conversion=conversion, replace=replace
     )
     if as_json:

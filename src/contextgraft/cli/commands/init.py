@@ -86,7 +86,7 @@ def command(
         echo(path)
     echo("\nRead them; then, at the root of the repository:")
     echo(f"  contextgraft plan study {files[0]}")
-    echo(f"  snakemake --cores all --logger contextgraft --configfile {files[0]}")
+    echo(f"  snakemake --cores all --logger=contextgraft --configfile {files[0]}")
 
 
 def _answers(base: str | None, donor: str | None, fine_tunes: tuple[str, ...]) -> dict[str, str]:

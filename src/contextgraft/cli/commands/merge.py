@@ -14,6 +14,8 @@ from contextgraft.cli.options import (
     device_option,
     json_option,
     replace_option,
+    skip_existing_option,
+    skipped,
     threads_option,
     threads_or_cores,
 )
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 @device_option
 @threads_option("Tensors")
 @replace_option
+@skip_existing_option
 @json_option()
 def command(
     *,
@@ -76,6 +79,7 @@ def command(
     device: str,
     threads: int | None,
     replace: bool,
+    skip_existing: bool,
     as_json: bool,
 ) -> None:
     """Merge adapters into fine-tunes of the same base, and apply the donor's context settings.
@@ -83,8 +87,15 @@ def command(
     The donor's RoPE settings, attention settings and context length are written into each graft's config,
     tokenizer and generation config.
 
-    The same command resumes an interrupted run.
+    The same command resumes an interrupted run. If the graft exists already, of the same adapters, target and
+    options, the command says so and exits with 0.
     """
+    pairs = zip(targets, _outs(targets, out), strict=True)
+    left = [pair for pair in pairs if not skipped(pair[1], skip_existing=skip_existing)]
+    if not left:
+        return
+    targets, outs = zip(*left, strict=True)
+
     from contextgraft.checkpoint.file_io import read_ahead
 
     read_ahead(targets[0])
@@ -95,12 +106,11 @@ def command(
     if keep_rope and rope_from:
         raise click.UsageError("--keep-rope and --rope-from cannot be combined")
     threads = threads_or_cores(threads)
-    pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
-    scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
+    factors = _one_each(scales, len(adapters))
+    scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in zip(adapters, factors, strict=True)]
     options: dict[str, Any] = {
         "keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules
     }  # fmt: skip
-    outs = _outs(targets, out)
     plans = [
         plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else {}))
         for target in targets
@@ -125,7 +135,7 @@ def _run(
     results, failed = [], []
     for plan, out in zip(plans, outs, strict=True):
         try:
-            known = finished(plan, out) if len(plans) > 1 else None
+            known = finished(plan, out) if len(plans) > 1 or not replace else None
             if known:
                 echo(f"merge: {out} exists already, with the same adapters and target", err=True)
             manifest = known or _merge(plan, out, replace=replace, threads=threads, device=device)
