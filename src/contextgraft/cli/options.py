@@ -140,7 +140,7 @@ def skip_existing_option(command: F) -> F:
     return click.option(
         "--skip-existing",
         is_flag=True,
-        help="Keep an existing output, whatever it was made of, and exit with 0.",
+        help="Keep an existing output, whatever it is made of; exit code 0.",
     )(command)
 
 

@@ -58,8 +58,8 @@ def fetched_already(
 ) -> dict[str, Any] | None:
     """The record of what `out` holds, if `fetch` would write the same again; else None.
 
-    Of a repository the commit is compared, of a model folder the digest. Data sets, GGUF files and adapters in
-    folders are not compared.
+    Of a repository the commit is compared, of a model folder the digest. Data sets, GGUF files and adapters
+    in folders are not compared.
     """
     path = next((out / name for name in (SIDECAR, RECORD) if (out / name).exists()), None)
     record = read_json(path) if path else {}

@@ -18,7 +18,7 @@ from contextgraft.cli.evaluate_options import (
     config_flags,
     option_groups,
 )
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.errors import InputError, OutputError
 
@@ -40,6 +40,7 @@ OUTPUT_OPTIONS = (
         is_flag=True,
         help="Show what would be evaluated and how many tokens it takes; no weights are loaded.",
     ),
+    skip_existing_option,
     json_option(),
     # Old spellings: `--dry-run` and the command `replay`.
     click.option("--plan", is_flag=True, hidden=True),
@@ -70,6 +71,8 @@ def command(**params: Any) -> None:
         check_folder(label, folder)
     if params["replay"] is not None:
         replay_models(params, models)
+        return
+    if params["out"] is not None and skipped(params["out"], skip_existing=params["skip_existing"]):
         return
     config = evaluation_config(params)
     dry = params["plan"] or params["dry_run"]
