@@ -22,7 +22,10 @@ class ModuleEnergy:
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """What an adapter was made of; `energy` is the share of the whole delta's energy that it captures."""
+    """What an adapter was made of; `energy` is the share of the whole delta's energy that it captures.
+
+    `path` is its folder, as the command names it; empty if it is not known.
+    """
 
     rank: int
     energy: float
@@ -30,6 +33,7 @@ class AdapterRecord:
     base: Mapping[str, Any]
     donor: Mapping[str, Any]
     rope: Mapping[str, Any]
+    path: str = ""
 
 
 def read_adapter_records(folders: Iterable[Path]) -> tuple[AdapterRecord, ...]:
@@ -37,7 +41,7 @@ def read_adapter_records(folders: Iterable[Path]) -> tuple[AdapterRecord, ...]:
     return tuple(sorted(read_records(folders, KIND, REMEDY, _parse), key=_order))
 
 
-def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:  # noqa: ARG001 - one signature
+def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:
     modules = tuple(
         ModuleEnergy(name, float(value["energy"]), float(value["delta_norm"]))
         for name, value in sorted(sidecar["modules"].items())
@@ -49,6 +53,7 @@ def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:  # noqa: AR
         base=dict(sidecar["base"]),
         donor=dict(sidecar["donor"]),
         rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
+        path=str(path.parent),
     )
 
 

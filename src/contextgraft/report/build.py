@@ -71,12 +71,14 @@ def build(
     origin = _origin(database)
     computed = _results(database, origin, weights)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)
-    page = PageData(title, note, computed, weights, figures, origin)
+    plots = dvc_plots.files(computed.study, computed.measurements)
+    linked = [name for name in plots if name.endswith(".csv")]
+    page = PageData(title, note, computed, weights, figures, origin, linked)
     return Report(
         texts={
             PAGE: render(page),
             **figures.files(),
-            **dvc_plots.files(computed.study, computed.measurements),
+            **plots,
             **cards.files(computed.study, weights),
         },
         summary=summarise(page),

@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from contextgraft._version import __version__
-from contextgraft.report.charts.figures import Figures
-from contextgraft.report.charts.matrix import heading
+from contextgraft.report.charts.figures import Figures, is_charted
+from contextgraft.report.charts.matrix import heading, outcome_colour, outcome_legend
 from contextgraft.report.charts.svg import inline_all
 from contextgraft.report.charts.theme import HEAT, SHADES, heat
 from contextgraft.report.data import provenance
@@ -31,6 +31,9 @@ from contextgraft.report.statistics.study_table import StudyTable, TargetResult
 from contextgraft.report.statistics.verdict import MAX_LOST, MIN_FOUND, has_context, keeps_skill
 from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
 from contextgraft.report.tables import measurement_tables, score_tables, wording
+from contextgraft.report.tables.overview import overview
+
+SCRIPTS = ("vendor/sortable.min.js", "templates/script.js", "templates/samples.js")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class SampleOrigin:
 
 @dataclass(frozen=True)
 class PageData:
-    """Everything that the page shows."""
+    """Everything that the page shows; `linked` are files next to it that the overview links to."""
 
     title: str
     note: str | None
@@ -65,6 +68,7 @@ class PageData:
     weights: WeightRecords
     figures: Figures
     origin: SampleOrigin
+    linked: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def render(page: PageData) -> str:
         inline_all=inline_all,
         unbroken=wording.unbroken,
         heading=heading,
+        outcome_colour=outcome_colour,
     )
     context = {
         **_verdict_context(page),
@@ -117,8 +122,8 @@ def render(page: PageData) -> str:
         **_table_context(page),
         **_origin_context(page),
         "version": __version__,
-        "style": _text("style.css"),
-        "script": _text("script.js") + _text("samples.js"),
+        "style": _text("templates/style.css"),
+        "script": "".join(map(_text, SCRIPTS)),
     }
     return environment.get_template("page.html.j2").render(**context) + "\n"
 
@@ -137,6 +142,8 @@ def _verdict_context(page: PageData) -> dict[str, Any]:
             tokens: wording.relative_to_context(tokens, study.context)
             for tokens in (study.short, study.longest)
         },
+        "linked": page.linked,
+        "overview": overview(study, page.weights.adapters),
         "cards": [verdict_card(title, target, length) for title, target in target_titles(study)],
         "targets": target_titles(study),
         "references": reference_titles(study.references),
@@ -155,6 +162,8 @@ def _chart_context(page: PageData) -> dict[str, Any]:
         "energy_rows": energy_rows(energies),
         "energy_ranks": sorted({energy.rank for energy in energies}),
         "heat_colours": HEAT,
+        "outcome_legend": outcome_legend(),
+        "charted": is_charted(page.results.study),
         "shades": SHADES,
     }
 
@@ -235,4 +244,4 @@ def energy_rows(energies: Sequence[RankEnergy]) -> list[tuple[str, dict[int, Ran
 
 
 def _text(name: str) -> str:
-    return files("contextgraft.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("contextgraft.report").joinpath(*name.split("/")).read_text(encoding="utf-8")

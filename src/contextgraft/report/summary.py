@@ -10,6 +10,7 @@ from contextgraft.report.statistics.paired import PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
+from contextgraft.report.statistics.verdict import strength
 from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
 
 
@@ -40,6 +41,7 @@ def _target(target: TargetResult) -> dict[str, Any]:
     verdict = {
         "outcome": target.verdict.outcome.value,
         "rank": target.verdict.rank,
+        "strength": strength(target.verdict).value,
         "without_adapter": target.verdict.adapter_unneeded,
         "front": sorted(rank for rank, cell in line.cells.items() if cell.on_front),
     }

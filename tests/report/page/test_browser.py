@@ -97,7 +97,34 @@ def test_it_asks_for_itself_and_nothing_else(visit: Visit, folder: Path) -> None
     assert visit.errors == []
 
 
-def test_the_verdicts_come_first(visit: Visit) -> None:
+def test_the_overview_comes_first_and_says_which_rank_to_use(visit: Visit) -> None:
+    assert visit.page.locator("main section").first.get_attribute("id") == "overview"
+    rows = visit.page.locator(".overview tbody tr")
+    texts = [row.split("\t")[:3] for row in rows.all_inner_texts()]
+    assert [[text.strip() for text in row] for row in texts] == [
+        ["facts", "not shown", "nearest: 4"],
+        ["style", "likely", "use rank 8"],
+        ["sure", "not shown", "nearest: 16"],
+    ]
+    command = visit.page.locator(".overview code").inner_text()
+    assert command == "contextgraft merge --adapter r8 --target style --out style-r8"
+
+
+def test_the_overview_is_sorted_and_filtered(opened: Visit) -> None:
+    names = ".overview tbody tr:not([hidden]) th"
+    opened.page.locator(".overview thead button", has_text="verdict").press("Enter")
+    opened.page.wait_for_function("document.querySelector('.overview tbody th').textContent === 'style'")
+    opened.page.locator("#filter").fill("SUR")
+    assert opened.page.locator(names).all_inner_texts() == ["sure"]
+    assert opened.page.locator("#filtered").inner_text() == "1 shown"
+    opened.page.locator("#filter").fill("")
+    assert opened.count(names) == 3
+    opened.page.locator(".overview .copy").click()
+    selected = "getSelection().toString() + document.querySelector('.copy').textContent"
+    assert opened.page.evaluate(selected).removeprefix("contextgraft merge")
+
+
+def test_the_verdicts_have_their_badges(visit: Visit) -> None:
     assert visit.page.locator(".headline").inner_text().startswith("1 of 3 fine-tunes passes at 1,024")
     badges = visit.page.locator(".card").nth(1).locator(".badge").all_inner_texts()
     assert badges == ["✓ long context works", "✓ skill kept"]

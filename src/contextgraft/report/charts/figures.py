@@ -26,6 +26,8 @@ from contextgraft.report.statistics.weights import (
 from contextgraft.report.tables.score_tables import condition_filter
 from contextgraft.report.tables.wording import length_in_words, percent
 
+MOST_CHARTED = 24  # fine-tunes; more charts than these are slow to draw, and the page too large to open
+
 
 @dataclass(frozen=True)
 class FigureGroup:
@@ -68,16 +70,20 @@ class Figures:
 def draw(
     study: StudyTable, lines: Sequence[MatrixLine], measurements: Measurements, weights: WeightRecords
 ) -> Figures:
-    """Every chart that the samples and sidecars have data for."""
-    grafted = [(title, target) for title, target in target_titles(study) if target.grafts]
+    """Every chart that the samples and sidecars have data for.
+
+    A study of more than MOST_CHARTED fine-tunes has only the charts of the study as a whole.
+    """
+    charted = [(title, target) for title, target in target_titles(study)] if is_charted(study) else []
+    grafted = [(title, target) for title, target in charted if target.grafts]
     axes = ranks.axes([target for _, target in grafted])
     return Figures(
         ranks=tuple(_rank_figure(study, title, target, axes) for title, target in grafted),
-        heatmaps=_heatmaps(study),
-        perplexity=weight_figures.perplexity_figures(study, measurements),
+        heatmaps=_heatmaps(study, charted),
+        perplexity=weight_figures.perplexity_figures(study, measurements) if is_charted(study) else (),
         energy=_energy_figure(energy_by_rank(weights.adapters)),
         energy_by_layer=weight_figures.layer_energy_figure(energy_by_layer(weights.adapters)),
-        alignment=weight_figures.alignment_figures(weights.alignments),
+        alignment=weight_figures.alignment_figures(weights.alignments) if is_charted(study) else (),
         matrix=_matrix_figure(study, lines),
         overview=_overview_figure(study, grafted, axes),
     )
@@ -110,12 +116,17 @@ def _overview_figure(
     )
 
 
-def _heatmaps(study: StudyTable) -> tuple[FigureGroup, ...]:
+def is_charted(study: StudyTable) -> bool:
+    """Whether single fine-tunes have charts of their own."""
+    return len(study.targets) <= MOST_CHARTED
+
+
+def _heatmaps(study: StudyTable, charted: Sequence[tuple[str, TargetResult]]) -> tuple[FigureGroup, ...]:
     groups = [(REFERENCES, reference_titles(study.references))]
-    for title, target in target_titles(study):
+    for title, target in charted:
         rows = [target.alone, target.theta, *([target.best] if target.best else [])]
         groups.append((title, [(row.label, row) for row in rows]))
-    groups.append((OTHERS, reference_titles(study.others)))
+    groups.append((OTHERS, reference_titles(study.others) if is_charted(study) else []))
     labels = family_labels(study)
     drawn = [
         FigureGroup(

@@ -6,15 +6,22 @@ from typing import Any
 from contextgraft.report.charts.theme import GREY, PALETTE, heat, square_text
 from contextgraft.report.statistics.proportion import NOT_EVALUATED
 from contextgraft.report.statistics.rank_matrix import MARKS, THETA, MatrixCell, MatrixLine, matrix_ranks
+from contextgraft.report.statistics.verdict import VerdictOutcome
 from contextgraft.report.tables.wording import DASH, signed
 
 STEP_X = 84
 STEP_Y = 58
+OUTCOMES = {  # place on the scale of scores, and meaning
+    VerdictOutcome.BOTH: (1.0, "context works, skill kept"),
+    VerdictOutcome.SKILL_UNKNOWN: (0.75, "context works, skill not measured"),
+    VerdictOutcome.CONTEXT_ONLY: (0.5, "context works, skill lost"),
+    VerdictOutcome.NEITHER: (0.0, "context fails"),
+}
 BANDS = {"paddingInner": 0.07, "paddingOuter": 0.02}
 
 
 def spec(lines: Sequence[MatrixLine], title: str | None = None) -> dict[str, Any]:
-    """Colour is the context gained on the scale of scores; a frame marks the Pareto front."""
+    """Colour is the outcome of the rank's graft; a frame marks the Pareto front."""
     ranks = matrix_ranks(lines)
     titles = [heading(rank) for rank in ranks]
     values = [_values(line.title, rank, line.cells.get(rank)) for line in lines for rank in ranks]
@@ -55,6 +62,16 @@ def spec(lines: Sequence[MatrixLine], title: str | None = None) -> dict[str, Any
     return chart | {"title": title} if title else chart
 
 
+def outcome_colour(outcome: VerdictOutcome) -> str:
+    """Colour of a square: whether the long context works and the skill is kept."""
+    return heat(OUTCOMES[outcome][0]) if outcome in OUTCOMES else GREY
+
+
+def outcome_legend() -> list[tuple[str, str]]:
+    """Colour and meaning of each outcome."""
+    return [(outcome_colour(outcome), text) for outcome, (_, text) in OUTCOMES.items()]
+
+
 def heading(rank: int) -> str:
     """Head of a column: `theta only`, `r8`."""
     return "theta only" if rank == THETA else f"r{rank}"
@@ -85,7 +102,7 @@ def _values(title: str, rank: int, cell: MatrixCell | None) -> dict[str, Any]:
             "kept": status,
             "text": f"{title}, {heading(rank)}: {missing}",
         }
-    fill = heat(cell.gained.points / 100)
+    fill = outcome_colour(cell.outcome)
     return common | {
         "fill": fill,
         "frame": PALETTE["ink"] if cell.on_front else fill,

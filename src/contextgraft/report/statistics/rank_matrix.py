@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from contextgraft.report.data.labels import target_titles
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
-from contextgraft.report.statistics.verdict import VerdictOutcome
+from contextgraft.report.statistics.verdict import VerdictOutcome, outcome_of
 from contextgraft.report.tables.wording import between_points, measured, signed
 
 RECOMMENDED = "◆"
@@ -22,6 +22,7 @@ class MatrixCell:
     row: ModelRow
     gained: Difference | None
     kept: Difference | None
+    outcome: VerdictOutcome = VerdictOutcome.UNKNOWN
     on_front: bool = False
     mark: str = ""
 
@@ -80,7 +81,14 @@ def matrix_line(title: str, target: TargetResult) -> MatrixLine:
         title,
         target,
         {
-            rank: MatrixCell(row, gains[rank], row.skill_difference, rank in front, mark(target, row))
+            rank: MatrixCell(
+                row,
+                gains[rank],
+                row.skill_difference,
+                outcome_of(row.evidence, target.alone.evidence),
+                rank in front,
+                mark(target, row),
+            )
             for rank, row in rows.items()
         },
     )

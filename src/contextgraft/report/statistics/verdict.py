@@ -7,6 +7,8 @@
 - Shares are judged as measured, not by their intervals, which are shown with them. Where all samples are
   paired, the skill is compared on the pairs.
 - A sample that failed counts against the graft: as a needle not found, as an answer lost.
+- A verdict is *established* if the whole 95 % interval of the needles and that of the skill's difference are
+  within the limits, *likely* if only the measured shares are.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,6 +18,7 @@ from types import MappingProxyType
 
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
+from contextgraft.report.statistics.proportion import difference
 
 MIN_FOUND = 0.95  # of the needles at the longest length
 MAX_LOST = 2.0  # points of the skill
@@ -30,6 +33,15 @@ class VerdictOutcome(Enum):
     SKILL_UNKNOWN = "context came, skill not measured"
     NEITHER = "context did not come"
     UNKNOWN = "not measured"
+
+
+class Strength(Enum):
+    """How sure it is that a graft has the long context and kept the skill."""
+
+    ESTABLISHED = "established"
+    LIKELY = "likely"
+    NOT_SHOWN = "not shown"
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,31 @@ def keeps_skill(graft: Evidence, own: Evidence) -> bool | None:
     return 100 * (had * n_after - after.hits * n_before) <= MAX_LOST * n_before * n_after
 
 
+def outcome_of(graft: Evidence, alone: Evidence) -> VerdictOutcome:
+    """The outcome for one graft."""
+    if not graft.needle.proportion.n:
+        return VerdictOutcome.UNKNOWN
+    if not has_context(graft.needle):
+        return VerdictOutcome.NEITHER
+    kept = keeps_skill(graft, alone)
+    if kept is None:
+        return VerdictOutcome.SKILL_UNKNOWN
+    return VerdictOutcome.BOTH if kept else VerdictOutcome.CONTEXT_ONLY
+
+
+def strength(verdict: Verdict) -> Strength:
+    """How sure the verdict is, by the intervals of the graft that it names."""
+    if verdict.graft is None or verdict.outcome is VerdictOutcome.SKILL_UNKNOWN:
+        return Strength.NOT_MEASURED
+    if verdict.outcome is not VerdictOutcome.BOTH:
+        return Strength.NOT_SHOWN
+    graft, alone = verdict.graft, verdict.alone
+    complete = not graft.needle.proportion.failed + graft.skill.proportion.failed
+    lost = graft.pairs.difference or difference(graft.skill.proportion, alone.skill.proportion)
+    within = graft.needle.proportion.interval[0] >= MIN_FOUND and lost is not None and lost.low >= -MAX_LOST
+    return Strength.ESTABLISHED if complete and within else Strength.LIKELY
+
+
 def judge(
     alone: Evidence,
     theta: Evidence,
@@ -108,12 +145,13 @@ def judge(
     measured = {rank: graft for rank, graft in sorted(grafts.items()) if graft.needle.proportion.n}
     if not measured:
         return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta, controls, free)
-    with_context = [rank for rank, graft in measured.items() if has_context(graft.needle)]
-    with_both = [rank for rank in with_context if keeps_skill(measured[rank], alone)]
+    outcomes = {rank: outcome_of(graft, alone) for rank, graft in measured.items()}
+    with_both = [rank for rank, outcome in outcomes.items() if outcome is VerdictOutcome.BOTH]
+    with_context = [rank for rank, outcome in outcomes.items() if outcome is not VerdictOutcome.NEITHER]
     if with_both:
         outcome, rank = VerdictOutcome.BOTH, with_both[0]
     elif with_context:
-        unknown = all(keeps_skill(measured[rank], alone) is None for rank in with_context)
+        unknown = all(outcomes[rank] is VerdictOutcome.SKILL_UNKNOWN for rank in with_context)
         outcome = VerdictOutcome.SKILL_UNKNOWN if unknown else VerdictOutcome.CONTEXT_ONLY
         rank = max(with_context, key=lambda rank: (measured[rank].skill.proportion.score or 0.0, -rank))
     else:

@@ -98,6 +98,7 @@
       scored += ["right", "wrong", "in part"].includes(result);
       right += result === "right";
     }
+    chosen.sort((a, b) => (value("result", a) === "right") - (value("result", b) === "right"));
     const share = scored ? `, ${right.toLocaleString("en")} of ${scored.toLocaleString("en")} right` : "";
     found.textContent = `${chosen.length.toLocaleString("en")} sample${chosen.length === 1 ? "" : "s"}${share}.`;
     list.replaceChildren();

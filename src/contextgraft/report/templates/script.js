@@ -1,3 +1,27 @@
+// Filters the rows of the overview, and copies a command.
+(() => {
+  const field = document.getElementById("filter"), shown = document.getElementById("filtered");
+  field?.addEventListener("input", () => {
+    const text = field.value.trim().toLowerCase();
+    let count = 0;
+    for (const row of document.querySelectorAll(".overview tbody tr")) {
+      row.hidden = !row.textContent.toLowerCase().includes(text);
+      count += !row.hidden;
+    }
+    shown.textContent = text ? `${count.toLocaleString("en")} shown` : "";
+  });
+  document.addEventListener("click", async (event) => {
+    if (!event.target.matches(".copy")) return;
+    const command = event.target.parentElement.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(command.textContent);
+      event.target.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(command);
+    }
+  });
+})();
+
 // Shows the numbers of a chart's mark or a matrix square at the pointer, a finger or the focus.
 (() => {
   const tip = document.getElementById("tip");

@@ -1,0 +1,89 @@
+"""The overview of the page: one row for each fine-tune, with the rank to use and how sure that is: pure."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from contextgraft.formats.adapter_record import AdapterRecord
+from contextgraft.report.data.labels import target_titles
+from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.proportion import Difference
+from contextgraft.report.statistics.study_table import StudyTable, TargetResult
+from contextgraft.report.statistics.verdict import Strength, strength
+
+
+@dataclass(frozen=True)
+class StrengthWords:
+    """How a strength is shown: its badge, its words, and its place when the table is sorted."""
+
+    state: str
+    text: str
+    order: int
+
+
+WORDS = {
+    Strength.ESTABLISHED: StrengthWords("yes", "established", 3),
+    Strength.LIKELY: StrengthWords("likely", "likely", 2),
+    Strength.NOT_SHOWN: StrengthWords("no", "not shown", 1),
+    Strength.NOT_MEASURED: StrengthWords("unknown", "not measured", 0),
+}
+
+
+class Advice(Enum):
+    """What a reader should do with the fine-tune."""
+
+    USE = "use"
+    NOT_NEEDED = "not needed"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """One fine-tune: `rank` is that of the verdict, `command` makes its graft."""
+
+    title: str
+    strength: StrengthWords
+    advice: Advice
+    rank: int | None
+    before: Cell
+    after: Cell | None
+    skill: Difference | None
+    skill_n: int
+    command: str
+
+
+def overview(study: StudyTable, adapters: Sequence[AdapterRecord]) -> list[OverviewRow]:
+    """A row for each fine-tune, in the order of the page."""
+    return [_row(title, target, adapters) for title, target in target_titles(study)]
+
+
+def _row(title: str, target: TargetResult, adapters: Sequence[AdapterRecord]) -> OverviewRow:
+    verdict, best = target.verdict, target.best
+    result = strength(verdict)
+    advice = Advice.USE if result in (Strength.ESTABLISHED, Strength.LIKELY) else Advice.NONE
+    if verdict.adapter_unneeded:
+        advice = Advice.NOT_NEEDED
+    return OverviewRow(
+        title=title,
+        strength=WORDS[result],
+        advice=advice,
+        rank=verdict.rank,
+        before=target.alone.long,
+        after=best.long if best else None,
+        skill=best.skill_difference if best else None,
+        skill_n=(best.pairs.n or best.skill.proportion.n) if best else 0,
+        command=_command(target.name, verdict.rank, adapters) if advice is Advice.USE else "",
+    )
+
+
+def _command(target: str, rank: int | None, adapters: Sequence[AdapterRecord]) -> str:
+    """The command that makes the graft; empty if no adapter of the rank is known."""
+    folders = [Path(adapter.path) for adapter in adapters if adapter.rank == rank and adapter.path]
+    if not folders:
+        return ""
+    # a page may be published: it names no folder of the machine on which it was made
+    adapter = folders[0].name if folders[0].is_absolute() else str(folders[0])
+    words = ["contextgraft", "merge", "--adapter", adapter, "--target", target, "--out", f"{target}-r{rank}"]
+    return shlex.join(words)
