@@ -58,6 +58,7 @@ def test_the_summary_has_every_row_with_its_numbers(report: Report) -> None:
     assert row["skill_points"]["difference"] == pytest.approx(0)
     assert report.summary["fine_tunes"]["style"]["verdict"] == {
         "outcome": "both",
+        "strength": "likely",
         "rank": 8,
         "without_adapter": False,
         "front": [1, 2, 4, 8, 16],
