@@ -67,6 +67,16 @@ def test_keys_with_the_name_of_an_adapter(
     assert torch.equal(after, (before.float() + delta).to(before.dtype))
 
 
+@pytest.mark.parametrize("front", ["base_model.model.", "pretrained_model.", "module.", "model."])
+def test_keys_with_more_in_front_of_pefts_prefix(
+    front: str, adapter: Callable[..., Path], target: Path
+) -> None:
+    path = adapter("")
+    factors = load_file(path / "adapter_model.safetensors")
+    save_file({front + key: value for key, value in factors.items()}, path / "adapter_model.safetensors")
+    assert plan(path, target).changed == ("model.layers.0.self_attn.q_proj.weight",)
+
+
 def test_a_file_of_several_adapters_is_refused_by_their_names(adapter: Callable[..., Path]) -> None:
     with pytest.raises(CheckpointError, match=r"several adapters.*default, math.*selected_adapters"):
         open_adapter(adapter("", ".math"))

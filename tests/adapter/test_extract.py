@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from contextgraft.adapter.analysis.compatibility import check_compatibility
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec
+from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError, OutputError
@@ -252,6 +254,25 @@ def test_heads_of_training_next_to_the_base_or_the_donor_are_left_out(
     pair = open_pair(*both)
     assert set(pair.unpaired) == {*heads, "score.weight"}
     assert check_compatibility(open_model(both[0]), open_model(both[1])).missing == ()
+
+
+def test_a_compiled_base_has_plain_names_in_the_adapter(toy: SimpleNamespace, tmp_path: Path) -> None:
+    config = toy.config()
+    base = toy.weights(config)
+    wrapped = {f"_orig_mod.{name}": tensor for name, tensor in base.items()}
+    pair = open_pair(
+        toy.write(tmp_path / "b", wrapped, config), toy.write(tmp_path / "d", toy.moved(base, 1), config)
+    )
+    assert set(pair.base.tensors) == set(base)
+    extract(pair, [RankSpec(64)], tmp_path / "out")
+    assert open_adapter(tmp_path / "out/r64").entries.keys() <= base.keys()
+
+
+def test_an_adapter_next_to_the_weights_of_base_or_donor_is_a_warning(world: Any, tmp_path: Path) -> None:
+    shutil.copytree(world.donor, tmp_path / "d")
+    (tmp_path / "d/adapter_config.json").write_text("{}")
+    (said,) = open_pair(world.base, tmp_path / "d").warnings
+    assert "holds an adapter" in said
 
 
 def test_models_without_layers_are_refused(toy: SimpleNamespace, tmp_path: Path) -> None:

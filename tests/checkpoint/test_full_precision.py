@@ -171,7 +171,7 @@ def test_the_tensors_of_an_unquantised_model_prove_nothing(
     check_full_precision(open_model(folder), "a merge")
 
 
-@pytest.mark.parametrize("shape", [(0,), (128,)], ids=["ZeRO-3", "FSDP"])
+@pytest.mark.parametrize("shape", [(0,), (128,), (4, 0)], ids=["ZeRO-3", "FSDP", "no columns"])
 def test_an_adapter_that_was_not_gathered_says_so(
     models: SimpleNamespace, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:

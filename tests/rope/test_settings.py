@@ -106,3 +106,13 @@ def test_classes_that_scale_where_nothing_is_said_get_null(model_type: str) -> N
     written = apply_rope({"model_type": model_type, "max_position_embeddings": 128}, RopeSettings(1e4, 512))
     assert written["rope_scaling"] is None
     assert "rope_scaling" not in apply_rope({"model_type": "llama"}, RopeSettings(1e4, 512))
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_code_of_a_repository_reads_the_key_of_the_type_that_its_donor_has(key: str) -> None:
+    """InternLM 2's code takes exactly `type` and `factor`."""
+    donor = {"model_type": "internlm2", "max_position_embeddings": 128, "rope_theta": 1e6}
+    scaling = {key: "dynamic", "factor": 2.0}
+    recorded = from_json(to_json(read(donor | {"rope_scaling": scaling})))
+    assert apply_rope(donor, recorded)["rope_scaling"] == scaling
+    assert read(apply_rope(donor, recorded)) == recorded

@@ -47,9 +47,9 @@ def check_full_precision(folder: ModelFolder, needed_by: str) -> None:
 
     `needed_by` is what needs weights in floating point, for the message.
     """
-    check_gathered(folder.tensors.values(), folder.path)
     method, evidence = quantisation(folder), _evidence(folder)
     if method is None:
+        check_gathered(folder.tensors.values(), folder.path)
         return
     remedy = "use the model in its original precision"
     if evidence is None:
@@ -99,5 +99,5 @@ def is_packed(info: TensorInfo) -> bool:
 
 def _is_shard(info: TensorInfo) -> bool:
     if FACTOR.search(info.name):
-        return len(info.shape) == 1
-    return info.shape == (0,) and info.name.endswith("weight")
+        return len(info.shape) == 1 or not info.numel
+    return info.shape == (0,) and info.name.endswith(("weight", "lora_magnitude_vector"))

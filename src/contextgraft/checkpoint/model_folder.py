@@ -15,7 +15,14 @@ from contextgraft.checkpoint.safetensors_header import (
     open_tensors,
 )
 from contextgraft.checkpoint.strict_json import NotJson, open_regular, parse_json
-from contextgraft.errors import CheckpointError, InputError, NotFullPrecision, PickleRefused, Refused
+from contextgraft.errors import (
+    CheckpointError,
+    InputError,
+    NotFullPrecision,
+    PickleRefused,
+    Refused,
+    first_names,
+)
 
 __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
 
@@ -27,6 +34,7 @@ MODEL_INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_ONLY = "holds an adapter, not a complete model"
 MERGE_FIRST = "merge it into its base first: `contextgraft merge --adapter DIR --target BASE --keep-rope`"
+OTHER_WEIGHTS = (".safetensors", ".gguf")  # under names that transformers does not load by itself
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -125,7 +133,14 @@ def _shards(path: Path, config: dict[str, Any]) -> dict[str, TensorFile]:
         )
     if (path / ADAPTER_CONFIG).exists():
         raise CheckpointError(ADAPTER_ONLY, path=path, remedy=MERGE_FIRST)
-    raise CheckpointError("has no weights", path=path, expected=f"{MODEL_WEIGHTS} or {MODEL_INDEX}")
+    others = sorted(file.name for file in path.iterdir() if file.suffix in OTHER_WEIGHTS)
+    remedy = "save it again with transformers' save_pretrained"
+    if any(name.endswith(".gguf") for name in others):
+        remedy = "convert a GGUF file in it with `contextgraft fetch FILE.gguf --out DIR`"
+    raise CheckpointError(
+        "has no weights that transformers loads", path=path, expected=f"{MODEL_WEIGHTS} or {MODEL_INDEX}",
+        received=first_names(others, 3) if others else "neither", remedy=remedy if others else None,
+    )  # fmt: skip
 
 
 def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:

@@ -20,8 +20,8 @@ OTHER_TOWER = re.compile(
     r"(?:^|[._])(?:vision|visual|image|img|vit|audio|speech|sound|talker|token2wav|code2wav|mtp|projector|connector)(?:[._]|$)"
 )
 POSITIONS = ("wpe", "embed_positions", "position_embeddings", "position_embedding")  # learned: a row each
-# what wrappers of training add to names: torch.compile, DistributedDataParallel, FSDP, checkpointing
-WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# what wrappers of training add to names: torch.compile, DistributedDataParallel, FSDP, checkpointing, TRL
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "pretrained_model")
 # components in front of a text model's layers that differ between a checkpoint, its class and its text tower
 NEUTRAL = (
     "model",

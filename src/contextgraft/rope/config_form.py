@@ -97,7 +97,7 @@ def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dic
     changed = kept | _lengths(section, settings) | {"rope_parameters": _parameters(settings)}
     old_names = (THETA[0], OLD_NAMES.get(model_type, THETA)[0])
     thetas = dict.fromkeys((*old_names, *(key for key in THETA if key in section)), settings.theta)
-    scaling = _rope_scaling(model_type, settings)
+    scaling = _rope_scaling(model_type, settings, known=has_class(config))
     old = thetas | _partial(section, settings, model_type) | _local_theta(section, settings)
     if settings.rope_type == "longrope" and ORIGINAL in settings.extra:
         old[ORIGINAL] = settings.extra[ORIGINAL]
@@ -113,7 +113,8 @@ def _parameters(settings: RopeSettings) -> dict[str, Any]:
     return {"rope_theta": settings.theta, "rope_type": settings.rope_type, **settings.extra}
 
 
-def _rope_scaling(model_type: str, settings: RopeSettings) -> dict[str, Any] | None:
+def _rope_scaling(model_type: str, settings: RopeSettings, *, known: bool) -> dict[str, Any] | None:
+    """The older form; `known`: transformers has the class, and reads either key of the type."""
     rest = {key: value for key, value in settings.extra.items() if key not in PARTIAL}
     if settings.rope_type == "default":
         # multi-dimensional RoPE: old readers look for its sections here, under the type's older name too
@@ -122,7 +123,7 @@ def _rope_scaling(model_type: str, settings: RopeSettings) -> dict[str, Any] | N
         return {"type": settings.rope_type} | {
             key: rest[key] for key in STRICT_KEYS[model_type] if key in rest
         }
-    return {"rope_type": settings.rope_type, **rest}
+    return {"rope_type" if known else settings.type_key: settings.rope_type, **rest}
 
 
 def _lengths(section: Mapping[str, Any], settings: RopeSettings) -> dict[str, int]:

@@ -25,6 +25,7 @@ UNSCALED_LENGTH = (
     "longrope",
     "llama3",
 )  # types whose max_position_embeddings counts the factor already
+TYPE_KEYS = ("rope_type", "type")  # of rope_scaling: today's, and that of versions before 4.43
 ORIGINAL = "original_max_position_embeddings"
 MAIN_LAYERS = "full_attention"
 
@@ -34,7 +35,8 @@ class RopeSettings:
     """Theta, largest number of positions, type ("default", "llama3", "yarn", ...), parameters of the type.
 
     `by_layer_type` is transformers' `rope_parameters` if layers of different types rotate differently (None
-    for a type without RoPE); the other values are then those of the layers with full attention.
+    for a type without RoPE); the other values are then those of the layers with full attention. `type_key` is
+    the key of `rope_scaling` that has the type: code of repositories reads one of both.
     """
 
     theta: float
@@ -42,6 +44,7 @@ class RopeSettings:
     rope_type: str = "default"
     extra: Mapping[str, Any] = field(default_factory=dict)
     by_layer_type: Mapping[str, Any] = field(default_factory=dict)
+    type_key: str = field(default=TYPE_KEYS[0], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _require(_is_number(self.theta) and self.theta > 0, "rope_theta", "a positive number", self.theta)
@@ -54,6 +57,7 @@ class RopeSettings:
             "set it to the number of tokens that the model was trained for",
         )
         _require(isinstance(self.rope_type, str), "rope_type", "a name", self.rope_type)
+        _require(self.type_key in TYPE_KEYS, "type_key", " or ".join(TYPE_KEYS), self.type_key)
 
     @property
     def context(self) -> int:
@@ -108,13 +112,14 @@ def to_json(settings: RopeSettings) -> dict[str, Any]:
         "rope_type": settings.rope_type,
         "extra": dict(settings.extra),
         **by_layer_type,
+        **({"type_key": settings.type_key} if settings.type_key != TYPE_KEYS[0] else {}),
     }
 
 
 def from_json(data: Mapping[str, Any]) -> RopeSettings:
     """The settings from the output of `to_json`; InputError for missing or unknown keys."""
     known = {"theta", "max_positions", "rope_type", "extra"}
-    whole = isinstance(data, Mapping) and set(data) - {"by_layer_type"} == known
+    whole = isinstance(data, Mapping) and set(data) - {"by_layer_type", "type_key"} == known
     if not whole or not all(isinstance(data.get(key, {}), Mapping) for key in ("extra", "by_layer_type")):
         raise InputError("malformed RoPE settings", expected=f"keys {sorted(known)}", received=data)
     return RopeSettings(**data)
@@ -143,6 +148,7 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
         rope_type=rope_type,
         extra=extra,
         by_layer_type=by_layer_type,
+        type_key=next((key for key in TYPE_KEYS if chosen.get(key) is not None), TYPE_KEYS[0]),
     )
 
 

@@ -15,6 +15,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats.model.aligned_names import aligned, with_names
+from contextgraft.formats.model.copied_files import other_weights
 from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model.parameters import ModuleParameter, is_parameter, module_parameters
 from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
@@ -28,6 +29,7 @@ from contextgraft.formats.tensor_names import (
     layer_of,
     output_embedding,
     stored_transposed,
+    without_wrappers,
 )
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.text_section import text_section
@@ -72,12 +74,14 @@ class ModelPair:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Settings that the donor changed, that change the forward pass and that no adapter carries."""
-        return tuple(
+        """Files that could be read instead, and settings of the donor's forward pass that are not carried."""
+        files = [line for side in (self.base, self.donor) for line in other_weights(side, "the adapter is")]
+        settings_of_donor = (
             f"{self.donor.path}: its {name} is {setting.donor}, the base's {setting.base}; an adapter does "
             "not carry this setting, so a graft computes with the target's"
             for name, setting in self.difference.others.items()
         )
+        return (*files, *settings_of_donor)
 
     def context_record(self) -> dict[str, Any]:
         """What sidecars record of both configs: RoPE, the attention settings, the donor's context length."""
@@ -142,6 +146,8 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
     """Open both; other architectures, shapes or unreadable RoPE settings raise before any weight is read."""
     selection = selection or TensorSelection()
     base, donor = open_model(base_path), open_model(donor_path)
+    plain = {name: without_wrappers(name) for name in base.tensors}
+    base = with_names(base, {name: bare for name, bare in plain.items() if bare not in base.tensors})
     for folder in (base, donor):
         check_full_precision(folder, "the difference of two models")
     check_architecture(donor, f"the base {base_path}", architecture(base.config))

@@ -144,7 +144,7 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
     for key, info in file.tensors.items():
         if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
-        name = without_wrappers(key).removeprefix(PREFIX)
+        name = without_wrappers(key).rpartition(PREFIX)[2]  # PEFT around PEFT has it twice
         if ORIGINAL in name:
             continue
         match = FACTOR.match(name)

@@ -22,15 +22,9 @@ from contextgraft.adapter.merge.positions import check_length
 from contextgraft.adapter.merge.target import check_vocabulary
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
-from contextgraft.checkpoint.model_folder import (
-    ADAPTER_CONFIG,
-    MODEL_INDEX,
-    MODEL_WEIGHTS,
-    ModelFolder,
-    open_model,
-)
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.model.copied_files import split_files
+from contextgraft.formats.model.copied_files import other_weights, split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
 from contextgraft.rope.older_readers import older_reader_warnings
@@ -144,7 +138,7 @@ class MergePlan:
     def warnings(self) -> tuple[str, ...]:
         """Warnings about differences that are allowed."""
         before = settings.read(self.target.config, self.target.path)
-        warnings = list(self.fit.warnings) + _other_weights(self.target)
+        warnings = list(self.fit.warnings) + other_weights(self.target, "the graft is")
         for scaled in self.adapters:
             if scaled.adapter.sidecar is None:
                 continue
@@ -152,8 +146,9 @@ class MergePlan:
             base = rope_for(self.target.config, base, self.target.path)
             if before != base:
                 warnings.append(
-                    f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions) "
-                    f"differs from the base's (theta {base.theta:g}, {base.max_positions})"
+                    f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions, "
+                    f"type {before.rope_type}) differs from the base's (theta {base.theta:g}, "
+                    f"{base.max_positions}, {base.rope_type})"
                 )
         if self.rope_from != "target":
             warnings += [
@@ -221,19 +216,3 @@ def _context(
     else:
         source, context = "adapter", recorded_settings([scaled.adapter for scaled in adapters])
     return source, replace(context, rope=rope_for(target.config, context.rope, target.path))
-
-
-def _other_weights(target: ModelFolder) -> list[str]:
-    """Warnings about files with which a reader could load other weights than those that are merged."""
-    lines = []
-    if ADAPTER_CONFIG in target.others:
-        lines.append(
-            f"{target.path}: holds an adapter ({ADAPTER_CONFIG}), which transformers would load with its "
-            "base instead of these weights; the graft is made of the weights, without the adapter"
-        )
-    if MODEL_INDEX in target.others:
-        lines.append(
-            f"{target.path}: holds {MODEL_WEIGHTS} and {MODEL_INDEX}; transformers reads the first, and the "
-            "graft is made of it"
-        )
-    return lines

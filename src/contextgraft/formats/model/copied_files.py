@@ -1,10 +1,17 @@
-"""Which files of a target a graft takes along, besides its weights: all that still describe it."""
+"""Which files of a target a graft takes along, besides its weights, and which could be read for weights."""
 
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from contextgraft.checkpoint.model_folder import PICKLES, SIDECAR
+from contextgraft.checkpoint.model_folder import (
+    ADAPTER_CONFIG,
+    MODEL_INDEX,
+    MODEL_WEIGHTS,
+    PICKLES,
+    SIDECAR,
+    ModelFolder,
+)
 
 WEIGHTS = (
     *PICKLES, ".safetensors", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz", ".ot",
@@ -32,3 +39,19 @@ def split_files(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
 def _is_stale(path: str) -> bool:
     name = PurePosixPath(path).name
     return PurePosixPath(name).suffix in WEIGHTS or STALE.fullmatch(name) is not None or name == SIDECAR
+
+
+def other_weights(model: ModelFolder, made: str) -> list[str]:
+    """A warning for each file with which a reader could load other weights; `made`: "the graft is"."""
+    lines = []
+    if ADAPTER_CONFIG in model.others:
+        lines.append(
+            f"{model.path}: holds an adapter ({ADAPTER_CONFIG}), which transformers would load with its "
+            f"base instead of these weights; {made} made of the weights, without the adapter"
+        )
+    if MODEL_INDEX in model.others:
+        lines.append(
+            f"{model.path}: holds {MODEL_WEIGHTS} and {MODEL_INDEX}; transformers reads the first, and "
+            f"{made} made of it"
+        )
+    return lines
