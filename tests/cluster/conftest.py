@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ..command_server import command_server
 from ..workflow.conftest import StudyFolder
 
 ROOT = Path(__file__).parents[2]
@@ -87,18 +88,23 @@ class Clone(StudyFolder):
     """The tiny study in a folder that looks like a clone; its command is `snakemake --profile slurm`."""
 
     folder: Path
+    python = sys.executable  # of the jobs
 
     def __init__(self, folder: Path, slurm: Slurm) -> None:
         super().__init__(folder)
         self.slurm = slurm
         self.log = folder / "head.log"
+        self.environment = slurm.environment
 
     def write(self) -> None:
-        """The study, and links to what the repository has; its training takes a few seconds."""
+        """The study, and links to what the repository has."""
         super().write()
         self.config(cluster={"gpus_per_node": 4})
         for name in CLONE:
             (self.folder / name).symlink_to(ROOT / name)
+
+    def train_longer(self) -> None:
+        """Let the training take a few seconds."""
         recipe = self.folder / "config/tiny/donor.yaml"
         text = recipe.read_text()
         assert "steps: 1" in text
@@ -108,9 +114,9 @@ class Clone(StudyFolder):
         """The head process, in the background; what it says goes to its log."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, HEAD, "--profile", "slurm", *arguments, *ARGUMENTS],
+                [sys.executable, HEAD, self.python, "--profile", "slurm", *arguments, *ARGUMENTS],
                 cwd=self.folder,
-                env=self.slurm.environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -151,6 +157,16 @@ class Clone(StudyFolder):
         }
 
 
+class QuickClone(Clone):
+    """The same; the jobs of Slurm start their programs in forked processes, which spares each its imports."""
+
+    def __init__(self, folder: Path, slurm: Slurm) -> None:
+        super().__init__(folder, slurm)
+        self.python = str(command_server("snakemake").python)
+        path = command_server("contextgraft").bin, slurm.environment["PATH"]
+        self.environment = {**slurm.environment, "PATH": os.pathsep.join(map(str, path))}
+
+
 def script(name: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
     """One of our scripts for a cluster."""
     command = [SCRIPTS / name, *arguments]
@@ -179,13 +195,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm) -> Clone
     """The tiny study after a whole run through the profile in which nothing went wrong."""
     place = Clone(tmp_path_factory.mktemp("undisturbed"), slurm)
     place.write()
+    place.train_longer()
     place.run()
     return place
 
 
 @pytest.fixture
 def clone(tmp_path: Path, slurm: Slurm) -> Clone:
-    """The tiny study before any run."""
+    """The tiny study before any run, with a training that can be disturbed."""
     place = Clone(tmp_path, slurm)
+    place.write()
+    place.train_longer()
+    return place
+
+
+@pytest.fixture
+def quick(tmp_path: Path, slurm: Slurm) -> QuickClone:
+    """The tiny study before any run; nothing disturbs it."""
+    place = QuickClone(tmp_path, slurm)
     place.write()
     return place

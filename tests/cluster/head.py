@@ -1,4 +1,7 @@
-"""`snakemake`, but it checks its jobs every second; the Slurm plugin waits ten seconds longer each time."""
+"""`snakemake`, but it checks its jobs every second; the Slurm plugin waits ten seconds longer each time.
+
+The first argument is the Python interpreter of its jobs.
+"""
 
 import sys
 
@@ -9,4 +12,5 @@ SECONDS = 1
 remote.RemoteExecutor.next_seconds_between_status_checks = property(lambda _: SECONDS, lambda *_: None)
 
 if __name__ == "__main__":
-    snakemake.cli.main(sys.argv[1:])
+    sys.executable = sys.argv[1]
+    snakemake.cli.main(sys.argv[2:])

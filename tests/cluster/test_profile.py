@@ -17,17 +17,16 @@ def planned(said: str) -> dict[str, dict[str, str]]:
     return rules
 
 
-def test_the_study_runs_through_the_profile_and_asks_for_what_its_rules_say(
-    undisturbed: Any, clone: Any
-) -> None:
-    assert (undisturbed.folder / "results/tiny/report/index.html").is_file()
-    assert json.loads((undisturbed.folder / "results/tiny/verified/s1/tune.json").read_text())["holds"]
-    rules = planned(clone.run("--dry-run"))
+def test_the_study_runs_through_the_profile_and_asks_for_what_its_rules_say(quick: Any) -> None:
+    rules = planned(quick.run("--dry-run"))
+    quick.run()
+    assert (quick.folder / "results/tiny/report/index.html").is_file()
+    assert json.loads((quick.folder / "results/tiny/verified/s1/tune.json").read_text())["holds"]
     for rule in ("train", "extract", "merge", "theta_only", "verify", "evaluate", "evaluate_base"):
-        jobs = undisturbed.jobs(rule)
+        jobs = quick.jobs(rule)
         assert jobs, rule
         for job in jobs:
-            check(undisturbed.slurm.shown(job), rules[rule])
+            check(quick.slurm.shown(job), rules[rule])
     assert "gpu" in rules["evaluate"]
 
 

@@ -148,7 +148,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def study(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The study after a run, committed and pushed to a remote in a folder; tests leave it as it is."""
     repository = Repository(home, home.folder / "study")
-    repository.write(finished_study(tmp_path_factory.getbasetemp() / "finished-study"))
+    repository.write(finished_study(tmp_path_factory.getbasetemp()))
     assert "Nothing to be done" in repository.snakemake()
     repository.version("Run")
     repository.run("dvc", "push")

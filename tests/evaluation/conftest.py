@@ -46,27 +46,29 @@ def save_tokenizer(folder: Path, words: list[str]) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
 
 
+def save_model(folder: Path, **changes: Any) -> None:
+    settings: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).to(torch.bfloat16).save_pretrained(folder)
+
+
 @pytest.fixture
 def make_model(tmp_path: Path) -> MakeModel:
     """Writes a random Llama of 128 positions; the same seed gives the same weights."""
 
     def make(name: str = "tiny", seed: int = 0, words: list[str] | None = None, **changes: Any) -> Path:
         torch.manual_seed(seed)
-        settings: dict[str, Any] = {
-            "vocab_size": len(words or WORDS),
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 128,
-            "tie_word_embeddings": True,
-            "bos_token_id": None,
-            "eos_token_id": None,
-        }
-        model = LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).to(torch.bfloat16)
         folder = tmp_path / name
-        model.save_pretrained(folder)
+        save_model(folder, **{"vocab_size": len(words or WORDS), **changes})
         save_tokenizer(folder, words or WORDS)
         return folder
 
@@ -90,9 +92,12 @@ def skill_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def tokens(make_model: MakeModel) -> PromptTokenizer:
-    return load_tokenizer(make_model("for_tokens"))
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> PromptTokenizer:
+    folder = tmp_path_factory.mktemp("for_tokens")
+    save_model(folder, vocab_size=len(WORDS))
+    save_tokenizer(folder, WORDS)
+    return load_tokenizer(folder)
 
 
 @pytest.fixture

@@ -119,15 +119,19 @@ def folder(make_model: MakeModel) -> Path:
     return path
 
 
-@pytest.fixture
-def needles(tmp_path: Path) -> EvalSpec:
+SAMPLES = [1, pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=SAMPLES)
+def needles(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     """Every kind in every haystack, and with every kind of value."""
     (tmp_path / PROSE).write_text(read_haystack("prose", Path())[:50_000])
     path = tmp_path / "format.yaml"
     path.write_text(DEFAULT_FORMAT.read_text().replace("haystack: prose", f"haystack: {PROSE}"))
     questions = [(kind, text, "number") for kind in NEEDLE_KINDS for text in (None, *HAYSTACKS[1:])]
     questions += [(kind, None, values) for kind in NEEDLE_KINDS for values in ("word", "uuid")]
-    size: dict[str, Any] = {"lengths": (700, 1400), "depths": (0.0, 50.0, 100.0), "samples": 2}
+    size: dict[str, Any] = {"lengths": (700, 1400), "depths": (0.0, 50.0, 100.0)}
+    size |= {"samples": request.param}
     grids = [
         read_grid(path, **size, distractors=distractors, kind=kind, haystack=text, values=values)
         for kind, text, values in questions
@@ -136,8 +140,8 @@ def needles(tmp_path: Path) -> EvalSpec:
     return EvalSpec(tuple(grids), seed=11)
 
 
-@pytest.fixture
-def ruler(tmp_path: Path) -> EvalSpec:
+@pytest.fixture(params=SAMPLES)
+def ruler(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     """All thirteen tasks; the documents of qa are sentences that can be read."""
     born = {who: f"{who} was born in {town}." for who, town in PEOPLE.items()}
     stands = {town: f"{town} stands on the river {name}." for town, name in RIVERS.items()}
@@ -157,7 +161,7 @@ def ruler(tmp_path: Path) -> EvalSpec:
     files = {name: tmp_path / f"{name}.json" for name in data}
     for name, path in files.items():
         path.write_text(json.dumps(data[name]))
-    suite = read_ruler(lengths=(2000, 6000), samples=2, tasks=RULER_TASKS, qa=files)
+    suite = read_ruler(lengths=(2000, 6000), samples=request.param, tasks=RULER_TASKS, qa=files)
     return EvalSpec((suite,), seed=11)
 
 
@@ -256,7 +260,9 @@ def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
 def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: EvalSpec, sit: Sit) -> None:
     scored = sit(ruler, None)
     assert wrong(scored) == []
-    assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, 4)
+    (grid,) = ruler.question_sets
+    assert isinstance(grid, RulerGrid)
+    assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, 2 * grid.samples)
     assert {q.scoring for q, _ in scored} == {"contains", "recall", "any"}
 
 

@@ -6,7 +6,7 @@ positions.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,6 +54,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "deepseek_v3": {**LATENT, **SPARSE, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
 }  # fmt: skip
+# plain, biases, norms around layers, fused layers, parallel residual, experts, latent attention
+QUICK = ("llama", "qwen2", "gemma2", "phi3", "gpt_neox", "mixtral", "deepseek_v3")
 STACKED = ("mixtral", "qwen3_moe", "deepseek_v3")  # saved expert by expert, one tensor in memory
 UNKNOWN_TO_MERGEKIT = ("granite", "deepseek_v3")  # its extractor fails on both
 RANK = 8
@@ -210,13 +212,20 @@ def trio_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trio]:
     return make
 
 
-@pytest.fixture(scope="session", params=ARCHITECTURES)
+def marked(names: Iterable[str]) -> list[Any]:
+    """The names, all but the quick ones slow."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.fixture(scope="session", params=marked(ARCHITECTURES))
 def trio(request: pytest.FixtureRequest, trio_of: Callable[[str], Trio]) -> Trio:
     """Each architecture in turn."""
     return trio_of(request.param)
 
 
-@pytest.fixture(scope="session", params=[name for name in ARCHITECTURES if name not in UNKNOWN_TO_MERGEKIT])
+@pytest.fixture(
+    scope="session", params=marked(name for name in ARCHITECTURES if name not in UNKNOWN_TO_MERGEKIT)
+)
 def known_trio(request: pytest.FixtureRequest, trio_of: Callable[[str], Trio]) -> Trio:
     """Each architecture that mergekit's extractor knows."""
     return trio_of(request.param)

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from mergekit.scripts.run_yaml import main as run_yaml
 from transformers import AutoModelForCausalLM
 
+from .conftest import marked
+
 NAMES = (
     "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "granite", "glm4", "stablelm",
     "starcoder2", "mixtral", "qwen3_moe",
@@ -40,7 +42,7 @@ def inside(folder: Path) -> Any:
     return model.state_dict()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_mergekit_merges_as_we_do(
     name: str, trio_of: Callable[[str], Any], kit: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -209,8 +209,8 @@ def test_a_model_that_is_only_odd(sandbox: Any, name: str) -> None:
     for side in ("base", "donor", "target"):
         ODD[name](sandbox[side])
     for verb in ("extract", "merge"):
-        done = sandbox.run(verb)
-        assert done.status == 0, done.stderr
+        done = sandbox.run_here(verb)
+        assert done.status == 0, done.raised or done.stderr
         assert not any(path.is_symlink() for path in (sandbox.root / "out").rglob("*"))
         shutil.rmtree(sandbox.root / "out")
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 JOBS = ("extract", "merge")
-TAIL = 30  # last steps before the end, all of them killed at: journal, publishing, tidying
-SPREAD = 10  # steps drawn from the rest
+TAIL = 30  # last steps before the end, every third of them killed at: journal, publishing, tidying
+SPREAD = 5  # steps drawn from the rest
 AGAIN = 6
 
 
@@ -88,7 +88,7 @@ def test_killed_at_a_step(scenario: Any, tmp_path: Path, name: str) -> None:
     run = undisturbed(scenario, job, tmp_path)
     last = len(run.steps)
     early = random.Random(name).sample(range(1, last - TAIL), SPREAD)
-    for at in (*early, *range(last - TAIL, last)):
+    for at in (*early, *range(last - TAIL, last, 3)):
         assert kill(scenario, job, tmp_path / str(at), effort(run), at=at)
 
 
@@ -102,7 +102,7 @@ def test_killed_at_every_step(scenario: Any, tmp_path: Path, name: str) -> None:
         assert kill(scenario, job, tmp_path / str(at), effort(run), at=at)
 
 
-@pytest.mark.parametrize("times", [6, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [3, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", JOBS)
 def test_killed_at_any_time(scenario: Any, tmp_path: Path, name: str, times: int) -> None:
     job, draw = scenario.jobs[name], random.Random(name)
@@ -135,15 +135,16 @@ def test_killed_again_and_again(scenario: Any, tmp_path: Path, name: str) -> Non
     finish(scenario, job, out, each_kill_costs_one, effort(whole))
 
 
+@pytest.mark.parametrize("distance", [12, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when", ["half way", "built"])
-def test_another_job_in_between(scenario: Any, tmp_path: Path, when: str) -> None:
+def test_another_job_in_between(scenario: Any, tmp_path: Path, when: str, distance: int) -> None:
     """Killed, then another job killed while it clears the place, then the first again."""
     job = scenario.jobs["extract"]
     other = replace(job, args=(*job.args, "--rank", "3"))
     steps = undisturbed(scenario, job, tmp_path).steps
     built = max(at for at, (_, path) in enumerate(steps, start=1) if Path(path).parent.name == ".journal")
     until = len(steps) // 2 if when == "half way" else built + 1
-    for at in range(2, 30, 4):
+    for at in range(2, 30, distance):
         out = tmp_path / str(at) / "out"
         assert scenario.run(job, out, at=until).killed
         assert scenario.run(other, out, at=at).killed

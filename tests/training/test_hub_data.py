@@ -157,16 +157,22 @@ def start_fetching(server: HubServer, start: Callable[[], list[Process]]) -> lis
     return processes
 
 
+def first_or_all(*numbers: signal.Signals) -> list[Any]:
+    """The first signal, and in the slow tests all of them, one after the other."""
+    return [pytest.param(numbers[:1], id="one"), pytest.param(numbers, id="all", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("signals", first_or_all(signal.SIGKILL, signal.SIGINT, signal.SIGTERM))
 def test_a_run_killed_while_it_fetches_goes_on_there(
     server: HubServer, commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
-    recipe_folder: Path, tmp_path: Path,
+    recipe_folder: Path, tmp_path: Path, signals: tuple[signal.Signals, ...],
 ) -> None:  # fmt: skip
     """Killed, interrupted and terminated, at once; it stays with the commit it found at first."""
     large = server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 480})
     whole = learn("whole")
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command, own = [*COMMAND, *map(str, options)], environment(server, tmp_path / "home")
-    for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+    for sent in signals:
         (process,) = start_fetching(server, lambda: [start(command, own)])
         process.send_signal(sent)
         _, err = process.communicate()
@@ -180,9 +186,10 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
     assert known(whole)[0]["revision"] == large
 
 
+@pytest.mark.parametrize("signals", first_or_all(signal.SIGINT, signal.SIGTERM))
 def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
-    server: HubServer, commit: str, files: dict[str, bytes], learn: Learn, *, base: Path,
-    recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    server: HubServer, commit: str, files: dict[str, bytes], learn: Learn, *, base: Path, recipe_folder: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: tuple[signal.Signals, ...],
 ) -> None:  # fmt: skip
     server.update("datasets/owner/books", files | {"train/1.jsonl": files["train/1.jsonl"] * 480})
     alone = learn("alone")
@@ -190,7 +197,7 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
         monkeypatch.setenv(key, value)
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command = [*COMMAND, *map(str, options)]
-    for sent in (signal.SIGINT, signal.SIGTERM):
+    for sent in signals:
         processes = start_fetching(server, lambda: start_ranks(command, 2))
         for process in processes:
             process.send_signal(sent)

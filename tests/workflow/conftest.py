@@ -1,7 +1,9 @@
 """A study so small that the whole workflow runs on it: random models, two training steps, two ranks."""
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -157,19 +159,30 @@ def environment(commands: Path | None = None) -> dict[str, str]:
 
 
 @cache
-def finished_study(folder: Path) -> StudyFolder:
-    """The tiny study after a whole run, made once for the tests of all folders."""
-    study = StudyFolder(folder)
-    study.write()
-    done = study.snakemake()
-    assert done.returncode == 0, done.stdout[-6000:]
-    return study
+def finished_study(base: Path) -> StudyFolder:
+    """The tiny study after a whole run, made once for the tests of all folders; each process has a copy.
+
+    `base` is the folder for the temporary files of this process.
+    """
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made, complete = common / "made-study", common / "made-study.complete"
+    with (common / "made-study.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(made, ignore_errors=True)
+            study = StudyFolder(made)
+            study.write()
+            done = study.snakemake()
+            assert done.returncode == 0, done.stdout[-6000:]
+            complete.touch()
+    subprocess.run(["cp", "-a", made, base / "finished-study"], check=True)
+    return StudyFolder(base / "finished-study")
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     """The tiny study after a whole run; tests copy it before they change it."""
-    return finished_study(tmp_path_factory.getbasetemp() / "finished-study")
+    return finished_study(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

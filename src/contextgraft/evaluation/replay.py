@@ -21,6 +21,7 @@ from contextgraft.evaluation.scoring import SCORING
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns, SampleRow
 from contextgraft.formats.samples import SCHEMA
+from contextgraft.rope.model_class import quiet_transformers
 
 # A quantity is summed in another order if other prompts are in its batch.
 RELATIVE, ABSOLUTE = 1e-3, 1e-6
@@ -73,6 +74,7 @@ def read_row(path: Path, number: int) -> SampleRow:
     return row
 
 
+@quiet_transformers()
 def replay_sample(
     row: SampleRow, model: Path, spec: EvalSpec, backend: BackendConfig, reference: Path | None = None
 ) -> ReplayedSample:

@@ -26,10 +26,12 @@ from contextgraft.evaluation.sample_rows import skipped_table
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.formats import samples
 from contextgraft.formats.refusal import is_final
+from contextgraft.rope.model_class import quiet_transformers
 
 Questions = Mapping[str, Sequence[Question]]  # by the digest of the tokenizer that they are encoded with
 
 
+@quiet_transformers()
 def evaluate_models(
     models: ModelPaths,
     spec: EvalSpec,

@@ -53,15 +53,18 @@ def class_value(config: Mapping[str, Any], key: str, absent: Any) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from logging about configs of others; its level is restored."""
+    """Keep transformers from logging and from drawing progress bars; both are restored at the end."""
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @lru_cache(maxsize=32)

@@ -18,6 +18,7 @@ from contextgraft.errors import InputError
 from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
+from contextgraft.rope.model_class import quiet_transformers
 from contextgraft.training.data.batches import BatchSampler
 from contextgraft.training.data.context import load_context, memoised
 from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_records
@@ -217,6 +218,7 @@ class Trainer:
         return str(self.engine.dtype).removeprefix("torch.")
 
 
+@quiet_transformers()
 def train(
     config: Path,
     base: Path,

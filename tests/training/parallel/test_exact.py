@@ -19,7 +19,8 @@ LAYOUTS = {
     4: [("flat", 4), ("flat", 2), ("double", 2), ("usp", 2), ("usp", 4), ("double", 4)],
     8: [("flat", 8), ("double", 4), ("double", 2), ("usp", 2), ("usp", 4)],
 }
-WORLDS = [2, *(pytest.param(world, marks=pytest.mark.slow) for world in (4, 8))]
+# ranks, and the step through the list of cases: every third has each layout, recipe and dtype of the list
+WORLDS = [(2, 3), *(pytest.param(world, 1, marks=pytest.mark.slow) for world in (2, 4, 8))]
 # largest error of output and gradients; bfloat16 has 8 bits
 BOUNDS = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 0.06}
 
@@ -28,8 +29,8 @@ def fits(layout: str, per_node: int, kv_heads: int) -> bool:
     return layout != "usp" or kv_heads % per_node == 0
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_attention_is_exact(ranks: Run, world: int) -> None:
+@pytest.mark.parametrize(("world", "step"), WORLDS)
+def test_attention_is_exact(ranks: Run, world: int, step: int) -> None:
     cases: list[dict[str, Any]] = [
         {
             "layout": layout,
@@ -48,7 +49,7 @@ def test_attention_is_exact(ranks: Run, world: int) -> None:
             ("bfloat16", "cpu"),
         )
         if fits(layout, per_node, kv_heads)
-    ]
+    ][::step]
     found = ranks(world, "attention", cases=cases)
     for number, case in enumerate(cases):
         for rank in range(world):
@@ -69,8 +70,8 @@ def test_torchs_own_ring_is_a_fair_baseline(ranks: Run) -> None:
             assert max(errors[name] for name in ("out", "q", "k", "v")) < BOUNDS[case["dtype"]], case
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int) -> None:
+@pytest.mark.parametrize(("world", "step"), WORLDS)
+def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int, step: int) -> None:
     rope = {"rope_theta": 5e5, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
     cases: list[dict[str, Any]] = [
         {"layout": layout, "per_node": per_node, "kv_heads": kv_heads, "dtype": dtype}
@@ -78,7 +79,7 @@ def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int) -> None:
         for kv_heads in (4, 2)
         for dtype in ("float64", "float32")
         if fits(layout, per_node, kv_heads) and 4 % per_node == 0
-    ]
+    ][::step]
     cases += [
         {"layout": "double", "per_node": 2, "kv_heads": 2, "dtype": "float64", **more}
         for more in ({"checkpointing": True}, {"rope": rope})
@@ -132,9 +133,9 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder, kv_heads
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("world", "step"), WORLDS)
 def test_the_engine_has_every_gradient_of_one_process(
-    ranks: Run, small: tuple[Path, int], world: int
+    ranks: Run, small: tuple[Path, int], world: int, step: int
 ) -> None:
     """FSDP and the ring together, whole matrices and LoRA, ranks on one sequence or on several."""
     base, kv_heads = small
@@ -144,7 +145,7 @@ def test_the_engine_has_every_gradient_of_one_process(
         for recipe, shape in MOVES.values()
         for layout, per_node, context, rows in PLACES[world]
         if fits(layout, per_node, kv_heads)
-    ]
+    ][::step]
     found = ranks(world, "gradients", base=str(base), cases=cases)[0]
     head = kv_heads == 4  # is not tied to the embeddings
     linear, norms, embeddings = 3 * 7, 3 * 2 + 1, 1 + head

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
 from contextgraft.formats.model.own_files import check_plain_files
@@ -17,6 +16,7 @@ from contextgraft.formats.model.pretrained import (
     check_no_adapter,
     use_built_in_kernels,
 )
+from contextgraft.rope.model_class import quiet_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 
@@ -49,14 +49,13 @@ def device_map(device: torch.device, count: int) -> Any:
     return "auto" if device.type == "cuda" and device.index is None and count > 1 else device
 
 
+@quiet_transformers()
 def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[str, Any] | None = None) -> Any:
     """The causal language model of a folder; CheckpointError if a tensor of its config is missing.
 
     With `tensors`, they are its weights, by the names that they would have in the folder's files, and the
     folder has the other files only. `tensor[...]` reads one of them.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     check_plain_files(path)
     check_no_adapter(path)
     with library_errors("cannot be loaded as a causal language model", path):

@@ -16,6 +16,7 @@ from contextgraft.errors import CheckpointError, InputError, library_errors
 from contextgraft.formats.model.limited_process import LimitedProcess, ProcessBudget, run_limited
 from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import OWN_FILES
+from contextgraft.rope.model_class import quiet_transformers
 
 LARGEST_FILE = 100_000_000  # bytes of a tokenizer's file; the largest of known models has 35 million
 LOADING = ProcessBudget(cpu_seconds=60, memory=4 << 30)
@@ -76,15 +77,14 @@ class LimitedTokenizer:
         return array("q", self.hf.encode(value, add_special_tokens=special, verbose=False)).tobytes()
 
 
+@quiet_transformers()
 def load_limited_tokenizer(path: Path) -> LimitedTokenizer:
     """The tokenizer of a model folder, from its own files only; InputError if it cannot be loaded.
 
     A tokenizer that takes too much time or memory to load raises CheckpointError.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415 - an extra
-    from transformers.utils import logging  # noqa: PLC0415
 
-    logging.set_verbosity_error()
     check_plain_files(path)
     for name in FILES:
         _check_size(path / name)

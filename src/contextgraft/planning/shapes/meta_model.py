@@ -19,6 +19,7 @@ from contextgraft.planning.shapes.config_values import (
     weight_dtype,
 )
 from contextgraft.planning.shapes.model_shape import ModelShape
+from contextgraft.rope.model_class import quiet_transformers
 
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
 
@@ -51,13 +52,12 @@ def build_shape(name: str, data: Mapping[str, Any], path: Path, dtype: str) -> M
     )
 
 
+@quiet_transformers()
 def _build(data: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
     """The configuration of the text model, and the shape of each of its parameters by name."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
     dropped = {"model_type", "quantization_config", "auto_map"}
     kept = {key: value for key, value in data.items() if key not in dropped}
     try:
