@@ -223,13 +223,13 @@ def is_publishing(source: str, destination: str) -> bool:
 
 
 def run_python() -> None:
-    """`python -c CODE ...`, and `python -P -m MODULE`."""
-    _, option, code, *words = sys.argv
-    if option == "-P":
-        runpy.run_module(words[0], run_name="__main__")
+    """`python -c CODE ...`, and `python -m MODULE ...`, with or without `-P`."""
+    option, code, *words = sys.argv[2:] if sys.argv[1] == "-P" else sys.argv[1:]
+    sys.argv = [option, *words]
+    if option == "-m":
+        runpy.run_module(code, run_name="__main__")
         return
     assert option == "-c"
-    sys.argv = [option, *words]
     sys.path[0] = ""
     exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 

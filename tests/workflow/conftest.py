@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,15 @@ def write_model(folder: Path, *, shift: float) -> None:
                 parameter.add_(shift * torch.randn(parameter.shape))
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+
+
+@cache
+def models_folder() -> tempfile.TemporaryDirectory[str]:
+    """The models of every study, made once; deleted when this process ends."""
+    folder = tempfile.TemporaryDirectory()
+    for name, shift in {"base": 0.0, "tune": 0.01, "other": 0.02, "long": 0.03}.items():
+        write_model(Path(folder.name) / name, shift=shift)
+    return folder
 
 
 NEEDLE = {
@@ -109,8 +119,7 @@ class StudyFolder:
 
     def write(self) -> None:
         """Models, recipes, sheet and configuration."""
-        for name, shift in {"base": 0.0, "tune": 0.01, "other": 0.02, "long": 0.03}.items():
-            write_model(self.folder / "models" / name, shift=shift)
+        shutil.copytree(models_folder().name, self.folder / "models")
         tiny = self.folder / "config/tiny"
         tiny.mkdir(parents=True)
         for name, recipe in {"needle": NEEDLE, "donor": DONOR, "tune": FINE_TUNE}.items():

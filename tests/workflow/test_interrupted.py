@@ -101,6 +101,7 @@ def killed(head: subprocess.Popen[str], number: int, whole: bool) -> None:
     head.wait(SECONDS)
 
 
+@pytest.mark.slow  # in forked processes: test_interrupted_often.py
 def test_ctrl_c_when_a_job_has_just_published_its_output(study: Study) -> None:
     study.finish("models")
     head = study.start("adapters")

@@ -1,4 +1,4 @@
-"""A study interrupted thirty times, and continued by the same command: bytes of an undisturbed one."""
+"""A study that is interrupted, and continued by the same command: bytes of an undisturbed one."""
 
 import os
 import random
@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -40,17 +40,19 @@ class Runner:
 
     mark: Path
 
-    def start(self, folder: Path) -> subprocess.Popen[str]:
+    def start(self, folder: Path, targets: Sequence[str]) -> subprocess.Popen[str]:
         """The head, whose process is `heads()`."""
         return subprocess.Popen(
-            [command_server("snakemake").command, *ARGUMENTS],
+            [command_server("snakemake").command, *targets, *ARGUMENTS],
             cwd=folder, env=environment() | {PAUSE: str(self.mark)}, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def interrupted(self, folder: Path, chosen: Interruption, after: float) -> tuple[int, str]:
+    def interrupted(
+        self, folder: Path, chosen: Interruption, after: float = 0, targets: Sequence[str] = ()
+    ) -> tuple[int, str]:
         """Exit code and output of a run that was interrupted, or that ended before."""
-        head = self.start(folder)
+        head = self.start(folder, targets)
         self._wait(head, heads)
         time.sleep(after)
         if chosen.moment != "time":
@@ -117,6 +119,16 @@ def results(folder: Path) -> dict[str, bytes]:
         for name, path in relative.items()
         if name.parts[2] not in ("logs", "benchmarks")
     }
+
+
+def test_ctrl_c_when_a_job_has_just_published_its_output(fresh: StudyFolder, tmp_path: Path) -> None:
+    model = "data/tiny/models/base/contextgraft.json"
+    chosen = Interruption(signal.SIGINT, "all", "after")
+    code, output = Runner(tmp_path / "mark").interrupted(fresh.folder, chosen, targets=[model])
+    assert code, output
+    again = fresh.snakemake(model)
+    assert again.returncode == 0, again.stdout[-6000:]
+    assert (fresh.folder / model).exists()
 
 
 @pytest.mark.slow

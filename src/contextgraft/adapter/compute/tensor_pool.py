@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Buffer = TypeVar("Buffer", "torch.Tensor", np.ndarray[Any, np.dtype[Any]])
 
 
 @dataclass
@@ -40,19 +41,23 @@ class Buffers:
 
     def floats(self, name: str, count: int) -> "torch.Tensor":
         """`count` uninitialised float32 elements on the device."""
-        return self._tensor(name, count, self._torch.float32, self.device)
+        return _grown(
+            self._tensors, name, count,
+            lambda: self._torch.empty(count, dtype=self._torch.float32, device=self.device),
+        )  # fmt: skip
 
     def bytes(self, name: str, count: int) -> "torch.Tensor":
         """`count` uninitialised bytes in main memory."""
-        return self._tensor(name, count, self._torch.uint8, "cpu")
+        return _grown(self._tensors, name, count, lambda: self._torch.empty(count, dtype=self._torch.uint8))
 
     def array(self, name: str, shape: tuple[int, ...]) -> Floats:
         """An uninitialised float32 array of numpy."""
-        return self._array(name, math.prod(shape), np.float32).reshape(shape)
+        count = math.prod(shape)
+        return _grown(self._arrays, name, count, lambda: np.empty(count, np.float32)).reshape(shape)
 
     def raw_array(self, name: str, count: int) -> Raw:
         """`count` uninitialised bytes as an array of numpy."""
-        return self._array(f"{name} bytes", count, np.uint8)
+        return _grown(self._arrays, f"{name} bytes", count, lambda: np.empty(count, np.uint8))
 
     @cached_property
     def _torch(self) -> ModuleType:
@@ -61,19 +66,13 @@ class Buffers:
         torch.set_num_threads(1)
         return torch
 
-    def _tensor(self, name: str, count: int, dtype: "torch.dtype", device: str) -> "torch.Tensor":
-        buffer = self._tensors.get(name)
-        if buffer is None or len(buffer) < count:
-            self._tensors.pop(name, None)
-            buffer = self._tensors[name] = self._torch.empty(count, dtype=dtype, device=device)
-        return buffer[:count]
 
-    def _array(self, name: str, count: int, dtype: type[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-        buffer = self._arrays.get(name)
-        if buffer is None or len(buffer) < count:
-            self._arrays.pop(name, None)
-            buffer = self._arrays[name] = np.empty(count, dtype)
-        return buffer[:count]
+def _grown(kept: dict[str, Buffer], name: str, count: int, allocate: Callable[[], Buffer]) -> Buffer:
+    """`count` elements of the buffer of that name, allocated if there is none or a smaller one."""
+    if name not in kept or len(kept[name]) < count:
+        kept.pop(name, None)  # freed before the larger one is allocated
+        kept[name] = allocate()
+    return kept[name][:count]
 
 
 @contextmanager
