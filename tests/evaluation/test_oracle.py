@@ -31,7 +31,8 @@ from contextgraft.prompts.needle_format import load_format
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 from contextgraft.prompts.ruler.tasks import NEEDLE_TASKS, load_wording
 
-MakeModel = Callable[..., Path]
+from .conftest import save_model
+
 Scored = list[tuple[Question, float]]
 PROSE = "sea.txt"  # the beginning of the shipped prose: the whole of it takes a second to encode
 HAYSTACKS = (PROSE, "noise", "needles", "code")
@@ -104,8 +105,8 @@ class Reader:
         return self.tokens.decode(written[: request.max_new_tokens])
 
 
-@pytest.fixture
-def folder(make_model: MakeModel) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is never run, with a tokenizer that writes two capital letters as one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,7 +115,8 @@ def folder(make_model: MakeModel) -> Path:
     texts = [read_haystack("prose", Path())[:20_000], pairs]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet))
-    path = make_model(vocab_size=2000)
+    path = tmp_path_factory.mktemp("reader")
+    save_model(path, vocab_size=2000)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(path)
     return path
 
