@@ -32,7 +32,10 @@ class Goal:
         """A row of the table of goals."""
         value = self._value(results)
         goal = f"<= {self.most:g}" if self.most is not None else f">= {self.least:g}"
-        return f"| {self.text} | {self.shape} | {goal} | {self._verdict(value)} |"
+        sides = [results.get(self.shape, {}).get(work) for work, _ in filter(None, (self.over, self.under))]
+        busy = any(side is not None and not side.is_quiet for side in sides)
+        remark = " (next to other programs)" if busy else ""
+        return f"| {self.text} | {self.shape} | {goal} | {self._verdict(value)}{remark} |"
 
     def _value(self, results: Results) -> float | None:
         costs = results.get(self.shape, {})

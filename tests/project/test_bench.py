@@ -45,4 +45,6 @@ def test_goals_are_judged_or_not_measured() -> None:
     assert goal.row(results) == "| ours / theirs | 1B | <= 1.1 | 1.05: reached |"
     results["1B"]["ours"] = cost(3)
     assert goal.row(results).endswith("| 1.50: **not reached** |")
+    results["1B"]["ours"] = cost(3, 1.5)
+    assert goal.row(results).endswith("| 1.50: **not reached** (next to other programs) |")
     assert goal.row({}).endswith("| not measured |")
