@@ -96,3 +96,47 @@ def test_init_reads_configs_of_the_hub_and_keeps_that_of_the_base(
     assert json.loads(Path(study.settings.shape or "").read_text()) == json.loads(model["config.json"])
     assert study.targets["tune"].source == "hf:owner/tune"
     assert not any(each.range is None for each in server.requests("GET /lfs/"))  # no whole weights
+
+
+def test_a_known_adapter_is_merged_by_name_into_a_repository(
+    *,
+    server: "HubServer",
+    model: dict[str, bytes],
+    toy: SimpleNamespace,
+    run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    config = toy.config()
+    toy.write(tmp_path / "a", toy.weights(config), config)
+    toy.write(tmp_path / "b", toy.moved(toy.weights(config), 1), config)
+    made = run(
+        *("extract", "--base", tmp_path / "a", "--donor", tmp_path / "b", "--rank", "2"),
+        *("--exclude", "norm", "--out", tmp_path / "ad"),
+    )
+    assert made.status == 0, made.stderr
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    server.add(
+        "cognitivecomputations/Llama-3-70B-Gradient-1048k-adapter",
+        {name: (tmp_path / "ad/r2" / name).read_bytes() for name in names},
+    )
+    server.add("owner/tune", model)
+    monkeypatch.setenv("CONTEXTGRAFT_CACHE", str(tmp_path / "cache"))
+    words = (
+        "merge",
+        "--adapter",
+        "llama3-70b-1048k",
+        "--target",
+        "hf:owner/tune",
+        "--out",
+        tmp_path / "graft",
+    )
+    done = run(*words)
+    assert done.status == 0, done.stderr
+    graft = json.loads((tmp_path / "graft/config.json").read_text())
+    assert (graft["rope_theta"], graft["max_position_embeddings"]) == (3580165449, 1048576)
+    assert "fetched once into" in done.stderr
+    before = len(server.requests("GET /lfs/"))
+    again = run(*words)
+    assert (again.status, again.stdout) == (0, done.stdout)
+    assert len(server.requests("GET /lfs/")) == before

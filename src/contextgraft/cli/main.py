@@ -22,6 +22,7 @@ VERBS = {
     "plan": "estimate memory, hours and devices from a config.json, before anything is run",
     "rope": "compute the RoPE theta for longer contexts",
     "fetch": "copy a model or data set into a folder: from a folder, a GGUF file, demo:NAME or hf:OWNER/NAME",
+    "cache": "list or remove what commands fetched from the hub or converted",
     "train": "train a base to a longer context in progressive stages",
     "extract": "factorise donor minus base into LoRA adapters, all ranks in one pass",
     "merge": "merge adapters into a fine-tune and apply the donor's RoPE and attention settings",

@@ -166,8 +166,12 @@ def combine(*options: Callable[[F], F]) -> Callable[[F], F]:
 def pair_options(command: F) -> F:
     """--base and --donor, both required."""
     return combine(
-        click.option("--base", type=PATH, required=True, help="The common base model."),
-        click.option("--donor", type=PATH, required=True, help="The long-context model."),
+        click.option(
+            "--base", type=PATH, required=True, help="The common base model: a folder or a source of fetch."
+        ),
+        click.option(
+            "--donor", type=PATH, required=True, help="The long-context model: any source of fetch."
+        ),
     )(command)
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contextgraft.cli.output import echo
@@ -55,6 +56,20 @@ def _lines(label: str, total: int) -> Iterator[Callable[[int], object]]:
             print(f"{printable(label)}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def local_folders(command: str, *sources: Path) -> tuple[Path, ...]:
+    """The folders of models or adapters: paths as they are, other sources fetched into the cache.
+
+    A path that does not exist is returned, too: the command says what it expected there.
+    """
+    if all(source.is_dir() for source in sources):
+        return sources
+    from contextgraft.sources.cache import is_source, local_folder
+    from contextgraft.sources.hub.client import Hub
+
+    hub = Hub(progress=hub_progress(command))
+    return tuple(local_folder(str(source), hub) if is_source(str(source)) else source for source in sources)
 
 
 def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "DownloadProgress":

@@ -90,7 +90,7 @@ def locate(source: str) -> Path:
         return SCHEMES[scheme[1]](source[scheme.end() :])
     if not path_exists(str(path)):
         shown = source if len(source) <= SHOWN else f"{source[:SHOWN]}... ({len(source)} characters)"
-        raise InputError("no such file or folder", path=shown, expected=FORMS, remedy=_suggestion(source))
+        raise InputError("no such file or folder", path=shown, expected=FORMS, remedy=suggestion(source))
     return path
 
 
@@ -103,7 +103,7 @@ def check_source(source: str) -> None:
         locate(source)
 
 
-def _suggestion(source: str) -> str | None:
+def suggestion(source: str) -> str | None:
     """The source with the prefix of the hub, where only that is missing; not for a folder that exists."""
     named = HUB_SOURCE.fullmatch(f"{HUB}{source}")
     return f"did you mean {HUB}{source}?" if named and not path_exists(source.partition("/")[0]) else None

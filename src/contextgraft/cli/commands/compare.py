@@ -7,6 +7,7 @@ import click
 
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import echo, print_json
+from contextgraft.cli.progress import local_folders
 
 if TYPE_CHECKING:
     from contextgraft.adapter.analysis.compare import AdapterDistance
@@ -24,6 +25,7 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     """
     from contextgraft.adapter.lora.adapter import open_adapter
 
+    first, second = local_folders("compare", first, second)
     adapters = open_adapter(first), open_adapter(second)
     from contextgraft.adapter.analysis.compare import compare, total
 

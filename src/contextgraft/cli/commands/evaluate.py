@@ -20,6 +20,7 @@ from contextgraft.cli.evaluate_options import (
 )
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
+from contextgraft.cli.progress import local_folders
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def command(**params: Any) -> None:
 
     An interrupted run resumes when the same command is run again; nothing is computed twice.
     """
-    models = [split_label(model) for model in params["models"]]
+    labelled = [split_label(model) for model in params["models"]]
+    folders = local_folders("evaluate", *(folder for _, folder in labelled))
+    models = [(label, folder) for (label, _), folder in zip(labelled, folders, strict=True)]
     for label, folder in models:
         check_folder(label, folder)
     if params["replay"] is not None:
@@ -99,7 +102,10 @@ def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
 
     with TemporaryDirectory(prefix="contextgraft-") as folder:
         yield graft_variants(
-            [split_label(adapter) for adapter in params["adapters"]],
+            [
+                (label, local_folders("evaluate", folder)[0])
+                for label, folder in map(split_label, params["adapters"])
+            ],
             params["scales"] or (1.0,),
             params["controls"],
             Path(folder),

@@ -21,6 +21,7 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
+from contextgraft.cli.progress import local_folders
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.model_pair import ModelPair
@@ -125,6 +126,7 @@ def command(
         return
     selection = tensor_selection(embeddings, include, exclude)
     threads = threads_or_cores(threads)
+    base, donor = local_folders("extract", base, donor)
     read_ahead(base, donor)
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)

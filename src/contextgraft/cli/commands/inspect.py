@@ -8,6 +8,7 @@ import click
 
 from contextgraft.cli.options import COUNT, PATH, json_option
 from contextgraft.cli.output import print_json, print_lines
+from contextgraft.cli.progress import local_folders
 
 if TYPE_CHECKING:
     from contextgraft.checkpoint.model_folder import ModelFolder
@@ -55,8 +56,10 @@ def command(
     for name in OF_A_SHEET:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name} is an option of inspect-sheet")
+    models = (model,) if base is None else (model, Path(base))
+    model, *bases = local_folders("inspect", *models)
     if not (model / "adapter_config.json").exists():
-        _show_model(model, None if base is None else Path(base), as_json)
+        _show_model(model, bases[0] if bases else None, as_json)
     elif base is None:
         _show_adapter(model, as_json)
     else:

@@ -20,6 +20,7 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
+from contextgraft.cli.progress import local_folders
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import MergePlan
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--adapter", "adapters", type=PATH, multiple=True, required=True,
-    help="A PEFT LoRA folder; repeatable: the deltas are added.",
+    help="A PEFT LoRA: a folder, a source of fetch, or the name of a known adapter; repeatable: the deltas "
+    "are added.",
 )  # fmt: skip
 @click.option(
     "--target", "targets", type=PATH, multiple=True, required=True,
-    help="A fine-tune, which is not changed; repeatable: one graft for each.",
+    help="A fine-tune, which is not changed: a folder or a source of fetch; repeatable: one graft for each.",
 )  # fmt: skip
 @click.option(
     "--out",
@@ -98,10 +100,12 @@ def command(
 
     from contextgraft.checkpoint.file_io import read_ahead
 
+    adapters, targets = local_folders("merge", *adapters), local_folders("merge", *targets)
     read_ahead(targets[0])
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+    from contextgraft.sources.known_adapters import known_rope
 
     if keep_rope and rope_from:
         raise click.UsageError("--keep-rope and --rope-from cannot be combined")
@@ -111,8 +115,10 @@ def command(
     options: dict[str, Any] = {
         "keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules
     }  # fmt: skip
+    rope = None if keep_rope or rope_from else known_rope(adapters[0])
+    given: dict[str, Any] = {"rope": rope} if rope else {}
     plans = [
-        plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else {}))
+        plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else given))
         for target in targets
     ]
     check_device(device)

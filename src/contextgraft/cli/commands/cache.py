@@ -1,0 +1,29 @@
+"""`contextgraft cache`: list or remove what commands fetched from the hub or converted."""
+
+import click
+
+from contextgraft.cli.options import json_option
+from contextgraft.cli.output import echo, format_bytes, print_json
+
+
+@click.command()
+@click.option("--clear", is_flag=True, help="Remove everything in the cache.")
+@json_option()
+def command(*, clear: bool, as_json: bool) -> None:
+    """List the models and adapters that commands fetched from their sources, with their bytes.
+
+    The cache is the folder in CONTEXTGRAFT_CACHE, by default ~/.cache/contextgraft.
+    """
+    from contextgraft.sources.cache import cache_folder, cached_models, clear_cache
+
+    models = list(cached_models())
+    if clear:
+        clear_cache()
+    if as_json:
+        rows = [{"path": str(model.path), "source": model.source, "bytes": model.bytes} for model in models]
+        print_json(rows)
+        return
+    for model in models:
+        echo(f"{format_bytes(model.bytes):>10}  {model.source}  {model.path}")
+    total = format_bytes(sum(model.bytes for model in models))
+    echo(f"{cache_folder()}: {len(models)} models or adapters, {total}{', removed' if clear else ''}")
