@@ -14,7 +14,9 @@ from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.gguf import groups_to_separate, halves_to_interleaved, write_gguf
+from contextgraft.adapter.lora.gguf import write_gguf
+from contextgraft.adapter.lora.gguf_rows import groups_to_separate, halves_to_interleaved
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -83,9 +85,7 @@ def test_a_base_of_the_hub_is_named_with_its_address(build: Callable[..., Any], 
     path = folder / "adapter_config.json"
     changes = {"base_model_name_or_path": "owner/name", "revision": "abc"}
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    adapter = open_adapter(folder)
-    assert adapter.sidecar is not None
-    write_gguf(adapter, adapter.sidecar["architecture"], tmp_path / "adapter.gguf")
+    write_gguf(open_adapter(folder), open_model(made.base), tmp_path / "adapter.gguf")
     fields, _ = read(tmp_path / "adapter.gguf")
     assert fields["general.base_model.0.name"] == "name"
     assert fields["general.base_model.0.organization"] == "owner"

@@ -1,12 +1,14 @@
 """The command of each server: read back as a shell reads it, with the donor's RoPE and length."""
 
 import json
+import math
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from contextgraft.adapter.analysis.adapter_summary import adapter_lines, describe_adapter
 from contextgraft.adapter.analysis.server_commands import adapter_commands, graft_commands
@@ -29,7 +31,10 @@ def changed(world: Any, toy: SimpleNamespace, tmp_path: Path) -> Any:
     """A copy of an adapter whose config and donor's RoPE are changed."""
 
     def make(
-        name: str = "r4", config: dict[str, Any] | None = None, rope: dict[str, Any] | None = None
+        name: str = "r4",
+        config: dict[str, Any] | None = None,
+        rope: dict[str, Any] | None = None,
+        base: dict[str, Any] | None = None,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -39,6 +44,7 @@ def changed(world: Any, toy: SimpleNamespace, tmp_path: Path) -> Any:
         path.write_text(json.dumps({**json.loads(path.read_text()), **(config or {})}))
         sidecar = json.loads((folder / "contextgraft.json").read_text())
         sidecar["rope"]["donor"] |= rope or {}
+        sidecar["rope"]["base"] |= base or {}
         (folder / "contextgraft.json").write_text(json.dumps(sidecar))
         return folder
 
@@ -114,6 +120,124 @@ def test_what_llama_cpp_has_no_option_for_is_said(changed: Any) -> None:
     command = {command.server: command for command in adapter_commands(open_adapter(folder))}["llama.cpp"]
     assert command.command is None
     assert "no option sets this kind of RoPE" in str(command.note)
+
+
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LONGROPE = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "attention_factor": 1.25}
+YARN = {"factor": 4.0, "original_max_position_embeddings": 128}
+
+
+@pytest.mark.parametrize(
+    ("rope_type", "extra", "context"),
+    [
+        ("default", {}, 128),
+        ("linear", {"factor": 4.0}, 512),
+        ("dynamic", {"factor": 4.0}, 512),
+        ("yarn", YARN, 512),
+        ("llama3", {**LLAMA3, "original_max_position_embeddings": 32}, 128),
+        ("longrope", {**LONGROPE, "original_max_position_embeddings": 32}, 128),
+    ],
+)
+def test_vllm_and_sglang_get_every_kind_of_rope(
+    rope_type: str, extra: dict[str, Any], context: int, changed: Any
+) -> None:
+    found = commands(changed(rope={"rope_type": rope_type, "extra": extra, "max_positions": 128}))
+    for server, name, length in (
+        ("vLLM", "--hf-overrides", "--max-model-len"),
+        ("SGLang", "--json-model-override-args", "--context-length"),
+    ):
+        override = json.loads(option(found[server], name))
+        expected = {"rope_type": rope_type, "rope_theta": 40000.0, **extra}
+        assert override["rope_parameters"].items() >= expected.items()
+        longest = 512 if rope_type == "yarn" else 128  # both multiply it by the other factors
+        assert override["max_position_embeddings"] == longest
+        assert option(found[server], length) == str(context)
+
+
+@pytest.mark.parametrize(("rope_type", "extra"), [("llama3", LLAMA3), ("longrope", LONGROPE)])
+def test_the_original_length_is_that_of_transformers_where_it_is_missing(
+    rope_type: str, extra: dict[str, Any], changed: Any
+) -> None:
+    found = commands(changed(rope={"rope_type": rope_type, "extra": extra, "max_positions": 256}))
+    override = json.loads(option(found["vLLM"], "--hf-overrides"))["rope_parameters"]
+    assert override["original_max_position_embeddings"] == 256
+
+
+def test_the_attention_factor_has_the_name_that_each_server_reads(changed: Any) -> None:
+    """Neither reads longrope's `attention_factor`; SGLang and llama.cpp multiply YaRN's own."""
+    own = 0.1 * math.log(4.0) + 1
+    yarn = changed("yarn", rope={"rope_type": "yarn", "extra": {**YARN, "attention_factor": 2 * own}})
+    found = commands(yarn)
+    parameters = json.loads(option(found["SGLang"], "--json-model-override-args"))["rope_parameters"]
+    assert parameters["attn_factor"] == pytest.approx(2)
+    assert float(option(found["llama.cpp"], "--yarn-attn-factor")) == pytest.approx(2)
+    found = commands(changed("longrope", rope={"rope_type": "longrope", "extra": LONGROPE}))
+    parameters = json.loads(option(found["vLLM"], "--hf-overrides"))["rope_parameters"]
+    assert (parameters["short_mscale"], parameters["long_mscale"]) == (1.25, 1.25)
+
+
+@pytest.mark.parametrize("donor", ["default", "linear", "yarn"])
+@pytest.mark.parametrize(("kind", "extra"), [("llama3", LLAMA3), ("longrope", LONGROPE)])
+def test_llama_cpp_cannot_leave_out_the_factors_in_the_bases_file(
+    kind: str, extra: dict[str, Any], donor: str, changed: Any
+) -> None:
+    """UltraLong's case: a YaRN donor of Llama 3.1, whose GGUF file has the tensor of Llama 3's factors."""
+    rope = {"rope_type": donor, "extra": {} if donor == "default" else YARN}
+    folder = changed(rope=rope, base={"rope_type": kind, "extra": extra})
+    command = {command.server: command for command in adapter_commands(open_adapter(folder))}["llama.cpp"]
+    assert command.command is None
+    assert "no option sets this kind of RoPE" in str(command.note)
+
+
+@pytest.mark.parametrize("key", ["mscale", "mscale_all_dim", "truncate"])
+def test_keys_of_yarn_without_an_option_leave_no_command(key: str, changed: Any) -> None:
+    folder = changed(rope={"rope_type": "yarn", "extra": {**YARN, key: 0}})
+    assert not commands(folder)["llama.cpp"]
+
+
+def test_settings_that_the_base_has_already_need_no_option(changed: Any) -> None:
+    same = {"theta": 5e5, "rope_type": "llama3", "extra": LLAMA3}
+    assert "--rope-freq-base" not in commands(changed(rope=same, base=same))["llama.cpp"]
+
+
+def test_sglang_would_keep_the_bases_keys(changed: Any) -> None:
+    base = {"rope_type": "yarn", "extra": {**YARN, "beta_fast": 16}}
+    assert not commands(changed(rope={"rope_type": "yarn", "extra": YARN}, base=base))["SGLang"]
+
+
+def test_sglang_does_not_multiply_the_positions_where_there_is_an_original_length(changed: Any) -> None:
+    linear = {"rope_type": "linear", "extra": {"factor": 4.0}, "max_positions": 128}
+    found = commands(changed(rope=linear, base={"rope_type": "llama3", "extra": {**LLAMA3, **YARN}}))
+    assert json.loads(option(found["SGLang"], "--json-model-override-args"))["max_position_embeddings"] == 512
+    assert json.loads(option(found["vLLM"], "--hf-overrides"))["max_position_embeddings"] == 128
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 2}}, "ranks 2, 4"),
+        ({"alpha_pattern": {"q_proj": 8}}, "lora_alpha / r"),
+        ({"use_rslora": True}, "lora_alpha / r"),
+        ({"target_modules": ".*_proj"}, "must be a list"),
+    ],
+)
+def test_what_sglang_cannot_serve_has_no_command(config: dict[str, Any], reason: str, changed: Any) -> None:
+    folder = changed(config=config)
+    if "rank_pattern" in config:
+        weights = load_file(folder / "adapter_model.safetensors")
+        for key in [key for key in weights if ".q_proj." in key]:
+            weights[key] = (weights[key][:2] if "lora_A" in key else weights[key][:, :2]).contiguous()
+        save_file(weights, folder / "adapter_model.safetensors")
+    found = {command.server: command for command in adapter_commands(open_adapter(folder))}
+    assert found["SGLang"].command is None
+    assert reason in str(found["SGLang"].note)
+    assert found["vLLM"].command is not None
+    assert found["llama.cpp"].command is not None
+
+
+def test_several_ranks_need_the_largest_in_vllm(changed: Any) -> None:
+    folder = changed(config={"rank_pattern": {"no_such_module": 64}})
+    assert option(commands(folder)["vLLM"], "--max-lora-rank") == "64"
 
 
 def test_what_vllm_cannot_serve_has_no_command(changed: Any) -> None:

@@ -21,7 +21,10 @@ from conversion import (  # type: ignore[import-not-found]
     get_model_class,
 )
 
-HUB_NAMES = {"MptForCausalLM": "MPTForCausalLM"}  # of transformers' classes in files on the hub
+HUB_NAMES = {
+    "MptForCausalLM": "MPTForCausalLM",
+    "PhimoeForCausalLM": "PhiMoEForCausalLM",
+}  # of transformers' classes in files on the hub
 
 
 def absent(members: enum.EnumType, name: str) -> None:
@@ -51,9 +54,12 @@ def convert(folder: Path) -> None:
     hparams["rotary_pct"] = rope.get(
         "partial_rotary_factor", 1.0
     )  # the older key, which GPT-NeoX's class reads
+    if hparams["model_type"] == "granitemoehybrid":  # its name until transformers 5
+        hparams["layer_types"] = [kind.removeprefix("full_") for kind in hparams["layer_types"]]
     name = get_model_architecture(hparams, ModelType.TEXT)
     kind = get_model_class(HUB_NAMES.get(name, name))
-    kind.set_vocab = numbered_vocabulary
+    for converter in (kind, getattr(kind, "Ministral3Model", kind)):  # Mistral 3's has one within
+        converter.set_vocab = numbered_vocabulary
     tokens = {f"t{row}": row for row in range(hparams["vocab_size"])}
     tokenizer = folder / "tokenizer.json"  # Gemma 3's rows are counted in it
     tokenizer.write_text(json.dumps({"model": {"vocab": tokens}, "added_tokens": []}))

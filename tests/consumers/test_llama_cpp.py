@@ -19,7 +19,9 @@ from click.testing import CliRunner
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES, VARIANTS
+from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.cli.commands import extract, fetch
 
 pytestmark = pytest.mark.slow
@@ -34,6 +36,18 @@ WINDOWS = {  # llama.cpp knows the pattern, not the config
     "num_hidden_layers": 4, "sliding_window": 64,
     "layer_types": [*["sliding_attention"] * 3, "full_attention"],
 }  # fmt: skip
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+GROUPED_EXPERTS = {
+    "head_dim": 16, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+    **EXPERTS,
+}  # fmt: skip
+MAMBA = {"mamba_d_state": 16, "mamba_d_conv": 4, "mamba_expand": 2}
+SPARSE, DENSE = (
+    {"num_local_experts": count, "num_experts_per_tok": count // 2, "shared_intermediate_size": 96}
+    for count in (4, 0)
+)
+GRANITE_HYBRID = {"mamba_n_heads": 4, "mamba_d_head": 32, "layer_types": ["mamba", "attention"]}
+ROTARY = {"layer_types": ["attention", "attention"], "position_embedding_type": "rope"}
 CHANGES: dict[str, dict[str, Any]] = {
     "bloom": {"n_layer": 2, "n_head": 4, "intermediate_size": 256},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 256},
@@ -54,27 +68,79 @@ CHANGES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 24},
     "seed_oss": {"head_dim": 16},
     "stablelm": {"use_qkv_bias": True},
-}
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"num_experts": 4, "shared_expert_intermediate_size": 48, **EXPERTS},
+    "qwen3_moe": {"num_experts": 4, "head_dim": 16, "norm_topk_prob": True, **EXPERTS},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4},
+    "gpt_oss": {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 64,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "granitemoeshared": {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 48},
+    "granitemoehybrid": {**GRANITE_HYBRID, **SPARSE, **MAMBA},
+    "granitemoehybrid without experts": {**GRANITE_HYBRID, **DENSE, **MAMBA},
+    "granitemoehybrid without Mamba": {**GRANITE_HYBRID, **SPARSE, **ROTARY},
+    "granitemoehybrid without both": {**GRANITE_HYBRID, **DENSE, **ROTARY},
+    "jamba": {
+        "num_experts": 4, "num_experts_per_tok": 2, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "expert_layer_period": 2, "expert_layer_offset": 1, "mamba_dt_rank": 8, "use_mamba_kernels": False,
+        **MAMBA,
+    },
+    "falcon_h1": {
+        "head_dim": 16, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1, "mamba_d_ssm": 128,
+        "mlp_multipliers": [0.75, 1.25], "ssm_multipliers": [0.9, 1.1, 1.2, 0.8, 1.3],
+        "attention_in_multiplier": 1.1, "attention_out_multiplier": 0.9, "ssm_in_multiplier": 1.2,
+        "ssm_out_multiplier": 0.7, "key_multiplier": 0.8, "embedding_multiplier": 1.5,
+        "lm_head_multiplier": 0.6, **MAMBA,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 32},
+    "lfm2_moe": {
+        "layer_types": ["conv", "full_attention"], "num_dense_layers": 1, "num_experts": 4, **EXPERTS
+    },
+    "ministral3": {"head_dim": 16, "max_position_embeddings": 262144},
+    "phimoe": {"num_local_experts": 4, "original_max_position_embeddings": 128},
+    "ernie4_5_moe": {
+        "head_dim": 16, "moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1,
+        "moe_intermediate_size": 24, "moe_num_shared_experts": 2,
+    },
+    "dots1": {"num_key_value_heads": 4, "scoring_func": "sigmoid", "n_shared_experts": 1, **GROUPED_EXPERTS},
+    "glm4_moe": GROUPED_EXPERTS,
+    "hunyuan_v1_moe": {
+        "head_dim": 16, "num_experts": 4, "moe_topk": [2, 2], "moe_intermediate_size": [96, 96],
+        "num_shared_expert": [1, 1],
+    },
+    "minimax_m2": {
+        "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "rotary_dim": 16,
+        "scoring_func": "sigmoid",
+    },
+    "llama4_text": {
+        "num_hidden_layers": 4,
+        "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1,
+        "intermediate_size_mlp": 96,
+    },
+}  # fmt: skip
 IN_LAYER = re.compile(r"\.(layers|h|blocks)\.")
-NAMES = list(ARCHITECTURES)
+NAMES = [*ARCHITECTURES, *(name for name in CHANGES if name.split()[0] in VARIANTS)]
 IDS = torch.randint(3, 64, (1, 40), generator=torch.Generator().manual_seed(5))
 
 
 def move(model: Any, seed: int, size: float) -> None:
-    """Add a delta of rank four to every matrix of a layer."""
+    """Add a delta of rank four to every matrix of a layer, and of every expert."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            if tensor.ndim == 2 and IN_LAYER.search(name):
-                left = torch.randn(tensor.shape[0], 4, generator=generator)
-                right = torch.randn(4, tensor.shape[1], generator=generator)
-                tensor.add_((size * left @ right / (2 * tensor.shape[1] ** 0.5)).to(tensor.dtype))
+            is_matrix = tensor.ndim > 1 and tensor.shape[1] > 1 and not name.endswith(("bias", "A_log"))
+            if is_matrix and IN_LAYER.search(name):
+                left = torch.randn(*tensor.shape[:-1], 4, generator=generator)
+                right = torch.randn(*tensor.shape[:-2], 4, tensor.shape[-1], generator=generator)
+                tensor.add_((size * left @ right / (2 * tensor.shape[-1] ** 0.5)).to(tensor.dtype))
 
 
 def build(name: str, root: Path, seed: int = 3, **changes: Any) -> None:
     """Save a base and a donor of an architecture; larger weights than usual, so that logits differ."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(name, **{**COMMON, **CHANGES.get(name, {}), **changes})
+    config = AutoConfig.for_model(name.split(maxsplit=1)[0], **{**COMMON, **CHANGES.get(name, {}), **changes})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for tensor in model.parameters():
@@ -94,6 +160,14 @@ def extracted(root: Path, *words: object) -> Path:
     return folder
 
 
+def log_probabilities(folder: Path) -> torch.Tensor:
+    """What transformers computes of a model, in float32."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        result: torch.Tensor = model(IDS).logits[0].log_softmax(-1)
+    return result
+
+
 def by_peft(root: Path, adapter: Path, ids: torch.Tensor = IDS) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of the base without and with an adapter, in float32."""
     model = AutoModelForCausalLM.from_pretrained(root / "base", dtype=torch.float32).eval()
@@ -103,24 +177,42 @@ def by_peft(root: Path, adapter: Path, ids: torch.Tensor = IDS) -> tuple[torch.T
     return plain, changed
 
 
+def read_result(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the base without and with an adapter, of one job."""
+    assert path.exists(), "llama.cpp aborted on an earlier model"
+    results = json.loads(path.read_text())
+    assert "error" not in results, results["error"]
+    size = len(results["base"][0])
+    rows = {key: [dict(map(tuple, row)) for row in value] for key, value in results.items()}
+    base_rows, adapter_rows = (
+        torch.tensor([[row.get(token, 0.0) for token in range(size)] for row in rows[key]]).log()
+        for key in ("base", "adapter")
+    )
+    return base_rows, adapter_rows
+
+
 @pytest.fixture(scope="module")
-def by_llama_cpp(consumer: Callable[[str], Path]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """The same by llama.cpp, from the base as GGUF."""
+def run_llama_cpp(consumer: Callable[[str], Path]) -> Callable[..., None]:
+    """llama.cpp, in one process for several jobs."""
     packages = consumer("node-llama-cpp")
 
-    def run(base: Path, adapter: Path, root: Path, ids: torch.Tensor = IDS) -> tuple[torch.Tensor, ...]:
-        (root / "ids.json").write_text(json.dumps(ids[0].tolist()))
-        words = ("node", HERE / "logprobs.mjs", packages, base, adapter, root / "ids.json", root / "out.json")
+    def run(jobs: list[dict[str, Any]], path: Path) -> None:
+        path.write_text(json.dumps(jobs, default=str))
+        words = ("node", HERE / "logprobs.mjs", packages, path)
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        results = json.loads((root / "out.json").read_text())
-        size = len(results["base"][0])
-        rows = {key: [dict(map(tuple, row)) for row in value] for key, value in results.items()}
-        base_rows, adapter_rows = (
-            torch.tensor([[row.get(token, 0.0) for token in range(size)] for row in rows[key]]).log()
-            for key in ("base", "adapter")
-        )
-        return base_rows, adapter_rows
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def by_llama_cpp(run_llama_cpp: Callable[..., None]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Log-probabilities of the base without and with an adapter, from the base as GGUF."""
+
+    def run(base: Path, adapter: Path, root: Path, ids: torch.Tensor = IDS) -> tuple[torch.Tensor, ...]:
+        job = {"model": base, "adapter": adapter, "ids": ids[0].tolist(), "out": root / "out.json"}
+        run_llama_cpp([job], root / "jobs.json")
+        return read_result(root / "out.json")
 
     return run  # type: ignore[return-value]
 
@@ -139,12 +231,21 @@ def convert(consumer: Callable[[str], Path]) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="module")
-def tiny(convert: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each architecture, with base, donor, and the base as GGUF."""
+def tiny(
+    convert: Callable[..., None], run_llama_cpp: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder for each architecture, with base, donor, adapter, and what llama.cpp computes."""
     root = tmp_path_factory.mktemp("tiny")
+    jobs: list[dict[str, Any]] = []
     for name in NAMES:
         build(name, root / name)
+        files = {
+            "adapter": extracted(root / name, "--rank", 4) / "adapter.gguf",
+            "out": root / name / "out.json",
+        }
+        jobs.append({"model": root / name / "base.gguf", "ids": IDS[0].tolist(), **files})
     convert(*(root / name / "base" for name in NAMES))
+    run_llama_cpp(jobs, root / "jobs.json")
     return root
 
 
@@ -159,10 +260,15 @@ def agree(theirs: tuple[torch.Tensor, torch.Tensor], peft: tuple[torch.Tensor, t
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_adapter_acts_as_in_peft(name: str, tiny: Path, by_llama_cpp: Callable[..., Any]) -> None:
+def test_an_adapter_acts_as_the_donor_and_as_in_peft(name: str, tiny: Path) -> None:
+    """The donor's delta has the adapter's rank; PEFT does not take all modules of some models."""
     root = tiny / name
-    adapter = extracted(root, "--rank", 4)
-    agree(by_llama_cpp(root / "base.gguf", adapter / "adapter.gguf", root), by_peft(root, adapter))
+    base, donor = (log_probabilities(root / side) for side in ("base", "donor"))
+    agree(read_result(root / "out.json"), (base, donor))
+    model_type = json.loads((root / "base/config.json").read_text())["model_type"]
+    adapter = root / "adapters/r4"
+    if not reader_limits({"model_type": model_type}, open_adapter(adapter).factors):
+        agree(by_peft(root, adapter), (base, donor))
 
 
 @pytest.mark.parametrize(

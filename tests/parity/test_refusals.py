@@ -9,6 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
+from tests.parity.families.proof import base_config, model_of
+from tests.parity.families.table import FAMILIES
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.cli.commands import extract
@@ -45,8 +47,17 @@ def test_mergekit_does_not_factorise_stacked_experts(stacked: Path) -> None:
     assert "own backend" in said
 
 
-def test_llama_cpp_has_no_adapters_of_stacked_experts(stacked: Path) -> None:
-    assert "GGUF" in refused(stacked, "--gguf")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("deepseek_v3", "kv_b_proj"), ("longcat_flash", "no such architecture"), ("dbrx", "all its experts")],
+)
+def test_llama_cpp_takes_no_adapters_of_some_classes(name: str, reason: str, tmp_path: Path) -> None:
+    model = model_of(base_config(name, FAMILIES[name]))
+    for side in ("base", "donor"):
+        model.save_pretrained(tmp_path / side)
+    said = refused(tmp_path, "--gguf")
+    assert f"no GGUF adapter can be written for {name}" in said
+    assert reason in said
 
 
 def test_experts_stacked_on_one_side_only(stacked: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextgraft.adapter.analysis.server_commands import (
 )
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdditiveEntry
+from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.adapter.lora.vllm import CHECKED_VERSION, audit_for_vllm
 from contextgraft.formats.peft import module_of
 from contextgraft.rope import settings
@@ -38,6 +39,7 @@ def describe_adapter(adapter: Adapter) -> dict[str, Any]:
             "notes": audit.notes,
             "options": vllm_options(adapter, audit.max_lora_rank),
         },
+        "reader_limits": reader_limits(sidecar.get("architecture", {}), adapter.factors),
         "servers": to_json(adapter_commands(adapter)),
     }
 
@@ -60,4 +62,5 @@ def adapter_lines(facts: dict[str, Any]) -> list[str]:
     ]
     lines += [f"  problem     {problem}" for problem in vllm["problems"]]
     lines += [f"  note        {note}" for note in vllm["notes"]]
+    lines += [f"reader        {limit}" for limit in facts["reader_limits"]]
     return [*lines, "", "to serve it, one line each:", *command_lines(facts["servers"])]

@@ -4,20 +4,21 @@ vLLM and SGLang take RoPE settings as an override of config.json, llama.cpp as o
 """
 
 import json
-import math
 import shlex
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from contextgraft.adapter.analysis.llama_cpp_options import attention_factor_ratio, llama_cpp_rope_options
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
-from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES, GGUF_FILE
+from contextgraft.adapter.lora.llama_cpp import GGUF_FILE, find_architecture
+from contextgraft.adapter.lora.sglang import sglang_problems
 from contextgraft.adapter.lora.vllm import audit_for_vllm
 from contextgraft.rope import settings
-from contextgraft.rope.settings import RopeSettings
+from contextgraft.rope.settings import ORIGINAL, RopeSettings
 
+WITH_ORIGINAL = ("yarn", "llama3", "longrope")  # types whose parameters need the original length
 MERGE = "merge it (contextgraft merge) and serve the graft"
 NESTED = (
     "language_model."  # in tensor names of models whose config.json has the language model in text_config
@@ -65,20 +66,26 @@ def command_lines(commands: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def config_override(adapter: Adapter, rope: RopeSettings) -> str:
-    """The keys of config.json that give the base the donor's RoPE and attention settings, as JSON.
+def config_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any]:
+    """The keys of config.json that give the base the donor's RoPE and attention settings.
 
     Both servers multiply `max_position_embeddings` by a linear or dynamic factor, and not by YaRN's.
     """
     flat = {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra}
+    if rope.rope_type in WITH_ORIGINAL:
+        flat.setdefault(ORIGINAL, rope.max_positions)
+    if rope.rope_type == "longrope" and rope.extra.get("attention_factor") is not None:
+        flat |= dict.fromkeys(("short_mscale", "long_mscale"), rope.extra["attention_factor"])
     yarn = rope.rope_type == "yarn" and not rope.by_layer_type
-    if yarn:
-        flat.setdefault("original_max_position_embeddings", rope.max_positions)
-    override = {
+    return {
         "rope_parameters": dict(rope.by_layer_type) or flat,
         "max_position_embeddings": rope.context if yarn else rope.max_positions,
         **{name: setting.donor for name, setting in (adapter.attention or {}).items()},
     }
+
+
+def _as_option(adapter: Adapter, override: dict[str, Any]) -> str:
+    """The keys as JSON, where the base's config.json has them."""
     nested = any(NESTED in name for name in adapter.factors)
     return json.dumps({"text_config": override} if nested else override)
 
@@ -89,7 +96,8 @@ def vllm_options(adapter: Adapter, max_lora_rank: int | None) -> tuple[str, ...]
     if max_lora_rank is not None:
         options.append(("--max-lora-rank", max_lora_rank))
     if adapter.rope is not None:
-        options.append(("--hf-overrides", config_override(adapter, adapter.rope)))
+        override = config_override(adapter, adapter.rope)
+        options.append(("--hf-overrides", _as_option(adapter, override)))
         options.append(("--max-model-len", adapter.rope.context))
     return tuple(_quoted(*option) for option in options)
 
@@ -103,24 +111,54 @@ def _vllm(adapter: Adapter) -> ServerCommand:
 
 
 def _sglang(adapter: Adapter) -> ServerCommand:
+    problems = sglang_problems(adapter)
+    if problems:
+        return ServerCommand("SGLang", None, f"SGLang cannot serve the adapter, {problems[0]}: {MERGE}")
     words: list[object] = ["--enable-lora", "--lora-paths", _named(adapter, "lora_name", "lora_path")]
     if adapter.rope is not None:
-        words += ["--json-model-override-args", config_override(adapter, adapter.rope)]
+        override = _sglang_override(adapter, adapter.rope)
+        if override is None:
+            note = f"SGLang would keep keys of the base's RoPE settings that the donor lacks: {MERGE}"
+            return ServerCommand("SGLang", None, note)
+        words += ["--json-model-override-args", _as_option(adapter, override)]
         words += ["--context-length", adapter.rope.context]
     return _command("SGLang", "sglang", "serve", "--model-path", *_base(adapter), *words)
 
 
+def _sglang_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any] | None:
+    """The keys for SGLang, which adds the donor's RoPE parameters to the base's; None if that is wrong.
+
+    It multiplies `max_position_embeddings` by a factor only if there is no original length.
+    """
+    override = config_override(adapter, rope)
+    base = settings.from_json((adapter.sidecar or {})["rope"]["base"])
+    kept = {key for key, value in base.extra.items() if value is not None} - rope.extra.keys()
+    if bool(base.by_layer_type) != bool(rope.by_layer_type) or (base.rope_type == rope.rope_type and kept):
+        return None
+    if ORIGINAL in kept or ORIGINAL in rope.extra:
+        override["max_position_embeddings"] = rope.context
+    ratio = attention_factor_ratio(rope) if rope.rope_type == "yarn" else None
+    if ratio is not None:
+        override["rope_parameters"] |= {"attn_factor": ratio}
+    return override
+
+
 def _llama_cpp(adapter: Adapter) -> ServerCommand:
     sidecar = adapter.sidecar or {}
-    architecture = ARCHITECTURES.get(str(sidecar.get("architecture", {}).get("model_type")))
+    model_type = str(sidecar.get("architecture", {}).get("model_type"))
+    architecture = find_architecture(model_type, adapter.factors)
+    reason = None
     if sidecar and architecture is None:
-        return ServerCommand("llama.cpp", None, f"its architecture cannot be written as GGUF: {MERGE}")
-    if adapter.attention:
-        changed = ", ".join(adapter.attention)
-        return ServerCommand("llama.cpp", None, f"no option sets the donor's {changed}: {MERGE}")
+        reason = "its architecture cannot be written as GGUF"
+    elif adapter.config.use_dora or adapter.replaced:
+        reason = "an adapter in GGUF has neither DoRA nor trained modules"
+    elif adapter.attention:
+        reason = f"no option sets the donor's {', '.join(adapter.attention)}"
+    if reason is not None:
+        return ServerCommand("llama.cpp", None, f"{reason}: {MERGE}")
     options: list[object] = []
     if adapter.rope is not None and architecture is not None:
-        rope = _llama_cpp_rope(adapter.rope, settings.from_json(sidecar["rope"]["base"]))
+        rope = llama_cpp_rope_options(adapter.rope, settings.from_json(sidecar["rope"]["base"]))
         if rope is None:
             return ServerCommand("llama.cpp", None, f"no option sets this kind of RoPE: {MERGE}")
         length = adapter.rope.context
@@ -128,38 +166,10 @@ def _llama_cpp(adapter: Adapter) -> ServerCommand:
         options += ["--override-kv", f"{architecture.name}.context_length=int:{length}"]
     file = adapter.path / GGUF_FILE
     note = "base.gguf is the base converted by llama.cpp's convert_hf_to_gguf.py"
-    note += "" if file.exists() else f"; {GGUF_FILE} is written by extract --gguf"
+    if not file.exists():
+        writer = "extract --gguf" if sidecar else "llama.cpp's convert_lora_to_gguf.py"
+        note += f"; {GGUF_FILE} is written by {writer}"
     return _command("llama.cpp", "llama-server", "--model", "base.gguf", "--lora", file, *options, note=note)
-
-
-def _llama_cpp_rope(rope: RopeSettings, base: RopeSettings) -> list[object] | None:
-    """llama-server's options for RoPE settings; None if it has none.
-
-    The factors of Llama 3 and LongRoPE are tensors of the model's file, made for the base's own settings.
-    """
-    if rope.by_layer_type:
-        return [] if rope.by_layer_type == base.by_layer_type else None
-    theta: list[object] = ["--rope-freq-base", f"{rope.theta:.17g}"]
-    if rope.rope_type == "default":
-        return theta if base.rope_type == "default" else [*theta, "--rope-scaling", "none"]
-    factor = rope.extra.get("factor")
-    if rope.rope_type == "linear":
-        return [*theta, "--rope-scaling", "linear", "--rope-scale", factor]
-    if rope.rope_type == "yarn" and factor:
-        return [*theta, "--rope-scaling", "yarn", "--rope-scale", factor, *_yarn(rope, float(factor))]
-    unchanged = (rope.theta, rope.rope_type, rope.extra) == (base.theta, base.rope_type, base.extra)
-    return [] if unchanged else None
-
-
-def _yarn(rope: RopeSettings, factor: float) -> Iterator[object]:
-    """The further options of YaRN, where they differ from what llama.cpp assumes."""
-    extra = rope.extra
-    yield from ("--yarn-orig-ctx", extra.get("original_max_position_embeddings", rope.max_positions))
-    for key, option in (("beta_fast", "--yarn-beta-fast"), ("beta_slow", "--yarn-beta-slow")):
-        if extra.get(key) is not None:
-            yield from (option, extra[key])
-    if extra.get("attention_factor") is not None:  # llama.cpp multiplies its own factor by this option
-        yield from ("--yarn-attn-factor", extra["attention_factor"] / (0.1 * math.log(factor) + 1))
 
 
 def _base(adapter: Adapter) -> list[object]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.numeric import seed_of
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
@@ -24,7 +23,6 @@ from contextgraft.checkpoint.reader import DTYPES
 from contextgraft.checkpoint.resume import BUILT, ResumeLog, input_files, publish_folders
 from contextgraft.checkpoint.writer import save_tensors
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.model.tied_head import head_state
 from contextgraft.formats.tensor_names import TensorRole
 
 
@@ -181,15 +179,14 @@ def _cannot_be_carried(models: ModelPair, name: str) -> MismatchError:
 
 
 def _check_gguf(models: ModelPair) -> None:
-    from contextgraft.adapter.lora.gguf import gguf_names
+    from contextgraft.adapter.lora.gguf_weights import gguf_layout
 
     if models.longer:
         raise InputError(
             f"has more learned positions, {models.longer[0]!r}, which an adapter in GGUF does not carry",
             path=models.donor.path, remedy="leave --gguf out, or convert a graft instead",
         )  # fmt: skip
-    tied = head_state(models.base).is_tied
-    gguf_names(models.factorised, architecture(models.base.config), models.base.path, tied=tied)
+    gguf_layout(models.factorised, models.base)
 
 
 def remove_other_adapters(out: Path, names: Collection[str]) -> None:

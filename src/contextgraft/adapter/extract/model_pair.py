@@ -10,6 +10,7 @@ from typing import Any
 from contextgraft.adapter.architecture import OTHER_LAYOUT, architecture, check_architecture, check_shape
 from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
+from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
@@ -74,14 +75,15 @@ class ModelPair:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Files that could be read instead, and settings of the donor's forward pass that are not carried."""
+        """Files that could be read instead, settings that are not carried, modules that readers do not apply."""
         files = [line for side in (self.base, self.donor) for line in other_weights(side, "the adapter is")]
         settings_of_donor = (
             f"{self.donor.path}: its {name} is {setting.donor}, the base's {setting.base}; an adapter does "
             "not carry this setting, so a graft computes with the target's"
             for name, setting in self.difference.others.items()
         )
-        return (*files, *settings_of_donor)
+        limits = reader_limits(architecture(self.base.config), self.factorised)
+        return (*files, *settings_of_donor, *limits)
 
     def context_record(self) -> dict[str, Any]:
         """What sidecars record of both configs: RoPE, the attention settings, the donor's context length."""

@@ -63,7 +63,7 @@ def assemble(
 
         for name in sidecars:
             folder = log.work / name
-            write_gguf(open_adapter(folder), common["architecture"], folder / GGUF_FILE)
+            write_gguf(open_adapter(folder), models.base, folder / GGUF_FILE)
     return sidecars
 
 

@@ -1,21 +1,19 @@
 """An adapter as GGUF, as llama.cpp's `--lora` reads it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gguf
 import torch
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
-from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES, RowOrder
-from contextgraft.adapter.lora.low_rank import LowRankEntry
+from contextgraft.adapter.lora.gguf_rows import ORDERS, selected
+from contextgraft.adapter.lora.gguf_weights import GgufLayout, GgufWeight, gguf_layout
+from contextgraft.adapter.lora.low_rank import LowRankEntry, StackedEntry
 from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.reader import NAMES
-from contextgraft.errors import InputError
-from contextgraft.formats.peft import module_of
-from contextgraft.formats.tensor_names import comparable, rotary_heads, rows_are_tokens
 from contextgraft.rope.settings import RopeSettings
 
 SCALING = {
@@ -31,23 +29,22 @@ TYPES = {
 }
 
 
-def write_gguf(adapter: Adapter, architecture: Mapping[str, Any], path: Path) -> None:
-    """Write the factors of an adapter; tensors of one module are in memory at a time.
+def write_gguf(adapter: Adapter, base: ModelFolder, path: Path) -> None:
+    """Write the factors of an adapter on `base`; tensors of one weight are in memory at a time.
 
     Scaling is written into lora_b; the format has no deltas of norms and biases. What llama.cpp stores in
-    another way raises InputError, as in `gguf_names`.
+    another way raises InputError, as in `gguf_layout`.
     """
-    names = gguf_names(adapter.factors, architecture, adapter.path)
-    name, order = ARCHITECTURES[str(architecture["model_type"])]
+    layout = gguf_layout(adapter.factors, base)
+    weights = sorted(layout.weights, key=lambda weight: weight.name)
 
     def factors() -> Iterator[tuple[str, torch.Tensor]]:
-        for tensor, entry in sorted(adapter.factors.items()):
-            for suffix, factor in _factors(adapter, entry):
-                ordered = factor if suffix == "lora_a" else ROWS[order](factor, tensor, architecture)
-                yield f"{names[tensor]}.{suffix}", ordered
+        for weight in weights:
+            for suffix, factor in _factors(adapter, weight, layout):
+                yield f"{weight.name}.{suffix}", factor
 
     with publish_file(path, durable=False) as temporary:
-        writer = gguf.GGUFWriter(temporary, name)
+        writer = gguf.GGUFWriter(temporary, layout.architecture.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)  # no further scaling by alpha / rank
@@ -94,90 +91,30 @@ def _describe_rope(writer: gguf.GGUFWriter, rope: RopeSettings) -> None:
             writer.add_rope_scaling_orig_ctx_len(rope.extra["original_max_position_embeddings"])
 
 
-def gguf_names(
-    tensors: Iterable[str], architecture: Mapping[str, Any], path: Path, *, tied: bool = False
-) -> dict[str, str]:
-    """The name of each tensor in llama.cpp; `path` is named in errors.
-
-    An architecture or module that an adapter in GGUF cannot have raises InputError, and embeddings of a base
-    that ties them: llama.cpp aborts on those.
-    """
-    model_type = str(architecture.get("model_type"))
-    if model_type not in ARCHITECTURES:
-        raise InputError(
-            "no GGUF adapter can be written for this architecture", path=path,
-            expected=", ".join(ARCHITECTURES), received=model_type, remedy="leave --gguf out",
-        )  # fmt: skip
-    name = ARCHITECTURES[model_type].name
-    arch = next(arch for arch, gguf_name in gguf.MODEL_ARCH_NAMES.items() if gguf_name == name)
-    table = gguf.get_tensor_name_map(arch, int(architecture["num_hidden_layers"]))
-    names = {
-        tensor: table.get_name(module_of(tensor)) or table.get_name(f"model.{module_of(comparable(tensor))}")
-        for tensor in tensors
-    }
-    unknown = sorted(
-        tensor
-        for tensor, gguf_name in names.items()
-        if gguf_name is None or tensor.split(".")[-2].isdigit() or ".experts." in tensor
-    )
-    if unknown:
-        raise InputError(
-            f"module {unknown[0]!r} cannot be stored in a GGUF adapter of {name}",
-            path=path, remedy="leave --gguf out, or --exclude it",
-        )  # fmt: skip
-    if tied and any(rows_are_tokens(tensor) for tensor in names):
-        raise InputError(
-            "llama.cpp aborts on an adapter of embeddings that input and output share",
-            path=path, remedy="leave --gguf or --embeddings out, or convert a graft instead",
-        )  # fmt: skip
-    return {tensor: f"{gguf_name}.weight" for tensor, gguf_name in names.items()}
-
-
-def _factors(adapter: Adapter, entry: LowRankEntry) -> Iterator[tuple[str, torch.Tensor]]:
+def _factors(adapter: Adapter, weight: GgufWeight, layout: GgufLayout) -> Iterator[tuple[str, torch.Tensor]]:
     """lora_a and lora_b as llama.cpp multiplies them: rows of an embedding's lora_a are tokens."""
+    pairs = {number: _pair(adapter, adapter.factors[name]) for number, name in weight.tensors.items()}
+    if weight.experts:
+        unchanged = tuple(torch.zeros_like(factor) for factor in next(iter(pairs.values())))
+        experts = [pairs.get(number, unchanged) for number in range(weight.experts)]
+        A, B = (torch.stack(list(factors)) for factors in zip(*experts, strict=True))
+    else:
+        A, B = pairs[0]
+    if weight.swapped:
+        A, B = B.transpose(-1, -2), A.transpose(-1, -2)
+    yield "lora_a", A.contiguous()
+    if B.dim() == 2:  # experts have no heads
+        B = ORDERS[layout.architecture.rows](B, weight.tensors[0], layout.config)
+    yield "lora_b", selected(B, weight.rows).contiguous()
+
+
+def _pair(adapter: Adapter, entry: LowRankEntry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both factors, scaling in the second; of stacked experts [experts, rank, in], [experts, out, rank]."""
     A, B = adapter.read(entry.key_A), adapter.read(entry.key_B)
-    yield "lora_a", (A.T if entry.embedding else A).contiguous()
-    yield "lora_b", (B.float() * entry.scaling).to(B.dtype)
-
-
-def _as_stored(rows: torch.Tensor, tensor: str, architecture: Mapping[str, Any]) -> torch.Tensor:  # noqa: ARG001
-    return rows.contiguous()
-
-
-def _interleaved(rows: torch.Tensor, tensor: str, architecture: Mapping[str, Any]) -> torch.Tensor:
-    heads = rotary_heads(tensor, architecture)
-    return (halves_to_interleaved(rows, heads) if heads else rows).contiguous()
-
-
-def _separated(rows: torch.Tensor, tensor: str, architecture: Mapping[str, Any]) -> torch.Tensor:
-    if not module_of(tensor).endswith(".query_key_value"):
-        return rows.contiguous()
-    heads = int(architecture["num_attention_heads"])
-    return groups_to_separate(rows, heads, int(architecture["hidden_size"]) // heads).contiguous()
-
-
-ROWS = {
-    RowOrder.AS_STORED: _as_stored,
-    RowOrder.INTERLEAVED: _interleaved,
-    RowOrder.SEPARATED: _separated,
-}
-
-
-def groups_to_separate(rows: torch.Tensor, heads: int, width: int) -> torch.Tensor:
-    """Rows of groups, each some heads of q, one of k and one of v, become those of all q, all k, all v.
-
-    `width` is the number of rows of a head; the number of groups follows from that of rows.
-    """
-    groups = (rows.shape[0] // width - heads) // 2
-    grouped = rows.reshape(groups, heads // groups + 2, width, *rows.shape[1:])
-    kinds = grouped[:, :-2], grouped[:, -2], grouped[:, -1]
-    return torch.cat([kind.reshape(-1, *rows.shape[1:]) for kind in kinds])
-
-
-def halves_to_interleaved(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows (i, i + d/2) of each head become pairs (2i, 2i+1), the order in which llama.cpp rotates them."""
-    half = rows.shape[0] // heads // 2
-    return rows.reshape(heads, 2, half, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+    B = (B.float() * entry.scaling).to(B.dtype)
+    if isinstance(entry, StackedEntry):
+        return A.reshape(entry.experts, -1, A.shape[1]), B.reshape(len(B), -1, entry.experts).permute(2, 0, 1)
+    return (A.T if entry.embedding else A), B
 
 
 def _info(writer: gguf.GGUFWriter, name: str, factor: torch.Tensor) -> None:
