@@ -34,8 +34,8 @@ def moved(name: str, root: Path, experts: slice) -> tuple[Weights, Weights]:
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if ".experts." in key and not key.endswith("_bias"):
-                change = torch.randn(parameter.shape, generator=generator) * 0.05
-                parameter[experts] += change[experts]
+                added = torch.randn(parameter.shape, generator=generator) * 0.05
+                parameter[experts] += added[experts]
     model.save_pretrained(root / "donor")
     pair = ["--base", root / "base", "--donor", root / "donor", "--out", root / "out"]
     done = CliRunner().invoke(extract.command, [str(word) for word in (*pair, "--rank", 512, "--gguf")])

@@ -1,6 +1,6 @@
 """The rows of weights as llama.cpp's converter stores them: what is done to lora_b, whose rows they are."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ def selected(rows: torch.Tensor, selection: RowSelection) -> torch.Tensor:
     return rows[..., SLICES[selection](rows.shape[-2]), :]
 
 
-SLICES = {
+SLICES: Mapping[RowSelection, Callable[[int], slice]] = {
     RowSelection.ALL: lambda _: slice(None),
     RowSelection.FIRST_HALF: lambda count: slice(count // 2),
     RowSelection.SECOND_HALF: lambda count: slice(count // 2, None),
