@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
+from contextgraft.adapter.gguf.rows import groups_to_separate, halves_to_interleaved
+from contextgraft.adapter.gguf.write_gguf import write_gguf
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.gguf import write_gguf
-from contextgraft.adapter.lora.gguf_rows import groups_to_separate, halves_to_interleaved
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import TensorRole

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from contextgraft.adapter.gguf.llama_cpp import ARCHITECTURES, VARIANTS
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.llama_cpp import ARCHITECTURES, VARIANTS
 from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.cli.commands import extract, fetch
 
@@ -99,7 +99,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "layer_types": ["conv", "full_attention"], "num_dense_layers": 1, "num_experts": 4, **EXPERTS
     },
     "ministral3": {"head_dim": 16, "max_position_embeddings": 262144},
-    "phimoe": {"num_local_experts": 4, "original_max_position_embeddings": 128},
     "ernie4_5_moe": {
         "head_dim": 16, "moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1,
         "moe_intermediate_size": 24, "moe_num_shared_experts": 2,

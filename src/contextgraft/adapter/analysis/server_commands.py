@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.analysis.llama_cpp_options import attention_factor_ratio, llama_cpp_rope_options
+from contextgraft.adapter.gguf.llama_cpp import GGUF_FILE, find_architecture
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
-from contextgraft.adapter.lora.llama_cpp import GGUF_FILE, find_architecture
 from contextgraft.adapter.lora.sglang import sglang_problems
 from contextgraft.adapter.lora.vllm import audit_for_vllm
 from contextgraft.rope import settings

@@ -179,7 +179,7 @@ def _cannot_be_carried(models: ModelPair, name: str) -> MismatchError:
 
 
 def _check_gguf(models: ModelPair) -> None:
-    from contextgraft.adapter.lora.gguf_weights import gguf_layout
+    from contextgraft.adapter.gguf.weights import gguf_layout
 
     if models.longer:
         raise InputError(

@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
+from contextgraft.adapter.gguf.llama_cpp import GGUF_FILE
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.lora.llama_cpp import GGUF_FILE
 from contextgraft.adapter.lora.parameter_names import flat_factor, wrapped_modules
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
@@ -59,7 +59,7 @@ def assemble(
     writer = _FolderWriter(models, log, factorised, common, modules)
     sidecars = {spec.name: writer.write(spec) for spec in specs}
     if gguf:
-        from contextgraft.adapter.lora.gguf import write_gguf
+        from contextgraft.adapter.gguf.write_gguf import write_gguf
 
         for name in sidecars:
             folder = log.work / name

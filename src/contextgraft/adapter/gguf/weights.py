@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 
 from contextgraft.adapter.architecture import architecture
-from contextgraft.adapter.lora.llama_cpp import (
+from contextgraft.adapter.gguf.llama_cpp import (
     ARCHITECTURES,
     NO_ADAPTER,
     STACKED_EXPERTS,

@@ -6,10 +6,10 @@ from pathlib import Path
 import gguf
 import torch
 
+from contextgraft.adapter.gguf.rows import ORDERS, selected
+from contextgraft.adapter.gguf.weights import GgufLayout, GgufWeight, gguf_layout
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
-from contextgraft.adapter.lora.gguf_rows import ORDERS, selected
-from contextgraft.adapter.lora.gguf_weights import GgufLayout, GgufWeight, gguf_layout
 from contextgraft.adapter.lora.low_rank import LowRankEntry, StackedEntry
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.model_folder import ModelFolder

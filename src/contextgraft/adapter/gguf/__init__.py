@@ -1,0 +1,1 @@
+"""Adapters for llama.cpp: its names, and the file that its `--lora` reads."""
