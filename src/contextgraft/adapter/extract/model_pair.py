@@ -75,7 +75,7 @@ class ModelPair:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Files that could be read instead, settings that are not carried, modules that readers do not apply."""
+        """Files that could be read instead, settings that are lost, modules that readers do not apply."""
         files = [line for side in (self.base, self.donor) for line in other_weights(side, "the adapter is")]
         settings_of_donor = (
             f"{self.donor.path}: its {name} is {setting.donor}, the base's {setting.base}; an adapter does "
