@@ -3,12 +3,14 @@
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft.utils.other import get_pattern_key
 
+from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.module_patterns import ModulePatterns
 from contextgraft.errors import CheckpointError
 
@@ -79,3 +81,21 @@ def test_a_lookahead_of_real_adapters() -> None:
         9,
         2,
     ]  # as PEFT: `vision.` may be the prefix
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ties"),
+    [
+        ({"target_modules": ["q_proj", "embed_tokens"]}, True),
+        ({"target_modules": ["q_proj", "model.embed_tokens"]}, True),
+        ({"target_modules": ["wte", "lm_head"]}, True),
+        ({"target_modules": ["c_attn", "wte"]}, False),  # PEFT warns that nothing is tied
+        ({"target_modules": r".*(q_proj|embed_tokens)"}, True),
+        ({"target_modules": r".*(c_attn|wte)"}, False),
+        ({"target_modules": r".*q_proj", "modules_to_save": ["lm_head"]}, True),
+    ],
+)
+def test_peft_ties_embeddings_by_these_names_only(chosen: dict[str, Any], ties: bool) -> None:
+    assert LoraConfig(ensure_weight_tying=True, **chosen).ties_embeddings is ties
+    assert LoraConfig(ensure_weight_tying=False, **chosen).ties_embeddings is False
+    assert LoraConfig(**chosen).ties_embeddings is None

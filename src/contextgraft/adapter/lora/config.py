@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contextgraft.adapter.lora.module_patterns import ModulePatterns
+from contextgraft.adapter.patterns import LimitedMatcher, is_pattern
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError
 from contextgraft.formats import peft
@@ -59,6 +60,23 @@ class LoraConfig(BaseModel):
     def alphas(self) -> ModulePatterns[float]:
         """alpha_pattern."""
         return ModulePatterns("alpha_pattern", self.alpha_pattern, self.path)
+
+    @cached_property
+    def ties_embeddings(self) -> bool | None:
+        """Whether PEFT (0.21) ties what it adapts of tied embeddings; None where the config does not say.
+
+        It does so only for modules named embed_tokens or lm_head.
+        """
+        if not self.ensure_weight_tying or not isinstance(self.target_modules, str):
+            named = [*(self.target_modules or ()), *(self.modules_to_save or ())]
+            known = any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in named)
+            return self.ensure_weight_tying and known
+        matcher = LimitedMatcher("target_modules", self.path)
+        pattern = rf"\A(?:{self.target_modules})\Z"
+        saved = any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in self.modules_to_save or ())
+        return saved or (
+            is_pattern(pattern) and any(matcher.matches(pattern, name) for name in peft.TIED_BY_PEFT)
+        )
 
     @property
     def experts_inputs_first(self) -> bool:
