@@ -7,7 +7,7 @@ from typing import Any
 
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
-from contextgraft.adapter.lora.llama_cpp import GGUF_FILE
+from contextgraft.adapter.gguf.llama_cpp import GGUF_FILE
 from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.formats.sidecar import identity, read_sidecar
