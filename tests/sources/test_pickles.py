@@ -277,6 +277,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/", "<html>", ""])
 def test_what_torch_did_not_write_is_shown(tmp_path: Path, text: str) -> None:
     """No advice of torch's to load it without its protection reaches the user."""
