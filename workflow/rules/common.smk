@@ -34,6 +34,16 @@ THREADS = STUDY.settings.threads
 VERSION = __version__  # a parameter of every rule: Snakemake does not notice a new version of the package
 
 
+def check_study():
+    """Before the first job: what a later one would fail with, all mistakes at once."""
+    from contextgraft.workflow.preflight import check_before_first_job
+
+    try:
+        check_before_first_job(STUDY)
+    except ContextgraftError as error:
+        raise WorkflowError(f"contextgraft: error: {error}")
+
+
 def one_of(names):
     """Regular expression that matches exactly these names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
