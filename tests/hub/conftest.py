@@ -105,6 +105,7 @@ def environment(server: HubServer, tmp_path: Path) -> dict[str, str]:
     """For a subprocess: the hub is ours, nothing of the user's is read."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     own = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    own["CONTEXTGRAFT_CACHE"] = str(tmp_path / "cache")
     return inherited | own | {"OMP_NUM_THREADS": "1"}
 
 

@@ -105,7 +105,6 @@ def test_a_known_adapter_is_merged_by_name_into_a_repository(
     toy: SimpleNamespace,
     run: Callable[..., Any],
     tmp_path: Path,
-    monkeypatch: Any,
 ) -> None:
     config = toy.config()
     toy.write(tmp_path / "a", toy.weights(config), config)
@@ -121,7 +120,6 @@ def test_a_known_adapter_is_merged_by_name_into_a_repository(
         {name: (tmp_path / "ad/r2" / name).read_bytes() for name in names},
     )
     server.add("owner/tune", model)
-    monkeypatch.setenv("CONTEXTGRAFT_CACHE", str(tmp_path / "cache"))
     words = (
         "merge",
         "--adapter",

@@ -41,7 +41,10 @@ def test_the_cache_is_listed_and_removed(folder: Path) -> None:
     assert [(model.path, model.source) for model in cached_models()] == [(kept, "hf:owner/Name@main")]
     rows = json.loads(CliRunner().invoke(cache.command, ["--json"]).stdout)
     assert [row["source"] for row in rows] == ["hf:owner/Name@main"]
+    other = cache_folder() / "mine/file"
+    other.mkdir(parents=True)
     text = CliRunner().invoke(cache.command, ["--clear"]).stdout
+    assert other.exists()
     assert "1 models or adapters" in text
     assert list(cached_models()) == []
     clear_cache()

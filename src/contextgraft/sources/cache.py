@@ -1,6 +1,7 @@
 """Models and adapters that commands fetched from their sources, kept in one folder on this machine."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from contextgraft.sources.resolve import is_dataset, locate, on_hub, suggestion
 
 GGUF = ".gguf"
 VARIABLE = "CONTEXTGRAFT_CACHE"
+KEY = re.compile(r"[0-9a-f]{40}")  # names of the folders in the cache; others are not its own
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class CachedModel:
 
 
 def cache_folder() -> Path:
-    """The folder of the variable CONTEXTGRAFT_CACHE, else `contextgraft` in the user's cache."""
+    """The folder of the variable CONTEXTGRAFT_CACHE, else `contextgraft/models` in the user's cache."""
     given = os.environ.get(VARIABLE)
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "contextgraft"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "contextgraft" / "models"
 
 
 def is_source(text: str) -> bool:
@@ -77,7 +79,8 @@ def _fetched(source: str, key: str, name: str, hub: Hub) -> Path:
 
 def cached_models() -> Iterator[CachedModel]:
     """What the cache holds, in the order of the paths; unfinished downloads are included."""
-    for path in sorted(cache_folder().glob("*/*")):
+    entries = (path for path in cache_folder().glob("*/*") if path.is_dir())
+    for path in sorted(path for path in entries if KEY.fullmatch(path.parent.name)):
         records = [path / record for record in (SIDECAR, RECORD) if (path / record).exists()]
         source = str(read_json(records[-1]).get("source")) if records else "unfinished"
         size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())

@@ -12,7 +12,7 @@ from contextgraft.cli.output import echo, format_bytes, print_json
 def command(*, clear: bool, as_json: bool) -> None:
     """List the models and adapters that commands fetched from their sources, with their bytes.
 
-    The cache is the folder in CONTEXTGRAFT_CACHE, by default ~/.cache/contextgraft.
+    The cache is the folder in CONTEXTGRAFT_CACHE, by default ~/.cache/contextgraft/models.
     """
     from contextgraft.sources.cache import cache_folder, cached_models, clear_cache
 
