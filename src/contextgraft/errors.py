@@ -2,8 +2,9 @@
 
 ContextgraftError
 ├── InputError            an argument, path or option is wrong
-│   └── ConfigError       a configuration file is wrong
-│       └── SeveralMistakes   several mistakes in configuration files, a line for each
+│   ├── ConfigError       a configuration file is wrong
+│   │   └── SeveralMistakes   several mistakes in configuration files, a line for each
+│   └── MissingExtra      an optional package is not installed
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
 │   ├── InputChanged      a file was changed while it was read
 │   ├── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
@@ -11,6 +12,7 @@ ContextgraftError
 ├── MismatchError         two models or an adapter and a model do not fit each other
 ├── Refused               an earlier step refused this model and recorded the refusal
 ├── SourceError           the hub or the network failed, or sent wrong content
+├── ProcessEnded          a process of this command could not start, or was ended from outside
 ├── OutputError           the output cannot be written
 │   └── OutputBusy        another run is writing it
 └── VerificationError     a graft or adapter differs from its record
@@ -128,6 +130,10 @@ class MistakeCollector:
             raise SeveralMistakes(self.mistakes)
 
 
+class MissingExtra(InputError):  # noqa: N818 - named for what is missing
+    """An optional package is not installed; says nothing about a model."""
+
+
 class CheckpointError(ContextgraftError):
     """A file of a model or adapter is malformed or of an unsupported kind."""
 
@@ -145,7 +151,7 @@ class InputChanged(CheckpointError):  # noqa: N818 - named after the event, like
         )
 
 
-def missing_extra(error: BaseException, verb: str | None = None) -> InputError | None:
+def missing_extra(error: BaseException, verb: str | None = None) -> MissingExtra | None:
     """The error to show where an optional package is missing; None if `error` has another cause.
 
     Where several extras install the package, the one with the name of the verb is recommended.
@@ -155,7 +161,7 @@ def missing_extra(error: BaseException, verb: str | None = None) -> InputError |
         return None
     extras = EXTRAS[package]
     extra = verb if verb in extras else extras[0]
-    return InputError(
+    return MissingExtra(
         f"{verb or 'this function'} needs the package {package}, which is not installed",
         remedy=f"install it with: pip install 'contextgraft[{extra}]'",
     )
@@ -163,7 +169,7 @@ def missing_extra(error: BaseException, verb: str | None = None) -> InputError |
 
 @contextmanager
 def required_extra(verb: str | None) -> Iterator[None]:
-    """Turn the failed import of an optional package inside into the InputError of `missing_extra`."""
+    """Turn the failed import of an optional package inside into the error of `missing_extra`."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -221,6 +227,10 @@ class Refused(ContextgraftError):  # noqa: N818
 
 class SourceError(ContextgraftError):
     """The hub or the network failed, or sent wrong content."""
+
+
+class ProcessEnded(ContextgraftError):  # noqa: N818 - named after the event, like FileExists
+    """A process could not start, or was ended from outside; says nothing about a model."""
 
 
 class OutputError(ContextgraftError):

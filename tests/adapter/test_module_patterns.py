@@ -12,6 +12,7 @@ from peft.utils.other import get_pattern_key
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.module_patterns import ModulePatterns
+from contextgraft.adapter.patterns import is_pattern
 from contextgraft.errors import CheckpointError
 
 PIECES = (
@@ -71,6 +72,23 @@ def test_no_pattern_hangs(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_refused(pattern: str) -> None:
     with pytest.raises(CheckpointError, match="rank_pattern that is not used as a pattern"):
         ModulePatterns("rank_pattern", {pattern: 2}, Path("adapter_config.json")).check()
+
+
+@pytest.mark.parametrize("pattern", ["a{1000000000}", "(a{200}b){200}", "a{9999}{9999}"])
+def test_counts_that_compile_without_end_are_refused(pattern: str) -> None:
+    with pytest.raises(CheckpointError, match="rank_pattern that is not used as a pattern"):
+        ModulePatterns("rank_pattern", {pattern: 2}, Path("adapter_config.json")).check()
+    assert not is_pattern(pattern)
+
+
+def test_many_patterns() -> None:
+    names = {f"layers.{number}.q_proj": 2 for number in range(2000)}
+    table = ModulePatterns("rank_pattern", names, Path("adapter_config.json"))
+    table.check()
+    assert [table.value(f"model.layers.{number}.q_proj", 9) for number in (0, 1999, 2000)] == [2, 2, 9]
+    patterns = {f"x{number}.*": 2 for number in range(2000)}
+    with pytest.raises(CheckpointError, match=r"too long a rank_pattern; expected .*received 0 and 2,000"):
+        ModulePatterns("rank_pattern", patterns, Path("adapter_config.json")).check()
 
 
 def test_a_lookahead_of_real_adapters() -> None:

@@ -65,6 +65,20 @@ STRANGERS: dict[str, tuple[Damage, str]] = {
     "a billion heads": (values(CONFIG, num_attention_heads=10**9), "no usable num_attention_heads"),
     "a billion labels": (values(CONFIG, num_labels=10**9), "no usable num_labels"),
     "a large hidden size": (values(CONFIG, hidden_size=2**40), "no usable hidden_size"),
+    "a billion kinds of layers": (
+        values(CONFIG, model_type="gpt_neo", attention_types=[[["global", "local"], 10**9]]),
+        "no usable attention_types",
+    ),
+    "ten million letters of layers": (
+        values(CONFIG, model_type="nemotron_h", hybrid_override_pattern="M" * 10**7),
+        "no usable length of hybrid_override_pattern",
+    ),
+    "a million factors": (
+        values(CONFIG, rope_scaling={"rope_type": "longrope", "long_factor": [1.0] * 10**6}),
+        "no usable length of long_factor",
+    ),
+    "a million labels": (values(CONFIG, id2label={str(n): "x" for n in range(400_000)}), "too many values"),
+    "end tokens of text": (text("generation_config.json", '{"eos_token_id": "x"}'), "no usable eos_token_id"),
     "no heads": (
         values(CONFIG, num_attention_heads=0),
         "config cannot be read|cannot be loaded|cannot be run",
@@ -126,6 +140,12 @@ TEMPLATES = {
     "hello": "received 0 times",
     "{{ messages[0]['content']|upper }}": "received 0 times",
     "{{ messages[0]['content']|lower }}": "received 0 times",
+    "{{ messages[0]['content'][:100] }}": "changes a message",
+    "{{ messages[0]['content']|replace('the', '') }}": "changes a message",
+    "{{ messages[0]['content']|replace('\n', ' ') }}": "changes a message",
+    "{{ messages[0]['content']|wordwrap(20) }}": "changes a message",
+    "{{ messages[0]['content'] }}{% if messages[0]['content'][9999:] %}!{% endif %}": "changes a message",
+    "{{ messages[0]['content'] }}{{ range(10 ** 6)|random }}": "changes a message",
     "{{ 'x' * 10 ** 10 }}": "MemoryError|OverflowError|RangeError",
     "{{ 'x' * 10 ** 7 }}{{ messages[0]['content'] }}": "10,000,018 characters",
     "{{ range(10 ** 10)|list }}": "OverflowError|MemoryError",

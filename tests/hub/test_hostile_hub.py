@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,6 +175,46 @@ def test_pages_without_end_are_refused(
     )
     assert "does not end" in refused(server, tmp_path, "hf:datasets/a/x")
     assert server.requests < 30
+
+
+def test_lists_of_too_many_files_are_refused(
+    serve: Callable[[Answer], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_FILES", {"model": 30, "dataset": 30})
+    names = [f"{number}.txt" for number in range(31)]
+    server = serve(lambda *_: ok({**INFO, "siblings": [{**FILE, "rfilename": name} for name in names]}))
+    assert "too many files; expected at most 30" in refused(server, tmp_path)
+
+    def pages(path: str, _: str) -> tuple[int, dict[str, str], bytes, str]:
+        entries = [
+            {"type": "file", "path": f"{path[-9:]}{name}", "size": 1, "oid": "b" * 40} for name in names[:9]
+        ]
+        following = f"{endless.url}/api/tree/{len(endless.received)}"
+        return ok(entries, Link=f'<{following}>; rel="next"') if "tree" in path else ok(INFO)
+
+    endless = serve(pages)
+    assert "too many files" in refused(endless, tmp_path, "hf:datasets/a/x")
+    assert endless.requests == 5
+
+
+DELAYS = {
+    "7": 7, "0": 0, "": None, "-5": None, "nan": None, "inf": None, "1e9": None, "0.5": None, "-0000": None,
+    "9" * 4000: float("inf"), "Wed, 21 Oct 2015 07:28:00 GMT": 0, "21 Oct 2015 07:28:00 -0000": 0,
+    "Fri, 31 Dec 9999 23:59:59 -1200": None, "1 Jan 2000 00:00:00 +9999": None, "\u0665": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", DELAYS)
+def test_requested_delays(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")  # a date without a zone is of UTC everywhere
+    response = SimpleNamespace(status_code=503, headers={"Retry-After": value})
+    delay = guard.requested_delay(response)  # type: ignore[arg-type]
+    assert delay == DELAYS[value] or (delay is not None and delay > 1e9 and "9999" in value)
+
+
+def test_a_rate_limit_of_4000_digits_is_none() -> None:
+    response = SimpleNamespace(status_code=429, headers={"ratelimit": f'"api";r=0;t={"9" * 4000}'})
+    assert guard.requested_delay(response) is None  # type: ignore[arg-type]
 
 
 def test_an_answer_without_end_is_refused(

@@ -80,6 +80,16 @@ def test_tries_are_counted_anew_while_bytes_arrive(
     assert same_shards(tmp_path / "out", model)
 
 
+def test_a_server_of_a_byte_for_each_connection_is_given_up(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.fault(ANY_SHARD, cut=1, times=1000)
+    with pytest.raises(SourceError, match="the connection fails repeatedly"):
+        fetch(SOURCE, tmp_path / "out", hub=hub)
+    assert len(server.requests(ANY_SHARD)) < 100
+
+
 def test_a_server_that_falls_silent_is_retried(
     *,
     server: "HubServer",

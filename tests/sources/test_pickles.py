@@ -292,6 +292,24 @@ def test_what_torch_did_not_write_is_shown(tmp_path: Path, text: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_an_adapter_next_to_a_config_and_training_arguments_is_an_adapter(
+    longlora: SimpleNamespace, tmp_path: Path, form: str
+) -> None:
+    """Trainers save config.json and training_args.bin in the folder of the adapter."""
+    if form == "safetensors":
+        pickles = [longlora.folder / name for name in ("adapter_model.bin", "trainable_params.bin")]
+        save_file(torch.load(pickles[0]), longlora.folder / "adapter_model.safetensors")
+        for pickle in pickles:
+            pickle.unlink()
+    (longlora.folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    torch.save({"learning_rate": 1}, longlora.folder / "training_args.bin")
+    fetch(str(longlora.folder), tmp_path / "out", conversion=CONVERT)
+    assert len(open_adapter(tmp_path / "out").entries) > 0
+    assert not (tmp_path / "out" / "training_args.bin").exists()
+
+
 @pytest.mark.parametrize("name", ["consolidated.00.pth", "pytorch_model-00001-of-00002.bin"])
 def test_pickles_under_other_names_are_refused_by_name(tmp_path: Path, name: str) -> None:
     """The remedy is not the option that was given already."""

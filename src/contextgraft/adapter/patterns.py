@@ -1,5 +1,6 @@
 """Regular expressions from a stranger's file, matched within a time limit."""
 
+import math
 import re
 import time
 import warnings
@@ -13,12 +14,19 @@ from contextgraft.errors import CheckpointError
 SECONDS = 5.0  # for all matches of one file; the patterns of real adapters take a millisecond
 # `re`, which PEFT uses, and `regex`, which has a time limit, read these differently
 AMBIGUOUS = re.compile(r"(?<!\\)\{(?!\d+(,\d*)?\}|,\d+\})|\[:")
+COUNTS = re.compile(r"\{(\d*),?(\d*)\}")
+MOST_COPIES = 10_000  # of an element that counts repeat: `regex` compiles every copy
+LONGEST = 10_000  # characters
 PLAIN = re.compile(r"[\w.\\-]*")  # cannot backtrack
 
 
 def is_pattern(expression: str) -> bool:
     """Whether a text is a regular expression, and the same one to `re` and `regex`."""
-    if AMBIGUOUS.search(expression) is not None:
+    if (
+        AMBIGUOUS.search(expression) is not None
+        or len(expression) > LONGEST
+        or _copies(expression) > MOST_COPIES
+    ):
         return False
     try:
         with warnings.catch_warnings():
@@ -28,6 +36,11 @@ def is_pattern(expression: str) -> bool:
     except (re.error, regex.error, FutureWarning, OverflowError, RecursionError):
         return False
     return True
+
+
+def _copies(expression: str) -> float:
+    """An upper bound of the copies of an element: the product of all counts, as if each was in the next."""
+    return math.prod(max(1.0, *map(float, filter(None, pair))) for pair in COUNTS.findall(expression))
 
 
 @dataclass

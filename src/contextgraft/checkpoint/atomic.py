@@ -133,6 +133,8 @@ def publish_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Not `durable`: complete after a kill, but not after a loss of power, unless `sync_tree` follows.
     """
     path = path.absolute()
+    if not path.name:
+        raise OutputError("is a folder", path=path, remedy="name a file")
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

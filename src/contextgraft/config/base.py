@@ -6,9 +6,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contextgraft.config.strict_yaml import NotYaml, parse_yaml
 from contextgraft.config.text_file import read_text_file
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
@@ -124,8 +124,8 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot read the configuration", path=path, received=str(error)) from None
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return parse_yaml(text, unique=True)
+    except NotYaml as error:
         raise ConfigError("not valid YAML", path=path, received=str(error)) from None
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.strict_json import open_regular
+from contextgraft.config.strict_yaml import NotYaml, parse_yaml
 from contextgraft.errors import printable
 from contextgraft.formats.hub_source import hub_repository
 
@@ -65,8 +66,8 @@ def card_metadata(text: str) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load("\n".join(lines[1:end])) if end else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+        data = parse_yaml("\n".join(lines[1:end])) if end else None
+    except NotYaml:
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -11,6 +11,7 @@ from contextgraft.errors import (
     InputChanged,
     InputError,
     MismatchError,
+    MissingExtra,
     Refused,
 )
 from contextgraft.formats.sidecar import sidecar
@@ -20,7 +21,7 @@ FINAL = (InputError, CheckpointError, MismatchError, Refused)
 
 def is_final(error: ContextgraftError) -> bool:
     """Whether the error is about a model, so that a retry cannot help, not about disk or command line."""
-    return isinstance(error, FINAL) and not isinstance(error, ConfigError | InputChanged)
+    return isinstance(error, FINAL) and not isinstance(error, ConfigError | InputChanged | MissingExtra)
 
 
 def record_refusal(folder: Path, verb: str, error: ContextgraftError, *, replace: bool = False) -> None:

@@ -112,8 +112,8 @@ def check_replaceable(path: Path) -> None:
     if not path.exists():
         return
     try:
-        ours = RUN in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowInvalid):
+        ours = path.is_file() and RUN in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
         ours = False
     if not ours:
         raise OutputError("is not a table of samples", path=path, remedy="remove it or pass another --out")

@@ -120,7 +120,7 @@ def _scores(study: StudyTable, target: TargetResult, graft: ModelKey, donor: str
     rows = tuple(
         (
             label,
-            cell(needles(groups, model, target.condition, study.longest)),
+            cell(needles(groups, model, target.condition, study.longest) if target.condition else ()),
             cell(skills(groups, model)),
         )
         for label, model in models.items()

@@ -18,14 +18,14 @@ from contextgraft.formats.peft import (
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.conversion import Conversion, conversion_facts
 from contextgraft.sources.hub.files import is_small_file
-from contextgraft.sources.pickles.names import PICKLE_INDEX
+from contextgraft.sources.pickles.names import PICKLE_INDEX, holds_adapter
 
 ADAPTER_CARD = "README.md"
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder is an adapter, and not a model."""
-    return (folder / ADAPTER_CONFIG).exists() and not (folder / MODEL_CONFIG).exists()
+    return holds_adapter({path.name for path in folder.iterdir()})
 
 
 def copy_folder(source: Path, folder: Path, conversion: Conversion) -> dict[str, Any]:

@@ -81,6 +81,8 @@ def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replac
     path = locate(source)
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
         raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
+    if path.is_dir() and not is_adapter(path):
+        read_json(path / MODEL_CONFIG)  # before all files of the folder, of which it may have millions
     with publish(out, replace=replace) as work:
         clear(work)
         try:

@@ -86,6 +86,17 @@ def test_what_was_not_scored_is_grey_with_its_reason(tmp_path: Path, synthetic: 
     assert "not measured: no graft has a scored needle" in page
 
 
+def test_skills_alone_make_a_page(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = [
+        *synthetic.skill(synthetic.Model("style"), "k", 9, 10),
+        *synthetic.skill(synthetic.graft("style", 8), "k", 8, 10),
+    ]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    page = build([tmp_path], [], "t", None).texts[PAGE]
+    assert "no needles evaluated" in page
+    assert "not measured: no graft has a scored needle." in " ".join(page.split())
+
+
 def test_a_page_that_holds_not_all_samples_says_so(
     tmp_path: Path, synthetic: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.deltas import FactorPair
 from contextgraft.adapter.lora.entries import AdapterEntry
 from contextgraft.checkpoint.input_files import unchanged
-from contextgraft.errors import MismatchError
+from contextgraft.errors import CheckpointError, MismatchError
 from contextgraft.formats.model.aligned_names import corresponding_names
 
 
@@ -137,7 +137,14 @@ class _Side:
 
     @cached_property
     def factors(self) -> FactorPair | None:
-        return self.entry.product(self._read) if self.entry else None
+        pair = self.entry.product(self._read) if self.entry else None
+        if pair is not None and not math.isfinite(
+            math.prod(float(factor.double().norm()) for factor in pair)
+        ):
+            raise CheckpointError(
+                "has a delta that is not finite", path=self.adapter.path, remedy="correct its alpha"
+            )
+        return pair
 
     def dense(self) -> torch.Tensor:
         assert self.entry is not None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -11,6 +12,8 @@ from contextgraft.errors import CheckpointError
 Number = TypeVar("Number", int, float)
 
 LONGEST_PATTERN = 200  # characters: the longest module names have a hundred
+MOST_NAMES = 50_000  # patterns of a table, and those of them that are not names
+MOST_PATTERNS = 1000
 REPEATED = re.compile(r"\)[*+{]")
 
 
@@ -25,6 +28,13 @@ class ModulePatterns(Generic[Number]):
 
     def check(self) -> None:
         """Raise CheckpointError for what is not a regular expression of both `re` and `regex`."""
+        patterns = sum(PLAIN.fullmatch(pattern) is None for pattern in self._table)
+        if len(self._table) > MOST_NAMES or patterns > MOST_PATTERNS:
+            raise CheckpointError(
+                f"has too long a {self._key}", path=self._path,
+                expected=f"at most {MOST_NAMES:,} names of modules and {MOST_PATTERNS:,} other patterns",
+                received=f"{len(self._table) - patterns:,} and {patterns:,}",
+            )  # fmt: skip
         for pattern in self._table:
             if not _usable(pattern):
                 raise CheckpointError(
@@ -40,14 +50,17 @@ class ModulePatterns(Generic[Number]):
         Matches that take longer than some seconds in all raise CheckpointError.
         """
         for pattern, value in self._table.items():
-            expression = _whole(pattern)
-            if PLAIN.fullmatch(pattern):
-                matches = re.match(expression, module) is not None
-            else:
-                matches = self._matcher.matches(rf"\A{expression}", module)
-            if matches:
+            name = self._names.get(pattern)
+            if name is not None and name.match(module):
+                return value
+            if name is None and self._matcher.matches(rf"\A{_whole(pattern)}", module):
                 return value
         return default
+
+    @cached_property
+    def _names(self) -> dict[str, re.Pattern[str]]:
+        """The patterns that cannot backtrack, compiled."""
+        return {pattern: re.compile(_whole(pattern)) for pattern in self._table if PLAIN.fullmatch(pattern)}
 
 
 def _whole(pattern: str) -> str:

@@ -9,6 +9,8 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
+from contextgraft.errors import library_errors
+
 # RoPE types whose angles depend on the length of the whole prompt: it cannot be computed in chunks.
 WHOLE_PROMPT_ROPE = frozenset({"dynamic", "longrope"})
 # Arguments that the model's `forward` must have to be run from here.
@@ -108,8 +110,14 @@ def reset_dynamic_rope(model: Any, ids_BT: torch.Tensor) -> None:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Token ids that end a response: those of the model's generation settings and of its tokenizer."""
+    """Token ids that end a response: those of the model's generation settings and of its tokenizer.
+
+    CheckpointError for ids that are not numbers.
+    """
     settings = getattr(model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
     ids = named if isinstance(named, list) else [named]
-    return frozenset(int(token) for token in [*ids, tokenizer.eos_token_id] if token is not None)
+    with library_errors(
+        "its generation settings have no usable eos_token_id", str(model.config.name_or_path)
+    ):
+        return frozenset(int(token) for token in [*ids, tokenizer.eos_token_id] if token is not None)

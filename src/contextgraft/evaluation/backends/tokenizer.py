@@ -12,6 +12,13 @@ from contextgraft.formats.model.limited_process import ProcessBudget, run_limite
 from contextgraft.formats.model.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 
 MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
+# Messages that a template may treat in another way: long ones, lines, quotes, code, other scripts
+LINES = (
+    'The code of Anna\'s 2nd house is 41-06, and the key to it was 9873 5.  "Why?" <b>&amp;</b>\n\n'
+    "\t- `x = {'a': [1]}` [link](http://x) $1 % \\n a + b = c, in that, for you, I or we\n"
+    "das Haus \u00fc\u00df, \u4e2d\u6587\u3002 \U0001f600 #5 @me *a* _b_ | c ~ d; e: f! (g) END\n"
+)
+PROBES = (*(MARK,) * 5, LINES.strip(), (LINES * 300).strip())
 TEMPLATE_BUDGET = ProcessBudget(cpu_seconds=5, memory=1 << 29)
 
 
@@ -63,8 +70,19 @@ class PromptTokenizer:
         return self.encode(before), self.encode(rest[0])
 
     def _render(self) -> str:
-        """The chat template around one message of the user."""
-        message = [{"role": "user", "content": MARK}]
+        """The chat template around one message of the user, which is MARK.
+
+        ValueError for a template that does not show every message as it shows MARK, such as one that cuts
+        long messages, replaces words, or draws a random text.
+        """
+        rendered = self._message(MARK)
+        for text in PROBES:
+            if rendered.count(MARK) == 1 and self._message(text) != rendered.replace(MARK, text):
+                raise ValueError(f"it changes a message of {len(text):,} characters, or the text around it")
+        return rendered
+
+    def _message(self, content: str) -> str:
+        message = [{"role": "user", "content": content}]
         text: str = self.hf.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         return text
 

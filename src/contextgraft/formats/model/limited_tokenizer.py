@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.errors import CheckpointError, InputError, library_errors
+from contextgraft.extras import missing_package
 from contextgraft.formats.model.limited_process import LimitedProcess, ProcessBudget, run_limited
 from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import OWN_FILES
@@ -22,6 +23,8 @@ LARGEST_FILE = 100_000_000  # bytes of a tokenizer's file; the largest of known 
 LOADING = ProcessBudget(cpu_seconds=60, memory=4 << 30)
 USE = ProcessBudget(cpu_seconds=10, memory=4 << 30)  # for all texts, and a second more for so many
 PER_SECOND = 20_000  # characters or tokens, of which tokenizers encode a million
+LONGEST_TOKEN = 1000  # characters; texts of longer ones are limited
+LONGEST_TEXT = 100_000_000  # characters that are decoded at once
 # decoders whose time and memory are in proportion to the tokens, whatever their settings
 LINEAR_DECODERS = frozenset({"ByteLevel", "Metaspace", "WordPiece", "ByteFallback", "Fuse", "BPEDecoder"})
 FILES = (
@@ -39,7 +42,8 @@ class LimitedTokenizer:
     def __init__(self, hf: Any, path: Path) -> None:
         self.hf, self.path = hf, path
         self._process: LimitedProcess | None = None
-        self._decodes_here = set(_kinds_of_decoder(hf)) <= LINEAR_DECODERS
+        linear = set(_kinds_of_decoder(hf)) <= LINEAR_DECODERS
+        self._decodes_here = linear and max(map(len, hf.get_vocab()), default=0) <= LONGEST_TOKEN
 
     @property
     def eos_token_id(self) -> int | None:
@@ -73,6 +77,8 @@ class LimitedTokenizer:
         kind, value, special = json.loads(request)
         if kind == "decode":
             text: str = self.hf.decode(value, skip_special_tokens=special)
+            if len(text) > LONGEST_TEXT:
+                raise ValueError(f"a text of {len(text):,} characters, more than {LONGEST_TEXT:,}")
             return text.encode(errors="replace")
         return array("q", self.hf.encode(value, add_special_tokens=special, verbose=False)).tobytes()
 
@@ -101,6 +107,8 @@ def _problem(load: Callable[[], Any]) -> str:
     try:
         load()
     except BaseException as error:  # a panic of Rust is no Exception
+        if isinstance(error, MemoryError) or missing_package(error):
+            raise
         return f"{type(error).__name__}: {error}"[:300]
     return ""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.errors import CheckpointError
+from contextgraft.formats.model.loadable import check_config
 from contextgraft.formats.model.pretrained import NO_REMOTE_CODE, use_built_in_kernels
 from contextgraft.planning.shapes.config_values import (
     FULL,
@@ -58,6 +59,7 @@ def _build(data: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, tuple[in
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    check_config(data, path)
     dropped = {"model_type", "quantization_config", "auto_map"}
     kept = {key: value for key, value in data.items() if key not in dropped}
     try:

@@ -53,11 +53,14 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """A fine-tune under one needle condition: its verdict, and rows: alone, theta only, controls, grafts."""
+    """A fine-tune under one needle condition: its verdict, and rows: alone, theta only, controls, grafts.
+
+    The condition is None where no needles were evaluated.
+    """
 
     name: str
     digest: str
-    condition: NeedleCondition
+    condition: NeedleCondition | None
     rows: tuple[ModelRow, ...]
     verdict: Verdict
 
@@ -199,17 +202,16 @@ class _RowBuilder:
         )
 
     def targets(self, digest: str, name: str) -> list[TargetResult]:
-        """The rows of one fine-tune, once for each needle condition of any of them."""
+        """The rows of one fine-tune, once for each needle condition of any of them; once without needles."""
         own = sorted(model for model in self.names if model.name == digest)
         controls = [model for model in own if model.control]
         grafts = [model for model in own if model.role == "graft"]
         family = [ModelKey("alone", digest), ModelKey("theta", digest, 0, 0.0), *controls, *grafts]
-        return [
-            self._target(digest, name, condition, family) for condition in conditions(self.groups, family)
-        ]
+        wanted: Sequence[NeedleCondition | None] = conditions(self.groups, family) or (None,)
+        return [self._target(digest, name, condition, family) for condition in wanted]
 
     def _target(
-        self, digest: str, name: str, condition: NeedleCondition, family: Sequence[ModelKey]
+        self, digest: str, name: str, condition: NeedleCondition | None, family: Sequence[ModelKey]
     ) -> TargetResult:
         alone = self.row(family[0], "alone", condition)
         others = [self.row(model, graft_label(model), condition, alone.skill) for model in family[1:]]

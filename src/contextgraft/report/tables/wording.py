@@ -135,7 +135,7 @@ def _neither(verdict: Verdict, length: str) -> str:
 
 
 def _unknown(verdict: Verdict, length: str) -> str:  # noqa: ARG001 - one signature for all outcomes
-    return f"not measured: no graft has a scored needle at {length}."
+    return f"not measured: no graft has a scored needle{f' at {length}' if length else ''}."
 
 
 SENTENCES: dict[VerdictOutcome, Callable[[Verdict, str], str]] = {

@@ -1,7 +1,7 @@
 """Access to the hub through huggingface_hub's client; requests are retried while the server is busy."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from contextgraft.sources.hub.http import TransportError
 
 TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without a byte, from the variable of that name
 MAX_PAGES = 2000  # of a list of files; a page of the hub has up to 1,000
+MAX_FILES = {"model": 100_000, "dataset": 1_000_000}
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -101,6 +102,7 @@ def resolve_repository(hub: Hub, source: str) -> Repository:
     commit = _commit(info.sha, source)
     if info.siblings is None:
         raise SourceError("the response is not that of a hub", path=source, received="no files")
+    _check_count(info.siblings, source, "model")
     files = {file.name: file for file in (hub_file(sibling, source) for sibling in info.siblings)}
     metadata = vars(info.card_data) if info.card_data else {}
     return Repository(source, "model", name, commit, files, licence_of(metadata, name))
@@ -121,9 +123,18 @@ def resolve_dataset(hub: Hub, source: str) -> Repository:
     for _ in range(MAX_PAGES):
         entries, url = with_retries(hub, source, partial(_page, hub, str(url)), final=UNREACHABLE)
         files |= {file.name: file for file in (hub_file(entry, source) for entry in entries)}
+        _check_count(files, source, "dataset")
         if url is None:
             return Repository(source, "dataset", name, commit, files)
     raise SourceError("the list of files does not end", path=source, received=f"{MAX_PAGES:,} pages")
+
+
+def _check_count(files: Sized, source: str, kind: str) -> None:
+    if len(files) > MAX_FILES[kind]:
+        raise SourceError(
+            "has too many files", path=source, expected=f"at most {MAX_FILES[kind]:,}",
+            remedy="download it with `hf download`, and use that folder",
+        )  # fmt: skip
 
 
 def _page(hub: Hub, url: str) -> tuple[list[RepoFile], str | None]:
@@ -153,13 +164,14 @@ def with_retries(
     attempt: Callable[[], Result],
     *,
     done: Callable[[], int] = int,
+    enough: int = 1,
     stop: Event | None = None,
     final: tuple[type[Exception], ...] = (),
 ) -> Result:
     """The result of `attempt`, retried while the hub is busy or the connection breaks.
 
-    The count of retries starts again whenever `done()`, in bytes, has grown. Errors of types `final` are not
-    retried. `what` names the subject in messages.
+    The count of retries starts again whenever `done()`, in bytes, has grown by `enough`. Errors of types
+    `final` are not retried. `what` names the subject in messages.
     """
     stop = stop or Event()
     tries, before = 0, done()
@@ -168,7 +180,7 @@ def with_retries(
             guard_session(hub.api.endpoint)
             return attempt()
         except FAILURES as error:
-            tries, before = (0, done()) if done() > before else (tries, before)
+            tries, before = (0, done()) if done() >= before + enough else (tries, before)
             delay = None if isinstance(error, final) else _delay(hub, error, tries)
             if delay is None:
                 raise hub_error(error, what) from None

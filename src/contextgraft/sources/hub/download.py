@@ -1,6 +1,7 @@
 """Download files of the hub: partial files are continued, complete ones verified before they are renamed."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from contextgraft.sources.hub.http import Response
 
 PARTIAL = 206  # the status of an answer that is a range
 CHUNK = 1 << 20  # bytes read at once where a file is hashed again
+LEAST_BYTES = 1024  # of a connection: with fewer, or fewer than a share of the file, it counts as failed
+LEAST_SHARE = 10_000
+SLOWEST = 300  # seconds for so many bytes, before a connection is closed
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,16 @@ def _complete(transfer: Transfer, file: HubFile, part: Path) -> str:
     with part.open("ab+", buffering=0) as output:
         partial_file = _PartialFile(transfer, file, output, file.hasher())
         partial_file.hash_existing()
-        with_retries(transfer.hub, file.name, partial_file.append, done=partial_file.size, stop=transfer.stop)
+        with_retries(
+            transfer.hub, file.name, partial_file.append, done=partial_file.size, enough=_least_bytes(file),
+            stop=transfer.stop,
+        )  # fmt: skip
         return str(partial_file.hash.hexdigest())
+
+
+def _least_bytes(file: HubFile) -> int:
+    """The bytes after which a connection was of use: a server of one byte per connection is given up."""
+    return max(LEAST_BYTES, file.bytes // LEAST_SHARE)
 
 
 @dataclass
@@ -158,11 +170,16 @@ class _PartialFile:
         with open_response(self.transfer.hub, self.transfer.repository, self.file.name, begin) as response:
             if begin and not is_range_from(response, begin):
                 self._restart()
+            mark, until = self.size(), time.monotonic() + SLOWEST
             for chunk in response.iter_bytes():
                 self.output.write(chunk)
                 self._count(chunk)
                 if self.size() > self.file.bytes:
                     return  # too many bytes: the digest will differ
+                if self.size() >= mark + _least_bytes(self.file):
+                    mark, until = self.size(), time.monotonic() + SLOWEST
+                if time.monotonic() > until:
+                    raise TransferTruncated("the transfer is too slow")
         if self.size() < self.file.bytes:
             raise TransferTruncated("the transfer ended early")
 

@@ -13,7 +13,7 @@ from contextgraft.checkpoint.safetensors_header import CONVERT
 from contextgraft.errors import CheckpointError, PickleRefused, SourceError
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS, TRAINED_PICKLE
 from contextgraft.formats.sidecar import SIDECAR
-from contextgraft.sources.pickles.names import PICKLE_INDEX, pickled_shards, pickled_weights
+from contextgraft.sources.pickles.names import PICKLE_INDEX, holds_adapter, pickled_shards, pickled_weights
 
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 OWN_KINDS = ("adapter", "graft", "trained")  # kinds whose own contextgraft.json is fetched
@@ -160,7 +160,7 @@ def _pickles(listing: Listing, read: Read, source: str) -> list[str]:
     chosen = pickled_weights(listing)
     if not chosen:
         return []
-    if MODEL_CONFIG in listing:
+    if not holds_adapter(listing):
         index = [name for name in chosen if name == PICKLE_INDEX]
         shards = [name for file in index for name in pickled_shards(read(file), f"{source}/{file}")]
         return [MODEL_CONFIG, *chosen, *shards]

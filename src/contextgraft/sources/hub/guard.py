@@ -4,6 +4,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -79,21 +80,20 @@ def _guarded_client(make: Callable[[], Any], guard: "_Guard") -> Any:
 
 
 def requested_delay(response: Response) -> float | None:
-    """Seconds that a busy server requests to wait, in any of the headers that hubs use."""
-    try:
+    """Seconds that a busy server requests to wait, in any of the headers that hubs use, or None."""
+    with suppress(ValueError, OverflowError):
         limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
-    except ValueError:
-        limit = None
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
+        if limit is not None and limit.remaining == 0:
+            return float(limit.reset_in_seconds)
     after = response.headers.get("Retry-After", "").strip()
-    if after.isascii() and after.isdigit():
-        return float(after)
-    try:
+    with suppress(ValueError, OverflowError):
+        if after.isascii() and after.isdigit():
+            return float(after)
         until = parsedate_to_datetime(after)
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+        if until.tzinfo is None:  # the zone -0000 of RFC 5322
+            until = until.replace(tzinfo=UTC)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    return None
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -24,7 +24,13 @@ from contextgraft.formats.peft import (
     TRAINED_PICKLE,
     module_of,
 )
-from contextgraft.sources.pickles.names import MODEL_PICKLE, PICKLE_INDEX, pickled_shards, pickled_weights
+from contextgraft.sources.pickles.names import (
+    MODEL_PICKLE,
+    PICKLE_INDEX,
+    holds_adapter,
+    pickled_shards,
+    pickled_weights,
+)
 from contextgraft.sources.pickles.process import PickleFile, convert_files
 
 
@@ -37,9 +43,10 @@ def convert_weights(folder: Path, out: Path) -> tuple[str, ...]:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     chosen = pickled_weights(names)
     if not chosen:
-        _check_named(folder, names)
+        if not holds_adapter(names):
+            _check_named(folder, names)
         return ()
-    if MODEL_CONFIG not in {path.name for path in folder.iterdir()}:
+    if holds_adapter(names):
         return _convert_adapter(folder, out, chosen)
     config = read_json(folder / MODEL_CONFIG)
     tied = config.get("tie_word_embeddings") is True

@@ -14,12 +14,18 @@ PICKLE_INDEX = "pytorch_model.bin.index.json"
 PICKLE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.bin", re.ASCII)
 
 
+def holds_adapter(names: Collection[str]) -> bool:
+    """Whether a folder of these files is an adapter: without weights of a model, a config.json is a copy."""
+    model = MODEL_CONFIG in names and {MODEL_INDEX, MODEL_WEIGHTS, PICKLE_INDEX, MODEL_PICKLE} & set(names)
+    return ADAPTER_CONFIG in names and not model
+
+
 def pickled_weights(names: Collection[str]) -> tuple[str, ...]:
     """Of the files of a folder, the pickles (or their index) that hold its weights; safetensors go first.
 
     LongLoRA's trainable_params.bin is needed next to an adapter of either form.
     """
-    if MODEL_CONFIG in names:
+    if MODEL_CONFIG in names and not holds_adapter(names):
         stored = {MODEL_INDEX, MODEL_WEIGHTS} & set(names)
         chosen = next((name for name in (PICKLE_INDEX, MODEL_PICKLE) if name in names), None)
         return () if stored or chosen is None else (chosen,)
