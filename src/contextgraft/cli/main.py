@@ -110,6 +110,11 @@ def _run() -> None:
     except ContextgraftError as error:
         echo(f"contextgraft: error: {error}", err=True)
         sys.exit(2)
+    except MemoryError:
+        echo(
+            "contextgraft: error: this machine, or the limit of this process, has too little memory", err=True
+        )
+        sys.exit(2)
     except Exception as error:
         cause = file_system_error(error)
         if cause is None:

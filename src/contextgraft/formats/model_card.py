@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.strict_json import open_regular
-from contextgraft.config.strict_yaml import NotYaml, parse_yaml
 from contextgraft.errors import printable
 from contextgraft.formats.hub_source import hub_repository
 
@@ -63,7 +62,7 @@ def card_metadata(text: str) -> dict[str, Any]:
     if not lines or lines[0].strip() != "---":
         return {}
     end = next((number for number, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
-    import yaml
+    from contextgraft.config.strict_yaml import NotYaml, parse_yaml
 
     try:
         data = parse_yaml("\n".join(lines[1:end])) if end else None

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator
 from contextgraft.formats.sample_files import COLUMNS, INTEGER, NUMBER, TEXT, ColumnKind
 
 LONGEST_NAME = 80  # characters of a label, a task or another name; a chart has room for no more
-PROSE = {"answer", "output", "recipe"}  # texts that keep their line breaks and their length
+PROSE = {"answer", "output", "recipe"}  # texts that keep their line breaks
+LONGEST_PROSE = 1_000_000  # characters; a page shows some hundred of a text
 NEEDED = {"model", "model_digest", "suite", "task", "status"}
 MOST_NATS = 500  # per token; a vocabulary of 10^200 tokens would be needed to be as wrong by chance
 LARGEST = 1e15  # beyond it a number is not a measurement
@@ -96,14 +97,14 @@ def _value(name: str, kind: ColumnKind) -> str:
     if kind is not TEXT:
         return f'CASE WHEN {_is_usable(name, kind)} THEN "{name}" END'
     if name in PROSE:
-        return _replaced(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{_FORMATTING}]", f'"{name}"')
+        return _replaced(rf"[\x00-\x08\x0b\x0c\x0e-\x1f{_FORMATTING}]", f'left("{name}", {LONGEST_PROSE})')
     text = _replaced(CONTROL, f'"{name}"')
     kept = LONGEST_NAME - 9
     digest = f'left(md5("{name}"), 8)'
     cut = f"left({text}, {kept}) || '…' || {digest}"
     short = f"CASE WHEN length({text}) > {LONGEST_NAME} THEN {cut} ELSE {text} END"
     if name == "reason":
-        return text
+        return f"left({text}, {LONGEST_PROSE})"
     return f"coalesce({short}, 'no {name}')" if name in NEEDED else short
 
 

@@ -3,7 +3,7 @@
 SELECT role, target, rank, scale, CASE WHEN role = 'base' THEN model_digest END AS base, donor_name AS donor, model_digest AS digest,
        suite, task, CASE WHEN suite = 'needle' THEN coalesce(kind, 'single') ELSE kind END AS kind, haystack, length, depth,
        distractors, seed, "index", position, tokens, recipe, scoring,
-       answer, output, score, agreement, status, reason,
+       left(answer, 1000) AS answer, left(output, 1000) AS output, score, agreement, status, left(reason, 1000) AS reason,
        row_number() OVER (
            PARTITION BY role, target, base, rank, scale, suite, task, kind, haystack, length, depth
            ORDER BY status = 'ok' AND score = 1, md5(concat_ws('|', seed, "index", position, model_digest))
