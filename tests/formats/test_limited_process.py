@@ -1,5 +1,6 @@
 """A process that is ended from outside says nothing about a model; nothing of a process is left behind."""
 
+import importlib
 import os
 import signal
 import sys
@@ -98,7 +99,7 @@ def test_a_module_that_another_thread_imports_is_waited_for(
         "import threading\nBEGUN, GO = threading.Event(), threading.Event()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    import slow_events
+    slow_events = importlib.import_module("slow_events")
 
     thread = threading.Thread(target=lambda: __import__("slow_module"))
     thread.start()

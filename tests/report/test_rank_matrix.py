@@ -87,5 +87,6 @@ def test_the_larger_condition_is_judged_and_the_smaller_stands_aside(
     synthetic.write(tmp_path / "a.parquet", rows)
     study = study_of(tmp_path)
     (target,) = study.targets
+    assert target.condition is not None
     assert (study.longest, target.condition.haystack, target.condition.kind) == (1024, "", "single")
     assert target.grafts[0].long.proportion.hits == 100
