@@ -12,6 +12,7 @@ from contextgraft.adapter.in_memory.graft import GraftInMemory, prepare_graft
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.digest import model_digest, tensor_digests
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.reader import read_tensor
@@ -49,6 +50,7 @@ def check_equal(made: GraftInMemory, written: Path) -> None:
     assert made.model.tensors.keys() == other.tensors.keys()
     assert made.digests == tensor_digests(other)
     assert model_digest(made.model, made.digests) == model_digest(other)
+    assert json_text(made.manifest) == (written / SIDECAR).read_text()
     with made.tensors() as tensors:
         assert tensors.keys() == other.tensors.keys()
         for name, tensor in tensors.items():

@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.in_memory.tensors import GraftTensor, graft_digests, open_graft_tensors
-from contextgraft.adapter.merge.manifest import graft_origin, write_small_files
+from contextgraft.adapter.in_memory.tensors import GraftTensor, graft_evidence, open_graft_tensors
+from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
+from contextgraft.adapter.merge.manifest import (
+    graft_manifest,
+    graft_origin,
+    planned_facts,
+    write_small_files,
+)
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read_json
@@ -18,11 +24,13 @@ from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read
 class GraftInMemory:
     """A planned graft; `folder` holds its config, tokenizer and other small files.
 
-    `target_digests` are those of the target's tensors, `threads` the tensors computed at once.
+    `lengths` are those of its tokenizer before and after, `target_digests` those of the target's tensors,
+    `threads` the tensors computed at once.
     """
 
     plan: MergePlan
     folder: Path
+    lengths: Mapping[str, list[Any]]
     target_digests: Mapping[str, str]
     threads: int
 
@@ -42,9 +50,21 @@ class GraftInMemory:
         )
 
     @cached_property
+    def evidence(self) -> dict[str, TensorEvidence]:
+        """What `merge` would record of every tensor; computes each changed tensor once."""
+        return graft_evidence(self.plan, self.target_digests, self.threads)
+
+    @cached_property
     def digests(self) -> dict[str, str]:
-        """Digest of every tensor; computes each changed tensor once."""
-        return graft_digests(self.plan, self.target_digests, self.threads)
+        """Digest of every tensor."""
+        return {name: evidence.digest_after for name, evidence in self.evidence.items()}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest that `merge` would write with the graft, on the CPU."""
+        records = {name: asdict(evidence) for name, evidence in self.evidence.items()}
+        files = planned_facts(self.plan, self.folder)
+        return graft_manifest(self.plan, records, self.lengths, files, "cpu")
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -66,8 +86,8 @@ def prepare_graft(
     Files that stay as they are become links: a folder may hold large files that no reader of the model needs.
     """
     folder.mkdir(parents=True)
-    write_small_files(plan, folder, _link)
-    return GraftInMemory(plan, folder, target_digests, threads)
+    lengths = write_small_files(plan, folder, _link)
+    return GraftInMemory(plan, folder, lengths, target_digests, threads)
 
 
 def _link(folder: Path, name: str, link: Path) -> None:

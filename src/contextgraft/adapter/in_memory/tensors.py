@@ -9,6 +9,7 @@ from types import EllipsisType
 import torch
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor, tensor_threads
+from contextgraft.adapter.merge.kernels.evidence import TensorEvidence, copied_evidence
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import discard, merge_planned
 from contextgraft.checkpoint.model_folder import TensorInfo
@@ -40,16 +41,19 @@ class GraftTensor:
         return self.start(self.info.name).result()
 
 
-def graft_digests(plan: MergePlan, target: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Digest of every tensor of the graft; `target` are those of the target's tensors."""
-    computed: dict[str, str] = {}
+def graft_evidence(plan: MergePlan, target: Mapping[str, str], threads: int) -> dict[str, TensorEvidence]:
+    """What `merge` would record of every tensor of the graft; `target` are digests of the target's tensors.
+
+    Each changed tensor is computed once, and not kept.
+    """
+    computed: dict[str, TensorEvidence] = {}
 
     def one(name: str, buffers: Buffers) -> None:
-        computed[name] = merge_planned(plan, name, buffers=buffers, write=discard).digest_after
+        computed[name] = merge_planned(plan, name, buffers=buffers, write=discard)
 
     with _same_thread_count():
         for_each_tensor(one, plan.changed, threads)
-    return {name: computed.get(name) or target[name] for name in plan.layout.tensors}
+    return {name: computed.get(name) or copied_evidence(target[name]) for name in plan.layout.tensors}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.atomic import write_json
-from contextgraft.checkpoint.digest import bytes_digest, file_digest
+from contextgraft.checkpoint.digest import bytes_digest, file_digest, hasher
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.formats.model.own_files import copy_own_file
@@ -26,9 +26,10 @@ def finish(
 ) -> dict[str, Any]:
     """Write everything but the shards, which are written already, and return the manifest."""
     lengths = write_small_files(plan, work)
-    if MODEL_WEIGHTS not in plan.target.shards:
-        _write_index(plan, work)
-    manifest = _manifest(plan, tensors, lengths.get(TOKENIZER_CONFIG), work) | {"device": device, **LIBRARY}
+    write_index(plan, work)
+    names = [*plan.target.shards, *plan.copied, MODEL_CONFIG, *_index_names(plan)]
+    files = {name: file_facts(work / name) for name in names}
+    manifest = graft_manifest(plan, tensors, lengths, files, device)
     write_json(work / SIDECAR, manifest, durable=False)
     return manifest
 
@@ -148,8 +149,10 @@ def with_embeddings(config: Mapping[str, Any], record: Mapping[str, Any]) -> dic
     return changed if record.get("rows") is None else with_vocabulary(changed, record["rows"])
 
 
-def _write_index(plan: MergePlan, work: Path) -> None:
-    """The target's index byte for byte, unless tensors are new or have more rows."""
+def write_index(plan: MergePlan, work: Path) -> None:
+    """The target's index byte for byte, unless tensors are new or have more rows; none for a single file."""
+    if not _index_names(plan):
+        return
     if plan.layout.tensors == plan.target.tensors:
         copy_own_file(plan.target.path, MODEL_INDEX, work / MODEL_INDEX)
     else:
@@ -157,18 +160,45 @@ def _write_index(plan: MergePlan, work: Path) -> None:
         write_json(work / MODEL_INDEX, index, durable=False)
 
 
-def _manifest(
-    plan: MergePlan, tensors: Mapping[str, Mapping[str, Any]], lengths: list[Any] | None, work: Path
+def _index_names(plan: MergePlan) -> tuple[str, ...]:
+    return () if MODEL_WEIGHTS in plan.target.shards else (MODEL_INDEX,)
+
+
+def planned_facts(plan: MergePlan, folder: Path) -> dict[str, dict[str, Any]]:
+    """`file_facts` of every file of a graft whose small files alone are in `folder`."""
+    with tempfile.TemporaryDirectory() as index:
+        write_index(plan, Path(index))
+        of_index = {name: file_facts(Path(index) / name) for name in _index_names(plan)}
+    shards = {
+        name: {"bytes": shard.size, "header": _digest(shard.header)}
+        for name, shard in plan.layout.shards.items()
+    }
+    small = {name: file_facts(folder / name) for name in (*plan.copied, MODEL_CONFIG)}
+    return {**shards, **small, **of_index}
+
+
+def _digest(data: bytes) -> str:
+    digest = hasher()
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def graft_manifest(
+    plan: MergePlan,
+    tensors: Mapping[str, Mapping[str, Any]],
+    lengths: Mapping[str, list[Any]],
+    files: Mapping[str, Mapping[str, Any]],
+    device: str,
 ) -> dict[str, Any]:
+    """The content of `contextgraft.json`.
+
+    `tensors` is the evidence for each tensor, `lengths` are those that `write_small_files` returned, `files`
+    the facts of each file, `device` is what computed the tensors.
+    """
     known = {name: record["digest_before"] for name, record in tensors.items()}
     before = settings.read(plan.target.config, plan.target.path)
     attention = travelling.to_json(plan.context.attention)
-    names = [
-        *plan.target.shards,
-        *plan.copied,
-        MODEL_CONFIG,
-        *([MODEL_INDEX] if (work / MODEL_INDEX).exists() else []),
-    ]
+    tokenizer = lengths.get(TOKENIZER_CONFIG)
     return sidecar(
         "graft",
         **graft_origin(plan, known),
@@ -180,9 +210,11 @@ def _manifest(
             "from": plan.rope_from,
         },
         **({"attention": attention} if attention else {}),
-        tokenizer={LENGTH: lengths} if lengths else {},
+        tokenizer={LENGTH: tokenizer} if tokenizer else {},
         tensors=dict(tensors),
         **({"embeddings": record} if (record := embeddings_record(plan)) else {}),
-        files={name: file_facts(work / name) for name in sorted(names)},
+        files=dict(files),
         left_out=list(plan.left_out),
+        device=device,
+        **LIBRARY,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
-from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
+from contextgraft.adapter.merge.kernels.evidence import TensorEvidence, copied_evidence
 from contextgraft.adapter.merge.manifest import LIBRARY, finish
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import merge_planned
@@ -130,8 +130,7 @@ class _MergeStep:
         target, info = self.plan.target, self.plan.layout.tensors[name]
         if name not in self.plan.fit.changes:
             copy_range(shard.old, shard.new, target[name].begin, target[name].end, info.begin)
-            digest = tensor_digest(target, name)
-            return TensorEvidence(False, 0.0, 0.0, 1.0, digest, digest)
+            return copied_evidence(tensor_digest(target, name))
         return merge_planned(
             self.plan, name, buffers=buffers, device=self.device,
             write=lambda offset, data: write_all(shard.new, data, info.begin + offset),

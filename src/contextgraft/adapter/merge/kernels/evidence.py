@@ -23,6 +23,11 @@ class TensorEvidence:
     digest_after: str
 
 
+def copied_evidence(digest: str) -> TensorEvidence:
+    """The evidence for a tensor that stays as it is."""
+    return TensorEvidence(False, 0.0, 0.0, 1.0, digest, digest)
+
+
 @dataclass
 class Measures:
     """Hashes of the bytes before and after, and sums over the tiles so far."""
