@@ -11,10 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from contextgraft.adapter.analysis.adapter_alignment import align_adapter
 from contextgraft.adapter.analysis.alignment import align
 from contextgraft.adapter.analysis.model_triple import open_triple
 from contextgraft.adapter.extract import delta
-from contextgraft.adapter.extract.rank_spec import TensorSelection
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
+from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats.alignment import AlignmentResult, by_kind, by_layer, direction, summary, write
@@ -216,3 +220,33 @@ def test_weights_that_are_no_numbers(world: Any, toy: SimpleNamespace, tmp_path:
     target = toy.write(tmp_path / "wrong", wrong, toy.config(vocab_size=56))
     with pytest.raises(CheckpointError, match=r"wrong.*q_proj.*NaN"):
         align(open_triple(world.base, world.donor, target))
+
+
+def test_an_adapter_of_full_rank_gives_the_figures_of_the_donor(world: Any, tmp_path: Path) -> None:
+    """Factors of full rank hold all of donor minus base; of a smaller rank, its best approximation."""
+    extract(open_pair(world.base, world.donor), [RankSpec(1), RankSpec(512)], tmp_path)
+    expected = {tensor.name: tensor for tensor in found_in(world).tensors}
+    for rank, exact in (("r512", True), ("r1", False)):
+        adapter = open_adapter(tmp_path / rank)
+        found = align_adapter(adapter, world.base, world.target, threads=2)
+        assert found.models == found_in(world).models
+        assert {tensor.name for tensor in found.tensors} == set(expected)
+        assert found.left_out == ("model.embed_tokens.weight",)
+        for tensor in found.tensors:
+            other = expected[tensor.name]
+            assert (tensor.elements, tensor.target_norm) == (other.elements, other.target_norm)
+            held = adapter.entries[tensor.name].dense(adapter.read)
+            base, target = (world.weights[role][tensor.name].double() for role in ("base", "target"))
+            assert tensor.donor_norm == pytest.approx(float(held.norm()), rel=1e-5)
+            product = float(held.norm() * (target - base).norm())
+            inner = float((held.reshape(base.shape) * (target - base)).sum())
+            assert tensor.inner == pytest.approx(inner, abs=1e-5 * product)
+            if exact:
+                assert tensor.donor_norm == pytest.approx(other.donor_norm, rel=1e-2)
+                assert tensor.inner == pytest.approx(other.inner, abs=1e-2 * product)
+
+
+def test_another_base_than_the_adapters_is_refused(world: Any, tmp_path: Path) -> None:
+    extract(open_pair(world.base, world.donor), [RankSpec(1)], tmp_path)
+    with pytest.raises(MismatchError, match="is not the base of the adapter"):
+        align_adapter(open_adapter(tmp_path / "r1"), world.target, world.donor)

@@ -27,7 +27,7 @@ LARGE: dict[str, Any] = {
     "shape": f"{SHAPES}/llama3-70b.json",
     "fine_tunes": "config/studies/llama3/fine_tunes-70b.tsv",
     "ranks": [32, 128],
-    "keep_grafts": False,
+    "keep_grafts": "none",
     "evaluation": {
         "needle": {
             "format": "config/studies/llama3/needle.yaml",
@@ -54,7 +54,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A study of 70B with three fine-tunes, one of which keeps its grafts."""
+    """A study of 70B with three fine-tunes, one of which keeps all of its grafts."""
     return changed(tmp_path / "large.yaml")
 
 
@@ -84,7 +84,7 @@ def test_every_shipped_study_can_be_planned(path: Path) -> None:
 
 
 def test_bytes_jobs_and_disk_follow_from_models_ranks_and_targets(large: Path) -> None:
-    found = facts(large, "--at-once", 2)
+    found = facts(large)
     steps = {step["name"]: step for step in found["steps"]}
     targets, ranks = found["targets"], len(found["adapters"])
     assert (targets, ranks) == (3, 2)
@@ -93,22 +93,24 @@ def test_bytes_jobs_and_disk_follow_from_models_ranks_and_targets(large: Path) -
     assert steps["extract"]["read"] == 2 * SIZE_70B
     adapters = sum(found["adapters"].values()) + ranks * found["adapter_dense_bytes"]
     assert steps["extract"]["written"] == adapters == found["disk"]["adapters"]
-    assert (steps["merge"]["jobs"], steps["theta_only"]["jobs"]) == (targets * ranks, targets)
-    assert steps["merge"]["written"] == targets * ranks * SIZE_70B
-    grafts = (ranks + 1) * SIZE_70B
+    assert steps["evaluate"]["jobs"] == targets
+    assert steps["evaluate"]["read"] == targets * (2 * SIZE_70B + adapters)
+    assert steps["merge"]["jobs"] == ranks + 1  # the sheet keeps all grafts of one
+    assert steps["merge"]["written"] == (ranks + 1) * SIZE_70B
     fixed = (2 + targets) * SIZE_70B + adapters
     disk = found["disk"]
-    assert disk["all_kept"] == fixed + targets * grafts
-    assert disk["none_kept"] == fixed + 2 * grafts
-    assert disk["peak"] == fixed + (1 + 2) * grafts  # the sheet keeps those of one, two pass at once
-    assert disk["left"] == fixed + grafts
-    assert facts(large)["disk"]["peak"] == fixed + 2 * grafts
+    assert disk["all_kept"] == fixed + targets * (ranks + 1) * SIZE_70B
+    assert disk["none_kept"] == fixed
+    assert disk["peak"] == fixed + (ranks + 1) * SIZE_70B
 
 
-def test_grafts_stay_unless_the_study_or_the_sheet_lets_them_go(tmp_path: Path) -> None:
-    kept = facts(changed(tmp_path / "kept.yaml", keep_grafts=True))["disk"]
-    assert kept["kept_targets"] == 3
-    assert kept["peak"] == kept["left"] == kept["all_kept"]
+def test_the_study_or_the_sheet_says_which_grafts_are_kept(tmp_path: Path) -> None:
+    every = facts(changed(tmp_path / "all.yaml", keep_grafts=True))["disk"]
+    assert every["kept_grafts"] == 3 * 3
+    assert every["peak"] == every["all_kept"]
+    one = facts(changed(tmp_path / "one.yaml", keep_grafts="recommended"))["disk"]
+    assert one["kept_grafts"] == 3 + 2  # the sheet keeps all of one
+    assert facts(changed(tmp_path / "one.yaml"), "--at-once", 2)["disk"]["kept_grafts"] == 3
 
 
 def test_requests_and_hours_agree(large: Path) -> None:

@@ -12,10 +12,7 @@ WHOLE = {
     "fetch": 2,
     "train": 1,
     "extract": 1,
-    "merge": 2,
-    "theta_only": 1,
-    "verify": 1,
-    "align": 1,
+    "merge": 3,
     "evaluate_base": 1,
     "evaluate": 1,
     "report": 1,
@@ -48,10 +45,10 @@ CHANGES = {
         WHOLE,
     ),
     "the code of a rule": (
-        "workflow/rules/verify.smk",
-        '"contextgraft verify',
-        '"time contextgraft verify',
-        {"verify": 1},
+        "workflow/rules/merge.smk",
+        '"contextgraft --refusal',
+        '"time contextgraft --refusal',
+        {"merge": 3},
     ),
 }
 

@@ -80,9 +80,9 @@ def test_rows_are_those_of_the_written_grafts(root: Path) -> None:
     done = run(root, *words)
     assert done.exit_code == 0, done.output
     grafts = {
-        "theta_only": written(root, "r4", 0, "t"),
         "r4": written(root, "r4", 1, "c"),
         "r4@0.5": written(root, "r4", 0.5, "d"),
+        "theta_only": written(root, "r4", 0, "t"),
     }
     again = run(root, *(f"{label}={folder}" for label, folder in grafts.items()), out="written.parquet")
     assert again.exit_code == 0, again.output
@@ -177,7 +177,7 @@ def test_a_dry_run_lists_the_grafts(root: Path, monkeypatch: pytest.MonkeyPatch)
     done = run(root, *adapters(root, "r2"), "--control", "theta_only", "--dry-run", "--json")
     assert done.exit_code == 0, done.output
     plans = json.loads(done.stdout)
-    assert list(dict.fromkeys(plan["model"] for plan in plans)) == ["target", "theta_only", "r2"]
+    assert list(dict.fromkeys(plan["model"] for plan in plans)) == ["target", "r2", "theta_only"]
     assert not (root / "out.parquet").exists()
 
 
@@ -199,11 +199,11 @@ def test_a_target_that_changes_during_the_run_ends_it(root: Path, monkeypatch: p
 def test_labels_of_adapters_scales_and_controls(root: Path) -> None:
     named: list[tuple[str | None, Path]] = [(None, root / "adapters/r2"), ("four", root / "adapters/r4")]
     made = graft_variants(named, (1.0, 0.5), ("theta_only",), root / "x", 1)
-    assert [item.label for item in made] == ["theta_only", "r2", "r2@0.5", "four", "four@0.5"]
+    assert [item.label for item in made] == ["r2", "r2@0.5", "four", "four@0.5", "theta_only"]
     other = moved(root / "base", root / "other", 5, max_position_embeddings=512)
     extract(open_pair(root / "base", other), [RankSpec(2)], root / "more")
     named.append(("other", root / "more/r2"))
     made = graft_variants(named, (1.0,), ("theta_only",), root / "x", 1)
     assert [item.label for item in made] == [
-        "theta_only r2", "theta_only other", "r2", "four", "other"
+        "r2", "four", "theta_only r2", "other", "theta_only other"
     ]  # fmt: skip

@@ -142,10 +142,8 @@ def test_every_rule_of_the_workflow_has_a_request(monkeypatch: pytest.MonkeyPatc
     files = (ROOT / "workflow/rules").glob("*.smk")
     named = r"^(?:rule|use rule \w+ as) (\w+)(?::| with)"
     rules = {name for path in files for name in re.findall(named, path.read_text(), re.MULTILINE)}
-    temporary = {name for name in rules if name.endswith("_passing")}  # of merge and theta_only
     requests = demo(monkeypatch)
-    assert temporary == {"merge_passing", "theta_only_passing"}
-    assert {*requests.rules, "train"} == rules - temporary
+    assert {*requests.rules, "train"} == rules
     assert "donor-s1" in requests.training
 
 

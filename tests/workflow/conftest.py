@@ -95,6 +95,7 @@ STUDY = {
     "donor": {"train": "config/tiny/donor.yaml"},
     "fine_tunes": "config/fine_tunes.tsv",
     "ranks": [1, 4],
+    "keep_grafts": "all",
     "evaluation": {
         "needle": {
             "format": "config/tiny/needle.yaml",

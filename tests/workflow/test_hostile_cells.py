@@ -26,16 +26,27 @@ out = next((pathlib.Path(words[at + 1]) for at, word in enumerate(words) if word
 names = {{
     "extract": ["r2/contextgraft.json"],
     "report": ["index.html", "summary.json", "charts/a.svg", "cards/a.md", "plots/a.csv"],
-    "evaluate": [""], "align": [""],
+    "evaluate": [""],
 }}
-if verb is None or (out is None) != (verb == "verify"):
+files = "--recommendation", "--verify"
+named = [pathlib.Path(words[at + 1]) for at, word in enumerate(words) if word in files]
+for word in words:
+    option, _, value = word.partition("=")
+    if option == "--record":
+        named.append(pathlib.Path(value.partition("=")[2]) / "contextgraft.json")
+    elif option == "--alignment":
+        named.append(pathlib.Path(value.partition("=")[2]))
+for path in named:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{{}}")
+if verb is None or out is None:
     sys.exit("not a command line of a study")
-for name in names.get(verb, ["contextgraft.json"]) if out else []:
+for name in names.get(verb, ["contextgraft.json"]):
     path = out / name if name else out
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{{}}")
 """
-VERBS = ("fetch", "train", "extract", "merge", "verify", "align", "evaluate", "report")
+VERBS = ("fetch", "train", "extract", "evaluate", "merge", "report")
 TEXT = "-x $(touch PWNED) `touch PWNED` '; touch PWNED; '\"; touch PWNED; \" > PWNED & $IFS ~ * ! # %s \\ 数"
 
 

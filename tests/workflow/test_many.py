@@ -1,4 +1,4 @@
-"""Many fine-tunes: bad ones stop no other and are reported; grafts that need not stay are deleted."""
+"""Many fine-tunes: bad ones stop no other and are reported; only grafts that are kept are written."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def study(place: Any, good: int) -> None:
         sibling(models / "tune", number)
     lines = [f"tune{number}\tmodels/tune{number}\t\tconfig/tiny/skill.jsonl" for number in range(good)]
     place.sheet(*lines, "bad\tmodels/other\t\tconfig/tiny/skill.jsonl", "gone\tmodels/nowhere")
-    place.config(donor={"source": "models/long"}, ranks=[2], keep_grafts=False)
+    place.config(donor={"source": "models/long"}, ranks=[2])
 
 
 def check(place: Any, good: int) -> None:
@@ -52,11 +52,11 @@ def check(place: Any, good: int) -> None:
     assert "expected shape [16, 16]; received shape [8, 16]" in summary["refused"]["bad-s1-r2"]["reason"]
     page = (results / "report/index.html").read_text()
     assert "refused by merge: data/tiny/models/bad: does not fit the adapter" in page
-    assert not list(data.glob("passing/**/*.safetensors"))
+    assert len(list(data.glob("grafts/s1/*/r2/model.safetensors"))) == good
     assert (data / "adapters/s1/r2/adapter_model.safetensors").is_file()
     assert len(list(results.glob("grafts/s1/*/r2/contextgraft.json"))) == good + REFUSED
-    assert json.loads((results / "verified/s1/tune0.json").read_text())["holds"]
-    assert json.loads((results / "verified/s1/gone.json").read_text())["holds"] is None
+    assert json.loads((results / "verified/s1/tune0/r2.json").read_text())["holds"]
+    assert json.loads((results / "verified/s1/gone/r2.json").read_text())["holds"] is None
 
 
 def run(place: Any) -> None:
@@ -64,20 +64,18 @@ def run(place: Any) -> None:
     assert done.returncode == 0, done.stdout[-6000:]
 
 
-def test_bad_fine_tunes_stop_no_other_and_grafts_pass(fresh: Any) -> None:
+def test_bad_fine_tunes_stop_no_other(fresh: Any) -> None:
     study(fresh, good=1)
     run(fresh)
     check(fresh, good=1)
     assert "Nothing to be done" in fresh.snakemake().stdout
 
 
-def test_only_grafts_that_need_not_stay_pass(fresh: Any) -> None:
+def test_only_grafts_that_are_kept_are_written(fresh: Any) -> None:
     study(fresh, good=1)
-    plan = fresh.planned()
-    assert (plan["merge_passing"], plan["theta_only_passing"]) == (3, 3)
-    fresh.sheet("kept\tmodels/tune\t\tconfig/tiny/skill.jsonl")
-    fresh.config(donor={"source": "models/long"}, ranks=[2])
-    assert "merge_passing" not in fresh.planned()
+    for keep, merged in {"all": 2 * 3, "recommended": 3, "none": 0}.items():
+        fresh.config(donor={"source": "models/long"}, ranks=[2], keep_grafts=keep)
+        assert fresh.planned().get("merge", 0) == merged
 
 
 @pytest.mark.slow
@@ -97,6 +95,6 @@ def test_twenty_fine_tunes_two_of_them_bad(fresh: Any) -> None:
 )
 def test_a_study_of_many_is_planned_in_one_go(fresh: Any, count: int, ranks: list[int]) -> None:
     fresh.sheet(*(f"tune{index}\tmodels/tune" for index in range(count)))
-    fresh.config(ranks=ranks)
+    fresh.config(ranks=ranks, keep_grafts="recommended")
     plan = fresh.planned("--quiet", "host", "reason")
-    assert (plan["merge"], plan["theta_only"], plan["evaluate"]) == (count * len(ranks), count, count)
+    assert (plan["fetch"], plan["evaluate"], plan["merge"]) == (count + 1, count, count)

@@ -14,12 +14,9 @@ def test_dry_run_plans_every_step_and_control_row(fresh: Any) -> None:
         "fetch": 2,
         "train": 1,
         "extract": 1,
-        "merge": 2,
-        "theta_only": 1,
-        "verify": 1,
-        "align": 1,
         "evaluate_base": 1,
         "evaluate": 1,
+        "merge": 3,
         "report": 1,
     }
 
@@ -34,7 +31,14 @@ def test_run_ends_in_the_page_with_every_control_row(finished: Any) -> None:
         "base",
         "donor-s1",
     }
-    assert json.loads((results / "verified" / "s1" / "tune.json").read_text())["holds"]
+    for kind in ("r1", "r4", "theta-only"):
+        assert json.loads((results / f"verified/s1/tune/{kind}.json").read_text())["holds"]
+        written = finished.folder / f"data/tiny/grafts/s1/tune/{kind}/contextgraft.json"
+        assert (results / f"grafts/s1/tune/{kind}/contextgraft.json").read_bytes() == written.read_bytes()
+    assert json.loads((results / "recommended/tune.json").read_text())["rank"] is None
+    aligned = pq.read_table(results / "alignment/s1/tune.parquet")
+    assert set(aligned["donor_name"].to_pylist()) == {"donor-s1"}
+    assert "model.layers.0.mlp.down_proj.weight" in aligned["tensor"].to_pylist()
 
 
 def test_every_job_leaves_its_log_and_its_times(finished: Any) -> None:
@@ -45,7 +49,7 @@ def test_every_job_leaves_its_log_and_its_times(finished: Any) -> None:
         for path in (results / "benchmarks").rglob("*.tsv")
     }
     assert logs == times
-    assert len(logs) == 12
+    assert len(logs) == 10
 
 
 def test_second_run_has_nothing_to_do(finished: Any) -> None:
@@ -58,7 +62,7 @@ def test_a_new_line_in_the_sheet_is_the_only_new_work(finished: Any, copy_of: Co
         "tune\tmodels/tune\t\tconfig/tiny/skill.jsonl",
         "other\ttrain:config/tiny/tune.yaml\t\tconfig/tiny/skill.jsonl",
     )
-    plan = {"train": 1, "merge": 2, "theta_only": 1, "verify": 1, "align": 1, "evaluate": 1, "report": 1}
+    plan = {"train": 1, "merge": 3, "evaluate": 1, "report": 1}
     assert place.planned() == plan
     done = place.snakemake()
     assert done.returncode == 0, done.stdout[-6000:]

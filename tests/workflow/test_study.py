@@ -29,7 +29,7 @@ def test_every_file_of_a_study_is_named_once(study: Any) -> None:
     tiny = study.load(donor_seeds=[1, 2])
     files = [
         *tiny.models(), *tiny.adapters(), *tiny.grafts(), *tiny.graft_records(), *tiny.alignments(),
-        *tiny.verdicts(), *tiny.samples(), tiny.paths.page,
+        *tiny.verdicts(), *tiny.samples(), *tiny.recommendations(), tiny.paths.page,
     ]  # fmt: skip
     assert len(set(files)) == len(files)
     assert not [file for file in files if "{" in file]
@@ -50,21 +50,40 @@ def test_models_are_fetched_or_trained(study: Any) -> None:
     assert tiny.refusal_arguments("base", "data/x/contextgraft.json") == []
 
 
-def test_a_graft_that_is_not_kept_has_a_folder_around_it(study: Any) -> None:
-    study.folder.sheet("tune\tmodels/tune\t\t", "other\tmodels/other\t\t")
-    kept, temporary = study.load(), study.load(keep_grafts=False)
-    assert kept.graft_input(1, "tune", "r4") == "data/tiny/grafts/s1/tune/r4/contextgraft.json"
-    assert kept.graft_folder(1, "tune", "r4") == "data/tiny/grafts/s1/tune/r4"
-    assert temporary.graft_input(1, "tune", "r4") == "data/tiny/passing/s1/tune/r4"
-    assert temporary.graft_folder(1, "tune", "r4") == "data/tiny/passing/s1/tune/r4/r4"
-    assert (kept.grafts(), temporary.grafts()) == (kept._of_grafts(kept.paths.graft, kept.targets), [])
-    assert temporary.graft_records() == kept.graft_records()
+def test_only_grafts_that_are_kept_are_outputs(study: Any) -> None:
+    graft = "data/tiny/grafts/s1/tune/{}/contextgraft.json"
+    kinds = {"all": ["r1", "r4", "theta-only"], "recommended": ["recommended"], "none": []}
+    for keep, expected in kinds.items():
+        tiny = study.load(keep_grafts=keep)
+        assert tiny.grafts() == [graft.format(kind) for kind in expected]
+        assert tiny.verdicts() == [f"results/tiny/verified/s1/tune/{kind}.json" for kind in expected]
+        assert len(tiny.graft_records()) == 3  # of all that are evaluated
+    assert study.load(keep_grafts=True).grafts() == study.load(keep_grafts="all").grafts()
+
+
+def test_a_graft_is_merged_from_its_adapter_or_from_the_recommended_one(study: Any) -> None:
+    tiny = study.load()
+    r1, r4 = ("--adapter=data/tiny/adapters/s1/r1", "--adapter=data/tiny/adapters/s1/r4")
+    assert tiny.merge_arguments(1, "tune", "r4") == [r4]
+    assert tiny.merge_arguments(1, "tune", "theta-only") == [r1, "--scale=0"]
+    recommended = "results/tiny/recommended/tune.json"
+    assert tiny.merge_arguments(1, "tune", "recommended") == [r1, r4, f"--recommended={recommended}"]
+    assert tiny.graft_recommendation("tune", "recommended") == [recommended]
+    assert tiny.graft_recommendation("tune", "r4") == []
 
 
 def test_models_are_evaluated_under_their_labels(study: Any) -> None:
     tiny = study.load()
-    labels = [model.partition("=")[0] for model in tiny.evaluated_models("tune")]
-    assert labels == ["tune", "tune-s1-r1", "tune-s1-r4", "tune-s1-theta-only"]
+    assert tiny.evaluated_target("tune") == "tune=data/tiny/models/tune"
+    words = tiny.graft_arguments("tune")
+    assert words == [
+        "--adapter=tune-s1-r1=data/tiny/adapters/s1/r1",
+        "--adapter=tune-s1-r4=data/tiny/adapters/s1/r4",
+        "--control=tune-s1-theta-only=theta_only:tune-s1-r1",
+        *(f"--record=tune-s1-{kind}=results/tiny/grafts/s1/tune/{kind}" for kind in tiny.graft_kinds),
+        "--base=data/tiny/models/base",
+        "--alignment=tune-s1-r4=results/tiny/alignment/s1/tune.parquet",
+    ]
     assert tiny.evaluated_base_models() == [
         "base=data/tiny/models/base", "donor-s1=data/tiny/models/donor-s1"
     ]  # fmt: skip
@@ -114,7 +133,7 @@ def test_a_training_of_several_processes_has_a_launcher(study: Any) -> None:
 def test_a_full_disk_is_an_error(study: Any) -> None:
     tiny = study.load()
     tiny.check_disk(10**15)
-    with pytest.raises(OutputError, match=r"the disk is too small.*received 0; keep_grafts: false"):
+    with pytest.raises(OutputError, match=r"the disk is too small.*received 0; keep_grafts: none"):
         tiny.check_disk(0)
 
 

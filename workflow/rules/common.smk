@@ -53,7 +53,7 @@ wildcard_constraints:
     seed=r"\d+",
     rank=r"\d+",
     target=one_of(STUDY.targets),
-    kind=one_of(STUDY.graft_kinds),
+    kind=one_of([*STUDY.graft_kinds, "recommended"]),
 
 
 def requested(rule):

@@ -1,4 +1,4 @@
-# in: models    out: results/<study>/samples/{base,<target>}.parquet and .yaml
+# in: models, adapters    out: results/<study>/samples/{base,<target>}.parquet and .yaml
 # One job evaluates all models that are compared with each other: starting Python and torch takes longer than many
 # questions. What a model is evaluated on is written next to its samples: NAME.yaml, of `contextgraft evaluate --config`.
 
@@ -30,31 +30,37 @@ rule evaluate_base:
         " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"
 
 
-# Before other jobs, because it frees disk space: temporary grafts are deleted when they are evaluated and verified.
+# A fine-tune and all of its grafts, which are made in memory: the target is read from the disk once. Also written: the
+# record that each graft would have, the alignment of the fine-tune with the adapters, the rank that the report recommends.
 rule evaluate:
     input:
         alone=PATHS.target,
-        grafts=lambda wildcards: STUDY.graft_inputs(wildcards.target),
+        base=PATHS.base,
+        adapters=STUDY.adapters(),
         questions=lambda wildcards: STUDY.question_files(wildcards.target),
     output:
         samples=PATHS.samples,
         config=PATHS.evaluation,
+        recommendation=PATHS.recommendation,
+        records=STUDY.record_patterns(),
+        alignments=STUDY.alignment_patterns(),
     log:
         PATHS.log("evaluate/{target}"),
     benchmark:
         PATHS.benchmark("evaluate/{target}")
-    priority: 1
     conda:
         "../../envs/contextgraft.yaml"
     threads: THREADS.evaluate
     resources:
         **requested("evaluate"),
     params:
-        models=lambda wildcards: STUDY.evaluated_models(wildcards.target),
+        model=lambda wildcards: STUDY.evaluated_target(wildcards.target),
+        grafts=lambda wildcards: STUDY.graft_arguments(wildcards.target),
         config=lambda wildcards: STUDY.evaluation_yaml(wildcards.target),
         device=STUDY.device_arguments(),
         version=VERSION,
     shell:
         "printf %s {params.config:q} > {output.config:q}"
-        " && contextgraft evaluate {params.models:q} --config {output.config:q} {params.device:q} --allow-refused"
+        " && contextgraft evaluate {params.model:q} {params.grafts:q} --recommendation {output.recommendation:q}"
+        " --config {output.config:q} {params.device:q} --allow-refused"
         " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"

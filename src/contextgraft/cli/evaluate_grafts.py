@@ -1,6 +1,6 @@
 """The grafts that `contextgraft evaluate` makes in memory: an adapter at a scale, or a control."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -13,13 +13,18 @@ from contextgraft.adapter.in_memory.controls.base import ControlInputs
 from contextgraft.adapter.in_memory.graft import prepare_graft
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
+from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.models import EvalModel, variant_model
+from contextgraft.formats.refusal import is_final, record_refusal
 from contextgraft.formats.samples import CONTROL
+from contextgraft.formats.sidecar import SIDECAR
 
 OpenAdapter = Callable[[Path], Adapter]
 PlanGraft = Callable[[Path], MergePlan]  # from the folder of a target; raises what `merge` would raise
+
+UNKNOWN = ""  # the donor of an adapter that cannot be read
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class GraftVariant:
     """One graft of a target: a ModelVariant.
 
     `control` is the control's name, None for a graft. The small files go to `folder`; `threads` tensors are
-    computed at once.
+    computed at once. The manifest that `merge` would write, or the refusal, goes to `record`.
     """
 
     label: str
@@ -35,14 +40,51 @@ class GraftVariant:
     plan: PlanGraft
     folder: Path
     threads: int
+    record: Path | None = None
 
     def open(self, target: EvalModel, *, identify: bool = True) -> EvalModel:
         """The graft of an opened target; raises what `merge` would raise."""
-        with unchanged(target.inputs):
-            graft = prepare_graft(self.plan(target.path), self.folder, target.tensor_digests, self.threads)
-            digests = graft.digests if identify else {}
-            origin = {**graft.origin, CONTROL: self.control}
-            return variant_model(self.label, graft.model, origin, digests, graft.tensors)
+        try:
+            with unchanged(target.inputs):
+                return self._open(target, identify=identify)
+        except ContextgraftError as error:
+            if identify and is_final(error):
+                self.refuse(error)
+            raise
+
+    def _open(self, target: EvalModel, *, identify: bool) -> EvalModel:
+        graft = prepare_graft(self.plan(target.path), self.folder, target.tensor_digests, self.threads)
+        digests = graft.digests if identify else {}
+        origin = {**graft.origin, CONTROL: self.control}
+        model = variant_model(self.label, graft.model, origin, digests, graft.tensors)
+        if identify and self.record is not None:
+            self.record.mkdir(parents=True, exist_ok=True)
+            write_json(self.record / SIDECAR, graft.manifest)
+        return model
+
+    def refuse(self, error: ContextgraftError) -> None:
+        """Record that the graft was refused."""
+        if self.record is not None:
+            self.record.mkdir(parents=True, exist_ok=True)
+            record_refusal(self.record, "merge", error)
+
+
+@dataclass(frozen=True)
+class LabelledAdapter:
+    """An adapter of the command line: its label, which is its folder's name by default, and its folder."""
+
+    label: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _PlannedVariant:
+    """A graft before it has a folder; `donor` groups the rows of one donor."""
+
+    donor: str
+    label: str
+    control: str | None
+    plan: PlanGraft
 
 
 def graft_variants(
@@ -51,70 +93,129 @@ def graft_variants(
     controls: Sequence[str],
     folder: Path,
     threads: int,
+    *,
+    records: Mapping[str, Path] | None = None,
 ) -> list[GraftVariant]:
-    """The controls of each donor, then each adapter at each scale.
+    """For each donor, each of its adapters at each scale, then its controls.
 
-    A control or a folder that does not exist raises an error; any other error belongs to one graft.
+    `records` are folders by label. A control or a folder that does not exist raises an error; any other error
+    belongs to one graft.
     """
-    check_controls(controls)
+    named = labelled_adapters(adapters)
+    opened: OpenAdapter = cache(open_adapter)
+    planned = [*_adapter_plans(named, scales, opened), *_control_plans(controls, named, opened)]
+    donors = list(dict.fromkeys(item.donor for item in planned))
+    planned.sort(key=lambda item: donors.index(item.donor))
+    records = records or {}
+    check_known_labels("--record", records, [item.label for item in planned])
+    return [
+        GraftVariant(
+            item.label, item.control, item.plan, folder / f"{number}-{_file_name(item.label)}", threads,
+            records.get(item.label),
+        )
+        for number, item in enumerate(planned)
+    ]  # fmt: skip
+
+
+def labelled_adapters(adapters: Sequence[tuple[str | None, Path]]) -> list[LabelledAdapter]:
+    """The adapters with their labels; InputError for an empty label, or a folder that does not exist."""
     for label, path in adapters:
         if label == "":
             raise InputError("the label is empty", path=path, expected="LABEL=ADAPTER")
         if not path.is_dir():
             raise InputError("no such adapter folder", path=path)
-    named = [(label or path.resolve().name, path) for label, path in adapters]
-    opened: OpenAdapter = cache(open_adapter)
-    plans: list[tuple[str | None, str, PlanGraft]] = [
-        *control_plans(controls, named, opened),
-        *(
-            (None, label if scale == 1 else f"{label}@{scale!r}", partial(_merge_plan, opened, path, scale))
-            for (label, path), scale in product(named, dict.fromkeys(scales))
-        ),
-    ]
-    return [
-        GraftVariant(label, control, plan, folder / f"{number}-{_file_name(label)}", threads)
-        for number, (control, label, plan) in enumerate(plans)
-    ]
+    return [LabelledAdapter(label or path.resolve().name, path) for label, path in adapters]
 
 
-def check_controls(names: Sequence[str]) -> None:
-    """Raise click.BadParameter for a control that does not exist."""
-    for name in names:
-        if name not in CONTROLS:
+def check_known_labels(option: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise click.BadParameter for a label that no graft, or no adapter, has."""
+    for label in given:
+        if label not in known:
             raise click.BadParameter(
-                f"no control is named {name!r}; expected one of {', '.join(CONTROLS)}",
-                param_hint="--control",
+                f"nothing is labelled {label!r}; expected one of {', '.join(known)}", param_hint=option
             )
 
 
-def control_plans(
-    controls: Sequence[str], adapters: Sequence[tuple[str, Path]], opened: OpenAdapter
-) -> list[tuple[str, str, PlanGraft]]:
-    """Name, label and plan of each control with the adapters of each donor, which share their settings.
-
-    The label is the control's name; of several donors, with the label of the donor's first adapter.
-    """
-    by_donor: dict[str | None, list[tuple[str, Path]]] = {}
-    for label, path in adapters:
-        by_donor.setdefault(_donor(path, opened), []).append((label, path))
-    if len(by_donor) > 1:
-        by_donor.pop(None, None)  # the row of the adapter itself says why it cannot be used
+def _adapter_plans(
+    adapters: Sequence[LabelledAdapter], scales: Sequence[float], opened: OpenAdapter
+) -> list[_PlannedVariant]:
     return [
-        (
-            name,
-            name if len(by_donor) == 1 else f"{name} {own[0][0]}",
-            partial(_control_plan, name, opened, [path for _, path in own]),
+        _PlannedVariant(
+            _donor(adapter.path, opened),
+            adapter.label if scale == 1 else f"{adapter.label}@{scale!r}",
+            None,
+            partial(_merge_plan, opened, adapter.path, scale),
         )
-        for name, own in product(controls, by_donor.values())
+        for adapter, scale in product(adapters, dict.fromkeys(scales))
     ]
 
 
-def _donor(path: Path, opened: OpenAdapter) -> str | None:
-    """The digest of an adapter's donor, or the adapter's folder; None for one that cannot be read."""
+def _control_plans(
+    controls: Sequence[str], adapters: Sequence[LabelledAdapter], opened: OpenAdapter
+) -> list[_PlannedVariant]:
+    """The controls: [LABEL=]NAME for each donor, [LABEL=]NAME:ADAPTER for the donor of that adapter.
+
+    The adapters of one donor share their settings. The label is the control's name; of several donors, with
+    the label of the donor's first adapter.
+    """
+    by_donor = _by_donor(adapters, opened)
+    plans = []
+    for control in controls:
+        label, equals, words = control.rpartition("=")
+        name, colon, chosen = words.partition(":")
+        _check_control(name)
+        if equals and not label:
+            raise click.BadParameter("the label is empty; expected LABEL=NAME", param_hint="--control")
+        if colon:
+            check_known_labels("--control", [chosen], [adapter.label for adapter in adapters])
+        used = {
+            donor: own
+            for donor, own in by_donor.items()
+            if not colon or chosen in [adapter.label for adapter in own]
+        }
+        if label and len(used) > 1:
+            raise click.BadParameter(
+                f"{control!r} is a label for {len(used)} donors; expected LABEL={name}:ADAPTER for each",
+                param_hint="--control",
+            )
+        plans += [
+            _PlannedVariant(
+                donor,
+                label or (name if len(used) == 1 else f"{name} {own[0].label}"),
+                name,
+                partial(_control_plan, name, opened, [adapter.path for adapter in own]),
+            )
+            for donor, own in used.items()
+        ]
+    return plans
+
+
+def _check_control(name: str) -> None:
+    if name not in CONTROLS:
+        raise click.BadParameter(
+            f"no control is named {name!r}; expected one of {', '.join(CONTROLS)}", param_hint="--control"
+        )
+
+
+def _by_donor(adapters: Sequence[LabelledAdapter], opened: OpenAdapter) -> dict[str, list[LabelledAdapter]]:
+    """The adapters of each donor; those that cannot be read only if there are no others.
+
+    The row of such an adapter itself says why it cannot be used.
+    """
+    donors: dict[str, list[LabelledAdapter]] = {}
+    for adapter in adapters:
+        donors.setdefault(_donor(adapter.path, opened), []).append(adapter)
+    if len(donors) > 1:
+        donors.pop(UNKNOWN, None)
+    return donors
+
+
+def _donor(path: Path, opened: OpenAdapter) -> str:
+    """The digest of an adapter's donor, or the adapter's folder; UNKNOWN for one that cannot be read."""
     try:
         return str(opened(path).origin["donor"]["digest"] or path.resolve())
     except ContextgraftError:
-        return None
+        return UNKNOWN
 
 
 def _file_name(label: str) -> str:

@@ -152,13 +152,12 @@ def _step_table(steps: "Sequence[StudyStep]") -> "Table":
 
 def _disk_lines(plan: "StudyPlan", free: int) -> Iterator[str]:
     disk = plan.disk
-    kept = f"{disk.kept_targets} of {disk.targets} fine-tunes keep their grafts; {disk.at_once} at once"
-    left, none_kept = format_bytes(disk.left), format_bytes(disk.none_kept)
     enough = "enough" if free >= disk.peak else "NOT ENOUGH"
+    all_kept, none_kept = format_bytes(disk.all_kept), format_bytes(disk.none_kept)
     yield f"disk      models {format_bytes(disk.models)}, adapters {format_bytes(disk.adapters)}"
     yield f"          {format_bytes(disk.graft_set)} for all grafts of one fine-tune"
-    yield f"  peak    {format_bytes(disk.peak)} as configured ({kept}), of which {left} stay"
-    yield f"          {format_bytes(disk.all_kept)} if all grafts are kept, {none_kept} if none is"
+    yield f"  peak    {format_bytes(disk.peak)} as configured ({disk.kept_grafts} grafts are kept)"
+    yield f"          {all_kept} if all grafts are kept, {none_kept} if none is"
     yield f"  free    {format_bytes(free)} on the disk of this study ({plan.study.settings.study}): {enough}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.evaluation import EvaluationConfig
-from contextgraft.config.study import StudyConfig
+from contextgraft.config.study import Kept, StudyConfig
 from contextgraft.config.target_sheet import TASKS_RUN_CODE, TargetRow, is_task_file, read_targets
 from contextgraft.config.text_file import path_exists
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
@@ -90,10 +90,9 @@ class ResolvedStudy:
         """Needle format with which a fine-tune is evaluated; None for the shipped one."""
         return self.targets[target].needle or self.settings.evaluation.needle.format
 
-    def keeps_grafts(self, target: str) -> bool:
-        """Whether the grafts of a fine-tune are kept after their evaluation."""
-        own = self.targets[target].keep
-        return self.settings.keep_grafts if own is None else own == "yes"
+    def kept_grafts(self, target: str) -> Kept:
+        """Which grafts of a fine-tune are kept."""
+        return self.targets[target].keep or self.settings.keep_grafts
 
     def evaluation(self, target: str | None = None) -> EvaluationConfig:
         """What a fine-tune and its grafts are evaluated on, or for None the base and the donors.

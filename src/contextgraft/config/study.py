@@ -4,9 +4,9 @@ config/schema.json is generated from these models.
 """
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, WithJsonSchema, model_validator
 
 from contextgraft.config.base import File, Frozen, Name, Seed
 from contextgraft.config.cluster import Cluster
@@ -66,6 +66,19 @@ class ExtractionConfig(Frozen):
     )
 
 
+def _keep_grafts(value: Any) -> Any:
+    return KEPT_BY_FLAG.get(value, value) if isinstance(value, bool | str) else value
+
+
+Kept = Literal["recommended", "all", "none"]
+KEPT_BY_FLAG: dict[bool | str, Kept] = {True: "all", False: "none", "yes": "all", "no": "none"}
+KeepGrafts = Annotated[
+    Kept,
+    BeforeValidator(_keep_grafts),
+    WithJsonSchema({"enum": ["recommended", "all", "none", True, False]}),
+]
+
+
 class TrainingLaunch(Frozen):
     """Nodes and processes of one training; by default computed from the sizes of model and cluster."""
 
@@ -107,10 +120,11 @@ class StudyConfig(Frozen):
     extraction: ExtractionConfig = Field(
         ExtractionConfig(), description="which tensors the adapters have, and the program that factorises"
     )
-    keep_grafts: bool = Field(
-        True,
-        description="false: the weights of a graft are deleted after its evaluation and verification, unless "
-        "the sheet says keep; adapters and records are always kept",
+    keep_grafts: KeepGrafts = Field(
+        "recommended",
+        description="which grafts are written, verified and kept: the one of the rank that the report "
+        "recommends, all, or none; every graft is evaluated in memory, and records are always kept. true is "
+        "all, false is none. The column keep of the sheet says it for one fine-tune",
     )
     note: str | None = Field(
         None, description="a sentence at the top of the report, for example what the models are"

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from contextgraft.config.base import Frozen, Name, validate
-from contextgraft.config.study import ModelSource
+from contextgraft.config.study import KeepGrafts, ModelSource
 from contextgraft.config.text_file import path_exists, read_text_file, split_lines
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
@@ -48,8 +48,10 @@ class TargetRow(Frozen):
         description="the skills of the fine-tune, separated by commas: skill files (JSONL), tasks of "
         "lm-evaluation-harness (YAML files or names)",
     )
-    keep: Literal["yes", "no"] | None = Field(
-        None, description="whether its grafts are kept after evaluation; default: the study's keep_grafts"
+    keep: KeepGrafts | None = Field(
+        None,
+        description="which of its grafts are kept: recommended, all (yes) or none (no); default: the study's "
+        "keep_grafts",
     )
     notes: str | None = Field(None, description="free text")
 

@@ -36,10 +36,10 @@ def sample_row(question: Question, response: ScoredResponse) -> dict[str, Any]:
     }
 
 
-def refusals(samples: pa.Table) -> list[tuple[str, str]]:
-    """Label and reason of every model that was skipped."""
-    rows = samples.select(["model", "suite", "reason"]).to_pylist()
-    return [(row["model"], row["reason"]) for row in rows if row["suite"] == REFUSED]
+def refused_rows(samples: pa.Table) -> list[tuple[str, str, str]]:
+    """Label, command and reason of every model that was skipped."""
+    rows = samples.select(["model", "suite", "task", "reason"]).to_pylist()
+    return [(row["model"], row["task"], row["reason"]) for row in rows if row["suite"] == REFUSED]
 
 
 def skipped_table(model: SkippedModel) -> pa.Table:

@@ -4,7 +4,7 @@ The constants were measured (docs/benchmarks.md); docs/cluster.md has the formul
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 
@@ -51,8 +51,7 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
     """The jobs of a study; ConfigError where no node of its cluster can hold what is evaluated."""
     settings, cluster = study.settings, study.settings.cluster
     threads = settings.threads
-    seeds = len(settings.donor_seeds)
-    merge = merge_job(shape, cluster, threads.merge)
+    seeds, models = len(settings.donor_seeds), models_of_target(study)
 
     def evaluate(models: int) -> JobEstimate:
         return evaluate_job(settings.evaluation, shape, cluster, models, threads.evaluate)
@@ -63,11 +62,8 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
             "extract": EXTRACT_JOBS[settings.extraction.backend](
                 shape, cluster, settings.ranks, threads.extract
             ),
-            "merge": merge,
-            "theta_only": merge,
-            "verify": merge,
-            "align": merge,
-            "evaluate": evaluate(models_of_target(study)),
+            "merge": merge_job(shape, cluster, threads.merge),
+            "evaluate": with_grafts(evaluate(models), shape, cluster, models - 1, threads.evaluate),
             "evaluate_base": evaluate(1 + seeds),
             "report": JobEstimate(REPORT),
         },
@@ -114,8 +110,8 @@ EXTRACT_JOBS: Mapping[str, Callable[[ModelShape, Cluster, Sequence[int], int], J
 
 
 def merge_job(shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
-    """One graft, or its verification: a model is read, one is written or read, and the delta is added."""
-    return JobEstimate(MERGE * _linear_weights(shape) / threads + 2 * _disk_seconds(shape, cluster))
+    """One graft and its verification: a model is read and one written, and both are read again."""
+    return JobEstimate(2 * MERGE * _linear_weights(shape) / threads + 4 * _disk_seconds(shape, cluster))
 
 
 def evaluate_job(
@@ -144,6 +140,18 @@ def evaluate_job(
             remedy="evaluate shorter prompts, or correct the section `cluster`",
         )
     return JobEstimate(loading + hours * 3600, memory=weight_bytes(shape) + 2 * LEAST, gpus=gpus)
+
+
+def with_grafts(
+    job: JobEstimate, shape: ModelShape, cluster: Cluster, grafts: int, threads: int
+) -> JobEstimate:
+    """The evaluation of a fine-tune whose grafts are made in memory, twice each: for digests, for loading.
+
+    The base is read once more, for the alignment. Models that do not fit into the page cache are read again
+    for each graft, as `evaluate_job` counts them.
+    """
+    merging = 2 * grafts * MERGE * _linear_weights(shape) / threads
+    return replace(job, seconds=job.seconds + merging + _disk_seconds(shape, cluster))
 
 
 def evaluated_shape(shape: ModelShape, cluster: Cluster) -> ModelShape:

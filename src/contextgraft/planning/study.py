@@ -54,39 +54,33 @@ class StudyStep:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes that a study occupies at its peak.
+    """Bytes that a study occupies on the disk.
 
-    `models`: base, donors and fine-tunes; `graft_set`: all grafts of one fine-tune. Grafts that the study
-    does not keep are deleted after evaluation; `at_once` sets of them exist at a time.
+    `models`: base, donors and fine-tunes; `graft_set`: all grafts of one fine-tune; `kept_grafts`: the number
+    of grafts that are written, which is never more than are kept.
     """
 
     models: int
     adapters: int
     graft_set: int
     targets: int
-    kept_targets: int
-    at_once: int
+    kept_grafts: int
+    graft: int
 
     @property
     def all_kept(self) -> int:
         """Bytes on the disk at the end if all grafts are kept."""
-        return self.models + self.adapters + self.targets * self.graft_set
-
-    @property
-    def peak(self) -> int:
-        """Largest number of bytes on the disk while the study runs as configured."""
-        passing = min(self.at_once, self.targets - self.kept_targets)
-        return self.models + self.adapters + (self.kept_targets + passing) * self.graft_set
+        return self.none_kept + self.targets * self.graft_set
 
     @property
     def none_kept(self) -> int:
-        """Largest number of bytes on the disk if every graft is deleted after its evaluation."""
-        return self.models + self.adapters + min(self.at_once, self.targets) * self.graft_set
+        """Bytes on the disk at the end if no graft is kept."""
+        return self.models + self.adapters
 
     @property
-    def left(self) -> int:
-        """Bytes on the disk at the end of the study as configured."""
-        return self.models + self.adapters + self.kept_targets * self.graft_set
+    def peak(self) -> int:
+        """Largest number of bytes on the disk as configured, which is that at the end."""
+        return self.none_kept + self.kept_grafts * self.graft
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ def study_shape(study: ResolvedStudy) -> ModelShape:
     return read_model_shape(settings.base if local else ASSUMED)
 
 
-def plan_study(study: ResolvedStudy, at_once: int = 1) -> StudyPlan:
+def plan_study(study: ResolvedStudy) -> StudyPlan:
     """Plan a study for the cluster that it names."""
     settings = study.settings
     shape = study_shape(study)
@@ -132,13 +126,14 @@ def plan_study(study: ResolvedStudy, at_once: int = 1) -> StudyPlan:
     adapters = {rank: adapter_bytes(shape, chosen, rank) for rank in sorted(settings.ranks)}
     dense = 0 if settings.extraction.backend == "mergekit" else dense_bytes(shape, chosen)
     seeds, size = len(settings.donor_seeds), weight_bytes(shape)
+    kept = {"recommended": 1, "all": len(adapters) + 1, "none": 0}
     disk = DiskUse(
         models=len(study.origins) * size,
         adapters=seeds * (sum(adapters.values()) + dense * len(adapters)),
         graft_set=seeds * (len(adapters) + 1) * size,
         targets=len(study.targets),
-        kept_targets=sum(study.keeps_grafts(target) for target in study.targets),
-        at_once=at_once,
+        kept_grafts=seeds * sum(kept[study.kept_grafts(target)] for target in study.targets),
+        graft=size,
     )
     hardware = Hardware.from_cluster(settings.cluster, settings.threads.evaluate)
     computed = evaluated_shape(shape, settings.cluster)
@@ -163,9 +158,7 @@ def _steps(study: ResolvedStudy, shape: ModelShape, disk: DiskUse, adapter: int)
     fetched = sum(origin.source is not None for origin in study.origins.values())
     # mergekit reads both models for each rank, and they are read again to measure its adapter.
     passes = 2 * len(settings.ranks) if settings.extraction.backend == "mergekit" else 1
-    pairs = seeds * disk.targets
-    grafts = pairs * len(settings.ranks)
-    evaluated = models_of_target(study)
+    grafts = disk.kept_grafts
 
     def step(name: str, job: JobEstimate, jobs: int, read: int = 0, written: int = 0) -> StudyStep:
         return StudyStep(name, jobs, job.seconds, request(job, settings.cluster), read, written)
@@ -175,11 +168,10 @@ def _steps(study: ResolvedStudy, shape: ModelShape, disk: DiskUse, adapter: int)
     for name, job in estimates.training.items():
         yield step(f"train {name}", job, 1, size, size)
     yield step("extract", rules["extract"], seeds, seeds * passes * 2 * size, disk.adapters)
-    yield step("merge", rules["merge"], grafts, grafts * (size + adapter), grafts * size)
-    yield step("theta_only", rules["theta_only"], pairs, pairs * size, pairs * size)
-    yield step("verify", rules["verify"], pairs, pairs * (2 * size + adapter))
-    yield step("align", rules["align"], pairs, pairs * 3 * size)
-    yield step("evaluate", rules["evaluate"], disk.targets, disk.targets * evaluated * size)
+    # fine-tune and base; the grafts are made in memory, from what the page cache holds
+    yield step("evaluate", rules["evaluate"], disk.targets, disk.targets * (2 * size + disk.adapters))
+    if grafts:
+        yield step("merge", rules["merge"], grafts, grafts * (size + adapter), grafts * size)
     yield step("evaluate_base", rules["evaluate_base"], 1, (1 + seeds) * size)
     yield step("report", rules["report"], 1)
 
@@ -207,7 +199,6 @@ def to_json(plan: StudyPlan, free: int) -> dict[str, Any]:
         "gpu_hours": sum(step.gpu_hours for step in plan.steps),
         "too_long": too_long(plan.steps, settings.cluster),
         "disk": asdict(disk)
-        | {"peak": disk.peak, "all_kept": disk.all_kept, "none_kept": disk.none_kept}
-        | {"left": disk.left, "free": free},
+        | {"peak": disk.peak, "all_kept": disk.all_kept, "none_kept": disk.none_kept, "free": free},
         "cluster": settings.cluster.model_dump(),
     }

@@ -18,7 +18,6 @@ from contextgraft.report.data.refusals import summarise_refusals
 from contextgraft.report.data.sample_browser import select_samples
 from contextgraft.report.data.samples import SampleDatabase, read_samples
 from contextgraft.report.page import PageData, SampleOrigin, StudyResults, render
-from contextgraft.report.statistics.cells import score_group
 from contextgraft.report.statistics.means import (
     Measurements,
     mean_divergence,
@@ -26,10 +25,10 @@ from contextgraft.report.statistics.means import (
     suite_score,
     unscored,
 )
-from contextgraft.report.statistics.paired import pairs_by_model, skill_pairs
 from contextgraft.report.statistics.rank_matrix import rank_matrix
-from contextgraft.report.statistics.study_table import StudyTable, build_study_table
+from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.statistics.weights import WeightRecords
+from contextgraft.report.study import build_study
 from contextgraft.report.summary import summarise
 from contextgraft.report.tables.wording import headline, length_in_words, sentence
 
@@ -110,9 +109,7 @@ def _origin(database: SampleDatabase) -> SampleOrigin:
 
 
 def _results(database: SampleDatabase, origin: SampleOrigin, weights: WeightRecords) -> StudyResults:
-    groups = list(map(score_group, database.rows("score_groups")))
-    pairs = pairs_by_model(map(skill_pairs, database.rows("pairs")))
-    study = build_study_table(groups, origin.names, base_context(weights.adapters), pairs)
+    study = build_study(database, origin.names, base_context(weights.adapters))
     return StudyResults(study, rank_matrix(study), measure(database), _headline(study))
 
 

@@ -8,8 +8,7 @@ MANIFEST = "contextgraft.json"  # written last into every folder of a model, wit
 class StudyPaths:
     """Paths below the working folder. A folder of a model is represented by the manifest inside it.
 
-    `temporary_graft` is the folder around a graft that is deleted after its evaluation: Snakemake leaves a
-    file of its own in a folder that it deletes. The graft's record stays.
+    `kind` of a graft is r<rank>, theta-only, or `recommended`, whose rank is known after the evaluation.
     """
 
     def __init__(self, study: str) -> None:
@@ -21,11 +20,11 @@ class StudyPaths:
         self.target = self.model.replace("{model}", "{target}")
         self.adapter = f"{self.data}/adapters/s{{seed}}/r{{rank}}/{MANIFEST}"
         self.graft = f"{self.data}/grafts/s{{seed}}/{{target}}/{{kind}}/{MANIFEST}"
-        self.temporary_graft = f"{self.data}/passing/s{{seed}}/{{target}}/{{kind}}"
         self.graft_records = f"{self.results}/grafts"
         self.graft_record = f"{self.graft_records}/s{{seed}}/{{target}}/{{kind}}/{MANIFEST}"
         self.alignment = f"{self.results}/alignment/s{{seed}}/{{target}}.parquet"
-        self.verdict = f"{self.results}/verified/s{{seed}}/{{target}}.json"
+        self.verdict = f"{self.results}/verified/s{{seed}}/{{target}}/{{kind}}.json"
+        self.recommendation = f"{self.results}/recommended/{{target}}.json"
         self.samples = f"{self.results}/samples/{{target}}.parquet"
         self.base_samples = self.samples.replace("{target}", "base")
         self.evaluation = f"{self.results}/samples/{{target}}.yaml"

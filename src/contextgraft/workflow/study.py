@@ -1,6 +1,6 @@
 """A study as the workflow runs it: its files, the resources of its jobs, the arguments of its commands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -13,12 +13,18 @@ from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 from contextgraft.workflow.paths import StudyPaths, folder_of
 
 THETA_ONLY = "theta-only"  # the control: the donor's RoPE settings, the fine-tune's weights
+RECOMMENDED = "recommended"  # the graft of the rank that the report recommends
 LAUNCHER = "scripts/slurm-torchrun.sh"
 
 
 def repeated(option: str, values: Iterable[object]) -> list[str]:
     """An option once for each value, as one word: a value that starts with a dash is not another option."""
     return [f"{option}={value}" for value in values]
+
+
+def labelled(option: str, values: Mapping[str, object]) -> list[str]:
+    """An option once for each label, whose value is LABEL=VALUE."""
+    return repeated(option, [f"{label}={value}" for label, value in values.items()])
 
 
 def check_input_file(file: str) -> None:
@@ -40,11 +46,10 @@ class StudyWorkflow:
         self.settings = study.settings
         self.paths = StudyPaths(self.settings.study)
         self.targets = list(study.targets)
-        self.kept = [target for target in self.targets if study.keeps_grafts(target)]
-        self.temporary = [target for target in self.targets if not study.keeps_grafts(target)]
         self.seeds = self.settings.donor_seeds
         self.ranks = sorted(self.settings.ranks)
         self.graft_kinds = [*(f"r{rank}" for rank in self.ranks), THETA_ONLY]
+        self._kept = {"recommended": [RECOMMENDED], "all": self.graft_kinds, "none": list[str]()}
         self._requests = study_requests(study, study_shape(study))
         for file in (*self.question_files(), *self._files_of_models()):
             check_input_file(file)
@@ -70,27 +75,34 @@ class StudyWorkflow:
 
     def grafts(self) -> list[str]:
         """Manifests of the grafts that are kept."""
-        return self._of_grafts(self.paths.graft, self.kept)
+        return self._of_kept_grafts(self.paths.graft)
+
+    def verdicts(self) -> list[str]:
+        """Results of `contextgraft verify` for the grafts that are kept."""
+        return self._of_kept_grafts(self.paths.verdict)
 
     def graft_records(self) -> list[str]:
-        """Copies of the manifests of all grafts."""
-        return self._of_grafts(self.paths.graft_record, self.targets)
+        """Manifests that all evaluated grafts have, or would have."""
+        return [file for target in self.targets for file in self._records(target).values()]
+
+    def recommendations(self) -> list[str]:
+        """The recommended rank of each fine-tune."""
+        return [self.paths.recommendation.format(target=name) for name in self.targets]
 
     def alignments(self) -> list[str]:
         """Tables of how donor and fine-tune changed the base."""
         return self._of_targets(self.paths.alignment)
 
-    def verdicts(self) -> list[str]:
-        """Results of `contextgraft verify`."""
-        return self._of_targets(self.paths.verdict)
-
     def samples(self) -> list[str]:
         """Tables of samples: of base and donors first, then of each fine-tune with its grafts."""
         return [self.paths.base_samples, *(self.paths.samples.format(target=name) for name in self.targets)]
 
-    def _of_grafts(self, pattern: str, targets: Sequence[str]) -> list[str]:
-        chosen = product(self.seeds, targets, self.graft_kinds)
-        return [pattern.format(seed=seed, target=target, kind=kind) for seed, target, kind in chosen]
+    def _of_kept_grafts(self, pattern: str) -> list[str]:
+        return [
+            pattern.format(seed=seed, target=target, kind=kind)
+            for seed, target in product(self.seeds, self.targets)
+            for kind in self._kept[self.study.kept_grafts(target)]
+        ]
 
     def _of_targets(self, pattern: str) -> list[str]:
         return [pattern.format(seed=seed, target=name) for seed in self.seeds for name in self.targets]
@@ -117,7 +129,7 @@ class StudyWorkflow:
                 "the disk is too small for the study",
                 expected=f"{missing:,} bytes free",
                 received=f"{free:,}",
-                remedy="keep_grafts: false needs less; contextgraft plan study shows how much",
+                remedy="keep_grafts: none needs less; contextgraft plan study shows how much",
             )
 
     # Models that are fetched or trained.
@@ -177,30 +189,69 @@ class StudyWorkflow:
 
     # Grafts and their evaluation.
 
-    def graft_folder(self, seed: int, target: str, kind: str) -> str:
-        """The folder of a graft, kept or temporary."""
-        names = {"seed": seed, "target": target, "kind": kind}
-        if target in self.kept:
-            return folder_of(self.paths.graft.format(**names))
-        return f"{self.paths.temporary_graft.format(**names)}/{kind}"
+    def graft_adapters(self, seed: int, kind: str) -> list[str]:
+        """Manifests of the adapters of which a graft is, or may be, made; of theta only any, so the first."""
+        ranks = {RECOMMENDED: self.ranks, THETA_ONLY: self.ranks[:1]}.get(kind)
+        names = [f"r{rank}" for rank in ranks] if ranks is not None else [kind]
+        return [self._adapter(seed, name) for name in names]
 
-    def graft_input(self, seed: int, target: str, kind: str) -> str:
-        """Input of a rule that reads a graft: the manifest of a kept one, the folder of a temporary one."""
-        pattern = self.paths.graft if target in self.kept else self.paths.temporary_graft
-        return pattern.format(seed=seed, target=target, kind=kind)
+    def graft_recommendation(self, target: str, kind: str) -> list[str]:
+        """The recommendation that a graft depends on, if any."""
+        return [self.paths.recommendation.format(target=target)] if kind == RECOMMENDED else []
 
-    def graft_inputs(self, target: str) -> list[str]:
-        """`graft_input` for every graft of a fine-tune, the controls included."""
-        return [self.graft_input(seed, target, kind) for seed in self.seeds for kind in self.graft_kinds]
+    def merge_arguments(self, seed: int, target: str, kind: str) -> list[str]:
+        """Adapters, scale and recommendation of `contextgraft merge`."""
+        return [
+            *repeated("--adapter", map(folder_of, self.graft_adapters(seed, kind))),
+            *repeated("--scale", ["0"] if kind == THETA_ONLY else []),
+            *repeated("--recommended", self.graft_recommendation(target, kind)),
+        ]
 
-    def evaluated_models(self, target: str) -> list[str]:
-        """The fine-tune and its grafts as arguments of `contextgraft evaluate`: LABEL=FOLDER."""
-        grafts = [
-            f"{target}-s{seed}-{kind}={self.graft_folder(seed, target, kind)}"
+    def graft_arguments(self, target: str) -> list[str]:
+        """Adapters, controls and outputs of `contextgraft evaluate` for the grafts of a fine-tune."""
+
+        def label(seed: int, kind: str) -> str:
+            return f"{target}-s{seed}-{kind}"
+
+        smallest, largest = f"r{self.ranks[0]}", f"r{self.ranks[-1]}"
+        adapters = {
+            label(seed, f"r{rank}"): folder_of(self._adapter(seed, f"r{rank}"))
+            for seed, rank in product(self.seeds, self.ranks)
+        }
+        controls = {label(seed, THETA_ONLY): f"theta_only:{label(seed, smallest)}" for seed in self.seeds}
+        records = {label(*graft): folder_of(file) for graft, file in self._records(target).items()}
+        alignments = {
+            label(seed, largest): self.paths.alignment.format(seed=seed, target=target) for seed in self.seeds
+        }
+        return [
+            *labelled("--adapter", adapters),
+            *labelled("--control", controls),
+            *labelled("--record", records),
+            *repeated("--base", [folder_of(self.paths.base)]),
+            *labelled("--alignment", alignments),
+        ]
+
+    def record_patterns(self) -> list[str]:
+        """Records of all grafts of a fine-tune, whose name is a wildcard."""
+        return list(self._records("{target}").values())
+
+    def alignment_patterns(self) -> list[str]:
+        """Alignments of a fine-tune, whose name is a wildcard."""
+        return [self.paths.alignment.format(seed=seed, target="{target}") for seed in self.seeds]
+
+    def _adapter(self, seed: int, kind: str) -> str:
+        return self.paths.adapter.replace("r{rank}", kind).format(seed=seed)
+
+    def _records(self, target: str) -> dict[tuple[int, str], str]:
+        return {
+            (seed, kind): self.paths.graft_record.format(seed=seed, target=target, kind=kind)
             for seed in self.seeds
             for kind in self.graft_kinds
-        ]
-        return [f"{target}={folder_of(self.paths.target.format(target=target))}", *grafts]
+        }
+
+    def evaluated_target(self, target: str) -> str:
+        """The fine-tune as argument of `contextgraft evaluate`: LABEL=FOLDER."""
+        return f"{target}={folder_of(self.paths.target.format(target=target))}"
 
     def evaluated_base_models(self) -> list[str]:
         """The base and the donors as arguments of `contextgraft evaluate`."""

@@ -1,7 +1,7 @@
 """Whether a fine-tune and a donor changed the base in the same direction: norms and inner products."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +12,19 @@ from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.formats.alignment import AlignmentResult, TensorAlignment
 from contextgraft.formats.sidecar import identity
 
 
 @dataclass(frozen=True)
-class _TensorResult:
+class AlignedTensor:
+    """The comparison of one tensor, and the digests of the models that were read for it."""
+
     alignment: TensorAlignment
     base_digest: str
-    donor_digest: str
     target_digest: str
+    donor_digest: str = ""  # if the donor was read
 
 
 def align(
@@ -39,7 +42,7 @@ def align(
 def _align(
     models: ModelTriple, threads: int, device: str, advance: Callable[[int], object]
 ) -> AlignmentResult:
-    results: dict[str, _TensorResult] = {}
+    results: dict[str, AlignedTensor] = {}
 
     def step(name: str, buffers: Buffers) -> None:
         results[name] = _compare(models, name, buffers)
@@ -51,21 +54,24 @@ def _align(
         "donor": (models.donor.donor, {name: result.donor_digest for name, result in results.items()}),
         "target": (models.target.donor, {name: result.target_digest for name, result in results.items()}),
     }
-    who = {role: identity(folder, digests) for role, (folder, digests) in known.items()}
     return AlignmentResult(
-        tuple(results[name].alignment for name in models.names),
-        {role: {key: facts[key] for key in ("name", "digest")} for role, facts in who.items()},
-        models.left_out,
+        tuple(results[name].alignment for name in models.names), aligned_models(known), models.left_out
     )
 
 
-def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
+def aligned_models(known: Mapping[str, tuple[ModelFolder, Mapping[str, str]]]) -> dict[str, dict[str, str]]:
+    """Name and digest of each model by its role; the digests of tensors that were read are given."""
+    identities = {role: identity(folder, digests) for role, (folder, digests) in known.items()}
+    return {role: {key: facts[key] for key in ("name", "digest")} for role, facts in identities.items()}
+
+
+def _compare(models: ModelTriple, name: str, buffers: Buffers) -> AlignedTensor:
     base_rows = models.donor.base[name].matrix[0]  # positions that a longer table adds have no base
     sides = [
         Delta(side.base, side.donor, name, space, 0, side.rows_for(name), count=base_rows)
         for side, space in ((models.donor, buffers), (models.target, Buffers(buffers.device)))
     ]
-    common = _common_rows(sides[0].rows, *(side.donor_rows for side in sides))
+    common = common_rows(sides[0].rows, *(side.donor_rows for side in sides))
     row = 0
     squares: tuple[list[float], list[float]] = ([], [])
     inners = []
@@ -85,10 +91,10 @@ def _compare(models: ModelTriple, name: str, buffers: Buffers) -> _TensorResult:
         tensor_digest(side.donor, name) if name in pair.longer else side.measure.donor_digest
         for side, pair in zip(sides, (models.donor, models.target), strict=True)
     ]
-    return _TensorResult(alignment, sides[0].measure.base_digest, digests[0], digests[1])
+    return AlignedTensor(alignment, sides[0].measure.base_digest, digests[1], digests[0])
 
 
-def _common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:
+def common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:
     """1 for each row of the base that has a partner in every model, else 0; None if all have."""
     if all(rows is None for rows in partners):
         return None

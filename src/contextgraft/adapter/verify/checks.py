@@ -1,8 +1,9 @@
 """Checks that are run one by one, so that a report lists all differences."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from contextgraft.errors import ContextgraftError, VerificationError
 
@@ -24,6 +25,11 @@ class Inputs:
     adapters: Sequence[Path]
     threads: int
     advance: Callable[[int], object]
+
+
+def as_json(checks: Sequence[Check]) -> dict[str, Any]:
+    """The checks as JSON values, and whether all of them hold."""
+    return {"holds": all(check.holds for check in checks), "checks": [asdict(check) for check in checks]}
 
 
 def run_check(name: str, prove: Callable[[], str]) -> Check:

@@ -18,12 +18,23 @@ from contextgraft.cli.evaluate_options import (
     config_flags,
     option_groups,
 )
+from contextgraft.cli.evaluate_outputs import (
+    GraftOutputs,
+    graft_outputs,
+    labelled_paths,
+    record_refusals,
+    remove_records,
+    write_alignments,
+    write_recommendation,
+)
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import local_folders
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from contextgraft.cli.evaluate_grafts import GraftVariant
     from contextgraft.config.evaluation import EvaluationConfig
 
@@ -72,7 +83,10 @@ def command(**params: Any) -> None:
     models = [(label, folder) for (label, _), folder in zip(labelled, folders, strict=True)]
     for label, folder in models:
         check_folder(label, folder)
+    outputs = graft_outputs(params)
     if params["replay"] is not None:
+        if params["adapters"]:
+            raise click.UsageError("--replay replays a model of a folder; merge the adapter first")
         replay_models(params, models)
         return
     if params["out"] is not None and skipped(params["out"], skip_existing=params["skip_existing"]):
@@ -84,7 +98,7 @@ def command(**params: Any) -> None:
         if out is None:
             show_plan(params, config, models, variants)
         else:
-            run(params, config, models, out, variants)
+            run(params, config, models, out, variants, outputs=outputs)
 
 
 @contextmanager
@@ -97,20 +111,29 @@ def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
         return
     from tempfile import TemporaryDirectory
 
-    from contextgraft.cli.evaluate_grafts import graft_variants
+    from contextgraft.cli.evaluate_grafts import check_known_labels, graft_variants, labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
+    adapters = labelled_adapters(adapter_folders(params))
+    aligned = labelled_paths("--alignment", params["alignments"])
+    check_known_labels("--alignment", aligned, [adapter.label for adapter in adapters])
     with TemporaryDirectory(prefix="contextgraft-") as folder:
         yield graft_variants(
-            [
-                (label, local_folders("evaluate", folder)[0])
-                for label, folder in map(split_label, params["adapters"])
-            ],
+            [(adapter.label, adapter.path) for adapter in adapters],
             params["scales"] or (1.0,),
             params["controls"],
             Path(folder),
             threads_or_cores(params["threads"]),
+            records=labelled_paths("--record", params["records"]),
         )
+
+
+def adapter_folders(params: dict[str, Any]) -> Models:
+    """Label and local folder of each --adapter."""
+    return [
+        (label, local_folders("evaluate", folder)[0])
+        for label, folder in map(split_label, params["adapters"])
+    ]
 
 
 def run(
@@ -119,6 +142,8 @@ def run(
     models: Models,
     out: Path,
     variants: "Sequence[GraftVariant]",
+    *,
+    outputs: GraftOutputs,
 ) -> None:
     """Evaluate, write the table, print its scores; exit 2 if an adapter did not fit."""
     from contextgraft.checkpoint.model_folder import open_model
@@ -133,11 +158,12 @@ def run(
 
     from contextgraft.evaluation.progress import TerminalProgress
     from contextgraft.evaluation.run import evaluate_models
-    from contextgraft.evaluation.sample_rows import refusals
+    from contextgraft.evaluation.sample_rows import refused_rows
     from contextgraft.evaluation.summary import as_json, summarise
 
     if params["threads"]:
         torch.set_num_threads(params["threads"])
+    remove_records(outputs.records.values())
     with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
         table = evaluate_models(
             models,
@@ -149,6 +175,7 @@ def run(
             allow_refused=params["allow_refused"],
             variants=variants,
         )
+    write_graft_outputs(params, outputs, table, models[0][1], out)
     scores = summarise(table)
     if params["as_json"]:
         print_json(as_json(scores))
@@ -156,12 +183,29 @@ def run(
         from contextgraft.cli.evaluate_table import print_scores
 
         print_scores(scores)
-    refused = [] if params["allow_refused"] else refusals(table)
-    for label, reason in refused:
+    refused = [] if params["allow_refused"] else refused_rows(table)
+    for label, _, reason in refused:
         echo(f"contextgraft: error: {label}: {reason}", err=True)
     if refused:
         echo(f"evaluate: {len(refused)} of {len(variants)} grafts were refused", err=True)
         sys.exit(2)
+
+
+def write_graft_outputs(
+    params: dict[str, Any], outputs: GraftOutputs, table: "pa.Table", target: Path, out: Path
+) -> None:
+    """Write the records that are missing, the alignments and the recommendation."""
+    from contextgraft.cli.evaluate_grafts import labelled_adapters
+    from contextgraft.cli.options import threads_or_cores
+
+    record_refusals(table, outputs.records)
+    if outputs.alignments:
+        named = labelled_adapters(adapter_folders(params))
+        folders = {adapter.label: adapter.path for adapter in named}
+        threads = threads_or_cores(params["threads"])
+        write_alignments(outputs, folders, target, threads, allow_refused=params["allow_refused"])
+    if outputs.recommendation is not None:
+        write_recommendation(out, outputs.recommendation)
 
 
 def show_plan(

@@ -63,6 +63,20 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Allow modules_to_save and trained biases to replace the target's.",
 )
+@click.option(
+    "--recommended",
+    type=PATH,
+    metavar="FILE",
+    help="Merge only the --adapter of the rank that FILE names, which `contextgraft evaluate "
+    "--recommendation` wrote.",
+)
+@click.option(
+    "--verify",
+    "verdict",
+    type=PATH,
+    metavar="FILE",
+    help="Verify the graft when it is written, and write the result of `contextgraft verify --json` to FILE.",
+)
 @device_option
 @threads_option("Tensors")
 @replace_option
@@ -78,6 +92,8 @@ def command(
     keep_rope: bool,
     rounding: str,
     replace_modules: bool,
+    recommended: Path | None,
+    verdict: Path | None,
     device: str,
     threads: int | None,
     replace: bool,
@@ -92,6 +108,8 @@ def command(
     The same command resumes an interrupted run. If the graft exists already, of the same adapters, target and
     options, the command says so and exits with 0.
     """
+    if (recommended or verdict) and len(targets) > 1:
+        raise click.UsageError("--recommended and --verify are for one --target")
     pairs = zip(targets, _outs(targets, out), strict=True)
     left = [pair for pair in pairs if not skipped(pair[1], skip_existing=skip_existing)]
     if not left:
@@ -102,27 +120,42 @@ def command(
 
     adapters, targets = local_folders("merge", *adapters), local_folders("merge", *targets)
     read_ahead(targets[0])
+    if keep_rope and rope_from:
+        raise click.UsageError("--keep-rope and --rope-from cannot be combined")
+    from contextgraft.cli.merge_outcome import recommended_adapter, refusal_verdict, write_verdict
+
+    threads = threads_or_cores(threads)
+    options = {"keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules}
+    with refusal_verdict(verdict):
+        if recommended is not None:
+            adapters = (recommended_adapter(recommended, adapters, targets[0]),)
+        plans = _plans(adapters, scales, targets, rope_from, options)
+        check_device(device)
+        _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
+    if verdict is not None:
+        write_verdict(verdict, out, target=targets[0], adapters=adapters, threads=threads)
+
+
+def _plans(
+    adapters: Sequence[Path],
+    scales: tuple[float, ...],
+    targets: Sequence[Path],
+    rope_from: Path | None,
+    options: dict[str, Any],
+) -> "list[MergePlan]":
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
     from contextgraft.sources.known_adapters import known_rope
 
-    if keep_rope and rope_from:
-        raise click.UsageError("--keep-rope and --rope-from cannot be combined")
-    threads = threads_or_cores(threads)
-    factors = _one_each(scales, len(adapters))
-    scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in zip(adapters, factors, strict=True)]
-    options: dict[str, Any] = {
-        "keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules
-    }  # fmt: skip
-    rope = None if keep_rope or rope_from else known_rope(adapters[0])
+    pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
+    scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
+    rope = None if options["keep_rope"] or rope_from else known_rope(adapters[0])
     given: dict[str, Any] = {"rope": rope} if rope else {}
-    plans = [
+    return [
         plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else given))
         for target in targets
     ]
-    check_device(device)
-    _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
 
 
 def _run(

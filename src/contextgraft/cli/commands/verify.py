@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,10 +81,11 @@ def _of_adapter(folder: Path, base: Path, donor: Path, threads: int) -> "list[Ch
 
 
 def _show(folder: Path, checks: "list[Check]", as_json: bool) -> None:
+    from contextgraft.adapter.verify import checks as verify_checks
+
     holds = all(check.holds for check in checks)
     if as_json:
-        rows = {"holds": holds, "checks": [asdict(check) for check in checks]}
-        print_json(rows)
+        print_json(verify_checks.as_json(checks))
     else:
         for check in checks:
             echo(f"{'ok' if check.holds else 'DIFFERS':<8} {check.name:<11} {check.detail}")

@@ -134,6 +134,11 @@ def strength(verdict: Verdict) -> Strength:
     return Strength.ESTABLISHED if complete and within else Strength.LIKELY
 
 
+def ranks_with_both(alone: Evidence, grafts: Mapping[int, Evidence]) -> list[int]:
+    """The ranks at which the long context works and the skill is kept, smallest first."""
+    return [rank for rank, graft in sorted(grafts.items()) if outcome_of(graft, alone) is VerdictOutcome.BOTH]
+
+
 def judge(
     alone: Evidence,
     theta: Evidence,
@@ -146,7 +151,7 @@ def judge(
     if not measured:
         return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta, controls, free)
     outcomes = {rank: outcome_of(graft, alone) for rank, graft in measured.items()}
-    with_both = [rank for rank, outcome in outcomes.items() if outcome is VerdictOutcome.BOTH]
+    with_both = ranks_with_both(alone, measured)
     with_context = [rank for rank, outcome in outcomes.items() if outcome is not VerdictOutcome.NEITHER]
     if with_both:
         outcome, rank = VerdictOutcome.BOTH, with_both[0]

@@ -6,20 +6,13 @@ import click
 
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import print_json
-from contextgraft.cli.plan_training import MOST
 
 
 @click.command()
 @click.argument("study", type=PATH, metavar="STUDY")
-@click.option(
-    "--at-once",
-    type=click.IntRange(1, MOST),
-    default=1,
-    show_default=True,
-    help="Fine-tunes whose grafts, deleted after evaluation, are on the disk at the same time.",
-)
+@click.option("--at-once", type=int, hidden=True, expose_value=False)  # no graft is deleted any more
 @json_option()
-def command(*, study: Path, at_once: int, as_json: bool) -> None:
+def command(*, study: Path, as_json: bool) -> None:
     """Print bytes, hours, memory, GPUs and disk of every step of a study.
 
     STUDY is its configuration (YAML). Model sizes come from its `shape`, speeds from its `cluster`.
@@ -28,7 +21,7 @@ def command(*, study: Path, at_once: int, as_json: bool) -> None:
 
     from contextgraft.planning.study import plan_study, read_study, to_json
 
-    plan = plan_study(read_study(study), at_once)
+    plan = plan_study(read_study(study))
     free = shutil.disk_usage(".").free
     if as_json:
         print_json(to_json(plan, free))

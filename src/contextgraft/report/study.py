@@ -1,0 +1,19 @@
+"""The table of a study from its samples; without charts and pages, which take longer to import."""
+
+from collections.abc import Mapping
+
+from contextgraft.report.data.labels import model_names
+from contextgraft.report.data.samples import SampleDatabase
+from contextgraft.report.statistics.cells import ModelKey, score_group
+from contextgraft.report.statistics.paired import pairs_by_model, skill_pairs
+from contextgraft.report.statistics.study_table import StudyTable, build_study_table
+
+
+def build_study(
+    database: SampleDatabase, names: Mapping[ModelKey, str] | None = None, context: int | None = None
+) -> StudyTable:
+    """The rows and verdicts of the samples; `names` has the name of each model, `context` is the base's."""
+    groups = list(map(score_group, database.rows("score_groups")))
+    pairs = pairs_by_model(map(skill_pairs, database.rows("pairs")))
+    names = model_names(database.rows("labels")) if names is None else names
+    return build_study_table(groups, names, context, pairs)
