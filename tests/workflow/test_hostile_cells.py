@@ -30,7 +30,7 @@ names = {{
 }}
 files = "--recommendation", "--verify"
 named = [pathlib.Path(words[at + 1]) for at, word in enumerate(words) if word in files]
-for word in words:
+for word in words if verb == "evaluate" else []:
     option, _, value = word.partition("=")
     if option == "--record":
         named.append(pathlib.Path(value.partition("=")[2]) / "contextgraft.json")
