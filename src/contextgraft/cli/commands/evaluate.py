@@ -130,7 +130,6 @@ def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
 
 def adapter_folders(params: dict[str, Any]) -> Models:
     """Label and local folder of each --adapter."""
-    labelled = map(split_label, params["adapters"])
     return [
         (label, local_folders("evaluate", folder)[0])
         for label, folder in map(split_label, params["adapters"])
