@@ -11,7 +11,6 @@ import click
 from contextgraft.cli.commands.replay import replay_sample
 from contextgraft.cli.evaluate_config import backend_config, check_folder, evaluation_config, split_label
 from contextgraft.cli.evaluate_options import (
-    ADAPTER_OPTIONS,
     BACKEND_OPTIONS,
     CONFIG_OPTIONS,
     SUITE_OPTION,
@@ -27,6 +26,7 @@ from contextgraft.cli.evaluate_outputs import (
     write_alignments,
     write_recommendation,
 )
+from contextgraft.cli.graft_options import ADAPTER_OPTIONS
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import local_folders

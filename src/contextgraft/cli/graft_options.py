@@ -1,0 +1,59 @@
+"""The options of `contextgraft evaluate` for grafts in memory."""
+
+import click
+
+from contextgraft.cli.options import PATH, RealNumber
+
+ADAPTER_OPTIONS = (
+    click.option(
+        "--adapter",
+        "adapters",
+        metavar="[LABEL=]ADAPTER",
+        multiple=True,
+        help="A PEFT LoRA folder, applied in memory to the first MODEL; repeatable: one graft for each.",
+    ),
+    click.option(
+        "--scale",
+        "scales",
+        type=RealNumber(),
+        multiple=True,
+        help="Factor on the delta; repeatable: one graft for each adapter and scale. [default: 1]",
+    ),
+    click.option(
+        "--control",
+        "controls",
+        metavar="[LABEL=]NAME[:ADAPTER]",
+        multiple=True,
+        help="A control row for the adapters of each donor, or for the donor of the adapter with the label "
+        "ADAPTER; repeatable. theta_only: the donor's RoPE and "
+        "attention settings, no weight changed; yarn, dynamic_ntk: the target's own RoPE, scaled to the "
+        "donor's length; random: the largest adapter in random directions; old_theta: the largest adapter "
+        "with the target's own theta.",
+    ),
+    click.option(
+        "--record",
+        "records",
+        metavar="LABEL=DIR",
+        multiple=True,
+        help="Write the contextgraft.json that `merge` would write for the graft LABEL into DIR; repeatable.",
+    ),
+    click.option(
+        "--base",
+        type=PATH,
+        help="The base of the adapters, for --alignment.",
+    ),
+    click.option(
+        "--alignment",
+        "alignments",
+        metavar="LABEL=FILE",
+        multiple=True,
+        help="Write whether the fine-tune changed the base in the direction of the adapter LABEL, as "
+        "`contextgraft align` does for a donor (Parquet); repeatable.",
+    ),
+    click.option(
+        "--recommendation",
+        type=PATH,
+        metavar="FILE",
+        help="Write the rank that the report recommends (JSON), for `contextgraft merge --recommended`.",
+    ),
+)
