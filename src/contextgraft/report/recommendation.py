@@ -24,7 +24,7 @@ def recommend(results: Sequence[Path]) -> dict[str, Any]:
         "rank": recommended_rank(targets),
         "verdicts": [
             {
-                "condition": target.condition.task,
+                "condition": target.condition.task if target.condition else None,
                 "outcome": target.verdict.outcome.value,
                 "rank": target.verdict.rank,
             }
