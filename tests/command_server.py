@@ -50,7 +50,7 @@ PROGRAMS = {
             "contextgraft.adapter.extract.extract",
             "contextgraft.adapter.merge.merge",
             "contextgraft.adapter.verify.graft",
-            "contextgraft.cli.evaluate_table",
+            "contextgraft.cli.evaluate.table",
             "contextgraft.cli.progress",
             "contextgraft.evaluation.backends.transformers",
             "contextgraft.evaluation.run",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from contextgraft.cli.commands.evaluate import command
-from contextgraft.cli.evaluate_config import evaluation_config
+from contextgraft.cli.evaluate.config import evaluation_config
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy, origins
 from contextgraft.config.study import StudyConfig

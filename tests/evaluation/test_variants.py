@@ -18,7 +18,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.cli.commands import evaluate
-from contextgraft.cli.evaluate_grafts import graft_variants
+from contextgraft.cli.evaluate.grafts import graft_variants
 from contextgraft.errors import ContextgraftError, InputChanged, InputError, MismatchError
 from contextgraft.evaluation.backends import loading, registry
 from contextgraft.formats.refusal import record_refusal

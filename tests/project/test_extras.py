@@ -23,7 +23,7 @@ DISTRIBUTIONS = {
 }
 CORE_VERBS = ("inspect", "plan", "rope", "fetch", "extract", "merge", "verify", "align", "compare", "publish")
 BASE = str(ROOT / "src/contextgraft/sources/demo/base")
-PLUGINS = {"vllm"}  # a backend that users bring with them
+PLUGINS = {"vllm", "snakemake_interface_logger_plugins"}  # they come with a backend, and with Snakemake
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}))\n"
 
 

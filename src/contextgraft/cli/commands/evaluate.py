@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextgraft.cli.commands.replay import replay_sample
-from contextgraft.cli.evaluate_config import backend_config, check_folder, evaluation_config, split_label
-from contextgraft.cli.evaluate_options import (
+from contextgraft.cli.evaluate.config import backend_config, check_folder, evaluation_config, split_label
+from contextgraft.cli.evaluate.graft_options import ADAPTER_OPTIONS
+from contextgraft.cli.evaluate.options import (
     BACKEND_OPTIONS,
     CONFIG_OPTIONS,
     SUITE_OPTION,
     config_flags,
     option_groups,
 )
-from contextgraft.cli.evaluate_outputs import (
+from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
     graft_outputs,
     labelled_paths,
@@ -26,7 +27,6 @@ from contextgraft.cli.evaluate_outputs import (
     write_alignments,
     write_recommendation,
 )
-from contextgraft.cli.graft_options import ADAPTER_OPTIONS
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import local_folders
@@ -35,7 +35,7 @@ from contextgraft.errors import InputError, OutputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from contextgraft.cli.evaluate_grafts import GraftVariant
+    from contextgraft.cli.evaluate.grafts import GraftVariant
     from contextgraft.config.evaluation import EvaluationConfig
 
 Models = list[tuple[str | None, Path]]
@@ -111,7 +111,7 @@ def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
         return
     from tempfile import TemporaryDirectory
 
-    from contextgraft.cli.evaluate_grafts import check_known_labels, graft_variants, labelled_adapters
+    from contextgraft.cli.evaluate.grafts import check_known_labels, graft_variants, labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
     adapters = labelled_adapters(adapter_folders(params))
@@ -180,7 +180,7 @@ def run(
     if params["as_json"]:
         print_json(as_json(scores))
     else:
-        from contextgraft.cli.evaluate_table import print_scores
+        from contextgraft.cli.evaluate.table import print_scores
 
         print_scores(scores)
     refused = [] if params["allow_refused"] else refused_rows(table)
@@ -195,7 +195,7 @@ def write_graft_outputs(
     params: dict[str, Any], outputs: GraftOutputs, table: "pa.Table", target: Path, out: Path
 ) -> None:
     """Write the records that are missing, the alignments and the recommendation."""
-    from contextgraft.cli.evaluate_grafts import labelled_adapters
+    from contextgraft.cli.evaluate.grafts import labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
     record_refusals(table, outputs.records)
@@ -225,7 +225,7 @@ def show_plan(
     if params["as_json"]:
         print_json(as_json(plans))
     else:
-        from contextgraft.cli.evaluate_table import print_plans
+        from contextgraft.cli.evaluate.table import print_plans
 
         print_plans(plans)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from contextgraft.cli.evaluate_config import backend_config, check_folder, evaluation_config
-from contextgraft.cli.evaluate_options import (
+from contextgraft.cli.evaluate.config import backend_config, check_folder, evaluation_config
+from contextgraft.cli.evaluate.options import (
     BACKEND_OPTIONS,
     CONFIG_OPTIONS,
     REPLAY_FLAGS,
@@ -55,7 +55,7 @@ def replay_sample(
     if params["as_json"]:
         print_json(replay.as_json(replayed))
     else:
-        from contextgraft.cli.evaluate_table import print_replay
+        from contextgraft.cli.evaluate.table import print_replay
 
         print_replay(replayed, show_prompt=params["show_prompt"])
     if not replayed.agrees:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contextgraft.cli.evaluate_options import flag_values
+from contextgraft.cli.evaluate.options import flag_values
 from contextgraft.errors import ConfigError, InputError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Options, inputs, grafts and outputs of `contextgraft evaluate`."""
