@@ -78,10 +78,6 @@ def test_no_profile_caps_a_clusters_threads() -> None:
     default = yaml.safe_load((ROOT / "profiles/default/config.v9+.yaml").read_text())
     # it is read under the other profiles, too
     assert default == {"rerun-incomplete": True, "nolock": True, "show-failed-logs": True}
-        "rerun-incomplete",
-        "nolock",
-        "show-failed-logs",
-    }  # it is read under the other profiles, too
     assert "cores" not in yaml.safe_load((ROOT / "slurm/config.v9+.yaml").read_text())
 
 
