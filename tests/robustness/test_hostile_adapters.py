@@ -89,7 +89,7 @@ def rope(side: str, **changes: Any) -> Damage:
 DEEP = '{"x":' * 400 + "1" + "}" * 400
 SLOW = "(.*.*.*.*.*.*.*.*.*.*)*x"  # a regular expression that takes for ever to match nothing
 LIES: dict[str, tuple[Damage, str]] = {
-    "rank zero": (factors(A=torch.ones(0, 64), B=torch.ones(64, 0)), "do not fit each other"),
+    "rank zero": (factors(A=torch.ones(0, 64), B=torch.ones(64, 0)), "ZeRO-3"),
     "ranks differ": (factors(B=torch.ones(64, 3)), "do not fit each other"),
     "no B": (factors(B=None), "do not fit each other"),
     "no A": (factors(A=None), "do not fit each other"),

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+RECORD = "contextgraft.source.json"  # of an adapter by other programs that was fetched, which has no sidecar
+
 HUB = "hf:"
 DATASETS = "datasets/"  # after HUB, before the name of a data set
 REPOSITORY_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

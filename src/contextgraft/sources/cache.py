@@ -10,10 +10,9 @@ from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import SIDECAR, read_json
 from contextgraft.errors import InputError
-from contextgraft.formats.hub_source import SCHEME
+from contextgraft.formats.hub_source import RECORD, SCHEME
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub, resolve_repository
-from contextgraft.sources.hub.fetch import RECORD
 from contextgraft.sources.known_adapters import known_adapters
 from contextgraft.sources.resolve import is_dataset, locate, on_hub, suggestion
 

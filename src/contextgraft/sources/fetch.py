@@ -10,12 +10,13 @@ from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_json
 from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.formats.hub_source import RECORD
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.conversion import AS_STORED, Conversion
 from contextgraft.sources.copy_folder import copy_folder, is_adapter
 from contextgraft.sources.hub.client import Hub, resolve_repository
 from contextgraft.sources.hub.dataset import fetch_dataset
-from contextgraft.sources.hub.fetch import RECORD, fetch_repository
+from contextgraft.sources.hub.fetch import fetch_repository
 from contextgraft.sources.hub.headers import fetch_headers
 from contextgraft.sources.resolve import FORMS, is_dataset, locate, on_hub
 

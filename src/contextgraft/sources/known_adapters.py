@@ -8,9 +8,8 @@ from pydantic import Field, PositiveInt
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.study import ModelSource
-from contextgraft.formats.hub_source import HUB, hub_repository
+from contextgraft.formats.hub_source import HUB, RECORD, hub_repository
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.sources.hub.fetch import RECORD
 
 LIST = Path(__file__).with_name("known_adapters.yaml")
 

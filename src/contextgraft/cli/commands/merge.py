@@ -21,6 +21,7 @@ from contextgraft.cli.options import (
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import local_folders
+from contextgraft.cli.published_rope import published_rope
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import MergePlan
@@ -146,12 +147,10 @@ def _plans(
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
-    from contextgraft.sources.known_adapters import known_rope
 
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
     scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
-    rope = None if options["keep_rope"] or rope_from else known_rope(adapters[0])
-    given: dict[str, Any] = {"rope": rope} if rope else {}
+    given = {} if options["keep_rope"] or rope_from else published_rope(adapters[0])
     return [
         plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else given))
         for target in targets

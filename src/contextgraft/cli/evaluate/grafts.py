@@ -15,6 +15,7 @@ from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.cli.published_rope import published_rope
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.models import EvalModel, variant_model
 from contextgraft.formats.refusal import is_final, record_refusal
@@ -224,8 +225,9 @@ def _file_name(label: str) -> str:
 
 
 def _merge_plan(opened: OpenAdapter, path: Path, scale: float, target: Path) -> MergePlan:
-    return plan_merge([ScaledAdapter(opened(path), scale)], target)
+    return plan_merge([ScaledAdapter(opened(path), scale)], target, **published_rope(path))
 
 
 def _control_plan(name: str, opened: OpenAdapter, paths: Sequence[Path], target: Path) -> MergePlan:
-    return CONTROLS[name](ControlInputs(target, tuple(opened(path) for path in paths)))
+    adapters = tuple(opened(path) for path in paths)
+    return CONTROLS[name](ControlInputs(target, adapters, published_rope(paths[0]).get("rope")))

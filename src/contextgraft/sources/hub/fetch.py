@@ -13,14 +13,13 @@ from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import MAX_HEADER, open_tensors
 from contextgraft.errors import CheckpointError, OutputError
+from contextgraft.formats.hub_source import RECORD
 from contextgraft.formats.peft import ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.conversion import AS_STORED, Conversion, conversion_facts
 from contextgraft.sources.hub.client import Hub, Repository, resolve_repository
 from contextgraft.sources.hub.download import Transfer, download
 from contextgraft.sources.hub.files import MAX_HTTP_BYTES, HubFile, TransferPlan, is_safe_name, select_files
-
-RECORD = "contextgraft.source.json"  # record of an adapter by other programs, which has no sidecar
 
 
 def fetch_repository(

@@ -14,11 +14,13 @@ from contextgraft.rope.settings import RopeSettings
 class ControlInputs:
     """What a control is made of: a target's folder, and the adapters of one donor with which it is compared.
 
-    The adapters share RoPE and attention settings; the first of them gives them.
+    The adapters share RoPE and attention settings; the first of them gives them. `published` are the RoPE
+    settings of adapters without a record of their own.
     """
 
     target: Path
     adapters: tuple[Adapter, ...]
+    published: RopeSettings | None = None
 
     @property
     def first(self) -> Adapter:
@@ -33,7 +35,7 @@ class ControlInputs:
     @property
     def donor_rope(self) -> RopeSettings:
         """The donor's RoPE settings; InputError for adapters without a record of them."""
-        rope = self.first.rope
+        rope = self.first.rope or self.published
         if rope is None:
             raise InputError(
                 "has no record of the donor's length, which the control needs",

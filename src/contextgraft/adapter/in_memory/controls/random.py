@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def random(inputs: ControlInputs) -> MergePlan:
     """The merge of the adapter of the largest rank, with every delta in a random direction."""
-    return plan_merge([ScaledAdapter(random_adapter(inputs.largest), 1.0)], inputs.target)
+    return plan_merge(
+        [ScaledAdapter(random_adapter(inputs.largest), 1.0)], inputs.target, rope=inputs.published
+    )
 
 
 def random_adapter(adapter: Adapter) -> "RandomAdapter":

@@ -6,4 +6,4 @@ from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 
 def theta_only(inputs: ControlInputs) -> MergePlan:
     """The merge of the adapter at scale 0."""
-    return plan_merge([ScaledAdapter(inputs.first, 0.0)], inputs.target)
+    return plan_merge([ScaledAdapter(inputs.first, 0.0)], inputs.target, rope=inputs.published)
