@@ -21,7 +21,15 @@ from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError
-from contextgraft.formats.alignment import AlignmentResult, by_kind, by_layer, direction, summary, write
+from contextgraft.formats.alignment import (
+    AlignedAdapter,
+    AlignmentResult,
+    by_kind,
+    by_layer,
+    direction,
+    summary,
+    write,
+)
 from contextgraft.formats.sidecar import identity
 from contextgraft.formats.tensor_names import TensorRole, layer_of
 
@@ -193,6 +201,7 @@ def test_json_and_parquet_say_the_same(world: Any, tmp_path: Path) -> None:
         each = data["tensors"][row["tensor"]]
         assert (row["cosine"], row["inner"], row["chance"]) == (each["cosine"], each["inner"], each["chance"])
         assert row["target_digest"] == found.models["target"]["digest"]
+        assert (row["adapter_digest"], row["adapter_rank"]) == (None, None)
     assert {row["layer"] for row in rows} == {0, 1, None}
     first = (tmp_path / "align.parquet").read_bytes()
     write(found_in(world, threads=2), tmp_path / "align.parquet")
@@ -230,12 +239,13 @@ def test_an_adapter_of_full_rank_gives_the_figures_of_the_donor(world: Any, tmp_
         adapter = open_adapter(tmp_path / rank)
         found = align_adapter(adapter, world.base, world.target, threads=2)
         assert found.models == found_in(world).models
+        assert found.adapter == AlignedAdapter(adapter.digest, 64 if exact else 1)  # 64: the full rank
         assert {tensor.name for tensor in found.tensors} == set(expected)
         assert found.left_out == ("model.embed_tokens.weight",)
         for tensor in found.tensors:
             other = expected[tensor.name]
             assert (tensor.elements, tensor.target_norm) == (other.elements, other.target_norm)
-            held = adapter.entries[tensor.name].dense(adapter.read)
+            held = adapter.entries[tensor.name].dense(lambda key, read=adapter.read: read(key).float())
             base, target = (world.weights[role][tensor.name].double() for role in ("base", "target"))
             assert tensor.donor_norm == pytest.approx(float(held.norm()), rel=1e-5)
             product = float(held.norm() * (target - base).norm())

@@ -14,8 +14,14 @@ from tests.parity.families.proof import base_config, graft, logits, model_of, mo
 from tests.parity.families.table import FAMILIES
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from contextgraft.adapter.analysis.adapter_alignment import align_adapter
+from contextgraft.adapter.analysis.alignment import align as align_models
+from contextgraft.adapter.analysis.model_triple import open_triple
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.cli.commands import align, extract, merge, verify
 from contextgraft.errors import ContextgraftError
+from contextgraft.formats.sidecar import identity
 
 TABLES = {"gpt2": "transformer.wpe.weight", "opt": "model.decoder.embed_positions.weight"}
 
@@ -60,6 +66,15 @@ def test_a_longer_table_is_the_donors(longer: tuple[str, Path]) -> None:
     adapter = root / "adapter/r512"
     assert run(verify.command, adapter, *pair) == ""
     assert run(verify.command, root / "graft", "--target", root / "base", "--adapter", adapter) == ""
+
+
+def test_an_alignment_identifies_a_target_with_a_longer_table(longer: tuple[str, Path]) -> None:
+    _, root = longer
+    found = align_adapter(open_adapter(root / "adapter/r512"), root / "base", root / "donor")
+    assert found.models["target"]["digest"] == identity(open_model(root / "donor"))["digest"]
+    expected = align_models(open_triple(root / "base", root / "donor", root / "donor"))
+    assert found.models["target"] == expected.models["target"]
+    assert TABLES[longer[0]] in {tensor.name for tensor in found.tensors}
 
 
 def test_a_fine_tune_keeps_what_it_changed_of_the_table(longer: tuple[str, Path], tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ SCHEMA = pa.schema(
         "donor_name": pa.string(),
         "donor_digest": pa.string(),
         "base_digest": pa.string(),
+        "adapter_digest": pa.string(),
+        "adapter_rank": pa.int32(),
         "tensor": pa.string(),
         "layer": pa.int32(),
         "kind": pa.string(),
@@ -48,12 +50,24 @@ class TensorAlignment:
 
 
 @dataclass(frozen=True)
+class AlignedAdapter:
+    """The adapter whose delta was compared in place of the donor's."""
+
+    digest: str
+    rank: int
+
+
+@dataclass(frozen=True)
 class AlignmentResult:
-    """All compared tensors; `models` has name and digest of "base", "donor" and "target"."""
+    """All compared tensors; `models` has name and digest of "base", "donor" and "target".
+
+    `adapter` is None if the donor itself was compared.
+    """
 
     tensors: tuple[TensorAlignment, ...]
     models: dict[str, dict[str, str]]
     left_out: tuple[str, ...]
+    adapter: AlignedAdapter | None = None
 
 
 @dataclass(frozen=True)
@@ -149,8 +163,8 @@ def _json(item: Direction) -> dict[str, Any]:
 
 
 def table(result: AlignmentResult) -> pa.Table:
-    """The alignment as `align --out` writes it: one row for each tensor."""
-    models = result.models
+    """The alignment as `align --out` and `evaluate --alignment` write it: one row for each tensor."""
+    models, adapter = result.models, result.adapter
     return pa.Table.from_pylist(
         [
             {
@@ -159,6 +173,8 @@ def table(result: AlignmentResult) -> pa.Table:
                 "donor_name": models["donor"]["name"],
                 "donor_digest": models["donor"]["digest"],
                 "base_digest": models["base"]["digest"],
+                "adapter_digest": adapter.digest if adapter else None,
+                "adapter_rank": adapter.rank if adapter else None,
                 "tensor": item.name,
                 "layer": layer_of(item.name),
                 "kind": module_kind(item.name),

@@ -18,13 +18,15 @@ COLUMNS = (
     "target_digest", "donor_digest", "base_digest", "target_name", "donor_name", "tensor", "layer", "kind",
     "donor_norm", "target_norm", "inner", "elements",
 )  # fmt: skip
-IDENTITY = ("target_digest", "donor_digest", "base_digest", "tensor")
+LATER = ("adapter_digest", "adapter_rank")  # columns that tables of older versions lack: null there
+IDENTITY = ("target_digest", "donor_digest", "base_digest", *LATER, "tensor")
 
 
 @dataclass(frozen=True)
 class LayerAlignment:
-    """Cosine between a fine-tune's delta and a donor's, in one kind of module of one layer.
+    """Cosine between a fine-tune's delta and another, in one kind of module of one layer.
 
+    The other delta is the donor's or, if there is an `adapter_rank`, that of an adapter of the donor.
     95 % of random directions of as many dimensions have a cosine between -`chance` and `chance`.
     """
 
@@ -34,18 +36,51 @@ class LayerAlignment:
     kind: str
     cosine: float
     chance: float
+    adapter_rank: int | None = None
+    adapter_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class _LayerKey:
+    """What the tensors of one LayerAlignment have in common."""
+
+    target: str
+    donor: str
+    adapter_rank: int | None
+    adapter_digest: str | None
+    layer: int | None
+    kind: str
+
+    @property
+    def order(self) -> tuple[str, str, int, str, int, tuple[int, str]]:
+        """The order of the results: donors before their adapters, tensors outside the layers first."""
+        rank = -1 if self.adapter_rank is None else self.adapter_rank
+        layer = -1 if self.layer is None else self.layer
+        return self.target, self.donor, rank, self.adapter_digest or "", layer, kind_order(self.kind)
 
 
 def read_alignments(paths: Iterable[Path]) -> tuple[LayerAlignment, ...]:
-    """Cosines by target, donor, layer and kind, sorted; a tensor that is in several files counts once."""
+    """Cosines by target, donor, adapter, layer and kind, sorted.
+
+    A tensor that is in several files counts once.
+    """
     rows = {tuple(str(row[name]) for name in IDENTITY): row for path in paths for row in _rows(path)}
-    groups: dict[tuple[str, str, int | None, str], list[TensorAlignment]] = {}
-    for key in sorted(rows):
-        row = rows[key]
-        layer = layer_of(str(row["tensor"])) if row["layer"] is None else int(row["layer"])
-        group = row["target_name"], row["donor_name"], layer, short_kind(str(row["kind"]))
-        groups.setdefault(group, []).append(_alignment(row))
-    return tuple(_layer_alignment(group, groups[group]) for group in sorted(groups, key=_order))
+    groups: dict[_LayerKey, list[TensorAlignment]] = {}
+    for identity in sorted(rows):
+        row = rows[identity]
+        groups.setdefault(_layer_key(row), []).append(_alignment(row))
+    return tuple(_layer_alignment(key, groups[key]) for key in sorted(groups, key=lambda key: key.order))
+
+
+def _layer_key(row: Mapping[str, Any]) -> _LayerKey:
+    return _LayerKey(
+        row["target_name"],
+        row["donor_name"],
+        row["adapter_rank"],
+        row["adapter_digest"],
+        layer_of(str(row["tensor"])) if row["layer"] is None else int(row["layer"]),
+        short_kind(str(row["kind"])),
+    )
 
 
 def _alignment(row: Mapping[str, Any]) -> TensorAlignment:
@@ -58,19 +93,11 @@ def _alignment(row: Mapping[str, Any]) -> TensorAlignment:
     )
 
 
-def _layer_alignment(
-    group: tuple[str, str, int | None, str], tensors: Iterable[TensorAlignment]
-) -> LayerAlignment:
-    target, donor, layer, kind = group
-    whole = direction(kind, tensors)
+def _layer_alignment(key: _LayerKey, tensors: Iterable[TensorAlignment]) -> LayerAlignment:
+    whole = direction(key.kind, tensors)
     return LayerAlignment(
-        target, donor, layer, kind, whole.cosine or 0.0, CHANCE_LIMIT * (whole.chance or 0.0)
+        **vars(key), cosine=whole.cosine or 0.0, chance=CHANCE_LIMIT * (whole.chance or 0.0)
     )
-
-
-def _order(group: tuple[str, str, int | None, str]) -> tuple[str, str, int, tuple[int, str]]:
-    target, donor, layer, kind = group
-    return target, donor, -1 if layer is None else layer, kind_order(kind)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -85,5 +112,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             "not a table of alignments", path=path, received=f"no {', '.join(missing)}", remedy=REMEDY
         )
-    rows: list[dict[str, Any]] = table.select(list(COLUMNS)).to_pylist()
-    return rows
+    known = [name for name in (*COLUMNS, *LATER) if name in table.column_names]
+    absent: dict[str, Any] = dict.fromkeys(LATER)
+    return [absent | row for row in table.select(known).to_pylist()]

@@ -159,6 +159,7 @@ def _chart_context(page: PageData) -> dict[str, Any]:
         "figures": page.figures,
         "lines": page.results.lines,
         "ranks": matrix_ranks(page.results.lines),
+        "aligned_adapters": any(item.adapter_digest is not None for item in page.weights.alignments),
         "energy_rows": energy_rows(energies),
         "energy_ranks": sorted({energy.rank for energy in energies}),
         "heat_colours": HEAT,

@@ -12,6 +12,7 @@ from contextgraft.errors import InputError
 from contextgraft.formats.adapter_record import AdapterRecord, ModuleEnergy
 from contextgraft.formats.graft_record import GraftedTensor, GraftRecord, read_graft_records
 from contextgraft.formats.read_alignment import read_alignments
+from contextgraft.report.charts.weight_figures import alignment_figures
 from contextgraft.report.statistics.weights import energy_by_layer, survival
 
 
@@ -76,6 +77,30 @@ def test_tensors_of_one_kind_and_layer_are_one_vector(tmp_path: Path, written: S
     # norms sqrt(8) and sqrt(18); two inner products of 6 / 64 each by chance
     assert item.cosine == pytest.approx(3 / 12)
     assert item.chance == pytest.approx(1.959963984540054 * (72**0.5 / 64) / 12)
+
+
+def test_the_donor_and_each_adapter_have_a_chart_of_their_own(
+    tmp_path: Path, written: SimpleNamespace
+) -> None:
+    """The table of the donor is of an older version: it lacks the columns of the adapter."""
+    donor = written.alignment(tmp_path / "donor.parquet", "style")
+    rows = pq.read_table(donor).to_pylist()
+    others = {"a.parquet": ("a" * 64, 8), "b.parquet": ("b" * 64, 8), "c.parquet": ("c" * 64, 32)}
+    for name, (digest, rank) in others.items():
+        adapter = {"adapter_digest": digest, "adapter_rank": rank}
+        pq.write_table(pa.Table.from_pylist([{**row, **adapter} for row in rows]), tmp_path / name)
+    records = read_alignments([donor, *(tmp_path / name for name in others)])
+    assert len(records) == 4 * len(rows)
+    assert [item.adapter_rank for item in records[:: len(rows)]] == [None, 8, 8, 32]
+    assert len({(item.cosine, item.chance) for item in records}) == 4
+    charts = alignment_figures(records)
+    delta = "style and donor-s1, with the delta of the adapter of rank"
+    assert {chart.name: chart.title for chart in charts} == {
+        "alignment_style_donor-s1": "style and donor-s1",
+        "alignment_style_donor-s1_r8_aaaaaaaa": f"{delta} 8 (aaaaaaaa)",
+        "alignment_style_donor-s1_r8_bbbbbbbb": f"{delta} 8 (bbbbbbbb)",
+        "alignment_style_donor-s1_r32": f"{delta} 32",
+    }
 
 
 @pytest.mark.parametrize(

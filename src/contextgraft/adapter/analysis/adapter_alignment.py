@@ -1,13 +1,18 @@
 """Whether a fine-tune changed the base in the direction of an adapter: the donor itself is not read."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from contextgraft.adapter.analysis.alignment import AlignedTensor, aligned_models, common_rows
-from contextgraft.adapter.compute.numeric import inner_product, norm_squared
+from contextgraft.adapter.analysis.alignment import (
+    AlignedTensor,
+    aligned_models,
+    base_rows_delta,
+    changed_digest,
+    common_rows,
+    compare_tiles,
+)
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
 from contextgraft.adapter.extract.model_pair import ModelPair, open_pair
@@ -17,7 +22,7 @@ from contextgraft.adapter.merge.fit import ScaledAdapter, TensorChange, fit
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.errors import MismatchError
-from contextgraft.formats.alignment import AlignmentResult, TensorAlignment
+from contextgraft.formats.alignment import AlignedAdapter, AlignmentResult
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -41,6 +46,7 @@ def align_adapter(
     names = sorted(selected & set(changes))
     with unchanged(pair.base.inputs, pair.donor.inputs, adapter.inputs):
         results = _align(pair, changes, names, threads, advance)
+        aligned = AlignedAdapter(adapter.digest, adapter.rank)
     known = {
         "base": (pair.base, {name: result.base_digest for name, result in results.items()}),
         "target": (pair.donor, {name: result.target_digest for name, result in results.items()}),
@@ -59,6 +65,7 @@ def align_adapter(
         tuple(results[name].alignment for name in names),
         {**models, "donor": donor},
         tuple(sorted(left_out)),
+        aligned,
     )
 
 
@@ -80,32 +87,28 @@ def _align(
 
 
 def _compare(pair: ModelPair, change: TensorChange, name: str, buffers: Buffers) -> AlignedTensor:
-    base_rows, columns = pair.base[name].matrix
-    target = Delta(pair.base, pair.donor, name, buffers, 0, pair.rows_for(name), count=base_rows)
-    deltas = [item.load(buffers.device) for item in change.entries]
-    needs_base = any(item.entry.needs_model for item in change.entries)
-    whole = read_tensor(pair.base, name).float().reshape(base_rows, columns) if needs_base else None
+    target = base_rows_delta(pair, name, buffers)
     common = common_rows(target.rows, target.donor_rows)
-    squares: tuple[list[float], list[float]] = ([], [])
-    inners = []
+    alignment = compare_tiles(target, _tiles(pair, change, target), common)
+    return AlignedTensor(alignment, target.measure.base_digest, changed_digest(pair, target))
+
+
+def _tiles(
+    pair: ModelPair, change: TensorChange, target: Delta
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The adapter's delta and the target's, tile by tile."""
+    deltas = [item.load(target.buffers.device) for item in change.entries]
+    needs_base = any(item.entry.needs_model for item in change.entries)
+    base = (
+        read_tensor(pair.base, target.name).float().reshape(target.rows, target.columns)
+        if needs_base
+        else None
+    )
     start = 0
     for tile in target.tiles():
         stop = start + len(tile)
         zeros = torch.zeros_like(tile)
-        old = zeros if whole is None else whole[start:stop]
-        donor = sum((delta.tile(old, start, stop, torch.empty_like(tile)) for delta in deltas), start=zeros)
-        if common is not None:
-            tile.mul_(common[start:stop, None])
-            donor = donor * common[start:stop, None]
-        squares[0].append(norm_squared(donor))
-        squares[1].append(norm_squared(tile))
-        inners.append(inner_product(donor, tile))
+        old = zeros if base is None else base[start:stop]
+        added = (delta.tile(old, start, stop, torch.empty_like(tile)) for delta in deltas)
+        yield sum(added, start=zeros), tile
         start = stop
-    rows = target.rows if common is None else int(common.sum())
-    norms = [math.sqrt(math.fsum(values)) for values in squares]
-    measure = target.measure
-    return AlignedTensor(
-        TensorAlignment(name, rows * columns, norms[0], norms[1], math.fsum(inners)),
-        measure.base_digest,
-        measure.donor_digest,
-    )

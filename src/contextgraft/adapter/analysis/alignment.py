@@ -1,7 +1,7 @@
 """Whether a fine-tune and a donor changed the base in the same direction: norms and inner products."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from contextgraft.adapter.analysis.model_triple import ModelTriple
 from contextgraft.adapter.compute.numeric import inner_product, norm_squared
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.extract.delta import Delta
+from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -66,32 +67,51 @@ def aligned_models(known: Mapping[str, tuple[ModelFolder, Mapping[str, str]]]) -
 
 
 def _compare(models: ModelTriple, name: str, buffers: Buffers) -> AlignedTensor:
-    base_rows = models.donor.base[name].matrix[0]  # positions that a longer table adds have no base
-    sides = [
-        Delta(side.base, side.donor, name, space, 0, side.rows_for(name), count=base_rows)
-        for side, space in ((models.donor, buffers), (models.target, Buffers(buffers.device)))
-    ]
-    common = common_rows(sides[0].rows, *(side.donor_rows for side in sides))
+    donor = base_rows_delta(models.donor, name, buffers)
+    target = base_rows_delta(models.target, name, Buffers(buffers.device))
+    common = common_rows(donor.rows, donor.donor_rows, target.donor_rows)
+    alignment = compare_tiles(target, zip(donor.tiles(), target.tiles(), strict=True), common)
+    return AlignedTensor(
+        alignment,
+        donor.measure.base_digest,
+        changed_digest(models.target, target),
+        changed_digest(models.donor, donor),
+    )
+
+
+def base_rows_delta(pair: ModelPair, name: str, buffers: Buffers) -> Delta:
+    """The delta of a tensor in the base's rows: positions that a longer table adds have no base."""
+    rows = pair.base[name].matrix[0]
+    return Delta(pair.base, pair.donor, name, buffers, 0, pair.rows_for(name), count=rows)
+
+
+def compare_tiles(
+    target: Delta, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], common: torch.Tensor | None
+) -> TensorAlignment:
+    """Compare two deltas in `pairs` of float32 tiles [rows, columns], donor's and target's, top to bottom.
+
+    `target` has the name and the size of the tensor; `common` is that of `common_rows`. Tiles are changed.
+    """
     row = 0
     squares: tuple[list[float], list[float]] = ([], [])
     inners = []
-    for donor, target in zip(sides[0].tiles(), sides[1].tiles(), strict=True):
+    for tiles in pairs:
         if common is not None:
-            kept = common[row : row + len(donor), None].to(donor.device)
-            donor.mul_(kept)
-            target.mul_(kept)
-        row += len(donor)
-        squares[0].append(norm_squared(donor))
-        squares[1].append(norm_squared(target))
-        inners.append(inner_product(donor, target))
-    rows = sides[0].rows if common is None else int(common.sum())
-    norms = [math.sqrt(math.fsum(values)) for values in squares]
-    alignment = TensorAlignment(name, rows * sides[0].columns, norms[0], norms[1], math.fsum(inners))
-    digests = [
-        tensor_digest(side.donor, name) if name in pair.longer else side.measure.donor_digest
-        for side, pair in zip(sides, (models.donor, models.target), strict=True)
-    ]
-    return AlignedTensor(alignment, sides[0].measure.base_digest, digests[1], digests[0])
+            kept = common[row : row + len(tiles[0]), None].to(tiles[0].device)
+            for tile in tiles:
+                tile.mul_(kept)
+        row += len(tiles[0])
+        for tile, sums in zip(tiles, squares, strict=True):
+            sums.append(norm_squared(tile))
+        inners.append(inner_product(*tiles))
+    rows = target.rows if common is None else int(common.sum())
+    norms = [math.sqrt(math.fsum(sums)) for sums in squares]
+    return TensorAlignment(target.name, rows * target.columns, norms[0], norms[1], math.fsum(inners))
+
+
+def changed_digest(pair: ModelPair, delta: Delta) -> str:
+    """The digest of the donor's tensor; of a longer table, the pass over the base's rows read a part only."""
+    return tensor_digest(pair.donor, delta.name) if delta.name in pair.longer else delta.measure.donor_digest
 
 
 def common_rows(count: int, *partners: Sequence[int] | None) -> torch.Tensor | None:
