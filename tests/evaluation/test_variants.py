@@ -19,7 +19,7 @@ from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.cli.commands import evaluate
 from contextgraft.cli.evaluate.grafts import graft_variants
-from contextgraft.errors import ContextgraftError, InputChanged, InputError, MismatchError
+from contextgraft.errors import ContextgraftError, InputChanged, InputError, MismatchError, OutputError
 from contextgraft.evaluation.backends import loading, registry
 from contextgraft.formats.refusal import record_refusal
 
@@ -179,6 +179,34 @@ def test_a_dry_run_lists_the_grafts(root: Path, monkeypatch: pytest.MonkeyPatch)
     plans = json.loads(done.stdout)
     assert list(dict.fromkeys(plan["model"] for plan in plans)) == ["target", "r2", "theta_only"]
     assert not (root / "out.parquet").exists()
+
+
+def test_outputs_that_cannot_be_written_cost_no_evaluation(root: Path) -> None:
+    """The alignment is written before the evaluation; the responses stay until the recommendation is, too."""
+    (root / "rank.json/kept").mkdir(parents=True)
+    outputs = ["--base", root / "base", "--alignment", f"r2={root}/aligned/r2.parquet",
+               "--record", f"r2={root}/records/r2", "--recommendation", root / "rank.json"]  # fmt: skip
+    words = [*adapters(root, "r2"), *outputs]
+    (root / "aligned").write_text("")
+    early = run(root, *words)
+    assert isinstance(early.exception, OutputError)
+    assert "1/2" not in early.stderr
+    (root / "aligned").unlink()
+    failed = run(root, *words)
+    assert isinstance(failed.exception, OutputError)
+    assert "rank.json" in str(failed.exception)
+    assert not (root / "out.parquet").exists()
+    (root / "rank.json/kept").rmdir()
+    (root / "rank.json").rmdir()
+    for file in (root / "aligned/r2.parquet", root / "records/r2/contextgraft.json"):
+        file.unlink()  # as Snakemake does with the outputs of a failed job
+    done = run(root, *words)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("complete already") == 2
+    assert json.loads((root / "rank.json").read_text())["rank"] is None
+    assert {row["adapter_rank"] for row in rows(root / "aligned/r2.parquet")} == {2}
+    assert (root / "records/r2/contextgraft.json").exists()
+    assert not list(root.glob(".*partial"))
 
 
 def test_a_target_that_changes_during_the_run_ends_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """One evaluation: many models, one specification, one table; resumable response by response."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from contextgraft.formats import samples
 from contextgraft.formats.refusal import is_final
 from contextgraft.rope.model_class import quiet_transformers
 
+WriteOutputs = Callable[[pa.Table, Path], object]  # from the table, and the file it was written to
 Questions = Mapping[str, Sequence[Question]]  # by the digest of the tokenizer that they are encoded with
 
 
@@ -42,6 +43,7 @@ def evaluate_models(
     reference: str | None = None,
     allow_refused: bool = False,
     variants: Sequence[ModelVariant] = (),
+    finish: WriteOutputs | None = None,
 ) -> pa.Table:
     """Evaluate every model, write the table to `out` and return it.
 
@@ -50,9 +52,10 @@ def evaluate_models(
     is measured; None means the first one.
     Responses are kept in `.<out name>.partial/` until the table is complete: a run that finds them there, or
     the complete table of the same models, questions and settings, computes nothing twice. A table with failed
-    rows is written too; its responses stay, and the next run repeats what failed. Folders, labels and formats
-    that cannot be used raise errors of the package's tree before any model is loaded; with `allow_refused`,
-    a model that cannot be used gets one row that says why.
+    rows is written too; its responses stay, and the next run repeats what failed. `finish` writes what else
+    is made from the table; the responses stay if it fails, too. Folders, labels and formats that cannot be
+    used raise errors of the package's tree before any model is loaded; with `allow_refused`, a model that
+    cannot be used gets one row that says why.
     """
     check_backend(backend, len(models) + len(variants), len(variants))
     samples.check_replaceable(out)
@@ -65,7 +68,7 @@ def evaluate_models(
     if not opened:
         table = pa.concat_tables(map(skipped_table, skipped))
         samples.write(table, out, json_digest([asdict(model) for model in skipped]))
-        return table
+        return finished_table(table, out, finish)
     first = find_reference(opened, reference)
     runs = [ModelRun(model, spec, backend, reference=opened[first]) for model in opened]
     key = json_digest([*(run.keys for run in runs), *(asdict(model) for model in skipped)])
@@ -73,7 +76,7 @@ def evaluate_models(
     if finished is not None:
         for model in opened:
             progress.kept(model.label)
-        return finished
+        return finished_table(finished, out, finish)
     for model in opened:
         prepare_questions(model, spec, questions)
     keep_freed_memory()
@@ -82,10 +85,18 @@ def evaluate_models(
         table = pa.concat_tables([*computed, *map(skipped_table, skipped)])
         complete = samples.complete(table)
         samples.write(table, work / "whole", key if complete else "")
+        finished_table(table, work / "whole", finish)
         (work / "whole").replace(out)
         if complete:
             for file in work.iterdir():
                 file.unlink()
+    return table
+
+
+def finished_table(table: pa.Table, path: Path, finish: WriteOutputs | None) -> pa.Table:
+    """The table, which was written to `path`, after everything else has been written from it."""
+    if finish is not None:
+        finish(table, path)
     return table
 
 

@@ -104,3 +104,18 @@ def for_each_tensor(
     with tensor_threads(function, threads, device) as start:
         for future in as_completed([start(item) for item in items]):
             future.result()
+
+
+@contextmanager
+def same_thread_count() -> Iterator[None]:
+    """Leave torch's number of threads as it was: threads that compute tensors set it to 1 for all.
+
+    The models that are evaluated afterwards are to run with the number that they would have from folders.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)

@@ -8,7 +8,12 @@ from types import EllipsisType
 
 import torch
 
-from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor, tensor_threads
+from contextgraft.adapter.compute.tensor_pool import (
+    Buffers,
+    for_each_tensor,
+    same_thread_count,
+    tensor_threads,
+)
 from contextgraft.adapter.merge.kernels.evidence import TensorEvidence, copied_evidence
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import discard, merge_planned
@@ -51,7 +56,7 @@ def graft_evidence(plan: MergePlan, target: Mapping[str, str], threads: int) -> 
     def one(name: str, buffers: Buffers) -> None:
         computed[name] = merge_planned(plan, name, buffers=buffers, write=discard)
 
-    with _same_thread_count():
+    with same_thread_count():
         for_each_tensor(one, plan.changed, threads)
     return {name: computed.get(name) or copied_evidence(target[name]) for name in plan.layout.tensors}
 
@@ -70,23 +75,10 @@ def open_graft_tensors(
             return read_tensor(plan.target, name)
         return merged_tensor(plan, name, digests[name], buffers)
 
-    with _same_thread_count(), tensor_threads(compute, threads) as start:
+    with same_thread_count(), tensor_threads(compute, threads) as start:
         tensors = plan.layout.tensors
         names = sorted(tensors, key=lambda name: (tensors[name].shard, name))
         yield {name: GraftTensor(tensors[name], start) for name in names}
-
-
-@contextmanager
-def _same_thread_count() -> Iterator[None]:
-    """Leave torch's number of threads as it was: threads that compute tensors set it to 1 for all.
-
-    The models that are evaluated afterwards are to run with the number that they would have from folders.
-    """
-    count = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)
 
 
 def merged_tensor(plan: MergePlan, name: str, digest: str, buffers: Buffers) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,9 @@ from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
     graft_outputs,
     labelled_paths,
-    record_refusals,
     remove_records,
     write_alignments,
-    write_recommendation,
+    write_graft_outputs,
 )
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
@@ -33,8 +33,6 @@ from contextgraft.cli.progress import local_folders
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from contextgraft.cli.evaluate.grafts import GraftVariant
     from contextgraft.config.evaluation import EvaluationConfig
 
@@ -74,7 +72,8 @@ def command(**params: Any) -> None:
     predictions.
 
     With --adapter, the first MODEL is evaluated alone and with each adapter, as if `contextgraft merge` had
-    written the grafts: in memory, with the same bytes and the same rows. Nothing but the table is written.
+    written the grafts: in memory, with the same bytes and the same rows. No weights are written; --record,
+    --alignment and --recommendation write small files in addition to the table.
 
     An interrupted run resumes when the same command is run again; nothing is computed twice.
     """
@@ -164,6 +163,8 @@ def run(
     if params["threads"]:
         torch.set_num_threads(params["threads"])
     remove_records(outputs.records.values())
+    if outputs.alignments:  # before the evaluation, which takes longer: nothing of it is lost by an error
+        align(params, outputs, models[0][1])
     with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
         table = evaluate_models(
             models,
@@ -174,8 +175,8 @@ def run(
             reference=config.divergence.reference if config.divergence else None,
             allow_refused=params["allow_refused"],
             variants=variants,
+            finish=partial(write_graft_outputs, outputs),
         )
-    write_graft_outputs(params, outputs, table, models[0][1], out)
     scores = summarise(table)
     if params["as_json"]:
         print_json(as_json(scores))
@@ -191,21 +192,14 @@ def run(
         sys.exit(2)
 
 
-def write_graft_outputs(
-    params: dict[str, Any], outputs: GraftOutputs, table: "pa.Table", target: Path, out: Path
-) -> None:
-    """Write the records that are missing, the alignments and the recommendation."""
+def align(params: dict[str, Any], outputs: GraftOutputs, target: Path) -> None:
+    """Write the alignments of --alignment."""
     from contextgraft.cli.evaluate.grafts import labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
-    record_refusals(table, outputs.records)
-    if outputs.alignments:
-        named = labelled_adapters(adapter_folders(params))
-        folders = {adapter.label: adapter.path for adapter in named}
-        threads = threads_or_cores(params["threads"])
-        write_alignments(outputs, folders, target, threads, allow_refused=params["allow_refused"])
-    if outputs.recommendation is not None:
-        write_recommendation(out, outputs.recommendation)
+    folders = {adapter.label: adapter.path for adapter in labelled_adapters(adapter_folders(params))}
+    threads = threads_or_cores(params["threads"])
+    write_alignments(outputs, folders, target, threads, allow_refused=params["allow_refused"])
 
 
 def show_plan(

@@ -59,6 +59,13 @@ def remove_records(folders: Iterable[Path]) -> None:
         (folder / SIDECAR).unlink(missing_ok=True)
 
 
+def write_graft_outputs(outputs: GraftOutputs, table: "pa.Table", samples: Path) -> None:
+    """Write what is made from the samples: records of refused grafts, and the recommendation."""
+    record_refusals(table, outputs.records)
+    if outputs.recommendation is not None:
+        write_recommendation(samples, outputs.recommendation)
+
+
 def record_refusals(table: "pa.Table", records: Mapping[str, Path]) -> None:
     """Record the grafts without a record: their target was refused, as the table says."""
     from contextgraft.evaluation.sample_rows import refused_rows
@@ -82,16 +89,17 @@ def write_alignments(
 ) -> None:
     """Compare the delta of each named adapter with that of the fine-tune, and write the table."""
     from contextgraft.adapter.analysis.adapter_alignment import align_adapter
+    from contextgraft.adapter.compute.tensor_pool import same_thread_count
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.formats import alignment
     from contextgraft.formats.refusal import is_final
 
     for label, file in outputs.alignments.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             assert outputs.base is not None  # graft_outputs
             adapter = open_adapter(adapters[label])
-            result = align_adapter(adapter, outputs.base, target, threads=threads)
+            with same_thread_count():
+                result = align_adapter(adapter, outputs.base, target, threads=threads)
             alignment.write(result, file)
         except ContextgraftError as error:
             if not allow_refused or not is_final(error):
@@ -105,5 +113,4 @@ def write_recommendation(samples: Path, out: Path) -> None:
     from contextgraft.checkpoint.atomic import write_json
     from contextgraft.report.recommendation import recommend
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, recommend([samples]))
