@@ -30,8 +30,9 @@ rule evaluate_base:
         " --threads {threads} --out {output.samples:q} > {log:q} 2>&1"
 
 
-# A fine-tune and all of its grafts, which are made in memory: the target is read from the disk once. Also written: the
-# record that each graft would have, the alignment of the fine-tune with the adapters, the rank that the report recommends.
+# A fine-tune and all of its grafts, which are made in memory. The target is read from the disk once if the page cache
+# holds it, else again for each graft, for its digests and to load it. Also written: the record that each graft would have, the alignment of the fine-tune
+# with the adapters, the rank that the report recommends. A failed job keeps its responses, and the next one continues.
 rule evaluate:
     input:
         alone=PATHS.target,

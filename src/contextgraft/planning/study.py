@@ -168,10 +168,12 @@ def _steps(study: ResolvedStudy, shape: ModelShape, disk: DiskUse, adapter: int)
     for name, job in estimates.training.items():
         yield step(f"train {name}", job, 1, size, size)
     yield step("extract", rules["extract"], seeds, seeds * passes * 2 * size, disk.adapters)
-    # fine-tune and base; the grafts are made in memory, from what the page cache holds
+    # Fine-tune and base. The grafts are made from the page cache; a fine-tune that does not fit into it is
+    # read again for the digests of each and to load it: not counted here. The job's seconds count the loads.
     yield step("evaluate", rules["evaluate"], disk.targets, disk.targets * (2 * size + disk.adapters))
     if grafts:
-        yield step("merge", rules["merge"], grafts, grafts * (size + adapter), grafts * size)
+        # the target, then graft and target for the verification; the adapter both times
+        yield step("merge", rules["merge"], grafts, grafts * (3 * size + 2 * adapter), grafts * size)
     yield step("evaluate_base", rules["evaluate_base"], 1, (1 + seeds) * size)
     yield step("report", rules["report"], 1)
 
