@@ -38,8 +38,9 @@ def write_graft(folder: Path, target: str, rank: int, scale: float = 1.0, kept: 
     return folder
 
 
-def write_alignment(path: Path, target: str) -> Path:
-    """Cosines of four layers: q agrees more with every layer, up not at all."""
+def write_alignment(path: Path, target: str, rank: int | None = None) -> Path:
+    """Cosines of four layers: q agrees more with every layer, up not at all; with an adapter of that rank."""
+    adapter = {} if rank is None else {"adapter_digest": f"digest-r{rank}", "adapter_rank": rank}
     rows = [
         {
             "target_digest": f"digest-{target}",
@@ -54,6 +55,7 @@ def write_alignment(path: Path, target: str) -> Path:
             "target_norm": 3.0,
             "inner": 6.0 * cosine,
             "elements": 4096,
+            **adapter,
         }
         for at in range(4)
         for kind, cosine in (("q", 0.1 * at), ("up", 0.0))
@@ -83,7 +85,10 @@ def inputs(
         "title": "A synthetic study",
         "note": "No model answered these samples.",
         "grafts": [folder / "grafts"],
-        "alignments": [write_alignment(folder / f"{name}.parquet", name) for name in synthetic.grafts],
+        "alignments": [
+            write_alignment(folder / f"{name}.parquet", name, rank)
+            for name, rank in zip(synthetic.grafts, [8, *[None] * len(synthetic.grafts)], strict=False)
+        ],
     }
 
 

@@ -174,3 +174,13 @@ def test_no_samples_is_an_error_before_anything_is_written(tmp_path: Path) -> No
     with pytest.raises(InputError):
         build([tmp_path], [], "t", None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_says_which_alignment_is_with_an_adapter(report: Report) -> None:
+    page = report.texts[PAGE]
+    captions = re.findall(r"<figcaption>([^<]* and donor-s1[^<]*)</figcaption>", page)
+    assert [caption for caption in captions if "adapter" in caption] == [
+        "style and donor-s1, with the delta of the adapter of rank 8"
+    ]
+    assert len(captions) == 3
+    assert "what a graft adds" in page
