@@ -18,7 +18,7 @@ from contextgraft.adapter.extract import delta
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
-from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats.alignment import (
@@ -49,6 +49,10 @@ def worded(build: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) 
     for folder, count in ((made.base, 50), (made.donor, 50), (made.target, 56)):
         give_tokens(folder, range(count))
     return made
+
+
+def whole_delta(adapter: Adapter, name: str) -> torch.Tensor:
+    return adapter.entries[name].dense(lambda key: adapter.read(key).float())
 
 
 def found_in(world: Any, selection: TensorSelection | None = None, threads: int = 1) -> AlignmentResult:
@@ -245,7 +249,7 @@ def test_an_adapter_of_full_rank_gives_the_figures_of_the_donor(world: Any, tmp_
         for tensor in found.tensors:
             other = expected[tensor.name]
             assert (tensor.elements, tensor.target_norm) == (other.elements, other.target_norm)
-            held = adapter.entries[tensor.name].dense(lambda key, read=adapter.read: read(key).float())
+            held = whole_delta(adapter, tensor.name)
             base, target = (world.weights[role][tensor.name].double() for role in ("base", "target"))
             assert tensor.donor_norm == pytest.approx(float(held.norm()), rel=1e-5)
             product = float(held.norm() * (target - base).norm())
