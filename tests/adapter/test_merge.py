@@ -209,7 +209,7 @@ ADAPTERS: dict[str, tuple[Callable[[Path], object], type[ContextgraftError], str
     "zero rank": (
         lambda a: refit(a, {f"{KEY}A.weight": torch.ones(0, 64), f"{KEY}B.weight": torch.ones(64, 0)}),
         CheckpointError,
-        "do not fit",
+        "ZeRO-3",
     ),
     "more": (lambda a: refit(a, {"lm_head.weight": torch.ones(2)}), MismatchError, "would overwrite lm_head"),
     "alpha": (lambda a: edit(a / "adapter_config.json", lora_alpha="16"), CheckpointError, "lora_alpha"),

@@ -341,7 +341,10 @@ def test_a_study_says_what_a_fine_tune_is_evaluated_on(run: Run, model: Path, tm
     ("words", "complaint"),
     [
         (["model", "--config", "none.yaml", *OUT], "none.yaml: cannot read the configuration"),
-        (["model", "--config", "colours.yaml", *OUT], "unknown key 'name'"),
+        (
+            ["model", "--config", "colours.yaml", *OUT],
+            "colours.yaml: needle: Input should be a valid dictionary",
+        ),
         (["model", "--fine-tune", "tune", *OUT], "--fine-tune needs a study"),
         (["replay", "none.parquet", "3", "model"], "none.parquet: cannot read the samples"),
         (["replay", "none.parquet", "-1", "model"], "No such option"),

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "evaluate {made}/style --suite skill --skill {made}/k.jsonl --out {out}.parquet",
     "align": "align --base {made}/base --donor {made}/facts --target {made}/style --out {out}.parquet",
     "report": "report {made}/results --adapter {made}/adapters --out {out}",
+    "init": "init --base {made}/base --donor {made}/facts --fine-tune {made}/style --out {out}",
     "train": "train --config {made}/recipe.yaml --base {made}/base --out {out}",
     "a refusal": "--refusal {out} merge --adapter {made}/adapters/r2 --target {made}/broken --out {out}",
 }

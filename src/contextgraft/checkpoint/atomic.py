@@ -69,6 +69,16 @@ def work_directory(out: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+def remove_leftovers(out: Path) -> None:
+    """Remove what a run that was killed after it had published `out` left next to it.
+
+    Nothing is removed while another run is at work, or of a job that is not finished.
+    """
+    with suppress(OutputError), work_directory(out) as work:
+        if all(path.name == RESUME_LOG for path in work.iterdir()):
+            shutil.rmtree(work / RESUME_LOG, ignore_errors=True)
+
+
 def detach_log(work: Path) -> None:
     """Move the resume log out of a finished work directory, which is about to be renamed as it is.
 

@@ -97,7 +97,7 @@ def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dic
     changed = kept | _lengths(section, settings) | {"rope_parameters": _parameters(settings)}
     old_names = (THETA[0], OLD_NAMES.get(model_type, THETA)[0])
     thetas = dict.fromkeys((*old_names, *(key for key in THETA if key in section)), settings.theta)
-    scaling = _rope_scaling(model_type, settings, known=has_class(config))
+    scaling = _rope_scaling(model_type, settings, known=settings.rope_type == "default" or has_class(config))
     old = thetas | _partial(section, settings, model_type) | _local_theta(section, settings)
     if settings.rope_type == "longrope" and ORIGINAL in settings.extra:
         old[ORIGINAL] = settings.extra[ORIGINAL]

@@ -135,6 +135,9 @@ def command(
         echo(f"contextgraft: warning: {warning}", err=True)
     known = None if other or replace else finished_adapters(models, specs, out, gguf=gguf)
     if known:
+        from contextgraft.checkpoint.atomic import remove_leftovers
+
+        remove_leftovers(out)
         echo(f"extract: {out} has these adapters already, of the same models", err=True)
         sidecars = known
     elif other:

@@ -168,6 +168,7 @@ def _run(
 ) -> None:
     """Merge all targets, one after another; the failure of one does not stop the others."""
     from contextgraft.adapter.merge.manifest import finished, summary
+    from contextgraft.checkpoint.atomic import remove_leftovers
     from contextgraft.errors import ContextgraftError
 
     results, failed = [], []
@@ -175,6 +176,7 @@ def _run(
         try:
             known = finished(plan, out) if len(plans) > 1 or not replace else None
             if known:
+                remove_leftovers(out)
                 echo(f"merge: {out} exists already, with the same adapters and target", err=True)
             manifest = known or _merge(plan, out, replace=replace, threads=threads, device=device)
             results.append({"path": str(out), **summary(manifest)})
