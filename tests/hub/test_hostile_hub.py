@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi, close_session
 from huggingface_hub.utils import get_session
 
-from contextgraft.errors import ContextgraftError, SourceError
+from contextgraft.errors import ContextgraftError, InputError, SourceError
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub import client, guard
 from contextgraft.sources.hub.client import DownloadProgress, Hub
@@ -75,10 +75,15 @@ def hub_of(server: Server, lines: list[str]) -> Hub:
     return Hub(HfApi(endpoint=server.url), progress, retry_delays=(0, 0))
 
 
-def refused(server: Server, tmp_path: Path, source: str = "hf:a/x") -> str:
+def refused(
+    server: Server,
+    tmp_path: Path,
+    source: str = "hf:a/x",
+    kind: type[ContextgraftError] = ContextgraftError,
+) -> str:
     """The line with which a fetch ends; the token is in no line and in no file."""
     lines: list[str] = []
-    with pytest.raises(ContextgraftError) as error:
+    with pytest.raises(kind) as error:
         fetch(source, tmp_path / "out", hub=hub_of(server, lines))
     said = "\n".join([str(error.value), *lines])
     assert TOKEN not in said
@@ -173,8 +178,17 @@ def test_pages_without_end_are_refused(
             ok([], Link=f'<{server.url}/api/tree/next>; rel="next"') if "/tree/" in path else ok(INFO)
         )
     )
-    assert "does not end" in refused(server, tmp_path, "hf:datasets/a/x")
+    assert "does not end" in refused(server, tmp_path, "hf:datasets/a/x", InputError)
     assert server.requests < 30
+
+
+def test_another_commit_than_the_requested_one_is_refused(
+    serve: Callable[[Answer], Server], tmp_path: Path
+) -> None:
+    server = serve(lambda *_: ok({**INFO, "siblings": [FILE]}))
+    wanted = "e" * 40
+    for source in (f"hf:a/x@{wanted}", f"hf:datasets/a/x@{wanted}"):
+        assert f"another commit; expected {wanted}" in refused(server, tmp_path, source, SourceError)
 
 
 def test_lists_of_too_many_files_are_refused(
@@ -183,7 +197,7 @@ def test_lists_of_too_many_files_are_refused(
     monkeypatch.setattr(client, "MAX_FILES", {"model": 30, "dataset": 30})
     names = [f"{number}.txt" for number in range(31)]
     server = serve(lambda *_: ok({**INFO, "siblings": [{**FILE, "rfilename": name} for name in names]}))
-    assert "too many files; expected at most 30" in refused(server, tmp_path)
+    assert "too many files; expected at most 30" in refused(server, tmp_path, kind=InputError)
 
     def pages(path: str, _: str) -> tuple[int, dict[str, str], bytes, str]:
         entries = [
@@ -193,7 +207,7 @@ def test_lists_of_too_many_files_are_refused(
         return ok(entries, Link=f'<{following}>; rel="next"') if "tree" in path else ok(INFO)
 
     endless = serve(pages)
-    assert "too many files" in refused(endless, tmp_path, "hf:datasets/a/x")
+    assert "too many files" in refused(endless, tmp_path, "hf:datasets/a/x", InputError)
     assert endless.requests == 5
 
 

@@ -1,16 +1,19 @@
 """Sources in place of folders, fetched once into a cache that is listed and removed; known adapters."""
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from contextgraft.cli.commands import cache, inspect
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.cache import cache_folder, cached_models, clear_cache, local_folder
-from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.cache_lock import LOCK, lock_entry
+from contextgraft.sources.hub.client import DownloadProgress, Hub
 from contextgraft.sources.known_adapters import known_adapters, known_rope
 
 
@@ -37,6 +40,7 @@ def test_a_verb_takes_a_source(folder: Path) -> None:
 def test_the_cache_is_listed_and_removed(folder: Path) -> None:
     kept = cache_folder() / ("a" * 40) / "Name"
     kept.mkdir(parents=True)
+    (kept.parent / LOCK).touch()
     (kept / "contextgraft.json").write_text(json.dumps({"source": "hf:owner/Name@main"}))
     assert [(model.path, model.source) for model in cached_models()] == [(kept, "hf:owner/Name@main")]
     rows = json.loads(CliRunner().invoke(cache.command, ["--json"]).stdout)
@@ -58,3 +62,62 @@ def test_known_adapters_have_their_settings(folder: Path, toy: SimpleNamespace) 
     rope = known_rope(folder)
     assert rope is not None
     assert (rope.theta, rope.max_positions) == (3580165449, 1048576)
+
+
+def test_only_what_contextgraft_made_is_removed(folder: Path) -> None:
+    """Folders of others with names of the same form, links, and entries in use stay."""
+    foreign = cache_folder() / ("b" * 40) / "graft"
+    foreign.mkdir(parents=True)
+    (foreign / "contextgraft.json").write_text(json.dumps({"source": "hf:owner/Name@main"}))
+    ours = cache_folder() / ("c" * 40)
+    (ours / "Model").mkdir(parents=True)
+    (ours / LOCK).touch()
+    (ours / "Model/contextgraft.json").write_text("{")
+    (ours / "link").symlink_to(foreign)
+    (cache_folder() / ("d" * 40)).symlink_to(ours)
+    assert [(model.path.name, model.source) for model in cached_models()] == [("Model", "unreadable")]
+    with lock_entry(ours, list):
+        assert clear_cache() == (ours,)
+        text = CliRunner().invoke(cache.command, ["--clear"])
+        assert text.exit_code == 0
+        assert f"{ours} is in use" in text.stderr
+        assert "0 models or adapters" in text.stdout
+    assert (ours / "Model/contextgraft.json").exists()
+    assert clear_cache() == ()
+    assert not ours.exists()
+    assert (foreign / "contextgraft.json").exists()
+    with pytest.raises(OutputError, match="did not write"), lock_entry(foreign.parent, list):
+        pass
+    assert not (foreign.parent / LOCK).exists()
+
+
+def test_a_damaged_entry_is_fetched_again(gguf_model: Any) -> None:
+    lines: list[str] = []
+    hub = Hub(progress=DownloadProgress(log=lines.append))
+    entry = local_folder(str(gguf_model.path), hub)
+    assert local_folder(str(gguf_model.path), hub) == entry
+    assert len(lines) == 1
+    before = (entry / "tokenizer.json").read_bytes()
+    for name in ("tokenizer.json", "model.safetensors", "contextgraft.json"):
+        (entry / name).write_bytes(b"")
+        assert local_folder(str(gguf_model.path), hub) == entry
+        assert name in lines[-2]
+        assert "fetched again" in lines[-2]
+    assert (entry / "tokenizer.json").read_bytes() == before
+
+
+def test_runs_at_the_same_time_fetch_once(gguf_model: Any) -> None:
+    lines: list[str] = []
+    results: list[Path] = []
+    hub = Hub(progress=DownloadProgress(log=lines.append))
+    threads = [
+        threading.Thread(target=lambda: results.append(local_folder(str(gguf_model.path), hub)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert len(set(results)) == 1
+    assert sum("fetched once" in line for line in lines) == 1

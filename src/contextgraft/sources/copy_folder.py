@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
+from contextgraft.checkpoint.model_folder import (
+    MODEL_CONFIG,
+    MODEL_INDEX,
+    PICKLES,
+    ModelFolder,
+    open_model,
+    read_json,
+)
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
 from contextgraft.errors import CheckpointError, PickleRefused
 from contextgraft.formats.model.own_files import check_own_files, copy_own_file
@@ -51,10 +58,14 @@ def copy_model(source: Path, folder: Path) -> None:
     Not copied: pickles, and the source's contextgraft.json, because the copy gets its own. Missing and
     malformed files raise the errors of `checkpoint.model_folder.open_model`.
     """
-    model = open_model(source)
-    index = (MODEL_INDEX,) if (source / MODEL_INDEX).exists() else ()
+    _copy_files(source, folder, model_files(open_model(source)))
+
+
+def model_files(model: ModelFolder) -> tuple[str, ...]:
+    """Names of the files that a copy of a model has."""
+    index = (MODEL_INDEX,) if (model.path / MODEL_INDEX).exists() else ()
     others = (name for name in model.others if name != SIDECAR and not name.endswith(PICKLES))
-    _copy_files(source, folder, (MODEL_CONFIG, *index, *model.shards, *others))
+    return tuple(dict.fromkeys((MODEL_CONFIG, *index, *model.shards, *others)))
 
 
 def _copy_adapter(source: Path, folder: Path, converted: tuple[str, ...]) -> None:

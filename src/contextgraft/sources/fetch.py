@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
-from contextgraft.checkpoint.digest import model_digest
+from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, open_model, read_json
 from contextgraft.errors import ContextgraftError, InputError
@@ -14,10 +14,10 @@ from contextgraft.formats.hub_source import RECORD
 from contextgraft.formats.sidecar import SIDECAR, sidecar
 from contextgraft.sources.conversion import AS_STORED, Conversion
 from contextgraft.sources.copy_folder import copy_folder, is_adapter
-from contextgraft.sources.hub.client import Hub, resolve_repository
+from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import fetch_dataset
 from contextgraft.sources.hub.fetch import fetch_repository
-from contextgraft.sources.hub.headers import fetch_headers
+from contextgraft.sources.hub.headers import WEIGHTS, fetch_headers
 from contextgraft.sources.resolve import FORMS, is_dataset, locate, on_hub
 
 
@@ -54,30 +54,6 @@ def fetch(
     return _fetch(source, out, dtype, conversion, replace=replace)
 
 
-def fetched_already(
-    source: str, out: Path, hub: Hub, *, headers: bool = False, conversion: Conversion = AS_STORED
-) -> dict[str, Any] | None:
-    """The record of what `out` holds, if `fetch` would write the same again; else None.
-
-    Of a repository the commit is compared, of a model folder the digest. Data sets, GGUF files and adapters
-    in folders are not compared.
-    """
-    path = next((out / name for name in (SIDECAR, RECORD) if (out / name).exists()), None)
-    record = read_json(path) if path else {}
-    dtype = "bfloat16" if conversion.dequantise else None
-    kinds = ("headers" if headers else "source"), dtype
-    if record.get("source") != source or (record.get("kind"), record.get("dequantised_to")) != kinds:
-        return None
-    if is_dataset(source):
-        return None
-    if on_hub(source):
-        return record if resolve_repository(hub, source).commit == record.get("revision") else None
-    folder = locate(source)
-    if not (folder / MODEL_CONFIG).is_file() or record.get("digest") is None:
-        return None
-    return record if model_digest(open_model(folder)) == record["digest"] else None
-
-
 def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replace: bool) -> dict[str, Any]:
     path = locate(source)
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
@@ -109,14 +85,22 @@ def _write(path: Path, work: Path, dtype: str, conversion: Conversion) -> dict[s
 
 
 def _record(source: str, path: Path, work: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    files = sorted(file for file in work.rglob("*") if file.is_file())
     return sidecar(
         "source",
         name=path.stem if path.is_file() else path.resolve().name,
         source=source,
         revision=None,
         digest=None if is_adapter(work) else model_digest(open_model(work)),
+        files={file.relative_to(work).as_posix(): _facts(file) for file in files},
         **facts,
     )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Size and digest of a written file; of weights the size, because the digest of the model covers them."""
+    size = {"bytes": path.stat().st_size}
+    return size if path.name.endswith(WEIGHTS) else size | {"digest": file_digest(path)}
 
 
 def clear(folder: Path) -> None:

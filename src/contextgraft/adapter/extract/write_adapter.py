@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
+from contextgraft.adapter.extract.tokenizer_record import tokenizer_record
 from contextgraft.adapter.gguf.llama_cpp import GGUF_FILE
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.parameter_names import flat_factor, wrapped_modules
@@ -142,6 +143,7 @@ def _common(models: ModelPair, records: Records) -> dict[str, Any]:
         "architecture": architecture(models.base.config),
         "selection": asdict(models.selection),
         **models.context_record(),
+        **tokenizer_record(models),
         "dense": {name: facts[name] for name in models.names_by_role[TensorRole.DENSE] if name in facts},
         "ignored": {name: facts[name] for name in models.names_by_role[TensorRole.IGNORED] if name in facts}
         | dict.fromkeys(models.unpaired, "not in both models, or of another shape"),

@@ -7,7 +7,7 @@ from contextgraft.cli.output import echo, format_bytes, print_json
 
 
 @click.command()
-@click.option("--clear", is_flag=True, help="Remove everything in the cache.")
+@click.option("--clear", is_flag=True, help="Remove everything in the cache that no other run is writing.")
 @json_option()
 def command(*, clear: bool, as_json: bool) -> None:
     """List the models and adapters that commands fetched from their sources, with their bytes.
@@ -18,7 +18,9 @@ def command(*, clear: bool, as_json: bool) -> None:
 
     models = list(cached_models())
     if clear:
-        clear_cache()
+        for path in clear_cache():
+            echo(f"contextgraft: {path} is in use by another run; not removed", err=True)
+            models = [model for model in models if model.path.parent != path]
     if as_json:
         rows = [{"path": str(model.path), "source": model.source, "bytes": model.bytes} for model in models]
         print_json(rows)

@@ -76,7 +76,8 @@ def command(
     if skipped(out, skip_existing=skip_existing):
         return
     from contextgraft.sources.conversion import Conversion
-    from contextgraft.sources.fetch import fetch, fetched_already
+    from contextgraft.sources.fetch import fetch
+    from contextgraft.sources.fetched import fetched_already
     from contextgraft.sources.hub.client import Hub
 
     hub = Hub(progress=hub_progress("fetch"), threads=threads)

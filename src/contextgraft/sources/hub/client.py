@@ -26,6 +26,7 @@ MAX_PAGES = 2000  # of a list of files; a page of the hub has up to 1,000
 MAX_FILES = {"model": 100_000, "dataset": 1_000_000}
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 COMMIT = re.compile(r"[0-9a-f]{40}")
+DOWNLOAD_OTHERWISE = "download it with `hf download`, and use that folder"
 
 Advance = Callable[[int], object]
 Result = TypeVar("Result")
@@ -99,7 +100,7 @@ def resolve_repository(hub: Hub, source: str) -> Repository:
     name, revision = parse_source(source)
     request = partial(hub.api.model_info, name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     info = with_retries(hub, source, request, final=UNREACHABLE)
-    commit = _commit(info.sha, source)
+    commit = _commit(info.sha, source, revision)
     if info.siblings is None:
         raise SourceError("the response is not that of a hub", path=source, received="no files")
     _check_count(info.siblings, source, "model")
@@ -112,7 +113,7 @@ def pin_dataset(hub: Hub, source: str) -> tuple[str, str]:
     """Name and current commit of the data set that `source` names."""
     name, revision = parse_source(source, DATASETS)
     request = partial(hub.api.dataset_info, name, revision=revision, timeout=TIMEOUT)
-    return name, _commit(with_retries(hub, source, request, final=UNREACHABLE).sha, source)
+    return name, _commit(with_retries(hub, source, request, final=UNREACHABLE).sha, source, revision)
 
 
 def resolve_dataset(hub: Hub, source: str) -> Repository:
@@ -126,14 +127,17 @@ def resolve_dataset(hub: Hub, source: str) -> Repository:
         _check_count(files, source, "dataset")
         if url is None:
             return Repository(source, "dataset", name, commit, files)
-    raise SourceError("the list of files does not end", path=source, received=f"{MAX_PAGES:,} pages")
+    raise InputError(
+        "the list of files does not end", path=source,
+        expected=f"at most {MAX_PAGES:,} pages", remedy=DOWNLOAD_OTHERWISE,
+    )  # fmt: skip
 
 
 def _check_count(files: Sized, source: str, kind: str) -> None:
     if len(files) > MAX_FILES[kind]:
-        raise SourceError(
+        raise InputError(
             "has too many files", path=source, expected=f"at most {MAX_FILES[kind]:,}",
-            remedy="download it with `hf download`, and use that folder",
+            remedy=DOWNLOAD_OTHERWISE,
         )  # fmt: skip
 
 
@@ -152,9 +156,15 @@ def _page(hub: Hub, url: str) -> tuple[list[RepoFile], str | None]:
     return [RepoFile(**entry) for entry in files], following  # type: ignore[no-untyped-call]
 
 
-def _commit(sha: object, source: str) -> str:
+def _commit(sha: object, source: str, revision: str | None) -> str:
+    """The commit of a response; SourceError for another one than a revision that is a commit itself."""
     if not isinstance(sha, str) or not COMMIT.fullmatch(sha):
         raise SourceError("the response is not that of a hub", path=source, received="no commit")
+    if revision is not None and COMMIT.fullmatch(revision) and sha != revision:
+        raise SourceError(
+            "the hub returned another commit", path=source, expected=revision, received=sha,
+            remedy="check HF_ENDPOINT if it is set",
+        )  # fmt: skip
     return sha
 
 

@@ -1,0 +1,13 @@
+"""Whether a file is a complete GGUF file."""
+
+from pathlib import Path
+
+import gguf
+
+from contextgraft.errors import library_errors
+
+
+def check_gguf(path: Path) -> None:
+    """Raise CheckpointError for a file that is not GGUF, or was cut; no tensor is read."""
+    with library_errors("is not a usable GGUF file", path):
+        gguf.GGUFReader(path)

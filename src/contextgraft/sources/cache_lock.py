@@ -1,0 +1,88 @@
+"""The marker file of an entry of the cache: it says that contextgraft made the folder, and is its lock."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from contextgraft.errors import OutputError
+
+LOCK = ".contextgraft-cache"
+
+
+def is_ours(entry: Path) -> bool:
+    """Whether contextgraft made a folder of the cache; a link to a folder is never its own."""
+    return entry.is_dir() and not entry.is_symlink() and (entry / LOCK).is_file()
+
+
+@contextmanager
+def lock_entry(entry: Path, wait: Callable[[], object]) -> Iterator[None]:
+    """Make an entry with its marker, and hold its lock; `wait` is called before another run is waited for."""
+    try:
+        lock = _acquire(entry, wait)
+    except OSError as error:
+        raise OutputError(
+            "cannot be written or locked", path=entry, received=error.strerror,
+            remedy="set CONTEXTGRAFT_CACHE to a folder on a file system with locks",
+        ) from None  # fmt: skip
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def try_lock(entry: Path) -> Iterator[bool]:
+    """Hold the lock of an entry that is to be removed; False if another run holds it.
+
+    At the end the marker is removed, and the folder if it is empty then. A folder that lost files, but not
+    all of them, keeps its marker.
+    """
+    try:
+        lock = os.open(entry / LOCK, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = os.path.samestat(os.fstat(lock), (entry / LOCK).stat())  # not removed and made anew since
+    except OSError:
+        free = False
+    if not free:
+        os.close(lock)
+        yield False
+        return
+    try:
+        yield True
+        (entry / LOCK).unlink()
+        with suppress(OSError):
+            entry.rmdir()
+    finally:
+        os.close(lock)
+
+
+def _acquire(entry: Path, wait: Callable[[], object]) -> int:
+    """The open, locked marker; it is opened anew if a run removed the entry meanwhile."""
+    while True:
+        entry.mkdir(parents=True, exist_ok=True)
+        try:
+            if any(path.name != LOCK for path in entry.iterdir()) and not (entry / LOCK).exists():
+                raise OutputError("has files that contextgraft did not write", path=entry, remedy="remove it")
+            lock = os.open(entry / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the entry was removed since
+            continue
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(lock), (entry / LOCK).stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)

@@ -1,0 +1,71 @@
+"""Repositories in the cache: by hub, owner, name and commit, fetched once and again if damaged."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from contextgraft.errors import OutputError
+from contextgraft.sources.cache import cached_models, local_folder
+from contextgraft.sources.fetch import fetch
+from contextgraft.sources.fetched import check_fetched, fetched_already
+from contextgraft.sources.hub.client import Hub
+
+if TYPE_CHECKING:
+    from tests.hub.server import HubServer
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXTGRAFT_CACHE", str(tmp_path / "cache"))
+
+
+def test_repositories_of_the_same_name_are_different_entries(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], peft_adapter: dict[str, bytes]
+) -> None:
+    commit = server.add("owner/tiny", model)
+    server.add("other/tiny", peft_adapter)
+    first, second = local_folder("hf:owner/tiny", hub), local_folder("hf:other/tiny", hub)
+    assert (first.name, second.name) == ("tiny", "tiny")
+    assert first != second
+    assert local_folder(f"hf:owner/tiny@{commit}", hub) == first
+    elsewhere = replace(hub, api=HfApi(endpoint=server.url.replace("127.0.0.1", "localhost"), token=False))
+    assert local_folder("hf:owner/tiny", elsewhere) not in (first, second)
+    assert len(list(cached_models())) == 3
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "model-00002-of-00003.safetensors", "config.json"])
+def test_a_damaged_repository_is_fetched_again(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], heard: Any, name: str
+) -> None:
+    server.add("owner/tiny", model)
+    entry = local_folder("hf:owner/tiny", hub)
+    os.truncate(entry / name, len(model[name]) - 1)
+    assert local_folder("hf:owner/tiny", hub) == entry
+    assert (entry / name).read_bytes() == model[name]
+    assert sum("fetched again" in line for line in heard.lines) == 1
+    local_folder("hf:owner/tiny", hub)
+    assert sum("fetched again" in line for line in heard.lines) == 1
+
+
+def test_an_output_of_fetch_that_is_damaged_is_said(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], peft_adapter: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    server.add("owner/lora", peft_adapter)
+    damages = {"tiny": "tokenizer.json", "lora": "adapter_model.safetensors"}
+    for repository, name in damages.items():
+        source, out = f"hf:owner/{repository}", tmp_path / repository
+        record = fetch(source, out, hub=hub)
+        assert fetched_already(source, out, hub) == record
+        (out / name).unlink()
+        with pytest.raises(OutputError, match="--force"):
+            fetched_already(source, out, hub)
+    record = fetch("hf:owner/tiny", tmp_path / "headers", hub=hub, headers=True)
+    assert fetched_already("hf:owner/tiny", tmp_path / "headers", hub, headers=True) == record
+    (tmp_path / "headers/model-00001-of-00003.safetensors.header").unlink()
+    with pytest.raises(OutputError, match="--force"):
+        check_fetched(tmp_path / "headers")
