@@ -45,16 +45,18 @@ def edit(path: Path, **keys: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | keys))
 
 
+def other_class(root: Path) -> None:
+    for side in ("base", "donor"):
+        edit(root / side / "config.json", model_type="mistral", architectures=["MistralForCausalLM"])
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "the donor's window": lambda root: edit(root / "donor/config.json", sliding_window=64),
     "the donor's eps": lambda root: edit(root / "donor/config.json", rms_norm_eps=1e-3),
     "the base's eps": lambda root: edit(root / "base/config.json", rms_norm_eps=1e-3),
     "the donor's length": lambda root: edit(root / "donor/config.json", max_position_embeddings=2048),
     "the donor's theta": lambda root: edit(root / "donor/config.json", rope_theta=5e4),
-    "both classes": lambda root: [
-        edit(root / side / "config.json", model_type="mistral", architectures=["MistralForCausalLM"])
-        for side in ("base", "donor")
-    ],
+    "both classes": other_class,
 }
 
 

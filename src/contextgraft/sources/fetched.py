@@ -86,7 +86,7 @@ def _is_copy(source: Path, out: Path, record: Mapping[str, Any]) -> bool:
         return False
     if model_digest(open_model(out)) != record["digest"]:
         raise OutputError("its weights were changed after the fetch", path=out, remedy=FETCH_AGAIN)
-    return model_digest(model) == record["digest"]
+    return bool(model_digest(model) == record["digest"])
 
 
 def _check_headers(out: Path, record: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ def _size(path: Path) -> int:
 
 def _has_digest(path: Path, facts: Mapping[str, Any]) -> bool:
     if "digest" in facts:
-        return file_digest(path) == facts["digest"]
+        return bool(file_digest(path) == facts["digest"])
     file = HubFile(path.name, facts["bytes"], facts.get("sha256"), facts.get("git_sha1"))
     digest = file.hasher()
     digest.update(path.read_bytes())
