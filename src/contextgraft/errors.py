@@ -3,7 +3,8 @@
 ContextgraftError
 ├── InputError            an argument, path or option is wrong
 │   ├── ConfigError       a configuration file is wrong
-│   │   └── SeveralMistakes   several mistakes in configuration files, a line for each
+│   │   ├── SeveralMistakes   several mistakes in configuration files, a line for each
+│   │   └── OtherRecommendation   a recommendation is for other models (also a MismatchError)
 │   └── MissingExtra      an optional package is not installed
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
 │   ├── InputChanged      a file was changed while it was read
@@ -210,6 +211,10 @@ def library_errors(
 
 class MismatchError(ContextgraftError):
     """Two models, or an adapter and a model, do not fit each other."""
+
+
+class OtherRecommendation(ConfigError, MismatchError):  # noqa: N818
+    """A recommendation is for another fine-tune or adapter, which says nothing about the given ones."""
 
 
 class NotFullPrecision(CheckpointError, MismatchError):  # noqa: N818

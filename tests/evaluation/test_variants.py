@@ -21,6 +21,7 @@ from contextgraft.cli.commands import evaluate
 from contextgraft.cli.evaluate.grafts import graft_variants
 from contextgraft.errors import ContextgraftError, InputChanged, InputError, MismatchError, OutputError
 from contextgraft.evaluation.backends import loading, registry
+from contextgraft.evaluation.backends import transformers as token_lm_module
 from contextgraft.formats.refusal import record_refusal
 
 Rows = list[dict[str, Any]]
@@ -235,3 +236,28 @@ def test_labels_of_adapters_scales_and_controls(root: Path) -> None:
     assert [item.label for item in made] == [
         "r2", "four", "theta_only r2", "other", "theta_only other"
     ]  # fmt: skip
+
+
+def test_failed_prompts_leave_no_recommendation_and_are_repeated(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = root / "recommended.json"
+    file.write_text("old")
+
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("tried to allocate 3 GiB")
+
+    words = [*adapters(root, "r2"), "--recommendation", file]
+    with monkeypatch.context() as patch:
+        patch.setattr(token_lm_module, "prefill", no_memory)
+        failed = run(root, *words)
+    assert failed.exit_code == 1
+    assert f"error: {file}: not written, because " in failed.stderr
+    assert (failed.stderr.count("error: "), file.exists()) == (1, False)
+    done = run(root, *words)
+    assert done.exit_code == 0, done.output
+    content, row = json.loads(file.read_text()), rows(root / "out.parquet")[-1]
+    assert (content["target"], content["adapters"]) == (row["target_digest"], {"2": [row["adapter_digest"]]})
+    assert content["adapters"] == {"2": [open_adapter(root / "adapters/r2").digest]}
+    manifest = json.loads((written(root, "r2", 1, "graft") / "contextgraft.json").read_text())
+    assert content["target"] == manifest["target"]["digest"]

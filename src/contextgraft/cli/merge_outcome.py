@@ -1,47 +1,91 @@
 """`contextgraft merge` in a study: the adapter that the report recommends, and the verdict on the graft."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.errors import ConfigError, ContextgraftError, InputError, OtherRecommendation
+
+RECOMMENDATION_KEYS = ("rank", "reason", "target", "adapters")
+EVALUATE_AGAIN = "evaluate this fine-tune with these adapters again, with --recommendation"
 
 
-def recommended_adapter(recommendation: Path, adapters: Sequence[Path], target: Path) -> Path:
-    """The adapter of the recommended rank; InputError if no rank is recommended, or no adapter has it."""
+@dataclass(frozen=True)
+class RecommendedAdapter:
+    """The adapter to merge into `target`, and the digest of the fine-tune with which it was evaluated."""
+
+    path: Path
+    target: Path
+    target_digest: str
+    recommendation: Path
+
+    def check_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Raise OtherRecommendation if the graft is of another fine-tune.
+
+        The merge computes the digest of the target, so that no weight is read twice.
+        """
+        digest = manifest["target"]["digest"]
+        if digest != self.target_digest:
+            raise OtherRecommendation(
+                f"is for another fine-tune than {self.target}", path=self.recommendation,
+                expected=f"the digest {self.target_digest}", received=digest, remedy=EVALUATE_AGAIN,
+            )  # fmt: skip
+
+
+def recommended_adapter(file: Path, adapters: Sequence[Path], target: Path) -> RecommendedAdapter:
+    """The adapter of the recommended rank.
+
+    InputError if no rank is recommended. What follows is not recorded as a refusal of the fine-tune:
+    ConfigError if the file is not a recommendation, OtherRecommendation if the adapters are other ones than
+    those that were evaluated.
+    """
     from contextgraft.adapter.lora.adapter import open_adapter
-    from contextgraft.checkpoint.model_folder import open_model, read_json
+    from contextgraft.checkpoint.model_folder import open_model
 
-    content = read_json(recommendation)
-    rank = content.get("rank")
-    if "rank" not in content or not (rank is None or isinstance(rank, int)):
-        raise InputError(
-            "is not a recommendation", path=recommendation,
-            expected="the key rank, as `contextgraft evaluate --recommendation` writes it",
-        )  # fmt: skip
+    content = _read_recommendation(file)
+    rank = content["rank"]
     if rank is None:
         open_model(target)  # a target that was refused is refused for its own reason
         raise InputError(
-            "recommends no rank", path=recommendation, received=_reason(content.get("verdicts")),
+            "recommends no rank", path=file, received=content["reason"],
             remedy="see the report; merge an adapter of your choice with `contextgraft merge`",
         )  # fmt: skip
-    ranks = {path: open_adapter(path).rank for path in adapters}
-    chosen = next((path for path, own in ranks.items() if own == rank), None)
+    opened = [open_adapter(path) for path in adapters]
+    chosen = next((adapter for adapter in opened if adapter.rank == rank), None)
     if chosen is None:
-        raise InputError(
-            "recommends a rank that no --adapter has", path=recommendation, received=rank,
-            expected=", ".join(map(str, sorted(ranks.values()))), remedy="evaluate again with these adapters",
+        raise OtherRecommendation(
+            "recommends a rank that no --adapter has", path=file, received=rank,
+            expected=", ".join(str(adapter.rank) for adapter in opened), remedy=EVALUATE_AGAIN,
         )  # fmt: skip
-    return chosen
+    evaluated = content["adapters"].get(str(rank), [])
+    if chosen.digest not in evaluated:
+        raise OtherRecommendation(
+            f"is for another adapter of rank {rank} than {chosen.path}", path=file,
+            expected=f"the digest {' or '.join(map(str, evaluated))}", received=chosen.digest,
+            remedy=EVALUATE_AGAIN,
+        )  # fmt: skip
+    return RecommendedAdapter(chosen.path, target, content["target"], file)
 
 
-def _reason(verdicts: object) -> str:
-    rows = [row for row in verdicts if isinstance(row, dict)] if isinstance(verdicts, list) else []
-    return "; ".join(f"{row.get('condition')}: {row.get('outcome')}" for row in rows) or "no needle scores"
+def _read_recommendation(file: Path) -> dict[str, Any]:
+    from contextgraft.checkpoint.model_folder import read_json
+
+    content = read_json(file)
+    rank = content.get("rank")
+    whole = set(RECOMMENDATION_KEYS) <= content.keys() and isinstance(content["adapters"], dict)
+    if not whole or not (rank is None or (type(rank) is int and isinstance(content["target"], str))):
+        raise ConfigError(
+            "is not a recommendation", path=file,
+            expected=f"the keys {', '.join(RECOMMENDATION_KEYS)}, as `contextgraft evaluate` writes them",
+            remedy=EVALUATE_AGAIN,
+        )  # fmt: skip
+    return content
 
 
 @contextmanager

@@ -122,3 +122,9 @@ def check_replaceable(path: Path) -> None:
 def complete(samples: pa.Table) -> bool:
     """Whether the table is complete: nothing failed that might succeed the next time."""
     return "failed" not in samples.column("status").unique().to_pylist()
+
+
+def failed_rows(samples: pa.Table) -> list[dict[str, Any]]:
+    """Model and reason of every row that failed, which the next run repeats."""
+    rows = [] if complete(samples) else samples.select(["model", "status", "reason"]).to_pylist()
+    return [row for row in rows if row["status"] == "failed"]

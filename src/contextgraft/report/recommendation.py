@@ -6,37 +6,75 @@ from typing import Any
 
 from contextgraft._version import __version__
 from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.advice import RECOMMENDED_OUTCOMES, Advice, RankAdvice, advise
 from contextgraft.report.statistics.study_table import TargetResult
-from contextgraft.report.statistics.verdict import ranks_with_both
+from contextgraft.report.statistics.verdict import keeps_skill
 from contextgraft.report.study import build_study
 
 
 def recommend(results: Sequence[Path]) -> dict[str, Any]:
     """The content of a recommendation, from the samples of one fine-tune and its grafts.
 
-    `rank` is the smallest rank that brings the long context and keeps the skill, under every needle condition
-    that the report judges; None if there is none, and `verdicts` says why. With one condition, it is the rank
-    that the report marks as recommended.
+    `rank` is that of `advise`; None if there is none, and `reason` says why. `needed` is False if the long
+    context works without an adapter, None if no needles were evaluated. `target` and `adapters` are the
+    digests of the fine-tune and, by rank, of the adapters that were evaluated, one for each donor.
     """
-    targets = build_study(read_samples(results)).targets
+    database = read_samples(results)
+    targets = build_study(database).targets
+    advice = advise(targets)
+    evaluated = database.rows("evaluated_adapters")
+    adapters: dict[str, list[str]] = {}
+    for row in evaluated:
+        adapters.setdefault(str(row["rank"]), []).append(row["adapter"])
     return {
         "contextgraft": __version__,
-        "rank": recommended_rank(targets),
+        "rank": advice.rank,
+        "needed": _needed(targets, advice),
+        "reason": _reason(targets, advice),
+        "skill_measured": _skill_measured(targets),
+        "target": next((row["target"] for row in evaluated), None),
+        "adapters": adapters,
         "verdicts": [
             {
                 "condition": target.condition.task if target.condition else None,
                 "outcome": target.verdict.outcome.value,
                 "rank": target.verdict.rank,
+                "works_without": list(target.verdict.works_without),
             }
             for target in targets
         ],
     }
 
 
-def recommended_rank(targets: Sequence[TargetResult]) -> int | None:
-    """The smallest rank that does both under every condition; None if there is none."""
-    ranks = [
-        set(ranks_with_both(target.alone.evidence, {row.model.rank: row.evidence for row in target.grafts}))
+def _needed(targets: Sequence[TargetResult], advice: RankAdvice) -> bool | None:
+    if any(target.condition for target in targets):
+        return advice.advice is not Advice.NOT_NEEDED
+    return None
+
+
+def _skill_measured(targets: Sequence[TargetResult]) -> bool:
+    return any(
+        keeps_skill(row.evidence, target.alone.evidence) is not None
         for target in targets
-    ]
-    return min(set.intersection(*ranks), default=None) if ranks else None
+        for row in target.grafts
+    )
+
+
+def _reason(targets: Sequence[TargetResult], advice: RankAdvice) -> str | None:
+    """Why no rank is recommended; None if one is."""
+    if advice.advice is Advice.USE:
+        return None
+    if not targets:
+        return "no graft was evaluated"
+    if not any(target.condition for target in targets):
+        return "no needles were evaluated, without which no rank can be judged"
+    if advice.advice is Advice.NOT_NEEDED:
+        ways = dict.fromkeys(way for target in targets for way in target.verdict.works_without)
+        return f"no adapter is needed: the long context works without one ({', '.join(ways)})"
+    if all(target.verdict.outcome in RECOMMENDED_OUTCOMES for target in targets):
+        return "no rank passes under every needle condition"
+    return "; ".join(f"{_condition(target)}: {target.verdict.outcome.value}" for target in targets)
+
+
+def _condition(target: TargetResult) -> str:
+    return target.condition.task if target.condition else "no needles"

@@ -1,7 +1,7 @@
 """Adapters merged into a target: same files and dtypes, with the donor's RoPE settings."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +19,8 @@ from contextgraft.checkpoint.file_io import copy_range, write_all
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.resume import ResumeLog, input_files
 
+ManifestCheck = Callable[[Mapping[str, Any]], object] | None
+
 LARGE = 1 << 26  # bytes; a larger tensor is flushed to the disk when it is written
 
 
@@ -30,8 +32,11 @@ def merge(
     threads: int = 1,
     device: str = "cpu",
     advance: Callable[[int], object] = int,
+    check: ManifestCheck = None,
 ) -> dict[str, Any]:
     """Write the graft to `out` and return its manifest; `advance` is called with bytes of the target.
+
+    `check` is called with the manifest before the graft appears at `out`, which it prevents by an error.
 
     A rerun with the same inputs continues after the last complete tensor and writes the same bytes. An
     existing graft at `out` raises OutputError unless `replace`.
@@ -68,7 +73,10 @@ def merge(
             for flush in flushed:
                 flush.result()  # raises what the disk reported
         records = {name: log.get(name) or {} for name in plan.layout.tensors}
-        return finish(plan, work, records, device)
+        manifest = finish(plan, work, records, device)
+        if check is not None:
+            check(manifest)
+        return manifest
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
     graft_outputs,
     labelled_paths,
-    remove_records,
+    missing_recommendation,
+    remove_outputs,
     write_alignments,
     write_graft_outputs,
 )
@@ -144,7 +145,10 @@ def run(
     *,
     outputs: GraftOutputs,
 ) -> None:
-    """Evaluate, write the table, print its scores; exit 2 if an adapter did not fit."""
+    """Evaluate, write the table, print its scores.
+
+    Exit code 2 if an adapter did not fit, 1 if failed prompts left no recommendation.
+    """
     from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.evaluation.spec import build_spec
 
@@ -162,7 +166,7 @@ def run(
 
     if params["threads"]:
         torch.set_num_threads(params["threads"])
-    remove_records(outputs.records.values())
+    remove_outputs(outputs)
     if outputs.alignments:  # before the evaluation, which takes longer: nothing of it is lost by an error
         align(params, outputs, models[0][1])
     with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
@@ -190,6 +194,10 @@ def run(
     if refused:
         echo(f"evaluate: {len(refused)} of {len(variants)} grafts were refused", err=True)
         sys.exit(2)
+    missing = missing_recommendation(outputs, table)
+    if missing:
+        echo(f"contextgraft: error: {missing}", err=True)
+        sys.exit(1)
 
 
 def align(params: dict[str, Any], outputs: GraftOutputs, target: Path) -> None:

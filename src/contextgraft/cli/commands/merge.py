@@ -24,6 +24,7 @@ from contextgraft.cli.progress import local_folders
 from contextgraft.cli.published_rope import published_rope
 
 if TYPE_CHECKING:
+    from contextgraft.adapter.merge.merge import ManifestCheck
     from contextgraft.adapter.merge.plan import MergePlan
 
 
@@ -127,12 +128,17 @@ def command(
 
     threads = threads_or_cores(threads)
     options = {"keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules}
+    if verdict is not None:
+        verdict.unlink(missing_ok=True)  # it is of an earlier graft
+    check: ManifestCheck = None
     with refusal_verdict(verdict):
         if recommended is not None:
-            adapters = (recommended_adapter(recommended, adapters, targets[0]),)
+            chosen = recommended_adapter(recommended, adapters, targets[0])
+            adapters = (chosen.path,)
+            check = chosen.check_manifest
         plans = _plans(adapters, scales, targets, rope_from, options)
         check_device(device)
-        _run(plans, outs, replace=replace, threads=threads, device=device, as_json=as_json)
+        _run(plans, outs, check, replace=replace, threads=threads, device=device, as_json=as_json)
     if verdict is not None:
         write_verdict(verdict, out, target=targets[0], adapters=adapters, threads=threads)
 
@@ -160,6 +166,7 @@ def _plans(
 def _run(
     plans: "Sequence[MergePlan]",
     outs: Sequence[Path],
+    check: "ManifestCheck",
     *,
     replace: bool,
     threads: int,
@@ -178,7 +185,9 @@ def _run(
             if known:
                 remove_leftovers(out)
                 echo(f"merge: {out} exists already, with the same adapters and target", err=True)
-            manifest = known or _merge(plan, out, replace=replace, threads=threads, device=device)
+            if known and check:
+                check(known)
+            manifest = known or _merge(plan, out, check, replace=replace, threads=threads, device=device)
             results.append({"path": str(out), **summary(manifest)})
         except ContextgraftError as error:
             if len(plans) == 1:
@@ -195,7 +204,9 @@ def _run(
         sys.exit(2)
 
 
-def _merge(plan: "MergePlan", out: Path, *, replace: bool, threads: int, device: str) -> dict[str, Any]:
+def _merge(
+    plan: "MergePlan", out: Path, check: "ManifestCheck", *, replace: bool, threads: int, device: str
+) -> dict[str, Any]:
     from contextgraft.adapter.merge.merge import merge
     from contextgraft.cli.progress import bytes_bar
 
@@ -209,7 +220,7 @@ def _merge(plan: "MergePlan", out: Path, *, replace: bool, threads: int, device:
     for warning in plan.warnings:
         echo(f"contextgraft: warning: {warning}", err=True)
     with bytes_bar("merge", plan.bytes_to_read) as advance:
-        return merge(plan, out, replace=replace, threads=threads, device=device, advance=advance)
+        return merge(plan, out, replace=replace, threads=threads, device=device, advance=advance, check=check)
 
 
 def _show(result: dict[str, Any]) -> None:

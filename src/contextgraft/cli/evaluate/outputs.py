@@ -1,6 +1,6 @@
 """What `contextgraft evaluate --adapter` writes in addition to its table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import click
 
 from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError, Refused
+from contextgraft.errors import ContextgraftError, Refused, first_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,16 +53,23 @@ def labelled_paths(option: str, words: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def remove_records(folders: Iterable[Path]) -> None:
-    """Remove records of an earlier run."""
-    for folder in folders:
-        (folder / SIDECAR).unlink(missing_ok=True)
+def remove_outputs(outputs: GraftOutputs) -> None:
+    """Remove what an earlier run wrote, which would not belong to the new table."""
+    records = [folder / SIDECAR for folder in outputs.records.values()]
+    recommendation = [outputs.recommendation] if outputs.recommendation else []
+    for file in (*records, *outputs.alignments.values(), *recommendation):
+        file.unlink(missing_ok=True)
 
 
 def write_graft_outputs(outputs: GraftOutputs, table: "pa.Table", samples: Path) -> None:
-    """Write what is made from the samples: records of refused grafts, and the recommendation."""
+    """Write what is made from the samples: records of refused grafts, and the recommendation.
+
+    Failed prompts would become a permanent "no rank": there is no recommendation until they are repeated.
+    """
+    from contextgraft.formats.samples import complete
+
     record_refusals(table, outputs.records)
-    if outputs.recommendation is not None:
+    if outputs.recommendation is not None and complete(table):
         write_recommendation(samples, outputs.recommendation)
 
 
@@ -114,3 +121,17 @@ def write_recommendation(samples: Path, out: Path) -> None:
     from contextgraft.report.recommendation import recommend
 
     write_json(out, recommend([samples]))
+
+
+def missing_recommendation(outputs: GraftOutputs, table: "pa.Table") -> str:
+    """Why the requested recommendation was not written: prompts failed; else empty."""
+    from contextgraft.formats.samples import failed_rows
+
+    failed = failed_rows(table)
+    if outputs.recommendation is None or not failed:
+        return ""
+    models = list(dict.fromkeys(row["model"] for row in failed))
+    return (
+        f"{outputs.recommendation}: not written, because {len(failed)} of {table.num_rows} prompts failed "
+        f"({first_names(models, 3)}: {failed[0]['reason']}); the same command repeats only these"
+    )

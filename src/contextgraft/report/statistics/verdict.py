@@ -2,8 +2,9 @@
 
 - The long context *works* if at least 95 % of the needles at the longest length were found.
 - The skill is *kept* if its share is at most 2 points below the fine-tune's own.
-- The verdict names the smallest rank at which both hold. Otherwise it names the rank that fails least:
-  among ranks with a working long context the one with the best skill, else the one that found most needles.
+- The verdict names the smallest rank at which both hold; if no skill was measured, the smallest rank whose
+  long context works. Otherwise it names the rank that fails least: among ranks with a working long context
+  the one with the best skill, else the one that found most needles.
 - Shares are judged as measured, not by their intervals, which are shown with them. Where all samples are
   paired, the skill is compared on the pairs.
 - A sample that failed counts against the graft: as a needle not found, as an answer lost.
@@ -73,19 +74,23 @@ class Verdict:
     def free_alternatives(self) -> tuple[str, ...]:
         """Controls by the config alone with which the long context works and the skill is not lost."""
         return tuple(
-            name
-            for name, control in self.controls.items()
-            if name in self.free
-            and has_context(control.needle)
-            and keeps_skill(control, self.alone) is not False
+            name for name, control in self.controls.items() if name in self.free and self._suffices(control)
         )
+
+    @property
+    def works_without(self) -> tuple[str, ...]:
+        """With what the long context works, without an adapter and with the skill not lost."""
+        alone = ("alone",) if has_context(self.alone.needle) else ()
+        theta = ("theta only",) if self._suffices(self.theta) else ()
+        return (*alone, *theta, *self.free_alternatives)
 
     @property
     def adapter_unneeded(self) -> bool:
         """Whether the long context works without an adapter: alone, with theta only, or by the config."""
-        return (
-            has_context(self.alone.needle) or has_context(self.theta.needle) or bool(self.free_alternatives)
-        )
+        return bool(self.works_without)
+
+    def _suffices(self, control: Evidence) -> bool:
+        return has_context(control.needle) and keeps_skill(control, self.alone) is not False
 
 
 def has_context(needle: Cell) -> bool:
@@ -134,9 +139,9 @@ def strength(verdict: Verdict) -> Strength:
     return Strength.ESTABLISHED if complete and within else Strength.LIKELY
 
 
-def ranks_with_both(alone: Evidence, grafts: Mapping[int, Evidence]) -> list[int]:
-    """The ranks at which the long context works and the skill is kept, smallest first."""
-    return [rank for rank, graft in sorted(grafts.items()) if outcome_of(graft, alone) is VerdictOutcome.BOTH]
+def ranks_with(outcome: VerdictOutcome, alone: Evidence, grafts: Mapping[int, Evidence]) -> list[int]:
+    """The ranks with an outcome, smallest first."""
+    return [rank for rank, graft in sorted(grafts.items()) if outcome_of(graft, alone) is outcome]
 
 
 def judge(
@@ -151,13 +156,14 @@ def judge(
     if not measured:
         return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta, controls, free)
     outcomes = {rank: outcome_of(graft, alone) for rank, graft in measured.items()}
-    with_both = ranks_with_both(alone, measured)
+    with_both = ranks_with(VerdictOutcome.BOTH, alone, measured)
     with_context = [rank for rank, outcome in outcomes.items() if outcome is not VerdictOutcome.NEITHER]
     if with_both:
         outcome, rank = VerdictOutcome.BOTH, with_both[0]
+    elif with_context and all(outcomes[rank] is VerdictOutcome.SKILL_UNKNOWN for rank in with_context):
+        outcome, rank = VerdictOutcome.SKILL_UNKNOWN, with_context[0]
     elif with_context:
-        unknown = all(outcomes[rank] is VerdictOutcome.SKILL_UNKNOWN for rank in with_context)
-        outcome = VerdictOutcome.SKILL_UNKNOWN if unknown else VerdictOutcome.CONTEXT_ONLY
+        outcome = VerdictOutcome.CONTEXT_ONLY
         rank = max(with_context, key=lambda rank: (measured[rank].skill.proportion.score or 0.0, -rank))
     else:
         outcome = VerdictOutcome.NEITHER

@@ -2,12 +2,12 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.report.data.labels import target_titles
+from contextgraft.report.statistics.advice import Advice, RankAdvice, advice_by_digest
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.proportion import Difference
 from contextgraft.report.statistics.study_table import StudyTable, TargetResult
@@ -31,17 +31,9 @@ WORDS = {
 }
 
 
-class Advice(Enum):
-    """What a reader should do with the fine-tune."""
-
-    USE = "use"
-    NOT_NEEDED = "not needed"
-    NONE = "none"
-
-
 @dataclass(frozen=True)
 class OverviewRow:
-    """One fine-tune: `rank` is that of the verdict, `command` makes its graft."""
+    """One fine-tune: `rank` is the one to use, else that of the verdict; `command` makes its graft."""
 
     title: str
     strength: StrengthWords
@@ -56,25 +48,27 @@ class OverviewRow:
 
 def overview(study: StudyTable, adapters: Sequence[AdapterRecord]) -> list[OverviewRow]:
     """A row for each fine-tune, in the order of the page."""
-    return [_row(title, target, adapters) for title, target in target_titles(study)]
+    advice = advice_by_digest(study.targets)
+    return [_row(title, target, advice[target.digest], adapters) for title, target in target_titles(study)]
 
 
-def _row(title: str, target: TargetResult, adapters: Sequence[AdapterRecord]) -> OverviewRow:
+def _row(
+    title: str, target: TargetResult, advice: RankAdvice, adapters: Sequence[AdapterRecord]
+) -> OverviewRow:
     verdict, best = target.verdict, target.best
-    result = strength(verdict)
-    advice = Advice.USE if result in (Strength.ESTABLISHED, Strength.LIKELY) else Advice.NONE
-    if verdict.adapter_unneeded:
-        advice = Advice.NOT_NEEDED
+    if advice.rank is not None:  # several conditions may need a larger rank than this one does
+        best = next(row for row in target.grafts if row.model.rank == advice.rank)
+        verdict = replace(verdict, rank=advice.rank, graft=best.evidence)
     return OverviewRow(
         title=title,
-        strength=WORDS[result],
-        advice=advice,
+        strength=WORDS[strength(verdict)],
+        advice=advice.advice,
         rank=verdict.rank,
         before=target.alone.long,
         after=best.long if best else None,
         skill=best.skill_difference if best else None,
         skill_n=(best.pairs.n or best.skill.proportion.n) if best else 0,
-        command=_command(target.name, verdict.rank, adapters) if advice is Advice.USE else "",
+        command=_command(target.name, advice.rank, adapters) if advice.advice is Advice.USE else "",
     )
 
 
