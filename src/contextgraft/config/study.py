@@ -124,8 +124,8 @@ class StudyConfig(Frozen):
         "recommended",
         description="which grafts are written, verified and kept: the one of the rank that the report "
         "recommends, all, or none; every graft is evaluated in memory, and records are always kept. true is "
-        "all, false is none. Without needles no rank is recommended. The column keep of the sheet says it for "
-        "one fine-tune",
+        "all, false is none. Without needles no rank is recommended. The column keep of the sheet says it "
+        "for one fine-tune",
     )
     note: str | None = Field(
         None, description="a sentence at the top of the report, for example what the models are"
