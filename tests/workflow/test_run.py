@@ -37,7 +37,7 @@ def test_run_ends_in_the_page_with_every_control_row(finished: Any) -> None:
         assert (results / f"grafts/s1/tune/{kind}/contextgraft.json").read_bytes() == written.read_bytes()
     assert json.loads((results / "recommended/tune.json").read_text())["rank"] is None
     aligned = pq.read_table(results / "alignment/s1/tune.parquet")
-    assert set(aligned["donor_name"].to_pylist()) == {"donor-s1"}
+    assert set(aligned["donor_name"].to_pylist()) == {"tiny-donor"}  # as the adapter records it
     assert "model.layers.0.mlp.down_proj.weight" in aligned["tensor"].to_pylist()
 
 
