@@ -1,15 +1,19 @@
 """Repositories in the cache: by hub, owner, name and commit, fetched once and again if damaged."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from huggingface_hub import HfApi
 
 from contextgraft.errors import OutputError
 from contextgraft.sources.cache import cached_models, local_folder
+from contextgraft.sources.conversion import Conversion
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.fetched import check_fetched, fetched_already
 from contextgraft.sources.hub.client import Hub
@@ -69,3 +73,34 @@ def test_an_output_of_fetch_that_is_damaged_is_said(
     (tmp_path / "headers/model-00001-of-00003.safetensors.header").unlink()
     with pytest.raises(OutputError, match="--force"):
         check_fetched(tmp_path / "headers")
+
+
+@pytest.mark.parametrize("kind", ["graft", "trained", "adapter"])
+def test_what_publish_wrote_is_fetched_once(
+    server: "HubServer", hub: Hub, request: pytest.FixtureRequest, heard: Any, kind: str
+) -> None:
+    files = request.getfixturevalue("peft_adapter" if kind == "adapter" else "model")
+    needed = [name for name in files if name.endswith((".json", ".safetensors"))]
+    listed = {"files": {name: {"bytes": 1} for name in needed}} if kind == "graft" else {}
+    record = {"kind": kind, "format": 2, **listed}
+    server.add("owner/own", files | {"contextgraft.json": json.dumps(record).encode()})
+    entry = local_folder("hf:owner/own", hub)
+    assert local_folder("hf:owner/own", hub) == entry
+    assert sum("fetched once" in line for line in heard.lines) == 1
+    (entry / needed[-1]).unlink()
+    assert (local_folder("hf:owner/own", hub) / needed[-1]).exists()
+
+
+def test_converted_repositories_are_recognised_with_the_same_options(
+    server: "HubServer", hub: Hub, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    torch.save(toy.weights(toy.config()), tmp_path / "file")
+    weights, config = (tmp_path / "file").read_bytes(), json.dumps(toy.config()).encode()
+    server.add("owner/old", {"config.json": config, "pytorch_model.bin": weights, "vocab.txt": b"a"})
+    conversion, out = Conversion(convert_pickles=True), tmp_path / "out"
+    record = fetch("hf:owner/old", out, hub=hub, conversion=conversion)
+    assert fetched_already("hf:owner/old", out, hub, conversion=conversion) == record
+    assert fetched_already("hf:owner/old", out, hub) is None
+    (out / "vocab.txt").write_text("b")
+    with pytest.raises(OutputError, match=r"vocab\.txt.*--force"):
+        fetched_already("hf:owner/old", out, hub, conversion=conversion)
