@@ -81,6 +81,11 @@ def test_counts_that_compile_without_end_are_refused(pattern: str) -> None:
     assert not is_pattern(pattern)
 
 
+@pytest.mark.parametrize("pattern", [r"q\{}", r"q\{,}", r"q\{}{3}"])
+def test_braces_without_a_count_repeat_nothing(pattern: str) -> None:
+    assert is_pattern(pattern)
+
+
 def test_many_patterns() -> None:
     names = {f"layers.{number}.q_proj": 2 for number in range(2000)}
     table = ModulePatterns("rank_pattern", names, Path("adapter_config.json"))

@@ -20,6 +20,10 @@ REFUSED = {
     "nested lists": ("[" * 300, "too deep nesting"),
     "nested mappings": ("".join(f"{' ' * n}a:\n" for n in range(300)), "too deep nesting"),
     "a number of 10,000 digits": ("x: " + "9" * 10_000, "digits"),
+    "a hexadecimal number of 6,000 digits": ("x: 0x" + "f" * 6000, "an integer of 6,002 digits"),
+    "a number to the base 60": ("x: !!int " + ":".join("1" * 10), "base 60: '1:1:1"),
+    "a float to the base 60": ("x: !!float " + ":".join("1" * 100_000), "base 60: '1:1:1"),
+    "a number without digits": ("x: !!int ''", "index out of range"),
     "no month 99": ("x: 9999-99-99", "month"),
     "no number": ("x: !!int z", "invalid literal"),
     "no time": ("x: !!timestamp z", "groupdict"),
@@ -48,4 +52,9 @@ def test_what_is_read() -> None:
         "a": {"c": 1}, "d": {"c": 1}, "e": {"c": 1, "f": [1, "x"]},
     }  # fmt: skip
     assert parse_yaml("") is None
+    numbers = "[0x1f, 017, -3, +4, 1_000, 2.5, 1.e+3, .inf, 0b11]"
+    assert parse_yaml(numbers) == [31, 15, -3, 4, 1000, 2.5, 1000.0, float("inf"), 3]
+    assert parse_yaml("[1:30, 1:30.5]") == ["1:30", "1:30.5"]
+    many = ":".join(["1"] * 1_000_000)
+    assert parse_yaml(f"a: {many}") == {"a": many}
     assert parse_yaml("a: 1\na: 2") == {"a": 2}

@@ -40,7 +40,7 @@ def is_pattern(expression: str) -> bool:
 
 def _copies(expression: str) -> float:
     """An upper bound of the copies of an element: the product of all counts, as if each was in the next."""
-    return math.prod(max(1.0, *map(float, filter(None, pair))) for pair in COUNTS.findall(expression))
+    return math.prod(max([1.0, *map(float, filter(None, pair))]) for pair in COUNTS.findall(expression))
 
 
 @dataclass

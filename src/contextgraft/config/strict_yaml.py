@@ -8,6 +8,9 @@ from typing_extensions import override
 MAX_TEXT = 5_000_000  # characters
 MAX_VALUES = 20_000  # with those that aliases repeat
 MAX_DEPTH = 100
+MAX_DIGITS = 40  # of an integer: thousands in hexadecimal cannot be written in a message
+TAG = "tag:yaml.org,2002:"
+NUMBERS = (f"{TAG}int", f"{TAG}float")
 
 
 class NotYaml(ValueError):  # noqa: N818 - named for what the text is
@@ -31,6 +34,34 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    @override
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a value; what YAML 1.1 reads as a number to the base 60, such as 1:30, is a text."""
+        tag = super().resolve(kind, value, implicit)
+        return f"{TAG}str" if tag in NUMBERS and ":" in value else tag
+
+    def integer(self, node: yaml.ScalarNode) -> int:
+        """The value of a scalar with the tag of integers."""
+        text = str(self.construct_scalar(node))
+        if len(text) > MAX_DIGITS:
+            raise NotYaml(f"an integer of {len(text):,} digits, more than {MAX_DIGITS}")
+        _check_base(text)
+        return self.construct_yaml_int(node)
+
+    def real(self, node: yaml.ScalarNode) -> float:
+        """The value of a scalar with the tag of floats."""
+        _check_base(str(self.construct_scalar(node)))
+        return self.construct_yaml_float(node)
+
+
+for _tag, _read in zip(NUMBERS, (_Loader.integer, _Loader.real), strict=True):
+    _Loader.add_constructor(_tag, _read)
+
+
+def _check_base(number: str) -> None:
+    if ":" in number:
+        raise NotYaml(f"a number to the base 60: {number[:80]!r}")
+
 
 def parse_yaml(text: str, *, unique: bool = False) -> Any:
     """The value of one YAML document, of plain types only; NotYaml for anything else.
@@ -49,7 +80,7 @@ def parse_yaml(text: str, *, unique: bool = False) -> Any:
         return loader.construct_document(node)
     except NotYaml:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         # the constructors of PyYAML raise any of these for `!!int x`
         raise NotYaml(str(error) or type(error).__name__) from None
     finally:
