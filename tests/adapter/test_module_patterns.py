@@ -81,6 +81,57 @@ def test_counts_that_compile_without_end_are_refused(pattern: str) -> None:
     assert not is_pattern(pattern)
 
 
+NAMES = (
+    "q",
+    "a.q",
+    "a.b.q",
+    r"a\.q",
+    "axq",
+    ".q",
+    "",
+    ".",
+    "a-q",
+    r"\d.q",
+    "[ab].q",
+    "b.q|q",
+    "q_",
+    "...",
+    "Q",
+)
+PIECES_OF_NAMES = st.lists(
+    st.sampled_from(["a", "b", "q", ".", "a.", "x", "1.", "-", "q_", "\n", "Q"]), max_size=6
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(NAMES), unique=True, max_size=6), PIECES_OF_NAMES.map("".join))
+def test_tables_of_names_are_read_as_peft_reads_them(patterns: list[str], module: str) -> None:
+    values = {pattern: number for number, pattern in enumerate(patterns)}
+    table = ModulePatterns("rank_pattern", values, Path("adapter_config.json"))
+    table.check()
+    assert table.value(module, 99) == values.get(get_pattern_key(patterns, module), 99)
+
+
+def test_tables_of_50_000_names() -> None:
+    names = {f"layers.{number}.mlp.experts.{number % 256}.up_proj": number for number in range(50_000)}
+    table = ModulePatterns("rank_pattern", names, Path("adapter_config.json"))
+    table.check()
+    began = time.process_time()
+    for number in range(0, 50_000, 10):
+        assert table.value(f"model.layers.{number}.mlp.experts.{number % 256}.up_proj", -1) == number
+        assert table.value(f"model.layers.{number}.mlp.gate", -1) == -1
+    assert time.process_time() - began < 10
+
+
+def test_many_names_of_different_forms_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contextgraft.adapter.patterns.SECONDS", 0.05)
+    dots = {"".join("." if number >> bit & 1 else "q" for bit in range(12)): 2 for number in range(4096)}
+    table = ModulePatterns("rank_pattern", dots, Path("adapter_config.json"))
+    table.check()
+    with pytest.raises(CheckpointError, match="rank_pattern that takes too long to match"):
+        [table.value("model." + "qx" * 6, 0) for _ in range(1000)]
+
+
 @pytest.mark.parametrize("pattern", [r"q\{}", r"q\{,}", r"q\{}{3}"])
 def test_braces_without_a_count_repeat_nothing(pattern: str) -> None:
     assert is_pattern(pattern)

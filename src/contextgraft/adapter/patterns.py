@@ -4,6 +4,8 @@ import math
 import re
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,20 +52,30 @@ class LimitedMatcher:
     key: str
     path: Path
     seconds_left: float = field(default_factory=lambda: SECONDS)
+    _compiled: dict[str, "regex.Pattern[str]"] = field(default_factory=dict)
 
     def matches(self, expression: str, text: str) -> bool:
         """Whether the expression matches somewhere in a text; CheckpointError if the time is over."""
+        with self.limited(expression):
+            pattern = self._compiled.get(expression)
+            if pattern is None:
+                pattern = self._compiled[expression] = regex.compile(expression)
+            return pattern.search(text, timeout=max(self.seconds_left, 1e-3)) is not None
+
+    @contextmanager
+    def limited(self, shown: str) -> Iterator[None]:
+        """Subtract the time of the block; CheckpointError, with `shown` in it, if none was left."""
         began = time.monotonic()
         try:
             if self.seconds_left <= 0:
                 raise TimeoutError
-            return regex.search(expression, text, timeout=self.seconds_left) is not None
+            yield
         except TimeoutError:
             raise CheckpointError(
                 f"has a {self.key} that takes too long to match",
                 path=self.path,
                 expected=f"all names matched in {SECONDS:g} seconds",
-                received=repr(expression)[:80],
+                received=repr(shown)[:80],
                 remedy="write the names themselves instead",
             ) from None
         finally:
