@@ -4,12 +4,14 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from contextgraft.cli.commands import extract, merge, verify
 from contextgraft.errors import MismatchError, OutputError
+from contextgraft.sources.known_adapters import known_adapters
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,35 @@ def test_a_target_that_does_not_fit(root: Path, toy: SimpleNamespace) -> None:
     result = CliRunner().invoke(merge.command, small)
     assert isinstance(result.exception, MismatchError)
     assert not (root / "x").exists()
+
+
+def published(folder: Path, root: Path, name: str) -> Path:
+    """The adapter without a record, as if it was fetched from the repository of a known one."""
+    shutil.copytree(root / "ad" / "r4", folder, ignore=shutil.ignore_patterns("contextgraft.*"))
+    source = {"source": f"{known_adapters()[name].source}@main"}
+    (folder / "contextgraft.source.json").write_text(json.dumps(source))
+    return folder
+
+
+def test_published_and_recorded_rope_must_agree_in_any_order(root: Path, tmp_path: Path) -> None:
+    long = published(tmp_path / "long", root, "llama3-70b-1048k")
+    other = published(tmp_path / "other", root, "llama3-70b-524k")
+    again = published(tmp_path / "again", root, "llama3-70b-1048k")
+    target = ["--target", str(root / "target")]
+
+    def merged(*adapters: Path, out: str) -> Any:
+        words = [word for adapter in adapters for word in ("--adapter", str(adapter))]
+        return CliRunner().invoke(merge.command, [*words, *target, "--out", str(tmp_path / out)])
+
+    for pair in ((long, root / "ad/r4"), (root / "ad/r4", long), (long, other)):
+        error = merged(*pair, out="refused").exception
+        assert isinstance(error, MismatchError)
+        assert "different RoPE settings" in str(error)
+    assert not (tmp_path / "refused").exists()
+    for number, adapters in enumerate(((long,), (again, long))):
+        assert merged(*adapters, out=f"graft{number}").exit_code == 0
+        config = json.loads((tmp_path / f"graft{number}/config.json").read_text())
+        assert config["max_position_embeddings"] == 1048576
 
 
 def test_verify_exits_1_when_it_does_not_verify(root: Path) -> None:

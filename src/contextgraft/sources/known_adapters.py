@@ -18,7 +18,6 @@ class KnownAdapter(Frozen):
     """One published adapter."""
 
     source: ModelSource
-    base: ModelSource
     theta: float = Field(gt=0)
     max_positions: PositiveInt
 

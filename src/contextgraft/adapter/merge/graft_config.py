@@ -59,6 +59,16 @@ def context_of(path: Path, target: Path) -> dict[str, Any]:
     return {"rope": adapter.rope, "attention": adapter.attention}
 
 
+def check_one_rope(ropes: Sequence[tuple[Path, RopeSettings]]) -> None:
+    """Raise MismatchError unless all adapters, each with its folder, have the same RoPE settings."""
+    if len({str(rope) for _, rope in ropes}) > 1:
+        raise MismatchError(
+            "the adapters were trained with different RoPE settings",
+            received=", ".join(f"{path}: theta {rope.theta:g}" for path, rope in ropes),
+            remedy="choose one with --rope-from",
+        )
+
+
 def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:
     """The settings in the adapters' sidecars, which must agree."""
     known = [adapter for adapter in adapters if adapter.rope is not None]
@@ -70,12 +80,7 @@ def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:
             remedy="name its donor with --rope-from, or keep the target's with --keep-rope",
         )
     ropes = [(adapter.path, adapter.rope) for adapter in known if adapter.rope]
-    if len({str(rope) for _, rope in ropes}) > 1:
-        raise MismatchError(
-            "the adapters were trained with different RoPE settings",
-            received=", ".join(f"{path}: theta {rope.theta:g}" for path, rope in ropes),
-            remedy="choose one with --rope-from",
-        )
+    check_one_rope(ropes)
     records = [adapter.attention for adapter in known if adapter.attention is not None]
     for record in records[1:]:
         if to_json(record) != to_json(records[0]):

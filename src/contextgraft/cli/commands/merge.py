@@ -156,7 +156,7 @@ def _plans(
 
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
     scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
-    given = {} if options["keep_rope"] or rope_from else published_rope(adapters[0])
+    given = {} if options["keep_rope"] or rope_from else published_rope([one.adapter for one in scaled])
     return [
         plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else given))
         for target in targets

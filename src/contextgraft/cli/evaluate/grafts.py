@@ -225,9 +225,10 @@ def _file_name(label: str) -> str:
 
 
 def _merge_plan(opened: OpenAdapter, path: Path, scale: float, target: Path) -> MergePlan:
-    return plan_merge([ScaledAdapter(opened(path), scale)], target, **published_rope(path))
+    adapter = opened(path)
+    return plan_merge([ScaledAdapter(adapter, scale)], target, **published_rope([adapter]))
 
 
 def _control_plan(name: str, opened: OpenAdapter, paths: Sequence[Path], target: Path) -> MergePlan:
     adapters = tuple(opened(path) for path in paths)
-    return CONTROLS[name](ControlInputs(target, adapters, published_rope(paths[0]).get("rope")))
+    return CONTROLS[name](ControlInputs(target, adapters, published_rope(adapters).get("rope")))
