@@ -55,6 +55,30 @@ def test_a_sheet_of_the_hub_costs_headers_only(
     assert len(server.requests("GET /lfs/")) == before
 
 
+def test_inspect_of_a_repository_costs_headers_only(
+    *,
+    server: "HubServer",
+    model: dict[str, bytes],
+    peft_adapter: dict[str, bytes],
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    server.add("owner/tune", model)
+    server.add("owner/lora", peft_adapter)
+    assert run("fetch", "hf:owner/tune", "--out", tmp_path / "whole").status == 0
+    before = len(server.requests("GET /lfs/"))
+    done = run("inspect", "hf:owner/tune", "--json")
+    assert done.status == 0, done.stderr
+    ranges = {each.range for each in server.requests("GET /lfs/")[before:]}
+    assert ranges
+    assert all(text is not None and text.startswith("bytes=0-") for text in ranges)
+    whole = json.loads(run("inspect", tmp_path / "whole", "--json").stdout)
+    assert json.loads(done.stdout) == whole | {"path": "hf:owner/tune"}
+    adapter = run("inspect", "hf:owner/lora", "--json")
+    assert adapter.status == 0, adapter.stderr
+    assert json.loads(adapter.stdout)["donor"]["name"] == "lora"
+
+
 def test_a_hub_that_fails_refuses_its_line_only(
     server: "HubServer",
     model: dict[str, bytes],

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from contextgraft.cli.commands import cache, inspect
 from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.cache import cache_folder, cached_models, clear_cache, local_folder
 from contextgraft.sources.cache_lock import LOCK, lock_entry
+from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import DownloadProgress, Hub
 from contextgraft.sources.known_adapters import known_adapters, known_rope
 
@@ -121,3 +123,14 @@ def test_runs_at_the_same_time_fetch_once(gguf_model: Any) -> None:
     assert len(results) == 4
     assert len(set(results)) == 1
     assert sum("fetched once" in line for line in lines) == 1
+
+
+def test_inspect_of_a_gguf_file_converts_no_weights(
+    folder: Path, write_tiny_gguf: Callable[..., Path]
+) -> None:
+    path = write_tiny_gguf()
+    done = CliRunner().invoke(inspect.command, [str(path), "--json"], catch_exceptions=False)
+    assert not cache_folder().exists()
+    fetch(str(path), folder / "whole")
+    whole = CliRunner().invoke(inspect.command, [str(folder / "whole"), "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout) == json.loads(whole.stdout) | {"path": str(path)}

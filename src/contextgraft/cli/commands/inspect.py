@@ -13,6 +13,7 @@ from contextgraft.cli.progress import local_folders
 if TYPE_CHECKING:
     from contextgraft.checkpoint.model_folder import ModelFolder
 
+GGUF, PACKAGE = ".gguf", "package:"  # ends or begins a source that is a GGUF file
 OF_A_SHEET = ("headers", "threads", "strict")  # before `inspect-sheet` was a verb, they stood here
 
 
@@ -56,6 +57,8 @@ def command(
     for name in OF_A_SHEET:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             raise click.UsageError(f"--{name} is an option of inspect-sheet")
+    if base is None and _shown_without_weights(model, as_json):
+        return
     models = (model,) if base is None else (model, Path(base))
     model, *bases = local_folders("inspect", *models)
     if not (model / "adapter_config.json").exists():
@@ -64,6 +67,41 @@ def command(
         _show_adapter(model, as_json)
     else:
         raise click.UsageError("--base is for models; to compare two adapters use compare")
+
+
+def _shown_without_weights(source: Path, as_json: bool) -> bool:
+    """Show a model of the hub or a GGUF file by its headers; False for folders and adapters."""
+    if source.is_dir():
+        return False
+    import tempfile
+
+    from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG
+    from contextgraft.cli.progress import hub_progress
+    from contextgraft.sources.fetch import fetch
+    from contextgraft.sources.hub.client import Hub
+    from contextgraft.sources.open_headers import open_model_headers
+    from contextgraft.sources.resolve import is_dataset, locate, on_hub
+
+    text = str(source)
+    if is_dataset(text) or not (on_hub(text) or text.endswith(GGUF) or text.startswith(PACKAGE)):
+        return False
+    with tempfile.TemporaryDirectory(prefix="contextgraft-") as folder:
+        cache, hub = Path(folder) / "model", Hub(progress=hub_progress("inspect"))
+        if on_hub(text):
+            fetch(text, cache, hub=hub, headers=True)
+            if (cache / ADAPTER_CONFIG).exists():
+                return False
+        elif not locate(text).is_file():
+            return False
+        _show_summary(open_model_headers(text, cache, hub), text, as_json)
+    return True
+
+
+def _show_summary(folder: "ModelFolder", source: str, as_json: bool) -> None:
+    from contextgraft.adapter.analysis import model_summary
+
+    info = model_summary.summary(folder) | {"path": source}
+    _print(info, model_summary.summary_lines(info), as_json, ensure_ascii=False)
 
 
 def _show_model(path: Path, base: Path | None, as_json: bool) -> None:

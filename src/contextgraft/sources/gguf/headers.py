@@ -1,5 +1,6 @@
 """A GGUF file as the model folder that `fetch` would make of it, without its weights."""
 
+import math
 from pathlib import Path
 
 from contextgraft.checkpoint.atomic import write_json
@@ -29,10 +30,10 @@ def open_gguf_headers(path: Path, folder: Path) -> ModelFolder:
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, folder)
     write_json(folder / MODEL_CONFIG, config)
-    tensors = {
-        name: TensorInfo(name, DEQUANTISED, shape, MODEL_WEIGHTS, 0, 0)
-        for name, shape in sorted(shapes.items())
-    }
+    tensors, end = {}, 0
+    for name, shape in sorted(shapes.items()):
+        begin, end = end, end + 2 * math.prod(shape)
+        tensors[name] = TensorInfo(name, DEQUANTISED, shape, MODEL_WEIGHTS, begin, end)
     others = tuple(sorted(file.name for file in folder.iterdir() if file.name != MODEL_CONFIG))
     if not tensors:
         raise CheckpointError("the GGUF file contains no tensors", path=path)
