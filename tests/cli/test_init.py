@@ -74,6 +74,29 @@ def test_a_base_with_a_chat_template_gets_a_format_in_it(folder: Path) -> None:
     assert yaml.safe_load(Path("my-study-needle.yaml").read_text())["chat"] is True
 
 
+@pytest.mark.parametrize("name", ["2026-11-28", "2024", "no", "1e3", "0x1f", "null", "1_000"])
+def test_names_that_yaml_reads_as_other_values(folder: Path, name: str) -> None:
+    assert init(*FOLDERS, "--name", name).exit_code == 0
+    assert read_study(Path(f"{name}.yaml")).settings.study == name
+    assert yaml.safe_load(Path(f"{name}.yaml").read_text())["study"] == name
+
+
+def test_printed_commands_quote_the_path(folder: Path) -> None:
+    done = init(*FOLDERS, "--out", "a $(b)")
+    assert "plan study 'a $(b)/my-study.yaml'" in done.stdout
+    assert "--configfile 'a $(b)/my-study.yaml'" in done.stdout
+
+
+@pytest.mark.parametrize("character", ["\t", "\n", "\r", "\u2028"])
+@pytest.mark.parametrize("option", ["--base", "--donor", "--fine-tune"])
+def test_sources_with_a_tab_or_a_line_end(folder: Path, character: str, option: str) -> None:
+    shutil.copytree("base", f"my{character}tune")
+    words = dict(zip(FOLDERS[::2], FOLDERS[1::2], strict=True)) | {option: f"./my{character}tune"}
+    with pytest.raises(InputError, match="a tab or a line end in a source"):
+        init(*(word for pair in words.items() for word in pair))
+    assert not list(folder.glob("my-study*"))
+
+
 def test_shipped_models_and_a_recipe(folder: Path) -> None:
     root = Path(__file__).parents[2]
     shutil.copytree(root / "config/demo", "config/demo")

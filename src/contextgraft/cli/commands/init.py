@@ -1,6 +1,7 @@
 """`contextgraft init`: write a study and its sheet of fine-tunes for given models."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def command(
             param_hint="--name",
         )
     answers = _answers(base, donor, fine_tunes)
-    named = fine_tune_names(answers["fine_tunes"].split("\n"))
+    named = fine_tune_names(fine_tunes or answers["fine_tunes"].split())
     new = NewStudy(name, answers["base"], answers["donor"], named, ranks or (), lengths or ())
     hub = Hub(progress=DownloadProgress(log=message_writer("init")))
     files = write_study(new, out, hub, replace=replace)
@@ -85,18 +86,17 @@ def command(
     for path in files:
         echo(path)
     echo("\nRead them; then, at the root of the repository:")
-    echo(f"  contextgraft plan study {files[0]}")
-    echo(f"  snakemake --cores all --logger=contextgraft --configfile {files[0]}")
+    study = shlex.quote(str(files[0]))
+    echo(f"  contextgraft plan study {study}")
+    echo(f"  snakemake --cores all --logger=contextgraft --configfile {study}")
 
 
 def _answers(base: str | None, donor: str | None, fine_tunes: tuple[str, ...]) -> dict[str, str]:
-    """Base, donor and fine-tunes (one on each line); what was not given is asked for on a terminal."""
-    given = {"base": base, "donor": donor, "fine_tunes": "\n".join(fine_tunes)}
+    """Base and donor, and fine-tunes if none are given; what was not given is asked for on a terminal."""
+    given = {"base": base, "donor": donor, "fine_tunes": " ".join(fine_tunes)}
     missing = [key for key, value in given.items() if not value]
     if missing and not sys.stdin.isatty():
         options = ", ".join("--" + key.replace("_", "-").removesuffix("s") for key in missing)
         raise click.UsageError(f"Missing options: {options}")
     answers = {key: click.prompt(QUESTIONS[key], err=True) for key in missing}
-    if "fine_tunes" in answers:
-        answers["fine_tunes"] = "\n".join(answers["fine_tunes"].split())
     return {key: str(value or answers[key]) for key, value in given.items()}

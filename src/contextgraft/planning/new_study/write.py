@@ -31,6 +31,7 @@ from contextgraft.sources.resolve import check_source
 
 HERE = Path(__file__).parent
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+LINE_ENDS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")  # and the tab
 SHIPPED_FORMAT = "# format: FILE.yaml # wording of needles and questions; by default the shipped one"
 
 
@@ -74,8 +75,11 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
     The first is the study. It is checked as Snakemake checks it. Existing files raise OutputError, unless
     `replace`; sources that do not exist raise the errors of `open_model_headers`.
     """
-    for source in (new.base, *new.fine_tunes.values(), *([] if _trained(new) else [new.donor])):
-        check_source(source)
+    _check_characters(str(folder))
+    for source in (new.base, new.donor, *new.fine_tunes.values()):
+        _check_characters(source)
+        if source != new.donor or not _trained(new):
+            check_source(source)
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
         base = read_base(new.base, Path(cache) / "base", hub)
         donor = read_donor(new.donor, Path(cache) / "donor", hub)
@@ -88,6 +92,14 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
         with publish_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return list(files)
+
+
+def _check_characters(path: str) -> None:
+    """Raise InputError for what no cell of a sheet, and no comment of a study, can hold."""
+    if LINE_ENDS.search(path):
+        raise InputError(
+            "a tab or a line end in a source or a folder", received=repr(path)[:200], remedy="rename it"
+        )
 
 
 def _check(files: Mapping[Path, str]) -> None:
@@ -126,6 +138,7 @@ def _study(new: NewStudy, base: BaseFacts, donor: DonorFacts, paths: Mapping[str
     )
     return Template((HERE / "study.yaml").read_text()).substitute(
         name=new.name,
+        study=_yaml(new.name),
         base_name=model_name(new.base),
         donor_name=model_name(new.donor),
         study_word=shlex.quote(str(paths["path"])),
