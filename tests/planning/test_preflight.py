@@ -1,15 +1,19 @@
 """What cannot work is reported before the first job, all at once."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.resolved_study import load_study
 from contextgraft.errors import ConfigError, SeveralMistakes
 from contextgraft.planning.preflight import check_study
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
+from contextgraft.rope import settings as rope_settings
+from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
 
 DEMO = Path(__file__).parents[2] / "config/demo"
@@ -53,6 +57,18 @@ def test_donors_without_what_was_promised_and_sources_that_are_not_there() -> No
     with pytest.raises(ConfigError, match=r"my\.yaml: donor\.source: owner/donor: .*did you mean hf:owner"):
         check(donor={"source": "owner/donor"}, base_evaluated=True)
     check("gone\tmodels/gone", base_evaluated=True)  # one fine-tune does not stop a study
+
+
+def test_a_model_that_was_fetched_from_another_source_is_not_read() -> None:
+    fetch("demo:facts", Path("models/donor-s1"))
+    theta = rope_settings.read(open_model(Path("models/donor-s1")).config, Path()).theta
+    config = Path("models/donor-s1/config.json")
+    changed = {**json.loads(config.read_text()), "rope_theta": theta + 1}
+    changed.pop("rope_parameters", None)
+    config.write_text(json.dumps(changed))
+    with pytest.raises(ConfigError, match=r"received 10001 in models/donor-s1"):
+        check(base_evaluated=True)
+    check(donor=STUDY["donor"] | {"source": "demo:style"}, base_evaluated=True)
 
 
 def test_tasks_skills_and_recipes_are_reported_together() -> None:

@@ -18,6 +18,13 @@ def test_an_unknown_key(fresh: Any) -> None:
     assert "unknown key 'rnaks'" in line
 
 
+def test_a_key_twice(fresh: Any) -> None:
+    path = fresh.folder / "config/config.yaml"
+    path.write_text(path.read_text() + "\nranks: [2]\n")
+    line = only_line(fresh.snakemake())
+    assert "config/config.yaml: not valid YAML; received the key 'ranks' twice" in line
+
+
 def test_no_key_of_the_default_configuration_slips_in(fresh: Any) -> None:
     fresh.config("study.yaml")
     (fresh.folder / "config/config.yaml").write_text("rnaks: [1]")

@@ -23,7 +23,11 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    STUDY = StudyWorkflow.load(config, ", ".join(map(str, workflow.configfiles)))
+    STUDY = StudyWorkflow.load(
+        config,
+        ", ".join(map(str, workflow.configfiles)),
+        [Path(file) for file in workflow.configfiles],
+    )
 except ContextgraftError as error:
     print(f"contextgraft: error: {error}", file=sys.stderr)
     sys.exit(2)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextgraft.checkpoint.model_folder import SIDECAR, ModelFolder
+from contextgraft.checkpoint.model_folder import SIDECAR, ModelFolder, read_json
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name
 from contextgraft.config.target_sheet import is_task_file
@@ -24,10 +24,11 @@ JSONL = ".jsonl"
 def check_study(study: ResolvedStudy, models: Path, hub: Hub, *, base_evaluated: bool = False) -> None:
     """Raise ConfigError, or SeveralMistakes, for what would fail in a later job.
 
-    `models` is the folder of models that an earlier run fetched. Of other base and donor models the config
-    and the tokenizer are read; without a connection to the hub, what depends on them is not checked. What is
-    wrong with one fine-tune's model is not reported: the study continues without it. Lengths of prompts are
-    not checked again where base and donors are evaluated already.
+    `models` is the folder of models that an earlier run fetched; one from the study's source of today is
+    read there. Of other base and donor models the config and the tokenizer are read; without a connection to
+    the hub, what depends on them is not checked. What is wrong with one fine-tune's model is not reported:
+    the study continues without it. Lengths of prompts are not checked again where base and donors are
+    evaluated already.
     """
     collector = MistakeCollector()
     for recipe in dict.fromkeys(origin.recipe for origin in study.origins.values() if origin.recipe):
@@ -63,10 +64,11 @@ class _HeaderOpener:
 
     def open(self, key: str, name: str) -> ModelFolder | None:
         """The headers of one model; None, without a mistake, if the hub cannot be reached."""
-        fetched = self.models / name
-        source = str(fetched) if (fetched / SIDECAR).exists() else self.study.origins[name].source
+        source, fetched = self.study.origins[name].source, self.models / name
         assert source is not None
         try:
+            if (fetched / SIDECAR).exists() and read_json(fetched / SIDECAR).get("source") == source:
+                source = str(fetched)  # nothing has to be read from the hub again
             check_source(source)
             return open_model_headers(source, self.cache / name, self.hub)
         except SourceError as error:

@@ -5,6 +5,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
+from contextgraft.checkpoint.model_folder import read_json
+from contextgraft.config.base import read_yaml
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name, load_study
 from contextgraft.errors import ConfigError, OutputError
 from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
@@ -55,8 +57,16 @@ class StudyWorkflow:
             check_input_file(file)
 
     @classmethod
-    def load(cls, config: Mapping[str, Any], source: str) -> Self:
-        """Check a parsed configuration that came from `source`; raises ConfigError or InputError."""
+    def load(cls, config: Mapping[str, Any], source: str, files: Iterable[Path] = ()) -> Self:
+        """Check a parsed configuration that came from `source`; raises ConfigError or InputError.
+
+        `files` are those that Snakemake read: it takes the last of two equal keys, which are a mistake.
+        """
+        for file in files:
+            if file.suffix == ".json":
+                read_json(file, unique=True)
+            else:
+                read_yaml(file)
         return cls(load_study(config, source, NEEDLE_KINDS))
 
     # All files of a kind.
