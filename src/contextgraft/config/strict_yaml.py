@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
     @override
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """The tag of a value; what YAML 1.1 reads as a number to the base 60, such as 1:30, is a text."""
-        tag = super().resolve(kind, value, implicit)
+        tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
         return f"{TAG}str" if tag in NUMBERS and ":" in value else tag
 
     def integer(self, node: yaml.ScalarNode) -> int:
