@@ -216,3 +216,39 @@ def test_finished_adapters_are_said_and_not_made_again(root: Path, tmp_path: Pat
         with pytest.raises(OutputError, match="already exists"):
             CliRunner().invoke(extract.command, [*pair, *other], catch_exceptions=False)
         assert CliRunner().invoke(extract.command, [*pair, *other, "--skip-existing"]).exit_code == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--skip-existing"], ["--replace"]])
+def test_a_record_without_a_graft_is_replaced(
+    root: Path, toy: SimpleNamespace, tmp_path: Path, more: list[str]
+) -> None:
+    """`evaluate --record` writes the manifest of the graft, byte for byte."""
+    (tmp_path / "g").mkdir()
+    shutil.copy(root / "graft/contextgraft.json", tmp_path / "g")
+    result = CliRunner().invoke(merge.command, [*words(root), "--out", str(tmp_path / "g"), *more])
+    assert (result.exit_code, "exists already" in result.stderr) == (0, False)
+    assert toy.contents(tmp_path / "g") == toy.contents(root / "graft")
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_graft_that_lost_weights_is_not_taken_for_finished(root: Path, tmp_path: Path, damage: str) -> None:
+    graft = shutil.copytree(root / "graft", tmp_path / "g")
+    weights = graft / "model.safetensors"
+    content = weights.read_bytes()[:-1]
+    weights.unlink()
+    if damage == "short":
+        weights.write_bytes(content)
+    result = CliRunner().invoke(merge.command, [*words(root), "--out", str(graft)])
+    assert isinstance(result.exception, OutputError)
+    assert "already exists" in str(result.exception)
+
+
+def test_an_existing_graft_is_not_skipped_without_its_verdict(root: Path, tmp_path: Path) -> None:
+    verdict = tmp_path / "v/verdict.json"
+    command = [*words(root), "--out", str(root / "graft"), "--skip-existing", "--verify", str(verdict)]
+    for skipped in (False, True):
+        result = CliRunner().invoke(merge.command, command)
+        assert (result.exit_code, "; skipped" in result.stderr) == (0, skipped)
+        assert json.loads(verdict.read_text())["holds"]
+    below = [*command[:-1], str(verdict / "verdict.json")]
+    assert isinstance(CliRunner().invoke(merge.command, below).exception, OutputError)

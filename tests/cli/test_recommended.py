@@ -12,9 +12,9 @@ from contextgraft.cli.commands import extract
 from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
     missing_recommendation,
-    remove_outputs,
-    write_graft_outputs,
+    write_alignments,
 )
+from contextgraft.cli.evaluate.records import GraftRecords
 from contextgraft.cli.main import cli
 from contextgraft.errors import ConfigError, InputError, OtherRecommendation
 from contextgraft.formats import samples
@@ -146,24 +146,30 @@ def test_outputs_of_an_earlier_evaluation_are_removed(tmp_path: Path) -> None:
     files = [
         tmp_path / name for name in ("record/contextgraft.json", "alignment.parquet", "recommended.json")
     ]
-    outputs = GraftOutputs({"g": files[0].parent}, {"g": files[1]}, tmp_path / "base", files[2])
+    records = GraftRecords({"g": files[0].parent})
+    outputs = GraftOutputs(records, {"g": files[1]}, tmp_path / "base", files[2])
+    failed = samples.table({}, [{"model": "g", "status": "failed"}])
     for _ in range(2):
-        remove_outputs(outputs)
+        with pytest.raises(InputError):
+            write_alignments(outputs, {"g": tmp_path / "none"}, tmp_path / "base", 1, allow_refused=False)
+        with outputs.written_with(failed, tmp_path / "samples.parquet"):
+            assert not any(file.exists() for file in files)
         for file in files:
             assert not file.exists()
             file.parent.mkdir(exist_ok=True)
-            file.write_text("old")
+            file.write_text('{"kind": "graft"}')
 
 
 def test_failed_prompts_leave_no_recommendation(tmp_path: Path) -> None:
     rows = [{"model": f"m{n}", "status": "failed", "reason": "memory"} for n in range(5)]
     table = samples.table({}, [{"model": "m", "status": "ok"}, *rows])
     out = tmp_path / "recommended.json"
-    outputs = GraftOutputs({}, {}, None, out)
-    write_graft_outputs(outputs, table, tmp_path / "samples.parquet")
+    outputs = GraftOutputs(GraftRecords({}), {}, None, out)
+    with outputs.written_with(table, tmp_path / "samples.parquet"):
+        pass
     assert not out.exists()
     assert missing_recommendation(outputs, table) == (
         f"{out}: not written, because 5 of 6 prompts failed "
         "(m0, m1, m2 and 2 more: memory); the same command repeats only these"
     )
-    assert not missing_recommendation(GraftOutputs({}, {}, None, None), table)
+    assert not missing_recommendation(GraftOutputs(GraftRecords({}), {}, None, None), table)

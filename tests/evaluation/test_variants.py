@@ -17,11 +17,21 @@ from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.checkpoint.atomic import work_directory
 from contextgraft.cli.commands import evaluate
 from contextgraft.cli.evaluate.grafts import graft_variants
-from contextgraft.errors import ContextgraftError, InputChanged, InputError, MismatchError, OutputError
+from contextgraft.cli.evaluate.records import GraftRecords
+from contextgraft.errors import (
+    ContextgraftError,
+    InputChanged,
+    InputError,
+    MismatchError,
+    OutputBusy,
+    OutputError,
+)
 from contextgraft.evaluation.backends import loading, registry
 from contextgraft.evaluation.backends import transformers as token_lm_module
+from contextgraft.evaluation.models import open_eval_model, open_variants
 from contextgraft.formats.refusal import record_refusal
 
 Rows = list[dict[str, Any]]
@@ -182,25 +192,42 @@ def test_a_dry_run_lists_the_grafts(root: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (root / "out.parquet").exists()
 
 
-def test_outputs_that_cannot_be_written_cost_no_evaluation(root: Path) -> None:
+def test_outputs_that_cannot_be_written_cost_no_evaluation(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The alignment is written before the evaluation; the responses stay until the recommendation is, too."""
-    (root / "rank.json/kept").mkdir(parents=True)
+    (root / "rank.json").mkdir()
     outputs = ["--base", root / "base", "--alignment", f"r2={root}/aligned/r2.parquet",
                "--record", f"r2={root}/records/r2", "--recommendation", root / "rank.json"]  # fmt: skip
     words = [*adapters(root, "r2"), *outputs]
-    (root / "aligned").write_text("")
-    early = run(root, *words)
-    assert isinstance(early.exception, OutputError)
-    assert "1/2" not in early.stderr
+    for unusable in ("rank.json", "aligned"):
+        early = run(root, *words)
+        assert isinstance(early.exception, OutputError)
+        assert unusable in str(early.exception)
+        assert "1/2" not in early.stderr
+        if unusable == "rank.json":
+            (root / "rank.json").rmdir()
+            (root / "aligned").write_text("")
     (root / "aligned").unlink()
-    failed = run(root, *words)
-    assert isinstance(failed.exception, OutputError)
-    assert "rank.json" in str(failed.exception)
-    assert not (root / "out.parquet").exists()
-    (root / "rank.json/kept").rmdir()
-    (root / "rank.json").rmdir()
-    for file in (root / "aligned/r2.parquet", root / "records/r2/contextgraft.json"):
-        file.unlink()  # as Snakemake does with the outputs of a failed job
+
+    def full(*_: object) -> None:
+        raise OutputError("cannot be written", path=root / "rank.json")
+
+    for function, placed in (
+        ("report.recommendation.recommend", False), ("cli.evaluate.outputs.write_json", True)
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(f"contextgraft.{function}", full)
+            failed = run(root, *words)
+        assert isinstance(failed.exception, OutputError)
+        assert "rank.json" in str(failed.exception)
+        assert (root / "out.parquet").exists() == placed
+        for file in (
+            root / "aligned/r2.parquet",
+            root / "records/r2/contextgraft.json",
+            root / "out.parquet",
+        ):
+            file.unlink(missing_ok=True)  # as Snakemake does with the outputs of a failed job
     done = run(root, *words)
     assert done.exit_code == 0, done.output
     assert done.stderr.count("complete already") == 2
@@ -261,3 +288,59 @@ def test_failed_prompts_leave_no_recommendation_and_are_repeated(
     assert content["adapters"] == {"2": [open_adapter(root / "adapters/r2").digest]}
     manifest = json.loads((written(root, "r2", 1, "graft") / "contextgraft.json").read_text())
     assert content["target"] == manifest["target"]["digest"]
+
+
+def test_records_are_those_of_merge_and_come_with_the_table(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = root / "records/r4/contextgraft.json"
+    words = [*adapters(root, "r4"), "--record", f"r4={record.parent}"]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "try_model", stop)
+        assert run(root, *words).exit_code == 1
+    assert not record.exists()
+    assert run(root, *words).exit_code == 0
+    content = record.read_bytes()
+    assert content == (written(root, "r4", 1.0, "c") / record.name).read_bytes()
+    with work_directory(root / "out.parquet"):  # another run
+        other = [*adapters(root, "r4"), "--scale", "0.5", "--record", f"r4@0.5={record.parent}"]
+        for command in (words, other):
+            assert isinstance(run(root, *command).exception, OutputBusy)
+            assert record.read_bytes() == content
+    record.unlink()
+    again = run(root, *words)
+    assert (again.exit_code, again.stderr.count("complete already")) == (0, 2)
+    assert record.read_bytes() == content
+
+
+def test_the_refused_target_of_an_interrupted_run_has_a_table(root: Path) -> None:
+    with work_directory(root / "out.parquet") as work:
+        (work / "response").write_text("")
+    (root / "target/config.json").unlink()
+    record = root / "record/contextgraft.json"
+    words = [*adapters(root, "r2"), "--record", f"r2={record.parent}", "--allow-refused"]
+    assert run(root, *words).exit_code == 0
+    assert {row["model"] for row in rows(root / "out.parquet")} == {"target", "r2"}
+    assert json.loads(record.read_text())["kind"] == "refused"
+    assert (work / "response").exists()
+
+
+def test_a_control_of_an_adapter_that_cannot_be_read_is_refused_alone(root: Path, tmp_path: Path) -> None:
+    for name in ("bad", "worse"):
+        (tmp_path / name).mkdir()
+    named: list[tuple[str | None, Path]] = [
+        ("good", root / "adapters/r4"), ("worse", tmp_path / "worse"), ("bad", tmp_path / "bad"),
+    ]  # fmt: skip
+    controls = ("L=theta_only:bad", "theta_only")
+    records = GraftRecords({"L": tmp_path / "record"})
+    made = {item.label: item for item in graft_variants(named, (1,), controls, tmp_path, 1, records=records)}
+    assert list(made) == ["good", "theta_only", "worse", "bad", "L"]
+    with pytest.raises(ContextgraftError, match=str(tmp_path / "bad")):
+        made["L"].plan(root / "target")
+    opened, skipped = open_variants([made["L"]], open_eval_model(None, root / "target"))
+    assert (opened, [model.label for model in skipped]) == ([], ["L"])
+    assert records.contents["L"]["kind"] == "refused"

@@ -136,6 +136,22 @@ def _move_away(out: Path) -> Path:
     return old
 
 
+def check_file_output(path: Path) -> None:
+    """Raise OutputError if a file cannot be written there, whose folders are made where they are missing."""
+    if path.is_dir():
+        raise OutputError("is a folder", path=path, remedy="name a file")
+    check_folder_output(path.absolute().parent)
+
+
+def check_folder_output(folder: Path) -> None:
+    """Raise OutputError if no file can be written in a folder, which is made where it is missing."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise OutputError("is not a folder", path=existing, remedy="name another output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError("cannot be written", path=existing, remedy="name another output")
+
+
 @contextmanager
 def publish_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path next to `path`, renamed onto it when the block succeeds, removed when it fails.

@@ -136,7 +136,7 @@ def replace_option(command: F) -> F:
 
 
 def skip_existing_option(command: F) -> F:
-    """--skip-existing; the command calls `skipped` with its output before it opens its inputs."""
+    """--skip-existing; the command calls `skipped` with its outputs before it opens its inputs."""
     return click.option(
         "--skip-existing",
         is_flag=True,
@@ -144,9 +144,9 @@ def skip_existing_option(command: F) -> F:
     )(command)
 
 
-def skipped(out: Path, *, skip_existing: bool) -> bool:
-    """Whether the output exists and --skip-existing was given; prints that it is kept."""
-    if not (skip_existing and out.exists()):
+def skipped(out: Path, *others: Path, skip_existing: bool) -> bool:
+    """Whether all outputs exist and --skip-existing was given; prints that the first is kept."""
+    if not (skip_existing and all(path.exists() for path in (out, *others))):
         return False
     echo(f"contextgraft: {out} exists already; skipped", err=True)
     return True

@@ -1,6 +1,7 @@
 """One evaluation: many models, one specification, one table; resumable response by response."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from contextgraft.formats import samples
 from contextgraft.formats.refusal import is_final
 from contextgraft.rope.model_class import quiet_transformers
 
-WriteOutputs = Callable[[pa.Table, Path], object]  # from the table, and the file it was written to
+# a context in which a table is put in place; called with the table and the file that holds it until then
+Publishing = Callable[[pa.Table, Path], AbstractContextManager[object]]
 Questions = Mapping[str, Sequence[Question]]  # by the digest of the tokenizer that they are encoded with
 
 
@@ -43,7 +45,7 @@ def evaluate_models(
     reference: str | None = None,
     allow_refused: bool = False,
     variants: Sequence[ModelVariant] = (),
-    finish: WriteOutputs | None = None,
+    publishing: Publishing | None = None,
 ) -> pa.Table:
     """Evaluate every model, write the table to `out` and return it.
 
@@ -52,10 +54,10 @@ def evaluate_models(
     is measured; None means the first one.
     Responses are kept in `.<out name>.partial/` until the table is complete: a run that finds them there, or
     the complete table of the same models, questions and settings, computes nothing twice. A table with failed
-    rows is written too; its responses stay, and the next run repeats what failed. `finish` writes what else
-    is made from the table; the responses stay if it fails, too. Folders, labels and formats that cannot be
-    used raise errors of the package's tree before any model is loaded; with `allow_refused`, a model that
-    cannot be used gets one row that says why.
+    rows is written too; its responses stay, and the next run repeats what failed. `publishing` writes what
+    else is made from the table, while no other run can write `out`; the responses stay if it fails, too.
+    Folders, labels and formats that cannot be used raise errors of the package's tree before any model is
+    loaded; with `allow_refused`, a model that cannot be used gets one row that says why.
     """
     check_backend(backend, len(models) + len(variants), len(variants))
     samples.check_replaceable(out)
@@ -67,16 +69,19 @@ def evaluate_models(
     check_labels(opened)
     if not opened:
         table = pa.concat_tables(map(skipped_table, skipped))
-        samples.write(table, out, json_digest([asdict(model) for model in skipped]))
-        return finished_table(table, out, finish)
+        with work_directory(out) as work:
+            put_in_place(table, json_digest([asdict(model) for model in skipped]), out, work, publishing)
+        return table
     first = find_reference(opened, reference)
     runs = [ModelRun(model, spec, backend, reference=opened[first]) for model in opened]
     key = json_digest([*(run.keys for run in runs), *(asdict(model) for model in skipped)])
-    finished = samples.read_if(out, key)
-    if finished is not None:
-        for model in opened:
-            progress.kept(model.label)
-        return finished_table(finished, out, finish)
+    with nullcontext() if publishing is None else work_directory(out):
+        finished = samples.read_if(out, key)
+        if finished is not None:
+            for model in opened:
+                progress.kept(model.label)
+            with nullcontext() if publishing is None else publishing(finished, out):
+                return finished
     for model in opened:
         prepare_questions(model, spec, questions)
     keep_freed_memory()
@@ -84,20 +89,19 @@ def evaluate_models(
         computed = run_all(runs, questions, first, work, progress, allow_refused=allow_refused)
         table = pa.concat_tables([*computed, *map(skipped_table, skipped)])
         complete = samples.complete(table)
-        samples.write(table, work / "whole", key if complete else "")
-        finished_table(table, work / "whole", finish)
-        (work / "whole").replace(out)
+        put_in_place(table, key if complete else "", out, work, publishing)
         if complete:
             for file in work.iterdir():
                 file.unlink()
     return table
 
 
-def finished_table(table: pa.Table, path: Path, finish: WriteOutputs | None) -> pa.Table:
-    """The table, which was written to `path`, after everything else has been written from it."""
-    if finish is not None:
-        finish(table, path)
-    return table
+def put_in_place(table: pa.Table, key: str, out: Path, work: Path, publishing: Publishing | None) -> None:
+    """Write the table in the work directory, and rename it onto `out`."""
+    whole = work / "whole"
+    samples.write(table, whole, key)
+    with nullcontext() if publishing is None else publishing(table, whole):
+        whole.replace(out)
 
 
 def split_by_tokenizer(

@@ -1,6 +1,7 @@
 """Records of refusals: a sidecar in place of a refused model, so that a study continues with the others."""
 
 from pathlib import Path
+from typing import Any
 
 from contextgraft.checkpoint.atomic import remove_output, write_json
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR
@@ -29,7 +30,12 @@ def record_refusal(folder: Path, verb: str, error: ContextgraftError, *, replace
 
     With `replace` an output of an earlier run in `folder` is removed first.
     """
-    verb, reason = (error.verb, error.reason) if isinstance(error, Refused) else (verb, str(error))
     if replace:
         remove_output(folder)
-    write_json(folder / SIDECAR, sidecar(REFUSED, name=folder.name, verb=verb, reason=reason))
+    write_json(folder / SIDECAR, refusal(folder.name, verb, error))
+
+
+def refusal(name: str, verb: str, error: ContextgraftError) -> dict[str, Any]:
+    """The content of a sidecar of kind "refused" in a folder with that name."""
+    verb, reason = (error.verb, error.reason) if isinstance(error, Refused) else (verb, str(error))
+    return sidecar(REFUSED, name=name, verb=verb, reason=reason)

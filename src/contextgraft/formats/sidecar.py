@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from contextgraft._version import __version__
+from contextgraft.checkpoint.atomic import PARTIAL
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
 from contextgraft.errors import CheckpointError, InputError, Refused
@@ -15,6 +16,7 @@ __all__ = [
     "FORMAT",
     "SIDECAR",
     "identity",
+    "is_record",
     "origin",
     "read_records",
     "read_sidecar",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 FORMAT = 2
+TEMPORARY = f".{SIDECAR}{PARTIAL}"  # what a sidecar is written to before it is renamed
 BASE_ROWS = (
     "base_rows"  # of a delta with more rows than the base's tensor: the base's; the rest is the donor's
 )
@@ -50,6 +53,19 @@ def read_sidecar(path: Path, kind: str | None = None) -> dict[str, Any]:
             "is of another kind", path=path / SIDECAR, expected=kind, received=sidecar.get("kind")
         )
     return sidecar
+
+
+def is_record(folder: Path) -> bool:
+    """Whether a folder holds the sidecar of a graft, or of a refusal, and no model.
+
+    `evaluate --record` and `--refusal` write such folders; a killed process may leave a temporary file there.
+    """
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {TEMPORARY} != {SIDECAR}:
+        return False
+    try:
+        return read_json(folder / SIDECAR).get("kind") in ("graft", REFUSED)
+    except CheckpointError:
+        return False
 
 
 def read_records(

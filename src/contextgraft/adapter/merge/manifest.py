@@ -35,10 +35,15 @@ def finish(
 
 
 def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
-    """The manifest of an existing graft at `out`, if it has the same adapters, target and settings."""
+    """The manifest of an existing graft at `out`, if it has the same adapters, target and settings.
+
+    A manifest without all the files that it names, as `evaluate --record` writes it, is not a graft.
+    """
     if not (out / SIDECAR).exists():
         return None
     manifest = read_sidecar(out)
+    if not all(_is_whole(out / name, facts) for name, facts in manifest.get("files", {}).items()):
+        return None
     with tempfile.TemporaryDirectory() as folder:
         write_small_files(plan, Path(folder))
         small = {name: file_facts(Path(folder) / name) for name in (*plan.copied, MODEL_CONFIG)}
@@ -61,6 +66,11 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
         "files": {name: manifest.get("files", {}).get(name) for name in small},
     }
     return manifest if recorded == requested else None
+
+
+def _is_whole(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a file exists with the size that its `file_facts` state."""
+    return path.is_file() and path.stat().st_size == facts.get("bytes")
 
 
 def summary(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import copy_range, write_all
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.resume import ResumeLog, input_files
+from contextgraft.formats.sidecar import is_record
 
 ManifestCheck = Callable[[Mapping[str, Any]], object] | None
 
@@ -39,7 +40,7 @@ def merge(
     `check` is called with the manifest before the graft appears at `out`, which it prevents by an error.
 
     A rerun with the same inputs continues after the last complete tensor and writes the same bytes. An
-    existing graft at `out` raises OutputError unless `replace`.
+    existing graft at `out` raises OutputError unless `replace`; a record without a graft is replaced.
     """
     target = plan.target
     inputs = [file.path / file.name for item in plan.active for file in item.adapter.files]
@@ -56,7 +57,7 @@ def merge(
         "device": device,
         **LIBRARY,
     }
-    with publish(out, replace=replace) as work, ResumeLog(work, job) as log:
+    with publish(out, replace=replace or is_record(out)) as work, ResumeLog(work, job) as log:
         with _opened(plan, work) as shards, ThreadPoolExecutor(1) as flusher:
             flushed: list[Future[None]] = []
             step = _MergeStep(

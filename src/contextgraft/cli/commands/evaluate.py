@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,8 @@ from contextgraft.cli.evaluate.options import (
 from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
     graft_outputs,
-    labelled_paths,
     missing_recommendation,
-    remove_outputs,
     write_alignments,
-    write_graft_outputs,
 )
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
@@ -89,12 +85,15 @@ def command(**params: Any) -> None:
             raise click.UsageError("--replay replays a model of a folder; merge the adapter first")
         replay_models(params, models)
         return
-    if params["out"] is not None and skipped(params["out"], skip_existing=params["skip_existing"]):
+    skip = params["skip_existing"]
+    if params["out"] is not None and skipped(params["out"], *outputs.files(), skip_existing=skip):
         return
     config = evaluation_config(params)
     dry = params["plan"] or params["dry_run"]
     out = None if dry else check_out(params["out"])
-    with grafts_of(params) as variants:
+    if out is not None:
+        outputs.check()
+    with grafts_of(params, outputs) as variants:
         if out is None:
             show_plan(params, config, models, variants)
         else:
@@ -102,7 +101,7 @@ def command(**params: Any) -> None:
 
 
 @contextmanager
-def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
+def grafts_of(params: dict[str, Any], outputs: GraftOutputs) -> Iterator["Sequence[GraftVariant]"]:
     """The grafts that --adapter, --scale and --control describe; their small files exist inside the block."""
     if not params["adapters"]:
         if params["scales"] or params["controls"]:
@@ -115,8 +114,7 @@ def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
     from contextgraft.cli.options import threads_or_cores
 
     adapters = labelled_adapters(adapter_folders(params))
-    aligned = labelled_paths("--alignment", params["alignments"])
-    check_known_labels("--alignment", aligned, [adapter.label for adapter in adapters])
+    check_known_labels("--alignment", outputs.alignments, [adapter.label for adapter in adapters])
     with TemporaryDirectory(prefix="contextgraft-") as folder:
         yield graft_variants(
             [(adapter.label, adapter.path) for adapter in adapters],
@@ -124,7 +122,7 @@ def grafts_of(params: dict[str, Any]) -> Iterator["Sequence[GraftVariant]"]:
             params["controls"],
             Path(folder),
             threads_or_cores(params["threads"]),
-            records=labelled_paths("--record", params["records"]),
+            records=outputs.records,
         )
 
 
@@ -154,7 +152,7 @@ def run(
 
     spec = build_spec(config)
     if not params["allow_refused"]:
-        for _, folder in models:
+        for folder in [*(folder for _, folder in models), *filter(None, [outputs.base])]:
             open_model(folder)
 
     import torch
@@ -166,7 +164,6 @@ def run(
 
     if params["threads"]:
         torch.set_num_threads(params["threads"])
-    remove_outputs(outputs)
     if outputs.alignments:  # before the evaluation, which takes longer: nothing of it is lost by an error
         align(params, outputs, models[0][1])
     with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
@@ -179,7 +176,7 @@ def run(
             reference=config.divergence.reference if config.divergence else None,
             allow_refused=params["allow_refused"],
             variants=variants,
-            finish=partial(write_graft_outputs, outputs),
+            publishing=outputs.written_with if outputs.files() else None,
         )
     scores = summarise(table)
     if params["as_json"]:

@@ -112,11 +112,20 @@ def command(
     """
     if (recommended or verdict) and len(targets) > 1:
         raise click.UsageError("--recommended and --verify are for one --target")
-    pairs = zip(targets, _outs(targets, out), strict=True)
-    left = [pair for pair in pairs if not skipped(pair[1], skip_existing=skip_existing)]
+    from contextgraft.checkpoint.atomic import check_file_output
+    from contextgraft.formats.sidecar import is_record
+
+    others = [verdict] if verdict else []
+    left = [
+        (target, folder)
+        for target, folder in zip(targets, _outs(targets, out), strict=True)
+        if is_record(folder) or not skipped(folder, *others, skip_existing=skip_existing)
+    ]
     if not left:
         return
     targets, outs = zip(*left, strict=True)
+    if verdict is not None:
+        check_file_output(verdict)
 
     from contextgraft.checkpoint.file_io import read_ahead
 

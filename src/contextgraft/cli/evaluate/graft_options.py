@@ -35,7 +35,8 @@ ADAPTER_OPTIONS = (
         "records",
         metavar="LABEL=DIR",
         multiple=True,
-        help="Write the contextgraft.json that `merge` would write for the graft LABEL into DIR; repeatable.",
+        help="Write the contextgraft.json that `merge` would write for the graft LABEL into DIR, which "
+        "must be empty or hold only such a record; repeatable.",
     ),
     click.option(
         "--base",

@@ -1,6 +1,6 @@
 """The grafts that `contextgraft evaluate` makes in memory: an adapter at a scale, or a control."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -13,14 +13,13 @@ from contextgraft.adapter.in_memory.controls.base import ControlInputs
 from contextgraft.adapter.in_memory.graft import prepare_graft
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
-from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.cli.evaluate.records import NO_RECORDS, GraftRecords
 from contextgraft.cli.published_rope import published_rope
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.models import EvalModel, variant_model
-from contextgraft.formats.refusal import is_final, record_refusal
+from contextgraft.formats.refusal import is_final
 from contextgraft.formats.samples import CONTROL
-from contextgraft.formats.sidecar import SIDECAR
 
 OpenAdapter = Callable[[Path], Adapter]
 PlanGraft = Callable[[Path], MergePlan]  # from the folder of a target; raises what `merge` would raise
@@ -33,7 +32,7 @@ class GraftVariant:
     """One graft of a target: a ModelVariant.
 
     `control` is the control's name, None for a graft. The small files go to `folder`; `threads` tensors are
-    computed at once. The manifest that `merge` would write, or the refusal, goes to `record`.
+    computed at once. `records` collects the manifest that `merge` would write, or the refusal.
     """
 
     label: str
@@ -41,7 +40,7 @@ class GraftVariant:
     plan: PlanGraft
     folder: Path
     threads: int
-    record: Path | None = None
+    records: GraftRecords = NO_RECORDS
 
     def open(self, target: EvalModel, *, identify: bool = True) -> EvalModel:
         """The graft of an opened target; raises what `merge` would raise."""
@@ -50,7 +49,7 @@ class GraftVariant:
                 return self._open(target, identify=identify)
         except ContextgraftError as error:
             if identify and is_final(error):
-                self.refuse(error)
+                self.records.refuse(self.label, "merge", error)
             raise
 
     def _open(self, target: EvalModel, *, identify: bool) -> EvalModel:
@@ -58,16 +57,9 @@ class GraftVariant:
         digests = graft.digests if identify else {}
         origin = {**graft.origin, CONTROL: self.control}
         model = variant_model(self.label, graft.model, origin, digests, graft.tensors)
-        if identify and self.record is not None:
-            self.record.mkdir(parents=True, exist_ok=True)
-            write_json(self.record / SIDECAR, graft.manifest)
+        if identify and self.label in self.records.folders:
+            self.records.contents[self.label] = graft.manifest
         return model
-
-    def refuse(self, error: ContextgraftError) -> None:
-        """Record that the graft was refused."""
-        if self.record is not None:
-            self.record.mkdir(parents=True, exist_ok=True)
-            record_refusal(self.record, "merge", error)
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,9 @@ class LabelledAdapter:
 
     label: str
     path: Path
+
+
+ByDonor = dict[str, list[LabelledAdapter]]  # by the digest of the donor
 
 
 @dataclass(frozen=True)
@@ -95,24 +90,23 @@ def graft_variants(
     folder: Path,
     threads: int,
     *,
-    records: Mapping[str, Path] | None = None,
+    records: GraftRecords = NO_RECORDS,
 ) -> list[GraftVariant]:
     """For each donor, each of its adapters at each scale, then its controls.
 
-    `records` are folders by label. A control or a folder that does not exist raises an error; any other error
-    belongs to one graft.
+    `records` are those of --record. A control or a folder that does not exist raises an error; any other
+    error belongs to one graft.
     """
     named = labelled_adapters(adapters)
     opened: OpenAdapter = cache(open_adapter)
     planned = [*_adapter_plans(named, scales, opened), *_control_plans(controls, named, opened)]
     donors = list(dict.fromkeys(item.donor for item in planned))
     planned.sort(key=lambda item: donors.index(item.donor))
-    records = records or {}
-    check_known_labels("--record", records, [item.label for item in planned])
+    check_known_labels("--record", records.folders, [item.label for item in planned])
     return [
         GraftVariant(
             item.label, item.control, item.plan, folder / f"{number}-{_file_name(item.label)}", threads,
-            records.get(item.label),
+            records,
         )
         for number, item in enumerate(planned)
     ]  # fmt: skip
@@ -169,11 +163,7 @@ def _control_plans(
             raise click.BadParameter("the label is empty; expected LABEL=NAME", param_hint="--control")
         if colon:
             check_known_labels("--control", [chosen], [adapter.label for adapter in adapters])
-        used = {
-            donor: own
-            for donor, own in by_donor.items()
-            if not colon or chosen in [adapter.label for adapter in own]
-        }
+        used = _of_adapter(chosen, by_donor) if colon else _readable(by_donor)
         if label and len(used) > 1:
             raise click.BadParameter(
                 f"{control!r} is a label for {len(used)} donors; expected LABEL={name}:ADAPTER for each",
@@ -198,17 +188,26 @@ def _check_control(name: str) -> None:
         )
 
 
-def _by_donor(adapters: Sequence[LabelledAdapter], opened: OpenAdapter) -> dict[str, list[LabelledAdapter]]:
+def _by_donor(adapters: Sequence[LabelledAdapter], opened: OpenAdapter) -> ByDonor:
+    donors: ByDonor = {}
+    for adapter in adapters:
+        donors.setdefault(_donor(adapter.path, opened), []).append(adapter)
+    return donors
+
+
+def _readable(donors: ByDonor) -> ByDonor:
     """The adapters of each donor; those that cannot be read only if there are no others.
 
     The row of such an adapter itself says why it cannot be used.
     """
-    donors: dict[str, list[LabelledAdapter]] = {}
-    for adapter in adapters:
-        donors.setdefault(_donor(adapter.path, opened), []).append(adapter)
-    if len(donors) > 1:
-        donors.pop(UNKNOWN, None)
-    return donors
+    return {donor: own for donor, own in donors.items() if donor != UNKNOWN} or donors
+
+
+def _of_adapter(label: str, donors: ByDonor) -> ByDonor:
+    """The donor of one adapter, with all of its adapters; of one that cannot be read, that adapter alone."""
+    donor = next(donor for donor, own in donors.items() if label in [adapter.label for adapter in own])
+    alone = [adapter for adapter in donors[donor] if adapter.label == label]
+    return {donor: alone if donor == UNKNOWN else donors[donor]}
 
 
 def _donor(path: Path, opened: OpenAdapter) -> str:

@@ -1,15 +1,19 @@
 """What `contextgraft evaluate --adapter` writes in addition to its table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.checkpoint.atomic import check_file_output, write_json
 from contextgraft.checkpoint.model_folder import SIDECAR
+from contextgraft.cli.evaluate.config import check_folder
+from contextgraft.cli.evaluate.records import GraftRecords
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError, Refused, first_names
+from contextgraft.errors import ContextgraftError, first_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,23 +21,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraftOutputs:
-    """Folders of records and files of alignments by label; the base of the adapters; the recommendation."""
+    """The records; files of alignments by label; the base of the adapters; the recommendation."""
 
-    records: Mapping[str, Path]
+    records: GraftRecords
     alignments: Mapping[str, Path]
     base: Path | None
     recommendation: Path | None
+
+    def files(self) -> list[Path]:
+        """Every file that is written."""
+        records = [folder / SIDECAR for folder in self.records.folders.values()]
+        return [*records, *self.alignments.values(), *filter(None, [self.recommendation])]
+
+    def check(self) -> None:
+        """Raise OutputError for an output that cannot be written; InputError if the base does not exist."""
+        self.records.check()
+        for file in self.files():
+            check_file_output(file)
+        if self.base is not None:
+            check_folder(None, self.base)
+
+    @contextmanager
+    def written_with(self, table: "pa.Table", samples: Path) -> Iterator[None]:
+        """Put a table, which is in the file `samples`, in place inside the block; then what is made of it.
+
+        Those of an earlier run are removed before, so that a run that is killed leaves none of other rows.
+        Failed prompts would become a permanent "no rank": there is no recommendation until they are repeated.
+        """
+        from contextgraft.formats.samples import complete
+        from contextgraft.report.recommendation import recommend
+
+        recommended = self.recommendation is not None and complete(table)
+        content = recommend([samples]) if recommended else None
+        self.records.remove()
+        if self.recommendation is not None:
+            self.recommendation.unlink(missing_ok=True)
+        yield
+        self.records.write(table)
+        if self.recommendation is not None and content is not None:
+            write_json(self.recommendation, content)
 
 
 def graft_outputs(params: Mapping[str, Any]) -> GraftOutputs:
     """The outputs that the options name; click.UsageError for options that do not belong together."""
     outputs = GraftOutputs(
-        labelled_paths("--record", params["records"]),
+        GraftRecords(labelled_paths("--record", params["records"])),
         labelled_paths("--alignment", params["alignments"]),
         params["base"],
         params["recommendation"],
     )
-    if (outputs.records or outputs.alignments or outputs.recommendation) and not params["adapters"]:
+    if outputs.files() and not params["adapters"]:
         raise click.UsageError("--record, --alignment and --recommendation need an --adapter")
     if bool(outputs.alignments) != (outputs.base is not None):
         raise click.UsageError("--alignment and --base need each other")
@@ -53,39 +90,6 @@ def labelled_paths(option: str, words: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def remove_outputs(outputs: GraftOutputs) -> None:
-    """Remove what an earlier run wrote, which would not belong to the new table."""
-    records = [folder / SIDECAR for folder in outputs.records.values()]
-    recommendation = [outputs.recommendation] if outputs.recommendation else []
-    for file in (*records, *outputs.alignments.values(), *recommendation):
-        file.unlink(missing_ok=True)
-
-
-def write_graft_outputs(outputs: GraftOutputs, table: "pa.Table", samples: Path) -> None:
-    """Write what is made from the samples: records of refused grafts, and the recommendation.
-
-    Failed prompts would become a permanent "no rank": there is no recommendation until they are repeated.
-    """
-    from contextgraft.formats.samples import complete
-
-    record_refusals(table, outputs.records)
-    if outputs.recommendation is not None and complete(table):
-        write_recommendation(samples, outputs.recommendation)
-
-
-def record_refusals(table: "pa.Table", records: Mapping[str, Path]) -> None:
-    """Record the grafts without a record: their target was refused, as the table says."""
-    from contextgraft.evaluation.sample_rows import refused_rows
-    from contextgraft.formats.refusal import record_refusal
-
-    refused = {label: (verb, reason) for label, verb, reason in refused_rows(table)}
-    for label, folder in records.items():
-        if label in refused and not (folder / SIDECAR).exists():
-            verb, reason = refused[label]
-            folder.mkdir(parents=True, exist_ok=True)
-            record_refusal(folder, verb, Refused(folder, verb, reason))
-
-
 def write_alignments(
     outputs: GraftOutputs,
     adapters: Mapping[str, Path],
@@ -102,6 +106,7 @@ def write_alignments(
     from contextgraft.formats.refusal import is_final
 
     for label, file in outputs.alignments.items():
+        file.unlink(missing_ok=True)  # of an earlier run
         try:
             assert outputs.base is not None  # graft_outputs
             adapter = open_adapter(adapters[label])
@@ -113,14 +118,6 @@ def write_alignments(
                 raise
             alignment.write_nothing(file)
             echo(f"evaluate: not aligned: {error}", err=True)
-
-
-def write_recommendation(samples: Path, out: Path) -> None:
-    """Write which rank the report recommends, as JSON."""
-    from contextgraft.checkpoint.atomic import write_json
-    from contextgraft.report.recommendation import recommend
-
-    write_json(out, recommend([samples]))
 
 
 def missing_recommendation(outputs: GraftOutputs, table: "pa.Table") -> str:
