@@ -89,6 +89,6 @@ def test_tasks_skills_and_recipes_are_reported_together() -> None:
 
 def test_fetched_models_are_read_where_they_are() -> None:
     Path("models/base").mkdir(parents=True)
-    Path("models/base/contextgraft.json").write_text("{}")
+    Path("models/base/contextgraft.json").write_text(json.dumps({"source": STUDY["base"]}))
     with pytest.raises(ConfigError, match=r"my\.yaml: base: models/base"):
         check()

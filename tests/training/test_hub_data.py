@@ -148,12 +148,13 @@ def environment(server: HubServer, home: Path) -> dict[str, str]:
     return inherited | {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
 
 
-def start_fetching(server: HubServer, start: Callable[[], list[Process]]) -> list[Process]:
-    """Processes of which one is fetching a large file that never arrives completely."""
+def start_fetching(server: HubServer, folder: Path, start: Callable[[], list[Process]]) -> list[Process]:
+    """Processes of which one has some bytes in `folder` of a large file that never arrives completely."""
     server.fault("resolve/.*/train/1.jsonl", drip=40_000)
     before = server.sent
     processes = start()
     wait_until(lambda: server.sent >= before + 40_000, processes)
+    wait_until(lambda: any(part.stat().st_size for part in folder.rglob("*.part")), processes)
     return processes
 
 
@@ -173,7 +174,7 @@ def test_a_run_killed_while_it_fetches_goes_on_there(
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command, own = [*COMMAND, *map(str, options)], environment(server, tmp_path / "home")
     for sent in signals:
-        (process,) = start_fetching(server, lambda: [start(command, own)])
+        (process,) = start_fetching(server, tmp_path, lambda: [start(command, own)])
         process.send_signal(sent)
         _, err = process.communicate()
         assert process.returncode == (-sent if sent == signal.SIGKILL else 130), err
@@ -198,7 +199,7 @@ def test_one_of_many_processes_fetches_and_lets_go_when_interrupted(
     options = ["--config", recipe_folder / "recipe.yaml", "--base", base, "--out", tmp_path / "out"]
     command = [*COMMAND, *map(str, options)]
     for sent in signals:
-        processes = start_fetching(server, lambda: start_ranks(command, 2))
+        processes = start_fetching(server, tmp_path, lambda: start_ranks(command, 2))
         for process in processes:
             process.send_signal(sent)
         said = [process.communicate()[1] for process in processes]
