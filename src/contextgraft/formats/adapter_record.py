@@ -24,7 +24,7 @@ class ModuleEnergy:
 class AdapterRecord:
     """What an adapter was made of; `energy` is the share of the whole delta's energy that it captures.
 
-    `path` is its folder, as the command names it; empty if it is not known.
+    `path` is its folder, relative to the working folder, or its name; empty if it is not known.
     """
 
     rank: int
@@ -53,8 +53,14 @@ def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:
         base=dict(sidecar["base"]),
         donor=dict(sidecar["donor"]),
         rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
-        path=str(path.parent),
+        path=_shown(path.parent),
     )
+
+
+def _shown(folder: Path) -> str:
+    """A folder relative to the working folder, or its name: a page names no folder of a machine."""
+    here = Path.cwd()
+    return str(folder.relative_to(here)) if folder.is_relative_to(here) else folder.name
 
 
 def base_context(adapters: Iterable[AdapterRecord]) -> int | None:

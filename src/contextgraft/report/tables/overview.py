@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.report.data.labels import target_titles
@@ -74,10 +73,8 @@ def _row(
 
 def _command(target: str, rank: int | None, adapters: Sequence[AdapterRecord]) -> str:
     """The command that makes the graft; empty if no adapter of the rank is known."""
-    folders = [Path(adapter.path) for adapter in adapters if adapter.rank == rank and adapter.path]
-    if not folders:
+    adapter = next((adapter.path for adapter in adapters if adapter.rank == rank), "")
+    if not adapter:
         return ""
-    # a page may be published: it names no folder of the machine on which it was made
-    adapter = folders[0].name if folders[0].is_absolute() else str(folders[0])
     words = ["contextgraft", "merge", "--adapter", adapter, "--target", target, "--out", f"{target}-r{rank}"]
     return shlex.join(words)
