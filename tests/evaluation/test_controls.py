@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.evaluation.moved_model import moved
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from contextgraft.adapter.compute.arrays import Floats
@@ -44,19 +44,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ControlInputs:
     target = moved(base, root / "target", 2)
     extract(open_pair(base, donor), [RankSpec(2), RankSpec(4)], root / "adapters")
     return ControlInputs(target, tuple(open_adapter(root / "adapters" / name) for name in ("r2", "r4")))
-
-
-def moved(folder: Path, out: Path, seed: int, **changes: Any) -> Path:
-    """A copy of a model with other weights, and other values in its config."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.05)
-    model.save_pretrained(out)
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, **changes}))
-    return out
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

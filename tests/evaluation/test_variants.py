@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from transformers import AutoModelForCausalLM
+from tests.evaluation.moved_model import moved
 
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
@@ -38,21 +38,6 @@ Rows = list[dict[str, Any]]
 SUITES = ("--suite", "needle", "--lengths", "40", "--samples", "1", "--suite", "perplexity",
           "--perplexity-lengths", "64", "--documents", "1", "--suite", "divergence",
           "--divergence-prompts", "2", "--divergence-length", "32")  # fmt: skip
-
-
-def moved(folder: Path, out: Path, seed: int, **changes: Any) -> Path:
-    """A copy of a model with other weights, and other values in its config."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.05)
-    model.save_pretrained(out)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (out / name).write_bytes((folder / name).read_bytes())
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, **changes}))
-    return out
 
 
 @pytest.fixture

@@ -93,15 +93,18 @@ def command(**params: Any) -> None:
     out = None if dry else check_out(params["out"])
     if out is not None:
         outputs.check()
-    with grafts_of(params, outputs) as variants:
+    adapters = adapter_folders(params)
+    with grafts_of(params, adapters, outputs) as variants:
         if out is None:
             show_plan(params, config, models, variants)
         else:
-            run(params, config, models, out, variants, outputs=outputs)
+            run(params, config, models, out, variants, adapters=adapters, outputs=outputs)
 
 
 @contextmanager
-def grafts_of(params: dict[str, Any], outputs: GraftOutputs) -> Iterator["Sequence[GraftVariant]"]:
+def grafts_of(
+    params: dict[str, Any], folders: Models, outputs: GraftOutputs
+) -> Iterator["Sequence[GraftVariant]"]:
     """The grafts that --adapter, --scale and --control describe; their small files exist inside the block."""
     if not params["adapters"]:
         if params["scales"] or params["controls"]:
@@ -113,11 +116,11 @@ def grafts_of(params: dict[str, Any], outputs: GraftOutputs) -> Iterator["Sequen
     from contextgraft.cli.evaluate.grafts import check_known_labels, graft_variants, labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
-    adapters = labelled_adapters(adapter_folders(params))
+    adapters = labelled_adapters(folders)
     check_known_labels("--alignment", outputs.alignments, [adapter.label for adapter in adapters])
     with TemporaryDirectory(prefix="contextgraft-") as folder:
         yield graft_variants(
-            [(adapter.label, adapter.path) for adapter in adapters],
+            folders,
             params["scales"] or (1.0,),
             params["controls"],
             Path(folder),
@@ -141,6 +144,7 @@ def run(
     out: Path,
     variants: "Sequence[GraftVariant]",
     *,
+    adapters: Models,
     outputs: GraftOutputs,
 ) -> None:
     """Evaluate, write the table, print its scores.
@@ -165,7 +169,7 @@ def run(
     if params["threads"]:
         torch.set_num_threads(params["threads"])
     if outputs.alignments:  # before the evaluation, which takes longer: nothing of it is lost by an error
-        align(params, outputs, models[0][1])
+        align(params, adapters, outputs, models[0][1])
     with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
         table = evaluate_models(
             models,
@@ -197,12 +201,12 @@ def run(
         sys.exit(1)
 
 
-def align(params: dict[str, Any], outputs: GraftOutputs, target: Path) -> None:
+def align(params: dict[str, Any], adapters: Models, outputs: GraftOutputs, target: Path) -> None:
     """Write the alignments of --alignment."""
     from contextgraft.cli.evaluate.grafts import labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
-    folders = {adapter.label: adapter.path for adapter in labelled_adapters(adapter_folders(params))}
+    folders = {adapter.label: adapter.path for adapter in labelled_adapters(adapters)}
     threads = threads_or_cores(params["threads"])
     write_alignments(outputs, folders, target, threads, allow_refused=params["allow_refused"])
 

@@ -74,16 +74,17 @@ def draw(
 
     A study of more than MOST_CHARTED fine-tunes has only the charts of the study as a whole.
     """
-    charted = [(title, target) for title, target in target_titles(study)] if is_charted(study) else []
+    single = is_charted(study)
+    charted = target_titles(study) if single else []
     grafted = [(title, target) for title, target in charted if target.grafts]
     axes = ranks.axes([target for _, target in grafted])
     return Figures(
         ranks=tuple(_rank_figure(study, title, target, axes) for title, target in grafted),
         heatmaps=_heatmaps(study, charted),
-        perplexity=weight_figures.perplexity_figures(study, measurements) if is_charted(study) else (),
+        perplexity=weight_figures.perplexity_figures(study, measurements) if single else (),
         energy=_energy_figure(energy_by_rank(weights.adapters)),
         energy_by_layer=weight_figures.layer_energy_figure(energy_by_layer(weights.adapters)),
-        alignment=weight_figures.alignment_figures(weights.alignments) if is_charted(study) else (),
+        alignment=weight_figures.alignment_figures(weights.alignments) if single else (),
         matrix=_matrix_figure(study, lines),
         overview=_overview_figure(study, grafted, axes),
     )
