@@ -46,7 +46,7 @@ class GraftOutputs:
         """Put a table, which is in the file `samples`, in place inside the block; then what is made of it.
 
         Those of an earlier run are removed before, so that a run that is killed leaves none of other rows.
-        Failed prompts would become a permanent "no rank": there is no recommendation until they are repeated.
+        While prompts failed, no recommendation is written: it would say for good that no rank passes.
         """
         from contextgraft.formats.samples import complete
         from contextgraft.report.recommendation import recommend
