@@ -1,0 +1,137 @@
+"""What is published of an adapter or a graft: checked, whole, with a model card."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from contextgraft.errors import (
+    CheckpointError,
+    ContextgraftError,
+    InputChanged,
+    InputError,
+    VerificationError,
+)
+from contextgraft.sources.hub.package import build_package
+from contextgraft.sources.hub.published import published_files
+
+from .conftest import Made, spoil
+
+
+def test_a_card_is_written_where_there_is_none(once: Made) -> None:
+    adapter = ModelCard(build_package(once.adapter, "owner/long").card)
+    data = vars(adapter.data)
+    assert (data["base_model"], data["base_model_relation"], data["library_name"]) == (
+        "owner/base", "adapter", "peft",
+    )  # fmt: skip
+    assert "rank 4 that carries the long context of `donor` to fine-tunes of `owner/base`" in adapter.text
+    assert "1,024 positions, RoPE theta 40000" in adapter.text
+    assert "contextgraft fetch hf:owner/long" in adapter.text
+    graft = ModelCard(build_package(once.graft, "owner/grafted").card)
+    data = vars(graft.data)
+    assert data["library_name"] == "transformers"
+    assert data.get("base_model") is None  # the fine-tune came from a folder
+    assert "`target` with the long context" in graft.text
+
+
+def test_the_card_of_the_folder_or_the_one_named_is_taken(made: Made, tmp_path: Path) -> None:
+    (made.adapter / "README.md").write_bytes(b"---\nlicense: mit\n---\r\nMine\n")
+    assert build_package(made.adapter, "owner/x").card == "---\nlicense: mit\n---\r\nMine\n"
+    (tmp_path / "other.md").write_text("---\nlicense: mit\n---\nOther\n")
+    assert build_package(made.adapter, "owner/x", tmp_path / "other.md").card.endswith("Other\n")
+    (tmp_path / "other.md").write_text("No metadata\n")
+    with pytest.raises(InputError, match=r"other\.md: not a model card of the hub"):
+        build_package(made.adapter, "owner/x", tmp_path / "other.md")
+    with pytest.raises(InputError, match="cannot read the model card"):
+        build_package(made.adapter, "owner/x", tmp_path / "none.md")
+
+
+def test_names_in_a_card_are_no_markup(made: Made) -> None:
+    sidecar = json.loads((made.adapter / "contextgraft.json").read_text())
+    sidecar["donor"]["name"] = "x` | <script>\n# evil"
+    (made.adapter / "contextgraft.json").write_text(json.dumps(sidecar))
+    card = build_package(made.adapter, "owner/x").card
+    assert "`x  <script># evil`" in card
+    sidecar["donor"] = 7
+    (made.adapter / "contextgraft.json").write_text(json.dumps(sidecar))
+    with pytest.raises(CheckpointError, match="lacks the information that a model card needs"):
+        build_package(made.adapter, "owner/x")
+
+
+def test_a_folder_that_changes_while_its_package_is_built_is_not_published(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changing(*args: Any) -> Any:
+        spoil(made.adapter / "adapter_model.safetensors")
+        return published_files(*args)
+
+    monkeypatch.setattr("contextgraft.sources.hub.package.published_files", changing)
+    with pytest.raises(InputChanged, match=r"adapter_model\.safetensors: was changed while it was read"):
+        build_package(made.adapter, "owner/r4")
+
+
+def cut(path: Path) -> None:
+    """Take the last byte away."""
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    """Let a sidecar say something else."""
+    path = folder / "contextgraft.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+SPOILT: dict[str, tuple[str, Callable[[Path], object], type[ContextgraftError], str]] = {
+    "no sidecar": (
+        "adapter", lambda at: (at / "contextgraft.json").unlink(), InputError, "not made by contextgraft"
+    ),
+    "weights missing": (
+        "adapter", lambda at: (at / "adapter_model.safetensors").unlink(), CheckpointError, "cannot be read"
+    ),
+    "weights cut": (
+        "adapter", lambda at: cut(at / "adapter_model.safetensors"), CheckpointError, "truncated"
+    ),
+    "config missing": (
+        "adapter", lambda at: (at / "adapter_config.json").unlink(), CheckpointError, "no such file"
+    ),
+    "dense missing": (
+        "adapter", lambda at: (at / "contextgraft.safetensors").unlink(), CheckpointError, "cannot be read"
+    ),
+    "shard missing": (
+        "graft", lambda at: next(at.glob("*.safetensors")).unlink(), VerificationError, "no such file"
+    ),
+    "shard cut": (
+        "graft",
+        lambda at: cut(next(at.glob("*.safetensors"))),
+        VerificationError,
+        "differs from the manifest of the graft",
+    ),
+    "no manifest": (
+        "graft", lambda at: edited(at, files=[]), CheckpointError, "list of files is missing"
+    ),
+    "files outside": (
+        "graft", lambda at: edited(at, files={"../../x": {"bytes": 1}}), VerificationError, "no such file"
+    ),
+    "a copy": ("graft", lambda at: edited(at, kind="source"), InputError, "cannot be published"),
+    "a list as kind": ("graft", lambda at: edited(at, kind=[]), InputError, "cannot be published"),
+    "no folder": ("graft", shutil.rmtree, InputError, "no such folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_folder_that_is_not_whole_is_refused(made: Made, name: str) -> None:
+    what, spoil, kind, message = SPOILT[name]
+    spoil(getattr(made, what))
+    with pytest.raises(kind, match=message) as error:
+        build_package(getattr(made, what), "owner/name")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("to", ["name", "a/b/c", "../x", "owner/", "owner/n ame"])
+def test_a_name_that_is_none_is_refused(once: Made, to: str) -> None:
+    with pytest.raises(InputError, match="expected OWNER/NAME"):
+        build_package(once.adapter, to)
