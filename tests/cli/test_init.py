@@ -145,6 +145,16 @@ def test_nothing_is_written_over_and_nothing_half(folder: Path) -> None:
     assert not list(folder.glob("other*"))
 
 
+def test_the_recipe_of_the_donor_is_not_written_over(folder: Path) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "config/demo", folder / "demo")
+    (folder / "demo/donor.yaml").rename(folder / "demo/mine.yaml")
+    before = (folder / "demo/mine.yaml").read_bytes()
+    words = ("--base", "base", "--donor", "demo/mine.yaml", "--fine-tune", "t=base", "--out", "demo")
+    with pytest.raises(OutputError, match="contains an input"):
+        init(*words, "--name", "mine", "--force")
+    assert (folder / "demo/mine.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [

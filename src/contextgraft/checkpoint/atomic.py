@@ -5,11 +5,12 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from contextgraft.checkpoint.replaceable import check_keeps_inputs, check_model_output
 from contextgraft.errors import ContextgraftError, OutputBusy, OutputError, file_system_error
 
 RESUME_LOG = ".journal"  # folder of the resume log, inside the work directory of an unfinished job
@@ -19,33 +20,24 @@ WRITE_ERRNOS = {
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-MODEL_FILES = ("contextgraft.json", "contextgraft.source.json", "config.json", "adapter_config.json")
-
-
-def check_model_output(out: Path) -> None:
-    """Raise OutputError if a folder that is to be replaced is not a model, an adapter or a sidecar's."""
-    names = {path.name for path in out.iterdir()}
-    if not names & set(MODEL_FILES) and not any(name.endswith(".safetensors") for name in names):
-        raise OutputError(
-            "holds files of another program, which --replace does not remove",
-            path=out,
-            expected=f"a folder with {' or '.join(MODEL_FILES)}",
-            remedy="remove it or name another output",
-        )
 
 
 @contextmanager
 def publish(
-    out: Path, *, replace: bool = False, check: Callable[[Path], None] = check_model_output
+    out: Path,
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] = check_model_output,
+    inputs: Iterable[Path] = (),
 ) -> Iterator[Path]:
     """A work directory `.<name>.partial` next to `out`, renamed onto `out` when the block succeeds.
 
     It stays when the block fails or is killed, so that the same command can resume; an empty one is removed.
     A second run raises OutputBusy; an `out` that already holds files raises OutputError, unless `replace` and
-    `check` accepts what it holds.
+    `check` accepts what it holds, and none of `inputs` is in it.
     """
     with work_directory(out) as work:
-        check_output(out, replace=replace, check=check)
+        check_output(out, replace=replace, check=check, inputs=inputs)
         yield work
         move_into_place(work, out)
 
@@ -99,7 +91,11 @@ def _detached_log(work: Path) -> Path:
 
 
 def check_output(
-    out: Path, *, replace: bool = False, check: Callable[[Path], None] = check_model_output
+    out: Path,
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] = check_model_output,
+    inputs: Iterable[Path] = (),
 ) -> None:
     """Raise OutputError if `out` is not a directory, or a directory with files that may not be replaced."""
     folder = out.is_dir() and not out.is_symlink()
@@ -108,6 +104,7 @@ def check_output(
         raise OutputError("already exists", path=out, remedy="remove it or name another output")
     if occupied:
         check(out)
+        check_keeps_inputs(out, inputs)
 
 
 def move_into_place(work: Path, out: Path) -> None:

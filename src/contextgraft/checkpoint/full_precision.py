@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.quantisation_config import declared_method
+from contextgraft.checkpoint.model_folder import ModelFolder, declared_method
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.errors import CheckpointError, NotFullPrecision
 

@@ -1,12 +1,12 @@
 """A model's folder: config, position of each tensor, other files. No tensor is loaded."""
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from contextgraft.checkpoint.input_files import InputFiles, files_of
-from contextgraft.checkpoint.quantisation_config import declared_method
 from contextgraft.checkpoint.safetensors_header import (
     CONVERT,
     MAX_HEADER,
@@ -36,6 +36,8 @@ ADAPTER_ONLY = "holds an adapter, not a complete model"
 MERGE_FIRST = "merge it into its base first: `contextgraft merge --adapter DIR --target BASE --keep-rope`"
 OTHER_WEIGHTS = (".safetensors", ".gguf")  # under names that transformers does not load by itself
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+QUANTISATION = ("quantization_config", "compression_config")  # sections of a config
+UNNAMED = "of a kind it does not name"
 
 
 @dataclass(frozen=True)
@@ -202,3 +204,22 @@ def _others(path: Path, own: set[str]) -> tuple[str, ...]:
         if not name.isprintable():
             raise CheckpointError("has a file whose name is not text", path=path, received=repr(name)[:80])
     return tuple(others)
+
+
+def declared_method(config: Mapping[str, Any]) -> str | None:
+    """The quantisation method that a config.json names, also for its text model; None if there is none."""
+    section = next(quantisation_sections(config), None)
+    if section is None:
+        return None
+    method = section.get("quant_method")
+    if method is None and {"load_in_4bit", "load_in_8bit"} & set(section):
+        return "bitsandbytes"
+    return str(method or UNNAMED)
+
+
+def quantisation_sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The sections of a config.json that describe a quantisation, of the whole model first."""
+    for part in (config, *(config.get(key) for key in ("text_config", "llm_config", "language_config"))):
+        if isinstance(part, Mapping):
+            values = (part.get(key) for key in QUANTISATION)
+            yield from (value for value in values if isinstance(value, Mapping) and value)

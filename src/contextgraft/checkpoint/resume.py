@@ -119,13 +119,19 @@ class ResumeLog:
 
 @contextmanager
 def publish_folders(
-    out: Path, names: Sequence[str], job: Mapping[str, Any], *, replace: bool = False
+    out: Path,
+    names: Sequence[str],
+    job: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    inputs: Sequence[Path] = (),
 ) -> Iterator[ResumeLog]:
     """The resume log of a job that writes folders `names` to its work directory, then moved into `out`.
 
     The block records BUILT when all are complete. A folder that exists already, and was not moved there by
-    an interrupted run of this job, raises OutputError unless `replace`. If one that was moved there has lost
-    a file since, as when Snakemake removes the outputs of an interrupted job, the job begins anew.
+    an interrupted run of this job, raises OutputError unless `replace`, or if one of `inputs` is in it. If
+    one that was moved there has lost a file since, as when Snakemake removes the outputs of an interrupted
+    job, the job begins anew.
     """
     with work_directory(out) as work:
         log = ResumeLog(work, job)
@@ -133,9 +139,11 @@ def publish_folders(
         whole = all((work / name).exists() or sizes.get(name) == _sizes(out / name) for name in names)
         if log.get(BUILT) is not None and not whole:
             _empty(work)
-        _check_folders(log, out, names, replace=replace)
+        _check_folders(log, out, names, replace=replace, inputs=inputs)
         with log:
-            _check_folders(log, out, names, replace=replace)  # again: the log may have been another job's
+            _check_folders(
+                log, out, names, replace=replace, inputs=inputs
+            )  # again: the log may have been another job's
             yield log
             if log.get(_SIZES) is None:
                 log.put(_SIZES, {name: _sizes(work / name) for name in names})
@@ -153,10 +161,12 @@ def input_files(folder: ModelFolder) -> InputFiles:
     return files
 
 
-def _check_folders(log: ResumeLog, out: Path, names: Sequence[str], *, replace: bool) -> None:
+def _check_folders(
+    log: ResumeLog, out: Path, names: Sequence[str], *, replace: bool, inputs: Sequence[Path]
+) -> None:
     if log.get(BUILT) is None:
         for name in names:
-            check_output(out / name, replace=replace)
+            check_output(out / name, replace=replace, inputs=inputs)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

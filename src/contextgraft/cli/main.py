@@ -55,10 +55,15 @@ class RefusalGroup(LazyGroup):
 
             if folder is None or not is_final(error):
                 raise
-            replace = bool(ctx.meta.get(REPLACE))
+            replacing: click.Context | None = ctx.meta.get(REPLACE)
+            replace = replacing is not None and _same_path(replacing.params.get("out"), folder)
             record_refusal(folder, str(ctx.invoked_subcommand), error, replace=replace)
             echo(f"contextgraft: refused and recorded: {error}", err=True)
             return None
+
+
+def _same_path(first: Path | None, second: Path) -> bool:
+    return first is not None and first.resolve() == second.resolve()
 
 
 @click.group(

@@ -124,10 +124,10 @@ def check_device(device: str) -> str:
 
 
 def replace_option(command: F) -> F:
-    """--replace; recorded in the context's `meta` as well, for the refusal that may be written instead."""
+    """--replace; the context is kept in its `meta` then, for the refusal that may replace --out instead."""
 
     def record(context: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
-        context.meta[REPLACE] = value
+        context.meta[REPLACE] = context if value else None
         return value
 
     return click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextgraft.checkpoint.replaceable import check_file_replaceable
 from contextgraft.errors import InputError
 from contextgraft.formats.alignment import CHANCE_LIMIT, TensorAlignment, direction
 from contextgraft.formats.sample_files import first_line
@@ -70,6 +71,18 @@ def read_alignments(paths: Iterable[Path]) -> tuple[LayerAlignment, ...]:
         row = rows[identity]
         groups.setdefault(_layer_key(row), []).append(_alignment(row))
     return tuple(_layer_alignment(key, groups[key]) for key in sorted(groups, key=lambda key: key.order))
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise OutputError for a file that a table of alignments would replace, and that is none itself."""
+    check_file_replaceable(path, _is_alignment, "a table of alignments")
+
+
+def _is_alignment(path: Path) -> bool:
+    try:
+        return set(COLUMNS) <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _layer_key(row: Mapping[str, Any]) -> _LayerKey:

@@ -13,9 +13,10 @@ from contextgraft.errors import (
     InputError,
     MismatchError,
     MissingExtra,
+    OutputError,
     Refused,
 )
-from contextgraft.formats.sidecar import sidecar
+from contextgraft.formats.sidecar import check_record_output, sidecar
 
 FINAL = (InputError, CheckpointError, MismatchError, Refused)
 
@@ -28,10 +29,15 @@ def is_final(error: ContextgraftError) -> bool:
 def record_refusal(folder: Path, verb: str, error: ContextgraftError, *, replace: bool = False) -> None:
     """Write `contextgraft.json` of kind "refused"; if `error` is a Refused, its verb and reason are recorded.
 
-    With `replace` an output of an earlier run in `folder` is removed first.
+    With `replace` an output of an earlier run in `folder` is removed first; otherwise OutputError if the
+    folder holds anything but a record, such as a model or a graft.
     """
     if replace:
         remove_output(folder)
+    try:
+        check_record_output(folder, "--refusal")
+    except OutputError as blocked:
+        raise OutputError(f"{error}; this is not recorded: {blocked}") from None
     write_json(folder / SIDECAR, refusal(folder.name, verb, error))
 
 

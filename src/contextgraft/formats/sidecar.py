@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from contextgraft._version import __version__
-from contextgraft.checkpoint.atomic import PARTIAL
+from contextgraft.checkpoint.atomic import PARTIAL, check_folder_output
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
-from contextgraft.errors import CheckpointError, InputError, Refused
+from contextgraft.errors import CheckpointError, InputError, OutputError, Refused
 from contextgraft.formats.hub_source import cached_repository
 from contextgraft.formats.model_card import CARD, read_licence
 
 __all__ = [
     "FORMAT",
     "SIDECAR",
+    "check_record_output",
     "identity",
     "is_record",
     "origin",
@@ -66,6 +67,22 @@ def is_record(folder: Path) -> bool:
         return read_json(folder / SIDECAR).get("kind") in ("graft", REFUSED)
     except CheckpointError:
         return False
+
+
+def check_record_output(folder: Path, option: str) -> None:
+    """Raise OutputError for a folder that cannot be written, or that holds anything but such a record.
+
+    `option` is the option that names the folder.
+    """
+    check_folder_output(folder)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {TEMPORARY} and not is_record(folder):
+        raise OutputError(
+            f"holds other files than the record of a graft, which {option} does not replace",
+            path=folder,
+            expected=f"a folder that is empty, or holds only {SIDECAR} of a graft or a refusal",
+            remedy="name another folder",
+        )
 
 
 def read_records(

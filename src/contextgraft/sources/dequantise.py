@@ -16,12 +16,14 @@ from contextgraft.checkpoint.full_precision import is_packed, quantisation
 from contextgraft.checkpoint.model_folder import (
     MODEL_CONFIG,
     MODEL_INDEX,
+    QUANTISATION,
     ModelFolder,
     TensorInfo,
+    declared_method,
     open_model,
+    quantisation_sections,
     read_json,
 )
-from contextgraft.checkpoint.quantisation_config import SECTIONS, declared_method, sections
 from contextgraft.checkpoint.reader import DTYPES, read_bytes, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.checkpoint.writer import Spec, order, write_blocks
@@ -107,7 +109,7 @@ def _check_is_dequantised(model: ModelFolder, name: str, grids: Mapping[str, tup
 
 def _block_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Rows and columns of a block, by default those of transformers; None: the grid of scales says."""
-    size = next(sections(config)).get("weight_block_size", DEFAULT_BLOCK)
+    size = next(quantisation_sections(config)).get("weight_block_size", DEFAULT_BLOCK)
     if isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
         return size[0], size[1]
     return None
@@ -193,7 +195,7 @@ def _unquantised(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without its quantisation, also of the text model; dtypes that it names are bfloat16."""
     result: dict[str, Any] = {}
     for key, value in config.items():
-        if key in SECTIONS:
+        if key in QUANTISATION:
             continue
         if key in ("dtype", "torch_dtype"):
             result[key] = "bfloat16"

@@ -60,7 +60,7 @@ def _fetch(source: str, out: Path, dtype: str, conversion: Conversion, *, replac
         raise InputError("neither a model folder nor a GGUF file", path=path, expected=FORMS)
     if path.is_dir() and not is_adapter(path):
         read_json(path / MODEL_CONFIG)  # before all files of the folder, of which it may have millions
-    with publish(out, replace=replace) as work:
+    with publish(out, replace=replace, inputs=[path]) as work:
         clear(work)
         try:
             with unchanged(InputFiles([path.absolute()]) if path.is_file() else files_of(path)):

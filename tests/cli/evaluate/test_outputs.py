@@ -90,6 +90,22 @@ def test_outputs_that_cannot_be_written_are_errors_at_once(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_files_of_another_kind_and_two_outputs_of_one_name(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    for changes in (
+        {"recommendation": weights},
+        {"alignments": {"r8": weights}, "base": tmp_path},
+        {"recommendation": tmp_path / "same", "alignments": {"r8": tmp_path / "same"}, "base": tmp_path},
+        {"recommendation": tmp_path / "x/../out.parquet"},
+    ):
+        with pytest.raises(OutputError, match=r"would replace it|the same file"):
+            outputs({}, **changes).check(tmp_path / "out.parquet")
+    assert weights.read_bytes() == b"weights"
+    (tmp_path / "r.json").write_text('{"rank": null, "reason": "x"}')
+    outputs({}, recommendation=tmp_path / "r.json").check(tmp_path / "out.parquet")
+
+
 @pytest.mark.parametrize("missing", [None, "record", "recommendation"])
 def test_skip_existing_skips_only_if_all_outputs_exist(tmp_path: Path, missing: str | None) -> None:
     for name in ("target", "r8"):

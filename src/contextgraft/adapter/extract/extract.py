@@ -155,7 +155,8 @@ def extract(
         "gguf": gguf,
     }
     folders = [spec.name for spec in specs]
-    with publish_folders(out, folders, job, replace=replace) as log:
+    inputs = (models.base.path, models.donor.path)
+    with publish_folders(out, folders, job, replace=replace, inputs=inputs) as log:
         built = log.get(BUILT)
         if built is None:
             step = _ExtractStep(models, specs, cache_bytes, device, products, log, advance)

@@ -101,7 +101,8 @@ def extract(
         "device": device,
         "command": str(command),
     }
-    with publish_folders(out, [spec.name for spec in specs], job, replace=replace) as log:
+    inputs, names = (models.base.path, models.donor.path), [spec.name for spec in specs]
+    with publish_folders(out, names, job, replace=replace, inputs=inputs) as log:
         for spec in specs:
             if log.get(spec.name) is None:
                 folder = log.work / spec.name

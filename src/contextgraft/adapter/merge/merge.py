@@ -57,7 +57,9 @@ def merge(
         "device": device,
         **LIBRARY,
     }
-    with publish(out, replace=replace or is_record(out)) as work, ResumeLog(work, job) as log:
+    folders = [target.path, *(item.adapter.path for item in plan.adapters)]
+    replaced = replace or is_record(out)
+    with publish(out, replace=replaced, inputs=folders) as work, ResumeLog(work, job) as log:
         with _opened(plan, work) as shards, ThreadPoolExecutor(1) as flusher:
             flushed: list[Future[None]] = []
             step = _MergeStep(

@@ -59,6 +59,10 @@ def command(
     """
     from contextgraft.formats.refusal import is_final
 
+    if out is not None:
+        from contextgraft.formats.read_alignment import check_replaceable
+
+        check_replaceable(out)
     selection = tensor_selection(embeddings, include, exclude)
     try:
         result = _align((base, donor, target), selection, threads_or_cores(threads), device)

@@ -92,7 +92,7 @@ def command(**params: Any) -> None:
     dry = params["plan"] or params["dry_run"]
     out = None if dry else check_out(params["out"])
     if out is not None:
-        outputs.check()
+        outputs.check(out)
     adapters = adapter_folders(params)
     with grafts_of(params, adapters, outputs) as variants:
         if out is None:

@@ -113,6 +113,7 @@ def command(
     if (recommended or verdict) and len(targets) > 1:
         raise click.UsageError("--recommended and --verify are for one --target")
     from contextgraft.checkpoint.atomic import check_file_output
+    from contextgraft.checkpoint.replaceable import check_json_replaceable
     from contextgraft.formats.sidecar import is_record
 
     others = [verdict] if verdict else []
@@ -126,6 +127,7 @@ def command(
     targets, outs = zip(*left, strict=True)
     if verdict is not None:
         check_file_output(verdict)
+        check_json_replaceable(verdict, ("holds",), "the result of a verification")
 
     from contextgraft.checkpoint.file_io import read_ahead
 
@@ -133,6 +135,11 @@ def command(
     read_ahead(targets[0])
     if keep_rope and rope_from:
         raise click.UsageError("--keep-rope and --rope-from cannot be combined")
+    if replace and rope_from:
+        from contextgraft.checkpoint.replaceable import check_keeps_inputs
+
+        for folder in outs:
+            check_keeps_inputs(folder, [rope_from])
     from contextgraft.cli.merge_outcome import recommended_adapter, refusal_verdict, write_verdict
 
     threads = threads_or_cores(threads)

@@ -13,7 +13,7 @@ from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.cli.evaluate.config import check_folder
 from contextgraft.cli.evaluate.records import GraftRecords
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError, first_names
+from contextgraft.errors import ContextgraftError, OutputError, first_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,11 +33,28 @@ class GraftOutputs:
         records = [folder / SIDECAR for folder in self.records.folders.values()]
         return [*records, *self.alignments.values(), *filter(None, [self.recommendation])]
 
-    def check(self) -> None:
-        """Raise OutputError for an output that cannot be written; InputError if the base does not exist."""
+    def check(self, *others: Path) -> None:
+        """Raise OutputError for an output that cannot be written or would replace a file of another kind.
+
+        Also for two outputs that are one file; `others` are outputs, too. InputError if the base does not
+        exist.
+        """
+        from contextgraft.checkpoint.replaceable import check_json_replaceable
+        from contextgraft.formats.read_alignment import check_replaceable
+
         self.records.check()
+        paths = [file.resolve() for file in [*others, *self.files()]]
+        twice = next((path for path in paths if paths.count(path) > 1), None)
+        if twice is not None:
+            raise OutputError(
+                "two outputs are the same file", path=twice, remedy="give each a name of its own"
+            )
         for file in self.files():
             check_file_output(file)
+        for file in self.alignments.values():
+            check_replaceable(file)
+        if self.recommendation is not None:
+            check_json_replaceable(self.recommendation, ("rank", "reason"), "a recommendation")
         if self.base is not None:
             check_folder(None, self.base)
 

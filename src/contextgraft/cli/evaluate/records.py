@@ -6,11 +6,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from contextgraft.checkpoint.atomic import check_folder_output, write_json
+from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import SIDECAR
-from contextgraft.errors import ContextgraftError, OutputError, Refused
+from contextgraft.errors import ContextgraftError, Refused
 from contextgraft.formats.refusal import refusal
-from contextgraft.formats.sidecar import TEMPORARY, is_record
+from contextgraft.formats.sidecar import check_record_output
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,15 +31,7 @@ class GraftRecords:
     def check(self) -> None:
         """Raise OutputError for a folder that cannot be written, or that holds anything but a record."""
         for folder in self.folders.values():
-            check_folder_output(folder)
-            names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-            if names - {TEMPORARY} and not is_record(folder):
-                raise OutputError(
-                    "holds other files than the record of a graft, which --record does not replace",
-                    path=folder,
-                    expected=f"a folder that is empty, or holds only {SIDECAR} of a graft or a refusal",
-                    remedy="name another folder",
-                )
+            check_record_output(folder, "--record")
 
     def remove(self) -> None:
         """Remove the records of an earlier run."""

@@ -12,6 +12,7 @@ from string import Template
 import yaml
 
 from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.checkpoint.replaceable import check_keeps_inputs
 from contextgraft.config.base import validate
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import parse_targets
@@ -87,6 +88,8 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
     existing = [path for path in files if path.exists()]
     if existing and not replace:
         raise OutputError("exists already", path=existing[0], remedy="pass --force, or choose another --name")
+    for path in existing:
+        check_keeps_inputs(path, map(Path, (new.base, new.donor, *new.fine_tunes.values())))
     _check(files)
     for path, text in files.items():
         with publish_file(path) as temporary:

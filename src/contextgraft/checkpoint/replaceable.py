@@ -1,0 +1,69 @@
+"""What an output may replace: what contextgraft writes, never an input, nor a folder that is in use."""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from contextgraft.checkpoint.model_folder import read_json
+from contextgraft.errors import CheckpointError, OutputError
+
+MODEL_FILES = ("contextgraft.json", "contextgraft.source.json", "config.json", "adapter_config.json")
+
+
+def check_model_output(out: Path) -> None:
+    """Raise OutputError if a folder that is to be replaced is not a model, an adapter or a sidecar's.
+
+    Nor is the working folder or the home folder replaced, or one that contains them.
+    """
+    names = {path.name for path in out.iterdir()}
+    if not names & set(MODEL_FILES) and not any(name.endswith(".safetensors") for name in names):
+        raise OutputError(
+            "holds files of another program, which --replace does not remove",
+            path=out,
+            expected=f"a folder with {' or '.join(MODEL_FILES)}",
+            remedy="remove it or name another output",
+        )
+    for name, find in (("working", Path.cwd), ("home", Path.home)):
+        with suppress(FileNotFoundError, RuntimeError):
+            if _contains(out, find()):
+                raise OutputError(
+                    f"is or contains the {name} folder, which --replace does not remove", path=out,
+                    remedy="name another output",
+                )  # fmt: skip
+
+
+def check_keeps_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError if an input is in the folder `out`, which is to be replaced as a whole."""
+    for path in inputs:
+        if _contains(out, path):
+            raise OutputError(
+                "is or contains an input of this command, which --replace would remove",
+                path=out, received=path, remedy="name another output",
+            )  # fmt: skip
+
+
+def check_file_replaceable(path: Path, is_own: Callable[[Path], bool], what: str) -> None:
+    """Raise OutputError if there is a file at `path` that is neither empty nor `what` a command writes."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_file() or (path.stat().st_size and not is_own(path)):
+        raise OutputError(
+            f"is not {what}, which would replace it", path=path, remedy="remove it or name another file"
+        )
+
+
+def check_json_replaceable(path: Path, keys: Iterable[str], what: str) -> None:
+    """As `check_file_replaceable`, for a JSON object with at least these keys."""
+    check_file_replaceable(path, lambda file: _has_keys(file, set(keys)), what)
+
+
+def _has_keys(path: Path, keys: set[str]) -> bool:
+    try:
+        return keys <= read_json(path).keys()
+    except CheckpointError:
+        return False
+
+
+def _contains(folder: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
