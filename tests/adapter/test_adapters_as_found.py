@@ -134,3 +134,29 @@ def test_a_config_with_another_number_of_layer_types(
     target = Path(toy.write(tmp_path / "target", toy.weights(config), config))
     with pytest.raises(InputError, match=rf"target/config\.json.*layer_types.*\({layers}\)"):
         plan(adapter(""), target)
+
+
+def test_the_digest_covers_what_decides_about_embeddings(adapter: Callable[..., Path]) -> None:
+    """Two adapters that are merged otherwise are not the same, though their tensors are."""
+    path = adapter("")
+    plain, embeddings = open_adapter(path).digest, "base_model.model.model.embed_tokens"
+    config = json.loads((path / "adapter_config.json").read_text())
+
+    def digest(**changes: Any) -> str:
+        (path / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+        return open_adapter(path).digest
+
+    tied = {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True}
+    assert digest(**tied) == plain  # there are no embeddings
+    factors = {
+        f"{embeddings}.lora_embedding_A": torch.ones(2, 50),
+        f"{embeddings}.lora_embedding_B": torch.ones(64, 2),
+    }
+    save_file(load_file(path / "adapter_model.safetensors") | factors, path / "adapter_model.safetensors")
+    assert digest() == digest(**{**tied, "ensure_weight_tying": False}) != digest(**tied)
+    before = digest()
+    (path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"b": 0, "a": 1}}}))
+    assert digest() != before
+    stored = {f"{embeddings}.base_layer.weight": torch.ones(50, 64)}
+    save_file(load_file(path / "adapter_model.safetensors") | stored, path / "adapter_model.safetensors")
+    assert digest(alpha_pattern={"embed_tokens": 4}) != digest()

@@ -41,6 +41,12 @@ def test_a_missing_key_has_the_default_of_its_class() -> None:
     }
 
 
+def test_null_is_not_a_missing_key() -> None:
+    """Without the key, Mistral has a window; null is none."""
+    assert changed(MISTRAL, MISTRAL | {"sliding_window": None}) == {"sliding_window": (4096, None)}
+    assert changed(MISTRAL | {"sliding_window": None}, MISTRAL) == {"sliding_window": (None, 4096)}
+
+
 def test_derived_settings_travel_with_their_origin() -> None:
     windows = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
     difference = changed(QWEN2, QWEN2 | windows)

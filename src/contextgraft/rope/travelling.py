@@ -130,6 +130,23 @@ def own_values(config: Mapping[str, Any], names: Collection[str]) -> dict[str, A
     return {name: values.get(name, section.get(name)) for name in names}
 
 
+def stated_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The position and attention settings that a config has itself, without the defaults of its class."""
+    section = text_section(config)
+    return {key: section[key] for key in sorted(TRAVELLING) if key in section}
+
+
+def own_changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Setting]:
+    """The position and attention settings that a fine-tune's config changes against its base.
+
+    `base` are the `stated_values` of the base's config. Imports transformers only where something differs.
+    """
+    if stated_values(config) == base:
+        return {}
+    rest = {key: value for key, value in text_section(config).items() if key not in TRAVELLING}
+    return dict(compare_configs(replace_text_section(config, {**rest, **base}), config).travelling)
+
+
 def to_json(values: Mapping[str, Setting]) -> dict[str, Any]:
     """Settings as plain JSON values: {name: {"base": value, "donor": value}}, "donor" if it has one."""
     return {
@@ -155,7 +172,8 @@ def _compare(
     base: Mapping[str, Any], donor: Mapping[str, Any]
 ) -> tuple[dict[str, Setting], dict[str, Setting]]:
     sections = text_section(base), text_section(donor)
-    if not any(_differ(key, *sections) for key in {**sections[0], **sections[1]}):
+    # a key that one side lacks has a default there, which null may not be
+    if all(_ignored(key) or _same(key, *sections) for key in {**sections[0], **sections[1]}):
         return {}, {}
     sides = [_values(config, section) for config, section in zip((base, donor), sections, strict=True)]
     differing = [key for key in sorted({**sides[0], **sides[1]}) if _differ(key, *sides)]
@@ -177,8 +195,15 @@ def _values(config: Mapping[str, Any], section: Mapping[str, Any]) -> Mapping[st
 
 
 def _differ(key: str, base: Mapping[str, Any], donor: Mapping[str, Any]) -> bool:
-    ignored = key in ELSEWHERE or key in NO_EFFECT or key.endswith(DROPOUT)
-    return not ignored and base.get(key) != donor.get(key)
+    return not _ignored(key) and base.get(key) != donor.get(key)
+
+
+def _same(key: str, base: Mapping[str, Any], donor: Mapping[str, Any]) -> bool:
+    return bool(base.get(key, ...) == donor.get(key, ...))
+
+
+def _ignored(key: str) -> bool:
+    return key in ELSEWHERE or key in NO_EFFECT or key.endswith(DROPOUT)
 
 
 def _derived(key: str, base: Mapping[str, Any], donor: Mapping[str, Any]) -> bool:

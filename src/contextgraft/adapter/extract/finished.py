@@ -38,6 +38,8 @@ def finished_adapters(
             return None
         sidecars[spec.name] = record = read_sidecar(folder)
         requested = {**facts, "asked": spec.requested}
+        if "base" not in (record.get("attention") or {}):  # older versions did not record it
+            requested["attention"] = {key: requested["attention"][key] for key in ("changed", "not_carried")}
         recorded = {key: record.get(key) for key in requested} | {
             "modules": sorted(record.get("modules", {}))
         }

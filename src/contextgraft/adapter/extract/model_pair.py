@@ -92,6 +92,7 @@ class ModelPair:
         return {
             "rope": {side: settings.to_json(value) for side, value in read.items()},
             "attention": {
+                "base": travelling.stated_values(self.base.config),
                 "changed": travelling.to_json(self.difference.travelling),
                 "not_carried": travelling.to_json(self.difference.others),
             },

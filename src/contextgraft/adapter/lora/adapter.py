@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from contextgraft.adapter.lora.config import LoraConfig, read_config
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TokenRowsEntry
 from contextgraft.adapter.lora.kinds import KINDS
-from contextgraft.adapter.lora.low_rank import LowRankEntry
-from contextgraft.checkpoint.digest import json_digest, tensor_digest, tensor_table
+from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
+from contextgraft.checkpoint.digest import file_digest, json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.input_files import InputFiles, files_of
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
@@ -19,6 +19,7 @@ from contextgraft.errors import CheckpointError, InputError, PickleRefused, firs
 from contextgraft.formats import peft
 from contextgraft.formats.model.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
+from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.rope import settings, travelling
 from contextgraft.rope.travelling import Setting
 
@@ -61,6 +62,12 @@ class Adapter:
         """Other settings of the forward pass that the donor changed; no adapter carries them."""
         record = (self.sidecar or {}).get("attention") or {}
         return travelling.from_json(record.get("not_carried", {}))
+
+    @property
+    def base_attention(self) -> dict[str, Any] | None:
+        """The position and attention settings in the base's config; None where they were not recorded."""
+        record = (self.sidecar or {}).get("attention") or {}
+        return record.get("base")
 
     @property
     def rank(self) -> int:
@@ -151,7 +158,29 @@ class Adapter:
         attention = {"attention": travelling.to_json(self.attention)} if self.attention else {}
         tokens = {name: e.indices for name, e in self.entries.items() if isinstance(e, TokenRowsEntry)}
         rows = {"token_rows": tokens} if tokens else {}
-        return json_digest({"tensors": tables, "scaling": scaling, "rope": rope, **attention, **rows})
+        return json_digest(
+            {"tensors": tables, "scaling": scaling, "rope": rope, **attention, **rows, **self._embeddings}
+        )
+
+    @property
+    def _embeddings(self) -> dict[str, Any]:
+        """What else decides how embeddings are merged, for the digest; only what is not the default."""
+        if not any(map(rows_are_tokens, self.entries)):
+            return {}
+        own = self.sidecar is not None
+        stored = {name: e.scaling for name, e in self.entries.items() if isinstance(e, RebasedEntry)}
+        tokenizer = self.path / TOKENIZER
+        return (
+            ({"ties_embeddings": self.ties_embeddings} if self.ties_embeddings is not own else {})
+            | ({"scaling_of_stored": stored} if stored else {})
+            | ({"tokenizer": file_digest(tokenizer)} if not own and tokenizer.is_file() else {})
+        )
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether a change of tied embeddings is meant for both ends: a donor's is, PEFT's on request."""
+        ties = self.config.ties_embeddings
+        return self.sidecar is not None if ties is None else ties
 
 
 def open_adapter(path: Path) -> Adapter:
@@ -231,6 +260,8 @@ def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
         raise CheckpointError(f"lacks {', '.join(missing)}", path=path / SIDECAR, remedy="extract it again")
     attention = sidecar.get("attention", {"changed": {}})
     travelling.from_json(attention.get("changed") if isinstance(attention, dict) else attention)
+    if not isinstance(attention.get("base", {}), dict):
+        raise CheckpointError("has malformed attention settings of its base", path=path / SIDECAR)
     for side in ("base", "donor"):
         settings.from_json(sidecar["rope"].get(side))
         if not {"name", "digest"} <= set(sidecar[side]):

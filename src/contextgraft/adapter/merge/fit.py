@@ -149,9 +149,7 @@ def _entries(
     embedding, head = names
     if not state.is_tied or embedding is None or head is None or embedding not in entries:
         return entries
-    shares = adapter.config.ties_embeddings
-    shares = adapter.sidecar is not None if shares is None else shares
-    if shares or (isinstance(entries[embedding], TokenRowsEntry) and head not in entries):
+    if adapter.ties_embeddings or (isinstance(entries[embedding], TokenRowsEntry) and head not in entries):
         return entries | {head: entries[embedding]}
     return entries
 

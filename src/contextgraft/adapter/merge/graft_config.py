@@ -1,6 +1,7 @@
 """The config.json of a graft: the target's, with RoPE and the attention settings that the donor changed."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings, read
-from contextgraft.rope.travelling import Setting, apply_settings, compare_configs, own_values, to_json
+from contextgraft.rope.travelling import (
+    Setting,
+    apply_settings,
+    compare_configs,
+    own_changes,
+    own_values,
+    to_json,
+)
 
 DIMENSIONS = "mrope"  # begins the names of settings of multi-dimensional RoPE
 
@@ -116,3 +124,20 @@ def attention_warnings(
             if values[name] != setting.donor
         ]
     return warnings
+
+
+def kept_settings(
+    config: Mapping[str, Any], context: ContextSettings, adapters: Sequence[Adapter]
+) -> list[str]:
+    """Warnings of position and attention settings that the target changed against the base and keeps."""
+    changed: dict[str, Setting] = {}
+    for adapter in adapters:
+        if adapter.base_attention is not None:
+            with suppress(InputError):  # the target's class has no such settings
+                changed |= own_changes(config, adapter.base_attention)
+    return [
+        f"its own {name} ({setting.donor}; the base's: {setting.base}) stays; "
+        "the adapter was trained without it"
+        for name, setting in changed.items()
+        if name not in context.attention
+    ]

@@ -14,6 +14,7 @@ from contextgraft.adapter.merge.graft_config import (
     ContextSettings,
     attention_warnings,
     graft_config,
+    kept_settings,
     recorded_settings,
     rope_for,
 )
@@ -150,14 +151,12 @@ class MergePlan:
                     f"type {before.rope_type}) differs from the base's (theta {base.theta:g}, "
                     f"{base.max_positions}, {base.rope_type})"
                 )
+        adapters = [scaled.adapter for scaled in self.adapters]
+        lines = kept_settings(self.target.config, self.context, adapters)
         if self.rope_from != "target":
-            warnings += [
-                f"{self.target.path}: {text}"
-                for text in attention_warnings(
-                    self.target.config, self.context, [scaled.adapter for scaled in self.adapters]
-                )
-            ]
-            warnings += [f"{self.target.path}: {text}" for text in older_reader_warnings(self.config)]
+            lines += attention_warnings(self.target.config, self.context, adapters)
+            lines += older_reader_warnings(self.config)
+        warnings += [f"{self.target.path}: {text}" for text in lines]
         if self.replaced:
             warnings.append(f"{self.target.path}: its own {', '.join(self.replaced)} will be overwritten")
         return tuple(dict.fromkeys(warnings))

@@ -84,6 +84,8 @@ def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
         check_equal("the context length", sidecar["max_length"], rope.context)
     if "attention" in sidecar:
         record = models.context_record()["attention"]
+        if "base" not in sidecar["attention"]:  # older versions did not record it
+            del record["base"]
         check_equal("the attention settings that differ", sidecar["attention"], record)
     values, recorded = architecture(models.base.config), sidecar["architecture"]  # older ones have fewer
     check_equal("the architecture", recorded, {key: values.get(key) for key in recorded})
