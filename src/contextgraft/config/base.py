@@ -1,6 +1,6 @@
 """The base of every configuration model, and reading one from YAML with one-line errors."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -21,7 +21,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Frozen(BaseModel):
     """An immutable model that rejects unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
     @classmethod
     def known_keys(cls) -> set[str]:
@@ -32,6 +32,9 @@ class Frozen(BaseModel):
 Model = TypeVar("Model", bound=Frozen)
 Location = tuple[int | str, ...]  # of a value: keys and indices, from the top of the file
 UNKNOWN = "extra_forbidden"  # pydantic's type of the error
+# plain words for what pydantic says with its own; other messages stay
+SECTION = "should be a section with keys"
+MESSAGES = {"model_type": SECTION, "model_attributes_type": SECTION, "dict_type": SECTION}
 
 
 def validate(model: type[Model], data: Any, source: Path | str) -> Model:
@@ -44,7 +47,7 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = error.errors()
+        problems = _without_consequences(error.errors())
     unknown = [problem for problem in problems if problem["type"] == UNKNOWN]
     missing = {problem["loc"]: problem for problem in problems if problem["type"] == "missing"}
     collector = MistakeCollector()
@@ -67,13 +70,35 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
         absent = problem["type"] == "missing"
         with collector.check():
             raise ConfigError(
-                f"{_key(problem['loc'])}: {problem['msg']}",
+                f"{_key(problem['loc'])}: {_message(problem)}",
                 path=source,
                 expected=_description(model, problem["loc"]) if absent else None,
-                received=None if isinstance(value, dict | BaseModel) else repr(value),
+                received=_received(value),
             )
     collector.raise_mistakes()
     raise AssertionError("a validation error has problems")
+
+
+def _without_consequences(problems: list[Any]) -> list[Any]:
+    """The problems without lists that are too short only because an item of theirs is wrong."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(place[: len(problem["loc"])] == problem["loc"] != place for place in places)
+    ]
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, without the prefix that pydantic puts before errors of validators."""
+    return MESSAGES.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+
+
+def _received(value: Any) -> str | None:
+    if value is None:
+        return "nothing"
+    return None if isinstance(value, dict | BaseModel) else repr(value)
 
 
 def _key(location: Location) -> str:

@@ -7,6 +7,13 @@ from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
 
+# Far above what was ever trained: larger numbers are mistakes, which would end in a lack of memory.
+MAX_LENGTH = 2**30
+MAX_TOKENS = 2**40
+MAX_STEPS = 10**6
+MAX_RANK = 2**16
+Length = Annotated[int, Field(gt=1, le=MAX_LENGTH)]
+
 
 class Published(Frozen):
     """The resources of a stage where it was first run."""
@@ -18,9 +25,9 @@ class Published(Frozen):
 class Stage(Frozen):
     """Steps at one length. Theta is computed by the rule of the recipe unless it is given here."""
 
-    length: int = Field(gt=1, description="tokens of a sequence")
-    steps: int = Field(gt=0, description="optimiser steps")
-    tokens: int = Field(gt=0, description="tokens of a batch; length divides it")
+    length: Length = Field(description="tokens of a sequence")
+    steps: int = Field(gt=0, le=MAX_STEPS, description="optimiser steps")
+    tokens: int = Field(gt=0, le=MAX_TOKENS, description="tokens of a batch; length divides it")
     theta: float | None = Field(default=None, gt=0, description="RoPE theta, instead of that of the rule")
     learning_rate: float | None = Field(
         default=None,
@@ -46,14 +53,14 @@ class ReplayConfig(Frozen):
     """Short batches between the long ones, so that the model does not forget short texts."""
 
     share: float = Field(default=0.0, ge=0, lt=1, description="fraction of all steps that are short")
-    lengths: tuple[int, ...] = Field(default=(), description="lengths of short sequences, in turn")
-    tokens: int = Field(default=0, ge=0, description="tokens of a short batch")
+    lengths: tuple[Length, ...] = Field(default=(), description="lengths of short sequences, in turn")
+    tokens: int = Field(default=0, ge=0, le=MAX_TOKENS, description="tokens of a short batch")
 
     @model_validator(mode="after")
     def check(self) -> Self:
         """A share needs lengths, and batches of whole sequences."""
-        if self.share and (not self.lengths or any(n < 2 or self.tokens % n for n in self.lengths)):
-            raise ValueError("replay needs lengths of at least 2 that each divide its tokens")
+        if self.share and (not self.lengths or any(self.tokens % length for length in self.lengths)):
+            raise ValueError("replay needs lengths that each divide its tokens")
         if self.share and not self.tokens:
             raise ValueError("replay needs tokens")
         return self
@@ -63,7 +70,7 @@ class DataSource(Frozen):
     """The settings that all kinds of data have."""
 
     weight: float = Field(default=1.0, gt=0, description="relative frequency of batches from this source")
-    lengths: tuple[int, ...] | None = Field(
+    lengths: tuple[Length, ...] | None = Field(
         default=None, description="use this source only for batches of these lengths"
     )
 
@@ -75,8 +82,8 @@ class NeedleSource(DataSource):
     format: Path = Field(description="needle format (YAML), relative to the recipe")
     haystack: str | None = Field(default=None, description="text instead of the format's haystack")
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
-    least: int = Field(default=2, ge=1, description="fewest needles in a document")
-    most: int = Field(default=15, ge=1, description="most needles in a document")
+    least: int = Field(default=2, ge=1, le=MAX_LENGTH, description="fewest needles in a document")
+    most: int = Field(default=15, ge=1, le=MAX_LENGTH, description="most needles in a document")
     spacing: int = Field(
         default=12, ge=1, description="minimum number of tokens in a document for each needle"
     )
@@ -113,7 +120,7 @@ class PairsSource(DataSource):
     haystack: str | None = Field(
         default=None, description="text around the pairs; without it they are packed"
     )
-    count: int = Field(default=6, ge=1, description="pairs in a document with haystack")
+    count: int = Field(default=6, ge=1, le=MAX_LENGTH, description="pairs in a document with haystack")
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
 
 
@@ -159,7 +166,7 @@ class Optimiser(Frozen):
 class Lora(Frozen):
     """Train low-rank factors of the linear layers instead of the layers."""
 
-    rank: int = Field(gt=0)
+    rank: int = Field(gt=0, le=MAX_RANK)
     alpha: float = Field(gt=0, description="the factors' product is scaled by alpha / rank")
 
 
@@ -175,7 +182,11 @@ class Recipe(Frozen):
         default=1.0, gt=0, description="the rule computes theta for this factor times the length"
     )
     max_positions: int | None = Field(
-        default=None, gt=0, description="max_position_embeddings of the result; by default the longest stage"
+        default=None,
+        gt=0,
+        le=MAX_LENGTH,
+        description="max_position_embeddings of the result, not less than the base's; by default the longest "
+        "stage, or the base's if that is more",
     )
     replay: ReplayConfig = ReplayConfig()
     data: tuple[AnySource, ...] = Field(min_length=1)

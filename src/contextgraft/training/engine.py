@@ -1,6 +1,6 @@
 """Engines: where a run computes, in this process alone or in many processes that act as one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -47,6 +47,7 @@ class TrainingEngine(Protocol):
 
     main: bool
     dtype: torch.dtype  # of activations
+    memory_remedies: Sequence[str]  # what else saves memory, besides the recipe
 
     def run_on_main(self, task: Callable[[], T]) -> T:
         """Run a task in the main process only; all processes get its result, or its error."""
@@ -81,6 +82,7 @@ class SingleProcessEngine(TrainingEngine):
 
     main = True
     dtype = torch.float32
+    memory_remedies = ("fewer tokens in a batch", "more processes (torchrun)")
 
     @override
     def run_on_main(self, task: Callable[[], T]) -> T:
@@ -135,14 +137,19 @@ class SingleProcessEngine(TrainingEngine):
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn torch's out-of-memory errors into InputError; on CPUs torch has no type of its own for them."""
+def memory_errors(recipe: Recipe, engine: TrainingEngine) -> Iterator[None]:
+    """Turn out-of-memory errors of torch, numpy and Python into InputError, with what is not done yet."""
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not _is_memory_error(error):
             raise
-        raise InputError(
-            "out of memory",
-            remedy="activation_checkpointing, --rows-at-once 1, more processes on a sequence; see --plan",
-        ) from None
+        missing = [] if recipe.activation_checkpointing else ["activation_checkpointing"]
+        remedies = [*missing, *engine.memory_remedies, "shorter stages"]
+        raise InputError("out of memory", remedy=f"{', '.join(remedies)}; see --plan") from None
+
+
+def _is_memory_error(error: RuntimeError) -> bool:
+    """On CPUs, and in libraries of CUDA, these errors have no type of their own."""
+    texts = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -1,5 +1,6 @@
 """One training run: stages in turn, with checkpoints, resumed after an interruption, published as a whole."""
 
+import gc
 import math
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_rec
 from contextgraft.training.data.packing import PACKED, document_sources, pack
 from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
 from contextgraft.training.export import write_folder
+from contextgraft.training.fits import check_fits
 from contextgraft.training.model import head_dim
 from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
@@ -71,6 +73,9 @@ class Trainer:
         self.base = open_model(base)
         check_loadable(self.base)
         check_own_files(base)
+        self.rope = settings.read(self.base.config, self.base.path)
+        check_fits(self.recipe, self.base, self.rope)
+        self.longest = max(self.rope.max_positions, *(stage.length for stage in recipe.stages))
         self.inputs = self.base.inputs, InputFiles(referenced_files(config))
         self.steps = training_steps(self.recipe)
 
@@ -87,10 +92,9 @@ class Trainer:
         engine.run_on_main(lambda: pack(recipe, context, work, datasets=datasets, reporter=self.reporter))
         context = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
         self.batches = BatchSampler(recipe, context, recipe.seed, self.steps)
-        original = settings.read(self.base.config, self.base.path)
-        thetas = stage_thetas(recipe, original, head_dim(self.base.config))
+        thetas = stage_thetas(recipe, self.rope, head_dim(self.base.config))
         self.ropes = [
-            original.extended(theta, max(stage.length, original.max_positions))
+            self.rope.extended(theta, max(stage.length, self.rope.max_positions))
             for theta, stage in zip(thetas, recipe.stages, strict=True)
         ]
 
@@ -115,6 +119,7 @@ class Trainer:
         first = self.steps[min(self.saved.step, len(self.steps) - 1)].stage
         for stage in range(first, len(self.recipe.stages)):
             self._run_stage(stage, self._build_stage(stage, summarise=stage == first))
+            free_memory()
 
     def finish(self) -> None:
         """Write the result; what only the run needs is kept until the result is in its place."""
@@ -197,12 +202,11 @@ class Trainer:
 
     def _write_result(self, trained: dict[str, torch.Tensor]) -> None:
         recipe, work = self.recipe, self.work
-        max_positions = recipe.max_positions or max(stage.length for stage in recipe.stages)
         write_folder(
             work,
             base=self.base,
             trained=trained,
-            rope=replace(self.ropes[-1], max_positions=max_positions),
+            rope=replace(self.ropes[-1], max_positions=recipe.max_positions or self.longest),
             recipe=recipe,
             dtype=self._dtype(),
             datasets=dataset_records(document_sources(recipe), work),
@@ -242,12 +246,23 @@ def train(
     if options.replace:
         check_keeps_inputs(out, [base, config])
     trainer = Trainer(config, base, options, engine=engine, reporter=reporter or SilentReporter())
-    with memory_errors(), engine.publish(out, replace=options.replace) as work, unchanged(*trainer.inputs):
+    with (
+        memory_errors(trainer.recipe, engine),
+        engine.publish(out, replace=options.replace) as work,
+        unchanged(*trainer.inputs),
+    ):
         trainer.setup(work, datasets)
         trainer.resume()
         trainer.run()
         trainer.finish()
     return trainer.metrics[-1]
+
+
+def free_memory() -> None:
+    """Free the model of a stage that has ended: the hooks of FSDP refer to each other, and to the model."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _summary(state: TrainState, steps: Sequence[TrainingStep]) -> str:

@@ -15,7 +15,7 @@ DOWN = ["--backend", "openai", "--url", "http://127.0.0.1:1/v1/completions", "--
         (["model", "--config", "none.yaml", *OUT], "none.yaml: cannot read the configuration"),
         (
             ["model", "--config", "colours.yaml", *OUT],
-            "colours.yaml: needle: Input should be a valid dictionary",
+            "colours.yaml: needle: should be a section with keys",
         ),
         (["model", "--fine-tune", "tune", *OUT], "--fine-tune needs a study"),
         (["replay", "none.parquet", "3", "model"], "none.parquet: cannot read the samples"),

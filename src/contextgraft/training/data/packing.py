@@ -113,7 +113,8 @@ def sequences(encoded: Iterator[list[int]], length: int, prefix_ids: Sequence[in
         for begin in range(0, complete, length):
             end = begin + length
             yield ids[begin:end], [start - begin for start in starts if begin <= start < end]
-        ids, starts = ids[complete:], [start - complete for start in starts if start >= complete]
+        if complete:  # copied only then: time is linear in the documents
+            ids, starts = ids[complete:], [start - complete for start in starts if start >= complete]
 
 
 def write_shards(

@@ -68,6 +68,8 @@ class DistributedEngine(TrainingEngine):
     ) -> None:
         self.main, self.options, self.device = info.rank == 0, options, device
         self.dtype = options.dtype
+        rows = () if options.rows_at_once == 1 else ("--rows-at-once 1",)
+        self.memory_remedies = (*rows, "more processes on a sequence")
         check_dtype(device.type, options.dtype)
         layout = self._layout(info, config, reporter or SilentReporter())
         sequence_ranks = layout.ring * layout.heads
