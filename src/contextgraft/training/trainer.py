@@ -261,7 +261,7 @@ def train(
 def free_memory() -> None:
     """Free the model of a stage that has ended: the hooks of FSDP refer to each other, and to the model."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
