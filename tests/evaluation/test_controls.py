@@ -23,6 +23,7 @@ from contextgraft.adapter.in_memory.controls.random import random_adapter
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import MergePlan
+from contextgraft.config.control_names import ControlName
 from contextgraft.errors import InputError, MismatchError
 
 OWN_THETA, DONOR_THETA, OWN, LONG = 10000.0, 4e5, 64, 512
@@ -50,12 +51,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def plan(name: str, inputs: ControlInputs) -> MergePlan:
+def plan(name: ControlName, inputs: ControlInputs) -> MergePlan:
     return CONTROLS[name](inputs)
 
 
 @pytest.mark.parametrize("name", ["theta_only", "yarn", "dynamic_ntk"])
-def test_controls_by_the_config_change_no_weight(name: str, inputs: ControlInputs, tmp_path: Path) -> None:
+def test_controls_by_the_config_change_no_weight(
+    name: ControlName, inputs: ControlInputs, tmp_path: Path
+) -> None:
     merge(plan(name, inputs), tmp_path / "out")
     before, after = weights(inputs.target), weights(tmp_path / "out")
     assert before.keys() == after.keys()
@@ -64,7 +67,7 @@ def test_controls_by_the_config_change_no_weight(name: str, inputs: ControlInput
 
 @pytest.mark.parametrize(("name", "kind"), [("yarn", "yarn"), ("dynamic_ntk", "dynamic")])
 def test_transformers_scales_the_targets_own_rope_to_the_donors_length(
-    name: str, kind: str, inputs: ControlInputs, tmp_path: Path
+    name: ControlName, kind: str, inputs: ControlInputs, tmp_path: Path
 ) -> None:
     merge(plan(name, inputs), tmp_path / "out")
     rope = AutoConfig.from_pretrained(tmp_path / "out").rope_parameters
@@ -161,3 +164,55 @@ def test_an_adapter_without_a_record_of_the_length_has_none(inputs: ControlInput
     strangers = tuple(replace(adapter, sidecar=None) for adapter in inputs.adapters)
     with pytest.raises(InputError, match="no record of the donor's length"):
         plan("yarn", replace(inputs, adapters=strangers))
+
+
+def full_rank(inputs: ControlInputs) -> ControlInputs:
+    root = inputs.target.parent
+    return replace(inputs, base=root / "base", donors=(root / "target", root / "donor"))
+
+
+def test_the_whole_delta_is_added_without_factors(inputs: ControlInputs, tmp_path: Path) -> None:
+    control = plan("whole_delta", full_rank(inputs))
+    assert (control.rope.theta, control.rope.max_positions) == (DONOR_THETA, LONG)
+    merge(control, tmp_path / "out")
+    ours = weights(tmp_path / "out")
+    base, donor, target = (weights(inputs.target.parent / name) for name in ("base", "donor", "target"))
+    for name, tensor in target.items():
+        delta = donor[name].float() - base[name].float()
+        carried = "embed_tokens" not in name and "lm_head" not in name
+        expected = (tensor.float() + delta).to(torch.bfloat16) if carried else tensor
+        assert torch.equal(ours[name], expected), name
+    adapter = control.adapters[0].adapter
+    assert (adapter.rank, adapter.origin) == (0, inputs.largest.origin)
+    assert adapter.digest not in {own.digest for own in inputs.adapters}
+    assert plan("whole_delta", full_rank(inputs)).adapters[0].adapter.digest == adapter.digest
+
+
+def test_a_short_donor_gives_its_weights_and_the_first_donor_the_settings(
+    inputs: ControlInputs, tmp_path: Path
+) -> None:
+    root = inputs.target.parent
+    short = moved(root / "base", tmp_path / "short", 3)
+    control = plan("short_donor", replace(full_rank(inputs), short_donor=short))
+    assert (control.rope.theta, control.rope.max_positions) == (DONOR_THETA, LONG)
+    merge(control, tmp_path / "out")
+    name = "model.layers.0.mlp.up_proj.weight"
+    expected = weights(inputs.target)[name].float() + weights(short)[name].float()
+    expected -= weights(root / "base")[name].float()
+    assert torch.allclose(weights(tmp_path / "out")[name].float(), expected, rtol=2**-7, atol=1e-6)
+    assert (
+        control.adapters[0].adapter.digest
+        != plan("whole_delta", full_rank(inputs)).adapters[0].adapter.digest
+    )
+
+
+def test_controls_of_full_rank_check_base_and_donor(inputs: ControlInputs) -> None:
+    root = inputs.target.parent
+    with pytest.raises(InputError, match="pass its folder with --base"):
+        plan("whole_delta", replace(full_rank(inputs), base=None))
+    with pytest.raises(MismatchError, match="is not the base of the adapter"):
+        plan("whole_delta", replace(full_rank(inputs), base=root / "target"))
+    with pytest.raises(InputError, match="from a donor that was not given"):
+        plan("whole_delta", replace(full_rank(inputs), donors=(root / "target",)))
+    with pytest.raises(InputError, match="pass its folder with --short-donor"):
+        plan("short_donor", full_rank(inputs))

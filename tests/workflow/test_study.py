@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from contextgraft.errors import ConfigError, OutputError
+from contextgraft.errors import ConfigError, OutputError, SeveralMistakes
 from contextgraft.workflow import StudyPaths, StudyWorkflow, chart_labels, chart_subcategory
 
 from .conftest import STUDY, StudyFolder
+
+EVALUATION: Any = STUDY["evaluation"]
 
 
 @pytest.fixture
@@ -161,3 +163,43 @@ def test_paths_are_below_data_and_results() -> None:
 def test_a_chart_has_a_title_and_a_subject(chart: str, kind: str, subject: str) -> None:
     assert chart_subcategory(chart) == kind
     assert chart_labels(chart) == {"chart": kind, "subject": subject}
+
+
+def test_a_study_names_its_control_rows_and_scales(study: Any) -> None:
+    names = ["yarn", "old_theta", "whole_delta", "short_donor"]
+    evaluation = {**EVALUATION, "controls": names, "scales": [0.8]}
+    tiny = study.load(donor_seeds=[1, 2], evaluation=evaluation, short_donor="models/other")
+    words = tiny.graft_arguments("tune")
+    assert [word for word in words if word.startswith("--scale")] == ["--scale=1.0", "--scale=0.8"]
+    assert [word.partition("=")[2] for word in words if word.startswith("--control")] == [
+        "tune-s1-theta-only=theta_only:tune-s1-r1", "tune-s2-theta-only=theta_only:tune-s2-r1",
+        "tune-s1-yarn=yarn:tune-s1-r1",  # the same for every donor
+        "tune-s1-old-theta=old_theta:tune-s1-r1", "tune-s2-old-theta=old_theta:tune-s2-r1",
+        "tune-s1-whole-delta=whole_delta:tune-s1-r1", "tune-s2-whole-delta=whole_delta:tune-s2-r1",
+        "tune-s1-short-donor=short_donor:tune-s1-r1",
+    ]  # fmt: skip
+    models = [f"data/tiny/models/{name}" for name in ("donor-s1", "donor-s2", "short-donor")]
+    assert [word for word in words if "donor=" in word and "--control" not in word] == [
+        f"--donor={models[0]}", f"--donor={models[1]}", f"--short-donor={models[2]}"
+    ]  # fmt: skip
+    assert tiny.control_models() == [f"{folder}/contextgraft.json" for folder in models]
+    assert tiny.source("short-donor") == "models/other"
+    assert "controls" not in tiny.evaluation_yaml("tune")
+    assert len(tiny.graft_records()) == 2 * 3  # controls other than theta only have none
+    trained = study.load(evaluation=evaluation, short_donor={"train": "config/tiny/donor.yaml"})
+    assert trained.seed_arguments("short-donor") == ["--seed", "1"]
+
+
+def test_wrong_control_rows_are_reported_at_once(study: Any) -> None:
+    wrong = {**EVALUATION, "controls": ["yarn", "yarm"], "scales": [0, 1]}
+    with pytest.raises(SeveralMistakes) as info:
+        study.load(evaluation=wrong, ranks=[])
+    text = str(info.value)
+    assert "evaluation.controls.1" in text
+    assert "evaluation.scales.0" in text
+    assert "ranks" in text
+    named = {**EVALUATION, "controls": ["short_donor"]}
+    with pytest.raises(ConfigError, match="give its model as the key short_donor"):
+        study.load(evaluation=named)
+    with pytest.raises(ConfigError, match="add short_donor to evaluation"):
+        study.load(short_donor="models/other")

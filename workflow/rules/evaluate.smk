@@ -38,6 +38,7 @@ rule evaluate:
         alone=PATHS.target,
         base=PATHS.base,
         adapters=STUDY.adapters(),
+        controls=STUDY.control_models(),
         questions=lambda wildcards: STUDY.question_files(wildcards.target),
     output:
         samples=PATHS.samples,

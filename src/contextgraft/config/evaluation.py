@@ -9,10 +9,12 @@ import yaml
 from pydantic import Field, PositiveInt, model_validator
 
 from contextgraft.config.base import File, Frozen, Name, Seed
+from contextgraft.config.control_names import THETA_ONLY, ControlName
 from contextgraft.config.ruler_tasks import RULER_TASKS, Task
 
 Depth = Annotated[float, Field(ge=0, le=100)]
 Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class NeedleSection(Frozen):
@@ -188,8 +190,41 @@ class StudyNeedleSection(NeedleSection):
 
 
 class StudyEvaluation(EvaluationConfig):
-    """What every model of a study is evaluated on."""
+    """What every model of a study is evaluated on, and which grafts and control rows each fine-tune gets."""
 
     needle: StudyNeedleSection
     skill: SkillSection = SkillSection()
     batch_size: PositiveInt = Field(default=1, description="prompts per batch")
+    controls: list[ControlName] = Field(
+        default=[THETA_ONLY],
+        description="control rows of each fine-tune, made in memory; theta_only is always among them. "
+        "short_donor needs the study's key short_donor",
+    )
+    scales: list[Scale] = Field(
+        default=[1.0],
+        description="factors on the delta of every adapter; 1, the graft itself, is always among them",
+    )
+
+    @property
+    def all_controls(self) -> tuple[ControlName, ...]:
+        """Theta only, then the other controls."""
+        return tuple(dict.fromkeys((THETA_ONLY, *self.controls)))
+
+    @property
+    def all_scales(self) -> tuple[float, ...]:
+        """1, then the other scales."""
+        return tuple(dict.fromkeys((1.0, *self.scales)))
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """What models are evaluated on, without which models: values of an EvaluationConfig."""
+        return self.model_dump(exclude_none=True, exclude={"controls", "scales"})
+
+    @model_validator(mode="after")
+    def distinct_rows(self) -> Self:
+        """No control and no scale is named twice."""
+        numbers = {"controls": len(set(self.controls)), "scales": len(set(self.scales))}
+        for name, number in numbers.items():
+            if number != len(getattr(self, name)):
+                raise ValueError(f"{name} repeats a value")
+        return self

@@ -8,7 +8,13 @@ from typing import Any
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.study import Kept, StudyConfig
-from contextgraft.config.target_sheet import TASKS_RUN_CODE, TargetRow, is_task_file, read_targets
+from contextgraft.config.target_sheet import (
+    SHORT_DONOR,
+    TASKS_RUN_CODE,
+    TargetRow,
+    is_task_file,
+    read_targets,
+)
 from contextgraft.config.text_file import path_exists
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
@@ -38,6 +44,10 @@ def origins(study: StudyConfig, targets: tuple[TargetRow, ...]) -> dict[str, Ori
     for seed in study.donor_seeds:
         trained = Origin(recipe=donor.train, seed=seed)
         models[donor_name(seed)] = trained if donor.train else Origin(source=donor.source)
+    short = study.short_donor_origin
+    if short is not None:
+        trained = Origin(recipe=short.train, seed=study.donor_seeds[0])
+        models[SHORT_DONOR] = trained if short.train else Origin(source=short.source)
     for target in targets:
         fetched = Origin(source=source_with_revision(target))
         models[target.name] = Origin(recipe=target.recipe) if target.recipe else fetched
@@ -99,7 +109,7 @@ class ResolvedStudy:
 
         The sheet has a fine-tune's needle format and skills; divergence is measured from the fine-tune.
         """
-        values = self.settings.evaluation.model_dump(exclude_none=True)
+        values = self.settings.evaluation.prompts
         skill, divergence = values.pop("skill"), values.pop("divergence", None)
         if target is None:
             return EvaluationConfig.model_validate(values)
@@ -171,8 +181,10 @@ def check_files(
 ) -> Iterator[ConfigError]:
     """A mistake for each named recipe, format and skill that is not a file, or may not be read."""
     ruler = settings.evaluation.ruler
+    short = settings.short_donor_origin
     named = {
         "donor.train": settings.donor.train,
+        "short_donor.train": short.train if short else None,
         "evaluation.needle.format": settings.evaluation.needle.format,
         "evaluation.ruler.qa_1": ruler.qa_1 if ruler else None,
         "evaluation.ruler.qa_2": ruler.qa_2 if ruler else None,

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, WithJs
 
 from contextgraft.config.base import File, Frozen, Name, Seed
 from contextgraft.config.cluster import Cluster
+from contextgraft.config.control_names import FROM_SHORT_DONOR
 from contextgraft.config.evaluation import StudyEvaluation
 
 
@@ -23,21 +24,14 @@ def _source(value: str) -> str:
 ModelSource = Annotated[str, Field(min_length=1, pattern=r"^\S(?:[^\t\r\n]*\S)?$"), AfterValidator(_source)]
 
 
-class Donor(Frozen):
-    """The origin of the long-context model: exactly one of `train` and `source`."""
+class DonorOrigin(Frozen):
+    """The origin of a donor: exactly one of `train` and `source`."""
 
     train: File | None = Field(
         None,
         description="training recipe (YAML): the donor is trained from the base, once for each donor seed",
     )
     source: ModelSource | None = Field(None, description="any source of `contextgraft fetch`; used unchanged")
-
-    theta: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="RoPE theta that its config.json must have; extract rejects any other"
-    )
-    max_positions: PositiveInt | None = Field(
-        None, description="max_position_embeddings that its config.json must have; extract rejects any other"
-    )
 
     @model_validator(mode="after")
     def one_way(self) -> Self:
@@ -47,6 +41,17 @@ class Donor(Frozen):
                 "give exactly one of train (a recipe) and source (any source of `contextgraft fetch`)"
             )
         return self
+
+
+class Donor(DonorOrigin):
+    """The long-context model, and what its config.json must have."""
+
+    theta: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="RoPE theta that its config.json must have; extract rejects any other"
+    )
+    max_positions: PositiveInt | None = Field(
+        None, description="max_position_embeddings that its config.json must have; extract rejects any other"
+    )
 
 
 class ExtractionConfig(Frozen):
@@ -106,6 +111,12 @@ class StudyConfig(Frozen):
     donor_seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         [1], description="one donor is trained for each"
     )
+    short_donor: ModelSource | DonorOrigin | None = Field(
+        None,
+        description="for the control short_donor: a model trained from the base as long as the donor and "
+        "with its theta, but on short texts only. A source, or {train: RECIPE.yaml}, trained with the first "
+        "seed",
+    )
     fine_tunes: File = Field(description="the sheet of fine-tunes (TSV)")
     ranks: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
         description="adapter ranks, all from one extraction"
@@ -139,4 +150,17 @@ class StudyConfig(Frozen):
                 raise ValueError(f"{name} repeats a value")
         if self.donor.source is not None and len(self.donor_seeds) > 1:
             raise ValueError("a fetched donor has one seed: give donor_seeds one value, or train the donor")
+        named = FROM_SHORT_DONOR in self.evaluation.controls
+        if named != (self.short_donor is not None):
+            raise ValueError(
+                "evaluation.controls names short_donor: give its model as the key short_donor of the study"
+                if named
+                else "short_donor is given: add short_donor to evaluation.controls, or remove the key"
+            )
         return self
+
+    @property
+    def short_donor_origin(self) -> DonorOrigin | None:
+        """The origin of the donor trained on short texts only; a plain text is its source."""
+        given = self.short_donor
+        return DonorOrigin(train=None, source=given) if isinstance(given, str) else given

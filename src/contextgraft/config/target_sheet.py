@@ -12,7 +12,8 @@ from contextgraft.config.study import KeepGrafts, ModelSource
 from contextgraft.config.text_file import path_exists, read_text_file, split_lines
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
-RESERVED = "base", "donor-"
+SHORT_DONOR = "short-donor"  # the model of the control short_donor
+RESERVED = ("base", SHORT_DONOR), "donor-"
 JSONL = ".jsonl"
 TASK_FILES = ".yaml", ".yml"
 SKILL_FILES = JSONL, *TASK_FILES  # anything else names a task
@@ -122,7 +123,7 @@ def parse_line(line: str, header: list[str], where: str) -> TargetRow:
         )
     given = {key: value for key, value in zip(header, values, strict=False) if value}
     row = validate(TargetRow, given, where)
-    if row.name == RESERVED[0] or row.name.startswith(RESERVED[1]):
+    if row.name in RESERVED[0] or row.name.startswith(RESERVED[1]):
         raise ConfigError(
             f"the name {row.name!r} is reserved for the base and the donors",
             path=where,

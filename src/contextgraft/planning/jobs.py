@@ -9,6 +9,7 @@ from math import ceil, prod
 from pathlib import Path
 
 from contextgraft.config.cluster import Cluster
+from contextgraft.config.control_names import OF_NO_DONOR
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.config.training import Recipe, load_recipe
@@ -72,8 +73,12 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
 
 
 def models_of_target(study: ResolvedStudy) -> int:
-    """Models that a fine-tune's job evaluates: alone, and for each seed with theta only and at each rank."""
-    return 1 + len(study.settings.donor_seeds) * (1 + len(study.settings.ranks))
+    """Models that a fine-tune's job evaluates: alone; for each seed each rank and scale, and the controls."""
+    settings = study.settings
+    seeds, evaluation = len(settings.donor_seeds), settings.evaluation
+    once = [name for name in evaluation.all_controls if name in OF_NO_DONOR]
+    of_each = len(settings.ranks) * len(evaluation.all_scales) + len(evaluation.all_controls) - len(once)
+    return 1 + len(once) + seeds * of_each
 
 
 def fetch_job(shape: ModelShape, cluster: Cluster) -> JobEstimate:

@@ -8,7 +8,7 @@ from pathlib import Path
 from contextgraft.checkpoint.model_folder import SIDECAR, ModelFolder, read_json
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name
-from contextgraft.config.target_sheet import is_task_file
+from contextgraft.config.target_sheet import SHORT_DONOR, is_task_file
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError, ContextgraftError, MistakeCollector, SourceError
 from contextgraft.evaluation.suites import SUITES
@@ -49,6 +49,8 @@ def check_study(study: ResolvedStudy, models: Path, hub: Hub, *, base_evaluated:
         if study.settings.donor.source is not None:
             donor = opener.open("donor.source", donor_name(study.settings.donor_seeds[0]))
             collector.add(_broken_promises(study, donor) if donor else ())
+        if SHORT_DONOR in study.origins and study.origins[SHORT_DONOR].source is not None:
+            opener.open("short_donor", SHORT_DONOR)
     collector.raise_mistakes()
 
 

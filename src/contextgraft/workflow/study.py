@@ -12,21 +12,12 @@ from contextgraft.errors import ConfigError, OutputError
 from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
 from contextgraft.planning.study import plan_study, study_shape
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
+from contextgraft.workflow.arguments import control_labels, control_models, labelled, repeated
 from contextgraft.workflow.paths import StudyPaths, folder_of
 
 THETA_ONLY = "theta-only"  # the control: the donor's RoPE settings, the fine-tune's weights
 RECOMMENDED = "recommended"  # the graft of the rank that the report recommends
 LAUNCHER = "scripts/slurm-torchrun.sh"
-
-
-def repeated(option: str, values: Iterable[object]) -> list[str]:
-    """An option once for each value, as one word: a value that starts with a dash is not another option."""
-    return [f"{option}={value}" for value in values]
-
-
-def labelled(option: str, values: Mapping[str, object]) -> list[str]:
-    """An option once for each label, whose value is LABEL=VALUE."""
-    return repeated(option, [f"{label}={value}" for label, value in values.items()])
 
 
 def check_input_file(file: str) -> None:
@@ -223,23 +214,38 @@ class StudyWorkflow:
         def label(seed: int, kind: str) -> str:
             return f"{target}-s{seed}-{kind}"
 
-        smallest, largest = f"r{self.ranks[0]}", f"r{self.ranks[-1]}"
+        largest = f"r{self.ranks[-1]}"
         adapters = {
             label(seed, f"r{rank}"): folder_of(self._adapter(seed, f"r{rank}"))
             for seed, rank in product(self.seeds, self.ranks)
         }
-        controls = {label(seed, THETA_ONLY): f"theta_only:{label(seed, smallest)}" for seed in self.seeds}
+        evaluation = self.settings.evaluation
+        controls = control_labels(target, evaluation.all_controls, self.seeds, f"r{self.ranks[0]}")
+        scales = evaluation.all_scales if len(evaluation.all_scales) > 1 else ()
         records = {label(*graft): folder_of(file) for graft, file in self._records(target).items()}
         alignments = {
             label(seed, largest): self.paths.alignment.format(seed=seed, target=target) for seed in self.seeds
         }
         return [
             *labelled("--adapter", adapters),
+            *repeated("--scale", map(repr, scales)),
             *labelled("--control", controls),
+            *(
+                word
+                for option, file in self._control_models()
+                for word in repeated(option, [folder_of(file)])
+            ),
             *labelled("--record", records),
             *repeated("--base", [folder_of(self.paths.base)]),
             *labelled("--alignment", alignments),
         ]
+
+    def control_models(self) -> list[str]:
+        """Manifests of the models that controls of full rank are made of, in addition to the base."""
+        return [file for _, file in self._control_models()]
+
+    def _control_models(self) -> list[tuple[str, str]]:
+        return control_models(self.settings.evaluation.controls, self.paths, self.donors())
 
     def record_patterns(self) -> list[str]:
         """Records of all grafts of a fine-tune, whose name is a wildcard."""

@@ -30,7 +30,7 @@ from contextgraft.cli.progress import local_folders
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from contextgraft.cli.evaluate.grafts import GraftVariant
+    from contextgraft.cli.evaluate.grafts import ControlModels, GraftVariant
     from contextgraft.config.evaluation import EvaluationConfig
 
 Models = list[tuple[str | None, Path]]
@@ -109,6 +109,8 @@ def grafts_of(
     if not params["adapters"]:
         if params["scales"] or params["controls"]:
             raise click.UsageError("--scale and --control need an --adapter")
+        if params["donors"] or params["short_donor"]:
+            raise click.UsageError("--donor and --short-donor need an --adapter and a --control")
         yield ()
         return
     from tempfile import TemporaryDirectory
@@ -126,7 +128,19 @@ def grafts_of(
             Path(folder),
             threads_or_cores(params["threads"]),
             records=outputs.records,
+            models=control_models(params, outputs.base),
         )
+
+
+def control_models(params: dict[str, Any], base: Path | None) -> "ControlModels":
+    """The local folders of --base, each --donor and --short-donor."""
+    from contextgraft.cli.evaluate.grafts import ControlModels
+
+    donors = local_folders("evaluate", *params["donors"])
+    short = local_folders("evaluate", params["short_donor"])[0] if params["short_donor"] else None
+    for folder in (*donors, *([short] if short else [])):
+        check_folder(None, folder)
+    return ControlModels(base, donors, short)
 
 
 def adapter_folders(params: dict[str, Any]) -> Models:

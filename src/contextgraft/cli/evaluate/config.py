@@ -56,8 +56,10 @@ def read_config(path: Path | None, fine_tune: str | None) -> "EvaluationConfig":
         raise ConfigError(
             "not a configuration", path=path, expected="the section evaluation", received=type(data).__name__
         )
-    model = StudyEvaluation if "study" in data else EvaluationConfig
-    return validate(model, data.get("evaluation", data), path)
+    section = data.get("evaluation", data)
+    if "study" not in data:
+        return validate(EvaluationConfig, section, path)
+    return EvaluationConfig.model_validate(validate(StudyEvaluation, section, path).prompts)
 
 
 def backend_config(params: Mapping[str, Any], config: "EvaluationConfig") -> "BackendConfig":

@@ -28,7 +28,20 @@ ADAPTER_OPTIONS = (
         "ADAPTER; repeatable. theta_only: the donor's RoPE and "
         "attention settings, no weight changed; yarn, dynamic_ntk: the target's own RoPE, scaled to the "
         "donor's length; random: the largest adapter in random directions; old_theta: the largest adapter "
-        "with the target's own theta.",
+        "with the target's own theta; whole_delta: donor minus base at full rank (needs --base and --donor); "
+        "short_donor: the same with a donor trained on short texts only (needs --base and --short-donor).",
+    ),
+    click.option(
+        "--donor",
+        "donors",
+        type=PATH,
+        multiple=True,
+        help="The donor of the adapters, for whole_delta; repeatable: one for each donor.",
+    ),
+    click.option(
+        "--short-donor",
+        type=PATH,
+        help="A donor trained as long, with the same theta, on short texts only, for short_donor.",
     ),
     click.option(
         "--record",
@@ -41,7 +54,7 @@ ADAPTER_OPTIONS = (
     click.option(
         "--base",
         type=PATH,
-        help="The base of the adapters, for --alignment.",
+        help="The base of the adapters, for --alignment, whole_delta and short_donor.",
     ),
     click.option(
         "--alignment",

@@ -16,6 +16,7 @@ from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.cli.evaluate.records import NO_RECORDS, GraftRecords
 from contextgraft.cli.published_rope import published_rope
+from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, ControlName
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.models import EvalModel, variant_model
 from contextgraft.formats.refusal import is_final
@@ -74,6 +75,18 @@ ByDonor = dict[str, list[LabelledAdapter]]  # by the digest of the donor
 
 
 @dataclass(frozen=True)
+class ControlModels:
+    """Folders that controls of full rank need: the base, the donors, one trained on short texts only."""
+
+    base: Path | None = None
+    donors: tuple[Path, ...] = ()
+    short_donor: Path | None = None
+
+
+NO_MODELS = ControlModels()
+
+
+@dataclass(frozen=True)
 class _PlannedVariant:
     """A graft before it has a folder; `donor` groups the rows of one donor."""
 
@@ -91,6 +104,7 @@ def graft_variants(
     threads: int,
     *,
     records: GraftRecords = NO_RECORDS,
+    models: ControlModels = NO_MODELS,
 ) -> list[GraftVariant]:
     """For each donor, each of its adapters at each scale, then its controls.
 
@@ -99,7 +113,7 @@ def graft_variants(
     """
     named = labelled_adapters(adapters)
     opened: OpenAdapter = cache(open_adapter)
-    planned = [*_adapter_plans(named, scales, opened), *_control_plans(controls, named, opened)]
+    planned = [*_adapter_plans(named, scales, opened), *_control_plans(controls, named, opened, models)]
     donors = list(dict.fromkeys(item.donor for item in planned))
     planned.sort(key=lambda item: donors.index(item.donor))
     check_known_labels("--record", records.folders, [item.label for item in planned])
@@ -146,7 +160,10 @@ def _adapter_plans(
 
 
 def _control_plans(
-    controls: Sequence[str], adapters: Sequence[LabelledAdapter], opened: OpenAdapter
+    controls: Sequence[str],
+    adapters: Sequence[LabelledAdapter],
+    opened: OpenAdapter,
+    models: ControlModels,
 ) -> list[_PlannedVariant]:
     """The controls: [LABEL=]NAME for each donor, [LABEL=]NAME:ADAPTER for the donor of that adapter.
 
@@ -157,8 +174,9 @@ def _control_plans(
     plans = []
     for control in controls:
         label, equals, words = control.rpartition("=")
-        name, colon, chosen = words.partition(":")
-        _check_control(name)
+        given, colon, chosen = words.partition(":")
+        name = _known_control(given)
+        _check_models(name, models)
         if equals and not label:
             raise click.BadParameter("the label is empty; expected LABEL=NAME", param_hint="--control")
         if colon:
@@ -174,18 +192,30 @@ def _control_plans(
                 donor,
                 label or (name if len(used) == 1 else f"{name} {own[0].label}"),
                 name,
-                partial(_control_plan, name, opened, [adapter.path for adapter in own]),
+                partial(_control_plan, name, opened, [adapter.path for adapter in own], models),
             )
             for donor, own in used.items()
         ]
     return plans
 
 
-def _check_control(name: str) -> None:
-    if name not in CONTROLS:
-        raise click.BadParameter(
-            f"no control is named {name!r}; expected one of {', '.join(CONTROLS)}", param_hint="--control"
-        )
+def _known_control(name: str) -> ControlName:
+    for known in CONTROLS:
+        if known == name:
+            return known
+    raise click.BadParameter(
+        f"no control is named {name!r}; expected one of {', '.join(CONTROLS)}", param_hint="--control"
+    )
+
+
+def _check_models(name: ControlName, models: ControlModels) -> None:
+    needed: dict[ControlName, dict[str, object]] = {
+        FROM_DONOR: {"--base": models.base, "--donor": models.donors},
+        FROM_SHORT_DONOR: {"--base": models.base, "--short-donor": models.short_donor},
+    }
+    missing = [option for option, folder in needed.get(name, {}).items() if not folder]
+    if missing:
+        raise click.UsageError(f"--control {name} needs {' and '.join(missing)}")
 
 
 def _by_donor(adapters: Sequence[LabelledAdapter], opened: OpenAdapter) -> ByDonor:
@@ -228,6 +258,11 @@ def _merge_plan(opened: OpenAdapter, path: Path, scale: float, target: Path) -> 
     return plan_merge([ScaledAdapter(adapter, scale)], target, **published_rope([adapter]))
 
 
-def _control_plan(name: str, opened: OpenAdapter, paths: Sequence[Path], target: Path) -> MergePlan:
+def _control_plan(
+    name: ControlName, opened: OpenAdapter, paths: Sequence[Path], models: ControlModels, target: Path
+) -> MergePlan:
     adapters = tuple(opened(path) for path in paths)
-    return CONTROLS[name](ControlInputs(target, adapters, published_rope(adapters).get("rope")))
+    rope = published_rope(adapters).get("rope")
+    return CONTROLS[name](
+        ControlInputs(target, adapters, rope, models.base, models.donors, models.short_donor)
+    )

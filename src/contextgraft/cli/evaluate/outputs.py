@@ -89,8 +89,10 @@ def graft_outputs(params: Mapping[str, Any]) -> GraftOutputs:
     )
     if outputs.files() and not params["adapters"]:
         raise click.UsageError("--record, --alignment and --recommendation need an --adapter")
-    if bool(outputs.alignments) != (outputs.base is not None):
-        raise click.UsageError("--alignment and --base need each other")
+    if outputs.alignments and outputs.base is None:
+        raise click.UsageError("--alignment needs --base")
+    if outputs.base is not None and not outputs.alignments and not params["controls"]:
+        raise click.UsageError("--base needs --alignment, or a --control of full rank")
     return outputs
 
 

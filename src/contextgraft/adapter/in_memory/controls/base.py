@@ -15,12 +15,16 @@ class ControlInputs:
     """What a control is made of: a target's folder, and the adapters of one donor with which it is compared.
 
     The adapters share RoPE and attention settings; the first of them gives them. `published` are the RoPE
-    settings of adapters without a record of their own.
+    settings of adapters without a record of their own. Controls of full rank need the folders of the base,
+    of the donors, and of a donor trained on short texts only.
     """
 
     target: Path
     adapters: tuple[Adapter, ...]
     published: RopeSettings | None = None
+    base: Path | None = None
+    donors: tuple[Path, ...] = ()
+    short_donor: Path | None = None
 
     @property
     def first(self) -> Adapter:
