@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from contextgraft.errors import OutputError
-from contextgraft.sources.cache import cached_models, local_folder
+from contextgraft.errors import OutputError, SourceError
+from contextgraft.sources.cache import cached_folder, cached_models, clear_cache, local_folder
 from contextgraft.sources.conversion import Conversion
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.fetched import check_fetched, fetched_already
@@ -73,6 +74,53 @@ def test_an_output_of_fetch_that_is_damaged_is_said(
     (tmp_path / "headers/model-00001-of-00003.safetensors.header").unlink()
     with pytest.raises(OutputError, match="--force"):
         check_fetched(tmp_path / "headers")
+
+
+def test_a_commit_and_what_was_resolved_need_no_network(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = server.add("owner/tiny", model)
+    server.add("owner/other", model)
+    entry = local_folder("hf:owner/tiny", hub)
+    record = fetch("hf:owner/tiny", tmp_path / "out", hub=hub)
+    server.update("owner/tiny", {**model, "LICENSE": b"mine"})
+    newer = local_folder("hf:owner/tiny", hub)
+    assert newer != entry
+    server.log.clear()
+    pinned = f"hf:owner/tiny@{first}"
+    assert local_folder(pinned, hub) == entry
+    assert cached_folder(pinned, hub) == entry
+    assert fetched_already("hf:owner/tiny", tmp_path / "out", hub) is None
+    (tmp_path / "out/contextgraft.json").write_text(json.dumps({**record, "source": pinned}))
+    assert server.requests("tiny")
+    server.log.clear()
+    assert fetched_already(pinned, tmp_path / "out", hub) is not None
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert local_folder("hf:owner/tiny", hub) == newer
+    for absent in ("hf:owner/tiny@v2", "hf:owner/other"):
+        with pytest.raises(SourceError, match="not in the cache, and access to the hub is disabled"):
+            local_folder(absent, hub)
+    assert cached_folder(f"hf:owner/other@{first}", hub) is None
+    clear_cache()
+    with pytest.raises(SourceError, match="HF_HUB_OFFLINE"):
+        local_folder("hf:owner/tiny", hub)
+    assert not server.log
+
+
+def test_an_entry_that_is_read_is_not_removed(
+    server: "HubServer", hub: Hub, model: dict[str, bytes], tmp_path: Path
+) -> None:
+    server.add("owner/tiny", model)
+    with ExitStack() as held, ExitStack() as other:
+        entry = local_folder("hf:owner/tiny", hub, held)
+        assert local_folder("hf:owner/tiny", hub, other) == entry
+        assert clear_cache() == (entry.parent,)
+        other.close()
+        assert clear_cache() == (entry.parent,)
+        assert (entry / "config.json").exists()
+    assert clear_cache() == ()
+    assert not entry.parent.exists()
+    assert not list((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["graft", "trained", "adapter"])

@@ -1,5 +1,6 @@
 """A hub that wants the token elsewhere, repeats it, lies about its files, or never ends."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -131,6 +132,39 @@ def test_a_token_that_is_sent_back_is_in_no_line(
     serve: Callable[[Answer], Server], tmp_path: Path, name: str
 ) -> None:
     refused(serve(lambda _, got: ECHOES[name](got)), tmp_path)
+
+
+def git_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("cut", [None, 10])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_token_that_is_sent_back_in_a_file_stays_in_no_folder(
+    serve: Callable[[Answer], Server], tmp_path: Path, name: str, cut: int | None
+) -> None:
+    """Whole, or in two connections."""
+    data = b"\0" * 8 + TOKEN.encode() + b"\0" * 2000
+    config = b"{}"
+    contents = {"config.json": config, "model.safetensors": data} | {name: data}
+    listed = [
+        {"rfilename": file, "size": len(raw), "blobId": git_sha1(raw)} for file, raw in contents.items()
+    ]
+    begun: list[str] = []
+
+    def answer(path: str, _: str) -> tuple[int, dict[str, str], bytes, str]:
+        if path.startswith("/api/"):
+            return ok({**INFO, "siblings": listed})
+        raw = contents[path.rpartition("/")[2]]
+        if path in begun:
+            return 206, {"Content-Range": f"bytes {cut}-{len(raw) - 1}/{len(raw)}"}, raw[cut:], "OK"
+        begun.append(path)
+        end = cut if raw is data else None
+        return 200, {"Content-Length": str(len(raw))}, raw[:end], "OK"
+
+    line = refused(serve(answer), tmp_path, kind=SourceError)
+    assert "holds your access token" in line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
 
 
 FILE = {"rfilename": "config.json", "size": 1, "blobId": "b" * 40}

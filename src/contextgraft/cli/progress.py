@@ -3,9 +3,11 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from contextgraft.cli.output import echo
 from contextgraft.errors import printable
@@ -68,8 +70,13 @@ def local_folders(command: str, *sources: Path) -> tuple[Path, ...]:
     from contextgraft.sources.cache import is_source, local_folder
     from contextgraft.sources.hub.client import Hub
 
-    hub = Hub(progress=hub_progress(command))
-    return tuple(local_folder(str(source), hub) if is_source(str(source)) else source for source in sources)
+    hub, held = Hub(progress=hub_progress(command)), ExitStack()
+    context = click.get_current_context(silent=True)
+    if context is not None:  # until the command ends, no other run removes what it reads
+        context.call_on_close(held.close)
+    return tuple(
+        local_folder(str(source), hub, held) if is_source(str(source)) else source for source in sources
+    )
 
 
 def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "DownloadProgress":

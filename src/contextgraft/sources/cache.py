@@ -1,26 +1,26 @@
 """Models and adapters that commands fetched from their sources, kept in one folder on this machine."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import SIDECAR, read_json
 from contextgraft.errors import ContextgraftError, InputError, OutputError
 from contextgraft.formats.hub_source import RECORD, SCHEME
-from contextgraft.sources.cache_lock import LOCK, is_ours, lock_entry, try_lock
+from contextgraft.sources.cache_lock import LOCK, is_ours, lock_entry, shared_entry, try_lock
+from contextgraft.sources.cached_revisions import KEY, forget_revisions, key_of, repository_commit
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.fetched import check_fetched
-from contextgraft.sources.hub.client import Hub, resolve_repository
+from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.known_adapters import known_adapters
 from contextgraft.sources.resolve import is_dataset, locate, on_hub, suggestion
 
 GGUF = ".gguf"
 VARIABLE = "CONTEXTGRAFT_CACHE"
-KEY = re.compile(r"[0-9a-f]{40}")  # names of the folders in the cache; others are not its own
+REVISIONS = "revisions"  # folder of what branches and tags named, for use without network
 
 
 @dataclass(frozen=True)
@@ -48,45 +48,84 @@ def is_source(text: str) -> bool:
     return text in known_adapters() or SCHEME.match(text) is not None or suggestion(text) is not None
 
 
-def local_folder(source: str, hub: Hub) -> Path:
+@dataclass(frozen=True)
+class CacheEntry:
+    """Where a source is kept: `folder`, in a folder of its own with the marker."""
+
+    source: str
+    folder: Path
+
+
+def local_folder(source: str, hub: Hub, held: ExitStack | None = None) -> Path:
     """The folder of a source: that of a path itself, else one in the cache, fetched if it is not there.
 
     A source is also the name of a known adapter. Repositories are kept by hub, name and commit, GGUF files by
-    path, size and time. Raises the errors of `fetch`, and InputError for data sets.
+    path, size and time. Until `held` is closed, no other run removes the folder from the cache. Raises the
+    errors of `fetch`, and InputError for data sets.
     """
+    entry = _entry(source, hub)
+    if isinstance(entry, Path):
+        return entry
+    with ExitStack() as own:
+        return _fetched(entry, hub, own if held is None else held)
+
+
+def cached_folder(source: str, hub: Hub) -> Path | None:
+    """The folder of a repository that is in the cache already; None if it has to be fetched."""
+    entry = _entry(source, hub)
+    with ExitStack() as held:
+        return entry.folder if isinstance(entry, CacheEntry) and _is_whole(entry, held) else None
+
+
+def _entry(source: str, hub: Hub) -> CacheEntry | Path:
+    """Where a source is kept in the cache; a path of its own needs no entry."""
     if source in known_adapters() and not Path(source).exists():
         source = known_adapters()[source].source
     if is_dataset(source):
         raise InputError("a data set, not a model or an adapter", path=source)
     if on_hub(source):
-        repository = resolve_repository(hub, source)
-        name = repository.name.rpartition("/")[2]
-        identity = (hub.api.endpoint, repository.name, repository.commit)
-        return _fetched(f"hf:{repository.name}@{repository.commit}", identity, name, hub)
+        name, commit = repository_commit(source, hub, cache_folder() / REVISIONS)
+        identity = (hub.api.endpoint, name, commit)
+        return CacheEntry(f"hf:{name}@{commit}", _entry_folder(identity, name.rpartition("/")[2]))
     path = locate(source)
     if path.suffix == GGUF and path.is_file():
         status = path.stat()
         identity = (str(path.resolve()), str(status.st_size), str(status.st_mtime_ns))
-        return _fetched(str(path), identity, path.stem, hub)
+        return CacheEntry(str(path), _entry_folder(identity, path.stem))
     return path
 
 
-def _fetched(source: str, identity: tuple[str, ...], name: str, hub: Hub) -> Path:
+def _entry_folder(identity: tuple[str, ...], name: str) -> Path:
+    return cache_folder() / key_of(*identity) / name
+
+
+def _fetched(entry: CacheEntry, hub: Hub, held: ExitStack) -> Path:
     """The folder of an entry; a damaged one is fetched again, and a fetch by another run is waited for."""
-    key = sha256("\0".join(identity).encode()).hexdigest()[:40]
-    folder = cache_folder() / key / name
-    if folder.exists() and _damage(folder) is None:
-        return folder
-    with lock_entry(folder.parent, lambda: hub.progress.log(f"{source}: waits for the run that fetches it")):
-        damage = _damage(folder) if folder.exists() else None
-        if folder.exists() and damage is None:
-            return folder
-        if damage is not None:
-            hub.progress.log(f"{damage}; it is fetched again")
-            _discard(folder)
-        hub.progress.log(f"{source}: fetched once into {folder}; `contextgraft cache` lists and removes it")
-        fetch(source, folder, hub=hub)
+    source, folder, fetched = entry.source, entry.folder, False
+    while not _is_whole(entry, held, checked=fetched):  # another run may remove it after the fetch
+        with lock_entry(folder.parent, lambda: hub.progress.log(f"{source}: waits for the run that uses it")):
+            damage = _damage(folder) if folder.exists() else None
+            if folder.exists() and damage is None:
+                continue
+            if damage is not None:
+                hub.progress.log(f"{damage}; it is fetched again")
+                _discard(folder)
+            hub.progress.log(
+                f"{source}: fetched once into {folder}; `contextgraft cache` lists and removes it"
+            )
+            fetch(source, folder, hub=hub)
+            fetched = True
     return folder
+
+
+def _is_whole(entry: CacheEntry, held: ExitStack, *, checked: bool = False) -> bool:
+    """Whether an entry is there and (unless it is `checked`) undamaged; `held` keeps it there then."""
+    with ExitStack() as shared:
+        there = shared.enter_context(shared_entry(entry.folder.parent)) and entry.folder.exists()
+        if not there or not (checked or _damage(entry.folder) is None):
+            return False
+        held.push(shared.pop_all())
+        return True
 
 
 def _damage(folder: Path) -> OutputError | None:
@@ -124,7 +163,8 @@ def _source(path: Path) -> str:
 
 
 def clear_cache() -> tuple[Path, ...]:
-    """Remove everything in the cache; returns the folders that stay because a run writes into them."""
+    """Remove everything in the cache; returns the folders that stay because a run uses them."""
+    forget_revisions(cache_folder() / REVISIONS)
     return tuple(entry for entry in _entries() if not _remove(entry))
 
 

@@ -33,6 +33,41 @@ def lock_entry(entry: Path, wait: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
+def shared_entry(entry: Path) -> Iterator[bool]:
+    """Keep an entry from being removed while it is read; False if it does not exist, or a run changes it.
+
+    On a file system without locks, nothing is kept.
+    """
+    try:
+        lock = os.open(entry / LOCK, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _is_shared(lock) and _is_current(lock, entry)
+    finally:
+        os.close(lock)
+
+
+def _is_shared(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_current(lock: int, entry: Path) -> bool:
+    """Whether an open marker is that of the entry: the entry was not removed, nor made anew."""
+    try:
+        return os.path.samestat(os.fstat(lock), (entry / LOCK).stat())
+    except OSError:
+        return False
+
+
+@contextmanager
 def try_lock(entry: Path) -> Iterator[bool]:
     """Hold the lock of an entry that is to be removed; False if another run holds it.
 
@@ -46,7 +81,7 @@ def try_lock(entry: Path) -> Iterator[bool]:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = os.path.samestat(os.fstat(lock), (entry / LOCK).stat())  # not removed and made anew since
+        free = _is_current(lock, entry)
     except OSError:
         free = False
     if not free:
@@ -78,10 +113,8 @@ def _acquire(entry: Path, wait: Callable[[], object]) -> int:
             except BlockingIOError:
                 wait()
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(lock), (entry / LOCK).stat()):
+            if _is_current(lock, entry):
                 return lock
-        except FileNotFoundError:
-            pass
         except BaseException:
             os.close(lock)
             raise

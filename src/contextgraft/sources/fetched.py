@@ -15,7 +15,7 @@ from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DEL
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.conversion import AS_STORED, Conversion
 from contextgraft.sources.copy_folder import is_adapter, model_files
-from contextgraft.sources.hub.client import Hub, resolve_repository
+from contextgraft.sources.hub.client import Hub, pinned_commit, resolve_repository
 from contextgraft.sources.hub.files import HubFile
 from contextgraft.sources.hub.headers import SUFFIX, WEIGHTS, open_headers
 from contextgraft.sources.resolve import is_dataset, locate, on_hub
@@ -39,7 +39,7 @@ def fetched_already(
     if is_dataset(source) or (*recorded, "converted_from" in record) != (*requested,):
         return None
     if on_hub(source):
-        if resolve_repository(hub, source).commit != record.get("revision"):
+        if (pinned_commit(source) or resolve_repository(hub, source).commit) != record.get("revision"):
             return None
     elif conversion != AS_STORED or not _is_copy(locate(source), out, record):
         return None

@@ -7,7 +7,7 @@ from contextgraft.cli.output import echo, format_bytes, print_json
 
 
 @click.command()
-@click.option("--clear", is_flag=True, help="Remove everything in the cache that no other run is writing.")
+@click.option("--clear", is_flag=True, help="Remove everything in the cache that no other run uses.")
 @json_option()
 def command(*, clear: bool, as_json: bool) -> None:
     """List the models and adapters that commands fetched from their sources, with their bytes.

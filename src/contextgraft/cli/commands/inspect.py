@@ -75,25 +75,29 @@ def _shown_without_weights(source: Path, as_json: bool) -> bool:
         return False
     import tempfile
 
-    from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG
+    from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, open_model
     from contextgraft.cli.progress import hub_progress
+    from contextgraft.sources.cache import cached_folder
     from contextgraft.sources.fetch import fetch
     from contextgraft.sources.hub.client import Hub
     from contextgraft.sources.open_headers import open_model_headers
     from contextgraft.sources.resolve import is_dataset, locate, on_hub
 
-    text = str(source)
+    text, whole = str(source), None
     if is_dataset(text) or not (on_hub(text) or text.endswith(GGUF) or text.startswith(PACKAGE)):
         return False
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as folder:
         cache, hub = Path(folder) / "model", Hub(progress=hub_progress("inspect"))
         if on_hub(text):
-            fetch(text, cache, hub=hub, headers=True)
-            if (cache / ADAPTER_CONFIG).exists():
+            whole = cached_folder(text, hub)
+            if whole is None:
+                fetch(text, cache, hub=hub, headers=True)
+            if ((whole or cache) / ADAPTER_CONFIG).exists():
                 return False
         elif not locate(text).is_file():
             return False
-        _show_summary(open_model_headers(text, cache, hub), text, as_json)
+        opened = open_model(whole) if whole else open_model_headers(text, cache, hub)
+        _show_summary(opened, text, as_json)
     return True
 
 

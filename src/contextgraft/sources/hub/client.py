@@ -95,6 +95,12 @@ def parse_source(source: str, kind: str | None = None) -> tuple[str, str | None]
     return match["name"], match["revision"]
 
 
+def pinned_commit(source: str) -> str | None:
+    """The commit in `hf:OWNER/NAME@COMMIT`; None for another revision, or none."""
+    revision = parse_source(source)[1]
+    return revision if revision is not None and COMMIT.fullmatch(revision) else None
+
+
 def resolve_repository(hub: Hub, source: str) -> Repository:
     """Commit and files of the repository that `source` names; raises the errors of `hub_error`."""
     name, revision = parse_source(source)

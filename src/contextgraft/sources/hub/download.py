@@ -27,6 +27,7 @@ from contextgraft.sources.hub.client import (
 )
 from contextgraft.sources.hub.errors import RUN_AGAIN
 from contextgraft.sources.hub.files import HubFile
+from contextgraft.sources.hub.guard import LONGEST_TOKEN, returned_token
 from contextgraft.sources.hub.http import Response
 
 PARTIAL = 206  # the status of an answer that is a range
@@ -58,6 +59,10 @@ class Transfer:
         """Number of bytes that are on the disk already."""
         paths = (self.final_path(file), self.partial_path(file))
         return min(file.bytes, next((path.stat().st_size for path in paths if path.exists()), 0))
+
+
+class TokenReturned(SourceError):  # noqa: N818 - named after the event, like FileExists
+    """The hub sent the access token back."""
 
 
 def download(transfer: Transfer, files: Iterable[HubFile]) -> None:
@@ -100,13 +105,26 @@ def open_response(
         yield response
 
 
+def check_no_token(data: bytes, path: str) -> None:
+    """Raise TokenReturned if a file holds the access token, which would be published with it."""
+    if returned_token(data):
+        raise TokenReturned(
+            "the file holds your access token, which the hub sent back", path=path,
+            remedy="revoke the token, and check HF_ENDPOINT if it is set",
+        )  # fmt: skip
+
+
 def _fetch(transfer: Transfer, file: HubFile) -> None:
     """Download one file; if its digest is wrong, delete it and download it once more."""
     part, final = transfer.partial_path(file), transfer.final_path(file)
     if final.exists():
         final.replace(part)  # hashed again, as any partial file
     for is_retry in (False, True):
-        digest = _complete(transfer, file, part)
+        try:
+            digest = _complete(transfer, file, part)
+        except TokenReturned:
+            part.unlink()
+            raise
         if digest == file.digest:
             final.parent.mkdir(parents=True, exist_ok=True)
             part.replace(final)
@@ -151,6 +169,7 @@ class _PartialFile:
     file: HubFile
     output: FileIO
     hash: Any
+    end: bytes = b""  # of the bytes so far
 
     def size(self) -> int:
         """Number of bytes in the file."""
@@ -160,6 +179,7 @@ class _PartialFile:
         """Hash the bytes that an earlier run left."""
         self.output.seek(0)
         while chunk := self.output.read(CHUNK):
+            self._check(chunk)
             self._count(chunk)
 
     def append(self) -> None:
@@ -172,6 +192,7 @@ class _PartialFile:
                 self._restart()
             mark, until = self.size(), time.monotonic() + SLOWEST
             for chunk in response.iter_bytes():
+                self._check(chunk)
                 self.output.write(chunk)
                 self._count(chunk)
                 if self.size() > self.file.bytes:
@@ -183,6 +204,12 @@ class _PartialFile:
         if self.size() < self.file.bytes:
             raise TransferTruncated("the transfer ended early")
 
+    def _check(self, chunk: bytes) -> None:
+        """Check that no token is in a chunk, or begins in the one before it."""
+        data = self.end + chunk
+        check_no_token(data, f"{self.transfer.repository.source}/{self.file.name}")
+        self.end = data[-LONGEST_TOKEN:]
+
     def _count(self, chunk: bytes) -> None:
         if self.transfer.stop.is_set():
             raise TransferCancelled
@@ -193,7 +220,7 @@ class _PartialFile:
         """Discard all bytes, because the server sends the whole file."""
         self.transfer.advance(-self.size())
         self.output.truncate(0)
-        self.hash = self.file.hasher()
+        self.hash, self.end = self.file.hasher(), b""
 
 
 def is_range_from(response: Response, begin: int) -> bool:

@@ -20,6 +20,8 @@ from contextgraft.sources.hub.http import Response, SyncByteStream
 MAX_ANSWER = 64 << 20  # bytes of an answer that is not a file
 MAX_SECONDS = 300  # of such an answer
 HIDDEN = "***"
+SHORTEST_TOKEN = 8  # characters; shorter ones may be in any file
+LONGEST_TOKEN = 200
 SECRETS = (
     (re.compile(r"hf_[A-Za-z0-9]{6,}"), HIDDEN),
     (re.compile(r"\b(bearer|basic)(\s|%20|\+)+[^\s,;'\"]+", re.IGNORECASE), rf"\1 {HIDDEN}"),
@@ -41,6 +43,13 @@ def redact(text: str) -> str:
     for pattern, replacement in SECRETS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def returned_token(data: bytes) -> bool:
+    """Whether bytes that a server sent hold the access token that it received."""
+    guard = _guard_of(get_session())
+    secrets = guard.secrets if guard is not None else set()
+    return any(secret.encode() in data for secret in secrets if len(secret) >= SHORTEST_TOKEN)
 
 
 def same_origin(url: str, other: str) -> bool:

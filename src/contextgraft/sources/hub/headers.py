@@ -17,7 +17,7 @@ from contextgraft.checkpoint.safetensors_header import MAX_HEADER
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.client import Hub, TransferTruncated, resolve_repository, with_retries
-from contextgraft.sources.hub.download import Transfer, download, is_range_from, open_response
+from contextgraft.sources.hub.download import Transfer, check_no_token, download, is_range_from, open_response
 from contextgraft.sources.hub.fetch import bytes_on_disk, check_disk_space, files_to_fetch, source_record
 from contextgraft.sources.hub.files import HubFile
 
@@ -102,6 +102,7 @@ def _header(transfer: Transfer, file: HubFile) -> bytes:
             expected=f"a header within the file's {file.bytes} bytes", received=f"{end} bytes of it",
         )  # fmt: skip
     rest = b"".join(_bytes(transfer, file, len(start), end)) if end > len(start) else b""
+    check_no_token(start + rest, f"{transfer.repository.source}/{file.name}")
     return (start + rest)[:end]
 
 
