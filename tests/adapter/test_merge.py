@@ -65,7 +65,7 @@ def test_layout_and_other_files_are_kept(world: Any, toy: SimpleNamespace, tmp_p
     left_out = ["model.gguf", "original/consolidated.00.pth", "training_args.bin"]
     assert manifest["left_out"] == left_out
     assert manifest["target"]["name"] == "fine"
-    assert set(after) == set(before) - set(left_out)
+    assert set(after) == set(before) - set(left_out) | {"README.md"}
     for name in ("chat/template.jinja", "tokenizer.json", "model.safetensors.index.json"):
         assert after[name] == before[name]
     for shard in open_model(target).shards:

@@ -1,6 +1,7 @@
 """Our adapters applied by mergekit, in its own way: `model+adapter` in a configuration."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,18 +18,16 @@ NAMES = (
     "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "granite", "glm4", "stablelm",
     "starcoder2", "mixtral", "qwen3_moe",
 )  # fmt: skip
-CONFIG = """\
-merge_method: linear
-models:
-  - model: {target}+{adapter}
-    parameters: {{weight: 1.0}}
-dtype: bfloat16
-"""
 
 
 def apply(trio: Any, out: Path) -> None:
+    """Run the configuration that the adapter's model card shows."""
+    (config,) = re.findall(r"```yaml\n(.*?)\n```", (trio.adapter / "README.md").read_text(), re.S)
+    names = {"YOUR_FINE_TUNE": str(trio.path("target")), "OWNER/NAME": str(trio.adapter)}
+    for name, path in names.items():
+        config = config.replace(name, path)
     plan = out.with_suffix(".yaml")
-    plan.write_text(CONFIG.format(target=trio.path("target"), adapter=trio.adapter))
+    plan.write_text(config)
     options = ("--no-copy-tokenizer", "--no-write-model-card", "--quiet")
     words = [plan, out, "--lora-merge-cache", out.with_suffix(".cache"), *options]
     done = CliRunner().invoke(run_yaml, [str(word) for word in words], catch_exceptions=False)

@@ -24,7 +24,7 @@ class ModuleEnergy:
 class AdapterRecord:
     """What an adapter was made of; `energy` is the share of the whole delta's energy that it captures.
 
-    `path` is its folder, relative to the working folder, or its name; empty if it is not known.
+    `folder` is where its sidecar was read; None if it is not known.
     """
 
     rank: int
@@ -33,15 +33,25 @@ class AdapterRecord:
     base: Mapping[str, Any]
     donor: Mapping[str, Any]
     rope: Mapping[str, Any]
-    path: str = ""
+    folder: Path | None = None
+
+    @property
+    def path(self) -> str:
+        """Its folder relative to the working folder, or its name: a page names no folder of a machine."""
+        if self.folder is None:
+            return ""
+        here = Path.cwd()
+        inside = self.folder.is_relative_to(here)
+        return str(self.folder.relative_to(here)) if inside else self.folder.name
 
 
 def read_adapter_records(folders: Iterable[Path]) -> tuple[AdapterRecord, ...]:
     """Every adapter in or below the folders, once, by donor and rank; InputError if a folder has none."""
-    return tuple(sorted(read_records(folders, KIND, REMEDY, _parse), key=_order))
+    return tuple(sorted(read_records(folders, KIND, REMEDY, parse_adapter_record), key=_order))
 
 
-def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:
+def parse_adapter_record(sidecar: Mapping[str, Any], path: Path | None = None) -> AdapterRecord:
+    """The record in a sidecar, read from `path`; KeyError, TypeError or ValueError if it is incomplete."""
     modules = tuple(
         ModuleEnergy(name, float(value["energy"]), float(value["delta_norm"]))
         for name, value in sorted(sidecar["modules"].items())
@@ -53,14 +63,8 @@ def _parse(sidecar: Mapping[str, Any], path: Path) -> AdapterRecord:
         base=dict(sidecar["base"]),
         donor=dict(sidecar["donor"]),
         rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
-        path=_shown(path.parent),
+        folder=path.parent if path else None,
     )
-
-
-def _shown(folder: Path) -> str:
-    """A folder relative to the working folder, or its name: a page names no folder of a machine."""
-    here = Path.cwd()
-    return str(folder.relative_to(here)) if folder.is_relative_to(here) else folder.name
 
 
 def base_context(adapters: Iterable[AdapterRecord]) -> int | None:

@@ -29,6 +29,7 @@ class GraftRecord:
     adapters: tuple[Mapping[str, Any], ...]
     rope: Mapping[str, Any]
     tensors: tuple[GraftedTensor, ...]
+    folder: Path | None = None
 
     @property
     def rank(self) -> int | None:
@@ -50,21 +51,23 @@ class GraftRecord:
 
 def read_graft_records(folders: Iterable[Path]) -> tuple[GraftRecord, ...]:
     """Every graft in or below the folders, once, sorted; InputError if a folder has none."""
-    return tuple(sorted(read_records(folders, KIND, REMEDY, _parse), key=_order))
+    return tuple(sorted(read_records(folders, KIND, REMEDY, parse_graft_record), key=_order))
 
 
-def _parse(sidecar: Mapping[str, Any], path: Path) -> GraftRecord:
+def parse_graft_record(sidecar: Mapping[str, Any], path: Path | None = None) -> GraftRecord:
+    """The record in a manifest, read from `path`; KeyError, TypeError or ValueError if it is incomplete."""
     tensors = tuple(
         GraftedTensor(name, float(value["delta_norm"]), float(value["kept"]))
         for name, value in sorted(sidecar["tensors"].items())
         if value["applied"]
     )
     return GraftRecord(
-        path.parent.name,
+        path.parent.name if path else "",
         dict(sidecar["target"]),
         tuple(dict(adapter) for adapter in sidecar["adapters"]),
         dict(sidecar["rope"]),
         tensors,
+        path.parent if path else None,
     )
 
 

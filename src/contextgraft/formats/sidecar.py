@@ -10,7 +10,7 @@ from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
 from contextgraft.errors import CheckpointError, InputError, OutputError, Refused
 from contextgraft.formats.hub_source import cached_repository
-from contextgraft.formats.model_card import CARD, read_licence
+from contextgraft.formats.model_card.licence import CARD, read_licence
 
 __all__ = [
     "FORMAT",

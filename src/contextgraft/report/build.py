@@ -1,8 +1,9 @@
 """From samples, sidecars and alignments to the files of a report, in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
@@ -10,6 +11,7 @@ from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.formats.adapter_record import base_context, read_adapter_records
 from contextgraft.formats.find_samples import find_sample_files
 from contextgraft.formats.graft_record import read_graft_records
+from contextgraft.formats.model_card.usage import AdapterUsage
 from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.charts.figures import draw
@@ -54,8 +56,11 @@ def build(
     *,
     grafts: Sequence[Path] = (),
     alignments: Sequence[Path] = (),
+    usages: Mapping[Path, AdapterUsage] = MappingProxyType({}),
 ) -> Report:
     """Read samples, sidecars and alignments and make the report; the same input gives the same bytes.
+
+    `usages` is what the cards of adapters say of their use, by folder.
 
     InputError if there are no samples, or a file is not of the expected kind; InputChanged if one changes
     while it is read.
@@ -78,7 +83,7 @@ def build(
             PAGE: render(page),
             **figures.files(),
             **plots,
-            **cards.files(computed.study, weights),
+            **cards.files(computed.study, weights, usages),
         },
         summary=summarise(page),
         lines=_lines(page),

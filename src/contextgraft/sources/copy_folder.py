@@ -15,6 +15,7 @@ from contextgraft.checkpoint.model_folder import (
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
 from contextgraft.errors import CheckpointError, PickleRefused
 from contextgraft.formats.model.own_files import check_own_files, copy_own_file
+from contextgraft.formats.model_card.licence import CARD
 from contextgraft.formats.peft import (
     ADAPTER_CONFIG,
     ADAPTER_PICKLE,
@@ -26,8 +27,6 @@ from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.conversion import Conversion, conversion_facts
 from contextgraft.sources.hub.files import is_small_file
 from contextgraft.sources.pickles.names import PICKLE_INDEX, holds_adapter
-
-ADAPTER_CARD = "README.md"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -77,7 +76,7 @@ def _copy_adapter(source: Path, folder: Path, converted: tuple[str, ...]) -> Non
         read_json(source / ADAPTER_CONFIG)
         open_tensors(source / ADAPTER_WEIGHTS)
         _copy_files(source, folder, (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
-    own = [name for name in (SIDECAR, DENSE_DELTAS, ADAPTER_CARD) if (source / name).exists()]
+    own = [name for name in (SIDECAR, DENSE_DELTAS, CARD) if (source / name).exists()]
     small = [path.name for path in source.iterdir() if path.is_file() and is_small_file(path.name)]
     _copy_files(source, folder, [*own, *small])
 

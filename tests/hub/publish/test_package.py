@@ -22,20 +22,23 @@ from contextgraft.sources.hub.published import published_files
 from .conftest import Made, spoil
 
 
-def test_a_card_is_written_where_there_is_none(once: Made) -> None:
-    adapter = ModelCard(build_package(once.adapter, "owner/long").card)
+def test_a_card_is_written_where_there_is_none(made: Made) -> None:
+    for folder in (made.adapter, made.graft):
+        (folder / "README.md").unlink()
+    adapter = ModelCard(build_package(made.adapter, "owner/long").card)
+    graft = ModelCard(build_package(made.graft, "owner/grafted").card)
     data = vars(adapter.data)
     assert (data["base_model"], data["base_model_relation"], data["library_name"]) == (
         "owner/base", "adapter", "peft",
     )  # fmt: skip
-    assert "rank 4 that carries the long context of `donor` to fine-tunes of `owner/base`" in adapter.text
-    assert "1,024 positions, RoPE theta 40000" in adapter.text
-    assert "contextgraft fetch hf:owner/long" in adapter.text
-    graft = ModelCard(build_package(once.graft, "owner/grafted").card)
+    assert "between `donor` and its base `owner/base`, as a LoRA adapter of rank 4" in adapter.text
+    assert "| donor | 40,000 | 1,024 |" in adapter.text
+    assert "contextgraft merge --adapter hf:owner/long" in adapter.text
+    assert "OWNER/NAME" not in adapter.text + graft.text
     data = vars(graft.data)
     assert data["library_name"] == "transformers"
-    assert data.get("base_model") is None  # the fine-tune came from a folder
-    assert "`target` with the long context" in graft.text
+    assert data["base_model"] == "owner/base"  # the fine-tune came from a folder
+    assert "The fine-tune `target` with the long context of `donor`" in graft.text
 
 
 def test_the_card_of_the_folder_or_the_one_named_is_taken(made: Made, tmp_path: Path) -> None:
@@ -54,6 +57,7 @@ def test_names_in_a_card_are_no_markup(made: Made) -> None:
     sidecar = json.loads((made.adapter / "contextgraft.json").read_text())
     sidecar["donor"]["name"] = "x` | <script>\n# evil"
     (made.adapter / "contextgraft.json").write_text(json.dumps(sidecar))
+    (made.adapter / "README.md").unlink()
     card = build_package(made.adapter, "owner/x").card
     assert "`x  <script># evil`" in card
     sidecar["donor"] = 7
@@ -135,3 +139,10 @@ def test_a_folder_that_is_not_whole_is_refused(made: Made, name: str) -> None:
 def test_a_name_that_is_none_is_refused(once: Made, to: str) -> None:
     with pytest.raises(InputError, match="expected OWNER/NAME"):
         build_package(once.adapter, to)
+
+
+def test_a_name_that_the_licence_does_not_allow_is_a_warning(made: Made) -> None:
+    (made.adapter / "README.md").write_text("---\nlicense: llama3\n---\n")
+    assert build_package(made.adapter, "owner/Llama-3-long").warnings == ()
+    (warning,) = build_package(made.adapter, "owner/long").warnings
+    assert "the licence llama3 demands that the name of a derived model begins with 'Llama 3'" in warning

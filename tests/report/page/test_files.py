@@ -11,7 +11,7 @@ import vl_convert
 from dvc_render import VegaRenderer  # type: ignore[import-untyped] # it ships no types
 from huggingface_hub import ModelCard, ModelCardData
 
-from contextgraft.formats.model_card import escape
+from contextgraft.formats.model_card.markdown import escape
 from contextgraft.report.build import Report
 from contextgraft.report.charts.svg import VEGA_LITE
 
@@ -76,7 +76,8 @@ def test_a_graft_has_a_card_that_the_hub_reads(report: Report) -> None:
     assert data.tags is not None
     assert data.eval_results is not None
     assert (data.base_model, data.library_name) == ("people/style", "transformers")
-    assert set(data.tags) == {"contextgraft", "long-context"}
+    assert set(data.tags) == {"contextgraft", "long-context", "merge"}
+    assert data.to_dict()["measured_context_length"] == 1024
     needle, skill = data.eval_results
     assert needle.metric_args is not None
     assert skill.metric_args is not None
@@ -100,7 +101,7 @@ def test_an_adapter_has_a_card_with_all_its_grafts(report: Report) -> None:
     found = card(report, "adapter-r8-donor-s2")
     assert isinstance(found.data, ModelCardData)
     assert found.data.eval_results is not None
-    assert (found.data.base_model, found.data.library_name) == ("base", "peft")
+    assert (found.data.base_model, found.data.library_name) == (None, "peft")  # it is on no hub
     # three fine-tunes, each needles and skill
     assert len(found.data.eval_results) == 6
     assert "| graft | 96 % \\[90, 98\\], n=100 |" in found.text

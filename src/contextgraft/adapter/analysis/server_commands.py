@@ -5,7 +5,7 @@ vLLM and SGLang take RoPE settings as an override of config.json, llama.cpp as o
 
 import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
 from contextgraft.adapter.lora.sglang import sglang_problems
 from contextgraft.adapter.lora.vllm import audit_for_vllm
+from contextgraft.formats.model_card.usage import ServerCommand
 from contextgraft.rope import settings
 from contextgraft.rope.settings import ORIGINAL, RopeSettings
 
@@ -25,18 +26,13 @@ NESTED = (
 )
 
 
-@dataclass(frozen=True)
-class ServerCommand:
-    """A command quoted for a POSIX shell; None if the server cannot take the adapter: `note` says why."""
+def adapter_commands(adapter: Adapter, shown: Path | None = None) -> tuple[ServerCommand, ...]:
+    """The commands that load an adapter on its base, with the donor's RoPE settings and context length.
 
-    server: str
-    command: str | None
-    note: str | None = None
-
-
-def adapter_commands(adapter: Adapter) -> tuple[ServerCommand, ...]:
-    """The commands that load an adapter on its base, with the donor's RoPE settings and context length."""
-    return (_vllm(adapter), _llama_cpp(adapter), _sglang(adapter))
+    `shown` is the folder that they name, by default the adapter's.
+    """
+    folder = shown or adapter.path
+    return (_vllm(adapter, folder), _llama_cpp(adapter, folder), _sglang(adapter, folder))
 
 
 def graft_commands(path: Path, context: int) -> tuple[ServerCommand, ...]:
@@ -102,19 +98,19 @@ def vllm_options(adapter: Adapter, max_lora_rank: int | None) -> tuple[str, ...]
     return tuple(_quoted(*option) for option in options)
 
 
-def _vllm(adapter: Adapter) -> ServerCommand:
+def _vllm(adapter: Adapter, folder: Path) -> ServerCommand:
     audit = audit_for_vllm(adapter)
     if audit.problems:
         return ServerCommand("vLLM", None, f"vLLM cannot serve the adapter: {MERGE}")
-    named = _quoted("vllm", "serve", *_base(adapter), "--lora-modules", _named(adapter, "name", "path"))
+    named = _quoted("vllm", "serve", *_base(adapter), "--lora-modules", _named(folder, "name", "path"))
     return ServerCommand("vLLM", " ".join([named, *vllm_options(adapter, audit.max_lora_rank)]))
 
 
-def _sglang(adapter: Adapter) -> ServerCommand:
+def _sglang(adapter: Adapter, folder: Path) -> ServerCommand:
     problems = sglang_problems(adapter)
     if problems:
         return ServerCommand("SGLang", None, f"SGLang cannot serve the adapter, {problems[0]}: {MERGE}")
-    words: list[object] = ["--enable-lora", "--lora-paths", _named(adapter, "lora_name", "lora_path")]
+    words: list[object] = ["--enable-lora", "--lora-paths", _named(folder, "lora_name", "lora_path")]
     if adapter.rope is not None:
         override = _sglang_override(adapter, adapter.rope)
         if override is None:
@@ -143,7 +139,7 @@ def _sglang_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any] | N
     return override
 
 
-def _llama_cpp(adapter: Adapter) -> ServerCommand:
+def _llama_cpp(adapter: Adapter, folder: Path) -> ServerCommand:
     sidecar = adapter.sidecar or {}
     model_type = str(sidecar.get("architecture", {}).get("model_type"))
     architecture = find_architecture(model_type, adapter.factors)
@@ -164,9 +160,9 @@ def _llama_cpp(adapter: Adapter) -> ServerCommand:
         length = adapter.rope.context
         options = [*rope, "--ctx-size", length, "--parallel", 1]
         options += ["--override-kv", f"{architecture.name}.context_length=int:{length}"]
-    file = adapter.path / GGUF_FILE
+    file = folder / GGUF_FILE
     note = "base.gguf is the base converted by llama.cpp's convert_hf_to_gguf.py"
-    if not file.exists():
+    if not (adapter.path / GGUF_FILE).exists():
         writer = "extract --gguf" if sidecar else "llama.cpp's convert_lora_to_gguf.py"
         note += f"; {GGUF_FILE} is written by {writer}"
     return _command("llama.cpp", "llama-server", "--model", "base.gguf", "--lora", file, *options, note=note)
@@ -177,12 +173,12 @@ def _base(adapter: Adapter) -> list[object]:
     return [base.name, *(["--revision", base.revision] if base.revision else [])]
 
 
-def _named(adapter: Adapter, name: str, path: str) -> str:
+def _named(folder: Path, name: str, path: str) -> str:
     """The adapter as NAME=PATH, or as JSON with these keys where NAME=PATH would be misread."""
-    called, folder = adapter.path.resolve().name, str(adapter.path)
-    if set("=,{} ").isdisjoint(called + folder):
-        return f"{called}={folder}"
-    return json.dumps({name: called, path: folder})
+    called, shown = folder.resolve().name, str(folder)
+    if set("=,{} ").isdisjoint(called + shown):
+        return f"{called}={shown}"
+    return json.dumps({name: called, path: shown})
 
 
 def _command(server: str, *words: object, note: str | None = None) -> ServerCommand:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from contextgraft.adapter.analysis.card import write_adapter_card
 from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.tensor_pool import for_each_tensor
 from contextgraft.adapter.extract.model_pair import ModelPair
@@ -111,6 +112,7 @@ def extract(
                 content = _sidecar(models, spec, reading.adapter, reading.residuals)
                 content["backend"] = {"name": "mergekit", "version": version(command)}
                 write_json(folder / SIDECAR, content)
+                write_adapter_card(open_adapter(folder))
                 log.put(spec.name, content)
         sidecars = {spec.name: log.get(spec.name) or {} for spec in specs}
         if log.get(BUILT) is None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from contextgraft.adapter.analysis.card import write_adapter_card
 from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
@@ -59,12 +60,13 @@ def assemble(
     modules |= {name: name for name in models.parameters}
     writer = _FolderWriter(models, log, factorised, common, modules)
     sidecars = {spec.name: writer.write(spec) for spec in specs}
-    if gguf:
-        from contextgraft.adapter.gguf.write_gguf import write_gguf
+    for name in sidecars:
+        adapter = open_adapter(log.work / name)
+        if gguf:
+            from contextgraft.adapter.gguf.write_gguf import write_gguf
 
-        for name in sidecars:
-            folder = log.work / name
-            write_gguf(open_adapter(folder), models.base, folder / GGUF_FILE)
+            write_gguf(adapter, models.base, adapter.path / GGUF_FILE)
+        write_adapter_card(adapter)
     return sidecars
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from contextgraft.adapter.analysis.card import write_graft_card
 from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor
 from contextgraft.adapter.merge.kernels.evidence import TensorEvidence, copied_evidence
 from contextgraft.adapter.merge.manifest import LIBRARY, finish
@@ -77,6 +78,7 @@ def merge(
                 flush.result()  # raises what the disk reported
         records = {name: log.get(name) or {} for name in plan.layout.tensors}
         manifest = finish(plan, work, records, device)
+        write_graft_card(work, manifest)
         if check is not None:
             check(manifest)
         return manifest

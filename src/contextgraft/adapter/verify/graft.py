@@ -15,6 +15,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_j
 from contextgraft.errors import ContextgraftError, VerificationError
 from contextgraft.formats.hub_source import without_paths
 from contextgraft.formats.model.tied_head import HeadState, head_state, vocabulary_size
+from contextgraft.formats.model_card.licence import CARD
 from contextgraft.formats.sidecar import SIDECAR, identity, read_sidecar
 from contextgraft.formats.tensor_names import is_embedding
 from contextgraft.rope import settings, travelling
@@ -67,6 +68,7 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {SIDECAR}
+    present -= {CARD} - manifest["files"].keys()  # a card may be written anew at any time
     check_equal("the list of files", sorted(manifest["files"]), sorted(present))
     for name, facts in manifest["files"].items():
         check_equal(f"the size of {name}", facts["bytes"], (path / name).stat().st_size)

@@ -9,6 +9,7 @@ import click
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import message_writer
+from contextgraft.formats.model_card.licence import CARD
 
 if TYPE_CHECKING:
     from contextgraft.sources.hub.package import UploadPackage
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--card",
     type=PATH,
-    help="Model card; default: the folder's README.md, otherwise a minimal card.",
+    help="Model card; default: the folder's README.md, otherwise one from its record. "
+    "OWNER/NAME in it becomes the repository's name.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check the folder and list the files; the hub is not contacted."
@@ -50,6 +52,8 @@ def command(
     from contextgraft.sources.hub.package import build_package
 
     package = build_package(folder, to, card)
+    for warning in package.warnings:
+        echo(f"contextgraft: warning: {warning}", err=True)
     if not as_json:
         _show(package)
     facts = {"to": to, "kind": package.kind, "files": package.files, "card": package.card}
@@ -78,7 +82,7 @@ def _upload(package: "UploadPackage", private: bool, revision: str | None) -> di
 
 
 def _show(package: "UploadPackage") -> None:
-    sizes = {**package.files, "README.md": len(package.card.encode())}
+    sizes = {**package.files, CARD: len(package.card.encode())}
     for name, count in sorted(sizes.items()):
         echo(f"{format_bytes(count):>10}  {name}")
     echo(f"{format_bytes(package.bytes):>10}  in {len(sizes)} files, kind {package.kind}, to {package.to}")

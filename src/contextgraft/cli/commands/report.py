@@ -63,11 +63,14 @@ def command(
     from contextgraft.formats.find_samples import find_sample_files
 
     find_sample_files(results)  # its errors need neither pyarrow nor duckdb
+    from contextgraft.adapter.analysis.card import usages_of
+    from contextgraft.formats.adapter_record import read_adapter_records
     from contextgraft.report.build import build
     from contextgraft.report.folder import check_replaceable, write_report
 
     check_replaceable(out)
-    report = build(results, adapters, title, note, grafts=grafts, alignments=alignments)
+    usages = usages_of(read_adapter_records(adapters))
+    report = build(results, adapters, title, note, grafts=grafts, alignments=alignments, usages=usages)
     write_report(report, out)
     echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
     if as_json:

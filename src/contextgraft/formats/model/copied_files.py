@@ -12,6 +12,7 @@ from contextgraft.checkpoint.model_folder import (
     SIDECAR,
     ModelFolder,
 )
+from contextgraft.formats.model_card.licence import CARD
 
 WEIGHTS = (
     *PICKLES, ".safetensors", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz", ".ot",
@@ -27,12 +28,14 @@ STALE = re.compile(
 def split_files(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Files that a graft takes along, and files that it leaves out; the sidecar is in neither.
 
-    Left out are weights, what describes them, and every subfolder that holds some: another checkpoint, or the
-    model in another format.
+    Left out are weights, what describes them, the model card, and every subfolder that holds weights: another
+    checkpoint, or the model in another format.
     """
     names = tuple(name for name in names if name != SIDECAR)
     other = {PurePosixPath(name).parts[0] for name in names if "/" in name and _is_stale(name)}
-    left_out = tuple(name for name in names if _is_stale(name) or PurePosixPath(name).parts[0] in other)
+    left_out = tuple(
+        name for name in names if name == CARD or _is_stale(name) or PurePosixPath(name).parts[0] in other
+    )
     return tuple(name for name in names if name not in left_out), left_out
 
 

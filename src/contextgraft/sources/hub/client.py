@@ -15,7 +15,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from contextgraft.errors import InputError, SourceError
 from contextgraft.formats.hub_source import DATASETS, HUB_SOURCE
-from contextgraft.formats.model_card import licence_of
+from contextgraft.formats.model_card.licence import licence_of
 from contextgraft.sources.hub.errors import FAILURES, UNREACHABLE, hub_error, reason, status_of
 from contextgraft.sources.hub.files import HubFile, TransferPlan, hub_file
 from contextgraft.sources.hub.guard import guard_session, requested_delay, same_origin

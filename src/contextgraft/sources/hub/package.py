@@ -11,14 +11,14 @@ from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
 from contextgraft.formats.model.own_files import check_own_files
-from contextgraft.formats.model_card import card_metadata
+from contextgraft.formats.model_card.cards import card_of
+from contextgraft.formats.model_card.licence import CARD, card_metadata, name_fits, terms_of
+from contextgraft.formats.model_card.usage import REPOSITORY
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
-from contextgraft.sources.hub.card import minimal_card
 from contextgraft.sources.hub.files import is_safe_name, is_small_file
 from contextgraft.sources.hub.published import published_files
 
-README = "README.md"
 GGUF = "adapter.gguf"
 
 
@@ -36,6 +36,7 @@ class UploadPackage:
     card: str
     rewritten: dict[str, bytes]  # content of files that are not published as they are in the folder
     inputs: InputFiles
+    warnings: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -46,7 +47,8 @@ class UploadPackage:
 def build_package(folder: Path, to: str, own_card: Path | None = None) -> UploadPackage:
     """Check a folder without reading tensors, and list the files to upload.
 
-    The card is `own_card`, else the folder's README.md, else a minimal one. Raises InputError for a folder
+    The card is `own_card`, else the folder's README.md, else one from the sidecar; OWNER/NAME in it becomes
+    `to`. Raises InputError for a folder
     that contextgraft did not make, CheckpointError or VerificationError for an incomplete one.
     """
     if not REPOSITORY_NAME.fullmatch(to):
@@ -74,14 +76,26 @@ def _checked_package(folder: Path, to: str, own_card: Path | None, inputs: Input
             expected=" or ".join(CONTENTS),
             received=kind,
         )
-    names = sorted({SIDECAR, *CONTENTS[kind](folder, sidecar)} - {README})
-    card = own_card or (folder / README if (folder / README).exists() else None)
-    text = minimal_card(sidecar, to) if card is None else _text(card, sidecar)
+    names = sorted({SIDECAR, *CONTENTS[kind](folder, sidecar)} - {CARD})
+    card = own_card or (folder / CARD if (folder / CARD).exists() else None)
+    text = (card_of(sidecar) if card is None else _text(card, sidecar)).replace(REPOSITORY, to)
     rewritten = published_files(folder, names, sidecar)
     sizes = {
         name: len(rewritten[name]) if name in rewritten else (folder / name).stat().st_size for name in names
     }
-    return UploadPackage(folder, to, kind, sizes, text, rewritten, inputs)
+    return UploadPackage(folder, to, kind, sizes, text, rewritten, inputs, _name_warnings(text, to))
+
+
+def _name_warnings(card: str, to: str) -> tuple[str, ...]:
+    """A warning where the licence demands another beginning of the repository's name."""
+    metadata = card_metadata(card)
+    terms = terms_of(metadata)
+    if terms is None or name_fits(to.partition("/")[2], terms):
+        return ()
+    return (
+        f"{to}: the licence {metadata.get('license')} demands that the name of a derived model begins with "
+        f"{terms.name_begins!r}",
+    )
 
 
 def _adapter(folder: Path, sidecar: Mapping[str, Any]) -> list[str]:

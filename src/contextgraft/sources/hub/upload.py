@@ -8,10 +8,11 @@ from huggingface_hub import CommitOperationAdd
 
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import InputChanged, InputError
+from contextgraft.formats.model_card.licence import CARD
 from contextgraft.sources.hub.client import Hub, with_retries
 from contextgraft.sources.hub.errors import UNREACHABLE, upload_error
 from contextgraft.sources.hub.guard import guard_session
-from contextgraft.sources.hub.package import README, UploadPackage
+from contextgraft.sources.hub.package import UploadPackage
 
 COMMITTED_BYTES = 10_000_000  # larger files are never part of a commit itself, but stored before it
 MAIN = "main"
@@ -69,4 +70,4 @@ def _operations(package: UploadPackage) -> list[CommitOperationAdd]:
         return path.read_bytes() if package.files[name] <= COMMITTED_BYTES else path
 
     add = [CommitOperationAdd(name, content(name)) for name in package.files]
-    return [*add, CommitOperationAdd(README, package.card.encode())]
+    return [*add, CommitOperationAdd(CARD, package.card.encode())]

@@ -1,0 +1,1 @@
+"""Model cards for the Hugging Face hub, of adapters, grafts and trained models: one generator for all."""
