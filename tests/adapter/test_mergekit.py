@@ -86,7 +86,7 @@ def test_its_output_becomes_an_adapter_that_verifies(root: Path) -> None:
         for module, facts in ours["modules"].items():
             assert sidecar["modules"][module]["delta_norm"] == pytest.approx(facts["delta_norm"], rel=1e-6)
             assert sidecar["modules"][module]["rank"] == facts["rank"]
-        assert not (folder / "README.md").exists()
+        assert "Card by contextgraft" in (folder / "README.md").read_text()  # not mergekit's
         config = json.loads((folder / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "base"
 

@@ -41,8 +41,8 @@ def adapter_card(
     summary = (
         f"The difference between {_model(donor)} and its base {_model(base)}, as a LoRA adapter of rank "
         f"{adapter.rank}: it adds the long context of the first to fine-tunes of the second. It captures "
-        f"{_percent(adapter.energy)} of the energy (squared Frobenius norm) of that difference in the modules it "
-        "changes."
+        f"{_percent(adapter.energy)} of the energy (squared Frobenius norm) of that difference in the "
+        "modules it changes."
     )
     note = (
         "The adapter works only with the donor's RoPE settings: these are settings, not evidence of a usable "
