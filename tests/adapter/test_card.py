@@ -76,7 +76,7 @@ def test_commands_of_the_cards_are_those_that_inspect_prints(made: Path) -> None
 
 def test_a_graft_has_a_card_of_its_own_which_may_be_changed(made: Path, tmp_path: Path) -> None:
     card = ModelCard((made / "graft/README.md").read_text())
-    assert card.data.license == "llama3"
+    assert card.data.get("license") == "llama3"
     assert "Built with Meta Llama 3" in card.text
     assert card.text.strip().startswith("# Llama 3: target")
     assert "The target's own card" not in card.text
@@ -95,4 +95,4 @@ def test_a_card_promises_no_length_that_was_not_measured(made: Path) -> None:
     for folder in ("r12", "graft"):
         card = ModelCard((made / folder / "README.md").read_text())
         assert "Nothing was measured for this card" in card.text
-        assert "measured_context_length" not in card.data.to_dict()
+        assert card.data.get("measured_context_length") is None

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from contextgraft.formats.hub_source import hub_repository
 from contextgraft.formats.model_card.head import CardHead
@@ -35,19 +35,26 @@ def model(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "digest": "0", "source": f"hf:owner/{name}", "revision": None, **more}
 
 
+def metadata(head: CardHead) -> dict[str, Any]:
+    """The metadata of a card, which the hub's client reads, too."""
+    text = head.page([])
+    assert isinstance(ModelCard(text).data, ModelCardData)
+    return card_metadata(text)
+
+
 def test_parents_that_are_not_on_the_hub_are_left_out() -> None:
-    data = ModelCard(CardHead("x", "merge", ({"name": "own", "source": "folder"},)).page([])).data.to_dict()
+    data = metadata(CardHead("x", "merge", ({"name": "own", "source": "folder"},)))
     assert sorted(data) == ["library_name", "pipeline_tag", "tags"]
 
 
 def test_a_merge_names_target_base_and_donor_and_an_adapter_its_base() -> None:
     parents = (model("tune"), model("base", license={"license": "mit"}))
-    data = ModelCard(CardHead("x", "merge", parents, model("donor")).page([])).data.to_dict()
+    data = metadata(CardHead("x", "merge", parents, model("donor")))
     assert data["base_model"] == ["owner/tune", "owner/base", "owner/donor"]
     assert (data["base_model_relation"], data["donor"]) == ("merge", "owner/donor")
     assert data["license"] == "mit"  # of the first parent that states one
     assert data["tags"] == ["contextgraft", "long-context", "merge"]
-    data = ModelCard(CardHead("x", "adapter", parents[1:], model("donor")).page([])).data.to_dict()
+    data = metadata(CardHead("x", "adapter", parents[1:], model("donor")))
     assert (data["base_model"], data["donor"], data["library_name"]) == ("owner/base", "owner/donor", "peft")
 
 
@@ -60,7 +67,7 @@ def test_the_words_that_a_licence_demands_are_in_the_card(licence: str) -> None:
     assert (terms.display or "") in card.text
     title = card.text.strip().splitlines()[0].removeprefix("# ").replace("\\", "")
     assert name_fits(title, terms)
-    assert card.data.to_dict()["license_link"] == "https://x.org"
+    assert card_metadata(str(card))["license_link"] == "https://x.org"
 
 
 def test_a_name_begins_as_the_licence_demands_whatever_its_punctuation() -> None:
@@ -77,14 +84,16 @@ def test_a_name_begins_as_the_licence_demands_whatever_its_punctuation() -> None
 def test_scores_become_the_hubs_evaluation_results() -> None:
     share = CardShare("95 % [89, 98], n=100", 100, 0.95, (0.89, 0.98))
     scores = CardScores("tune", "style, 3 distractors", 1024, (("graft", share, CardShare("–")),), 512)
-    card = ModelCard(CardHead("x", "merge", (model("tune"),), scores=(scores,)).page([]))
-    assert card.data.eval_results is not None
-    [result] = card.data.eval_results
+    head = CardHead("x", "merge", (model("tune"),), scores=(scores,))
+    data = ModelCard(head.page([])).data
+    assert isinstance(data, ModelCardData)
+    assert data.eval_results is not None
+    [result] = data.eval_results
     assert (result.metric_value, result.metric_args) == (
         0.95,
         {"n": 100, "low": 0.89, "high": 0.98, "length": 1024},
     )
-    assert card.data.to_dict()["measured_context_length"] == 512
+    assert metadata(head)["measured_context_length"] == 512
     nothing = CardScores("other", "", 1024, scores.rows)
     assert reached_by_all([scores, nothing]) is reached_by_all([]) is None
 

@@ -31,7 +31,7 @@ def usage_of(adapter: Adapter) -> AdapterUsage:
 
 def usages_of(records: Iterable[AdapterRecord]) -> dict[Path, AdapterUsage]:
     """The same for adapters that were found in folders; those whose weights cannot be opened are left out."""
-    usages = {}
+    usages: dict[Path, AdapterUsage] = {}
     for record in records:
         try:
             usages |= {record.folder: usage_of(open_adapter(record.folder))} if record.folder else {}

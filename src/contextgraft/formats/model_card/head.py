@@ -61,7 +61,8 @@ class CardHead:
         named = (hub_repository(parent.get("source")) for parent in self.parents)
         merged = [donor] if self.relation == "merge" else []
         bases = list(dict.fromkeys(name for name in [*named, *merged] if name))
-        more = {
+        more: dict[str, Any] = {
+            **self._licence,
             "base_model_relation": self.relation if bases else None,
             "donor": donor,
             "measured_context_length": reached_by_all(self.scores),
@@ -73,7 +74,6 @@ class CardHead:
             tags=["contextgraft", "long-context", *tags],
             eval_results=results or None,
             model_name=title if results else None,
-            **self._licence,
             **{key: value for key, value in more.items() if value is not None},
         )
         return str(data.to_yaml())
