@@ -1,6 +1,6 @@
 """Checks of a graft against its manifest, and against target and adapters where they are given."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from contextgraft.adapter.merge.graft_config import ContextSettings, graft_confi
 from contextgraft.adapter.merge.manifest import file_facts, with_embeddings
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_check
-from contextgraft.checkpoint.digest import file_digest, tensor_digest
+from contextgraft.checkpoint.digest import file_digest, tensor_digests
 from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, VerificationError
@@ -60,10 +60,15 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
     target = inputs.target
     if inputs.adapters:
         yield run_check("adapters", lambda: _adapters(inputs.adapters, model, manifest))
-    if target is not None:
-        yield run_check("target", lambda: _target(target, model, manifest))
-    if inputs.adapters and target is not None:
-        yield run_check("recomputed", lambda: check_recomputed(target, manifest, inputs))
+    if target is None:
+        return
+    digests: dict[str, str] = {}  # of target tensors that the merge has read again: none is read twice
+    recomputed = None
+    if inputs.adapters:
+        recomputed = run_check("recomputed", lambda: check_recomputed(target, manifest, inputs, digests))
+    yield run_check("target", lambda: _target(target, model, manifest, digests))
+    if recomputed is not None:
+        yield recomputed
 
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
@@ -144,9 +149,9 @@ def _adapters(paths: Sequence[Path], model: ModelFolder, manifest: dict[str, Any
     return f"{len(opened)} adapter(s) of rank {', '.join(str(a.rank) for a in opened)} were merged"
 
 
-def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any]) -> str:
+def _target(path: Path, graft: ModelFolder, manifest: dict[str, Any], known: Mapping[str, str]) -> str:
     target = open_model(path)
-    digests = {name: tensor_digest(target, name) for name in target.tensors}
+    digests = tensor_digests(target, known)
     for name, digest in digests.items():
         check_equal(f"tensor {name} of the target", manifest["tensors"][name]["digest_before"], digest)
     context = _recorded(manifest)

@@ -1,6 +1,7 @@
 """Checks of a graft that read its tensors: their digests, and the merge computed again."""
 
 import math
+from collections.abc import MutableMapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,13 @@ def check_tensors(model: ModelFolder, manifest: dict[str, Any], inputs: Inputs) 
     return f"{len(records)} tensors have the recorded digests, {len(applied)} of them changed"
 
 
-def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> str:
-    """Raise VerificationError unless merging again gives the recorded evidence of every changed tensor."""
+def check_recomputed(
+    target: Path, manifest: dict[str, Any], inputs: Inputs, digests: MutableMapping[str, str]
+) -> str:
+    """Raise VerificationError unless merging again gives the recorded evidence of every changed tensor.
+
+    `digests` receives the digest of each target tensor that was read, by its name.
+    """
     device = manifest["device"]
     if not _is_available(device):
         raise VerificationError(
@@ -59,6 +65,8 @@ def check_recomputed(target: Path, manifest: dict[str, Any], inputs: Inputs) -> 
 
     def one(name: str, buffers: Buffers) -> None:
         again = merge_planned(plan, name, buffers=buffers, write=discard, device=device, arrays=arrays)
+        if plan.fit.changes[name].source == name:
+            digests[name] = again.digest_before
         _same_evidence(name, TensorEvidence(**manifest["tensors"][name]), again)
         inputs.advance(plan.layout.tensors[name].bytes)
 
