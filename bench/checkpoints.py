@@ -1,4 +1,4 @@
-"""Generated Llama-shaped checkpoints: a base, and a donor whose delta is power-law plus a noise floor."""
+"""Generated Llama checkpoints with a tokenizer: a base, and a donor whose delta is power-law plus noise."""
 
 import json
 import sys
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as Decoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 def config(layers: int, hidden: int, intermediate: int, vocabulary: int) -> LlamaConfig:
@@ -22,6 +26,13 @@ def config(layers: int, hidden: int, intermediate: int, vocabulary: int) -> Llam
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         tie_word_embeddings=False,
     )
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each byte."""
+    tokenizer = Tokenizer(BPE({character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), Decoder()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def delta(weight: torch.Tensor, generator: torch.Generator, relative: float = 0.05) -> torch.Tensor:
@@ -69,6 +80,7 @@ def generate(folder: Path, layers: int, hidden: int, intermediate: int, vocabula
         (path / "config.json").write_text(json.dumps(described, indent=2, sort_keys=True, default=str))
         index = {"metadata": {}, "weight_map": weight_map}
         (path / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
+        byte_tokenizer().save_pretrained(path)
 
 
 if __name__ == "__main__":

@@ -13,35 +13,45 @@ MERGE_TEN, COPY_TEN = (
     "merge of 10 targets by one command, cold, to disk",
     "cp -r of 10 targets, cold, to disk",
 )
-TINY, TEN = "tiny", "10 x 0.3 GB"
+TINY, TEN, ONE = "tiny", "10 x 0.3 GB", "1 fine-tune"
+SWEEP, MERGE_VERIFIED = "evaluate 4 ranks and a control, align, cold", "merge --verify, cold, to disk"
+READ_ONE = "read the fine-tune, cold"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """`times` x `over` / `under` of one shape, each a work and a field of its cost, within the bounds."""
+    """`times` x `over` / `under` of one shape, each a work and a field of its cost, within the bounds.
+
+    `plus` is a second work whose field is added to that of `over`.
+    """
 
     text: str
     shape: str
     over: tuple[str, str]
     under: tuple[str, str] | None = None
     times: int = 1
+    plus: str | None = None
     most: float | None = None
     least: float | None = None
 
     def row(self, results: Results) -> str:
         """A row of the table of goals."""
-        value = self._value(results)
+        costs = results.get(self.shape, {})
+        value = self._value(costs)
         goal = f"<= {self.most:g}" if self.most is not None else f">= {self.least:g}"
-        sides = [results.get(self.shape, {}).get(work) for work, _ in filter(None, (self.over, self.under))]
-        busy = any(side is not None and not side.is_quiet for side in sides)
-        remark = " (next to other programs)" if busy else ""
+        busy = any(work in costs and not costs[work].is_quiet for work in self._works)
+        remark = " (next to other programs)" if busy and self.over[1] != "disk" else ""
         return f"| {self.text} | {self.shape} | {goal} | {self._verdict(value)}{remark} |"
 
-    def _value(self, results: Results) -> float | None:
-        costs = results.get(self.shape, {})
-        if self.over[0] not in costs or (self.under is not None and self.under[0] not in costs):
+    @property
+    def _works(self) -> list[str]:
+        return [self.over[0], *([self.plus] if self.plus else []), *([self.under[0]] if self.under else [])]
+
+    def _value(self, costs: Mapping[str, Cost]) -> float | None:
+        if not costs.keys() >= set(self._works):
             return None
-        over = self.times * float(getattr(costs[self.over[0]], self.over[1]))
+        works = [self.over[0], *([self.plus] if self.plus else [])]
+        over = self.times * sum(float(getattr(costs[work], self.over[1])) for work in works)
         return over if self.under is None else over / float(getattr(costs[self.under[0]], self.under[1]))
 
     def _verdict(self, value: float | None) -> str:
@@ -64,6 +74,15 @@ GOALS = (
     *_both("merge / `cp -r`, cold cache, to disk", MERGE_COLD, COPY_COLD, {"1B": 1.1, "8B": 1.1}),
     *_both("merge of 10 targets / `cp -r`, cold cache, to disk", MERGE_TEN, COPY_TEN, {TEN: 1.05}),
     Goal("PEFT / merge", "8B", (PEFT, "wall"), (MERGE, "wall"), least=8),
+    Goal(
+        "one fine-tune, 4 ranks and a control evaluated, one merged and verified: bytes to and from the disk "
+        "/ its size",
+        ONE,
+        (SWEEP, "disk"),
+        (READ_ONE, "disk"),
+        plus=MERGE_VERIFIED,
+        most=5,
+    ),
     Goal("merge of a tiny model, CPU seconds", TINY, (MERGE, "cpu"), most=1.2),
     *(
         Goal(f"{work}, peak anonymous memory, MB", shape, (work, "anonymous"), most=1000)

@@ -13,13 +13,15 @@ from statistics import median
 INTERVAL = 0.01  # seconds between two samples of a program's anonymous memory
 QUIET = 0.2  # cores that other programs may use while one is measured
 TICKS = os.sysconf("SC_CLK_TCK")
+BLOCK = 512  # bytes; the unit of getrusage
 
 
 @dataclass(frozen=True)
 class Cost:
     """Seconds of wall and CPU time, peak resident and peak anonymous memory in MB, number of runs.
 
-    `others` is the number of cores that other programs kept busy meanwhile.
+    `others` is the number of cores that other programs kept busy meanwhile, `disk` the MB that the program
+    read from the disk and wrote to it: what comes from the page cache does not count.
     """
 
     wall: float
@@ -27,6 +29,7 @@ class Cost:
     resident: float
     anonymous: float
     others: float
+    disk: float
     runs: int = 1
 
     @property
@@ -53,7 +56,8 @@ def run(command: Sequence[object]) -> Cost:
         )
     others = max(0.0, _busy() - busy - usage.ru_utime - (time.process_time() - own)) / wall
     cpu = usage.ru_utime + usage.ru_stime
-    return Cost(wall, cpu, usage.ru_maxrss / 1024, peak[0] / 1024, others)
+    disk = (usage.ru_inblock + usage.ru_oublock) * BLOCK / 1e6
+    return Cost(wall, cpu, usage.ru_maxrss / 1024, peak[0] / 1024, others, disk)
 
 
 def medians(costs: Sequence[Cost]) -> Cost:
@@ -64,6 +68,7 @@ def medians(costs: Sequence[Cost]) -> Cost:
         max(cost.resident for cost in costs),
         max(cost.anonymous for cost in costs),
         max(cost.others for cost in costs),
+        median(cost.disk for cost in costs),
         len(costs),
     )
 

@@ -21,9 +21,13 @@ from goals import (
     MERGE,
     MERGE_COLD,
     MERGE_TEN,
+    MERGE_VERIFIED,
     MERGEKIT,
+    ONE,
     PEFT,
     READ,
+    READ_ONE,
+    SWEEP,
     TEN,
     TINY,
 )
@@ -38,6 +42,7 @@ TARGETS = 10
 SHAPES = {
     TINY: (2, 64, 128, 256),
     TEN: (2, 2048, 8192, 4096),
+    ONE: (4, 1024, 4096, 4096),
     "1B": (16, 2048, 8192, 4096),
     "8B": (4, 4096, 14336, 128256),
     "70B": (1, 8192, 28672, 4096),
@@ -86,6 +91,17 @@ class Bench:
         named = [word for target in targets or (self.base,) for word in ("--target", target)]
         words = ("merge", "--adapter", self.adapter, *named, "--out", self.free("graft"))
         return [BIN / "contextgraft", *words]
+
+    def evaluate(self, text: Path) -> list[object]:
+        """Four ranks and a control in memory, one window of text; and the alignment."""
+        adapters = [
+            word for rank in RANKS for word in ("--adapter", f"r{rank}={self.adapter.parent}/r{rank}")
+        ]
+        asked = ("--suite", "perplexity", "--text", text, "--perplexity-lengths", 64, "--documents", 1)
+        align = ("--base", self.base, "--alignment", f"r32={self.work / 'alignment.parquet'}")
+        out = ("--out", self.free("evaluation", folder=True) / "samples.parquet")
+        grafts = (*adapters, "--control", "theta_only")
+        return [BIN / "contextgraft", "evaluate", self.base, *grafts, *asked, *align, *out]
 
     def peft(self) -> list[object]:
         """The same by PEFT."""
@@ -138,6 +154,21 @@ def many(bench: Bench) -> Costs:
     )
 
 
+def one_fine_tune(bench: Bench) -> Costs:
+    """The two jobs that a study makes for a fine-tune, with hardly any question; and reading it once."""
+    bench.extract()
+    text = bench.work / "text.txt"
+    text.write_text("One sentence after another. " * 40)
+    read = [sys.executable, HERE / "peers.py", "read", bench.base]
+    return bench.paired(
+        {
+            SWEEP: lambda: bench.cold(*bench.evaluate(text)),
+            MERGE_VERIFIED: lambda: bench.cold(*bench.merge(), "--verify", bench.work / "verify.json"),
+            READ_ONE: lambda: bench.cold(*read),
+        }
+    )
+
+
 def extraction(bench: Bench) -> Costs:
     """Extract from a cold cache, against reading alone and mergekit."""
     read = [sys.executable, HERE / "peers.py", "read", bench.base, bench.donor]
@@ -160,7 +191,7 @@ def merging(bench: Bench) -> Costs:
     )
 
 
-MEASUREMENTS = {TINY: tiny, TEN: many, "1B": merging, "8B": merging, "70B": extraction}
+MEASUREMENTS = {TINY: tiny, TEN: many, ONE: one_fine_tune, "1B": merging, "8B": merging, "70B": extraction}
 
 
 def main() -> None:

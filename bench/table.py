@@ -13,8 +13,8 @@ LOADING = "import torch, nothing else"
 def markdown(results: Results, least: Mapping[str, list[str]], machine: Machine) -> str:
     """A table of costs, one of goals and one of floors."""
     lines = [
-        "| shape | work | wall s | CPU s | peak resident MB | peak anonymous MB | others' cores | runs |",
-        "|---|---|---|---|---|---|---|---|",
+        "| shape | work | wall s | CPU s | resident MB | anonymous MB | disk MB | others' cores | runs |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(_cost_row(shape, name, cost) for shape, costs in results.items() for name, cost in costs.items()),
         "",
         _quiet_line(results),
@@ -33,7 +33,7 @@ def markdown(results: Results, least: Mapping[str, list[str]], machine: Machine)
 
 
 def _cost_row(shape: str, name: str, cost: Cost) -> str:
-    memory = f"{cost.resident:.0f} | {cost.anonymous:.0f}"
+    memory = f"{cost.resident:.0f} | {cost.anonymous:.0f} | {cost.disk:.0f}"
     times = f"{cost.wall:.1f} | {cost.cpu:.1f}"
     return f"| {shape} | {name} | {times} | {memory} | {cost.others:.1f} | {cost.runs} |"
 

@@ -16,7 +16,7 @@ def _bench_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cost(wall: float, others: float = 0.0) -> Any:
-    return importlib.import_module("measure").Cost(wall, wall, 1.0, 1.0, others)
+    return importlib.import_module("measure").Cost(wall, wall, 1.0, 1.0, others, 1.0)
 
 
 def paired(costs: list[Any], runs: int, end: float) -> Any:
