@@ -90,7 +90,12 @@ def test_every_pin_has_a_hash_and_every_install_checks_it() -> None:
         pins = [line for line in (ROOT / name).read_text().splitlines() if "==" in line]
         assert pins
         assert all(pin.endswith(" \\") for pin in pins), name
-    for name in ("scripts/setup.sh", "envs/Containerfile", "envs/contextgraft.post-deploy.sh"):
+    for name in (
+        "scripts/setup.sh",
+        "envs/Containerfile",
+        "envs/contextgraft.def",
+        "envs/contextgraft.post-deploy.sh",
+    ):
         lines = [line for line in (ROOT / name).read_text().splitlines() if "--requirement" in line]
         assert all("--require-hashes" in line for line in lines), name
 

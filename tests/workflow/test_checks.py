@@ -118,6 +118,16 @@ def test_container_has_the_lock_and_the_same_python() -> None:
     assert "pip install --no-deps ." in deploy
 
 
+def test_apptainer_builds_the_same_container() -> None:
+    docker, apptainer = ((ROOT / "envs" / name).read_text() for name in ("Containerfile", "contextgraft.def"))
+    (image,) = re.findall(r"^FROM (\S+)", docker, re.MULTILINE)
+    assert f"From: {image}" in apptainer
+    assert re.findall("pip install .*", docker) == re.findall("pip install .*", apptainer)
+    (copied,) = re.findall(r"%files\n(.*) /opt/contextgraft/\n", apptainer)
+    assert copied.split() == [word for line in re.findall("COPY (.*) \\.", docker) for word in line.split()]
+    assert 'container: "envs/contextgraft.sif"' in (ROOT / "workflow/Snakefile").read_text()
+
+
 def test_dvc_keeps_every_folder_that_the_rules_fill() -> None:
     """What a clone cannot pull it would make again."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
