@@ -28,6 +28,11 @@ class Stage(Frozen):
     length: Length = Field(description="tokens of a sequence")
     steps: int = Field(gt=0, le=MAX_STEPS, description="optimiser steps")
     tokens: int = Field(gt=0, le=MAX_TOKENS, description="tokens of a batch; length divides it")
+    target_length: Length | None = Field(
+        default=None,
+        exclude_if=lambda length: length is None,
+        description="with positions pose: the length of a context whose positions the sequences have",
+    )
     theta: float | None = Field(default=None, gt=0, description="RoPE theta, instead of that of the rule")
     learning_rate: float | None = Field(
         default=None,
@@ -41,11 +46,18 @@ class Stage(Frozen):
         description="resources where it was first run, for comparison in the plan",
     )
 
+    @property
+    def context(self) -> int:
+        """The length of a context for which the stage trains."""
+        return self.target_length or self.length
+
     @model_validator(mode="after")
     def check(self) -> Self:
-        """A batch is whole sequences."""
+        """A batch is whole sequences, and a context is not shorter than they are."""
         if self.tokens % self.length:
             raise ValueError(f"tokens ({self.tokens}) must be a multiple of length ({self.length})")
+        if self.context < self.length:
+            raise ValueError(f"target_length ({self.context}) must be at least length ({self.length})")
         return self
 
 
@@ -181,12 +193,24 @@ class Recipe(Frozen):
     margin: float = Field(
         default=1.0, gt=0, description="the rule computes theta for this factor times the length"
     )
+    positions: Literal["consecutive", "pose"] = Field(
+        default="consecutive",
+        exclude_if=lambda positions: positions == "consecutive",
+        description="position ids of sequences, short ones aside; pose (arXiv 2309.10400) skips positions up "
+        "to the stage's target_length",
+    )
+    pose_chunks: int = Field(
+        default=2,
+        ge=1,
+        exclude_if=lambda chunks: chunks == 2,
+        description="with positions pose: chunks of a sequence, each at positions of its own",
+    )
     max_positions: int | None = Field(
         default=None,
         gt=0,
         le=MAX_LENGTH,
-        description="max_position_embeddings of the result, not less than the base's; by default the longest "
-        "stage, or the base's if that is more",
+        description="max_position_embeddings of the result, not less than the base's; by default that "
+        "of the longest stage, or the base's if that is more",
     )
     replay: ReplayConfig = ReplayConfig()
     data: tuple[AnySource, ...] = Field(min_length=1)
@@ -212,6 +236,11 @@ class Recipe(Frozen):
         """Every length has data, and LoRA has linear layers to train."""
         if self.lora is not None and "linear" not in self.trainable:
             raise ValueError("lora needs linear among trainable")
+        for number, stage in enumerate(self.stages):
+            if (self.positions == "pose") != (stage.target_length is not None):
+                raise ValueError(f"stages.{number}: positions pose needs target_length, which needs it")
+            if stage.target_length and self.pose_chunks > stage.length:
+                raise ValueError(f"stages.{number}: pose_chunks ({self.pose_chunks}) is more than its length")
         for length in {*(stage.length for stage in self.stages), *self.replay.lengths}:
             if not any(source.lengths is None or length in source.lengths for source in self.data):
                 raise ValueError(f"no data for batches of length {length}")

@@ -104,7 +104,7 @@ class SingleProcessEngine(TrainingEngine):
     def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
         micro_batch = full_batch(batch)
         state.optimiser.zero_grad()
-        loss, correct = state.model(micro_batch)
+        loss, correct = state.model(micro_batch, **position_arguments(batch))
         torch.autograd.backward(loss)
         zero_frozen_rows(state.parameters, recipe.frozen_rows)
         return StepResult(loss.item(), int(correct), int(micro_batch.answers.sum()))
@@ -134,6 +134,17 @@ class SingleProcessEngine(TrainingEngine):
     @override
     def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
         return saved.weights()
+
+
+def position_arguments(batch: TokenBatch) -> dict[str, torch.Tensor]:
+    """Arguments of the layers for position ids that skip; none for consecutive ones.
+
+    Without a mask, transformers takes a position that does not follow the one before for the begin of another
+    sequence, and lets no token attend across it. A mask of ones is not built.
+    """
+    if batch.positions is None:
+        return {}
+    return {"position_ids": batch.positions, "attention_mask": torch.ones_like(batch.ids)}
 
 
 @contextmanager

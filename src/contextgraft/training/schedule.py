@@ -10,12 +10,16 @@ from contextgraft.rope.settings import RopeSettings
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One optimiser step: its number and stage (both from 0) and the shape of its batch."""
+    """One optimiser step: its number and stage (both from 0) and the shape of its batch.
+
+    `target_length` is that of the stage if position ids skip.
+    """
 
     number: int
     stage: int
     length: int
     rows: int
+    target_length: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -28,7 +32,7 @@ def stage_thetas(recipe: Recipe, base: RopeSettings, head_dim: int) -> list[floa
     if recipe.theta == "keep":
         by_rule: list[float] = [base.theta] * len(recipe.stages)
     else:
-        targets = [round(stage.length * recipe.margin) for stage in recipe.stages]
+        targets = [round(stage.context * recipe.margin) for stage in recipe.stages]
         by_rule = [float(x) for x in RULES[recipe.theta](base.theta, base.max_positions, targets, head_dim)]
     return [
         theta if stage.theta is None else stage.theta
@@ -43,11 +47,11 @@ def training_steps(recipe: Recipe) -> list[TrainingStep]:
     for index, stage in enumerate(recipe.stages):
         for _ in range(stage.steps):
             number = len(steps)
-            length, tokens = stage.length, stage.tokens
+            length, tokens, target = stage.length, stage.tokens, stage.target_length
             if math.floor((number + 1) * replay.share) > short:
-                length, tokens = replay.lengths[short % len(replay.lengths)], replay.tokens
+                length, tokens, target = replay.lengths[short % len(replay.lengths)], replay.tokens, None
                 short += 1
-            steps.append(TrainingStep(number, index, length, tokens // length))
+            steps.append(TrainingStep(number, index, length, tokens // length, target))
     return steps
 
 

@@ -75,7 +75,7 @@ class Trainer:
         check_own_files(base)
         self.rope = settings.read(self.base.config, self.base.path)
         check_fits(self.recipe, self.base, self.rope)
-        self.longest = max(self.rope.max_positions, *(stage.length for stage in recipe.stages))
+        self.longest = max(self.rope.max_positions, *(stage.context for stage in recipe.stages))
         self.inputs = self.base.inputs, InputFiles(referenced_files(config))
         self.steps = training_steps(self.recipe)
 
@@ -94,7 +94,7 @@ class Trainer:
         self.batches = BatchSampler(recipe, context, recipe.seed, self.steps)
         thetas = stage_thetas(recipe, self.rope, head_dim(self.base.config))
         self.ropes = [
-            self.rope.extended(theta, max(stage.length, self.rope.max_positions))
+            self.rope.extended(theta, max(stage.context, self.rope.max_positions))
             for theta, stage in zip(thetas, recipe.stages, strict=True)
         ]
 

@@ -13,6 +13,7 @@ from threading import Timer
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -23,6 +24,7 @@ from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
 from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.data.skipping import skipping_positions
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.parallel import attention as ring_attention
@@ -155,6 +157,7 @@ def _gradients(
     rows: int | None,
     shape: tuple[int, int],
     dtype: str = "float32",
+    target: int | None = None,
 ) -> dict[str, Any]:
     launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
     options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, timeout=TIMEOUT)
@@ -164,6 +167,10 @@ def _gradients(
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, base.config["vocab_size"], shape, generator=generator)
     batch = TokenBatch(ids, torch.rand(ids.shape, generator=generator).round(decimals=1))
+    if target is not None:
+        rng = np.random.default_rng(1)
+        skipping = [skipping_positions(rng, shape[1], target, 3) for _ in range(shape[0])]
+        batch = batch._replace(positions=torch.from_numpy(np.stack(skipping)))
     results = []
     for each in (distributed, SingleProcessEngine()):
         state = each.build(wanted, base, rope)
@@ -222,6 +229,10 @@ def refusals() -> dict[str, str]:
         "packed": {"position_ids": held[None] % (LENGTH // 2)},
         "padding": {"attention_mask": torch.ones(1, len(held)).tril()},
         "window": {"sliding_window": 8},
+        "not increasing": {
+            "position_ids": held[None] + 9 - held[None] // 9,
+            "context_parallel": replace(cp, skipping=True),
+        },
     }
     said = {}
     for name, change in wrong.items():

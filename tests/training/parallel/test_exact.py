@@ -116,6 +116,7 @@ MOVES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
         (1, 75),
     ),
 }
+SKIPPING = {"recipe": {}, "shape": (3, 89), "target": 4096}  # position ids that skip
 
 
 @pytest.fixture(
@@ -143,6 +144,11 @@ def test_the_engine_has_every_gradient_of_one_process(
         {"recipe": recipe, "shape": shape, "layout": layout, "per_node": per_node}
         | {"context": context, "rows": rows}
         for recipe, shape in MOVES.values()
+        for layout, per_node, context, rows in PLACES[world]
+        if fits(layout, per_node, kv_heads)
+    ][::step]
+    cases += [
+        SKIPPING | {"layout": layout, "per_node": per_node, "context": context, "rows": rows}
         for layout, per_node, context, rows in PLACES[world]
         if fits(layout, per_node, kv_heads)
     ][::step]
@@ -188,6 +194,7 @@ def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:
     assert "packed documents" in said["packed"]
     assert "a padding mask" in said["padding"] or "a mask" in said["padding"]
     assert "sliding_window" in said["window"]
+    assert "not those of one sequence" in said["not increasing"]
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def read_base(source: str, cache: Path, hub: Hub) -> BaseFacts:
 def read_donor(source: str, cache: Path, hub: Hub) -> DonorFacts:
     """Read the donor's config, or the lengths of the recipe that trains it."""
     if source.endswith(RECIPES):
-        return DonorFacts(max(stage.length for stage in load_recipe(Path(source)).stages))
+        return DonorFacts(max(stage.context for stage in load_recipe(Path(source)).stages))
     model = open_model_headers(source, cache, hub)
     rope = settings.read(model.config, model.path)
     return DonorFacts(rope.context, rope.theta, rope.max_positions)

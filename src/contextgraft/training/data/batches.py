@@ -9,15 +9,20 @@ import torch
 
 from contextgraft.config.training import Recipe
 from contextgraft.training.data.context import DataContext
+from contextgraft.training.data.skipping import SKIPPING, skipping_positions
 from contextgraft.training.data.sources import KINDS, weighted_choice
 from contextgraft.training.schedule import TrainingStep
 
 
 class TokenBatch(NamedTuple):
-    """Token ids (rows, length) int64 and loss weights (rows, length) float32."""
+    """Token ids (rows, length) int64 and loss weights (rows, length) float32.
+
+    `positions` are position ids of the same shape where they skip; else each row has 0, 1, 2, ...
+    """
 
     ids: torch.Tensor
     weights: torch.Tensor
+    positions: torch.Tensor | None = None
 
 
 class BatchSampler:
@@ -28,7 +33,7 @@ class BatchSampler:
     ) -> None:
         self.sources = recipe.data
         self.samplers = [KINDS[source.kind](source, context) for source in recipe.data]
-        self.seed = seed
+        self.seed, self.chunks = seed, recipe.pose_chunks
         self.first_rows: dict[int, int] = {}  # by step: rows of this source and length in earlier steps
         rows: Counter[tuple[int, int]] = Counter()
         for step in steps:
@@ -56,4 +61,11 @@ class BatchSampler:
         return TokenBatch(
             torch.tensor([document.ids for document in documents], dtype=torch.int64),
             torch.tensor([document.weights for document in documents], dtype=torch.float32),
+            None if step.target_length is None else self._positions(step, step.target_length),
         )
+
+    def _positions(self, step: TrainingStep, target: int) -> torch.Tensor:
+        """Position ids of a step, each row's its own; their random numbers are not those of the documents."""
+        rng = np.random.default_rng([self.seed, step.number, *SKIPPING.encode()])
+        rows = [skipping_positions(rng, step.length, target, self.chunks) for _ in range(step.rows)]
+        return torch.from_numpy(np.stack(rows))

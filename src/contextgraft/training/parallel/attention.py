@@ -62,9 +62,14 @@ def no_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> N
 
 
 def check_positions(position_ids: torch.Tensor | None, cp: ContextParallel, tokens: int) -> None:
-    """Check the positions of a rank: wrong ones make its gradients wrong, which the loss hardly shows."""
+    """Check the positions of a rank: wrong ones make its gradients wrong, which the loss hardly shows.
+
+    Those that skip are moved to later positions, by as much as the token before or more.
+    """
     expected = cp.positions(tokens * cp.layout.ring * cp.layout.heads)
-    if position_ids is None or not bool((position_ids.cpu() == expected).all()):
+    moved = torch.ones(1, 1) if position_ids is None else position_ids.cpu() - expected
+    skips = cp.skipping and bool((moved >= 0).all() and (moved.diff(dim=-1) >= 0).all())
+    if position_ids is None or not (skips or not moved.any()):
         raise InputError(
             "position_ids are not those of one sequence over all ranks",
             received="none" if position_ids is None else "others (packed documents, or another layout)",

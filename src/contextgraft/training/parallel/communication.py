@@ -99,7 +99,7 @@ def all_to_all(x: torch.Tensor, group: RankGroup, *, split_dim: int, join_dim: i
 class ContextParallel:
     """The peers of this rank, as attention needs them: an argument of the model's forward pass.
 
-    `index` is that of this rank among the ranks that share a sequence.
+    `index` is that of this rank among the ranks that share a sequence. `skipping`: position ids may skip.
     """
 
     layout: Layout
@@ -109,6 +109,7 @@ class ContextParallel:
     heads: RankGroup
     kernel: AttentionKernel
     traffic: TrafficCounter
+    skipping: bool = False
 
     @property
     def ring_index(self) -> int:

@@ -161,14 +161,16 @@ class DistributedEngine(TrainingEngine):
     @override
     def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
         """Compute this rank's shard, some rows at a time; FSDP adds up the gradients of all ranks."""
-        shard, positions = shard_batch(batch, self.cp, replica=self.replica, replicas=self.replicas)
+        shard, position_ids = shard_batch(batch, self.cp, replica=self.replica, replicas=self.replicas)
         state.optimiser.zero_grad()
-        traffic = self.cp.traffic
+        cp, traffic = replace(self.cp, skipping=batch.positions is not None), self.cp.traffic
         traffic.reset()
         sums = torch.zeros(5, dtype=torch.float64)
-        for micro_batch in shard.to(self.device).split(self.options.rows_at_once):
-            position_ids = positions.to(self.device).expand(len(micro_batch.ids), -1)
-            loss, correct = state.model(micro_batch, position_ids=position_ids, context_parallel=self.cp)
+        rows = self.options.rows_at_once
+        micro_batches = shard.to(self.device).split(rows)
+        positions = position_ids.to(self.device).split(rows or len(position_ids))
+        for micro_batch, held in zip(micro_batches, positions, strict=True):
+            loss, correct = state.model(micro_batch, position_ids=held, context_parallel=cp)
             torch.autograd.backward(loss)
             sums[:3] += torch.tensor([loss.item(), correct, micro_batch.answers.sum()], dtype=torch.float64)
         sums[3], sums[4] = traffic.within_nodes, traffic.between_nodes

@@ -10,7 +10,7 @@ from contextgraft.training.parallel.communication import ContextParallel
 def shard_batch(
     batch: TokenBatch, cp: ContextParallel, *, replica: int, replicas: int
 ) -> tuple[MicroBatch, torch.Tensor]:
-    """The rank's micro-batch and its positions; those of all ranks have the same shape.
+    """The rank's micro-batch and its position ids, of its shape; those of all ranks have the same shape.
 
     Targets are shifted before the sequence is cut. Sequences are padded on the right to a multiple of the
     layout, and rows repeated to a multiple of the replicas, both with loss weight 0.
@@ -22,4 +22,13 @@ def shard_batch(
     numbers = torch.arange(replica, rows + -rows % replicas, replicas)
     selected, real = numbers % rows, (numbers < rows)[:, None]
     ids, targets, weights, answers = (field[selected][:, positions] for field in full[:-1])
-    return MicroBatch(ids, targets, weights * real, answers & real, full.total_weight), positions
+    shard = MicroBatch(ids, targets, weights * real, answers & real, full.total_weight)
+    if batch.positions is None:
+        return shard, positions.expand(len(ids), -1)
+    return shard, _continued(batch.positions, padded)[selected][:, positions]
+
+
+def _continued(position_ids: torch.Tensor, width: int) -> torch.Tensor:
+    """Position ids of rows that are padded on the right to `width` tokens."""
+    more = torch.arange(1, width - position_ids.shape[1] + 1)
+    return torch.cat([position_ids, position_ids[:, -1:] + more], dim=1)
