@@ -168,7 +168,7 @@ class DistributedEngine(TrainingEngine):
         sums = torch.zeros(5, dtype=torch.float64)
         rows = self.options.rows_at_once
         micro_batches = shard.to(self.device).split(rows)
-        positions = position_ids.to(self.device).split(rows or len(position_ids))
+        positions = torch.split(position_ids.to(self.device), rows or len(position_ids))
         for micro_batch, held in zip(micro_batches, positions, strict=True):
             loss, correct = state.model(micro_batch, position_ids=held, context_parallel=cp)
             torch.autograd.backward(loss)
