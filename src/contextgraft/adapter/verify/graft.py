@@ -65,7 +65,9 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
     digests: dict[str, str] = {}  # of target tensors that the merge has read again: none is read twice
     recomputed = None
     if inputs.adapters:
-        recomputed = run_check("recomputed", lambda: check_recomputed(target, manifest, inputs, digests))
+        recomputed = run_check(
+            "recomputed", lambda: check_recomputed(model, target, manifest, inputs, digests)
+        )
     yield run_check("target", lambda: _target(target, model, manifest, digests))
     if recomputed is not None:
         yield recomputed
