@@ -15,6 +15,7 @@ from contextgraft.cli.evaluate.outputs import (
     write_alignments,
 )
 from contextgraft.cli.evaluate.records import GraftRecords
+from contextgraft.cli.graft_options import GraftOptions
 from contextgraft.cli.main import cli
 from contextgraft.errors import ConfigError, InputError, OtherRecommendation
 from contextgraft.formats import samples
@@ -173,3 +174,56 @@ def test_failed_prompts_leave_no_recommendation(tmp_path: Path) -> None:
         "(m0, m1, m2 and 2 more: memory); the same command repeats only these"
     )
     assert not missing_recommendation(GraftOutputs(GraftRecords({}), {}, None, None), table)
+
+
+OTHER_OPTIONS: dict[str, list[str]] = {
+    "kept": ["--keep-rope"], "rounding": ["--rounding", "stochastic"], "rope": ["--rope-from", "other"]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_OPTIONS)
+def test_options_that_were_not_evaluated(name: str, root: Path, tmp_path: Path) -> None:
+    """They are accepted where the evaluation had them, too."""
+    words = [str(root / word) if word == "other" else word for word in OTHER_OPTIONS[name]]
+    named = [*adapters(root), *recommendation(root, tmp_path / "r.json")]
+    error = merged(root, tmp_path / "out", *named, *words).exception
+    assert isinstance(error, OtherRecommendation)
+    assert "is for a graft with other options; expected what was evaluated: --rounding nearest" in str(error)
+    assert not (tmp_path / "out").exists()
+    options = {
+        "kept": GraftOptions(keep_rope=True),
+        "rounding": GraftOptions(rounding="stochastic"),
+        "rope": GraftOptions(root / "other"),
+    }[name]
+    named = [
+        *adapters(root),
+        *recommendation(root, tmp_path / "r.json", options=options.record(root / "target")),
+    ]
+    assert isinstance(merged(root, tmp_path / "no", *named).exception, OtherRecommendation)
+    done = merged(root, tmp_path / "out", *named, *words)
+    assert done.exit_code == 0, done.output
+
+
+def test_the_donors_own_settings_are_no_other_options(root: Path, tmp_path: Path) -> None:
+    words = [*adapters(root), *recommendation(root, tmp_path / "r.json"), "--rope-from", str(root / "a")]
+    done = merged(root, tmp_path / "out", *words, "--scale", "1")
+    assert done.exit_code == 0, done.output
+
+
+def test_another_scale_is_refused(root: Path, tmp_path: Path) -> None:
+    words = [*adapters(root), *recommendation(root, tmp_path / "r.json")]
+    done = merged(root, tmp_path / "out", *words, "--scale", "0.5")
+    assert (done.exit_code, (tmp_path / "out").exists()) == (2, False)
+    assert "grafts are recommended at scale 1" in done.output
+
+
+def test_the_options_are_in_the_recommendation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contextgraft.report.recommendation.recommend", lambda _: {"rank": 4})
+    for name, options in {"plain": GraftOptions(), "kept": GraftOptions(keep_rope=True)}.items():
+        out = tmp_path / name
+        table = samples.table({}, [{"model": "m", "status": "ok"}])
+        made = GraftOutputs(GraftRecords({}), {}, None, out, options)
+        with made.written_with(table, tmp_path / "samples.parquet", target=tmp_path):
+            pass
+        expected: dict[str, Any] = {"rank": 4} | ({"options": {"keep_rope": True}} if name == "kept" else {})
+        assert json.loads(out.read_text()) == expected

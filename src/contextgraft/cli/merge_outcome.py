@@ -3,14 +3,17 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from contextgraft.cli.output import echo
 from contextgraft.errors import ConfigError, ContextgraftError, InputError, OtherRecommendation
+
+if TYPE_CHECKING:
+    from contextgraft.adapter.merge.plan import MergePlan
 
 RECOMMENDATION_KEYS = ("rank", "reason", "target", "adapters")
 EVALUATE_AGAIN = "evaluate this fine-tune with these adapters again, with --recommendation"
@@ -18,12 +21,30 @@ EVALUATE_AGAIN = "evaluate this fine-tune with these adapters again, with --reco
 
 @dataclass(frozen=True)
 class RecommendedAdapter:
-    """The adapter to merge into `target`, and the digest of the fine-tune with which it was evaluated."""
+    """The adapter to merge into `target`, and the digest of the fine-tune with which it was evaluated.
+
+    `options` are the recorded options of the evaluated graft.
+    """
 
     path: Path
     target: Path
     target_digest: str
     recommendation: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_plan(self, plan: "MergePlan") -> None:
+        """Raise OtherRecommendation unless a planned graft has the evaluated one's rounding and settings."""
+        from contextgraft.adapter.merge.plan import plan_merge
+        from contextgraft.cli.graft_options import recorded_arguments
+
+        given = recorded_arguments(self.options, [scaled.adapter for scaled in plan.adapters])
+        evaluated = plan_merge(plan.adapters, self.target, **given, replace_modules=True)
+        if _settings_of(evaluated) != _settings_of(plan):
+            raise OtherRecommendation(
+                "is for a graft with other options", path=self.recommendation,
+                expected=f"what was evaluated: {_described(evaluated)}", received=_described(plan),
+                remedy="merge with the options of the evaluation, or evaluate with these",
+            )  # fmt: skip
 
     def check_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Raise OtherRecommendation if the graft is of another fine-tune.
@@ -70,7 +91,21 @@ def recommended_adapter(file: Path, adapters: Sequence[Path], target: Path) -> R
             expected=f"the digest {' or '.join(map(str, evaluated))}", received=chosen.digest,
             remedy=EVALUATE_AGAIN,
         )  # fmt: skip
-    return RecommendedAdapter(chosen.path, target, content["target"], file)
+    options = content.get("options", {})
+    return RecommendedAdapter(chosen.path, target, content["target"], file, options)
+
+
+def _settings_of(plan: "MergePlan") -> tuple[Any, ...]:
+    return plan.rounding, plan.rope_from == "target", plan.rope, plan.config
+
+
+def _described(plan: "MergePlan") -> str:
+    origin = " of the target" if plan.rope_from == "target" else ""
+    attention = {name: setting.donor for name, setting in plan.context.attention.items()}
+    return (
+        f"--rounding {plan.rounding}, theta {plan.rope.theta:g} and {plan.rope.max_positions} positions"
+        f"{origin}" + (f", {attention}" if attention else "")
+    )
 
 
 def _read_recommendation(file: Path) -> dict[str, Any]:
@@ -79,6 +114,7 @@ def _read_recommendation(file: Path) -> dict[str, Any]:
     content = read_json(file)
     rank = content.get("rank")
     whole = set(RECOMMENDATION_KEYS) <= content.keys() and isinstance(content["adapters"], dict)
+    whole = whole and isinstance(content.get("options", {}), dict)
     if not whole or not (rank is None or (type(rank) is int and isinstance(content["target"], str))):
         raise ConfigError(
             "is not a recommendation", path=file,

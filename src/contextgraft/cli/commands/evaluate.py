@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from contextgraft.cli.evaluate.outputs import (
     missing_recommendation,
     write_alignments,
 )
+from contextgraft.cli.graft_options import DEFAULTS, GRAFT_OPTIONS
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import local_folders
@@ -59,7 +61,11 @@ OUTPUT_OPTIONS = (
 @click.command()
 @click.argument("models", metavar="[LABEL=]MODEL...", nargs=-1, required=True)
 @option_groups(
-    (SUITE_OPTION, *CONFIG_OPTIONS), config_flags(), ADAPTER_OPTIONS, BACKEND_OPTIONS, OUTPUT_OPTIONS
+    (SUITE_OPTION, *CONFIG_OPTIONS),
+    config_flags(),
+    (*ADAPTER_OPTIONS, *GRAFT_OPTIONS),
+    BACKEND_OPTIONS,
+    OUTPUT_OPTIONS,
 )
 def command(**params: Any) -> None:
     """Evaluate models and write one Parquet row per sample.
@@ -107,8 +113,8 @@ def grafts_of(
 ) -> Iterator["Sequence[GraftVariant]"]:
     """The grafts that --adapter, --scale and --control describe; their small files exist inside the block."""
     if not params["adapters"]:
-        if params["scales"] or params["controls"]:
-            raise click.UsageError("--scale and --control need an --adapter")
+        if params["scales"] or params["controls"] or outputs.options != DEFAULTS:
+            raise click.UsageError("--scale, --control and options of grafts need an --adapter")
         if params["donors"] or params["short_donor"]:
             raise click.UsageError("--donor and --short-donor need an --adapter and a --control")
         yield ()
@@ -118,6 +124,7 @@ def grafts_of(
     from contextgraft.cli.evaluate.grafts import check_known_labels, graft_variants, labelled_adapters
     from contextgraft.cli.options import threads_or_cores
 
+    outputs.options.check_folder()
     adapters = labelled_adapters(folders)
     check_known_labels("--alignment", outputs.alignments, [adapter.label for adapter in adapters])
     with TemporaryDirectory(prefix="contextgraft-") as folder:
@@ -129,6 +136,7 @@ def grafts_of(
             threads_or_cores(params["threads"]),
             records=outputs.records,
             models=control_models(params, outputs.base),
+            options=outputs.options,
         )
 
 
@@ -194,7 +202,7 @@ def run(
             reference=config.divergence.reference if config.divergence else None,
             allow_refused=params["allow_refused"],
             variants=variants,
-            publishing=outputs.written_with if outputs.files() else None,
+            publishing=partial(outputs.written_with, target=models[0][1]) if outputs.files() else None,
         )
     scores = summarise(table)
     if params["as_json"]:

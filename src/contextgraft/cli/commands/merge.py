@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.graft_options import GRAFT_OPTIONS, GraftOptions
 from contextgraft.cli.options import (
     PATH,
     check_device,
+    combine,
     device_option,
     json_option,
     replace_option,
@@ -21,7 +23,6 @@ from contextgraft.cli.options import (
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import local_folders
-from contextgraft.cli.published_rope import published_rope
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.merge import ManifestCheck
@@ -48,23 +49,7 @@ if TYPE_CHECKING:
     "--scale", "scales", type=float, multiple=True,
     help="Factor on the delta: one for each --adapter, or one for all; default 1; 0 changes no weight.",
 )  # fmt: skip
-@click.option(
-    "--rope-from",
-    type=PATH,
-    help="Model or adapter whose RoPE, attention and length the grafts get.",
-)
-@click.option(
-    "--keep-rope", is_flag=True, help="Keep RoPE, attention settings and context length of each target."
-)
-@click.option(
-    "--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True,
-    help="Rounding to the target's dtype; stochastic keeps small deltas in expectation.",
-)  # fmt: skip
-@click.option(
-    "--replace-modules",
-    is_flag=True,
-    help="Allow modules_to_save and trained biases to replace the target's.",
-)
+@combine(*GRAFT_OPTIONS)
 @click.option(
     "--recommended",
     type=PATH,
@@ -112,6 +97,11 @@ def command(
     """
     if (recommended or verdict) and len(targets) > 1:
         raise click.UsageError("--recommended and --verify are for one --target")
+    if recommended and any(scale != 1 for scale in scales):
+        raise click.UsageError(
+            "--recommended and --scale cannot be combined: grafts are recommended at scale 1"
+        )
+    options = GraftOptions(rope_from, keep_rope, rounding, replace_modules)
     from contextgraft.checkpoint.atomic import check_file_output
     from contextgraft.checkpoint.replaceable import check_json_replaceable
     from contextgraft.formats.sidecar import is_record
@@ -133,8 +123,6 @@ def command(
 
     adapters, targets = local_folders("merge", *adapters), local_folders("merge", *targets)
     read_ahead(targets[0])
-    if keep_rope and rope_from:
-        raise click.UsageError("--keep-rope and --rope-from cannot be combined")
     if replace and rope_from:
         from contextgraft.checkpoint.replaceable import check_keeps_inputs
 
@@ -143,16 +131,17 @@ def command(
     from contextgraft.cli.merge_outcome import recommended_adapter, refusal_verdict, write_verdict
 
     threads = threads_or_cores(threads)
-    options = {"keep_rope": keep_rope, "rounding": rounding, "replace_modules": replace_modules}
     if verdict is not None:
         verdict.unlink(missing_ok=True)  # it is of an earlier graft
     check: ManifestCheck = None
     with refusal_verdict(verdict):
         if recommended is not None:
             chosen = recommended_adapter(recommended, adapters, targets[0])
-            adapters = (chosen.path,)
+            adapters, scales = (chosen.path,), ()
             check = chosen.check_manifest
-        plans = _plans(adapters, scales, targets, rope_from, options)
+        plans = _plans(adapters, scales, targets, options)
+        if recommended is not None:
+            chosen.check_plan(plans[0])
         check_device(device)
         _run(plans, outs, check, replace=replace, threads=threads, device=device, as_json=as_json)
     if verdict is not None:
@@ -160,23 +149,15 @@ def command(
 
 
 def _plans(
-    adapters: Sequence[Path],
-    scales: tuple[float, ...],
-    targets: Sequence[Path],
-    rope_from: Path | None,
-    options: dict[str, Any],
+    adapters: Sequence[Path], scales: tuple[float, ...], targets: Sequence[Path], options: GraftOptions
 ) -> "list[MergePlan]":
     from contextgraft.adapter.lora.adapter import open_adapter
-    from contextgraft.adapter.merge.graft_config import context_of
     from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 
     pairs = zip(adapters, _one_each(scales, len(adapters)), strict=True)
     scaled = [ScaledAdapter(open_adapter(path), scale) for path, scale in pairs]
-    given = {} if options["keep_rope"] or rope_from else published_rope([one.adapter for one in scaled])
-    return [
-        plan_merge(scaled, target, **options, **(context_of(rope_from, target) if rope_from else given))
-        for target in targets
-    ]
+    opened = [one.adapter for one in scaled]
+    return [plan_merge(scaled, target, **options.arguments(opened, target)) for target in targets]
 
 
 def _run(

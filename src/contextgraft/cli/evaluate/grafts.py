@@ -15,7 +15,7 @@ from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.cli.evaluate.records import NO_RECORDS, GraftRecords
-from contextgraft.cli.published_rope import published_rope
+from contextgraft.cli.graft_options import DEFAULTS, GraftOptions
 from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, ControlName
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.evaluation.models import EvalModel, variant_model
@@ -105,15 +105,19 @@ def graft_variants(
     *,
     records: GraftRecords = NO_RECORDS,
     models: ControlModels = NO_MODELS,
+    options: GraftOptions = DEFAULTS,
 ) -> list[GraftVariant]:
-    """For each donor, each of its adapters at each scale, then its controls.
+    """For each donor, each of its adapters at each scale, then its controls; all with the same `options`.
 
     `records` are those of --record. A control or a folder that does not exist raises an error; any other
     error belongs to one graft.
     """
     named = labelled_adapters(adapters)
     opened: OpenAdapter = cache(open_adapter)
-    planned = [*_adapter_plans(named, scales, opened), *_control_plans(controls, named, opened, models)]
+    planned = [
+        *_adapter_plans(named, scales, opened, options),
+        *_control_plans(controls, named, opened, models, options),
+    ]
     donors = list(dict.fromkeys(item.donor for item in planned))
     planned.sort(key=lambda item: donors.index(item.donor))
     check_known_labels("--record", records.folders, [item.label for item in planned])
@@ -146,14 +150,14 @@ def check_known_labels(option: str, given: Iterable[str], known: Sequence[str]) 
 
 
 def _adapter_plans(
-    adapters: Sequence[LabelledAdapter], scales: Sequence[float], opened: OpenAdapter
+    adapters: Sequence[LabelledAdapter], scales: Sequence[float], opened: OpenAdapter, options: GraftOptions
 ) -> list[_PlannedVariant]:
     return [
         _PlannedVariant(
             _donor(adapter.path, opened),
             adapter.label if scale == 1 else f"{adapter.label}@{scale!r}",
             None,
-            partial(_merge_plan, opened, adapter.path, scale),
+            partial(_merge_plan, options, opened, adapter.path, scale),
         )
         for adapter, scale in product(adapters, dict.fromkeys(scales))
     ]
@@ -164,6 +168,7 @@ def _control_plans(
     adapters: Sequence[LabelledAdapter],
     opened: OpenAdapter,
     models: ControlModels,
+    options: GraftOptions,
 ) -> list[_PlannedVariant]:
     """The controls: [LABEL=]NAME for each donor, [LABEL=]NAME:ADAPTER for the donor of that adapter.
 
@@ -192,7 +197,9 @@ def _control_plans(
                 donor,
                 label or (name if len(used) == 1 else f"{name} {own[0].label}"),
                 name,
-                partial(_control_plan, name, opened, [adapter.path for adapter in own], models),
+                partial(
+                    _control_plan, name, opened, [adapter.path for adapter in own], models, options=options
+                ),
             )
             for donor, own in used.items()
         ]
@@ -253,16 +260,24 @@ def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)[:80]
 
 
-def _merge_plan(opened: OpenAdapter, path: Path, scale: float, target: Path) -> MergePlan:
+def _merge_plan(
+    options: GraftOptions, opened: OpenAdapter, path: Path, scale: float, target: Path
+) -> MergePlan:
     adapter = opened(path)
-    return plan_merge([ScaledAdapter(adapter, scale)], target, **published_rope([adapter]))
+    return plan_merge([ScaledAdapter(adapter, scale)], target, **options.arguments([adapter], target))
 
 
 def _control_plan(
-    name: ControlName, opened: OpenAdapter, paths: Sequence[Path], models: ControlModels, target: Path
+    name: ControlName,
+    opened: OpenAdapter,
+    paths: Sequence[Path],
+    models: ControlModels,
+    target: Path,
+    *,
+    options: GraftOptions,
 ) -> MergePlan:
     adapters = tuple(opened(path) for path in paths)
-    rope = published_rope(adapters).get("rope")
+    arguments = options.arguments(adapters, target)
     return CONTROLS[name](
-        ControlInputs(target, adapters, rope, models.base, models.donors, models.short_donor)
+        ControlInputs(target, adapters, arguments, models.base, models.donors, models.short_donor)
     )

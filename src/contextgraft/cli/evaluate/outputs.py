@@ -12,6 +12,7 @@ from contextgraft.checkpoint.atomic import check_file_output, write_json
 from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.cli.evaluate.config import check_folder
 from contextgraft.cli.evaluate.records import GraftRecords
+from contextgraft.cli.graft_options import DEFAULTS, GraftOptions
 from contextgraft.cli.output import echo
 from contextgraft.errors import ContextgraftError, OutputError, first_names
 
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraftOutputs:
-    """The records; files of alignments by label; the base of the adapters; the recommendation."""
+    """The records; files of alignments by label; the base of the adapters; the recommendation.
+
+    `options` are those of all grafts, which the recommendation records.
+    """
 
     records: GraftRecords
     alignments: Mapping[str, Path]
     base: Path | None
     recommendation: Path | None
+    options: GraftOptions = DEFAULTS
 
     def files(self) -> list[Path]:
         """Every file that is written."""
@@ -59,8 +64,10 @@ class GraftOutputs:
             check_folder(None, self.base)
 
     @contextmanager
-    def written_with(self, table: "pa.Table", samples: Path) -> Iterator[None]:
+    def written_with(self, table: "pa.Table", samples: Path, *, target: Path | None = None) -> Iterator[None]:
         """Put a table, which is in the file `samples`, in place inside the block; then what is made of it.
+
+        `target` is the fine-tune of the grafts.
 
         Those of an earlier run are removed before, so that a run that is killed leaves none of other rows.
         While prompts failed, no recommendation is written: it would say for good that no rank passes.
@@ -70,6 +77,9 @@ class GraftOutputs:
 
         recommended = self.recommendation is not None and complete(table)
         content = recommend([samples]) if recommended else None
+        if content is not None and content["rank"] is not None and target is not None:
+            record = self.options.record(target)
+            content |= {"options": record} if record else {}
         self.records.remove()
         if self.recommendation is not None:
             self.recommendation.unlink(missing_ok=True)
@@ -86,6 +96,7 @@ def graft_outputs(params: Mapping[str, Any]) -> GraftOutputs:
         labelled_paths("--alignment", params["alignments"]),
         params["base"],
         params["recommendation"],
+        GraftOptions(*(params[key] for key in ("rope_from", "keep_rope", "rounding", "replace_modules"))),
     )
     if outputs.files() and not params["adapters"]:
         raise click.UsageError("--record, --alignment and --recommendation need an --adapter")
@@ -93,6 +104,10 @@ def graft_outputs(params: Mapping[str, Any]) -> GraftOutputs:
         raise click.UsageError("--alignment needs --base")
     if outputs.base is not None and not outputs.alignments and not params["controls"]:
         raise click.UsageError("--base needs --alignment, or a --control of full rank")
+    if outputs.options.keep_rope and params["controls"]:
+        raise click.UsageError(
+            "--control and --keep-rope cannot be combined: a control has the donor's settings"
+        )
     return outputs
 
 

@@ -1,27 +1,29 @@
 """What a control is."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.merge.plan import MergePlan
+from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.rope.travelling import Setting
 
 
 @dataclass(frozen=True)
 class ControlInputs:
     """What a control is made of: a target's folder, and the adapters of one donor with which it is compared.
 
-    The adapters share RoPE and attention settings; the first of them gives them. `published` are the RoPE
-    settings of adapters without a record of their own. Controls of full rank need the folders of the base,
-    of the donors, and of a donor trained on short texts only.
+    The adapters share RoPE and attention settings; the first of them gives them, unless `arguments`, those of
+    `plan_merge` for every graft of these adapters, have others. Controls of full rank need the folders of the
+    base, of the donors, and of a donor trained on short texts only.
     """
 
     target: Path
     adapters: tuple[Adapter, ...]
-    published: RopeSettings | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
     donors: tuple[Path, ...] = ()
     short_donor: Path | None = None
@@ -39,7 +41,7 @@ class ControlInputs:
     @property
     def donor_rope(self) -> RopeSettings:
         """The donor's RoPE settings; InputError for adapters without a record of them."""
-        rope = self.first.rope or self.published
+        rope: RopeSettings | None = self.arguments.get("rope") or self.first.rope
         if rope is None:
             raise InputError(
                 "has no record of the donor's length, which the control needs",
@@ -47,6 +49,16 @@ class ControlInputs:
                 expected="an adapter that `contextgraft extract` wrote",
             )
         return rope
+
+    @property
+    def attention(self) -> Mapping[str, Setting] | None:
+        """The attention settings that the donor changed."""
+        given: Mapping[str, Setting] | None = self.arguments.get("attention")
+        return given if "rope" in self.arguments else self.first.attention
+
+    def plan(self, adapter: Adapter, scale: float, **context: Any) -> MergePlan:
+        """The merge of an adapter; `context` are other arguments of `plan_merge` than the grafts have."""
+        return plan_merge([ScaledAdapter(adapter, scale)], self.target, **{**self.arguments, **context})
 
 
 Control = Callable[[ControlInputs], MergePlan]  # raises what `plan_merge` raises

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from contextgraft.adapter.in_memory.controls.base import ControlInputs
-from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.rope import settings
 
@@ -12,5 +12,4 @@ def old_theta(inputs: ControlInputs) -> MergePlan:
     """The merge of the adapter with the target's RoPE; only the number of positions is the donor's."""
     own = settings.read(read_json(inputs.target / MODEL_CONFIG), inputs.target)
     rope = replace(own, max_positions=max(own.max_positions, inputs.donor_rope.context))
-    adapter = inputs.largest
-    return plan_merge([ScaledAdapter(adapter, 1.0)], inputs.target, rope=rope, attention=adapter.attention)
+    return inputs.plan(inputs.largest, 1.0, rope=rope, attention=inputs.attention)

@@ -10,7 +10,7 @@ from contextgraft.adapter.in_memory.controls.base import ControlInputs
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
 from contextgraft.adapter.lora.low_rank import LowRankEntry, StackedEntry
-from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.errors import InputError
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def random(inputs: ControlInputs) -> MergePlan:
     """The merge of the adapter of the largest rank, with every delta in a random direction."""
-    return plan_merge(
-        [ScaledAdapter(random_adapter(inputs.largest), 1.0)], inputs.target, rope=inputs.published
-    )
+    return inputs.plan(random_adapter(inputs.largest), 1.0)
 
 
 def random_adapter(adapter: Adapter) -> "RandomAdapter":

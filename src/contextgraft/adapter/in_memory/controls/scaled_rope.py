@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from contextgraft.adapter.in_memory.controls.base import ControlInputs
-from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.errors import MismatchError
 from contextgraft.rope import settings
@@ -14,21 +14,20 @@ from contextgraft.rope.settings import ORIGINAL, RopeSettings
 def yarn(inputs: ControlInputs) -> MergePlan:
     """YaRN (Peng et al. 2023, arXiv 2309.00071) with transformers' defaults, by the config alone."""
     own, factor = _own_rope(inputs)
-    return _plan(
-        inputs,
-        replace(
-            own,
-            max_positions=inputs.donor_rope.context,
-            rope_type="yarn",
-            extra={**own.extra, "factor": factor, ORIGINAL: own.max_positions},
-        ),
+    rope = replace(
+        own,
+        max_positions=inputs.donor_rope.context,
+        rope_type="yarn",
+        extra={**own.extra, "factor": factor, ORIGINAL: own.max_positions},
     )
+    return inputs.plan(inputs.first, 0.0, rope=rope, attention=None)
 
 
 def dynamic_ntk(inputs: ControlInputs) -> MergePlan:
     """NTK-aware RoPE whose theta follows the length of the prompt (transformers' type `dynamic`)."""
     own, factor = _own_rope(inputs)
-    return _plan(inputs, replace(own, rope_type="dynamic", extra={**own.extra, "factor": factor}))
+    rope = replace(own, rope_type="dynamic", extra={**own.extra, "factor": factor})
+    return inputs.plan(inputs.first, 0.0, rope=rope, attention=None)
 
 
 def _own_rope(inputs: ControlInputs) -> tuple[RopeSettings, float]:
@@ -49,7 +48,3 @@ def _own_rope(inputs: ControlInputs) -> tuple[RopeSettings, float]:
             remedy="leave the control out",
         )  # fmt: skip
     return own, factor
-
-
-def _plan(inputs: ControlInputs, rope: RopeSettings) -> MergePlan:
-    return plan_merge([ScaledAdapter(inputs.first, 0.0)], inputs.target, rope=rope)

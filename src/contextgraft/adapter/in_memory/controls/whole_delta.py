@@ -13,7 +13,7 @@ from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.adapter.in_memory.controls.base import ControlInputs
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
-from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError, MismatchError
@@ -58,7 +58,7 @@ def short_donor(inputs: ControlInputs) -> MergePlan:
 
 def _plan(inputs: ControlInputs, donor: Path, digest: str) -> MergePlan:
     adapter = difference_adapter(inputs.largest, _base_folder(inputs), donor, digest)
-    return plan_merge([ScaledAdapter(adapter, 1.0)], inputs.target, rope=inputs.published)
+    return inputs.plan(adapter, 1.0)
 
 
 def _base_folder(inputs: ControlInputs) -> Path:
