@@ -106,27 +106,43 @@ def test_small_samples_are_called_small() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "said"),
     [
-        ([97, 98], "All 2 fine-tunes pass at 1,024 tokens"),
-        ([97, 50], "1 of 2 fine-tunes passes at 1,024 tokens"),
-        ([97, 98, 50], "2 of 3 fine-tunes pass at 1,024 tokens"),
-        ([50, 40], "None of 2 fine-tunes passes at 1,024 tokens"),
-        ([97], "The fine-tune passes at 1,024 tokens"),
-        ([50], "The fine-tune does not pass at 1,024 tokens"),
-        ([], "No graft is among these samples"),
+        ([97, 98], "likely for all 2 fine-tunes."),
+        ([97, 50], "likely for 1 of 2 fine-tunes, not shown for 1."),
+        ([97, 98, 50], "likely for 2 of 3 fine-tunes, not shown for 1."),
+        ([3000, 97, 50], "established for 1 of 3 fine-tunes, likely for 1, not shown for 1."),
+        ([50, 40], "not shown for all 2 fine-tunes."),
+        ([97], "likely for the fine-tune."),
+        ([50], "not shown for the fine-tune."),
+        ([3000], "established for the fine-tune."),
     ],
 )
-def test_the_headline_counts(outcomes: list[int], said: str) -> None:
-    verdicts = [judge(ALONE, THETA, {4: evidence(needle, 99)}) for needle in outcomes]
-    assert headline(verdicts, WHERE).startswith(said)
+def test_the_headline_counts_by_interval(outcomes: list[int], said: str) -> None:
+    large = Evidence(of(3000, 3000), of(2970, 3000), PairCounts(n=3000, both=2970, neither=30))
+    grafts = [large if needle > 100 else evidence(needle, 99) for needle in outcomes]
+    verdicts = [judge(ALONE, THETA, {4: graft}) for graft in grafts]
+    assert headline(verdicts, WHERE).startswith(f"Long context with the skill kept at {WHERE}: {said}")
+
+
+def test_without_grafts_nothing_is_judged() -> None:
+    assert headline([], WHERE).startswith("No graft is among these samples")
 
 
 def test_the_headline_names_wide_intervals_and_a_weak_donor() -> None:
-    near, clear = (judge(ALONE, THETA, {4: Evidence(of(hits, 300), of(99))}) for hits in (288, 300))
-    rule = "To pass, a graft must find at least 95 % of the needles and keep the skill within 2 points."
-    assert headline([clear], WHERE) == f"The fine-tune passes at {WHERE}. {rule}"
+    own = Evidence(of(0), of(990, 1000))
+    near, clear = (
+        judge(
+            own, THETA, {4: Evidence(of(hits, 300), of(990, 1000), PairCounts(n=1000, both=990, neither=10))}
+        )
+        for hits in (288, 300)
+    )
+    rule = (
+        "Established: the whole 95 % interval is within the limits (at least 95 % of the needles found, at "
+        "most 2 points of the skill lost); likely: the measured shares are."
+    )
+    subject = f"Long context with the skill kept at {WHERE}:"
+    assert headline([clear], WHERE) == f"{subject} established for the fine-tune. {rule}"
     said = headline([near, clear], WHERE, donor=of(100))
-    assert "For 1 of them the 95 % interval extends below 95 %." in said
-    assert "donor" not in said
+    assert said == f"{subject} established for 1 of 2 fine-tunes, likely for 1. {rule}"
     failed = judge(ALONE, THETA, {4: evidence(60, 99)})
     assert "The donor itself finds 90 % [83, 94], n=100 there." in headline([failed], WHERE, donor=of(90))
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY
-from contextgraft.formats.samples import CONTROL, SCHEMA
+from contextgraft.formats.samples import CONTROL, SCHEMA, SPLIT
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ NUMBER = ColumnKind(
 )
 KINDS = (TEXT, INTEGER, NUMBER)
 # the first kind that fits the type an evaluation writes: integers are numbers too
-LATER = (CONTROL,)  # columns that tables of older versions lack: null there
+LATER = (CONTROL, SPLIT)  # columns that tables of older versions lack: null there
 COLUMNS = {field.name: next(kind for kind in KINDS if kind.fits(field.type)) for field in SCHEMA}
 
 

@@ -15,6 +15,10 @@ from contextgraft.errors import OutputError
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
 
 CONTROL = "control"  # the column with a control's name; null for other models, and before the column existed
+SPLIT = "split"  # the column with the split of a prompt; null for other suites, and in older tables
+CHOOSE, REPORT = "choose", "report"  # prompts that choose the rank, prompts that a verdict is about
+SPLIT_SUITES = ("needle", "skill")  # the suites that a verdict is based on
+CHOOSES = 4  # one of so many texts or lines chooses
 GRAFT = {
     "target_name": pa.string(),
     "target_digest": pa.string(),
@@ -43,6 +47,7 @@ SCHEMA = pa.schema(
         "distractors": pa.int32(),
         "seed": pa.int64(),
         "index": pa.int32(),
+        SPLIT: pa.string(),
         "position": pa.int32(),
         "tokens": pa.int32(),
         "recipe": pa.string(),
@@ -80,8 +85,19 @@ def common(label: str, digest: str, graft: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(shared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows of one model, in their order; absent columns are null."""
-    return pa.Table.from_pylist([{**shared, **row} for row in rows], schema=SCHEMA)
+    """Rows of one model, in their order, with their split; absent columns are null."""
+    return pa.Table.from_pylist([{**shared, SPLIT: split_of(row), **row} for row in rows], schema=SCHEMA)
+
+
+def split_of(row: Mapping[str, Any]) -> str | None:
+    """Whether a row's prompt chooses the rank, or is one that the verdict is about; None in other suites.
+
+    All prompts of one text are in one split, which follows from its number, so that it is the same for every
+    model, and for more samples.
+    """
+    if row.get("suite") not in SPLIT_SUITES or row.get("index") is None:
+        return None
+    return CHOOSE if row["index"] % CHOOSES == 0 else REPORT
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:

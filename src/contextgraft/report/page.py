@@ -205,17 +205,17 @@ def _origin_context(page: PageData) -> dict[str, Any]:
 
 def verdict_card(title: str, target: TargetResult, length: str) -> VerdictCard:
     """The verdict card of one fine-tune."""
-    best = [(target.best.label, target.best.long)] if target.best else []
+    verdict, best = target.verdict, target.best
     return VerdictCard(
         title=title,
         condition=described(target.condition),
         badges=badges(target),
         sentence=wording.sentence(target.verdict, length),
         bars=(
-            ("alone", target.alone.long),
-            ("theta only", target.theta.long),
-            *((row.label, row.long) for row in target.controls),
-            *best,
+            ("alone", verdict.alone.needle),
+            ("theta only", verdict.theta.needle),
+            *((label, control.needle) for label, control in verdict.controls.items()),
+            *([(best.label, verdict.graft.needle)] if best and verdict.graft else []),
         ),
     )
 

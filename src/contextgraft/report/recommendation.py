@@ -8,12 +8,14 @@ from contextgraft._version import __version__
 from contextgraft.report.data.samples import read_samples
 from contextgraft.report.statistics.advice import RECOMMENDED_OUTCOMES, Advice, RankAdvice, advise
 from contextgraft.report.statistics.study_table import TargetResult
-from contextgraft.report.statistics.verdict import keeps_skill
+from contextgraft.report.statistics.verdict import keeps_skill, strength
 from contextgraft.report.study import build_study
 
 
 def recommend(results: Sequence[Path]) -> dict[str, Any]:
     """The content of a recommendation, from the samples of one fine-tune and its grafts.
+
+    A verdict has the numbers of prompts that chose the rank and that it is judged on, where they are split.
 
     `rank` is that of `advise`; None if there is none, and `reason` says why. `needed` is False if the long
     context works without an adapter, None if no needles were evaluated. `target` and `adapters` are the
@@ -39,6 +41,8 @@ def recommend(results: Sequence[Path]) -> dict[str, Any]:
                 "condition": target.condition.task if target.condition else None,
                 "outcome": target.verdict.outcome.value,
                 "rank": target.verdict.rank,
+                "strength": strength(target.verdict).value,
+                **target.verdict.split_sizes,
                 "works_without": list(target.verdict.works_without),
             }
             for target in targets
@@ -73,7 +77,13 @@ def _reason(targets: Sequence[TargetResult], advice: RankAdvice) -> str | None:
         return f"no adapter is needed: the long context works without one ({', '.join(ways)})"
     if all(target.verdict.outcome in RECOMMENDED_OUTCOMES for target in targets):
         return "no rank passes under every needle condition"
-    return "; ".join(f"{_condition(target)}: {target.verdict.outcome.value}" for target in targets)
+    return "; ".join(f"{_condition(target)}: {_outcome(target)}" for target in targets)
+
+
+def _outcome(target: TargetResult) -> str:
+    verdict = target.verdict
+    held = verdict.held or verdict.chosen not in RECOMMENDED_OUTCOMES
+    return verdict.outcome.value + ("" if held else f" at rank {verdict.rank}, which passed on other prompts")
 
 
 def _condition(target: TargetResult) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.samples import SampleDatabase
 from contextgraft.report.statistics.cells import ModelKey, score_group
-from contextgraft.report.statistics.paired import pairs_by_model, skill_pairs
+from contextgraft.report.statistics.paired import control_pairs, pairs_by_model, skill_pairs
+from contextgraft.report.statistics.splits import PromptPairs
 from contextgraft.report.statistics.study_table import StudyTable, build_study_table
 
 
@@ -14,6 +15,7 @@ def build_study(
 ) -> StudyTable:
     """The rows and verdicts of the samples; `names` has the name of each model, `context` is the base's."""
     groups = list(map(score_group, database.rows("score_groups")))
-    pairs = pairs_by_model(map(skill_pairs, database.rows("pairs")))
+    skills = list(map(skill_pairs, database.rows("pairs")))
+    prompts = PromptPairs(skills, list(map(control_pairs, database.rows("control_pairs"))))
     names = model_names(database.rows("labels")) if names is None else names
-    return build_study_table(groups, names, context, pairs)
+    return build_study_table(groups, names, context, pairs_by_model(skills), prompts)

@@ -10,7 +10,7 @@ from contextgraft.report.statistics.paired import PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
-from contextgraft.report.statistics.verdict import strength
+from contextgraft.report.statistics.verdict import ControlComparison, strength
 from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
 
 
@@ -38,17 +38,29 @@ def summarise(page: PageData) -> dict[str, Any]:
 
 def _target(target: TargetResult) -> dict[str, Any]:
     line = matrix_line(target.name, target)
-    verdict = {
+    verdict: dict[str, Any] = {
         "outcome": target.verdict.outcome.value,
         "rank": target.verdict.rank,
         "strength": strength(target.verdict).value,
         "without_adapter": target.verdict.adapter_unneeded,
         "front": sorted(rank for rank, cell in line.cells.items() if cell.on_front),
     }
+    verdict |= target.verdict.split_sizes
+    over = {item.label: _comparison(item) for item in target.verdict.comparisons}
     return {
         "digest": target.digest,
         "verdict": verdict,
+        **({"over_controls": over} if over else {}),
         "rows": {row.label: _row(row) for row in target.rows},
+    }
+
+
+def _comparison(comparison: ControlComparison) -> dict[str, Any]:
+    """The graft minus a control, in points, from the prompts that both answered."""
+    return {
+        name: {"n": pairs.n, "difference": points.points, "low": points.low, "high": points.high}
+        for name, pairs in {"needles": comparison.needles, "skill": comparison.skill}.items()
+        if (points := pairs.difference)
     }
 
 

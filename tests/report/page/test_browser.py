@@ -125,7 +125,9 @@ def test_the_overview_is_sorted_and_filtered(opened: Visit) -> None:
 
 
 def test_the_verdicts_have_their_badges(visit: Visit) -> None:
-    assert visit.page.locator(".headline").inner_text().startswith("1 of 3 fine-tunes passes at 1,024")
+    assert (
+        visit.page.locator(".headline").inner_text().startswith("Long context with the skill kept at 1,024")
+    )
     badges = visit.page.locator(".card").nth(1).locator(".badge").all_inner_texts()
     assert badges == ["✓ long context works", "✓ skill kept"]
 

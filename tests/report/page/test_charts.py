@@ -16,7 +16,7 @@ from contextgraft.report.charts.theme import GREY, HEAT, PALETTE, heat
 from contextgraft.report.statistics.cells import Cell, ModelKey, NeedleCondition
 from contextgraft.report.statistics.proportion import Difference, Proportion
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
-from contextgraft.report.statistics.verdict import Evidence, Verdict, VerdictOutcome
+from contextgraft.report.statistics.verdict import Evidence, RankEvidence, Verdict, VerdictOutcome
 
 NOTHING = Cell(Proportion())
 
@@ -61,7 +61,8 @@ def target(*steps: float) -> TargetResult:
     verdict = Verdict(
         VerdictOutcome.UNKNOWN, None, None, Evidence(NOTHING, NOTHING), Evidence(NOTHING, NOTHING)
     )
-    return TargetResult("name", "d", NeedleCondition("n", 0), (own, own, *rows), verdict)
+    scores = RankEvidence(own.evidence, {row.model.rank: row.evidence for row in rows})
+    return TargetResult("name", "d", NeedleCondition("n", 0), (own, own, *rows), verdict, scores, scores)
 
 
 @pytest.mark.parametrize(

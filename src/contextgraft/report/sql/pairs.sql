@@ -3,7 +3,7 @@
 -- recipe) is another prompt. `both` to `neither` are the cells of the fourfold table, as products of the scores where
 -- answers can be partly right; wins, losses and ties count the pairs of all donors.
 WITH pairs AS (
-    SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.seed, graft."index",
+    SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.split, graft.seed, graft."index",
            avg(graft.score) AS after,
            any_value(alone.score) AS before,
            avg(graft.score * alone.score) AS "both",
@@ -19,7 +19,7 @@ WITH pairs AS (
     WHERE graft.role NOT IN ('base', 'donor', 'alone', 'other') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL
 )
-SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring,
+SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
        count(*) AS n,
        sum("both") AS "both",
        sum(after - "both") AS gained,

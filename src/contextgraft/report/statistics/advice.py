@@ -9,7 +9,7 @@ from enum import Enum
 from itertools import groupby
 
 from contextgraft.report.statistics.study_table import TargetResult
-from contextgraft.report.statistics.verdict import VerdictOutcome, ranks_with
+from contextgraft.report.statistics.verdict import VerdictOutcome, outcome_of, ranks_with
 
 # What counts as a recommendation, the better evidence first.
 RECOMMENDED_OUTCOMES = (VerdictOutcome.BOTH, VerdictOutcome.SKILL_UNKNOWN)
@@ -36,7 +36,8 @@ def advise(targets: Sequence[TargetResult]) -> RankAdvice:
 
     No adapter is needed if the long context works without one under every condition. Else the smallest rank
     that brings the long context and keeps the skill under every condition is the one to use. If the verdict
-    of every condition is that the skill was not measured, the long context alone decides.
+    of every condition is that the skill was not measured, the long context alone decides. Where prompts are
+    split, those that choose the rank must agree with those that it is judged on.
     """
     if targets and all(target.verdict.adapter_unneeded for target in targets):
         return RankAdvice(Advice.NOT_NEEDED)
@@ -57,11 +58,11 @@ def advice_by_digest(targets: Sequence[TargetResult]) -> Mapping[str, RankAdvice
 
 
 def _smallest_rank(targets: Sequence[TargetResult], outcome: VerdictOutcome) -> int | None:
-    if not targets or any(target.verdict.outcome is not outcome for target in targets):
+    if not targets or any(target.verdict.chosen is not outcome for target in targets):
         return None
-    grafts = [{row.model.rank: row.evidence for row in target.grafts} for target in targets]
-    ranks = [
-        set(ranks_with(outcome, target.alone.evidence, own))
-        for target, own in zip(targets, grafts, strict=True)
-    ]
-    return min(set.intersection(*ranks), default=None)
+    ranks = [set(ranks_with(outcome, target.choosing.alone, target.choosing.grafts)) for target in targets]
+    rank = min(set.intersection(*ranks), default=None)
+    if rank is None:
+        return None
+    judged = {outcome_of(target.judged.grafts[rank], target.judged.alone) for target in targets}
+    return rank if judged == {outcome} else None

@@ -37,7 +37,7 @@ class ModelKey:
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """Samples of one model, donor, task, length and depth."""
+    """Samples of one model, donor, task, length, depth and split."""
 
     model: ModelKey
     donor: str | None
@@ -50,6 +50,7 @@ class ScoreGroup:
     kind: str = SINGLE
     haystack: str = ""
     scoring: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -95,6 +96,7 @@ def score_group(row: Mapping[str, Any]) -> ScoreGroup:
         kind=row["kind"],
         haystack=row["haystack"],
         scoring=row["scoring"],
+        split=row["split"],
     )
 
 

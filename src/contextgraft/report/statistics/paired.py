@@ -4,7 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.statistics.cells import ModelKey, first_metrics, model_key
+from contextgraft.report.statistics.cells import (
+    NEEDLE,
+    ModelKey,
+    NeedleCondition,
+    first_metrics,
+    model_key,
+)
 from contextgraft.report.statistics.proportion import Difference
 from contextgraft.stats import mcnemar, newcombe_paired
 
@@ -58,17 +64,54 @@ class SkillPairs:
     task: str
     scoring: str
     pairs: PairCounts
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class ControlPairs:
+    """Prompts of one suite, task and length that a graft and a control (or the graft at another scale) share.
+
+    `condition` and `length` are those of needles; a skill has none.
+    """
+
+    graft: ModelKey
+    control: ModelKey
+    suite: str
+    task: str
+    scoring: str
+    condition: NeedleCondition | None
+    length: int | None
+    split: str
+    pairs: PairCounts
+
+
+def control_pairs(row: Mapping[str, Any]) -> ControlPairs:
+    """A row of sql/control_pairs.sql."""
+    scale = 1.0 if row["other_scale"] is None else row["other_scale"]
+    needle = row["suite"] == NEEDLE
+    condition = NeedleCondition(row["task"], row["distractors"] or 0, row["kind"], row["haystack"])
+    return ControlPairs(
+        graft=ModelKey("graft", row["target"], row["rank"] or 0),
+        control=ModelKey(row["other_role"], row["target"], row["other_rank"] or 0, scale),
+        suite=row["suite"],
+        task=row["task"],
+        scoring=row["scoring"],
+        condition=condition if needle else None,
+        length=row["length"] if needle else None,
+        split=row["split"],
+        pairs=PairCounts(**{name: row[name] for name in COLUMNS}),
+    )
 
 
 def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
     """The pairs of one model, task and metric, from a row of sql/pairs.sql."""
     counts = PairCounts(**{name: row[name] for name in COLUMNS})
-    return SkillPairs(model_key(row), row["task"], row["scoring"], counts)
+    return SkillPairs(model_key(row), row["task"], row["scoring"], counts, row["split"])
 
 
-def pairs_by_model(skills: Iterable[SkillPairs]) -> dict[ModelKey, PairCounts]:
-    """The pairs of each model, pooled over its tasks, each task by its first metric."""
-    given = list(skills)
+def pairs_by_model(skills: Iterable[SkillPairs], split: str | None = None) -> dict[ModelKey, PairCounts]:
+    """The pairs of each model, pooled over its tasks, each task by its first metric; of one split or all."""
+    given = [skill for skill in skills if split in (None, skill.split)]
     pooled: dict[ModelKey, PairCounts] = {}
     for model in dict.fromkeys(skill.model for skill in given):
         own = [skill for skill in given if skill.model == model]

@@ -1,9 +1,10 @@
 """The main table of a study: rows, columns and verdicts, from score groups and names: pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from contextgraft.config.control_names import BY_CONFIG_ALONE
 from contextgraft.report.statistics.cells import (
     Cell,
     ModelKey,
@@ -18,15 +19,17 @@ from contextgraft.report.statistics.cells import (
 )
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
-from contextgraft.report.statistics.verdict import Evidence, Verdict, judge
+from contextgraft.report.statistics.splits import UNSPLIT, PromptPairs, SplitScores, rank_evidence
+from contextgraft.report.statistics.verdict import Evidence, RankEvidence, Verdict, judge
 
 CONTROL_TITLES = {
     "yarn": "YaRN",
     "dynamic_ntk": "dynamic NTK",
     "random": "random adapter",
     "old_theta": "adapter, old theta",
+    "whole_delta": "whole delta",
+    "short_donor": "short donor",
 }
-FREE_CONTROLS = {"yarn", "dynamic_ntk"}  # they need a change of the config only
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class ModelRow:
 class TargetResult:
     """A fine-tune under one needle condition: its verdict, and rows: alone, theta only, controls, grafts.
 
-    The condition is None where no needles were evaluated.
+    The condition is None where no needles were evaluated. `choosing` are the scores that chose the rank,
+    `judged` those that the verdict is about.
     """
 
     name: str
@@ -63,6 +67,8 @@ class TargetResult:
     condition: NeedleCondition | None
     rows: tuple[ModelRow, ...]
     verdict: Verdict
+    choosing: RankEvidence
+    judged: RankEvidence
 
     @property
     def alone(self) -> ModelRow:
@@ -135,16 +141,18 @@ def build_study_table(
     names: Mapping[ModelKey, str],
     context: int | None = None,
     pairs: Mapping[ModelKey, PairCounts] = MappingProxyType({}),
+    prompts: PromptPairs | None = None,
 ) -> StudyTable:
     """Arrange the score groups; `names` has the name of every model, `context` is the base's if it is known.
 
     The first needle column is at the base's context, or at the shortest length if that has no samples.
-    `pairs` has the skills of the models that can be paired with their fine-tune.
+    `pairs` has the skills of the models that can be paired with their fine-tune, `prompts` the same by split,
+    and the pairs of grafts with controls.
     """
     lengths = sorted({group.length for group in singles(groups) if group.length is not None})
     short = context if context in lengths else (lengths[0] if lengths else 0)
     longest = lengths[-1] if lengths else 0
-    builder = _RowBuilder(groups, names, pairs, short, longest)
+    builder = _RowBuilder(groups, names, pairs, prompts or PromptPairs(), short, longest)
     models = sorted(names, key=lambda model: (names[model], model))
     by_role = {
         role: [model for model in models if model.role == role]
@@ -174,6 +182,7 @@ class _RowBuilder:
     groups: Sequence[ScoreGroup]
     names: Mapping[ModelKey, str]
     pairs: Mapping[ModelKey, PairCounts]
+    prompts: PromptPairs
     short: int
     longest: int
 
@@ -215,11 +224,26 @@ class _RowBuilder:
     ) -> TargetResult:
         alone = self.row(family[0], "alone", condition)
         others = [self.row(model, graft_label(model), condition, alone.skill) for model in family[1:]]
-        grafts = {row.model.rank: row.evidence for row in others if is_graft(row.model)}
-        controls = {row.label: row.evidence for row in others if row.model.control}
-        free = [row.label for row in others if row.model.control in FREE_CONTROLS]
-        verdict = judge(alone.evidence, others[0].evidence, grafts, controls, free)
-        return TargetResult(name, digest, condition, (alone, *others), verdict)
+        models = [row.model for row in (alone, *others)]
+        grafts = [model for model in models if is_graft(model)]
+        scores = SplitScores(self.groups, self.prompts, condition, self.longest)
+        splits = scores.splits([alone.model, *grafts])
+        if splits == UNSPLIT:
+            first = second = {row.model: row.evidence for row in (alone, *others)}
+        else:
+            first, second = (scores.evidence(models, split) for split in splits)
+        choosing, judged = (rank_evidence(scored, alone.model, grafts) for scored in (first, second))
+        controls = {row.label: second[row.model] for row in others if row.model.control}
+        free = [row.label for row in others if row.model.control in BY_CONFIG_ALONE]
+        verdict = judge(
+            judged.alone, second[others[0].model], judged.grafts, controls, free,
+            choosing=None if splits == UNSPLIT else choosing,
+        )  # fmt: skip
+        compared = {row.model: row.label for row in others if not is_graft(row.model)}
+        named = next((model for model in grafts if model.rank == verdict.rank), None)
+        if named is not None:
+            verdict = replace(verdict, comparisons=scores.comparisons(named, compared, splits[1]))
+        return TargetResult(name, digest, condition, (alone, *others), verdict, choosing, judged)
 
     def _needle(self, model: ModelKey, condition: NeedleCondition | None, length: int) -> Cell:
         if condition is None:

@@ -5,6 +5,8 @@
 - The verdict names the smallest rank at which both hold; if no skill was measured, the smallest rank whose
   long context works. Otherwise it names the rank that fails least: among ranks with a working long context
   the one with the best skill, else the one that found most needles.
+- The rank is chosen on one part of the prompts, and judged on the others: see `split_of` in formats.samples.
+  Tables without splits, or with too few prompts for both, are chosen and judged on all of them.
 - Shares are judged as measured, not by their intervals, which are shown with them. Where all samples are
   paired, the skill is compared on the pairs.
 - A sample that failed counts against the graft: as a needle not found, as an answer lost.
@@ -19,7 +21,7 @@ from types import MappingProxyType
 
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
-from contextgraft.report.statistics.proportion import difference
+from contextgraft.report.statistics.proportion import Difference, difference
 
 MIN_FOUND = 0.95  # of the needles at the longest length
 MAX_LOST = 2.0  # points of the skill
@@ -55,11 +57,29 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class RankEvidence:
+    """The scores of a fine-tune alone and of its grafts, by rank."""
+
+    alone: Evidence
+    grafts: Mapping[int, Evidence]
+
+
+@dataclass(frozen=True)
+class ControlComparison:
+    """The graft of a verdict against a control, or against itself at another scale, on the same prompts."""
+
+    label: str
+    needles: PairCounts
+    skill: PairCounts
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Outcome for one fine-tune, the rank it names, and the scores of the controls.
 
     `controls` are those other than theta only, by label; `free` are the labels of those that only change the
-    config.
+    config. `chosen` is the outcome on the prompts that chose the rank, `chosen_on` their evidence for it;
+    None where these are the same prompts.
     """
 
     outcome: VerdictOutcome
@@ -69,6 +89,25 @@ class Verdict:
     theta: Evidence
     controls: Mapping[str, Evidence] = field(default_factory=dict)
     free: Collection[str] = ()
+    chosen: VerdictOutcome = VerdictOutcome.UNKNOWN
+    chosen_on: Evidence | None = None
+    comparisons: tuple[ControlComparison, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether the prompts that the verdict is about gave the outcome of those that chose the rank."""
+        return self.outcome is self.chosen
+
+    @property
+    def split_sizes(self) -> dict[str, dict[str, int]]:
+        """How many prompts chose the rank, and how many the verdict is about; empty without a split."""
+        if self.chosen_on is None or self.graft is None:
+            return {}
+        sides = {"chosen_on": self.chosen_on, "judged_on": self.graft}
+        return {
+            name: {"needles": side.needle.proportion.n, "skill": side.skill.proportion.n}
+            for name, side in sides.items()
+        }
 
     @property
     def free_alternatives(self) -> tuple[str, ...]:
@@ -134,9 +173,14 @@ def strength(verdict: Verdict) -> Strength:
         return Strength.NOT_SHOWN
     graft, alone = verdict.graft, verdict.alone
     complete = not graft.needle.proportion.failed + graft.skill.proportion.failed
-    lost = graft.pairs.difference or difference(graft.skill.proportion, alone.skill.proportion)
+    lost = skill_difference(graft, alone)
     within = graft.needle.proportion.interval[0] >= MIN_FOUND and lost is not None and lost.low >= -MAX_LOST
     return Strength.ESTABLISHED if complete and within else Strength.LIKELY
+
+
+def skill_difference(graft: Evidence, alone: Evidence) -> Difference | None:
+    """The skill against the fine-tune's own, in points: of the pairs, else of the shares."""
+    return graft.pairs.difference or difference(graft.skill.proportion, alone.skill.proportion)
 
 
 def ranks_with(outcome: VerdictOutcome, alone: Evidence, grafts: Mapping[int, Evidence]) -> list[int]:
@@ -150,22 +194,41 @@ def judge(
     grafts: Mapping[int, Evidence],
     controls: Mapping[str, Evidence] = MappingProxyType({}),
     free: Collection[str] = (),
+    *,
+    choosing: RankEvidence | None = None,
 ) -> Verdict:
-    """The verdict for one fine-tune; `grafts` by rank, at scale 1; `controls` and `free` as in Verdict."""
-    measured = {rank: graft for rank, graft in sorted(grafts.items()) if graft.needle.proportion.n}
-    if not measured:
+    """The verdict for one fine-tune; `grafts` by rank, at scale 1; `controls` and `free` as in Verdict.
+
+    With `choosing`, the scores on other prompts, these choose the rank.
+    """
+    used = choosing or RankEvidence(alone, grafts)
+    rank = choose_rank(used)
+    if rank is None or not grafts[rank].needle.proportion.n:
         return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta, controls, free)
-    outcomes = {rank: outcome_of(graft, alone) for rank, graft in measured.items()}
-    with_both = ranks_with(VerdictOutcome.BOTH, alone, measured)
+    return Verdict(
+        outcome_of(grafts[rank], alone),
+        rank,
+        grafts[rank],
+        alone,
+        theta,
+        controls,
+        free,
+        outcome_of(used.grafts[rank], used.alone),
+        used.grafts[rank] if choosing else None,
+    )
+
+
+def choose_rank(evidence: RankEvidence) -> int | None:
+    """The rank that a verdict names; None if no graft has a scored needle."""
+    measured = {rank: graft for rank, graft in sorted(evidence.grafts.items()) if graft.needle.proportion.n}
+    if not measured:
+        return None
+    outcomes = {rank: outcome_of(graft, evidence.alone) for rank, graft in measured.items()}
+    with_both = [rank for rank, outcome in outcomes.items() if outcome is VerdictOutcome.BOTH]
     with_context = [rank for rank, outcome in outcomes.items() if outcome is not VerdictOutcome.NEITHER]
-    if with_both:
-        outcome, rank = VerdictOutcome.BOTH, with_both[0]
-    elif with_context and all(outcomes[rank] is VerdictOutcome.SKILL_UNKNOWN for rank in with_context):
-        outcome, rank = VerdictOutcome.SKILL_UNKNOWN, with_context[0]
-    elif with_context:
-        outcome = VerdictOutcome.CONTEXT_ONLY
-        rank = max(with_context, key=lambda rank: (measured[rank].skill.proportion.score or 0.0, -rank))
-    else:
-        outcome = VerdictOutcome.NEITHER
-        rank = max(measured, key=lambda rank: (measured[rank].needle.proportion.score or 0.0, -rank))
-    return Verdict(outcome, rank, measured[rank], alone, theta, controls, free)
+    lost = [rank for rank in with_context if outcomes[rank] is VerdictOutcome.CONTEXT_ONLY]
+    if with_both or (with_context and not lost):
+        return (with_both or with_context)[0]
+    if lost:
+        return max(lost, key=lambda rank: (measured[rank].skill.proportion.score or 0.0, -rank))
+    return max(measured, key=lambda rank: (measured[rank].needle.proportion.score or 0.0, -rank))

@@ -10,7 +10,7 @@ from contextgraft.report.statistics.advice import Advice, RankAdvice, advice_by_
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.proportion import Difference
 from contextgraft.report.statistics.study_table import StudyTable, TargetResult
-from contextgraft.report.statistics.verdict import Strength, strength
+from contextgraft.report.statistics.verdict import Strength, skill_difference, strength
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ def overview(study: StudyTable, adapters: Sequence[AdapterRecord]) -> list[Overv
 def _row(
     title: str, target: TargetResult, advice: RankAdvice, adapters: Sequence[AdapterRecord]
 ) -> OverviewRow:
-    verdict, best = target.verdict, target.best
+    verdict = target.verdict
     if advice.rank is not None:  # several conditions may need a larger rank than this one does
-        best = next(row for row in target.grafts if row.model.rank == advice.rank)
-        verdict = replace(verdict, rank=advice.rank, graft=best.evidence)
+        verdict = replace(verdict, rank=advice.rank, graft=target.judged.grafts[advice.rank])
+    graft = verdict.graft
     return OverviewRow(
         title=title,
         strength=WORDS[strength(verdict)],
         advice=advice.advice,
         rank=verdict.rank,
-        before=target.alone.long,
-        after=best.long if best else None,
-        skill=best.skill_difference if best else None,
-        skill_n=(best.pairs.n or best.skill.proportion.n) if best else 0,
+        before=verdict.alone.needle,
+        after=graft.needle if graft else None,
+        skill=skill_difference(graft, verdict.alone) if graft else None,
+        skill_n=(graft.pairs.n or graft.skill.proportion.n) if graft else 0,
         command=_command(target.name, advice.rank, adapters) if advice.advice is Advice.USE else "",
     )
 

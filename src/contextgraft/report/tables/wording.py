@@ -1,5 +1,6 @@
 """Numbers and verdicts in words: pure."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from contextgraft.report.statistics.cells import Cell
@@ -8,10 +9,13 @@ from contextgraft.report.statistics.verdict import (
     ENOUGH,
     MAX_LOST,
     MIN_FOUND,
+    ControlComparison,
+    Strength,
     Verdict,
     VerdictOutcome,
     has_context,
     keeps_skill,
+    strength,
 )
 
 MINUS = "\N{MINUS SIGN}"
@@ -109,14 +113,14 @@ def sentence(verdict: Verdict, length: str) -> str:
 def _both(verdict: Verdict, length: str) -> str:
     return (
         f"the long context works ({_needle(verdict)}) at {length}, and the skill is kept "
-        f"({_skills(verdict)}); smallest rank for both: {verdict.rank}."
+        f"({_skills(verdict)}); smallest rank for both{_chosen(verdict)}: {verdict.rank}."
     )
 
 
 def _context_only(verdict: Verdict, length: str) -> str:
     return (
         f"the long context works ({_needle(verdict)}) at {length}, but the skill is lost: {_skills(verdict)} "
-        f"at rank {verdict.rank}, the best of the ranks with long context."
+        f"at rank {verdict.rank}, {_name(verdict, 'the best of the ranks with long context')}."
     )
 
 
@@ -128,8 +132,9 @@ def _skill_unknown(verdict: Verdict, length: str) -> str:
 
 
 def _neither(verdict: Verdict, length: str) -> str:
+    name = _name(verdict, "the best graft")
     return (
-        f"the long context fails: at {length} the best graft, rank {verdict.rank}, reaches "
+        f"the long context fails: at {length} {name}, rank {verdict.rank}, reaches "
         f"{_needle(verdict)}{_skill_of_best(verdict)}."
     )
 
@@ -196,30 +201,74 @@ def _controls(verdict: Verdict) -> str:
     return f"{without}{added}"
 
 
-def _added(verdict: Verdict) -> str:
-    """What the graft finds above each control, in points of the needles; empty without controls."""
-    if verdict.graft is None or not verdict.controls:
+def _chosen(verdict: Verdict) -> str:
+    """On how many other prompts the rank was chosen; empty where prompts are not split."""
+    if verdict.chosen_on is None:
         return ""
+    return f", chosen on {verdict.chosen_on.needle.proportion.n} other prompts"
+
+
+def _name(verdict: Verdict, best: str) -> str:
+    """`best`, or what else a rank is that passed on other prompts only."""
+    return best if verdict.held else f"the graft that passed{_chosen(verdict).removeprefix(', chosen')}"
+
+
+def _added(verdict: Verdict) -> str:
+    """What the graft adds to each control, in points; on the same prompts where they can be paired."""
+    if verdict.graft is None or not (verdict.controls or verdict.comparisons):
+        return ""
+    if verdict.comparisons:
+        above = [_comparison(comparison) for comparison in verdict.comparisons]
+        words = "The graft on the same prompts, in points of the needles (and of the skill)"
+        return f" {words}: {', '.join(above)}."
     found = verdict.graft.needle.proportion
     compared = {"theta only": verdict.theta, **verdict.controls}
     above = [
-        f"{signed(points.points)} {between_points(points)} over {name}"
+        f"{_points(points)} over {name}"
         for name, control in compared.items()
         if (points := difference(found, control.needle.proportion))
     ]
     return f" The graft's needles in points: {', '.join(above)}." if above else ""
 
 
+def _comparison(comparison: ControlComparison) -> str:
+    needles, skill = comparison.needles.difference, comparison.skill.difference
+    measured = [_points(needles) if needles else "needles not measured"]
+    measured += [f"({_points(skill)})"] if skill else []
+    return f"{' '.join(measured)} over {comparison.label}"
+
+
+def _points(points: Difference) -> str:
+    return f"{signed(points.points)} {between_points(points)}"
+
+
 def headline(verdicts: Sequence[Verdict], length: str, donor: Cell | None = None) -> str:
-    """The whole study in a few sentences: how many fine-tunes pass, and what limits that result."""
+    """The whole study in a few sentences: for how many fine-tunes how much is shown, and what limits that."""
     if not verdicts:
         return "No graft is among these samples: scores are shown, nothing is judged."
     passed = [verdict for verdict in verdicts if verdict.outcome is VerdictOutcome.BOTH]
-    subject = _subject(len(passed), len(verdicts))
     found, lost = percent(MIN_FOUND), trimmed(MAX_LOST)
-    rule = f"find at least {found} of the needles and keep the skill within {lost} points"
-    limits = f"{_without_adapter(passed)}{_uncertain(passed)}{_weak_donor(donor)}"
-    return f"{subject} at {length}.{limits} To pass, a graft must {rule}."
+    rule = (
+        f"Established: the whole 95 % interval is within the limits (at least {found} of the needles found, "
+        f"at most {lost} points of the skill lost); likely: the measured shares are."
+    )
+    subject = f"Long context with the skill kept at {length}: {_counted(verdicts)}."
+    return f"{subject}{_without_adapter(passed)}{_weak_donor(donor)} {rule}"
+
+
+def _counted(verdicts: Sequence[Verdict]) -> str:
+    """`established for 2 of 4 fine-tunes, likely for 1, not shown for 1`."""
+    counts = Counter(strength(verdict) for verdict in verdicts)
+    number = len(verdicts)
+    of_all = "the fine-tune" if number == 1 else f"all {number} fine-tunes"
+    phrases = [
+        (degree.value, of_all if counts[degree] == number else f"{counts[degree]}")
+        for degree in Strength
+        if counts[degree]
+    ]
+    first, *rest = (f"{words} for {count}" for words, count in phrases)
+    total = "" if not rest else f" of {number} fine-tunes"
+    return ", ".join([first + total, *rest])
 
 
 def _without_adapter(passed: Sequence[Verdict]) -> str:
@@ -227,23 +276,8 @@ def _without_adapter(passed: Sequence[Verdict]) -> str:
     return f" {count} of them would pass without the adapter." if count else ""
 
 
-def _uncertain(passed: Sequence[Verdict]) -> str:
-    """For how many the interval of the needles extends below the limit."""
-    intervals = [verdict.graft.needle.proportion.interval for verdict in passed if verdict.graft is not None]
-    count = sum(low < MIN_FOUND for low, _ in intervals)
-    return f" For {count} of them the 95 % interval extends below {percent(MIN_FOUND)}." if count else ""
-
-
 def _weak_donor(donor: Cell | None) -> str:
     """The donor's own score if it fails the limit: the grafts cannot be expected to do better."""
     if donor is None or not donor.proportion.n or has_context(donor):
         return ""
     return f" The donor itself finds {measured(donor)} there."
-
-
-def _subject(passed: int, judged: int) -> str:
-    if passed == 0:
-        return "The fine-tune does not pass" if judged == 1 else f"None of {judged} fine-tunes passes"
-    if passed < judged:
-        return f"{passed} of {judged} fine-tunes pass{'es' if passed == 1 else ''}"
-    return "The fine-tune passes" if judged == 1 else f"All {judged} fine-tunes pass"

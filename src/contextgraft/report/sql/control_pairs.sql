@@ -1,0 +1,42 @@
+-- Needles and skills of each graft at scale 1, paired by prompt with every control row of its fine-tune and with the same
+-- adapter at other scales. A control that depends on the donor is paired with the graft of its donor. Otherwise as in
+-- pairs.sql: answers of several donors to one prompt are averaged first.
+WITH pairs AS (
+    SELECT graft.target, graft.rank, other.role AS other_role, other.rank AS other_rank, other.scale AS other_scale,
+           graft.suite, graft.task, graft.kind, graft.haystack, graft.distractors, graft.length, graft.depth, graft.scoring,
+           graft.split, graft.seed, graft."index",
+           avg(graft.score) AS after,
+           avg(other.score) AS before,
+           avg(graft.score * other.score) AS "both",
+           count(*) FILTER (graft.score > other.score) AS wins,
+           count(*) FILTER (graft.score < other.score) AS losses,
+           count(*) FILTER (graft.score = other.score) AS ties
+    FROM placed AS graft
+    JOIN placed AS other
+        ON other.target = graft.target AND other.suite = graft.suite AND other.task = graft.task
+       AND other.role NOT IN ('base', 'donor', 'alone', 'other')
+       AND (other.role <> 'graft' OR (other.rank = graft.rank AND other.scale <> 1))
+       AND (other.donor IS NULL OR other.donor = graft.donor)
+       AND other.kind IS NOT DISTINCT FROM graft.kind AND other.haystack IS NOT DISTINCT FROM graft.haystack
+       AND other.distractors IS NOT DISTINCT FROM graft.distractors
+       AND other.length IS NOT DISTINCT FROM graft.length AND other.depth IS NOT DISTINCT FROM graft.depth
+       AND other.scoring IS NOT DISTINCT FROM graft.scoring
+       AND other.seed IS NOT DISTINCT FROM graft.seed AND other."index" = graft."index"
+       AND other.recipe IS NOT DISTINCT FROM graft.recipe AND other.answer IS NOT DISTINCT FROM graft.answer
+    WHERE graft.role = 'graft' AND graft.scale = 1 AND graft.suite IN ('needle', 'skill')
+      AND graft.status = 'ok' AND other.status = 'ok'
+    GROUP BY ALL
+)
+SELECT target, rank, other_role, other_rank, other_scale, suite, task, coalesce(kind, 'single') AS kind,
+       coalesce(haystack, '') AS haystack, distractors, length, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
+       count(*) AS n,
+       sum("both") AS "both",
+       sum(after - "both") AS gained,
+       sum(before - "both") AS lost,
+       sum(1 - after - before + "both") AS neither,
+       CAST(sum(wins) AS BIGINT) AS wins,
+       CAST(sum(losses) AS BIGINT) AS losses,
+       CAST(sum(ties) AS BIGINT) AS ties
+FROM pairs
+GROUP BY ALL
+ORDER BY ALL
