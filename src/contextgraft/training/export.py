@@ -21,6 +21,7 @@ from contextgraft.rope import settings
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training.adapter_folder import ADAPTER_FOLDER, write_adapter_folder
 from contextgraft.training.lora import merged_weight
 from contextgraft.training.reporting.metrics import METRICS_FILE
 
@@ -45,7 +46,8 @@ def write_folder(
     write_tensors(work / MODEL_WEIGHTS, specs, _weights(order(specs), base, trained, recipe))
     write_json(work / "config.json", apply_rope(base.config, rope))
     for name in base.others:
-        if name not in (SIDECAR, METRICS_FILE, *CONTEXT_FILES):
+        own = name.startswith(f"{ADAPTER_FOLDER}/") or name in (SIDECAR, METRICS_FILE, *CONTEXT_FILES)
+        if not own:  # the base's adapter is another
             copy_own_file(base.path, name, work / name)
     for name in sorted(set(CONTEXT_FILES) & set(base.others)):
         before = read_json(base.path / name)
@@ -55,13 +57,14 @@ def write_folder(
             write_json(work / name, after)
         else:
             copy_own_file(base.path, name, work / name)
+    model = open_model(work)
     write_json(
         work / SIDECAR,
         sidecar(
             "trained",
             name=recipe.name,
             base=identity(base),
-            digest=model_digest(open_model(work)),
+            digest=model_digest(model),
             recipe=recipe.model_dump(mode="json"),
             seed=recipe.seed,
             steps=sum(stage.steps for stage in recipe.stages),
@@ -75,6 +78,8 @@ def write_folder(
             },
         ),
     )
+    if recipe.lora is not None:
+        write_adapter_folder(work, base, trained, recipe.lora)
 
 
 def _weights(

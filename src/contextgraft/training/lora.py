@@ -34,6 +34,12 @@ def base_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
+def factor_names(module: str) -> tuple[str, str]:
+    """Names of the parameters that are the factors A and B of a module."""
+    first, second = (f"{module}.lora_{factor}.{ADAPTER_NAME}.weight" for factor in "AB")
+    return first, second
+
+
 def merged_weight(
     name: str, base_weight: torch.Tensor, trained: Mapping[str, torch.Tensor], lora: Lora | None
 ) -> torch.Tensor:
@@ -42,8 +48,7 @@ def merged_weight(
     Otherwise the trained weight, or the base weight where nothing was trained. `trained` has parameters by
     name, factors among them.
     """
-    module = name.removesuffix(".weight")
-    a_name, b_name = (f"{module}.lora_{factor}.{ADAPTER_NAME}.weight" for factor in "AB")
+    a_name, b_name = factor_names(name.removesuffix(".weight"))
     if lora is None or a_name not in trained:
         return trained.get(name, base_weight)
     delta = trained[b_name].float() @ trained[a_name].float()

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.extract.tokenizer_record import tokenizer_record
@@ -15,6 +14,7 @@ from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import SIDECAR, open_tensors
 from contextgraft.errors import ContextgraftError, OutputError
+from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.formats.peft import DENSE_DELTAS, module_of
 from contextgraft.formats.sidecar import identity, read_sidecar

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.analysis.card import write_adapter_card
-from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.compute.tensor_pool import for_each_tensor
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
@@ -28,6 +27,7 @@ from contextgraft.checkpoint.resume import BUILT, input_files, publish_folders
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.hub_source import peft_base
+from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.sidecar import SIDECAR, identity, origin, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, TensorRole
 

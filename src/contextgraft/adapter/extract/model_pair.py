@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.architecture import OTHER_LAYOUT, architecture, check_architecture, check_shape
 from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.adapter.lora.reader_limits import reader_limits
@@ -16,6 +15,12 @@ from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats.model.aligned_names import aligned, with_names
+from contextgraft.formats.model.architecture import (
+    OTHER_LAYOUT,
+    architecture,
+    check_architecture,
+    check_shape,
+)
 from contextgraft.formats.model.copied_files import other_weights
 from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model.parameters import ModuleParameter, is_parameter, module_parameters

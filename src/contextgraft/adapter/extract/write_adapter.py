@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import pad
 
 from contextgraft.adapter.analysis.card import write_adapter_card
-from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.extract.tokenizer_record import tokenizer_record
@@ -26,6 +25,7 @@ from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
 from contextgraft.formats.hub_source import peft_base
+from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.model.runtime_names import peft_names
 from contextgraft.formats.model.vocabulary import TOKENIZER

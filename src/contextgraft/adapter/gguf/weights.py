@@ -8,7 +8,6 @@ from typing import Any
 
 import gguf
 
-from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.gguf.llama_cpp import (
     ARCHITECTURES,
     NO_ADAPTER,
@@ -20,6 +19,7 @@ from contextgraft.adapter.gguf.llama_cpp import (
 )
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
+from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.model.parameters import EXPERT, module_parameters
 from contextgraft.formats.model.tied_head import head_state
 from contextgraft.formats.peft import module_of

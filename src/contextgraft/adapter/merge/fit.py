@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contextgraft.adapter.architecture import check_shape
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.adapter.lora.low_rank import RebasedEntry
@@ -19,6 +18,7 @@ from contextgraft.adapter.merge.target import check_names_and_head, check_takes_
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
+from contextgraft.formats.model.architecture import check_shape
 from contextgraft.formats.model.runtime_names import runtime_model
 from contextgraft.formats.model.tied_head import HeadState, head_name, head_state, with_head
 from contextgraft.formats.tensor_names import (

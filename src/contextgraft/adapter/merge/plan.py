@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contextgraft.adapter.architecture import check_architecture
 from contextgraft.adapter.compute.tiles import MERGE_TILE
 from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
 from contextgraft.adapter.merge.fit import Fit, ScaledAdapter, fit
@@ -25,6 +24,7 @@ from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.errors import InputError, MismatchError
+from contextgraft.formats.model.architecture import check_architecture
 from contextgraft.formats.model.copied_files import other_weights, split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contextgraft.adapter.architecture import architecture
 from contextgraft.adapter.extract.model_pair import ModelPair, open_pair
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
@@ -14,6 +13,7 @@ from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
 from contextgraft.formats.model.aligned_names import corresponding_names
+from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.peft import module_of
 from contextgraft.formats.sidecar import SIDECAR, identity
 from contextgraft.rope import settings

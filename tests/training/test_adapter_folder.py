@@ -1,0 +1,102 @@
+"""A run with LoRA publishes the adapter that it trained, readable by PEFT and by this package."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.adapter.verify.adapter import verify_adapter
+from contextgraft.training.adapter_folder import ADAPTER_FOLDER
+from contextgraft.training.trainer import train
+
+from .conftest import write_recipe, write_recipe_folder
+
+RUN: dict[str, Any] = {
+    "stages": [{"length": 32, "steps": 4, "tokens": 64}],
+    "replay": {},
+    "data": [{"kind": "repeat", "first": 2}],
+    "lora": {"rank": 2, "alpha": 3},
+    "optimiser": {"learning_rate": 0.05},
+}
+
+
+@pytest.fixture(scope="module", params=["linear", "all"])
+def trained(
+    request: pytest.FixtureRequest, sharded: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A float32 base trained with LoRA: linear layers only, or norms and embeddings too."""
+    folder = tmp_path_factory.mktemp("lora")
+    groups = ["linear"] if request.param == "linear" else ["linear", "norms", "embeddings"]
+    train(
+        write_recipe(write_recipe_folder(folder / "recipes"), trainable=groups, **RUN),
+        sharded,
+        folder / "out",
+    )
+    return folder / "out", str(request.param)
+
+
+def test_its_sidecar_is_true(trained: tuple[Path, str], sharded: Path) -> None:
+    out, _ = trained
+    checks = verify_adapter(out / ADAPTER_FOLDER, sharded, out)
+    assert all(check.holds for check in checks), [check for check in checks if not check.holds]
+    record = json.loads((out / ADAPTER_FOLDER / "contextgraft.json").read_text(encoding="utf-8"))
+    assert (record["rank"], record["trained"]) == (2, True)
+    assert record["energy"] > 1 - 1e-9, "float32 hardly rounds"
+    assert record["rope"]["donor"]["theta"] > record["rope"]["base"]["theta"]
+    model = json.loads((out / "contextgraft.json").read_text(encoding="utf-8"))
+    assert record["donor"]["digest"] == model["digest"]
+
+
+def test_peft_gives_the_logits_of_the_merged_model(trained: tuple[Path, str], sharded: Path) -> None:
+    """The reference is PEFT at run time; theta is that of the merged model."""
+    out, _ = trained
+    ids = torch.randint(2, 20, (2, 24), generator=torch.Generator().manual_seed(0))
+    merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(sharded, config=merged.config, dtype=torch.float32)
+    others = {name: value for name, value in merged.state_dict().items() if "proj" not in name}
+    base.load_state_dict(others, strict=False)  # norms and embeddings, which PEFT does not read
+    adapted = PeftModel.from_pretrained(base, str(out / ADAPTER_FOLDER))
+    torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_merged_into_the_base_it_is_the_model(
+    trained: tuple[Path, str], sharded: Path, tmp_path: Path
+) -> None:
+    out, _ = trained
+    adapter = open_adapter(out / ADAPTER_FOLDER)
+    merge(plan_merge([ScaledAdapter(adapter)], sharded), tmp_path / "graft")
+    ours = {
+        name: value
+        for shard in (tmp_path / "graft").glob("*.safetensors")
+        for name, value in load_file(shard).items()
+    }
+    for name, value in load_file(out / "model.safetensors").items():
+        if "embed" not in name and "lm_head" not in name:
+            torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7)
+
+
+def test_the_record_names_what_is_not_carried(trained: tuple[Path, str]) -> None:
+    out, trains = trained
+    record = json.loads((out / ADAPTER_FOLDER / "contextgraft.json").read_text(encoding="utf-8"))
+    embeddings = {"model.embed_tokens.weight", "lm_head.weight"} if trains == "all" else set()
+    assert set(record["ignored"]) == embeddings
+    assert bool(record["dense"]) == (trains == "all")
+    assert (out / ADAPTER_FOLDER / "contextgraft.safetensors").exists() == (trains == "all")
+
+
+def test_a_model_that_is_trained_on_has_its_own_adapter_only(
+    trained: tuple[Path, str], recipe_folder: Path, tmp_path: Path
+) -> None:
+    """A base's adapter is not copied."""
+    out, _ = trained
+    plain = {key: value for key, value in RUN.items() if key != "lora"}
+    train(write_recipe(recipe_folder, **plain), out, tmp_path / "next")
+    assert not (tmp_path / "next" / ADAPTER_FOLDER).exists()
