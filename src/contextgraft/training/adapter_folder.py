@@ -27,7 +27,11 @@ from contextgraft.rope import settings, travelling
 from contextgraft.training.lora import factor_names
 
 ADAPTER_FOLDER = "adapter"
-EVERYTHING = {"include": "", "exclude": None, "embeddings": []}  # the selection that `extract` has by default
+EVERYTHING: dict[str, Any] = {
+    "include": "",
+    "exclude": None,
+    "embeddings": [],
+}  # the selection that `extract` has by default
 
 
 @dataclass(frozen=True)
