@@ -19,8 +19,8 @@ from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.config.training import Lora
 from contextgraft.formats import peft
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.hub_source import peft_base
-from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope import settings, travelling

@@ -12,8 +12,8 @@ from contextgraft.adapter.merge.target import check_names_and_head, check_takes_
 from contextgraft.checkpoint.full_precision import check_gathered, quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.errors import CheckpointError, first_names
+from contextgraft.formats.architecture import architecture, architecture_differences
 from contextgraft.formats.model.aligned_names import aligned
-from contextgraft.formats.model.architecture import architecture, architecture_differences
 from contextgraft.formats.model.unloaded_heads import unloaded_heads
 from contextgraft.formats.model.vocabulary import VocabularyDifference, compare, read_vocabulary
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar

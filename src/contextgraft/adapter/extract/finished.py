@@ -14,7 +14,7 @@ from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import SIDECAR, open_tensors
 from contextgraft.errors import ContextgraftError, OutputError
-from contextgraft.formats.model.architecture import architecture
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.formats.peft import DENSE_DELTAS, module_of
 from contextgraft.formats.sidecar import identity, read_sidecar

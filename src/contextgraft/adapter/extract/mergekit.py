@@ -26,8 +26,8 @@ from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.checkpoint.resume import BUILT, input_files, publish_folders
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 from contextgraft.formats import peft
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.hub_source import peft_base
-from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.sidecar import SIDECAR, identity, origin, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, EMBEDDINGS, TensorRole
 

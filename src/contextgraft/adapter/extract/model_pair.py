@@ -14,13 +14,13 @@ from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.safetensors_header import ITEM_BYTES, TensorInfo
 from contextgraft.errors import CheckpointError, InputError, MismatchError
-from contextgraft.formats.model.aligned_names import aligned, with_names
-from contextgraft.formats.model.architecture import (
+from contextgraft.formats.architecture import (
     OTHER_LAYOUT,
     architecture,
     check_architecture,
     check_shape,
 )
+from contextgraft.formats.model.aligned_names import aligned, with_names
 from contextgraft.formats.model.copied_files import other_weights
 from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model.parameters import ModuleParameter, is_parameter, module_parameters

@@ -24,8 +24,8 @@ from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import MismatchError
 from contextgraft.formats import peft
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.hub_source import peft_base
-from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.model.runtime_names import peft_names
 from contextgraft.formats.model.vocabulary import TOKENIZER

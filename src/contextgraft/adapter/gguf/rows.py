@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from contextgraft.adapter.gguf.llama_cpp import RowOrder, RowSelection
-from contextgraft.formats.model.architecture import architecture
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.peft import module_of
 from contextgraft.formats.tensor_names import rotary_heads
 from contextgraft.rope.model_class import resolve

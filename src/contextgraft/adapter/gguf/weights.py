@@ -19,7 +19,7 @@ from contextgraft.adapter.gguf.llama_cpp import (
 )
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
-from contextgraft.formats.model.architecture import architecture
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.model.parameters import EXPERT, module_parameters
 from contextgraft.formats.model.tied_head import head_state
 from contextgraft.formats.peft import module_of

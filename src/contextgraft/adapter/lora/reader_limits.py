@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.formats.model.architecture import TEXT_TYPE, TYPE
+from contextgraft.formats.architecture import TEXT_TYPE, TYPE
 from contextgraft.formats.peft import module_of
 
 PEFT = "PEFT 0.21"

@@ -18,7 +18,7 @@ from contextgraft.adapter.merge.target import check_names_and_head, check_takes_
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
-from contextgraft.formats.model.architecture import check_shape
+from contextgraft.formats.architecture import check_shape
 from contextgraft.formats.model.runtime_names import runtime_model
 from contextgraft.formats.model.tied_head import HeadState, head_name, head_state, with_head
 from contextgraft.formats.tensor_names import (

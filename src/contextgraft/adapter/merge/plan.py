@@ -24,7 +24,7 @@ from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.model.architecture import check_architecture
+from contextgraft.formats.architecture import check_architecture
 from contextgraft.formats.model.copied_files import other_weights, split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings

@@ -12,8 +12,8 @@ from contextgraft.adapter.verify.checks import Check, check_equal, run_check
 from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import InputError
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.model.aligned_names import corresponding_names
-from contextgraft.formats.model.architecture import architecture
 from contextgraft.formats.peft import module_of
 from contextgraft.formats.sidecar import SIDECAR, identity
 from contextgraft.rope import settings
