@@ -39,7 +39,8 @@ def made(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def blocks(folder: Path, language: str = "") -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)\n```", (folder / "README.md").read_text(), re.S)
+    found = re.findall(r"^```(\w*)\n(.*?)\n```$", (folder / "README.md").read_text(), re.S | re.M)
+    return [code for written, code in found if written == language]
 
 
 def run(code: str, folder: Path) -> Any:
