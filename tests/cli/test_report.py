@@ -33,7 +33,7 @@ def samples(tmp_path: Path) -> Path:
         "status": "ok",
     }
     empty = dict.fromkeys(SCHEMA.names)
-    rows = [{**empty, **common, "index": index, "score": float(index < 15)} for index in range(20)]
+    rows = [{**empty, **common, "sample_index": index, "score": float(index < 15)} for index in range(20)]
     path = tmp_path / "samples" / "a.parquet"
     path.parent.mkdir()
     pq.write_table(pa.Table.from_pylist(rows), path)

@@ -27,10 +27,10 @@ ORIGIN = {
 # Of ten samples: needles right at 1024, skill right, and RULER's tasks right at 128 and 1024.
 MODELS: Mapping[str, tuple[Mapping[str, Any], int, int, tuple[int, int]]] = {
     "style": ({}, 0, 10, (9, 2)),
-    "theta": ({**ORIGIN, "adapter_rank": 8, "adapter_scale": 0.0}, 3, 9, (9, 5)),
-    "r2": ({**ORIGIN, "adapter_rank": 2, "adapter_scale": 1.0}, 8, 10, (9, 8)),
-    "r8": ({**ORIGIN, "adapter_rank": 8, "adapter_scale": 1.0}, 10, 9, (10, 9)),
-    "r16": ({**ORIGIN, "adapter_rank": 16, "adapter_scale": 1.0}, 10, 10, (7, 10)),
+    "theta": ({**ORIGIN, "rank": 8, "scale": 0.0}, 3, 9, (9, 5)),
+    "r2": ({**ORIGIN, "rank": 2, "scale": 1.0}, 8, 10, (9, 8)),
+    "r8": ({**ORIGIN, "rank": 8, "scale": 1.0}, 10, 9, (10, 9)),
+    "r16": ({**ORIGIN, "rank": 16, "scale": 1.0}, 10, 10, (7, 10)),
 }
 
 
@@ -67,7 +67,7 @@ def questions(needles: int, skill: int, ruler: tuple[int, int]) -> Iterator[tupl
 def measured(nats: float) -> Iterator[dict[str, Any]]:
     """Two windows of two ranges, and two prompts."""
     for document in range(2):
-        common = {"task": "sea", "document": document, "index": document, "seed": 7, "recipe": "{}"}
+        common = {"task": "sea", "document": document, "sample_index": document, "seed": 7, "recipe": "{}"}
         for position in (64, 128):
             window = {"length": 128, "prompt_tokens": 128, "position": position, "tokens": 63}
             row = {**common, **window, "suite": "perplexity", "scoring": "nll"}

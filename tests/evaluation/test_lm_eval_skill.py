@@ -117,7 +117,7 @@ def test_multiple_choice(write_task: Callable[..., Path], make_model: MakeModel,
     assert {(row["scoring"], row["status"], row["task"]) for row in rows} == {
         ("acc", "ok", "own_multiple_choice")
     }
-    assert json.loads(rows[3]["recipe"])["doc_id"] == rows[3]["index"] == 3
+    assert json.loads(rows[3]["recipe"])["doc_id"] == rows[3]["sample_index"] == 3
     assert json.loads(rows[3]["recipe"])["version"] == "2.0"
     assert skill.rows(who) == rows
 
@@ -164,10 +164,10 @@ def test_samples_are_drawn_by_seed_and_paired_by_document(
     assert some.documents == again.documents != others.documents
     assert some.key() == again.key() != others.key()
     who = subject(make_model(), tmp_path)
-    everything = {row["index"]: row for row in read_lm_eval_skill(path, None, 1).rows(who)}
+    everything = {row["sample_index"]: row for row in read_lm_eval_skill(path, None, 1).rows(who)}
     for row in some.rows(who):
-        assert row["score"] == everything[row["index"]]["score"]
-        assert row["recipe"] == everything[row["index"]]["recipe"]
+        assert row["score"] == everything[row["sample_index"]]["score"]
+        assert row["recipe"] == everything[row["sample_index"]]["recipe"]
     with pytest.raises(InputError, match=r"fewer documents.*expected 10; received 9"):
         read_lm_eval_skill(path, 10, 1)
 
@@ -192,7 +192,7 @@ def test_one_document_is_evaluated_again_with_the_examples_it_had(
         replayed = replay_sample(read_row(out, number), model, again, BackendConfig())
         assert replayed.agrees
         assert (replayed.output, replayed.score) == (row["output"], row["score"])
-        assert DOCUMENTS[row["index"]]["text"] in replayed.prompt
+        assert DOCUMENTS[row["sample_index"]]["text"] in replayed.prompt
     row = read_row(out, 5)
     with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
         replay_sample(

@@ -70,15 +70,15 @@ class EchoQuestions(QuestionSet):
 
     @override
     def matches(self, row: SampleRow) -> bool:
-        return int(row["index"]) < len(self.words)
+        return int(row["sample_index"]) < len(self.words)
 
     @override
     def same_content(self, row: SampleRow, prompt_spec: PromptSpec) -> bool:
-        return prompt_spec == {"word": self.words[row["index"]]}
+        return prompt_spec == {"word": self.words[row["sample_index"]]}
 
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
-        return self._question(tokenizer, row["index"], row["seed"])
+        return self._question(tokenizer, row["sample_index"], row["seed"])
 
     def _question(self, tokenizer: PromptTokenizer, index: int, seed: int) -> Question:
         word = self.words[index]

@@ -222,19 +222,18 @@ def test_rows_of_a_graft_tell_where_it_comes_from(models: Models, spec: EvalSpec
     (folder / "contextgraft.json").write_text(json.dumps(content))
     table = evaluate_models(models, spec, BackendConfig(), tmp_path / "samples.parquet", Notes())
     graft, other = table.to_pylist()[0], table.to_pylist()[-1]
-    assert {
-        name: graft[name] for name in graft if name.startswith(("target", "base", "donor", "adapter"))
-    } == {
+    origin = ("target", "base", "donor", "adapter", "rank", "scale")
+    assert {name: graft[name] for name in graft if name.startswith(origin)} == {
         "target_name": "t",
         "target_digest": "t digest",
         "base_digest": "b digest",
         "donor_digest": "d digest",
         "donor_name": "d",
         "adapter_digest": "adapter digest",
-        "adapter_rank": 8,
-        "adapter_scale": 1.0,
+        "rank": 8,
+        "scale": 1.0,
     }
-    assert other["adapter_rank"] is None
+    assert (other["rank"], other["role"], graft["role"]) == (None, "model", "graft")
 
 
 def test_each_tokenizer_has_its_own_prompts(

@@ -87,7 +87,7 @@ def test_rows_are_those_of_the_written_grafts(root: Path) -> None:
     assert [{**row, "control": None} for row in ours] == rows(root / "written.parquet")
     assert list(dict.fromkeys(row["model"] for row in ours)) == ["target", *grafts]
     assert len({row["model_digest"] for row in ours}) == 4
-    assert {row["adapter_scale"] for row in ours if row["model"] == "theta_only"} == {0.0}
+    assert {row["scale"] for row in ours if row["model"] == "theta_only"} == {0.0}
     assert {row["status"] for row in ours} == {"ok"}
     assert done.stdout == again.stdout
     resumed = run(root, *words)
@@ -217,7 +217,7 @@ def test_outputs_that_cannot_be_written_cost_no_evaluation(
     assert done.exit_code == 0, done.output
     assert done.stderr.count("complete already") == 2
     assert json.loads((root / "rank.json").read_text())["rank"] is None
-    assert {row["adapter_rank"] for row in rows(root / "aligned/r2.parquet")} == {2}
+    assert {row["rank"] for row in rows(root / "aligned/r2.parquet")} == {2}
     assert (root / "records/r2/contextgraft.json").exists()
     assert not list(root.glob(".*partial"))
 

@@ -40,8 +40,8 @@ def graft(target: str, rank: int, donor: str = "donor-s1", scale: float = 1.0) -
         "donor_digest": f"digest-{donor}",
         "donor_name": donor,
         "adapter_digest": f"digest-adapter-{donor}-r{rank}",
-        "adapter_rank": rank,
-        "adapter_scale": scale,
+        "rank": rank,
+        "scale": scale,
     }
     return Model(origin, columns)
 
@@ -56,7 +56,7 @@ def sample(model: Model, suite: str, index: int, right: bool, /, **changes: Any)
         "suite": suite,
         "prompt_tokens": 40,
         "seed": 7,
-        "index": index,
+        "sample_index": index,
         "scoring": "exact",
         "recipe": json.dumps({"index": index, "suite": suite}),
         "answer": "17 42 thank you",

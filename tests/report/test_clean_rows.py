@@ -22,7 +22,7 @@ ODD: dict[str, dict[str, Any]] = {
     "an endless depth": {"depth": -math.inf},
     "a score that is not a number": {"score": math.nan},
     "an agreement that is not a number": {"agreement": math.nan},
-    "a scale that is not a number": {"adapter_scale": math.inf},
+    "a scale that is not a number": {"scale": math.inf},
     "a huge depth": {"depth": 1e300},
     "no digest": {"model_digest": None},
     "no task": {"task": None},
@@ -36,7 +36,7 @@ ODD: dict[str, dict[str, Any]] = {
     "a score of a sample without one": {"status": "truncated"},
     "a length below 0": {"length": -1},
     "a length of the largest integer": {"prompt_tokens": -(2**31), "length": 2**31 - 1},
-    "a rank below 0": {"adapter_rank": -4},
+    "a rank below 0": {"rank": -4},
     "tokens below 0": {"tokens": -(2**31)},
     "nats over no tokens": {"tokens": None, "suite": "perplexity", "score": 3.0},
     "nats beyond measure": {"score": 1000.0, "suite": "perplexity", "tokens": 5},
@@ -90,7 +90,7 @@ def test_samples_without_an_index_are_not_copies_of_each_other(
         return sum(row["n"] + row["failed"] for row in groups)
 
     rows = study(synthetic)
-    assert count([{**row, "index": index, "seed": None} for row in rows]) == count(rows)
+    assert count([{**row, "sample_index": index, "seed": None} for row in rows]) == count(rows)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -79,7 +79,9 @@ def test_a_divergence_from_another_model_is_left_out_and_named(
 
 def test_a_divergence_is_never_below_zero(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = list(synthetic.compared(synthetic.Model("style"), 0.1))
-    synthetic.write(tmp_path / "a.parquet", [{**row, "score": 1.0 * (row["index"] == 0)} for row in rows])
+    synthetic.write(
+        tmp_path / "a.parquet", [{**row, "score": 1.0 * (row["sample_index"] == 0)} for row in rows]
+    )
     (item,) = measurements_of(tmp_path).divergences
     assert item.kl_interval is not None
     assert item.kl_interval[0] == 0

@@ -26,7 +26,9 @@ def test_prompts_that_both_answered_are_paired(tmp_path: Path, synthetic: Simple
     # alone: 0-6 right of 10; graft: 4-9 right of 12, whose last two the fine-tune did not answer
     graft = synthetic.graft("style", 8)
     rows = [*synthetic.skill(synthetic.Model("style"), "s", 7, n=10)]
-    rows += [{**row, "score": float(4 <= row["index"] <= 9)} for row in synthetic.skill(graft, "s", 0, n=12)]
+    rows += [
+        {**row, "score": float(4 <= row["sample_index"] <= 9)} for row in synthetic.skill(graft, "s", 0, n=12)
+    ]
     synthetic.write(tmp_path / "a.parquet", rows)
     pairs = pairs_of(tmp_path)
     assert pairs == PairCounts(n=10, both=3, gained=3, lost=4, neither=0, wins=3, losses=4, ties=3)

@@ -90,8 +90,8 @@ def test_every_column_of_an_evaluation_has_a_type_in_the_database() -> None:
     assert list(COLUMNS) == SCHEMA.names
     assert all(kind.fits(SCHEMA.field(name).type) for name, kind in COLUMNS.items())
     assert {COLUMNS[name].sql for name in ("model", "reason")} == {"VARCHAR"}
-    assert {COLUMNS[name].sql for name in ("seed", "length", "adapter_rank")} == {"BIGINT"}
-    assert {COLUMNS[name].sql for name in ("score", "depth", "adapter_scale")} == {"DOUBLE"}
+    assert {COLUMNS[name].sql for name in ("seed", "length", "rank")} == {"BIGINT"}
+    assert {COLUMNS[name].sql for name in ("score", "depth", "scale")} == {"DOUBLE"}
 
 
 def test_refusals_name_file_and_remedy(tmp_path: Path, synthetic: SimpleNamespace) -> None:

@@ -22,9 +22,9 @@ LENGTH = 1024
 
 
 def test_one_text_of_four_chooses() -> None:
-    splits = [split_of({"suite": "needle", "index": index}) for index in range(8)]
+    splits = [split_of({"suite": "needle", "sample_index": index}) for index in range(8)]
     assert splits == [CHOOSE, REPORT, REPORT, REPORT] * 2
-    assert split_of({"suite": "perplexity", "index": 0}) is None
+    assert split_of({"suite": "perplexity", "sample_index": 0}) is None
     assert split_of({"suite": "refused"}) is None
 
 
@@ -33,10 +33,10 @@ def rows_of(
 ) -> Iterator[dict[str, Any]]:
     """Twenty texts with five prompts each, those of `wrong` not answered; 200 lines of a skill."""
     for row in synthetic.needle(model, "n", LENGTH, 100):
-        right = row["index"] not in wrong
-        yield {**row, "score": float(right), "document": row["index"], "split": split_of(row)}
+        right = row["sample_index"] not in wrong
+        yield {**row, "score": float(right), "document": row["sample_index"], "split": split_of(row)}
     for row in synthetic.skill(model, "s", 200):
-        yield {**row, "score": float(row["index"] not in lost), "split": split_of(row)}
+        yield {**row, "score": float(row["sample_index"] not in lost), "split": split_of(row)}
 
 
 CHOOSING = set(range(0, 20, 4))
@@ -112,7 +112,7 @@ def test_too_few_texts_are_not_split(synthetic: SimpleNamespace, tmp_path: Path)
             synthetic.graft("tune", 4),
         )
         for row in rows_of(synthetic, model, set(), set())
-        if row["index"] == 0
+        if row["sample_index"] == 0
     ]
     target = judged(synthetic.write(tmp_path / "few.parquet", few))
     assert target.verdict.chosen_on is None

@@ -184,8 +184,8 @@ def graft_columns(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
             "donor_digest": adapter["donor"]["digest"],
             "donor_name": adapter["donor"]["name"],
             "adapter_digest": adapter["digest"],
-            "adapter_rank": adapter["rank"],
-            "adapter_scale": float(adapter["scale"]),
+            "rank": adapter["rank"],
+            "scale": float(adapter["scale"]),
             CONTROL: sidecar.get(CONTROL),
         }
         pa.Table.from_pylist([columns], pa.schema(GRAFT))

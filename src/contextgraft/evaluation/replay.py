@@ -20,8 +20,7 @@ from contextgraft.evaluation.questions import Question, ids_digest
 from contextgraft.evaluation.scoring import SCORING
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns, SampleRow
-from contextgraft.formats.sample_files import LATER
-from contextgraft.formats.samples import SCHEMA
+from contextgraft.formats.samples import SCHEMA, as_today
 from contextgraft.rope.model_class import quiet_transformers
 
 # A quantity is summed in another order if other prompts are in its batch.
@@ -65,7 +64,8 @@ def read_row(path: Path, number: int) -> SampleRow:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError("cannot read the samples", path=path, received=str(error)) from None
-    if missing := set(SCHEMA.names) - set(table.column_names) - set(LATER):
+    table = as_today(table)
+    if missing := set(SCHEMA.names) - set(table.column_names):
         raise InputError("is not a table of samples", path=path, expected=f"the column {min(missing)}")
     if number >= table.num_rows:
         raise InputError("has no such row", path=path, expected=f"0 to {table.num_rows - 1}", received=number)

@@ -87,7 +87,7 @@ def evaluate_models(
     keep_freed_memory()
     with work_directory(out) as work:
         computed = run_all(runs, questions, first, work, progress, allow_refused=allow_refused)
-        table = pa.concat_tables([*computed, *map(skipped_table, skipped)])
+        table = samples.with_roles(pa.concat_tables([*computed, *map(skipped_table, skipped)]))
         complete = samples.complete(table)
         put_in_place(table, key if complete else "", out, work, publishing)
         if complete:

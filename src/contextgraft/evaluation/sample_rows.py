@@ -25,7 +25,7 @@ def sample_row(question: Question, response: ScoredResponse) -> dict[str, Any]:
         "depth": question.depth,
         "distractors": question.distractors,
         "seed": question.seed,
-        "index": question.index,
+        "sample_index": question.index,
         "recipe": question.prompt_spec,
         "scoring": question.scoring,
         "answer": question.answer,

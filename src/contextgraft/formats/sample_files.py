@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY
-from contextgraft.formats.samples import CONTROL, SCHEMA, SPLIT
+from contextgraft.formats.samples import ABSENT_IN_OLDER, OLDER_NAMES, SCHEMA
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,11 @@ NUMBER = ColumnKind(
 )
 KINDS = (TEXT, INTEGER, NUMBER)
 # the first kind that fits the type an evaluation writes: integers are numbers too
-LATER = (CONTROL, SPLIT)  # columns that tables of older versions lack: null there
 COLUMNS = {field.name: next(kind for kind in KINDS if kind.fits(field.type)) for field in SCHEMA}
 
 
-def check_sample_file(path: Path) -> list[str]:
-    """The columns that a file of an older version lacks.
+def check_sample_file(path: Path) -> dict[str, str | None]:
+    """The name that each column has in a file, which may be of an older version; None if it lacks the column.
 
     Raises InputError if a file is not Parquet, lacks another column of the samples, or has one of another
     type. A column of nothing but nulls may have no type.
@@ -47,7 +46,9 @@ def check_sample_file(path: Path) -> list[str]:
             "not a readable Parquet file", path=path, received=first_line(error), remedy=REMEDY
         ) from None
     types = {field.name: field.type for field in schema}
-    missing = [name for name in COLUMNS if name not in types and name not in LATER]
+    names = {name: name if name in types else OLDER_NAMES.get(name, name) for name in COLUMNS}
+    absent = [name for name, written in names.items() if written not in types]
+    missing = [name for name in absent if name not in ABSENT_IN_OLDER]
     if missing:
         raise InputError(
             "not a table of samples",
@@ -57,15 +58,16 @@ def check_sample_file(path: Path) -> list[str]:
             remedy=REMEDY,
         )
     for name, kind in COLUMNS.items():
-        if name in types and not (pa.types.is_null(types[name]) or kind.fits(types[name])):
+        written = types.get(names[name])
+        if written is not None and not (pa.types.is_null(written) or kind.fits(written)):
             raise InputError(
                 f"column {name!r} has the wrong type",
                 path=path,
                 expected=kind.name,
-                received=types[name],
+                received=written,
                 remedy=REMEDY,
             )
-    return [name for name in LATER if name not in types]
+    return {name: None if name in absent else written for name, written in names.items()}
 
 
 def first_line(error: BaseException) -> str:

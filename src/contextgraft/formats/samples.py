@@ -14,6 +14,7 @@ from contextgraft.errors import OutputError
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
 
+ROLE = "role"
 CONTROL = "control"  # the column with a control's name; null for other models, and before the column existed
 SPLIT = "split"  # the column with the split of a prompt; null for other suites, and in older tables
 CHOOSE, REPORT = "choose", "report"  # prompts that choose the rank, prompts that a verdict is about
@@ -26,15 +27,29 @@ GRAFT = {
     "donor_digest": pa.string(),
     "donor_name": pa.string(),
     "adapter_digest": pa.string(),
-    "adapter_rank": pa.int32(),
-    "adapter_scale": pa.float64(),
+    "rank": pa.int32(),
+    "scale": pa.float64(),
     CONTROL: pa.string(),
+}
+# names of columns in tables of older versions, by the name of today
+OLDER_NAMES = {"sample_index": "index", "rank": "adapter_rank", "scale": "adapter_scale"}
+ABSENT_IN_OLDER = (CONTROL, ROLE, SPLIT)  # null there
+THETA_ONLY = "theta only"
+ROLE_OF_CONTROL = {  # as the report calls them
+    "theta_only": THETA_ONLY,
+    "yarn": "YaRN",
+    "dynamic_ntk": "dynamic NTK",
+    "random": "random adapter",
+    "old_theta": "adapter, old theta",
+    "whole_delta": "whole delta",
+    "short_donor": "short donor",
 }
 VERSIONS = ("contextgraft", "transformers", "torch", "lm_eval")
 SCHEMA = pa.schema(
     {
         "model": pa.string(),
         "model_digest": pa.string(),
+        ROLE: pa.string(),
         "suite": pa.string(),
         "task": pa.string(),
         "kind": pa.string(),
@@ -46,7 +61,7 @@ SCHEMA = pa.schema(
         "depth": pa.float64(),
         "distractors": pa.int32(),
         "seed": pa.int64(),
-        "index": pa.int32(),
+        "sample_index": pa.int32(),
         SPLIT: pa.string(),
         "position": pa.int32(),
         "tokens": pa.int32(),
@@ -95,9 +110,48 @@ def split_of(row: Mapping[str, Any]) -> str | None:
     All prompts of one text are in one split, which follows from its number, so that it is the same for every
     model, and for more samples.
     """
-    if row.get("suite") not in SPLIT_SUITES or row.get("index") is None:
+    if row.get("suite") not in SPLIT_SUITES or row.get("sample_index") is None:
         return None
-    return CHOOSE if row["index"] % CHOOSES == 0 else REPORT
+    return CHOOSE if row["sample_index"] % CHOOSES == 0 else REPORT
+
+
+def with_roles(samples: pa.Table) -> pa.Table:
+    """The same table with the role of every model, as far as the table shows it.
+
+    `graft`, `theta only` or the name of a control; `base`, `donor` or `alone` for what a graft of the
+    table was made of; `model` for others, whose role another table may show.
+    """
+    origins = {
+        role: set(samples.column(name).unique().to_pylist()) - {None}
+        for role, name in (("base", "base_digest"), ("donor", "donor_digest"), ("alone", "target_digest"))
+    }
+    columns = (
+        samples.column(name).to_pylist() for name in ("model_digest", "target_digest", "scale", CONTROL)
+    )
+    roles = [
+        _role_of_graft(scale, control)
+        if target is not None
+        else next((role for role, digests in origins.items() if digest in digests), "model")
+        for digest, target, scale, control in zip(*columns, strict=True)
+    ]
+    index = samples.schema.get_field_index(ROLE)
+    return samples.set_column(index, ROLE, pa.array(roles, pa.string()))
+
+
+def _role_of_graft(scale: float | None, control: str | None) -> str:
+    if control is not None:
+        return ROLE_OF_CONTROL.get(control, control)
+    return THETA_ONLY if scale == 0 else "graft"
+
+
+def as_today(samples: pa.Table) -> pa.Table:
+    """A table of an older version with the columns of today; any other table as it is."""
+    names = {old: new for new, old in OLDER_NAMES.items() if new not in samples.column_names}
+    samples = samples.rename_columns([names.get(name, name) for name in samples.column_names])
+    for name in ABSENT_IN_OLDER:
+        if name not in samples.column_names:
+            samples = samples.append_column(name, pa.nulls(len(samples), pa.string()))
+    return samples.select(SCHEMA.names) if set(SCHEMA.names) <= set(samples.column_names) else samples
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:
@@ -119,7 +173,7 @@ def read_if(path: Path, run: str) -> pa.Table | None:
     except (OSError, ValueError, pa.ArrowException):
         return None
     metadata = samples.schema.metadata or {}
-    samples = samples.replace_schema_metadata(None)
+    samples = as_today(samples.replace_schema_metadata(None))
     return samples if metadata.get(RUN) == run.encode() and samples.schema == SCHEMA else None
 
 

@@ -127,7 +127,7 @@ class NeedleGrid(QuestionSet):
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
         prompt = build_prompt(prompt_template(self, tokenizer), prompt_spec)
-        return needle_question(self, prompt, index=row["index"], seed=row["seed"])
+        return needle_question(self, prompt, index=row["sample_index"], seed=row["seed"])
 
 
 def read_grid(

@@ -103,7 +103,7 @@ class RulerGrid(QuestionSet):
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
         context = self._context(tokenizer)
-        return ruler_question(context, prompt_spec, index=row["index"], seed=row["seed"])
+        return ruler_question(context, prompt_spec, index=row["sample_index"], seed=row["seed"])
 
     def _context(self, tokenizer: PromptTokenizer) -> RulerContext:
         tokenized = encoded_haystacks(self.tasks, self.haystacks, tokenizer)

@@ -265,7 +265,7 @@ class TextMeasurement(Measurement):
             "prompt_tokens": len(prompt.ids),
             "prompt_digest": prompt.digest,
             "seed": self.source.seed,
-            "index": prompt.document,
+            "sample_index": prompt.document,
             "recipe": prompt.prompt_spec,
         }
 

@@ -3,7 +3,8 @@
 Samples may come from others: texts without control characters and not endless, numbers that are numbers.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from contextgraft.formats.sample_files import COLUMNS, INTEGER, NUMBER, TEXT, ColumnKind
 
@@ -21,14 +22,15 @@ _INVISIBLE = r"\x{00ad}\x{061c}\x{200b}-\x{200f}\x{2060}-\x{2064}\x{feff}\x{e000
 CONTROL = rf"[\x00-\x1f{_FORMATTING}{_INVISIBLE}]"  # in names: two that look alike would be taken for one
 
 
-def select_clean(file: str, path: str, absent: Collection[str] = ()) -> str:
-    """SQL that selects all columns of a file, cleaned; those that are `absent` are null.
+def select_clean(file: str, path: str, names: Mapping[str, str | None] = MappingProxyType({})) -> str:
+    """SQL that selects all columns of a file, cleaned; `names` are those of its columns, None for null.
 
     `file` and `path` are placeholders for its name and path.
     A row without a name that the report needs, with a number that is not a measurement, or with a score that
     does not fit its status or suite, has status failed, and a reason that names the column.
     """
-    columns = {name: "NULL" if name in absent else f'"{name}"' for name in COLUMNS}
+    written = {name: names.get(name, name) for name in COLUMNS}
+    columns = {name: "NULL" if source is None else f'"{source}"' for name, source in written.items()}
     given = ", ".join(
         f'TRY_CAST({columns[name]} AS {kind.sql}) AS "{name}"' for name, kind in COLUMNS.items()
     )

@@ -4,7 +4,7 @@
 WITH pairs AS (
     SELECT graft.target, graft.rank, other.role AS other_role, other.rank AS other_rank, other.scale AS other_scale,
            graft.suite, graft.task, graft.kind, graft.haystack, graft.distractors, graft.length, graft.depth, graft.scoring,
-           graft.split, graft.seed, graft."index",
+           graft.split, graft.seed, graft.sample_index,
            avg(graft.score) AS after,
            avg(other.score) AS before,
            avg(graft.score * other.score) AS "both",
@@ -21,7 +21,7 @@ WITH pairs AS (
        AND other.distractors IS NOT DISTINCT FROM graft.distractors
        AND other.length IS NOT DISTINCT FROM graft.length AND other.depth IS NOT DISTINCT FROM graft.depth
        AND other.scoring IS NOT DISTINCT FROM graft.scoring
-       AND other.seed IS NOT DISTINCT FROM graft.seed AND other."index" = graft."index"
+       AND other.seed IS NOT DISTINCT FROM graft.seed AND other.sample_index = graft.sample_index
        AND other.recipe IS NOT DISTINCT FROM graft.recipe AND other.answer IS NOT DISTINCT FROM graft.answer
     WHERE graft.role = 'graft' AND graft.scale = 1 AND graft.suite IN ('needle', 'skill')
       AND graft.status = 'ok' AND other.status = 'ok'

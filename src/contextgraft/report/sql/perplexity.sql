@@ -4,7 +4,7 @@ WITH scored AS (
     SELECT *, CASE WHEN role = 'base' THEN model_digest END AS base FROM placed WHERE suite = 'perplexity' AND status = 'ok'
 ),
 documents AS (
-    SELECT role, target, base, rank, scale, task, length, position, seed, document, "index",
+    SELECT role, target, base, rank, scale, task, length, position, seed, document, sample_index,
            sum(score * tokens) / sum(tokens) AS nats, sum(tokens) AS tokens
     FROM scored
     GROUP BY ALL

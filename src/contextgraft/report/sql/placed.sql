@@ -5,23 +5,23 @@ CREATE TABLE placed AS
 WITH numbered AS (SELECT *, row_number() OVER () AS number FROM raw),
 roled AS (
     SELECT CASE WHEN coalesce(control, 'theta_only') <> 'theta_only' THEN 'control ' || control
-                WHEN control IS NOT NULL OR adapter_scale = 0 THEN 'theta' ELSE 'graft' END AS role,
+                WHEN control IS NOT NULL OR scale = 0 THEN 'theta' ELSE 'graft' END AS role,
            target_digest AS target,
-           CASE WHEN adapter_scale = 0 THEN NULL ELSE adapter_rank END AS rank,
-           adapter_scale AS scale,
-           CASE WHEN adapter_scale = 0 THEN NULL ELSE donor_digest END AS donor,
-           numbered.*
+           CASE WHEN scale = 0 THEN NULL ELSE rank END AS rank,
+           scale,
+           CASE WHEN scale = 0 THEN NULL ELSE donor_digest END AS donor,
+           numbered.* EXCLUDE (role, rank, scale)
     FROM numbered
     WHERE target_digest IS NOT NULL AND suite <> 'refused'
     UNION ALL
     SELECT models.role, models.target, NULL, NULL,
            CASE WHEN models.role = 'donor' THEN numbered.model_digest END,
-           numbered.*
+           numbered.* EXCLUDE (role, rank, scale)
     FROM numbered JOIN models ON numbered.model_digest = models.digest
     WHERE numbered.target_digest IS NULL AND suite <> 'refused'
     UNION ALL
     -- models that no graft refers to: shown by themselves
-    SELECT 'other', numbered.model_digest, NULL, NULL, NULL, numbered.*
+    SELECT 'other', numbered.model_digest, NULL, NULL, NULL, numbered.* EXCLUDE (role, rank, scale)
     FROM numbered
     WHERE numbered.target_digest IS NULL AND suite <> 'refused'
       AND numbered.model_digest NOT IN (SELECT digest FROM models)
@@ -30,7 +30,7 @@ SELECT * EXCLUDE (number)
 FROM roled
 QUALIFY row_number() OVER (
     PARTITION BY role, target, rank, scale, model_digest, suite, task, kind, haystack, scoring, length, depth,
-                 distractors, document, seed, "index", position,
-                 CASE WHEN "index" IS NULL THEN number END
+                 distractors, document, seed, sample_index, position,
+                 CASE WHEN sample_index IS NULL THEN number END
     ORDER BY status <> 'ok', file, model
 ) = 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from contextgraft.config.control_names import BY_CONFIG_ALONE
+from contextgraft.formats.samples import ROLE_OF_CONTROL, THETA_ONLY
 from contextgraft.report.statistics.cells import (
     Cell,
     ModelKey,
@@ -21,15 +22,6 @@ from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.splits import UNSPLIT, PromptPairs, SplitScores, rank_evidence
 from contextgraft.report.statistics.verdict import Evidence, RankEvidence, Verdict, judge
-
-CONTROL_TITLES = {
-    "yarn": "YaRN",
-    "dynamic_ntk": "dynamic NTK",
-    "random": "random adapter",
-    "old_theta": "adapter, old theta",
-    "whole_delta": "whole delta",
-    "short_donor": "short donor",
-}
 
 
 @dataclass(frozen=True)
@@ -259,9 +251,9 @@ def is_graft(model: ModelKey) -> bool:
 def graft_label(model: ModelKey) -> str:
     """`theta only`, `graft r8`, or with its scale if that is not 1; of a control, its title."""
     if model.role == "theta":
-        return "theta only"
+        return THETA_ONLY
     if model.control:
-        title = CONTROL_TITLES.get(model.control, model.control)
+        title = ROLE_OF_CONTROL.get(model.control, model.control)
         return f"{title} r{model.rank}" if model.rank else title
     scale = "" if model.scale == 1 else f" × {model.scale:g}"
     return f"graft r{model.rank}{scale}"

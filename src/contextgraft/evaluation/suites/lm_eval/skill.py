@@ -153,7 +153,7 @@ class LmEvalSkill(Measurement):
                 "suite": self.suite,
                 "task": self.name,
                 "seed": self.seed,
-                "index": document,
+                "sample_index": document,
                 "prompt_digest": prompt,
                 "recipe": json.dumps(
                     {

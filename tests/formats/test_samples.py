@@ -1,0 +1,67 @@
+"""The table of samples: names that need no quotes in SQL, roles as the report calls them, older tables."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contextgraft.formats.sample_files import check_sample_file
+from contextgraft.formats.samples import OLDER_NAMES, RUN, SCHEMA, as_today, read_if, table, with_roles, write
+
+
+def graft(scale: float = 1.0, control: str | None = None) -> dict[str, Any]:
+    return {
+        "target_digest": "t", "base_digest": "b", "donor_digest": "d", "rank": 8, "scale": scale,
+        "control": control,
+    }  # fmt: skip
+
+
+def rows(*models: tuple[str, dict[str, Any]]) -> pa.Table:
+    parts = [
+        table({"model": name, "model_digest": name, **origin}, [{"score": 1.0}]) for name, origin in models
+    ]
+    return pa.concat_tables(parts)
+
+
+@pytest.mark.parametrize("database", [sqlite3.connect, duckdb.connect])
+def test_no_column_needs_quotes(database: Any) -> None:
+    columns = ", ".join(SCHEMA.names)
+    with database(":memory:") as connection:
+        connection.execute(f"CREATE TABLE samples ({', '.join(f'{name} TEXT' for name in SCHEMA.names)})")
+        connection.execute(f"SELECT {columns} FROM samples WHERE {SCHEMA.names[0]} = 'x' GROUP BY {columns}")
+
+
+def test_roles_are_named_as_on_the_page() -> None:
+    made = rows(
+        ("b", {}), ("d", {}), ("t", {}), ("x", {}), ("g", graft()), ("z", graft(0.0)),
+        ("y", graft(0.0, "yarn")), ("o", graft(0.0, "theta_only")), ("n", graft(1.0, "new_one")),
+    )  # fmt: skip
+    assert with_roles(made).column("role").to_pylist() == [
+        "base", "donor", "alone", "model", "graft", "theta only", "YaRN", "theta only", "new_one",
+    ]  # fmt: skip
+    assert with_roles(made).schema == SCHEMA
+
+
+def older(path: Path) -> Path:
+    """The same table as version 0.1 wrote it."""
+    made = rows(("g", graft())).drop_columns(["role", "control", "split"])
+    old_names = [OLDER_NAMES.get(name, name) for name in made.column_names]
+    pq.write_table(made.rename_columns(old_names).replace_schema_metadata({RUN: b"key"}), path)
+    return path
+
+
+def test_tables_of_older_versions_are_read(tmp_path: Path) -> None:
+    path = older(tmp_path / "old.parquet")
+    names = check_sample_file(path)
+    assert names["sample_index"] == "index"
+    assert names["role"] is None
+    read = read_if(path, "key")
+    assert read is not None
+    assert read.schema == SCHEMA
+    assert read.column("rank").to_pylist() == [8]
+    write(read, tmp_path / "new.parquet", "key")
+    assert as_today(pq.read_table(tmp_path / "new.parquet")).equals(read)
