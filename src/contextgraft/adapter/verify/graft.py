@@ -85,7 +85,7 @@ def _files(path: Path, manifest: dict[str, Any]) -> str:
 
 def _unrecorded_card(manifest: dict[str, Any]) -> set[str]:
     """The card of a graft, which may be edited; older grafts have the target's, which is recorded."""
-    return {CARD} - manifest["files"].keys()
+    return {CARD}.difference(manifest["files"])
 
 
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
