@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
@@ -239,3 +240,18 @@ def test_malformed_adapters_are_refused(world: Any, toy: SimpleNamespace, tmp_pa
     spoil(adapter)
     with pytest.raises(error, match=words):
         plan_merge([ScaledAdapter(open_adapter(adapter))], world.target)
+
+
+@pytest.mark.parametrize(("front", "known"), [("", True), ("model.", True), ("language_model.", False)])
+def test_names_that_the_class_does_not_load_are_a_warning(
+    front: str, known: bool, world: Any, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Language models cut out of others have such names; transformers loads none of the weights."""
+    weights = {f"{front}{name}": tensor for name, tensor in world.weights["base"].items()}
+    target = toy.write(tmp_path / "target", weights, toy.config())
+    plan = plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target)
+    said = [line for line in plan.warnings if "transformers loads no tensor named" in line]
+    assert len(said) == (0 if known else 1)
+    loaded = AutoModelForCausalLM.from_pretrained(target, dtype=torch.bfloat16).state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(loaded[name], world.weights["base"][name]) == known

@@ -254,7 +254,7 @@ def test_failed_prompts_leave_no_recommendation_and_are_repeated(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = root / "recommended.json"
-    file.write_text("old")
+    file.write_text('{"rank": 2, "reason": null}')
 
     def no_memory(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("tried to allocate 3 GiB")

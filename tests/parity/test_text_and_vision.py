@@ -27,7 +27,7 @@ from contextgraft.formats.model.same_language_model import compute_alike
 TEXT_TYPES = {  # not Aya Vision: it lacks the scale that Cohere 2 puts on its logits
     "qwen2_5_vl": "qwen2", "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "gemma3": "gemma3_text",
     "llava": "llama", "llava_next": "mistral", "internvl": "qwen2", "idefics3": "llama", "paligemma": "gemma",
-    "mistral3": "ministral3", "lfm2_vl": "lfm2", "qwen3_5": "qwen3_5_text",
+    "mistral3": "ministral3", "lfm2_vl": "lfm2", "qwen3_5": "qwen3_5_text", "glm4v": "glm4",
 }  # fmt: skip
 QUICK = ("qwen2_5_vl", "gemma3", "llava")
 PAIRS = [
@@ -102,11 +102,19 @@ def test_an_adapter_of_the_other_class(vision: str, text: str, direction: str, t
     ("first", "second"),
     [("qwen2_5_vl_text", "llama"), ("gemma3_text", "gemma2"), ("cohere2", "cohere"),
      ("ministral3", "mistral"), ("gemma", "llama"), ("mllama_text_model", "llama"),
-     ("qwen3_vl_text", "qwen2")],
+     ("qwen3_vl_text", "qwen2"), ("glm4v_text", "glm"),
+     # the weights of the experts of a token sum up to 1 in the first always, in the second only on request
+     ("qwen3_vl_moe_text", "qwen3_moe")],
 )  # fmt: skip
 def test_language_models_that_compute_something_else(first: str, second: str) -> None:
     assert not compute_alike(first, second)
     assert not compute_alike(second, first)
+
+
+@pytest.mark.parametrize(("inside", "alone"), [("glm4v_text", "glm4"), ("glm4v_moe_text", "glm4_moe")])
+def test_the_fraction_that_rotates_is_no_other_language_model(inside: str, alone: str) -> None:
+    """It is among the RoPE settings, and the defaults of both classes differ."""
+    assert compute_alike(inside, alone)
 
 
 def test_another_language_model_inside_is_refused(tmp_path: Path) -> None:

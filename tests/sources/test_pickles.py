@@ -226,6 +226,44 @@ def test_anything_but_tensors_is_a_reason(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+WRAPPED: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, Any]]] = {
+    "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3, "callbacks": {}},
+    "model": lambda tensors: {
+        "model": tensors,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]},
+    },
+    "module": lambda tensors: {"module": tensors, "global_steps": 7},
+    "twice": lambda tensors: {"state_dict": {"module": tensors}, "args": None},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_trainers_wrapper_is_removed(name: str, tmp_path: Path) -> None:
+    tensors = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3)}
+    torch.save(WRAPPED[name](tensors), tmp_path / "pytorch_model.bin")
+    out = tmp_path / "out.safetensors"
+    output = {"path": str(tmp_path / "pytorch_model.bin"), "out": str(out), "prefix": ""}
+    assert child.convert({"outputs": [output], "drop_tied_head": False}) == {}
+    assert {key: value.tolist() for key, value in load_file(out).items()} == {
+        key: value.tolist() for key, value in tensors.items()
+    }
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("keys", [["weights"], ["model", "ema"], ["state_dict", "model"]])
+def test_other_wrappers_are_refused_with_the_key_to_save(keys: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    llama().config.save_pretrained(source)
+    content = {**{key: {"a.weight": torch.ones(2, 2)} for key in keys}, "epoch": 1}
+    torch.save(content, source / "pytorch_model.bin")
+    with pytest.raises(CheckpointError) as error:
+        fetch(str(source), tmp_path / "out", conversion=CONVERT)
+    assert "does not hold tensors by name, nor under one key" in str(error.value)
+    assert f"with tensors in {', '.join(keys)}; save the model's tensors alone" in str(error.value)
+    assert f"torch.save(checkpoint['{keys[0]}'], FILE)" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_code_in_a_pickle_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     source = tmp_path / "source"
     llama().config.save_pretrained(source)

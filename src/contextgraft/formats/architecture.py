@@ -14,6 +14,10 @@ OTHER_LAYOUT = (
     "experts may be stacked in one and stored one by one in the other: save both alike, or merge an adapter "
     "by PEFT (merge_and_unload)"
 )
+OTHER_CLASS = (
+    "both must come from the same base; classes may differ only where one is the language model inside the "
+    "other and transformers computes the same from both"
+)
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")  # what a class has under any name
 TYPE, TEXT_TYPE = "model_type", "text_model_type"
 
@@ -67,7 +71,7 @@ def check_architecture(model: ModelFolder, other: str, expected: Mapping[str, An
             path=model.path,
             expected=f"{key} {value}",
             received=f"{key} {received}",
-            remedy="both must come from the same base",
+            remedy=OTHER_CLASS if key in (TYPE, TEXT_TYPE) else "both must come from the same base",
         )
 
 

@@ -14,7 +14,7 @@ from contextgraft.adapter.merge.fitted_entries import (
     without_own_base,
 )
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
-from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta
+from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, unknown_names
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
@@ -132,7 +132,11 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
         untied,
         grown.total if grown and embedding and grown.total != target[embedding].rows else None,
         grown.tokenizer if grown else None,
-        (*_warnings(target, state, untied, token_fits, grown), *unused_tokens(token_fits, target)),
+        (
+            *_warnings(target, state, untied, token_fits, grown),
+            *unused_tokens(token_fits, target),
+            *unknown_names(target, {*made}.difference(*(scaled.adapter.entries for scaled in adapters))),
+        ),
     )
 
 

@@ -1,8 +1,11 @@
 """Whether a model can be the target of any adapter: what `merge` checks without knowing the adapter."""
 
+from collections.abc import Collection, Iterator
+
 from contextgraft.adapter.merge.fitted_entries import BASE_LAYER
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
+from contextgraft.formats.model.runtime_names import not_loaded
 from contextgraft.formats.model.tied_head import lacks_head, vocabulary_size
 from contextgraft.formats.tensor_names import FLOATS, input_embedding, output_embedding, without_wrappers
 
@@ -24,6 +27,20 @@ def check_names_and_head(target: ModelFolder) -> None:
             path=target.path, expected="lm_head, or tie_word_embeddings true", received="neither",
             remedy="fetch the target again, or set tie_word_embeddings if its base is tied",
         )  # fmt: skip
+
+
+def unknown_names(target: ModelFolder, names: Collection[str]) -> Iterator[str]:
+    """A warning of tensors of these names that the target's class does not load.
+
+    Names of towers and of wrappers are legitimate in some classes only. Imports transformers for any name.
+    """
+    lost = sorted(not_loaded(target.config, [name for name in names if name in target.tensors]))
+    if lost:
+        yield (
+            f"{target.path}: transformers loads no tensor named {lost[0]!r} into its class "
+            f"({target.config.get('model_type')}), nor {len(lost) - 1} others: the target does not load as "
+            "it is, and neither will the graft; save it again with save_pretrained"
+        )
 
 
 def check_takes_delta(target: ModelFolder, name: str, other: str) -> None:

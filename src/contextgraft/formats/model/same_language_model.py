@@ -1,5 +1,6 @@
 """Whether two classes of transformers compute the same language model, whatever other towers they have."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -8,15 +9,16 @@ from contextgraft.rope.model_class import quiet_transformers
 
 # tiny values of the settings that classes share; what a class calls otherwise, it maps itself
 SIZES = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 16,
-    "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 48, "moe_intermediate_size": 16,
+    "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
     "num_experts": 4, "num_experts_per_tok": 2, "rms_norm_eps": 1e-6, "max_position_embeddings": 16,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "attention_bias": True,
 }  # fmt: skip
-ROPE = {  # sections of multi-dimensional RoPE: half of head_dim
-    "rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2],
+ROPE = {
+    "rope_type": "default", "rope_theta": 1e4,
     "original_max_position_embeddings": SIZES["max_position_embeddings"],
 }  # fmt: skip
+PARTIAL = "partial_rotary_factor"
 TOKENS = 24  # more than positions: some classes scale attention beyond them
 SIZE = 0.5  # of the weights: attention that is far from uniform
 TOLERANCE = 1e-5
@@ -44,16 +46,20 @@ def stands_alone(model_type: str | None) -> bool:
 def compute_alike(first: str, second: str) -> bool:
     """Whether the language models of two model_types have the same tensors and compute the same from them.
 
-    Both are built from tiny configs and given the same weights; False where a class cannot be built so.
+    Both are built from tiny configs and given the same weights and the same RoPE, which a graft has from its
+    donor; False where a class cannot be built so.
     """
     if first == second:
         return True
     try:
         import torch  # noqa: PLC0415
+        from transformers import CONFIG_MAPPING  # noqa: PLC0415
 
-        with torch.random.fork_rng(devices=[]):
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            models = [_tiny_model(model_type) for model_type in (first, second)]
+            configs = [CONFIG_MAPPING[model_type](**SIZES) for model_type in (first, second)]
+            _set_one_rope(configs)
+            models = [_tiny_model(config) for config in configs]
             tensors = models[0].state_dict().items()
             state = {name: torch.randn_like(tensor) * SIZE for name, tensor in tensors}
         for model in models:
@@ -66,13 +72,23 @@ def compute_alike(first: str, second: str) -> bool:
         return False
 
 
-def _tiny_model(model_type: str) -> Any:
-    import torch  # noqa: PLC0415
-    from transformers import CONFIG_MAPPING, AutoModel  # noqa: PLC0415
+def _set_one_rope(configs: Sequence[Any]) -> None:
+    """The same RoPE in both configs, but for classes with one for each type of layer.
 
-    with quiet_transformers():
-        config = CONFIG_MAPPING[model_type](**SIZES)
-        rope = getattr(config, "rope_parameters", None)
+    Its sections, of multi-dimensional RoPE, fill half of the rotated dimensions.
+    """
+    ropes = [getattr(config, "rope_parameters", None) or {} for config in configs]
+    partial = min(rope.get(PARTIAL, 1.0) for rope in ropes)
+    quarter = int(SIZES["head_dim"] * partial) // 8
+    sections = {"mrope_section": [quarter, quarter, 2 * quarter]}
+    for config, rope in zip(configs, ropes, strict=True):
         if rope and not any(isinstance(value, dict) for value in rope.values()):
-            config.rope_parameters = {**rope, **ROPE}
-        return AutoModel.from_config(config, dtype=torch.float32, **NO_REMOTE_CODE).eval()
+            fraction = {PARTIAL: partial} if partial < 1 else {}
+            config.rope_parameters = {**rope, **ROPE, **sections, **fraction}
+
+
+def _tiny_model(config: Any) -> Any:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModel  # noqa: PLC0415
+
+    return AutoModel.from_config(config, dtype=torch.float32, **NO_REMOTE_CODE).eval()

@@ -28,6 +28,8 @@ GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 DETAIL = re.compile(r"(?:WeightsUnpickler error: |\n\n\n)(.+)")
 LIBRARY_BYTES = 1 << 30  # address space that torch may still need after its import
 OPEN_FILES = 64
+# keys under which trainers put the tensors, next to an epoch, an optimiser's state and others
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
 
 @dataclass(eq=False)  # not frozen: Python sets the traceback of an exception
@@ -36,6 +38,7 @@ class UnusableError(Exception):
 
     what: str
     received: str
+    remedy: str | None = None
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def _convert(output: Mapping[str, Any], *, drop_tied_head: bool) -> dict[str, An
         _write(output, drop_tied_head=drop_tied_head)
         answer: dict[str, Any] = {}
     except UnusableError as error:
-        answer = {"error": error.what, "received": error.received}
+        answer = {"error": error.what, "received": error.received, "remedy": error.remedy}
     except OutputError as error:
         answer = {"error": "output", "received": str(error)}
     except MemoryError:
@@ -106,7 +109,37 @@ def _load(path: Path, prefix: str) -> dict[str, torch.Tensor]:
     content = torch.serialization.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(content, dict) or not content:
         raise UnusableError("does not hold tensors by name", type(content).__name__)
-    return dict(_tensor(str(name), value, prefix) for name, value in content.items())
+    return dict(_tensor(str(name), value, prefix) for name, value in _unwrapped(content).items())
+
+
+def _unwrapped(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The tensors by name of a trainer's checkpoint, which holds them under one known key."""
+    values = content.values()
+    if any(isinstance(value, torch.Tensor) for value in values) or not any(map(_is_mapping, values)):
+        return content
+    inner = [str(key) for key, value in content.items() if _holds_tensors(value)]
+    known = [key for key in inner if key in WRAPPERS]
+    if known and len(inner) == 1:
+        return _unwrapped(content[known[0]])
+    key = inner[0] if inner else "KEY"
+    raise UnusableError(
+        "does not hold tensors by name, nor under one key of those that trainers use",
+        f"{', '.join(map(str, content))[:200]}; with tensors in {', '.join(inner)[:200] or 'none'}",
+        f"save the model's tensors alone, where it was made: torch.save(checkpoint[{key!r}], FILE)",
+    )
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _holds_tensors(value: Any, depth: int = 2) -> bool:
+    """Whether a value is a mapping of names to tensors only, at most `depth` wrappers around them."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    if all(isinstance(inner, torch.Tensor) for inner in value.values()):
+        return True
+    return depth > 0 and len(value) == 1 and all(_holds_tensors(inner, depth - 1) for inner in value.values())
 
 
 def _check_not_compressed(path: Path) -> None:

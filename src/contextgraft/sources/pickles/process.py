@@ -87,7 +87,7 @@ def convert_files(
     if problem is not None:
         raise CheckpointError(
             problem, path=path, expected="tensors by name", received=answer["received"],
-            remedy="fetch the file again, or convert it where it was made",
+            remedy=answer.get("remedy") or "fetch the file again, or convert it where it was made",
         )  # fmt: skip
 
 
