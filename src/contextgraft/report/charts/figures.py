@@ -1,6 +1,6 @@
 """All charts of a study: drawn once, as files and as parts of the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from contextgraft.report.charts import energy, heatmap, matrix, ranks, weight_figures
@@ -27,6 +27,8 @@ from contextgraft.report.tables.score_tables import condition_filter
 from contextgraft.report.tables.wording import length_in_words, percent
 
 MOST_CHARTED = 24  # fine-tunes; more charts than these are slow to draw, and the page too large to open
+MOST_SQUARES = 2000  # of a heatmap
+MOST_LINES = 200  # fine-tunes in the matrix; the overview of the page has them all
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,21 @@ def _heatmaps(study: StudyTable, charted: Sequence[tuple[str, TargetResult]]) ->
     groups.append((OTHERS, reference_titles(study.others) if is_charted(study) else []))
     labels = family_labels(study)
     drawn = [
-        FigureGroup(
-            title, tuple(_heatmap(study, labels, title, name, row) for name, row in rows if row.condition)
-        )
+        FigureGroup(title, tuple(_heatmaps_of(study, labels, title, rows[:MOST_CHARTED])))
         for title, rows in groups
     ]
     return tuple(group for group in drawn if group.figures)
+
+
+def _heatmaps_of(
+    study: StudyTable,
+    labels: Mapping[ModelKey, tuple[str, str]],
+    group: str,
+    rows: Sequence[tuple[str, ModelRow]],
+) -> Iterator[Figure]:
+    for name, row in rows:
+        if row.condition and len(study.by_length_and_depth(row)) <= MOST_SQUARES:
+            yield _heatmap(study, labels, group, name, row)
 
 
 def _heatmap(
@@ -160,7 +171,7 @@ def _energy_figure(energies: Sequence[RankEnergy]) -> Figure | None:
 
 
 def _matrix_figure(study: StudyTable, lines: Sequence[MatrixLine]) -> Figure | None:
-    if not lines:
+    if not lines or len(lines) > MOST_LINES:
         return None
     title = "Context gained and skill kept, by fine-tune and rank"
     length = length_in_words(study.longest, study.context)

@@ -43,12 +43,14 @@ def squares(
     grid = singles(groups)
     lengths = sorted({group.length for group in grid if group.length is not None})
     depths = sorted({group.depth for group in grid if group.depth is not None})
-    own = needles(groups, model, condition)
+    own: dict[tuple[int | None, float | None], list[ScoreGroup]] = {}
+    for group in needles(groups, model, condition):
+        own.setdefault((group.length, group.depth), []).append(group)
     return [
         HeatmapSquare(
             length,
             depth,
-            cell(group for group in own if (group.length, group.depth) == (length, depth)),
+            cell(own.get((length, depth), ())),
             link(**filters, length=length, depth=depth),
         )
         for length in lengths
@@ -62,7 +64,7 @@ def spec(grid: Sequence[HeatmapSquare], title: str | None = None) -> dict[str, A
     depths = sorted({square.depth for square in grid})
     labels = {length: _tokens(length, grid) for length in lengths}
     linked = any(square.link for square in grid)
-    step = min(STEP_X, WIDEST // max(len(lengths), 1))
+    step = max(1, min(STEP_X, WIDEST // max(len(lengths), 1)))
     axes = {
         "x": {
             "field": "tokens",

@@ -16,6 +16,8 @@ from contextgraft.report.statistics.weights import LayerEnergy
 from contextgraft.report.tables.wording import thousands
 
 SOLID = (1, 0)
+MOST_CURVES = 24  # in one chart
+MOST_CHARTS = 100
 REFERENCE_ROLES = "base", "donor"
 COLOURS = ("needle", "skill", "donor", "alone", "theta")
 
@@ -38,7 +40,7 @@ def perplexity_figures(study: StudyTable, measurements: Measurements) -> tuple[F
         models = [style.model for style in styles]
         # without base and donor, whose text may be another, unless there are no others
         own = [model for model in models if model.role not in REFERENCE_ROLES] or models
-        for task, longest in sorted(dict(measurements.windows(own)).items()):
+        for task, longest in sorted(dict(measurements.windows(own)).items())[:MOST_CHARTS]:
             figures.append(_perplexity_figure(title, task, longest, styles, measurements))
     return tuple(figure for figure in figures if figure is not None)
 
@@ -56,8 +58,8 @@ def _target_styles(study: StudyTable, target: TargetResult) -> list[CurveStyle]:
 
 
 def _all_styles(study: StudyTable) -> list[CurveStyle]:
-    """Every model of a study without fine-tunes."""
-    labels = {row.model: row.label for row in study.rows}
+    """The first models of a study without fine-tunes."""
+    labels = {row.model: row.label for row in study.rows[:MOST_CURVES]}
     return [
         CurveStyle(label, model, colour, SOLID)
         for (model, label), colour in zip(labels.items(), cycle(COLOURS), strict=False)

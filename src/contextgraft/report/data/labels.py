@@ -116,12 +116,19 @@ class ModelFamily:
 
 
 def families(study: StudyTable) -> list[ModelFamily]:
-    """Base and donor, every fine-tune with its grafts, the other models; each model once."""
+    """Base and donor, every fine-tune with its grafts, the other models; each model once.
+
+    A fine-tune has its name under any condition, with its digest if others have the same name.
+    """
     groups = [ModelFamily(REFERENCES, _once(reference_titles(study.references)))]
-    names = dict.fromkeys((target.digest, _family_name(study, target)) for target in study.targets)
-    for digest, name in names:
-        rows = [row for target in study.targets if target.digest == digest for row in target.rows]
-        groups.append(ModelFamily(name, _once([(row.label, row) for row in rows])))
+    digests: dict[str, set[str]] = {}  # of the fine-tunes of each name
+    rows: dict[tuple[str, str], list[ModelRow]] = {}
+    for target in study.targets:
+        digests.setdefault(target.name, set()).add(target.digest)
+        rows.setdefault((target.name, target.digest), []).extend(target.rows)
+    for (name, digest), own in rows.items():
+        title = name if len(digests[name]) == 1 else f"{name} {short(digest)}"
+        groups.append(ModelFamily(title, _once([(row.label, row) for row in own])))
     groups.append(ModelFamily(OTHERS, _once(reference_titles(study.others))))
     return [family for family in groups if family.models]
 
@@ -129,12 +136,6 @@ def families(study: StudyTable) -> list[ModelFamily]:
 def family_labels(study: StudyTable) -> dict[ModelKey, tuple[str, str]]:
     """Family and label of every model, by which its samples are found."""
     return {model: (family.name, label) for family in families(study) for label, model in family.models}
-
-
-def _family_name(study: StudyTable, target: TargetResult) -> str:
-    """The name of a fine-tune under any condition; with its digest if other fine-tunes have the same name."""
-    digests = {other.digest for other in study.targets if other.name == target.name}
-    return target.name if len(digests) == 1 else f"{target.name} {short(target.digest)}"
 
 
 def _once(rows: Sequence[tuple[str, ModelRow]]) -> tuple[tuple[str, ModelKey], ...]:

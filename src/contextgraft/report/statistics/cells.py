@@ -114,11 +114,22 @@ def belongs_to_fine_tune(role: str) -> bool:
 def cell(groups: Iterable[ScoreGroup]) -> Cell:
     """One cell of a table: the given groups pooled, and pooled by donor."""
     given = list(groups)
-    donors = sorted({group.donor for group in given if group.donor is not None})
-    by_donor = tuple(
-        (donor, pool(group.proportion for group in given if group.donor == donor)) for donor in donors
+    by_donor: dict[str, list[Proportion]] = {}
+    for group in given:
+        if group.donor is not None:
+            by_donor.setdefault(group.donor, []).append(group.proportion)
+    return Cell(
+        pool(group.proportion for group in given),
+        tuple((donor, pool(by_donor[donor])) for donor in sorted(by_donor)),
     )
-    return Cell(pool(group.proportion for group in given), by_donor)
+
+
+def by_model(groups: Iterable[ScoreGroup]) -> dict[ModelKey, list[ScoreGroup]]:
+    """The groups of each model, in their order: to search all groups for every model takes too long."""
+    own: dict[ModelKey, list[ScoreGroup]] = {}
+    for group in groups:
+        own.setdefault(group.model, []).append(group)
+    return own
 
 
 def needle_condition(group: ScoreGroup) -> NeedleCondition:

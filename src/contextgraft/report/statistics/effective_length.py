@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from contextgraft.report.data.labels import families
-from contextgraft.report.statistics.cells import RULER, ModelKey, cell
+from contextgraft.report.statistics.cells import RULER, ModelKey, ScoreGroup, cell
 from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.stats import EffectiveLength, effective_length
 
@@ -38,10 +38,12 @@ def effective_lengths(study: StudyTable) -> list[tuple[str, list[ModelEffectiveL
 
 def _by_length(study: StudyTable, model: ModelKey) -> dict[int, dict[str, float]]:
     """Mean scores in percent by length and task."""
-    own = [group for group in study.groups if group.suite == RULER and group.model == model]
+    own: dict[tuple[int, str], list[ScoreGroup]] = {}
+    for group in study.groups_by_model.get(model, ()):
+        if group.suite == RULER:
+            own.setdefault((group.length or 0, group.task), []).append(group)
     scores: dict[int, dict[str, float]] = {}
-    for length, task in sorted({(group.length or 0, group.task) for group in own}):
-        groups = (group for group in own if (group.length, group.task) == (length, task))
+    for (length, task), groups in sorted(own.items()):
         share = cell(groups).proportion.score
         if share is not None:
             scores.setdefault(length, {})[task] = 100 * share

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp
 from typing import Any
 
@@ -167,43 +168,71 @@ class Measurements:
     unscored: tuple[Unscored, ...] = ()
     other_suites: tuple[SuiteScore, ...] = ()
 
+    @cached_property
+    def _windows(self) -> dict[tuple[ModelKey, str, int], list[PerplexityRange]]:
+        windows: dict[tuple[ModelKey, str, int], list[PerplexityRange]] = {}
+        for mean in self.perplexities:
+            windows.setdefault((mean.model, mean.task, mean.length), []).append(mean)
+        return windows
+
+    @cached_property
+    def divergences_by_model(self) -> dict[ModelKey, list[MeanDivergence]]:
+        """The divergences of each model that has some."""
+        own: dict[ModelKey, list[MeanDivergence]] = {}
+        for divergence in self.divergences:
+            own.setdefault(divergence.model, []).append(divergence)
+        return own
+
+    @cached_property
+    def unscored_by_model(self) -> dict[ModelKey, list[Unscored]]:
+        """What each model could not be measured in."""
+        missing: dict[ModelKey, list[Unscored]] = {}
+        for item in self.unscored:
+            missing.setdefault(item.model, []).append(item)
+        return missing
+
+    @cached_property
+    def other_suites_by_model(self) -> dict[ModelKey, list[SuiteScore]]:
+        """The scores of each model in suites without a section of their own."""
+        scores: dict[ModelKey, list[SuiteScore]] = {}
+        for score in self.other_suites:
+            scores.setdefault(score.model, []).append(score)
+        return scores
+
+    @cached_property
+    def _unscored(self) -> dict[tuple[ModelKey, str, str], list[Unscored]]:
+        missing: dict[tuple[ModelKey, str, str], list[Unscored]] = {}
+        for item in self.unscored:
+            missing.setdefault((item.model, item.suite, item.task), []).append(item)
+        return missing
+
+    @cached_property
+    def _measured(self) -> dict[ModelKey, set[tuple[str, int]]]:
+        """Texts and window lengths of the perplexity suite by model, scored or not."""
+        windows: dict[ModelKey, set[tuple[str, int]]] = {}
+        for mean in self.perplexities:
+            windows.setdefault(mean.model, set()).add((mean.task, mean.length))
+        for item in self.unscored:
+            if item.suite == PERPLEXITY:
+                windows.setdefault(item.model, set()).add((item.task, item.length or 0))
+        return windows
+
     def curve(self, model: ModelKey, task: str, length: int) -> list[PerplexityRange]:
         """Perplexity by position of one model in one text's windows."""
-        return [
-            mean
-            for mean in self.perplexities
-            if (mean.model, mean.task, mean.length) == (model, task, length) and mean.position is not None
-        ]
+        means = self._windows.get((model, task, length), ())
+        return [mean for mean in means if mean.position is not None]
 
     def whole(self, model: ModelKey, task: str, length: int) -> PerplexityRange | None:
         """Perplexity of one model over whole windows."""
-        wanted = (model, task, length, None)
-        return next(
-            (
-                mean
-                for mean in self.perplexities
-                if (mean.model, mean.task, mean.length, mean.position) == wanted
-            ),
-            None,
-        )
+        means = self._windows.get((model, task, length), ())
+        return next((mean for mean in means if mean.position is None), None)
 
     def windows(self, models: Iterable[ModelKey]) -> list[tuple[str, int]]:
         """Texts and window lengths of the perplexity suite for any of the models, scored or not."""
-        wanted = set(models)
-        scored = {(mean.task, mean.length) for mean in self.perplexities if mean.model in wanted}
-        missing = {
-            (unscored.task, unscored.length or 0)
-            for unscored in self.unscored
-            if unscored.suite == PERPLEXITY and unscored.model in wanted
-        }
-        return sorted(scored | missing)
+        return sorted({window for model in models for window in self._measured.get(model, ())})
 
     def missing_reason(self, model: ModelKey, suite: str, task: str, length: int | None = None) -> str:
         """Why a model has no score: the samples' own reason, or that there are no samples."""
-        texts = [
-            unscored.text
-            for unscored in self.unscored
-            if (unscored.model, unscored.suite, unscored.task) == (model, suite, task)
-            and length in (None, unscored.length)
-        ]
+        missing = self._unscored.get((model, suite, task), ())
+        texts = [item.text for item in missing if length in (None, item.length)]
         return "; ".join(texts) or NOT_EVALUATED

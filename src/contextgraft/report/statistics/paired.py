@@ -111,10 +111,12 @@ def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
 
 def pairs_by_model(skills: Iterable[SkillPairs], split: str | None = None) -> dict[ModelKey, PairCounts]:
     """The pairs of each model, pooled over its tasks, each task by its first metric; of one split or all."""
-    given = [skill for skill in skills if split in (None, skill.split)]
+    by_model: dict[ModelKey, list[SkillPairs]] = {}
+    for skill in skills:
+        if split in (None, skill.split):
+            by_model.setdefault(skill.model, []).append(skill)
     pooled: dict[ModelKey, PairCounts] = {}
-    for model in dict.fromkeys(skill.model for skill in given):
-        own = [skill for skill in given if skill.model == model]
+    for model, own in by_model.items():
         metrics = first_metrics((skill.task, skill.scoring) for skill in own)
         pooled[model] = pool_pairs(skill.pairs for skill in own if skill.scoring == metrics[skill.task])
     return pooled

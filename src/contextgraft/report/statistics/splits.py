@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from contextgraft.formats.samples import CHOOSE, REPORT
 from contextgraft.report.statistics.cells import (
@@ -34,6 +35,27 @@ class PromptPairs:
 
     skills: Sequence[SkillPairs] = ()
     controls: Sequence[ControlPairs] = ()
+
+    def of(self, models: Sequence[ModelKey]) -> "PromptPairs":
+        """The pairs of these models; to search all pairs for every fine-tune takes too long."""
+        return PromptPairs(
+            [pair for model in models for pair in self._skills.get(model, ())],
+            [pair for model in models for pair in self._controls.get(model, ())],
+        )
+
+    @cached_property
+    def _skills(self) -> dict[ModelKey, list[SkillPairs]]:
+        own: dict[ModelKey, list[SkillPairs]] = {}
+        for pair in self.skills:
+            own.setdefault(pair.model, []).append(pair)
+        return own
+
+    @cached_property
+    def _controls(self) -> dict[ModelKey, list[ControlPairs]]:
+        own: dict[ModelKey, list[ControlPairs]] = {}
+        for pair in self.controls:
+            own.setdefault(pair.graft, []).append(pair)
+        return own
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 from contextgraft.config.control_names import BY_CONFIG_ALONE
@@ -12,6 +13,7 @@ from contextgraft.report.statistics.cells import (
     NeedleCondition,
     ScoreGroup,
     belongs_to_fine_tune,
+    by_model,
     cell,
     conditions,
     needles,
@@ -103,6 +105,11 @@ class StudyTable:
     others: tuple[ModelRow, ...]
     groups: tuple[ScoreGroup, ...]
 
+    @cached_property
+    def groups_by_model(self) -> dict[ModelKey, list[ScoreGroup]]:
+        """The groups of each model that has some."""
+        return by_model(self.groups)
+
     @property
     def rows(self) -> tuple[ModelRow, ...]:
         """All rows of the table, in its order."""
@@ -110,9 +117,13 @@ class StudyTable:
 
     def by_length_and_depth(self, row: ModelRow) -> dict[tuple[int, float], Cell]:
         """The needle cells of a row that have samples, by length and depth."""
-        own = needles(self.groups, row.model, row.condition) if row.condition else []
-        keys = sorted({(group.length or 0, group.depth or 0.0) for group in own if group.depth is not None})
-        return {key: cell(group for group in own if (group.length, group.depth) == key) for key in keys}
+        groups = self.groups_by_model.get(row.model, ())
+        own = needles(groups, row.model, row.condition) if row.condition else []
+        squares: dict[tuple[int, float], list[ScoreGroup]] = {}
+        for group in own:
+            if group.depth is not None:
+                squares.setdefault((group.length or 0, group.depth), []).append(group)
+        return {key: cell(squares[key]) for key in sorted(squares)}
 
     @property
     def donor(self) -> ModelRow | None:
@@ -144,7 +155,11 @@ def build_study_table(
     lengths = sorted({group.length for group in singles(groups) if group.length is not None})
     short = context if context in lengths else (lengths[0] if lengths else 0)
     longest = lengths[-1] if lengths else 0
-    builder = _RowBuilder(groups, names, pairs, prompts or PromptPairs(), short, longest)
+    own_names: dict[str, list[ModelKey]] = {}
+    for model in names:
+        own_names.setdefault(model.name, []).append(model)
+    prompts = prompts or PromptPairs()
+    builder = _RowBuilder(by_model(groups), names, own_names, pairs, prompts, short, longest)
     models = sorted(names, key=lambda model: (names[model], model))
     by_role = {
         role: [model for model in models if model.role == role]
@@ -171,8 +186,9 @@ def build_study_table(
 class _RowBuilder:
     """Makes rows from score groups."""
 
-    groups: Sequence[ScoreGroup]
+    groups: Mapping[ModelKey, Sequence[ScoreGroup]]
     names: Mapping[ModelKey, str]
+    models: Mapping[str, Sequence[ModelKey]]  # by their name, a digest
     pairs: Mapping[ModelKey, PairCounts]
     prompts: PromptPairs
     short: int
@@ -180,14 +196,14 @@ class _RowBuilder:
 
     def rows(self, model: ModelKey) -> list[ModelRow]:
         """A row for each needle condition of the model; one without needles if it has none."""
-        own: Sequence[NeedleCondition | None] = conditions(self.groups, [model]) or (None,)
+        own: Sequence[NeedleCondition | None] = self._conditions([model]) or (None,)
         return [self.row(model, self.names[model], condition) for condition in own]
 
     def row(
         self, model: ModelKey, label: str, condition: NeedleCondition | None, own: Cell | None = None
     ) -> ModelRow:
         """One row; `own` is the skill of the fine-tune it is compared with."""
-        skill = cell(skills(self.groups, model))
+        skill = cell(skills(self.groups.get(model, ()), model))
         pairs = self.pairs.get(model, UNPAIRED)
         return ModelRow(
             model=model,
@@ -204,11 +220,11 @@ class _RowBuilder:
 
     def targets(self, digest: str, name: str) -> list[TargetResult]:
         """The rows of one fine-tune, once for each needle condition of any of them; once without needles."""
-        own = sorted(model for model in self.names if model.name == digest)
+        own = sorted(self.models[digest])
         controls = [model for model in own if model.control]
         grafts = [model for model in own if model.role == "graft"]
         family = [ModelKey("alone", digest), ModelKey("theta", digest, 0, 0.0), *controls, *grafts]
-        wanted: Sequence[NeedleCondition | None] = conditions(self.groups, family) or (None,)
+        wanted: Sequence[NeedleCondition | None] = self._conditions(family) or (None,)
         return [self._target(digest, name, condition, family) for condition in wanted]
 
     def _target(
@@ -218,7 +234,8 @@ class _RowBuilder:
         others = [self.row(model, graft_label(model), condition, alone.skill) for model in family[1:]]
         models = [row.model for row in (alone, *others)]
         grafts = [model for model in models if is_graft(model)]
-        scores = SplitScores(self.groups, self.prompts, condition, self.longest)
+        groups = [group for model in family for group in self.groups.get(model, ())]
+        scores = SplitScores(groups, self.prompts.of(family), condition, self.longest)
         splits = scores.splits([alone.model, *grafts])
         if splits == UNSPLIT:
             first = second = {row.model: row.evidence for row in (alone, *others)}
@@ -240,7 +257,10 @@ class _RowBuilder:
     def _needle(self, model: ModelKey, condition: NeedleCondition | None, length: int) -> Cell:
         if condition is None:
             return cell(())
-        return cell(needles(self.groups, model, condition, length))
+        return cell(needles(self.groups.get(model, ()), model, condition, length))
+
+    def _conditions(self, models: Sequence[ModelKey]) -> tuple[NeedleCondition, ...]:
+        return conditions([group for model in models for group in self.groups.get(model, ())], models)
 
 
 def is_graft(model: ModelKey) -> bool:

@@ -21,8 +21,17 @@ from contextgraft.report.statistics.proportion import NOT_EVALUATED
 from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.statistics.weights import survival
 from contextgraft.report.tables.score_tables import length_label
-from contextgraft.report.tables.table import ScoreTable, TableCell, TableRow, TableSection, score_cell
+from contextgraft.report.tables.table import (
+    ScoreTable,
+    TableCell,
+    TableRow,
+    TableSection,
+    score_cell,
+    shown_columns,
+)
 from contextgraft.report.tables.wording import DASH, between, percent, thousands, trimmed
+
+MOST_SUITES = 50  # with sections on the page
 
 
 def effective_length_tables(
@@ -72,7 +81,8 @@ def perplexity_tables(study: StudyTable, measurements: Measurements) -> list[Sco
     evaluated |= {unscored.model for unscored in measurements.unscored}
     tables = []
     for family in families(study):
-        windows = measurements.windows(model for _, model in family.models)
+        measured = [item for item in family.models if item[1] in evaluated]
+        windows, note = shown_columns(measurements.windows(model for _, model in measured), len(measured))
         rows = tuple(
             TableRow(
                 label,
@@ -81,12 +91,11 @@ def perplexity_tables(study: StudyTable, measurements: Measurements) -> list[Sco
                     for task, length in windows
                 ),
             )
-            for label, model in family.models
-            if model in evaluated
+            for label, model in measured
         )
         if windows:
             columns = tuple(f"{task}, {thousands(length)} tokens" for task, length in windows)
-            tables.append(ScoreTable(family.name, columns, (TableSection("", rows),)))
+            tables.append(ScoreTable(family.name, columns, (TableSection("", rows),), note))
     return tables
 
 
@@ -107,12 +116,14 @@ def divergence_tables(study: StudyTable, measurements: Measurements) -> list[Sco
     """Mean KL and agreement with the original fine-tune, a section for each text."""
     tables = []
     for family in families(study):
-        models = {model for _, model in family.models}
-        own = [divergence for divergence in measurements.divergences if divergence.model in models]
+        models = [model for _, model in family.models]
+        by_model = measurements.divergences_by_model
+        own = [divergence for model in models for divergence in by_model.get(model, ())]
         missing = [
             unscored
-            for unscored in measurements.unscored
-            if unscored.suite == DIVERGENCE and unscored.model in models
+            for model in models
+            for unscored in measurements.unscored_by_model.get(model, ())
+            if unscored.suite == DIVERGENCE
         ]
         evaluated = {divergence.model for divergence in own} | {unscored.model for unscored in missing}
         tasks = {divergence.task for divergence in own} | {unscored.task for unscored in missing}
@@ -120,7 +131,7 @@ def divergence_tables(study: StudyTable, measurements: Measurements) -> list[Sco
             TableSection(
                 ", ".join([task, *_lengths([divergence for divergence in own if divergence.task == task])]),
                 tuple(
-                    TableRow(label, _divergence_cells(own, measurements, (model, task), (family.name, label)))
+                    TableRow(label, _divergence_cells(measurements, (model, task), (family.name, label)))
                     for label, model in family.models
                     if model in evaluated
                 ),
@@ -133,13 +144,13 @@ def divergence_tables(study: StudyTable, measurements: Measurements) -> list[Sco
 
 
 def _divergence_cells(
-    own: Sequence[MeanDivergence],
     measurements: Measurements,
     wanted: tuple[ModelKey, str],
     labels: tuple[str, str],
 ) -> tuple[TableCell, ...]:
     model, task = wanted
-    divergence = next((row for row in own if (row.model, row.task) == wanted), None)
+    own = measurements.divergences_by_model.get(model, ())
+    divergence = next((row for row in own if row.task == task), None)
     if divergence is None:
         return (TableCell(missing=measurements.missing_reason(model, DIVERGENCE, task)),) * 2
     address = link(tune=labels[0], row=labels[1], suite=DIVERGENCE, task=task)
@@ -164,23 +175,23 @@ def _lengths(own: Sequence[MeanDivergence]) -> list[str]:
 def other_suite_tables(study: StudyTable, measurements: Measurements) -> dict[str, list[ScoreTable]]:
     """By suite without a section of its own: a column for each model, a section for each task and metric."""
     suites = sorted({score.suite for score in measurements.other_suites})
-    scores = {
-        suite: [score for score in measurements.other_suites if score.suite == suite] for suite in suites
-    }
+    grouped = families(study)
     return {
-        suite: [table for family in families(study) if (table := _suite_table(family, scores[suite])).columns]
-        for suite in suites
+        suite: [table for family in grouped if (table := _suite_table(family, suite, measurements)).columns]
+        for suite in suites[:MOST_SUITES]
     }
 
 
-def _suite_table(family: ModelFamily, scores: Sequence[SuiteScore]) -> ScoreTable:
-    evaluated = {score.model for score in scores}
-    columns = [(label, model) for label, model in family.models if model in evaluated]
-    models = {model for _, model in columns}
+def _suite_table(family: ModelFamily, suite: str, measurements: Measurements) -> ScoreTable:
+    by_model = measurements.other_suites_by_model
+    scores = [
+        score for _, model in family.models for score in by_model.get(model, ()) if score.suite == suite
+    ]
+    models = {score.model for score in scores}
     by_row: dict[tuple[str, str, int | None], dict[ModelKey, SuiteScore]] = {}
     for score in scores:
-        if score.model in models:
-            by_row.setdefault((score.task, score.scoring, score.length), {})[score.model] = score
+        by_row.setdefault((score.task, score.scoring, score.length), {})[score.model] = score
+    columns, note = shown_columns([item for item in family.models if item[1] in models], len(by_row))
     sections: dict[str, list[TableRow]] = {}
     for (task, scoring, length), row in sorted(
         by_row.items(), key=lambda item: (*item[0][:2], item[0][2] or 0)
@@ -192,6 +203,7 @@ def _suite_table(family: ModelFamily, scores: Sequence[SuiteScore]) -> ScoreTabl
         family.name,
         tuple(label for label, _ in columns),
         tuple(TableSection(title, tuple(rows)) for title, rows in sections.items()),
+        note,
     )
 
 

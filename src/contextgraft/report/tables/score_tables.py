@@ -12,11 +12,12 @@ from contextgraft.report.statistics.cells import (
     SKILL,
     NeedleCondition,
     ScoreGroup,
+    by_model,
     cell,
     needle_condition,
 )
 from contextgraft.report.statistics.study_table import StudyTable
-from contextgraft.report.tables.table import ScoreTable, TableRow, TableSection, score_cell
+from contextgraft.report.tables.table import ScoreTable, TableRow, TableSection, score_cell, shown_columns
 from contextgraft.report.tables.wording import thousands
 
 
@@ -78,19 +79,23 @@ def _table(
     filters: Callable[[ScoreGroup], dict[str, Any]],
 ) -> ScoreTable:
     """One family's table of one suite: models as columns, a section for each title, a row for each length."""
-    models = {model for _, model in family.models}
-    own = [group for group in study.groups if group.suite == suite and group.model in models]
+    models = (model for _, model in family.models)
+    own = [
+        group for model in models for group in study.groups_by_model.get(model, ()) if group.suite == suite
+    ]
     evaluated = {group.model for group in own}
-    columns = [(label, model) for label, model in family.models if model in evaluated]
     by_row: dict[tuple[str, int | None], list[ScoreGroup]] = {}
     for group in own:
         by_row.setdefault((title(group), group.length), []).append(group)
+    evaluated_models = [(label, model) for label, model in family.models if model in evaluated]
+    columns, note = shown_columns(evaluated_models, len(by_row))
     sections: dict[str, list[TableRow]] = {}
     for (name, length), groups in sorted(by_row.items(), key=lambda item: (item[0][0], item[0][1] or 0)):
         address = {"suite": suite, **filters(groups[0]), "length": length}
+        of_model = by_model(groups)
         cells = tuple(
             score_cell(
-                cell(group for group in groups if group.model == model).proportion,
+                cell(of_model.get(model, ())).proportion,
                 link(tune=family.name, row=label, **address),
             )
             for label, model in columns
@@ -100,6 +105,7 @@ def _table(
         family.name,
         tuple(label for label, _ in columns),
         tuple(TableSection(name, tuple(rows)) for name, rows in sections.items()),
+        note,
     )
 
 

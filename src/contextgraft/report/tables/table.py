@@ -1,10 +1,15 @@
 """The one model of a table of the page: cells as texts, in rows, in sections with an optional heading."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from contextgraft.report.charts.theme import heat
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.tables.wording import between, percent, thousands
+
+MOST_CELLS = 50_000  # of a table; a page of more opens slowly
+Column = TypeVar("Column")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ class ScoreTable:
     columns: tuple[str, ...]
     sections: tuple[TableSection, ...]
     note: str = ""
+
+
+def shown_columns(columns: Sequence[Column], rows: int) -> tuple[Sequence[Column], str]:
+    """The first columns of a table with so many rows, and a note if they are not all of them."""
+    most = max(1, MOST_CELLS // max(rows, 1))
+    note = f"The first {most} of {thousands(len(columns))} columns." if len(columns) > most else ""
+    return columns[:most], note
 
 
 def score_cell(proportion: Proportion, link: str) -> TableCell:
