@@ -17,6 +17,7 @@ from contextgraft.planning.training import (
     NodeTraffic,
     ParallelPlan,
     StageCost,
+    memory_remedies,
     ring_bytes,
     ring_traffic,
     stage_costs,
@@ -66,9 +67,11 @@ def test_tiny_by_hand() -> None:
         "gradients": 1272,
         "moments": 2544,
         "gathered": 4 * (2 * 592 + 88 + 592),
-        "activations": 16 * 4 * 2 * 144,
+        # kept by a layer: 8 x (4 + 8) + 4 x (2 x 8 + 3 x 4), the same 8 x 12 in its MLP, and 4 x 4 x 16: 560;
+        # the MLP's backward pass adds 8 x 6 + 4 x (2 x 16 + 4) = 192, more than attention with the ring
+        "activations": 16 * (2 * 560 + 192),
         "logits": 16 * 16 * 10,
-        "ring": 16 * 2 * 4 * 4 * 8,
+        "ring": 0,
     }
     assert cost.memory.total == sum(vars(cost.memory).values())
 
@@ -80,7 +83,8 @@ def test_replicas_rows_recomputing_and_factors() -> None:
     sequence = 2 * 1272 * 16 + 2 * 2 * 8 * 16**2
     assert cost.flops == 12 * (3 * sequence - 2 * 1272 * 16)
     assert cost.computed == cost.flops + 12 * sequence
-    assert cost.memory.activations == 8 * 2 * (144 + 2 * 8)
+    kept, in_mlp = 2 * 8 * 8 + 2 * (2 * 8 + 3 * 4) + 2 * 4 * 16, 8 * 5 + 2 * (2 * 16 + 4)
+    assert cost.memory.activations == 8 * (2 * 8 * 2 + kept + in_mlp)
     assert cost.weights == 3 * 2 * 0.75 * (2 * 2 * 1272 + 4 * trained_parameters(lora, TINY))
     assert cost.between["flat"] == NodeTraffic(0, 0)  # the two ranks of a sequence are on one node
     (uneven,) = four_ranks(recipe(stages=[{**ONE["stages"][0], "tokens": 48}]), context=2)
@@ -172,6 +176,33 @@ def test_command_prints_tables_and_json() -> None:
     assert facts["all"]["tokens"] == 432013312
     assert facts["stages"][0]["between"].keys() == {"flat", "double", "usp"}
     assert facts["division"]["context"] == 64
+
+
+def test_the_default_dtype_is_that_of_gpus() -> None:
+    stated, default = (
+        CliRunner().invoke(command, [*LARGE, "--ranks", "8", *dtype, "--json"], catch_exceptions=False).output
+        for dtype in (["--dtype", "bfloat16"], [])
+    )
+    assert stated == default
+    assert json.loads(default)["division"]["size"] == 2
+
+
+def test_advice_is_only_what_is_not_done() -> None:
+    plain, saving = (
+        recipe(activation_checkpointing=done, mlp_tiles=8 if done else 1) for done in (False, True)
+    )
+    assert memory_remedies(plain, ParallelPlan(4, context=2))[:3] == [
+        "activation_checkpointing",
+        "--rows-at-once 1",
+        "mlp_tiles in the recipe",
+    ]
+    assert memory_remedies(saving, ParallelPlan(4, context=4, rows=1)) == ["more ranks for a sequence"]
+    shown = CliRunner().invoke(
+        command, [*LARGE, "--ranks", "8", "--rows-at-once", "1"], catch_exceptions=False
+    )
+    (advice,) = [line for line in shown.output.splitlines() if "A rank needs" in line]
+    assert "activation_checkpointing" not in advice
+    assert "rows-at-once" not in advice
 
 
 def test_plan_training_is_train_plan() -> None:

@@ -119,7 +119,7 @@ def test_a_lack_of_memory_names_only_what_is_not_done(
 
     monkeypatch.setattr("contextgraft.training.data.batches.BatchSampler.batch", no_memory)
     with pytest.raises(InputError, match=r"out of memory; fewer tokens in a batch, more processes"):
-        train(write_recipe(recipe_folder, activation_checkpointing=True), base, tmp_path / "out")
+        train(write_recipe(recipe_folder, activation_checkpointing=True, mlp_tiles=2), base, tmp_path / "out")
 
 
 def test_the_command_ends_with_2_and_one_line(

@@ -193,7 +193,7 @@ def print_training(
         _work_table(recipe, hardware, costs),
         _rank_memory_table(costs),
         _traffic_table(hardware, costs),
-        _training_notes(hardware, costs),
+        _training_notes(recipe, hardware, plan, costs),
     )
 
 
@@ -248,18 +248,22 @@ def _traffic_table(hardware: Hardware, costs: "Sequence[StageCost]") -> "Table":
     return make_table(("between nodes",), names, rows)
 
 
-def _training_notes(hardware: Hardware, costs: "Sequence[StageCost]") -> Iterator[str]:
+def _training_notes(
+    recipe: "Recipe", hardware: Hardware, plan: "ParallelPlan", costs: "Sequence[StageCost]"
+) -> Iterator[str]:
     yield (
         "FLOPs are the model's. device h also counts recomputed activations and idle ranks, but only"
         " computing: wall hours are between the longer of computing and link, and their sum."
     )
     if any(cost.published for cost in costs):
         yield "of its peak: the model's FLOPs in the published device hours, divided by this device's peak."
+    from contextgraft.planning.training import memory_remedies
+
     most = max(cost.memory.total for cost in costs)
     if most > hardware.memory:
         yield (
-            f"A rank needs {most / GB:,.0f} GB and has {hardware.memory / GB:,.0f}: use more ranks for a"
-            " sequence, --rows-at-once 1, or activation_checkpointing."
+            f"A rank needs {most / GB:,.0f} GB and has {hardware.memory / GB:,.0f}: use"
+            f" {', or '.join(memory_remedies(recipe, plan))}."
         )
 
 

@@ -13,6 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MOST = 10**6
 POSITIVE = RealNumber(0, 1e30, min_open=True)
 SHARE = RealNumber(0, 1, min_open=True)
+PLANNED_DTYPE = "bfloat16"  # that of a run on GPUs, which is what is planned
 NAMES = ("ranks", "device_flops", "utilisation", "device_memory", "link", "links")
 
 
@@ -110,7 +111,7 @@ def show(config: Path, base: Path, *, as_json: bool, **values: Any) -> None:
         context=values["context_parallel"] or ranks,
         layout=values["layout"],
         rows=values["rows_at_once"],
-        dtype=values["dtype"] or "float32",
+        dtype=values["dtype"] or PLANNED_DTYPE,
     )
     costs = stage_costs(recipe, shape, hardware, plan)
     if as_json:

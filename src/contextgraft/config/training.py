@@ -229,6 +229,13 @@ class Recipe(Frozen):
         default=0, ge=0, description="number of first rows of the embeddings that are not trained"
     )
     activation_checkpointing: bool = Field(default=False, description="recompute activations: less memory")
+    mlp_tiles: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_LENGTH,
+        exclude_if=lambda tiles: tiles == 1,
+        description="compute MLPs in so many tiles of a sequence: less memory, their forward pass once more",
+    )
     seed: int = Field(default=1, ge=0, description="seed of the batches")
 
     @model_validator(mode="after")

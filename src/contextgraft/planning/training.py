@@ -134,6 +134,18 @@ def _stage_cost(
     )
 
 
+def memory_remedies(recipe: Recipe, plan: ParallelPlan) -> list[str]:
+    """What would make a rank need less memory, without what the recipe and the plan have already."""
+    remedies = {
+        "activation_checkpointing": not recipe.activation_checkpointing,
+        "--rows-at-once 1": plan.rows != 1,
+        "mlp_tiles in the recipe": recipe.mlp_tiles == 1,
+        "more ranks for a sequence": plan.context == plan.ranks,
+        "--context-parallel with more ranks": plan.context < plan.ranks,
+    }
+    return [remedy for remedy, helps in remedies.items() if helps]
+
+
 def executed_flops(recipe: Recipe, shape: ModelShape, some: Sequence[TrainingStep]) -> int:
     """Operations of some steps as they are executed, recomputed activations included."""
     frozen, recompute = recipe.lora is not None, recipe.activation_checkpointing

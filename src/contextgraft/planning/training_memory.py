@@ -39,19 +39,40 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
     layer = (shape.parameters - _embeddings(shape) - shape.hidden) // shape.layers
     root = shape.parameters - shape.layers * layer
-    # activations of a token: those of all layers, or each layer's input and one layer's inside
-    inside = 12 * shape.hidden + 3 * shape.intermediate
-    recomputed = inside + shape.layers * shape.hidden
-    kept = recomputed if recipe.activation_checkpointing else inside * shape.layers
+    activations, ring = _activations(recipe, shape, size)
     return RankMemory(
         weights=FLOAT32 * (shape.parameters + factors) / ranks,
         gradients=FLOAT32 * trained / ranks,
         moments=2 * FLOAT32 * trained / ranks,
         gathered=float(size * (2 * layer + root + max(layer, root))),
-        activations=tokens * size * kept,
+        activations=tokens * activations,
         logits=_logits(recipe, shape, tokens),
-        ring=tokens * 2 * shape.kv_heads * shape.head_dim * 4 * (size + FLOAT32),
+        ring=tokens * ring,
     )
+
+
+def _activations(recipe: Recipe, shape: ModelShape, size: int) -> tuple[float, float]:
+    """Bytes of a token: of activations at the peak, and what the ring adds where attention is the peak.
+
+    The backward pass of the last layer has its peak in its MLP or, if that is tiled, in the norm before it or
+    in attention. Norms and the ring's sums are float32 whatever the dtype. The factors are counts of tensors,
+    held to a simulation of the model's own code (tests/planning/test_simulated_memory.py).
+    """
+    hidden, width, inner = shape.hidden, shape.width, shape.intermediate / recipe.mlp_tiles
+    kv = shape.kv_heads * shape.head_dim
+    tiled = recipe.mlp_tiles > 1
+    attended = hidden * (FLOAT32 + 2 * size) + size * (2 * width + 3 * kv)  # kept by norm and attention
+    if any(".q_norm." in name for name in shape.tensors):
+        attended += (width + kv) * (FLOAT32 + size / 2)
+    kept = attended + hidden * (FLOAT32 + 2 * size) + (0 if tiled else 4 * size * inner)
+    in_norm = hidden * (4 * FLOAT32 + 2 * size)
+    in_mlp = hidden * (FLOAT32 + size / 2) + size * (2 * inner + kv) + (4 * size * inner if tiled else 0)
+    in_attention = hidden * 3 * size + width * (2 * size + FLOAT32)
+    ring = kv * 4 * (size + FLOAT32)
+    before = shape.layers * hidden * size if recipe.activation_checkpointing else (shape.layers - 1) * kept
+    normed = attended + hidden * (FLOAT32 + 2 * size) + in_norm
+    without_ring = before + max(kept + in_mlp, normed, attended + in_attention)
+    return without_ring, max(0.0, before + attended + in_attention + ring - without_ring)
 
 
 def trained_parameters(recipe: Recipe, shape: ModelShape) -> int:

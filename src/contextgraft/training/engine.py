@@ -155,8 +155,12 @@ def memory_errors(recipe: Recipe, engine: TrainingEngine) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not _is_memory_error(error):
             raise
-        missing = [] if recipe.activation_checkpointing else ["activation_checkpointing"]
-        remedies = [*missing, *engine.memory_remedies, "shorter stages"]
+        remedies = [
+            *([] if recipe.activation_checkpointing else ["activation_checkpointing"]),
+            *([] if recipe.mlp_tiles > 1 else ["mlp_tiles"]),
+            *engine.memory_remedies,
+            "shorter stages",
+        ]
         raise InputError("out of memory", remedy=f"{', '.join(remedies)}; see --plan") from None
 
 

@@ -18,6 +18,7 @@ from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
+from contextgraft.training.tiled_mlp import tile_mlps
 
 LocalRows = Callable[[torch.Tensor], slice]  # the rows of a parameter that this process holds
 
@@ -104,6 +105,8 @@ def build_trainable(
     model = build(
         base.config, rope, activation_checkpointing=recipe.activation_checkpointing, attention=attention
     )
+    if recipe.mlp_tiles > 1:
+        tile_mlps(model.get_decoder().layers, recipe.mlp_tiles)  # type: ignore[operator]
     if recipe.lora is not None and "linear" in recipe.trainable:
         lora.insert(model, recipe.lora, linear_layers(model), seed=recipe.seed)
     for name, parameter in model.named_parameters():

@@ -115,6 +115,7 @@ MOVES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
         LORA | {"trainable": ["linear", "norms"], "activation_checkpointing": True},
         (1, 75),
     ),
+    "MLPs in tiles, recomputed": ({"mlp_tiles": 3, "activation_checkpointing": True}, (3, 89)),
 }
 SKIPPING = {"recipe": {}, "shape": (3, 89), "target": 4096}  # position ids that skip
 

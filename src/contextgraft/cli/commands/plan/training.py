@@ -13,7 +13,7 @@ from contextgraft.cli.plan_training import hardware_options, parallel_options
 @click.command()
 @click.argument("recipe", type=PATH, metavar="RECIPE")
 @click.option("--base", type=PATH, required=True, help="Model folder or config.json of the base.")
-@parallel_options(node="at most 8", dtype="float32")
+@parallel_options(node="at most 8", dtype=plan_training.PLANNED_DTYPE)
 @hardware_options()
 @json_option()
 def command(*, recipe: Path, base: Path, as_json: bool, **values: Any) -> None:

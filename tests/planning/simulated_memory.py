@@ -1,0 +1,124 @@
+"""Peak bytes of one rank's activations, by fake tensors.
+
+The code is that of model and ring; the shapes of intermediate results are those of CUDA's kernels.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from contextgraft.training.parallel import attention, ring
+from contextgraft.training.parallel.attention_kernels import KERNELS
+from contextgraft.training.parallel.communication import ContextParallel, RankGroup, TrafficCounter
+from contextgraft.training.parallel.layout import Layout
+
+
+@dataclass
+class Storages(TorchDispatchMode):  # type: ignore[misc]
+    """Counts the bytes of storages that are alive, and the most there were."""
+
+    now: int = 0
+    peak: int = 0
+    alive: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """Do not count this tensor."""
+        self.alive[tensor.untyped_storage()._cdata] = 0
+
+    def count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.alive:
+            return
+        self.alive[key] = size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+        def freed() -> None:
+            self.now -= self.alive.pop(key, 0)
+
+        weakref.finalize(storage, freed)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self.count, out)
+        return out
+
+
+class FakeSendRecv:
+    """A message that arrives in a buffer of its own."""
+
+    def __init__(self, group: RankGroup, message: torch.Tensor, tag: int) -> None:
+        self.message = message.contiguous()
+        self.received = torch.empty_like(self.message)
+
+    def wait(self) -> torch.Tensor:
+        return self.received
+
+
+def peers(ranks: int) -> ContextParallel:
+    """A rank in the middle of a flat ring."""
+    traffic, forever = TrafficCounter(ranks), timedelta(minutes=5)
+    alone = RankGroup(None, (0,), 0, forever, traffic)  # type: ignore[arg-type]
+    all_ranks = RankGroup(None, tuple(range(ranks)), ranks // 2, forever, traffic)  # type: ignore[arg-type]
+    layout = Layout("flat", 1, ranks)
+    return ContextParallel(layout, ranks // 2, alone, all_ranks, alone, KERNELS["cuda"], traffic)
+
+
+@contextmanager
+def fake_ring() -> Iterator[None]:
+    attention.register()
+    with patch.object(ring, "RingSendRecv", FakeSendRecv), patch.object(attention, "check_positions"):
+        yield
+
+
+def peak_activations(
+    config: dict[str, Any], tokens: int, ranks: int, *, dtype: torch.dtype, prepare: Any = None
+) -> float:
+    """Most bytes that activations of a forward and a backward pass have on a rank that holds `tokens` tokens.
+
+    Two small numbers of layers are simulated, and the rest follows: every layer adds the same.
+    """
+    layers = config["num_hidden_layers"]
+    few, more = (_peak({**config, "num_hidden_layers": n}, tokens, ranks, dtype, prepare) for n in (2, 4))
+    return more + (layers - 4) * (more - few) / 2
+
+
+def _peak(config: dict[str, Any], tokens: int, ranks: int, dtype: torch.dtype, prepare: Any) -> int:
+    config = dict(config)
+    kind = config.pop("model_type")
+    for key in ("dtype", "torch_dtype"):
+        config.pop(key, None)
+    cp = peers(ranks)
+    with fake_ring(), FakeTensorMode(allow_non_fake_inputs=True):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(kind, **config), dtype=dtype, attn_implementation=attention.NAME
+        )
+        model.train()
+        if prepare is not None:
+            prepare(model)
+        ids = torch.zeros(1, tokens, dtype=torch.int64)
+        positions = torch.zeros(1, tokens, dtype=torch.int64)
+        with Storages() as storages:
+            for tensor in (*model.parameters(), *model.buffers()):
+                storages.ignore(tensor)
+            hidden = model.model(input_ids=ids, position_ids=positions, context_parallel=cp, use_cache=False)[
+                0
+            ]
+            for parameter in model.parameters():
+                parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+            torch.autograd.backward(hidden, torch.empty_like(hidden))
+        return storages.peak

@@ -1,0 +1,64 @@
+"""The plan's activations against a simulation of the code itself with fake tensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contextgraft.config.training import Recipe
+from contextgraft.planning.training_memory import rank_memory
+from contextgraft.training.tiled_mlp import tile_mlps
+
+from ..training.conftest import RECIPE
+from .shapes import shape_of
+from .simulated_memory import peak_activations
+
+SHAPES = Path(__file__).parents[2] / "src/contextgraft/planning/shapes"
+TOKENS = 2**17  # of one rank; fake tensors cost the same at any length
+WIDE = {  # heads wider than the hidden size, as in Qwen3 and Gemma
+    "model_type": "llama", "num_hidden_layers": 12, "hidden_size": 256, "intermediate_size": 768,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 1000,
+}  # fmt: skip
+
+
+def shipped(name: str) -> dict[str, Any]:
+    return dict(json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def check(config: dict[str, Any], ranks: int, dtype: str, *, recompute: bool, tiles: int) -> None:
+    def prepare(model: Any) -> None:
+        if recompute:
+            enable = getattr(model, "activation_checkpointing_enable", None)
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        if tiles > 1:
+            tile_mlps(model.model.layers, tiles)
+
+    simulated = peak_activations(config, TOKENS, ranks, dtype=getattr(torch, dtype), prepare=prepare)
+    recipe = Recipe.model_validate({**RECIPE, "activation_checkpointing": recompute, "mlp_tiles": tiles})
+    memory = rank_memory(recipe, shape_of(config), ranks, TOKENS, {"bfloat16": 2, "float32": 4}[dtype])
+    planned = memory.activations + memory.ring * (ranks > 1)
+    assert planned == pytest.approx(simulated, rel=0.1), (planned, simulated)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "dtype", "recompute", "tiles"),
+    [
+        (8, "bfloat16", True, 1),
+        pytest.param(8, "bfloat16", True, 8, marks=pytest.mark.slow),
+        pytest.param(8, "float32", True, 1, marks=pytest.mark.slow),
+        pytest.param(8, "float32", True, 8, marks=pytest.mark.slow),
+        pytest.param(1, "bfloat16", False, 1, marks=pytest.mark.slow),
+        pytest.param(1, "bfloat16", True, 64, marks=pytest.mark.slow),
+    ],
+)
+def test_the_plan_of_8b_is_within_a_tenth(ranks: int, dtype: str, *, recompute: bool, tiles: int) -> None:
+    check(shipped("llama3-8b"), ranks, dtype, recompute=recompute, tiles=tiles)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [shipped("smollm2-135m"), WIDE], ids=["135M", "wide heads"])
+@pytest.mark.parametrize("tiles", [1, 8])
+def test_other_shapes_are_within_a_tenth(config: dict[str, Any], tiles: int) -> None:
+    check(config, 8, "bfloat16", recompute=True, tiles=tiles)
