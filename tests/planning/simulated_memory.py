@@ -24,7 +24,7 @@ from contextgraft.training.parallel.layout import Layout
 
 
 @dataclass
-class Storages(TorchDispatchMode):  # type: ignore[misc]
+class Storages(TorchDispatchMode):
     """Counts the bytes of storages that are alive, and the most there were."""
 
     now: int = 0
@@ -32,7 +32,7 @@ class Storages(TorchDispatchMode):  # type: ignore[misc]
     alive: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def ignore(self, tensor: torch.Tensor) -> None:
         """Do not count this tensor."""
@@ -92,7 +92,7 @@ def peak_activations(
 
     Two small numbers of layers are simulated, and the rest follows: every layer adds the same.
     """
-    layers = config["num_hidden_layers"]
+    layers = int(config["num_hidden_layers"])
     few, more = (_peak({**config, "num_hidden_layers": n}, tokens, ranks, dtype, prepare) for n in (2, 4))
     return more + (layers - 4) * (more - few) / 2
 
@@ -121,4 +121,4 @@ def _peak(config: dict[str, Any], tokens: int, ranks: int, dtype: torch.dtype, p
             for parameter in model.parameters():
                 parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
             torch.autograd.backward(hidden, torch.empty_like(hidden))
-        return storages.peak
+        return int(storages.peak)

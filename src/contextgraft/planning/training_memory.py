@@ -61,7 +61,9 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int) -> tuple[float, f
     hidden, width, inner = shape.hidden, shape.width, shape.intermediate / recipe.mlp_tiles
     kv = shape.kv_heads * shape.head_dim
     tiled = recipe.mlp_tiles > 1
-    attended = hidden * (FLOAT32 + 2 * size) + size * (2 * width + 3 * kv)  # kept by norm and attention
+    attended: float = hidden * (FLOAT32 + 2 * size) + size * (
+        2 * width + 3 * kv
+    )  # kept by norm and attention
     if any(".q_norm." in name for name in shape.tensors):
         attended += (width + kv) * (FLOAT32 + size / 2)
     kept = attended + hidden * (FLOAT32 + 2 * size) + (0 if tiled else 4 * size * inner)
