@@ -115,9 +115,8 @@ def _peak(config: dict[str, Any], tokens: int, ranks: int, dtype: torch.dtype, p
         with Storages() as storages:
             for tensor in (*model.parameters(), *model.buffers()):
                 storages.ignore(tensor)
-            hidden = model.model(input_ids=ids, position_ids=positions, context_parallel=cp, use_cache=False)[
-                0
-            ]
+            inputs = {"input_ids": ids, "position_ids": positions, "context_parallel": cp}
+            (hidden, *_) = model.model(**inputs, use_cache=False).to_tuple()
             for parameter in model.parameters():
                 parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
             torch.autograd.backward(hidden, torch.empty_like(hidden))

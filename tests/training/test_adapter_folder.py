@@ -14,7 +14,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.adapter import verify_adapter
-from contextgraft.training.adapter_folder import ADAPTER_FOLDER
+from contextgraft.training.result.adapter_folder import ADAPTER_FOLDER
 from contextgraft.training.trainer import train
 
 from .conftest import write_recipe, write_recipe_folder

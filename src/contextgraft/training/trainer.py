@@ -26,12 +26,12 @@ from contextgraft.training.data.context import load_context, memoised
 from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_records
 from contextgraft.training.data.packing import PACKED, document_sources, pack
 from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
-from contextgraft.training.export import write_folder
 from contextgraft.training.fits import check_fits
 from contextgraft.training.model import head_dim
 from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
 from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
+from contextgraft.training.result.export import write_folder
 from contextgraft.training.run_identity import IDENTITY_FILE, check_resumable
 from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
 from contextgraft.training.state import CHECKPOINTS, STATE_FILE, SavedState, TrainState

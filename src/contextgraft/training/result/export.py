@@ -21,9 +21,9 @@ from contextgraft.rope import settings
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training.adapter_folder import ADAPTER_FOLDER, write_adapter_folder
 from contextgraft.training.lora import merged_weight
 from contextgraft.training.reporting.metrics import METRICS_FILE
+from contextgraft.training.result.adapter_folder import ADAPTER_FOLDER, write_adapter_folder
 
 
 def write_folder(
