@@ -37,6 +37,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 EVALUATE = "evaluate style --suite skill --skill k.jsonl --out out.parquet"
+WITH_ADAPTER = f"{EVALUATE} --adapter adapters/r2"
+ALIGNED = f"{WITH_ADAPTER} --base base --alignment r2=alignment.parquet --record r2=out-record"
 VERIFY_GRAFT = "verify graft --target style --adapter adapters/r2"
 TRAIN = "train --config recipe.yaml --base base --out out"
 # command, the function during which the file changes, the file
@@ -47,6 +49,13 @@ CASES = (
     (EVALUATE, "contextgraft.evaluation.model_run.make_backend", "style/tokenizer.json"),
     (EVALUATE, "contextgraft.evaluation.model_run.respond_to", "style/model.safetensors"),
     (EVALUATE, "contextgraft.evaluation.model_run.respond_to", "style/config.json"),
+    (WITH_ADAPTER, "contextgraft.evaluation.models.load_tokenizer", "adapters/r2/adapter_model.safetensors"),
+    (WITH_ADAPTER, "contextgraft.evaluation.model_run.make_backend", "adapters/r2/adapter_model.safetensors"),
+    (WITH_ADAPTER, "contextgraft.evaluation.model_run.make_backend", "adapters/r2/contextgraft.json"),
+    (WITH_ADAPTER, "contextgraft.evaluation.models.open_variants", "style/model.safetensors"),
+    (ALIGNED, "contextgraft.adapter.analysis.adapter_alignment._compare", "base/model.safetensors"),
+    (ALIGNED, "contextgraft.adapter.analysis.adapter_alignment._compare",
+     "adapters/r2/adapter_model.safetensors"),
     ("replay results/samples.parquet 0 style --skill k.jsonl",
      "contextgraft.evaluation.replay.make_backend", "style/model.safetensors"),
     ("align --base base --donor facts --target style --threads 1 --out out.parquet",
@@ -101,7 +110,10 @@ def variants() -> list[Any]:
         for case in CASES
         for what in (CHANGES if case[2] == "style/model.safetensors" else ("replaced",))
     ]
-    fast = {(case, "replaced") for case in CASES} | {(CASES[0], what) for what in CHANGES}
+    with_adapter = [case for case in CASES if case[0] in (WITH_ADAPTER, ALIGNED)]
+    fast = {(case, "replaced") for case in CASES if case not in with_adapter[1:-1]} | {
+        (CASES[0], what) for what in CHANGES
+    }
     return [
         pytest.param(
             case, what, id=f"{case[0].split()[0]}-{case[1].split('.')[-1]}-{case[2]}-{what}",

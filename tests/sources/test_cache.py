@@ -1,6 +1,8 @@
 """Sources in place of folders, fetched once into a cache that is listed and removed; known adapters."""
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +108,19 @@ def test_a_damaged_entry_is_fetched_again(gguf_model: Any) -> None:
         assert name in lines[-2]
         assert "fetched again" in lines[-2]
     assert (entry / "tokenizer.json").read_bytes() == before
+
+
+def test_another_file_of_the_same_size_and_time_is_converted_again(gguf_model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    shutil.copy2(gguf_model.path, path)
+    before, entry = path.stat(), local_folder(str(path), Hub())
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-4] + bytes(4))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert local_folder(str(path), Hub()) != entry
+    path.write_bytes(raw)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert local_folder(str(path), Hub()) == entry
 
 
 def test_runs_at_the_same_time_fetch_once(gguf_model: Any) -> None:

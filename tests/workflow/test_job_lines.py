@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from contextgraft.workflow.job_lines import LAST_LINES, JobLines, duration
+from contextgraft.workflow.job_lines import LAST_LINES, LONGEST_END, JobLines, duration, last_lines
 
 
 class Clock:
@@ -67,3 +67,11 @@ def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.4, 89, 90, 3600, 7200)] == [
         "0 s", "89 s", "2 min", "60 min", "2.0 h"
     ]  # fmt: skip
+
+
+def test_a_log_that_is_one_endless_line_is_cut(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    log.write_bytes(b"x" * 10_000_000 + b"\xff\ncontextgraft: error: why\n")
+    shown = last_lines(log)
+    assert shown[-1] == "contextgraft: error: why"
+    assert sum(map(len, shown)) <= LONGEST_END

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import SIDECAR, read_json
@@ -19,6 +20,7 @@ from contextgraft.sources.known_adapters import known_adapters
 from contextgraft.sources.resolve import is_dataset, locate, on_hub, suggestion
 
 GGUF = ".gguf"
+END = 1 << 20  # bytes at each end of a GGUF file that identify it
 VARIABLE = "CONTEXTGRAFT_CACHE"
 REVISIONS = "revisions"  # folder of what branches and tags named, for use without network
 
@@ -60,8 +62,8 @@ def local_folder(source: str, hub: Hub, held: ExitStack | None = None) -> Path:
     """The folder of a source: that of a path itself, else one in the cache, fetched if it is not there.
 
     A source is also the name of a known adapter. Repositories are kept by hub, name and commit, GGUF files by
-    path, size and time. Until `held` is closed, no other run removes the folder from the cache. Raises the
-    errors of `fetch`, and InputError for data sets.
+    path, size, time and a digest of both ends. Until `held` is closed, no other run removes the folder from
+    the cache. Raises the errors of `fetch`, and InputError for data sets.
     """
     entry = _entry(source, hub)
     if isinstance(entry, Path):
@@ -85,17 +87,26 @@ def _entry(source: str, hub: Hub) -> CacheEntry | Path:
         raise InputError("a data set, not a model or an adapter", path=source)
     if on_hub(source):
         name, commit = repository_commit(source, hub, cache_folder() / REVISIONS)
-        identity = (hub.api.endpoint, name, commit)
-        return CacheEntry(f"hf:{name}@{commit}", _entry_folder(identity, name.rpartition("/")[2]))
+        folder = _entry_folder(name.rpartition("/")[2], hub.api.endpoint, name, commit)
+        return CacheEntry(f"hf:{name}@{commit}", folder)
     path = locate(source)
     if path.suffix == GGUF and path.is_file():
         status = path.stat()
-        identity = (str(path.resolve()), str(status.st_size), str(status.st_mtime_ns))
-        return CacheEntry(str(path), _entry_folder(identity, path.stem))
+        size, modified = str(status.st_size), str(status.st_mtime_ns)
+        folder = _entry_folder(path.stem, str(path.resolve()), size, modified, _ends(path))
+        return CacheEntry(str(path), folder)
     return path
 
 
-def _entry_folder(identity: tuple[str, ...], name: str) -> Path:
+def _ends(path: Path) -> str:
+    """A digest of the first and the last bytes of a file, whose size and time may be those of another."""
+    with path.open("rb") as file:
+        begin = file.read(END)
+        file.seek(max(0, path.stat().st_size - END))
+        return sha256(begin + file.read(END)).hexdigest()
+
+
+def _entry_folder(name: str, *identity: str) -> Path:
     return cache_folder() / key_of(*identity) / name
 
 

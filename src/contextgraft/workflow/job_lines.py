@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from contextgraft.errors import printable
 
 LAST_LINES = 15  # of the log of a failed job
+LONGEST_END = 1 << 15  # bytes of these lines
 NO_NEWS = "Nothing to be done"
 
 
@@ -77,10 +77,12 @@ class JobLines:
 
 
 def last_lines(path: Path) -> list[str]:
-    """The end of a log; of one that cannot be read, why."""
+    """The end of a log, at most LONGEST_END bytes; of one that cannot be read, why."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return [line.rstrip() for line in deque(file, LAST_LINES)]
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LONGEST_END))
+            text = file.read(LONGEST_END).decode(errors="replace")
+            return [line.rstrip() for line in text.splitlines()[-LAST_LINES:]]
     except OSError as error:
         return [f"cannot be read: {error.strerror}"]
 
