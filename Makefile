@@ -2,9 +2,9 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-# Two files at a time, each with one thread for arithmetic; the longest come first, so that both cores are busy to the end.
-LONG := tests/cluster tests/workflow tests/dvc tests/project tests/training tests/robustness tests/evaluation
-TESTS := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(LONG) $(filter-out $(LONG:%=%/),$(wildcard tests/*/))
+# Two folders at a time (tests/schedule.py), each with one thread for arithmetic. Tests start many processes: without
+# compiled files, each of them would compile the package.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadscope
 SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all --logger=contextgraft
 HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts

@@ -5,7 +5,8 @@ environment, folder and open files to the server, and ends with the exit code of
 forks for it. SIGINT and SIGTERM are passed on to the child; if the script is killed, so is the child.
 
 With PAUSE in its environment, a child can be interrupted while it publishes: if the file that PAUSE names
-exists, the next child that renames an output takes it away, and sleeps before or after that.
+exists, the next child that renames an output takes it away, and pauses before or after that. The file says
+which of both, and after a space, what file ends the pause; without one it ends by itself.
 """
 
 import atexit
@@ -35,7 +36,10 @@ PAUSE_SECONDS = 3
 
 @dataclass(frozen=True)
 class Program:
-    """Where a program begins, and what it imports; `exits` if functions registered for its end must run."""
+    """Where a program begins, and what is imported, or called (`module:function`), before it is forked.
+
+    `exits` if functions registered for its end must run.
+    """
 
     module: str
     preloaded: tuple[str, ...]
@@ -75,6 +79,7 @@ PROGRAMS = {
             "requests",
             "smart_open",
             "snakemake.assets",
+            "snakemake.cli:get_argument_parser",  # which looks for plugins
             "snakemake.dag",
             "snakemake.profiles",
             "snakemake.report",
@@ -149,8 +154,11 @@ def command_server(name: str) -> CommandServer:
 def serve(program: Program, address: str) -> NoReturn:
     """Fork a child for each connection until the input ends."""
     children: list[int] = []
-    for name in (program.module, *program.preloaded):
-        importlib.import_module(name)
+    for entry in (program.module, *program.preloaded):
+        name, _, function = entry.partition(":")
+        module = importlib.import_module(name)
+        if function:
+            getattr(module, function)()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -197,23 +205,30 @@ def answer(program: Program, connection: socket.socket) -> NoReturn:
 
 
 def pause_at_publishing(mark: Path) -> None:
-    """Sleep before or after the rename of an output, as the file `mark` says, once for each such file."""
-    wanted = ""
+    """Pause before or after the rename of an output, as the file `mark` says, once for each such file."""
+    moment, go = "", ""
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal wanted
+        nonlocal moment, go
         if event == "os.rename" and is_publishing(*map(os.fsdecode, arguments[:2])):
             with suppress(FileNotFoundError):
-                word = mark.read_text()
+                moment, _, go = mark.read_text().partition(" ")
                 mark.unlink()  # FileNotFoundError if another job was quicker
-                if word == "before":
-                    time.sleep(PAUSE_SECONDS)
-                wanted = word
-        elif wanted == "after":
-            wanted = ""
-            time.sleep(PAUSE_SECONDS)
+                if moment == "before":
+                    pause(go)
+        elif moment == "after":
+            moment = ""
+            pause(go)
 
     sys.addaudithook(audit)
+
+
+def pause(go: str) -> None:
+    """Wait until the file `go` exists, or, if none is named, for some seconds."""
+    if not go:
+        time.sleep(PAUSE_SECONDS)
+    while go and not Path(go).exists():
+        time.sleep(0.01)
 
 
 def is_publishing(source: str, destination: str) -> bool:

@@ -1,22 +1,21 @@
-"""Toy models of the Llama layout, written without transformers, for the tests of every package."""
+"""Settings of all tests, the order in which they run, and the toy models of every package.
 
-import json
+The process that hands out the tests to others reads this file, too: it imports no large package.
+"""
+
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
-from safetensors.torch import save_file
 
-Weights = dict[str, torch.Tensor]
+from .schedule import FolderScheduling, unit_order
 
 # A loaded machine may be slow: nothing depends on how long an example takes.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+TESTS = Path(__file__).parent
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,96 +27,21 @@ def pytest_runtest_setup() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def config(**changes: Any) -> dict[str, Any]:
-    """config.json of the toy."""
-    plain = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "num_hidden_layers": 2,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 50,
-        "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-    }
-    return plain | changes
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest units of work come first."""
+    items.sort(key=lambda item: unit_order(item.path.relative_to(TESTS).parts[0]))
 
 
-def weights(settings: Mapping[str, Any], seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Weights:
-    """Random weights that fit the config, tied embeddings."""
-    generator = torch.Generator().manual_seed(seed)
-    hidden, inner = settings["hidden_size"], settings["intermediate_size"]
-    narrow = hidden * settings["num_key_value_heads"] // settings["num_attention_heads"]
-    shapes = {
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (narrow, hidden),
-        "self_attn.v_proj": (narrow, hidden),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    embeddings = torch.randn(settings["vocab_size"], hidden, generator=generator)
-    tensors = {"model.embed_tokens.weight": embeddings}
-    for layer in range(settings["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}"
-        for name, shape in shapes.items():
-            tensors[f"{prefix}.{name}.weight"] = torch.randn(shape, generator=generator) * 0.05
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{prefix}.{norm}.weight"] = torch.ones(hidden)
-    tensors["model.norm.weight"] = torch.ones(hidden)
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
-
-
-def moved(tensors: Weights, seed: int, size: float = 0.01, norms: bool = True) -> Weights:
-    """The weights after some training: a delta of falling spectrum on linear weights, a shift on norms."""
-    generator = torch.Generator().manual_seed(seed)
-    result = dict(tensors)
-    for name, tensor in tensors.items():
-        if "layers" in name and tensor.ndim == 2:
-            left = torch.randn(tensor.shape[0], 12, generator=generator) * torch.arange(1, 13) ** -1.0
-            delta = left @ torch.randn(12, tensor.shape[1], generator=generator) * size
-        elif tensor.ndim == 1 and norms:
-            delta = torch.full(tensor.shape, size * 2)
-        else:
-            continue
-        result[name] = (tensor.float() + delta).to(tensor.dtype)
-    return result
-
-
-def write(path: Path, tensors: Weights, settings: Mapping[str, Any], shards: int = 1) -> Path:
-    """A model folder with one file or an index and shards."""
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(settings))
-    (path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 128, "eos_token": "</s>"}))
-    (path / "tokenizer.json").write_text("{}")
-    if shards == 1:
-        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-        return path
-    names = sorted(tensors)
-    weight_map: dict[str, str] = {}
-    for number in range(shards):
-        shard = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        part = {name: tensors[name] for name in names[number::shards]}
-        save_file(part, path / shard, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, shard)
-    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
-    (path / "model.safetensors.index.json").write_text(json.dumps(index))
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {
-        file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
-    }
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FolderScheduling | None:
+    """`--dist loadscope` hands out whole folders."""
+    return FolderScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")
 def toy() -> SimpleNamespace:
-    """The functions of this file, for tests that build their own models."""
-    return SimpleNamespace(config=config, weights=weights, moved=moved, write=write, contents=contents)
+    """The functions of toy_models.py, for tests that build their own models."""
+    from . import toy_models
+
+    names = ("config", "weights", "moved", "write", "contents")
+    return SimpleNamespace(**{name: getattr(toy_models, name) for name in names})

@@ -1,5 +1,6 @@
 """A hub of our own, models for it, and the command line pointed at it."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from safetensors.torch import save
 
 from contextgraft.sources.hub.client import DownloadProgress, Hub
 
+from ..robustness import in_process
 from .server import HubServer
 
 COMMAND = Path(sys.executable).with_name("contextgraft")
@@ -44,6 +46,12 @@ class Done:
         lines = [line for line in self.stderr.splitlines() if line.startswith("contextgraft: error: ")]
         assert lines == self.stderr.splitlines()[-1:], self.stderr
         return lines[0]
+
+
+def ended(process: subprocess.Popen[str]) -> Done:
+    """The end of a command that was started."""
+    stdout, stderr = process.communicate()
+    return Done(process.returncode, stdout, stderr)
 
 
 @pytest.fixture
@@ -124,12 +132,16 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def run(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Done]:
-    """The same to its end."""
+def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """The same to its end, in this process, which spares it the imports."""
 
-    def run(*arguments: str | Path, **how: Any) -> Done:
-        process = start(*arguments, **how)
-        stdout, stderr = process.communicate(timeout=180)
-        return Done(process.returncode, stdout, stderr)
+    def run(*arguments: str | Path) -> Done:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.environ", environment)
+            importlib.reload(constants)  # where the hub's client reads its environment variables
+            outcome = in_process.run([*map(str, arguments)])
+        importlib.reload(constants)
+        assert outcome.status is not None, outcome.raised
+        return Done(outcome.status, outcome.stdout, outcome.stderr)
 
     return run

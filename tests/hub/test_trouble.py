@@ -14,6 +14,8 @@ from contextgraft.errors import CheckpointError, ContextgraftError, InputError, 
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.hub.client import Hub
 
+from .conftest import ended
+
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
 
@@ -247,11 +249,11 @@ def test_a_disk_that_fills_up_keeps_what_there_is(
     hub: Hub,
     model: dict[str, bytes],
     heard: Any,
-    run: Callable[..., Any],
+    start: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
     server.add("owner/tiny", model)
-    full = run("fetch", SOURCE, "--out", tmp_path / "out", largest=20_000)
+    full = ended(start("fetch", SOURCE, "--out", tmp_path / "out", largest=20_000))
     assert re.search(r"out: cannot be written; received File too large; free disk space", full.complaint())
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert heard.plans[0].present > 20_000
@@ -280,17 +282,19 @@ def test_an_interrupted_fetch_asks_only_for_the_rest(
     blow: signal.Signals,
 ) -> None:
     server.add("owner/tiny", model)
-    server.fault(ANY_SHARD, slow=600, times=3)  # one piece arrives, then nothing
-    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="10")
+    server.fault(ANY_SHARD, slow=600, times=3)  # one piece arrives, then nothing,
+    server.fault(ANY_SHARD, cut=0, times=1000)  # nor by the next request
+    process = start("fetch", SOURCE, "--out", tmp_path / "out", HF_HUB_DOWNLOAD_TIMEOUT="2")
     wait_for(lambda: all((tmp_path / ".out.partial" / name).exists() for name in SMALL))
     wait_for(lambda: len(parts(tmp_path)) == 3)
     process.send_signal(blow)
-    _, stderr = process.communicate(timeout=180)
+    done = ended(process)
     if blow == signal.SIGINT:
-        assert process.returncode == 130
-        assert stderr.splitlines()[-1].endswith("interrupted; run the same command again to resume")
+        assert done.status == 130
+        assert done.stderr.splitlines()[-1].endswith("interrupted; run the same command again to resume")
     assert not (tmp_path / "out").exists()
     held = {size(path) for path in parts(tmp_path)}
+    server.faults.clear()
     server.log.clear()
     fetch(SOURCE, tmp_path / "out", hub=hub)
     assert {each.range for each in server.requests(ANY_SHARD)} == {f"bytes={size}-" for size in held}

@@ -17,16 +17,17 @@ SECONDS = 120
 
 @dataclass(frozen=True)
 class Outcome:
-    """The exit code of a command, what it printed on stderr, and the traceback of what it raised."""
+    """The exit code of a command, what it printed, and the traceback of what it raised."""
 
     status: int | None
     stderr: str
     raised: str = ""
+    stdout: str = ""
 
 
 def run(args: list[str], seconds: int = SECONDS, memory: int = MEMORY) -> Outcome:
     """A command in this process, within limits."""
-    stderr = io.StringIO()
+    stdout, stderr = io.StringIO(), io.StringIO()
     argv, limit = sys.argv, resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     sys.argv = ["contextgraft", *args]
@@ -34,10 +35,11 @@ def run(args: list[str], seconds: int = SECONDS, memory: int = MEMORY) -> Outcom
     signal.alarm(seconds)
     resource.setrlimit(resource.RLIMIT_AS, (size + memory, limit[1]))
     try:
-        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(stdout):
             main()
     except SystemExit as error:
-        return Outcome(error.code if isinstance(error.code, int) else 1, stderr.getvalue())
+        code = error.code if isinstance(error.code, int) else 1
+        return Outcome(code, stderr.getvalue(), stdout=stdout.getvalue())
     except BaseException:  # a panic of Rust is no Exception
         return Outcome(None, stderr.getvalue(), traceback.format_exc())
     finally:
@@ -45,7 +47,7 @@ def run(args: list[str], seconds: int = SECONDS, memory: int = MEMORY) -> Outcom
         signal.signal(signal.SIGALRM, previous)
         resource.setrlimit(resource.RLIMIT_AS, limit)
         sys.argv = argv
-    return Outcome(0, stderr.getvalue())
+    return Outcome(0, stderr.getvalue(), stdout=stdout.getvalue())
 
 
 def _hangs(*_: object) -> None:

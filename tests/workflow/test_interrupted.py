@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,31 +15,53 @@ from typing import Any
 import pytest
 
 from contextgraft.errors import OutputBusy
-from contextgraft.workflow import StudyLock, begin_study_run
+from contextgraft.workflow import StudyLock, begin_study_run, orphans
 
-from .conftest import StudyFolder
+from ..command_server import PAUSE, command_server
+from . import processes
+from .conftest import ROOT, StudyFolder, environment
 
-ROOT = Path(__file__).parents[2]
 ONE_JOB = "data/tiny/models/base/contextgraft.json"
 LOCK = ".snakemake/studies/tiny.lock"
+ARGUMENTS = ("--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", "config/config.yaml")
 SECONDS = 1200  # a whole study on a busy machine
 
 
-class Study:
-    """Snakemake as a person runs it, in a session of its own; jobs are the installed command."""
+class ForkedStudy:
+    """Snakemake and its jobs in forked processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-        self.words = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+        self.mark, self.go = folder / "pause", folder / "go"
+        self.words = [str(command_server("snakemake").command)]
+        self.environment = environment() | {PAUSE: str(self.mark)}
 
     def start(self, *stage: str) -> subprocess.Popen[str]:
+        """The head, in a session of its own."""
         return subprocess.Popen(
-            [*self.words, *stage, "--configfile", "config/config.yaml"],
-            cwd=self.folder, env=self.environment, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [*self.words, *stage, *ARGUMENTS], cwd=self.folder, env=self.environment, text=True,
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+
+    def start_and_hold(self, stage: str) -> subprocess.Popen[str]:
+        """The head, with a job that does not end before `release`."""
+        self.mark.write_text(f"before {self.go}")
+        head = self.start(stage)
+        wait(lambda: not self.mark.exists(), head)
+        return head
+
+    def release(self) -> None:
+        """Let the jobs go on."""
+        self.go.touch()
+
+    def head(self, _: subprocess.Popen[str]) -> int:
+        """The process of Snakemake."""
+        (found,) = processes.heads()
+        return found
+
+    def jobs(self) -> list[int]:
+        """The processes of the jobs."""
+        return processes.jobs()
 
     def run(self, *stage: str) -> subprocess.CompletedProcess[str]:
         """The same command to its end; in forked processes, which nothing disturbs."""
@@ -50,8 +73,31 @@ class Study:
         assert done.returncode == 0, done.stdout[-6000:]
         return done.stdout
 
+
+class InstalledStudy(ForkedStudy):
+    """Snakemake as a person runs it; jobs are the installed command."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.words = ["snakemake"]
+        self.environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def start_and_hold(self, stage: str) -> subprocess.Popen[str]:
+        head = self.start(stage)
+        wait(self.jobs, head)
+        for job in self.jobs():
+            os.kill(job, signal.SIGSTOP)
+        return head
+
+    def release(self) -> None:
+        for job in self.jobs():
+            os.kill(job, signal.SIGCONT)
+
+    def head(self, started: subprocess.Popen[str]) -> int:
+        return started.pid
+
     def jobs(self) -> list[int]:
-        """Processes of `contextgraft` in the folder."""
         return [
             int(entry.name)
             for entry in Path("/proc").glob("[0-9]*")
@@ -79,66 +125,67 @@ def wait(event: Callable[[], object], head: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture
-def study(fresh: Any) -> Iterator[Study]:
+@pytest.fixture(params=[ForkedStudy, pytest.param(InstalledStudy, marks=pytest.mark.slow)])
+def study(fresh: Any, request: pytest.FixtureRequest) -> Iterator[ForkedStudy]:
     """The tiny study, whose donor is fetched; whatever of it is left running is killed in the end."""
     fresh.config(donor={"source": "models/long"})
-    made = Study(fresh.folder)
+    made: ForkedStudy = request.param(fresh.folder)
     yield made
     for job in made.jobs():
         with suppress(ProcessLookupError):
             os.kill(job, signal.SIGKILL)
 
 
-def killed(head: subprocess.Popen[str], number: int, whole: bool) -> None:
-    """Send a signal to the head, or also to all of its jobs, as a terminal does, and wait for its end."""
-    if whole:
-        os.killpg(head.pid, number)
-    else:
-        head.send_signal(number)
-    with suppress(subprocess.TimeoutExpired):
-        head.wait(5)  # with SIGINT or SIGTERM, the head alone waits for its jobs
-    head.wait(SECONDS)
-
-
 @pytest.mark.slow  # in forked processes: test_interrupted_often.py
-def test_ctrl_c_when_a_job_has_just_published_its_output(study: Study) -> None:
+@pytest.mark.parametrize("study", [InstalledStudy], indirect=True)
+def test_ctrl_c_when_a_job_has_just_published_its_output(study: InstalledStudy) -> None:
     study.finish("models")
     head = study.start("adapters")
     adapter = study.folder / "data/tiny/adapters/s1/r1/contextgraft.json"
     wait(adapter.exists, head)
-    killed(head, signal.SIGINT, whole=True)
+    os.killpg(head.pid, signal.SIGINT)  # as a terminal does
+    head.wait(SECONDS)
     study.finish("adapters")
     assert adapter.exists()
 
 
-def test_a_killed_head_is_followed_by_the_same_command_though_its_job_runs_on(study: Study) -> None:
-    head = study.start(ONE_JOB)
-    wait(study.jobs, head)
-    left = study.jobs()
-    for job in left:
-        os.kill(job, signal.SIGSTOP)  # a job that would never end
-    killed(head, signal.SIGKILL, whole=False)
-    assert json.loads((study.folder / LOCK).read_text())["process"] == head.pid
+def test_a_killed_head_is_followed_by_the_same_command_though_its_job_runs_on(study: ForkedStudy) -> None:
+    head = study.start_and_hold(ONE_JOB)
+    left, process = study.jobs(), study.head(head)
+    assert left
+    os.kill(process, signal.SIGKILL)
+    head.wait(SECONDS)
+    assert json.loads((study.folder / LOCK).read_text())["process"] == process
     output = study.finish(ONE_JOB)
     assert "of a killed run of this study" in output
     assert not set(left) & set(study.jobs())
     assert (study.folder / LOCK).read_text() == ""
 
 
-def test_a_living_head_is_never_displaced(study: Study) -> None:
-    head = study.start(ONE_JOB)
-    wait(study.jobs, head)
-    for job in study.jobs():
-        os.kill(job, signal.SIGSTOP)
+def test_a_living_head_is_never_displaced(study: ForkedStudy) -> None:
+    head = study.start_and_hold(ONE_JOB)
+    process = study.head(head)
     second = study.run(ONE_JOB)
     assert second.returncode == 1
-    assert f"another run of this study is alive: {os.uname().nodename}, process {head.pid}" in second.stdout
+    assert f"another run of this study is alive: {os.uname().nodename}, process {process}" in second.stdout
     assert "Traceback" not in second.stdout
-    for job in study.jobs():
-        os.kill(job, signal.SIGCONT)
+    study.release()
     output, _ = head.communicate(timeout=SECONDS)
     assert head.returncode == 0, output[-6000:]
+
+
+def test_a_job_that_does_not_end_when_it_is_told_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "PATIENCE", 0.3)
+    environment = os.environ | {orphans.MARK: str(tmp_path / "a.lock")}
+    job = subprocess.Popen(["sleep", "600"], env=environment)
+    job.send_signal(signal.SIGSTOP)
+    ended = threading.Thread(target=job.wait)
+    ended.start()
+    assert orphans.end_processes(tmp_path / "a.lock") == 1
+    ended.join()
+    assert job.returncode == -signal.SIGKILL
 
 
 def test_a_head_on_another_node_may_be_alive(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from ..command_server import PAUSE, command_server
 from .conftest import ROOT, StudyFolder, environment
+from .processes import heads, jobs
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 RECEIVERS = ("head", "all", "job")
@@ -77,27 +78,6 @@ class Runner:
         while not event() and head.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-
-
-def heads() -> list[int]:
-    """The process that runs Snakemake."""
-    return grandchildren(command_server("snakemake").process.pid)
-
-
-def jobs() -> list[int]:
-    """The processes that run `contextgraft`."""
-    return grandchildren(command_server("contextgraft").process.pid)
-
-
-def grandchildren(process: int) -> list[int]:
-    """Those of a server are the programs that it runs; a child of it waits for each."""
-    return [second for first in children(process) for second in children(first)]
-
-
-def children(process: int) -> list[int]:
-    with suppress(OSError):
-        return [*map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())]
-    return []
 
 
 def scripts(folder: Path) -> list[int]:

@@ -141,10 +141,15 @@ def serve() -> None:
         importlib.import_module(name)
     gc.freeze()
     folders: dict[int, str] = {}
+    ends: dict[int, int] = {}  # of the children: readable when one has ended
     pending = b""
     while True:
-        _reap(folders)
-        if not select.select([sys.stdin], [], [], POLL)[0]:
+        ready = select.select([0, *ends], [], [])[0]
+        for end in ready:
+            if end in ends:
+                _reap(folders, ends.pop(end))
+                os.close(end)
+        if 0 not in ready:
             continue
         received = os.read(0, 1 << 20)
         if not received:
@@ -156,20 +161,18 @@ def serve() -> None:
             if pid == 0:
                 _run(request)
             folders[pid] = request["folder"]
+            ends[os.pidfd_open(pid)] = pid
             print(pid, flush=True)
     for pid in folders:
         os.kill(pid, signal.SIGKILL)
 
 
-def _reap(folders: dict[int, str]) -> None:
-    """Write the status of children that have ended."""
-    while folders:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
-            return
-        folder = Path(folders.pop(pid))
-        (folder / "status.partial").write_text(str(os.waitstatus_to_exitcode(status)))
-        (folder / "status.partial").rename(folder / "status")
+def _reap(folders: dict[int, str], pid: int) -> None:
+    """Write the status of a child that has ended."""
+    _, status = os.waitpid(pid, 0)
+    folder = Path(folders.pop(pid))
+    (folder / "status.partial").write_text(str(os.waitstatus_to_exitcode(status)))
+    (folder / "status.partial").rename(folder / "status")
 
 
 def _run(request: dict[str, Any]) -> NoReturn:
