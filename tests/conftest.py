@@ -13,9 +13,17 @@ from hypothesis import HealthCheck, settings
 from .schedule import FolderScheduling, unit_order
 
 # A loaded machine may be slow: nothing depends on how long an example takes.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", STEADY, max_examples=40)
+settings.register_profile("with slow tests", STEADY)
 TESTS = Path(__file__).parent
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis tries fewer examples where the slow tests are left out."""
+    quick = config.getoption("markexpr") == "not slow"
+    settings.load_profile("quick" if quick else "with slow tests")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,17 +11,20 @@ from xdist.scheduler import LoadScopeScheduling
 # The folders of a unit use the same servers.
 UNITS = (
     ("cluster", "workflow"),
-    ("training", "planning"),
     ("evaluation",),
-    ("parity",),
     ("robustness",),
-    ("hub",),
-    ("cli",),
-    ("adapter",),
+    ("training", "planning"),
     ("report",),
+    ("adapter",),
+    ("parity",),
+    ("cli",),
+    ("hub",),
     ("sources",),
-    ("project",),
     ("dvc",),
+    ("project",),
+    ("formats",),
+    ("world",),
+    ("config",),
 )
 UNIT_OF = {folder: number for number, folders in enumerate(UNITS) for folder in folders}
 

@@ -1,6 +1,7 @@
 """Low-rank factors: as good as the full decomposition, nested, and the same however the matrix comes."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -113,14 +114,20 @@ SPECTRA = {
 }
 
 
+@cache
+def with_spectrum(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix of SPECTRA and its singular values in float64, which take most of the time of these tests."""
+    D = SPECTRA[kind]()
+    return D, torch.linalg.svdvals(D.double())
+
+
 @pytest.mark.parametrize(
     ("rank", "products"), [*((rank, "float32") for rank in (8, 32, 64, 128)), (64, "bfloat16")]
 )
 @pytest.mark.parametrize("kind", SPECTRA)
 def test_it_stops_within_the_promise_and_says_how_far(kind: str, rank: int, products: str) -> None:
-    D = SPECTRA[kind]()
+    D, spectrum = with_spectrum(kind)
     factors = decompose(D, rank, 1, products)
-    spectrum = torch.linalg.svdvals(D.double())
     true = float((D.double() - product(factors, rank)).norm()) / float(spectrum[rank:].norm())
     assert true >= 1 - 1e-6
     assert true <= 1.005

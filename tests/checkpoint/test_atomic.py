@@ -64,7 +64,7 @@ def _hold(
     with publish(out) as work:
         (work / "a").write_text("first")
         ready.set()
-        go.wait(30)
+        go.wait(600)
 
 
 def test_a_second_run_says_so_and_the_first_goes_on(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_a_second_run_says_so_and_the_first_goes_on(tmp_path: Path) -> None:
     ready, go = context.Event(), context.Event()
     first = context.Process(target=_hold, args=(tmp_path / "out", ready, go))
     first.start()
-    assert ready.wait(30)
+    assert ready.wait(600)
     with pytest.raises(OutputBusy, match="another run"), publish(tmp_path / "out"):
         pass
     go.set()
-    first.join(30)
+    first.join(600)
     assert first.exitcode == 0
     assert (tmp_path / "out" / "a").read_text() == "first"
 
@@ -86,9 +86,9 @@ def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     ready, go = context.Event(), context.Event()
     first = context.Process(target=_hold, args=(tmp_path / "out", ready, go))
     first.start()
-    assert ready.wait(30)
+    assert ready.wait(600)
     first.kill()
-    first.join(30)
+    first.join(600)
     with publish(tmp_path / "out") as work:
         assert (work / "a").read_text() == "first"
 

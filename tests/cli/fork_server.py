@@ -8,6 +8,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,18 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-PRELOADED = ("click", "contextgraft.cli.main", "importlib.metadata", "pydantic", "yaml")
+from contextgraft.cli import commands
+
+PRELOADED = (
+    "click",
+    "contextgraft.cli.main",
+    *(f"contextgraft.cli.commands.{module.name}" for module in pkgutil.iter_modules(commands.__path__)),
+    "contextgraft.cli.plan_tables",
+    "contextgraft.planning.study",
+    "importlib.metadata",
+    "pydantic",
+    "yaml",
+)
 LARGE = ("torch", "transformers", "lm_eval", "numpy", "pyarrow", "duckdb")
 
 

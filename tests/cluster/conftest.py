@@ -211,7 +211,8 @@ def clone(tmp_path: Path, slurm: Slurm) -> Clone:
 
 @pytest.fixture
 def quick(tmp_path: Path, slurm: Slurm) -> QuickClone:
-    """The tiny study before any run; nothing disturbs it."""
+    """The tiny study with one rank before any run; nothing disturbs it."""
     place = QuickClone(tmp_path, slurm)
     place.write()
+    place.config(cluster={"gpus_per_node": 4}, ranks=[4])
     return place

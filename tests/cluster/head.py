@@ -1,4 +1,4 @@
-"""`snakemake`, but it checks its jobs every second; the Slurm plugin waits ten seconds longer each time.
+"""`snakemake`, but it checks its jobs twice a second; the Slurm plugin waits ten seconds longer each time.
 
 The first argument is the Python interpreter of its jobs.
 """
@@ -8,7 +8,7 @@ import sys
 import snakemake.cli
 from snakemake_interface_executor_plugins.executors import remote
 
-SECONDS = 1
+SECONDS = 0.5
 remote.RemoteExecutor.next_seconds_between_status_checks = property(lambda _: SECONDS, lambda *_: None)
 
 if __name__ == "__main__":

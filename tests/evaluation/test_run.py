@@ -3,7 +3,6 @@
 import json
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -310,19 +309,20 @@ def test_every_column_is_documented() -> None:
     assert [name for name in SCHEMA.names if name not in table] == []
 
 
-# lm-eval is only for its own tasks: any import of it would fail here.
+# lm-eval is only for its own tasks: any import of it would fail here, and none was made before.
 WITHOUT_LM_EVAL = """
 import importlib.metadata, pickle, sys
 
+assert "lm_eval" not in sys.modules
 sys.modules["lm_eval"] = None
-real = importlib.metadata.version
+real = importlib.metadata.distribution
 
-def version(name):
+def distribution(name):
     if name == "lm_eval":
         raise importlib.metadata.PackageNotFoundError(name)
     return real(name)
 
-importlib.metadata.version = version
+importlib.metadata.distribution = distribution
 
 from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.progress import TerminalProgress
@@ -336,7 +336,7 @@ evaluate_models(models, spec, BackendConfig(), out, TerminalProgress(len(models)
 def test_lm_eval_need_not_be_installed(models: Models, spec: EvalSpec, tmp_path: Path) -> None:
     out = tmp_path / "samples.parquet"
     ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_LM_EVAL],
+        [command_server("contextgraft").python, "-c", WITHOUT_LM_EVAL],
         input=pickle.dumps((models, spec, out)),
         capture_output=True,
         check=False,

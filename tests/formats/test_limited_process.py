@@ -93,7 +93,7 @@ def test_a_module_that_another_thread_imports_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the process would wait for the lock of the module, which nobody releases in it."""
-    source = "import threading\nBEGUN.set()\nGO.wait(60)\nVALUE = 'imported'\n"
+    source = "import threading\nBEGUN.set()\nGO.wait(600)\nVALUE = 'imported'\n"
     (tmp_path / "slow_module.py").write_text(f"from slow_events import BEGUN, GO\n{source}")
     (tmp_path / "slow_events.py").write_text(
         "import threading\nBEGUN, GO = threading.Event(), threading.Event()\n"
@@ -103,7 +103,7 @@ def test_a_module_that_another_thread_imports_is_waited_for(
 
     thread = threading.Thread(target=lambda: __import__("slow_module"))
     thread.start()
-    slow_events.BEGUN.wait(60)
+    slow_events.BEGUN.wait(600)
     threading.Timer(0.2, slow_events.GO.set).start()
     value = run_limited(lambda: __import__("slow_module").VALUE, "it", tmp_path, BUDGET)
     thread.join()

@@ -1,11 +1,14 @@
 """Formulas against the model classes of transformers, and plans that do not import torch."""
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contextgraft.planning.shapes.meta_model import build_shape
+from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.planning.shapes.parameter_formulas import FAMILIES, evaluate_formula
 
 from ..cli.fork_server import fork_server
@@ -34,6 +37,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 CASES = [(family, changes) for family, variants in VARIANTS.items() for changes in variants]
 
 
+@cache
+def built_shape(config: str) -> ModelShape:
+    """The shape of transformers' class for a config.json."""
+    return build_shape("built", json.loads(config), Path("config.json"), "auto")
+
+
 def test_every_family_is_compared() -> None:
     assert list(VARIANTS) == list(FAMILIES)
 
@@ -42,7 +51,7 @@ def test_every_family_is_compared() -> None:
 def test_a_formula_is_the_class_of_transformers(family: str, changes: dict[str, Any]) -> None:
     config = {"model_type": family, **SIZES, **changes}
     assert evaluate_formula(config, Path("config.json")) is not None
-    computed, built = shape_of(config), build_shape("built", config, Path("config.json"), "auto")
+    computed, built = shape_of(config), built_shape(json.dumps(config))
     assert dict(computed.tensors) == dict(built.tensors)
     for name in ("hidden", "heads", "kv_heads", "head_dim", "vocabulary", "windows", "dtype", "tied", "idle"):
         assert getattr(computed, name) == getattr(built, name), name
@@ -53,7 +62,7 @@ def test_a_formula_is_the_class_of_transformers(family: str, changes: dict[str, 
 def test_defaults_are_those_of_transformers(family: str, key: str) -> None:
     config = {"model_type": family, **SIZES}
     config.pop(key, None)
-    computed, built = shape_of(config), build_shape("built", config, Path("config.json"), "auto")
+    computed, built = shape_of(config), built_shape(json.dumps(config))
     assert (computed.kv_heads, computed.head_dim, computed.windows) == (
         built.kv_heads, built.head_dim, built.windows
     )  # fmt: skip

@@ -10,6 +10,7 @@ import yaml
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.resolved_study import load_study
 from contextgraft.errors import ConfigError, SeveralMistakes
+from contextgraft.evaluation.suites.lm_eval import task
 from contextgraft.planning.preflight import check_study
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 from contextgraft.rope import settings as rope_settings
@@ -71,6 +72,14 @@ def test_a_model_that_was_fetched_from_another_source_is_not_read() -> None:
     check(donor=STUDY["donor"] | {"source": "demo:style"}, base_evaluated=True)
 
 
+@pytest.fixture(params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def tasks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some names of tasks; or all of lm-eval, whose ten thousand files it reads in twenty seconds."""
+    if request.param == "some":
+        monkeypatch.setattr(task, "task_names", lambda: frozenset({"gsm8k", "hellaswag", "mmlu"}))
+
+
+@pytest.mark.usefixtures("tasks")
 def test_tasks_skills_and_recipes_are_reported_together() -> None:
     Path("empty.jsonl").touch()
     Path("recipe.yaml").write_text(yaml.safe_dump({"name": "d", "stages": []}))

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,6 +135,22 @@ THETA = {"style": 44, "sure": 5, "facts": 70}
 
 def write_study(folder: Path) -> Path:
     """Base, two donors, three fine-tunes: context and skill, no context, context without skill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in study_files().items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@cache
+def study_files() -> dict[str, bytes]:
+    """The files of that study by name; they are made once."""
+    with TemporaryDirectory() as folder:
+        make_study(Path(folder))
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def make_study(folder: Path) -> None:
+    """Write the samples of that study."""
     base, donors = Model("base"), [Model("donor-s1"), Model("donor-s2")]
     rows = [*needle(base, "needle_base", 128, 99), *needle(base, "needle_base", 1024, 1)]
     for index, donor in enumerate(donors):
@@ -140,7 +158,6 @@ def write_study(folder: Path) -> Path:
     write(folder / "base.parquet", rows)
     for name, ranks in GRAFTS.items():
         write(folder / f"{name}.parquet", _fine_tune(name, ranks))
-    return folder
 
 
 def others(model: Model, hits: int) -> Iterator[dict[str, Any]]:

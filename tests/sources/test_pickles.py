@@ -264,6 +264,7 @@ def test_other_wrappers_are_refused_with_the_key_to_save(keys: list[str], tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("forked")
 def test_code_in_a_pickle_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     source = tmp_path / "source"
     llama().config.save_pretrained(source)

@@ -45,7 +45,6 @@ class GraftOutputs:
         exist.
         """
         from contextgraft.checkpoint.replaceable import check_json_replaceable
-        from contextgraft.formats.read_alignment import check_replaceable
 
         self.records.check()
         paths = [file.resolve() for file in [*others, *self.files()]]
@@ -56,8 +55,11 @@ class GraftOutputs:
             )
         for file in self.files():
             check_file_output(file)
-        for file in self.alignments.values():
-            check_replaceable(file)
+        if self.alignments:
+            from contextgraft.formats.read_alignment import check_replaceable
+
+            for file in self.alignments.values():
+                check_replaceable(file)
         if self.recommendation is not None:
             check_json_replaceable(self.recommendation, ("rank", "reason"), "a recommendation")
         if self.base is not None:
