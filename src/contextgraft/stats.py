@@ -1,6 +1,6 @@
 """Intervals of proportions, of paired differences and of means; effective length of RULER. Pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import comb, cos, pi, sin, sqrt, tan
 from statistics import NormalDist
 from typing import NamedTuple
@@ -111,18 +111,26 @@ def t_interval(mean: float, deviation: float, n: int, confidence: float = 0.95) 
     return mean - half, mean + half
 
 
-RULER_THRESHOLD = 85.6  # percent: Llama-2-7B at the 4096 tokens it was made for
+CHAT_THRESHOLD = 85.6  # percent: Llama-2-7B-chat, in its chat template, at the 4096 tokens it was made for
+BASE_THRESHOLD = 79.4  # percent: Llama-2-7B, without a template (RULER's appendix)
 
 
 class EffectiveLength(NamedTuple):
-    """Length in tokens, 0 if none reaches the threshold; None if `missing` tasks lack results."""
+    """Length in tokens, 0 if none exceeds the threshold; None if `missing` tasks lack results.
+
+    `rising` and `falling` are RULER's averages over the lengths, whose weights rise or fall linearly.
+    """
 
     length: int | None
     missing: tuple[str, ...]
+    rising: float | None = None
+    falling: float | None = None
 
 
-def effective_length(scores: Mapping[int, Mapping[str, float]]) -> EffectiveLength:
-    """The longest length at which the mean over RULER's 13 tasks reaches its threshold.
+def effective_length(
+    scores: Mapping[int, Mapping[str, float]], threshold: float = BASE_THRESHOLD
+) -> EffectiveLength:
+    """The longest length at which the mean over RULER's 13 tasks exceeds the threshold, and RULER's averages.
 
     `scores` has the mean score of each task in percent, by length and task. Without results of all tasks at
     all lengths there is no value, because the mean of RULER is over all 13. Source: C.-P. Hsieh et al., RULER
@@ -133,6 +141,27 @@ def effective_length(scores: Mapping[int, Mapping[str, float]]) -> EffectiveLeng
         return EffectiveLength(None, missing)
     means = {
         length: sum(by_task[task] for task in RULER_TASKS) / len(RULER_TASKS)
-        for length, by_task in scores.items()
+        for length, by_task in sorted(scores.items())
     }
-    return EffectiveLength(max((n for n, mean in means.items() if mean >= RULER_THRESHOLD), default=0), ())
+    longest = max((n for n, mean in means.items() if mean > threshold), default=0)
+    values = list(means.values())
+    return EffectiveLength(longest, (), rising_mean(values), rising_mean(values[::-1]))
+
+
+def rising_mean(values: Sequence[float]) -> float:
+    """The mean with the weights 1, 2, 3 and so on."""
+    weights = range(1, len(values) + 1)
+    return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+
+
+def mean_of_shares(shares: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The mean of independent shares, each with its number of successes and n, with a 95 % interval.
+
+    The Wilson intervals of the shares are combined by the method of variance estimates recovery. Source:
+    G. Y. Zou and A. Donner, Statistics in Medicine 27 (2008) 1693-1702.
+    """
+    pairs = [(hits / n, wilson(hits, n)) for hits, n in shares]
+    mean = sum(share for share, _ in pairs) / len(pairs)
+    below = sqrt(sum((share - low) ** 2 for share, (low, _) in pairs)) / len(pairs)
+    above = sqrt(sum((high - share) ** 2 for share, (_, high) in pairs)) / len(pairs)
+    return mean, max(mean - below, 0.0), min(mean + above, 1.0)

@@ -316,3 +316,24 @@ def test_a_skill_is_a_measure(write_task: Callable[..., Path], make_model: MakeM
     assert isinstance(skill, LmEvalSkill)
     assert skill.ready(tmp_path, "anything")
     assert skill.longest(load_tokenizer(make_model())) == 6
+
+
+def test_a_task_is_asked_in_the_chat_template(
+    write_task: Callable[..., Path], make_model: MakeModel, tmp_path: Path
+) -> None:
+    folder = make_model()
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}the {{ m.content }}{% endfor %} you")
+    path = write_task("generate_until")
+    plain, chat = (read_lm_eval_skill(str(path), 3, 1, chat) for chat in (False, True))
+    assert plain.key() != chat.key()
+    assert plain.prompts == chat.prompts  # digests are those of the requests without the template
+    rows = {
+        skill.chat: evaluate_models(
+            [("m", folder)], EvalSpec(measurements=(skill,)), BackendConfig(), tmp_path / f"{skill.chat}.p",
+            Silent(),
+        ).to_pylist()
+        for skill in (plain, chat)
+    }  # fmt: skip
+    assert [row["chat"] for row in rows[False] + rows[True]] == [0] * 3 + [1] * 3
+    longer = [b["prompt_tokens"] - a["prompt_tokens"] for a, b in zip(rows[False], rows[True], strict=True)]
+    assert longer == [2] * 3

@@ -29,7 +29,7 @@ from contextgraft.prompts.generators import LETTERS
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import load_format
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
-from contextgraft.prompts.ruler.tasks import NEEDLE_TASKS, load_wording
+from contextgraft.prompts.ruler.tasks import NEEDLE_TASKS, load_wording, needle_wording
 
 from .conftest import save_model
 
@@ -44,7 +44,7 @@ RIVERS = dict(zip(PEOPLE.values(), ("Moro", "Vanti", "Gelo", "Tasse", "Bruni"), 
 def secrets(seen: str, question: re.Match[str]) -> list[str]:
     """The values of the keys that the question names."""
     what, keys = question[1], question[2].split(", ")
-    needle = rf" (?:The secret {what}|One of the secret {what}s) of %s is ([\w-]+)\."
+    needle = rf"\s(?:The secret {what}|One of the secret {what}s) of %s is ([\w-]+)\."
     return [value for key in keys for value in re.findall(needle % re.escape(key), seen)]
 
 
@@ -57,8 +57,8 @@ def same_value(seen: str, question: re.Match[str]) -> list[str]:
     return found
 
 
-SET = r" (?:SET|The number of) (\w+) (?:=|is) ([\w-]+)\."
-LINK = r" (?:SET|The number of) (\w+) (?:= SET|is that of) (\w+)\."
+SET = r"\s(?:SET|The number of) (\w+) (?:=|is) ([\w-]+)\."
+LINK = r"\s(?:SET|The number of) (\w+) (?:= SET|is that of) (\w+)\."
 
 
 def commonest(seen: str, _: re.Match[str]) -> list[str]:
@@ -79,10 +79,31 @@ def river(seen: str, question: re.Match[str]) -> list[str]:
     return re.findall(rf"{town[1]} stands on the river (\w+)\.", seen) if town else []
 
 
+LANDMARKS = load_format(DEFAULT_FORMAT).wording("association").associations
+
+
+def neighbour(seen: str, question: re.Match[str]) -> list[str]:
+    """Who lives next to the landmark of the town."""
+    return re.findall(rf" ([\w-]+) lives next to {re.escape(LANDMARKS[question[1]])}\.", seen)
+
+
+def value_of_key(seen: str, question: re.Match[str]) -> list[str]:
+    """The value of a key of the JSON object."""
+    return re.findall(rf'\n "{question[1]}": "([\w-]+)",', seen)
+
+
+def label(seen: str, question: re.Match[str]) -> list[str]:
+    """The label of the example with these words."""
+    return re.findall(rf"\n{re.escape(question[1])}: ([\w-]+)", seen)
+
+
 READINGS: dict[str, Callable[[str, re.Match[str]], list[str]]] = {  # by what a prompt ends with
     r"The secret (number|code)s? of ([^?]+?)(?: in the text above)? (?:is|are)$": secrets,
     r"have the (?:number|value) ([\w-]+)(?: are|:)$": same_value,
     r"words that stand most often in the list are:$": commonest,
+    r"The person who lives in ([^?]+) is$": neighbour,
+    r'The value of the key "([\w-]+)" is$': value_of_key,
+    r"example that is repeated\.\n([\w-]+):$": label,
     r"coded words that stand most often are:$": most_frequent,
     r"On which river was (\w+) born\?\nAnswer:$": river,
 }
@@ -221,7 +242,7 @@ def needle_sentences(question: Question, recipe: dict[str, Any]) -> list[str]:
 def ruler_sentences(question: Question, recipe: dict[str, Any]) -> list[str]:
     """The needles or documents that the question names."""
     if question.task in NEEDLE_TASKS:
-        wording = getattr(load_wording(None)[0], recipe["kind"])
+        wording = needle_wording(question.task, load_wording(None)[0])
         return [wording.needle_text(recipe["items"][item]) for item in recipe["questions"][0]]
     name = json.loads(question.answer)[-1]
     town = next(town for town, stream in RIVERS.items() if stream == name)
@@ -256,6 +277,8 @@ def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
     due = [(q.kind, q.haystack, q.length, q.index, seen_share(q, window, tokens)) for q, _ in scored]
     assert found == due
     assert {score for q, score in scored if q.kind in {"single", "chain"}} == {0.0, 1.0}
+    for kind in ("association", "key_value", "labels"):
+        assert {score for q, score in scored if q.kind == kind} == {0.0, 1.0}, kind
     assert len({score for q, score in scored if q.kind == "multi_value"}) > 2
 
 

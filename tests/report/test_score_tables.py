@@ -37,13 +37,23 @@ def test_the_effective_length_is_the_longest_that_is_good_enough(
     rows = [
         row
         for length, hits in ((4096, 10), (8192, 9), (16384, 8))
-        for row in ruler(synthetic, hits, length=length)
+        for row in ruler(synthetic, hits, length=length, chat=1)
     ]
     synthetic.write(tmp_path / "a.parquet", rows)
     ((family, (row,)),) = effective_lengths(study_of(tmp_path))
     assert (family, row.length.length) == (OTHERS, 8192)
-    assert [(length, tasks) for length, _, tasks in row.means] == [(4096, 13), (8192, 13), (16384, 13)]
-    assert [mean for _, mean, _ in row.means] == pytest.approx([100, 90, 80])
+    assert [(mean.length, mean.tasks) for mean in row.means] == [(4096, 13), (8192, 13), (16384, 13)]
+    assert [mean.mean for mean in row.means] == pytest.approx([100, 90, 80])
+    assert all(mean.low < mean.mean <= mean.high for mean in row.means)
+
+
+def test_a_template_and_failed_prompts_count(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = list(ruler(synthetic, 9, length=4096, chat=1))
+    rows[0] |= {"status": "failed", "score": None, "reason": "out of memory"}
+    synthetic.write(tmp_path / "a.parquet", rows)
+    ((_, (row,)),) = effective_lengths(study_of(tmp_path))
+    assert (row.threshold, row.length.length) == (85.6, 4096)
+    assert row.means[0].mean == pytest.approx((12 * 90 + 80) / 13)
 
 
 def test_it_is_not_computed_if_a_task_did_not_run(tmp_path: Path, synthetic: SimpleNamespace) -> None:
@@ -53,7 +63,7 @@ def test_it_is_not_computed_if_a_task_did_not_run(tmp_path: Path, synthetic: Sim
     (table,) = effective_length_tables(effective_lengths(study))
     ((row,),) = (section.rows for section in table.sections)
     missing = "not computed: only 11 of 13 tasks have scores at every length"
-    assert [cell.value or cell.missing for cell in row.cells] == ["100", missing]
+    assert [cell.value or cell.missing for cell in row.cells] == ["100", missing, *["not evaluated"] * 2]
     assert table.note == "Tasks without scores at every length: qa_1, qa_2."
 
 

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.stats import (
+    CHAT_THRESHOLD,
     EffectiveLength,
     effective_length,
     mcnemar,
+    mean_of_shares,
     newcombe_paired,
     t_interval,
     t_quantile,
@@ -109,20 +111,41 @@ def ruler_scores(**means: float) -> dict[int, dict[str, float]]:
     ("scores", "length"),
     [
         (ruler_scores(n4096=96.0, n8192=85.7, n16384=85.5), 8192),
-        (ruler_scores(n4096=85.6), 4096),
+        (ruler_scores(n4096=85.7), 4096),
+        (ruler_scores(n4096=85.6), 0),  # RULER: a score that exceeds the threshold
         (ruler_scores(n4096=50.0), 0),
     ],
 )
 def test_effective_length_is_the_longest_above_the_threshold(
     scores: dict[int, dict[str, float]], length: int
 ) -> None:
-    assert effective_length(scores) == EffectiveLength(length, ())
+    assert effective_length(scores, CHAT_THRESHOLD).length == length
+
+
+def test_without_a_template_the_threshold_is_that_of_base_models() -> None:
+    assert effective_length(ruler_scores(n4096=96.0, n8192=79.5, n16384=79.4)).length == 8192
+
+
+def test_rulers_averages_weigh_long_or_short_lengths_more() -> None:
+    result = effective_length(ruler_scores(n8192=80.0, n4096=100.0, n16384=40.0))
+    assert result.rising == pytest.approx((100 + 2 * 80 + 3 * 40) / 6)
+    assert result.falling == pytest.approx((3 * 100 + 2 * 80 + 40) / 6)
+
+
+def test_the_mean_of_shares_has_the_interval_of_one_share_and_narrows_with_more() -> None:
+    assert mean_of_shares([(81, 263)]) == pytest.approx((81 / 263, 0.2553, 0.3662), abs=5e-5)
+    mean, low, high = mean_of_shares([(9, 10)] * 4)
+    one = wilson(9, 10)
+    assert mean == 0.9
+    assert (0.9 - low, high - 0.9) == pytest.approx(((0.9 - one[0]) / 2, (one[1] - 0.9) / 2))
 
 
 def test_effective_length_averages_tasks() -> None:
     scores = ruler_scores(n4096=100.0)
-    assert effective_length({4096: {**scores[4096], "cwe": 0.0}}) == EffectiveLength(4096, ())
-    assert effective_length({4096: {**scores[4096], "cwe": 0.0, "fwe": 0.0}}) == EffectiveLength(0, ())
+    one = {4096: {**scores[4096], "cwe": 0.0}}
+    assert effective_length(one, CHAT_THRESHOLD).length == 4096
+    two = {4096: {**scores[4096], "cwe": 0.0, "fwe": 0.0}}
+    assert effective_length(two, CHAT_THRESHOLD).length == 0
 
 
 def test_effective_length_is_none_for_fewer_tasks() -> None:

@@ -3,7 +3,7 @@
 The flags of `contextgraft evaluate` set single values of the same models. Each suite has a section.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, PositiveInt, model_validator
@@ -14,6 +14,7 @@ from contextgraft.config.ruler_tasks import RULER_TASKS, Task
 
 Depth = Annotated[float, Field(ge=0, le=100)]
 Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
+Chat = Literal["auto"] | bool  # auto: the model's chat template, if it has one
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -135,6 +136,11 @@ class EvaluationConfig(Frozen):
         default=None, description="seed of everything that is drawn; default: needle.seed"
     )
     batch_size: PositiveInt | None = Field(default=None, description="prompts per batch")
+    chat: Chat | None = Field(
+        default=None,
+        description="whether needles, RULER and skills use the model's chat template; auto: if it has one. "
+        "Default: needles as their format says, RULER auto, skills not",
+    )
 
     @property
     def selected_suites(self) -> tuple[str, ...]:

@@ -132,7 +132,8 @@ class ResolvedStudy:
         skills = config.skill.skills if config.skill else []
         named = [*config.needles.haystacks, *ruler, *skills, config.text]
         formats = [] if config.needles.format is None else self.files(config.needles.format)
-        return [*formats, *(file for file in named if file and Path(file).is_file())]
+        inside = [str(file) for name in named if name for file in sorted(Path(name).glob("*.txt"))]
+        return [*formats, *(file for file in named if file and Path(file).is_file()), *inside]
 
     def files(self, recipe: str) -> list[str]:
         """Paths of a recipe and of every file it references."""

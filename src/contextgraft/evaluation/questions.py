@@ -39,6 +39,7 @@ class Question:
     haystack: str | None = None
     document: int | None = None
     stop: tuple[str, ...] = ()
+    chat: bool = False
 
     @property
     def request(self) -> GenerationRequest:
@@ -58,7 +59,7 @@ def json_line(prompt_spec: dict[str, Any]) -> str:
 
 def encoded_haystack(haystack: Haystack, tokenizer: PromptTokenizer) -> TokenizedHaystack:
     """A haystack in ids; InputError if more than 1 % of its tokens are unknown to the tokenizer."""
-    tokenized = tokenize_haystack(haystack, tokenizer.encode)
+    tokenized = tokenize_haystack(haystack, tokenizer.encode, tokenizer.token_ends)
     unknown = tokenized.ids.count(tokenizer.hf.unk_token_id)
     if not tokenized.ids or unknown > MAX_UNKNOWN * len(tokenized.ids):
         raise InputError(

@@ -24,6 +24,7 @@ def sample_row(question: Question, response: ScoredResponse) -> dict[str, Any]:
         "prompt_digest": ids_digest(question.ids),
         "depth": question.depth,
         "distractors": question.distractors,
+        "chat": int(question.chat),
         "seed": question.seed,
         "sample_index": question.index,
         "recipe": question.prompt_spec,

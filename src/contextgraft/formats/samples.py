@@ -18,6 +18,7 @@ ROLE = "role"
 CONTROL = "control"  # the column with a control's name; null for other models, and before the column existed
 SPLIT = "split"  # the column with the split of a prompt; null for other suites, and in older tables
 CHOOSE, REPORT = "choose", "report"  # prompts that choose the rank, prompts that a verdict is about
+CHAT = "chat"  # the column with 1 for prompts in the model's chat template, else 0; null in older tables
 SPLIT_SUITES = ("needle", "skill")  # the suites that a verdict is based on
 CHOOSES = 4  # one of so many texts or lines chooses
 GRAFT = {
@@ -33,7 +34,7 @@ GRAFT = {
 }
 # names of columns in tables of older versions, by the name of today
 OLDER_NAMES = {"sample_index": "index", "rank": "adapter_rank", "scale": "adapter_scale"}
-ABSENT_IN_OLDER = (CONTROL, ROLE, SPLIT)  # null there
+ABSENT_IN_OLDER = (CONTROL, ROLE, SPLIT, CHAT)  # null there
 THETA_ONLY = "theta only"
 ROLE_OF_CONTROL = {  # as the report calls them
     "theta_only": THETA_ONLY,
@@ -63,6 +64,7 @@ SCHEMA = pa.schema(
         "seed": pa.int64(),
         "sample_index": pa.int32(),
         SPLIT: pa.string(),
+        CHAT: pa.int32(),
         "position": pa.int32(),
         "tokens": pa.int32(),
         "recipe": pa.string(),

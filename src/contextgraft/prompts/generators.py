@@ -2,6 +2,8 @@
 
 import uuid
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from contextgraft.errors import InputError
@@ -43,6 +45,24 @@ def pair(rng: "np.random.Generator") -> str:
     return f"{word(rng)}-{word(rng)}"
 
 
+@cache
+def word_list(name: str) -> tuple[str, ...]:
+    """The words of a shipped list: `words`, `nouns` or `adjectives` (texts/README.md has their origin)."""
+    file = files("contextgraft.prompts").joinpath("texts", f"{name}.txt")
+    return tuple(file.read_text(encoding="utf-8").split())
+
+
+def english_pair(rng: "np.random.Generator") -> str:
+    """An adjective and a noun with a hyphen, as RULER's keys."""
+    adjectives, nouns = word_list("adjectives"), word_list("nouns")
+    return f"{adjectives[int(rng.integers(len(adjectives)))]}-{nouns[int(rng.integers(len(nouns)))]}"
+
+
+def coded(rng: "np.random.Generator") -> str:
+    """Six random small letters, as RULER's coded words."""
+    return "".join(LETTERS[int(i)] for i in rng.integers(0, 26, 6)).lower()
+
+
 def uuid4(rng: "np.random.Generator") -> str:
     """A random UUID, as in RULER's hardest needles."""
     return str(uuid.UUID(bytes=rng.bytes(16), version=4))
@@ -55,6 +75,8 @@ GENERATORS: dict[str, Callable[["np.random.Generator"], str]] = {
     "pair": pair,
     "letters": letters,
     "digits": digits,
+    "english_pair": english_pair,
+    "coded": coded,
 }
 
 

@@ -1,6 +1,7 @@
 """What needles are hidden in (a shipped text, a user's file, other needles), and filling a prompt with it."""
 
-from bisect import bisect_right
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,31 +21,52 @@ SHIPPED_TEXTS = {  # name: file of texts/
     "moby_dick_train": "moby_dick_train.txt",
 }
 SEEDS = 2**31
+TEXTS = "*.txt"  # of a folder, which is one text: its files in the order of their names
+SENTENCE_END = re.compile(
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bCapt)[.!?]+[\"'\u201d\u2019)\]\u00bb]*(?=\s|$)"
+    r"|[\u3002\uff01\uff1f]+[\u201d\u2019\u300d\u300f\uff09]*"
+)
+LINE_END = re.compile(r"$", re.MULTILINE)
+SPARSE = 1000  # characters: a text with fewer sentence ends than one in so many is cut at line ends
+PLACEMENT = "sentence ends"  # where needles stand in a text: belongs to the digest of its prompts
 NEEDLES = "needles"  # made of needles with other keys: there is no text to read
 
 
 @dataclass(frozen=True)
 class Haystack:
-    """A haystack under its name in results; `fill_method` is a key of FILL_METHODS."""
+    """A haystack under its name in results; `fill_method` is a key of FILL_METHODS.
+
+    Of one that fills by lines, `separator` precedes each line.
+    """
 
     name: str
     text: str
     fill_method: str = "text"
+    separator: str = " "
+
+    @property
+    def placement(self) -> dict[str, str]:
+        """Where needles stand, for digests of prompts; nothing where they always stood between sentences."""
+        return {"placement": PLACEMENT} if self.fill_method == "text" else {}
 
 
 def read_haystack(name: str, base_dir: Path) -> str:
-    """Text of a shipped haystack, or of a file relative to `base_dir`; InputError if there is neither."""
+    """Text of a shipped haystack, or of a file or folder relative to `base_dir`; InputError for neither.
+
+    A folder is one text, all of its .txt files.
+    """
     if name in SHIPPED_TEXTS:
         file = files("contextgraft.prompts").joinpath("texts", SHIPPED_TEXTS[name])
         return file.read_text(encoding="utf-8")
     path = base_dir / name
+    files_of_folder = sorted(path.glob(TEXTS)) if path.is_dir() else []
     try:
-        text = read_text_file(path)
+        text = "\n\n".join(map(read_text_file, files_of_folder or [path]))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "cannot read the haystack",
             path=path,
-            expected=f"a UTF-8 text file, or one of {', '.join(SHIPPED_TEXTS)}",
+            expected=f"a UTF-8 text file, a folder of {TEXTS}, or one of {', '.join(SHIPPED_TEXTS)}",
             received=str(error),
         ) from None
     if not text.strip():
@@ -82,11 +104,16 @@ class FillerText(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenizedHaystack:
-    """A haystack in the ids of one tokenizer: the whole text, and its lines if it fills by lines."""
+    """A haystack in the ids of one tokenizer: the whole text, and its lines if it fills by lines.
+
+    `stops` are the indices of the tokens before which a sentence ends, ascending from 0; without any, needles
+    stand before any token.
+    """
 
     haystack: Haystack
     ids: list[int]
     lines: list[list[int]]
+    stops: Sequence[int] = ()
 
     @property
     def offset_count(self) -> int:
@@ -96,20 +123,62 @@ class TokenizedHaystack:
         return len(self.lines) or len(self.ids)
 
 
-def tokenize_haystack(haystack: Haystack, encode: Encode) -> TokenizedHaystack:
-    """A haystack in ids; each line begins with a space, as a sentence inside a text does."""
+TokenEnds = Callable[[str], Sequence[int] | None]
+
+
+def tokenize_haystack(
+    haystack: Haystack, encode: Encode, token_ends: TokenEnds | None = None
+) -> TokenizedHaystack:
+    """A haystack in ids; each line begins with a space, as a sentence inside a text does.
+
+    `token_ends` gives the index in the text behind each token of it, or None if the tokenizer does not know.
+    """
     if haystack.fill_method != "lines":
-        return TokenizedHaystack(haystack, encode(haystack.text), [])
-    lines = [encode(f" {line}") for line in haystack.text.splitlines() if line.strip()]
+        ids = encode(haystack.text)
+        ends = token_ends(haystack.text) if token_ends and haystack.fill_method == "text" else None
+        return TokenizedHaystack(haystack, ids, [], sentence_stops(haystack.text, ends or (), len(ids)))
+    texts = [line for line in haystack.text.splitlines() if line.strip()]
+    lines = [encode(f"{haystack.separator}{line}") for line in texts]
     return TokenizedHaystack(haystack, [number for line in lines for number in line], lines)
+
+
+def sentence_stops(text: str, ends: Sequence[int], count: int) -> list[int]:
+    """Indices of the tokens before which a sentence ends, or a line where there are hardly sentences.
+
+    `ends` has the index in the text behind each of the `count` tokens; no stops without them. 0 is a stop.
+    """
+    if not ends or len(ends) != count:
+        return []
+    matches = [match.end() for match in SENTENCE_END.finditer(text)]
+    if len(matches) * SPARSE < len(text):
+        matches = [match.end() for match in LINE_END.finditer(text)]
+    stops = {0}
+    for position in matches:
+        token = bisect_left(ends, position)
+        if token < count and not text[position : ends[token]].strip():
+            stops.add((token + 1) % count)
+    return sorted(stops) if len(stops) > 1 else []
 
 
 def fill_with_text(
     haystack: TokenizedHaystack, offset: int, nominal: int, spare: int, _: Iterator[list[int]]
 ) -> FillerText:
-    """The text from token `offset` on, repeated at its end; needles may be anywhere in it."""
-    ids = cycle_tokens(haystack.ids, offset % len(haystack.ids), nominal + spare)
-    return FillerText(ids[:nominal], ids[nominal:], None)
+    """The text from the first sentence behind token `offset` on, repeated at its end.
+
+    Needles stand at sentence ends; in a text without known ones, anywhere.
+    """
+    stops, count = haystack.stops, len(haystack.ids)
+    start = offset % count
+    if not stops:
+        ids = cycle_tokens(haystack.ids, start, nominal + spare)
+        return FillerText(ids[:nominal], ids[nominal:], None)
+    later = bisect_left(stops, start)
+    begin = stops[later] if later < len(stops) else 0
+    ids = cycle_tokens(haystack.ids, begin, nominal + spare)
+    first = sorted((stop - begin) % count for stop in stops)
+    rounds = range(0, nominal + 1, count)
+    boundaries = [before + stop for before in rounds for stop in first if before + stop <= nominal]
+    return FillerText(ids[:nominal], ids[nominal:], boundaries)
 
 
 def fill_with_lines(

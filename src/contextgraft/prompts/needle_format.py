@@ -8,6 +8,7 @@ from pydantic_core import InitErrorDetails
 from typing_extensions import override
 
 from contextgraft.config.base import Frozen, load
+from contextgraft.config.evaluation import Chat
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import GENERATORS
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
@@ -29,6 +30,10 @@ class NeedleFormat(Frozen):
     intro: str = Field(default="", description="begins the prompt, before the haystack")
     needle: str = Field(description="sentence hidden in the haystack, with {key} and {value}")
     question: str = Field(description="end of the prompt, with {key}")
+    lead: str = Field(
+        default="",
+        description="begins the answer, behind the question; in a chat it stands in the assistant's turn",
+    )
     answer: str = Field(default="{value}", description="what the model should continue with")
     ending: str = Field(default="", description="what follows an answer in training documents")
     keys: tuple[str, ...] = Field(min_length=1, description="things that can have a value")
@@ -38,7 +43,9 @@ class NeedleFormat(Frozen):
     value_words: int = Field(default=1, ge=1, description="number of words in a value, separated by spaces")
     haystack: str = Field(description="a shipped text by name, or a path relative to this file")
     scoring: Literal["exact", "contains"] = Field(default="exact", description="how output is compared")
-    chat: bool = Field(default=False, description="wrap the prompt in the model's chat template")
+    chat: Chat = Field(
+        default=False, description="wrap the prompt in the model's chat template; auto: if it has one"
+    )
     stop: tuple[str, ...] = Field(default=(), description="texts that end a generation")
 
     @classmethod
@@ -83,7 +90,9 @@ class NeedleFormat(Frozen):
 
     def wording(self, kind: str) -> Wording:
         """Templates of a kind, completed by the format's own. InputError if the format lacks the kind."""
-        own = Wording(intro=self.intro, needle=self.needle, question=self.question, answer=self.answer)
+        own = Wording(
+            intro=self.intro, needle=self.needle, question=self.question, answer=self.answer, lead=self.lead
+        )
         if kind == SINGLE:
             return own
         section = self.__pydantic_extra__.get(kind)
@@ -98,18 +107,26 @@ class NeedleFormat(Frozen):
             update={"intro": section.intro or own.intro, "needle": section.needle or own.needle}
         )
 
-    def pools(self, values: str | None = None, haystack: str = "") -> NeedlePools:
+    def pools(self, values: str | None = None, haystack: str = "", kind: str = SINGLE) -> NeedlePools:
         """What needles are sampled from; `values` is a generator to use instead of the format's values."""
-        words = self.value_words if values is None else 1
-        return NeedlePools(f"format {self.name}", self.keys, values or self.values, words, haystack)
+        section = self.wording(kind)
+        own = section.values is None and values is None
+        return NeedlePools(
+            f"format {self.name}",
+            tuple(section.associations) or section.keys or self.keys,
+            values or section.values or self.values,
+            self.value_words if own else 1,
+            haystack,
+            clues=section.associations,
+        )
 
     def needle_text(self, key: str, value: str) -> str:
         """The sentence that is hidden in the text."""
         return fill_slots(self.needle, key=key, value=value)
 
     def question_text(self, key: str) -> str:
-        """The question that ends a prompt."""
-        return fill_slots(self.question, key=key)
+        """The question that ends a prompt, with its lead."""
+        return fill_slots(f"{self.question}{self.lead}", key=key)
 
     def answer_text(self, key: str, value: str) -> str:
         """The expected continuation of the prompt."""

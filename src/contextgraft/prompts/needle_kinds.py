@@ -37,6 +37,7 @@ class NeedleKind:
     `slots`: what each template of the kind must contain. `answer_field`: "key" or "value", whichever the
     question asks for. `count`: needles in one question by default. `per_depth`: one question about one needle
     for each depth; otherwise one question about all `count` needles, and the answer is a list.
+    `repeats_values`: several keys have the same value.
     """
 
     sample: Sampler
@@ -44,6 +45,7 @@ class NeedleKind:
     answer_field: str = "value"
     count: int = 1
     per_depth: bool = False
+    repeats_values: bool = False
 
 
 def sample_single(
@@ -58,6 +60,25 @@ def sample_single(
     positions = [*(depth / 100 for depth in depths), *pools.positions(rng, total - len(depths))]
     items = _items(keys, values, positions)
     return SampledNeedles(items, [[index] for index in range(len(depths))])
+
+
+def sample_association(
+    pools: "NeedlePools", depths: Sequence[float], count: int, distractors: int, rng: "np.random.Generator"
+) -> SampledNeedles:
+    """As single needles; the text names the clue of a key, and the question the key itself."""
+    items, questions = sample_single(pools, depths, count, distractors, rng)
+    return SampledNeedles([pools.with_clue(item) for item in items], questions)
+
+
+def sample_labels(
+    pools: "NeedlePools", depths: Sequence[float], _: int, distractors: int, rng: "np.random.Generator"
+) -> SampledNeedles:
+    """As single needles; each value is drawn from a few labels."""
+    total = max(len(depths), distractors + 1)
+    keys = pools.draw_keys(total, rng)
+    values = [pools.draw_label(rng) for _ in keys]
+    positions = [*(depth / 100 for depth in depths), *pools.positions(rng, total - len(depths))]
+    return SampledNeedles(_items(keys, values, positions), [[index] for index in range(len(depths))])
 
 
 def sample_multi_value(
@@ -126,6 +147,23 @@ NEEDLE_KINDS: dict[str, NeedleKind] = {  # counts are RULER's: a chain of five n
         },
         answer_field="key",
         count=5,
+    ),
+    # no word in common between needle and question, as NoLiMa (Modarressi et al. 2025, arXiv 2502.05167)
+    "association": NeedleKind(
+        sample_association,
+        {"needle": ("{clue}", "{value}"), "question": ("{key}",), "answer": ("{value}",)},
+        per_depth=True,
+    ),
+    # recall from a JSON object, as Liu et al. 2023 (arXiv 2307.03172) and HELMET
+    "key_value": NeedleKind(
+        sample_single, {"needle": NEEDLE, "question": ("{key}",), "answer": ("{value}",)}, per_depth=True
+    ),
+    # many examples with labels, one of which is asked for again
+    "labels": NeedleKind(
+        sample_labels,
+        {"needle": NEEDLE, "question": ("{key}",), "answer": ("{value}",)},
+        per_depth=True,
+        repeats_values=True,
     ),
 }
 

@@ -18,7 +18,7 @@ from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
 from contextgraft.prompts.sampling import NeedlePools
 from contextgraft.prompts.seeded import seeded_generator
 from contextgraft.prompts.templates import Wording, expected_answers
-from contextgraft.prompts.tokens import Encode, interleave
+from contextgraft.prompts.tokens import Encode, interleave, prompt_ending
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,10 @@ def _question_part(
     kind = prompt_spec["kind"]
     items = [prompt_spec["items"][index] for index in indices]
     text = template.wording.answer_text(kind, items)
-    ids = [*template.encode(template.wording.question_text(items)), *template.suffix_ids]
+    wording = template.wording
+    ids = prompt_ending(
+        template.encode, wording.filled_question(items), wording.filled_lead(items), template.suffix_ids
+    )
     tokens = len(template.encode(text)) if template.answer_tokens is None else template.answer_tokens
     answers = expected_answers(kind, items)
     answer = text if NEEDLE_KINDS[kind].per_depth else json.dumps(answers, ensure_ascii=False)
@@ -158,15 +161,19 @@ def _question_part(
 
 
 def _other_needles(template: PromptTemplate, prompt_spec: dict[str, Any]) -> Iterator[list[int]]:
-    """Endless needles whose keys and values differ from those of the specification."""
+    """Endless needles whose keys, and values unless they repeat, differ from those of the specification."""
     pools = template.pools
     rng = seeded_generator([prompt_spec["offset"], prompt_spec["length"]])
     keys = {item["key"] for item in prompt_spec["items"]}
     values = {item.get("value") for item in prompt_spec["items"]}
     while True:
         (key,) = draw_distinct(pools.keys, 1, 1, rng, refuse=keys.__contains__)
-        (value,) = draw_distinct(pools.values, pools.value_words, 1, rng, refuse=values.__contains__)
-        yield template.encode(template.wording.needle_text({"key": key, "value": value}))
+        if NEEDLE_KINDS[prompt_spec["kind"]].repeats_values:
+            value = pools.draw_label(rng)
+        else:
+            (value,) = draw_distinct(pools.values, pools.value_words, 1, rng, refuse=values.__contains__)
+        item = pools.with_clue({"key": key, "value": value})
+        yield template.encode(template.wording.needle_text(item))
 
 
 def build_prompt(template: PromptTemplate, prompt_spec: dict[str, Any]) -> NeedlePrompt:

@@ -1,11 +1,11 @@
 """The pools that the keys, values and positions of needles are sampled from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from contextgraft.errors import InputError
-from contextgraft.prompts.generators import Pool, draw_distinct, draw_keys
+from contextgraft.prompts.generators import Pool, draw, draw_distinct, draw_keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,8 @@ def uniform_positions(rng: "np.random.Generator", count: int) -> list[float]:
 class NeedlePools:
     """What keys and values are sampled from; error messages begin with `name`.
 
-    Values that occur in `haystack` are never sampled, so that no answer is in the text by chance.
+    Values that occur in `haystack` are never sampled, so that no answer is in the text by chance. `clues` has
+    what a text says of each key instead of the key, for associations.
     """
 
     name: str
@@ -31,6 +32,7 @@ class NeedlePools:
     value_words: int = 1
     haystack: str = ""
     positions: Positions = uniform_positions
+    clues: Mapping[str, str] = field(default_factory=dict)
 
     def draw_keys(self, count: int, rng: "np.random.Generator") -> list[str]:
         """`count` different keys."""
@@ -49,6 +51,14 @@ class NeedlePools:
                 self.values, self.value_words, count, rng, refuse=self.haystack.__contains__
             )
         )
+
+    def draw_label(self, rng: "np.random.Generator") -> str:
+        """One value, whatever values others have."""
+        return draw(self.values, self.value_words, rng)
+
+    def with_clue(self, item: dict[str, Any]) -> dict[str, Any]:
+        """A needle with the clue of its key, if keys have clues."""
+        return {**item, "clue": self.clues[item["key"]]} if self.clues else item
 
     def _named_error(self, sample: Callable[[], list[str]]) -> list[str]:
         try:

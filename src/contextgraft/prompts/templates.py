@@ -1,14 +1,18 @@
 """Templates of needles and questions, and the texts they give for sampled needles."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen
+from contextgraft.prompts.generators import GENERATORS
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 NeedleItem = Mapping[str, Any]  # "key"; "value" or "previous" (the name whose value it takes); "at"
+
+
+ADDED = ("lead", "keys", "values", "associations")  # fields that older versions did not have
 
 
 class Wording(Frozen):
@@ -20,19 +24,59 @@ class Wording(Frozen):
     question: str = Field(
         description="ends the prompt, with {key} (multi_value), {keys} (multi_query) or {value} (chain)"
     )
+    lead: str = Field(
+        default="",
+        description="begins the answer, behind the question; in a chat it stands in the assistant's turn",
+    )
     answer: str = Field(default="{answers}", description="what the model should continue with")
     joiner: str = Field(default=", ", description="separates the items of {keys} and {answers}")
+    keys: tuple[str, ...] | str | None = Field(
+        default=None, description="keys of this kind, or their generator; default: the format's"
+    )
+    values: tuple[str, ...] | str | None = Field(
+        default=None, description="values of this kind, or their generator; default: the format's"
+    )
+    associations: dict[str, str] = Field(
+        default={}, description="association: what the needle says, {clue}, for each {key} of a question"
+    )
+
+    @model_validator(mode="after")
+    def known_pools(self) -> Self:
+        """Pools are lists, or names of generators."""
+        for name in ("keys", "values"):
+            pool = getattr(self, name)
+            if isinstance(pool, str) and pool not in GENERATORS:
+                raise ValueError(
+                    f"{name}: unknown generator {pool!r}; expected one of {', '.join(GENERATORS)}"
+                )
+        return self
 
     def needle_text(self, item: NeedleItem) -> str:
         """The sentence that is hidden for one needle."""
         if "previous" in item:
             return fill_slots(self.link, key=item["key"], previous=item["previous"])
-        return fill_slots(self.needle, key=item["key"], value=item["value"])
+        return fill_slots(self.needle, key=item["key"], value=item["value"], clue=item.get("clue", ""))
 
     def question_text(self, items: Sequence[NeedleItem]) -> str:
-        """The question about the needles, which ends the prompt."""
+        """The question about the needles, with the lead that ends the prompt."""
+        return self.filled_question(items) + self.filled_lead(items)
+
+    def filled_question(self, items: Sequence[NeedleItem]) -> str:
+        """The question about the needles, without the lead."""
+        return self._about(self.question, items)
+
+    def filled_lead(self, items: Sequence[NeedleItem]) -> str:
+        """What begins the answer about the needles."""
+        return self._about(self.lead, items)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The templates as JSON, for digests; what is not given of newer fields is not part of it."""
+        return self.model_dump(exclude={name for name in ADDED if not getattr(self, name)})
+
+    def _about(self, template: str, items: Sequence[NeedleItem]) -> str:
         keys = self.joiner.join(item["key"] for item in items)
-        return fill_slots(self.question, key=items[0]["key"], keys=keys, value=items[0]["value"])
+        return fill_slots(template, key=items[0]["key"], keys=keys, value=items[0].get("value", ""))
 
     def answer_text(self, kind: str, items: Sequence[NeedleItem]) -> str:
         """The expected continuation of the prompt, with the answers of all its needles."""

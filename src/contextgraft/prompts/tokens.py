@@ -13,6 +13,16 @@ def cycle_tokens(ids: Sequence[int], offset: int, count: int) -> list[int]:
     return first
 
 
+def prompt_ending(encode: Encode, question: str, lead: str, suffix_ids: Sequence[int]) -> list[int]:
+    """The end of a prompt: the question, then `lead`, which begins the answer.
+
+    `suffix_ids` end the user's turn of a chat; the lead stands behind them, in the assistant's turn.
+    """
+    if not suffix_ids:
+        return encode(f"{question}{lead}")
+    return [*encode(question), *suffix_ids, *(encode(lead.lstrip()) if lead.strip() else ())]
+
+
 def interleave(filler: Sequence[int], inserts: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
     """`filler` with each insert, an (index, ids) pair, placed before filler[index]; indices ascend."""
     out: list[int] = []

@@ -36,6 +36,14 @@ class SectionOption(click.Option):
         return extra
 
 
+class ChatChoice(click.Choice[str]):
+    """auto, yes or no; yes and no are the configuration's true and false."""
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return {"yes": True, "no": False}.get(super().convert(value, param, ctx), value)
+
+
 class ConfigFlag(NamedTuple):
     """An option that sets one value of the configuration: `section` is None for a value outside sections."""
 
@@ -157,6 +165,12 @@ CONFIG_FLAGS = (
         default="0",
     ),
     flag(
+        *(None, "chat", "--chat"),
+        type=ChatChoice(["auto", "yes", "no"]),
+        text="Whether needles, RULER and skills use the model's chat template; auto: if it has one.",
+        default="needles as their format says, RULER auto, skills no",
+    ),
+    flag(
         *(None, "batch_size", "--batch-size"),
         type=COUNT,
         text="Most prompts per batch; fewer if they are long.",
@@ -172,6 +186,7 @@ REPLAY_FLAGS = (
     "skills",
     "trust_tasks",
     "text",
+    "chat",
 )  # and skill.samples
 
 CONFIG_OPTIONS = (

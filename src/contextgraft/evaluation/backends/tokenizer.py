@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from contextgraft.config.evaluation import Chat
 from contextgraft.errors import CheckpointError, InputError, library_errors
 from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
 from contextgraft.formats.model.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
@@ -41,6 +42,10 @@ class PromptTokenizer:
         """Token ids of a text, without special tokens."""
         return self.limited.encode(text, add_special_tokens=False)
 
+    def token_ends(self, text: str) -> list[int] | None:
+        """The index behind each token in a text; None where the tokenizer does not know."""
+        return self.limited.token_ends(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
         return self.limited.decode(ids, skip_special_tokens=True)
@@ -48,6 +53,10 @@ class PromptTokenizer:
     def decode_all(self, ids: Sequence[int]) -> str:
         """Text of token ids, with special tokens."""
         return self.limited.decode(ids)
+
+    def uses_chat(self, chat: Chat) -> bool:
+        """Whether prompts are in the chat template: as requested; for "auto", if there is one."""
+        return bool(self.hf.chat_template) if chat == "auto" else chat
 
     def prefix_suffix(self, *, chat: bool) -> tuple[list[int], list[int]]:
         """Ids around a prompt: the chat template's, or the begin token if the tokenizer adds one."""

@@ -33,6 +33,7 @@ def build_grids(config: EvaluationConfig) -> SuiteContent:
                 count=section.count,
                 haystack=haystack,
                 values=section.values,
+                chat=config.chat,
             )
             for kind in section.kinds
             for haystack in section.haystacks or (None,)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
+from contextgraft.config.evaluation import Chat
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import (
@@ -53,6 +54,7 @@ class NeedleGrid(QuestionSet):
     kind: str = SINGLE
     count: int = 1
     values: str | None = None
+    chat: Chat | None = None
     suite: ClassVar[str] = "needle"
 
     @property
@@ -63,18 +65,24 @@ class NeedleGrid(QuestionSet):
     @property
     def pools(self) -> NeedlePools:
         """What keys and values are drawn from."""
-        return self.format.pools(self.values, self.haystack.text)
+        return self.format.pools(self.values, self.haystack.text, self.kind)
+
+    @property
+    def template(self) -> Chat:
+        """Whether the model's chat template is used: as given, else as the format says."""
+        return self.format.chat if self.chat is None else self.chat
 
     def digest(self) -> str:
         """Digest of all that decides how a prompt specification becomes a prompt."""
         return json_digest(
             {
-                "wording": self.format.wording(self.kind).model_dump(),
+                "wording": self.format.wording(self.kind).described,
                 "keys": self.pools.keys,
                 "values": self.pools.values,
                 "words": self.pools.value_words,
-                "chat": self.format.chat,
+                "chat": self.template,
                 "haystack": [self.haystack.name, self.haystack.text],
+                **self.haystack.placement,
             }
         )
 
@@ -127,7 +135,8 @@ class NeedleGrid(QuestionSet):
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
         prompt = build_prompt(prompt_template(self, tokenizer), prompt_spec)
-        return needle_question(self, prompt, index=row["sample_index"], seed=row["seed"])
+        chat = tokenizer.uses_chat(self.template)
+        return needle_question(self, prompt, chat=chat, index=row["sample_index"], seed=row["seed"])
 
 
 def read_grid(
@@ -141,10 +150,12 @@ def read_grid(
     count: int | None = None,
     haystack: str | None = None,
     values: str | None = None,
+    chat: Chat | None = None,
 ) -> NeedleGrid:
     """A grid with the format of a YAML file, or the shipped one; raises InputError or ConfigError.
 
-    `haystack` and `values` replace the format's own; a haystack's path is relative to the working directory.
+    `haystack`, `values` and `chat` replace the format's own; a haystack's path is relative to the working
+    directory.
     """
     path = format_path or DEFAULT_FORMAT
     fmt = load_format(path)
@@ -157,7 +168,7 @@ def read_grid(
     name, folder = (fmt.haystack, path.parent) if haystack is None else (haystack, Path())
     text = find_haystack(name, folder, lambda: plain_text(fmt, path.parent))
     wanted = 1 if NEEDLE_KINDS[kind].per_depth else count or NEEDLE_KINDS[kind].count
-    return NeedleGrid(fmt, text, lengths, depths, samples, distractors, kind, wanted, values)
+    return NeedleGrid(fmt, text, lengths, depths, samples, distractors, kind, wanted, values, chat)
 
 
 def plain_text(fmt: NeedleFormat, folder: Path) -> str:
@@ -168,7 +179,7 @@ def plain_text(fmt: NeedleFormat, folder: Path) -> str:
 def prompt_template(grid: NeedleGrid, tokenizer: PromptTokenizer) -> PromptTemplate:
     """What the grid's prompt specifications are assembled with."""
     fmt = grid.format
-    prefix_ids, suffix_ids = tokenizer.prefix_suffix(chat=fmt.chat)
+    prefix_ids, suffix_ids = tokenizer.prefix_suffix(chat=tokenizer.uses_chat(grid.template))
     haystack = encoded_haystack(grid.haystack, tokenizer)
     encode = checked_encode(f"format {fmt.name}", tokenizer)
     return PromptTemplate(fmt.wording(grid.kind), grid.pools, encode, haystack, prefix_ids, suffix_ids)
@@ -217,11 +228,14 @@ def document_questions(
         context = build_context(template, spec)
         for number, part in enumerate(context.questions):
             check_answer(part.text, tokenizer)
-            questions.append(needle_question(grid, context.prompt(number), index=index, seed=seed))
+            prompt = context.prompt(number)
+            questions.append(
+                needle_question(grid, prompt, chat=tokenizer.uses_chat(grid.template), index=index, seed=seed)
+            )
     return questions
 
 
-def needle_question(grid: NeedleGrid, prompt: NeedlePrompt, *, index: int, seed: int) -> Question:
+def needle_question(grid: NeedleGrid, prompt: NeedlePrompt, *, chat: bool, index: int, seed: int) -> Question:
     """One prompt of a grid; the tokens of its length that the prompt does not use are for the answer."""
     spec = prompt.prompt_spec
     wanted = spec["questions"][spec["asked"]]
@@ -245,4 +259,5 @@ def needle_question(grid: NeedleGrid, prompt: NeedlePrompt, *, index: int, seed:
         haystack=grid.haystack.name,
         document=index,
         stop=grid.format.stop,
+        chat=chat,
     )

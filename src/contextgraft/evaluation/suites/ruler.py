@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
-from contextgraft.config.evaluation import EvaluationConfig, RulerSection
+from contextgraft.config.evaluation import Chat, EvaluationConfig, RulerSection
 from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
@@ -29,7 +29,7 @@ from contextgraft.evaluation.suites.ruler_prompts import (
     ruler_question,
     task_form,
 )
-from contextgraft.prompts.haystack import Haystack
+from contextgraft.prompts.haystack import PLACEMENT, Haystack
 from contextgraft.prompts.ruler.qa import QaDataset, read_dataset
 from contextgraft.prompts.ruler.tasks import (
     LIST_TASKS,
@@ -57,13 +57,22 @@ class RulerGrid(QuestionSet):
     lengths: tuple[int, ...]
     samples: int
     qa: Mapping[str, QaDataset]
+    chat: Chat = "auto"
     suite: ClassVar[str] = "ruler"
 
     def digest(self, task: str) -> str:
         """Digest of all that decides how a prompt specification of the task becomes a prompt."""
         haystacks = [[name, haystack.text] for name, haystack in sorted(self.haystacks.items())]
         data = self.qa[task].digest if task in self.qa else None
-        return json_digest({"wording": self.wording.model_dump(), "haystacks": haystacks, "data": data})
+        return json_digest(
+            {
+                "wording": self.wording.model_dump() | {"pools": self.wording.pools.described()},
+                "haystacks": haystacks,
+                "data": data,
+                "chat": self.chat,
+                "placement": PLACEMENT,
+            }
+        )
 
     @override
     def content(self) -> dict[str, Any]:
@@ -107,8 +116,8 @@ class RulerGrid(QuestionSet):
 
     def _context(self, tokenizer: PromptTokenizer) -> RulerContext:
         tokenized = encoded_haystacks(self.tasks, self.haystacks, tokenizer)
-        prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
-        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, tokenized, prefix_ids)
+        frame = tokenizer.prefix_suffix(chat=tokenizer.uses_chat(self.chat))
+        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, tokenized, *frame)
 
 
 def read_ruler(
@@ -118,6 +127,7 @@ def read_ruler(
     tasks: tuple[str, ...] | None = None,
     wording: Path | None = None,
     qa: Mapping[str, Path] | None = None,
+    chat: Chat = "auto",
 ) -> RulerGrid:
     """RULER's tasks; if none is named, all but the qa tasks without data. Raises InputError or ConfigError.
 
@@ -134,7 +144,7 @@ def read_ruler(
         raise InputError(f"{missing[0]} needs a data set", remedy="give its file, or leave the task out")
     templates, haystacks = load_wording(wording)
     data = {task: read_dataset(task, files[task]) for task in selected if task in QA_TASKS}
-    return RulerGrid(templates, haystacks, selected, lengths, samples, data)
+    return RulerGrid(templates, haystacks, selected, lengths, samples, data, chat)
 
 
 def build_tasks(config: EvaluationConfig) -> SuiteContent:
@@ -147,6 +157,7 @@ def build_tasks(config: EvaluationConfig) -> SuiteContent:
         samples=section.samples or config.needles.samples,
         tasks=tuple(section.tasks) if section.tasks else None,
         qa={task: Path(file) for task, file in data.items() if file is not None},
+        chat="auto" if config.chat is None else config.chat,
     )
     return SuiteContent((grid,))
 

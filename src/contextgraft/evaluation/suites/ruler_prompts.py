@@ -21,12 +21,12 @@ from contextgraft.prompts.haystack import Haystack, TokenizedHaystack
 from contextgraft.prompts.needle_prompt import PromptTemplate, build_prompt, draw_prompt_spec
 from contextgraft.prompts.ruler.qa import QaDataset, about_documents
 from contextgraft.prompts.ruler.tasks import (
-    DEPTHS,
     LIST_TASKS,
     NEEDLE_TASKS,
     QA_TASKS,
     RulerWording,
     needle_pools,
+    needle_wording,
 )
 from contextgraft.prompts.ruler.word_lists import TaskBody, common_words, frequent_words
 from contextgraft.prompts.sampling import NeedlePools
@@ -47,6 +47,7 @@ class RulerContext:
     tokenizer: PromptTokenizer
     tokenized: Mapping[str, TokenizedHaystack]
     prefix_ids: Sequence[int]
+    suffix_ids: Sequence[int] = ()
 
     @property
     def noise(self) -> list[int]:
@@ -92,7 +93,7 @@ def draw_needles(context: RulerContext, task: str, length: int, seeds: list[int]
             pools,
             spec.kind,
             length=length,
-            depths=(100 * int(rng.integers(DEPTHS)) / (DEPTHS - 1),),
+            depths=(100 * pools.positions(rng, 1)[0],),
             count=spec.needles,
             distractors=spec.distractors,
             rng=rng,
@@ -145,18 +146,18 @@ def needle_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Questio
 def needle_template(context: RulerContext, pools: NeedlePools, task: str) -> PromptTemplate:
     """What the prompt specifications of a needle task are assembled with."""
     spec = NEEDLE_TASKS[task]
-    wording = getattr(context.wording, spec.kind)
     encode = checked_encode(f"ruler {task}", context.tokenizer)
     return PromptTemplate(
-        wording, pools, encode, context.tokenized[spec.haystack], context.prefix_ids, (), spec.budget
-    )
+        needle_wording(task, context.wording), pools, encode, context.tokenized[spec.haystack],
+        context.prefix_ids, context.suffix_ids, spec.budget,
+    )  # fmt: skip
 
 
 def solved_example(template: PromptTemplate, prompt_spec: dict[str, Any]) -> list[int]:
     """A short text with a chain of other names, its question and its answer."""
     wording, items = template.wording, prompt_spec["example"]
-    noise = [f" {line}" for line in template.haystack.haystack.text.splitlines()]
-    text = "".join(noise[n % len(noise)] + wording.needle_text(item) for n, item in enumerate(items))
+    noise = f"\n{template.haystack.haystack.text}"
+    text = "".join(noise + wording.needle_text(item) for item in items)
     solved = wording.question_text(items) + wording.answer_text(prompt_spec["kind"], items)
     return template.encode(f"{wording.intro}{text}{solved}\n\n")
 
@@ -168,10 +169,11 @@ def list_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
     body = LISTS[kind](
         getattr(context.wording, kind),
         checked_encode(f"ruler {task}", context.tokenizer),
-        getattr(context.wording.pools, pool),
+        context.wording.pools.drawn_from(pool),
         length=length,
         max_tokens=length - budget - len(context.prefix_ids),
         rng=seeded_generator(prompt_spec["seeds"]),
+        suffix_ids=context.suffix_ids,
     )
     return unnumbered_question(
         context, prompt_spec, padded(context, body, length - budget), body.answers, budget
@@ -190,6 +192,7 @@ def qa_prompt(context: RulerContext, prompt_spec: dict[str, Any]) -> Question:
         length=length,
         max_tokens=length - budget - len(context.prefix_ids),
         rng=seeded_generator(prompt_spec["seeds"]),
+        suffix_ids=context.suffix_ids,
     )
     return unnumbered_question(
         context, prompt_spec, padded(context, body, length - budget), body.answers, budget
@@ -232,4 +235,5 @@ def unnumbered_question(
         else None,
         kind=kind,
         haystack=NEEDLE_TASKS[task].haystack if task in NEEDLE_TASKS else None,
+        chat=bool(context.suffix_ids),
     )

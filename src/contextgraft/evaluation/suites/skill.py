@@ -30,7 +30,9 @@ def build_skills(config: EvaluationConfig) -> SuiteContent:
             )  # fmt: skip
     files = [skill for skill in section.skills if skill.endswith(JSONL)]
     tasks = [skill for skill in section.skills if not skill.endswith(JSONL)]
-    question_sets = tuple(read_skill_file(Path(file), section.samples) for file in files)
+    question_sets = tuple(
+        read_skill_file(Path(file), section.samples, config.chat or False) for file in files
+    )
     if not tasks:
         return SuiteContent(question_sets)
     # Imported only here: lm-eval is optional, and slow to import.
@@ -38,7 +40,8 @@ def build_skills(config: EvaluationConfig) -> SuiteContent:
 
     seed = config.common_seed
     return SuiteContent(
-        question_sets, tuple(read_lm_eval_skill(task, section.samples, seed) for task in tasks)
+        question_sets,
+        tuple(read_lm_eval_skill(task, section.samples, seed, config.chat or False) for task in tasks),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import file_digest
+from contextgraft.config.evaluation import Chat
 from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
@@ -28,20 +29,21 @@ class SkillFile(QuestionSet):
     digest: str
     lines: tuple[tuple[str, str], ...]
     samples: int | None
+    chat: Chat = False
     suite: ClassVar[str] = "skill"
 
     @override
     def content(self) -> list[Any]:
-        """Name and digest of the file, and how many lines are drawn."""
-        return [self.name, self.digest, self.samples]
+        """Name and digest of the file, how many lines are drawn, and the template if there may be one."""
+        return [self.name, self.digest, self.samples, *([{"chat": self.chat}] if self.chat else [])]
 
     @override
     def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
         """Lines drawn by seed, in file order; `index` is the line, counted from 0."""
         count = len(self.lines) if self.samples is None else self.samples
         drawn = seeded_generator(seed).permutation(len(self.lines))[:count]
-        prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
-        return [self._question(int(line), prefix_ids, tokenizer, seed) for line in sorted(drawn)]
+        frame = tokenizer.prefix_suffix(chat=tokenizer.uses_chat(self.chat))
+        return [self._question(int(line), frame, tokenizer, seed) for line in sorted(drawn)]
 
     @override
     def matches(self, row: SampleRow) -> bool:
@@ -51,32 +53,38 @@ class SkillFile(QuestionSet):
     @override
     def same_content(self, row: SampleRow, prompt_spec: PromptSpec) -> bool:
         """Whether the row was drawn from a file of the same bytes."""
-        return bool(self.digest == prompt_spec.get("sha256"))
+        return bool((self.digest, self.chat) == (prompt_spec.get("sha256"), prompt_spec.get("chat", False)))
 
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
-        prefix_ids, _ = tokenizer.prefix_suffix(chat=False)
-        return self._question(prompt_spec["line"], prefix_ids, tokenizer, row["seed"])
+        frame = tokenizer.prefix_suffix(chat=tokenizer.uses_chat(self.chat))
+        return self._question(prompt_spec["line"], frame, tokenizer, row["seed"])
 
     def _question(
-        self, line: int, prefix_ids: Sequence[int], tokenizer: PromptTokenizer, seed: int
+        self,
+        line: int,
+        frame: tuple[Sequence[int], Sequence[int]],
+        tokenizer: PromptTokenizer,
+        seed: int,
     ) -> Question:
         prompt, answer = self.lines[line]
         check_answer(answer, tokenizer)
+        spec = {"file": self.file, "line": line, "sha256": self.digest}
         return Question(
             suite=self.suite,
             task=self.name,
             index=line,
             seed=seed,
-            ids=(*prefix_ids, *tokenizer.encode(prompt)),
+            ids=(*frame[0], *tokenizer.encode(prompt), *frame[1]),
             answer=answer,
             budget=len(tokenizer.encode(answer)),
             scoring="exact",
-            prompt_spec=json_line({"file": self.file, "line": line, "sha256": self.digest}),
+            prompt_spec=json_line({**spec, "chat": self.chat} if self.chat else spec),
+            chat=tokenizer.uses_chat(self.chat),
         )
 
 
-def read_skill_file(path: Path, samples: int | None = None) -> SkillFile:
+def read_skill_file(path: Path, samples: int | None = None, chat: Chat = False) -> SkillFile:
     """A skill from JSONL, one {"prompt", "answer"} per line; raises InputError naming the line."""
     try:
         text = read_text_file(path)
@@ -93,7 +101,7 @@ def read_skill_file(path: Path, samples: int | None = None) -> SkillFile:
             expected=samples,
             received=len(lines),
         )
-    return SkillFile(path.stem, path.name, file_digest(path), lines, samples)
+    return SkillFile(path.stem, path.name, file_digest(path), lines, samples, chat)
 
 
 def read_line(path: Path, number: int, line: str) -> tuple[str, str]:

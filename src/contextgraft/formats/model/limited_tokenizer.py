@@ -57,6 +57,14 @@ class LimitedTokenizer:
         ids.frombytes(self._ask(["encode", text, add_special_tokens], len(text)))
         return ids.tolist()
 
+    def token_ends(self, text: str) -> list[int] | None:
+        """The index behind each token in a text, without special tokens; None where it is not known."""
+        if not getattr(self.hf, "is_fast", False):
+            return None
+        ends = array("q")
+        ends.frombytes(self._ask(["ends", text, False], len(text)))
+        return ends.tolist()
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Text of token ids."""
         if self._decodes_here:
@@ -80,6 +88,9 @@ class LimitedTokenizer:
             if len(text) > LONGEST_TEXT:
                 raise ValueError(f"a text of {len(text):,} characters, more than {LONGEST_TEXT:,}")
             return text.encode(errors="replace")
+        if kind == "ends":
+            encoded = self.hf(value, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            return array("q", [end for _, end in encoded["offset_mapping"]]).tobytes()
         return array("q", self.hf.encode(value, add_special_tokens=special, verbose=False)).tobytes()
 
 

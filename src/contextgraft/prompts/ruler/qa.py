@@ -1,7 +1,7 @@
 """The question-answering tasks of RULER, from a local data set in the format of SQuAD or HotpotQA."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic import Field
 from contextgraft.config.base import Frozen
 from contextgraft.errors import InputError
 from contextgraft.prompts.ruler.word_lists import TaskBody
-from contextgraft.prompts.tokens import Encode, cycle_tokens
+from contextgraft.prompts.tokens import Encode, cycle_tokens, prompt_ending
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,10 @@ class QaWording(Frozen):
     intro: str = Field(description="begins the prompt, before the documents")
     heading: str = Field(description="precedes each document, with {number}")
     question: str = Field(description="ends the prompt, with {question}")
+    lead: str = Field(
+        default="",
+        description="begins the answer, behind the question; in a chat it stands in the assistant's turn",
+    )
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,15 @@ def about_documents(
     length: int,
     max_tokens: int,
     rng: "np.random.Generator",
+    suffix_ids: Sequence[int] = (),
 ) -> TaskBody:
     """The needed documents and as many others as fit `max_tokens`, in random order.
 
     The end of the next document fills the rest. Documents of the same article are added before all others, as
     in RULER. Raises InputError if the needed documents alone do not fit.
     """
-    ending = encode(wording.question.replace("{question}", question.question))
+    asked = wording.question.replace("{question}", question.question)
+    ending = prompt_ending(encode, asked, wording.lead, suffix_ids)
     intro = encode(wording.intro)
     left = max_tokens - len(intro) - len(ending)
     chosen: list[list[int]] = []

@@ -12,44 +12,57 @@ from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
 from contextgraft.errors import InputError
-from contextgraft.prompts.generators import GENERATORS
+from contextgraft.prompts.generators import GENERATORS, Pool, word_list
 from contextgraft.prompts.haystack import NEEDLES, Haystack, read_haystack
 from contextgraft.prompts.ruler.qa import QaWording
 from contextgraft.prompts.ruler.word_lists import ListWording
-from contextgraft.prompts.sampling import NeedlePools
+from contextgraft.prompts.sampling import NeedlePools, uniform_positions
 from contextgraft.prompts.templates import Wording, check_slots
 
 if TYPE_CHECKING:
     import numpy as np
 
 SHIPPED = Path(__file__).parent / "ruler.yaml"
+WORD_LISTS = ("words", "nouns", "adjectives")
+BETWEEN_LINES = (
+    "noise",
+    NEEDLES,
+)  # haystacks of lines: needles are lines of their own, anywhere between them
 DEPTHS = 40  # RULER places needles at this many depths, equally spaced from beginning to end
 
 
 class RulerPools(Frozen):
-    """What each type of RULER is sampled from: a list of words or the name of a generator."""
+    """What each type of RULER is sampled from: words, or the name of a generator or of a shipped list."""
 
-    words: tuple[str, ...] | str = Field(default="pair", description="keys of needles")
+    words: tuple[str, ...] | str = Field(default="english_pair", description="keys of needles")
     numbers: tuple[str, ...] | str = Field(default="number", description="values of needles")
     uuids: tuple[str, ...] | str = Field(default="uuid", description="keys and values of the hardest needles")
     names: tuple[str, ...] | str = Field(default="letters", description="names of variables")
     digits: tuple[str, ...] | str = Field(default="digits", description="values of variables")
-    listed: tuple[str, ...] | str = Field(default="word", description="words of common words")
+    listed: tuple[str, ...] | str = Field(default="words", description="words of common words")
     coded: tuple[str, ...] | str = Field(
-        default="word", description="words of frequent words, of six letters"
+        default="coded", description="words of frequent words, of six letters"
     )
 
     @model_validator(mode="after")
     def check(self) -> Self:
         """Generators are known, words of a list distinct."""
         for name, pool in self:
-            if isinstance(pool, str) and pool not in GENERATORS:
-                raise ValueError(
-                    f"{name}: unknown generator {pool!r}; expected one of {', '.join(GENERATORS)}"
-                )
+            known = (*GENERATORS, *WORD_LISTS)
+            if isinstance(pool, str) and pool not in known:
+                raise ValueError(f"{name}: unknown generator {pool!r}; expected one of {', '.join(known)}")
             if not isinstance(pool, str) and len(set(pool)) < len(pool):
                 raise ValueError(f"{name} must be distinct")
         return self
+
+    def drawn_from(self, name: str) -> Pool:
+        """The pool of a type; a shipped list as its words."""
+        pool: Pool = getattr(self, name)
+        return word_list(pool) if isinstance(pool, str) and pool in WORD_LISTS else pool
+
+    def described(self) -> dict[str, Pool]:
+        """The pools as JSON, for digests."""
+        return {name: self.drawn_from(name) for name in type(self).model_fields}
 
 
 class RulerWording(Frozen):
@@ -106,10 +119,10 @@ def load_wording(path: Path | None) -> tuple[RulerWording, dict[str, Haystack]]:
     """The wording of a YAML file or the shipped one, and its haystacks by RULER's names."""
     path = path or SHIPPED
     wording = load(RulerWording, path)
-    noise = "\n".join(wording.noise)
+    noise = " ".join(wording.noise)
     prose = read_haystack(wording.prose, path.parent)
     return wording, {
-        "noise": Haystack("noise", noise, "lines"),
+        "noise": Haystack("noise", noise, "lines", separator="\n"),
         "prose": Haystack("prose", prose),
         NEEDLES: Haystack(NEEDLES, noise, NEEDLES),
     }
@@ -120,11 +133,21 @@ def needle_pools(task: str, wording: RulerWording, haystacks: Mapping[str, Hayst
     spec = NEEDLE_TASKS[task]
     return NeedlePools(
         f"ruler {task}",
-        getattr(wording.pools, spec.keys),
-        getattr(wording.pools, spec.values),
+        wording.pools.drawn_from(spec.keys),
+        wording.pools.drawn_from(spec.values),
         haystack=haystacks[spec.haystack].text,
-        positions=ruler_positions,
+        positions=uniform_positions if spec.haystack in BETWEEN_LINES else ruler_positions,
     )
+
+
+def needle_wording(task: str, wording: RulerWording) -> Wording:
+    """The templates of a needle task; between lines, a needle is a line of its own."""
+    spec = NEEDLE_TASKS[task]
+    own: Wording = getattr(wording, spec.kind)
+    if spec.haystack not in BETWEEN_LINES:
+        return own
+    lines = {"needle": own.needle, "link": own.link}
+    return own.model_copy(update={name: f"\n{line.lstrip()}" for name, line in lines.items() if line})
 
 
 def ruler_positions(rng: "np.random.Generator", count: int) -> list[float]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from contextgraft.config.base import Frozen
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import Pool, draw_distinct
-from contextgraft.prompts.tokens import Encode
+from contextgraft.prompts.tokens import Encode, prompt_ending
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,10 @@ class ListWording(Frozen):
     word: str = Field(default=" {word}", description="a word of the list, with {word}")
     noise: str = Field(default=" ...", description="frequent words: the most frequent of all, to be ignored")
     question: str = Field(description="ends the prompt")
+    lead: str = Field(
+        default="",
+        description="begins the answer, behind the question; in a chat it stands in the assistant's turn",
+    )
 
 
 class TaskBody(NamedTuple):
@@ -69,6 +73,7 @@ def common_words(
     length: int,
     max_tokens: int,
     rng: "np.random.Generator",
+    suffix_ids: Sequence[int] = (),
 ) -> TaskBody:
     """A solved example, then a list in which ten words are common, with as many others as fit `max_tokens`.
 
@@ -79,7 +84,8 @@ def common_words(
         (Repeats(30, 3), Repeats(10, 3), 40) if length >= LONG else (Repeats(6, 1), Repeats(3, 1), 20)
     )
     numbered = numbers(wording, encode)
-    question = encode(wording.question)
+    question = encode(f"{wording.question}{wording.lead}")
+    ending = prompt_ending(encode, wording.question, wording.lead, suffix_ids)
     example = list(islice(distinct_words(pool, rng), words))
     ids = [
         *encode(wording.intro),
@@ -92,15 +98,13 @@ def common_words(
     drawn = fitting(
         distinct_words(pool, rng),
         repeats,
-        max_tokens - len(ids) - len(question),
+        max_tokens - len(ids) - len(ending),
         lambda word: len(encode(entry_text(wording, word))),
         lambda number: len(numbered(number)),
     )
     if len(drawn) < 2 * COMMON:
         raise too_short("common words", length)
-    return TaskBody(
-        [*ids, *listed(wording, encode, repeated(drawn, repeats, rng)), *question], drawn[:COMMON]
-    )
+    return TaskBody([*ids, *listed(wording, encode, repeated(drawn, repeats, rng)), *ending], drawn[:COMMON])
 
 
 def fitting(
@@ -153,16 +157,19 @@ def frequent_words(
     length: int,
     max_tokens: int,
     rng: "np.random.Generator",
+    suffix_ids: Sequence[int] = (),
 ) -> TaskBody:
     """Coded words with the frequencies of Zipf's law, exponent 2; the question is about three of them.
 
     The most frequent word is noise, the next three are the answers. As in RULER there is one word for every
-    50 tokens of the length. Raises InputError if the third and the fourth word would be equally frequent.
+    50 tokens of the length beyond the first 50, the noise included. Raises InputError if the third and the
+    fourth word would be equally frequent.
     """
     import numpy as np
 
-    intro, question, noise = encode(wording.intro), encode(wording.question), encode(wording.noise)
-    words = list(islice(distinct_words(pool, rng), max(length // 50 - 1, 0)))
+    intro, noise = encode(wording.intro), encode(wording.noise)
+    question = prompt_ending(encode, wording.question, wording.lead, suffix_ids)
+    words = list(islice(distinct_words(pool, rng), max((length - 50) // 50 - 1, 0)))
     entries = [noise, *(encode(entry_text(wording, word)) for word in words)]
     counts = zipf([len(entry) for entry in entries], max_tokens - len(intro) - len(question))
     if len(words) <= FREQUENT or counts[FREQUENT] <= counts[FREQUENT + 1]:

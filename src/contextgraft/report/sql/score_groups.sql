@@ -4,7 +4,7 @@
 SELECT role, target, rank, scale, donor,
        CASE WHEN role = 'base' THEN model_digest END AS base,
        suite, task, coalesce(kind, 'single') AS kind, coalesce(haystack, '') AS haystack, coalesce(scoring, '') AS scoring,
-       distractors, length, depth, coalesce(split, '') AS split,
+       distractors, length, depth, coalesce(split, '') AS split, coalesce(chat, 0) > 0 AS chat,
        count(*) FILTER (status = 'ok') AS n,
        CAST(coalesce(sum(score) FILTER (status = 'ok'), 0) AS DOUBLE) AS hits,
        count(*) FILTER (status = 'truncated') AS truncated,

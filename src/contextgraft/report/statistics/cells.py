@@ -51,6 +51,7 @@ class ScoreGroup:
     haystack: str = ""
     scoring: str = ""
     split: str = ""
+    chat: bool = False
 
 
 @dataclass(frozen=True, order=True)
@@ -97,6 +98,7 @@ def score_group(row: Mapping[str, Any]) -> ScoreGroup:
         haystack=row["haystack"],
         scoring=row["scoring"],
         split=row["split"],
+        chat=row["chat"],
     )
 
 

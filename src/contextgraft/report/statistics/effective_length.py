@@ -5,46 +5,71 @@ from dataclasses import dataclass
 from contextgraft.report.data.labels import families
 from contextgraft.report.statistics.cells import RULER, ModelKey, ScoreGroup, cell
 from contextgraft.report.statistics.study_table import StudyTable
-from contextgraft.stats import EffectiveLength, effective_length
+from contextgraft.stats import (
+    BASE_THRESHOLD,
+    CHAT_THRESHOLD,
+    EffectiveLength,
+    effective_length,
+    mean_of_shares,
+)
+
+
+@dataclass(frozen=True)
+class RulerMean:
+    """The mean over tasks at one length, in percent, with its 95 % interval; over how many tasks."""
+
+    length: int
+    mean: float
+    low: float
+    high: float
+    tasks: int
 
 
 @dataclass(frozen=True)
 class ModelEffectiveLength:
-    """RULER's effective length of one model, and by length its mean score and how many tasks that is over."""
+    """RULER's effective length of one model, its threshold, and its mean score by length."""
 
     label: str
     length: EffectiveLength
-    means: tuple[tuple[int, float, int], ...]
+    threshold: float
+    means: tuple[RulerMean, ...]
 
 
 def effective_lengths(study: StudyTable) -> list[tuple[str, list[ModelEffectiveLength]]]:
     """By family, for every model with a scored RULER task."""
     by_family = []
     for family in families(study):
-        scored = [(label, _by_length(study, model)) for label, model in family.models]
-        models = [
-            ModelEffectiveLength(
-                label,
-                effective_length(scores),
-                tuple((length, sum(s.values()) / len(s), len(s)) for length, s in sorted(scores.items())),
-            )
-            for label, scores in scored
-            if scores
-        ]
+        models = [result for label, model in family.models if (result := _of_model(study, label, model))]
         if models:
             by_family.append((family.name, models))
     return by_family
 
 
-def _by_length(study: StudyTable, model: ModelKey) -> dict[int, dict[str, float]]:
-    """Mean scores in percent by length and task."""
-    own: dict[tuple[int, str], list[ScoreGroup]] = {}
-    for group in study.groups_by_model.get(model, ()):
-        if group.suite == RULER:
-            own.setdefault((group.length or 0, group.task), []).append(group)
-    scores: dict[int, dict[str, float]] = {}
-    for (length, task), groups in sorted(own.items()):
-        share = cell(groups).proportion.score
-        if share is not None:
-            scores.setdefault(length, {})[task] = 100 * share
-    return scores
+def _of_model(study: StudyTable, label: str, model: ModelKey) -> ModelEffectiveLength | None:
+    own = [group for group in study.groups_by_model.get(model, ()) if group.suite == RULER]
+    counts = _by_length(own)
+    if not counts:
+        return None
+    scores = {
+        length: {task: 100 * hits / n for task, (hits, n) in tasks.items()}
+        for length, tasks in counts.items()
+    }
+    threshold = CHAT_THRESHOLD if all(group.chat for group in own) else BASE_THRESHOLD
+    means = []
+    for length, tasks in sorted(counts.items()):
+        mean, low, high = (100 * value for value in mean_of_shares(list(tasks.values())))
+        means.append(RulerMean(length, mean, low, high, len(tasks)))
+    return ModelEffectiveLength(label, effective_length(scores, threshold), threshold, tuple(means))
+
+
+def _by_length(own: list[ScoreGroup]) -> dict[int, dict[str, tuple[float, float]]]:
+    """Sum of scores and n by length and task; a failed prompt counts as wrong, as in RULER."""
+    by_task: dict[tuple[int, str], list[ScoreGroup]] = {}
+    for group in own:
+        by_task.setdefault((group.length or 0, group.task), []).append(group)
+    counts: dict[int, dict[str, tuple[float, float]]] = {}
+    for (length, task), groups in sorted(by_task.items()):
+        share = cell(groups).proportion
+        if share.n:
+            counts.setdefault(length, {})[task] = min(share.hits, share.n), share.n + share.failed
+    return counts

@@ -32,6 +32,7 @@ from contextgraft.report.tables.table import (
 from contextgraft.report.tables.wording import DASH, between, percent, thousands, trimmed
 
 MOST_SUITES = 50  # with sections on the page
+AVERAGES = ("wAvg (inc)", "wAvg (dec)")  # RULER's names: the weights of the lengths rise, or fall
 
 
 def effective_length_tables(
@@ -40,12 +41,15 @@ def effective_length_tables(
     """RULER's mean by length, and the effective length or the number of missing tasks."""
     tables = []
     for title, models in by_family:
-        lengths = sorted({length for model in models for length, _, _ in model.means})
+        lengths = sorted({mean.length for model in models for mean in model.means})
         rows = tuple(
-            TableRow(model.label, (*_mean_cells(model, lengths), _effective_length_cell(model)))
+            TableRow(
+                model.label,
+                (*_mean_cells(model, lengths), _effective_length_cell(model), *_average_cells(model)),
+            )
             for model in models
         )
-        columns = (*(f"mean at {thousands(length)}" for length in lengths), "effective length")
+        columns = (*(f"mean at {thousands(length)}" for length in lengths), "effective length", *AVERAGES)
         missing = dict.fromkeys(name for model in models for name in model.length.missing)
         note = f"Tasks without scores at every length: {', '.join(missing)}." if missing else ""
         tables.append(ScoreTable(title, columns, (TableSection("", rows),), note))
@@ -53,10 +57,12 @@ def effective_length_tables(
 
 
 def _mean_cells(model: ModelEffectiveLength, lengths: Sequence[int]) -> list[TableCell]:
-    means = {length: (mean, tasks) for length, mean, tasks in model.means}
+    means = {mean.length: mean for mean in model.means}
     return [
         TableCell(
-            trimmed(means[length][0]), f"of {means[length][1]} tasks", fill=heat(means[length][0] / 100)
+            trimmed(means[length].mean),
+            f"{between((means[length].low / 100, means[length].high / 100))} of {means[length].tasks} tasks",
+            fill=heat(means[length].mean / 100),
         )
         if length in means
         else TableCell(missing=NOT_EVALUATED)
@@ -71,8 +77,14 @@ def _effective_length_cell(model: ModelEffectiveLength) -> TableCell:
             missing=f"not computed: only {complete} of {len(RULER_TASKS)} tasks have scores at every length"
         )
     return TableCell(
-        thousands(model.length.length) if model.length.length else "below the threshold at every length"
+        thousands(model.length.length) if model.length.length else "at no length above the threshold",
+        f"threshold {trimmed(model.threshold)} %",
     )
+
+
+def _average_cells(model: ModelEffectiveLength) -> list[TableCell]:
+    averages = (model.length.rising, model.length.falling)
+    return [TableCell(missing=NOT_EVALUATED) if a is None else TableCell(trimmed(a)) for a in averages]
 
 
 def perplexity_tables(study: StudyTable, measurements: Measurements) -> list[ScoreTable]:

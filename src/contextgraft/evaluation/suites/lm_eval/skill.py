@@ -13,6 +13,7 @@ from lm_eval.utils import handle_non_serializable, hash_string
 from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
+from contextgraft.config.evaluation import Chat
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
@@ -53,6 +54,7 @@ class LmEvalSkill(Measurement):
     seed: int
     digest: str
     only: int | None = None
+    chat: Chat = False
     suite: ClassVar[str] = "skill"
 
     @override
@@ -65,6 +67,7 @@ class LmEvalSkill(Measurement):
             "digest": self.digest,
             "seed": self.seed,
             "only": self.only,
+            **({"chat": self.chat} if self.chat else {}),
         }
 
     @override
@@ -117,10 +120,13 @@ class LmEvalSkill(Measurement):
     @override
     def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:
         """All documents in one call of lm-eval; if torch cannot run them (out of memory, say), all fail."""
+        chat = loaded.tokenizer.uses_chat(self.chat)
+        if chat:
+            loaded.tokenizer.prefix_suffix(chat=True)  # checks the template, which lm-eval applies unchecked
         with quiet_lm_eval():
             lm = TextLM(loaded.model, loaded.tokenizer.hf, batch_size=loaded.batch_size, only=self.only)
         try:
-            samples = run_task(self.task, lm, self.documents, self.seed)
+            samples = run_task(self.task, lm, self.documents, self.seed, chat=chat)
         except (RuntimeError, IndexError) as error:  # the latter: a token that the model has no row for
             rows = self.unscored_rows(loaded.tokenizer, "failed", failure_reason(error))
         else:
@@ -130,7 +136,7 @@ class LmEvalSkill(Measurement):
                 if self.only in (None, index)
             ]
         advance(len(rows))
-        return rows
+        return [{**row, "chat": int(chat)} for row in rows]
 
     @override
     def unscored_rows(self, tokenizer: PromptTokenizer, status: str, reason: str) -> list[SampleColumns]:
@@ -171,10 +177,11 @@ class LmEvalSkill(Measurement):
         ]
 
 
-def read_lm_eval_skill(name: str, samples: int | None, seed: int) -> LmEvalSkill:
+def read_lm_eval_skill(name: str, samples: int | None, seed: int, chat: Chat = False) -> LmEvalSkill:
     """A task by the path of its YAML or by lm-eval's name; `:METRIC` at the end selects another metric.
 
-    Its data must be in local files or in the cache of `datasets`; else InputError.
+    In a chat, lm-eval applies the template to the requests when they are run; digests are those of the
+    requests without it. Its data must be in local files or in the cache of `datasets`; else InputError.
     """
     spec, metric = split_metric(name)
     task = load_task(spec)
@@ -196,6 +203,7 @@ def read_lm_eval_skill(name: str, samples: int | None, seed: int) -> LmEvalSkill
         prompts=tuple(json_digest(as_json(requests[n])) for n in range(len(documents))),
         seed=seed,
         digest=json_digest([as_json(list(requests.values())), as_json(config)]),
+        chat=chat,
     )
 
 
@@ -206,7 +214,9 @@ def build_requests(task: Any, documents: Sequence[int], seed: int) -> None:
         task.build_all_requests(samples=list(documents))
 
 
-def run_task(task: Any, lm: TextLM, documents: Sequence[int], seed: int) -> list[dict[str, Any]]:
+def run_task(
+    task: Any, lm: TextLM, documents: Sequence[int], seed: int, *, chat: bool = False
+) -> list[dict[str, Any]]:
     """Run the task; one sample per document, of the first of the task's filters.
 
     `evaluate` and not `simple_evaluate`, which calls git, pip and the hub each time.
@@ -215,8 +225,9 @@ def run_task(task: Any, lm: TextLM, documents: Sequence[int], seed: int) -> list
     name = task.task_name
     with quiet_lm_eval():
         results = evaluate(
-            lm=lm, task_dict={"tasks": {name: task}}, samples={name: list(documents)}, bootstrap_iters=0
-        )
+            lm=lm, task_dict={"tasks": {name: task}}, samples={name: list(documents)}, bootstrap_iters=0,
+            apply_chat_template=chat,
+        )  # fmt: skip
     samples: list[dict[str, Any]] = results["samples"][name]
     return sorted(
         (sample for sample in samples if sample["filter"] == samples[0]["filter"]),

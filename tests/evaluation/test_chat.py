@@ -1,0 +1,105 @@
+"""Prompts in the model's chat template: the lead of the answer stands in the assistant's turn."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.evaluation.conftest import MakeModel
+from tests.evaluation.test_run import Notes
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from contextgraft.config.evaluation import EvaluationConfig, NeedleSection, RulerSection, SkillSection
+from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
+from contextgraft.evaluation.replay import read_row, replay_sample
+from contextgraft.evaluation.run import evaluate_models
+from contextgraft.evaluation.spec import build_spec, narrowed_config
+from contextgraft.prompts.generators import word_list
+from contextgraft.prompts.haystack import read_haystack
+
+CHAT = "{% for m in messages %}[user]{{ m.content }}[end]{% endfor %}[assistant]"
+LISTS = ["fwe", "vt", "niah_single_1", "niah_multikey_3"]
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> PromptTokenizer:
+    """Any text can be written: English words as few tokens, as models have them, numbers digit by digit."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [read_haystack("prose", Path())[:30_000], " ".join(word_list("words"))],
+        trainers.BpeTrainer(vocab_size=8000, initial_alphabet=alphabet),
+    )
+    folder = tmp_path_factory.mktemp("chat")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=CHAT).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return load_tokenizer(folder)
+
+
+def texts(tokens: PromptTokenizer, config: EvaluationConfig) -> dict[str, str]:
+    """The prompts by task and kind; each has its exact length."""
+    questions = build_spec(config).questions(tokens)
+    assert all(question.chat == (config.chat is not False) for question in questions)
+    for question in questions:
+        if question.suite == "ruler":
+            assert len(question.ids) + question.budget == question.length
+    return {f"{question.task} {question.kind}": tokens.decode(question.ids) for question in questions}
+
+
+def test_the_lead_begins_the_assistants_turn(tokens: PromptTokenizer) -> None:
+    needle = NeedleSection(
+        lengths=[600],
+        depths=[50.0],
+        samples=1,
+        haystacks=["noise"],
+        kinds=["single", "chain", "multi_query", "multi_value"],
+    )
+    config = EvaluationConfig(needle=needle, ruler=RulerSection(tasks=LISTS, lengths=[1500], samples=1))  # type: ignore[arg-type]
+    chat = texts(tokens, config.model_copy(update={"chat": "auto"}))
+    plain = texts(tokens, config.model_copy(update={"chat": False}))
+    assert chat.keys() == plain.keys()
+    assert len(chat) == 8
+    for name, prompt in chat.items():
+        assert prompt.startswith("[user]"), name
+        assert prompt.count("[assistant]") == 1, name
+        user, lead = prompt.removeprefix("[user]").split("[end][assistant]")
+        question = user.rpartition(" " if "\n" not in user else "\n")[2]
+        assert question, name
+        assert user.endswith(("?", "?\n")) or "?" in user[-200:], name
+        assert lead, name
+        assert not lead.startswith(" "), name
+        assert plain[name].endswith(f" {lead}"), name
+
+
+def test_common_words_fit_rulers_first_length_digit_by_digit(tokens: PromptTokenizer) -> None:
+    config = EvaluationConfig(ruler=RulerSection(tasks=["cwe"], lengths=[4096], samples=1), chat=False)
+    for question in build_spec(config).questions(tokens):
+        listed = tokens.decode(question.ids)
+        words = json.loads(question.answer)
+        assert len(set(words)) == 10
+        assert all(word.isalpha() and word.islower() for word in words)
+        assert "\nQuestion: Which 10 words" in listed
+
+
+def test_a_template_is_recorded_and_replayed(make_model: MakeModel, skill_file: Path, tmp_path: Path) -> None:
+    folder = make_model()
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}the {{ m.content }}{% endfor %} you")
+    config = EvaluationConfig(skill=SkillSection(skills=[str(skill_file)], samples=3), chat="auto")
+    out = tmp_path / "out.parquet"
+    rows = evaluate_models([("tiny", folder)], build_spec(config), BackendConfig(), out, Notes()).to_pylist()
+    assert [row["chat"] for row in rows] == [1] * 3
+    tokens = load_tokenizer(folder)
+    for number, row in enumerate(rows):
+        assert json.loads(row["recipe"])["chat"] == "auto"
+        spec = build_spec(narrowed_config(config, row))
+        replayed = replay_sample(read_row(out, number), folder, spec, BackendConfig())
+        assert replayed.agrees
+        words = replayed.prompt.split()
+        assert (words[0], words[-1]) == ("the", "you")
+    none = build_spec(config.model_copy(update={"chat": None})).questions(tokens)
+    assert [question.chat for question in none] == [False] * 3
