@@ -20,7 +20,8 @@ def test_an_unknown_kind_is_one_line_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="unknown kind of needle question") as error:
         check_needle_kinds(["single", "chian"])
     assert str(error.value).endswith(
-        "expected one of single, multi_value, multi_query, chain; received chian"
+        "expected one of single, multi_value, multi_query, chain, association, key_value, labels; "
+        "received chian"
     )
 
 
