@@ -10,7 +10,7 @@ HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
-.PHONY: help setup demo demo-full demo-seeds real test test-all check fix world bench bench-training version sync lock clean
+.PHONY: help setup demo demo-full demo-seeds real test test-all check fix docs world bench bench-training version sync lock clean
 
 help:
 	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all    the slow tests too"
 	@echo "make check       lint, types, layers and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
+	@echo "make docs        the documentation as a site that can be searched: site/index.html"
 	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: at most 15 minutes, and 10 for mergekit"
 	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
@@ -65,6 +66,12 @@ fix: setup
 
 world: setup
 	PATH="$$PWD/$(VENV):$$PATH" world/make.sh
+
+docs: setup
+	$(HASHED) envs/docs.lock
+	$(VENV)/python scripts/reference.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet
+	@echo "the documentation is site/index.html"
 
 bench: setup
 	$(VENV)/python bench/run.py

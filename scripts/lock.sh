@@ -25,8 +25,9 @@ compile pyproject.toml --all-extras --constraint "$work/constraints.txt" --outpu
 # each is an addition to requirements.lock, an environment of its own, or a package without what it requires
 grep -oE '^[^ #]+==[^ ]+' requirements.lock >"$work/constraints.txt"
 mapfile -t locked < <(sed -E 's/==.*//; s/^/--no-emit-package=/' "$work/constraints.txt")
-compile tests/dvc/requirements.in --constraint "$work/constraints.txt" "${locked[@]}" \
-    --output-file tests/dvc/requirements.lock "$@"
+for source in tests/dvc/requirements.in envs/docs.in; do
+    compile "$source" --constraint "$work/constraints.txt" "${locked[@]}" --output-file "${source%.in}.lock" "$@"
+done
 for source in tests/consumers/locks/*.in envs/smollm2.in scripts/resolver.in; do
     without=(--no-deps)
     [[ $source != */transformers-* ]] || without=()

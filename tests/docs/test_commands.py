@@ -11,7 +11,12 @@ import pytest
 from contextgraft.cli.main import VERBS, cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+GENERATED = ROOT / "docs/commands.md"  # of the help itself
+PAGES = [
+    ROOT / "README.md",
+    *sorted(set((ROOT / "docs").glob("*.md")) - {GENERATED}),
+    *sorted(ROOT.glob("*/README.md")),
+]
 COMMAND = re.compile(r"(?:^|[`$ ])contextgraft +((?:--?[a-z]|[a-z]+\b|\[).*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 

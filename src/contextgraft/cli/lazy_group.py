@@ -7,9 +7,14 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from contextgraft.cli.verbosity import verbosity_options
+
 
 class LazyGroup(click.Group):
-    """`verbs` maps names to one line of help; verb `a-b` is the `command` of module `<package>.a_b`."""
+    """`verbs` maps names to one line of help; verb `a-b` is the `command` of module `<package>.a_b`.
+
+    Every command gets -v and -q.
+    """
 
     def __init__(self, *arguments: Any, verbs: Mapping[str, str], package: str, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -26,6 +31,8 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"{self.package}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        if not any("--quiet" in parameter.opts for parameter in command.params):
+            command.params = [*command.params, *verbosity_options()]
         return command
 
     @override

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from contextgraft.cli.interruption import Interruption
 from contextgraft.cli.lazy_group import LazyGroup
 from contextgraft.cli.options import REPLACE
 from contextgraft.cli.output import echo
+from contextgraft.cli.verbosity import Verbosity
 from contextgraft.errors import ContextgraftError, file_system_error, missing_extra
 
 VERBS = {
@@ -70,9 +72,13 @@ def _same_path(first: Path | None, second: Path) -> bool:
     cls=RefusalGroup,
     verbs=VERBS,
     package="contextgraft.cli.commands",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "CONTEXTGRAFT",
+    },
 )
-@click.version_option(__version__, prog_name="contextgraft")
+@click.version_option(__version__, prog_name="contextgraft", allow_from_autoenv=False)
 @click.option(
     "--refusal",
     type=click.Path(path_type=Path),
@@ -99,8 +105,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    verbosity = Verbosity()
     try:
-        cli.main(standalone_mode=False)
+        cli.main(standalone_mode=False, obj=verbosity)
         if sys.stdout is not None:
             sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
@@ -113,6 +120,8 @@ def _run() -> None:
         echo(f"contextgraft: error: {message}{remedy}", err=True)
         sys.exit(2)
     except ContextgraftError as error:
+        if verbosity.verbose:
+            traceback.print_exc()
         echo(f"contextgraft: error: {error}", err=True)
         sys.exit(2)
     except MemoryError:

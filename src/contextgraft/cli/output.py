@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.verbosity import is_quiet
 from contextgraft.errors import printable_lines
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ LOG_WIDTH = 160  # columns of a table where there is no terminal, so that its ro
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print text of any origin: control characters, which a terminal would obey, are escaped."""
+    """Print text of any origin: control characters, which a terminal would obey, are escaped.
+
+    With -q, stderr gets only lines of `contextgraft:` itself, which are warnings and errors.
+    """
+    if err and is_quiet() and not str(text).startswith("contextgraft: "):
+        return
     click.echo(printable_lines(str(text)), err=err)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from contextgraft.cli.output import echo
+from contextgraft.cli.verbosity import is_quiet
 from contextgraft.errors import printable
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ LINE_INTERVAL = 30  # seconds between lines where there is no terminal
 
 def message_writer(command: str) -> Callable[[str], None]:
     """A function that prints one line on stderr, prefixed with the command's name."""
+    if is_quiet():
+        return lambda _: None
     return lambda line: echo(f"{command}: {printable(line)}", err=True)
 
 
@@ -30,6 +33,9 @@ def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
     Shows a bar on a terminal, elsewhere a line every LINE_INTERVAL seconds.
     """
+    if is_quiet():
+        yield int
+        return
     with (_bar if sys.stderr.isatty() else _lines)(label, total) as advance:
         yield advance
 

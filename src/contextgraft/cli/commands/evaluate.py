@@ -29,6 +29,7 @@ from contextgraft.cli.graft_options import DEFAULTS, GRAFT_OPTIONS
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import local_folders
+from contextgraft.cli.verbosity import progress_stream
 from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def run(
         torch.set_num_threads(params["threads"])
     if outputs.alignments:  # before the evaluation, which takes longer: nothing of it is lost by an error
         align(params, adapters, outputs, models[0][1])
-    with TerminalProgress(len(models) + len(variants), sys.stderr) as progress:
+    with TerminalProgress(len(models) + len(variants), progress_stream()) as progress:
         table = evaluate_models(
             models,
             spec,

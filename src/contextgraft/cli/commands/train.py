@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
-from contextgraft.cli.options import COUNT, PATH, json_option, replace_option
+from contextgraft.cli.options import COUNT, PATH, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo
 from contextgraft.cli.progress import hub_progress
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # options that only a run has, and those of them that only torchrun's processes have; --plan has others
 RUN = (
-    *("out", "replace", "threads", "seed", "checkpoint_seconds"),
+    *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
     *("keep", "patience", "measures", "tensorboard"),
 )
 TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
@@ -83,6 +83,7 @@ class Reporter:
     help="Folder for TensorBoard event files of the same values; needs the package tensorboard.",
 )
 @replace_option
+@skip_existing_option
 @json_option("Print the metrics of the last step, or the plan, as JSON.")
 @plan_training.options
 @click.pass_context
@@ -102,6 +103,8 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
         return
     if options["out"] is None:
         raise click.UsageError("Missing option '--out'")
+    if skipped(options["out"], skip_existing=options["skip_existing"]):
+        return
     _refuse(given, plan_training.NAMES, "needs --plan")
     if "RANK" not in os.environ:  # not by torchrun, whose processes must agree on who reports an error
         _check_inputs(options)
