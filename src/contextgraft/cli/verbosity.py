@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -41,8 +41,7 @@ def is_quiet() -> bool:
 
 def progress_stream() -> TextIO:
     """Where progress is shown: stderr, or nowhere with -q."""
-    stream: Any = _Discarded() if is_quiet() else sys.stderr
-    return stream
+    return cast("TextIO", _Discarded()) if is_quiet() else sys.stderr
 
 
 def _set(context: click.Context, parameter: click.Parameter, value: bool) -> None:
