@@ -117,6 +117,26 @@ def test_answers_are_those_of_generate(case: str, prompts: list[list[int]], toke
     assert (lm.prefill.computed < total) == CASES[case][2].crops
 
 
+HOSTILE_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"suppress_tokens": list(range(30)), "max_time": 1e-9},
+    {"penalty_alpha": 0.6, "top_k": 4},  # would load code from the hub
+    {"watermarking_config": {"bias": 9.0}, "return_dict_in_generate": True, "stop_strings": ["a"]},
+    {"exponential_decay_length_penalty": [1, 2.0], "forced_bos_token_id": 9, "use_mtp": True},
+)
+
+
+@pytest.mark.parametrize("case", ["recurrent", "llama"])
+def test_generation_settings_of_a_folder_change_no_answer(
+    case: str, prompts: list[list[int]], tokens: PromptTokenizer
+) -> None:
+    requests, model = requests_of(prompts[:3]), make(case)
+    expected = sorted(backend_of(deepcopy(model), tokens).responses(requests))
+    for hostile in HOSTILE_SETTINGS:
+        for name, value in hostile.items():
+            setattr(model.generation_config, name, value)
+        assert sorted(backend_of(model, tokens).responses(requests)) == expected, hostile
+
+
 def test_logits_are_held_of_one_position_only(tokens: PromptTokenizer, prompts: list[list[int]]) -> None:
     model = make("llama")
     held: list[torch.Size] = []

@@ -116,6 +116,8 @@ class TransformersBackend:
             eos_token_id=sorted(self._end_tokens) or None,
             pad_token_id=0,  # after a row's end; what follows the end is removed below
         )
+        # generate would take what `config` leaves open, such as suppressed tokens, from the model's own
+        self.model.generation_config = GenerationConfig()
         out_BT = self.model.generate(
             ids_BT,
             attention_mask=torch.ones_like(ids_BT),
