@@ -37,8 +37,22 @@ KINDS: dict[str, dict[str, Any]] = {
     "bias": {"target_modules": LINEAR, "bias": "lora_only"},
     "saved": {"target_modules": LINEAR, "modules_to_save": ["lm_head", "norm"]},
     "regular expression": {"target_modules": r".*layers\.1\..*_proj"},
+    "patterns of names": {
+        "target_modules": LINEAR,
+        "rank_pattern": {"^model.layers.1.self_attn.q_proj": 3, r"model\.layers\.(0|1)\.mlp\..*": 2},
+        "alpha_pattern": {"layers.1.self_attn.q_proj$": 9},
+        "use_dora": True,
+    },
+    "all but some": {"target_modules": "all-linear", "exclude_modules": r".*\.(k_proj|down_proj)"},
+    "one layer": {"target_modules": LINEAR, "layers_to_transform": [1], "layers_pattern": "layers"},
+    "parameters": {"target_modules": ["q_proj"], "target_parameters": ["mlp.up_proj.weight"]},
+    "tokens": {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [3], "lm_head": [9]},
+    },
+    "orthogonal": {"target_modules": LINEAR, "init_lora_weights": "orthogonal"},
 }
-REPLACING = ("bias", "saved")
+REPLACING = ("bias", "saved", "tokens")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +117,13 @@ def test_what_would_overwrite_must_be_allowed(target: Path, tmp_path: Path, kind
     allowed = plan_merge([ScaledAdapter(adapter)], target, keep_rope=True, replace_modules=True)
     assert any("will be overwritten" in warning for warning in allowed.warnings)
     assert set(allowed.replaced) == set(adapter.replaced) != set()
+
+
+def test_a_bias_that_the_target_lacks_is_named(toy: SimpleNamespace, tmp_path: Path) -> None:
+    target = toy.write(tmp_path / "target", toy.weights(toy.config()), toy.config())
+    adapter = open_adapter(trained(target, tmp_path / "adapter", target_modules=["q_proj"], lora_bias=True))
+    with pytest.raises(MismatchError, match=r"adds a bias to .*q_proj' \(lora_bias\).*load it at run time"):
+        plan_merge([ScaledAdapter(adapter)], target, keep_rope=True)
 
 
 def test_several_adapters_add_up_by_their_weights(target: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.formats.tensor_names import (
     TensorRole,
+    comparable,
     input_embedding,
     kind_order,
     layer_of,
@@ -66,3 +67,11 @@ def test_parameters_belong_to_the_groups_of_a_recipe() -> None:
     ]
     assert groups == ["embeddings", "embeddings", "linear"]
     assert parameter_group("model.norm.weight", 1) == "norms"
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model", "transformer", "gpt_neox", "gpt_neox_japanese", "biogpt", "rwkv", "backbone"]
+)
+def test_a_model_saved_without_its_head_lacks_the_prefix(prefix: str) -> None:
+    """The base_model_prefix of transformers' classes."""
+    assert comparable(f"{prefix}.layers.0.fc1.weight") == comparable("layers.0.fc1.weight")

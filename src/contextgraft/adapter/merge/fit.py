@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TokenRowsEntry
 from contextgraft.adapter.lora.low_rank import RebasedEntry
 from contextgraft.adapter.merge.fitted_entries import (
     fitted_entries,
@@ -177,6 +177,13 @@ def _check_entries(
     for name, entry in entries.items():
         any_rows = name in view.tensors and (rows_are_tokens(name) or grows(name, entry, view))
         rows = view.tensors[name].shape[:1] if any_rows else ()
+        own_bias = isinstance(entry, AdditiveEntry) and ".lora_B." in entry.key
+        if own_bias and name not in view.tensors:
+            raise MismatchError(
+                f"adds a bias to {name.removesuffix('.bias')!r} (lora_bias), which has none in the target",
+                path=adapter.path, expected=f"{name!r} in {view.path}", received="no such tensor",
+                remedy="load it at run time with PEFT, or train it without lora_bias",
+            )  # fmt: skip
         check_shape(view, name, other, (*rows, *entry.shape[len(rows) :]))
         check_takes_delta(view, name, other)
     plain = {name: without_own_base(adapter, name, entry, view) for name, entry in entries.items()}

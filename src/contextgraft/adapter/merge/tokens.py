@@ -8,6 +8,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError, first_names
+from contextgraft.formats.architecture import check_shape
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import rows_are_tokens
 
@@ -39,6 +40,8 @@ def fit_tokens(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: Mo
     entries = {name: entry for name, entry in sorted(entries.items()) if rows_are_tokens(name)}
     if not entries:
         return None
+    for name in entries.keys() - target.tensors.keys():
+        check_shape(target, name, f"the adapter {adapter.path}", entries[name].shape)  # raises
     tokens = adapter.vocabulary
     if _same_rows(entries, target) and (tokens is None or tokens == read_vocabulary(target)):
         return TokenFit(None, max(target[name].rows for name in entries))
