@@ -1,4 +1,4 @@
-"""The first hour of a user: an empty folder, three small models, and the commands as the documentation has them."""
+"""The first hour of a user: an empty folder, three small models, and the commands of the documentation."""
 
 import re
 import shlex

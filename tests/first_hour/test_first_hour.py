@@ -39,8 +39,13 @@ def test_a_study_from_init_to_its_plan() -> None:
     planned = run(*documented(OWN, "plan study my-study.yaml"))
     assert planned.status == 0, planned.err
     assert "merge" in planned.out
-    checked = run("plan", "study", "my-study.yaml", "--check", "-q")
-    assert checked.status == 2  # the toy's tokenizer is empty: said before any job
+
+
+@pytest.mark.slow
+def test_a_study_that_cannot_work_is_refused_before_any_job() -> None:
+    run("init", "--base", "base", "--donor", "donor", "--fine-tune", "tune")
+    checked = run(*documented(OWN, "plan study my-study.yaml --check"))
+    assert checked.status == 2  # the toy's tokenizer is empty
     assert "tokenizer" in checked.err
 
 
@@ -48,7 +53,8 @@ def test_a_finished_command_again() -> None:
     for words in (extract(), merge()):
         assert run(*words).status == 0
         again = run(*words)
-        assert (again.status, "exists" in again.err + again.out) == (0, True), again
+        assert again.status == 0, again.err
+        assert "already" in again.err
     other = merge()
     other[other.index("--target") + 1] = "base"
     refused = run(*other)
@@ -93,7 +99,7 @@ def test_two_adapters_are_compared() -> None:
     run(*extract())
     done = run("compare", "adapters/r8", "adapters/r4")
     assert done.status == 0, done.err
-    assert "q_proj" in done.out
+    assert "model.layers.0." in done.out
 
 
 def test_publish_shows_what_it_would_send() -> None:
@@ -101,10 +107,8 @@ def test_publish_shows_what_it_would_send() -> None:
     done = run("publish", "adapters/r4", "--to", "me/long-context", "--dry-run")
     assert done.status == 0, done.err
     assert "README.md" in done.out
-    card = json.loads(run("publish", "adapters/r4", "--to", "me/long-context", "--dry-run", "--json").out)[
-        "card"
-    ]
-    assert "hf:me/long-context" in card
+    facts = json.loads(run("publish", "adapters/r4", "--to", "me/long-context", "--dry-run", "--json").out)
+    assert "hf:me/long-context" in facts["card"]
 
 
 def test_inspect_prints_lines_for_servers() -> None:
