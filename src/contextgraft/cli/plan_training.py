@@ -55,11 +55,11 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
         ),
         click.option(
             "--dtype", type=click.Choice(["float32", "bfloat16"]),
-            help=f"Dtype of activations; weights and sums are float32 [{condition}default: {dtype}].",
+            help=f"Dtype of activations; weights and sums are float32 [default: {dtype}].",
         ),
         click.option(
             "--rows-at-once", type=COUNT,
-            help=f"Rows of a batch in one pass; gradients are summed [{condition}default: all].",
+            help="Rows of a batch in one pass; gradients are summed [default: all].",
         ),
     )  # fmt: skip
 

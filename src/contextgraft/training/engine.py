@@ -78,11 +78,21 @@ class TrainingEngine(Protocol):
 
 
 class SingleProcessEngine(TrainingEngine):
-    """Computes in this process; the state is one safetensors file."""
+    """Computes in this process, on one device; the state is one safetensors file.
+
+    Attention is that of transformers, with every window and type of RoPE. Weights, gradients and moments are
+    float32; with another `dtype` matrix products and attention are computed in it (torch.autocast).
+    `rows_at_once` rows of a batch are computed in one pass, all by default.
+    """
 
     main = True
-    dtype = torch.float32
-    memory_remedies = ("fewer tokens in a batch", "more processes (torchrun)")
+
+    def __init__(
+        self, device: str = "cpu", dtype: torch.dtype = torch.float32, rows_at_once: int | None = None
+    ) -> None:
+        self.device, self.dtype, self.rows_at_once = torch.device(device), dtype, rows_at_once
+        rows = () if rows_at_once == 1 else ("--rows-at-once 1",)
+        self.memory_remedies = (*rows, "fewer tokens in a batch", "more processes (torchrun)")
 
     @override
     def run_on_main(self, task: Callable[[], T]) -> T:
@@ -96,18 +106,24 @@ class SingleProcessEngine(TrainingEngine):
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
         model = build_trainable(recipe, base, rope, attention="sdpa")
         load_weights(model, base)
+        model.to(self.device)
         parameters = trainable_parameters(model)
         optimiser = build_optimiser(recipe.optimiser, parameters, frozen_rows=recipe.frozen_rows)
         return TrainState(CausalLMWithLoss(model), parameters, optimiser)
 
     @override
     def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
-        micro_batch = full_batch(batch)
+        full, rows = full_batch(batch), self.rows_at_once or len(batch.ids)
         state.optimiser.zero_grad()
-        loss, correct = state.model(micro_batch, **position_arguments(batch))
-        torch.autograd.backward(loss)
+        total, all_correct = 0.0, 0
+        for number, micro_batch in enumerate(full.to(self.device).split(rows)):
+            arguments = position_arguments(batch, slice(number * rows, (number + 1) * rows), self.device)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                loss, correct = state.model(micro_batch, **arguments)
+            torch.autograd.backward(loss)
+            total, all_correct = total + loss.item(), all_correct + int(correct)
         zero_frozen_rows(state.parameters, recipe.frozen_rows)
-        return StepResult(loss.item(), int(correct), int(micro_batch.answers.sum()))
+        return StepResult(total, all_correct, int(full.answers.sum()))
 
     @override
     def clip(self, state: TrainState, max_norm: float) -> float:
@@ -133,18 +149,19 @@ class SingleProcessEngine(TrainingEngine):
 
     @override
     def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
-        return saved.weights()
+        return {name: weight.cpu() for name, weight in saved.weights().items()}
 
 
-def position_arguments(batch: TokenBatch) -> dict[str, torch.Tensor]:
-    """Arguments of the layers for position ids that skip; none for consecutive ones.
+def position_arguments(batch: TokenBatch, rows: slice, device: torch.device) -> dict[str, torch.Tensor]:
+    """Arguments of the layers for some rows whose position ids skip; none for consecutive ones.
 
     Without a mask, transformers takes a position that does not follow the one before for the begin of another
     sequence, and lets no token attend across it. A mask of ones is not built.
     """
     if batch.positions is None:
         return {}
-    return {"position_ids": batch.positions, "attention_mask": torch.ones_like(batch.ids)}
+    positions = batch.positions[rows].to(device)
+    return {"position_ids": positions, "attention_mask": torch.ones_like(positions)}
 
 
 @contextmanager

@@ -65,7 +65,9 @@ class TrainState:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(saved.tensors[f"{WEIGHT}{name}"])
-                moments = {moment: saved.tensors[f"{moment}/{name}"] for moment in MOMENTS}
+                moments = {
+                    moment: saved.tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS
+                }
                 # the fused kernel wants the step count on the parameter's device
                 step = torch.tensor(float(saved.step), device=parameter.device)
                 self.optimiser.state[parameter] = {"step": step, **moments}
@@ -100,7 +102,8 @@ def save_state(saved: SavedState, folder: Path) -> None:
     for name in sorted(saved.tensors):
         _add(digest, name, saved.tensors[name])
     metadata = {"step": str(saved.step), "digest": digest.hexdigest()}
-    save_tensors(folder / STATE_FILE, saved.tensors, metadata=metadata)
+    tensors = {name: tensor.cpu() for name, tensor in saved.tensors.items()}
+    save_tensors(folder / STATE_FILE, tensors, metadata=metadata)
 
 
 def saved_step(folder: Path) -> int:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # options that only a run has, and those of them that only torchrun's processes have; --plan has others
 RUN = (
     *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
-    *("keep", "patience", "measures", "tensorboard"),
+    *("keep", "patience", "measures", "tensorboard", "device"),
 )
-TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "dtype", "rows_at_once", "keep", "patience")
+TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "keep", "patience")
 
 
 class Reporter:
@@ -61,6 +61,9 @@ class Reporter:
     default=30.0,
     show_default=True,
     help="Seconds between checkpoints; an interrupted run resumes at the last one.",
+)
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Device [default: a GPU if there is one, else cpu]."
 )
 @plan_training.parallel_options(
     condition="torchrun; ", node="as torchrun started them", dtype="float32, bfloat16 on GPUs"
@@ -110,12 +113,12 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
         _check_inputs(options)
     import torch
 
-    from contextgraft.training.parallel.process_group import single_gpu, torchrun_env
+    from contextgraft.training.parallel.process_group import torchrun_env
     from contextgraft.training.trainer import TrainingOptions
 
     if options["threads"] is not None:
         torch.set_num_threads(options["threads"])
-    info = torchrun_env(os.environ) or single_gpu()
+    info = torchrun_env(os.environ)
     if info is None:
         _refuse(given, TORCHRUN, "needs processes started by torchrun")
     settings = TrainingOptions(
@@ -160,14 +163,19 @@ def _refuse(given: Iterable[str], names: Iterable[str], reason: str) -> None:
 
 
 def _train(options: dict[str, Any], settings: "TrainingOptions", reporter: Reporter) -> dict[str, Any] | None:
-    """Train in this process; returns the metrics of the last step."""
+    """Train in this process, on one device; returns the metrics of the last step."""
+    from contextgraft.training.engine import SingleProcessEngine
+    from contextgraft.training.parallel.devices import choose_device, choose_dtype
     from contextgraft.training.trainer import train
 
+    device = choose_device(options["device"])
+    dtype = choose_dtype(options["dtype"], device)
     return train(
         options["config"],
         options["base"],
         options["out"],
         settings,
+        engine=SingleProcessEngine(device, dtype, options["rows_at_once"]),
         reporter=reporter,
         datasets=_datasets(reporter),
     )
@@ -179,25 +187,25 @@ def _train_rank(
     """Train as one process of many; only rank 0 returns metrics."""
     from datetime import timedelta
 
-    import torch
-
     from contextgraft.checkpoint.model_folder import open_model
+    from contextgraft.training.parallel.devices import choose_dtype
     from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
     from contextgraft.training.parallel.process_group import RemoteRankError, process_group
     from contextgraft.training.trainer import train
 
-    parallel = ParallelOptions(
-        context_parallel=options["context_parallel"],
-        layout=options["layout"],
-        ranks_per_node=options["ranks_per_node"],
-        dtype=getattr(torch, options["dtype"] or ("bfloat16" if torch.cuda.is_available() else "float32")),
-        rows_at_once=options["rows_at_once"],
-        keep=options["keep"],
-        timeout=timedelta(seconds=options["patience"]),
-    )
     config, base, out = options["config"], options["base"], options["out"]
+    timeout = timedelta(seconds=options["patience"])
     try:
-        with process_group(info, parallel.timeout) as device:
+        with process_group(info, timeout, options["device"]) as device:
+            parallel = ParallelOptions(
+                context_parallel=options["context_parallel"],
+                layout=options["layout"],
+                ranks_per_node=options["ranks_per_node"],
+                dtype=choose_dtype(options["dtype"], device.type),
+                rows_at_once=options["rows_at_once"],
+                keep=options["keep"],
+                timeout=timeout,
+            )
             engine = DistributedEngine(info, device, parallel, open_model(base).config, reporter)
             metrics = train(
                 config, base, out, settings, engine=engine, reporter=reporter, datasets=_datasets(reporter)

@@ -84,7 +84,7 @@ def check_rope(rope: RopeSettings) -> None:
             "this type of RoPE would differ between ranks",
             expected=" or ".join(ROPE_TYPES),
             received=rope.rope_type,
-            remedy="train in one process, or set theta in the recipe",
+            remedy="train in one process (one GPU needs no torchrun), or set theta in the recipe",
         )
 
 
@@ -99,5 +99,5 @@ def check_windows(config: Mapping[str, Any]) -> None:
 def _unsupported(what: str) -> InputError:
     return InputError(
         f"context parallelism supports plain causal attention only, not {what}",
-        remedy="pad on the right with loss weight 0, or train in one process",
+        remedy="pad on the right with loss weight 0, or train in one process: one GPU needs no torchrun",
     )

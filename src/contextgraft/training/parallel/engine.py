@@ -22,11 +22,18 @@ from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
 from contextgraft.training.loss import CausalLMWithLoss
-from contextgraft.training.model import build_trainable, load_weights, trainable_parameters, zero_frozen_rows
+from contextgraft.training.model import (
+    build_trainable,
+    head_dim,
+    load_weights,
+    trainable_parameters,
+    zero_frozen_rows,
+)
 from contextgraft.training.parallel import attention, checkpoints
 from contextgraft.training.parallel.attention_kernels import KERNELS, check_dtype
 from contextgraft.training.parallel.background import TaskStatus, poll_result, run_in_thread
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
+from contextgraft.training.parallel.devices import card_capability, check_kernel
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout, topology
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
@@ -71,6 +78,8 @@ class DistributedEngine(TrainingEngine):
         rows = () if options.rows_at_once == 1 else ("--rows-at-once 1",)
         self.memory_remedies = (*rows, "more processes on a sequence")
         check_dtype(device.type, options.dtype)
+        if device.type == "cuda":
+            check_kernel(device.type, head_dim(config), card_capability(device))
         layout = self._layout(info, config, reporter or SilentReporter())
         sequence_ranks = layout.ring * layout.heads
         self.replicas = info.world_size // sequence_ranks

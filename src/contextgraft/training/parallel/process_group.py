@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from contextgraft.errors import ContextgraftError, InputError
 from contextgraft.training.parallel.background import run_in_thread
+from contextgraft.training.parallel.devices import choose_device
 
 LINGER = 10.0  # seconds that rank 0, which may hold the store, waits for the others to read it
 PEER_ERRORS = ("gloo", "nccl", "timed out", "timeout", "connection", "peer", "socket", "store")
@@ -45,28 +46,23 @@ def torchrun_env(environment: Mapping[str, str]) -> RankInfo | None:
     return RankInfo(*(int(environment[name]) for name in names))
 
 
-def single_gpu() -> RankInfo | None:
-    """A run of one process if there is a GPU: only the distributed engine uses GPUs."""
-    return RankInfo(0, 1, 0, 1) if torch.cuda.is_available() else None
-
-
-def rank_device(info: RankInfo) -> torch.device:
-    """A GPU of its own for each process of a node, or the CPU if there is no GPU."""
-    if not torch.cuda.is_available():
+def rank_device(info: RankInfo, kind: str) -> torch.device:
+    """The CPU, or a GPU of its own for each process of a node."""
+    if kind == "cpu":
         return torch.device("cpu")
     if torch.cuda.device_count() < info.local_world_size:
         raise InputError(
             "more processes than GPUs on a node",
             expected=f"at most {torch.cuda.device_count()}",
             received=info.local_world_size,
-            remedy="lower --nproc-per-node",
+            remedy="lower --nproc-per-node, or use --device cpu",
         )
     return torch.device("cuda", info.local_rank)
 
 
 @contextmanager
-def process_group(info: RankInfo, timeout: timedelta) -> Iterator[torch.device]:
-    """Connect all processes of a run; yields the device of this one.
+def process_group(info: RankInfo, timeout: timedelta, requested: str | None = None) -> Iterator[torch.device]:
+    """Connect all processes of a run; yields the device of this one, of the requested type.
 
     A process that has ended, or is silent for longer than `timeout`, raises PeerError. The first rank to see
     an error raises it; in all others it becomes RemoteRankError.
@@ -75,7 +71,7 @@ def process_group(info: RankInfo, timeout: timedelta) -> Iterator[torch.device]:
     try:
         if info.world_size > 1:
             store = next(rendezvous("env://", info.rank, info.world_size, timeout=timeout))[0]
-        device = rank_device(info)
+        device = rank_device(info, choose_device(requested))
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
