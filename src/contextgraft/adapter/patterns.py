@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import regex
+from typing import TYPE_CHECKING
 
 from contextgraft.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import regex
 
 SECONDS = 5.0  # for all matches of one file; the patterns of real adapters take a millisecond
 # `re`, which PEFT uses, and `regex`, which has a time limit, read these differently
@@ -24,6 +26,8 @@ PLAIN = re.compile(r"[\w.\\-]*")  # cannot backtrack
 
 def is_pattern(expression: str) -> bool:
     """Whether a text is a regular expression, and the same one to `re` and `regex`."""
+    import regex
+
     if (
         AMBIGUOUS.search(expression) is not None
         or len(expression) > LONGEST
@@ -56,6 +60,8 @@ class LimitedMatcher:
 
     def matches(self, expression: str, text: str) -> bool:
         """Whether the expression matches somewhere in a text; CheckpointError if the time is over."""
+        import regex
+
         with self.limited(expression):
             pattern = self._compiled.get(expression)
             if pattern is None:
