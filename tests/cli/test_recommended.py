@@ -109,7 +109,15 @@ def test_a_rank_that_no_adapter_has(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"rank": 4}, {"rank": "4"}, {"rank": 4, "adapters": [], "target": None}]
+    "content",
+    [
+        {},
+        {"rank": 4},
+        {"rank": "4"},
+        {"rank": 4, "adapters": [], "target": None},
+        {"rank": 4, "reason": "", "target": "t", "adapters": {"4": 5}},
+        {"rank": 4, "reason": "", "target": "t", "adapters": {"4": "the digests"}},
+    ],
 )
 def test_a_file_that_is_not_a_recommendation(root: Path, tmp_path: Path, content: dict[str, Any]) -> None:
     (tmp_path / "r.json").write_text(json.dumps(content))

@@ -114,6 +114,7 @@ def _read_recommendation(file: Path) -> dict[str, Any]:
     content = read_json(file)
     rank = content.get("rank")
     whole = set(RECOMMENDATION_KEYS) <= content.keys() and isinstance(content["adapters"], dict)
+    whole = whole and all(isinstance(digests, list) for digests in content["adapters"].values())
     whole = whole and isinstance(content.get("options", {}), dict)
     if not whole or not (rank is None or (type(rank) is int and isinstance(content["target"], str))):
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Read the tables that `contextgraft align` wrote, and summarise them by layer and kind of module."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.replaceable import check_file_replaceable
 from contextgraft.errors import InputError
-from contextgraft.formats.alignment import CHANCE_LIMIT, TensorAlignment, direction
-from contextgraft.formats.sample_files import first_line
+from contextgraft.formats.alignment import CHANCE_LIMIT, SCHEMA, TensorAlignment, direction
+from contextgraft.formats.sample_files import KINDS, first_line
 from contextgraft.formats.tensor_names import kind_order, layer_of, short_kind
 
 REMEDY = "give files that `contextgraft align --out` wrote"
@@ -20,6 +21,8 @@ COLUMNS = (
     "donor_norm", "target_norm", "inner", "elements",
 )  # fmt: skip
 LATER = ("adapter_digest", "adapter_rank")  # columns that tables of older versions lack: null there
+NUMBERS = ("elements", "donor_norm", "target_norm", "inner")
+LARGEST = 1e100  # beyond it a number is not a measurement, and its square not finite
 IDENTITY = ("target_digest", "donor_digest", "base_digest", *LATER, "tensor")
 
 
@@ -126,5 +129,23 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             "not a table of alignments", path=path, received=f"no {', '.join(missing)}", remedy=REMEDY
         )
     known = [name for name in (*COLUMNS, *LATER) if name in table.column_names]
+    for name in known:
+        written, given = SCHEMA.field(name).type, table.schema.field(name).type
+        kind = next(kind for kind in KINDS if kind.fits(written))
+        if not (pa.types.is_null(given) or kind.fits(given)):
+            raise InputError(
+                f"column {name!r} has the wrong type", path=path, expected=kind.name, received=given,
+                remedy=REMEDY,
+            )  # fmt: skip
     absent: dict[str, Any] = dict.fromkeys(LATER)
-    return [absent | row for row in table.select(known).to_pylist()]
+    return [absent | row for row in table.select(known).to_pylist() if _is_whole(row)]
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a row has all names, and numbers that were measured; the others are not shown."""
+    numbers = [row[name] for name in NUMBERS]
+    return (
+        all(row[name] is not None for name in (*NUMBERS, "target_name", "donor_name", "tensor", "kind"))
+        and all(math.isfinite(number) and abs(number) < LARGEST for number in numbers)
+        and min(row["elements"], row["donor_norm"], row["target_norm"]) >= 0
+    )
