@@ -158,9 +158,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize(
     "damage", ["zeros", *(pytest.param(name, marks=pytest.mark.slow) for name in list(DAMAGES)[1:])]
 )
-@pytest.mark.parametrize(
-    "name", ["fetch a folder", "fetch FP8", "fetch pickles", "fetch a GGUF file", "merge"]
-)
+@pytest.mark.parametrize("name", marked(RESUMED))
 def test_spoiled_partial_results_are_not_believed(
     inputs: Path, expected: dict[str, dict[str, bytes]], tmp_path: Path, name: str, damage: str
 ) -> None:
