@@ -222,6 +222,7 @@ KINDS = (
 )
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
     ("mutants", "constructs"), [(2, 2), pytest.param(2000, 200, marks=pytest.mark.slow)], ids=["few", "many"]
 )
