@@ -13,7 +13,7 @@ from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
 from contextgraft.prompts.tokens import Encode
 from contextgraft.training.data.context import DataContext
-from contextgraft.training.data.documents import find_files, read_documents
+from contextgraft.training.data.documents import find_files, read_documents, read_token_ids
 from contextgraft.training.data.packing import (
     PACKED,
     PackedSequences,
@@ -63,6 +63,44 @@ def test_three_kinds_of_files_hold_the_same_documents(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": texts}), tmp_path / "all.parquet")
     for files in ("?.txt", "all.jsonl", "all.parquet"):
         assert list(read_documents(find_files(source(files), tmp_path), "body")) == texts
+
+
+def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
+    """No tokenizer and no prefix; a row begins a document."""
+    rows = [[1, 2, 3], [4, 5], [6] * 70]
+    pq.write_table(pa.table({"input_ids": rows}), tmp_path / "x.parquet")
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
+
+    def no_tokenizer(text: str) -> list[int]:
+        raise AssertionError(text)
+
+    for name in ("x.parquet", "x.jsonl"):
+        wanted = recipe(files=[name], column="input_ids")
+        context = DataContext(no_tokenizer, (9,), 7, tmp_path)
+        pack(wanted, context, tmp_path / "work", datasets=None, reporter=SilentReporter())
+        (packed,) = wanted.data
+        assert isinstance(packed, DocumentsSource)
+        sequence = PackedSequences(packed_path(tmp_path / "work", packed, 64), 1).row(0)
+        assert sequence == ([1, 2, 3, 4, 5, *[6] * 59], [0, 3, 5])
+
+
+@pytest.mark.parametrize(
+    ("rows", "received"),
+    [
+        ([[1, 7]], "ids from 1 to 7"),
+        ([[-1, 3]], "ids from -1 to 3"),
+        (["text"], "str, not a list of whole numbers"),
+        ([[1.5]], "list, not a list of whole numbers"),
+        ([None], "NoneType, not a list"),
+    ],
+)
+def test_what_is_no_token_id_is_one_line(tmp_path: Path, rows: list[Any], received: str) -> None:
+    pq.write_table(pa.table({"input_ids": rows}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=f"from 0 to 6 in 'input_ids'; received {received}"):
+        list(read_token_ids([tmp_path / "x.parquet"], 7))
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="cannot be read as token ids"):
+        list(read_token_ids([tmp_path / "x.parquet"], 7))
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst", "bz2", "lz4"])

@@ -151,7 +151,10 @@ class DocumentsSource(DataSource):
         description="patterns of .txt (one document), .jsonl or .json (one object on each line), .parquet; "
         "text may be compressed (.gz, .zst, .bz2, .lz4); relative to the recipe, or in the data set",
     )
-    column: str = Field(default="text", description="column or key of the text, except in .txt")
+    column: str = Field(
+        default="text",
+        description="column or key of the text, except in .txt; input_ids has lists of token ids",
+    )
 
 
 AnySource = Annotated[

@@ -12,6 +12,7 @@ from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 
 COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
+TOKEN_IDS = "input_ids"  # the column that has token ids, not texts
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
 
 
@@ -57,6 +58,22 @@ def read_documents(paths: Iterable[Path], column: str) -> Iterator[str]:
             ) from None
 
 
+def read_token_ids(paths: Iterable[Path], vocabulary: int) -> Iterator[list[int]]:
+    """Rows of token ids of all files; a file without them, or with ids beyond the vocabulary: InputError."""
+    for path in paths:
+        reader = READERS[file_format(str(path))]
+        try:
+            for row in reader(path, TOKEN_IDS):
+                yield _checked_ids(row, vocabulary)
+        except READ_ERRORS as error:
+            raise InputError(
+                "cannot be read as token ids",
+                path=path,
+                expected=f"lists of ids from 0 to {vocabulary - 1} in {TOKEN_IDS!r}",
+                received=str(error)[:80],
+            ) from None
+
+
 def _text(path: Path, _: str) -> Iterator[object]:
     with _opened(path) as text:
         yield text.read()
@@ -75,8 +92,9 @@ def _opened(path: Path) -> TextIOWrapper:
 
 
 def _parquet(path: Path, column: str) -> Iterator[object]:
+    rows = 1 if column == TOKEN_IDS else 256  # a row of ids can be a whole sequence
     with pq.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(columns=[column], batch_size=256):
+        for batch in file.iter_batches(columns=[column], batch_size=rows):
             yield from batch.column(column).to_pylist()
 
 
@@ -85,6 +103,15 @@ def _checked(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__}, not a text")
     value.encode()
+    return value
+
+
+def _checked_ids(value: object, vocabulary: int) -> list[int]:
+    """A row of ids that the model has embeddings for."""
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise TypeError(f"{type(value).__name__}, not a list of whole numbers")
+    if value and not 0 <= min(value) <= max(value) < vocabulary:
+        raise ValueError(f"ids from {min(value)} to {max(value)}")
     return value
 
 

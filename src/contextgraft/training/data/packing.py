@@ -19,7 +19,7 @@ from contextgraft.checkpoint.atomic import publish
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError
 from contextgraft.training.data.context import DataContext
-from contextgraft.training.data.documents import find_files, read_documents
+from contextgraft.training.data.documents import TOKEN_IDS, find_files, read_documents, read_token_ids
 from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_files
 from contextgraft.training.reporting.progress import TrainingReporter, count_rows
 
@@ -84,11 +84,20 @@ def pack(
         paths = fetch_files(source, work, datasets) if source.hub else find_files(source, context.folder)
         for length, path in missing.items():
             reporter.message(f"packing {len(paths)} files to sequences of {length:,} tokens")
-            encoded = map(context.encode, read_documents(paths, source.column))
+            encoded, prefix_ids = _encoded(source, paths, context)
             with publish(path) as shards:
-                rows = count_rows(sequences(encoded, length, context.prefix_ids), reporter)
+                rows = count_rows(sequences(encoded, length, prefix_ids), reporter)
                 write_shards(shards, rows, length)
     remove_files(work)
+
+
+def _encoded(
+    source: DocumentsSource, paths: Sequence[Path], context: DataContext
+) -> tuple[Iterator[list[int]], Sequence[int]]:
+    """Ids of all documents, and the prefix of each; rows of token ids are taken as they are."""
+    if source.column == TOKEN_IDS:
+        return read_token_ids(paths, context.vocabulary), ()
+    return map(context.encode, read_documents(paths, source.column)), context.prefix_ids
 
 
 def packed_path(work: Path, source: DocumentsSource, length: int) -> Path:
