@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from contextgraft.errors import InputError
 from contextgraft.evaluation.backends import logprobs
 from contextgraft.evaluation.backends.loading import load_model
 from contextgraft.evaluation.backends.logprobs import kl_divergence
-from contextgraft.evaluation.backends.tokenizer import load_tokenizer
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.evaluation.suites.base import LoadedModel
 from contextgraft.evaluation.suites.divergence import DivergenceMeasurement
 from contextgraft.evaluation.suites.skill_file import read_skill_file
@@ -159,3 +160,30 @@ def test_a_model_without_positions_is_not_measured(
     short = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=2))
     who = replace(subject(path, tmp_path, "reference"), model=short.eval())
     assert {row["status"] for row in measure.rows(who)} == {"truncated"}
+
+
+def test_windows_in_a_chat_template_have_their_length_and_a_name_of_their_own(
+    windows: TextWindows, tokens: PromptTokenizer
+) -> None:
+    chat = replace(windows, chat=True)
+    assert (chat.name, chat.key()) == (f"{windows.name} (chat)", {**windows.key(), "chat": True})
+    template = "{% for m in messages %}the {{ m['content'] }} .{% endfor %} you"
+    with pytest.raises(InputError, match="no chat template"):
+        chat.prompts(tokens)
+    tokens.hf.chat_template = template
+    try:
+        for prompt, plain in zip(chat.prompts(tokens), windows.prompts(tokens), strict=True):
+            words = tokens.decode(prompt.ids).split()
+            assert (words[0], words[-2:]) == ("the", [".", "you"])
+            assert len(prompt.ids) == len(plain.ids) == windows.length
+            row = {
+                "task": chat.name,
+                "recipe": prompt.prompt_spec,
+                "seed": chat.seed,
+                "document": prompt.document,
+            }
+            assert chat.narrowed(row).prompts(tokens) == [prompt]
+            with pytest.raises(InputError, match="not what the row was measured on"):
+                windows.narrowed(row)
+    finally:
+        tokens.hf.chat_template = None

@@ -217,7 +217,7 @@ def test_outputs_that_cannot_be_written_cost_no_evaluation(
     assert done.exit_code == 0, done.output
     assert done.stderr.count("complete already") == 2
     assert json.loads((root / "rank.json").read_text())["rank"] is None
-    assert {row["rank"] for row in rows(root / "aligned/r2.parquet")} == {2}
+    assert {row["adapter_rank"] for row in rows(root / "aligned/r2.parquet")} == {2}
     assert (root / "records/r2/contextgraft.json").exists()
     assert not list(root.glob(".*partial"))
 

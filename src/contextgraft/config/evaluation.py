@@ -87,6 +87,17 @@ class SkillSection(Frozen):
     )
 
 
+class LongSkillSection(Frozen):
+    """Whether a skill is kept at length: the prompts of skill files behind a long text."""
+
+    lengths: Lengths | None = Field(
+        default=None, description="prompt and answer, in tokens; default: needle.lengths"
+    )
+    samples: PositiveInt = Field(
+        default=20, description="prompts per skill and length, at most as many as it has"
+    )
+
+
 class PerplexitySection(Frozen):
     """Perplexity by position, on the text of the needle format's haystack or on `text`."""
 
@@ -101,6 +112,9 @@ class DivergenceSection(Frozen):
 
     length: PositiveInt = Field(default=64, description="tokens of a prompt; within the base's context")
     prompts: PositiveInt = Field(default=32, description="number of prompts")
+    chat: bool = Field(
+        default=False, description="also on as many prompts in the model's chat template, which it must have"
+    )
     reference: str | None = Field(
         default=None,
         description="label of the reference model; in a study the fine-tune; else the first model",
@@ -111,9 +125,13 @@ SECTIONS: dict[str, type[Frozen]] = {
     "needle": NeedleSection,
     "ruler": RulerSection,
     "skill": SkillSection,
+    "long_skill": LongSkillSection,
     "perplexity": PerplexitySection,
     "divergence": DivergenceSection,
 }
+
+
+OF_SKILLS = ("skill", "long_skill")  # sections without a suite where there are no skills
 
 
 class EvaluationConfig(Frozen):
@@ -125,6 +143,7 @@ class EvaluationConfig(Frozen):
     needle: NeedleSection | None = None
     ruler: RulerSection | None = None
     skill: SkillSection | None = None
+    long_skill: LongSkillSection | None = None
     perplexity: PerplexitySection | None = None
     divergence: DivergenceSection | None = None
     text: str | None = Field(
@@ -144,9 +163,9 @@ class EvaluationConfig(Frozen):
 
     @property
     def selected_suites(self) -> tuple[str, ...]:
-        """The suites to evaluate, in the order of the sections; without a skill there is no suite `skill`."""
+        """The suites to evaluate, in the order of the sections; without a skill there are none of skills."""
         sections = [name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)]
-        given = [name for name in sections if name != "skill" or (self.skill and self.skill.skills)]
+        given = [name for name in sections if name not in OF_SKILLS or (self.skill and self.skill.skills)]
         if self.suites is None:
             return tuple(given)
         order = [*SECTIONS, *sections]
@@ -181,6 +200,7 @@ class EvaluationConfig(Frozen):
             "lengths": self.needles.lengths or [],
             "depths": self.needles.depths,
             "ruler.lengths": (self.ruler and self.ruler.lengths) or [],
+            "long_skill.lengths": (self.long_skill and self.long_skill.lengths) or [],
             "perplexity.lengths": (self.perplexity and self.perplexity.lengths) or [],
         }
         for name, values in lists.items():

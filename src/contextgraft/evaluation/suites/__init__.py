@@ -1,12 +1,13 @@
 """The suites of an evaluation: a module and a line here, and a section in config/evaluation.py, for each."""
 
-from contextgraft.evaluation.suites import divergence, needle, perplexity, ruler, skill
+from contextgraft.evaluation.suites import divergence, long_skill, needle, perplexity, ruler, skill
 from contextgraft.evaluation.suites.base import Suite
 
 SUITES: dict[str, Suite] = {  # in the order of their rows, questions before measurements
     "needle": needle.SUITE,
     "ruler": ruler.SUITE,
     "skill": skill.SUITE,
+    "long_skill": long_skill.SUITE,
     "perplexity": perplexity.SUITE,
     "divergence": divergence.SUITE,
 }

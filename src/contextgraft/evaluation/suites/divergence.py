@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.config.evaluation import DivergenceSection, EvaluationConfig
+from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
     LoadedModel,
@@ -29,7 +30,6 @@ from contextgraft.evaluation.suites.base import (
 )
 from contextgraft.evaluation.suites.skill_file import JSONL, read_skill_file
 from contextgraft.evaluation.suites.text_prompts import (
-    PromptSource,
     SkillLines,
     TextMeasurement,
     TextPrompt,
@@ -159,18 +159,26 @@ def build_prompts(config: EvaluationConfig) -> SuiteContent:
     """Windows of the text; lines, if the text is a skill file."""
     section = config.divergence or DivergenceSection()
     name, seed = text_name(config), config.common_seed
-    source: PromptSource
     if name.endswith(JSONL):
-        source = SkillLines(read_skill_file(Path(name)), section.prompts, seed)
-    else:
-        source = TextWindows(read_text(name), section.length, section.prompts, seed)
-    return SuiteContent(measurements=(DivergenceMeasurement(source),))
+        if section.chat:
+            raise InputError(
+                "divergence.chat is measured on a text, not on a skill file", path=name,
+                remedy="give a text, or set divergence.chat: false",
+            )  # fmt: skip
+        lines = SkillLines(read_skill_file(Path(name)), section.prompts, seed)
+        return SuiteContent(measurements=(DivergenceMeasurement(lines),))
+    text = read_text(name)
+    windows = (
+        TextWindows(text, section.length, section.prompts, seed, chat=chat)
+        for chat in ((False, True) if section.chat else (False,))
+    )
+    return SuiteContent(measurements=tuple(DivergenceMeasurement(source) for source in windows))
 
 
 def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
     """All prompts have one length and are read once; no answer is generated."""
     section = config.divergence or DivergenceSection()
-    return [read_once(section.length, section.prompts)]
+    return [read_once(section.length, section.prompts * (2 if section.chat else 1))]
 
 
 def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:  # noqa: ARG001 - one signature

@@ -20,6 +20,7 @@ from contextgraft.prompts.needle_format import load_format
 from contextgraft.prompts.seeded import seeded_generator
 
 DEFAULT_TEXT = "moby_dick_eval"
+Frame = tuple[Sequence[int], Sequence[int]]  # ids before and behind a prompt
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class ReplayPrompt:
 
 @dataclass(frozen=True)
 class TextWindows:
-    """`count` windows of a text, each of exactly `length` tokens with its begin token.
+    """`count` windows of a text, each of exactly `length` tokens with its begin token or its chat template.
 
     The possible beginnings are divided into `count` equal ranges, and one window begins at random in each:
     windows are spread over the text, and overlap only if it is short.
@@ -113,20 +114,18 @@ class TextWindows:
     length: int
     count: int
     seed: int
+    chat: bool = False
 
     @property
     def name(self) -> str:
         """Name of the text: the column `task` of the rows."""
-        return self.text.name
+        return f"{self.text.name} (chat)" if self.chat else self.text.name
 
     def key(self) -> dict[str, Any]:
-        """Text, length, number and seed."""
-        return {
-            "text": [self.text.name, self.text.digest],
-            "length": self.length,
-            "count": self.count,
-            "seed": self.seed,
-        }
+        """Text, length, number and seed, and whether windows are messages of a chat."""
+        size = {"length": self.length, "count": self.count, "seed": self.seed}
+        chat = {"chat": True} if self.chat else {}
+        return {"text": [self.text.name, self.text.digest], **size, **chat}
 
     def __len__(self) -> int:
         """How many windows."""
@@ -134,31 +133,34 @@ class TextWindows:
 
     def prompts(self, tokenizer: PromptTokenizer) -> list[TextPrompt]:
         """The windows; InputError if the text is too short or has words that the tokenizer lacks."""
-        before, _ = tokenizer.prefix_suffix(chat=False)
+        frame = tokenizer.prefix_suffix(chat=self.chat)
         ids = tokenizer.encode(self.text.content)
-        taken = self.length - len(before)
+        taken = self.length - sum(map(len, frame))
         self._check(ids, taken, tokenizer)
-        return [
-            self._window(ids, before, start, taken, document)
-            for document, start in enumerate(self._starts(len(ids) - taken + 1))
-        ]
+        starts = self._starts(len(ids) - taken + 1)
+        return [self._window(ids, frame, start, taken, number) for number, start in enumerate(starts)]
 
     def narrowed(self, row: SampleRow) -> ReplayPrompt:
         """The window of a row; InputError if it is of another text."""
         spec = matching_spec(self.name, self.text.digest, row)
 
         def make(tokenizer: PromptTokenizer) -> TextPrompt:
-            before, _ = tokenizer.prefix_suffix(chat=False)
+            frame = tokenizer.prefix_suffix(chat=self.chat)
             ids = tokenizer.encode(self.text.content)
-            return self._window(ids, before, spec["offset"], spec["tokens"], row["document"])
+            return self._window(ids, frame, spec["offset"], spec["tokens"], row["document"])
 
         return ReplayPrompt(self.name, row["seed"], row["recipe"], make)
 
-    def _window(
-        self, ids: Sequence[int], before: Sequence[int], start: int, taken: int, document: int
-    ) -> TextPrompt:
-        spec = {"text": self.text.name, "sha256": self.text.digest, "offset": start, "tokens": taken}
-        return TextPrompt((*before, *ids[start : start + taken]), document, json_line(spec))
+    def _window(self, ids: Sequence[int], frame: Frame, start: int, taken: int, document: int) -> TextPrompt:
+        spec: dict[str, Any] = {
+            "text": self.text.name,
+            "sha256": self.text.digest,
+            "offset": start,
+            "tokens": taken,
+        }
+        spec |= {"chat": True} if self.chat else {}
+        window = (*frame[0], *ids[start : start + taken], *frame[1])
+        return TextPrompt(window, document, json_line(spec))
 
     def _starts(self, beginnings: int) -> list[int]:
         shares = seeded_generator([self.seed, self.length, self.count]).random(self.count)

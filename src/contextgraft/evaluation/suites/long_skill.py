@@ -1,0 +1,136 @@
+"""Whether a skill is kept where the prompt is long: a fine-tune's own prompts behind a long text.
+
+The lines are drawn as those of the suite `skill`: the same `sample_index` pairs a long prompt with the short
+one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from contextgraft.config.evaluation import EvaluationConfig, LongSkillSection
+from contextgraft.errors import InputError
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.questions import Question, encoded_haystack, json_line
+from contextgraft.evaluation.suites.base import (
+    PlannedPrompts,
+    PromptSpec,
+    QuestionSet,
+    SampleRow,
+    Suite,
+    SuiteContent,
+    required_lengths,
+)
+from contextgraft.evaluation.suites.skill_file import JSONL, SkillFile, read_skill_file
+from contextgraft.evaluation.suites.text_prompts import Text, read_text, text_name
+from contextgraft.prompts.haystack import Haystack, TokenizedHaystack, fill_with_text
+from contextgraft.prompts.seeded import seeded_generator
+
+PLANNED_ANSWER = 16  # tokens
+
+
+@dataclass(frozen=True)
+class LongSkill(QuestionSet):
+    """The prompts of a skill file, each behind as much of a text as makes `lengths` with its answer."""
+
+    skill: SkillFile
+    text: Text
+    lengths: tuple[int, ...]
+    suite: ClassVar[str] = "long_skill"
+
+    @override
+    def content(self) -> Any:
+        return [self.skill.content(), self.text.name, self.text.digest, self.lengths]
+
+    @override
+    def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
+        """Every drawn line at every length; InputError for one that does not fit."""
+        haystack = self._haystack(tokenizer)
+        questions = []
+        for length in self.lengths:
+            for question in self.skill.questions(tokenizer, seed):
+                rng = seeded_generator([seed, length, question.index])
+                spec = {"offset": int(rng.integers(haystack.offset_count)), "length": length}
+                questions.append(self._behind(question, spec, haystack, tokenizer))
+        return questions
+
+    @override
+    def matches(self, row: SampleRow) -> bool:
+        return self.skill.matches(row)
+
+    @override
+    def same_content(self, row: SampleRow, prompt_spec: PromptSpec) -> bool:
+        same_text = self.text.digest == prompt_spec.get("text_sha256")
+        return same_text and self.skill.same_content(row, prompt_spec)
+
+    @override
+    def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
+        short = self.skill.rebuild(row, prompt_spec, tokenizer)
+        return self._behind(short, prompt_spec, self._haystack(tokenizer), tokenizer)
+
+    def _haystack(self, tokenizer: PromptTokenizer) -> TokenizedHaystack:
+        return encoded_haystack(Haystack(self.text.name, self.text.content), tokenizer)
+
+    def _behind(
+        self, short: Question, spec: PromptSpec, haystack: TokenizedHaystack, tokenizer: PromptTokenizer
+    ) -> Question:
+        """The short question with the text between what begins a prompt and the prompt itself."""
+        frame = tokenizer.prefix_suffix(chat=short.chat)
+        length, begin = spec["length"], len(frame[0])
+        fill = length - len(short.ids) - short.budget
+        if fill < 0:
+            raise InputError(
+                f"skill {short.task}: a prompt does not fit the length",
+                expected=f"at least {length - fill} tokens", received=length,
+                remedy="choose longer lengths for long_skill",
+            )  # fmt: skip
+        body = fill_with_text(haystack, spec["offset"], fill, 0, iter(())).body
+        line = {"file": self.skill.file, "line": short.index, "sha256": self.skill.digest}
+        chat = {"chat": self.skill.chat} if self.skill.chat else {}
+        where = {"offset": spec["offset"], "length": length, "text_sha256": self.text.digest}
+        return replace(
+            short,
+            suite=self.suite,
+            ids=(*short.ids[:begin], *body, *short.ids[begin:]),
+            length=length,
+            haystack=self.text.name,
+            document=short.index,
+            prompt_spec=json_line({**line, **chat, **where}),
+        )
+
+
+def build_long_skills(config: EvaluationConfig) -> SuiteContent:
+    """A question set for each skill file; tasks of lm-evaluation-harness have no long form."""
+    section = config.long_skill or LongSkillSection()
+    lengths = required_lengths("long_skill", "--lengths", section.lengths or config.needles.lengths)
+    if not (config.skill and config.skill.skills):
+        raise InputError("--suite long_skill needs a skill file", remedy="pass --skill FILE.jsonl")
+    text = read_text(text_name(config))
+    files = [read_skill_file(Path(skill), None, config.chat or False) for skill in _skill_files(config)]
+    drawn = (replace(file, samples=min(section.samples, len(file.lines))) for file in files)
+    return SuiteContent(tuple(LongSkill(file, text, lengths) for file in drawn))
+
+
+def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
+    """Each prompt has a text of its own."""
+    section = config.long_skill or LongSkillSection()
+    documents = section.samples * max(1, len(_skill_files(config)))
+    return [
+        PlannedPrompts(length, documents, ((0, length),), ((0, length),), PLANNED_ANSWER)
+        for length in section.lengths or config.needles.lengths or ()
+    ]
+
+
+def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
+    """The same skills at the row's length."""
+    return config.with_section("long_skill", lengths=[row["length"]], samples=1)
+
+
+def _skill_files(config: EvaluationConfig) -> Sequence[str]:
+    return [skill for skill in (config.skill.skills if config.skill else ()) if skill.endswith(JSONL)]
+
+
+SUITE = Suite(build_long_skills, planned_prompts, narrow)
