@@ -1,6 +1,7 @@
 """A run with LoRA publishes the adapter that it trained, readable by PEFT and by this package."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.adapter import verify_adapter
+from contextgraft.sources.hub.package import build_package
 from contextgraft.training.result.adapter_folder import ADAPTER_FOLDER
 from contextgraft.training.trainer import train
 
@@ -100,3 +102,29 @@ def test_a_model_that_is_trained_on_has_its_own_adapter_only(
     plain = {key: value for key, value in RUN.items() if key != "lora"}
     train(write_recipe(recipe_folder, **plain), out, tmp_path / "next")
     assert not (tmp_path / "next" / ADAPTER_FOLDER).exists()
+
+
+def test_what_is_published_names_no_folder_of_the_machine(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """A base that was fetched from a folder: the adapter's files are rewritten as those of the model are."""
+    out = shutil.copytree(trained[0], tmp_path / "out")
+    local = str(tmp_path / "models/sharded")
+    for name in ("contextgraft.json", "adapter/contextgraft.json"):
+        record = json.loads((out / name).read_text(encoding="utf-8"))
+        record["base"]["source"] = local
+        (out / name).write_text(json.dumps(record), encoding="utf-8")
+    config = json.loads((out / "adapter/adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = local
+    (out / "adapter/adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    package = build_package(out, "owner/longer")
+    texts = {
+        name: package.rewritten.get(name) or (out / name).read_bytes()
+        for name in package.files
+        if name.endswith((".json", ".jsonl"))
+    }
+    assert {"contextgraft.json", "adapter/contextgraft.json", "adapter/adapter_config.json"} <= set(texts)
+    for name, text in texts.items():
+        assert str(tmp_path).encode() not in text, name
+        assert package.files[name] == len(text)
+    record = json.loads(texts["adapter/contextgraft.json"])
+    assert (record["base"]["name"], record["base"]["source"]) == ("sharded", None)
+    assert json.loads(texts["adapter/adapter_config.json"])["base_model_name_or_path"] == "sharded"

@@ -157,6 +157,7 @@ def test_a_run_has_the_context_of_its_target(
         ({"stages": [{**POSE["stages"][0], "target_length": 15}]}, r"target_length \(15\) must be at least"),
         ({"pose_chunks": 17}, r"pose_chunks \(17\) is more than its length"),
         ({"pose_chunks": 0}, "pose_chunks"),
+        ({"pose_chunks": 1}, r"pose_chunks\n.*greater than or equal to 2"),  # would skip no position
     ],
 )
 def test_recipes_that_cannot_skip_are_refused(changes: dict[str, Any], message: str) -> None:

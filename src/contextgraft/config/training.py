@@ -204,7 +204,7 @@ class Recipe(Frozen):
     )
     pose_chunks: int = Field(
         default=2,
-        ge=1,
+        ge=2,
         exclude_if=lambda chunks: chunks == 2,
         description="with positions pose: chunks of a sequence, each at positions of its own",
     )

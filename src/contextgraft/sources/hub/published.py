@@ -15,26 +15,40 @@ CONFIGS = (MODEL_CONFIG, "tokenizer_config.json", "generation_config.json")
 
 
 def published_files(folder: Path, names: list[str], sidecar: Mapping[str, Any]) -> dict[str, bytes]:
-    """The new content of the files that are not published as they are.
+    """The new content of the files that are not published as they are, those in subfolders too.
 
-    adapter_config.json names the base as the sidecar does; paths in configs become the names of their
-    folders, those in the sidecar are removed; the sidecar lists the new sizes and digests.
+    adapter_config.json names the base as the sidecar in its folder does; paths in configs become the names
+    of their folders, those in sidecars are removed; the sidecar lists the new sizes and digests.
     """
+    inner = [name for name in names if Path(name).name == SIDECAR and name != SIDECAR]
+    records = {Path(): sidecar, **{Path(name).parent: read_json(folder / name) for name in inner}}
+    changed = _published_configs(folder, names, records)
+    for parent, before in records.items():
+        after = _without_sources(before)
+        files = after.get("files")
+        if parent == Path() and isinstance(files, dict):
+            after["files"] = files | {name: _facts(data) for name, data in changed.items() if name in files}
+        if after != before:
+            changed[(parent / SIDECAR).as_posix()] = json_text(after).encode()
+    return changed
+
+
+def _published_configs(
+    folder: Path, names: list[str], records: Mapping[Path, Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """The new content of configs; `records` are the sidecars by their folder."""
     changed: dict[str, bytes] = {}
     for name in names:
-        if name in CONFIGS or name == ADAPTER_CONFIG:
-            before = read_json(folder / name)
-            after = without_paths(before)
-            if name == ADAPTER_CONFIG and isinstance(sidecar.get("base"), Mapping):
-                after |= peft_base(sidecar["base"])
-            if after != before:
-                changed[name] = json_text(after).encode()
-    record = _without_sources(dict(sidecar))
-    files = record.get("files")
-    if isinstance(files, dict):
-        record["files"] = files | {name: _facts(data) for name, data in changed.items() if name in files}
-    if record != sidecar:
-        changed[SIDECAR] = json_text(record).encode()
+        path = Path(name)
+        if path.name not in (*CONFIGS, ADAPTER_CONFIG):
+            continue
+        before = read_json(folder / name)
+        after = without_paths(before)
+        base = records.get(path.parent, {}).get("base")
+        if path.name == ADAPTER_CONFIG and isinstance(base, Mapping):
+            after |= peft_base(base)
+        if after != before:
+            changed[name] = json_text(after).encode()
     return changed
 
 
