@@ -40,7 +40,7 @@ def write_graft(folder: Path, target: str, rank: int, scale: float = 1.0, kept: 
 
 def write_alignment(path: Path, target: str, rank: int | None = None) -> Path:
     """Cosines of four layers: q agrees more with every layer, up not at all; with an adapter of that rank."""
-    adapter = {} if rank is None else {"adapter_digest": f"digest-r{rank}", "rank": rank}
+    adapter = {} if rank is None else {"adapter_digest": f"digest-r{rank}", "adapter_rank": rank}
     rows = [
         {
             "target_digest": f"digest-{target}",
