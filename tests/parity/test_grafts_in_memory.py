@@ -56,7 +56,8 @@ def check_equal(made: GraftInMemory, written: Path) -> None:
         for name, tensor in tensors.items():
             stored = read_tensor(other, name)
             assert (tensor.dtype, tensor[...].shape) == (stored.dtype, stored.shape)
-            assert torch.equal(tensor[...].view(torch.uint8), stored.view(torch.uint8))
+            ours, theirs = (value.reshape(-1).view(torch.uint8) for value in (tensor[...], stored))
+            assert torch.equal(ours, theirs)
 
 
 def made_and_written(name: str, form: str, root: Path) -> GraftInMemory:
