@@ -69,7 +69,7 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int) -> tuple[float, f
     kept = attended + hidden * (FLOAT32 + 2 * size) + (0 if tiled else 4 * size * inner)
     in_norm = hidden * (4 * FLOAT32 + 2 * size)
     in_mlp = hidden * (FLOAT32 + size / 2) + size * (2 * inner + kv) + (4 * size * inner if tiled else 0)
-    in_attention = hidden * 3 * size + width * (2 * size + FLOAT32)
+    in_attention = hidden * 3 * size + width * (4 * size + 3 * FLOAT32)
     ring = kv * 4 * (size + FLOAT32)
     before = shape.layers * hidden * size if recipe.activation_checkpointing else (shape.layers - 1) * kept
     normed = attended + hidden * (FLOAT32 + 2 * size) + in_norm
