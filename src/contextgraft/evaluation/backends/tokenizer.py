@@ -1,7 +1,7 @@
 """A model's tokenizer, as far as prompts need it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -98,9 +98,9 @@ class PromptTokenizer:
     def digest(self) -> str:
         """sha256 of all that decides token ids: tokenizers of equal digest give the same prompts."""
         with library_errors("its tokenizer cannot be described", self.path):
-            to_str: Callable[[], str] | None = getattr(self.hf.backend_tokenizer, "to_str", None)
+            has_text = hasattr(self.hf.backend_tokenizer, "to_str")
             content = [
-                to_str() if to_str else sorted(self.hf.get_vocab().items()),
+                self.limited.description() if has_text else sorted(self.hf.get_vocab().items()),
                 self.hf.special_tokens_map,
                 self.hf.chat_template,
             ]

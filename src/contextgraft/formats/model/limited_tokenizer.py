@@ -73,6 +73,10 @@ class LimitedTokenizer:
             return text
         return self._ask(["decode", list(ids), skip_special_tokens], len(ids)).decode()
 
+    def description(self) -> str:
+        """The tokenizer as the text of its file; to write it may take memory without end, too."""
+        return self._ask(["describe", None, None], len(self.hf)).decode()
+
     def _ask(self, request: list[Any], length: int) -> bytes:
         seconds = length / PER_SECOND
         if self._process is None:
@@ -83,6 +87,9 @@ class LimitedTokenizer:
     def _answer(self, request: bytes) -> bytes:
         """In the process: ids as 64-bit integers, or text."""
         kind, value, special = json.loads(request)
+        if kind == "describe":
+            described: str = self.hf.backend_tokenizer.to_str()
+            return described.encode()
         if kind == "decode":
             text: str = self.hf.decode(value, skip_special_tokens=special)
             if len(text) > LONGEST_TEXT:
