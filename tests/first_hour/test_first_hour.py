@@ -119,6 +119,7 @@ def test_inspect_prints_lines_for_servers() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # a donor is trained
 def test_the_tutorial_as_it_is_written(tmp_path: Path) -> None:
     """Every command of the page after the installation, in the folder of the repository's files."""
     (tmp_path / "config").symlink_to(ROOT / "config")
