@@ -5,10 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.samples import read_samples
-from contextgraft.report.statistics.cells import score_group
-from contextgraft.report.statistics.paired import pairs_by_model, skill_pairs
 from contextgraft.report.statistics.rank_matrix import (
     NEAREST,
     RECOMMENDED,
@@ -17,14 +14,12 @@ from contextgraft.report.statistics.rank_matrix import (
     pareto_front,
     rank_matrix,
 )
-from contextgraft.report.statistics.study_table import StudyTable, build_study_table
+from contextgraft.report.statistics.study_table import StudyTable
+from contextgraft.report.study import build_study
 
 
 def study_of(folder: Path) -> StudyTable:
-    samples = read_samples([folder])
-    pairs = pairs_by_model(skill_pairs(row) for row in samples.rows("pairs"))
-    groups = [score_group(row) for row in samples.rows("score_groups")]
-    return build_study_table(groups, model_names(samples.rows("labels")), None, pairs)
+    return build_study(read_samples([folder]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.verdict import Evidence, VerdictOutcome, has_context, judge, keeps_skill
-from contextgraft.report.tables.wording import headline, sentence
+from contextgraft.report.tables.headline import headline
+from contextgraft.report.tables.wording import sentence
 
 WHERE = "1,024 tokens (8× the base)"
 NOTHING = Cell(Proportion())

@@ -32,7 +32,8 @@ from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.statistics.weights import WeightRecords
 from contextgraft.report.study import build_study
 from contextgraft.report.summary import summarise
-from contextgraft.report.tables.wording import headline, length_in_words, sentence
+from contextgraft.report.tables.headline import headline
+from contextgraft.report.tables.wording import length_in_words, sentence
 
 PAGE = "index.html"
 NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."

@@ -28,7 +28,13 @@ from contextgraft.report.statistics.effective_length import effective_lengths
 from contextgraft.report.statistics.means import Measurements
 from contextgraft.report.statistics.rank_matrix import MatrixLine, mark, matrix_ranks
 from contextgraft.report.statistics.study_table import StudyTable, TargetResult
-from contextgraft.report.statistics.verdict import MAX_LOST, MIN_FOUND, has_context, keeps_skill
+from contextgraft.report.statistics.verdict import (
+    MAX_LOST,
+    MIN_FOUND,
+    RECOMMENDED_OUTCOMES,
+    has_context,
+    keeps_skill,
+)
 from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
 from contextgraft.report.tables import measurement_tables, score_tables, wording
 from contextgraft.report.tables.overview import overview
@@ -232,8 +238,10 @@ def badges(target: TargetResult) -> tuple[Badge, ...]:
     }
     works = has_context(graft.needle)
     context = Badge("yes", "long context works") if works else Badge("no", "long context fails")
+    only_here = target.verdict.outcome in RECOMMENDED_OUTCOMES and not target.verdict.held
+    chosen = [Badge("no", "not on the prompts that chose the rank")] if only_here else []
     unneeded = [Badge("unknown", "adapter not needed")] if target.verdict.adapter_unneeded else []
-    return context, skill[keeps_skill(graft, target.verdict.alone)], *unneeded
+    return context, skill[keeps_skill(graft, target.verdict.alone)], *chosen, *unneeded
 
 
 def energy_rows(energies: Sequence[RankEnergy]) -> list[tuple[str, dict[int, RankEnergy]]]:

@@ -1,19 +1,26 @@
 """The rank that the report recommends for a fine-tune, from its samples alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contextgraft._version import __version__
 from contextgraft.report.data.samples import read_samples
-from contextgraft.report.statistics.advice import RECOMMENDED_OUTCOMES, Advice, RankAdvice, advise
+from contextgraft.report.statistics.advice import Advice, RankAdvice, advise
 from contextgraft.report.statistics.study_table import TargetResult
 from contextgraft.report.statistics.verdict import keeps_skill, strength
 from contextgraft.report.study import build_study
+from contextgraft.report.tables.wording import other_prompts
 
 
 def recommend(results: Sequence[Path]) -> dict[str, Any]:
-    """The content of a recommendation, from the samples of one fine-tune and its grafts.
+    """The content of a recommendation, from the samples of one fine-tune and its grafts."""
+    database = read_samples(results)
+    return recommendation(build_study(database).targets, database.rows("evaluated_adapters"))
+
+
+def recommendation(targets: Sequence[TargetResult], evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of a recommendation, from one fine-tune's results and the adapters that were evaluated.
 
     A verdict has the numbers of prompts that chose the rank and that it is judged on, where they are split.
 
@@ -21,10 +28,7 @@ def recommend(results: Sequence[Path]) -> dict[str, Any]:
     context works without an adapter, None if no needles were evaluated. `target` and `adapters` are the
     digests of the fine-tune and, by rank, of the adapters that were evaluated, one for each donor.
     """
-    database = read_samples(results)
-    targets = build_study(database).targets
     advice = advise(targets)
-    evaluated = database.rows("evaluated_adapters")
     adapters: dict[str, list[str]] = {}
     for row in evaluated:
         adapters.setdefault(str(row["rank"]), []).append(row["adapter"])
@@ -75,15 +79,16 @@ def _reason(targets: Sequence[TargetResult], advice: RankAdvice) -> str | None:
     if advice.advice is Advice.NOT_NEEDED:
         ways = dict.fromkeys(way for target in targets for way in target.verdict.works_without)
         return f"no adapter is needed: the long context works without one ({', '.join(ways)})"
-    if all(target.verdict.outcome in RECOMMENDED_OUTCOMES for target in targets):
+    if all(target.verdict.passed for target in targets):
         return "no rank passes under every needle condition"
     return "; ".join(f"{_condition(target)}: {_outcome(target)}" for target in targets)
 
 
 def _outcome(target: TargetResult) -> str:
     verdict = target.verdict
-    held = verdict.held or verdict.chosen not in RECOMMENDED_OUTCOMES
-    return verdict.outcome.value + ("" if held else f" at rank {verdict.rank}, which passed on other prompts")
+    if verdict.held or verdict.graft is None:
+        return verdict.outcome.value
+    return f"{verdict.outcome.value} at rank {verdict.rank}, {other_prompts(verdict)}"
 
 
 def _condition(target: TargetResult) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.samples import SampleDatabase
+from contextgraft.report.statistics.advice import with_advice
 from contextgraft.report.statistics.cells import ModelKey, score_group
 from contextgraft.report.statistics.paired import control_pairs, pairs_by_model, skill_pairs
 from contextgraft.report.statistics.splits import PromptPairs
@@ -18,4 +19,4 @@ def build_study(
     skills = list(map(skill_pairs, database.rows("pairs")))
     prompts = PromptPairs(skills, list(map(control_pairs, database.rows("control_pairs"))))
     names = model_names(database.rows("labels")) if names is None else names
-    return build_study_table(groups, names, context, pairs_by_model(skills), prompts)
+    return with_advice(build_study_table(groups, names, context, pairs_by_model(skills), prompts))

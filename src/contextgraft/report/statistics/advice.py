@@ -1,18 +1,22 @@
 """Which rank to use for a fine-tune, under all of its needle conditions: pure.
 
-The page and the recommendation for `contextgraft merge` both follow this decision.
+The page and the recommendation for `contextgraft merge` both follow this decision: where a rank is the one to
+use, every verdict of the fine-tune is about it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
 
-from contextgraft.report.statistics.study_table import TargetResult
-from contextgraft.report.statistics.verdict import VerdictOutcome, outcome_of, ranks_with
-
-# What counts as a recommendation, the better evidence first.
-RECOMMENDED_OUTCOMES = (VerdictOutcome.BOTH, VerdictOutcome.SKILL_UNKNOWN)
+from contextgraft.report.statistics.study_table import StudyTable, TargetResult
+from contextgraft.report.statistics.verdict import (
+    RECOMMENDED_OUTCOMES,
+    VerdictOutcome,
+    advised_verdict,
+    outcome_of,
+    ranks_with,
+)
 
 
 class Advice(Enum):
@@ -55,6 +59,20 @@ def advice_by_digest(targets: Sequence[TargetResult]) -> Mapping[str, RankAdvice
         return target.digest
 
     return {key: advise(tuple(group)) for key, group in groupby(sorted(targets, key=digest), digest)}
+
+
+def with_advice(study: StudyTable) -> StudyTable:
+    """The study with every verdict about the rank to use; without such a rank it stays as it is."""
+    advice = advice_by_digest(study.targets)
+    return replace(study, targets=tuple(_advised(target, advice[target.digest]) for target in study.targets))
+
+
+def _advised(target: TargetResult, advice: RankAdvice) -> TargetResult:
+    if advice.rank is None:
+        return target
+    comparisons = target.comparisons.get(advice.rank, ())
+    verdict = advised_verdict(target.verdict, advice.rank, target.choosing, target.judged, comparisons)
+    return replace(target, verdict=verdict)
 
 
 def _smallest_rank(targets: Sequence[TargetResult], outcome: VerdictOutcome) -> int | None:

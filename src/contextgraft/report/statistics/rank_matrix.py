@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contextgraft.report.data.labels import target_titles
-from contextgraft.report.statistics.advice import RECOMMENDED_OUTCOMES
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
 from contextgraft.report.statistics.verdict import VerdictOutcome, outcome_of
@@ -107,15 +106,15 @@ def pareto_front(points: dict[int, tuple[float, float]]) -> set[int]:
 
 
 def mark(target: TargetResult, row: ModelRow) -> str:
-    """The mark of the row that the verdict names: recommended, or the one that fails least.
+    """The mark of the row that the verdict names: the rank to use, or the one that fails least.
 
     Where no adapter is needed, none is recommended.
     """
     if row is not target.best:
         return ""
-    if target.verdict.outcome not in RECOMMENDED_OUTCOMES:
-        return NEAREST
-    return "" if target.verdict.adapter_unneeded else RECOMMENDED
+    if target.verdict.advised:
+        return RECOMMENDED
+    return "" if target.verdict.passed and target.verdict.adapter_unneeded else NEAREST
 
 
 def _skill(row: ModelRow, kept: Difference | None) -> str:

@@ -1,7 +1,7 @@
 """The main table of a study: rows, columns and verdicts, from score groups and names: pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -23,7 +23,13 @@ from contextgraft.report.statistics.cells import (
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.splits import UNSPLIT, PromptPairs, SplitScores, rank_evidence
-from contextgraft.report.statistics.verdict import Evidence, RankEvidence, Verdict, judge
+from contextgraft.report.statistics.verdict import (
+    ControlComparison,
+    Evidence,
+    RankEvidence,
+    Verdict,
+    judge,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class TargetResult:
     """A fine-tune under one needle condition: its verdict, and rows: alone, theta only, controls, grafts.
 
     The condition is None where no needles were evaluated. `choosing` are the scores that chose the rank,
-    `judged` those that the verdict is about.
+    `judged` those that the verdict is about; `comparisons` are those of the grafts with controls, by rank.
     """
 
     name: str
@@ -63,6 +69,7 @@ class TargetResult:
     verdict: Verdict
     choosing: RankEvidence
     judged: RankEvidence
+    comparisons: Mapping[int, tuple[ControlComparison, ...]] = field(default_factory=dict)
 
     @property
     def alone(self) -> ModelRow:
@@ -249,10 +256,10 @@ class _RowBuilder:
             choosing=None if splits == UNSPLIT else choosing,
         )  # fmt: skip
         compared = {row.model: row.label for row in others if not is_graft(row.model)}
-        named = next((model for model in grafts if model.rank == verdict.rank), None)
-        if named is not None:
-            verdict = replace(verdict, comparisons=scores.comparisons(named, compared, splits[1]))
-        return TargetResult(name, digest, condition, (alone, *others), verdict, choosing, judged)
+        comparisons = {model.rank: scores.comparisons(model, compared, splits[1]) for model in grafts}
+        if verdict.rank is not None:
+            verdict = replace(verdict, comparisons=comparisons[verdict.rank])
+        return TargetResult(name, digest, condition, (alone, *others), verdict, choosing, judged, comparisons)
 
     def _needle(self, model: ModelKey, condition: NeedleCondition | None, length: int) -> Cell:
         if condition is None:

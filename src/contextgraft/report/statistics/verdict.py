@@ -15,7 +15,7 @@
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
@@ -36,6 +36,10 @@ class VerdictOutcome(Enum):
     SKILL_UNKNOWN = "context came, skill not measured"
     NEITHER = "context did not come"
     UNKNOWN = "not measured"
+
+
+# What counts as a recommendation, the better evidence first.
+RECOMMENDED_OUTCOMES = (VerdictOutcome.BOTH, VerdictOutcome.SKILL_UNKNOWN)
 
 
 class Strength(Enum):
@@ -79,7 +83,8 @@ class Verdict:
 
     `controls` are those other than theta only, by label; `free` are the labels of those that only change the
     config. `chosen` is the outcome on the prompts that chose the rank, `chosen_on` their evidence for it;
-    None where these are the same prompts.
+    None where these are the same prompts. `advised`: the rank is the one to use under all needle conditions;
+    `own_rank` is the rank that this condition alone names.
     """
 
     outcome: VerdictOutcome
@@ -92,11 +97,18 @@ class Verdict:
     chosen: VerdictOutcome = VerdictOutcome.UNKNOWN
     chosen_on: Evidence | None = None
     comparisons: tuple[ControlComparison, ...] = ()
+    advised: bool = False
+    own_rank: int | None = None
 
     @property
     def held(self) -> bool:
         """Whether the prompts that the verdict is about gave the outcome of those that chose the rank."""
         return self.outcome is self.chosen
+
+    @property
+    def passed(self) -> bool:
+        """Whether the graft passes, and did so on the prompts that chose its rank."""
+        return self.held and self.outcome in RECOMMENDED_OUTCOMES
 
     @property
     def split_sizes(self) -> dict[str, dict[str, int]]:
@@ -166,11 +178,16 @@ def outcome_of(graft: Evidence, alone: Evidence) -> VerdictOutcome:
 
 
 def strength(verdict: Verdict) -> Strength:
-    """How sure the verdict is, by the intervals of the graft that it names."""
-    if verdict.graft is None or verdict.outcome is VerdictOutcome.SKILL_UNKNOWN:
+    """How sure the verdict is, by the intervals of the graft that it names.
+
+    Nothing is shown by a graft that passes only where it is judged, not on the prompts that chose its rank.
+    """
+    if verdict.graft is None:
         return Strength.NOT_MEASURED
-    if verdict.outcome is not VerdictOutcome.BOTH:
+    if not verdict.passed:
         return Strength.NOT_SHOWN
+    if verdict.outcome is VerdictOutcome.SKILL_UNKNOWN:
+        return Strength.NOT_MEASURED
     graft, alone = verdict.graft, verdict.alone
     complete = not graft.needle.proportion.failed + graft.skill.proportion.failed
     lost = skill_difference(graft, alone)
@@ -215,6 +232,27 @@ def judge(
         free,
         outcome_of(used.grafts[rank], used.alone),
         used.grafts[rank] if choosing else None,
+        own_rank=rank,
+    )
+
+
+def advised_verdict(
+    verdict: Verdict,
+    rank: int,
+    choosing: RankEvidence,
+    judged: RankEvidence,
+    comparisons: tuple[ControlComparison, ...],
+) -> Verdict:
+    """The verdict at the rank that is the one to use under all needle conditions."""
+    return replace(
+        verdict,
+        outcome=outcome_of(judged.grafts[rank], judged.alone),
+        rank=rank,
+        graft=judged.grafts[rank],
+        chosen=outcome_of(choosing.grafts[rank], choosing.alone),
+        chosen_on=choosing.grafts[rank] if verdict.chosen_on else None,
+        comparisons=comparisons,
+        advised=True,
     )
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from contextgraft.formats.adapter_record import AdapterRecord
 from contextgraft.report.data.labels import target_titles
@@ -55,8 +55,6 @@ def _row(
     title: str, target: TargetResult, advice: RankAdvice, adapters: Sequence[AdapterRecord]
 ) -> OverviewRow:
     verdict = target.verdict
-    if advice.rank is not None:  # several conditions may need a larger rank than this one does
-        verdict = replace(verdict, rank=advice.rank, graft=target.judged.grafts[advice.rank])
     graft = verdict.graft
     return OverviewRow(
         title=title,

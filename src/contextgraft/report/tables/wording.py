@@ -1,21 +1,17 @@
 """Numbers and verdicts in words: pure."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.verdict import (
     ENOUGH,
-    MAX_LOST,
-    MIN_FOUND,
+    RECOMMENDED_OUTCOMES,
     ControlComparison,
-    Strength,
     Verdict,
     VerdictOutcome,
     has_context,
     keeps_skill,
-    strength,
 )
 
 MINUS = "\N{MINUS SIGN}"
@@ -111,10 +107,13 @@ def sentence(verdict: Verdict, length: str) -> str:
 
 
 def _both(verdict: Verdict, length: str) -> str:
-    return (
-        f"the long context works ({_needle(verdict)}) at {length}, and the skill is kept "
-        f"({_skills(verdict)}); smallest rank for both{_chosen(verdict)}: {verdict.rank}."
-    )
+    works = f"the long context works ({_needle(verdict)}) at {length}, and the skill is kept"
+    if not verdict.held:
+        return (
+            f"{works} ({_skills(verdict)}) at rank {verdict.rank}, {other_prompts(verdict)}{NOTHING_SHOWN}."
+        )
+    smallest = f"smallest rank for both{_everywhere(verdict)}{_chosen(verdict)}"
+    return f"{works} ({_skills(verdict)}); {smallest}: {verdict.rank}."
 
 
 def _context_only(verdict: Verdict, length: str) -> str:
@@ -125,10 +124,10 @@ def _context_only(verdict: Verdict, length: str) -> str:
 
 
 def _skill_unknown(verdict: Verdict, length: str) -> str:
-    return (
-        f"the long context works ({_needle(verdict)}) at {length} with rank {verdict.rank}; "
-        "the skill was not measured."
-    )
+    works = f"the long context works ({_needle(verdict)}) at {length} with rank {verdict.rank}"
+    if not verdict.held:
+        return f"{works}, {other_prompts(verdict)}{NOTHING_SHOWN}; the skill was not measured."
+    return f"{works}{_smallest(verdict)}{_chosen(verdict)}; the skill was not measured."
 
 
 def _neither(verdict: Verdict, length: str) -> str:
@@ -208,9 +207,38 @@ def _chosen(verdict: Verdict) -> str:
     return f", chosen on {verdict.chosen_on.needle.proportion.n} other prompts"
 
 
+def _everywhere(verdict: Verdict) -> str:
+    """Said of a rank that another needle condition needs; this one alone would name a smaller rank."""
+    return " under every needle condition" if verdict.rank != verdict.own_rank else ""
+
+
+def _smallest(verdict: Verdict) -> str:
+    everywhere = _everywhere(verdict)
+    return f", the smallest{everywhere}" if everywhere else ""
+
+
 def _name(verdict: Verdict, best: str) -> str:
-    """`best`, or what else a rank is that passed on other prompts only."""
-    return best if verdict.held else f"the graft that passed{_chosen(verdict).removeprefix(', chosen')}"
+    """`best`, or what else the graft is that other prompts chose."""
+    if verdict.chosen_on is None:
+        return best
+    on = _chosen(verdict).removeprefix(", chosen")
+    if verdict.chosen in RECOMMENDED_OUTCOMES:
+        return f"the graft that passed{on}"
+    return f"{best}{on}" if verdict.held else f"the graft that failed least{on}"
+
+
+def other_prompts(verdict: Verdict) -> str:
+    """What the graft of a verdict did on the prompts that chose its rank, as a relative clause."""
+    return CHOSEN_WORDS[verdict.chosen]
+
+
+NOTHING_SHOWN = ", so this is not shown"
+CHOSEN_WORDS = {
+    VerdictOutcome.BOTH: "which passed on other prompts",
+    VerdictOutcome.SKILL_UNKNOWN: "which passed on other prompts, without a skill",
+    VerdictOutcome.CONTEXT_ONLY: "which lost the skill on the prompts that chose it",
+    VerdictOutcome.NEITHER: "which failed on the prompts that chose it",
+}
 
 
 def _added(verdict: Verdict) -> str:
@@ -240,44 +268,3 @@ def _comparison(comparison: ControlComparison) -> str:
 
 def _points(points: Difference) -> str:
     return f"{signed(points.points)} {between_points(points)}"
-
-
-def headline(verdicts: Sequence[Verdict], length: str, donor: Cell | None = None) -> str:
-    """The whole study in a few sentences: for how many fine-tunes how much is shown, and what limits that."""
-    if not verdicts:
-        return "No graft is among these samples: scores are shown, nothing is judged."
-    passed = [verdict for verdict in verdicts if verdict.outcome is VerdictOutcome.BOTH]
-    found, lost = percent(MIN_FOUND), trimmed(MAX_LOST)
-    rule = (
-        f"Established: the whole 95 % interval is within the limits (at least {found} of the needles found, "
-        f"at most {lost} points of the skill lost); likely: the measured shares are."
-    )
-    subject = f"Long context with the skill kept at {length}: {_counted(verdicts)}."
-    return f"{subject}{_without_adapter(passed)}{_weak_donor(donor)} {rule}"
-
-
-def _counted(verdicts: Sequence[Verdict]) -> str:
-    """`established for 2 of 4 fine-tunes, likely for 1, not shown for 1`."""
-    counts = Counter(strength(verdict) for verdict in verdicts)
-    number = len(verdicts)
-    of_all = "the fine-tune" if number == 1 else f"all {number} fine-tunes"
-    phrases = [
-        (degree.value, of_all if counts[degree] == number else f"{counts[degree]}")
-        for degree in Strength
-        if counts[degree]
-    ]
-    first, *rest = (f"{words} for {count}" for words, count in phrases)
-    total = "" if not rest else f" of {number} fine-tunes"
-    return ", ".join([first + total, *rest])
-
-
-def _without_adapter(passed: Sequence[Verdict]) -> str:
-    count = sum(verdict.adapter_unneeded for verdict in passed)
-    return f" {count} of them would pass without the adapter." if count else ""
-
-
-def _weak_donor(donor: Cell | None) -> str:
-    """The donor's own score if it fails the limit: the grafts cannot be expected to do better."""
-    if donor is None or not donor.proportion.n or has_context(donor):
-        return ""
-    return f" The donor itself finds {measured(donor)} there."
