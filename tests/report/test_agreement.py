@@ -65,14 +65,9 @@ def check(table: StudyTable) -> int | None:
     for own, row, told in zip(table.targets, overview(table, []), content["verdicts"], strict=True):
         verdict, words = own.verdict, sentence(own.verdict, "L")
         assert row.strength.text == told["strength"] == strength(verdict).value
-        assert (
-            (row.rank, told["outcome"])
-            == (verdict.rank, verdict.outcome.value)
-            == (told["rank"], verdict.outcome.value)
-        )
-        assert ((verdict.rank == content["rank"]) and RECOMMENDED or "") == (
-            mark(own, own.best) if own.best and verdict.advised else ""
-        )
+        assert row.rank == told["rank"] == verdict.rank
+        assert told["outcome"] == verdict.outcome.value
+        assert own.best is None or (mark(own, own.best) == RECOMMENDED) == (verdict.rank == content["rank"])
         used = row.advice is Advice.USE
         assert used == (content["rank"] is not None) == verdict.advised
         passed = verdict.outcome in PASSED and verdict.chosen is verdict.outcome
@@ -91,7 +86,8 @@ def check(table: StudyTable) -> int | None:
         assert "prompts" in words
     counted = headline([own.verdict for own in table.targets], "L")
     assert ("likely for" in counted.split(":", 1)[1].split("Established")[0]) == (shown > 0)
-    return content["rank"]
+    rank: int | None = content["rank"]
+    return rank
 
 
 @pytest.mark.parametrize(("chose", "judged"), product(OUTCOMES, OUTCOMES))
