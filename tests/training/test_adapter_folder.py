@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.adapter import verify_adapter
+from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.config.training import load_recipe
+from contextgraft.rope import settings
 from contextgraft.sources.hub.package import build_package
+from contextgraft.training.lora import factor_names
 from contextgraft.training.result.adapter_folder import ADAPTER_FOLDER
+from contextgraft.training.result.export import write_folder
 from contextgraft.training.trainer import train
 
 from .conftest import write_recipe, write_recipe_folder
@@ -102,6 +108,73 @@ def test_a_model_that_is_trained_on_has_its_own_adapter_only(
     plain = {key: value for key, value in RUN.items() if key != "lora"}
     train(write_recipe(recipe_folder, **plain), out, tmp_path / "next")
     assert not (tmp_path / "next" / ADAPTER_FOLDER).exists()
+
+
+def write_result(base: Path, recipe: Path, out: Path, size: float) -> None:
+    """The folder of a model whose factors B are of this size, as `train` writes it, without training."""
+    model, gen = open_model(base), torch.Generator().manual_seed(0)
+    modules = [name.removesuffix(".weight") for name in model.tensors if "_proj" in name]
+    trained = {}
+    for module in modules:
+        rows, columns = model[f"{module}.weight"].shape
+        first, second = factor_names(module)
+        trained[first] = torch.randn(2, columns, generator=gen)
+        trained[second] = size * torch.randn(rows, 2, generator=gen)
+    out.mkdir()
+    rope = replace(settings.read(model.config), theta=4e4)
+    write_folder(
+        out, base=model, trained=trained, rope=rope, recipe=load_recipe(recipe), dtype="float32", datasets=[]
+    )
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-5])
+def test_energy_is_a_share_whatever_the_rounding_of_the_weights(
+    base: Path, recipe_folder: Path, tmp_path: Path, size: float
+) -> None:
+    """In bfloat16 small changes are lost in the merged weights, wholly or to a large part."""
+    write_result(base, write_recipe(recipe_folder, **RUN), tmp_path / "out", size)
+    adapter = tmp_path / "out" / ADAPTER_FOLDER
+    record = json.loads((adapter / "contextgraft.json").read_text(encoding="utf-8"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "out"))
+    factors, squares = load_file(adapter / "adapter_model.safetensors"), []
+    for module, entry in record["modules"].items():
+        assert (entry["energy"], entry["error"]) == (1, 0), "the factors are all that was trained"
+        a, b = (factors[f"base_model.model.{module}.lora_{side}.weight"].double() for side in "AB")
+        stored = after[f"{module}.weight"].double() - before[f"{module}.weight"].double()
+        squares.append(float((stored - 1.5 * b @ a).square().sum()))
+        assert entry["rounding"] == pytest.approx(squares[-1] ** 0.5, rel=1e-6)
+        assert entry["delta_norm"] == pytest.approx(float(stored.norm()))
+    assert (record["energy"], record["error"]) == (1, 0)
+    assert record["rounding"] == pytest.approx(sum(squares) ** 0.5, rel=1e-6)
+    assert (record["delta_norm"] == 0) == (size == 1e-9)
+    assert record["rounding"] > record["delta_norm"] / 2
+    checks = verify_adapter(adapter, base, tmp_path / "out")
+    assert all(check.holds for check in checks), [check for check in checks if not check.holds]
+    first = min(record["modules"])
+    record["modules"][first]["rounding"] *= 1.01
+    (adapter / "contextgraft.json").write_text(json.dumps(record), encoding="utf-8")
+    wrong = [check.detail for check in verify_adapter(adapter, base, tmp_path / "out") if not check.holds]
+    assert len(wrong) == 1
+    assert f"the rounding of {first}" in wrong[0]
+
+
+def test_a_trained_model_and_its_adapter_have_cards_of_their_own(
+    sharded: Path, recipe_folder: Path, tmp_path: Path
+) -> None:
+    """The base's card describes another model; its licence is stated."""
+    base = shutil.copytree(sharded, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: llama3.1\n---\n# The base\n", encoding="utf-8")
+    write_result(base, write_recipe(recipe_folder, **RUN), tmp_path / "out", 0.01)
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "# The base" not in card
+    assert "license: llama3.1" in card
+    assert "trained to a longer context in 4 steps" in card
+    assert "in 4 steps" in build_package(tmp_path / "out", "owner/longer").card
+    card = (tmp_path / "out/adapter/README.md").read_text(encoding="utf-8")
+    assert "license: llama3.1" in card
+    assert "as a LoRA adapter of rank 2" in card
+    assert "Its factors are those that were trained" in card
+    assert "energy" not in card
 
 
 def test_what_is_published_names_no_folder_of_the_machine(trained: tuple[Path, str], tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ class ModuleEnergy:
 class AdapterRecord:
     """What an adapter was made of; `energy` is the share of the whole delta's energy that it captures.
 
-    `folder` is where its sidecar was read; None if it is not known.
+    `trained`: its factors were trained, not extracted. `folder` is where its sidecar was read; None if it is
+    not known.
     """
 
     rank: int
@@ -33,6 +34,7 @@ class AdapterRecord:
     base: Mapping[str, Any]
     donor: Mapping[str, Any]
     rope: Mapping[str, Any]
+    trained: bool = False
     folder: Path | None = None
 
     @property
@@ -63,6 +65,7 @@ def parse_adapter_record(sidecar: Mapping[str, Any], path: Path | None = None) -
         base=dict(sidecar["base"]),
         donor=dict(sidecar["donor"]),
         rope={side: dict(sidecar["rope"][side]) for side in ("base", "donor")},
+        trained=sidecar.get("trained") is True,
         folder=path.parent if path else None,
     )
 

@@ -53,6 +53,21 @@ def test_the_card_of_the_folder_or_the_one_named_is_taken(made: Made, tmp_path: 
         build_package(made.adapter, "owner/x", tmp_path / "none.md")
 
 
+def test_the_fine_tunes_card_in_an_older_graft_is_not_published(made: Made, tmp_path: Path) -> None:
+    """Earlier versions copied it, and listed it among the graft's files."""
+    text = "---\nlicense: mit\n---\nThe fine-tune\n"
+    (made.graft / "README.md").write_text(text)
+    sidecar = json.loads((made.graft / "contextgraft.json").read_text())
+    edited(made.graft, files=sidecar["files"] | {"README.md": {"bytes": len(text), "digest": "0" * 64}})
+    package = build_package(made.graft, "owner/grafted")
+    assert "The fine-tune `target` with the long context of `donor`" in package.card
+    published = json.loads(package.rewritten["contextgraft.json"])
+    assert "README.md" not in published["files"]
+    assert published["files"].keys() == sidecar["files"].keys()
+    (tmp_path / "own.md").write_text("---\nlicense: mit\n---\nMine\n")
+    assert build_package(made.graft, "owner/x", tmp_path / "own.md").card.endswith("Mine\n")
+
+
 def test_names_in_a_card_are_no_markup(made: Made) -> None:
     sidecar = json.loads((made.adapter / "contextgraft.json").read_text())
     sidecar["donor"]["name"] = "x` | <script>\n# evil"

@@ -104,8 +104,7 @@ def _modules(sidecar: dict[str, Any], residuals: "dict[str, Residual]", adapter:
     check_equal("the largest rank", sidecar["rank"], adapter.rank)
     for name, record in recorded.items():
         check_close("the norm of the delta of", name, record["delta_norm"], residuals[name].norm, 1e-6)
-        if abs(residuals[name].error ** 2 - record["error"] ** 2) > ROUNDING:
-            check_equal(f"the error of {name}", record["error"], residuals[name].error)
+        _check_error(name, record, residuals[name], trained=sidecar.get("trained") is True)
         check_close("the energy of", name, record["energy"], 1 - record["error"] ** 2, 1e-6)
         rank = adapter.config.rank(module_of(in_adapter.get(name, name)))
         if name in carried and record["rank"] > rank:
@@ -114,9 +113,28 @@ def _modules(sidecar: dict[str, Any], residuals: "dict[str, Residual]", adapter:
     rest = math.hypot(*(residuals[name].remaining_norm for name in recorded))
     check_close("the norm of", "all deltas", sidecar["delta_norm"], total_norm, 1e-6)
     known = math.hypot(*(record["delta_norm"] * record["error"] for record in recorded.values()))
-    check_close("the error of", "all modules", sidecar["error"], known / total_norm, 1e-4)
+    check_close(
+        "the error of", "all modules", sidecar["error"], known / total_norm if total_norm else 0, 1e-4
+    )
     check_close("the energy of", "all modules", sidecar["energy"], 1 - sidecar["error"] ** 2, 1e-6)
+    if "rounding" in sidecar:
+        rounding = math.hypot(*(record["rounding"] for record in recorded.values()))
+        check_close("the rounding of", "all modules", sidecar["rounding"], rounding, 1e-6)
+    if not total_norm:
+        return f"{len(carried)} modules; base and donor do not differ in them"
     return f"{len(carried)} modules; the stored factors leave {rest / total_norm:.4f} of the delta's norm"
+
+
+def _check_error(name: str, record: dict[str, Any], residual: "Residual", *, trained: bool) -> None:
+    """Check what the factors leave of a delta: of factors that were trained it is the weights' rounding."""
+    if trained and "rounding" in record:  # earlier versions recorded it as an error
+        check_equal(f"the error of {name}", record["error"], 0)
+        if abs(residual.remaining_norm - record["rounding"]) > ROUNDING * math.hypot(
+            residual.norm, record["rounding"]
+        ):
+            check_equal(f"the rounding of {name}", record["rounding"], residual.remaining_norm)
+    elif abs(residual.error**2 - record["error"] ** 2) > ROUNDING:
+        check_equal(f"the error of {name}", record["error"], residual.error)
 
 
 def _dense(sidecar: dict[str, Any], residuals: "dict[str, Residual]") -> str:

@@ -38,11 +38,15 @@ def adapter_card(
 ) -> str:
     """The card of an adapter: `usage` gives its snippets, `scores` those of the grafts made of it."""
     base, donor = adapter.base, adapter.donor
+    kept = (
+        "Its factors are those that were trained, in float32."
+        if adapter.trained
+        else f"It captures {_percent(adapter.energy)} of the energy (squared Frobenius norm) of that "
+        "difference in the modules it changes."
+    )
     summary = (
         f"The difference between {_model(donor)} and its base {_model(base)}, as a LoRA adapter of rank "
-        f"{adapter.rank}: it adds the long context of the first to fine-tunes of the second. It captures "
-        f"{_percent(adapter.energy)} of the energy (squared Frobenius norm) of that difference in the "
-        "modules it changes."
+        f"{adapter.rank}: it adds the long context of the first to fine-tunes of the second. {kept}"
     )
     note = (
         "The adapter works only with the donor's RoPE settings: these are settings, not evidence of a usable "

@@ -48,8 +48,9 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
     """Check a folder without reading tensors, and list the files to upload.
 
     The card is `own_card`, else the folder's README.md, else one from the sidecar; OWNER/NAME in it becomes
-    `to`. Raises InputError for a folder
-    that contextgraft did not make, CheckpointError or VerificationError for an incomplete one.
+    `to`. In a graft of an earlier version README.md, listed among its files, is the fine-tune's: it is not
+    published. Raises InputError for a folder that contextgraft did not make, CheckpointError or
+    VerificationError for an incomplete one.
     """
     if not REPOSITORY_NAME.fullmatch(to):
         raise InputError("not a valid repository name", path=to, expected="OWNER/NAME")
@@ -77,7 +78,8 @@ def _checked_package(folder: Path, to: str, own_card: Path | None, inputs: Input
             received=kind,
         )
     names = sorted({SIDECAR, *CONTENTS[kind](folder, sidecar)} - {CARD})
-    card = own_card or (folder / CARD if (folder / CARD).exists() else None)
+    own = (folder / CARD).exists() and CARD not in (sidecar.get("files") or {})
+    card = own_card or (folder / CARD if own else None)
     text = (card_of(sidecar) if card is None else _text(card, sidecar)).replace(REPOSITORY, to)
     rewritten = published_files(folder, names, sidecar)
     sizes = {

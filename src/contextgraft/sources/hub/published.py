@@ -8,6 +8,7 @@ from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.digest import hasher
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.formats.hub_source import is_local, peft_base, without_paths
+from contextgraft.formats.model_card.licence import CARD
 from contextgraft.formats.peft import ADAPTER_CONFIG
 from contextgraft.formats.sidecar import SIDECAR
 
@@ -18,7 +19,8 @@ def published_files(folder: Path, names: list[str], sidecar: Mapping[str, Any]) 
     """The new content of the files that are not published as they are, those in subfolders too.
 
     adapter_config.json names the base as the sidecar in its folder does; paths in configs become the names
-    of their folders, those in sidecars are removed; the sidecar lists the new sizes and digests.
+    of their folders, those in sidecars are removed; the sidecar lists the new sizes and digests, without
+    README.md: the card that is published is another.
     """
     inner = [name for name in names if Path(name).name == SIDECAR and name != SIDECAR]
     records = {Path(): sidecar, **{Path(name).parent: read_json(folder / name) for name in inner}}
@@ -27,7 +29,8 @@ def published_files(folder: Path, names: list[str], sidecar: Mapping[str, Any]) 
         after = _without_sources(before)
         files = after.get("files")
         if parent == Path() and isinstance(files, dict):
-            after["files"] = files | {name: _facts(data) for name, data in changed.items() if name in files}
+            facts = {name: _facts(data) for name, data in changed.items() if name in files}
+            after["files"] = {name: value for name, value in (files | facts).items() if name != CARD}
         if after != before:
             changed[(parent / SIDECAR).as_posix()] = json_text(after).encode()
     return changed

@@ -21,6 +21,8 @@ from contextgraft.config.training import Lora
 from contextgraft.formats import peft
 from contextgraft.formats.architecture import architecture
 from contextgraft.formats.hub_source import peft_base
+from contextgraft.formats.model_card.cards import card_of
+from contextgraft.formats.model_card.licence import CARD
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope import settings, travelling
@@ -36,11 +38,11 @@ EVERYTHING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class _Change:
-    """What training did to one tensor, as it is stored: the delta, and how much the factors leave of it."""
+    """Norms of what training did to one tensor, as stored, and of the difference from its factors."""
 
     delta_norm: float
     base_norm: float
-    error: float = 0.0
+    rounding: float = 0.0
 
     @property
     def relative(self) -> float:
@@ -71,26 +73,25 @@ def write_adapter_folder(
         module: _change(base, donor, name, *(trained[key] for key in factor_names(module)), scale=scale)
         for module, name in modules.items()
     }
-    record = identity(base)
-    config = peft.config(dict.fromkeys(modules, lora.rank), _all_modules(base), record["name"])
-    write_json(folder / peft.ADAPTER_CONFIG, config | {"lora_alpha": lora.alpha} | peft_base(record))
-    write_json(
-        folder / SIDECAR,
-        sidecar(
-            "adapter",
-            rank=lora.rank,
-            asked={"rank": lora.rank},
-            base=record,
-            donor=identity(donor),
-            architecture=architecture(base.config),
-            selection=EVERYTHING,
-            trained=True,
-            **_context(base, donor),
-            dense=_write_dense(folder, base, donor, trained),
-            ignored=_ignored(base, donor, trained),
-            **_energies(changes, lora.rank),
-        ),
+    base_record = identity(base)
+    config = peft.config(dict.fromkeys(modules, lora.rank), _all_modules(base), base_record["name"])
+    write_json(folder / peft.ADAPTER_CONFIG, config | {"lora_alpha": lora.alpha} | peft_base(base_record))
+    record = sidecar(
+        "adapter",
+        rank=lora.rank,
+        asked={"rank": lora.rank},
+        base=base_record,
+        donor=identity(donor),
+        architecture=architecture(base.config),
+        selection=EVERYTHING,
+        trained=True,
+        **_context(base, donor),
+        dense=_write_dense(folder, base, donor, trained),
+        ignored=_ignored(base, donor, trained),
+        **_energies(changes, lora.rank),
     )
+    write_json(folder / SIDECAR, record)
+    (folder / CARD).write_text(card_of(record), encoding="utf-8")
 
 
 def _all_modules(base: ModelFolder) -> set[str]:
@@ -112,34 +113,38 @@ def _context(base: ModelFolder, donor: ModelFolder) -> dict[str, Any]:
 def _change(
     base: ModelFolder, donor: ModelFolder, name: str, *factors: torch.Tensor, scale: float
 ) -> _Change:
-    """The change of a tensor, and what is left of it after `scale` * B @ A, by rows of the stored weights."""
+    """The change of a tensor as stored, and the norm of its difference from `scale` * B @ A."""
     before = read_tensor(base, name).double()
     delta = read_tensor(donor, name).double() - before
-    norm = float(delta.norm())
+    norm, base_norm = float(delta.norm()), float(before.norm())
     if not factors:
-        return _Change(norm, float(before.norm()))
+        return _Change(norm, base_norm)
     a, b = (factor.double() for factor in factors)
-    left = float((delta - scale * b @ a).norm())
-    return _Change(norm, float(before.norm()), left / norm if norm else 0.0)
+    return _Change(norm, base_norm, float((delta - scale * b @ a).norm()))
 
 
 def _energies(changes: Mapping[str, _Change], rank: int) -> dict[str, Any]:
-    """Energy and error of every module and of all: the rest is the rounding of the merged weights."""
+    """Norms of every module and of all; the factors are the whole change, so they have all of its energy.
+
+    The merged weights are rounded. That is no error of the factors, and can exceed a small change: it is
+    recorded apart, as a norm.
+    """
+    exact = {"energy": 1.0, "error": 0.0}
     modules = {
         module: {
             "rank": rank,
-            "energy": 1 - change.error**2,
-            "error": change.error,
+            **exact,
             "excess": 1.0,
             "delta_norm": change.delta_norm,
             "relative_delta": change.relative,
+            "rounding": change.rounding,
         }
         for module, change in changes.items()
     }
-    whole = math.hypot(*(change.delta_norm for change in changes.values()))
-    left = math.hypot(*(change.delta_norm * change.error for change in changes.values()))
-    error = left / whole if whole else 0.0
-    return {"modules": modules, "energy": 1 - error**2, "error": error, "delta_norm": whole}
+    totals = {
+        key: math.hypot(*(module[key] for module in modules.values())) for key in ("delta_norm", "rounding")
+    }
+    return {"modules": modules, **exact, **totals}
 
 
 def _facts(base: ModelFolder, donor: ModelFolder, names: Iterator[str]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.config.training import Recipe
 from contextgraft.formats.model.own_files import copy_own_file
+from contextgraft.formats.model_card.cards import card_of
+from contextgraft.formats.model_card.licence import CARD
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope import settings
@@ -46,8 +48,8 @@ def write_folder(
     write_tensors(work / MODEL_WEIGHTS, specs, _weights(order(specs), base, trained, recipe))
     write_json(work / "config.json", apply_rope(base.config, rope))
     for name in base.others:
-        own = name.startswith(f"{ADAPTER_FOLDER}/") or name in (SIDECAR, METRICS_FILE, *CONTEXT_FILES)
-        if not own:  # the base's adapter is another
+        own = name.startswith(f"{ADAPTER_FOLDER}/") or name in (SIDECAR, CARD, METRICS_FILE, *CONTEXT_FILES)
+        if not own:  # the base's adapter and card describe another model
             copy_own_file(base.path, name, work / name)
     for name in sorted(set(CONTEXT_FILES) & set(base.others)):
         before = read_json(base.path / name)
@@ -57,27 +59,25 @@ def write_folder(
             write_json(work / name, after)
         else:
             copy_own_file(base.path, name, work / name)
-    model = open_model(work)
-    write_json(
-        work / SIDECAR,
-        sidecar(
-            "trained",
-            name=recipe.name,
-            base=identity(base),
-            digest=model_digest(model),
-            recipe=recipe.model_dump(mode="json"),
-            seed=recipe.seed,
-            steps=sum(stage.steps for stage in recipe.stages),
-            rope=settings.to_json(rope),
-            **({} if dtype == "float32" else {"dtype": dtype}),
-            **({"data": list(datasets)} if datasets else {}),
-            versions={
-                "contextgraft": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-        ),
+    record = sidecar(
+        "trained",
+        name=recipe.name,
+        base=identity(base),
+        digest=model_digest(open_model(work)),
+        recipe=recipe.model_dump(mode="json"),
+        seed=recipe.seed,
+        steps=sum(stage.steps for stage in recipe.stages),
+        rope=settings.to_json(rope),
+        **({} if dtype == "float32" else {"dtype": dtype}),
+        **({"data": list(datasets)} if datasets else {}),
+        versions={
+            "contextgraft": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
     )
+    write_json(work / SIDECAR, record)
+    (work / CARD).write_text(card_of(record), encoding="utf-8")
     if recipe.lora is not None:
         write_adapter_folder(work, base, trained, recipe.lora)
 
