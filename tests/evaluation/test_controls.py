@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,15 @@ from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.in_memory.controls import CONTROLS
-from contextgraft.adapter.in_memory.controls.base import ControlInputs
+from contextgraft.adapter.in_memory.controls.base import ControlInputs, FolderDigests
 from contextgraft.adapter.in_memory.controls.random import random_adapter
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import MergePlan
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.control_names import ControlName
 from contextgraft.errors import InputError, MismatchError
+from contextgraft.formats.sidecar import identity
 
 OWN_THETA, DONOR_THETA, OWN, LONG = 10000.0, 4e5, 64, 512
 
@@ -166,6 +169,52 @@ def test_an_adapter_without_a_record_of_the_length_has_none(inputs: ControlInput
         plan("yarn", replace(inputs, adapters=strangers))
 
 
+THETA = {"rope_type": "default", "rope_theta": DONOR_THETA}
+
+
+@pytest.mark.parametrize(
+    ("short", "expected"),
+    [
+        ("base", "is the base of the adapter"),
+        ("donor", "is the donor of the adapter"),
+        ("target", "expected theta 400000, type default; received theta 10000, type default"),
+    ],
+)
+def test_a_short_donor_is_another_model_with_the_donors_theta(
+    short: str, expected: str, inputs: ControlInputs
+) -> None:
+    folder = inputs.target.parent / short
+    with pytest.raises(MismatchError, match=expected):
+        plan("short_donor", replace(full_rank(inputs), short_donor=folder))
+
+
+def test_the_type_of_rope_of_a_short_donor_is_the_donors(inputs: ControlInputs, tmp_path: Path) -> None:
+    linear = {**THETA, "rope_type": "linear", "factor": 8.0}
+    short = moved(inputs.target.parent / "base", tmp_path / "short", 3, rope_parameters=linear)
+    with pytest.raises(MismatchError, match="received theta 400000, type linear"):
+        plan("short_donor", replace(full_rank(inputs), short_donor=short))
+
+
+def test_models_of_full_rank_controls_are_hashed_once_until_they_change(
+    inputs: ControlInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def counted(model: ModelFolder) -> dict[str, Any]:
+        hashed.append(model.path)
+        return identity(model)
+
+    monkeypatch.setattr("contextgraft.adapter.in_memory.controls.base.identity", counted)
+    short = moved(inputs.target.parent / "base", tmp_path / "short", 3, rope_parameters=THETA)
+    given = replace(full_rank(inputs), short_donor=short, digests=FolderDigests())
+    for name in ("whole_delta", "short_donor", "whole_delta", "short_donor"):
+        plan(name, given)
+    assert sorted(hashed) == sorted([*given.donors, inputs.target.parent / "base", short])
+    (short / "model.safetensors").touch()
+    plan("short_donor", given)
+    assert hashed[-1] == short
+
+
 def full_rank(inputs: ControlInputs) -> ControlInputs:
     root = inputs.target.parent
     return replace(inputs, base=root / "base", donors=(root / "target", root / "donor"))
@@ -192,7 +241,7 @@ def test_a_short_donor_gives_its_weights_and_the_first_donor_the_settings(
     inputs: ControlInputs, tmp_path: Path
 ) -> None:
     root = inputs.target.parent
-    short = moved(root / "base", tmp_path / "short", 3)
+    short = moved(root / "base", tmp_path / "short", 3, rope_parameters=THETA)
     control = plan("short_donor", replace(full_rank(inputs), short_donor=short))
     assert (control.rope.theta, control.rope.max_positions) == (DONOR_THETA, LONG)
     merge(control, tmp_path / "out")

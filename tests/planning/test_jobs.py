@@ -54,6 +54,34 @@ def demo(monkeypatch: pytest.MonkeyPatch, shape: ModelShape = ASSUMED, **cluster
     return study_requests(demo_study(monkeypatch, cluster=cluster), shape)
 
 
+@pytest.mark.parametrize(
+    ("controls", "reads"),
+    [
+        ([], 0),
+        (["yarn", "random"], 0),
+        (["whole_delta"], 1 + 2 + 4 * 2),
+        (["short_donor"], 1 + 1 + 4),
+        (["whole_delta", "short_donor"], 1 + 3 + 4 * 3),
+    ],
+)
+def test_controls_of_full_rank_read_models(
+    controls: list[str], reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two donors and one short donor: once each for digests, and in pairs for each row, twice."""
+    evaluation = yaml.safe_load((ROOT / "config/config.yaml").read_text())["evaluation"]
+    short = {"short_donor": "demo:style"} if "short_donor" in controls else {}
+    changes = {"donor_seeds": [1, 2], "evaluation": evaluation | {"controls": controls}, **short}
+    study = demo_study(monkeypatch, **changes)
+    assert jobs.full_rank_reads(study) == reads
+    models = jobs.models_of_target(study)
+    job = jobs.evaluate_job(study.settings.evaluation, TINY, study.settings.cluster, models, 1)
+    plain, read = (
+        jobs.with_grafts(job, TINY, study.settings.cluster, models - 1, 1, reads=number).seconds
+        for number in (0, reads)
+    )
+    assert (read > plain) == (reads > 0)
+
+
 def test_streaming_jobs_take_the_same_memory_whatever_the_model() -> None:
     for shape in (TINY, LLAMA_8B, LLAMA_70B):
         streaming = [

@@ -60,6 +60,23 @@ def test_donors_without_what_was_promised_and_sources_that_are_not_there() -> No
     check("gone\tmodels/gone", base_evaluated=True)  # one fine-tune does not stop a study
 
 
+SHORT = {"needle": NEEDLE, "controls": ["short_donor"]}
+
+
+@pytest.mark.parametrize("donor_is_trained", [True, False])
+def test_a_short_donor_is_trained_to_the_donors_theta(donor_is_trained: bool) -> None:
+    recipe = yaml.safe_load((DEMO / "donor.yaml").read_text())
+    long, short = recipe["stages"], [{**recipe["stages"][-1], "theta": 500.0}]
+    for name, stages in (("long", long), ("short", short)):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"stages": stages}))
+    donor = {"train": "long.yaml"} if donor_is_trained else {"source": "demo:facts"}
+    given: dict[str, Any] = {"donor": donor, "evaluation": SHORT, "base_evaluated": True}
+    with pytest.raises(ConfigError, match=r"my\.yaml: short_donor: its theta is another .*received 500"):
+        check(**given, short_donor={"train": "short.yaml"})
+    same = {"train": "long.yaml"} if donor_is_trained else "demo:style"
+    check(**given, short_donor=same)
+
+
 def test_a_model_that_was_fetched_from_another_source_is_not_read() -> None:
     fetch("demo:facts", Path("models/donor-s1"))
     theta = rope_settings.read(open_model(Path("models/donor-s1")).config, Path()).theta

@@ -9,7 +9,7 @@ from math import ceil, prod
 from pathlib import Path
 
 from contextgraft.config.cluster import Cluster
-from contextgraft.config.control_names import OF_NO_DONOR
+from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, OF_NO_DONOR
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.config.training import Recipe, load_recipe
@@ -64,7 +64,9 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
                 shape, cluster, settings.ranks, threads.extract
             ),
             "merge": merge_job(shape, cluster, threads.merge),
-            "evaluate": with_grafts(evaluate(models), shape, cluster, models - 1, threads.evaluate),
+            "evaluate": with_grafts(
+                evaluate(models), shape, cluster, models - 1, threads.evaluate, reads=full_rank_reads(study)
+            ),
             "evaluate_base": evaluate(1 + seeds),
             "report": JobEstimate(REPORT),
         },
@@ -79,6 +81,17 @@ def models_of_target(study: ResolvedStudy) -> int:
     once = [name for name in evaluation.all_controls if name in OF_NO_DONOR]
     of_each = len(settings.ranks) * len(evaluation.all_scales) + len(evaluation.all_controls) - len(once)
     return 1 + len(once) + seeds * of_each
+
+
+def full_rank_reads(study: ResolvedStudy) -> int:
+    """How often a fine-tune's job reads base, donors and short donor for its controls of full rank.
+
+    Each model once for its digest; base and donor of every row again, when its graft is made and when it is
+    loaded.
+    """
+    controls = study.settings.evaluation.all_controls
+    rows = (FROM_DONOR in controls) * len(study.settings.donor_seeds) + (FROM_SHORT_DONOR in controls)
+    return 1 + rows + 2 * 2 * rows if rows else 0
 
 
 def fetch_job(shape: ModelShape, cluster: Cluster) -> JobEstimate:
@@ -148,15 +161,15 @@ def evaluate_job(
 
 
 def with_grafts(
-    job: JobEstimate, shape: ModelShape, cluster: Cluster, grafts: int, threads: int
+    job: JobEstimate, shape: ModelShape, cluster: Cluster, grafts: int, threads: int, *, reads: int = 0
 ) -> JobEstimate:
     """The evaluation of a fine-tune whose grafts are made in memory, twice each: for digests, for loading.
 
-    The base is read once more, for the alignment. Models that do not fit into the page cache are read again
-    for each graft, as `evaluate_job` counts them.
+    The base is read once more, for the alignment, and `reads` models for controls of full rank. Models that
+    do not fit into the page cache are read again for each graft, as `evaluate_job` counts them.
     """
     merging = 2 * grafts * MERGE * _linear_weights(shape) / threads
-    return replace(job, seconds=job.seconds + merging + _disk_seconds(shape, cluster))
+    return replace(job, seconds=job.seconds + merging + (1 + reads) * _disk_seconds(shape, cluster))
 
 
 def evaluated_shape(shape: ModelShape, cluster: Cluster) -> ModelShape:

@@ -16,6 +16,7 @@ from contextgraft.rope import settings as rope_settings
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import open_model_headers
 from contextgraft.sources.resolve import check_source
+from contextgraft.training.schedule import stage_thetas
 
 PROMPT_SUITES = ("needle", "ruler")  # whose prompts have a given length
 JSONL = ".jsonl"
@@ -43,14 +44,17 @@ def check_study(study: ResolvedStudy, models: Path, hub: Hub, *, base_evaluated:
                 SUITES[suite].build(config)
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
         opener = _HeaderOpener(study, models, Path(cache), hub, collector)
-        base = opener.open("base", "base")
+        base, short = opener.open("base", "base"), None
         if base is not None and not collector.mistakes and not base_evaluated:
             collector.add(_unfit_lengths(study, base))
+        donor = None
         if study.settings.donor.source is not None:
             donor = opener.open("donor.source", donor_name(study.settings.donor_seeds[0]))
             collector.add(_broken_promises(study, donor) if donor else ())
         if SHORT_DONOR in study.origins and study.origins[SHORT_DONOR].source is not None:
-            opener.open("short_donor", SHORT_DONOR)
+            short = opener.open("short_donor", SHORT_DONOR)
+        if SHORT_DONOR in study.origins and not collector.mistakes:
+            collector.add(_other_theta(study, base, donor, short))
     collector.raise_mistakes()
 
 
@@ -134,6 +138,38 @@ def _unfit_lengths(study: ResolvedStudy, base: ModelFolder) -> Iterator[ConfigEr
                 question_set.questions(tokenizer, config.common_seed)
     except ContextgraftError as error:
         yield ConfigError(f"evaluation: {error}", path=study.source)
+
+
+def _other_theta(
+    study: ResolvedStudy, base: ModelFolder | None, donor: ModelFolder | None, short: ModelFolder | None
+) -> Iterator[ConfigError]:
+    """A mistake for a short donor that has another theta than the donor, or is trained to one."""
+    name = donor_name(study.settings.donor_seeds[0])
+    expected = _final_theta(study, name, base, donor) or study.settings.donor.theta
+    received = _final_theta(study, SHORT_DONOR, base, short)
+    if expected is not None and received is not None and expected != received:
+        yield ConfigError(
+            "short_donor: its theta is another than the donor's",
+            path=study.source,
+            expected=f"{expected:.17g}",
+            received=f"{received:.17g}",
+            remedy="name a model with the donor's theta, or give its recipe's last stage the donor's `theta`",
+        )
+
+
+def _final_theta(
+    study: ResolvedStudy, name: str, base: ModelFolder | None, model: ModelFolder | None
+) -> float | None:
+    """Theta of a model by its config, or by its recipe and the base's; None if these cannot be read."""
+    if model is not None:
+        return rope_settings.read(model.config, model.path).theta
+    recipe = study.origins[name].recipe
+    if recipe is None or base is None:
+        return None
+    from contextgraft.training.model import head_dim
+
+    rope = rope_settings.read(base.config, base.path)
+    return stage_thetas(load_recipe(Path(recipe)), rope, head_dim(base.config))[-1]
 
 
 def _broken_promises(study: ResolvedStudy, donor: ModelFolder) -> Iterator[ConfigError]:

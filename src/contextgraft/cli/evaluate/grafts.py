@@ -1,7 +1,7 @@
 """The grafts that `contextgraft evaluate` makes in memory: an adapter at a scale, or a control."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from contextgraft.adapter.in_memory.controls import CONTROLS
-from contextgraft.adapter.in_memory.controls.base import ControlInputs
+from contextgraft.adapter.in_memory.controls.base import ControlInputs, FolderDigests
 from contextgraft.adapter.in_memory.graft import prepare_graft
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
@@ -76,11 +76,15 @@ ByDonor = dict[str, list[LabelledAdapter]]  # by the digest of the donor
 
 @dataclass(frozen=True)
 class ControlModels:
-    """Folders that controls of full rank need: the base, the donors, one trained on short texts only."""
+    """Folders that controls of full rank need: the base, the donors, one trained on short texts only.
+
+    Their digests are computed once for all fine-tunes and controls of a command.
+    """
 
     base: Path | None = None
     donors: tuple[Path, ...] = ()
     short_donor: Path | None = None
+    digests: FolderDigests = field(default_factory=FolderDigests)
 
 
 NO_MODELS = ControlModels()
@@ -279,5 +283,7 @@ def _control_plan(
     adapters = tuple(opened(path) for path in paths)
     arguments = options.arguments(adapters, target)
     return CONTROLS[name](
-        ControlInputs(target, adapters, arguments, models.base, models.donors, models.short_donor)
+        ControlInputs(
+            target, adapters, arguments, models.base, models.donors, models.short_donor, models.digests
+        )
     )

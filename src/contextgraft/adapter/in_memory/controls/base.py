@@ -7,9 +7,27 @@ from typing import Any
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
+from contextgraft.checkpoint.input_files import InputFiles, files_of
+from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError
+from contextgraft.formats.sidecar import identity
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.rope.travelling import Setting
+
+
+@dataclass
+class FolderDigests:
+    """The digests of models, each computed once for as long as no file of its folder changes."""
+
+    known: dict[Path, tuple[InputFiles, str]] = field(default_factory=dict)
+
+    def of(self, folder: Path) -> str:
+        """The digest of a model's folder."""
+        files, (before, digest) = files_of(folder), self.known.get(folder, (None, ""))
+        if before != files:
+            digest = str(identity(open_model(folder))["digest"])
+            self.known[folder] = files, digest
+        return digest
 
 
 @dataclass(frozen=True)
@@ -18,7 +36,8 @@ class ControlInputs:
 
     The adapters share RoPE and attention settings; the first of them gives them, unless `arguments`, those of
     `plan_merge` for every graft of these adapters, have others. Controls of full rank need the folders of the
-    base, of the donors, and of a donor trained on short texts only.
+    base, of the donors, and of a donor trained on short texts only; `digests` are those of these folders,
+    shared by the controls of one command.
     """
 
     target: Path
@@ -27,6 +46,7 @@ class ControlInputs:
     base: Path | None = None
     donors: tuple[Path, ...] = ()
     short_donor: Path | None = None
+    digests: FolderDigests = field(default_factory=FolderDigests)
 
     @property
     def first(self) -> Adapter:

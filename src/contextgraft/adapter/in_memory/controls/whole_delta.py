@@ -17,8 +17,9 @@ from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.sidecar import SIDECAR, identity
+from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.formats.tensor_names import FACTORISED, TensorRole
+from contextgraft.rope import settings
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ CARRIED = (*FACTORISED, TensorRole.DENSE)
 def whole_delta(inputs: ControlInputs) -> MergePlan:
     """The merge of donor minus base at full rank: what an adapter without truncation would do."""
     origin = inputs.first.origin["donor"]
-    digests = {path: str(identity(open_model(path))["digest"]) for path in inputs.donors}
+    digests = {path: inputs.digests.of(path) for path in inputs.donors}
     donor = next((path for path, digest in digests.items() if digest == origin["digest"]), None)
     if donor is None:
         raise InputError(
@@ -46,14 +47,36 @@ def whole_delta(inputs: ControlInputs) -> MergePlan:
 def short_donor(inputs: ControlInputs) -> MergePlan:
     """The same with a second donor, trained as long with the same theta but never on a long text.
 
-    RoPE and attention settings are those of the first donor.
+    RoPE and attention settings are those of the first donor. MismatchError for the base, for the donor
+    itself, and for a model with another theta or type of RoPE, whose weights fit other positions.
     """
     if inputs.short_donor is None:
         raise InputError(
             "short_donor needs a second donor, trained on short texts only",
             path=inputs.target, remedy="pass its folder with --short-donor",
         )  # fmt: skip
-    return _plan(inputs, inputs.short_donor, str(identity(open_model(inputs.short_donor))["digest"]))
+    digest = inputs.digests.of(inputs.short_donor)
+    _check_second_donor(inputs, inputs.short_donor, digest)
+    return _plan(inputs, inputs.short_donor, digest)
+
+
+def _check_second_donor(inputs: ControlInputs, folder: Path, digest: str) -> None:
+    origin = inputs.first.origin
+    for side in ("base", "donor"):
+        if digest == origin[side]["digest"]:
+            raise MismatchError(
+                f"is the {side} of the adapter {inputs.first.path}", path=folder, received=digest,
+                expected="a second donor, trained on short texts only",
+                remedy="pass the folder of that model with --short-donor",
+            )  # fmt: skip
+    own, donors = settings.read(open_model(folder).config, folder), inputs.first.rope
+    if donors is not None and (own.theta, own.rope_type) != (donors.theta, donors.rope_type):
+        raise MismatchError(
+            "has other RoPE settings than the donor, which its weights do not fit", path=folder,
+            expected=f"theta {donors.theta:.17g}, type {donors.rope_type}",
+            received=f"theta {own.theta:.17g}, type {own.rope_type}",
+            remedy="train it with the donor's theta: `theta` of the last stage in its recipe",
+        )  # fmt: skip
 
 
 def _plan(inputs: ControlInputs, donor: Path, digest: str) -> MergePlan:
@@ -69,7 +92,7 @@ def _base_folder(inputs: ControlInputs) -> Path:
             "the base is needed for a control of full rank", path=inputs.target,
             remedy="pass its folder with --base",
         )  # fmt: skip
-    received = identity(open_model(inputs.base))["digest"]
+    received = inputs.digests.of(inputs.base)
     if received != expected:
         raise MismatchError(
             f"is not the base of the adapter {inputs.first.path}", path=inputs.base, expected=expected,
