@@ -10,7 +10,7 @@ HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
-.PHONY: help setup demo demo-full demo-seeds real test test-all check fix docs world bench bench-training version sync lock clean
+.PHONY: help setup demo demo-full demo-seeds real test test-all check fix docs world bench bench-training gpu-check version sync lock clean
 
 help:
 	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs        the documentation as a site that can be searched: site/index.html"
 	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: at most 15 minutes, and 10 for mergekit"
 	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
+	@echo "make gpu-check   every check of what runs on a GPU, at most five minutes; needs one (docs/gpu.md)"
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
 	@echo "make sync        after \`dvc pull\`: marks the pulled files as up to date for Snakemake"
 	@echo "make world       train the demo world's models again"
@@ -78,6 +79,12 @@ bench: setup
 
 bench-training: setup
 	$(VENV)/python bench/training.py
+
+# Exit code 2 without a GPU: a check that did not run is not a check that passed.
+gpu-check:
+	@nvidia-smi >/dev/null 2>&1 || { echo "gpu-check: needs a GPU, and nvidia-smi does not answer; see docs/gpu.md" >&2; exit 2; }
+	@$(MAKE) --no-print-directory setup
+	$(VENV)/python bench/gpu/run.py
 
 version:
 	PATH="$$PWD/$(VENV):$$PATH" scripts/version.sh
