@@ -30,7 +30,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-PAUSE = "CONTEXTGRAFT_TEST_PAUSE"
+PAUSE = "PAUSE_OF_CONTEXTGRAFT_TESTS"  # another prefix than options, which jobs do not inherit
 PAUSE_SECONDS = 3
 
 

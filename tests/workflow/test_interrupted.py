@@ -195,6 +195,21 @@ def test_a_head_on_another_node_may_be_alive(tmp_path: Path) -> None:
         lock.acquire()
 
 
+def test_jobs_do_not_read_options_from_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No record would name them, and no change of them would run a job again; the cache stays where it is."""
+    monkeypatch.setenv(orphans.MARK, "of another study")
+    for name in ("REFUSAL", "EVALUATE_SEED", "MERGE_ROUNDING", "CACHE"):
+        monkeypatch.setenv(f"CONTEXTGRAFT_{name}", "7")
+    lock = StudyLock(tmp_path / "a.lock")
+    begin_study_run(lock, None)
+    lock.release()
+    left = {name: value for name, value in os.environ.items() if name.startswith("CONTEXTGRAFT_")}
+    assert left == {"CONTEXTGRAFT_CACHE": "7", orphans.MARK: str(lock.path)}
+    assert "ignore CONTEXTGRAFT_EVALUATE_SEED, CONTEXTGRAFT_MERGE_ROUNDING, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("left", ["", "{", "[1]", json.dumps({"host": os.uname().nodename, "process": 7})])
 def test_what_a_dead_head_of_this_machine_left(tmp_path: Path, left: str) -> None:
     lock = StudyLock(tmp_path / "a.lock")

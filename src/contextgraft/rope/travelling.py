@@ -7,7 +7,7 @@ to it and written into the target's config.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.rope.model_class import resolve
@@ -136,7 +136,14 @@ def stated_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: section[key] for key in sorted(TRAVELLING) if key in section}
 
 
-def own_changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Setting]:
+class OwnSetting(NamedTuple):
+    """A setting that a fine-tune changed: the base's value and the fine-tune's own."""
+
+    base: Any
+    own: Any
+
+
+def own_changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, OwnSetting]:
     """The position and attention settings that a fine-tune's config changes against its base.
 
     `base` are the `stated_values` of the base's config. Imports transformers only where something differs.
@@ -144,7 +151,8 @@ def own_changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
     if stated_values(config) == base:
         return {}
     rest = {key: value for key, value in text_section(config).items() if key not in TRAVELLING}
-    return dict(compare_configs(replace_text_section(config, {**rest, **base}), config).travelling)
+    changed = compare_configs(replace_text_section(config, {**rest, **base}), config).travelling
+    return {name: OwnSetting(setting.base, setting.donor) for name, setting in changed.items()}
 
 
 def to_json(values: Mapping[str, Setting]) -> dict[str, Any]:

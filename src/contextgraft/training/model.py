@@ -18,7 +18,7 @@ from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
-from contextgraft.training.tiled_mlp import tile_mlps
+from contextgraft.training.tiled_mlp import check_tiling, tile_mlps
 
 LocalRows = Callable[[torch.Tensor], slice]  # the rows of a parameter that this process holds
 
@@ -106,13 +106,35 @@ def build_trainable(
         base.config, rope, activation_checkpointing=recipe.activation_checkpointing, attention=attention
     )
     if recipe.mlp_tiles > 1:
-        tile_mlps(model.get_decoder().layers, recipe.mlp_tiles)  # type: ignore[operator]
+        tile_mlps(decoder_layers(model), recipe.mlp_tiles)
     if recipe.lora is not None and "linear" in recipe.trainable:
         lora.insert(model, recipe.lora, linear_layers(model), seed=recipe.seed)
     for name, parameter in model.named_parameters():
         trainable = parameter_group(name, parameter.ndim) in recipe.trainable and not lora.is_base(name)
         parameter.requires_grad_(trainable)
     return model
+
+
+def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The layers of a causal language model, whatever its class calls them; InputError if it has none."""
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise InputError(
+        "cannot find the layers of this architecture",
+        expected=f"a list of {config.num_hidden_layers} modules",
+        received=type(model).__name__,
+    )
+
+
+def check_mlp_tiles(recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
+    """Raise InputError if the recipe tiles MLPs and this architecture's cannot be; needs little memory."""
+    if recipe.mlp_tiles > 1:
+        with torch.device("meta"):
+            model = build(base.config, rope, activation_checkpointing=False)
+        width = model.config.get_text_config().hidden_size  # type: ignore[operator, union-attr]
+        check_tiling(decoder_layers(model), width)
 
 
 def linear_layers(model: torch.nn.Module) -> list[str]:

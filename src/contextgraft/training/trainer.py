@@ -27,7 +27,7 @@ from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_rec
 from contextgraft.training.data.packing import PACKED, document_sources, pack
 from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
 from contextgraft.training.fits import check_fits
-from contextgraft.training.model import head_dim
+from contextgraft.training.model import check_mlp_tiles, head_dim
 from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
 from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
@@ -80,7 +80,10 @@ class Trainer:
         self.steps = training_steps(self.recipe)
 
     def setup(self, work: Path, datasets: DatasetProvider | None) -> None:
-        """Check that `work` belongs to this run, pack documents, prepare batches and RoPE settings."""
+        """Check that `work` belongs to this run, pack documents, prepare batches and RoPE settings.
+
+        What the recipe demands of the architecture is checked before anything is packed.
+        """
         recipe, engine, folder = self.recipe, self.engine, self.config.parent
         self.work = work
         engine.run_on_main(
@@ -88,6 +91,7 @@ class Trainer:
                 work, recipe, self.base, self.config, dtype=self._dtype(), reporter=self.reporter
             )
         )
+        engine.run_on_main(lambda: check_mlp_tiles(recipe, self.base, self.rope))
         context = load_context(self.base, folder)
         engine.run_on_main(lambda: pack(recipe, context, work, datasets=datasets, reporter=self.reporter))
         context = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from contextgraft.workflow.job_environment import remove_option_variables
 from contextgraft.workflow.study_lock import StudyLock
 
 MARK = "CONTEXTGRAFT_STUDY_LOCK"  # environment variable of the jobs: the lock file of their study
@@ -22,13 +23,16 @@ PATIENCE = 10  # seconds between SIGTERM and SIGKILL
 def begin_study_run(lock: StudyLock, slurm_run: str | None) -> None:
     """Lock a study and end the jobs that a killed run of it left; `slurm_run` names this run's jobs in Slurm.
 
-    Raises OutputBusy if another run of the study is alive.
+    The jobs of this run do not see variables of the shell that hold options of commands. Raises
+    OutputBusy if another run of the study is alive.
     """
     killed = lock.acquire()
     count = (cancel_slurm_jobs(killed) if killed else 0) + end_processes(lock.path)
     if count:
         print(f"contextgraft: ended {count} processes or jobs of a killed run of this study", file=sys.stderr)
     lock.sign(slurm_run)
+    if ignored := remove_option_variables():
+        print(f"contextgraft: the study's jobs ignore {', '.join(ignored)}", file=sys.stderr)
     os.environ[MARK] = str(lock.path.absolute())
 
 

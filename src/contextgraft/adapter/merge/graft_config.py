@@ -13,6 +13,7 @@ from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings, read
 from contextgraft.rope.travelling import (
+    OwnSetting,
     Setting,
     apply_settings,
     compare_configs,
@@ -130,13 +131,13 @@ def kept_settings(
     config: Mapping[str, Any], context: ContextSettings, adapters: Sequence[Adapter]
 ) -> list[str]:
     """Warnings of position and attention settings that the target changed against the base and keeps."""
-    changed: dict[str, Setting] = {}
+    changed: dict[str, OwnSetting] = {}
     for adapter in adapters:
         if adapter.base_attention is not None:
             with suppress(InputError):  # the target's class has no such settings
                 changed |= own_changes(config, adapter.base_attention)
     return [
-        f"its own {name} ({setting.donor}; the base's: {setting.base}) stays; "
+        f"its own {name} ({setting.own}; the base's: {setting.base}) stays; "
         "the adapter was trained without it"
         for name, setting in changed.items()
         if name not in context.attention

@@ -24,6 +24,7 @@ from contextgraft.training.engine import StepResult, TrainingEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.model import (
     build_trainable,
+    decoder_layers,
     head_dim,
     load_weights,
     trainable_parameters,
@@ -152,7 +153,7 @@ class DistributedEngine(TrainingEngine):
         attention.register()
         causal_lm = build_trainable(recipe, base, rope, attention=attention.NAME)
         policy = MixedPrecisionPolicy(param_dtype=self.options.dtype, reduce_dtype=torch.float32)
-        for layer in causal_lm.get_decoder().layers:  # type: ignore[operator]
+        for layer in decoder_layers(causal_lm):
             self._shard(layer, policy)
         model = CausalLMWithLoss(causal_lm)
         self._shard(model, replace(policy, cast_forward_inputs=False))
