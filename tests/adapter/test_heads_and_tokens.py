@@ -21,7 +21,8 @@ from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.graft import verify
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.errors import CheckpointError, MismatchError
+from contextgraft.cli.merge_outcome import recommended_adapter
+from contextgraft.errors import CheckpointError, MismatchError, OtherRecommendation
 from contextgraft.formats.model.tied_head import HeadState, head_state
 from contextgraft.formats.tensor_names import TensorRole
 
@@ -116,6 +117,34 @@ def test_adapters_that_tie_keep_the_graft_tied(target: Path, tmp_path: Path, kin
     graft = grafted(target, tmp_path / "adapter", tmp_path / "graft")
     assert head_state(open_model(graft)) is head_state(open_model(target))
     torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
+
+
+def test_digests_of_earlier_versions_are_accepted_and_said_so(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They do not cover how embeddings are merged."""
+    if target.name == "untied":
+        pytest.skip("nothing to tie")
+    folder = tmp_path / "adapter"
+    trained(target, folder, **KINDS["input"], ensure_weight_tying=True)
+    adapter, graft = open_adapter(folder), grafted(target, folder, tmp_path / "graft")
+    assert adapter.earlier_digest not in {None, adapter.digest}
+    manifest = json.loads((graft / "contextgraft.json").read_text())
+    file = tmp_path / "recommended.json"
+    for digest, holds in {adapter.digest: True, adapter.earlier_digest: True, "another": False}.items():
+        manifest["adapters"][0]["digest"] = digest
+        (graft / "contextgraft.json").write_text(json.dumps(manifest))
+        (check,) = (c for c in verify(graft, target=target, adapters=[folder]) if c.name == "adapters")
+        assert check.holds is holds, check
+        assert ("earlier version" in check.detail) == (digest == adapter.earlier_digest)
+        content = {"rank": adapter.rank, "reason": None, "target": "t"}
+        file.write_text(json.dumps({**content, "adapters": {str(adapter.rank): [digest]}}))
+        if holds:
+            assert recommended_adapter(file, [folder], target).path == folder
+            assert ("earlier version" in capsys.readouterr().err) == (digest == adapter.earlier_digest)
+        else:
+            with pytest.raises(OtherRecommendation):
+                recommended_adapter(file, [folder], target)
 
 
 GROWN: dict[str, dict[str, Any]] = {

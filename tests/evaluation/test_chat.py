@@ -76,6 +76,18 @@ def test_the_lead_begins_the_assistants_turn(tokens: PromptTokenizer) -> None:
         assert plain[name].endswith(f" {lead}"), name
 
 
+def test_a_template_without_an_end_is_a_chat_template(
+    tokens: PromptTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RULER's threshold for chat models depends on it."""
+    monkeypatch.setattr(
+        tokens.hf, "chat_template", "{% for m in messages %}[user]{{ m.content }}{% endfor %}"
+    )
+    needle = NeedleSection(lengths=[600], depths=[50.0], samples=1)
+    config = EvaluationConfig(needle=needle, ruler=RulerSection(tasks=LISTS, lengths=[1500], samples=1))  # type: ignore[arg-type]
+    assert texts(tokens, config.model_copy(update={"chat": "auto"}))
+
+
 def test_common_words_fit_rulers_first_length_digit_by_digit(tokens: PromptTokenizer) -> None:
     config = EvaluationConfig(ruler=RulerSection(tasks=["cwe"], lengths=[4096], samples=1), chat=False)
     for question in build_spec(config).questions(tokens):

@@ -101,7 +101,7 @@ READINGS: dict[str, Callable[[str, re.Match[str]], list[str]]] = {  # by what a 
     r"The secret (number|code)s? of ([^?]+?)(?: in the text above)? (?:is|are)$": secrets,
     r"have the (?:number|value) ([\w-]+)(?: are|:)$": same_value,
     r"words that stand most often in the list are:$": commonest,
-    r"The person who lives in ([^?]+) is$": neighbour,
+    r"The person who has been to ([^?]+) is$": neighbour,
     r'The value of the key "([\w-]+)" is$': value_of_key,
     r"example that is repeated\.\n([\w-]+):$": label,
     r"coded words that stand most often are:$": most_frequent,

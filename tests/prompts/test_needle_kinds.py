@@ -1,5 +1,6 @@
 """The registry of needle kinds: a kind is added in one place."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,27 @@ import pytest
 import yaml
 
 from contextgraft.errors import ConfigError, InputError
+from contextgraft.evaluation.suites.needle_grid import DEFAULT_FORMAT
 from contextgraft.prompts.haystack import Haystack, tokenize_haystack
 from contextgraft.prompts.needle_format import NeedleFormat, load_format
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, NeedleKind, check_needle_kinds, sample_multi_query
 from contextgraft.prompts.needle_prompt import PromptTemplate, build_prompt, draw_prompt_spec
 
 SLOTS = {"needle": ("{key}", "{value}"), "question": ("{value}",), "answer": ("{answers}",)}
+
+
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower())) - {"the", "to", "of", "in", "is", "a"}
+
+
+def test_needle_and_question_of_an_association_share_no_word() -> None:
+    """The question, with its lead, cannot be found by its words: only by what is known of the clue."""
+    wording = load_format(DEFAULT_FORMAT).wording("association")
+    assert wording.associations
+    clues = " ".join(wording.associations.values())
+    said = words_of(wording.needle.format(value="", clue=clues))
+    requested = f"{wording.question} {wording.lead}".format(key=" ".join(wording.associations))
+    assert said & words_of(requested) == set()
 
 
 def test_an_unknown_kind_is_one_line_with_the_known_ones() -> None:

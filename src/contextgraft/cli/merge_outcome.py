@@ -85,12 +85,18 @@ def recommended_adapter(file: Path, adapters: Sequence[Path], target: Path) -> R
             expected=", ".join(str(adapter.rank) for adapter in opened), remedy=EVALUATE_AGAIN,
         )  # fmt: skip
     evaluated = content["adapters"].get(str(rank), [])
-    if chosen.digest not in evaluated:
+    if not any(map(chosen.is_recorded_as, evaluated)):
         raise OtherRecommendation(
             f"is for another adapter of rank {rank} than {chosen.path}", path=file,
             expected=f"the digest {' or '.join(map(str, evaluated))}", received=chosen.digest,
             remedy=EVALUATE_AGAIN,
         )  # fmt: skip
+    if chosen.digest not in evaluated:
+        echo(
+            f"contextgraft: warning: {file}: an earlier version recorded the digest of {chosen.path}, "
+            "which does not cover the tokenizer and tied embeddings",
+            err=True,
+        )
     options = content.get("options", {})
     return RecommendedAdapter(chosen.path, target, content["target"], file, options)
 

@@ -149,6 +149,24 @@ class Adapter:
     @cached_property
     def digest(self) -> str:
         """The identity of the adapter: its tensors, their scaling, its rotary and attention settings."""
+        return json_digest({**self._without_embeddings, **self._embeddings})
+
+    @cached_property
+    def earlier_digest(self) -> str | None:
+        """The digest that earlier versions recorded of an adapter with embeddings; None where it is the same.
+
+        It does not cover how embeddings are merged: the tokenizer, tied ends, and the scaling of modules that
+        are stored in full.
+        """
+        return json_digest(self._without_embeddings) if self._embeddings else None
+
+    def is_recorded_as(self, digest: object) -> bool:
+        """Whether a record of this or an earlier version is of this adapter."""
+        return digest in {self.digest, self.earlier_digest} - {None}
+
+    @cached_property
+    def _without_embeddings(self) -> dict[str, Any]:
+        """What the digest covers for every adapter."""
         tables = [
             tensor_table(file.tensors, {name: tensor_digest(file, name) for name in file.tensors})
             for file in self.files
@@ -158,9 +176,7 @@ class Adapter:
         attention = {"attention": travelling.to_json(self.attention)} if self.attention else {}
         tokens = {name: e.indices for name, e in self.entries.items() if isinstance(e, TokenRowsEntry)}
         rows = {"token_rows": tokens} if tokens else {}
-        return json_digest(
-            {"tensors": tables, "scaling": scaling, "rope": rope, **attention, **rows, **self._embeddings}
-        )
+        return {"tensors": tables, "scaling": scaling, "rope": rope, **attention, **rows}
 
     @property
     def _embeddings(self) -> dict[str, Any]:

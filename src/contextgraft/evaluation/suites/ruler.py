@@ -116,8 +116,9 @@ class RulerGrid(QuestionSet):
 
     def _context(self, tokenizer: PromptTokenizer) -> RulerContext:
         tokenized = encoded_haystacks(self.tasks, self.haystacks, tokenizer)
-        frame = tokenizer.prefix_suffix(chat=tokenizer.uses_chat(self.chat))
-        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, tokenized, *frame)
+        chat = tokenizer.uses_chat(self.chat)
+        frame = tokenizer.prefix_suffix(chat=chat)
+        return RulerContext(self.wording, self.haystacks, self.qa, tokenizer, tokenized, *frame, chat)
 
 
 def read_ruler(

@@ -39,7 +39,10 @@ SCORINGS = {"single": "contains", "qa": "any"}  # all others: recall
 
 @dataclass(frozen=True)
 class RulerContext:
-    """Wording and data of RULER's tasks, and its haystacks in the ids of one tokenizer."""
+    """Wording and data of RULER's tasks, its haystacks in the ids of one tokenizer, and the chat template.
+
+    `chat`: whether prompts are in the chat template, which may have no ids behind the message.
+    """
 
     wording: RulerWording
     haystacks: Mapping[str, Haystack]
@@ -48,6 +51,7 @@ class RulerContext:
     tokenized: Mapping[str, TokenizedHaystack]
     prefix_ids: Sequence[int]
     suffix_ids: Sequence[int] = ()
+    chat: bool = False
 
     @property
     def noise(self) -> list[int]:
@@ -235,5 +239,5 @@ def unnumbered_question(
         else None,
         kind=kind,
         haystack=NEEDLE_TASKS[task].haystack if task in NEEDLE_TASKS else None,
-        chat=bool(context.suffix_ids),
+        chat=context.chat,
     )
