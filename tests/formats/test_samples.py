@@ -10,7 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.formats.sample_files import check_sample_file
-from contextgraft.formats.samples import OLDER_NAMES, RUN, SCHEMA, as_today, read_if, table, with_roles, write
+from contextgraft.formats.samples import (
+    ABSENT_IN_OLDER,
+    OLDER_NAMES,
+    RUN,
+    SCHEMA,
+    as_today,
+    has_columns_of_today,
+    read_if,
+    table,
+    with_roles,
+    write,
+)
 
 
 def graft(scale: float = 1.0, control: str | None = None) -> dict[str, Any]:
@@ -46,9 +57,14 @@ def test_roles_are_named_as_on_the_page() -> None:
     assert with_roles(made).schema == SCHEMA
 
 
+def sample(index: int) -> dict[str, Any]:
+    return {"suite": "needle", "sample_index": index, "score": 1.0}
+
+
 def older(path: Path) -> Path:
-    """The same table as version 0.1 wrote it."""
-    made = rows(("g", graft())).drop_columns(["role", "control", "split"])
+    """A table as it was written before the columns had their names of today."""
+    made = table({"model": "g", "model_digest": "g", **graft()}, [sample(index) for index in range(5)])
+    made = made.drop_columns(list(ABSENT_IN_OLDER))
     old_names = [OLDER_NAMES.get(name, name) for name in made.column_names]
     pq.write_table(made.rename_columns(old_names).replace_schema_metadata({RUN: b"key"}), path)
     return path
@@ -62,6 +78,11 @@ def test_tables_of_older_versions_are_read(tmp_path: Path) -> None:
     read = read_if(path, "key")
     assert read is not None
     assert read.schema == SCHEMA
-    assert read.column("rank").to_pylist() == [8]
+    assert read.column("rank").to_pylist() == [8] * 5
+    assert read.column("chat").to_pylist() == [None] * 5
+    assert read.column("role").to_pylist() == ["graft"] * 5
+    assert read.column("split").to_pylist() == ["choose", "report", "report", "report", "choose"]
+    assert not has_columns_of_today(path)
     write(read, tmp_path / "new.parquet", "key")
     assert as_today(pq.read_table(tmp_path / "new.parquet")).equals(read)
+    assert has_columns_of_today(tmp_path / "new.parquet")

@@ -103,7 +103,9 @@ class ModelRun:
 
     @property
     def _common(self) -> dict[str, object]:
-        return {"identity": self.identity, "label": self.model.label, "graft": dict(self.model.graft)}
+        # under the older names of the columns: tables that were written with these carry the same digest
+        graft = {samples.OLDER_NAMES.get(name, name): value for name, value in self.model.graft.items()}
+        return {"identity": self.identity, "label": self.model.label, "graft": graft}
 
     def kept_responses(self, work: Path) -> pa.Table | None:
         """The rows of its questions, if an earlier run completed them."""

@@ -53,7 +53,8 @@ def evaluate_models(
     that says why, and the others are evaluated. `reference` is the label of the model from which divergence
     is measured; None means the first one.
     Responses are kept in `.<out name>.partial/` until the table is complete: a run that finds them there, or
-    the complete table of the same models, questions and settings, computes nothing twice. A table with failed
+    the complete table of the same models, questions and settings, computes nothing twice; a table with the
+    columns of an older version gets those of today. A table with failed
     rows is written too; its responses stay, and the next run repeats what failed. `publishing` writes what
     else is made from the table, while no other run can write `out`; the responses stay if it fails, too.
     Folders, labels and formats that cannot be used raise errors of the package's tree before any model is
@@ -80,6 +81,8 @@ def evaluate_models(
         if finished is not None:
             for model in opened:
                 progress.kept(model.label)
+            if not samples.has_columns_of_today(out):
+                samples.write(finished, out, key)
             with nullcontext() if publishing is None else publishing(finished, out):
                 return finished
     for model in opened:

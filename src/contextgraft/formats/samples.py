@@ -147,13 +147,33 @@ def _role_of_graft(scale: float | None, control: str | None) -> str:
 
 
 def as_today(samples: pa.Table) -> pa.Table:
-    """A table of an older version with the columns of today; any other table as it is."""
+    """A table of an older version with the columns of today; any other table as it is.
+
+    Role and split, if the table lacks them, follow from its other columns.
+    """
     names = {old: new for new, old in OLDER_NAMES.items() if new not in samples.column_names}
     samples = samples.rename_columns([names.get(name, name) for name in samples.column_names])
-    for name in ABSENT_IN_OLDER:
-        if name not in samples.column_names:
-            samples = samples.append_column(name, pa.nulls(len(samples), pa.string()))
-    return samples.select(SCHEMA.names) if set(SCHEMA.names) <= set(samples.column_names) else samples
+    absent = [name for name in ABSENT_IN_OLDER if name not in samples.column_names]
+    for name in absent:
+        samples = samples.append_column(name, pa.nulls(len(samples), SCHEMA.field(name).type))
+    if not set(SCHEMA.names) <= set(samples.column_names):
+        return samples
+    samples = samples.select(SCHEMA.names)
+    if samples.schema != SCHEMA:
+        return samples
+    samples = _with_splits(samples) if SPLIT in absent else samples
+    return with_roles(samples) if ROLE in absent else samples
+
+
+def _with_splits(samples: pa.Table) -> pa.Table:
+    splits = [split_of(row) for row in samples.select(["suite", "sample_index"]).to_pylist()]
+    index = samples.schema.get_field_index(SPLIT)
+    return samples.set_column(index, SPLIT, pa.array(splits, pa.string()))
+
+
+def has_columns_of_today(path: Path) -> bool:
+    """Whether a table in a file has the columns that `write` gives it."""
+    return list(pq.read_schema(path).names) == SCHEMA.names
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:

@@ -74,11 +74,12 @@ def _with_role(role: str, label: str) -> str:
 
 
 def described(condition: NeedleCondition | None) -> str:
-    """`needle_style, 3 distractors`, with kind and haystack if they are not the usual ones."""
+    """`needle_style, 3 distractors`, with kind, haystack and chat template if they are not the usual ones."""
     if condition is None:
         return "no needles evaluated"
     count = condition.distractors
-    names = [condition.task, condition.kind.replace("_", " "), condition.haystack]
+    chat = "in chat" if condition.chat else ""
+    names = [condition.task, condition.kind.replace("_", " "), condition.haystack, chat]
     shown = [name for name in names if name not in {"", SINGLE}]
     return f"{', '.join(shown)}, {count or 'no'} distractor{'' if count == 1 else 's'}"
 

@@ -106,7 +106,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any], Labels], object]] = {
     "row": lambda row, labels: labels[model_key(row)][1],
     **{name: _plain(name) for name in ("suite", "task", "kind", "haystack", "length")},
     "depth": lambda row, _: _rounded(row["depth"]),
-    **{name: _plain(name) for name in ("distractors", "position", "seed", "index")},
+    **{name: _plain(name) for name in ("distractors", "chat", "position", "seed", "index")},
     "result": lambda row, _: result(row),
     "score": lambda row, _: _rounded(row["score"]),
     "agreement": lambda row, _: _rounded(row["agreement"]),

@@ -11,18 +11,24 @@ from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY, SampleFile, find_sample_files
 from contextgraft.formats.sample_files import check_sample_file, first_line
 from contextgraft.report.data.clean_rows import select_clean
+from contextgraft.report.data.poolable import check_grafts, check_prompts
 
 
 class SampleDatabase:
     """Samples of one study: table `placed` has each with its model's role; queries are in sql/*.sql."""
 
     def __init__(self, sample_files: Sequence[SampleFile]) -> None:
-        """The files are checked: InputError names the first that is not a table of samples."""
+        """The files are checked: InputError names the first that is not a table of samples.
+
+        InputError, too, for samples that would be pooled, but are of different grafts or sets of prompts.
+        """
         self._files = tuple(sample_files)
         self._db = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "threads": 1})
         self._load()
         for name in ("models", "placed"):
             self._db.execute(query_text(name))
+        check_grafts(self.rows("graft_settings"))
+        check_prompts(self.rows("prompt_sets"))
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """The result of sql/<query>.sql as dicts, in the query's own order."""

@@ -4,7 +4,7 @@
 WITH pairs AS (
     SELECT graft.target, graft.rank, other.role AS other_role, other.rank AS other_rank, other.scale AS other_scale,
            graft.suite, graft.task, graft.kind, graft.haystack, graft.distractors, graft.length, graft.depth, graft.scoring,
-           graft.split, graft.seed, graft.sample_index,
+           graft.split, graft.seed, graft.sample_index, graft.recipe, coalesce(graft.chat, 0) > 0 AS chat,
            avg(graft.score) AS after,
            avg(other.score) AS before,
            avg(graft.score * other.score) AS "both",
@@ -22,13 +22,14 @@ WITH pairs AS (
        AND other.length IS NOT DISTINCT FROM graft.length AND other.depth IS NOT DISTINCT FROM graft.depth
        AND other.scoring IS NOT DISTINCT FROM graft.scoring
        AND other.seed IS NOT DISTINCT FROM graft.seed AND other.sample_index = graft.sample_index
+       AND (coalesce(other.chat, 0) > 0) = (coalesce(graft.chat, 0) > 0)
        AND other.recipe IS NOT DISTINCT FROM graft.recipe AND other.answer IS NOT DISTINCT FROM graft.answer
     WHERE graft.role = 'graft' AND graft.scale = 1 AND graft.suite IN ('needle', 'skill')
       AND graft.status = 'ok' AND other.status = 'ok'
     GROUP BY ALL
 )
 SELECT target, rank, other_role, other_rank, other_scale, suite, task, coalesce(kind, 'single') AS kind,
-       coalesce(haystack, '') AS haystack, distractors, length, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
+       coalesce(haystack, '') AS haystack, distractors, length, chat, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
        count(*) AS n,
        sum("both") AS "both",
        sum(after - "both") AS gained,

@@ -2,7 +2,7 @@
 -- which both models rank the same token first. Values of several donors for one prompt are averaged first. Prompts may
 -- differ in length. What was measured against another model is left out (unmeasured.sql lists it).
 WITH prompts AS (
-    SELECT role, target, CASE WHEN role = 'base' THEN model_digest END AS base, rank, scale, task, length, seed, document, sample_index,
+    SELECT role, target, CASE WHEN role = 'base' THEN model_digest END AS base, rank, scale, task, length, seed, document, sample_index, recipe,
            avg(score) AS kl, avg(agreement) AS agreement, avg(tokens) AS tokens
     FROM placed
     WHERE suite = 'divergence' AND status = 'ok' AND reference_digest = target

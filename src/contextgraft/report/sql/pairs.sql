@@ -3,7 +3,7 @@
 -- recipe) is another prompt. `both` to `neither` are the cells of the fourfold table, as products of the scores where
 -- answers can be partly right; wins, losses and ties count the pairs of all donors.
 WITH pairs AS (
-    SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.split, graft.seed, graft.sample_index,
+    SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.split, graft.seed, graft.sample_index, graft.recipe,
            avg(graft.score) AS after,
            any_value(alone.score) AS before,
            avg(graft.score * alone.score) AS "both",
@@ -15,6 +15,7 @@ WITH pairs AS (
         ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = graft.suite AND alone.task = graft.task
        AND alone.scoring IS NOT DISTINCT FROM graft.scoring
        AND alone.seed IS NOT DISTINCT FROM graft.seed AND alone.sample_index = graft.sample_index
+       AND (coalesce(alone.chat, 0) > 0) = (coalesce(graft.chat, 0) > 0)
        AND alone.recipe IS NOT DISTINCT FROM graft.recipe AND alone.answer IS NOT DISTINCT FROM graft.answer
     WHERE graft.role NOT IN ('base', 'donor', 'alone', 'other') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL

@@ -4,12 +4,12 @@ WITH scored AS (
     SELECT *, CASE WHEN role = 'base' THEN model_digest END AS base FROM placed WHERE suite = 'perplexity' AND status = 'ok'
 ),
 documents AS (
-    SELECT role, target, base, rank, scale, task, length, position, seed, document, sample_index,
+    SELECT role, target, base, rank, scale, task, length, position, seed, document, sample_index, recipe,
            sum(score * tokens) / sum(tokens) AS nats, sum(tokens) AS tokens
     FROM scored
     GROUP BY ALL
     UNION ALL
-    SELECT role, target, base, rank, scale, task, length, NULL, seed, document, NULL,
+    SELECT role, target, base, rank, scale, task, length, NULL, seed, document, NULL, recipe,
            sum(score * tokens) / sum(tokens), sum(tokens)
     FROM scored
     GROUP BY ALL

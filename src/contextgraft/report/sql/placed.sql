@@ -1,5 +1,6 @@
 -- Every sample with its model's role. The same sample of the same model in the same role counts once: copies are not
--- evidence; a sample without an index is a copy of none. Grafts of scale 0 differ from the fine-tune in their config only,
+-- evidence; a sample without an index is a copy of none. Two samples are the same only if their prompts are: the digests of
+-- their tokens, or without digests what rebuilds them; digests of lm-eval's requests do not show the chat template. Grafts of scale 0 differ from the fine-tune in their config only,
 -- whatever their donor and rank: they are theta only, or another control.
 CREATE TABLE placed AS
 WITH numbered AS (SELECT *, row_number() OVER () AS number FROM raw),
@@ -31,6 +32,7 @@ FROM roled
 QUALIFY row_number() OVER (
     PARTITION BY role, target, rank, scale, model_digest, suite, task, kind, haystack, scoring, length, depth,
                  distractors, document, seed, sample_index, position,
+                 coalesce(chat, 0) > 0, coalesce(prompt_digest, recipe),
                  CASE WHEN sample_index IS NULL THEN number END
     ORDER BY status <> 'ok', file, model
 ) = 1

@@ -56,12 +56,13 @@ class ScoreGroup:
 
 @dataclass(frozen=True, order=True)
 class NeedleCondition:
-    """What a needle prompt consists of: needle format and kind, haystack, number of distractors."""
+    """What a needle prompt consists of: needle format and kind, haystack, distractors, chat template."""
 
     task: str
     distractors: int
     kind: str = SINGLE
     haystack: str = ""
+    chat: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ def by_model(groups: Iterable[ScoreGroup]) -> dict[ModelKey, list[ScoreGroup]]:
 
 
 def needle_condition(group: ScoreGroup) -> NeedleCondition:
-    """The conditions under which a group's needles are comparable: format, distractors, kind, haystack."""
-    return NeedleCondition(group.task, group.distractors or 0, group.kind, group.haystack)
+    """The conditions under which a group's needles are comparable: format, distractors, kind, haystack, chat."""
+    return NeedleCondition(group.task, group.distractors or 0, group.kind, group.haystack, group.chat)
 
 
 def needles(

@@ -89,7 +89,9 @@ def control_pairs(row: Mapping[str, Any]) -> ControlPairs:
     """A row of sql/control_pairs.sql."""
     scale = 1.0 if row["other_scale"] is None else row["other_scale"]
     needle = row["suite"] == NEEDLE
-    condition = NeedleCondition(row["task"], row["distractors"] or 0, row["kind"], row["haystack"])
+    condition = NeedleCondition(
+        row["task"], row["distractors"] or 0, row["kind"], row["haystack"], row["chat"]
+    )
     return ControlPairs(
         graft=ModelKey("graft", row["target"], row["rank"] or 0),
         control=ModelKey(row["other_role"], row["target"], row["other_rank"] or 0, scale),

@@ -63,6 +63,7 @@ def condition_filter(condition: NeedleCondition) -> dict[str, Any]:
         "kind": condition.kind,
         "haystack": condition.haystack or None,
         "distractors": condition.distractors or None,
+        "chat": 1 if condition.chat else None,
     }
 
 

@@ -10,9 +10,9 @@
   };
   const FILTERS = {
     tune: "group", row: "model", suite: "suite", task: "task", kind: "kind", haystack: "haystack", length: "length",
-    depth: "depth, %", distractors: "distractors", index: "prompt no.", result: "result",
+    depth: "depth, %", distractors: "distractors", chat: "in chat", index: "prompt no.", result: "result",
   };
-  const HIDDEN = new Set(["distractors", "index"]); // only in addresses
+  const HIDDEN = new Set(["distractors", "chat", "index"]); // only in addresses
   const PAGE = 20;
   const form = document.getElementById("filters"), list = document.getElementById("list");
   const found = document.getElementById("found"), more = document.getElementById("more");
