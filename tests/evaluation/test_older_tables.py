@@ -1,4 +1,4 @@
-"""Finished tables of older versions are recognised, get the columns of today, and nothing is computed again."""
+"""Finished tables of older versions are recognised and get the columns of today; nothing is computed."""
 
 import json
 from collections.abc import Callable, Mapping

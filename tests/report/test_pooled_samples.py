@@ -67,7 +67,7 @@ def test_the_same_index_in_chat_is_no_copy_of_the_plain_one(
     read_files: ReadFiles, synthetic: SimpleNamespace
 ) -> None:
     rows = [{**row, "depth": None} for row in synthetic.skill(synthetic.Model("style"), "polite", 5, n=10)]
-    with pytest.raises(InputError, match="skill polite .* with and without the chat template") as caught:
+    with pytest.raises(InputError, match=r"skill polite .* with and without the chat template") as caught:
         read_files(prompts(rows, "d"), prompts(rows, "d", chat=1))
     assert "0.parquet" in str(caught.value)
     assert "1.parquet" in str(caught.value)

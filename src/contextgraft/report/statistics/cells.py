@@ -136,7 +136,7 @@ def by_model(groups: Iterable[ScoreGroup]) -> dict[ModelKey, list[ScoreGroup]]:
 
 
 def needle_condition(group: ScoreGroup) -> NeedleCondition:
-    """The conditions under which a group's needles are comparable: format, distractors, kind, haystack, chat."""
+    """The conditions under which a group's needles are comparable."""
     return NeedleCondition(group.task, group.distractors or 0, group.kind, group.haystack, group.chat)
 
 
