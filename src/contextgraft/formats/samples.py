@@ -173,7 +173,8 @@ def _with_splits(samples: pa.Table) -> pa.Table:
 
 def has_columns_of_today(path: Path) -> bool:
     """Whether a table in a file has the columns that `write` gives it."""
-    return list(pq.read_schema(path).names) == SCHEMA.names
+    names: list[str] = pq.read_schema(path).names
+    return names == SCHEMA.names
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:
