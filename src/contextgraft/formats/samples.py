@@ -173,8 +173,7 @@ def _with_splits(samples: pa.Table) -> pa.Table:
 
 def has_columns_of_today(path: Path) -> bool:
     """Whether a table in a file has the columns that `write` gives it."""
-    names: list[str] = pq.read_schema(path).names
-    return names == SCHEMA.names
+    return bool(pq.read_schema(path).names == SCHEMA.names)
 
 
 def write(samples: pa.Table, path: Path, run: str) -> None:

@@ -13,9 +13,10 @@ sets AS (
            coalesce(distractors, 0) AS distractors,
            suite = 'needle' AND in_chat AS chat_needles,
            in_chat,
-           CASE WHEN suite IN ('needle', 'ruler', 'skill', 'perplexity', 'divergence')
-                THEN coalesce(json_extract_string(spec, '$.digest'), json_extract_string(spec, '$.sha256'),
-                              json_extract_string(spec, '$.version')) END AS content,
+           CASE WHEN suite IN ('needle', 'ruler', 'skill', 'long_skill', 'perplexity', 'divergence')
+                THEN nullif(concat_ws(' ', json_extract_string(spec, '$.digest'), json_extract_string(spec, '$.sha256'),
+                                      json_extract_string(spec, '$.text_sha256'),
+                                      json_extract_string(spec, '$.version')), '') END AS content,
            CASE WHEN suite = 'needle' THEN json_array_length(spec, '$.items') - distractors END AS wanted,
            min(model) AS model, min(file) AS file
     FROM scored
