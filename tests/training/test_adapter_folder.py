@@ -184,6 +184,7 @@ def test_what_is_published_names_no_folder_of_the_machine(trained: tuple[Path, s
     for name in ("contextgraft.json", "adapter/contextgraft.json"):
         record = json.loads((out / name).read_text(encoding="utf-8"))
         record["base"]["source"] = local
+        record["recipe"] = {"data": [{"kind": "pairs", "file": f"{local}/pairs.jsonl"}], "seed": 1}
         (out / name).write_text(json.dumps(record), encoding="utf-8")
     config = json.loads((out / "adapter/adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = local
@@ -200,4 +201,6 @@ def test_what_is_published_names_no_folder_of_the_machine(trained: tuple[Path, s
         assert package.files[name] == len(text)
     record = json.loads(texts["adapter/contextgraft.json"])
     assert (record["base"]["name"], record["base"]["source"]) == ("sharded", None)
+    recipe = json.loads(texts["contextgraft.json"])["recipe"]
+    assert recipe == {"data": [{"kind": "pairs", "file": "pairs.jsonl"}], "seed": 1}
     assert json.loads(texts["adapter/adapter_config.json"])["base_model_name_or_path"] == "sharded"

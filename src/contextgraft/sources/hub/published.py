@@ -56,15 +56,28 @@ def _published_configs(
 
 
 def _without_sources(value: Any) -> Any:
-    """The same record; sources that are paths are null."""
+    """The same record; sources that are paths are null, and recipes name files of absolute paths only."""
     if isinstance(value, list):
         return [_without_sources(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: None if key == "source" and is_local(item) else _without_sources(item)
+        key: None
+        if key == "source" and is_local(item)
+        else _file_names(item)
+        if key == "recipe"
+        else _without_sources(item)
         for key, item in value.items()
     }
+
+
+def _file_names(value: Any) -> Any:
+    """The same recipe; of paths that are not relative to it, the last name."""
+    if isinstance(value, list):
+        return [_file_names(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _file_names(item) for key, item in value.items()}
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def _facts(data: bytes) -> dict[str, Any]:
