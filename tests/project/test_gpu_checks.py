@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -66,14 +67,26 @@ def test_files_are_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
 
 
-def test_the_documentation_has_every_check(checks: Any) -> None:
+@pytest.fixture
+def program(checks: Any) -> Any:
     specification = importlib.util.spec_from_file_location("gpu_run", GPU / "run.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    names = [check.name for check in module.all_checks()]
+    return module
+
+
+def test_checks_that_cannot_be_imported_fail_alone(checks: Any, program: Any, tmp_path: Path) -> None:
+    chosen = [*program.load_checks("absent_checks"), checks.Check("later", lambda _: iter(()), 0)]
+    assert run_all(checks, tmp_path, chosen) == [("import absent_checks", "fail")]
+
+
+def test_the_documentation_has_every_check() -> None:
+    sources = [path.read_text() for path in GPU.glob("*.py")]
+    names = [name for source in sources for name in re.findall(r'\bCheck\("([^"]+)"', source)]
     page = (ROOT / "docs/gpu.md").read_text()
+    assert len(names) == 16
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
