@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.adapter.merge.target import unknown_names
 from contextgraft.checkpoint.model_folder import open_model, open_tensors
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError, MismatchError, OutputError
 
@@ -252,6 +253,11 @@ def test_names_that_the_class_does_not_load_are_a_warning(
     plan = plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target)
     said = [line for line in plan.warnings if "transformers loads no tensor named" in line]
     assert len(said) == (0 if known else 1)
+    if said:
+        opened = open_model(target)
+        one, two = (list(unknown_names(opened, sorted(weights)[:number])) for number in (1, 2))
+        assert "(llama): the target does not load" in one[0]
+        assert "(llama), nor 1 more: the target does not load" in two[0]
     loaded = AutoModelForCausalLM.from_pretrained(target, dtype=torch.bfloat16).state_dict()
     name = "model.layers.0.mlp.up_proj.weight"
     assert torch.equal(loaded[name], world.weights["base"][name]) == known

@@ -75,6 +75,7 @@ def test_what_cuda_made_holds_on_a_processor(from_cuda: Path, world: Any, tmp_pa
     check = recomputed(from_cuda, world)
     assert check.holds
     assert "made on cuda" in check.detail
+    assert check.detail.endswith("that it was made on cuda is only the record's word")
     assert "0 elements differ" in check.detail
     check = recomputed(changed(from_cuda, tmp_path, step(slice(0, 3))), world)
     assert check.holds, check.detail

@@ -56,6 +56,20 @@ def test_a_template_and_failed_prompts_count(tmp_path: Path, synthetic: SimpleNa
     assert row.means[0].mean == pytest.approx((12 * 90 + 80) / 13)
 
 
+def test_a_task_whose_prompts_all_failed_counts_as_wrong(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = list(ruler(synthetic, 10, length=4096, chat=1))
+    for row in rows[:10]:
+        row |= {"status": "failed", "score": None, "reason": "out of memory"}
+    synthetic.write(tmp_path / "a.parquet", rows)
+    ((_, (result,)),) = effective_lengths(study_of(tmp_path))
+    assert result.means[0].tasks == 13
+    assert result.means[0].mean == pytest.approx(12 * 100 / 13)
+    for row in rows:
+        row |= {"status": "failed", "score": None, "reason": "out of memory"}
+    synthetic.write(tmp_path / "a.parquet", rows)
+    assert effective_lengths(study_of(tmp_path)) == []
+
+
 def test_it_is_not_computed_if_a_task_did_not_run(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = [row for row in ruler(synthetic, 10, length=4096) if not row["task"].startswith("qa")]
     synthetic.write(tmp_path / "a.parquet", rows)

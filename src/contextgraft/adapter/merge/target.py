@@ -36,9 +36,10 @@ def unknown_names(target: ModelFolder, names: Collection[str]) -> Iterator[str]:
     """
     lost = sorted(not_loaded(target.config, [name for name in names if name in target.tensors]))
     if lost:
+        others = f", nor {len(lost) - 1} more" if lost[1:] else ""
         yield (
             f"{target.path}: transformers loads no tensor named {lost[0]!r} into its class "
-            f"({target.config.get('model_type')}), nor {len(lost) - 1} others: the target does not load as "
+            f"({target.config.get('model_type')}){others}: the target does not load as "
             "it is, and neither will the graft; save it again with save_pretrained"
         )
 

@@ -88,7 +88,8 @@ def check_recomputed(
         return f"{len(plan.changed)} changed tensors come out the same again"
     return (
         f"{len(plan.changed)} changed tensors, made on {made_on}, come out the same on this processor but for"
-        f" rounding: {elsewhere.different} elements differ, within {elsewhere.bound}"
+        f" rounding: {elsewhere.different} elements differ, within {elsewhere.bound};"
+        f" that it was made on {made_on} is only the record's word"
     )
 
 

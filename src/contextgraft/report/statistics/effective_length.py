@@ -47,9 +47,9 @@ def effective_lengths(study: StudyTable) -> list[tuple[str, list[ModelEffectiveL
 
 def _of_model(study: StudyTable, label: str, model: ModelKey) -> ModelEffectiveLength | None:
     own = [group for group in study.groups_by_model.get(model, ()) if group.suite == RULER]
-    counts = _by_length(own)
-    if not counts:
+    if not any(group.proportion.n for group in own):
         return None
+    counts = _by_length(own)
     scores = {
         length: {task: 100 * hits / n for task, (hits, n) in tasks.items()}
         for length, tasks in counts.items()
@@ -63,13 +63,16 @@ def _of_model(study: StudyTable, label: str, model: ModelKey) -> ModelEffectiveL
 
 
 def _by_length(own: list[ScoreGroup]) -> dict[int, dict[str, tuple[float, float]]]:
-    """Sum of scores and n by length and task; a failed prompt counts as wrong, as in RULER."""
+    """Sum of scores and n by length and task; a failed prompt counts as wrong, as in RULER.
+
+    So does a task whose prompts all failed: its share is 0.
+    """
     by_task: dict[tuple[int, str], list[ScoreGroup]] = {}
     for group in own:
         by_task.setdefault((group.length or 0, group.task), []).append(group)
     counts: dict[int, dict[str, tuple[float, float]]] = {}
     for (length, task), groups in sorted(by_task.items()):
         share = cell(groups).proportion
-        if share.n:
+        if share.n + share.failed:
             counts.setdefault(length, {})[task] = min(share.hits, share.n), share.n + share.failed
     return counts
