@@ -61,5 +61,22 @@ def fmt() -> NeedleFormat:
             "multi_value": {"question": " What are the codes of {key}? They are", "answer": " {answers}"},
             "multi_query": listed,
             "chain": chain,
+            "association": {
+                "needle": " {value} lives next to {clue}.",
+                "question": " Who has been to {key}? It was",
+                "answer": " {value}",
+                "values": ("Ada", "Ben", "Cy", "Dora", "Eve", "Fay", "Gil", "Hal"),
+                "associations": {key: f"the {key} museum" for key in ("harbor", "anchor", "lamp", "bread")},
+            },
+            "key_value": {
+                "needle": " Entry {key} holds {value}.",
+                "question": " The value of {key} is",
+                "answer": " {value}",
+            },
+            "labels": {
+                "needle": " Example {key} is {value}.",
+                "question": " Example {key} is",
+                "answer": " {value}",
+            },
         }
     )

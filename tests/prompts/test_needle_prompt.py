@@ -90,7 +90,8 @@ def test_length_is_exact_and_the_specification_rebuilds(  # noqa: PLR0917 - para
     template = make_template(tokenizer, kind, haystack, prefix_ids=before, suffix_ids=after)
     prompt_spec = draw(template, kind, length=length, depths=depths, distractors=distractors, seed=seed)
     context = build_context(template, prompt_spec)
-    assert len(context.questions) == (len(depths) if kind == "single" else 1)
+    about_all = kind in ("multi_value", "multi_query", "chain")
+    assert len(context.questions) == (1 if about_all else len(depths))
     for index, question in enumerate(context.questions):
         prompt = context.prompt(index)
         assert len(prompt.ids) + len(template.encode(question.text)) == length
