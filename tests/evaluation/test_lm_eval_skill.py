@@ -273,7 +273,8 @@ def test_a_model_that_fails_has_rows_that_say_so(
     who.model.register_forward_pre_hook(out_of_memory)
     rows = skill.rows(who)
     assert [(row["status"], row["score"]) for row in rows] == [("failed", None)] * 2
-    assert rows == skill.unscored_rows(who.tokenizer, "failed", "RuntimeError: not enough memory")
+    unscored = skill.unscored_rows(who.tokenizer, "failed", "RuntimeError: not enough memory")
+    assert rows == [{**row, "chat": 0} for row in unscored]
 
 
 @pytest.mark.parametrize(

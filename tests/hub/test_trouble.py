@@ -263,6 +263,7 @@ def test_a_disk_that_fills_up_keeps_what_there_is(
 
 SMALL = (
     "config.json",
+    "tokenizer_config.json",
     "model.safetensors.index.json",
     "tokenizer.json",
     "LICENSE",

@@ -10,6 +10,7 @@ from contextgraft.cli.main import main
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError, InputError
 from contextgraft.rope import settings
+from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.fits import check_fits
 from contextgraft.training.trainer import train
 
@@ -118,8 +119,11 @@ def test_a_lack_of_memory_names_only_what_is_not_done(
         raise MemoryError
 
     monkeypatch.setattr("contextgraft.training.data.batches.BatchSampler.batch", no_memory)
+    recipe = write_recipe(recipe_folder, activation_checkpointing=True, mlp_tiles=2)
     with pytest.raises(InputError, match=r"out of memory; fewer tokens in a batch, more processes"):
-        train(write_recipe(recipe_folder, activation_checkpointing=True, mlp_tiles=2), base, tmp_path / "out")
+        train(recipe, base, tmp_path / "out", engine=SingleProcessEngine(rows_at_once=1))
+    with pytest.raises(InputError, match=r"out of memory; --rows-at-once 1, fewer tokens in a batch"):
+        train(recipe, base, tmp_path / "out")
 
 
 def test_the_command_ends_with_2_and_one_line(
