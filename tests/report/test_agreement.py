@@ -62,11 +62,11 @@ def check(table: StudyTable) -> int | None:
     """Everything that is said of the study; returns the rank to use."""
     content = recommendation(table.targets, [])
     shown = 0
-    for own, row, told in zip(table.targets, overview(table, []), content["verdicts"], strict=True):
+    for own, row, stated in zip(table.targets, overview(table, []), content["verdicts"], strict=True):
         verdict, words = own.verdict, sentence(own.verdict, "L")
-        assert row.strength.text == told["strength"] == strength(verdict).value
-        assert row.rank == told["rank"] == verdict.rank
-        assert told["outcome"] == verdict.outcome.value
+        assert row.strength.text == stated["strength"] == strength(verdict).value
+        assert row.rank == stated["rank"] == verdict.rank
+        assert stated["outcome"] == verdict.outcome.value
         assert own.best is None or (mark(own, own.best) == RECOMMENDED) == (verdict.rank == content["rank"])
         used = row.advice is Advice.USE
         assert used == (content["rank"] is not None) == verdict.advised

@@ -7,6 +7,7 @@ from math import exp
 from typing import Any
 
 from contextgraft.report.statistics.cells import ModelKey, model_key, proportion
+from contextgraft.report.statistics.grouping import group_by
 from contextgraft.report.statistics.proportion import NOT_EVALUATED, Proportion
 from contextgraft.stats import t_interval
 
@@ -170,41 +171,26 @@ class Measurements:
 
     @cached_property
     def _windows(self) -> dict[tuple[ModelKey, str, int], list[PerplexityRange]]:
-        windows: dict[tuple[ModelKey, str, int], list[PerplexityRange]] = {}
-        for mean in self.perplexities:
-            windows.setdefault((mean.model, mean.task, mean.length), []).append(mean)
-        return windows
+        return group_by(self.perplexities, lambda item: (item.model, item.task, item.length))
 
     @cached_property
     def divergences_by_model(self) -> dict[ModelKey, list[MeanDivergence]]:
         """The divergences of each model that has some."""
-        own: dict[ModelKey, list[MeanDivergence]] = {}
-        for divergence in self.divergences:
-            own.setdefault(divergence.model, []).append(divergence)
-        return own
+        return group_by(self.divergences, lambda item: item.model)
 
     @cached_property
     def unscored_by_model(self) -> dict[ModelKey, list[Unscored]]:
         """What each model could not be measured in."""
-        missing: dict[ModelKey, list[Unscored]] = {}
-        for item in self.unscored:
-            missing.setdefault(item.model, []).append(item)
-        return missing
+        return group_by(self.unscored, lambda item: item.model)
 
     @cached_property
     def other_suites_by_model(self) -> dict[ModelKey, list[SuiteScore]]:
         """The scores of each model in suites without a section of their own."""
-        scores: dict[ModelKey, list[SuiteScore]] = {}
-        for score in self.other_suites:
-            scores.setdefault(score.model, []).append(score)
-        return scores
+        return group_by(self.other_suites, lambda item: item.model)
 
     @cached_property
     def _unscored(self) -> dict[tuple[ModelKey, str, str], list[Unscored]]:
-        missing: dict[tuple[ModelKey, str, str], list[Unscored]] = {}
-        for item in self.unscored:
-            missing.setdefault((item.model, item.suite, item.task), []).append(item)
-        return missing
+        return group_by(self.unscored, lambda item: (item.model, item.suite, item.task))
 
     @cached_property
     def _measured(self) -> dict[ModelKey, set[tuple[str, int]]]:

@@ -15,6 +15,7 @@ from contextgraft.report.statistics.cells import (
     needles,
     skills,
 )
+from contextgraft.report.statistics.grouping import group_by
 from contextgraft.report.statistics.paired import (
     UNPAIRED,
     ControlPairs,
@@ -45,17 +46,11 @@ class PromptPairs:
 
     @cached_property
     def _skills(self) -> dict[ModelKey, list[SkillPairs]]:
-        own: dict[ModelKey, list[SkillPairs]] = {}
-        for pair in self.skills:
-            own.setdefault(pair.model, []).append(pair)
-        return own
+        return group_by(self.skills, lambda item: item.model)
 
     @cached_property
     def _controls(self) -> dict[ModelKey, list[ControlPairs]]:
-        own: dict[ModelKey, list[ControlPairs]] = {}
-        for pair in self.controls:
-            own.setdefault(pair.graft, []).append(pair)
-        return own
+        return group_by(self.controls, lambda item: item.graft)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Texts of a recipe's documents, from files of several formats, one after the other."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import TextIOWrapper
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 
+Row = TypeVar("Row")
 COMPRESSED = {".gz", ".zst", ".bz2", ".lz4"}
 TOKEN_IDS = "input_ids"  # the column that has token ids, not texts
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
@@ -45,32 +47,25 @@ def file_format(name: str) -> str:
 
 def read_documents(paths: Iterable[Path], column: str) -> Iterator[str]:
     """Texts of all files; a file without texts of its format raises InputError."""
-    for path in paths:
-        reader = READERS[file_format(str(path))]
-        try:
-            yield from map(_checked, reader(path, column))
-        except READ_ERRORS as error:
-            raise InputError(
-                "cannot be read as documents",
-                path=path,
-                expected=f"texts in {column!r}",
-                received=str(error)[:80],
-            ) from None
+    return _rows(paths, column, _checked, "documents", f"texts in {column!r}")
 
 
 def read_token_ids(paths: Iterable[Path], vocabulary: int) -> Iterator[list[int]]:
     """Rows of token ids of all files; a file without them, or with ids beyond the vocabulary: InputError."""
+    expected = f"lists of ids from 0 to {vocabulary - 1} in {TOKEN_IDS!r}"
+    return _rows(paths, TOKEN_IDS, lambda row: _checked_ids(row, vocabulary), "token ids", expected)
+
+
+def _rows(
+    paths: Iterable[Path], column: str, check: Callable[[object], Row], what: str, expected: str
+) -> Iterator[Row]:
     for path in paths:
         reader = READERS[file_format(str(path))]
         try:
-            for row in reader(path, TOKEN_IDS):
-                yield _checked_ids(row, vocabulary)
+            yield from map(check, reader(path, column))
         except READ_ERRORS as error:
             raise InputError(
-                "cannot be read as token ids",
-                path=path,
-                expected=f"lists of ids from 0 to {vocabulary - 1} in {TOKEN_IDS!r}",
-                received=str(error)[:80],
+                f"cannot be read as {what}", path=path, expected=expected, received=str(error)[:80]
             ) from None
 
 

@@ -126,7 +126,7 @@ def _change(
 def _energies(changes: Mapping[str, _Change], rank: int) -> dict[str, Any]:
     """Norms of every module and of all; the factors are the whole change, so they have all of its energy.
 
-    The merged weights are rounded. That is no error of the factors, and can exceed a small change: it is
+    The merged weights are rounded. That is not an error of the factors, and can exceed a small change: it is
     recorded apart, as a norm.
     """
     exact = {"energy": 1.0, "error": 0.0}
