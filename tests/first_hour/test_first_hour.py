@@ -73,6 +73,7 @@ def test_a_finished_command_again() -> None:
         (["merge", "--adapter", "base", "--target", "tune", "--out", "x"], "is not a PEFT adapter"),
         (["extract", "--base", "base", "--donor", "base", "--rank", "4", "--out", "x"], "nothing to extract"),
         (["extrac"], "Did you mean 'extract'?"),
+        (["merge", "--adapter", "base"], "Missing '--target', '--out'"),
         (["plan", "study", "none.yaml"], "none.yaml"),
     ],
 )
@@ -93,6 +94,14 @@ def test_all_mistakes_of_a_study_at_once() -> None:
     assert done.status == 2
     assert "rankss" in done.err
     assert "studdy" in done.err
+
+
+def test_all_that_an_evaluation_lacks_at_once() -> None:
+    assert "pass --suite needle --lengths" in run("evaluate", "tune", "--out", "samples.parquet").err
+    done = run("evaluate", "tune", "--suite", "needle", "--suite", "perplexity")
+    assert done.status == 2
+    for lacking in ("--out is required", "--suite needle needs lengths", "--suite perplexity needs lengths"):
+        assert lacking in done.err
 
 
 def test_two_adapters_are_compared() -> None:

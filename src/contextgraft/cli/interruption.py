@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
+from contextgraft.cli.loading import imports
 from contextgraft.cli.output import echo
 
 EXIT_CODE = 130
@@ -30,7 +31,7 @@ class Interruption:
         self.received = True
         sys.unraisablehook = lambda _: None  # what the interrupt breaks is not news
         threading.excepthook = lambda _: None
-        if _imports(frame):
+        if imports(frame):
             self.exit()  # an exception in the import of a library in C++ aborts the process
         signal.default_int_handler(number, frame)
 
@@ -50,12 +51,3 @@ class Interruption:
         """Ignore SIGINT while a command that has finished leaves the interpreter."""
         if signal.getsignal(signal.SIGINT) == self._receive:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported."""
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False

@@ -47,6 +47,31 @@ class LazyGroup(click.Group):
             ) from None
 
     @override
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.MissingParameter as error:
+            raise all_missing(error) from None
+
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(self.verbs.items()))
+
+
+def all_missing(error: click.MissingParameter) -> click.UsageError:
+    """The same error; if more required parameters are missing, one that names all of them."""
+    context = error.ctx
+    if context is None:
+        return error
+    # click reads the parameters that were given first: the others are not in the context yet
+    missing = [
+        parameter.get_error_hint(context)
+        for parameter in context.command.params
+        if parameter.required
+        and parameter.name not in context.params
+        and parameter.value_from_envvar(context) is None
+    ]
+    if len(missing) < 2:
+        return error
+    return click.UsageError(f"Missing {', '.join(missing)}", context)

@@ -12,6 +12,7 @@ from typing_extensions import override
 from contextgraft._version import __version__
 from contextgraft.cli.interruption import Interruption
 from contextgraft.cli.lazy_group import LazyGroup
+from contextgraft.cli.loading import loading_line
 from contextgraft.cli.options import REPLACE
 from contextgraft.cli.output import echo
 from contextgraft.cli.verbosity import Verbosity
@@ -107,7 +108,8 @@ def main() -> None:
 def _run() -> None:
     verbosity = Verbosity()
     try:
-        cli.main(standalone_mode=False, obj=verbosity)
+        with loading_line(verbosity):
+            cli.main(standalone_mode=False, obj=verbosity)
         if sys.stdout is not None:
             sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:

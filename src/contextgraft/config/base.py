@@ -147,7 +147,8 @@ def read_yaml(path: Path) -> Any:
     try:
         text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the configuration", path=path, received=str(error)) from None
+        received = getattr(error, "strerror", None) or str(error)
+        raise InputError("cannot read the configuration", path=path, received=received) from None
     try:
         return parse_yaml(text, unique=True)
     except NotYaml as error:

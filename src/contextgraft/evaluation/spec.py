@@ -6,7 +6,7 @@ from typing import Any
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.config.evaluation import EvaluationConfig
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, MistakeCollector
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.suites import SUITES
@@ -53,11 +53,15 @@ def build_spec(config: EvaluationConfig) -> EvalSpec:
     """Everything that a configuration selects; raises InputError or ConfigError for what cannot be read."""
     selected = config.selected_suites
     if not selected:
-        raise InputError("no --suite given", remedy="pass --suite needle, for example")
+        raise InputError("no --suite given", remedy="pass --suite needle --lengths 1024,4096, for example")
     for name in selected:
         if name not in SUITES:
             raise InputError("no such suite", expected=f"one of {', '.join(SUITES)}", received=name)
-    contents = [SUITES[name].build(config) for name in selected]
+    contents, collector = [], MistakeCollector()
+    for name in selected:
+        with collector.check():
+            contents.append(SUITES[name].build(config))
+    collector.raise_mistakes()
     return EvalSpec(
         question_sets=tuple(part for content in contents for part in content.question_sets),
         measurements=tuple(part for content in contents for part in content.measurements),

@@ -50,12 +50,13 @@ def adapter_lines(facts: dict[str, Any]) -> list[str]:
     origin = [facts[side]["name"] or "unknown" for side in ("base", "donor")]
     energy = "" if facts["energy"] is None else f", energy {facts['energy']:.4f}"
     recorded = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not recorded"
+    replaced = f"; {len(facts['replaced'])} replaced tensors" if facts["replaced"] else ""
     verdict = "cannot serve it, or not correctly" if vllm["problems"] else "can serve it"
     lines = [
         f"adapter       {facts['path']}",
         f"modules       {facts['modules']} of rank {', '.join(map(str, facts['ranks']))}{energy}",
-        f"also          {facts['dense']} dense deltas, {len(facts['replaced'])} replaced tensors",
-        f"from          {origin[1]}, on the base {origin[0]}",
+        f"also          deltas of {facts['dense']} norms and biases{replaced}",
+        f"from          donor {origin[1]}, base {origin[0]}",
         f"rope          {recorded}",
         f"size          {facts['bytes']:,} bytes",
         f"vLLM          {verdict}, by the rules of vLLM {vllm['version']}",

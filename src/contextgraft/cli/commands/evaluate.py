@@ -30,7 +30,7 @@ from contextgraft.cli.options import PATH, json_option, skip_existing_option, sk
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import local_folders
 from contextgraft.cli.verbosity import progress_stream
-from contextgraft.errors import InputError, OutputError
+from contextgraft.errors import InputError, MistakeCollector, OutputError
 
 if TYPE_CHECKING:
     from contextgraft.cli.evaluate.grafts import ControlModels, GraftVariant
@@ -96,8 +96,7 @@ def command(**params: Any) -> None:
     if params["out"] is not None and skipped(params["out"], *outputs.files(), skip_existing=skip):
         return
     config = evaluation_config(params)
-    dry = params["plan"] or params["dry_run"]
-    out = None if dry else check_out(params["out"])
+    out = None if params["plan"] or params["dry_run"] else checked_out(params["out"], config)
     if out is not None:
         outputs.check(out)
     adapters = adapter_folders(params)
@@ -270,6 +269,19 @@ def replay_models(params: dict[str, Any], models: Models) -> None:
             "does not name a sample", path=params["replay"], expected="FILE.parquet:ROW, rows counted from 0"
         )
     replay_sample(params, Path(file), int(number), *(folder for _, folder in models))
+
+
+def checked_out(out: Path | None, config: "EvaluationConfig") -> Path:
+    """The output file; what it and the suites lack is one error."""
+    from contextgraft.evaluation.spec import build_spec
+
+    collector, checked = MistakeCollector(), Path()
+    with collector.check():
+        checked = check_out(out)
+    with collector.check():
+        build_spec(config)
+    collector.raise_mistakes()
+    return checked
 
 
 def check_out(out: Path | None) -> Path:
