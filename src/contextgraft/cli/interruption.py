@@ -7,7 +7,6 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-from contextgraft.cli.loading import imports
 from contextgraft.cli.output import echo
 
 EXIT_CODE = 130
@@ -51,3 +50,12 @@ class Interruption:
         """Ignore SIGINT while a command that has finished leaves the interpreter."""
         if signal.getsignal(signal.SIGINT) == self._receive:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in this frame or in one that called it."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

@@ -12,9 +12,9 @@ from typing_extensions import override
 from contextgraft._version import __version__
 from contextgraft.cli.interruption import Interruption
 from contextgraft.cli.lazy_group import LazyGroup
-from contextgraft.cli.loading import loading_line
 from contextgraft.cli.options import REPLACE
 from contextgraft.cli.output import echo
+from contextgraft.cli.progress import loading_line
 from contextgraft.cli.verbosity import Verbosity
 from contextgraft.errors import ContextgraftError, file_system_error, missing_extra
 

@@ -1,6 +1,7 @@
 """What commands print on stderr while they run: messages, and progress by bytes."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from contextgraft.cli.interruption import imports
 from contextgraft.cli.output import echo
-from contextgraft.cli.verbosity import is_quiet
+from contextgraft.cli.verbosity import Verbosity, is_quiet
 from contextgraft.errors import printable
 
 if TYPE_CHECKING:
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from contextgraft.sources.hub.files import TransferPlan
 
 LINE_INTERVAL = 30  # seconds between lines where there is no terminal
+ON_TERMINAL, IN_LOG = (
+    1,
+    20,
+)  # seconds until a line about imports; the error of a short command is the only line
 
 
 def message_writer(command: str) -> Callable[[str], None]:
@@ -25,6 +31,24 @@ def message_writer(command: str) -> Callable[[str], None]:
     if is_quiet():
         return lambda _: None
     return lambda line: echo(f"{command}: {printable(line)}", err=True)
+
+
+@contextmanager
+def loading_line(verbosity: Verbosity) -> Iterator[None]:
+    """Print one line if this thread is still importing modules some time after the start; not with -q."""
+    thread = threading.get_ident()
+
+    def check() -> None:
+        if not verbosity.quiet and imports(sys._current_frames().get(thread)):
+            print("contextgraft: loading libraries", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(ON_TERMINAL if sys.stderr and sys.stderr.isatty() else IN_LOG, check)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -22,8 +22,8 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     """Compare two adapters: relative error and principal angles, by module and over all modules.
 
     The error is the norm of the difference of the deltas, relative to that of SECOND; 0 % means equal deltas,
-    even with different factors. Overlap is the mean squared cosine of the principal angles between the spaces of
-    the factors, 1 if one space contains the other; angle is the largest of these angles.
+    even with different factors. Overlap is the mean squared cosine of the principal angles between the spaces
+    of the factors, 1 if one space contains the other; angle is the largest of these angles.
     """
     from contextgraft.adapter.lora.adapter import open_adapter
 
