@@ -9,7 +9,7 @@ from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
-from contextgraft.report.statistics.study_table import ModelRow, TargetResult
+from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
 from contextgraft.report.statistics.verdict import ControlComparison, strength
 from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
 
@@ -25,9 +25,9 @@ def summarise(page: PageData) -> dict[str, Any]:
         "context": study.context,
         "short": study.short,
         "longest": study.longest,
-        "references": {title: _row(row) for title, row in reference_titles(study.references)},
-        "fine_tunes": {title: _target(target) for title, target in target_titles(study)},
-        "others": {title: _row(row) for title, row in reference_titles(study.others)},
+        "references": {title: _row(study, row) for title, row in reference_titles(study.references)},
+        "fine_tunes": {title: _target(study, target) for title, target in target_titles(study)},
+        "others": {title: _row(study, row) for title, row in reference_titles(study.others)},
         "refused": {
             refusal.name: {"verb": refusal.verb, "reason": refusal.reason} for refusal in page.origin.refusals
         },
@@ -36,7 +36,7 @@ def summarise(page: PageData) -> dict[str, Any]:
     }
 
 
-def _target(target: TargetResult) -> dict[str, Any]:
+def _target(study: StudyTable, target: TargetResult) -> dict[str, Any]:
     line = matrix_line(target.name, target)
     verdict: dict[str, Any] = {
         "outcome": target.verdict.outcome.value,
@@ -51,7 +51,7 @@ def _target(target: TargetResult) -> dict[str, Any]:
         "digest": target.digest,
         "verdict": verdict,
         **({"over_controls": over} if over else {}),
-        "rows": {row.label: _row(row) for row in target.rows},
+        "rows": {row.label: _row(study, row) for row in target.rows},
     }
 
 
@@ -64,8 +64,10 @@ def _comparison(comparison: ControlComparison) -> dict[str, Any]:
     }
 
 
-def _row(row: ModelRow) -> dict[str, Any]:
+def _row(study: StudyTable, row: ModelRow) -> dict[str, Any]:
     cells = {"needle_short": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
+    depths = {f"{depth:g}": _proportion(cell.proportion) for depth, cell in study.by_depth(row).items()}
+    cells |= {"needle_longest_by_depth": depths} if depths else {}
     difference = row.skill_difference
     if difference is None:
         return cells

@@ -144,8 +144,8 @@ def test_the_table_has_its_rows_and_headers(visit: Visit) -> None:
 
 
 def test_the_charts_are_drawn_and_have_names(visit: Visit) -> None:
-    # three of rank, of perplexity and of alignment, two of energy; eleven heatmaps, whose squares are links
-    assert visit.count("figure svg[role=img][aria-label]") == 3 * 3 + 2
+    # three each of rank, depth, perplexity, alignment; two of energy; eleven heatmaps whose squares are links
+    assert visit.count("figure svg[role=img][aria-label]") == 4 * 3 + 2
     assert visit.count("#heatmaps figure svg[role=group][aria-label]") == 2 + 9
     assert visit.count("#ranks .mark-line path") > 0
     box = visit.page.locator("#heatmaps figure svg").first.bounding_box()

@@ -55,6 +55,13 @@ def test_the_summary_has_every_row_with_its_numbers(report: Report) -> None:
     assert row["needle_longest"]["n"] == 200
     assert row["needle_longest"]["low"] < row["needle_longest"]["score"] < row["needle_longest"]["high"]
     assert row["needle_longest"]["by_donor"]["digest-donor-s2"]["score"] == pytest.approx(0.96)
+    depths = row["needle_longest_by_depth"]
+    # of 100 prompts, depth after depth, the last three are wrong with one donor, the last four with the other
+    assert {depth: cell["score"] * 40 for depth, cell in depths.items()} == pytest.approx(
+        {"0": 40, "25": 39, "50": 38, "75": 38, "100": 38}
+    )
+    assert depths["100"]["n"] == 40
+    assert depths["100"]["low"] < depths["100"]["score"] < depths["100"]["high"]
     assert row["skill_points"]["difference"] == pytest.approx(0)
     assert report.summary["fine_tunes"]["style"]["verdict"] == {
         "outcome": "both",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from contextgraft.report.charts import energy, heatmap, matrix, ranks, weight_figures
+from contextgraft.report.charts.curves.figures import depth_figures, perplexity_figures
 from contextgraft.report.charts.svg import Figure, as_file, as_picture, figure, slug
 from contextgraft.report.data.labels import (
     OTHERS,
@@ -45,6 +46,7 @@ class Figures:
 
     ranks: tuple[Figure, ...]
     heatmaps: tuple[FigureGroup, ...]
+    depth: tuple[Figure, ...]
     perplexity: tuple[Figure, ...]
     energy: Figure | None
     energy_by_layer: Figure | None
@@ -56,7 +58,7 @@ class Figures:
     def all(self) -> list[Figure]:
         """Every chart that exists, in the order of the files."""
         shown = [*self.ranks, *(figure for group in self.heatmaps for figure in group.figures)]
-        shown += [*self.perplexity, *self.alignment]
+        shown += [*self.depth, *self.perplexity, *self.alignment]
         single = (self.energy, self.energy_by_layer, self.overview, self.matrix)
         return [*shown, *(figure for figure in single if figure is not None)]
 
@@ -83,7 +85,8 @@ def draw(
     return Figures(
         ranks=tuple(_rank_figure(study, title, target, axes) for title, target in grafted),
         heatmaps=_heatmaps(study, charted),
-        perplexity=weight_figures.perplexity_figures(study, measurements) if single else (),
+        depth=depth_figures(study) if single else (),
+        perplexity=perplexity_figures(study, measurements) if single else (),
         energy=_energy_figure(energy_by_rank(weights.adapters)),
         energy_by_layer=weight_figures.layer_energy_figure(energy_by_layer(weights.adapters)),
         alignment=weight_figures.alignment_figures(weights.alignments) if single else (),

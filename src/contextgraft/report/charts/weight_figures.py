@@ -1,88 +1,11 @@
-"""Charts of perplexity, of energy by layer and of the alignment of deltas."""
+"""Charts of energy by layer and of the alignment of deltas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import cycle
 
 from contextgraft.formats.read_alignment import LayerAlignment
-from contextgraft.report.charts import layers, perplexity
+from contextgraft.report.charts import layers
 from contextgraft.report.charts.svg import Figure, figure, slug
-from contextgraft.report.charts.theme import PALETTE
-from contextgraft.report.data.labels import target_titles
-from contextgraft.report.statistics.cells import ModelKey
-from contextgraft.report.statistics.means import Measurements
-from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
 from contextgraft.report.statistics.weights import LayerEnergy
-from contextgraft.report.tables.wording import thousands
-
-SOLID = (1, 0)
-MOST_CURVES = 24  # in one chart
-MOST_CHARTS = 100
-REFERENCE_ROLES = "base", "donor"
-COLOURS = ("needle", "skill", "donor", "alone", "theta")
-
-
-@dataclass(frozen=True)
-class CurveStyle:
-    """A model of one chart of perplexity: its label, its colour of the palette and its dashes."""
-
-    label: str
-    model: ModelKey
-    colour: str
-    dash: tuple[int, int]
-
-
-def perplexity_figures(study: StudyTable, measurements: Measurements) -> tuple[Figure, ...]:
-    """A chart for each fine-tune and text at its longest windows; of all models if there is no fine-tune."""
-    targets = [(title, _target_styles(study, target)) for title, target in target_titles(study)]
-    figures = []
-    for title, styles in targets or [("models", _all_styles(study))]:
-        models = [style.model for style in styles]
-        # without base and donor, whose text may be another, unless there are no others
-        own = [model for model in models if model.role not in REFERENCE_ROLES] or models
-        for task, longest in sorted(dict(measurements.windows(own)).items())[:MOST_CHARTS]:
-            figures.append(_perplexity_figure(title, task, longest, styles, measurements))
-    return tuple(figure for figure in figures if figure is not None)
-
-
-def _target_styles(study: StudyTable, target: TargetResult) -> list[CurveStyle]:
-    """Controls, the graft that the verdict names, donor and base."""
-    rows: list[tuple[ModelRow | None, str, tuple[int, int]]] = [
-        (target.alone, "alone", (1, 3)),
-        (target.theta, "theta", (6, 3)),
-        (target.best, "needle", SOLID),
-        (study.donor, "donor", SOLID),
-        (study.base, "muted", SOLID),
-    ]
-    return [CurveStyle(row.label, row.model, colour, dash) for row, colour, dash in rows if row is not None]
-
-
-def _all_styles(study: StudyTable) -> list[CurveStyle]:
-    """The first models of a study without fine-tunes."""
-    labels = {row.model: row.label for row in study.rows[:MOST_CURVES]}
-    return [
-        CurveStyle(label, model, colour, SOLID)
-        for (model, label), colour in zip(labels.items(), cycle(COLOURS), strict=False)
-    ]
-
-
-def _perplexity_figure(
-    title: str, task: str, length: int, styles: Sequence[CurveStyle], measurements: Measurements
-) -> Figure | None:
-    curves = [
-        perplexity.Curve(
-            style.label,
-            PALETTE[style.colour],
-            style.dash,
-            tuple(measurements.curve(style.model, task, length)),
-        )
-        for style in styles
-    ]
-    if not any(curve.points for curve in curves):
-        return None
-    name = f"{title}: {task}, windows of {thousands(length)} tokens"
-    label = f"Perplexity by position, {name}: {perplexity.summary(curves)}"
-    return figure(f"perplexity_{slug(title)}_{slug(task)}", name, perplexity.spec(curves), label)
 
 
 def layer_energy_figure(energies: Sequence[LayerEnergy]) -> Figure | None:

@@ -132,6 +132,13 @@ class StudyTable:
                 squares.setdefault((group.length or 0, group.depth), []).append(group)
         return {key: cell(squares[key]) for key in sorted(squares)}
 
+    def by_depth(self, row: ModelRow) -> dict[float, Cell]:
+        """The scored needle cells of a row at the longest length, by depth."""
+        cells = self.by_length_and_depth(row).items()
+        return {
+            depth: cell for (length, depth), cell in cells if length == self.longest and cell.proportion.n
+        }
+
     @property
     def donor(self) -> ModelRow | None:
         """The donor's row; the first, if there are several."""

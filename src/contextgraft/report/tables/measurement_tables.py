@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from contextgraft.config.ruler_tasks import RULER_TASKS
 from contextgraft.formats.graft_record import GraftRecord
-from contextgraft.report.charts.perplexity import three_digits
+from contextgraft.report.charts.curves.perplexity import three_digits
 from contextgraft.report.charts.theme import heat
 from contextgraft.report.data.labels import ModelFamily, families
 from contextgraft.report.data.sample_browser import link

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
 
-from contextgraft.report.charts.label_positions import spaced
+from contextgraft.report.charts.curves.lines import EndLabel, banded_line, end_labels
 from contextgraft.report.statistics.means import PerplexityRange
 from contextgraft.report.tables.wording import thousands
 
@@ -103,25 +103,7 @@ def _line(curve: Curve, ends: tuple[float, float, int, int]) -> list[dict[str, A
         },
         "description": {"field": "text", "type": "nominal"},
     }
-    band = {**encoding, "y": {**encoding["y"], "field": "low"}, "y2": {"field": "high"}}
-    data = {"values": values}
-    return [
-        {
-            "data": data,
-            "mark": {"type": "area", "color": curve.colour, "opacity": 0.12, "aria": False},
-            "encoding": band,
-        },
-        {
-            "data": data,
-            "mark": {"type": "line", "color": curve.colour, "strokeWidth": 2, "strokeDash": list(curve.dash)},
-            "encoding": encoding,
-        },
-        {
-            "data": data,
-            "mark": {"type": "circle", "color": curve.colour, "size": 44, "opacity": 1},
-            "encoding": encoding,
-        },
-    ]
+    return banded_line(values, curve.colour, curve.dash, encoding)
 
 
 def _interval_text(point: PerplexityRange) -> str:
@@ -133,22 +115,14 @@ def _interval_text(point: PerplexityRange) -> str:
 
 
 def _names(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Names at the right end of the lines, without overlap; positions are from 0 to 1 here."""
+    """Names at the right end of the lines."""
     if not curves:
         return []
     low, high, _, _ = _ends(curves)
     span = log(high / low) or 1.0
-    ends = sorted(curves, key=lambda curve: curve.points[-1].perplexity)
-    positions = spaced([log(curve.points[-1].perplexity / low) / span for curve in ends], GAP)
-    return [
-        {
-            "data": {"values": [{"label": f"{curve.name} {three_digits(curve.points[-1].perplexity)}"}]},
-            "mark": {"type": "text", "align": "left", "dx": 7, "color": curve.colour, "aria": False},
-            "encoding": {
-                "x": {"value": WIDTH},
-                "y": {"value": HEIGHT * (1 - height)},
-                "text": {"field": "label", "type": "nominal"},
-            },
-        }
-        for curve, height in zip(ends, positions, strict=True)
+    names = [(curve, curve.points[-1].perplexity) for curve in curves]
+    labels = [
+        EndLabel(f"{curve.name} {three_digits(value)}", curve.colour, log(value / low) / span)
+        for curve, value in names
     ]
+    return end_labels(labels, WIDTH, HEIGHT, GAP)
