@@ -21,7 +21,7 @@ from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.graft import verify
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.cli.merge_outcome import recommended_adapter
+from contextgraft.cli.merge.outcome import recommended_adapter
 from contextgraft.errors import CheckpointError, MismatchError, OtherRecommendation
 from contextgraft.formats.model.tied_head import HeadState, head_state
 from contextgraft.formats.tensor_names import TensorRole

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from contextgraft.sources.hub.files import TransferPlan
 
 LINE_INTERVAL = 30  # seconds between lines where there is no terminal
-ON_TERMINAL, IN_LOG = (
-    1,
-    20,
-)  # seconds until a line about imports; the error of a short command is the only line
+ON_TERMINAL, IN_LOG = 1, 20  # seconds until a line about imports; in logs, an error shall be the only line
 
 
 def message_writer(command: str) -> Callable[[str], None]:

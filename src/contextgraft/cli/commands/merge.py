@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextgraft.cli.graft_options import GRAFT_OPTIONS, GraftOptions
+from contextgraft.cli.merge.mergekit import MERGEKIT_OPTION, check_dtypes, show_equivalent
 from contextgraft.cli.options import (
     PATH,
     check_device,
@@ -27,6 +28,7 @@ from contextgraft.cli.progress import local_folders
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.merge import ManifestCheck
     from contextgraft.adapter.merge.plan import MergePlan
+    from contextgraft.adapter.mergekit.equivalent import MergekitMerge
 
 
 @click.command()
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     "--scale", "scales", type=float, multiple=True,
     help="Factor on the delta: one for each --adapter, or one for all; default 1; 0 changes no weight.",
 )  # fmt: skip
+@MERGEKIT_OPTION
 @combine(*GRAFT_OPTIONS)
 @click.option(
     "--recommended",
@@ -75,6 +78,7 @@ def command(
     targets: tuple[Path, ...],
     out: Path,
     scales: tuple[float, ...],
+    mergekit: "MergekitMerge | None",
     rope_from: Path | None,
     keep_rope: bool,
     rounding: str,
@@ -95,6 +99,7 @@ def command(
     The same command resumes an interrupted run. If the graft exists already, of the same adapters, target and
     options, the command says so and exits with 0.
     """
+    show_equivalent(mergekit, click.get_current_context())
     if (recommended or verdict) and len(targets) > 1:
         raise click.UsageError("--recommended and --verify are for one --target")
     if recommended and any(scale != 1 for scale in scales):
@@ -128,7 +133,7 @@ def command(
 
         for folder in outs:
             check_keeps_inputs(folder, [rope_from])
-    from contextgraft.cli.merge_outcome import recommended_adapter, refusal_verdict, write_verdict
+    from contextgraft.cli.merge.outcome import recommended_adapter, refusal_verdict, write_verdict
 
     threads = threads_or_cores(threads)
     if verdict is not None:
@@ -140,6 +145,8 @@ def command(
             adapters, scales = (chosen.path,), ()
             check = chosen.check_manifest
         plans = _plans(adapters, scales, targets, options)
+        if mergekit is not None:
+            check_dtypes(mergekit, plans[0])
         if recommended is not None:
             chosen.check_plan(plans[0])
         check_device(device)

@@ -1,0 +1,1 @@
+"""Configurations of mergekit that mean a merge of adapters."""

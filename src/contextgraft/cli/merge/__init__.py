@@ -1,0 +1,1 @@
+"""What `contextgraft merge` reads and writes in addition to adapters and models."""
