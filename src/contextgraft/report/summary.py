@@ -1,15 +1,16 @@
 """summary.json: every row with its numbers, for programs and `dvc metrics`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from contextgraft._version import __version__
 from contextgraft.report.data.labels import family_labels, reference_titles, target_titles
 from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import Cell
-from contextgraft.report.statistics.paired import PairCounts
+from contextgraft.report.statistics.paired import LongSkillPairs, PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
-from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
+from contextgraft.report.statistics.study_table import ModelRow, TargetResult
 from contextgraft.report.statistics.verdict import ControlComparison, strength
 from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
 
@@ -25,9 +26,9 @@ def summarise(page: PageData) -> dict[str, Any]:
         "context": study.context,
         "short": study.short,
         "longest": study.longest,
-        "references": {title: _row(study, row) for title, row in reference_titles(study.references)},
-        "fine_tunes": {title: _target(study, target) for title, target in target_titles(study)},
-        "others": {title: _row(study, row) for title, row in reference_titles(study.others)},
+        "references": {title: _row(page, row) for title, row in reference_titles(study.references)},
+        "fine_tunes": {title: _target(page, target) for title, target in target_titles(study)},
+        "others": {title: _row(page, row) for title, row in reference_titles(study.others)},
         "refused": {
             refusal.name: {"verb": refusal.verb, "reason": refusal.reason} for refusal in page.origin.refusals
         },
@@ -36,7 +37,7 @@ def summarise(page: PageData) -> dict[str, Any]:
     }
 
 
-def _target(study: StudyTable, target: TargetResult) -> dict[str, Any]:
+def _target(page: PageData, target: TargetResult) -> dict[str, Any]:
     line = matrix_line(target.name, target)
     verdict: dict[str, Any] = {
         "outcome": target.verdict.outcome.value,
@@ -51,7 +52,7 @@ def _target(study: StudyTable, target: TargetResult) -> dict[str, Any]:
         "digest": target.digest,
         "verdict": verdict,
         **({"over_controls": over} if over else {}),
-        "rows": {row.label: _row(study, row) for row in target.rows},
+        "rows": {row.label: _row(page, row) for row in target.rows},
     }
 
 
@@ -64,10 +65,14 @@ def _comparison(comparison: ControlComparison) -> dict[str, Any]:
     }
 
 
-def _row(study: StudyTable, row: ModelRow) -> dict[str, Any]:
+def _row(page: PageData, row: ModelRow) -> dict[str, Any]:
     cells = {"needle_short": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
-    depths = {f"{depth:g}": _proportion(cell.proportion) for depth, cell in study.by_depth(row).items()}
+    depths = {
+        f"{depth:g}": _proportion(cell.proportion) for depth, cell in page.results.study.by_depth(row).items()
+    }
     cells |= {"needle_longest_by_depth": depths} if depths else {}
+    at_length = _long_skills(page.results.measurements.long_skills_by_model.get(row.model, ()))
+    cells |= {"skill_at_length": at_length} if at_length else {}
     difference = row.skill_difference
     if difference is None:
         return cells
@@ -76,6 +81,22 @@ def _row(study: StudyTable, row: ModelRow) -> dict[str, Any]:
         "skill_points": {"difference": difference.points, "low": difference.low, "high": difference.high},
         **({"skill_pairs": _pairs(row.pairs)} if row.pairs.n else {}),
     }
+
+
+def _long_skills(own: Sequence[LongSkillPairs]) -> dict[str, Any]:
+    """By skill and length: the share behind a long text, the share alone, and the paired difference."""
+    tasks: dict[str, Any] = {}
+    for item in own:
+        points = item.pairs.difference
+        assert points is not None, "a pair has a difference"
+        name = f"{item.task}, {item.scoring}" if item.scoring else item.task
+        tasks.setdefault(name, {})[str(item.length)] = {
+            "long": item.pairs.first,
+            "short": item.pairs.second,
+            **{"difference": points.points, "low": points.low, "high": points.high},
+            **_pairs(item.pairs),
+        }
+    return tasks
 
 
 def _pairs(pairs: PairCounts) -> dict[str, Any]:

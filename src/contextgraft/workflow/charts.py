@@ -4,6 +4,7 @@ TITLES = {
     "matrix": "Fine-tunes by rank",
     "effect_of_rank": "Needles and skill by rank",
     "heatmap": "Needles by length and depth",
+    "depth": "Needles by depth",
     "perplexity": "Perplexity by position",
     "energy_by": "Energy of the delta",
     "alignment": "Alignment of fine-tune and donor",

@@ -10,6 +10,7 @@ from contextgraft.report.statistics.proportion import Proportion, pool
 NEEDLE = "needle"
 RULER = "ruler"
 SKILL = "skill"
+LONG_SKILL = "long_skill"
 SINGLE = "single"
 CONTROL_ROLE = "control "  # begins the role of a control other than theta only
 

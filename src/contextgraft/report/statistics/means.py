@@ -8,6 +8,7 @@ from typing import Any
 
 from contextgraft.report.statistics.cells import ModelKey, model_key, proportion
 from contextgraft.report.statistics.grouping import group_by
+from contextgraft.report.statistics.paired import LongSkillPairs
 from contextgraft.report.statistics.proportion import NOT_EVALUATED, Proportion
 from contextgraft.stats import t_interval
 
@@ -168,6 +169,7 @@ class Measurements:
     divergences: tuple[MeanDivergence, ...] = ()
     unscored: tuple[Unscored, ...] = ()
     other_suites: tuple[SuiteScore, ...] = ()
+    long_skills: tuple[LongSkillPairs, ...] = ()
 
     @cached_property
     def _windows(self) -> dict[tuple[ModelKey, str, int], list[PerplexityRange]]:
@@ -187,6 +189,11 @@ class Measurements:
     def other_suites_by_model(self) -> dict[ModelKey, list[SuiteScore]]:
         """The scores of each model in suites without a section of their own."""
         return group_by(self.other_suites, lambda item: item.model)
+
+    @cached_property
+    def long_skills_by_model(self) -> dict[ModelKey, list[LongSkillPairs]]:
+        """The long prompts of each model that are paired with short ones."""
+        return group_by(self.long_skills, lambda item: item.model)
 
     @cached_property
     def _unscored(self) -> dict[tuple[ModelKey, str, str], list[Unscored]]:

@@ -1,4 +1,4 @@
-"""Skills of a graft and of its fine-tune, paired by sample: pure."""
+"""Scores of two models, or of a short and a long prompt, paired by sample: pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ COLUMNS = ("n", "both", "gained", "lost", "neither", "wins", "losses", "ties")
 
 @dataclass(frozen=True)
 class PairCounts:
-    """`n` prompts that both models answered, as a fourfold table.
+    """`n` prompts that both sides answered, as a fourfold table.
 
-    `gained` are the prompts that only the graft got right, `lost` those that only the fine-tune did. The four
-    cells may be fractions: answers of several donors to one prompt are averaged, and answers may be partly
+    The sides are graft and fine-tune, or the long prompt and the short one. `gained` are the prompts that
+    only the first side got right, `lost` those that only the second did. The four cells may be fractions: answers of several donors to one prompt are averaged, and answers may be partly
     right. `wins`, `losses` and `ties` count every pair of every donor.
     """
 
@@ -37,11 +37,21 @@ class PairCounts:
 
     @property
     def difference(self) -> Difference | None:
-        """The graft's share minus the fine-tune's, in points, with Newcombe's paired interval."""
+        """The first side's share minus the second's, in points, with Newcombe's paired interval."""
         if not self.n:
             return None
         low, high = newcombe_paired(*(max(cell, 0.0) for cell in self._cells))
         return Difference(100 * (self.gained - self.lost) / self.n, 100 * low, 100 * high)
+
+    @property
+    def first(self) -> float:
+        """The share of right answers of the first side; 0 without prompts."""
+        return (self.both + self.gained) / max(self.n, 1)
+
+    @property
+    def second(self) -> float:
+        """The share of right answers of the second side; 0 without prompts."""
+        return (self.both + self.lost) / max(self.n, 1)
 
     @property
     def p_value(self) -> float | None:
@@ -65,6 +75,17 @@ class SkillPairs:
     scoring: str
     pairs: PairCounts
     split: str = ""
+
+
+@dataclass(frozen=True)
+class LongSkillPairs:
+    """Lines of a skill file that one model answered behind a long text (first side) and alone (second)."""
+
+    model: ModelKey
+    task: str
+    scoring: str
+    length: int
+    pairs: PairCounts
 
 
 @dataclass(frozen=True)
@@ -101,14 +122,22 @@ def control_pairs(row: Mapping[str, Any]) -> ControlPairs:
         condition=condition if needle else None,
         length=row["length"] if needle else None,
         split=row["split"],
-        pairs=PairCounts(**{name: row[name] for name in COLUMNS}),
+        pairs=_counts(row),
     )
 
 
 def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
     """The pairs of one model, task and metric, from a row of sql/pairs.sql."""
-    counts = PairCounts(**{name: row[name] for name in COLUMNS})
-    return SkillPairs(model_key(row), row["task"], row["scoring"], counts, row["split"])
+    return SkillPairs(model_key(row), row["task"], row["scoring"], _counts(row), row["split"])
+
+
+def long_skill_pairs(row: Mapping[str, Any]) -> LongSkillPairs:
+    """The pairs of one model, task, metric and length, from a row of sql/long_skill_pairs.sql."""
+    return LongSkillPairs(model_key(row), row["task"], row["scoring"], row["length"], _counts(row))
+
+
+def _counts(row: Mapping[str, Any]) -> PairCounts:
+    return PairCounts(**{name: row[name] for name in COLUMNS})
 
 
 def pairs_by_model(skills: Iterable[SkillPairs], split: str | None = None) -> dict[ModelKey, PairCounts]:

@@ -1,0 +1,82 @@
+"""Skills behind a long text, paired with the short prompts of the same lines: counted by hand."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contextgraft.report.build import PAGE, build
+
+
+def rows(
+    synthetic: SimpleNamespace, model: Any, suite: str, right: set[int], n: int, **changes: Any
+) -> list[dict[str, Any]]:
+    """Lines 0 to n of the skill `polite`, those in `right` with score 1."""
+    return [
+        {
+            **row,
+            "suite": suite,
+            "score": float(row["sample_index"] in right),
+            "recipe": json.dumps({"sha256": "one", "line": row["sample_index"]}),
+            **changes,
+        }
+        for row in synthetic.skill(model, "polite", 0, n=n)
+    ]
+
+
+@pytest.fixture
+def samples(synthetic: SimpleNamespace) -> list[dict[str, Any]]:
+    """The fine-tune loses all but two at length, the graft one of ten, whose 11th line has no short prompt."""
+    alone, graft = synthetic.Model("style"), synthetic.graft("style", 8)
+    every = set(range(20))
+    made = rows(synthetic, alone, "skill", every, 20) + rows(synthetic, graft, "skill", every - {1}, 10)
+    made += rows(synthetic, alone, "long_skill", {0, 1}, 10, length=1024)
+    made += rows(synthetic, graft, "long_skill", every - {0}, 11, length=1024)
+    return made
+
+
+def test_the_summary_and_the_page_have_the_paired_difference(
+    samples: list[dict[str, Any]], synthetic: SimpleNamespace, tmp_path: Path
+) -> None:
+    synthetic.write(tmp_path / "a.parquet", samples)
+    report = build([tmp_path], [], "t", None)
+    own = report.summary["fine_tunes"]["style"]["rows"]
+    graft = own["graft r8"]["skill_at_length"]["polite, exact"]["1024"]
+    # Newcombe's method 10 by hand: 9 of 10 both times, one line each way
+    assert graft == pytest.approx(
+        {"long": 0.9, "short": 0.9, "difference": 0.0, "low": graft["low"], "high": -graft["low"]}
+        | {"n": 10, "won": 1, "lost": 1, "equal": 8, "p": 1.0}
+    )
+    alone = own["alone"]["skill_at_length"]["polite, exact"]["1024"]
+    assert (alone["long"], alone["short"], alone["difference"], alone["lost"]) == (0.2, 1.0, -80.0, 8)
+    assert alone["low"] < -80 < alone["high"] < 0
+    section = report.texts[PAGE].split('<section id="long-skill"')[1].split("</section>")[0]
+    assert "n=10: 20 % long, 100 % short" in section
+    assert "−80.0" in section
+
+
+def test_several_donors_answer_one_line(synthetic: SimpleNamespace, tmp_path: Path) -> None:
+    made = []
+    for donor, kept in (("donor-s1", set(range(4))), ("donor-s2", set())):
+        graft = synthetic.graft("style", 8, donor)
+        made += rows(synthetic, graft, "skill", set(range(4)), 4)
+        made += rows(synthetic, graft, "long_skill", kept, 4, length=64)
+    synthetic.write(tmp_path / "a.parquet", made)
+    own = build([tmp_path], [], "t", None).summary["fine_tunes"]["style"]["rows"]["graft r8"]
+    (item,) = own["skill_at_length"]["polite, exact"].values()
+    assert (item["n"], item["long"], item["short"]) == (4, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("change", [{"answer": "other"}, {"seed": 8}, {"chat": 1}, {"recipe": "{}"}])
+def test_other_prompts_are_not_paired(
+    synthetic: SimpleNamespace, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    model = synthetic.Model("style")
+    made = rows(synthetic, model, "skill", set(), 4)
+    made += rows(synthetic, model, "long_skill", set(), 4, length=64, **change)
+    synthetic.write(tmp_path / "a.parquet", made)
+    report = build([tmp_path], [], "t", None)
+    assert "skill_at_length" not in report.summary["others"]["style"]
+    assert 'id="long-skill"' not in report.texts[PAGE]
