@@ -28,7 +28,7 @@ def rows(
 
 @pytest.fixture
 def samples(synthetic: SimpleNamespace) -> list[dict[str, Any]]:
-    """The fine-tune loses all but two at length, the graft one of ten, whose 11th line has no short prompt."""
+    """The fine-tune keeps two lines at length, the graft nine of ten; its 11th has no short prompt."""
     alone, graft = synthetic.Model("style"), synthetic.graft("style", 8)
     every = set(range(20))
     made = rows(synthetic, alone, "skill", every, 20) + rows(synthetic, graft, "skill", every - {1}, 10)

@@ -22,7 +22,8 @@ class PairCounts:
     """`n` prompts that both sides answered, as a fourfold table.
 
     The sides are graft and fine-tune, or the long prompt and the short one. `gained` are the prompts that
-    only the first side got right, `lost` those that only the second did. The four cells may be fractions: answers of several donors to one prompt are averaged, and answers may be partly
+    only the first side got right, `lost` those that only the second did. The four cells may be fractions:
+    answers of several donors to one prompt are averaged, and answers may be partly
     right. `wins`, `losses` and `ties` count every pair of every donor.
     """
 
