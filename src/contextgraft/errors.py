@@ -28,6 +28,7 @@ from pathlib import Path
 from contextgraft.extras import EXTRAS, missing_package
 
 SHOWN_MISTAKES = 50  # lines of an error about several
+SHOWN_CHARACTERS = 1000  # of a path or a value in an error
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors and tokenizers, which are in Rust
 
 
@@ -46,14 +47,19 @@ class ContextgraftError(Exception):
         received: object = None,
         remedy: str | None = None,
     ) -> None:
-        parts = [f"{path}: {what}" if path is not None else what]
+        parts = [f"{_shortened(path)}: {what}" if path is not None else what]
         if expected is not None:
             parts.append(f"expected {expected}")
         if received is not None:
-            parts.append(f"received {received}")
+            parts.append(f"received {_shortened(received)}")
         if remedy is not None:
             parts.append(remedy)
         super().__init__(printable(" ".join("; ".join(parts).split())))
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def printable(text: str) -> str:

@@ -2,15 +2,13 @@
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgraft.checkpoint.strict_json import MAX_DEPTH, NotJson, open_regular, parse_json
+from contextgraft.checkpoint.strict_json import MAX_DEPTH, NotJson, parse_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -59,13 +57,3 @@ def test_what_is_accepted_at_the_limits() -> None:
 def test_keys_twice_are_named() -> None:
     with pytest.raises(NotJson, match="'b' twice"):
         parse_json(b'[{"a":1,"b":{"b":1,"a":1,"b":2}}]', unique=True)
-
-
-def test_only_files_are_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match="not a regular file"):
-            open_regular(path)
-    (tmp_path / "file").write_bytes(b"x")
-    with open_regular(tmp_path / "file") as file:
-        assert file.read() == b"x"

@@ -1,6 +1,7 @@
 """`contextgraft init`: from names of models to a study that Snakemake runs."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,13 @@ def test_a_base_with_a_chat_template_gets_a_format_in_it(folder: Path) -> None:
     study = read_study(Path("my-study.yaml"))
     assert study.needle_format("polite") == "my-study-needle.yaml"
     assert yaml.safe_load(Path("my-study-needle.yaml").read_text())["chat"] is True
+
+
+def test_a_pipe_in_the_base_is_not_waited_for(folder: Path) -> None:
+    (folder / "base/tokenizer_config.json").unlink()
+    os.mkfifo(folder / "base/tokenizer_config.json")
+    init(*FOLDERS)
+    assert not Path("my-study-needle.yaml").exists()
 
 
 @pytest.mark.parametrize("name", ["2026-11-28", "2024", "no", "1e3", "0x1f", "null", "1_000"])

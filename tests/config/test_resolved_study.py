@@ -80,3 +80,25 @@ def test_companions_are_the_files_that_a_recipe_names_and_those_that_they_name(t
     (tmp_path / "deep/text.txt").write_text("a: [")
     found = [path.relative_to(tmp_path).as_posix() for path in referenced_files(recipe)]
     assert found == ["deep/needle.yaml", "deep/text.txt", "recipe.yaml"]
+
+
+def test_a_long_text_of_a_format_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "needle.yaml").write_text("question: " + "数" * 200)  # a name of 600 bytes
+    assert referenced_files(tmp_path / "needle.yaml") == (tmp_path / "needle.yaml",)
+
+
+def test_long_paths_in_a_study_are_one_line(config: dict[str, Any]) -> None:
+    evaluation = {**config["evaluation"], "text": "x" * 5000, "ruler": {"qa_1": "x" * 5000}}
+    with pytest.raises(ConfigError, match=r"evaluation.ruler.qa_1 names a file that is not there") as error:
+        load_study({**config, "evaluation": evaluation}, "c", KINDS)
+    assert len(str(error.value)) < 2000
+
+
+def test_no_fine_tune_has_the_name_of_a_graft(config: dict[str, Any]) -> None:
+    names = ("tune", "tune-s1-r1", "other-s1-r1", "tune-s22-theta-only")
+    Path("sheet.tsv").write_text("name\tsource\n" + "".join(f"{name}\tdemo:a\n" for name in names))
+    with pytest.raises(ConfigError) as error:
+        load_study(config, "c", KINDS)
+    assert "'tune-s1-r1' is like the label of a graft of 'tune'" in str(error.value)
+    assert "'tune-s22-theta-only' is like" in str(error.value)
+    assert "other-s1" not in str(error.value)

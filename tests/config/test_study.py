@@ -72,12 +72,31 @@ def test_shipped_studies_are_valid_and_their_files_are_there(
         ("evaluation.needle.depths", [101], "evaluation.needle.depths.0"),
         ("evaluation.needle.lengths", [64, 64], "lengths repeats a value"),
         ("evaluation.skill", None, "evaluation.skill"),
+        ("evaluation.suites", ["needles"], "evaluation.suites.0: no such suite; give one of needle, ruler"),
+        ("evaluation.suites", [], "evaluation.suites: List should have at least 1 item"),
+        ("evaluation.needle.samples", 10**30, "evaluation.needle.samples: .* less than or equal to 1000000"),
+        ("evaluation.needle.lengths", [10**30], "evaluation.needle.lengths.0: .* less than or equal to"),
+        ("evaluation.scales", [float("nan")], "evaluation.scales.0"),
+        ("evaluation.controls", ["THETA_ONLY"], "evaluation.controls.0"),
+        ("cluster", {"node_memory": 1e308}, "cluster.node_memory: .* less than or equal to"),
+        ("cluster", {"network": 1e-320}, "cluster.network: .* greater than or equal to"),
+        ("threads", {"train": 10**30}, "threads.train"),
+        ("keep_grafts", "x" * 5000, "keep_grafts: .*xxx\\.\\.\\.$"),
     ],
 )
 def test_a_mistake_gives_one_line_with_file_and_key(path: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         validate(StudyConfig, changed(path, value), "config.yaml")
     assert str(error.value).startswith("config.yaml: ")
+    assert len(str(error.value)) < 2000
+
+
+def test_contradictions_are_reported_together() -> None:
+    study = changed("short_donor", "demo:facts") | {"ranks": [1, 1], "donor_seeds": [2, 2]}
+    with pytest.raises(ConfigError) as error:
+        validate(StudyConfig, study, "config.yaml")
+    for words in ("donor_seeds repeats", "ranks repeats", "short_donor is given"):
+        assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -1,9 +1,11 @@
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from contextgraft.config.base import read_yaml
-from contextgraft.config.text_file import split_lines
+from contextgraft.config.text_file import is_file, open_regular, path_exists, read_text_file, split_lines
 
 FORMS = ["utf-8", "utf-8-sig", "utf-16"]
 
@@ -19,3 +21,45 @@ def test_yaml_reads_alike_in_every_form_that_editors_save(tmp_path: Path, encodi
 def test_lines_end_as_files_end_them() -> None:
     assert split_lines("a\r\nb\nc\rd\u2028e\n") == ["a", "b", "c", "d\u2028e"]
     assert split_lines("") == []
+
+
+def test_a_text_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("/dev/zero", "/proc/self/environ", str(tmp_path)):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_text_file(Path(path))
+    monkeypatch.setattr("contextgraft.config.text_file.MAX_BYTES", 3)
+    (tmp_path / "long").write_text("1234")
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        read_text_file(tmp_path / "long")
+
+
+def test_a_pipe_is_read_as_a_shell_gives_it_and_never_waited_for(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb") as file:
+            file.write(b"a: 1")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read_text_file(Path(f"/dev/fd/{reading}")) == "a: 1"
+    writer.join()
+    os.close(reading)
+    os.mkfifo(tmp_path / "pipe")
+    assert read_text_file(tmp_path / "pipe") == ""
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "数" * 100, "a/" * 3000, "a\0b", ""])
+def test_a_text_that_cannot_be_a_path_names_no_file(text: str) -> None:
+    assert not is_file(text)
+    assert not path_exists(f"{text}/x")
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)
+    (tmp_path / "file").write_bytes(b"x")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"x"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contextgraft.checkpoint.strict_json import open_regular
+from contextgraft.config.text_file import open_regular
 from contextgraft.errors import CheckpointError
 from contextgraft.formats.model.own_files import check_own_files, check_plain_files, copy_own_file
 

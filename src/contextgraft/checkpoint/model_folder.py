@@ -14,7 +14,8 @@ from contextgraft.checkpoint.safetensors_header import (
     TensorInfo,
     open_tensors,
 )
-from contextgraft.checkpoint.strict_json import NotJson, open_regular, parse_json
+from contextgraft.checkpoint.strict_json import NotJson, parse_json
+from contextgraft.config.text_file import open_regular
 from contextgraft.errors import (
     CheckpointError,
     InputError,

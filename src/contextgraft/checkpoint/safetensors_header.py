@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.strict_json import NotJson, open_regular, parse_json
+from contextgraft.checkpoint.strict_json import NotJson, parse_json
+from contextgraft.config.text_file import open_regular
 from contextgraft.errors import CheckpointError, PickleRefused
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library

@@ -1,13 +1,9 @@
-"""Untrusted files: opened without blocking, and JSON parsed strictly within limits."""
+"""JSON of others: parsed strictly, within limits."""
 
-import errno
 import json
 import math
-import os
 import re
-import stat
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MAX_DEPTH = 100  # objects and lists inside one another
 MAX_DIGITS = 300  # of an integer: longer ones exceed the range of a float
@@ -16,18 +12,6 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 class NotJson(ValueError):  # noqa: N818 - named for what the bytes are
     """Bytes that are not JSON, or cannot be written as JSON again; the message says what they are instead."""
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe, a device, a folder or a file of the kernel raises OSError at once."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    facts = os.fstat(handle)
-    # files of the kernel: some have no end, or block
-    kernel = {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
-    if not stat.S_ISREG(facts.st_mode) or facts.st_dev in kernel:
-        os.close(handle)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return os.fdopen(handle, "rb")
 
 
 def parse_json(raw: bytes, *, unique: bool = False) -> Any:

@@ -16,6 +16,9 @@ from contextgraft.errors import ConfigError, InputError, MistakeCollector
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=230)]
 File = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# far above what was ever used: larger numbers are mistakes, which would end in a lack of memory
+Count = Annotated[int, Field(gt=0, le=10**6)]
+Tokens = Annotated[int, Field(gt=0, le=2**30)]
 
 
 class Frozen(BaseModel):

@@ -6,13 +6,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from contextgraft.config.base import Frozen
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(ge=0.0001, le=1e12)]
 
 
 class Cluster(Frozen):
     """Nodes, GPUs and speeds; the defaults are one machine without GPUs."""
 
-    gpus_per_node: NonNegativeInt = Field(default=0, description="GPUs of a node; 0: all jobs run on CPUs")
+    gpus_per_node: Annotated[NonNegativeInt, Field(le=10**6)] = Field(
+        default=0, description="GPUs of a node; 0: all jobs run on CPUs"
+    )
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="device of evaluation; cuda needs gpus_per_node"
     )
@@ -29,4 +31,6 @@ class Cluster(Frozen):
         default=0.5, description="GB/s that one job reads or writes on the shared file system"
     )
     network: Positive = Field(default=0.05, description="GB/s of a download")
-    longest: PositiveInt = Field(default=1440, description="time limit of the partition in minutes")
+    longest: Annotated[PositiveInt, Field(le=10**9)] = Field(
+        default=1440, description="time limit of the partition in minutes"
+    )

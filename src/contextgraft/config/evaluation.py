@@ -6,14 +6,14 @@ The flags of `contextgraft evaluate` set single values of the same models. Each 
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from contextgraft.config.base import File, Frozen, Name, Seed
+from contextgraft.config.base import Count, File, Frozen, Name, Seed, Tokens
 from contextgraft.config.control_names import THETA_ONLY, ControlName
 from contextgraft.config.ruler_tasks import RULER_TASKS, Task
 
 Depth = Annotated[float, Field(ge=0, le=100)]
-Lengths = Annotated[list[PositiveInt], Field(min_length=1)]
+Lengths = Annotated[list[Tokens], Field(min_length=1)]
 Chat = Literal["auto"] | bool  # auto: the model's chat template, if it has one
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -28,14 +28,16 @@ class NeedleSection(Frozen):
     depths: Annotated[list[Depth], Field(min_length=1)] = Field(
         default=[0.0, 25.0, 50.0, 75.0, 100.0], description="position of the needle in the text, in percent"
     )
-    samples: PositiveInt = Field(default=20, description="prompts per cell (length and depth)")
-    distractors: Annotated[int, Field(ge=0)] = Field(default=0, description="other needles in the same text")
+    samples: Count = Field(default=20, description="prompts per cell (length and depth)")
+    distractors: Annotated[int, Field(ge=0, le=10**6)] = Field(
+        default=0, description="other needles in the same text"
+    )
     kinds: Annotated[list[Name], Field(min_length=1)] = Field(
         default=["single"],
         description="kinds of questions; the format needs a section of its name for each but single",
         examples=[["single", "chain"]],
     )
-    count: PositiveInt | None = Field(
+    count: Count | None = Field(
         default=None,
         description="values of a key, keys of a question, names of a chain; default: the kind's own",
     )
@@ -57,7 +59,7 @@ class RulerSection(Frozen):
     lengths: Lengths | None = Field(
         default=None, description="prompt and answer, in tokens; default: needle.lengths"
     )
-    samples: PositiveInt | None = Field(
+    samples: Count | None = Field(
         default=None,
         description="prompts per task and length, in RULER itself 500; needle.samples if not given",
     )
@@ -77,7 +79,7 @@ class SkillSection(Frozen):
     skills: list[File] = Field(
         default=[], description="skill files (JSONL), or tasks of lm-evaluation-harness by YAML file or name"
     )
-    samples: PositiveInt | None = Field(
+    samples: Count | None = Field(
         default=None, description="prompts per skill, at most as many as it has; default: all"
     )
     trust_tasks: bool = Field(
@@ -93,9 +95,7 @@ class LongSkillSection(Frozen):
     lengths: Lengths | None = Field(
         default=None, description="prompt and answer, in tokens; default: needle.lengths"
     )
-    samples: PositiveInt = Field(
-        default=20, description="prompts per skill and length, at most as many as it has"
-    )
+    samples: Count = Field(default=20, description="prompts per skill and length, at most as many as it has")
 
 
 class PerplexitySection(Frozen):
@@ -104,14 +104,14 @@ class PerplexitySection(Frozen):
     lengths: Lengths | None = Field(
         default=None, description="windows of text, in tokens; default: needle.lengths"
     )
-    documents: PositiveInt = Field(default=8, description="windows per length")
+    documents: Count = Field(default=8, description="windows per length")
 
 
 class DivergenceSection(Frozen):
     """Distance of next-token predictions from those of a reference model, on short prompts of the text."""
 
-    length: PositiveInt = Field(default=64, description="tokens of a prompt; within the base's context")
-    prompts: PositiveInt = Field(default=32, description="number of prompts")
+    length: Tokens = Field(default=64, description="tokens of a prompt; within the base's context")
+    prompts: Count = Field(default=32, description="number of prompts")
     chat: bool = Field(
         default=False, description="also on as many prompts in the model's chat template, which it must have"
     )
@@ -134,10 +134,19 @@ SECTIONS: dict[str, type[Frozen]] = {
 OF_SKILLS = ("skill", "long_skill")  # sections without a suite where there are no skills
 
 
+def _known_suite(name: str) -> str:
+    if name not in SECTIONS:
+        raise ValueError(f"no such suite; give one of {', '.join(SECTIONS)}")
+    return name
+
+
+SuiteName = Annotated[Name, AfterValidator(_known_suite)]
+
+
 class EvaluationConfig(Frozen):
     """What models are evaluated on: a section per suite, and what the suites have in common."""
 
-    suites: list[Name] | None = Field(
+    suites: list[SuiteName] | None = Field(
         default=None, description="suites to evaluate; default: all that have a section"
     )
     needle: NeedleSection | None = None
@@ -154,7 +163,7 @@ class EvaluationConfig(Frozen):
     seed: Seed | None = Field(
         default=None, description="seed of everything that is drawn; default: needle.seed"
     )
-    batch_size: PositiveInt | None = Field(default=None, description="prompts per batch")
+    batch_size: Count | None = Field(default=None, description="prompts per batch")
     chat: Chat | None = Field(
         default=None,
         description="whether needles, RULER and skills use the model's chat template; auto: if it has one. "
@@ -218,9 +227,12 @@ class StudyNeedleSection(NeedleSection):
 class StudyEvaluation(EvaluationConfig):
     """What every model of a study is evaluated on, and which grafts and control rows each fine-tune gets."""
 
+    suites: Annotated[list[SuiteName], Field(min_length=1)] | None = Field(
+        default=None, description="suites to evaluate; default: all that have a section"
+    )
     needle: StudyNeedleSection
     skill: SkillSection = SkillSection()
-    batch_size: PositiveInt = Field(default=1, description="prompts per batch")
+    batch_size: Count = Field(default=1, description="prompts per batch")
     controls: list[ControlName] = Field(
         default=[THETA_ONLY],
         description="control rows of each fine-tune, made in memory; theta_only is always among them. "

@@ -1,5 +1,6 @@
 """A study resolved from its configuration: its models, their origins, and the files that it references."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from contextgraft.config.target_sheet import (
     is_task_file,
     read_targets,
 )
-from contextgraft.config.text_file import path_exists
+from contextgraft.config.text_file import is_file, path_exists
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
+
+GRAFT_MARK = re.compile(r"-s\d+-")  # between a fine-tune's name and the kind of a graft
 
 
 class Origin(Frozen):
@@ -80,7 +83,7 @@ def referenced_files(recipe: Path) -> tuple[Path, ...]:
         visited[path] = None
         if path.suffix in {".yaml", ".yml"}:
             names = (text for text in strings_in(read_yaml(path)) if len(text) < 256 and "\n" not in text)
-            waiting.extend(sorted({path.parent / name for name in names if (path.parent / name).is_file()}))
+            waiting.extend(sorted({path.parent / name for name in names if is_file(path.parent / name)}))
     return tuple(sorted(visited))
 
 
@@ -132,8 +135,9 @@ class ResolvedStudy:
         skills = config.skill.skills if config.skill else []
         named = [*config.needles.haystacks, *ruler, *skills, config.text]
         formats = [] if config.needles.format is None else self.files(config.needles.format)
-        inside = [str(file) for name in named if name for file in sorted(Path(name).glob("*.txt"))]
-        return [*formats, *(file for file in named if file and Path(file).is_file()), *inside]
+        folders = [Path(name) for name in named if name and path_exists(name)]
+        inside = [str(file) for folder in folders for file in sorted(folder.glob("*.txt"))]
+        return [*formats, *(file for file in named if file and is_file(file)), *inside]
 
     def files(self, recipe: str) -> list[str]:
         """Paths of a recipe and of every file it references."""
@@ -154,6 +158,7 @@ def load_study(config: Mapping[str, Any], source: Path | str, needle_kinds: Coll
     if sheet and isinstance(sheet, str) and "\0" not in sheet:
         with collector.check():
             targets = read_targets(Path(sheet))
+            collector.add(check_labels(targets, sheet))
     if settings:
         collector.add(check_files(settings, targets or (), source))
     collector.raise_mistakes()
@@ -175,6 +180,21 @@ def check_needle_kinds(
                 expected=f"one of {', '.join(known)}",
                 received=kind,
             )
+
+
+def check_labels(targets: Collection[TargetRow], sheet: str) -> Iterator[ConfigError]:
+    """A mistake for each fine-tune whose name is, or may be, the label of a graft of another one.
+
+    Grafts are labelled TARGET-s<seed>-<kind>: rows of two models would have one label.
+    """
+    names = {target.name for target in targets}
+    for name in sorted(names):
+        others = [name[: mark.start()] for mark in GRAFT_MARK.finditer(name)]
+        for other in names.intersection(others):
+            yield ConfigError(
+                f"the name {name!r} is like the label of a graft of {other!r}", path=sheet,
+                remedy="choose another name",
+            )  # fmt: skip
 
 
 def check_files(
@@ -213,7 +233,7 @@ def check_trusted(skills: Iterable[str], where: Path | str, *, trusted: bool) ->
 
 def check_file(value: str | None, key: str, where: Path | str) -> Iterator[ConfigError]:
     """A mistake if a file is named and does not exist."""
-    if value is not None and not (path_exists(value) and Path(value).is_file()):
+    if value is not None and not is_file(value):
         yield ConfigError(
             f"{key} names a file that is not there",
             path=where,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, WithJsonSchema, model_validator
 
-from contextgraft.config.base import File, Frozen, Name, Seed
+from contextgraft.config.base import Count, File, Frozen, Name, Seed
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.control_names import FROM_SHORT_DONOR
 from contextgraft.config.evaluation import StudyEvaluation
@@ -87,8 +87,8 @@ KeepGrafts = Annotated[
 class TrainingLaunch(Frozen):
     """Nodes and processes of one training; by default computed from the sizes of model and cluster."""
 
-    nodes: PositiveInt | None = Field(default=None, description="nodes of one training")
-    processes: PositiveInt | None = Field(
+    nodes: Count | None = Field(default=None, description="nodes of one training")
+    processes: Count | None = Field(
         default=None, description="processes on each node, started by torchrun; by default one for each GPU"
     )
 
@@ -96,10 +96,10 @@ class TrainingLaunch(Frozen):
 class Threads(Frozen):
     """CPU threads of one job; with fewer threads more jobs run at the same time."""
 
-    train: PositiveInt = 2
-    extract: PositiveInt = 2
-    merge: PositiveInt = 1
-    evaluate: PositiveInt = 1
+    train: Count = 2
+    extract: Count = 2
+    merge: Count = 1
+    evaluate: Count = 1
 
 
 class StudyConfig(Frozen):
@@ -118,7 +118,7 @@ class StudyConfig(Frozen):
         "seed",
     )
     fine_tunes: File = Field(description="the sheet of fine-tunes (TSV)")
-    ranks: Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+    ranks: Annotated[list[Count], Field(min_length=1)] = Field(
         description="adapter ranks, all from one extraction"
     )
     evaluation: StudyEvaluation
@@ -145,18 +145,21 @@ class StudyConfig(Frozen):
     @model_validator(mode="after")
     def consistent(self) -> Self:
         """No list repeats a value, and a fetched donor has one seed."""
-        for name, values in {"donor_seeds": self.donor_seeds, "ranks": self.ranks}.items():
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} repeats a value")
+        lists = {"donor_seeds": self.donor_seeds, "ranks": self.ranks}
+        mistakes = [
+            f"{name} repeats a value" for name, values in lists.items() if len(set(values)) != len(values)
+        ]
         if self.donor.source is not None and len(self.donor_seeds) > 1:
-            raise ValueError("a fetched donor has one seed: give donor_seeds one value, or train the donor")
+            mistakes.append("a fetched donor has one seed: give donor_seeds one value, or train the donor")
         named = FROM_SHORT_DONOR in self.evaluation.controls
         if named != (self.short_donor is not None):
-            raise ValueError(
+            mistakes.append(
                 "evaluation.controls names short_donor: give its model as the key short_donor of the study"
                 if named
                 else "short_donor is given: add short_donor to evaluation.controls, or remove the key"
             )
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self
 
     @property

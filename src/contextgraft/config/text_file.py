@@ -1,16 +1,41 @@
-"""Text files as editors and spreadsheets save them: UTF-8 with or without a byte order mark, or UTF-16."""
+"""Files of others, opened without blocking; text as editors and spreadsheets save it: UTF-8 or UTF-16."""
 
 import codecs
+import errno
+import os
 import re
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
+MAX_BYTES = 1 << 30  # of a text file
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LINE_END = re.compile(r"\r\n|\n|\r")
 
 
+def open_regular(path: Path, *, pipes: bool = False) -> BinaryIO:
+    """Open a file for reading; a device, a folder or a file of the kernel raises OSError at once.
+
+    So does a pipe, unless `pipes`: one to which no other process writes is empty then.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    facts = os.fstat(handle)
+    # files of the kernel: some have no end, or block
+    kernel = {Path(folder).stat().st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder)}
+    is_pipe = pipes and stat.S_ISFIFO(facts.st_mode)
+    if not (stat.S_ISREG(facts.st_mode) or is_pipe) or facts.st_dev in kernel:
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file")
+    os.set_blocking(handle, True)
+    return os.fdopen(handle, "rb")
+
+
 def read_text_file(path: Path) -> str:
     """The text without its byte order mark; OSError or UnicodeDecodeError where it cannot be read."""
-    raw = path.read_bytes()
+    with open_regular(path, pipes=True) as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"more than {MAX_BYTES:,} bytes")
     return raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig")
 
 
@@ -20,6 +45,11 @@ def path_exists(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):  # too long, or with a zero byte
         return False
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether a text names a file; text that cannot be a path does not."""
+    return path_exists(str(path)) and Path(path).is_file()
 
 
 def split_lines(text: str) -> list[str]:

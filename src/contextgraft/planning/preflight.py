@@ -19,6 +19,7 @@ from contextgraft.sources.resolve import check_source
 from contextgraft.training.schedule import stage_thetas
 
 PROMPT_SUITES = ("needle", "ruler")  # whose prompts have a given length
+LONGEST_CHECKED = 2**17  # tokens
 JSONL = ".jsonl"
 
 
@@ -133,6 +134,8 @@ def _unfit_lengths(study: ResolvedStudy, base: ModelFolder) -> Iterator[ConfigEr
         tokenizer = load_tokenizer(base.path)
         for suite in set(PROMPT_SUITES) & set(config.selected_suites):
             shortest = min(getattr(config, suite).lengths or config.needles.lengths or [1])
+            if shortest > LONGEST_CHECKED:  # the words of any format fit, and the text would take minutes
+                continue
             reduced = config.with_section(suite, lengths=[shortest], samples=1)
             for question_set in SUITES[suite].build(reduced).question_sets:
                 question_set.questions(tokenizer, config.common_seed)

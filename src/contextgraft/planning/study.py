@@ -10,6 +10,7 @@ from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
 from contextgraft.config.study import ExtractionConfig
+from contextgraft.config.text_file import is_file
 from contextgraft.errors import ConfigError
 from contextgraft.formats.tensor_names import TensorRole
 from contextgraft.planning.adapters import adapter_bytes, dense_bytes
@@ -114,7 +115,7 @@ def study_shape(study: ResolvedStudy) -> ModelShape:
     settings = study.settings
     if settings.shape is not None:
         return read_model_shape(settings.shape)
-    local = (Path(settings.base) / "config.json").is_file()
+    local = is_file(Path(settings.base) / "config.json")
     return read_model_shape(settings.base if local else ASSUMED)
 
 

@@ -59,8 +59,8 @@ def read_haystack(name: str, base_dir: Path) -> str:
         file = files("contextgraft.prompts").joinpath("texts", SHIPPED_TEXTS[name])
         return file.read_text(encoding="utf-8")
     path = base_dir / name
-    files_of_folder = sorted(path.glob(TEXTS)) if path.is_dir() else []
     try:
+        files_of_folder = sorted(path.glob(TEXTS)) if path.is_dir() else []
         text = "\n\n".join(map(read_text_file, files_of_folder or [path]))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contextgraft.checkpoint.file_io import copy_range
-from contextgraft.checkpoint.strict_json import open_regular
+from contextgraft.config.text_file import open_regular
 from contextgraft.errors import CheckpointError
 
 SNAPSHOT = re.compile(r"(?P<repository>(?P<cache>.*)/(?:models|datasets|spaces)--[^/]+)/snapshots/.+")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.strict_json import open_regular
+from contextgraft.config.text_file import open_regular
 
 CARD = "README.md"
 LICENCE_KEYS = ("license", "license_name", "license_link")

@@ -1,6 +1,5 @@
 """What the configs of base and donor say about a study: context lengths, chat template, possible ranks."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
-from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.training import load_recipe
+from contextgraft.errors import CheckpointError
 from contextgraft.rope import settings
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import open_model_headers
@@ -69,10 +69,9 @@ def prompt_lengths(base: int, donor: int) -> list[int]:
 def _has_chat(model: ModelFolder) -> bool:
     if "chat_template.jinja" in model.others or "chat_template.json" in model.others:
         return True
-    path = model.path / "tokenizer_config.json"
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("chat_template"))
-    except (OSError, ValueError, AttributeError):
+        return bool(read_json(model.path / "tokenizer_config.json").get("chat_template"))
+    except CheckpointError:
         return False
 
 

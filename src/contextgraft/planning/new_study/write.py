@@ -16,6 +16,7 @@ from contextgraft.checkpoint.replaceable import check_keeps_inputs
 from contextgraft.config.base import validate
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import parse_targets
+from contextgraft.config.text_file import is_file, path_exists
 from contextgraft.errors import InputError, OutputError
 from contextgraft.planning.new_study.facts import (
     LONGEST_SHORT_PROMPT,
@@ -53,7 +54,7 @@ def fine_tune_names(sources: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in sources:
         name, equals, source = text.partition("=")
-        if not equals or Path(text).exists():
+        if not equals or path_exists(text):
             name, source = model_name(text), text
         if name in named:
             raise InputError(
@@ -119,7 +120,7 @@ def _trained(new: NewStudy) -> bool:
 def _files(new: NewStudy, folder: Path, base: BaseFacts, donor: DonorFacts) -> dict[Path, str]:
     study, sheet = folder / f"{new.name}.yaml", folder / f"{new.name}.tsv"
     shape, needle = folder / f"{new.name}-base.json", folder / f"{new.name}-needle.yaml"
-    own_config = (Path(new.base) / "config.json").is_file()
+    own_config = is_file(Path(new.base) / "config.json")
     paths = {"path": study, "sheet": sheet, "needle": needle, "shape": shape}
     files = {study: _study(new, base, donor, paths)}
     files[sheet] = (HERE / "sheet.tsv").read_text() + "".join(
@@ -135,7 +136,7 @@ def _files(new: NewStudy, folder: Path, base: BaseFacts, donor: DonorFacts) -> d
 def _study(new: NewStudy, base: BaseFacts, donor: DonorFacts, paths: Mapping[str, Path]) -> str:
     lengths = list(new.lengths) or prompt_lengths(base.context, donor.longest)
     own_config = Path(new.base) / "config.json"
-    shape = own_config if own_config.is_file() else paths["shape"]
+    shape = own_config if is_file(own_config) else paths["shape"]
     format_ = (
         f"format: {_yaml(paths['needle'])} # in the base's chat template" if base.has_chat else SHIPPED_FORMAT
     )

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
+from contextgraft.config.text_file import path_exists
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.planning.shapes.config_values import BYTES, check_layer_counts, weight_dtype
@@ -93,9 +94,9 @@ def shipped_shapes() -> dict[str, Path]:
 def find_config(model: str) -> tuple[str, Path]:
     """Name and config file of a model folder, a config.json or a shipped shape; InputError if it is none."""
     path = Path(model)
-    if path.is_dir():
+    if path_exists(model) and path.is_dir():
         return path.absolute().name, path / MODEL_CONFIG
-    if path.exists():
+    if path_exists(model):
         return path.absolute().parent.name if path.name == MODEL_CONFIG else path.stem, path
     if model in shipped_shapes():
         return model, shipped_shapes()[model]
