@@ -1,11 +1,13 @@
 """The table of a study from its samples; without charts and pages, which take longer to import."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.samples import SampleDatabase
 from contextgraft.report.statistics.advice import with_advice
 from contextgraft.report.statistics.cells import ModelKey, score_group
+from contextgraft.report.statistics.clusters import texts_by_cell
 from contextgraft.report.statistics.paired import control_pairs, pairs_by_model, skill_pairs
 from contextgraft.report.statistics.splits import PromptPairs
 from contextgraft.report.statistics.study_table import StudyTable, build_study_table
@@ -19,4 +21,5 @@ def build_study(
     skills = list(map(skill_pairs, database.rows("pairs")))
     prompts = PromptPairs(skills, list(map(control_pairs, database.rows("control_pairs"))))
     names = model_names(database.rows("labels")) if names is None else names
-    return with_advice(build_study_table(groups, names, context, pairs_by_model(skills), prompts))
+    study = build_study_table(groups, names, context, pairs_by_model(skills), prompts)
+    return replace(with_advice(study), texts=texts_by_cell(database.rows("texts")))

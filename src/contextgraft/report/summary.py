@@ -7,6 +7,7 @@ from contextgraft._version import __version__
 from contextgraft.report.data.labels import family_labels, reference_titles, target_titles
 from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.clusters import TextShares
 from contextgraft.report.statistics.paired import LongSkillPairs, PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
@@ -66,10 +67,13 @@ def _comparison(comparison: ControlComparison) -> dict[str, Any]:
 
 
 def _row(page: PageData, row: ModelRow) -> dict[str, Any]:
-    cells = {"needle_short": _cell(row.short), "needle_longest": _cell(row.long), "skill": _cell(row.skill)}
-    depths = {
-        f"{depth:g}": _proportion(cell.proportion) for depth, cell in page.results.study.by_depth(row).items()
+    study = page.results.study
+    cells = {
+        "needle_short": _cell(row.short) | _texts(study.by_text(row, study.short)),
+        "needle_longest": _cell(row.long) | _texts(study.by_text(row, study.longest)),
+        "skill": _cell(row.skill),
     }
+    depths = {f"{depth:g}": _proportion(cell.proportion) for depth, cell in study.by_depth(row).items()}
     cells |= {"needle_longest_by_depth": depths} if depths else {}
     at_length = _long_skills(page.results.measurements.long_skills_by_model.get(row.model, ()))
     cells |= {"skill_at_length": at_length} if at_length else {}
@@ -107,6 +111,14 @@ def _pairs(pairs: PairCounts) -> dict[str, Any]:
 def _cell(cell: Cell) -> dict[str, Any]:
     donors = {donor: _proportion(shares) for donor, shares in cell.by_donor} if len(cell.by_donor) > 1 else {}
     return {**_proportion(cell.proportion), **({"by_donor": donors} if donors else {})}
+
+
+def _texts(shares: TextShares | None) -> dict[str, Any]:
+    """How many texts the questions share, and the interval over them."""
+    if shares is None:
+        return {}
+    low, high = shares.interval or (None, None)
+    return {"texts": {"n": shares.texts, "low": low, "high": high}}
 
 
 def _proportion(proportion: Proportion) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from contextgraft.report.statistics.cells import (
     singles,
     skills,
 )
+from contextgraft.report.statistics.clusters import TextKey, TextShares
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.splits import UNSPLIT, PromptPairs, SplitScores, rank_evidence
@@ -102,6 +103,7 @@ class StudyTable:
     """Everything that the report shows of needles, RULER and skills.
 
     `context` is the base's, if it is known; `short` and `longest` are the lengths of the two needle columns.
+    `texts` are the needles by text, where questions share texts.
     """
 
     context: int | None
@@ -111,6 +113,7 @@ class StudyTable:
     targets: tuple[TargetResult, ...]
     others: tuple[ModelRow, ...]
     groups: tuple[ScoreGroup, ...]
+    texts: Mapping[TextKey, TextShares] = MappingProxyType({})
 
     @cached_property
     def groups_by_model(self) -> dict[ModelKey, list[ScoreGroup]]:
@@ -138,6 +141,10 @@ class StudyTable:
         return {
             depth: cell for (length, depth), cell in cells if length == self.longest and cell.proportion.n
         }
+
+    def by_text(self, row: ModelRow, length: int) -> TextShares | None:
+        """The needles of a row at one length by text; None where no text has several questions."""
+        return self.texts.get((row.model, row.condition, length)) if row.condition else None
 
     @property
     def donor(self) -> ModelRow | None:
