@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import MontecloraConfig, VeloraConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -51,8 +52,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "trainable_token_indices": {"embed_tokens": [3], "lm_head": [9]},
     },
     "orthogonal": {"target_modules": LINEAR, "init_lora_weights": "orthogonal"},
+    "saved block": {"target_modules": ["q_proj"], "modules_to_save": ["mlp"]},
+    "gradient projection": {"target_modules": LINEAR, "velora_config": VeloraConfig()},
+    "samples of training": {"target_modules": LINEAR, "monteclora_config": MontecloraConfig()},
 }
-REPLACING = ("bias", "saved", "tokens")
+REPLACING = ("bias", "saved", "tokens", "saved block")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +169,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "loftq": ({"init_lora_weights": "loftq"}, "init_lora_weights"),
     "alpha": ({"lora_alpha": float("inf")}, "not finite"),
     "rank": ({"rank_pattern": {"q_proj": 0}}, "a rank below 1"),
+    "arrow": ({"arrow_config": {"top_k": 2}}, "arrow_config.*chooses among other adapters"),
     "dora without": ({"use_dora": True}, "disagree about DoRA"),
 }
 

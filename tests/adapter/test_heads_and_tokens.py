@@ -98,13 +98,29 @@ KINDS: dict[str, dict[str, Any]] = {
     "saved input": {"modules_to_save": ["embed_tokens"]},
     "saved output": {"modules_to_save": ["lm_head"]},
     "tokens": {"trainable_token_indices": {"embed_tokens": [7, 9]}},
+    "tokens, output": {
+        "target_modules": ["q_proj", "lm_head"], "trainable_token_indices": {"embed_tokens": [7, 9]},
+    },
     "dora output": {"target_modules": ["q_proj", "lm_head"], "use_dora": True},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_embeddings_are_as_peft_has_them(target: Path, tmp_path: Path, kind: str) -> None:
     adapted = trained(target, tmp_path / "adapter", **KINDS[kind])
+    graft = grafted(target, tmp_path / "adapter", tmp_path / "graft")
+    torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "pattern", [{"alpha_pattern": {"lm_head": 16}}, {"rank_pattern": {"embed_tokens": 6}}], ids=str
+)
+def test_tied_factors_have_the_scaling_of_each_end(
+    target: Path, tmp_path: Path, pattern: dict[str, Any]
+) -> None:
+    if target.name == "untied":
+        pytest.skip("nothing to tie")
+    adapted = trained(target, tmp_path / "adapter", **KINDS["input"], ensure_weight_tying=True, **pattern)
     graft = grafted(target, tmp_path / "adapter", tmp_path / "graft")
     torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
 

@@ -35,6 +35,9 @@ from contextgraft.formats.tensor_names import (
         ("h.0.attn.masked_bias", (), TensorRole.IGNORED),
         ("gpt_neox.layers.0.attention.bias", (1, 1, 16, 16), TensorRole.IGNORED),
         ("gpt_neox.layers.0.attention.dense.bias", (4,), TensorRole.DENSE),
+        ("model.layers.0.self_attn.A_log", (1, 1, 4, 1), TensorRole.DENSE),  # Kimi Linear
+        ("model.layers.0.self_attn.A_log", (1, 4, 1), TensorRole.DENSE),
+        ("model.layers.0.mlp.gate.weight", (1, 4), TensorRole.LINEAR),
     ],
 )
 def test_a_name_and_a_shape_give_the_role(name: str, shape: tuple[int, ...], role: TensorRole) -> None:

@@ -135,6 +135,7 @@ def test_the_scale_of_scores_is_applied(model_type: str, name: str, value: Any) 
         ("granite", "embedding_multiplier"), ("granitemoe", "residual_multiplier"),
         ("falcon_h1", "lm_head_multiplier"),
         ("minicpm3", "scale_depth"), ("olmoe", "clip_qkv"), ("llama", "hidden_act"),
+        ("phimoe", "router_jitter_noise"),
     ],
 )  # fmt: skip
 def test_the_scale_of_anything_else_is_shown(model_type: str, name: str) -> None:

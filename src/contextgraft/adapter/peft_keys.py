@@ -7,7 +7,8 @@ from pathlib import Path
 from contextgraft.errors import CheckpointError, first_names
 
 DEFAULT = "default"
-ORIGINAL = ".original_module."  # what PEFT's modules_to_save replaced, and does not use
+# what modules_to_save replaced, and what VeLoRA and MonteCLoRA only train with: without effect afterwards
+UNUSED = re.compile(r"\.(original_module\.|lora_velora_|lora_monteclora_)")
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 # a state dict that is saved without PEFT's save_pretrained has the adapter's name in each key
 FACTOR = re.compile(
@@ -25,7 +26,8 @@ def adapter_names(keys: Collection[str]) -> set[str]:
 
 def check_keys(keys: Collection[str], path: Path) -> None:
     """Raise CheckpointError for a file of several adapters, and for factors under names of other programs."""
-    other = next((key for key in keys if OF_FACTORS.search(key) and FACTOR.match(key) is None), None)
+    of_factors = (key for key in keys if OF_FACTORS.search(key) and not UNUSED.search(key))
+    other = next((key for key in of_factors if FACTOR.match(key) is None), None)
     if other is not None:
         raise CheckpointError(
             f"names its factors otherwise than PEFT: {other[:200]!r}",

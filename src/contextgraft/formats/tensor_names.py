@@ -98,7 +98,8 @@ def tensor_role(info: TensorInfo, folder: Path) -> TensorRole:
     if OTHER_TOWER.search(info.name) or is_buffer(info) or not info.numel:
         return TensorRole.IGNORED
     in_layer = layer_of(info.name) is not None
-    if in_layer and (len(info.shape) > 3 or (len(info.shape) > 1 and info.dtype not in FLOATS)):
+    has_other_form = len(info.shape) > 3 and not _is_vector(info)
+    if in_layer and (has_other_form or (len(info.shape) > 1 and info.dtype not in FLOATS)):
         raise CheckpointError(
             f"tensor {info.name!r} cannot be factorised",
             path=folder / info.shard,
@@ -133,7 +134,12 @@ def is_ignored_by_name(name: str) -> bool:
 
 def is_stacked(info: TensorInfo) -> bool:
     """Whether a tensor stacks matrices; a depthwise convolution has one input channel."""
-    return len(info.shape) > 2 and info.shape[1] > 1
+    return len(info.shape) > 2 and info.shape[1] > 1 and not _is_vector(info)
+
+
+def _is_vector(info: TensorInfo) -> bool:
+    """Whether a tensor has one dimension longer than 1 at most, as Kimi Linear's A_log [1, 1, heads, 1]."""
+    return info.numel == max(info.shape, default=1)
 
 
 def layer_of(name: str) -> int | None:

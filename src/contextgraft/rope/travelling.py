@@ -54,7 +54,7 @@ NO_EFFECT = (
     "auto_map", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "id2label",
     "label2id", "problem_type", "num_labels", "return_dict", "output_attentions", "output_hidden_states",
     "initializer_range", "initializer_factor", "init_std", "router_aux_loss_coef", "aux_loss_alpha",
-    "seq_aux", "output_router_logits", "router_jitter_noise", "router_z_loss_coef", "z_loss_coefficient",
+    "seq_aux", "output_router_logits", "router_z_loss_coef", "z_loss_coefficient",
     "is_decoder", "is_encoder_decoder", "pretraining_tp", "max_length", "chunk_size_feed_forward",
     "task_specific_params", "temperature", "top_p", "top_k", "do_sample", "repetition_penalty",
     "finetuning_task", "attn_implementation", "_attn_implementation", "use_kernels",

@@ -19,6 +19,7 @@ from contextgraft.formats import peft
 UNSUPPORTED = {
     "layer_replication": "expand the target first",
     "alora_invocation_tokens": "such an adapter is active only after certain tokens and cannot be merged",
+    "arrow_config": "it chooses among other adapters for each token: merge one of those",
     "kasa_config": "merge it where it was trained",
     "use_bdlora": "merge it where it was trained",
     "use_qalora": "merge it where it was trained",

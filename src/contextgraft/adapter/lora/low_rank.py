@@ -13,11 +13,11 @@ from typing_extensions import override
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
 from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
-from contextgraft.adapter.peft_keys import FACTOR, ORIGINAL, TOKEN_ROWS, adapter_names, check_keys, wrappers
+from contextgraft.adapter.peft_keys import FACTOR, TOKEN_ROWS, UNUSED, adapter_names, check_keys, wrappers
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX
+from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX, TIED_BY_PEFT
 from contextgraft.formats.tensor_names import FLOATS, without_wrappers
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
     modules: dict[str, dict[str, TensorInfo]] = {}
     entries: dict[str, AdapterEntry] = {}
     for key, info in file.tensors.items():
+        if UNUSED.search(key):
+            continue
         if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
         name = without_wrappers(key).rpartition(PREFIX)[2]  # PEFT around PEFT has it twice
-        if ORIGINAL in name:
-            continue
         match = FACTOR.match(name)
         if match is None and TOKEN_ROWS in name:
             entries[f"{name.partition(TOKEN_ROWS)[0]}.weight"] = _token_rows(name, info, path, config)
@@ -206,7 +206,9 @@ def _check_parameters(known: Iterable[str], path: Path, config: LoraConfig) -> N
 def _check_saved_modules(entries: Mapping[str, AdapterEntry], path: Path, config: LoraConfig) -> None:
     saved = {name.rpartition(".")[0] for name, entry in entries.items() if entry.replaces}
     missing = [
-        name for name in config.modules_to_save or () if not any(module.endswith(name) for module in saved)
+        name
+        for name in config.modules_to_save or ()
+        if not any(f"{name}." in f"{module}." for module in saved)  # one that holds others is saved as those
     ]
     if missing:
         expected = ", ".join(missing)
@@ -233,7 +235,9 @@ def _entries_of_module(
             f"{first} [rank, in] and {second} [out, rank]",
             ", ".join(f"{key} {list(info.shape)}" for key, info in sorted(tensors.items())),
         )  # fmt: skip
-    if rank != config.rank(module):
+    # the copy of tied factors has the rank of the input embeddings
+    is_copy = not embedding and config.ties_embeddings and module.rpartition(".")[2] in TIED_BY_PEFT
+    if rank != config.rank(module) and not is_copy:
         raise _malformed(
             path, f"module {module!r} has another rank than its config says",
             f"rank {config.rank(module)} (r and rank_pattern)", f"rank {rank}",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TokenRowsEntry
+from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
 from contextgraft.adapter.lora.low_rank import RebasedEntry
 from contextgraft.adapter.merge.fitted_entries import (
     fitted_entries,
@@ -15,6 +15,7 @@ from contextgraft.adapter.merge.fitted_entries import (
 )
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
 from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, unknown_names
+from contextgraft.adapter.merge.tied_entries import with_shared_ends
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
@@ -143,19 +144,13 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
 def _entries(
     adapter: Adapter, view: ModelFolder, state: HeadState, names: tuple[str | None, str | None]
 ) -> dict[str, AdapterEntry]:
-    """The adapter's entries by the target's names; one on tied embeddings for both ends, if it shares.
-
-    PEFT adapts the input embeddings of a tied model alone, unless ensure_weight_tying is set; rows of single
-    tokens it shares always. `contextgraft extract` carries what base and donor have tied.
-    """
+    """The adapter's entries by the target's names; of tied embeddings, those of both ends."""
     fitted = fitted_entries(adapter, view)
     entries = {name: entry for name, entry in fitted.items() if not is_own_bias(adapter, name, entry, view)}
     embedding, head = names
-    if not state.is_tied or embedding is None or head is None or embedding not in entries:
+    if not state.is_tied or embedding is None or head is None:
         return entries
-    if adapter.ties_embeddings or (isinstance(entries[embedding], TokenRowsEntry) and head not in entries):
-        return entries | {head: entries[embedding]}
-    return entries
+    return with_shared_ends(adapter, entries, embedding, head)
 
 
 def _without_copy(
