@@ -66,7 +66,7 @@ def is_own_bias(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFol
     known = isinstance(entry, ReplaceEntry) and BASE_LAYER in entry.key and name in view.tensors
     if not known or view[name].shape != entry.shape or not isinstance(entry, ReplaceEntry):
         return False
-    from contextgraft.adapter.merge.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
+    from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
 
     return is_same_weight(adapter, entry.key, view, name)
 
@@ -75,6 +75,6 @@ def without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: Mod
     """Only the factors of an entry whose weight the target has already, in the target's precision."""
     if not isinstance(entry, RebasedEntry) or entry.shape != view[name].shape:
         return entry
-    from contextgraft.adapter.merge.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
+    from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
 
     return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry
