@@ -14,18 +14,18 @@ class NotJson(ValueError):  # noqa: N818 - named for what the bytes are
     """Bytes that are not JSON, or cannot be written as JSON again; the message says what they are instead."""
 
 
-def parse_json(raw: bytes, *, unique: bool = False) -> Any:
+def parse_json(raw: bytes, *, unique: bool = False, finite: bool = True) -> Any:
     """The value of UTF-8 JSON; with `unique`, no object may have a key twice.
 
-    Also rejected: numbers that are not finite, unpaired surrogates, deep nesting.
+    Also rejected: numbers that are not finite (unless `finite` is false), unpaired surrogates, deep nesting.
     """
     try:
         text = raw.decode("utf-8")
         value = json.loads(
             text,
             parse_int=_whole,
-            parse_float=_finite,
-            parse_constant=_finite,
+            parse_float=_finite if finite else float,
+            parse_constant=_finite if finite else float,
             object_pairs_hook=_unique if unique else None,
         )
     except RecursionError:

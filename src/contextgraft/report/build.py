@@ -16,6 +16,7 @@ from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.charts.figures import draw
 from contextgraft.report.data.labels import model_names, target_titles
+from contextgraft.report.data.lm_eval_results import find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.data.refusals import summarise_refusals
 from contextgraft.report.data.sample_browser import select_samples
 from contextgraft.report.data.samples import SampleDatabase, read_samples
@@ -59,27 +60,31 @@ def build(
     grafts: Sequence[Path] = (),
     alignments: Sequence[Path] = (),
     usages: Mapping[Path, AdapterUsage] = MappingProxyType({}),
+    lm_eval: Sequence[Path] = (),
 ) -> Report:
     """Read samples, sidecars and alignments and make the report; the same input gives the same bytes.
 
-    `usages` is what the cards of adapters say of their use, by folder.
+    `usages` is what the cards of adapters say of their use, by folder; `lm_eval` are files of results of
+    lm-evaluation-harness, or folders of them.
 
     InputError if there are no samples, or a file is not of the expected kind; InputChanged if one changes
     while it is read.
     """
     sidecars = (path for folder in (*adapters, *grafts) for path in sorted(folder.rglob(SIDECAR)))
     samples = (file.path for file in find_sample_files(results))
-    with unchanged(InputFiles([*samples, *sidecars, *alignments])):
+    others = [path for path, _ in find_lm_eval_files(lm_eval)]
+    with unchanged(InputFiles([*samples, *sidecars, *alignments, *others])):
         weights = WeightRecords(
             read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
         )
         database = read_samples(results)
+        lm_eval_scores = read_lm_eval_results(lm_eval)
     origin = _origin(database)
     computed = _results(database, origin, weights)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)
     plots = dvc_plots.files(computed.study, computed.measurements)
     linked = [name for name in plots if name.endswith(".csv")]
-    page = PageData(title, note, computed, weights, figures, origin, linked)
+    page = PageData(title, note, computed, weights, figures, origin, linked, lm_eval_scores)
     return Report(
         texts={
             PAGE: render(page),

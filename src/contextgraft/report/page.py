@@ -21,6 +21,7 @@ from contextgraft.report.data.labels import (
     short,
     target_titles,
 )
+from contextgraft.report.data.lm_eval_results import LmEvalScore
 from contextgraft.report.data.refusals import RefusalSummary
 from contextgraft.report.data.sample_browser import BrowserSamples, link, sample_table, script_json
 from contextgraft.report.statistics.cells import Cell, ModelKey
@@ -37,6 +38,7 @@ from contextgraft.report.statistics.verdict import (
 )
 from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
 from contextgraft.report.tables import measurement_tables, score_tables, wording
+from contextgraft.report.tables.lm_eval import lm_eval_tables
 from contextgraft.report.tables.long_skill_table import long_skill_tables
 from contextgraft.report.tables.overview import overview
 
@@ -67,7 +69,10 @@ class SampleOrigin:
 
 @dataclass(frozen=True)
 class PageData:
-    """Everything that the page shows; `linked` are files next to it that the overview links to."""
+    """Everything that the page shows.
+
+    `linked` are files next to it that the overview links to, `lm_eval` scores of lm-evaluation-harness.
+    """
 
     title: str
     note: str | None
@@ -76,6 +81,7 @@ class PageData:
     figures: Figures
     origin: SampleOrigin
     linked: Sequence[str] = ()
+    lm_eval: Sequence[LmEvalScore] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,7 @@ def _table_context(page: PageData) -> dict[str, Any]:
         "long_skills": long_skill_tables(study, measurements),
         "perplexities": measurement_tables.perplexity_tables(study, measurements),
         "divergences": measurement_tables.divergence_tables(study, measurements),
+        "lm_eval": lm_eval_tables(page.lm_eval),
         "other_suites": measurement_tables.other_suite_tables(study, measurements),
         "survived": [survived] if survived else [],
     }

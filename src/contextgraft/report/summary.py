@@ -5,6 +5,7 @@ from typing import Any
 
 from contextgraft._version import __version__
 from contextgraft.report.data.labels import family_labels, reference_titles, target_titles
+from contextgraft.report.data.lm_eval_results import LmEvalScore
 from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.clusters import TextShares
@@ -35,7 +36,17 @@ def summarise(page: PageData) -> dict[str, Any]:
         },
         "energy": {f"r{energy.rank}": energy.mean for energy in energies},
         **({"other_suites": other_suites} if other_suites else {}),
+        **({"lm_eval": [_lm_eval(score) for score in page.lm_eval]} if page.lm_eval else {}),
     }
+
+
+def _lm_eval(score: LmEvalScore) -> dict[str, Any]:
+    """A row of lm-evaluation-harness: its score, or why it was refused."""
+    row = {"file": score.file, "model": score.model, "task": score.task, "metric": score.metric}
+    if score.value is None:
+        return {**row, "value": None, "reason": score.reason}
+    numbers = {"value": score.value, "stderr": score.stderr, "n": score.n}
+    return {**row, **numbers, "higher_is_better": score.higher_is_better}
 
 
 def _target(page: PageData, target: TargetResult) -> dict[str, Any]:

@@ -38,6 +38,12 @@ from contextgraft.cli.output import echo, print_json
     help="Parquet file that `contextgraft align` wrote: adds cosines by layer. Repeatable.",
 )
 @click.option(
+    "--lm-eval",
+    type=PATH,
+    multiple=True,
+    help="results*.json that lm-evaluation-harness wrote, or a folder of them: adds a table. Repeatable.",
+)
+@click.option(
     "--title",
     default="Long context and skill of each fine-tune",
     show_default=True,
@@ -52,6 +58,7 @@ def command(
     adapters: tuple[Path, ...],
     grafts: tuple[Path, ...],
     alignments: tuple[Path, ...],
+    lm_eval: tuple[Path, ...],
     title: str,
     note: str | None,
     as_json: bool,
@@ -70,7 +77,8 @@ def command(
 
     check_replaceable(out)
     usages = usages_of(read_adapter_records(adapters))
-    report = build(results, adapters, title, note, grafts=grafts, alignments=alignments, usages=usages)
+    extras = {"grafts": grafts, "alignments": alignments, "lm_eval": lm_eval}
+    report = build(results, adapters, title, note, **extras, usages=usages)
     write_report(report, out)
     echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
     if as_json:
