@@ -113,7 +113,7 @@ class StudyTable:
     targets: tuple[TargetResult, ...]
     others: tuple[ModelRow, ...]
     groups: tuple[ScoreGroup, ...]
-    texts: Mapping[TextKey, TextShares] = MappingProxyType({})
+    texts: Mapping[TextKey, TextShares] = field(default_factory=dict)
 
     @cached_property
     def groups_by_model(self) -> dict[ModelKey, list[ScoreGroup]]:
