@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from requirements.lock or requirements-cuda.lock, whose hashes are checked; does nothing where that was done already.
-# A .venv whose installation was interrupted, or that was moved from another folder, is made anew.
+# A .venv is made anew if its installation was interrupted, if it was moved from another folder, or if its Python is
+# gone, was replaced by another version, or is not of the version of $PYTHON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,16 @@ place=$(realpath -m .venv)
 locks=(requirements*.lock)
 wanted=$(cat "${locks[@]}" pyproject.toml | sha256sum | cut -d' ' -f1)
 recorded() { sed -n "$1p" "$stamp" 2>/dev/null || true; }
-[ "$(recorded 1)" = "$place" ] && [ "$(recorded 2)" = "$wanted" ] && .venv/bin/python -c "" 2>/dev/null && exit 0
+version() { "$1" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null || echo "does not start"; }
+# Another minor version of the same interpreter does not find the packages, pip among them.
+usable() {
+    [ "$(recorded 1)" = "$place" ] && .venv/bin/python -c "import pip" 2>/dev/null &&
+        { [ -z "${PYTHON:-}" ] || [ "$(version "$PYTHON")" = "$(version .venv/bin/python)" ]; }
+}
+
+exec 9<scripts/setup.sh # a second setup waits for the first
+! command -v flock >/dev/null || flock 9 2>/dev/null || true
+[ "$(recorded 2)" = "$wanted" ] && usable && exit 0
 
 python=""
 for candidate in "${PYTHON:-python3.11}" python3; do
@@ -31,14 +41,15 @@ fi
 install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$@"; }
 
 started=$(date +%s)
-if [ "$(recorded 1)" = "$place" ] && .venv/bin/python -c "" 2>/dev/null; then
+if usable; then
     echo "setup: the locks or pyproject.toml changed; bringing .venv up to date"
+    rm -f "$stamp"
 else
-    [ ! -e .venv ] || echo "setup: .venv is unfinished, was moved here or cannot start; making it anew"
+    [ ! -e .venv ] || echo "setup: .venv is unfinished, was moved here or has another Python; making it anew"
     echo "setup: installing into .venv (torch, transformers, lm-eval, snakemake, dvc; some minutes, once)"
+    rm -f "$stamp"
     "$python" -m venv --clear .venv
 fi
-rm -f "$stamp"
 lock=requirements.lock # for torch's CPU build; where pip finds another build, that one's
 torch=$(grep -o '^torch==[^ ]*' "$lock" || true)
 if [ -n "$torch" ] && [ -e requirements-cuda.lock ]; then

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PYTHON = """#!/bin/bash
 case "$1 $2" in
+"-c "*version*) cat "${0%/*}/version" 2>/dev/null || echo 3.11 ;;
 "-c "*) exit 0 ;;
 "-m venv") mkdir -p .venv/bin; rm -rf .venv/* .venv/.[!.]*; mkdir .venv/bin; cp pip .venv/bin/python ;;
 esac
 """
 PIP = """#!/bin/bash
-[ "$1" != -c ] || exit 0
+[ "$1 ${2#import pip}" != "-c " ] || exit $(ls replaced 2>/dev/null | wc -l)
+[ "$1" != -c ] || { echo 3.11; exit 0; }
 [ ! -e "stop at $(wc -l < calls)" ] || exit 130
 echo "$*" >> calls
 case "$*" in *--requirement*) cp requirements.lock .venv/content ;; esac
@@ -83,6 +86,27 @@ def test_a_venv_whose_python_cannot_start_is_made_anew(checkout: Path) -> None:
     (checkout / ".venv/bin/python").unlink()
     code, calls = setup(checkout, "A")
     assert (code, len(calls)) == (0, STEPS)
+
+
+def test_another_python_is_noticed(checkout: Path) -> None:
+    setup(checkout, "A")
+    (checkout / "version").write_text("3.12")  # of $PYTHON
+    (checkout / ".venv/left").touch()
+    assert len(setup(checkout, "A")[1]) == STEPS
+    assert not (checkout / ".venv/left").exists()
+    (checkout / "version").unlink()
+    (checkout / "replaced").touch()  # the system's Python, which finds no packages since
+    assert len(setup(checkout, "A")[1]) == STEPS
+    (checkout / "replaced").unlink()
+    assert setup(checkout, "A") == (0, [])
+
+
+def test_two_setups_at_once_install_once(checkout: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: setup(checkout, "A"), range(2)))
+    assert {code for code, _ in done} == {0}
+    assert (checkout / ".venv/content").read_text() == "A"
+    assert (checkout / "calls").read_text().count("--requirement") <= 1
 
 
 def test_every_pin_has_a_hash_and_every_install_checks_it() -> None:

@@ -1,9 +1,11 @@
 """A hub that is busy, refuses or fails while something is published: one line, and nothing half published."""
 
 import ssl
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from huggingface_hub import close_session
 
 from contextgraft.errors import ContextgraftError, InputError, SourceError
 from contextgraft.sources.hub.client import Hub
@@ -54,6 +56,7 @@ def test_an_absurd_delay_is_not_waited_for(
     assert sum(slept) < 100
 
 
+HTML = b"<html>\x1b[31m\n" * 100
 FINAL: dict[str, tuple[dict[str, Any], type[ContextgraftError], str]] = {
     "store": ({"where": "PUT /upload/", "status": 500}, SourceError, "hub returned status 500; run the same"),
     "storage": ({"where": "PUT /upload/", "status": 403}, InputError, "the token does not allow this"),
@@ -76,6 +79,31 @@ FINAL: dict[str, tuple[dict[str, Any], type[ContextgraftError], str]] = {
         SourceError,
         "rate limit of the hub is reached",
     ),
+    "too large": (
+        {"where": "PUT /upload/", "status": 413, "body": HTML},
+        SourceError,
+        "takes no upload of this size; received <html>.{,400}; check the proxy$",
+    ),
+    "another commit": (
+        {"where": "POST .*/commit/", "status": 412},
+        SourceError,
+        "another upload to this repository was faster; run the same command again",
+    ),
+    "a page to log in": (
+        {"where": "POST /api/models/.*/preupload", "status": 200, "body": HTML},
+        SourceError,
+        "not that of a hub.*network requires a login",
+    ),
+    "a commit without an address": (
+        {"where": "POST .*/commit/", "status": 200, "body": b"{}"},
+        SourceError,
+        "not that of a hub",
+    ),
+    "a redirect to a file": (
+        {"where": "POST /api/repos/create", "status": 307, "headers": {"Location": "file:///etc/passwd"}},
+        SourceError,
+        "cannot be reached; received .*unsupported protocol",
+    ),
 }
 
 
@@ -87,6 +115,37 @@ def test_a_hub_that_refuses_is_one_line(server: "HubServer", owner: Hub, once: M
         upload(build_package(once.adapter, "owner/r4"), owner)
     assert "\n" not in str(error.value)
     assert server.token not in str(error.value)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clients that wait 0.2 seconds for a byte."""
+    monkeypatch.setattr("contextgraft.sources.hub.guard.PATIENCE", 0.2)
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("where", ["POST /api/repos/create", "POST .*/commit/"])
+def test_a_hub_that_falls_silent_is_not_waited_for_without_end(
+    server: "HubServer", owner: Hub, once: Made, where: str
+) -> None:
+    server.fault(where, status=200, body=b"{", headers={"Content-Length": "1000"}, times=100)
+    with pytest.raises(SourceError, match="the connection fails repeatedly; received timed out"):
+        upload(build_package(once.adapter, "owner/r4"), owner)
+
+
+@pytest.mark.parametrize("where", ["POST /api/repos/create", "POST .*/preupload/", "POST .*/commit/"])
+def test_a_redirect_to_another_host_gets_no_token(
+    server: "HubServer", owner: Hub, once: Made, where: str
+) -> None:
+    server.fault(where, status=307, headers={"Location": f"{server.store_url}/elsewhere"}, times=100)
+    with pytest.raises(ContextgraftError):
+        upload(build_package(once.adapter, "owner/r4"), owner)
+    redirected = server.requests("/elsewhere")
+    assert redirected
+    assert not any(request.authorization for request in redirected)
 
 
 def test_nobody_may_write_without_a_token(hub: Hub, once: Made, owner: Hub) -> None:

@@ -110,6 +110,9 @@ STATUS: dict[int, ErrorText] = {
         f"use a token with the permission for it (to publish: write), and {LOGIN}",
     ),
     404: (SourceError, "not found on the hub", "check the name, and HF_ENDPOINT if it is set"),
+    409: (SourceError, "another upload to this repository was faster", RUN_AGAIN),
+    412: (SourceError, "another upload to this repository was faster", RUN_AGAIN),
+    413: (SourceError, "the hub, or a proxy before it, takes no upload of this size", "check the proxy"),
     429: (
         SourceError,
         "the rate limit of the hub is reached, and waiting did not help",

@@ -19,6 +19,7 @@ from contextgraft.sources.hub.http import Response, SyncByteStream
 
 MAX_ANSWER = 64 << 20  # bytes of an answer that is not a file
 MAX_SECONDS = 300  # of such an answer
+PATIENCE = 300  # seconds without a byte, where the caller names no other number: the client has no limit
 HIDDEN = "***"
 SHORTEST_TOKEN = 8  # characters; shorter ones may be in any file
 LONGEST_TOKEN = 200
@@ -80,6 +81,7 @@ def _guard_of(session: Any) -> "_Guard | None":
 
 def _guarded_client(make: Callable[[], Any], guard: "_Guard") -> Any:
     client = make()
+    client.timeout = PATIENCE
     hooks = client.event_hooks
     client.event_hooks = {
         "request": [*hooks["request"], guard.before],
