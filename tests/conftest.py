@@ -3,6 +3,7 @@
 The process that hands out the tests to others reads this file, too: it imports no large package.
 """
 
+import gc
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,8 @@ TESTS = Path(__file__).parent
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Hypothesis tries fewer examples where the slow tests are left out."""
+    """Hypothesis tries fewer examples without the slow tests; imports are not searched for garbage."""
+    gc.set_threshold(50_000)
     quick = config.getoption("markexpr") == "not slow"
     settings.load_profile("quick" if quick else "with slow tests")
 
@@ -44,6 +46,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FolderScheduling | None:
     """`--dist loadscope` hands out whole folders."""
     return FolderScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+def pytest_collection_finish() -> None:
+    """What collection made lives to the end: no collection of garbage walks it again, no fork copies it.
+
+    Training collects garbage after every stage; half of the time of its tests went there.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

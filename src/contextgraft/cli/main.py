@@ -1,5 +1,6 @@
 """The `contextgraft` command: loads the verb that runs, turns errors into one line and an exit code."""
 
+import gc
 import os
 import sys
 import traceback
@@ -92,6 +93,9 @@ def cli(refusal: Path | None) -> None:  # read by RefusalGroup.invoke
 
 def main() -> None:
     """Run the command line; a user's mistake exits 2 with one line, Ctrl-C exits 130."""
+    # Imports make a million objects that live to the end: looking for garbage among them costs a tenth of
+    # the start of PyTorch and transformers.
+    gc.set_threshold(50_000)
     interruption = Interruption()
     interruption.watch()
     try:
