@@ -80,3 +80,28 @@ def test_other_prompts_are_not_paired(
     report = build([tmp_path], [], "t", None)
     assert "skill_at_length" not in report.summary["others"]["style"]
     assert 'id="long-skill"' not in report.texts[PAGE]
+
+
+def test_long_answers_are_paired_with_those_of_the_fine_tune(
+    synthetic: SimpleNamespace, tmp_path: Path
+) -> None:
+    # of four short prompts the graft loses one end; of four long ones all, and every answer repeats half
+    made = []
+    for model, ended, repeated in ((synthetic.Model("style"), 4, 0.0), (synthetic.graft("style", 8), 3, 0.5)):
+        for length, right in ((None, set(range(ended))), (1024, set(range(4)) if repeated == 0 else set())):
+            common = {"length": length, "answer": None}
+            made += rows(synthetic, model, "repetition", right, 4, scoring="ended", **common)
+            again = rows(synthetic, model, "repetition", set(), 4, scoring="rep-4", **common)
+            made += [{**row, "score": repeated} for row in again]
+    synthetic.write(tmp_path / "a.parquet", made)
+    report = build([tmp_path], [], "t", None)
+    own = report.summary["fine_tunes"]["style"]["rows"]
+    found = own["graft r8"]["repetition"]
+    points = {length: item["difference"] for length, item in found["polite, ended"].items()}
+    assert points == {"short": -25.0, "1024": -100.0}
+    again = found["polite, rep-4"]["1024"]
+    assert (again["share"], again["alone"], again["difference"], again["n"]) == (0.5, 0.0, 50.0, 4)
+    assert "repetition" not in own["alone"]
+    section = report.texts[PAGE].split('<section id="repetition"')[1].split("</section>")[0]
+    assert "n=4: 75 % here, 100 % alone" in section
+    assert '<th scope="row">short prompts</th>' in section

@@ -98,6 +98,16 @@ class LongSkillSection(Frozen):
     samples: Count = Field(default=20, description="prompts per skill and length, at most as many as it has")
 
 
+class RepetitionSection(Frozen):
+    """Whether long answers end by themselves and do not repeat: prompts of skill files, short and long."""
+
+    lengths: Lengths | None = Field(
+        default=None, description="long prompts with their answers, in tokens; default: needle.lengths"
+    )
+    samples: Count = Field(default=20, description="prompts per skill and length, at most as many as it has")
+    tokens: Tokens = Field(default=256, description="most tokens of an answer")
+
+
 class PerplexitySection(Frozen):
     """Perplexity by position, on the text of the needle format's haystack or on `text`."""
 
@@ -126,12 +136,13 @@ SECTIONS: dict[str, type[Frozen]] = {
     "ruler": RulerSection,
     "skill": SkillSection,
     "long_skill": LongSkillSection,
+    "repetition": RepetitionSection,
     "perplexity": PerplexitySection,
     "divergence": DivergenceSection,
 }
 
 
-OF_SKILLS = ("skill", "long_skill")  # sections without a suite where there are no skills
+OF_SKILLS = ("skill", "long_skill", "repetition")  # sections without a suite where there are no skills
 
 
 def _known_suite(name: str) -> str:
@@ -153,6 +164,7 @@ class EvaluationConfig(Frozen):
     ruler: RulerSection | None = None
     skill: SkillSection | None = None
     long_skill: LongSkillSection | None = None
+    repetition: RepetitionSection | None = None
     perplexity: PerplexitySection | None = None
     divergence: DivergenceSection | None = None
     text: str | None = Field(
@@ -210,6 +222,7 @@ class EvaluationConfig(Frozen):
             "depths": self.needles.depths,
             "ruler.lengths": (self.ruler and self.ruler.lengths) or [],
             "long_skill.lengths": (self.long_skill and self.long_skill.lengths) or [],
+            "repetition.lengths": (self.repetition and self.repetition.lengths) or [],
             "perplexity.lengths": (self.perplexity and self.perplexity.lengths) or [],
         }
         for name, values in lists.items():

@@ -51,7 +51,11 @@ def dry_run(
         for measurement in spec.measurements:
             measurement.check(model.tokenizer)
             tokens = len(measurement) * measurement.longest(model.tokenizer)
-            plans.append(SuitePlan(model.label, measurement.suite, len(measurement), tokens, tokens, 0))
+            answers = measurement.answer_tokens()
+            prompts = tokens - answers
+            plans.append(
+                SuitePlan(model.label, measurement.suite, len(measurement), prompts, prompts, answers)
+            )
     return plans
 
 

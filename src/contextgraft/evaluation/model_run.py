@@ -238,5 +238,6 @@ def measure(
         identity=run.identity,
         reference=run.reference_identity,
         reference_digest=run.reference.digest,
+        prefill_chunk=run.backend.prefill_chunk,
     )
     return measurement.rows(loaded, advance)

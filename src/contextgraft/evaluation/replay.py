@@ -156,7 +156,8 @@ def replay_measurement(
     with TemporaryDirectory() as work:
         for measured in (*reference_models(row, reference), model):
             rows = measure_alone(measured, measurement, backend, Path(work), row["reference_digest"] or "")
-    now = next(columns for columns in rows if columns.get("position") == row["position"])
+    where = ("position", "scoring")
+    now = next(columns for columns in rows if all(columns.get(name) == row[name] for name in where))
     check_same("prompt", row["prompt_digest"], now["prompt_digest"])
     if now["status"] != "ok":
         raise InputError("the model could not be measured", path=model.path, received=now["reason"])
@@ -209,6 +210,7 @@ def measure_alone(
             identity=model.digest,
             reference=reference,
             reference_digest=reference,
+            prefill_chunk=backend.prefill_chunk,
         )
     )
 

@@ -28,7 +28,7 @@ from contextgraft.report.statistics.means import (
     suite_score,
     unscored,
 )
-from contextgraft.report.statistics.paired import long_skill_pairs
+from contextgraft.report.statistics.paired import length_pairs
 from contextgraft.report.statistics.rank_matrix import rank_matrix
 from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.statistics.weights import WeightRecords
@@ -105,7 +105,8 @@ def measure(database: SampleDatabase) -> Measurements:
         tuple(map(mean_divergence, database.rows("divergence"))),
         tuple(map(unscored, database.rows("unmeasured"))),
         tuple(map(suite_score, database.rows("other_suites"))),
-        tuple(map(long_skill_pairs, database.rows("long_skill_pairs"))),
+        tuple(map(length_pairs, database.rows("long_skill_pairs"))),
+        tuple(map(length_pairs, database.rows("repetition_pairs"))),
     )
 
 

@@ -39,8 +39,8 @@ from contextgraft.report.statistics.verdict import (
 from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
 from contextgraft.report.tables import measurement_tables, score_tables, wording
 from contextgraft.report.tables.lm_eval import lm_eval_tables
-from contextgraft.report.tables.long_skill_table import long_skill_tables
 from contextgraft.report.tables.overview import overview
+from contextgraft.report.tables.paired_table import long_skill_tables, repetition_tables
 
 SCRIPTS = ("vendor/sortable.min.js", "templates/script.js", "templates/samples.js")
 
@@ -192,6 +192,7 @@ def _table_context(page: PageData) -> dict[str, Any]:
         "effective": measurement_tables.effective_length_tables(effective_lengths(study)),
         "skills": score_tables.skill_tables(study),
         "long_skills": long_skill_tables(study, measurements),
+        "repetitions": repetition_tables(study, measurements),
         "perplexities": measurement_tables.perplexity_tables(study, measurements),
         "divergences": measurement_tables.divergence_tables(study, measurements),
         "lm_eval": lm_eval_tables(page.lm_eval),

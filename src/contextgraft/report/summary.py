@@ -9,7 +9,7 @@ from contextgraft.report.data.lm_eval_results import LmEvalScore
 from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.clusters import TextShares
-from contextgraft.report.statistics.paired import LongSkillPairs, PairCounts
+from contextgraft.report.statistics.paired import LengthPairs, PairCounts
 from contextgraft.report.statistics.proportion import Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
@@ -86,8 +86,12 @@ def _row(page: PageData, row: ModelRow) -> dict[str, Any]:
     }
     depths = {f"{depth:g}": _proportion(cell.proportion) for depth, cell in study.by_depth(row).items()}
     cells |= {"needle_longest_by_depth": depths} if depths else {}
-    at_length = _long_skills(page.results.measurements.long_skills_by_model.get(row.model, ()))
-    cells |= {"skill_at_length": at_length} if at_length else {}
+    measurements = page.results.measurements
+    for name, own, sides in (
+        ("skill_at_length", measurements.long_skills_by_model, ("long", "short")),
+        ("repetition", measurements.repetitions_by_model, ("share", "alone")),
+    ):
+        cells |= {name: _by_length(own[row.model], sides)} if row.model in own else {}
     difference = row.skill_difference
     if difference is None:
         return cells
@@ -98,16 +102,15 @@ def _row(page: PageData, row: ModelRow) -> dict[str, Any]:
     }
 
 
-def _long_skills(own: Sequence[LongSkillPairs]) -> dict[str, Any]:
-    """By skill and length: the share behind a long text, the share alone, and the paired difference."""
+def _by_length(own: Sequence[LengthPairs], sides: tuple[str, str]) -> dict[str, Any]:
+    """By task and length: the shares of both sides, and the paired difference."""
     tasks: dict[str, Any] = {}
     for item in own:
         points = item.pairs.difference
         assert points is not None, "a pair has a difference"
         name = f"{item.task}, {item.scoring}" if item.scoring else item.task
-        tasks.setdefault(name, {})[str(item.length)] = {
-            "long": item.pairs.first,
-            "short": item.pairs.second,
+        tasks.setdefault(name, {})[str(item.length or "short")] = {
+            **dict(zip(sides, (item.pairs.first, item.pairs.second), strict=True)),
             **{"difference": points.points, "low": points.low, "high": points.high},
             **_pairs(item.pairs),
         }

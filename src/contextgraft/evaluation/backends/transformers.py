@@ -8,6 +8,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from contextgraft.evaluation.backends.base import (
     GenerationRequest,
+    NoResponse,
     Outcome,
     PrefillCount,
     cut_at_stop,
@@ -55,6 +56,16 @@ class TransformersBackend:
 
     def responses(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Outcome]]:
         """The index of each request with its outcome; a batch that torch cannot run fails with a reason."""
+        for index, ids in self.generations(requests):
+            if isinstance(ids, NoResponse):
+                yield index, ids
+            else:
+                yield index, cut_at_stop(self._decode(ids), requests[index].stop)
+
+    def generations(
+        self, requests: Sequence[GenerationRequest]
+    ) -> Iterator[tuple[int, Sequence[int] | NoResponse]]:
+        """The same as token ids, with the end token or stop string that ended them."""
         batches = plan_batches(
             [request.prompt_ids for request in requests],
             batch_size=self._batch_size,
@@ -65,28 +76,28 @@ class TransformersBackend:
         for batch in batches:
             waiting = set(batch.indices)
             try:
-                for index, text in run(batch, requests):
+                for index, ids in run(batch, requests):
                     waiting.remove(index)
-                    yield index, cut_at_stop(text, requests[index].stop)
+                    yield index, ids
             except RuntimeError as error:
                 for index in sorted(waiting):
                     yield index, failed_response(error)
 
     def _run_chains(
         self, batch: PromptBatch, requests: Sequence[GenerationRequest]
-    ) -> Iterator[tuple[int, str]]:
-        """Indices and texts of one batch: chains in parallel, the prompts of a chain in turn."""
+    ) -> Iterator[tuple[int, Sequence[int]]]:
+        """Indices and generated ids of one batch: chains in parallel, the prompts of a chain in turn."""
         cache = None
         for step, reused in enumerate(batch.reused):
             indices = [chain.indices[step] for chain in batch.chains]
-            texts, cache = self._continue(cache, reused, [requests[index] for index in indices])
-            yield from zip(indices, texts, strict=True)
+            generated, cache = self._continue(cache, reused, [requests[index] for index in indices])
+            yield from zip(indices, generated, strict=True)
 
     @torch.inference_mode()
     def _continue(
         self, cache: Any, reused: int, requests: Sequence[GenerationRequest]
-    ) -> tuple[list[str], Any]:
-        """Texts for prompts of one length, of which the cache holds `reused` tokens; and the grown cache."""
+    ) -> tuple[list[list[int]], Any]:
+        """Generated ids for prompts of one length, of which the cache holds `reused`; and the grown cache."""
         ids_BT = self._prompt_ids(requests)
         if not self._capabilities.chunks:
             reset_dynamic_rope(self.model, ids_BT)
@@ -98,13 +109,13 @@ class TransformersBackend:
         generated = greedy(
             self.model, cache, logits_BV, budgets, lambda row, ids: self._stops(requests[row], ids)
         )
-        return [self._decode(ids) for ids in generated], cache
+        return generated, cache
 
     @torch.inference_mode()
     def _run_generate(
         self, batch: PromptBatch, requests: Sequence[GenerationRequest]
-    ) -> Iterator[tuple[int, str]]:
-        """Indices and texts of one batch by `generate`, its settings reset to plain greedy decoding."""
+    ) -> Iterator[tuple[int, Sequence[int]]]:
+        """Indices and generated ids of one batch by `generate`, set to plain greedy decoding."""
         rows = [requests[index] for index in batch.indices]
         ids_BT = self._prompt_ids(rows)
         config = GenerationConfig(
@@ -126,7 +137,7 @@ class TransformersBackend:
         )
         self._count(ids_BT, 0)
         for index, request, new_T in zip(batch.indices, rows, out_BT[:, ids_BT.shape[1] :], strict=True):
-            yield index, self._decode(self._until_stop(request, new_T.tolist()))
+            yield index, self._until_stop(request, new_T.tolist())
 
     def _prompt_ids(self, requests: Sequence[GenerationRequest]) -> torch.Tensor:
         return torch.tensor([request.prompt_ids for request in requests], device=self.model.device)

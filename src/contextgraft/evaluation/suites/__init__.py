@@ -1,6 +1,14 @@
 """The suites of an evaluation: a module and a line here, and a section in config/evaluation.py, for each."""
 
-from contextgraft.evaluation.suites import divergence, long_skill, needle, perplexity, ruler, skill
+from contextgraft.evaluation.suites import (
+    divergence,
+    long_skill,
+    needle,
+    perplexity,
+    repetition,
+    ruler,
+    skill,
+)
 from contextgraft.evaluation.suites.base import Suite
 
 SUITES: dict[str, Suite] = {  # in the order of their rows, questions before measurements
@@ -8,6 +16,7 @@ SUITES: dict[str, Suite] = {  # in the order of their rows, questions before mea
     "ruler": ruler.SUITE,
     "skill": skill.SUITE,
     "long_skill": long_skill.SUITE,
+    "repetition": repetition.SUITE,
     "perplexity": perplexity.SUITE,
     "divergence": divergence.SUITE,
 }

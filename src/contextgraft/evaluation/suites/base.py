@@ -46,7 +46,8 @@ class LoadedModel:
 
     `identity` is a digest of all that decides its predictions; `reference` is that of the model from which
     divergence is measured, equal to `identity` for that model; `reference_digest` is the digest of its
-    weights. `work` is the folder of what a run keeps until it is complete.
+    weights. `work` is the folder of what a run keeps until it is complete. `prefill_chunk` is the number of
+    prompt tokens computed at a time.
     """
 
     model: Any
@@ -57,6 +58,7 @@ class LoadedModel:
     identity: str
     reference: str
     reference_digest: str
+    prefill_chunk: int = 2048
 
 
 class Measurement(Protocol):
@@ -75,6 +77,10 @@ class Measurement(Protocol):
 
     def longest(self, tokenizer: PromptTokenizer) -> int:
         """Tokens of the longest of them."""
+
+    def answer_tokens(self) -> int:
+        """At most how many tokens all answers together have; 0 where nothing is generated."""
+        return 0
 
     def narrowed(self, row: SampleRow) -> "Measurement":
         """The measurement of what a row of the table was measured on, and of nothing else.

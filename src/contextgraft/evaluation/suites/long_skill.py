@@ -34,11 +34,15 @@ PLANNED_ANSWER = 16  # tokens
 
 @dataclass(frozen=True)
 class LongSkill(QuestionSet):
-    """The prompts of a skill file, each behind as much of a text as makes `lengths` with its answer."""
+    """The prompts of a skill file, each behind as much of a text as makes `lengths` with its answer.
+
+    `section` is the one of the configuration that names the lengths.
+    """
 
     skill: SkillFile
     text: Text
     lengths: tuple[int, ...]
+    section: str = "long_skill"
     suite: ClassVar[str] = "long_skill"
 
     @override
@@ -48,14 +52,23 @@ class LongSkill(QuestionSet):
     @override
     def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
         """Every drawn line at every length; InputError for one that does not fit."""
+        short = self.skill.questions(tokenizer, seed)
+        return [replace(question, suite=self.suite) for question in self.behind_text(short, tokenizer, seed)]
+
+    def behind_text(self, short: Sequence[Question], tokenizer: PromptTokenizer, seed: int) -> list[Question]:
+        """Short questions at every length; InputError for one that does not fit."""
         haystack = self._haystack(tokenizer)
         questions = []
         for length in self.lengths:
-            for question in self.skill.questions(tokenizer, seed):
+            for question in short:
                 rng = seeded_generator([seed, length, question.index])
                 spec = {"offset": int(rng.integers(haystack.offset_count)), "length": length}
                 questions.append(self._behind(question, spec, haystack, tokenizer))
         return questions
+
+    def behind(self, short: Question, spec: PromptSpec, tokenizer: PromptTokenizer) -> Question:
+        """A short question behind the text of a recipe."""
+        return self._behind(short, spec, self._haystack(tokenizer), tokenizer)
 
     @override
     def matches(self, row: SampleRow) -> bool:
@@ -69,7 +82,7 @@ class LongSkill(QuestionSet):
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
         short = self.skill.rebuild(row, prompt_spec, tokenizer)
-        return self._behind(short, prompt_spec, self._haystack(tokenizer), tokenizer)
+        return replace(self.behind(short, prompt_spec, tokenizer), suite=self.suite)
 
     def _haystack(self, tokenizer: PromptTokenizer) -> TokenizedHaystack:
         return encoded_haystack(Haystack(self.text.name, self.text.content), tokenizer)
@@ -85,7 +98,7 @@ class LongSkill(QuestionSet):
             raise InputError(
                 f"skill {short.task}: a prompt does not fit the length",
                 expected=f"at least {length - fill} tokens", received=length,
-                remedy="choose longer lengths for long_skill",
+                remedy=f"choose longer lengths for {self.section}",
             )  # fmt: skip
         body = fill_with_text(haystack, spec["offset"], fill, 0, iter(())).body
         line = {"file": self.skill.file, "line": short.index, "sha256": self.skill.digest}
@@ -93,7 +106,6 @@ class LongSkill(QuestionSet):
         where = {"offset": spec["offset"], "length": length, "text_sha256": self.text.digest}
         return replace(
             short,
-            suite=self.suite,
             ids=(*short.ids[:begin], *body, *short.ids[begin:]),
             length=length,
             haystack=self.text.name,
@@ -106,18 +118,25 @@ def build_long_skills(config: EvaluationConfig) -> SuiteContent:
     """A question set for each skill file; tasks of lm-evaluation-harness have no long form."""
     section = config.long_skill or LongSkillSection()
     lengths = required_lengths("long_skill", "--lengths", section.lengths or config.needles.lengths)
+    return SuiteContent(tuple(long_skills(config, "long_skill", lengths, section.samples)))
+
+
+def long_skills(
+    config: EvaluationConfig, section: str, lengths: tuple[int, ...], samples: int
+) -> list[LongSkill]:
+    """The skill files of a configuration, at most `samples` lines of each, behind its text."""
     if not (config.skill and config.skill.skills):
-        raise InputError("--suite long_skill needs a skill file", remedy="pass --skill FILE.jsonl")
+        raise InputError(f"--suite {section} needs a skill file", remedy="pass --skill FILE.jsonl")
     text = read_text(text_name(config))
-    files = [read_skill_file(Path(skill), None, config.chat or False) for skill in _skill_files(config)]
-    drawn = (replace(file, samples=min(section.samples, len(file.lines))) for file in files)
-    return SuiteContent(tuple(LongSkill(file, text, lengths) for file in drawn))
+    files = [read_skill_file(Path(name), None, config.chat or False) for name in skill_file_names(config)]
+    drawn = (replace(file, samples=min(samples, len(file.lines))) for file in files)
+    return [LongSkill(file, text, lengths, section) for file in drawn]
 
 
 def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
     """Each prompt has a text of its own."""
     section = config.long_skill or LongSkillSection()
-    documents = section.samples * max(1, len(_skill_files(config)))
+    documents = section.samples * max(1, len(skill_file_names(config)))
     return [
         PlannedPrompts(length, documents, ((0, length),), ((0, length),), PLANNED_ANSWER)
         for length in section.lengths or config.needles.lengths or ()
@@ -129,7 +148,8 @@ def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
     return config.with_section("long_skill", lengths=[row["length"]], samples=1)
 
 
-def _skill_files(config: EvaluationConfig) -> Sequence[str]:
+def skill_file_names(config: EvaluationConfig) -> Sequence[str]:
+    """The skills of a configuration that are files of prompts and answers."""
     return [skill for skill in (config.skill.skills if config.skill else ()) if skill.endswith(JSONL)]
 
 

@@ -57,8 +57,12 @@ class SkillFile(QuestionSet):
 
     @override
     def rebuild(self, row: SampleRow, prompt_spec: dict[str, Any], tokenizer: PromptTokenizer) -> Question:
+        return self.at_line(prompt_spec["line"], tokenizer, row["seed"])
+
+    def at_line(self, line: int, tokenizer: PromptTokenizer, seed: int) -> Question:
+        """The question of one line, counted from 0."""
         frame = tokenizer.prefix_suffix(chat=tokenizer.uses_chat(self.chat))
-        return self._question(prompt_spec["line"], frame, tokenizer, row["seed"])
+        return self._question(line, frame, tokenizer, seed)
 
     def _question(
         self,

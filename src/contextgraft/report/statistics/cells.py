@@ -11,6 +11,7 @@ NEEDLE = "needle"
 RULER = "ruler"
 SKILL = "skill"
 LONG_SKILL = "long_skill"
+REPETITION = "repetition"
 SINGLE = "single"
 CONTROL_ROLE = "control "  # begins the role of a control other than theta only
 

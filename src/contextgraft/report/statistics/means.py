@@ -8,7 +8,7 @@ from typing import Any
 
 from contextgraft.report.statistics.cells import ModelKey, model_key, proportion
 from contextgraft.report.statistics.grouping import group_by
-from contextgraft.report.statistics.paired import LongSkillPairs
+from contextgraft.report.statistics.paired import LengthPairs
 from contextgraft.report.statistics.proportion import NOT_EVALUATED, Proportion
 from contextgraft.stats import t_interval
 
@@ -169,7 +169,8 @@ class Measurements:
     divergences: tuple[MeanDivergence, ...] = ()
     unscored: tuple[Unscored, ...] = ()
     other_suites: tuple[SuiteScore, ...] = ()
-    long_skills: tuple[LongSkillPairs, ...] = ()
+    long_skills: tuple[LengthPairs, ...] = ()
+    repetitions: tuple[LengthPairs, ...] = ()
 
     @cached_property
     def _windows(self) -> dict[tuple[ModelKey, str, int], list[PerplexityRange]]:
@@ -191,9 +192,14 @@ class Measurements:
         return group_by(self.other_suites, lambda item: item.model)
 
     @cached_property
-    def long_skills_by_model(self) -> dict[ModelKey, list[LongSkillPairs]]:
+    def long_skills_by_model(self) -> dict[ModelKey, list[LengthPairs]]:
         """The long prompts of each model that are paired with short ones."""
         return group_by(self.long_skills, lambda item: item.model)
+
+    @cached_property
+    def repetitions_by_model(self) -> dict[ModelKey, list[LengthPairs]]:
+        """The long answers of each model that are paired with those of its fine-tune."""
+        return group_by(self.repetitions, lambda item: item.model)
 
     @cached_property
     def _unscored(self) -> dict[tuple[ModelKey, str, str], list[Unscored]]:

@@ -79,13 +79,17 @@ class SkillPairs:
 
 
 @dataclass(frozen=True)
-class LongSkillPairs:
-    """Lines of a skill file that one model answered behind a long text (first side) and alone (second)."""
+class LengthPairs:
+    """Prompts of one task, metric and length, paired for one model.
+
+    Of skills the sides are the prompt behind a long text and the same prompt alone; of repetition they are
+    the model and the fine-tune alone. `length` is None for short prompts.
+    """
 
     model: ModelKey
     task: str
     scoring: str
-    length: int
+    length: int | None
     pairs: PairCounts
 
 
@@ -132,9 +136,9 @@ def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
     return SkillPairs(model_key(row), row["task"], row["scoring"], _counts(row), row["split"])
 
 
-def long_skill_pairs(row: Mapping[str, Any]) -> LongSkillPairs:
-    """The pairs of one model, task, metric and length, from a row of sql/long_skill_pairs.sql."""
-    return LongSkillPairs(model_key(row), row["task"], row["scoring"], row["length"], _counts(row))
+def length_pairs(row: Mapping[str, Any]) -> LengthPairs:
+    """A row of sql/long_skill_pairs.sql or sql/repetition_pairs.sql."""
+    return LengthPairs(model_key(row), row["task"], row["scoring"], row["length"], _counts(row))
 
 
 def _counts(row: Mapping[str, Any]) -> PairCounts:
