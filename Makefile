@@ -48,10 +48,12 @@ real: setup
 
 test: setup
 	@scripts/browser.sh
+	@scripts/axe.sh
 	$(TESTS)
 
 test-all: setup
 	@scripts/browser.sh
+	@scripts/axe.sh
 	@scripts/consumers.sh
 	$(HASHED) envs/smollm2.lock --requirement tests/dvc/requirements.lock
 	$(TESTS) -m "slow or not slow"

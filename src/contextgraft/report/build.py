@@ -38,6 +38,7 @@ from contextgraft.report.tables.headline import headline
 from contextgraft.report.tables.wording import length_in_words, sentence
 
 PAGE = "index.html"
+MOST_LINKED = 24  # model cards with a link; the folder has more
 NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."
 
 
@@ -83,14 +84,15 @@ def build(
     computed = _results(database, origin, weights)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)
     plots = dvc_plots.files(computed.study, computed.measurements)
-    linked = [name for name in plots if name.endswith(".csv")]
+    model_cards = cards.files(computed.study, weights, usages)
+    linked = [name for name in plots if name.endswith(".csv")] + sorted(model_cards)[:MOST_LINKED]
     page = PageData(title, note, computed, weights, figures, origin, linked, lm_eval_scores)
     return Report(
         texts={
             PAGE: render(page),
             **figures.files(),
             **plots,
-            **cards.files(computed.study, weights, usages),
+            **model_cards,
         },
         summary=summarise(page),
         lines=_lines(page),

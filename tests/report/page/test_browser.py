@@ -1,36 +1,16 @@
 """The page in a real browser: it renders, loads nothing, fits a phone, is dark where that is wanted."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
-TIMEOUT = 120_000  # milliseconds; long, for a busy machine
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from contextgraft.report.build import build
+from contextgraft.report.folder import write_report
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"needs a browser, one of {', '.join(NAMES)}: scripts/browser.sh installs chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=FLAGS, timeout=TIMEOUT)
-        yield opened
-        opened.close()
+from .conftest import TIMEOUT
 
 
 class Visit:
@@ -163,7 +143,9 @@ def test_the_matrix_shows_its_numbers_to_pointer_and_screen_reader(visit: Visit)
     spot.hover()
     text = visit.page.locator("#tip").inner_text()
     assert text.startswith("style, r8: context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
-    assert spot.get_attribute("aria-label") == text
+    # no label of its own: the name that is read is the square's text, then these numbers
+    assert spot.get_attribute("aria-label") is None
+    assert spot.locator(".unseen").text_content() == text
     assert visit.count(".spots td") == 3 * 6
 
 
@@ -243,6 +225,21 @@ def test_texts_have_enough_contrast_with_their_background(
     assert len(pairs) > 100
     poor = {(text, front, ground) for text, front, ground in pairs if contrast(front, ground) < 4.5}
     assert not poor
+
+
+def test_what_is_folded_opens_for_a_link_into_it(
+    browser: Browser, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contextgraft.report.page.is_charted", lambda _: False)
+    write_report(build([results], [], "A study of many", None), tmp_path / "report")
+    opened = Visit(browser, tmp_path / "report" / "index.html")
+    assert [opened.page.locator(f"#{name} .fold").count() for name in ("verdicts", "table")] == [1, 1]
+    assert not opened.page.locator("#verdict-2").is_visible()
+    opened.page.locator(".overview tbody th a").nth(1).click()
+    opened.page.locator("#verdict-2").wait_for(state="visible")
+    assert not opened.page.locator("#table .fold table").is_visible()
+    assert opened.errors == []
+    opened.context.close()
 
 
 OPEN = "() => document.querySelectorAll('details').forEach((each) => { each.open = true; })"

@@ -191,3 +191,11 @@ def test_the_page_says_which_alignment_is_with_an_adapter(report: Report) -> Non
     ]
     assert len(captions) == 3
     assert "what a graft adds" in page
+
+
+def test_the_page_links_to_tables_and_cards(report: Report) -> None:
+    page = report.texts[PAGE]
+    cards = [name for name in report.texts if name.startswith("cards/")]
+    assert cards
+    for name in ("summary.json", "plots/rank.csv", cards[0]):
+        assert f'<a href="{name}">' in page

@@ -1,3 +1,16 @@
+// Opens what is folded around the target of a link.
+(() => {
+  const unfold = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    const folded = target?.closest("details:not([open])");
+    if (!folded) return;
+    folded.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+})();
+
 // Filters the rows of the overview, and copies a command.
 (() => {
   const field = document.getElementById("filter"), shown = document.getElementById("filtered");
@@ -25,11 +38,11 @@
 // Shows the numbers of a chart's mark or a matrix square at the pointer, a finger or the focus.
 (() => {
   const tip = document.getElementById("tip");
-  const markOf = (target) => target.closest?.("figure svg .role-mark [aria-label], [data-tip]") ?? target.querySelector?.(":scope > [aria-label]");
+  const markOf = (target) => target.closest?.("figure svg .role-mark [aria-label], .spot a") ?? target.querySelector?.(":scope > [aria-label]");
   const show = (mark, x, y) => {
     tip.hidden = !mark;
     if (!mark) return;
-    tip.textContent = mark.getAttribute("aria-label");
+    tip.textContent = mark.getAttribute("aria-label") ?? mark.querySelector(".tip").textContent;
     const width = document.documentElement.clientWidth;
     tip.style.left = `${Math.max(8, Math.min(x + 14, width - tip.offsetWidth - 8))}px`;
     tip.style.top = `${Math.max(8, y - tip.offsetHeight - 14)}px`;
