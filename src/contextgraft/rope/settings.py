@@ -20,6 +20,13 @@ OLD_NAMES = ("mrope", "su")  # types that some class of transformers renames
 BY_LAYER_TYPE = ("layer_types", "sliding_window_pattern", "rope_local_base_freq", "swa_rope_theta",
                  "local_rope_theta", "global_rope_theta", "compress_rope_theta",
                  "layer_rope_theta")  # fmt: skip
+# classes whose layers have several RoPEs, or a scaled one, where a config has no more than a theta
+MORE_THAN_THETA = (
+    "apertus", "beam", "cosmos3_edge_text", "cwm", "deepseek_v4", "diffusion_gemma_text", "dots3_note_text",
+    "embedding_gemma2_text", "gemma3_text", "gemma3n_text", "gemma4_text", "gemma4_unified_text", "gpt_oss",
+    "laguna", "lfm3", "mellum", "mimo_v2_flash", "ministral3", "mistral4", "mistral_large4_text",
+    "modernbert-decoder", "neomme", "olmo3", "step3p5", "t5gemma2_decoder", "t5gemma2_text", "zaya",
+)  # fmt: skip
 UNSCALED_LENGTH = (
     "su",
     "longrope",
@@ -165,6 +172,8 @@ def _complete(section: Mapping[str, Any]) -> bool:
         return False
     if not scaling and "rope_theta" in parameters:
         return True
+    if not chosen and section.get("model_type") in MORE_THAN_THETA:
+        return False
     theta = _first(None, chosen.get("rope_theta"), *map(section.get, THETA))
     return theta is not None and not any(key in section for key in BY_LAYER_TYPE)
 
