@@ -14,7 +14,12 @@ from contextgraft.adapter.merge.fitted_entries import (
     without_own_base,
 )
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
-from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, unknown_names
+from contextgraft.adapter.merge.target import (
+    check_has_head,
+    check_names_and_head,
+    check_takes_delta,
+    unknown_names,
+)
 from contextgraft.adapter.merge.tied_entries import with_shared_ends
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -95,6 +100,8 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
     for scaled in adapters:
         if scaled.scale:
             entries = _entries(scaled.adapter, view, state, (embedding, head))
+            if head in entries and entries[head] != entries.get(embedding or ""):
+                check_has_head(target, head)
             if not replace_modules:
                 _check_not_replaced(scaled.adapter, entries, RebasedEntry)
             tokens = fit_tokens(scaled.adapter, entries, _without_copy(view, state, head, entries))

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from contextgraft.adapter.merge.fitted_entries import BASE_LAYER
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import CheckpointError, MismatchError
-from contextgraft.formats.model.runtime_names import not_loaded
-from contextgraft.formats.model.tied_head import lacks_head, vocabulary_size
+from contextgraft.formats.model.runtime_names import HEADED, not_loaded
+from contextgraft.formats.model.tied_head import class_name, lacks_head, vocabulary_size
 from contextgraft.formats.tensor_names import FLOATS, input_embedding, output_embedding, without_wrappers
 
 
@@ -26,6 +26,17 @@ def check_names_and_head(target: ModelFolder) -> None:
             "has no output layer: its config does not tie it to the input embeddings, and it is not stored",
             path=target.path, expected="lm_head, or tie_word_embeddings true", received="neither",
             remedy="fetch the target again, or set tie_word_embeddings if its base is tied",
+        )  # fmt: skip
+
+
+def check_has_head(target: ModelFolder, head: str) -> None:
+    """Raise MismatchError where an adapter changes an output layer and the target's class has none."""
+    name = class_name(target)
+    if head not in target.tensors and name is not None and not name.endswith(HEADED):
+        raise MismatchError(
+            f"has no output layer (its class is {name}), and the adapter changes one",
+            path=target.path, expected=f"{head!r}", received="no such tensor",
+            remedy="extract the adapter with --embeddings input, or without --embeddings",
         )  # fmt: skip
 
 

@@ -44,9 +44,14 @@ def head_state(model: ModelFolder) -> HeadState:
 
 def lacks_head(model: ModelFolder) -> bool:
     """Whether the output layer is neither stored nor tied; no weight is read."""
-    classes = model.config.get("architectures") or [""]
-    headed = str(classes[0]).endswith(HEADED) and input_embedding(model.tensors) is not None
+    headed = str(class_name(model)).endswith(HEADED) and input_embedding(model.tensors) is not None
     return headed and output_embedding(model.tensors) is None and ties(model.config) is False
+
+
+def class_name(model: ModelFolder) -> str | None:
+    """The class that the config names; None if it names none."""
+    classes = model.config.get("architectures") or [None]
+    return None if classes[0] is None else str(classes[0])
 
 
 def with_head(model: ModelFolder, name: str) -> ModelFolder:
