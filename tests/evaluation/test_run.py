@@ -173,7 +173,11 @@ def test_a_complete_output_is_left_alone_and_another_run_replaces_it(
     first = evaluate_models(models, spec, BackendConfig(), out, Notes())
     before = out.stat().st_mtime_ns
     notes = Notes()
+    left = tmp_path / ".samples.parquet.partial/whole"  # by a run that was killed at its end
+    left.parent.mkdir()
+    left.touch()
     assert evaluate_models(models, spec, BackendConfig(), out, notes).to_pylist() == first.to_pylist()
+    assert not left.parent.exists()
     assert (notes.found, notes.begun, out.stat().st_mtime_ns) == (["one", "two"], [], before)
     needles = replace(spec, question_sets=spec.question_sets[:1])
     for changed in (replace(spec, seed=8), needles):

@@ -1,7 +1,7 @@
 """One evaluation: many models, one specification, one table; resumable response by response."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from contextgraft.checkpoint.atomic import work_directory
 from contextgraft.checkpoint.digest import json_digest
-from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.errors import ContextgraftError, InputError, OutputError
 from contextgraft.evaluation.backends.loading import keep_freed_memory
 from contextgraft.evaluation.backends.registry import BackendConfig, check_backend
 from contextgraft.evaluation.model_run import ModelRun, ProgressReporter, run_model
@@ -84,7 +84,10 @@ def evaluate_models(
             if not samples.has_columns_of_today(out):
                 samples.write(finished, out, key)
             with nullcontext() if publishing is None else publishing(finished, out):
-                return finished
+                pass
+    if finished is not None:
+        remove_responses(out, {key for run in runs for key in (run.questions_key, *run.measurement_keys)})
+        return finished
     for model in opened:
         prepare_questions(model, spec, questions)
     keep_freed_memory()
@@ -97,6 +100,18 @@ def evaluate_models(
             for file in work.iterdir():
                 file.unlink()
     return table
+
+
+def remove_responses(out: Path, keys: Collection[str]) -> None:
+    """Remove what a run of these keys left that failed, or was killed, when its table was complete.
+
+    Nothing is removed while another run is at work, or of other questions that is not finished.
+    """
+    with suppress(OutputError), work_directory(out) as work:
+        files = list(work.iterdir())
+        if all(file.stem in keys for file in files if file.suffix in (".jsonl", ".parquet")):
+            for file in files:
+                file.unlink()
 
 
 def put_in_place(table: pa.Table, key: str, out: Path, work: Path, publishing: Publishing | None) -> None:
