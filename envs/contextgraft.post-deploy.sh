@@ -3,8 +3,8 @@
 # which has no package in it.
 set -euo pipefail
 if [ -f pyproject.toml ]; then
-    source=.
+    python -m pip install --no-deps .
 else
-    source=${CONTEXTGRAFT_SOURCE:?set it to what pip can install, such as git+ADDRESS@TAG of the repository (docs/workflow.md)}
+    what="set it to what pip can install, such as git+ADDRESS@TAG of the repository (docs/workflow.md)"
+    python -m pip install --no-deps "${CONTEXTGRAFT_SOURCE:?$what}"
 fi
-python -m pip install --no-deps "$source"
