@@ -73,6 +73,16 @@ def test_scores_beyond_0_and_1_are_means_with_a_t_interval(
     assert (cell.value, cell.detail, cell.fill) == ("2", "[-0.484, 4.48] n=3", "")
 
 
+def test_nats_are_no_share_even_if_all_are_below_1(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    rows = made_up(
+        synthetic, synthetic.Model("style"), [0.2, 0.4], suite="long_perplexity", scoring="longppl"
+    )
+    synthetic.write(tmp_path / "a.parquet", list(rows))
+    (score,) = build([tmp_path], [], "t", None).summary["other_suites"]["long_perplexity"]
+    # 0.3 +- 12.7062 * 0.1 by Student's t with one degree of freedom
+    assert (score["score"], score["low"], score["high"]) == pytest.approx((0.3, -0.97062, 1.57062), abs=1e-4)
+
+
 def test_unscored_samples_say_why(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = synthetic.unscored(made_up(synthetic, synthetic.Model("style"), [0.0] * 4), "failed", "no memory")
     synthetic.write(tmp_path / "a.parquet", rows)

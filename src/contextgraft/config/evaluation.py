@@ -117,6 +117,19 @@ class PerplexitySection(Frozen):
     documents: Count = Field(default=8, description="windows per length")
 
 
+class LongPerplexitySection(Frozen):
+    """LongPPL: the loss on tokens that a reference model predicts well only with the far context."""
+
+    lengths: Lengths | None = Field(
+        default=None, description="windows of text, in tokens; default: needle.lengths"
+    )
+    documents: Count = Field(default=8, description="windows per length")
+    short: Tokens = Field(default=4096, description="tokens of the short context; below the lengths")
+    reference: File | None = Field(
+        default=None, description="folder of the model that chooses the tokens, such as the donor; needed"
+    )
+
+
 class DivergenceSection(Frozen):
     """Distance of next-token predictions from those of a reference model, on short prompts of the text."""
 
@@ -138,6 +151,7 @@ SECTIONS: dict[str, type[Frozen]] = {
     "long_skill": LongSkillSection,
     "repetition": RepetitionSection,
     "perplexity": PerplexitySection,
+    "long_perplexity": LongPerplexitySection,
     "divergence": DivergenceSection,
 }
 
@@ -166,6 +180,7 @@ class EvaluationConfig(Frozen):
     long_skill: LongSkillSection | None = None
     repetition: RepetitionSection | None = None
     perplexity: PerplexitySection | None = None
+    long_perplexity: LongPerplexitySection | None = None
     divergence: DivergenceSection | None = None
     text: str | None = Field(
         default=None,
@@ -224,6 +239,7 @@ class EvaluationConfig(Frozen):
             "long_skill.lengths": (self.long_skill and self.long_skill.lengths) or [],
             "repetition.lengths": (self.repetition and self.repetition.lengths) or [],
             "perplexity.lengths": (self.perplexity and self.perplexity.lengths) or [],
+            "long_perplexity.lengths": (self.long_perplexity and self.long_perplexity.lengths) or [],
         }
         for name, values in lists.items():
             if len(set(values)) != len(values):

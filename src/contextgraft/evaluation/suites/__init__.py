@@ -10,6 +10,7 @@ from contextgraft.evaluation.suites import (
     skill,
 )
 from contextgraft.evaluation.suites.base import Suite
+from contextgraft.evaluation.suites.long_perplexity import suite as long_perplexity
 
 SUITES: dict[str, Suite] = {  # in the order of their rows, questions before measurements
     "needle": needle.SUITE,
@@ -18,5 +19,6 @@ SUITES: dict[str, Suite] = {  # in the order of their rows, questions before mea
     "long_skill": long_skill.SUITE,
     "repetition": repetition.SUITE,
     "perplexity": perplexity.SUITE,
+    "long_perplexity": long_perplexity.SUITE,
     "divergence": divergence.SUITE,
 }

@@ -1,9 +1,10 @@
 -- Suites that the report has no section of its own for: mean score by task, metric and length, with n and the standard
--- deviation among samples. `share` is true where all scores of a suite are from 0 to 1: the mean is then a share.
+-- deviation among samples. `share` is true where all scores of a suite are from 0 to 1: the mean is then a share. Nats of
+-- long_perplexity are never one.
 WITH scored AS (
     SELECT *,
            CASE WHEN role = 'base' THEN model_digest END AS base,
-           coalesce(min(score) OVER (PARTITION BY suite) >= 0 AND max(score) OVER (PARTITION BY suite) <= 1, true) AS share
+           suite <> 'long_perplexity' AND coalesce(min(score) OVER (PARTITION BY suite) >= 0 AND max(score) OVER (PARTITION BY suite) <= 1, true) AS share
     FROM placed
     WHERE suite NOT IN ('needle', 'ruler', 'skill', 'perplexity', 'divergence')
 )

@@ -13,7 +13,7 @@ sets AS (
            coalesce(distractors, 0) AS distractors,
            suite = 'needle' AND in_chat AS chat_needles,
            in_chat,
-           CASE WHEN suite IN ('needle', 'ruler', 'skill', 'long_skill', 'repetition', 'perplexity', 'divergence')
+           CASE WHEN suite IN ('needle', 'ruler', 'skill', 'long_skill', 'repetition', 'perplexity', 'long_perplexity', 'divergence')
                 THEN nullif(concat_ws(' ', json_extract_string(spec, '$.digest'), json_extract_string(spec, '$.sha256'),
                                       json_extract_string(spec, '$.text_sha256'),
                                       json_extract_string(spec, '$.version')), '') END AS content,

@@ -1,0 +1,125 @@
+"""LongPPL: which tokens are key tokens, their loss, the recorded reference, replay."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tests.evaluation.conftest import FILLER, MakeModel
+from tests.evaluation.test_run import Notes
+from transformers import LlamaForCausalLM
+
+from contextgraft.config.evaluation import EvaluationConfig, LongPerplexitySection
+from contextgraft.errors import InputError
+from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.models import open_eval_model
+from contextgraft.evaluation.replay import read_row, replay_sample
+from contextgraft.evaluation.run import evaluate_models
+from contextgraft.evaluation.spec import build_spec, narrowed_config
+from contextgraft.evaluation.suites.long_perplexity import key_tokens
+from contextgraft.evaluation.suites.long_perplexity.key_tokens import is_key, key_positions
+from contextgraft.evaluation.summary import summarise
+
+LENGTH, SHORT = 48, 16
+
+
+def reader(reach: int) -> Any:
+    """A model that knows every token it saw within `reach` tokens, and is surprised by all others."""
+
+    def nats(_: Any, ids_BT: torch.Tensor) -> torch.Tensor:
+        (ids,) = ids_BT.tolist()
+        seen = [token in ids[max(0, at - reach) : at] for at, token in enumerate(ids)]
+        return torch.tensor([[0.1 if known else 5.0 for known in seen[1:]]])
+
+    return nats
+
+
+def test_a_token_is_key_by_both_thresholds() -> None:
+    long_T, short_T = torch.tensor([-0.5, -2.5, -0.5, -1.9]), torch.tensor([-3.0, -9.0, -2.4, -4.0])
+    assert is_key(long_T, short_T).tolist() == [True, False, False, True]
+
+
+def test_readers_name_the_tokens_that_they_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    # tokens 0 to 9, then new ones, then 3 and 7 again, far away, and 55 again, near
+    ids = [*range(10), *range(50, 80), 3, 7, 78, *range(90, 95)]
+    monkeypatch.setattr(key_tokens, "negative_log_likelihoods", reader(999))
+    assert key_positions(None, ids, SHORT, 0) == [40, 41]
+    monkeypatch.setattr(key_tokens, "negative_log_likelihoods", reader(12))
+    assert key_positions(None, ids, SHORT, 0) == []
+
+
+@pytest.fixture
+def config(make_model: MakeModel, tmp_path: Path) -> EvaluationConfig:
+    text = tmp_path / "text.txt"
+    text.write_text(f"{' '.join(FILLER)} . " * 30)
+    folder = make_model("reference", seed=5, hidden_size=32, initializer_range=0.2)
+    section = LongPerplexitySection(lengths=[LENGTH], documents=2, short=SHORT, reference=str(folder))
+    return EvaluationConfig(long_perplexity=section, text=str(text), seed=3)
+
+
+def evaluate(config: EvaluationConfig, folders: Sequence[Path], out: Path) -> list[dict[str, Any]]:
+    models = [(folder.name, folder) for folder in folders]
+    table = evaluate_models(models, build_spec(config), BackendConfig(), out, Notes())
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def test_key_tokens_and_loss_are_those_of_two_whole_passes(
+    config: EvaluationConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_tokens, "MIN_GAIN", 0.01)  # the differences of an untrained model are small
+    monkeypatch.setattr(key_tokens, "MIN_LOGPROB", -9.0)
+    folder, out = make_model("tiny"), tmp_path / "rows.parquet"
+    reference_folder = Path(str(config.long_perplexity and config.long_perplexity.reference))
+    rows = evaluate(config, [folder, reference_folder], out)
+    reference, model = (
+        LlamaForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (reference_folder, folder)
+    )
+    digest = open_eval_model(None, reference_folder).digest
+    assert {(row["reference_digest"], row["scoring"]) for row in rows} == {(digest, "longppl")}
+    (measurement,) = build_spec(config).measurements
+    windows = measurement.source.prompts(open_eval_model(None, folder).tokenizer)  # type: ignore[attr-defined]
+    for row, window in zip(rows[:2], windows, strict=True):
+        long_T = logprobs(reference, window.ids)
+        keys = []
+        for at in range(SHORT, LENGTH):
+            end = min(SHORT + ((at - SHORT) // 4 + 1) * 4, LENGTH)
+            short_T = logprobs(reference, window.ids[end - SHORT : end])
+            if long_T[at - 1] - short_T[at - end] > 0.01:
+                keys.append(at)
+        assert keys
+        expected = -logprobs(model, window.ids)[[at - 1 for at in keys]].mean()
+        assert (row["tokens"], row["score"]) == (len(keys), pytest.approx(float(expected), abs=1e-5))
+    assert [row["tokens"] for row in rows[2:]] == [row["tokens"] for row in rows[:2]]
+    spec = build_spec(narrowed_config(config, rows[1]))
+    assert replay_sample(read_row(out, 1), folder, spec, BackendConfig(), reference_folder).agrees
+    (score, *_) = summarise(pq.read_table(out))
+    assert (score.unit, score.n, score.missing) == ("nats", 2, 0)
+
+
+def logprobs(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """Log-probability of every token but the first, from one pass."""
+    with torch.inference_mode():
+        logs_TV = model(torch.tensor([ids])).logits[0, :-1].log_softmax(dim=-1)
+    logs_T: torch.Tensor = logs_TV.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    return logs_T
+
+
+def test_a_window_without_key_tokens_and_mistakes_say_so(
+    config: EvaluationConfig, make_model: MakeModel, tmp_path: Path
+) -> None:
+    folder = make_model("tiny")
+    rows = evaluate(config, [folder], tmp_path / "rows.parquet")
+    assert {(row["status"], row["tokens"]) for row in rows} == {("skipped", 0)}
+    other = config.with_section("long_perplexity", reference=str(folder))
+    with pytest.raises(InputError, match="not the reference"):
+        build_spec(other).measurements[0].narrowed(rows[0])
+    recipe = json.loads(rows[0]["recipe"])
+    assert (recipe["short"], recipe["digest"]) == (SHORT, rows[0]["reference_digest"])
+    with pytest.raises(InputError, match="no far context"):
+        evaluate(config.with_section("long_perplexity", short=LENGTH), [folder], tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="chooses the key tokens"):
+        build_spec(config.with_section("long_perplexity", reference=None))
