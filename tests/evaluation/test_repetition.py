@@ -125,7 +125,7 @@ def test_rows_are_those_of_transformers_and_are_replayed(
         assert repeated["score"] == pytest.approx(repeated_share(own))
         assert ended["output"] == repeated["output"] == tokens.decode(own)
     assert rows[0]["score"] == 1.0
-    for number in (0, 1, 6, 11):
+    for number in (1, 6):
         spec = build_spec(narrowed_config(config, rows[number]))
         assert replay_sample(read_row(out, number), folder, spec, BackendConfig()).agrees
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from contextgraft.report.build import PAGE, build
-from contextgraft.report.statistics.clusters import bootstrap_share
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.clusters import bootstrap_share, texts_by_cell
 from contextgraft.report.statistics.proportion import Proportion
 
 TEXTS, DEPTHS = 40, 5
@@ -75,5 +76,4 @@ def test_texts_of_one_question_have_no_second_interval(tmp_path: Path, synthetic
         "one-depth": [row for row in needles(synthetic, synthetic.Model("style"), 90) if row["depth"] == 0],
     }.items():
         synthetic.write(tmp_path / name / "a.parquet", rows)
-        summary = build([tmp_path / name], [], "t", None).summary["others"]["style"]
-        assert "texts" not in summary["needle_longest"]
+        assert texts_by_cell(read_samples([tmp_path / name]).rows("texts")) == {}

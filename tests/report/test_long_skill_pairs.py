@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from contextgraft.report.build import PAGE, build
+from contextgraft.report.data.samples import read_samples
+from contextgraft.report.statistics.paired import length_pairs
 
 
 def rows(
@@ -64,9 +66,8 @@ def test_several_donors_answer_one_line(synthetic: SimpleNamespace, tmp_path: Pa
         made += rows(synthetic, graft, "skill", set(range(4)), 4)
         made += rows(synthetic, graft, "long_skill", kept, 4, length=64)
     synthetic.write(tmp_path / "a.parquet", made)
-    own = build([tmp_path], [], "t", None).summary["fine_tunes"]["style"]["rows"]["graft r8"]
-    (item,) = own["skill_at_length"]["polite, exact"].values()
-    assert (item["n"], item["long"], item["short"]) == (4, 0.5, 1.0)
+    (item,) = map(length_pairs, read_samples([tmp_path]).rows("long_skill_pairs"))
+    assert (item.pairs.n, item.pairs.first, item.pairs.second) == (4, 0.5, 1.0)
 
 
 @pytest.mark.parametrize("change", [{"answer": "other"}, {"seed": 8}, {"chat": 1}, {"recipe": "{}"}])
@@ -77,9 +78,7 @@ def test_other_prompts_are_not_paired(
     made = rows(synthetic, model, "skill", set(), 4)
     made += rows(synthetic, model, "long_skill", set(), 4, length=64, **change)
     synthetic.write(tmp_path / "a.parquet", made)
-    report = build([tmp_path], [], "t", None)
-    assert "skill_at_length" not in report.summary["others"]["style"]
-    assert 'id="long-skill"' not in report.texts[PAGE]
+    assert read_samples([tmp_path]).rows("long_skill_pairs") == []
 
 
 def test_long_answers_are_paired_with_those_of_the_fine_tune(
