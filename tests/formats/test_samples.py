@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contextgraft.formats.sample_files import check_sample_file
+from contextgraft.errors import InputError
+from contextgraft.formats.sample_files import check_pages, check_sample_file
 from contextgraft.formats.samples import (
     ABSENT_IN_OLDER,
     OLDER_NAMES,
     RUN,
     SCHEMA,
     as_today,
-    has_columns_of_today,
+    is_as_written,
     read_if,
     table,
     with_roles,
@@ -82,7 +83,25 @@ def test_tables_of_older_versions_are_read(tmp_path: Path) -> None:
     assert read.column("chat").to_pylist() == [None] * 5
     assert read.column("role").to_pylist() == ["graft"] * 5
     assert read.column("split").to_pylist() == ["choose", "report", "report", "report", "choose"]
-    assert not has_columns_of_today(path)
+    assert not is_as_written(read, path, "key")
     write(read, tmp_path / "new.parquet", "key")
     assert as_today(pq.read_table(tmp_path / "new.parquet")).equals(read)
-    assert has_columns_of_today(tmp_path / "new.parquet")
+    assert is_as_written(read, tmp_path / "new.parquet", "key")
+
+
+def test_a_spoiled_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    """By `evaluate` in the whole file, by `report` in the pages: the footer has no checksum."""
+    path = tmp_path / "samples.parquet"
+    made = table({"model": "g", "model_digest": "g", **graft()}, [sample(index) for index in range(5)])
+    write(made, path, "key")
+    raw, pages = path.read_bytes(), 0
+    for place in range(0, len(raw), 41):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        assert read_if(path, "key") is None or not is_as_written(made, path, "key")
+        try:
+            check_pages(path)
+        except InputError:
+            pages += 1
+    assert pages > 10
+    path.write_bytes(raw)
+    check_pages(path)

@@ -70,6 +70,19 @@ def check_sample_file(path: Path) -> dict[str, str | None]:
     return {name: None if name in absent else written for name, written in names.items()}
 
 
+def check_pages(path: Path) -> None:
+    """InputError for a table with spoiled pages: other readers, DuckDB among them, ignore their checksums."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for _ in file.iter_batches():
+                pass
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            "the samples are spoiled", path=path, received=first_line(error),
+            remedy="evaluate again, or restore the file",
+        ) from None  # fmt: skip
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -171,20 +171,25 @@ def _with_splits(samples: pa.Table) -> pa.Table:
     return samples.set_column(index, SPLIT, pa.array(splits, pa.string()))
 
 
-def has_columns_of_today(path: Path) -> bool:
-    """Whether a table in a file has the columns that `write` gives it."""
-    return bool(pq.read_schema(path).names == SCHEMA.names)
-
-
 def write(samples: pa.Table, path: Path, run: str) -> None:
     """Write a table atomically; `run`, the digest of models, questions and settings, goes to its metadata."""
     with publish_file(path) as temporary:
-        pq.write_table(
-            samples.replace_schema_metadata({RUN: run}),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+        _encode(samples, temporary, run)
+
+
+def is_as_written(samples: pa.Table, path: Path, run: str) -> bool:
+    """Whether a file has the bytes that `write` makes of its table.
+
+    It has not if an older version wrote it, or if its footer, which has no checksum, was spoiled.
+    """
+    sink = pa.BufferOutputStream()
+    _encode(samples, sink, run)
+    return bool(sink.getvalue().to_pybytes() == path.read_bytes())
+
+
+def _encode(samples: pa.Table, where: Path | pa.NativeFile, run: str) -> None:
+    tagged = samples.replace_schema_metadata({RUN: run})
+    pq.write_table(tagged, where, compression="zstd", write_page_checksum=True)
 
 
 def read_if(path: Path, run: str) -> pa.Table | None:

@@ -9,7 +9,7 @@ import duckdb
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY, SampleFile, find_sample_files
-from contextgraft.formats.sample_files import check_sample_file, first_line
+from contextgraft.formats.sample_files import check_pages, check_sample_file, first_line
 from contextgraft.report.data.clean_rows import select_clean
 from contextgraft.report.data.poolable import check_grafts, check_prompts
 
@@ -38,6 +38,8 @@ class SampleDatabase:
 
     def _load(self) -> None:
         selects = [select_clean("?", "?", check_sample_file(file.path)) for file in self._files]
+        for file in self._files:
+            check_pages(file.path)
         values = [value for file in self._files for value in (file.name, str(file.path))]
         try:
             self._db.execute(f"CREATE TABLE raw AS {' UNION ALL '.join(selects)}", values)
