@@ -65,6 +65,7 @@ FORMS = {
     "old mac": ("utf-8", "\r"),
     "excel": ("utf-8-sig", "\r\n"),
     "unicode text": ("utf-16", "\r\n"),
+    "without a mark": ("utf-16-le", "\r\n"),
 }
 
 
@@ -85,9 +86,24 @@ def test_quotes_that_do_not_enclose_a_cell_are_text() -> None:
     assert row.notes == '"big" model of "x"'
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_break_inside_a_cell_is_named(end: str) -> None:
+    lines = [HEADER, "a\tdemo:a", 'b\tdemo:b\t\t\t\t"one', 'two"', "c\tdemo:c"]
+    with pytest.raises(ConfigError, match=r"s\.tsv:3: a cell contains a line break"):
+        parse_targets(end.join(lines), "s.tsv")
+    (row,) = parse_targets(f'{HEADER}\na\tdemo:a\t\t\t\t"one', "s.tsv")
+    assert row.notes == '"one'
+
+
 def test_a_separator_within_a_line_does_not_end_it() -> None:
     (row,) = parse_targets(f"{HEADER}\na\tdemo:a\t\t\t\tone\u2028two\x85three", "s.tsv")
     assert row.notes == "one\u2028two\x85three"
+
+
+def test_other_files_are_refused_as_no_text(tmp_path: Path) -> None:
+    (tmp_path / "wide.tsv").write_bytes(f"{HEADER}\na\tdemo:a".encode("utf-32"))
+    with pytest.raises(InputError, match=r"wide\.tsv: cannot read the sheet.*zero bytes.*save it as UTF-8"):
+        read_targets(tmp_path / "wide.tsv")
 
 
 def test_another_encoding_is_refused_with_the_one_to_save_in(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from contextgraft.config.base import read_yaml
 from contextgraft.config.text_file import is_file, open_regular, path_exists, read_text_file, split_lines
 
-FORMS = ["utf-8", "utf-8-sig", "utf-16"]
+FORMS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
 
 
 @pytest.mark.parametrize("encoding", FORMS)

@@ -28,6 +28,7 @@ TEXT_TYPES = {  # not Aya Vision: it lacks the scale that Cohere 2 puts on its l
     "qwen2_5_vl": "qwen2", "qwen2_vl": "qwen2", "qwen3_vl": "qwen3", "gemma3": "gemma3_text",
     "llava": "llama", "llava_next": "mistral", "internvl": "qwen2", "idefics3": "llama", "paligemma": "gemma",
     "mistral3": "ministral3", "lfm2_vl": "lfm2", "qwen3_5": "qwen3_5_text", "glm4v": "glm4",
+    "exaone4_5": "exaone4", "qwen2_5_omni_thinker": "qwen2",
 }  # fmt: skip
 QUICK = ("qwen2_5_vl", "gemma3", "llava")
 PAIRS = [

@@ -74,6 +74,7 @@ class TargetRow(Frozen):
 
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 CELL = re.compile(rf"(?:^|(?<=\t))(?:{QUOTED.pattern}(?=\t|$)|[^\t]*)")
+OPEN, CLOSED = re.compile(r'"(?:[^"]|"")*'), re.compile(r'(?:[^"]|"")*"(?=\t|$)')
 COLUMNS = tuple(TargetRow.model_fields)
 REQUIRED = tuple(name for name, field in TargetRow.model_fields.items() if field.is_required())
 
@@ -99,6 +100,18 @@ def data_lines(lines: Sequence[str]) -> list[tuple[int, str]]:
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
+
+
+def check_line_breaks(lines: Sequence[str], path: Path | str) -> None:
+    """Raise ConfigError for a cell in quotes that goes on in a later line, as spreadsheets write it."""
+    for number, line in enumerate(lines, 1):
+        *_, last = ["", *CELL.findall(line)]
+        if OPEN.fullmatch(last) and not QUOTED.fullmatch(last) and any(map(CLOSED.match, lines[number:])):
+            raise ConfigError(
+                "a cell contains a line break", path=f"{path}:{number}",
+                expected="one line for each fine-tune", received=last[:40],
+                remedy="write the cell in one line, or leave the quotation mark at its beginning out",
+            )  # fmt: skip
 
 
 def check_header(header: list[str], where: str) -> None:
@@ -137,7 +150,9 @@ def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
 
     All wrong lines are reported at once, as SeveralMistakes.
     """
-    numbered = data_lines(split_lines(text))
+    lines = split_lines(text)
+    check_line_breaks(lines, path)
+    numbered = data_lines(lines)
     if not numbered:
         raise ConfigError(
             "the sheet is empty", path=path, expected="a line of column names and one line for each fine-tune"
@@ -168,16 +183,22 @@ def parse_targets(text: str, path: Path | str) -> tuple[TargetRow, ...]:
 
 
 def read_sheet(path: Path) -> str:
-    """The text of a sheet: UTF-8 or, with a byte order mark, UTF-16; InputError where it is not readable."""
+    """The text of a sheet: UTF-8 or UTF-16; InputError where it is not readable."""
     try:
-        return read_text_file(path)
+        text = read_text_file(path)
     except OSError as error:
         raise InputError("cannot read the sheet of fine-tunes", path=path, received=error.strerror) from None
     except UnicodeDecodeError as error:
         raise InputError(
             "cannot read the sheet of fine-tunes", path=path, expected="tab-separated text in UTF-8",
-            received=error, remedy="save it as UTF-8, or as UTF-16 with a byte order mark",
+            received=error, remedy="save it as UTF-8, or as UTF-16",
         ) from None  # fmt: skip
+    if "\0" in text:
+        raise InputError(
+            "cannot read the sheet of fine-tunes", path=path, expected="tab-separated text in UTF-8",
+            received="zero bytes", remedy="save it as UTF-8, or as UTF-16",
+        )  # fmt: skip
+    return text
 
 
 def read_targets(path: Path) -> tuple[TargetRow, ...]:

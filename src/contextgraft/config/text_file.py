@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 MAX_BYTES = 1 << 30  # of a text file
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# of UTF-16 without a byte order mark, by the zero byte of a first character that ASCII has
+ZERO_BYTES = {0: "utf-16-be", 1: "utf-16-le"}
 LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -36,7 +38,7 @@ def read_text_file(path: Path) -> str:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise OSError(errno.EFBIG, f"more than {MAX_BYTES:,} bytes")
-    return raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig")
+    return raw.decode("utf-16" if raw.startswith(UTF_16) else ZERO_BYTES.get(raw[:2].find(0), "utf-8-sig"))
 
 
 def path_exists(text: str) -> bool:

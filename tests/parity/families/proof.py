@@ -24,7 +24,7 @@ Values = dict[str, Any]
 BASE, LONG = 128, 1024  # tokens
 LENGTHS = (12, 300)  # within every window, and past the base's context
 ORIGINAL = {"original_max_position_embeddings": BASE}
-TOWERS = ("vision", "visual", "multi_modal_projector", "connector")
+TOWERS = ("vision", "visual", "audio", "multi_modal_projector", "connector")
 
 
 def theta(flat: Values, _: int) -> Values:

@@ -23,6 +23,11 @@ LATENT: dict[str, Any] = {
     "topk_group": 1, "first_k_dense_replace": 1, "n_shared_experts": 1, **EXPERTS,
 }  # fmt: skip
 LAYERS = {"sliding_window": 16, "layer_types": [SLIDING, FULL], "head_dim": 8}
+AUDIO: dict[str, Any] = {
+    "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16,
+    "num_mel_bins": 8, "output_dim": 32, "n_window": 4, "downsample_hidden_size": 8,
+}  # fmt: skip
+SHARED_EXPERT = {"num_experts": 4, "shared_expert_intermediate_size": 16, **EXPERTS}
 MAMBA = {"mamba_d_state": 8, "mamba_d_conv": 4, "mamba_expand": 2}
 DELTA_NET = {
     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
@@ -267,6 +272,27 @@ TEXT: dict[str, Family] = {
         attn_config={"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
         ffn_config={"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
     ),
+    "kimi_linear": plain(
+        **{**LATENT, "layer_types": [LINEAR, FULL]},
+        linear_attn_config={
+            "kda_layers": [1],
+            "full_attn_layers": [2],
+            "num_heads": 4,
+            "head_dim": 8,
+            "short_conv_kernel_size": 4,
+        },
+    ),
+    "nemotron_h": plain(
+        layers_block_type=["mamba", "attention", "mlp"],
+        num_hidden_layers=3,
+        mamba_num_heads=4,
+        mamba_head_dim=16,
+        ssm_state_size=8,
+        n_groups=1,
+        head_dim=8,
+    ),
+    "qwen3_5_moe_text": plain(**DELTA_NET, **SHARED_EXPERT),
+    "lfm2_moe": plain(layer_types=["conv", FULL], num_dense_layers=1, num_experts=4, **EXPERTS),
     "mamba": other_names(hidden_size=32, num_hidden_layers=2, state_size=8),
     "mamba with a length": other_names(
         hidden_size=32, num_hidden_layers=2, state_size=8, max_position_embeddings=128
@@ -325,6 +351,40 @@ VISION_LANGUAGE: dict[str, Family] = {
         "llama4_text",
         {"head_dim": 8, "attention_chunk_size": 16, "intermediate_size_mlp": 48, "moe_layers": []},
         vision={"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
+    ),
+    "exaone4_5": vision(
+        "exaone4", LAYERS, window=WIDER, vision={"depth": 1, "num_heads": 4, "out_hidden_size": 32}
+    ),
+    "cohere2_vision": vision("cohere2", LAYERS, window=WIDER, vision={"model_type": "siglip_vision_model"}),
+    "qwen3_5_moe": vision(
+        "qwen3_5_moe_text",
+        {**DELTA_NET, **SHARED_EXPERT},
+        vision={"depth": 1, "num_heads": 4, "out_hidden_size": 32},
+    ),
+    "ernie4_5_vl_moe": vision(
+        "ernie4_5_vl_moe_text",
+        {
+            "head_dim": 8,
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": [16, 16],
+            "moe_num_shared_experts": 1,
+            "mlp_layer_types": ["dense", "sparse"],
+            **MROPE,
+        },
+        vision={"depth": 1, "num_heads": 4, "out_hidden_size": 32},
+    ),
+    "qwen2_5_omni_thinker": vision(
+        "qwen2_5_omni_text",
+        MROPE,
+        vision={"embed_dim": 32, "depth": 1, "num_heads": 4, "out_hidden_size": 32},
+        audio_config=AUDIO,
+    ),
+    "qwen3_omni_moe_thinker": vision(
+        "qwen3_omni_moe_text",
+        {**MROPE_INTERLEAVED, "head_dim": 8, "num_experts": 4, **EXPERTS},
+        vision={"depth": 1, "num_heads": 4, "out_hidden_size": 32, "deepstack_visual_indexes": [0]},
+        audio_config=AUDIO,
     ),
     "lfm2_vl": vision("lfm2", {"layer_types": ["conv", FULL], "block_ff_dim": 48, "block_multiple_of": 8}),
 }

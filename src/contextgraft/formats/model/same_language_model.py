@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 from contextgraft.formats.model.pretrained import NO_REMOTE_CODE
@@ -90,5 +91,23 @@ def _set_one_rope(configs: Sequence[Any]) -> None:
 def _tiny_model(config: Any) -> Any:
     import torch  # noqa: PLC0415
     from transformers import AutoModel  # noqa: PLC0415
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING  # noqa: PLC0415
 
+    if type(config) not in MODEL_MAPPING:
+        return _inner_class(config)(config).float().eval()
     return AutoModel.from_config(config, dtype=torch.float32, **NO_REMOTE_CODE).eval()
+
+
+def _inner_class(config: Any) -> Any:
+    """The class of a language model that exists inside other models only, as that of Qwen2.5-Omni's thinker.
+
+    It is next to the config's class, and the one text model that takes it.
+    """
+    name = type(config).__module__.replace("configuration_", "modeling_")
+    members = vars(import_module(name)).values()
+    (only,) = (
+        member
+        for member in members
+        if getattr(member, "config_class", None) is type(config) and member.__name__.endswith("TextModel")
+    )
+    return only
