@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-# Two folders at a time (tests/schedule.py), each with one thread for arithmetic. Tests start many processes: without
-# compiled files, each of them would compile the package.
-TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadscope
+# Three folders at a time (tests/schedule.py) for two processors: tests wait for disks, Slurm and killed processes a
+# third of their time. One thread each for arithmetic. Tests start many processes: without compiled files, each of
+# them would compile the package.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTEST) -n 3 --dist loadscope
 SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all --logger=contextgraft
 HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts
