@@ -11,6 +11,7 @@ import yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.evaluation import StudyEvaluation
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
+from contextgraft.config.server_backend import ServerBackend
 from contextgraft.config.training import Recipe
 from contextgraft.errors import ConfigError
 from contextgraft.planning import jobs
@@ -123,6 +124,31 @@ def test_several_gpus_that_compute_layers_in_turn_take_the_time_of_one() -> None
     assert several.seconds == single.seconds
     least = (2 * 69e9 * 2**20 + 2 * 80 * 64 * 128 * 2**40) / (GPUS.gpu_teraflops * 1e12)
     assert several.seconds > least
+
+
+def served(length: int, gpus: int) -> StudyEvaluation:
+    """The same prompt, by vLLM on so many GPUs."""
+    plain = prompts(length)
+    return plain.model_copy(update={"backend": ServerBackend(serve="vllm", tensor_parallel=gpus)})
+
+
+def test_the_gpus_of_vllm_share_the_work_and_those_of_layers_wait() -> None:
+    in_turn, shared = (
+        jobs.evaluate_job(evaluation, LLAMA_70B, GPUS, models=1, threads=1)
+        for evaluation in (prompts(2**20), served(2**20, 8))
+    )
+    assert ((in_turn.gpus, in_turn.busy), (shared.gpus, shared.busy)) == ((7, 1), (8, 8))
+    disk = 141e9 / (GPUS.disk * 1e9)  # one pass over the model in turn, three with a server
+    assert shared.seconds - 3 * disk == pytest.approx((in_turn.seconds - disk) / 8, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"),
+    [(4, r"tensor_parallel of 7 or more; received 4"), (16, "at most 8, .* received 16 for")],
+)
+def test_a_server_with_too_few_gpus_or_more_than_a_node_is_refused(gpus: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        jobs.evaluate_job(served(2**20, gpus), LLAMA_70B, GPUS, models=1, threads=1)
 
 
 def test_evaluation_that_no_node_can_hold_is_refused() -> None:

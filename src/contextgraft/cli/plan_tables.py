@@ -131,14 +131,14 @@ def _study_head(plan: "StudyPlan") -> Iterator[str]:
 def _step_table(steps: "Sequence[StudyStep]") -> "Table":
     names = (
         *("jobs", "hours a job", "hours", "GPU hours", "read", "written"),
-        *("requests: memory", "GPUs", "minutes"),
+        *("requests: memory", "GPUs", "busy", "minutes"),
     )
     rows = [
         (
             *(step.name, f"{step.jobs:,}", _hours(step.seconds / 3600), _hours(step.hours)),
             *(_hours(step.gpu_hours) if step.gpu_hours else "-", format_bytes(step.read)),
             *(format_bytes(step.written), format_bytes(step.request.mem_mb * 1e6)),
-            *(str(step.request.gpus or "-"), f"{step.request.minutes:,}"),
+            *(str(step.request.gpus or "-"), str(step.busy or "-"), f"{step.request.minutes:,}"),
         )
         for step in steps
     ]
@@ -166,6 +166,7 @@ def _study_notes(plan: "StudyPlan") -> Iterator[str]:
 
     cluster = plan.study.settings.cluster
     yield "Hours are estimates at the speeds of `cluster`; requested minutes are three times that, plus ten."
+    yield "busy: GPUs of a job that compute at a time; the others hold layers and wait."
     yield "Skills, whose prompts are short, are not counted. Nothing was run, nothing was fetched."
     for name in too_long(plan.steps, cluster):
         yield (

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from contextgraft.config.base import Count, File, Frozen, Name, Seed, Tokens
 from contextgraft.config.control_names import THETA_ONLY, ControlName
 from contextgraft.config.ruler_tasks import RULER_TASKS, Task
+from contextgraft.config.server_backend import ServerBackend
 
 Depth = Annotated[float, Field(ge=0, le=100)]
 Lengths = Annotated[list[Tokens], Field(min_length=1)]
@@ -196,11 +197,13 @@ class EvaluationConfig(Frozen):
         description="whether needles, RULER and skills use the model's chat template; auto: if it has one. "
         "Default: needles as their format says, RULER auto, skills not",
     )
+    backend: ServerBackend | None = Field(default=None, description="a server; default: in this process")
 
     @property
     def selected_suites(self) -> tuple[str, ...]:
         """The suites to evaluate, in the order of the sections; without a skill there are none of skills."""
-        sections = [name for name in type(self).model_fields if isinstance(getattr(self, name), Frozen)]
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "backend"}
+        sections = [name for name, value in values.items() if isinstance(value, Frozen)]
         given = [name for name in sections if name not in OF_SKILLS or (self.skill and self.skill.skills)]
         if self.suites is None:
             return tuple(given)

@@ -8,6 +8,7 @@ from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.evaluation import EvaluationConfig
+from contextgraft.config.served_study import check_served
 from contextgraft.config.study import Kept, StudyConfig
 from contextgraft.config.target_sheet import (
     SHORT_DONOR,
@@ -161,6 +162,7 @@ def load_study(config: Mapping[str, Any], source: Path | str, needle_kinds: Coll
             collector.add(check_labels(targets, sheet))
     if settings:
         collector.add(check_files(settings, targets or (), source))
+        collector.add(check_served(settings, targets or (), source))
     collector.raise_mistakes()
     assert settings is not None
     assert targets is not None

@@ -13,7 +13,7 @@ from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.errors import InputChanged
-from contextgraft.evaluation.backends.base import Backend
+from contextgraft.evaluation.backends.base import Backend, lifetime
 from contextgraft.evaluation.backends.loading import load_config, max_positions
 from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, backend_key, make_backend
 from contextgraft.evaluation.models import EvalModel
@@ -212,7 +212,7 @@ def respond_to(
 ) -> list[SampleColumns]:
     """The rows of all questions; the backend runs those that the cache does not have."""
     positions = max_positions(load_config(run.model.path))
-    with ResponseCache(cache_path, progress.advance) as cache:
+    with lifetime(backend), ResponseCache(cache_path, progress.advance) as cache:
         responses = respond(backend, cache, questions, positions)
     if backend.prefill is not None:
         progress.prefilled(backend.prefill.prompt, backend.prefill.computed)

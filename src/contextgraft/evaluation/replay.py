@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import InputError, MismatchError, VerificationError
-from contextgraft.evaluation.backends.base import NoResponse
+from contextgraft.evaluation.backends.base import NoResponse, lifetime
 from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, check_backend, make_backend
 from contextgraft.evaluation.models import EvalModel, open_eval_model
 from contextgraft.evaluation.questions import Question, ids_digest
@@ -111,7 +111,8 @@ def replay_question(
     check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
     check_same("answer", row["answer"], question.answer)
     limits = PromptLimits(longest=len(question.ids) + question.budget, largest_id=max(question.ids))
-    [(_index, outcome)] = make_backend(model, backend, limits).responses([question.request])
+    with lifetime(runner := make_backend(model, backend, limits)):
+        [(_index, outcome)] = runner.responses([question.request])
     if isinstance(outcome, NoResponse):
         raise InputError("the model gave no response", path=model.path, received=outcome.reason)
     score = SCORING[question.scoring](outcome, question.answer)

@@ -32,12 +32,21 @@ REPORT = 60.0  # seconds
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """What one job needs: seconds at full speed, bytes of main memory of a node, GPUs of all its nodes."""
+    """What one job needs: seconds at full speed, bytes of main memory of a node, GPUs of all its nodes.
+
+    `at_work` of the GPUs compute at a time, None means all: layers in turn keep one at work.
+    """
 
     seconds: float
     memory: float = LEAST
     gpus: int = 0
     nodes: int = 1
+    at_work: int | None = None
+
+    @property
+    def busy(self) -> int:
+        """GPUs that compute at a time."""
+        return self.gpus if self.at_work is None else self.at_work
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,9 @@ def evaluate_job(
 ) -> JobEstimate:
     """Models one after another on the GPUs of one node or, in float32, on processors.
 
-    A study evaluates with the backend `hf`, which places layers on GPUs in turn (device_map="auto"): one GPU
-    computes while the others wait, so several take the time of one.
+    The backend `hf` places layers on GPUs in turn (device_map="auto"), as llama.cpp does: one GPU computes
+    while the others wait, so several take the time of one. The `tensor_parallel` GPUs of vLLM share the work,
+    without a loss in this estimate; it reads each model from files, so that grafts are written and read once.
     """
     hardware = Hardware.from_cluster(cluster, threads)
     computed = evaluated_shape(shape, cluster)
@@ -146,18 +156,35 @@ def evaluate_job(
     longest = max(cost.length for cost in costs)
     held = held_bytes(computed, longest)
     hours = sum(cost.hours_shared + cost.hours_writing for cost in costs)
-    loading = models * _disk_seconds(shape, cluster)
+    loading = (1 if evaluation.backend is None else 3) * models * _disk_seconds(shape, cluster)
     if not cluster.gpus_per_node:
         return JobEstimate(loading + hours * 3600, memory=held + LEAST)
-    gpus = fewest_devices(held, hardware)
+    needed = fewest_devices(held, hardware)
+    sharing = evaluation.backend.tensor_parallel if evaluation.backend else 1
+    gpus = sharing if evaluation.backend and evaluation.backend.serve == "vllm" else needed
+    check_gpus(needed, gpus, longest, held, cluster)
+    return JobEstimate(
+        loading + hours * 3600 / sharing, memory=weight_bytes(shape) + 2 * LEAST, gpus=gpus, at_work=sharing
+    )
+
+
+def check_gpus(needed: int, gpus: int, longest: int, held: float, cluster: Cluster) -> None:
+    """Raise ConfigError if a node, or the server that the study names, has too few GPUs for an evaluation."""
+    memory = f"{held / GB:.0f} GB of weights, keys and values, {cluster.gpu_memory:g} GB a GPU"
+    if needed > gpus:
+        raise ConfigError(
+            f"prompts of {longest} tokens need the memory of {needed} GPUs",
+            expected=f"evaluation.backend.tensor_parallel of {needed} or more",
+            received=f"{gpus}; {memory}",
+            remedy="set tensor_parallel, or evaluate shorter prompts",
+        )
     if gpus > cluster.gpus_per_node:
         raise ConfigError(
-            f"prompts of {longest} tokens need the memory of {gpus} GPUs",
+            f"prompts of {longest} tokens need the memory of {needed} GPUs",
             expected=f"at most {cluster.gpus_per_node}, the GPUs of one node (cluster.gpus_per_node)",
-            received=f"{held / GB:.0f} GB of weights, keys and values, {cluster.gpu_memory:g} GB a GPU",
+            received=f"{gpus} for {memory}" if gpus > needed else memory,
             remedy="evaluate shorter prompts, or correct the section `cluster`",
         )
-    return JobEstimate(loading + hours * 3600, memory=weight_bytes(shape) + 2 * LEAST, gpus=gpus)
 
 
 def with_grafts(

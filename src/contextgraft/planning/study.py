@@ -33,7 +33,10 @@ EMBEDDINGS: Mapping[str | None, tuple[TensorRole, ...]] = {
 
 @dataclass(frozen=True)
 class StudyStep:
-    """Jobs of one kind: seconds of one at full speed, what it requests, bytes of all of them together."""
+    """Jobs of one kind: seconds of one at full speed, what it requests, bytes of all of them together.
+
+    `busy` of the GPUs of a job compute at a time.
+    """
 
     name: str
     jobs: int
@@ -41,6 +44,7 @@ class StudyStep:
     request: SlurmRequest
     read: int = 0
     written: int = 0
+    busy: int = 0
 
     @property
     def hours(self) -> float:
@@ -162,7 +166,7 @@ def _steps(study: ResolvedStudy, shape: ModelShape, disk: DiskUse, adapter: int)
     grafts = disk.kept_grafts
 
     def step(name: str, job: JobEstimate, jobs: int, read: int = 0, written: int = 0) -> StudyStep:
-        return StudyStep(name, jobs, job.seconds, request(job, settings.cluster), read, written)
+        return StudyStep(name, jobs, job.seconds, request(job, settings.cluster), read, written, job.busy)
 
     rules = estimates.rules
     yield step("fetch", rules["fetch"], fetched, fetched * size, fetched * size)

@@ -171,7 +171,7 @@ def test_a_server_that_is_down_is_one_line_and_answers_so_far_are_kept(
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"backend": "abacus"}, "no such backend; expected hf, openai, vllm; received abacus"),
+        ({"backend": "abacus"}, "no such backend; expected hf, openai, vllm, serve; received abacus"),
         ({"backend": "openai"}, "cannot be combined"),
         ({"url": "http://127.0.0.1:1/v1/completions"}, "cannot be combined"),
         ({"device": "toaster"}, "no such device"),

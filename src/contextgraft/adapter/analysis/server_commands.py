@@ -16,6 +16,7 @@ from contextgraft.adapter.lora.base_model import base_model
 from contextgraft.adapter.lora.sglang import sglang_problems
 from contextgraft.adapter.lora.vllm import audit_for_vllm
 from contextgraft.formats.model_card.usage import ServerCommand
+from contextgraft.formats.server_words import llama_server_words, sglang_words, vllm_words
 from contextgraft.rope import settings
 from contextgraft.rope.settings import ORIGINAL, RopeSettings
 
@@ -39,12 +40,12 @@ def graft_commands(path: Path, context: int) -> tuple[ServerCommand, ...]:
     """The commands for a graft, whose own config has the RoPE settings; `context` in tokens."""
     file = f"{path.resolve().name}.gguf"
     return (
-        _command("vLLM", "vllm", "serve", path, "--max-model-len", context),
+        _command("vLLM", *vllm_words(path, context)),
         _command(
-            "llama.cpp", "llama-server", "--model", file, "--ctx-size", context, "--parallel", 1,
+            "llama.cpp", *llama_server_words(file, context),
             note=f"{file} is this folder converted by llama.cpp's convert_hf_to_gguf.py",
         ),
-        _command("SGLang", "sglang", "serve", "--model-path", path, "--context-length", context),
+        _command("SGLang", *sglang_words(path, context)),
     )  # fmt: skip
 
 

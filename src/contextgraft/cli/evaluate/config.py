@@ -63,11 +63,20 @@ def read_config(path: Path | None, fine_tune: str | None) -> "EvaluationConfig":
 
 
 def backend_config(params: Mapping[str, Any], config: "EvaluationConfig") -> "BackendConfig":
-    """The backend, device, dtype and batch size that the options select."""
+    """The backend, device, dtype and batch size that the options select.
+
+    --backend and --url override the section `backend` of --config.
+    """
     from contextgraft.evaluation.backends.registry import BackendConfig
 
     names = ("backend", "device", "dtype", "prefill_chunk", "url", "model_name")
     given = {name: params[name] for name in names}
+    server = config.backend
+    if server is not None and (params["backend"], params["url"]) == ("hf", None):
+        started = {"backend": "serve", "server": server}
+        given |= (
+            started if server.serve else {"backend": "openai", "url": server.url, "model_name": server.model}
+        )
     return BackendConfig(**given, batch_size=config.batch_size or BackendConfig.batch_size)
 
 

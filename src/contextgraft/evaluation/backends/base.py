@@ -1,6 +1,7 @@
 """What a backend is: it continues prompts of token ids greedily and yields each response as it comes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,6 +54,11 @@ class Backend(Protocol):
 
     def responses(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Outcome]]:
         """The index of each request with its outcome, once each, in any order, as soon as it is known."""
+
+
+def lifetime(backend: Backend) -> AbstractContextManager[object]:
+    """A block at whose end the backend stops what it has started, such as a server."""
+    return backend if isinstance(backend, AbstractContextManager) else nullcontext()
 
 
 class ChunkedBackend:

@@ -45,11 +45,17 @@ class CompletionsBackend:
         self._opener = build_opener(ProxyHandler({}))  # no proxy of the environment
 
     def responses(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Outcome]]:
-        """The index of each request with its outcome, in order."""
-        with ThreadPoolExecutor(self._concurrent) as pool:
+        """The index of each request with its outcome, in order.
+
+        After an error, or Ctrl-C, requests on their way are not waited for.
+        """
+        pool = ThreadPoolExecutor(self._concurrent)
+        try:
             for start in range(0, len(requests), self._concurrent):
                 chunk = requests[start : start + self._concurrent]
                 yield from enumerate(pool.map(self._complete, chunk), start)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _complete(self, request: GenerationRequest) -> Outcome:
         content = {

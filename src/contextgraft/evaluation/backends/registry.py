@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
+from contextgraft.config.server_backend import ServerBackend
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.base import Backend, ChunkedBackend
 from contextgraft.evaluation.backends.loading import (
@@ -15,13 +17,17 @@ from contextgraft.evaluation.backends.loading import (
     max_positions,
 )
 from contextgraft.evaluation.models import EvalModel
+from contextgraft.rope import settings as rope_settings
+
+IN_MEMORY = ("hf", "serve")  # backends of grafts that are not written
 
 
 @dataclass(frozen=True)
 class BackendConfig:
     """How models are run; nothing here changes the questions.
 
-    `url` and `model_name` are those of an OpenAI-compatible server, whose name for the model may differ.
+    `url` and `model_name` are those of an OpenAI-compatible server, whose name for the model may differ;
+    `server` is one that is started for each model.
     """
 
     backend: str = "hf"
@@ -31,6 +37,7 @@ class BackendConfig:
     prefill_chunk: int = 2048
     url: str | None = None
     model_name: str | None = None
+    server: ServerBackend | None = None
 
 
 @dataclass(frozen=True)
@@ -43,19 +50,24 @@ class PromptLimits:
 
 def backend_key(config: BackendConfig) -> dict[str, Any]:
     """The settings that may change a model's responses; batch sizes and addresses do not."""
-    return {
+    key = {
         "device": config.device,
         "dtype": config.dtype,
         "backend": config.backend,
         "model_name": config.model_name,
     }
+    if config.server is None:
+        return key
+    from contextgraft.evaluation.backends.served import server_key
+
+    return key | {"server": server_key(config.server)}
 
 
 def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None:
     """Raise InputError if the backend does not exist here or cannot run this many models and variants."""
     if config.backend not in BACKENDS:
         raise InputError("no such backend", expected=", ".join(BACKENDS), received=config.backend)
-    if variants and config.backend != "hf":
+    if variants and config.backend not in IN_MEMORY:
         raise InputError(
             f"--backend {config.backend} loads models from their files: no adapter is applied in memory",
             expected="--backend hf with --adapter and --control",
@@ -75,6 +87,10 @@ def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None
             received=models,
             remedy="evaluate the models one after another, each with its own --out",
         )
+    if config.server is not None:
+        from contextgraft.evaluation.backends.served import check_server
+
+        check_server(config.server)
 
 
 def make_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) -> Backend:
@@ -124,8 +140,22 @@ def vllm_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) 
     return ChunkedBackend(generator, config.batch_size)
 
 
+def served_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) -> Backend:
+    """A server that is started for the model, with a context for its longest prompt."""
+    from contextgraft.evaluation.backends.served import ServedBackend, ServedModel
+
+    assert config.server is not None, "checked by check_backend"
+    own = max_positions(load_config(model.path))
+    context = limits.longest if own is None else min(own, limits.longest)
+    if own is None:
+        own = rope_settings.read(read_json(model.path / MODEL_CONFIG), model.path).context
+    served = ServedModel(model.path, context, context > own, config.dtype, config.server)
+    return ServedBackend(model, served, concurrent=config.batch_size)
+
+
 BACKENDS: dict[str, Callable[[EvalModel, BackendConfig, PromptLimits], Backend]] = {
     "hf": transformers_backend,
     "openai": openai_backend,
     "vllm": vllm_backend,
+    "serve": served_backend,
 }
