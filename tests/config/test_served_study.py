@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contextgraft.config.resolved_study import load_study
-from contextgraft.config.server_backend import UNSERVED
+from contextgraft.config.server.backend import UNSERVED
 from contextgraft.errors import ConfigError
 
 VLLM = {"serve": "vllm", "tensor_parallel": 8, "args": ["--kv-cache-dtype", "fp8"]}

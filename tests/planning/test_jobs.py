@@ -11,7 +11,7 @@ import yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.evaluation import StudyEvaluation
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
-from contextgraft.config.server_backend import ServerBackend
+from contextgraft.config.server.backend import ServerBackend
 from contextgraft.config.training import Recipe
 from contextgraft.errors import ConfigError
 from contextgraft.planning import jobs

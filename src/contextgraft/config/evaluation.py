@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from contextgraft.config.base import Count, File, Frozen, Name, Seed, Tokens
 from contextgraft.config.control_names import THETA_ONLY, ControlName
 from contextgraft.config.ruler_tasks import RULER_TASKS, Task
-from contextgraft.config.server_backend import ServerBackend
+from contextgraft.config.server.backend import ServerBackend
 
 Depth = Annotated[float, Field(ge=0, le=100)]
 Lengths = Annotated[list[Tokens], Field(min_length=1)]

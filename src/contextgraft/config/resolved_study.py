@@ -8,7 +8,7 @@ from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.evaluation import EvaluationConfig
-from contextgraft.config.served_study import check_served
+from contextgraft.config.server.served_study import check_served
 from contextgraft.config.study import Kept, StudyConfig
 from contextgraft.config.target_sheet import (
     SHORT_DONOR,

@@ -19,7 +19,7 @@ import pytest
 
 from contextgraft.config.base import validate
 from contextgraft.config.evaluation import EvaluationConfig
-from contextgraft.config.server_backend import ServerBackend
+from contextgraft.config.server.backend import ServerBackend
 from contextgraft.errors import ConfigError, InputError, ProcessEnded
 from contextgraft.evaluation.backends import openai, server_process
 from contextgraft.evaluation.backends.registry import BackendConfig, backend_key

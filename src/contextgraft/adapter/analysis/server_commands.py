@@ -15,8 +15,8 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.base_model import base_model
 from contextgraft.adapter.lora.sglang import sglang_problems
 from contextgraft.adapter.lora.vllm import audit_for_vllm
+from contextgraft.formats.model_card.server_words import llama_server_words, sglang_words, vllm_words
 from contextgraft.formats.model_card.usage import ServerCommand
-from contextgraft.formats.server_words import llama_server_words, sglang_words, vllm_words
 from contextgraft.rope import settings
 from contextgraft.rope.settings import ORIGINAL, RopeSettings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
-from contextgraft.config.server_backend import ServerBackend
+from contextgraft.config.server.backend import ServerBackend
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.base import Backend, ChunkedBackend
 from contextgraft.evaluation.backends.loading import (

@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
-from contextgraft.config.server_backend import ServerBackend
+from contextgraft.config.server.backend import ServerBackend
 from contextgraft.errors import InputError, ProcessEnded
 from contextgraft.evaluation.backends.base import GenerationRequest, Outcome, PrefillCount
 from contextgraft.evaluation.backends.openai import CompletionsBackend
 from contextgraft.evaluation.backends.server_process import HOST, ServerProcess, free_port, running_server
 from contextgraft.evaluation.backends.written_model import write_model
 from contextgraft.evaluation.models import EvalModel
-from contextgraft.formats.server_words import llama_server_words, vllm_words
+from contextgraft.formats.model_card.server_words import llama_server_words, vllm_words
 
 PROGRAMS = {"vllm": "vllm", "llama-server": "llama-server"}
 OUTTYPES = {

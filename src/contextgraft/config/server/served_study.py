@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from contextgraft.config.server_backend import UNSERVED
+from contextgraft.config.server.backend import UNSERVED
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import TargetRow
 from contextgraft.errors import ConfigError
