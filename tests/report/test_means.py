@@ -109,7 +109,7 @@ def test_nats_that_are_not_finite_are_a_sample_without_a_score(
 ) -> None:
     rows = list(synthetic.windows(synthetic.Model("style"), 2.0))
     synthetic.write(tmp_path / "a.parquet", [{**rows[0], "score": score}])
-    (sample,) = read_samples([tmp_path]).rows("sample_browser")
+    (sample,) = read_samples([tmp_path]).rows("sample_browser", per_cell=None)
     assert (sample["status"], sample["score"]) == ("failed", None)
     assert "invalid row: score" in sample["reason"]
 
@@ -117,7 +117,7 @@ def test_nats_that_are_not_finite_are_a_sample_without_a_score(
 def test_negative_nats_are_a_sample_without_a_score(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     rows = list(synthetic.windows(synthetic.Model("style"), 2.0))
     synthetic.write(tmp_path / "a.parquet", [{**rows[0], "score": -1.0}])
-    (sample,) = read_samples([tmp_path]).rows("sample_browser")
+    (sample,) = read_samples([tmp_path]).rows("sample_browser", per_cell=None)
     assert (sample["status"], sample["score"]) == ("failed", None)
     assert sample["reason"] == "invalid row: score -1.0"
 

@@ -131,6 +131,6 @@ def test_scores_that_are_not_finite_are_samples_without_one(
 ) -> None:
     rows = list(made_up(synthetic, synthetic.Model("style"), [score]))
     synthetic.write(tmp_path / "a.parquet", rows)
-    samples = read_samples([tmp_path]).rows("sample_browser")
+    samples = read_samples([tmp_path]).rows("sample_browser", per_cell=None)
     assert {(sample["status"], sample["score"]) for sample in samples} == {("failed", None)}
     assert all("invalid row: score" in sample["reason"] for sample in samples)

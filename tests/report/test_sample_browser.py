@@ -5,23 +5,35 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from contextgraft.report.data.sample_browser import clipped, result, sample_table, script_json, select_samples
+from contextgraft.report.data.sample_browser import (
+    BrowserSamples,
+    clipped,
+    largest_rank,
+    result,
+    sample_table,
+    script_json,
+    select_samples,
+    shell_word,
+)
 from contextgraft.report.data.samples import read_samples
 from contextgraft.report.statistics.cells import model_key
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return read_samples([folder]).rows("sample_browser")
+def selected_of(folder: Path, **options: int) -> BrowserSamples:
+    return select_samples(read_samples([folder]), **options)
 
 
 def test_all_samples_are_there_with_texts_once(tmp_path: Path, synthetic: SimpleNamespace) -> None:
     synthetic.write(
         tmp_path / "a.parquet", list(synthetic.needle(synthetic.Model("style"), "n", 128, 5, each=2))
     )
-    rows = rows_of(tmp_path)
-    selected = select_samples(rows)
+    selected = selected_of(tmp_path)
+    rows = selected.rows
     table = sample_table(selected, {model_key(row): ("Other models", "style") for row in rows})
     assert (selected.total, selected.per_cell, len(table["columns"]["tune"])) == (10, None, 10)
     assert len(table["texts"]) == len(set(table["texts"]))
@@ -38,10 +50,31 @@ def test_too_many_are_the_first_of_every_cell_wrong_ones_first(
     rows = [*synthetic.needle(synthetic.Model("style"), "n", 128, 100)]
     rows += synthetic.needle(synthetic.Model("style"), "n", 1024, 5)
     synthetic.write(tmp_path / "a.parquet", rows)
-    selected = select_samples(rows_of(tmp_path), most=70)
+    selected = selected_of(tmp_path, most=70)
     assert (selected.total, selected.per_cell, len(selected.rows)) == (200, 7, 70)
     assert {row["score"] for row in selected.rows if row["length"] == 1024} == {0.0}
-    assert select_samples(rows_of(tmp_path), most=3).per_cell == 1
+    assert selected_of(tmp_path, most=3).per_cell == 1
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 40))
+def test_the_largest_rank_of_every_cell_that_fits(sizes: list[int], most: int) -> None:
+    counts = {rank: sum(size >= rank for size in sizes) for rank in range(1, max(sizes) + 1)}
+    fits = [rank for rank in counts if sum(min(size, rank) for size in sizes) <= most]
+    assert largest_rank(counts, most) == max(fits, default=1)
+
+
+def test_a_sample_has_its_file_and_row(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    models = {"rank=8/a b.parquet": "style", "-c.parquet": "code"}
+    for name, model in models.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        synthetic.write(tmp_path / name, list(synthetic.needle(synthetic.Model(model), "n", 128, 2)))
+    selected = selected_of(tmp_path, most=5)
+    assert len(selected.rows) < selected.total
+    for row in selected.rows:
+        stored = pq.read_table(tmp_path / row["file"]).slice(row["table_row"], 1).to_pylist()[0]
+        assert all(stored[name] == row[name] for name in ("depth", "output", "score", "rank", "recipe"))
+        assert models[row["file"]] == stored["model"]
+    assert list(map(shell_word, sorted(models))) == ["./-c.parquet", "'rank=8/a b.parquet'"]
 
 
 @pytest.mark.parametrize(

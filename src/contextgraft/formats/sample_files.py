@@ -70,6 +70,11 @@ def check_sample_file(path: Path) -> dict[str, str | None]:
     return {name: None if name in absent else written for name, written in names.items()}
 
 
+def stored_schema(path: Path) -> pq.ParquetSchema:
+    """The columns of a checked file with their physical types, as readers other than pyarrow see them."""
+    return pq.read_metadata(path).schema
+
+
 def check_pages(path: Path) -> None:
     """InputError for a table with spoiled pages: other readers, DuckDB among them, ignore their checksums."""
     try:

@@ -120,7 +120,7 @@ def _origin(database: SampleDatabase) -> SampleOrigin:
         tasks=database.rows("provenance"),
         files=database.rows("files"),
         refusals=summarise_refusals(database.rows("refused")),
-        browser=select_samples(database.rows("sample_browser")),
+        browser=select_samples(database),
     )
 
 

@@ -16,16 +16,18 @@ MOST_NATS = 500  # per token; a vocabulary of 10^200 tokens would be needed to b
 LARGEST = 1e15  # beyond it a number is not a measurement
 STATUSES = ("ok", "truncated", "skipped", "failed")
 ANY_INTEGER = {"seed"}  # the others count something
+PATH = "path of the file"  # a column that no table of samples has
 REPLACEMENT = "\ufffd"
 _FORMATTING = r"\x7f-\x9f\x{202a}-\x{202e}\x{2066}-\x{2069}\x{fffe}\x{ffff}"  # what turns or ends a line
 _INVISIBLE = r"\x{00ad}\x{061c}\x{200b}-\x{200f}\x{2060}-\x{2064}\x{feff}\x{e0000}-\x{e007f}"
 CONTROL = rf"[\x00-\x1f{_FORMATTING}{_INVISIBLE}]"  # in names: two that look alike would be taken for one
 
 
-def select_clean(file: str, path: str, names: Mapping[str, str | None] = MappingProxyType({})) -> str:
-    """SQL that selects all columns of a file, cleaned; `names` are those of its columns, None for null.
+def select_clean(file_names: str, paths: str, names: Mapping[str, str | None] = MappingProxyType({})) -> str:
+    """SQL that selects all columns of some files, cleaned; `names` are those of their columns, None for null.
 
-    `file` and `path` are placeholders for its name and path.
+    `file_names` is a map from path to name, `paths` a list: expressions or placeholders. The columns `file`
+    and `table_row` are the name of a row's file and its number in it, from 0.
     A row without a name that the report needs, with a number that is not a measurement, or with a score that
     does not fit its status or suite, has status failed, and a reason that names the column.
     """
@@ -41,9 +43,12 @@ def select_clean(file: str, path: str, names: Mapping[str, str | None] = Mapping
     )
     cleaned = ", ".join(f'{_clean(name, kind)} AS "{name}"' for name, kind in COLUMNS.items())
     return (
-        f"SELECT {cleaned}, file FROM (SELECT *, concat_ws(', ', unread, {', '.join(_defects())}) AS defect "
-        f"FROM (SELECT {given}, nullif(concat_ws(', ', {unread}), '') AS unread, {file} AS file "
-        f"FROM read_parquet({path})))"
+        f"SELECT {cleaned}, file, table_row "
+        f"FROM (SELECT *, concat_ws(', ', unread, {', '.join(_defects())}) AS defect "
+        f"FROM (SELECT {given}, nullif(concat_ws(', ', {unread}), '') AS unread, "
+        f'{file_names}["{PATH}"] AS file, file_row_number AS table_row '
+        # a folder such as `rank=8` in a path is not a column
+        f"FROM read_parquet({paths}, filename='{PATH}', hive_partitioning=false)))"
     )
 
 

@@ -1,12 +1,15 @@
-"""Single samples for the page: a compact table in JSON, and addresses of samples: pure."""
+"""Single samples for the page: which of them it holds, a compact table in JSON, and addresses."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 from urllib.parse import urlencode
 
 from contextgraft.report.data.labels import short
+from contextgraft.report.data.samples import SampleDatabase
 from contextgraft.report.statistics.cells import NEEDLE, RULER, SKILL, ModelKey, model_key
 
 MOST = 20_000  # samples in a page: a browser on a phone still filters them without delay
@@ -37,13 +40,21 @@ class BrowserSamples:
     per_cell: int | None
 
 
-def select_samples(rows: Sequence[Mapping[str, Any]], most: int = MOST) -> BrowserSamples:
-    """All rows of sql/sample_browser.sql, or as many of every cell as the page can have."""
-    if len(rows) <= most:
-        return BrowserSamples(tuple(rows), len(rows), None)
-    ranks = sorted(row["rank_in_cell"] for row in rows)
-    per_cell = max(ranks[most] - 1, 1)
-    return BrowserSamples(tuple(row for row in rows if row["rank_in_cell"] <= per_cell), len(rows), per_cell)
+def select_samples(database: SampleDatabase, most: int = MOST) -> BrowserSamples:
+    """All samples of the study, or as many of every cell as the page can have; only these are read."""
+    counts = {row["rank_in_cell"]: row["samples"] for row in database.rows("rank_counts")}
+    total = sum(counts.values())
+    per_cell = None if total <= most else largest_rank(counts, most)
+    return BrowserSamples(tuple(database.rows("sample_browser", per_cell=per_cell)), total, per_cell)
+
+
+def largest_rank(counts: Mapping[int, int], most: int) -> int:
+    """The last rank up to which there are no more than `most` samples, but at least 1.
+
+    `counts` has the number of samples of each rank in a cell, by rank from 1.
+    """
+    running = accumulate(counts.values())
+    return max(sum(count <= most for count in running), 1)
 
 
 def sample_table(samples: BrowserSamples, labels: Labels) -> dict[str, Any]:
@@ -87,6 +98,11 @@ def clipped(text: str | None) -> str | None:
     return text if text is None or len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 
+def shell_word(path: str) -> str:
+    """A relative path as one argument of a command line."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
+
 def _distinct(columns: Iterable[Iterable[Any]]) -> list[str]:
     return list(dict.fromkeys(value for values in columns for value in values if value is not None))
 
@@ -117,4 +133,6 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any], Labels], object]] = {
     "donor": _plain("donor"),
     "digest": lambda row, _: short(row["digest"]),
     "recipe": _plain("recipe"),
+    "file": lambda row, _: shell_word(row["file"]),
+    "table_row": _plain("table_row"),
 }

@@ -58,6 +58,8 @@
     ["scoring", "scored by"], ["donor", "donor"], ["digest", "model"], ["seed", "seed"], ["recipe", "recipe of the prompt"],
   ];
 
+  const promptCommand = (row) => `contextgraft replay ${value("file", row)} ${value("table_row", row)} MODEL --config STUDY --prompt-only`;
+
   const item = (row) => {
     const details = document.createElement("details"), summary = document.createElement("summary");
     const result = value("result", row);
@@ -71,6 +73,11 @@
         const definition = element("dd", "");
         definition.append(element("code", String(value(name, row))));
         facts.append(element("dt", title), definition);
+      }
+      if (value("recipe", row) !== null) {
+        const definition = element("dd", "");
+        definition.append(element("code", promptCommand(row)), " ", element("button", "Copy", { type: "button", className: "copy" }));
+        facts.append(element("dt", "whole prompt"), definition);
       }
       const same = new URLSearchParams();
       for (const name of ["suite", "task", "kind", "haystack", "length", "depth", "index"])
