@@ -12,7 +12,7 @@ import pytest
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
 from contextgraft.evaluation.backends.registry import BackendConfig
-from contextgraft.evaluation.replay import ReplayedSample, read_row, replay_sample
+from contextgraft.evaluation.replay import ReplayedSample, read_row, rebuild_prompt, replay_sample
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import Measurement, SampleRow
@@ -80,6 +80,17 @@ def test_every_row_says_the_same_again(
             row["length"],
             row["depth"],
         )
+
+
+def test_a_prompt_needs_no_weights(samples: Path, model: Path, spec: EvalSpec, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    last = pq.read_table(samples).num_rows - 1
+    for number in (0, last):
+        row = read_row(samples, number)
+        prompt = rebuild_prompt(row, tmp_path / "bare", spec)
+        assert prompt == replay(row, model, spec).prompt
+        with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
+            rebuild_prompt({**row, "prompt_digest": "another"}, tmp_path / "bare", spec)
 
 
 def test_a_row_that_differs_is_reported(samples: Path, model: Path, spec: EvalSpec) -> None:
@@ -176,6 +187,18 @@ def test_every_measured_row_gives_the_same_figure_again(
         assert replayed.score == pytest.approx(row["score"], rel=1e-3, abs=1e-6)
         assert (replayed.recorded, replayed.output, replayed.expected) == (None, None, None)
         assert len(replayed.prompt.split()) == replayed.prompt_tokens == row["prompt_tokens"]
+
+
+def test_a_measured_prompt_needs_no_weights(
+    measured: Path, model: Path, other: Path, measures: tuple[Measurement, ...]
+) -> None:
+    rows = {(row["model"], row["suite"]): n for n, row in enumerate(pq.read_table(measured).to_pylist())}
+    for number in rows.values():
+        row = read_row(measured, number)
+        prompt = rebuild_prompt(row, model, EvalSpec(measurements=measures))
+        assert len(prompt.split()) == row["prompt_tokens"]
+        with pytest.raises(VerificationError, match="gives another prompt than was recorded"):
+            rebuild_prompt({**row, "prompt_digest": "no"}, other, EvalSpec(measurements=measures))
 
 
 def test_another_score_is_reported(measured: Path, model: Path, measures: tuple[Measurement, ...]) -> None:

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.errors import InputError, MismatchError, VerificationError
 from contextgraft.evaluation.backends.base import NoResponse, lifetime
+from contextgraft.evaluation.backends.loading import load_config
 from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, check_backend, make_backend
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.evaluation.models import EvalModel, open_eval_model
 from contextgraft.evaluation.questions import Question, ids_digest
 from contextgraft.evaluation.scoring import SCORING
@@ -88,11 +90,34 @@ def replay_sample(
     """
     check_backend(backend, 1)
     opened = open_checked(row["model"], model, "the row", row["model_digest"])
-    # measurements have no answer, and tasks of lm-eval a document
-    is_question = row["answer"] is not None and "doc_id" not in json.loads(row["recipe"])
-    replay = replay_question if is_question else replay_measurement
+    replay = replay_question if is_question(row) else replay_measurement
     with unchanged(opened.inputs):
         return replay(row, opened, spec, backend, reference)
+
+
+@quiet_transformers()
+def rebuild_prompt(row: SampleRow, folder: Path, spec: EvalSpec) -> str:
+    """The text of a row's prompt, rebuilt with the tokenizer of a model folder; no model is loaded.
+
+    `spec` is as for `replay_sample`. Raises VerificationError if the prompt is not the recorded one, for
+    example because the folder has another tokenizer.
+    """
+    load_config(folder)  # before the tokenizer, whose loader reads it, too
+    tokenizer = load_tokenizer(folder)
+    if is_question(row):
+        question = rebuild_question(spec, tokenizer, row)
+        check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
+        return tokenizer.decode_all(question.ids)
+    measurement = find_measurement(row, spec.measurements)
+    rebuilt = matching_columns(row, measurement.unscored_rows(tokenizer, "skipped", "not evaluated"))
+    if (digest := rebuilt.get("prompt_digest")) is not None:  # requests of lm-eval depend on no tokenizer
+        check_same("prompt", row["prompt_digest"], digest)
+    return measurement.text(tokenizer)
+
+
+def is_question(row: SampleRow) -> bool:
+    """Whether a row is of a question: measurements have no answer, and tasks of lm-eval a document."""
+    return row["answer"] is not None and "doc_id" not in json.loads(row["recipe"])
 
 
 def open_checked(label: str, path: Path, whose: str, digest: str) -> EvalModel:
@@ -107,7 +132,7 @@ def replay_question(
     row: SampleRow, model: EvalModel, spec: EvalSpec, backend: BackendConfig, _: Path | None
 ) -> ReplayedSample:
     """The question of a row, answered again."""
-    question = rebuild_question(spec, model, row)
+    question = rebuild_question(spec, model.tokenizer, row)
     check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
     check_same("answer", row["answer"], question.answer)
     limits = PromptLimits(longest=len(question.ids) + question.budget, largest_id=max(question.ids))
@@ -120,7 +145,7 @@ def replay_question(
     return replayed_sample(row, model.tokenizer.decode_all(question.ids), now)
 
 
-def rebuild_question(spec: EvalSpec, model: EvalModel, row: SampleRow) -> Question:
+def rebuild_question(spec: EvalSpec, tokenizer: PromptTokenizer, row: SampleRow) -> Question:
     """The question of a row; InputError if no question set has its names, or none its content."""
     prompt_spec = json.loads(row["recipe"])
     label = ", ".join(str(row[name]) for name in ("suite", "task", "kind", "haystack") if row[name])
@@ -134,7 +159,7 @@ def rebuild_question(spec: EvalSpec, model: EvalModel, row: SampleRow) -> Questi
         raise InputError(f"nothing that was given matches the row: {label}", remedy=remedy)
     for question_set in named:
         if question_set.same_content(row, prompt_spec):
-            return question_set.rebuild(row, prompt_spec, model.tokenizer)
+            return question_set.rebuild(row, prompt_spec, tokenizer)
     raise InputError(f"{label} is not what the row was evaluated with", remedy=remedy)
 
 
@@ -157,12 +182,17 @@ def replay_measurement(
     with TemporaryDirectory() as work:
         for measured in (*reference_models(row, reference), model):
             rows = measure_alone(measured, measurement, backend, Path(work), row["reference_digest"] or "")
-    where = ("position", "scoring")
-    now = next(columns for columns in rows if all(columns.get(name) == row[name] for name in where))
+    now = matching_columns(row, rows)
     check_same("prompt", row["prompt_digest"], now["prompt_digest"])
     if now["status"] != "ok":
         raise InputError("the model could not be measured", path=model.path, received=now["reason"])
     return replayed_sample(row, measurement.text(model.tokenizer), now)
+
+
+def matching_columns(row: SampleRow, rows: Sequence[SampleColumns]) -> SampleColumns:
+    """The columns of the same position and scoring, of those that one measurement gives."""
+    where = ("position", "scoring")
+    return next(columns for columns in rows if all(columns.get(name) == row[name] for name in where))
 
 
 def find_measurement(row: SampleRow, measurements: Sequence[Measurement]) -> Measurement:

@@ -17,6 +17,11 @@ def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
     assert out.startswith("model: needle colours, length 16, depth 0 %")
     code, out, err = run("model", *last, "--skill", "polite.jsonl", "--show-prompt")
     assert (code, "the boat" in out) == (0, True)
+    prompt = ["replay", "samples.parquet", "8", "model", "--skill", "polite.jsonl", "--prompt-only"]
+    code, out, err = run(*prompt)
+    assert (code, out.splitlines()) == (0, ["the boat"]), err
+    code, out, err = run(*prompt, "--json")
+    assert (code, json.loads(out)) == (0, {"prompt": "the boat"}), err
     code, out, err = run("model", *last, "--skill", "polite.jsonl", "--json")
     assert (code, json.loads(out)["agrees"]) == (0, True)
     code, _, err = run("model", *last)

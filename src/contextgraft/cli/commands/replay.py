@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,12 @@ from contextgraft.cli.evaluate.options import (
     option_groups,
 )
 from contextgraft.cli.options import PATH, json_option
-from contextgraft.cli.output import print_json
+from contextgraft.cli.output import echo, print_json
+
+if TYPE_CHECKING:
+    from contextgraft.config.evaluation import EvaluationConfig
+    from contextgraft.evaluation.spec import EvalSpec
+    from contextgraft.evaluation.suites.base import SampleRow
 
 
 @click.command()
@@ -26,6 +31,11 @@ from contextgraft.cli.output import print_json
 @click.argument("reference", type=PATH, required=False)
 @option_groups(CONFIG_OPTIONS, config_flags(REPLAY_FLAGS), BACKEND_OPTIONS)
 @click.option("--show-prompt", is_flag=True, help="Print the prompt too.")
+@click.option(
+    "--prompt-only",
+    is_flag=True,
+    help="Print the prompt alone, without running the model; MODEL needs its tokenizer and config only.",
+)
 @json_option()
 def command(file: Path, row: int, model: Path, reference: Path | None, **params: Any) -> None:
     """Evaluate sample ROW (counted from 0) of the table FILE again and compare with the recorded result.
@@ -35,9 +45,25 @@ def command(file: Path, row: int, model: Path, reference: Path | None, **params:
     one. The exit code is 1 if the results differ.
     """
     check_folder(None, model)
+    if params["prompt_only"]:
+        show_prompt(params, file, row, model)
+        return
     if reference is not None:
         check_folder(None, reference)
     replay_sample(params, file, row, model, reference)
+
+
+def show_prompt(params: Mapping[str, Any], file: Path, number: int, model: Path) -> None:
+    """Print the prompt of one row, rebuilt with the tokenizer of a model folder."""
+    row, spec = row_and_spec(evaluation_config(params), file, number)
+
+    from contextgraft.evaluation.replay import rebuild_prompt
+
+    prompt = rebuild_prompt(row, model, spec)
+    if params["as_json"]:
+        print_json({"prompt": prompt})
+    else:
+        echo(prompt)
 
 
 def replay_sample(
@@ -45,12 +71,10 @@ def replay_sample(
 ) -> None:
     """Replay one row and print both results; exit code 1 if they differ."""
     config = evaluation_config(params)
+    row, spec = row_and_spec(config, file, number)
 
     from contextgraft.evaluation import replay
-    from contextgraft.evaluation.spec import build_spec, narrowed_config
 
-    row = replay.read_row(file, number)
-    spec = build_spec(narrowed_config(config, row))
     replayed = replay.replay_sample(row, model, spec, backend_config(params, config), reference)
     if params["as_json"]:
         print_json(replay.as_json(replayed))
@@ -60,3 +84,12 @@ def replay_sample(
         print_replay(replayed, show_prompt=params["show_prompt"])
     if not replayed.agrees:
         sys.exit(1)
+
+
+def row_and_spec(config: "EvaluationConfig", file: Path, number: int) -> tuple["SampleRow", "EvalSpec"]:
+    """A row of a table, and the question sets and measurements of a configuration that it may come from."""
+    from contextgraft.evaluation.replay import read_row
+    from contextgraft.evaluation.spec import build_spec, narrowed_config
+
+    row = read_row(file, number)
+    return row, build_spec(narrowed_config(config, row))
