@@ -1,6 +1,7 @@
 """`contextgraft plan` as typed: figures for people and programs, one line for a mistake."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from contextgraft.cli.commands.plan import command
 from contextgraft.cli.main import main
 from contextgraft.cli.options import SuiteChoice
+from contextgraft.cli.output import format_number, format_si
 from contextgraft.evaluation.suites import SUITES
 
 
@@ -95,3 +97,27 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert (end.value.code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (format_si(989e12, "FLOP/s"), "989 TFLOP/s"),
+        (format_si(3.35e12, "B/s"), "3.35 TB/s"),
+        (format_si(999.6e15, "FLOP"), "1 EFLOP"),
+        (format_si(2e34, "FLOP"), "20,000 QFLOP"),
+        (format_si(0.5, "FLOP/s"), "0.5 FLOP/s"),
+        (format_number(0), "0"),
+        (format_number(7.92e-6), "<0.001"),
+        (format_number(0.0251), "0.0251"),
+        (format_number(12345.6, 4), "12,346"),
+    ],
+)
+def test_numbers_for_people_have_no_exponents(text: str, expected: str) -> None:
+    assert text == expected
+
+
+def test_a_plan_has_no_exponents() -> None:
+    text = plan("llama3-70b", "--suite", "perplexity", "--lengths", "16,1048576")
+    assert "device   989 TFLOP/s of which 40% are reached, 3.35 TB/s, 80 GB" in text
+    assert not re.search(r"\de[+-]?\d", text)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y", "R", "Q")
 LOG_WIDTH = 160  # columns of a table where there is no terminal, so that its rows are not folded
 
 
@@ -75,3 +76,18 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def format_si(count: float, unit: str) -> str:
+    """Three significant digits in the prefixed unit that keeps the number below 1,000: `989 TFLOP/s`."""
+    power = 0
+    while count >= 999.5 and power < len(PREFIXES) - 1:
+        count, power = count / 1000, power + 1
+    return f"{format_number(count)} {PREFIXES[power]}{unit}"
+
+
+def format_number(count: float, digits: int = 3) -> str:
+    """A number from 0 to some significant digits, whole ones in full; never with an exponent."""
+    if 0 < count < 0.001:
+        return "<0.001"
+    return f"{count:,.0f}" if count >= 10 ** (digits - 1) else f"{count:.{digits}g}"

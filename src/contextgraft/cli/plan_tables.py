@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from contextgraft.cli.output import echo, format_bytes, make_table, stdout_console
+from contextgraft.cli.output import echo, format_bytes, format_number, format_si, make_table, stdout_console
 from contextgraft.planning import memory
 from contextgraft.planning.hardware import GB, Hardware
 
@@ -54,8 +54,8 @@ def _evaluation_head(shape: "ModelShape", hardware: Hardware, models: int) -> It
         f" keys and values {memory.kv_bytes_per_token(shape):,} bytes a token"
     )
     yield (
-        f"device   {hardware.flops:.3g} FLOP/s of which {hardware.utilisation:.0%} are reached,"
-        f" {hardware.bandwidth:.3g} bytes a second, {hardware.memory / GB:g} GB"
+        f"device   {format_si(hardware.flops, 'FLOP/s')} of which {hardware.utilisation:.0%} are reached,"
+        f" {format_si(hardware.bandwidth, 'B/s')}, {format_si(hardware.memory, 'B')}"
     )
     yield f"models   {models}"
 
@@ -82,10 +82,10 @@ def _sums(costs: "Sequence[SuiteCost]") -> list[str]:
         f"{sum(cost.prompts for cost in costs):,}",
         f"{sum(cost.tokens_alone for cost in costs):,}",
         f"{sum(cost.tokens_shared for cost in costs):,}",
-        _hours(sum(cost.hours_alone for cost in costs)),
-        _hours(sum(cost.hours_shared for cost in costs)),
-        _hours(sum(cost.hours_writing for cost in costs)),
-        _hours(wall),
+        format_number(sum(cost.hours_alone for cost in costs)),
+        format_number(sum(cost.hours_shared for cost in costs)),
+        format_number(sum(cost.hours_writing for cost in costs)),
+        format_number(wall),
     ]
 
 
@@ -135,17 +135,18 @@ def _step_table(steps: "Sequence[StudyStep]") -> "Table":
     )
     rows = [
         (
-            *(step.name, f"{step.jobs:,}", _hours(step.seconds / 3600), _hours(step.hours)),
-            *(_hours(step.gpu_hours) if step.gpu_hours else "-", format_bytes(step.read)),
+            *(step.name, f"{step.jobs:,}", format_number(step.seconds / 3600), format_number(step.hours)),
+            *(format_number(step.gpu_hours) if step.gpu_hours else "-", format_bytes(step.read)),
             *(format_bytes(step.written), format_bytes(step.request.mem_mb * 1e6)),
             *(str(step.request.gpus or "-"), str(step.busy or "-"), f"{step.request.minutes:,}"),
         )
         for step in steps
     ]
+    hours, gpu_hours = sum(step.hours for step in steps), sum(step.gpu_hours for step in steps)
     total = (
-        *("all", f"{sum(step.jobs for step in steps):,}", "", _hours(sum(step.hours for step in steps))),
-        *(_hours(sum(step.gpu_hours for step in steps)), format_bytes(sum(step.read for step in steps))),
-        format_bytes(sum(step.written for step in steps)),
+        *("all", f"{sum(step.jobs for step in steps):,}", ""),
+        *(format_number(hours), format_number(gpu_hours)),
+        *(format_bytes(sum(step.read for step in steps)), format_bytes(sum(step.written for step in steps))),
     )
     return make_table(("step",), names, [*rows, total])
 
@@ -186,8 +187,8 @@ def print_training(
     head = (
         f"{recipe.name}: {shape.parameters:,} parameters, {' and '.join(recipe.trainable)} are trained",
         f"{plan.ranks} ranks, {hardware.node_size} a node, {plan.context} on a sequence, {plan.dtype};"
-        f" {hardware.flops:.3g} FLOP/s of which {hardware.utilisation:.0%} are reached,"
-        f" {hardware.links} x {hardware.link_bandwidth:.3g} bytes/s between nodes",
+        f" {format_si(hardware.flops, 'FLOP/s')} of which {hardware.utilisation:.0%} are reached,"
+        f" {hardware.links} x {format_si(hardware.link_bandwidth, 'B/s')} between nodes",
     )
     _print_blocks(
         head,
@@ -209,8 +210,8 @@ def _work_table(recipe: "Recipe", hardware: Hardware, costs: "Sequence[StageCost
     ]
     total = (
         *("all", "", f"{sum(cost.steps for cost in costs):,}", f"{sum(cost.tokens for cost in costs):,}"),
-        f"{sum(cost.flops for cost in costs):.3g}",
-        f"{sum(cost.device_hours(hardware) for cost in costs):,.4g}",
+        format_si(sum(cost.flops for cost in costs), "FLOP"),
+        format_number(sum(cost.device_hours(hardware) for cost in costs), 4),
     )
     return make_table(("stage",), names, [*rows, total])
 
@@ -218,11 +219,11 @@ def _work_table(recipe: "Recipe", hardware: Hardware, costs: "Sequence[StageCost
 def _work(hardware: Hardware, cost: "StageCost") -> list[str]:
     published, reached = "", ""
     if cost.published is not None:
-        published = f"{cost.published:,.4g}"
+        published = format_number(cost.published, 4)
         reached = f"{cost.flops / cost.published / 3600 / hardware.flops:.1%}"
     return [
-        *(f"{cost.steps:,}", f"{cost.tokens:,}", f"{cost.flops:.3g}"),
-        *(f"{cost.device_hours(hardware):,.4g}", f"{cost.busy:.0%}", published, reached),
+        *(f"{cost.steps:,}", f"{cost.tokens:,}", format_si(cost.flops, "FLOP")),
+        *(format_number(cost.device_hours(hardware), 4), f"{cost.busy:.0%}", published, reached),
     ]
 
 
@@ -244,8 +245,8 @@ def _traffic_table(hardware: Hardware, costs: "Sequence[StageCost]") -> "Table":
         for layout, traffic in cost.between.items():
             chosen = layout + (" (chosen)" if layout == cost.layout else "")
             figures = (traffic.node / GB, traffic.link / GB, cost.weights / GB)
-            busy = f"{cost.link_hours(hardware, layout):,.3g}"
-            rows.append((str(number), chosen, *(f"{figure:,.4g}" for figure in figures), busy))
+            busy = format_number(cost.link_hours(hardware, layout))
+            rows.append((str(number), chosen, *(format_number(figure, 4) for figure in figures), busy))
     return make_table(("between nodes",), names, rows)
 
 
@@ -271,8 +272,3 @@ def _training_notes(
 def _gib(count: int) -> str:
     """Bytes in GiB, or in MiB where they are few."""
     return f"{count / GIB:,.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:,.1f} MiB"
-
-
-def _hours(count: float) -> str:
-    """Hours to three significant digits."""
-    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
