@@ -136,7 +136,7 @@ def extended(core: Path, wheel: Path, extra: str) -> Path:
 
 def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     tracked = subprocess.run(
-        ["git", "ls-files", "src/contextgraft"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\n")
     wanted = {name.removeprefix("src/") for name in tracked if name}
     with zipfile.ZipFile(wheel) as archive:

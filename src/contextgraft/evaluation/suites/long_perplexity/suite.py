@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
@@ -15,7 +15,6 @@ from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.config.evaluation import EvaluationConfig, LongPerplexitySection
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
-from contextgraft.evaluation.models import EvalModel, open_eval_model
 from contextgraft.evaluation.questions import json_line
 from contextgraft.evaluation.suites.base import (
     LoadedModel,
@@ -40,6 +39,9 @@ from contextgraft.evaluation.suites.text_prompts import (
     text_name,
 )
 
+if TYPE_CHECKING:  # plans import suites, but not transformers
+    from contextgraft.evaluation.models import EvalModel
+
 OTHER_TOKENS = "the reference's tokenizer gives other tokens than the model's"
 NO_KEY_TOKENS = "the reference names no key token in this window"
 KeyTokens = Mapping[str, Sequence[int]]  # positions by the digest of a window
@@ -58,8 +60,10 @@ class LongPerplexityMeasurement(TextMeasurement):
     suite: ClassVar[str] = "long_perplexity"
 
     @cached_property
-    def reference_model(self) -> EvalModel:
+    def reference_model(self) -> "EvalModel":
         """The reference, with the digest of its weights."""
+        from contextgraft.evaluation.models import open_eval_model
+
         return open_eval_model("reference", self.reference)
 
     @override
@@ -163,7 +167,7 @@ class LongPerplexityMeasurement(TextMeasurement):
 
 
 def choose_key_tokens(
-    reference: EvalModel, loaded: LoadedModel, prompts: Sequence[TextPrompt], short: int, begin: int
+    reference: "EvalModel", loaded: LoadedModel, prompts: Sequence[TextPrompt], short: int, begin: int
 ) -> KeyTokens:
     """Key tokens by the reference model, on the device and in the type of the loaded one."""
     from contextgraft.evaluation.backends.loading import load_model
