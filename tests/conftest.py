@@ -57,6 +57,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Libraries that count their objects at the end, such as DuckDB, find none left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def toy() -> SimpleNamespace:
     """The functions of toy_models.py, for tests that build their own models."""
