@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.conftest import FILLER, WORDS, MakeModel
+from tests.evaluation.conftest import FILLER, WORDS, MakeModel, save_tokenizer
 from tests.evaluation.test_run import Notes
 from transformers import LlamaForCausalLM
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from contextgraft.config.evaluation import EvaluationConfig, RepetitionSection, SkillSection
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.base import GenerationRequest
+from contextgraft.evaluation.backends.generation import end_tokens
 from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
+from contextgraft.evaluation.backends.transformers import TransformersBackend
 from contextgraft.evaluation.replay import read_row, replay_sample
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import build_spec, narrowed_config
@@ -128,6 +132,46 @@ def test_rows_are_those_of_transformers_and_are_replayed(
     for number in (1, 6):
         spec = build_spec(narrowed_config(config, rows[number]))
         assert replay_sample(read_row(out, number), folder, spec, BackendConfig()).agrees
+
+
+def save_recurrent_model(folder: Path) -> None:
+    """A model whose cache cannot be passed on, so that transformers' own `generate` runs it."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "head_dim": 16, "num_attention_heads": 2}
+    sizes |= {f"linear_{name}_head_dim": 8 for name in ("key", "value")}
+    sizes |= {f"linear_num_{name}_heads": 2 for name in ("key", "value")}
+    settings = Qwen3_5TextConfig(
+        vocab_size=len(WORDS), num_key_value_heads=1, num_hidden_layers=2, max_position_embeddings=128,
+        layer_types=["linear_attention", "full_attention"],
+        bos_token_id=None, eos_token_id=None, pad_token_id=None, **sizes,
+    )  # fmt: skip
+    Qwen3_5ForCausalLM(settings).to(torch.bfloat16).save_pretrained(folder)
+    save_tokenizer(folder, WORDS)
+
+
+def test_answers_leave_the_end_tokens_of_a_model_as_they_were(tmp_path: Path) -> None:
+    save_recurrent_model(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [END]}))
+    model, tokenizer = Qwen3_5ForCausalLM.from_pretrained(tmp_path), opened_tokenizer(tmp_path).limited
+    backend = TransformersBackend(model, tokenizer, batch_size=1, longest=8, prefill_chunk=8)
+    assert next(backend.generations([GenerationRequest((1, 2, 3), 2)]))[0] == 0
+    assert end_tokens(model, tokenizer) == {END}
+
+
+@pytest.mark.slow
+def test_a_suite_that_ran_before_changes_no_end_token(config: EvaluationConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "recurrent"
+    save_recurrent_model(folder)
+    outputs = [row["output"] for row in evaluate(config, folder, tmp_path / "first.parquet")]
+    end = WORDS.index(outputs[0].split()[3])
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [end]}))
+    alone = evaluate(config, folder, tmp_path / "alone.parquet")
+    assert alone[0]["tokens"] == 4
+    assert {row["score"] for row in alone if row["scoring"] == "ended"} == {0.0, 1.0}
+    both = config.model_copy(update={"suites": ["skill", "repetition"]})
+    rows = evaluate(both, folder, tmp_path / "both.parquet")
+    assert {row["suite"] for row in rows} == {"skill", "repetition"}
+    assert [row for row in rows if row["suite"] == "repetition"] == alone
 
 
 def opened_tokenizer(folder: Path) -> PromptTokenizer:

@@ -1,6 +1,7 @@
 """The backend that runs a model in this process by transformers: chunked prefill, shared prefixes, greedy."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -127,14 +128,13 @@ class TransformersBackend:
             eos_token_id=sorted(self._end_tokens) or None,
             pad_token_id=0,  # after a row's end; what follows the end is removed below
         )
-        # generate would take what `config` leaves open, such as suppressed tokens, from the model's own
-        self.model.generation_config = GenerationConfig()
-        out_BT = self.model.generate(
-            ids_BT,
-            attention_mask=torch.ones_like(ids_BT),
-            generation_config=config,
-            stopping_criteria=StoppingCriteriaList([_AllStopped(self, rows, ids_BT.shape[1])]),
-        )
+        with _no_generation_settings(self.model):
+            out_BT = self.model.generate(
+                ids_BT,
+                attention_mask=torch.ones_like(ids_BT),
+                generation_config=config,
+                stopping_criteria=StoppingCriteriaList([_AllStopped(self, rows, ids_BT.shape[1])]),
+            )
         self._count(ids_BT, 0)
         for index, request, new_T in zip(batch.indices, rows, out_BT[:, ids_BT.shape[1] :], strict=True):
             yield index, self._until_stop(request, new_T.tolist())
@@ -162,6 +162,21 @@ class TransformersBackend:
         within = list(ids[: request.max_new_tokens])
         ends = (n for n in range(1, len(within) + 1) if self._stops(request, within[:n]))
         return within[: next(ends, len(within))]
+
+
+@contextmanager
+def _no_generation_settings(model: Any) -> Iterator[None]:
+    """Within the block the model has transformers' default generation settings; its own are put back.
+
+    `generate` takes what its argument leaves open, such as suppressed tokens, from the model's settings. What
+    is computed later with the same model reads its end tokens from them.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 class _AllStopped(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
