@@ -13,14 +13,16 @@ from tests.evaluation.test_run import Notes
 from transformers import LlamaForCausalLM
 
 from contextgraft.config.evaluation import EvaluationConfig, LongPerplexitySection
-from contextgraft.errors import InputError
+from contextgraft.errors import ConfigError, InputError
 from contextgraft.evaluation.backends.registry import BackendConfig
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.models import open_eval_model
 from contextgraft.evaluation.replay import read_row, replay_sample
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import build_spec, narrowed_config
 from contextgraft.evaluation.suites.long_perplexity import key_tokens
 from contextgraft.evaluation.suites.long_perplexity.key_tokens import is_key, key_positions
+from contextgraft.evaluation.suites.long_perplexity.suite import LongPerplexityMeasurement
 from contextgraft.evaluation.summary import summarise
 
 LENGTH, SHORT = 48, 16
@@ -123,3 +125,29 @@ def test_a_window_without_key_tokens_and_mistakes_say_so(
         evaluate(config.with_section("long_perplexity", short=LENGTH), [folder], tmp_path / "x.parquet")
     with pytest.raises(InputError, match="chooses the key tokens"):
         build_spec(config.with_section("long_perplexity", reference=None))
+
+
+def test_no_model_is_refused_for_a_reference_that_cannot_be_loaded(
+    config: EvaluationConfig, make_model: MakeModel, tmp_path: Path
+) -> None:
+    reference = Path(str(config.long_perplexity and config.long_perplexity.reference))
+    settings = json.loads((reference / "config.json").read_text())
+    (reference / "config.json").write_text(json.dumps({**settings, "hidden_act": "nosuch"}))
+    with pytest.raises(ConfigError, match=r"reference: the reference of long_perplexity cannot be used"):
+        evaluate_models(
+            [("tiny", make_model("tiny"))], build_spec(config), BackendConfig(), tmp_path / "rows.parquet",
+            Notes(), allow_refused=True,
+        )  # fmt: skip
+    assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_a_reference_whose_tokenizer_lacks_words_refuses_no_model(
+    config: EvaluationConfig, make_model: MakeModel, tokens: PromptTokenizer
+) -> None:
+    other = config.with_section("long_perplexity", reference=str(make_model("few", words=["<unk>", "it"])))
+    (measurement,) = build_spec(other).measurements
+    assert isinstance(measurement, LongPerplexityMeasurement)
+    windows = measurement.source.prompts(tokens)
+    with pytest.raises(InputError, match="words that the model's tokenizer lacks"):
+        measurement.source.prompts(measurement.reference_model.tokenizer)
+    assert not measurement.has_tokens_of_reference(windows)

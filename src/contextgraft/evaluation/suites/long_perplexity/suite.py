@@ -1,7 +1,8 @@
 """The suite long_perplexity: windows of a text, scored on the key tokens that a reference model names."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.config.evaluation import EvaluationConfig, LongPerplexitySection
-from contextgraft.errors import InputError
+from contextgraft.errors import ConfigError, ContextgraftError, InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import json_line
 from contextgraft.evaluation.suites.base import (
@@ -38,6 +39,7 @@ from contextgraft.evaluation.suites.text_prompts import (
     read_text,
     text_name,
 )
+from contextgraft.formats.refusal import is_final
 
 if TYPE_CHECKING:  # plans import suites, but not transformers
     from contextgraft.evaluation.models import EvalModel
@@ -114,9 +116,7 @@ class LongPerplexityMeasurement(TextMeasurement):
             return self.unscored_rows(loaded.tokenizer, "truncated", reason)
         prompts = self.source.prompts(loaded.tokenizer)
         check_vocabulary(loaded.model, loaded.path, largest_id([prompt.ids for prompt in prompts]))
-        if [prompt.ids for prompt in self.source.prompts(self.reference_model.tokenizer)] != [
-            prompt.ids for prompt in prompts
-        ]:
+        if not self.has_tokens_of_reference(prompts):
             return self.unscored_rows(loaded.tokenizer, "skipped", OTHER_TOKENS)
         try:
             keys = self._key_tokens(loaded, prompts)
@@ -132,6 +132,14 @@ class LongPerplexityMeasurement(TextMeasurement):
     def unscored_rows(self, tokenizer: PromptTokenizer, status: str, reason: str) -> list[SampleColumns]:
         prompts = self.source.prompts(tokenizer)
         return [unscored_row(self._blank(prompt), status, reason) for prompt in prompts]
+
+    def has_tokens_of_reference(self, prompts: Sequence[TextPrompt]) -> bool:
+        """Whether the reference's tokenizer gives the same windows."""
+        try:
+            windows = self.source.prompts(self.reference_model.tokenizer)
+        except InputError:  # for the reference's tokenizer the text is too short
+            return False
+        return [window.ids for window in windows] == [prompt.ids for prompt in prompts]
 
     def _key_tokens(self, loaded: LoadedModel, prompts: Sequence[TextPrompt]) -> KeyTokens:
         """From the work folder, else by the reference."""
@@ -169,14 +177,33 @@ class LongPerplexityMeasurement(TextMeasurement):
 def choose_key_tokens(
     reference: "EvalModel", loaded: LoadedModel, prompts: Sequence[TextPrompt], short: int, begin: int
 ) -> KeyTokens:
-    """Key tokens by the reference model, on the device and in the type of the loaded one."""
+    """Key tokens by the reference model, on the device and in the type of the loaded one.
+
+    ConfigError for a reference that cannot be used: no other model may be refused for it.
+    """
     from contextgraft.evaluation.backends.loading import load_model
     from contextgraft.evaluation.suites.long_perplexity.key_tokens import key_positions
 
     dtype = str(loaded.model.dtype).removeprefix("torch.")
-    with unchanged(reference.inputs):
+    with errors_of_reference(reference.path), unchanged(reference.inputs):
         model = load_model(reference.path, loaded.model.device, dtype)
         return {prompt.digest: key_positions(model, prompt.ids, short, begin) for prompt in prompts}
+
+
+@contextmanager
+def errors_of_reference(path: Path) -> Iterator[None]:
+    """Turn errors that would be final for the evaluated model into a mistake of the configuration."""
+    try:
+        yield
+    except ContextgraftError as error:
+        if not is_final(error):
+            raise
+        raise ConfigError(
+            "the reference of long_perplexity cannot be used",
+            path=path,
+            received=str(error),
+            remedy="set evaluation.long_perplexity.reference to another model",
+        ) from error
 
 
 def build_windows(config: EvaluationConfig) -> SuiteContent:
