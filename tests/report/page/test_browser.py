@@ -1,5 +1,6 @@
 """The page in a real browser: it renders, loads nothing, fits a phone, is dark where that is wanted."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,8 @@ def test_filters_narrow_and_open_single_samples(opened: Visit) -> None:
     texts = first.locator("dd").all_inner_texts()
     assert texts[:2] == ["17 42 thank you", "05 <b>63</b> thank you"]
     assert first.locator("b").count() == 0
+    prompt = first.locator("dd code").last.inner_text()
+    assert re.fullmatch(r"contextgraft replay style\.parquet \d+ MODEL --config STUDY --prompt-only", prompt)
     first.get_by_role("link", name="What other models answered here").click()
     opened.page.wait_for_function("document.querySelector('select[name=row]').value === ''")
     # alone, theta only, and five ranks of two donors
