@@ -69,5 +69,6 @@ def convert(folder: Path) -> None:
     tokenizer.unlink()
 
 
-for name in sys.argv[2:]:
-    convert(Path(name))
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        convert(Path(name))

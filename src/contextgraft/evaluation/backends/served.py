@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
@@ -161,7 +162,7 @@ class ServedBackend:
         try:
             yield from backend.responses(requests)
         except InputError as error:
-            received = "its end" if server.ended() else str(error)
+            received = server.ended() or str(error)
             raise server.failure("the server failed", "an answer to each prompt", received) from None
 
     def _start(self) -> tuple[ServerProcess, CompletionsBackend]:
@@ -172,7 +173,7 @@ class ServedBackend:
         written = write_model(self._model, folder) if self._model.tensors else self._served.folder
         served = replace(self._served, folder=written, temporary=folder)
         port = free_port()
-        name = f"contextgraft-{port}"  # no other server at the port has a model of this name
+        name = f"contextgraft-{token_hex(8)}"  # no other server at the port has a model of this name
         words = [*SERVERS[settings.serve](served), name, "--host", HOST, "--port", port, *settings.args]
         seconds, command = settings.start_seconds, list(map(str, words))
         running = running_server(command, port, name, seconds=seconds, folder=folder)

@@ -63,11 +63,16 @@ class ServerProcess:
         """The process id, which is also that of its group."""
         return self._process.pid
 
-    def ended(self) -> bool:
-        """Whether it has ended. It stays a zombie until `stop`, so that no other process gets its id."""
-        if self._process.returncode is not None:
-            return True
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def ended(self) -> str | None:
+        """How it has ended, None if it runs.
+
+        It stays a zombie until `stop`, so that no other process gets its id.
+        """
+        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if result is None:
+            return None
+        by_status = result.si_code == os.CLD_EXITED
+        return f"exit status {result.si_status}" if by_status else signal.strsignal(result.si_status)
 
     def stop(self) -> None:
         """End it and every process of its group: SIGTERM, and after PATIENCE seconds SIGKILL."""
@@ -81,9 +86,8 @@ class ServerProcess:
             self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
 
     def failure(self, what: str, expected: str, received: str) -> ProcessEnded:
         """An error about the server with the last lines of its output."""
@@ -104,9 +108,9 @@ class ServerProcess:
         opener = build_opener(ProxyHandler({}))  # no proxy of the environment
         deadline = time.monotonic() + seconds
         while not serves(opener, port, name):
-            if self.ended():
+            if ended := self.ended():
                 raise self.failure(
-                    "the server ended before it was ready", f"model {name!r} at {HOST}:{port}", "its end"
+                    "the server ended before it was ready", f"model {name!r} at {HOST}:{port}", ended
                 )
             if time.monotonic() > deadline:
                 raise self.failure(
@@ -115,8 +119,6 @@ class ServerProcess:
                     "none",
                 )
             time.sleep(POLL)
-        if self.ended():  # another one serves at the port
-            raise self.failure("the server ended", f"model {name!r} at {HOST}:{port}", "its end")
 
 
 def serves(opener: OpenerDirector, port: int, name: str) -> bool:
