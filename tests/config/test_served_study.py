@@ -41,7 +41,7 @@ def test_every_job_gets_the_server_with_its_prompts(config: dict[str, Any], targ
 @pytest.mark.parametrize("suite", UNSERVED)
 def test_a_suite_that_needs_the_weights_is_refused(config: dict[str, Any], suite: str) -> None:
     config["evaluation"] |= {suite: {"reference": "x"} if suite == "long_perplexity" else {}}
-    with pytest.raises(ConfigError, match=rf"evaluation.{suite}: needs the weights .*remove the section"):
+    with pytest.raises(ConfigError, match=rf"evaluation.{suite}: needs the weights .*suites without {suite}"):
         load(config)
     config["evaluation"] |= {"suites": ["needle"]}
     load(config)
@@ -51,6 +51,8 @@ def test_a_task_of_lm_eval_is_refused(config: dict[str, Any]) -> None:
     Path("sheet.tsv").write_text("name\tsource\tskill\nplain\tdemo:plain\tgsm8k\n")
     with pytest.raises(ConfigError, match=r"sheet.tsv: plain: skill: a task .* needs the weights .*gsm8k"):
         load(config)
+    config["evaluation"] |= {"suites": ["needle"]}
+    load(config)
 
 
 def test_a_server_that_runs_already_has_one_model(config: dict[str, Any]) -> None:

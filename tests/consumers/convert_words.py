@@ -12,7 +12,12 @@ from typing import Any
 
 import gguf
 import torch
-from convert_model import ModelBase, ModelType, get_model_architecture, get_model_class
+from convert_model import (  # type: ignore[import-not-found]
+    ModelBase,
+    ModelType,
+    get_model_architecture,
+    get_model_class,
+)
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)

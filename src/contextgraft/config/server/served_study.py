@@ -28,8 +28,10 @@ def check_served(
         if getattr(evaluation, name) is not None and name in (evaluation.suites or UNSERVED):
             yield ConfigError(
                 f"evaluation.{name}: {IN_PROCESS}", path=source,
-                remedy=f"remove the section {name}, or the section backend",
+                remedy=f"name evaluation.suites without {name}, or remove evaluation.backend",
             )  # fmt: skip
+    if evaluation.suites is not None and "skill" not in evaluation.suites:
+        return
     named = {source: evaluation.skill.skills}
     named |= {f"{settings.fine_tunes}: {row.name}": list(row.skills) for row in targets}
     for where, skills in named.items():
@@ -37,5 +39,5 @@ def check_served(
             if not skill.endswith(".jsonl"):
                 yield ConfigError(
                     f"skill: a task of lm-evaluation-harness {IN_PROCESS}", path=where, received=skill,
-                    remedy="give a skill file (.jsonl), or remove the section evaluation.backend",
+                    remedy="give a skill file (.jsonl), or name evaluation.suites without skill",
                 )  # fmt: skip
