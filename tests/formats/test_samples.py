@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.formats.sample_files import check_pages, check_sample_file
+from contextgraft.formats.parquet.file_digest import MARK, with_digest
+from contextgraft.formats.sample_files import check_intact, check_sample_file
 from contextgraft.formats.samples import (
     ABSENT_IN_OLDER,
     OLDER_NAMES,
     RUN,
     SCHEMA,
     as_today,
-    is_as_written,
+    has_columns_of_today,
     read_if,
     table,
     with_roles,
@@ -83,25 +84,74 @@ def test_tables_of_older_versions_are_read(tmp_path: Path) -> None:
     assert read.column("chat").to_pylist() == [None] * 5
     assert read.column("role").to_pylist() == ["graft"] * 5
     assert read.column("split").to_pylist() == ["choose", "report", "report", "report", "choose"]
-    assert not is_as_written(read, path, "key")
+    assert not has_columns_of_today(path)
     write(read, tmp_path / "new.parquet", "key")
     assert as_today(pq.read_table(tmp_path / "new.parquet")).equals(read)
-    assert is_as_written(read, tmp_path / "new.parquet", "key")
+    assert has_columns_of_today(tmp_path / "new.parquet")
+
+
+def finished(path: Path) -> pa.Table:
+    """A finished table at `path`."""
+    made = table({"model": "g", "model_digest": "g", **graft()}, [sample(index) for index in range(5)])
+    write(made, path, "key")
+    return made
 
 
 def test_a_spoiled_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
-    """By `evaluate` in the whole file, by `report` in the pages: the footer has no checksum."""
+    """By `evaluate` and `report`, in pages, their headers and the footer."""
     path = tmp_path / "samples.parquet"
-    made = table({"model": "g", "model_digest": "g", **graft()}, [sample(index) for index in range(5)])
-    write(made, path, "key")
-    raw, pages = path.read_bytes(), 0
-    for place in range(0, len(raw), 41):
-        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
-        assert read_if(path, "key") is None or not is_as_written(made, path, "key")
-        try:
-            check_pages(path)
-        except InputError:
-            pages += 1
-    assert pages > 10
+    finished(path)
+    raw = path.read_bytes()
+    mark = raw.index(MARK)
+    for at in range(0, len(raw), 41):
+        if not mark <= at < mark + len(MARK):  # without the mark it is as whole as an older table
+            path.write_bytes(raw[:at] + bytes([raw[at] ^ (1 if at % 2 else 32)]) + raw[at + 1 :])
+            assert read_if(path, "key") is None
+            with pytest.raises(InputError):
+                check_intact(path)
     path.write_bytes(raw)
-    check_pages(path)
+    check_intact(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"row_group_size": 2, "compression": "gzip"}, {"write_statistics": False, "use_dictionary": False}],
+    ids=str,
+)
+def test_a_table_of_another_writer_is_finished(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Its version of pyarrow and its settings change the bytes, and not whether they are right."""
+    path = tmp_path / "samples.parquet"
+    made = finished(path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(path), sink, **settings)
+    raw = sink.getvalue().to_pybytes()
+    name = str(pq.read_metadata(path).created_by).encode()
+    raw = raw.replace(name, name[:-1] + b"?")
+    for written in (raw, with_digest(raw)):
+        path.write_bytes(written)
+        read = read_if(path, "key")
+        assert read is not None
+        assert read.equals(made)
+        assert has_columns_of_today(path)
+        check_intact(path)
+
+
+def test_a_page_of_an_older_table_is_verified(tmp_path: Path) -> None:
+    """It has checksums of its pages only."""
+    path = tmp_path / "samples.parquet"
+    pq.write_table(finished(path).replace_schema_metadata({RUN: "key"}), path, write_page_checksum=True)
+    assert read_if(path, "key") is not None
+    raw = path.read_bytes()
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    at = chunk.dictionary_page_offset + chunk.total_compressed_size - 1
+    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    assert read_if(path, "key") is None
+    with pytest.raises(InputError):
+        check_intact(path)
+
+
+def test_duckdb_reads_a_table_with_a_digest(tmp_path: Path) -> None:
+    made = finished(tmp_path / "samples.parquet")
+    with duckdb.connect(":memory:") as connection:
+        rows = connection.execute(f"FROM '{tmp_path}/samples.parquet' WHERE score = 1").fetchall()
+    assert rows == [tuple(row.values()) for row in made.to_pylist()]

@@ -81,7 +81,7 @@ def evaluate_models(
         if finished is not None:
             for model in opened:
                 progress.kept(model.label)
-            if not samples.is_as_written(finished, out, key):
+            if not samples.has_columns_of_today(out):
                 samples.write(finished, out, key)
             with nullcontext() if publishing is None else publishing(finished, out):
                 pass

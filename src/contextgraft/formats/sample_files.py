@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY
+from contextgraft.formats.parquet.file_digest import is_spoiled
 from contextgraft.formats.samples import ABSENT_IN_OLDER, OLDER_NAMES, SCHEMA
 
 
@@ -75,10 +76,13 @@ def stored_schema(path: Path) -> pq.ParquetSchema:
     return pq.read_metadata(path).schema
 
 
-def check_pages(path: Path) -> None:
-    """InputError for a table with spoiled pages: other readers, DuckDB among them, ignore their checksums."""
+def check_intact(path: Path) -> None:
+    """InputError for a table with spoiled bytes: other readers, DuckDB among them, ignore checksums."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        raw = path.read_bytes()
+        if is_spoiled(raw):
+            raise ValueError("its bytes do not have the digest in the file")
+        with pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True) as file:
             for _ in file.iter_batches():
                 pass
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.errors import OutputError
+from contextgraft.formats.parquet.file_digest import is_spoiled, with_digest
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
 
@@ -171,37 +172,35 @@ def _with_splits(samples: pa.Table) -> pa.Table:
     return samples.set_column(index, SPLIT, pa.array(splits, pa.string()))
 
 
+def has_columns_of_today(path: Path) -> bool:
+    """Whether a table in a file has the columns that `write` gives it."""
+    return bool(pq.read_schema(path).names == SCHEMA.names)
+
+
 def write(samples: pa.Table, path: Path, run: str) -> None:
     """Write a table atomically; `run`, the digest of models, questions and settings, goes to its metadata."""
+    sink, tagged = pa.BufferOutputStream(), samples.replace_schema_metadata({RUN: run})
+    pq.write_table(tagged, sink, compression="zstd", write_page_checksum=True)
     with publish_file(path) as temporary:
-        _encode(samples, temporary, run)
-
-
-def is_as_written(samples: pa.Table, path: Path, run: str) -> bool:
-    """Whether a file has the bytes that `write` makes of its table.
-
-    It has not if an older version wrote it, or if its footer, which has no checksum, was spoiled.
-    """
-    sink = pa.BufferOutputStream()
-    _encode(samples, sink, run)
-    return bool(sink.getvalue().to_pybytes() == path.read_bytes())
-
-
-def _encode(samples: pa.Table, where: Path | pa.NativeFile, run: str) -> None:
-    tagged = samples.replace_schema_metadata({RUN: run})
-    pq.write_table(tagged, where, compression="zstd", write_page_checksum=True)
+        temporary.write_bytes(with_digest(sink.getvalue().to_pybytes()))
 
 
 def read_if(path: Path, run: str) -> pa.Table | None:
-    """The table at `path` if it is of the same run and as it was written; else None."""
+    """The table at `path` if it is of the same run and no byte of it is spoiled; else None.
+
+    What wrote the file, and with which settings, does not matter. An older table has no digest of all its
+    bytes, but checksums of its pages.
+    """
     try:
-        samples = pq.read_table(path, page_checksum_verification=True)
+        raw = path.read_bytes()
+        samples = pq.read_table(pa.BufferReader(raw), page_checksum_verification=True)
         samples.validate(full=True)
     except (OSError, ValueError, pa.ArrowException):
         return None
     metadata = samples.schema.metadata or {}
     samples = as_today(samples.replace_schema_metadata(None))
-    return samples if metadata.get(RUN) == run.encode() and samples.schema == SCHEMA else None
+    ours = metadata.get(RUN) == run.encode() and samples.schema == SCHEMA
+    return samples if ours and not is_spoiled(raw) else None
 
 
 def check_replaceable(path: Path) -> None:

@@ -10,7 +10,7 @@ import duckdb
 
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY, SampleFile, find_sample_files
-from contextgraft.formats.sample_files import check_pages, check_sample_file, first_line, stored_schema
+from contextgraft.formats.sample_files import check_intact, check_sample_file, first_line, stored_schema
 from contextgraft.report.data.clean_rows import select_clean
 from contextgraft.report.data.poolable import check_grafts, check_prompts
 
@@ -40,7 +40,7 @@ class SampleDatabase:
     def _load(self) -> None:
         groups = list(_alike(self._files))
         for file in self._files:
-            check_pages(file.path)
+            check_intact(file.path)
         selects = [select_clean("map(?, ?)", "?", names) for names, _ in groups]
         values: list[list[str]] = []
         for _, group in groups:

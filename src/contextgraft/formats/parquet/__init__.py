@@ -1,0 +1,1 @@
+"""What the tables of samples need of Parquet, beyond its libraries."""
