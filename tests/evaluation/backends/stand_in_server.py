@@ -56,6 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             print("worker died", flush=True)
             os._exit(1)
         if options.behaviour == "hangs":
+            options.note.with_suffix(".asked").touch()
             time.sleep(600)
         self.reply({"choices": [{"text": options.text}]})
 

@@ -264,3 +264,22 @@ def test_the_server_is_in_the_key_and_not_in_the_prompts(config: EvaluationConfi
 def test_sections_that_cannot_be(section: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         validate(EvaluationConfig, {"backend": section}, "file.yaml")
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_server_while_prompts_are_on_their_way(
+    make_model: MakeModel, config: EvaluationConfig, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    server = ServerBackend(serve="vllm", args=["--note", str(note), "--behaviour", "hangs"])
+    (tmp_path / "c.yaml").write_text(config.model_copy(update={"backend": server}).to_yaml())
+    words = [sys.executable, "-m", "contextgraft.cli", "evaluate", str(make_model())]
+    words += ["--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "s.parquet")]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    while not note.with_suffix(".asked").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert gone(note)
