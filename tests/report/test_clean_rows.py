@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contextgraft.evaluation.suites import SUITES
 from contextgraft.report.build import build
 from contextgraft.report.charts.svg import render, slug
+from contextgraft.report.data.clean_rows import NATS, SHARES
 from contextgraft.report.data.samples import SampleDatabase, read_samples
 
 ODD: dict[str, dict[str, Any]] = {
@@ -40,6 +42,11 @@ ODD: dict[str, dict[str, Any]] = {
     "tokens below 0": {"tokens": -(2**31)},
     "nats over no tokens": {"tokens": None, "suite": "perplexity", "score": 3.0},
     "nats beyond measure": {"score": 1000.0, "suite": "perplexity", "tokens": 5},
+    "key tokens that are none": {"tokens": 0, "suite": "long_perplexity", "score": 3.0},
+    "nats of key tokens below 0": {"score": -1.0, "suite": "long_perplexity", "tokens": 5},
+    "a long skill above 1": {"score": 5.0, "suite": "long_skill"},
+    "a repetition above 1": {"score": 1e14, "suite": "repetition"},
+    "a repetition below 0": {"score": -0.1, "suite": "repetition"},
     "an agreement above 1": {"agreement": 1.5, "suite": "divergence", "score": 0.1, "tokens": 5},
     "no agreement": {"agreement": None, "suite": "divergence", "score": 0.1, "tokens": 5},
 }
@@ -79,6 +86,10 @@ def test_an_invalid_row_is_a_sample_without_a_score(
     assert [(sample["status"], sample["score"]) for sample in bad] == [("failed", None)]
     assert "invalid row: " in bad[0]["reason"]
     assert next(iter(ODD[name])) in bad[0]["reason"]
+
+
+def test_every_suite_has_a_range_of_scores() -> None:
+    assert sorted((*SHARES, *NATS)) == sorted(SUITES)
 
 
 @pytest.mark.parametrize("index", [None, -1])

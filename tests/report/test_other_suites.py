@@ -74,9 +74,8 @@ def test_scores_beyond_0_and_1_are_means_with_a_t_interval(
 
 
 def test_nats_are_no_share_even_if_all_are_below_1(tmp_path: Path, synthetic: SimpleNamespace) -> None:
-    rows = made_up(
-        synthetic, synthetic.Model("style"), [0.2, 0.4], suite="long_perplexity", scoring="longppl"
-    )
+    window = {"suite": "long_perplexity", "scoring": "longppl", "tokens": 5}
+    rows = made_up(synthetic, synthetic.Model("style"), [0.2, 0.4], **window)
     synthetic.write(tmp_path / "a.parquet", list(rows))
     (score,) = build([tmp_path], [], "t", None).summary["other_suites"]["long_perplexity"]
     # 0.3 +- 12.7062 * 0.1 by Student's t with one degree of freedom

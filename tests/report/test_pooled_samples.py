@@ -130,6 +130,63 @@ def test_other_windows_of_a_text_are_other_documents(
     assert [row["n"] for row in whole] == [8]
 
 
+SETTINGS = [
+    ("long_perplexity", "short", "short 16 and short 32"),
+    ("repetition", "tokens", "12 tokens and 24"),
+]
+
+
+def with_setting(rows: Rows, suite: str, name: str, value: int) -> list[dict[str, Any]]:
+    """The rows as those of a suite with one of its settings, which changes no prompt."""
+    recipe = json.dumps({"sha256": "one", name: value})
+    common = {
+        "suite": suite,
+        "recipe": recipe,
+        "tokens": 5,
+        "length": 64,
+        "answer": None,
+        "scoring": "metric",
+    }
+    return [{**row, **common, "prompt_digest": f"p{row['sample_index']}"} for row in rows]
+
+
+@pytest.mark.parametrize(("suite", "name", "words"), SETTINGS)
+def test_other_settings_are_an_error_or_named(
+    read_files: ReadFiles, synthetic: SimpleNamespace, suite: str, name: str, words: str
+) -> None:
+    first, second, other = (
+        with_setting(synthetic.skill(synthetic.Model(model), "polite", 2, n=4), suite, name, value)
+        for model, value in (("style", 16), ("style", 32), ("other", 32))
+    )
+    with pytest.raises(InputError, match=rf"two sets of prompts, with other settings, {words}"):
+        read_files(first, second)
+    scorings = {(row["scoring"], row["n"]) for row in read_files(first, other).rows("other_suites")}
+    assert scorings == {(f"x, {text}", 4) for text in words.split(" and ")}
+
+
+def test_other_references_are_an_error_or_named(read_files: ReadFiles, synthetic: SimpleNamespace) -> None:
+    def by(model: Any, reference: str) -> list[dict[str, Any]]:
+        rows = with_setting(synthetic.skill(model, "polite", 2, n=4), "long_perplexity", "digest", 0)
+        recipe = json.dumps({"digest": reference, "short": 16})
+        return [{**row, "recipe": recipe, "reference_digest": reference} for row in rows]
+
+    model, other = synthetic.Model("style"), synthetic.Model("other")
+    with pytest.raises(InputError, match="two sets of prompts"):
+        read_files(by(model, "a" * 64), by(model, "b" * 64))
+    rows = read_files(by(model, "a" * 64), by(other, "b" * 64)).rows("other_suites")
+    assert {row["scoring"] for row in rows} == {f"x, reference {letter * 8}" for letter in "ab"}
+
+
+def test_a_skill_with_other_answers_is_no_copy(read_files: ReadFiles, synthetic: SimpleNamespace) -> None:
+    rows = prompts(synthetic.skill(synthetic.Model("style"), "polite", 2, n=4, depth=None), "one")
+    others = [
+        {**row, "answer": "other", "recipe": json.dumps({**json.loads(row["recipe"]), "digest": "two"})}
+        for row in rows
+    ]
+    with pytest.raises(InputError, match="skill polite are of two sets of prompts"):
+        read_files(rows, others)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
 def test_grafts_of_other_settings_are_an_error(
     read_files: ReadFiles, synthetic: SimpleNamespace, scale: float

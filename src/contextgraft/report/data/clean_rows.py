@@ -12,6 +12,8 @@ LONGEST_NAME = 80  # characters of a label, a task or another name; a chart has 
 PROSE = {"answer", "output", "recipe"}  # texts that keep their line breaks
 LONGEST_PROSE = 1_000_000  # characters; a page shows some hundred of a text
 NEEDED = {"model", "model_digest", "suite", "task", "status"}
+SHARES = ("needle", "ruler", "skill", "long_skill", "repetition")  # suites whose scores are from 0 to 1
+NATS = ("perplexity", "long_perplexity", "divergence")  # suites whose scores are nats over some tokens
 MOST_NATS = 500  # per token; a vocabulary of 10^200 tokens would be needed to be as wrong by chance
 LARGEST = 1e15  # beyond it a number is not a measurement
 STATUSES = ("ok", "truncated", "skipped", "failed")
@@ -64,7 +66,7 @@ def _defects() -> Iterator[str]:
     yield "CASE WHEN status = 'ok' AND score IS NULL THEN 'no score' END"
     scored = f"status IN {STATUSES[1:]} AND score IS NOT NULL"
     yield f"CASE WHEN {scored} THEN 'status ' || status || ' with a score' END"
-    weighed = "suite IN ('perplexity', 'divergence') AND status = 'ok'"
+    weighed = f"suite IN {NATS} AND status = 'ok'"
     yield f"CASE WHEN {weighed} AND coalesce(tokens, 0) < 1 THEN 'tokens ' || coalesce(tokens, 0) END"
     agrees = "coalesce(agreement BETWEEN 0 AND 1, false)"
     yield f"CASE WHEN suite = 'divergence' AND status = 'ok' AND NOT {agrees} THEN 'agreement' END"
@@ -73,8 +75,8 @@ def _defects() -> Iterator[str]:
 def _in_range() -> str:
     """SQL: shares are from 0 to 1, nats not below 0 but for rounding where a model is its own reference."""
     return (
-        "CASE WHEN suite IN ('needle', 'ruler', 'skill') THEN score BETWEEN 0 AND 1 "
-        f"WHEN suite IN ('perplexity', 'divergence') THEN score BETWEEN -1e-3 AND {MOST_NATS} ELSE true END"
+        f"CASE WHEN suite IN {SHARES} THEN score BETWEEN 0 AND 1 "
+        f"WHEN suite IN {NATS} THEN score BETWEEN -1e-3 AND {MOST_NATS} ELSE true END"
     )
 
 

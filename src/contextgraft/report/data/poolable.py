@@ -21,7 +21,11 @@ def check_grafts(rows: Iterable[Mapping[str, Any]]) -> None:
 def check_prompts(rows: Iterable[Mapping[str, Any]]) -> None:
     """Raise InputError for the first row of sql/prompt_sets.sql: two sets of prompts under one name."""
     for row in rows:
-        what = "with and without the chat template" if row["chat_differs"] else "with other texts or wording"
+        what = "with other texts or wording"
+        if row["setting_differs"]:
+            what = f"with other settings, {row['setting']} and {row['other_setting']}"
+        if row["chat_differs"]:
+            what = "with and without the chat template"
         raise InputError(
             f"the samples of {row['suite']} {row['task']} are of two sets of prompts, {what}",
             path=row["file"],
