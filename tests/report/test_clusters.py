@@ -40,9 +40,10 @@ def test_questions_that_are_independent_have_the_usual_interval() -> None:
 
 
 def test_texts_count_by_their_questions() -> None:
-    # a text of 9 questions and one of 1: the share is pooled over questions, as in the table
-    interval = bootstrap_share([(9, 9.0), (1, 0.0)])
-    assert interval == (0.0, 1.0)
+    # ten right texts of 9 questions, twenty wrong ones of 1: 90 of 110; unweighted texts have a third
+    interval = bootstrap_share([(9, 9.0)] * 10 + [(1, 0.0)] * 20)
+    assert interval is not None
+    assert 0.6 < interval[0] < 90 / 110 < interval[1] < 0.95
 
 
 @pytest.mark.parametrize("texts", [[], [(5, 3.0)], [(5, 5.0)] * 9, [(5, 2.0), (10, 4.0)]])

@@ -46,10 +46,13 @@ def test_the_summary_and_the_page_have_the_paired_difference(
     report = build([tmp_path], [], "t", None)
     own = report.summary["fine_tunes"]["style"]["rows"]
     graft = own["graft r8"]["skill_at_length"]["polite, exact"]["1024"]
-    # Newcombe's method 10 by hand: 9 of 10 both times, one line each way
+    # Newcombe's method 10 by hand: 9 of 10 both times, one line each way. Wilson's interval of 9 of 10 is
+    # 0.59585 to 0.98212, 0.30415 below and 0.08212 above; phi = (8 * 0 - 1 * 1) / (9 * 1) = -1/9, so the half
+    # width is sqrt(0.30415^2 + 2/9 * 0.30415 * 0.08212 + 0.08212^2) = 0.32370
     assert graft == pytest.approx(
-        {"long": 0.9, "short": 0.9, "difference": 0.0, "low": graft["low"], "high": -graft["low"]}
-        | {"n": 10, "won": 1, "lost": 1, "equal": 8, "p": 1.0}
+        {"long": 0.9, "short": 0.9, "difference": 0.0, "low": -32.370, "high": 32.370}
+        | {"n": 10, "won": 1, "lost": 1, "equal": 8, "p": 1.0},
+        abs=0.01,
     )
     alone = own["alone"]["skill_at_length"]["polite, exact"]["1024"]
     assert (alone["long"], alone["short"], alone["difference"], alone["lost"]) == (0.2, 1.0, -80.0, 8)
@@ -100,7 +103,40 @@ def test_long_answers_are_paired_with_those_of_the_fine_tune(
     assert points == {"short": -25.0, "1024": -100.0}
     again = found["polite, rep-4"]["1024"]
     assert (again["share"], again["alone"], again["difference"], again["n"]) == (0.5, 0.0, 50.0, 4)
+    # every prompt differs by the same, so does their mean
+    assert (again["low"], again["high"]) == (50.0, 50.0)
+    assert (again["repeats_more"], again["repeats_less"], again["equal"]) == (4, 0, 0)
+    assert "won" not in again
+    assert found["polite, ended"]["1024"]["lost"] == 4
     assert "repetition" not in own["alone"]
     section = report.texts[PAGE].split('<section id="repetition"')[1].split("</section>")[0]
     assert "n=4: 75 % here, 100 % alone" in section
     assert '<th scope="row">short prompts</th>' in section
+
+
+@pytest.mark.parametrize(
+    ("differences", "interval"),
+    [
+        ([0.0] * 20, (0.0, 0.0)),
+        # mean 20 points, deviation 10, n 3: 20 +- 4.302653 * 10 / sqrt(3)
+        ([0.1, 0.2, 0.3], (-4.8414, 44.8414)),
+        ([0.5, -0.5], (-100.0, 100.0)),
+        ([0.3], None),
+    ],
+)
+def test_repeated_4_grams_have_an_interval_of_the_mean_difference(
+    synthetic: SimpleNamespace,
+    tmp_path: Path,
+    differences: list[float],
+    interval: tuple[float, float] | None,
+) -> None:
+    made = []
+    for model, changes in (
+        (synthetic.Model("style"), [0.0] * len(differences)),
+        (synthetic.graft("style", 8), differences),
+    ):
+        own = rows(synthetic, model, "repetition", set(), len(changes), scoring="rep-4", answer=None)
+        made += [{**row, "score": 0.5 + change} for row, change in zip(own, changes, strict=True)]
+    synthetic.write(tmp_path / "a.parquet", made)
+    (item,) = map(length_pairs, read_samples([tmp_path]).rows("repetition_pairs"))
+    assert item.interval == (interval and pytest.approx(interval, abs=1e-3))

@@ -132,7 +132,7 @@ def test_other_windows_of_a_text_are_other_documents(
 
 SETTINGS = [
     ("long_perplexity", "short", "short 16 and short 32"),
-    ("repetition", "tokens", "12 tokens and 24"),
+    ("repetition", "tokens", "16 tokens and 32 tokens"),
 ]
 
 
@@ -161,7 +161,7 @@ def test_other_settings_are_an_error_or_named(
     with pytest.raises(InputError, match=rf"two sets of prompts, with other settings, {words}"):
         read_files(first, second)
     scorings = {(row["scoring"], row["n"]) for row in read_files(first, other).rows("other_suites")}
-    assert scorings == {(f"x, {text}", 4) for text in words.split(" and ")}
+    assert scorings == {(f"metric, {text}", 4) for text in words.split(" and ")}
 
 
 def test_other_references_are_an_error_or_named(read_files: ReadFiles, synthetic: SimpleNamespace) -> None:
@@ -174,7 +174,7 @@ def test_other_references_are_an_error_or_named(read_files: ReadFiles, synthetic
     with pytest.raises(InputError, match="two sets of prompts"):
         read_files(by(model, "a" * 64), by(model, "b" * 64))
     rows = read_files(by(model, "a" * 64), by(other, "b" * 64)).rows("other_suites")
-    assert {row["scoring"] for row in rows} == {f"x, reference {letter * 8}" for letter in "ab"}
+    assert {row["scoring"] for row in rows} == {f"metric, reference {letter * 8}" for letter in "ab"}
 
 
 def test_a_skill_with_other_answers_is_no_copy(read_files: ReadFiles, synthetic: SimpleNamespace) -> None:

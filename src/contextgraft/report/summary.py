@@ -7,7 +7,7 @@ from contextgraft._version import __version__
 from contextgraft.report.data.labels import family_labels, reference_titles, target_titles
 from contextgraft.report.data.lm_eval_results import LmEvalScore
 from contextgraft.report.page import PageData
-from contextgraft.report.statistics.cells import Cell
+from contextgraft.report.statistics.cells import REPEATED, Cell
 from contextgraft.report.statistics.clusters import TextShares
 from contextgraft.report.statistics.paired import LengthPairs, PairCounts
 from contextgraft.report.statistics.proportion import Proportion
@@ -15,6 +15,9 @@ from contextgraft.report.statistics.rank_matrix import matrix_line
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
 from contextgraft.report.statistics.verdict import ControlComparison, strength
 from contextgraft.report.statistics.weights import ALL_MODULES, energy_by_rank
+
+RIGHT = ("won", "lost")
+REPEATING = ("repeats_more", "repeats_less")
 
 
 def summarise(page: PageData) -> dict[str, Any]:
@@ -108,17 +111,19 @@ def _by_length(own: Sequence[LengthPairs], sides: tuple[str, str]) -> dict[str, 
     for item in own:
         points = item.pairs.difference
         assert points is not None, "a pair has a difference"
+        low, high = item.interval or (None, None)
         name = f"{item.task}, {item.scoring}" if item.scoring else item.task
         tasks.setdefault(name, {})[str(item.length or "short")] = {
             **dict(zip(sides, (item.pairs.first, item.pairs.second), strict=True)),
-            **{"difference": points.points, "low": points.low, "high": points.high},
-            **_pairs(item.pairs),
+            **{"difference": points.points, "low": low, "high": high},
+            **_pairs(item.pairs, REPEATING if item.scoring == REPEATED else RIGHT),
         }
     return tasks
 
 
-def _pairs(pairs: PairCounts) -> dict[str, Any]:
-    counts = {"n": pairs.n, "won": pairs.wins, "lost": pairs.losses, "equal": pairs.ties}
+def _pairs(pairs: PairCounts, names: tuple[str, str] = RIGHT) -> dict[str, Any]:
+    """`names` are those of the pairs whose first side has the higher, or the lower score."""
+    counts = {"n": pairs.n, names[0]: pairs.wins, names[1]: pairs.losses, "equal": pairs.ties}
     return counts if pairs.p_value is None else {**counts, "p": pairs.p_value}
 
 

@@ -35,6 +35,7 @@ from contextgraft.errors import InputError, MistakeCollector, OutputError
 if TYPE_CHECKING:
     from contextgraft.cli.evaluate.grafts import ControlModels, GraftVariant
     from contextgraft.config.evaluation import EvaluationConfig
+    from contextgraft.evaluation.spec import EvalSpec
 
 Models = list[tuple[str | None, Path]]
 OUTPUT_OPTIONS = (
@@ -96,15 +97,15 @@ def command(**params: Any) -> None:
     if params["out"] is not None and skipped(params["out"], *outputs.files(), skip_existing=skip):
         return
     config = evaluation_config(params)
-    out = None if params["plan"] or params["dry_run"] else checked_out(params["out"], config)
-    if out is not None:
-        outputs.check(out)
+    if params["plan"] or params["dry_run"]:
+        with grafts_of(params, adapter_folders(params), outputs) as variants:
+            show_plan(params, config, models, variants)
+        return
+    out, spec = checked_out(params["out"], config)
+    outputs.check(out)
     adapters = adapter_folders(params)
     with grafts_of(params, adapters, outputs) as variants:
-        if out is None:
-            show_plan(params, config, models, variants)
-        else:
-            run(params, config, models, out, variants, adapters=adapters, outputs=outputs)
+        run(params, config, spec, models, out, variants=variants, adapters=adapters, outputs=outputs)
 
 
 @contextmanager
@@ -162,10 +163,11 @@ def adapter_folders(params: dict[str, Any]) -> Models:
 def run(
     params: dict[str, Any],
     config: "EvaluationConfig",
+    spec: "EvalSpec",
     models: Models,
     out: Path,
-    variants: "Sequence[GraftVariant]",
     *,
+    variants: "Sequence[GraftVariant]",
     adapters: Models,
     outputs: GraftOutputs,
 ) -> None:
@@ -174,9 +176,7 @@ def run(
     Exit code 2 if an adapter did not fit, 1 if failed prompts left no recommendation.
     """
     from contextgraft.checkpoint.model_folder import open_model
-    from contextgraft.evaluation.spec import build_spec
 
-    spec = build_spec(config)
     if not params["allow_refused"]:
         for folder in [*(folder for _, folder in models), *filter(None, [outputs.base])]:
             open_model(folder)
@@ -271,17 +271,20 @@ def replay_models(params: dict[str, Any], models: Models) -> None:
     replay_sample(params, Path(file), int(number), *(folder for _, folder in models))
 
 
-def checked_out(out: Path | None, config: "EvaluationConfig") -> Path:
-    """The output file; what it and the suites lack is one error."""
-    from contextgraft.evaluation.spec import build_spec
+def checked_out(out: Path | None, config: "EvaluationConfig") -> tuple[Path, "EvalSpec"]:
+    """The output file and the specification; what they lack is one error.
 
-    collector, checked = MistakeCollector(), Path()
+    The specification is built once: a text may be a pipe, and data sets take their time.
+    """
+    from contextgraft.evaluation.spec import EvalSpec, build_spec
+
+    collector, checked, spec = MistakeCollector(), Path(), EvalSpec()
     with collector.check():
         checked = check_out(out)
     with collector.check():
-        build_spec(config)
+        spec = build_spec(config)
     collector.raise_mistakes()
-    return checked
+    return checked, spec
 
 
 def check_out(out: Path | None) -> Path:

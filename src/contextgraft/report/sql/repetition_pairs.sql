@@ -1,5 +1,6 @@
 -- Long answers of the suite repetition, each of a graft (or a control) paired with that of its fine-tune to the same prompt.
 -- Otherwise as in pairs.sql: answers of several donors to one prompt are averaged first, so that n counts prompts.
+-- `deviation` is the standard deviation of the differences among prompts.
 WITH pairs AS (
     SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.length, graft.scoring, graft.seed, graft.sample_index, graft.recipe,
            avg(graft.score) AS after,
@@ -25,7 +26,8 @@ SELECT role, target, rank, scale, task, length, coalesce(scoring, '') AS scoring
        sum(1 - after - before + "both") AS neither,
        CAST(sum(wins) AS BIGINT) AS wins,
        CAST(sum(losses) AS BIGINT) AS losses,
-       CAST(sum(ties) AS BIGINT) AS ties
+       CAST(sum(ties) AS BIGINT) AS ties,
+       coalesce(stddev_samp(after - before), 0) AS deviation
 FROM pairs
 GROUP BY ALL
 ORDER BY ALL

@@ -12,6 +12,7 @@ RULER = "ruler"
 SKILL = "skill"
 LONG_SKILL = "long_skill"
 REPETITION = "repetition"
+REPEATED = "rep-4"  # its metric that is a share of each answer; the other is right or wrong
 SINGLE = "single"
 CONTROL_ROLE = "control "  # begins the role of a control other than theta only
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from contextgraft.report.statistics.cells import (
     NEEDLE,
+    REPEATED,
     ModelKey,
     NeedleCondition,
     first_metrics,
     model_key,
 )
 from contextgraft.report.statistics.proportion import Difference
-from contextgraft.stats import mcnemar, newcombe_paired
+from contextgraft.stats import mcnemar, newcombe_paired, t_interval
 
 COLUMNS = ("n", "both", "gained", "lost", "neither", "wins", "losses", "ties")
 
@@ -83,7 +84,8 @@ class LengthPairs:
     """Prompts of one task, metric and length, paired for one model.
 
     Of skills the sides are the prompt behind a long text and the same prompt alone; of repetition they are
-    the model and the fine-tune alone. `length` is None for short prompts.
+    the model and the fine-tune alone. `length` is None for short prompts. `deviation` is the standard
+    deviation of the differences among prompts, None where an answer is right or wrong.
     """
 
     model: ModelKey
@@ -91,6 +93,19 @@ class LengthPairs:
     scoring: str
     length: int | None
     pairs: PairCounts
+    deviation: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the difference in points: Newcombe's for right or wrong, else Student's t.
+
+        None for a mean of fewer than two differences.
+        """
+        points = self.pairs.difference
+        if points is None or self.deviation is None:
+            return None if points is None else (points.low, points.high)
+        pair = t_interval(points.points, 100 * self.deviation, self.pairs.n)
+        return pair and (max(pair[0], -100.0), min(pair[1], 100.0))
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,8 @@ def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
 
 def length_pairs(row: Mapping[str, Any]) -> LengthPairs:
     """A row of sql/long_skill_pairs.sql or sql/repetition_pairs.sql."""
-    return LengthPairs(model_key(row), row["task"], row["scoring"], row["length"], _counts(row))
+    deviation = row["deviation"] if row["scoring"] == REPEATED else None
+    return LengthPairs(model_key(row), row["task"], row["scoring"], row["length"], _counts(row), deviation)
 
 
 def _counts(row: Mapping[str, Any]) -> PairCounts:

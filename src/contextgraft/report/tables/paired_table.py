@@ -8,7 +8,7 @@ from contextgraft.report.statistics.cells import LONG_SKILL, REPETITION, ModelKe
 from contextgraft.report.statistics.grouping import group_by
 from contextgraft.report.statistics.means import Measurements
 from contextgraft.report.statistics.paired import LengthPairs
-from contextgraft.report.statistics.proportion import NOT_EVALUATED
+from contextgraft.report.statistics.proportion import NOT_EVALUATED, Difference
 from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.tables.score_tables import length_label
 from contextgraft.report.tables.table import ScoreTable, TableCell, TableRow, TableSection, shown_columns
@@ -65,5 +65,6 @@ def _cell(item: LengthPairs | None, suite: str, labels: tuple[str, str]) -> Tabl
     points, (first, second) = item.pairs.difference, SIDES[suite]
     shares = f"{percent(item.pairs.first)} {first}, {percent(item.pairs.second)} {second}"
     address = link(tune=labels[0], row=labels[1], suite=suite, task=item.task, length=item.length)
-    detail = f"{between_points(points)} n={thousands(item.pairs.n)}: {shares}"
+    interval = f"{between_points(Difference(points.points, *item.interval))} " if item.interval else ""
+    detail = f"{interval}n={thousands(item.pairs.n)}: {shares}"
     return TableCell(signed(points.points), detail, link=address)
