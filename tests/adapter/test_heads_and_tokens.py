@@ -190,6 +190,19 @@ def refused(adapter: Path, target: Path, words: str) -> None:
         plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True, replace_modules=True)
 
 
+def test_dora_of_the_output_with_trained_tokens(target: Path, tmp_path: Path) -> None:
+    """PEFT trains and saves it for tied embeddings, but cannot run it: a graft of it has no reference."""
+    config = {**KINDS["tokens, output"], "use_dora": True}
+    adapted = trained(target, tmp_path / "adapter", **config)
+    if head_state(open_model(target)).is_tied:
+        with pytest.raises(AttributeError):
+            logits(adapted)
+        refused(tmp_path / "adapter", target, "DoRA on the output layer cannot be combined.*lm_head")
+    else:
+        graft = grafted(target, tmp_path / "adapter", tmp_path / "graft")
+        torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
+
+
 def test_tokens_are_never_dropped_silently(target: Path, tmp_path: Path) -> None:
     tune = Path(shutil.copytree(target, tmp_path / "tune"))
     adapter = tmp_path / "adapter"

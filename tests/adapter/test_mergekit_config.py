@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from click.core import Context, ParameterSource
 from click.testing import CliRunner
 
 from contextgraft.adapter.mergekit.equivalent import read_mergekit
 from contextgraft.cli.main import cli
+from contextgraft.cli.merge.mergekit import show_equivalent
 from contextgraft.errors import ConfigError, ContextgraftError
 
 Given = dict[str, object]
@@ -108,6 +110,47 @@ def test_what_has_no_equivalent(
         read_mergekit(written(tmp_path, method, *models, **keys))
     assert reason in str(error.value)
     assert "config.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("method", [["linear"], {"a": 1}, {"linear": None}, 1, None, True])
+def test_a_method_that_is_not_a_text(method: object, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"merge_method": method, "models": [model("T+A", weight=1)]}))
+    with pytest.raises(ConfigError, match=r"merge_method: has no equivalent.*linear, task_arithmetic"):
+        read_mergekit(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "keys"),
+    [
+        ("linear", (1e308, 1e308), {}),
+        ("task_arithmetic", (1e308, 1e308), {"normalize": True}),
+        ("task_arithmetic", (1.0, 1e10), {"lambda": 1e308}),
+        ("task_arithmetic", (1e308, -1e308), {"lambda": 1e308}),
+    ],
+)
+def test_weights_beyond_any_number(
+    method: str, weights: tuple[float, float], keys: Given, tmp_path: Path
+) -> None:
+    models = [model(name, weight=weight) for name, weight in zip(("T+B", "T+A"), weights, strict=True)]
+    base = {"base_model": "T"} if method == "task_arithmetic" else {}
+    with pytest.raises(ConfigError, match="too large for a number") as error:
+        read_mergekit(written(tmp_path, method, *models, parameters=keys, **base))
+    assert "config.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [(2, 1), (1, 6), (0.1, 0.2), (1e-9, 1)])
+def test_the_printed_command_is_the_same_merge(
+    weights: tuple[float, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [model(name, weight=weight) for name, weight in zip(("T", "T+A"), weights, strict=True)]
+    merge = read_mergekit(written(tmp_path, "linear", *models))
+    context = Context(cli)
+    for name in ("adapters", "targets", "scales"):
+        context.set_parameter_source(name, ParameterSource.DEFAULT_MAP)
+    show_equivalent(merge, context)
+    printed = capsys.readouterr().err.split()
+    assert float(printed[printed.index("--scale") + 1]) == merge.adapters[Path("A")]
 
 
 def test_all_reasons_at_once(tmp_path: Path) -> None:

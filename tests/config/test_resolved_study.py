@@ -95,10 +95,18 @@ def test_long_paths_in_a_study_are_one_line(config: dict[str, Any]) -> None:
 
 
 def test_no_fine_tune_has_the_name_of_a_graft(config: dict[str, Any]) -> None:
-    names = ("tune", "tune-s1-r1", "other-s1-r1", "tune-s22-theta-only")
+    names = ("tune", "tune-s3-r1", "tune-s5-r1", "other-s3-r1", "tune-s3-theta-only")
     Path("sheet.tsv").write_text("name\tsource\n" + "".join(f"{name}\tdemo:a\n" for name in names))
     with pytest.raises(ConfigError) as error:
         load_study(config, "c", KINDS)
-    assert "'tune-s1-r1' is like the label of a graft of 'tune'" in str(error.value)
-    assert "'tune-s22-theta-only' is like" in str(error.value)
-    assert "other-s1" not in str(error.value)
+    assert "'tune-s3-r1' is the label of a graft of 'tune'" in str(error.value)
+    assert "'tune-s5-r1' is the label" in str(error.value)
+    assert "'tune-s3-theta-only' is the label" in str(error.value)
+    assert "other-s3" not in str(error.value)
+
+
+def test_names_that_no_graft_of_the_study_has(config: dict[str, Any]) -> None:
+    """Those of other seeds, ranks and controls, and what only looks like one."""
+    names = ("tune", "tune-s2-large", "tune-s1-r1", "tune-s3-r2", "tune-s3-yarn", "tune-s3-r1-v2")
+    Path("sheet.tsv").write_text("name\tsource\n" + "".join(f"{name}\tdemo:a\n" for name in names))
+    assert tuple(load_study(config, "c", KINDS).targets) == names

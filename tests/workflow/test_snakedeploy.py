@@ -57,3 +57,28 @@ def test_an_environment_outside_of_the_repository_needs_to_know_the_package(tmp_
     done = run("bash", POST_DEPLOY, cwd=tmp_path, CONTEXTGRAFT_SOURCE="")
     assert done.returncode != 0
     assert "CONTEXTGRAFT_SOURCE: set it to what pip can install" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "installed"),
+    [
+        ("contextgraft", "", "."),
+        ("contextgraft", "git+A", "git+A"),
+        ("other", "git+A", "git+A"),
+        ("other", "", ""),
+    ],
+)
+def test_which_package_an_environment_gets(name: str, variable: str, installed: str, tmp_path: Path) -> None:
+    """That of CONTEXTGRAFT_SOURCE, else of the repository; never that of another project."""
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "{name}"\ndependencies = ["contextgraft"]\n')
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    path = f"{python.parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "CONTEXTGRAFT_SOURCE": variable}
+    done = subprocess.run(
+        ["bash", POST_DEPLOY], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) == bool(installed)
+    assert done.stdout == (f"-m pip install --no-deps {installed}\n" if installed else "")

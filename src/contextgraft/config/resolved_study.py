@@ -1,12 +1,12 @@
 """A study resolved from its configuration: its models, their origins, and the files that it references."""
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
+from contextgraft.config.control_names import OF_NO_DONOR
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.server.served_study import check_served
 from contextgraft.config.study import Kept, StudyConfig
@@ -19,8 +19,6 @@ from contextgraft.config.target_sheet import (
 )
 from contextgraft.config.text_file import is_file, path_exists
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
-
-GRAFT_MARK = re.compile(r"-s\d+-")  # between a fine-tune's name and the kind of a graft
 
 
 class Origin(Frozen):
@@ -159,8 +157,8 @@ def load_study(config: Mapping[str, Any], source: Path | str, needle_kinds: Coll
     if sheet and isinstance(sheet, str) and "\0" not in sheet:
         with collector.check():
             targets = read_targets(Path(sheet))
-            collector.add(check_labels(targets, sheet))
     if settings:
+        collector.add(check_labels(settings, targets or (), settings.fine_tunes))
         collector.add(check_files(settings, targets or (), source))
         collector.add(check_served(settings, targets or (), source))
     collector.raise_mistakes()
@@ -184,17 +182,23 @@ def check_needle_kinds(
             )
 
 
-def check_labels(targets: Collection[TargetRow], sheet: str) -> Iterator[ConfigError]:
-    """A mistake for each fine-tune whose name is, or may be, the label of a graft of another one.
+def graft_labels(settings: StudyConfig, target: str) -> Iterator[str]:
+    """The labels of a fine-tune's grafts and controls; those of other scales have @, which names have not."""
+    for seed in settings.donor_seeds:
+        for rank in settings.ranks:
+            yield f"{target}-s{seed}-r{rank}"
+        for control in settings.evaluation.all_controls:
+            if seed == settings.donor_seeds[0] or control not in OF_NO_DONOR:
+                yield f"{target}-s{seed}-{control.replace('_', '-')}"
 
-    Grafts are labelled TARGET-s<seed>-<kind>: rows of two models would have one label.
-    """
+
+def check_labels(settings: StudyConfig, targets: Collection[TargetRow], sheet: str) -> Iterator[ConfigError]:
+    """A mistake for each fine-tune named as a graft of another one: two models would have one label."""
     names = {target.name for target in targets}
-    for name in sorted(names):
-        others = [name[: mark.start()] for mark in GRAFT_MARK.finditer(name)]
-        for other in names.intersection(others):
+    for other in sorted(names):
+        for name in sorted(names.intersection(graft_labels(settings, other))):
             yield ConfigError(
-                f"the name {name!r} is like the label of a graft of {other!r}", path=sheet,
+                f"the name {name!r} is the label of a graft of {other!r}", path=sheet,
                 remedy="choose another name",
             )  # fmt: skip
 

@@ -104,9 +104,10 @@ def data_lines(lines: Sequence[str]) -> list[tuple[int, str]]:
 
 def check_line_breaks(lines: Sequence[str], path: Path | str) -> None:
     """Raise ConfigError for a cell in quotes that goes on in a later line, as spreadsheets write it."""
-    for number, line in enumerate(lines, 1):
+    last_end = next((number for number in range(len(lines), 0, -1) if CLOSED.match(lines[number - 1])), 0)
+    for number, line in enumerate(lines[: max(last_end - 1, 0)], 1):
         *_, last = ["", *CELL.findall(line)]
-        if OPEN.fullmatch(last) and not QUOTED.fullmatch(last) and any(map(CLOSED.match, lines[number:])):
+        if OPEN.fullmatch(last) and not QUOTED.fullmatch(last):
             raise ConfigError(
                 "a cell contains a line break", path=f"{path}:{number}",
                 expected="one line for each fine-tune", received=last[:40],

@@ -9,6 +9,7 @@ from typing_extensions import override
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.adapter.lora.low_rank import LowRankEntry
+from contextgraft.errors import MismatchError
 from contextgraft.formats.peft import module_of
 
 if TYPE_CHECKING:
@@ -41,12 +42,19 @@ def with_shared_ends(
 
     PEFT adapts the input embeddings alone, unless ensure_weight_tying is set; rows of single tokens it shares
     always, also under factors of the output layer. `contextgraft extract` carries what base and donor have
-    tied.
+    tied. Raises MismatchError for DoRA factors of the output layer under trained tokens.
     """
     if embedding not in entries:
         return dict(entries)
     shared, own = entries[embedding], entries.get(head)
     if isinstance(shared, TokenRowsEntry) and type(own) is LowRankEntry:
+        if own.magnitude is not None:
+            raise MismatchError(
+                "DoRA on the output layer cannot be combined with trained tokens of tied embeddings, which "
+                "PEFT does not run", path=adapter.path, expected="LoRA factors of the output layer, or none",
+                received=f"magnitudes: {own.magnitude}", remedy="train the adapter without use_dora, or "
+                "without trainable_token_indices",
+            )  # fmt: skip
         return {**entries, head: RowsWithFactorsEntry(own.shape, own.scaling, shared, own)}
     if adapter.ties_embeddings:
         return {**entries, head: _with_scaling_of(adapter, head, shared)}

@@ -47,11 +47,12 @@ def read_mergekit(path: Path) -> MergekitMerge:
             with collector.check():
                 raise ConfigError(f"{key}: {REFUSED[key]}", path=path)
         data = {key: value for key, value in data.items() if key not in REFUSED}
-        if data.get("merge_method") not in METHODS:
+        method = data.get("merge_method")
+        if not (isinstance(method, str) and method in METHODS):
             with collector.check():
                 raise ConfigError(
                     "merge_method: has no equivalent", path=path, expected=f"one of {', '.join(METHODS)}",
-                    received=repr(data.get("merge_method")), remedy="run mergekit-yaml",
+                    received=repr(method), remedy="run mergekit-yaml",
                 )  # fmt: skip
     collector.raise_mistakes()
     config = validate(MergekitConfig, data, path)
@@ -103,6 +104,25 @@ class _Inputs:
             )
         return number
 
+    def total(self, weights: Iterable[float]) -> float:
+        """The sum of weights; ConfigError if it, or one of them, is too large for a number."""
+        try:
+            total = math.fsum(weights)
+        except (OverflowError, ValueError):  # ValueError: inf and -inf
+            total = math.inf
+        if not math.isfinite(total):
+            raise self.refuse("the weights, or their sum, are too large for a number")
+        return total
+
+    def scales(self, weighted: Iterable[tuple[MergekitInput, float]]) -> dict[Path, float]:
+        """The factor of each adapter; one that several models have gets the sum."""
+        scales: dict[Path, float] = {}
+        for item, share in weighted:
+            if item.model.lora is not None:
+                source = item.model.lora.source
+                scales[source] = self.total((scales.get(source, 0.0), share))
+        return scales
+
     def models(self, *known: str) -> Sequence[MergekitInput]:
         """The models, if no parameter but the known ones is given and none is listed twice."""
         given = [self.config.parameters, *(item.parameters for item in self.config.models)]
@@ -122,7 +142,7 @@ def _linear(inputs: _Inputs) -> Result:
     """The weighted mean of TARGET, TARGET+A, TARGET+B...: the target plus each delta by its share."""
     models = inputs.models("weight", "normalize")
     weights = [inputs.number("weight", item, None) for item in models]
-    total = math.fsum(weights)
+    total = inputs.total(weights)
     if inputs.flag("normalize", default=True):
         if total == 0:
             raise inputs.refuse("the weights add up to 0")
@@ -136,7 +156,7 @@ def _linear(inputs: _Inputs) -> Result:
     other = next((item.model.model for item in models if item.model.model != target), None)
     if other is not None:
         raise inputs.refuse(f"averages {target.path} and {other.path}; expected adapters on one model")
-    return target.source, _scales(zip(models, weights, strict=True))
+    return target.source, inputs.scales(zip(models, weights, strict=True))
 
 
 def _task_arithmetic(inputs: _Inputs) -> Result:
@@ -148,7 +168,7 @@ def _task_arithmetic(inputs: _Inputs) -> Result:
     listed = [item for item in models if item.model != base]
     weights = [inputs.number("weight", item, None) for item in listed]
     factor = inputs.number("lambda", None, 1.0)
-    total = math.fsum(weights)
+    total = inputs.total(weights)
     if inputs.flag("normalize", default=False) and abs(total) >= 1e-8:
         factor /= total
     shares = [weight * factor for weight in weights]
@@ -161,16 +181,18 @@ def _task_arithmetic(inputs: _Inputs) -> Result:
             "--donor DONOR --rank 32 --out adapters`, and merge it",
         )
     if not targets:
-        return base.model.source, _scales(zip(listed, shares, strict=True))
+        return base.model.source, inputs.scales(zip(listed, shares, strict=True))
     (target,) = targets
-    own = math.fsum(share for item, share in zip(listed, shares, strict=True) if item.model.model == target)
+    own = inputs.total(
+        share for item, share in zip(listed, shares, strict=True) if item.model.model == target
+    )
     if abs(own - 1) > EXACT:
         raise inputs.refuse(
             f"adds {own:g} times the whole difference of {target.path}; contextgraft adds LoRA adapters",
             remedy=f"`contextgraft extract --base {base.model.source} --donor {target.source} --rank 32 "
             f"--out adapters`, then `contextgraft merge --adapter adapters/r32 --scale {own:g}`",
         )
-    return target.source, _scales(zip(listed, shares, strict=True))
+    return target.source, inputs.scales(zip(listed, shares, strict=True))
 
 
 def _passthrough(inputs: _Inputs) -> Result:
@@ -182,17 +204,7 @@ def _passthrough(inputs: _Inputs) -> Result:
     scale = inputs.number("scale", models[0], 1.0)
     if scale != 1:
         raise inputs.refuse(f"multiplies all weights by {scale:g}, which contextgraft does not")
-    return models[0].model.model.source, _scales([(models[0], 1.0)])
-
-
-def _scales(weighted: Iterable[tuple[MergekitInput, float]]) -> dict[Path, float]:
-    """The factor of each adapter; one that several models have gets the sum."""
-    scales: dict[Path, float] = {}
-    for item, share in weighted:
-        if item.model.lora is not None:
-            source = item.model.lora.source
-            scales[source] = scales.get(source, 0.0) + share
-    return scales
+    return models[0].model.model.source, inputs.scales([(models[0], 1.0)])
 
 
 METHODS: dict[str, Callable[[_Inputs], Result]] = {

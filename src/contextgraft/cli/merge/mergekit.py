@@ -57,7 +57,7 @@ def show_equivalent(merge: "MergekitMerge | None", context: click.Context) -> No
     scaled = [
         word
         for source, scale in merge.adapters.items()
-        for word in ("--adapter", str(source), "--scale", f"{scale:g}")
+        for word in ("--adapter", str(source), "--scale", repr(scale))
     ]
     echo(f"merge: this configuration is: {join(['--target', str(merge.target), *scaled])}", err=True)
 
