@@ -11,12 +11,11 @@ import pyarrow as pa
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.input_files import unchanged
-from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.errors import InputChanged
 from contextgraft.evaluation.backends.base import Backend, lifetime
 from contextgraft.evaluation.backends.loading import load_config, max_positions
 from contextgraft.evaluation.backends.registry import BackendConfig, PromptLimits, backend_key, make_backend
-from contextgraft.evaluation.models import EvalModel
+from contextgraft.evaluation.models import EvalModel, deciding_content
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.response_cache import ResponseCache, read_responses, request_key
 from contextgraft.evaluation.responses import respond
@@ -24,9 +23,6 @@ from contextgraft.evaluation.sample_rows import sample_row
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns
 from contextgraft.formats import samples
-from contextgraft.formats.hub_source import NAMES
-
-DESCRIPTIVE = (*NAMES, "transformers_version")  # keys of a config that decide no prediction
 
 NEEDS_LOCAL_WEIGHTS = "needs the weights in this process: --backend hf"
 
@@ -48,16 +44,9 @@ class ProgressReporter(Protocol):
 
 
 def model_identity(model: EvalModel, backend: BackendConfig) -> str:
-    """Digest of all that decides a model's predictions: its config, too, but for names and versions."""
-    config = read_json(model.path / MODEL_CONFIG)
+    """Digest of all that decides a model's predictions: its files, how it is run, and by which versions."""
     return json_digest(
-        {
-            "model": model.digest,
-            "config": {key: value for key, value in config.items() if key not in DESCRIPTIVE},
-            "tokenizer": model.tokenizer_digest,
-            "engine": backend_key(backend),
-            "versions": samples.versions(),
-        }
+        {**deciding_content(model), "engine": backend_key(backend), "versions": samples.versions()}
     )
 
 

@@ -10,15 +10,17 @@ import pyarrow as pa
 
 from contextgraft.checkpoint.digest import model_digest, tensor_digests
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
-from contextgraft.checkpoint.model_folder import ModelFolder, open_model
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, open_model, read_json
 from contextgraft.errors import ContextgraftError, InputError, Refused, library_errors
 from contextgraft.evaluation.backends.loading import load_config
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
+from contextgraft.formats.hub_source import NAMES
 from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.refusal import is_final
 from contextgraft.formats.samples import CONTROL, GRAFT
 from contextgraft.formats.sidecar import SIDECAR, origin, read_sidecar
 
+DESCRIPTIVE = (*NAMES, "transformers_version")  # keys of a config that decide no prediction
 ModelPaths = Sequence[tuple[str | None, Path]]  # label (None: the folder's own name) and folder
 # Opens tensors by name that are not in the model's folder; each is computed when transformers reads it.
 OpenTensors = Callable[[], AbstractContextManager[Mapping[str, Any]]]
@@ -140,6 +142,16 @@ def open_eval_model(label: str | None, path: Path) -> EvalModel:
             folder.inputs,
             digests,
         )
+
+
+def deciding_content(model: EvalModel) -> dict[str, Any]:
+    """JSON of what decides a model's predictions: of its config, all but names and versions."""
+    config = read_json(model.path / MODEL_CONFIG)
+    return {
+        "model": model.digest,
+        "config": {key: value for key, value in config.items() if key not in DESCRIPTIVE},
+        "tokenizer": model.tokenizer_digest,
+    }
 
 
 def variant_model(

@@ -176,12 +176,15 @@ def check_same(name: str, recorded: Any, rebuilt: Any) -> None:
 def replay_measurement(
     row: SampleRow, model: EvalModel, spec: EvalSpec, backend: BackendConfig, reference: Path | None
 ) -> ReplayedSample:
-    """The window, prompt or document of a row alone; of the reference too, if there is one."""
+    """The window, prompt or document of a row alone; of the reference too, if it leaves something behind."""
     measurement = find_measurement(row, spec.measurements)
     rows: list[SampleColumns] = []
-    with TemporaryDirectory() as work:
-        for measured in (*reference_models(row, reference), model):
-            rows = measure_alone(measured, measurement, backend, Path(work), row["reference_digest"] or "")
+    recorded = row["reference_digest"] or ""
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        first = () if measurement.ready(work, recorded) else reference_models(row, reference)
+        for measured in (*first, model):
+            rows = measure_alone(measured, measurement, backend, work, recorded)
     now = matching_columns(row, rows)
     check_same("prompt", row["prompt_digest"], now["prompt_digest"])
     if now["status"] != "ok":
@@ -228,6 +231,8 @@ def measure_alone(
 ) -> list[SampleColumns]:
     """The rows of one model, which is freed at the end."""
     limits = PromptLimits(longest=measurement.longest(model.tokenizer), largest_id=0)
+    if backend.in_process:
+        measurement.prepare(work, backend)
     loaded = make_backend(model, backend, limits)
     if loaded.model is None:
         raise InputError("a measurement needs the weights in this process", remedy="pass --backend hf")

@@ -167,7 +167,8 @@ def run_all(
 ) -> list[pa.Table]:
     """The rows of every model, in their order; the reference is evaluated before the others.
 
-    It is measured again if others need what an earlier run no longer has. With `allow_refused`, a model that
+    It is measured again if others need what an earlier run no longer has. What measurements need is prepared
+    before any model is loaded. With `allow_refused`, a model that
     cannot be loaded gets the row that says so; if it is the reference, all models do.
     """
     reference = runs[first]
@@ -178,6 +179,11 @@ def run_all(
         if any(tables[index] is None for tables in measured)
         and not measurement.ready(work, reference.reference_identity)
     ]
+
+    if reference.backend.in_process:
+        for index, measurement in enumerate(reference.spec.measurements):
+            if any(tables[index] is None for tables in measured):
+                measurement.prepare(work, reference.backend)
 
     def table_of(run: ModelRun) -> pa.Table:
         return run_model(

@@ -39,6 +39,11 @@ class BackendConfig:
     model_name: str | None = None
     server: ServerBackend | None = None
 
+    @property
+    def in_process(self) -> bool:
+        """Whether measurements can be made: the weights are in this process, as a module of torch."""
+        return self.backend == "hf"
+
 
 @dataclass(frozen=True)
 class PromptLimits:

@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question
+
+if TYPE_CHECKING:  # plans import suites, but not torch
+    from contextgraft.evaluation.backends.registry import BackendConfig
 
 SampleColumns = dict[str, Any]  # columns of one sample; those that are absent are null
 SampleRow = Mapping[str, Any]  # one row of a table of samples, as read
@@ -93,6 +96,13 @@ class Measurement(Protocol):
 
     def ready(self, work: Path, reference: str) -> bool:
         """Whether what the reference model leaves behind is on disk; if not, it must be measured first."""
+
+    def prepare(self, work: Path, backend: "BackendConfig") -> None:  # noqa: ARG002 - most need nothing
+        """What must be computed before the first model is loaded; `work` may have it from an earlier run.
+
+        Not called where models do not run in this process. An error is about the run, not about a model.
+        """
+        return
 
     def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:
         """The rows of a model; `advance` is called with how many more of the whole are done.
