@@ -2,7 +2,8 @@
 
 `python bench/page.py 200 FOLDER` writes FOLDER/samples (base, one donor, and for each fine-tune the rows
 alone, theta only and four ranks, with needles at two lengths and five depths, and a skill), makes
-FOLDER/report of them, and prints size and load time of the page in Chromium; --shots writes pictures of it.
+FOLDER/report of them, and prints size, load time and main thread of the page in Chromium; --shots writes
+pictures of it.
 No model answered the samples: scores are drawn from a fixed seed.
 """
 
@@ -14,6 +15,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -115,15 +117,19 @@ def load(page: Path, width: int, scheme: str, shot: Path | None) -> dict[str, An
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         tab.set_default_timeout(120_000)
+        session = tab.context.new_cdp_session(tab)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         start = time.perf_counter()
         tab.goto(page.as_uri())
         tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         seconds = time.perf_counter() - start
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        busy = next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
         facts: dict[str, Any] = tab.evaluate(FACTS)
         if shot is not None:
             tab.screenshot(path=shot)
         browser.close()
-    return {**facts, "seconds": seconds}
+    return {**facts, "seconds": seconds, "main_thread": busy}
 
 
 def main() -> None:
@@ -143,8 +149,10 @@ def main() -> None:
     print(f"{options.count} fine-tunes; report made in {time.perf_counter() - start:.1f} s")
     page = report / "index.html"
     print(f"page {page.stat().st_size / 1e6:.1f} MB; load of the machine {os.getloadavg()[0]:.1f}")
-    runs = sorted(load(page, 1200, "light", None)["seconds"] for _ in range(options.runs))
+    loads = [load(page, 1200, "light", None) for _ in range(options.runs)]
+    runs = sorted(facts["seconds"] for facts in loads)
     print(f"loaded in {runs[len(runs) // 2]:.2f} s (median of {len(runs)}; {runs[0]:.2f} to {runs[-1]:.2f})")
+    print(f"main thread {median(facts['main_thread'] for facts in loads):.2f} s (median of processor time)")
     for width in (1200, 820, 390) if options.shots else ():
         for scheme in ("light", "dark"):
             shot = options.folder / f"{width}-{scheme}.png"

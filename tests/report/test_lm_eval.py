@@ -9,7 +9,7 @@ import pytest
 
 from contextgraft.errors import InputError
 from contextgraft.report.build import PAGE, build
-from contextgraft.report.data.lm_eval_results import LmEvalScore, read_lm_eval_results
+from contextgraft.report.data.lm_eval_results import LmEvalScore, find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.tables.lm_eval import MOST_ROWS, lm_eval_tables
 
 GSM8K = {
@@ -36,7 +36,7 @@ def written(path: Path, results: Any, **keys: Any) -> Path:
 
 def test_every_metric_is_a_row(tmp_path: Path) -> None:
     written(tmp_path / "people__style" / "results_2026-01-01T00-00-00.json", {"gsm8k": GSM8K})
-    first, second = read_lm_eval_results([tmp_path, tmp_path])
+    first, second = read_lm_eval_results(find_lm_eval_files([tmp_path, tmp_path]))
     file = "people__style/results_2026-01-01T00-00-00.json"
     name = "exact_match, strict-match"
     assert first == LmEvalScore(file, "people/style", "gsm8k", name, 0.5, 0.05, 100, True)
@@ -56,7 +56,7 @@ def test_every_metric_is_a_row(tmp_path: Path) -> None:
 )
 def test_one_bad_row_is_refused_and_the_others_stay(values: Any, reason: str, tmp_path: Path) -> None:
     path = written(tmp_path / "results.json", {"odd": values, "gsm8k": GSM8K})
-    odd, *others = read_lm_eval_results([path])
+    odd, *others = read_lm_eval_results(find_lm_eval_files([path]))
     assert odd.value is None
     assert reason in odd.reason
     assert [score.value for score in others] == [0.5, 0.75]
@@ -65,7 +65,7 @@ def test_one_bad_row_is_refused_and_the_others_stay(values: Any, reason: str, tm
 def test_names_of_others_are_short_and_visible(tmp_path: Path) -> None:
     task = "a\u202eb\n" + "x" * 200
     path = written(tmp_path / "r.json", {task: {"acc,none": 1}}, model_name=["<b>", 3], **{"n-samples": 7})
-    (score,) = read_lm_eval_results([path])
+    (score,) = read_lm_eval_results(find_lm_eval_files([path]))
     assert score.task.startswith("a\ufffdb\ufffdxx")
     assert len(score.task) == 80
     assert (score.n, score.higher_is_better) == (None, None)
@@ -76,13 +76,13 @@ def test_a_file_of_another_kind_is_one_error(content: str, tmp_path: Path) -> No
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"results\.json"):
-        read_lm_eval_results([path])
+        read_lm_eval_results(find_lm_eval_files([path]))
 
 
 def test_nothing_to_read_is_one_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="lm_eval run --output_path"):
-            read_lm_eval_results([path])
+            read_lm_eval_results(find_lm_eval_files([path]))
 
 
 def test_the_page_and_the_summary_have_them(results: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
     )
     value = found["results"]["parity"]["acc,none"]
     tracker.save_results_aggregated(found)
-    (score,) = read_lm_eval_results([tmp_path / "out"])
+    (score,) = read_lm_eval_results(find_lm_eval_files([tmp_path / "out"]))
     assert (score.task, score.metric, score.value, score.n) == ("parity", "acc", value, 10)
     assert score.stderr == found["results"]["parity"]["acc_stderr,none"]
     assert score.higher_is_better

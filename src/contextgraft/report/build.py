@@ -73,13 +73,14 @@ def build(
     """
     sidecars = (path for folder in (*adapters, *grafts) for path in sorted(folder.rglob(SIDECAR)))
     samples = (file.path for file in find_sample_files(results))
-    others = [path for path, _ in find_lm_eval_files(lm_eval)]
+    lm_eval_files = find_lm_eval_files(lm_eval)
+    others = [path for path, _ in lm_eval_files]
     with unchanged(InputFiles([*samples, *sidecars, *alignments, *others])):
         weights = WeightRecords(
             read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
         )
         database = read_samples(results)
-        lm_eval_scores = read_lm_eval_results(lm_eval)
+        lm_eval_scores = read_lm_eval_results(lm_eval_files)
     origin = _origin(database)
     computed = _results(database, origin, weights)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)

@@ -12,10 +12,9 @@ from typing_extensions import TypeIs
 from contextgraft.checkpoint.strict_json import NotJson, parse_json
 from contextgraft.config.text_file import open_regular
 from contextgraft.errors import InputError
+from contextgraft.report.data.clean_rows import LONGEST_NAME, REPLACEMENT
 
 MAX_BYTES = 100_000_000  # of one file; its configurations of tasks are long
-LONGEST_NAME = 80  # characters of a model, a task or a metric
-REPLACEMENT = "\ufffd"
 PATTERN = "results*.json"
 STDERR = "_stderr"
 REMEDY = "give the file that `lm_eval run --output_path DIR` wrote, or a folder that contains it"
@@ -56,10 +55,10 @@ def find_lm_eval_files(given: Iterable[Path]) -> list[tuple[Path, str]]:
     return sorted(files.values(), key=lambda item: (item[1], str(item[0])))
 
 
-def read_lm_eval_results(given: Iterable[Path]) -> tuple[LmEvalScore, ...]:
-    """The scores of all files, a row for each metric; InputError for a file that is not of lm-eval."""
+def read_lm_eval_results(files: Iterable[tuple[Path, str]]) -> tuple[LmEvalScore, ...]:
+    """The scores of files with names, a row for each metric; InputError for one that is not of lm-eval."""
     rows: dict[LmEvalScore, None] = {}
-    for path, name in find_lm_eval_files(given):
+    for path, name in files:
         content = _content(path)
         rows |= dict.fromkeys(_scores(content, _name(name)))
     return tuple(rows)

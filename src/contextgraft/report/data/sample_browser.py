@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from contextgraft.report.data.labels import short
 from contextgraft.report.data.samples import SampleDatabase
-from contextgraft.report.statistics.cells import NEEDLE, RULER, SKILL, ModelKey, model_key
+from contextgraft.report.statistics.cells import LONG_SKILL, NEEDLE, RULER, SKILL, ModelKey, model_key
 
 MOST = 20_000  # samples in a page: a browser on a phone still filters them without delay
 LONGEST_TEXT = 240
@@ -88,7 +88,7 @@ def result(row: Mapping[str, Any]) -> str:
     """`right`, `wrong` or `in part`; the status of an unscored sample; `measured` if it is neither."""
     if row["status"] != "ok":
         return str(row["status"])
-    if row["suite"] not in {NEEDLE, RULER, SKILL}:
+    if row["suite"] not in {NEEDLE, RULER, SKILL, LONG_SKILL}:
         return "measured"
     return {0.0: "wrong", 1.0: "right"}.get(row["score"], "in part")
 
