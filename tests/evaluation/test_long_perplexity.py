@@ -57,6 +57,14 @@ def test_readers_name_the_tokens_that_they_must(monkeypatch: pytest.MonkeyPatch)
     assert key_positions(None, ids, SHORT, 0) == []
 
 
+def test_the_short_context_keeps_the_begin_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    # token 0 again, which the short context has only as its begin token, and 3 again
+    ids = [*range(10), *range(50, 80), 0, 3, *range(90, 95)]
+    monkeypatch.setattr(key_tokens, "negative_log_likelihoods", reader(999))
+    assert key_positions(None, ids, SHORT, 0) == [40, 41]
+    assert key_positions(None, ids, SHORT, 1) == [41]
+
+
 @pytest.fixture
 def config(make_model: MakeModel, tmp_path: Path) -> EvaluationConfig:
     text = tmp_path / "text.txt"

@@ -66,7 +66,7 @@ def test_the_command_ends_before_it_changes_a_graft(tmp_path: Path) -> None:
     for name in ("target", "r8"):
         (tmp_path / name).mkdir()
     words = [tmp_path / "target", "--adapter", tmp_path / "r8", "--record", f"r8={graft}", "--out",
-             tmp_path / "out.parquet"]  # fmt: skip
+             tmp_path / "out.parquet", "--suite", "perplexity", "--lengths", 32]  # fmt: skip
     done = CliRunner().invoke(evaluate.command, [str(word) for word in words])
     assert isinstance(done.exception, OutputError)
     assert (graft / SIDECAR).read_text() == GRAFT
