@@ -110,6 +110,25 @@ def test_a_fine_tune_is_evaluated_on_its_skills_too(study: Any) -> None:
     assert "config/tiny/skill.jsonl" not in tiny.question_files()
 
 
+def test_a_reference_of_long_perplexity_is_a_file_of_the_evaluation(study: Any) -> None:
+    def files(reference: str) -> list[str]:
+        section = {"lengths": [32], "short": 16, "reference": reference}
+        tiny: StudyWorkflow = study.load(evaluation={**EVALUATION, "long_perplexity": section})
+        return tiny.reference_files
+
+    assert files("data/tiny/models/donor-s1") == ["data/tiny/models/donor-s1/contextgraft.json"]
+    assert {"models/long/config.json", "models/long/model.safetensors"} <= set(files("models/long"))
+    with pytest.raises(ConfigError, match="without a model"):
+        files("models/nothing")
+    assert study.load().reference_files == []
+
+
+def test_base_and_donors_have_no_suites_of_skills(study: Any) -> None:
+    tiny = study.load(evaluation={**EVALUATION, "suites": ["needle", "skill"]})
+    base, evaluated = (yaml.safe_load(tiny.evaluation_yaml(name)) for name in (None, "tune"))
+    assert (base["suites"], evaluated["suites"]) == (["needle"], ["needle", "skill"])
+
+
 def test_models_are_run_on_the_device_of_the_cluster(study: Any) -> None:
     assert study.load().device_arguments() == []
     assert study.load(cluster={"device": "cuda", "gpus_per_node": 1}).device_arguments()[:2] == [

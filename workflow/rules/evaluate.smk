@@ -7,6 +7,7 @@ rule evaluate_base:
     input:
         models=[PATHS.base, *STUDY.donors()],
         questions=lambda wildcards: STUDY.question_files(),
+        reference=STUDY.reference_files,
     output:
         samples=PATHS.base_samples,
         config=PATHS.base_evaluation,
@@ -40,6 +41,7 @@ rule evaluate:
         adapters=STUDY.adapters(),
         controls=STUDY.control_models(),
         questions=lambda wildcards: STUDY.question_files(wildcards.target),
+        reference=STUDY.reference_files,
     output:
         samples=PATHS.samples,
         config=PATHS.evaluation,

@@ -7,7 +7,7 @@ from typing import Any
 
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.control_names import OF_NO_DONOR
-from contextgraft.config.evaluation import EvaluationConfig
+from contextgraft.config.evaluation import OF_SKILLS, EvaluationConfig
 from contextgraft.config.server.served_study import check_served
 from contextgraft.config.study import Kept, StudyConfig
 from contextgraft.config.target_sheet import (
@@ -113,6 +113,9 @@ class ResolvedStudy:
         """
         values = self.settings.evaluation.prompts
         skill, divergence = values.pop("skill"), values.pop("divergence", None)
+        row = self.targets.get(target or "")
+        if values.get("suites") and not (row and (skill["skills"] or row.skills)):
+            values["suites"] = [suite for suite in values["suites"] if suite not in OF_SKILLS]
         if target is None:
             return EvaluationConfig.model_validate(values)
         if target not in self.targets:

@@ -14,6 +14,7 @@ from contextgraft.planning.study import plan_study, study_shape
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 from contextgraft.workflow.arguments import control_labels, control_models, labelled, repeated
 from contextgraft.workflow.paths import StudyPaths, folder_of
+from contextgraft.workflow.reference_files import reference_files
 
 THETA_ONLY = "theta-only"  # the control: the donor's RoPE settings, the fine-tune's weights
 RECOMMENDED = "recommended"  # the graft of the rank that the report recommends
@@ -46,6 +47,7 @@ class StudyWorkflow:
         self._requests = study_requests(study, study_shape(study))
         for file in (*self.question_files(), *self._files_of_models()):
             check_input_file(file)
+        self.reference_files = reference_files(self.settings.evaluation, self.models(), study.source)
 
     @classmethod
     def load(cls, config: Mapping[str, Any], source: str, files: Iterable[Path] = ()) -> Self:
@@ -59,8 +61,6 @@ class StudyWorkflow:
             else:
                 read_yaml(file)
         return cls(load_study(config, source, NEEDLE_KINDS))
-
-    # All files of a kind.
 
     def models(self) -> list[str]:
         """Manifests of the base, the donors and the fine-tunes."""
