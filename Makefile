@@ -4,8 +4,10 @@ VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
 # Three folders at a time (tests/schedule.py) for two processors: tests wait for disks, Slurm and killed processes a
 # third of their time. One thread each for arithmetic. Tests start many processes: without compiled files, each of
-# them would compile the package.
-TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTEST) -n 3 --dist loadscope
+# them would compile the package. glibc keeps freed memory: else each tensor of a tiny model is new pages (a sixth of
+# the time).
+MALLOC := MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=16777216
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(MALLOC) $(PYTEST) -n 3 --dist loadscope
 SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all --logger=contextgraft
 HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts

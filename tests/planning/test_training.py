@@ -117,6 +117,7 @@ def test_layers_send_so_many_times_less_over_the_busiest_link(
     assert flat / double == pytest.approx(fewer, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_bytes_between_nodes_are_those_that_ranks_count(ranks: Any) -> None:
     """Attention of one layer, 2 rows of 96 tokens, 4 KV heads of 16 numbers, forward and backward."""
     shape = ModelShape(

@@ -161,7 +161,13 @@ SPOILS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["order.json", "state.safetensors", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state.safetensors",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("order.json", "metrics.jsonl")),
+    ],
+)
 def test_spoiled_partial_results_are_not_believed(
     base: Path, recipe_folder: Path, tmp_path: Path, name: str
 ) -> None:

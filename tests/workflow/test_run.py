@@ -70,6 +70,7 @@ def test_a_new_line_in_the_sheet_is_the_only_new_work(finished: Any, copy_of: Co
     assert "other" in page
 
 
+@pytest.mark.slow
 def test_a_fetched_donor_takes_one_line_of_the_configuration(fresh: Any) -> None:
     fresh.config(donor={"source": "models/long"})
     assert fresh.planned("adapters") == {"adapters": 1, "fetch": 2, "extract": 1}
