@@ -26,7 +26,7 @@ class SampleDatabase:
         self._files = tuple(sample_files)
         self._db = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False, "threads": 1})
         self._load()
-        for name in ("models", "placed", "cell_ranks"):
+        for name in ("models", "placed", "cell_ranks", "pair_macros"):
             self._db.execute(query_text(name))
         check_grafts(self.rows("graft_settings"))
         check_prompts(self.rows("prompt_sets"))

@@ -5,12 +5,7 @@ WITH pairs AS (
     SELECT graft.target, graft.rank, other.role AS other_role, other.rank AS other_rank, other.scale AS other_scale,
            graft.suite, graft.task, graft.kind, graft.haystack, graft.distractors, graft.length, graft.depth, graft.scoring,
            graft.split, graft.seed, graft.sample_index, graft.recipe, coalesce(graft.chat, 0) > 0 AS chat,
-           avg(graft.score) AS after,
-           avg(other.score) AS before,
-           avg(graft.score * other.score) AS "both",
-           count(*) FILTER (graft.score > other.score) AS wins,
-           count(*) FILTER (graft.score < other.score) AS losses,
-           count(*) FILTER (graft.score = other.score) AS ties
+           prompt_pair(graft.score, other.score, avg(other.score)) AS pair
     FROM placed AS graft
     JOIN placed AS other
         ON other.target = graft.target AND other.suite = graft.suite AND other.task = graft.task
@@ -30,14 +25,7 @@ WITH pairs AS (
 )
 SELECT target, rank, other_role, other_rank, other_scale, suite, task, coalesce(kind, 'single') AS kind,
        coalesce(haystack, '') AS haystack, distractors, length, chat, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
-       count(*) AS n,
-       sum("both") AS "both",
-       sum(after - "both") AS gained,
-       sum(before - "both") AS lost,
-       sum(1 - after - before + "both") AS neither,
-       CAST(sum(wins) AS BIGINT) AS wins,
-       CAST(sum(losses) AS BIGINT) AS losses,
-       CAST(sum(ties) AS BIGINT) AS ties
+       fourfold(pair) AS counts
 FROM pairs
 GROUP BY ALL
 ORDER BY ALL

@@ -8,12 +8,7 @@ WITH spec AS (
 ),
 pairs AS (
     SELECT long.role, long.target, long.base, long.rank, long.scale, long.task, long.length, long.scoring, long.seed, long.sample_index,
-           avg(long.score) AS after,
-           avg(short.score) AS before,
-           avg(long.score * short.score) AS "both",
-           count(*) FILTER (long.score > short.score) AS wins,
-           count(*) FILTER (long.score < short.score) AS losses,
-           count(*) FILTER (long.score = short.score) AS ties
+           prompt_pair(long.score, short.score, avg(short.score)) AS pair
     FROM spec AS long
     JOIN spec AS short
         ON short.suite = 'skill' AND short.role = long.role AND short.model_digest = long.model_digest
@@ -27,14 +22,7 @@ pairs AS (
     GROUP BY ALL
 )
 SELECT role, target, base, rank, scale, task, length, coalesce(scoring, '') AS scoring,
-       count(*) AS n,
-       sum("both") AS "both",
-       sum(after - "both") AS gained,
-       sum(before - "both") AS lost,
-       sum(1 - after - before + "both") AS neither,
-       CAST(sum(wins) AS BIGINT) AS wins,
-       CAST(sum(losses) AS BIGINT) AS losses,
-       CAST(sum(ties) AS BIGINT) AS ties
+       fourfold(pair) AS counts
 FROM pairs
 GROUP BY ALL
 ORDER BY ALL

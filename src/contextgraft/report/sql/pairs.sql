@@ -1,15 +1,9 @@
 -- Skills paired by sample: each prompt that both the graft (or a control) and its fine-tune answered, once. Answers of
 -- several donors to one prompt are averaged first, so that n counts prompts. The same index in another file (another
--- recipe) is another prompt. `both` to `neither` are the cells of the fourfold table, as products of the scores where
--- answers can be partly right; wins, losses and ties count the pairs of all donors.
+-- recipe) is another prompt. `counts` is explained in pair_macros.sql.
 WITH pairs AS (
     SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.scoring, graft.split, graft.seed, graft.sample_index, graft.recipe,
-           avg(graft.score) AS after,
-           any_value(alone.score) AS before,
-           avg(graft.score * alone.score) AS "both",
-           count(*) FILTER (graft.score > alone.score) AS wins,
-           count(*) FILTER (graft.score < alone.score) AS losses,
-           count(*) FILTER (graft.score = alone.score) AS ties
+           prompt_pair(graft.score, alone.score, any_value(alone.score)) AS pair
     FROM placed AS graft
     JOIN placed AS alone
         ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = graft.suite AND alone.task = graft.task
@@ -21,14 +15,7 @@ WITH pairs AS (
     GROUP BY ALL
 )
 SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
-       count(*) AS n,
-       sum("both") AS "both",
-       sum(after - "both") AS gained,
-       sum(before - "both") AS lost,
-       sum(1 - after - before + "both") AS neither,
-       CAST(sum(wins) AS BIGINT) AS wins,
-       CAST(sum(losses) AS BIGINT) AS losses,
-       CAST(sum(ties) AS BIGINT) AS ties
+       fourfold(pair) AS counts
 FROM pairs
 GROUP BY ALL
 ORDER BY ALL

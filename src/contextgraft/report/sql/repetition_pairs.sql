@@ -3,12 +3,7 @@
 -- `deviation` is the standard deviation of the differences among prompts.
 WITH pairs AS (
     SELECT graft.role, graft.target, graft.rank, graft.scale, graft.task, graft.length, graft.scoring, graft.seed, graft.sample_index, graft.recipe,
-           avg(graft.score) AS after,
-           any_value(alone.score) AS before,
-           avg(graft.score * alone.score) AS "both",
-           count(*) FILTER (graft.score > alone.score) AS wins,
-           count(*) FILTER (graft.score < alone.score) AS losses,
-           count(*) FILTER (graft.score = alone.score) AS ties
+           prompt_pair(graft.score, alone.score, any_value(alone.score)) AS pair
     FROM placed AS graft
     JOIN placed AS alone
         ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = graft.suite AND alone.task = graft.task
@@ -19,15 +14,8 @@ WITH pairs AS (
     GROUP BY ALL
 )
 SELECT role, target, rank, scale, task, length, coalesce(scoring, '') AS scoring,
-       count(*) AS n,
-       sum("both") AS "both",
-       sum(after - "both") AS gained,
-       sum(before - "both") AS lost,
-       sum(1 - after - before + "both") AS neither,
-       CAST(sum(wins) AS BIGINT) AS wins,
-       CAST(sum(losses) AS BIGINT) AS losses,
-       CAST(sum(ties) AS BIGINT) AS ties,
-       coalesce(stddev_samp(after - before), 0) AS deviation
+       fourfold(pair) AS counts,
+       coalesce(stddev_samp(pair.after - pair.before), 0) AS deviation
 FROM pairs
 GROUP BY ALL
 ORDER BY ALL

@@ -1,7 +1,7 @@
 """Scores of two models, or of a short and a long prompt, paired by sample: pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from contextgraft.report.statistics.cells import (
@@ -14,8 +14,6 @@ from contextgraft.report.statistics.cells import (
 )
 from contextgraft.report.statistics.proportion import Difference
 from contextgraft.stats import mcnemar, newcombe_paired, t_interval
-
-COLUMNS = ("n", "both", "gained", "lost", "neither", "wins", "losses", "ties")
 
 
 @dataclass(frozen=True)
@@ -142,23 +140,21 @@ def control_pairs(row: Mapping[str, Any]) -> ControlPairs:
         condition=condition if needle else None,
         length=row["length"] if needle else None,
         split=row["split"],
-        pairs=_counts(row),
+        pairs=PairCounts(**row["counts"]),
     )
 
 
 def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
     """The pairs of one model, task and metric, from a row of sql/pairs.sql."""
-    return SkillPairs(model_key(row), row["task"], row["scoring"], _counts(row), row["split"])
+    return SkillPairs(model_key(row), row["task"], row["scoring"], PairCounts(**row["counts"]), row["split"])
 
 
 def length_pairs(row: Mapping[str, Any]) -> LengthPairs:
     """A row of sql/long_skill_pairs.sql or sql/repetition_pairs.sql."""
     deviation = row["deviation"] if row["scoring"] == REPEATED else None
-    return LengthPairs(model_key(row), row["task"], row["scoring"], row["length"], _counts(row), deviation)
-
-
-def _counts(row: Mapping[str, Any]) -> PairCounts:
-    return PairCounts(**{name: row[name] for name in COLUMNS})
+    return LengthPairs(
+        model_key(row), row["task"], row["scoring"], row["length"], PairCounts(**row["counts"]), deviation
+    )
 
 
 def pairs_by_model(skills: Iterable[SkillPairs], split: str | None = None) -> dict[ModelKey, PairCounts]:
@@ -177,4 +173,6 @@ def pairs_by_model(skills: Iterable[SkillPairs], split: str | None = None) -> di
 def pool_pairs(counts: Iterable[PairCounts]) -> PairCounts:
     """Counts of several tasks or donors, added."""
     given = list(counts)
-    return PairCounts(**{name: sum(getattr(count, name) for count in given) for name in COLUMNS})
+    return PairCounts(
+        **{field.name: sum(getattr(count, field.name) for count in given) for field in fields(PairCounts)}
+    )
