@@ -118,13 +118,9 @@ class PerplexitySection(Frozen):
     documents: Count = Field(default=8, description="windows per length")
 
 
-class LongPerplexitySection(Frozen):
+class LongPerplexitySection(PerplexitySection):
     """LongPPL: the loss on tokens that a reference model predicts well only with the far context."""
 
-    lengths: Lengths | None = Field(
-        default=None, description="windows of text, in tokens; default: needle.lengths"
-    )
-    documents: Count = Field(default=8, description="windows per length")
     short: Tokens = Field(default=4096, description="tokens of the short context; below the lengths")
     reference: File | None = Field(
         default=None, description="folder of the model that chooses the tokens, such as the donor; needed"

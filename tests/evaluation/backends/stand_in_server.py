@@ -1,4 +1,4 @@
-"""A program with the command line of `vllm serve` and a tiny HTTP server: it stands for the process only.
+"""A tiny HTTP server with the command line of `vllm serve`, to test how a process is started and stopped.
 
 It has no model: every completion is the same text, which `--text` gives. `--behaviour` is what else it does.
 The file `--note` gets its pid, that of a worker process, and the words that it was started with. Standard

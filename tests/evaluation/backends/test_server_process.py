@@ -1,6 +1,6 @@
 """A server that is started for each model: its command, its start, its failures; nothing of it is left.
 
-`stand_in_server.py` stands for the process only. A real server: tests/consumers/test_served_model.py.
+`stand_in_server.py` is no model. A real server: tests/consumers/test_served_model.py.
 """
 
 import json

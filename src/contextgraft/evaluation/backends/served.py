@@ -23,7 +23,6 @@ from contextgraft.evaluation.backends.written_model import write_model
 from contextgraft.evaluation.models import EvalModel
 from contextgraft.formats.model_card.server_words import llama_server_words, vllm_words
 
-PROGRAMS = {"vllm": "vllm", "llama-server": "llama-server"}
 OUTTYPES = {
     "float32": "f32",
     "float16": "f16",
@@ -112,7 +111,7 @@ def gguf_architecture(file: Path) -> str:
 def check_server(settings: ServerBackend) -> None:
     """Raise InputError if the server, its converter or its temporary folder is not on this machine."""
     assert settings.serve is not None
-    for program in (PROGRAMS[settings.serve], *settings.converter[:1]):
+    for program in (settings.serve, *settings.converter[:1]):
         if shutil.which(program) is None:
             raise InputError(
                 f"evaluation.backend.serve is {settings.serve}, and a program of it is not installed",

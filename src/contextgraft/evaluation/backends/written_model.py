@@ -4,10 +4,9 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from contextgraft.checkpoint.model_folder import MODEL_INDEX
 from contextgraft.checkpoint.writer import order, write_tensors
 from contextgraft.evaluation.models import EvalModel
-
-INDEX = "model.safetensors.index.json"
 
 
 def write_model(model: EvalModel, parent: Path) -> Path:
@@ -30,6 +29,6 @@ def write_model(model: EvalModel, parent: Path) -> Path:
             write_tensors(folder / shard, specs, values, durable=False)
     if len(shards) > 1:
         files = {name: shard for shard, names in shards.items() for name in names}
-        (folder / INDEX).unlink(missing_ok=True)
-        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": files}))
+        (folder / MODEL_INDEX).unlink(missing_ok=True)
+        (folder / MODEL_INDEX).write_text(json.dumps({"metadata": {}, "weight_map": files}))
     return folder

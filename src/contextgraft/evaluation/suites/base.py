@@ -94,8 +94,9 @@ class Measurement(Protocol):
     def text(self, tokenizer: PromptTokenizer) -> str:
         """What the model reads, as text."""
 
-    def ready(self, work: Path, reference: str) -> bool:
+    def ready(self, work: Path, reference: str) -> bool:  # noqa: ARG002 - most need nothing
         """Whether what the reference model leaves behind is on disk; if not, it must be measured first."""
+        return True
 
     def prepare(self, work: Path, backend: "BackendConfig") -> None:  # noqa: ARG002 - most need nothing
         """What must be computed before the first model is loaded; `work` may have it from an earlier run.

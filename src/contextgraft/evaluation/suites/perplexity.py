@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
@@ -55,10 +54,6 @@ class PerplexityMeasurement(TextMeasurement):
     @override
     def narrowed(self, row: SampleRow) -> "PerplexityMeasurement":
         return replace(self, source=self.source.narrowed(row), length=row["length"])
-
-    @override
-    def ready(self, work: Path, reference: str) -> bool:
-        return True
 
     @override
     def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:

@@ -6,7 +6,6 @@ The prompts are those of the skill files, alone and behind a long text, as in th
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from typing_extensions import override
@@ -92,10 +91,6 @@ class RepetitionMeasurement(Measurement):
     @override
     def text(self, tokenizer: PromptTokenizer) -> str:
         return "\n".join(tokenizer.decode_all(prompt.ids) for prompt in self.prompts(tokenizer))
-
-    @override
-    def ready(self, work: Path, reference: str) -> bool:
-        return True
 
     @override
     def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:

@@ -5,7 +5,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from lm_eval.evaluator import evaluate
@@ -112,10 +111,6 @@ class LmEvalSkill(Measurement):
             for instance in self.task.instances
             if self.only in (None, instance.doc_id)
         )
-
-    @override
-    def ready(self, work: Path, reference: str) -> bool:
-        return True
 
     @override
     def rows(self, loaded: LoadedModel, advance: Callable[[int], object] = int) -> list[SampleColumns]:

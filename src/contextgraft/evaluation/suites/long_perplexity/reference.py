@@ -57,7 +57,7 @@ class KeyTokenReference:
         return other
 
     def check(self, length: int) -> None:
-        """Raise ConfigError if the folder is no model, or one with too few positions; no weights are read."""
+        """Raise ConfigError unless the folder is a model with enough positions; no weights are read."""
         from contextgraft.checkpoint.model_folder import open_model
         from contextgraft.evaluation.backends.loading import load_config, max_positions
         from contextgraft.formats.model.loadable import check_loadable

@@ -91,10 +91,6 @@ class LongPerplexityMeasurement(TextMeasurement):
         return replace(self, source=source, length=row["length"], reference=reference, sources=(source,))
 
     @override
-    def ready(self, work: Path, reference: str) -> bool:
-        return True
-
-    @override
     def prepare(self, work: Path, backend: "BackendConfig") -> None:
         self.reference.choose(self.sources, work, backend)
 

@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contextgraft.report.charts.curves.lines import EndLabel, banded_line, end_labels
+from contextgraft.report.charts.curves.lines import HEIGHT, WIDTH, EndLabel, banded_line, end_labels
 from contextgraft.report.charts.panel import PERCENT_LABEL, quantity
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.tables.wording import measured, percent
-
-WIDTH = 210
-HEIGHT = 190
-GAP = 0.075
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def spec(curves: Sequence[DepthCurve]) -> dict[str, Any]:
         EndLabel(f"{curve.name} {percent(curve.scores[-1])}", curve.colour, curve.scores[-1])
         for curve in curves
     ]
-    return {"width": WIDTH, "height": HEIGHT, "layer": lines + end_labels(names, WIDTH, HEIGHT, GAP)}
+    return {"width": WIDTH, "height": HEIGHT, "layer": lines + end_labels(names)}
 
 
 def summary(curves: Sequence[DepthCurve]) -> str:

@@ -5,6 +5,10 @@ from typing import Any, NamedTuple
 
 from contextgraft.report.charts.label_positions import spaced
 
+WIDTH = 210
+HEIGHT = 190
+GAP = 0.075  # of the height, between two names
+
 
 class EndLabel(NamedTuple):
     """The name at the right end of a line: its text, its colour, the height of the end from 0 to 1."""
@@ -31,17 +35,17 @@ def banded_line(
     return [{"data": data, "mark": mark, "encoding": axes} for mark, axes in marks]
 
 
-def end_labels(labels: Sequence[EndLabel], width: int, height: int, gap: float) -> list[dict[str, Any]]:
+def end_labels(labels: Sequence[EndLabel]) -> list[dict[str, Any]]:
     """Names at the right end of the lines, without overlap."""
     ordered = sorted(labels, key=lambda label: label.height)
-    positions = spaced([label.height for label in ordered], gap)
+    positions = spaced([label.height for label in ordered], GAP)
     return [
         {
             "data": {"values": [{"label": label.text}]},
             "mark": {"type": "text", "align": "left", "dx": 7, "color": label.colour, "aria": False},
             "encoding": {
-                "x": {"value": width},
-                "y": {"value": height * (1 - position)},
+                "x": {"value": WIDTH},
+                "y": {"value": HEIGHT * (1 - position)},
                 "text": {"field": "label", "type": "nominal"},
             },
         }

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
 
-from contextgraft.report.charts.curves.lines import EndLabel, banded_line, end_labels
+from contextgraft.report.charts.curves.lines import HEIGHT, WIDTH, EndLabel, banded_line, end_labels
 from contextgraft.report.statistics.means import PerplexityRange
 from contextgraft.report.tables.wording import thousands
 
-WIDTH = 210
-HEIGHT = 190
-GAP = 0.075
 MIN_MARGIN = 1.25
 
 
@@ -125,4 +122,4 @@ def _names(curves: Sequence[Curve]) -> list[dict[str, Any]]:
         EndLabel(f"{curve.name} {three_digits(value)}", curve.colour, log(value / low) / span)
         for curve, value in names
     ]
-    return end_labels(labels, WIDTH, HEIGHT, GAP)
+    return end_labels(labels)
