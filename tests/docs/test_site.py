@@ -1,5 +1,6 @@
 """The documentation as a site: generated pages are up to date, and the navigation has every page once."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,3 +34,15 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 def test_the_readme_fits_two_screens() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= LONGEST_README
+
+
+def test_the_readme_shows_the_page_by_relative_addresses_and_in_words() -> None:
+    """PyPI resolves no relative address: there the alternative texts are all that is left of the pictures."""
+    text = (ROOT / "README.md").read_text()
+    pictures = {address: words for words, address in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", text)}
+    assert "docs/images/page.png" in pictures
+    for address, words in pictures.items():
+        assert (ROOT / address).is_file()
+        assert len(words) >= 40
+    for address in re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+)", text):
+        assert (ROOT / address).is_file(), address
