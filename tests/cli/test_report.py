@@ -55,6 +55,7 @@ def test_a_page_summary_and_charts(samples: Path, tmp_path: Path) -> None:
         f"{chart}.png",
         "plots/heatmap.csv",
         "plots/heatmap.json",
+        f"samples/{samples.name}",
     }
 
 

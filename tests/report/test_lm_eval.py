@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.report.build import PAGE, build
+from contextgraft.formats.find_samples import PAGE
+from contextgraft.report.build import build
 from contextgraft.report.data.lm_eval_results import LmEvalScore, find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.tables.lm_eval import MOST_ROWS, lm_eval_tables
 

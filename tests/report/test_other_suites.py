@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from contextgraft.report.build import PAGE, Report, build, measure
+from contextgraft.formats.find_samples import PAGE
+from contextgraft.report.build import Report, build, measure
 from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.sample_browser import link
 from contextgraft.report.data.samples import read_samples

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from contextgraft.errors import InputError
 
+COPIES, PAGE, SUMMARY = "samples", "index.html", "summary.json"  # in the folder of a report
 REMEDY = "give the files that `contextgraft evaluate` wrote, or a folder that contains them"
 
 
@@ -36,8 +37,15 @@ def _below(result: Path) -> list[tuple[Path, str]]:
     visible = [
         (path, name.as_posix())
         for path, name in paths
-        if not any(folder.startswith(".") for folder in name.parts)
+        if not any(folder.startswith(".") for folder in name.parts) and not _is_copy(path, name)
     ]
     if not visible:
         raise InputError("contains no *.parquet file", path=result, remedy=REMEDY)
     return visible
+
+
+def _is_copy(path: Path, name: Path) -> bool:
+    """Whether a file is a copy in a report below the given folder; the report's own folder can be given."""
+    if len(name.parts) < 3 or name.parts[-2] != COPIES:
+        return False
+    return all((path.parent.parent / file).is_file() for file in (PAGE, SUMMARY))

@@ -9,12 +9,13 @@ from typing import Any
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
 from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.formats.adapter_record import base_context, read_adapter_records
-from contextgraft.formats.find_samples import find_sample_files
+from contextgraft.formats.find_samples import COPIES, PAGE, SampleFile, find_sample_files
 from contextgraft.formats.graft_record import read_graft_records
 from contextgraft.formats.model_card.usage import AdapterUsage
 from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.charts.figures import draw
+from contextgraft.report.copies import ALIGNMENTS, ParquetCopy, read_copies
 from contextgraft.report.data.labels import model_names, target_titles
 from contextgraft.report.data.lm_eval_results import find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.data.refusals import summarise_refusals
@@ -37,7 +38,6 @@ from contextgraft.report.summary import summarise
 from contextgraft.report.tables.headline import headline
 from contextgraft.report.tables.wording import length_in_words, sentence
 
-PAGE = "index.html"
 MOST_LINKED = 24  # model cards with a link; the folder has more
 NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."
 
@@ -50,6 +50,7 @@ class Report:
     summary: dict[str, Any]
     lines: tuple[str, ...]
     pictures: dict[str, bytes] = field(default_factory=dict)
+    copies: tuple[ParquetCopy, ...] = ()
 
 
 def build(
@@ -72,22 +73,24 @@ def build(
     while it is read.
     """
     sidecars = (path for folder in (*adapters, *grafts) for path in sorted(folder.rglob(SIDECAR)))
-    samples = (file.path for file in find_sample_files(results))
+    samples = find_sample_files(results)
+    aligned = [SampleFile(path, path.name) for path in alignments]
     lm_eval_files = find_lm_eval_files(lm_eval)
     others = [path for path, _ in lm_eval_files]
-    with unchanged(InputFiles([*samples, *sidecars, *alignments, *others])):
+    with unchanged(InputFiles([*(file.path for file in samples), *sidecars, *alignments, *others])):
         weights = WeightRecords(
             read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
         )
         database = read_samples(results)
         lm_eval_scores = read_lm_eval_results(lm_eval_files)
+        copies = read_copies(COPIES, samples), read_copies(ALIGNMENTS, aligned)
     origin = _origin(database)
     computed = _results(database, origin, weights)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)
     plots = dvc_plots.files(computed.study, computed.measurements)
     model_cards = cards.files(computed.study, weights, usages)
     linked = [name for name in plots if name.endswith(".csv")] + sorted(model_cards)[:MOST_LINKED]
-    page = PageData(title, note, computed, weights, figures, origin, linked, lm_eval_scores)
+    page = PageData(title, note, computed, weights, figures, origin, linked, lm_eval_scores, *copies)
     return Report(
         texts={
             PAGE: render(page),
@@ -98,6 +101,7 @@ def build(
         summary=summarise(page),
         lines=_lines(page),
         pictures=figures.pictures(),
+        copies=(*copies[0], *copies[1]),
     )
 
 
@@ -120,6 +124,7 @@ def _origin(database: SampleDatabase) -> SampleOrigin:
         names=model_names(labels),
         tasks=database.rows("provenance"),
         files=database.rows("files"),
+        model_files=database.rows("model_files"),
         refusals=summarise_refusals(database.rows("refused")),
         browser=select_samples(database),
     )

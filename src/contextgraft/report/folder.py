@@ -5,12 +5,19 @@ from pathlib import Path
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.errors import OutputError
+from contextgraft.formats.find_samples import COPIES, PAGE, SUMMARY
 from contextgraft.report import cards, dvc_plots
-from contextgraft.report.build import PAGE, Report
+from contextgraft.report.build import Report
+from contextgraft.report.copies import ALIGNMENTS, SUFFIX
 
-SUMMARY = "summary.json"
 KEPT = ".gitignore"  # DVC writes it next to what it tracks
-FOLDERS = {"charts": {".svg", ".png"}, dvc_plots.FOLDER: {".csv", ".json"}, cards.FOLDER: {".md"}}
+FOLDERS = {
+    "charts": {".svg", ".png"},
+    dvc_plots.FOLDER: {".csv", ".json"},
+    cards.FOLDER: {".md"},
+    COPIES: {SUFFIX},
+    ALIGNMENTS: {SUFFIX},
+}
 
 
 def write_report(report: Report, out: Path) -> None:
@@ -18,12 +25,13 @@ def write_report(report: Report, out: Path) -> None:
     with publish(out, replace=True, check=check_replaceable) as work:
         _empty(work)  # what a killed run left
         try:
-            for name in sorted({*report.texts, *report.pictures}):
+            files = {**report.pictures, **{copy.address: copy.data for copy in report.copies}}
+            for name in sorted({*report.texts, *files}):
                 (work / name).parent.mkdir(exist_ok=True)
             for name, text in report.texts.items():
                 (work / name).write_text(text, encoding="utf-8")
-            for name, picture in report.pictures.items():
-                (work / name).write_bytes(picture)
+            for name, data in files.items():
+                (work / name).write_bytes(data)
             write_json(work / SUMMARY, report.summary)
             if (out / KEPT).is_file():
                 shutil.copyfile(out / KEPT, work / KEPT)

@@ -1,8 +1,9 @@
 """The page: one HTML file from a template, with style, script, charts and samples inside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import PurePath
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -12,6 +13,7 @@ from contextgraft.report.charts.figures import Figures, is_charted
 from contextgraft.report.charts.matrix import heading, outcome_colour, outcome_legend
 from contextgraft.report.charts.svg import inline_all
 from contextgraft.report.charts.theme import HEAT, SHADES, heat
+from contextgraft.report.copies import ParquetCopy, family_links, file_links
 from contextgraft.report.data import provenance
 from contextgraft.report.data.labels import (
     described,
@@ -57,12 +59,13 @@ class StudyResults:
 
 @dataclass(frozen=True)
 class SampleOrigin:
-    """The samples themselves and where they come from; labels, tasks and files are rows of queries."""
+    """The samples themselves and where they come from; labels, tasks and both files are rows of queries."""
 
     labels: Sequence[Mapping[str, Any]]
     names: Mapping[ModelKey, str]
     tasks: Sequence[Mapping[str, Any]]
     files: Sequence[Mapping[str, Any]]
+    model_files: Sequence[Mapping[str, Any]]
     refusals: Sequence[RefusalSummary]
     browser: BrowserSamples
 
@@ -71,7 +74,8 @@ class SampleOrigin:
 class PageData:
     """Everything that the page shows.
 
-    `linked` are files next to it that the overview links to, `lm_eval` scores of lm-evaluation-harness.
+    `linked` are files next to it that the overview links to, `lm_eval` scores of lm-evaluation-harness,
+    `samples` and `alignments` copies of Parquet files, which may be left out.
     """
 
     title: str
@@ -82,6 +86,8 @@ class PageData:
     origin: SampleOrigin
     linked: Sequence[str] = ()
     lm_eval: Sequence[LmEvalScore] = ()
+    samples: Sequence[ParquetCopy] = ()
+    alignments: Sequence[ParquetCopy] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def render(page: PageData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(link=link, mark=mark)
+    environment.globals.update(link=link, mark=mark, samples_of=_samples_of(page), csv=_csv(page))
     environment.filters.update(
         percent=wording.percent,
         between=wording.between,
@@ -213,10 +219,24 @@ def _origin_context(page: PageData) -> dict[str, Any]:
         "adapters": page.weights.adapters,
         "tasks": origin.tasks,
         "files": origin.files,
+        "copies": file_links(page.samples),
+        "alignment_files": [copy.link for copy in page.alignments],
         "refusals": origin.refusals,
         "versions": provenance.versions(origin.tasks),
         "seeds": provenance.seeds(origin.tasks),
     }
+
+
+def _samples_of(page: PageData) -> Callable[[str], list[tuple[str, str]]]:
+    """Links to the samples of a family of models, by its name; none where they were not copied."""
+    links = family_links(page.origin.model_files, family_labels(page.results.study), page.samples)
+    return lambda family: links.get(family, [])
+
+
+def _csv(page: PageData) -> Callable[[str], list[tuple[str, str]]]:
+    """The link to a table of numbers by its name; none where the study has no such table."""
+    tables = {name: (name, PurePath(name).name) for name in page.linked}
+    return lambda name: [tables[path] for path in (f"plots/{name}.csv",) if path in tables]
 
 
 def verdict_card(title: str, target: TargetResult, length: str) -> VerdictCard:

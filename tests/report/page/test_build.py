@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from contextgraft.errors import InputError, OutputError
+from contextgraft.formats.find_samples import PAGE
 from contextgraft.report import build as build_module
 from contextgraft.report import folder as folder_module
-from contextgraft.report.build import PAGE, Report, build
+from contextgraft.report.build import Report, build
 from contextgraft.report.data.sample_browser import select_samples
 from contextgraft.report.folder import write_report
 
@@ -29,7 +30,9 @@ def test_the_page_has_no_date_and_no_path(report: Report, results: Path) -> None
 
 def test_the_page_loads_nothing(report: Report) -> None:
     page = report.texts[PAGE]
-    files = "|".join(map(re.escape, ["summary.json", *report.texts]))
+    files = "|".join(
+        map(re.escape, ["summary.json", *report.texts, *(copy.address for copy in report.copies)])
+    )
     page = re.sub(rf'<a href="(?:{files})">', "", page)  # loaded when a reader follows them
     assert not re.search(r"""(?:src|href)=["'](?!#|data:,)|url\(|@import|https?://""", page)
 

@@ -80,7 +80,8 @@ def command(
     extras = {"grafts": grafts, "alignments": alignments, "lm_eval": lm_eval}
     report = build(results, adapters, title, note, **extras, usages=usages)
     write_report(report, out)
-    echo(f"report: {len(report.texts) + len(report.pictures)} files in {out}", err=True)
+    count = len(report.texts) + len(report.pictures) + len(report.copies)
+    echo(f"report: {count} files in {out}", err=True)
     if as_json:
         print_json(report.summary, ensure_ascii=False)
         return
