@@ -135,6 +135,89 @@ def test_adapters_that_tie_keep_the_graft_tied(target: Path, tmp_path: Path, kin
     torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def two_targets(toy: SimpleNamespace, tmp_path_factory: Any) -> dict[str, Path]:
+    """The same model with tied embeddings, and with an output layer of its own."""
+    root, config = tmp_path_factory.mktemp("two"), toy.config()
+    weights = toy.weights(config, dtype=torch.float32)
+    own = weights | {HEAD: weights[EMBEDDING].flip(0)}
+    folders = {
+        "tied": toy.write(root / "tied", weights, config),
+        "untied": toy.write(root / "untied", own, {**config, "tie_word_embeddings": False}),
+    }
+    for folder in folders.values():
+        vocabulary(folder, [f"t{row}" for row in range(50)])
+    return folders
+
+
+TIED_IN_PEFT: dict[str, dict[str, Any]] = {
+    "input": {"target_modules": ["q_proj", "embed_tokens"]},
+    "input of another rank": {
+        "target_modules": ["q_proj", "embed_tokens"], "rank_pattern": {"embed_tokens": 6}
+    },
+    "output of another alpha": {
+        "target_modules": ["q_proj", "embed_tokens"], "alpha_pattern": {"lm_head": 16}
+    },
+    "output": {"target_modules": ["q_proj", "lm_head"]},
+    "saved": {"modules_to_save": ["embed_tokens"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TIED_IN_PEFT)
+def test_ends_that_peft_ties_are_loaded_into_untied_ones_as_by_peft(
+    two_targets: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    trained(two_targets["tied"], tmp_path / "adapter", **TIED_IN_PEFT[kind], ensure_weight_tying=True)
+    adapted = PeftModel.from_pretrained(loaded(two_targets["untied"]), str(tmp_path / "adapter"))
+    graft = grafted(two_targets["untied"], tmp_path / "adapter", tmp_path / "graft")
+    torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
+
+
+def test_an_ignored_end_is_named(two_targets: dict[str, Path], tmp_path: Path) -> None:
+    trained(two_targets["tied"], tmp_path / "adapter", **TIED_IN_PEFT["input"], ensure_weight_tying=True)
+    plan = plan_merge(
+        [ScaledAdapter(open_adapter(tmp_path / "adapter"))], two_targets["untied"], keep_rope=True,
+        replace_modules=True,
+    )  # fmt: skip
+    assert any("lm_head.weight are a copy" in line for line in plan.warnings)
+
+
+def test_factors_of_the_output_become_those_of_tied_embeddings(
+    two_targets: dict[str, Path], tmp_path: Path
+) -> None:
+    """Trained on untied embeddings with the request to tie: PEFT loads them into both ends."""
+    trained(two_targets["untied"], tmp_path / "adapter", **TIED_IN_PEFT["output"], ensure_weight_tying=True)
+    adapted = PeftModel.from_pretrained(loaded(two_targets["tied"]), str(tmp_path / "adapter"))
+    graft = grafted(two_targets["tied"], tmp_path / "adapter", tmp_path / "graft")
+    assert head_state(open_model(graft)).is_tied
+    torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "received"),
+    [
+        ({"target_modules": ["embed_tokens", "lm_head"]}, "other values for 'lm_head.weight'"),
+        (
+            {"target_modules": ["embed_tokens", "lm_head"], "rank_pattern": {"embed_tokens": 6}},
+            "other values for 'lm_head.weight'",
+        ),
+        (
+            {"target_modules": ["q_proj", "lm_head"], "rank_pattern": {"embed_tokens": 6}},
+            "rank 4, where its config gives 'model.embed_tokens.weight' rank 6",
+        ),
+        ({"target_modules": ["q_proj", "lm_head"], "use_dora": True}, "DoRA on the output layer alone"),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, "other values for 'lm_head.weight'"),
+    ],
+    ids=["factors", "ranks of factors", "ranks", "DoRA", "saved"],
+)
+def test_different_ends_are_not_tied(
+    two_targets: dict[str, Path], tmp_path: Path, changed: dict[str, Any], received: str
+) -> None:
+    """PEFT fails with other shapes, or loads one end's factors over the other's."""
+    trained(two_targets["untied"], tmp_path / "adapter", **changed, ensure_weight_tying=True)
+    refused(tmp_path / "adapter", two_targets["tied"], received)
+
+
 def test_digests_of_earlier_versions_are_accepted_and_said_so(
     target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

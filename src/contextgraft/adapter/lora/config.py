@@ -68,16 +68,22 @@ class LoraConfig(BaseModel):
 
         It does so only for modules named embed_tokens or lm_head.
         """
-        if not self.ensure_weight_tying or not isinstance(self.target_modules, str):
-            named = [*(self.target_modules or ()), *(self.modules_to_save or ())]
-            known = any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in named)
-            return self.ensure_weight_tying and known
-        matcher = LimitedMatcher("target_modules", self.path)
+        if not self.ensure_weight_tying:
+            return self.ensure_weight_tying
+        by_pattern = isinstance(self.target_modules, str)
+        named = [*(() if by_pattern else self.target_modules or ()), *(self.modules_to_save or ())]
+        known = any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in named)
+        return known or (by_pattern and any(map(self.selects, peft.TIED_BY_PEFT)))
+
+    def selects(self, module: str) -> bool:
+        """Whether PEFT gives a module of this name factors or a weight of its own, by the config alone."""
+        whole = f".{module}"
+        if any(whole.endswith(f".{name}") for name in self.modules_to_save or ()):
+            return True
+        if not isinstance(self.target_modules, str):
+            return any(whole.endswith(f".{name}") for name in self.target_modules or ())
         pattern = rf"\A(?:{self.target_modules})\Z"
-        saved = any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in self.modules_to_save or ())
-        return saved or (
-            is_pattern(pattern) and any(matcher.matches(pattern, name) for name in peft.TIED_BY_PEFT)
-        )
+        return is_pattern(pattern) and LimitedMatcher("target_modules", self.path).matches(pattern, module)
 
     @property
     def experts_inputs_first(self) -> bool:

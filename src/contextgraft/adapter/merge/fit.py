@@ -20,7 +20,7 @@ from contextgraft.adapter.merge.target import (
     check_takes_delta,
     unknown_names,
 )
-from contextgraft.adapter.merge.tied_entries import with_shared_ends
+from contextgraft.adapter.merge.tied_entries import is_ignored_copy, with_shared_ends
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
@@ -155,7 +155,10 @@ def _entries(
     fitted = fitted_entries(adapter, view)
     entries = {name: entry for name, entry in fitted.items() if not is_own_bias(adapter, name, entry, view)}
     embedding, head = names
-    if not state.is_tied or embedding is None or head is None:
+    if not state.is_tied:
+        ignored = is_ignored_copy(adapter, entries, embedding, head)
+        return {name: entry for name, entry in entries.items() if not ignored or name != head}
+    if embedding is None or head is None:
         return entries
     return with_shared_ends(adapter, entries, embedding, head)
 
@@ -279,6 +282,12 @@ def _warnings(
             f"{grown.tokenizer}"
         )
     for adapter, tokens in token_fits:
+        ends = input_embedding(adapter.entries), output_embedding(adapter.entries)
+        if not state.is_tied and is_ignored_copy(adapter, adapter.entries, *ends):
+            lines.append(
+                f"{adapter.path}: its factors of {ends[1]} are a copy of those of tied embeddings; those of "
+                f"{target.path} are untied, where PEFT changes the input alone: so does the graft"
+            )
         if tokens and tokens.lost:
             few = ", ".join(tokens.lost[:5])
             lines.append(f"{adapter.path}: {len(tokens.lost)} of its tokens are not in {target.path}: {few}")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from contextgraft.adapter.lora.adapter import Adapter
-from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
+from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry, TokenRowsEntry
 from contextgraft.adapter.lora.low_rank import LowRankEntry
+from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.errors import MismatchError
 from contextgraft.formats.peft import module_of
 
@@ -42,11 +43,16 @@ def with_shared_ends(
 
     PEFT adapts the input embeddings alone, unless ensure_weight_tying is set; rows of single tokens it shares
     always, also under factors of the output layer. `contextgraft extract` carries what base and donor have
-    tied. Raises MismatchError for DoRA factors of the output layer under trained tokens.
+    tied. Raises MismatchError for DoRA factors of the output layer under trained tokens, and for ends that
+    PEFT would tie and that have different factors.
     """
-    if embedding not in entries:
+    shared, own = entries.get(embedding), entries.get(head)
+    by_peft = bool(adapter.config.ties_embeddings)
+    if shared is None and own is not None and by_peft and adapter.sidecar is None:
+        _check_one_rank(adapter, embedding, own)
+        return {**entries, embedding: _with_scaling_of(adapter, embedding, own)}
+    if shared is None:
         return dict(entries)
-    shared, own = entries[embedding], entries.get(head)
     if isinstance(shared, TokenRowsEntry) and type(own) is LowRankEntry:
         if own.magnitude is not None:
             raise MismatchError(
@@ -57,12 +63,62 @@ def with_shared_ends(
             )  # fmt: skip
         return {**entries, head: RowsWithFactorsEntry(own.shape, own.scaling, shared, own)}
     if adapter.ties_embeddings:
+        if own is not None and by_peft and not _same_values(adapter, shared, own):
+            raise _contradiction(adapter, f"other values for {head!r} than for {embedding!r}")
         return {**entries, head: _with_scaling_of(adapter, head, shared)}
     return {**entries, head: shared} if isinstance(shared, TokenRowsEntry) and own is None else dict(entries)
 
 
-def _with_scaling_of(adapter: Adapter, head: str, shared: AdapterEntry) -> AdapterEntry:
-    """The input's factors with the output layer's alpha and rank of the config, which PEFT does not tie."""
-    if not isinstance(shared, LowRankEntry):
-        return shared
-    return replace(shared, scaling=adapter.config.scaling(module_of(head)))
+def is_ignored_copy(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], embedding: str | None, head: str | None
+) -> bool:
+    """Whether PEFT ignores an adapter's output layer on a target whose embeddings are untied.
+
+    With ensure_weight_tying it stores the factors of tied embeddings for both ends, but selects the input.
+    """
+    if adapter.sidecar is not None or not adapter.config.ties_embeddings or head is None:
+        return False
+    both = embedding in entries and isinstance(entries.get(head), LowRankEntry)
+    return both and not adapter.config.selects(module_of(head))
+
+
+def _with_scaling_of(adapter: Adapter, end: str, entry: AdapterEntry) -> AdapterEntry:
+    """One end's factors with the other end's alpha and rank of the config, which PEFT does not tie."""
+    if not isinstance(entry, LowRankEntry):
+        return entry
+    return replace(entry, scaling=adapter.config.scaling(module_of(end)))
+
+
+def _check_one_rank(adapter: Adapter, embedding: str, own: AdapterEntry) -> None:
+    """Raise MismatchError for factors of the output layer that the input embeddings cannot have."""
+    if not isinstance(own, LowRankEntry):
+        return
+    if own.magnitude is not None:
+        raise _contradiction(adapter, "DoRA on the output layer alone")
+    rank, stored = adapter.config.rank(module_of(embedding)), adapter.file_of(own.key_A)[own.key_A].shape[0]
+    if rank != stored:
+        raise _contradiction(adapter, f"rank {stored}, where its config gives {embedding!r} rank {rank}")
+
+
+def _same_values(adapter: Adapter, shared: AdapterEntry, own: AdapterEntry) -> bool:
+    """Whether both ends have the same factors or the same weight, as PEFT stores tied ones."""
+    if isinstance(shared, LowRankEntry) and isinstance(own, LowRankEntry):
+        pairs = [(adapter.read_floats(e.key_A), adapter.read_floats(e.key_B)) for e in (shared, own)]
+        (A, B), other = pairs[0], pairs[1]
+        if shared.embedding != own.embedding:
+            A, B = B.T, A.T
+        return all(a.shape == b.shape and bool((a == b).all()) for a, b in zip((A, B), other, strict=True))
+    if isinstance(shared, ReplaceEntry) and isinstance(own, ReplaceEntry):
+        digests = {tensor_digest(adapter.file_of(entry.key), entry.key) for entry in (shared, own)}
+        return len(digests) == 1
+    return True
+
+
+def _contradiction(adapter: Adapter, received: str) -> MismatchError:
+    return MismatchError(
+        "says that it ties both ends of the embeddings (ensure_weight_tying), and was trained where they are "
+        "not tied: PEFT cannot load both ends into the target, whose embeddings are tied",
+        path=adapter.path, expected="one end, or the same for both", received=received,
+        remedy="merge it into a target with untied embeddings, or set ensure_weight_tying to false in "
+        "adapter_config.json",
+    )  # fmt: skip
