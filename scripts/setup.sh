@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Makes .venv from requirements.lock or requirements-cuda.lock, whose hashes are checked; does nothing where that was done already.
 # A .venv is made anew if its installation was interrupted, if it was moved from another folder, or if its Python is
-# gone, was replaced by another version, or is not of the version of $PYTHON.
+# gone, was replaced by another version, or is not of the version of $PYTHON. A .venv that is a link may be used by
+# several checkouts: the package is installed again if the checkout that it was installed from is gone, and only the
+# link is removed if the environment cannot be used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-stamp=.venv/.installed # two lines: where the environment was made, and of which locks
+stamp=.venv/.installed # three lines: where the environment was made, of which locks, and of which checkout
+checkout=$(pwd -P)
 place=$(realpath -m .venv)
 locks=(requirements*.lock)
 wanted=$(cat "${locks[@]}" pyproject.toml | sha256sum | cut -d' ' -f1)
@@ -19,7 +22,13 @@ usable() {
 
 exec 9<scripts/setup.sh # a second setup waits for the first
 ! command -v flock >/dev/null || flock 9 2>/dev/null || true
-[ "$(recorded 2)" = "$wanted" ] && usable && exit 0
+origin=$(recorded 3)
+origin=${origin:-$checkout} # stamps of earlier versions have two lines
+if [ "$(recorded 2)" = "$wanted" ] && usable && [ -e "$origin/pyproject.toml" ]; then
+    [ "$origin" = "$checkout" ] ||
+        echo "setup: .venv is a link to an environment that runs the package of $origin" >&2
+    exit 0
+fi
 
 python=""
 for candidate in "${PYTHON:-python3.11}" python3; do
@@ -42,12 +51,14 @@ install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check 
 
 started=$(date +%s)
 if usable; then
-    echo "setup: the locks or pyproject.toml changed; bringing .venv up to date"
+    echo "setup: the locks, pyproject.toml or the checkout's folder changed; bringing .venv up to date"
     rm -f "$stamp"
 else
     [ ! -e .venv ] || echo "setup: .venv is unfinished, was moved here or has another Python; making it anew"
+    [ ! -L .venv ] || rm .venv # what it leads to may be someone else's
     echo "setup: installing into .venv (torch, transformers, lm-eval, snakemake, dvc; some minutes, once)"
     rm -f "$stamp"
+    place=$(realpath -m .venv)
     "$python" -m venv --clear .venv
 fi
 lock=requirements.lock # for torch's CPU build; where pip finds another build, that one's
@@ -58,5 +69,5 @@ if [ -n "$torch" ] && [ -e requirements-cuda.lock ]; then
 fi
 install --require-hashes --requirement "$lock"
 install --editable .
-printf '%s\n' "$place" "$wanted" >"$stamp"
+printf '%s\n' "$place" "$wanted" "$checkout" >"$stamp"
 echo "setup: done in $(($(date +%s) - started)) s, $(du -sh .venv | cut -f1)"

@@ -107,6 +107,24 @@ def test_a_fetched_donor_has_one_seed() -> None:
         validate(StudyConfig, {**fetched, "donor_seeds": [1, 2]}, "c")
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("ranks", [True]), ("ranks", [8, True]), ("donor_seeds", [True]), ("donor_seeds", [False]),
+        ("evaluation.needle.samples", True), ("evaluation.needle.lengths", [True]),
+        ("evaluation.needle.depths", [False]), ("evaluation.needle.seed", False),
+        ("evaluation.skill.samples", True),
+    ],
+)  # fmt: skip
+def test_a_boolean_is_no_number(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"{path}.*(true|false|True|False)"):
+        validate(StudyConfig, changed(path, value), "study.yaml")
+
+
+def test_a_boolean_is_a_value_of_keys_that_have_one() -> None:
+    assert validate(StudyConfig, changed("evaluation.skill.trust_tasks", value=True), "study.yaml")
+
+
 @given(st.recursive(st.none() | st.booleans() | st.text() | st.floats(), lambda v: st.lists(v, max_size=3)))
 def test_any_value_in_any_place_is_taken_or_refused_in_one_line_a_mistake(value: Any) -> None:
     for key in STUDY:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,47 @@ def test_a_moved_checkout_is_installed_anew(checkout: Path) -> None:
     code, calls = setup(moved, "A")
     assert (code, len(calls)) == (0, STEPS)
     assert not (moved / ".venv/left").exists()
+
+
+def linked(checkout: Path) -> Path:
+    """A checkout whose `.venv` is a link to a folder outside; returns that folder."""
+    outside = checkout.with_name("environment")
+    setup(checkout, "A")
+    (checkout / ".venv").rename(outside)
+    (checkout / ".venv").symlink_to(outside)
+    (outside / ".installed").unlink()
+    return outside
+
+
+def test_a_moved_checkout_whose_venv_is_a_link_is_installed_again(checkout: Path) -> None:
+    outside = linked(checkout)
+    digest = sha256((checkout / "requirements.lock").read_bytes() + b"x").hexdigest()
+    (outside / ".installed").write_text(f"{outside}\n{digest}\n{checkout}\n")
+    assert setup(checkout, "A") == (0, [])
+    moved = checkout.rename(checkout.with_name("moved"))
+    code, calls = setup(moved, "A")
+    assert (code, len(calls)) == (0, STEPS)
+    assert (outside / ".installed").read_text().splitlines()[2] == str(moved)
+    assert setup(moved, "A") == (0, [])
+
+
+@pytest.mark.parametrize("target", ["another's", "nothing"])
+def test_of_a_link_that_cannot_be_used_only_the_link_is_removed(checkout: Path, target: str) -> None:
+    outside = linked(checkout)
+    (outside / "kept").touch()
+    if target == "nothing":
+        outside = outside.rename(outside.with_name("elsewhere"))
+    code, calls = setup(checkout, "A")
+    assert (code, len(calls)) == (0, STEPS)
+    assert not (checkout / ".venv").is_symlink()
+    assert (outside / "kept").exists()
+    assert setup(checkout, "A") == (0, [])
+
+
+def test_a_checkout_whose_path_has_spaces_and_quotes(checkout: Path) -> None:
+    odd = checkout.rename(checkout.with_name("my 'check' out $(x)"))
+    assert len(setup(odd, "A")[1]) == STEPS
+    assert setup(odd, "A") == (0, [])
 
 
 def test_a_venv_whose_python_cannot_start_is_made_anew(checkout: Path) -> None:

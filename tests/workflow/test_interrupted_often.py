@@ -18,7 +18,7 @@ from ..command_server import PAUSE, command_server
 from .conftest import ROOT, StudyFolder, environment
 from .processes import heads, jobs
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 RECEIVERS = ("head", "all", "job")
 MOMENTS = ("time", "before", "after")  # a random time; before or after a job renames its output
 ARGUMENTS = ("--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "--configfile", "config/config.yaml")

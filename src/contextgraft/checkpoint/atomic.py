@@ -71,11 +71,20 @@ def remove_leftovers(out: Path) -> None:
             shutil.rmtree(work / RESUME_LOG, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Remove whatever is at a path, if anything: a file, a folder with its content, or a link itself."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
 def detach_log(work: Path) -> None:
     """Move the resume log out of a finished work directory, which is about to be renamed as it is.
 
     `work_directory` removes the log after the rename; the rerun of a run killed before that moves it back.
     """
+    remove(_detached_log(work))
     (work / RESUME_LOG).rename(_detached_log(work))
 
 
@@ -83,7 +92,8 @@ def _reattach_log(work: Path) -> None:
     detached = _detached_log(work)
     if detached.exists() and any(work.iterdir()) and not (work / RESUME_LOG).exists():
         detached.rename(work / RESUME_LOG)
-    shutil.rmtree(detached, ignore_errors=True)
+    with suppress(OSError):
+        remove(detached)
 
 
 def _detached_log(work: Path) -> Path:

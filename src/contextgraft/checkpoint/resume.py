@@ -15,6 +15,7 @@ from contextgraft.checkpoint.atomic import (
     check_output,
     detach_log,
     move_into_place,
+    remove,
     work_directory,
     write_json,
 )
@@ -65,8 +66,9 @@ class ResumeLog:
         self.inputs = [value for value in job.values() if isinstance(value, InputFiles)]
 
     def __enter__(self) -> Self:
-        """Open the log of the same job, or begin a new one."""
-        if self.identity.differences(self.folder / JOB_FILE) == ():
+        """Open the log of the same job, or begin a new one; a log that holds anything but files is spoiled."""
+        same = self.identity.differences(self.folder / JOB_FILE) == ()
+        if same and all(path.is_file() and not path.is_symlink() for path in self.folder.iterdir()):
             return self
         try:
             _empty(self.work)
@@ -175,18 +177,15 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _load(path: Path) -> Any:
-    """The JSON value of a file of ours; None if the file is missing or was not written completely."""
+    """The JSON value of a file of ours; None if it is missing, cannot be read, or was not written completely."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _empty(folder: Path) -> None:
     """Remove everything in a work directory; its log is invalid from the first moment on."""
-    (folder / RESUME_LOG / JOB_FILE).unlink(missing_ok=True)
+    remove(folder / RESUME_LOG / JOB_FILE)
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)

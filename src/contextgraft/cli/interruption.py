@@ -1,33 +1,42 @@
-"""Ctrl-C at any moment: one line and exit code 130, whatever a library makes of the signal."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) at any moment: one line and exit code 128 + signal.
+
+The line is the same whatever a library makes of the signal.
+"""
 
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 from contextgraft.cli.output import echo
 
-EXIT_CODE = 130
+# each with the handler that it has unless someone else handles it, as nohup and Slurm's tools do
+SIGNALS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+RESUME = "run the same command again to resume"
 
 
 class Interruption:
-    """Whether SIGINT was received. DuckDB, for one, makes an error of its own of it."""
+    """The signal that was received, if any. DuckDB, for one, makes an error of its own of an interrupt."""
 
     def __init__(self) -> None:
-        self.received = False
+        self.received: signal.Signals | None = None
 
     def watch(self) -> None:
-        """Handle SIGINT from now on, unless the process was started with it ignored, or runs in a thread."""
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            signal.signal(signal.SIGINT, self._receive)
+        """Handle the signals from now on, except those that are ignored or handled; not in a thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number, initial in SIGNALS.items():
+                if signal.getsignal(number) == initial:
+                    signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+        self.received = signal.Signals(number)
         sys.unraisablehook = lambda _: None  # what the interrupt breaks is not news
         threading.excepthook = lambda _: None
         if imports(frame):
@@ -39,17 +48,21 @@ class Interruption:
 
         After a signal without the end of the interpreter, in which threads of V8 and torch abort.
         """
+        number = self.received or signal.SIGINT
+        by = "" if number == signal.SIGINT else f" by {number.name}"
         if os.environ.get("RANK", "0") == "0":
-            echo("contextgraft: interrupted; run the same command again to resume", err=True)
+            with suppress(OSError):  # of a terminal that was closed
+                echo(f"contextgraft: interrupted{by}; {RESUME}", err=True)
         if not self.received:
-            sys.exit(EXIT_CODE)
+            sys.exit(128 + number)
         sys.stdout = sys.stderr = None  # nothing more is written
-        os._exit(EXIT_CODE)
+        os._exit(128 + number)
 
     def end(self) -> None:
-        """Ignore SIGINT while a command that has finished leaves the interpreter."""
-        if signal.getsignal(signal.SIGINT) == self._receive:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Ignore SIGINT while a command that has finished leaves the interpreter; the others end it."""
+        for number in SIGNALS:
+            if signal.getsignal(number) == self._receive:
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def imports(frame: FrameType | None) -> bool:

@@ -48,9 +48,12 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
     if _has_zero(data):
         raise ConfigError("a text has a zero byte in it", path=source, remedy="remove it")
     try:
-        return model.model_validate(data)
+        built = model.model_validate(data)
     except ValidationError as error:
         problems = _without_consequences(error.errors())
+    else:
+        _check_booleans(data, built, source)
+        return built
     unknown = [problem for problem in problems if problem["type"] == UNKNOWN]
     missing = {problem["loc"]: problem for problem in problems if problem["type"] == "missing"}
     collector = MistakeCollector()
@@ -80,6 +83,34 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
             )
     collector.raise_mistakes()
     raise AssertionError("a validation error has problems")
+
+
+def _check_booleans(data: Any, built: Any, source: Path | str) -> None:
+    """Every boolean of the data that a model holds as a number is a mistake: pydantic reads true as 1."""
+    collector = MistakeCollector()
+    for location, value in _booleans_as_numbers(data, built, ()):
+        with collector.check():
+            raise ConfigError(
+                f"{_key(location)}: is a boolean",
+                path=source,
+                expected="a number",
+                received=str(value).lower(),
+            )
+    collector.raise_mistakes()
+
+
+def _booleans_as_numbers(data: Any, built: Any, location: Location) -> Iterator[tuple[Location, bool]]:
+    """Locations of booleans in the data whose counterparts in what was built are numbers."""
+    if isinstance(data, bool):
+        if isinstance(built, int | float) and not isinstance(built, bool):
+            yield location, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            inner = built.get(key) if isinstance(built, Mapping) else getattr(built, str(key), None)
+            yield from _booleans_as_numbers(value, inner, (*location, key))
+    elif isinstance(data, list | tuple) and isinstance(built, list | tuple):
+        for index, (value, inner) in enumerate(zip(data, built, strict=False)):
+            yield from _booleans_as_numbers(value, inner, (*location, index))
 
 
 def _without_consequences(problems: list[Any]) -> list[Any]:

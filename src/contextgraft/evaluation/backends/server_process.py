@@ -152,7 +152,10 @@ def running_server(
 
 @contextmanager
 def exit_on_termination() -> Iterator[None]:
-    """SIGTERM unwinds this program as Ctrl-C does, so that it stops what it started. Main thread only."""
+    """SIGTERM and SIGHUP unwind this program as Ctrl-C does, so that it stops what it started.
+
+    In the main thread only, and where the program does not handle the signal itself.
+    """
 
     def leave(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -160,8 +163,13 @@ def exit_on_termination() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    unhandled = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    for number in unhandled:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in unhandled:
+            signal.signal(number, signal.SIG_DFL)

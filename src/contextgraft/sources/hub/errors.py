@@ -1,8 +1,10 @@
 """Errors of the hub and the network as one line with a remedy, without addresses and tokens."""
 
+import errno
 from collections.abc import Callable
 from ssl import SSLError
 
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -14,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from contextgraft.errors import ContextgraftError, InputError, SourceError
+from contextgraft.errors import ContextgraftError, InputError, OutputError, SourceError, file_system_error
 from contextgraft.sources.hub.guard import DelayTooLongError, redact
 from contextgraft.sources.hub.http import (
     ConnectError,
@@ -26,6 +28,8 @@ from contextgraft.sources.hub.http import (
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # no server responds
+# what keeps the client, and Xet's library, from writing into their caches
+CACHE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 RUN_AGAIN = "run the same command again later: it continues where it stopped"
 FAILURES = (
     HTTPError, InvalidURL, OfflineModeIsEnabled, ValueError, TypeError, KeyError, AttributeError,
@@ -35,6 +39,9 @@ FAILURES = (
 
 def upload_error(error: BaseException, what: str) -> ContextgraftError:
     """The error to raise for whatever ended an upload; Xet's library raises errors of Python's own kinds."""
+    full = _cache_error(error)
+    if full is not None:
+        return full
     if isinstance(error, FAILURES):
         return hub_error(error, what)
     return _broken(error, what)
@@ -45,11 +52,25 @@ def hub_error(error: Exception, what: str) -> ContextgraftError:
 
     InputError where the user must change something, SourceError where the same command may succeed later.
     """
+    full = _cache_error(error)
+    if full is not None:
+        return full
     if not isinstance(error, HTTPError) and isinstance(error.__cause__, FAILURES):
         error = error.__cause__  # the client wraps errors of uploads and of cards
     if isinstance(error, HfHubHTTPError):
         return _of_status(error, what)
     return next(make for kind, make in ERROR_MAKERS if isinstance(error, kind))(error, what)
+
+
+def _cache_error(error: BaseException) -> OutputError | None:
+    """The error for a cache of the client that cannot be written, which no server is to blame for."""
+    cause = file_system_error(error) if isinstance(error, Exception) else None
+    if cause is None or cause.errno not in CACHE_ERRNOS or isinstance(cause, SSLError):
+        return None
+    return OutputError(
+        "cannot be written", path=cause.filename or constants.HF_HOME, received=cause.strerror,
+        remedy="free disk space, or set HF_HOME to a folder with space; then run the same command again",
+    )  # fmt: skip
 
 
 def status_of(error: HfHubHTTPError) -> int:

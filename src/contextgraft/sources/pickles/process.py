@@ -14,6 +14,7 @@ CHILD = "contextgraft.sources.pickles.child"
 MEMORY_FACTOR = 2  # files of before torch 1.6 are read into memory, and one tensor is copied
 BYTES_PER_SECOND = 10_000_000  # the slowest disk that is waited for
 BASE_SECONDS = 120
+NO_TEMPORARY_FOLDER = "No usable temporary directory found"  # the text of Python's tempfile
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def convert_files(
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise _stopped(path, f"more than {limits.seconds} seconds") from None
+    if done.returncode != 0 and NO_TEMPORARY_FOLDER in done.stderr:  # libraries look for one when imported
+        raise OutputError(
+            "cannot be written", path=files[0].out, received="no folder where temporary files can be written",
+            remedy="free disk space, raise the limit on file sizes (`ulimit -f`), or set TMPDIR",
+        )  # fmt: skip
     if done.returncode != 0:
         raise _stopped(path, f"exit code {done.returncode}: {done.stderr.strip()[-200:]}")
     answer = json.loads(done.stdout.splitlines()[-1])
