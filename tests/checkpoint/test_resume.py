@@ -71,6 +71,28 @@ def test_nothing_on_record_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "the log is a file": lambda log: (shutil.rmtree(log), log.write_text("x")),
+    "the job is a folder": lambda log: ((log / "job.json").unlink(), (log / "job.json").mkdir()),
+    "a record is a folder": lambda log: (log / ("0" * 32 + ".json")).mkdir(),
+    "a pipe": lambda log: os.mkfifo(log / "x.json"),
+    "a link": lambda log: (log / "x.json").symlink_to("/dev/zero"),
+    "a deep job": lambda log: (log / "job.json").write_text("[" * 100_000),
+    "a job that is a list": lambda log: (log / "job.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("spoil", FOREIGN.values(), ids=FOREIGN)
+def test_a_log_that_no_job_wrote_begins_anew(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    interrupted(tmp_path, {"a": 1})
+    spoil(tmp_path / ".journal")
+    with ResumeLog(tmp_path, {"a": 1}) as log:
+        assert log.get("../../step") is None
+        log.put("../../step", {"n": 2})
+        assert log.get("../../step") == {"n": 2}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_records_cut_by_a_loss_of_power_are_none(tmp_path: Path) -> None:
     interrupted(tmp_path, {"a": 1})
     with ResumeLog(tmp_path, {"a": 1}) as journal:

@@ -1,5 +1,6 @@
 """Any question of a table is evaluated again from its prompt specification, and of its own model only."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,6 +140,51 @@ def test_rows_that_are_not_there_are_refused(samples: Path, tmp_path: Path) -> N
     pq.write_table(pa.table({"model": ["m"]}), tmp_path / "other.parquet")
     with pytest.raises(InputError, match="is not a table of samples"):
         read_row(tmp_path / "other.parquet", 0)
+
+
+SPOILS: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda raw: bytes(len(raw)),
+    "zeros in a page": lambda raw: raw[:200] + bytes(50) + raw[250:],
+    "cut": lambda raw: raw[: len(raw) // 2],
+    "a byte of a page": lambda raw: raw[:300] + bytes([raw[300] ^ 1]) + raw[301:],
+    "a byte of the footer": lambda raw: raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:],
+    "empty": lambda _: b"",
+    "text": lambda _: b"a line\n",
+}
+
+
+def test_spoiled_and_foreign_tables_are_one_line(
+    samples: Path, model: Path, spec: EvalSpec, tmp_path: Path
+) -> None:
+    raw, path = samples.read_bytes(), tmp_path / "spoiled.parquet"
+    for name, spoil in SPOILS.items():
+        path.write_bytes(spoil(raw))
+        with pytest.raises(InputError, match=r"spoiled\.parquet"):
+            pytest.fail(f"{name}: {read_row(path, 0)}")
+    table = pq.read_table(samples)
+    for name, column in {
+        "position": pa.array(["x"] * len(table)),
+        "recipe": pa.array(["[1]"] * len(table)),
+        "answer": pa.array([1] * len(table)),
+    }.items():
+        foreign = table.set_column(table.column_names.index(name), name, column)
+        pq.write_table(foreign.replace_schema_metadata(None), path)
+        with pytest.raises(InputError):
+            pytest.fail(f"{name}: {read_row(path, 0)}")
+    (tmp_path / "folder.parquet").mkdir()
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for name in ("folder", "pipe"):
+        with pytest.raises(InputError, match="cannot read the samples; received not a file"):
+            read_row(tmp_path / f"{name}.parquet", 0)
+
+
+@pytest.mark.parametrize("recipe", ["{}", '{"length": "x"}', '{"seed": []}', '{"length": null, "seed": -1}'])
+def test_a_row_of_another_program_is_one_line(
+    samples: Path, model: Path, spec: EvalSpec, recipe: str
+) -> None:
+    row = read_row(samples, 0)
+    with pytest.raises((InputError, VerificationError)):
+        rebuild_prompt({**row, "recipe": recipe}, model, spec)
 
 
 @pytest.fixture

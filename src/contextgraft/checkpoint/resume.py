@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class ResumeLog:
         self.inputs = [value for value in job.values() if isinstance(value, InputFiles)]
 
     def __enter__(self) -> Self:
-        """Open the log of the same job, or begin a new one; a log that holds anything but files is spoiled."""
+        """Open the log of the same job, or begin a new one; one that holds anything but files is spoiled."""
         same = self.identity.differences(self.folder / JOB_FILE) == ()
         if same and all(path.is_file() and not path.is_symlink() for path in self.folder.iterdir()):
             return self
@@ -177,7 +176,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _load(path: Path) -> Any:
-    """The JSON value of a file of ours; None if it is missing, cannot be read, or was not written completely."""
+    """The JSON value of a file of ours; None if it is missing, unreadable, or was not written completely."""
     try:
         return json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError, RecursionError):

@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.input_files import unchanged
@@ -22,6 +22,7 @@ from contextgraft.evaluation.questions import Question, ids_digest
 from contextgraft.evaluation.scoring import SCORING
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import LoadedModel, Measurement, SampleColumns, SampleRow
+from contextgraft.formats.sample_files import check_intact, check_sample_file
 from contextgraft.formats.samples import SCHEMA, as_today
 from contextgraft.rope.model_class import quiet_transformers
 
@@ -61,20 +62,36 @@ class ReplayedSample:
 
 
 def read_row(path: Path, number: int) -> SampleRow:
-    """One row of a table of samples; InputError if there is no such row or its model was skipped."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError("cannot read the samples", path=path, received=str(error)) from None
-    table = as_today(table)
+    """One row of a table of samples; InputError for a spoiled table, no such row, or a skipped model."""
+    if not path.is_file():
+        received = "not a file" if path.exists() else "no such file"
+        raise InputError("cannot read the samples", path=path, received=received)
+    check_intact(path)
+    table = as_today(pq.read_table(path))
     if missing := set(SCHEMA.names) - set(table.column_names):
         raise InputError("is not a table of samples", path=path, expected=f"the column {min(missing)}")
+    check_sample_file(path)
     if number >= table.num_rows:
         raise InputError("has no such row", path=path, expected=f"0 to {table.num_rows - 1}", received=number)
     row: SampleRow = table.slice(number, 1).to_pylist()[0]
     if row["recipe"] is None:
         raise InputError(f"row {number} is of a model that was skipped", path=path, received=row["reason"])
+    with usable_specification():
+        dict(json.loads(row["recipe"]))
     return row
+
+
+@contextmanager
+def usable_specification() -> Iterator[None]:
+    """Whatever a row of another program makes of the code inside is one InputError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise InputError(
+            "the row's specification of its prompt cannot be used",
+            expected="a row that `contextgraft evaluate` wrote",
+            received=f"{type(error).__name__}: {error}"[:200],
+        ) from None
 
 
 @quiet_transformers()
@@ -105,11 +122,13 @@ def rebuild_prompt(row: SampleRow, folder: Path, spec: EvalSpec) -> str:
     load_config(folder)  # before the tokenizer, whose loader reads it, too
     tokenizer = load_tokenizer(folder)
     if is_question(row):
-        question = rebuild_question(spec, tokenizer, row)
+        with usable_specification():
+            question = rebuild_question(spec, tokenizer, row)
         check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
         return tokenizer.decode_all(question.ids)
-    measurement = find_measurement(row, spec.measurements)
-    rebuilt = matching_columns(row, measurement.unscored_rows(tokenizer, "skipped", "not evaluated"))
+    with usable_specification():
+        measurement = find_measurement(row, spec.measurements)
+        rebuilt = matching_columns(row, measurement.unscored_rows(tokenizer, "skipped", "not evaluated"))
     if (digest := rebuilt.get("prompt_digest")) is not None:  # requests of lm-eval depend on no tokenizer
         check_same("prompt", row["prompt_digest"], digest)
     return measurement.text(tokenizer)
@@ -132,7 +151,8 @@ def replay_question(
     row: SampleRow, model: EvalModel, spec: EvalSpec, backend: BackendConfig, _: Path | None
 ) -> ReplayedSample:
     """The question of a row, answered again."""
-    question = rebuild_question(spec, model.tokenizer, row)
+    with usable_specification():
+        question = rebuild_question(spec, model.tokenizer, row)
     check_same("prompt", row["prompt_digest"], ids_digest(question.ids))
     check_same("answer", row["answer"], question.answer)
     limits = PromptLimits(longest=len(question.ids) + question.budget, largest_id=max(question.ids))
@@ -177,7 +197,8 @@ def replay_measurement(
     row: SampleRow, model: EvalModel, spec: EvalSpec, backend: BackendConfig, reference: Path | None
 ) -> ReplayedSample:
     """The window, prompt or document of a row alone; of the reference too, if it leaves something behind."""
-    measurement = find_measurement(row, spec.measurements)
+    with usable_specification():
+        measurement = find_measurement(row, spec.measurements)
     rows: list[SampleColumns] = []
     recorded = row["reference_digest"] or ""
     with TemporaryDirectory() as folder:
@@ -195,7 +216,10 @@ def replay_measurement(
 def matching_columns(row: SampleRow, rows: Sequence[SampleColumns]) -> SampleColumns:
     """The columns of the same position and scoring, of those that one measurement gives."""
     where = ("position", "scoring")
-    return next(columns for columns in rows if all(columns.get(name) == row[name] for name in where))
+    for columns in rows:
+        if all(columns.get(name) == row[name] for name in where):
+            return columns
+    raise InputError(f"nothing that is measured has the row's {' and '.join(where)}")
 
 
 def find_measurement(row: SampleRow, measurements: Sequence[Measurement]) -> Measurement:

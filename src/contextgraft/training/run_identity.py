@@ -1,10 +1,9 @@
 """What defines a run, stored with its unfinished output, so that a rerun is known to be the same run."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.atomic import RESUME_LOG, write_json
+from contextgraft.checkpoint.atomic import RESUME_LOG, remove, write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
@@ -12,9 +11,7 @@ from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import CheckpointError, OutputError
 from contextgraft.training.data.hub import FETCHED
 from contextgraft.training.reporting.progress import TrainingReporter
-from contextgraft.training.state import CHECKPOINTS, STATE_FILE
-
-IDENTITY_FILE = "order.json"
+from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, METRICS_FILE, STATE_FILE
 
 
 def check_resumable(
@@ -27,7 +24,10 @@ def check_resumable(
     """
     for path in (work / RESUME_LOG).glob("*"):
         path.rename(work / path.name)
-    shutil.rmtree(work / RESUME_LOG, ignore_errors=True)
+    remove(work / RESUME_LOG)
+    for name in (IDENTITY_FILE, STATE_FILE, METRICS_FILE):
+        if not (work / name).is_file():  # a folder or a pipe, which would be in the way
+            remove(work / name)
     identity = {
         "recipe": recipe.model_dump(mode="json", exclude={"seed"}),
         "seed": recipe.seed,
@@ -76,7 +76,5 @@ def _files_read_on_resume(config: Path, recipe: Recipe) -> list[Path]:
 
 def _remove_all_but_fetched(work: Path) -> None:
     for path in work.iterdir():
-        if path.is_dir() and path.name != FETCHED:
-            shutil.rmtree(path)
-        elif path.is_file():
-            path.unlink()
+        if path.name != FETCHED or not path.is_dir():
+            remove(path)

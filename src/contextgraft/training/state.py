@@ -1,5 +1,6 @@
 """The state of a run between steps: trained weights and AdamW's moments, by name.
 
+A state in one file has a digest of its content and one of its run: the identity and the metrics of its steps.
 The same state carries a run from one stage to the next (theta changes, so the model is built anew) and
 from one process to another (as safetensors: no pickle).
 """
@@ -19,6 +20,8 @@ from contextgraft.formats.tensor_names import is_embedding
 from contextgraft.training.loss import CausalLMWithLoss
 
 STATE_FILE = "state.safetensors"  # of a run in one process
+IDENTITY_FILE = "order.json"  # in the same folder: what defines the run
+METRICS_FILE = "metrics.jsonl"  # in the same folder: a line for each step
 CHECKPOINTS = "checkpoints"  # folder of a distributed run
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight/"
@@ -101,7 +104,8 @@ def save_state(saved: SavedState, folder: Path) -> None:
     digest = hasher()
     for name in sorted(saved.tensors):
         _add(digest, name, saved.tensors[name])
-    metadata = {"step": str(saved.step), "digest": digest.hexdigest()}
+    run = _run_digest(folder, saved.step)
+    metadata = {"step": str(saved.step), "digest": digest.hexdigest(), "run": run}
     tensors = {name: tensor.cpu() for name, tensor in saved.tensors.items()}
     save_tensors(folder / STATE_FILE, tensors, metadata=metadata)
 
@@ -120,7 +124,8 @@ def load_state(
 ) -> SavedState:
     """The state in a folder, read tensor by tensor; an empty state if there is none, or if it is spoiled.
 
-    A state is believed only if its digest is that of its content. `convert` is applied to every tensor, for
+    A state is believed only if its digest is that of its content, and its run that of the folder (states of
+    earlier versions do not name their run). `convert` is applied to every tensor, for
     instance to keep only the rows of this process.
     """
     tensors, digest = {}, hasher()
@@ -130,10 +135,22 @@ def load_state(
                 tensor = file.get_tensor(name)
                 _add(digest, name, tensor)
                 tensors[name] = convert(tensor)
-            saved = SavedState(_step(file), tensors)
-            return saved if file.metadata()["digest"] == digest.hexdigest() else SavedState()
+            saved, recorded = SavedState(_step(file), tensors), file.metadata()
+            run = _run_digest(folder, saved.step)
+            same = recorded["digest"] == digest.hexdigest() and recorded.get("run", run) == run
+            return saved if same else SavedState()
     except UNREADABLE:
         return SavedState()
+
+
+def _run_digest(folder: Path, step: int) -> str:
+    """A digest of the run in a folder: its identity, and the metrics of its first `step` steps."""
+    digest = hasher()
+    for name, lines in ((IDENTITY_FILE, None), (METRICS_FILE, step)):
+        path = folder / name
+        content = path.read_bytes().splitlines()[:lines] if path.is_file() else []
+        digest.update(b"\n".join([*content, b""]))
+    return digest.hexdigest()
 
 
 def _add(digest: Hasher, name: str, tensor: torch.Tensor) -> None:

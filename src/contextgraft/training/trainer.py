@@ -32,9 +32,9 @@ from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, r
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
 from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
 from contextgraft.training.result.export import write_folder
-from contextgraft.training.run_identity import IDENTITY_FILE, check_resumable
+from contextgraft.training.run_identity import check_resumable
 from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
-from contextgraft.training.state import CHECKPOINTS, STATE_FILE, SavedState, TrainState
+from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, STATE_FILE, SavedState, TrainState
 
 
 @dataclass(frozen=True)

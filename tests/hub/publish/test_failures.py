@@ -1,14 +1,17 @@
 """A hub that is busy, refuses or fails while something is published: one line, and nothing half published."""
 
+import errno
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from huggingface_hub import close_session
+from huggingface_hub.constants import HF_HOME
 
-from contextgraft.errors import ContextgraftError, InputError, SourceError
+from contextgraft.errors import ContextgraftError, InputError, OutputError, SourceError
 from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.hub.errors import hub_error, upload_error
 from contextgraft.sources.hub.package import build_package
 from contextgraft.sources.hub.upload import upload
 
@@ -54,6 +57,25 @@ def test_an_absurd_delay_is_not_waited_for(
     with pytest.raises(SourceError, match="rate limit of the hub is reached, and waiting did not help"):
         upload(build_package(once.adapter, "owner/r4"), owner)
     assert sum(slept) < 100
+
+
+FULL: list[BaseException] = [
+    OSError(errno.ENOSPC, "No space left on device", "/cache/xet/shard"),
+    OSError(errno.EROFS, "Read-only file system"),
+    RuntimeError("Data processing error: I/O error: No space left on device (os error 28)"),
+    RuntimeError("File too large (os error 27)"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+@pytest.mark.parametrize("make", [upload_error, hub_error])
+def test_a_full_cache_of_the_client_is_not_the_fault_of_the_hub(
+    error: Any, make: Callable[[Any, str], ContextgraftError]
+) -> None:
+    made = make(error, "owner/tiny")
+    assert type(made) is OutputError
+    assert str(error.filename if isinstance(error, OSError) and error.filename else HF_HOME) in str(made)
+    assert "free disk space, or set HF_HOME" in str(made)
 
 
 HTML = b"<html>\x1b[31m\n" * 100

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
+from contextgraft.checkpoint.atomic import remove
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.errors import SourceError
 from contextgraft.sources.hub.client import (
@@ -117,6 +118,9 @@ def check_no_token(data: bytes, path: str) -> None:
 def _fetch(transfer: Transfer, file: HubFile) -> None:
     """Download one file; if its digest is wrong, delete it and download it once more."""
     part, final = transfer.partial_path(file), transfer.final_path(file)
+    for path in (part, final):
+        if not path.is_file() or path.is_symlink():
+            remove(path)
     if final.exists():
         final.replace(part)  # hashed again, as any partial file
     for is_retry in (False, True):

@@ -29,7 +29,7 @@ from contextgraft.sources.hub.http import (
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 UNREACHABLE = (ConnectError, ConnectTimeout, UnsupportedProtocol)  # no server responds
 # what keeps the client, and Xet's library, from writing into their caches
-CACHE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+CACHE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 RUN_AGAIN = "run the same command again later: it continues where it stopped"
 FAILURES = (
     HTTPError, InvalidURL, OfflineModeIsEnabled, ValueError, TypeError, KeyError, AttributeError,
@@ -69,7 +69,7 @@ def _cache_error(error: BaseException) -> OutputError | None:
         return None
     return OutputError(
         "cannot be written", path=cause.filename or constants.HF_HOME, received=cause.strerror,
-        remedy="free disk space, or set HF_HOME to a folder with space; then run the same command again",
+        remedy="free disk space, or set HF_HOME to a folder on another disk; then run the same command again",
     )  # fmt: skip
 
 

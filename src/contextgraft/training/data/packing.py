@@ -6,6 +6,7 @@ ends.
 """
 
 import hashlib
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice
@@ -15,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contextgraft.checkpoint.atomic import publish
+from contextgraft.checkpoint.atomic import publish, remove
 from contextgraft.config.training import DocumentsSource, Recipe
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, OutputError
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import TOKEN_IDS, find_files, read_documents, read_token_ids
 from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_files
@@ -40,7 +41,7 @@ class PackedSequences:
             for path in sorted(folder.glob("*.parquet"))
         ]
         self.ends = list(accumulate(shard.metadata.num_rows for shard in self.shards))
-        self.seed = seed
+        self.folder, self.seed = folder, seed
         self.epoch, self.order = -1, np.arange(0)
 
     def row(self, ordinal: int) -> PackedRow:
@@ -54,7 +55,14 @@ class PackedSequences:
         shard = self.shards[number]
         first = self.ends[number] - shard.metadata.num_rows
         group, offset = divmod(row - first, shard.metadata.row_group(0).num_rows)
-        record = shard.read_row_group(group).slice(offset, 1).to_pylist()[0]
+        try:
+            record = shard.read_row_group(group).slice(offset, 1).to_pylist()[0]
+        except (pa.ArrowException, OSError) as error:
+            remove(self.folder)
+            raise OutputError(
+                "the packed sequences are spoiled", path=self.folder, received=str(error)[:200],
+                remedy="run the same command again: it packs them again",
+            ) from None  # fmt: skip
         return record["ids"], record["starts"]
 
 
@@ -77,7 +85,7 @@ def pack(
             length: path
             for length in lengths
             if source.lengths is None or length in source.lengths
-            if not (path := packed_path(work, source, length)).exists()
+            if not is_packed(path := packed_path(work, source, length))
         }
         if not missing:
             continue
@@ -89,6 +97,20 @@ def pack(
                 rows = count_rows(sequences(encoded, length, prefix_ids), reporter)
                 write_shards(shards, rows, length)
     remove_files(work)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a folder has packed sequences; what an interrupted run left spoiled is removed."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        shards = [pq.read_schema(shard) for shard in path.glob("*.parquet")]
+    except (pa.ArrowException, OSError):
+        shards = []
+    if not shards or any(schema != SCHEMA for schema in shards):
+        remove(path)
+        return False
+    return True
 
 
 def _encoded(

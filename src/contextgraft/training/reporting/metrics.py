@@ -19,8 +19,8 @@ import torch
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.errors import OutputError
 from contextgraft.training.engine import StepResult
+from contextgraft.training.state import METRICS_FILE
 
-METRICS_FILE = "metrics.jsonl"
 SCHEMA = pa.schema(
     [
         ("step", pa.int64()),
@@ -108,7 +108,7 @@ def read_metrics(work: Path, done: int) -> list[dict[str, Any]] | None:
         lines = path.read_bytes().splitlines()[:done] if path.exists() else []
         metrics = [json.loads(line) for line in lines]
         steps = [line["step"] for line in metrics]
-    except (ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return metrics if steps == list(range(1, done + 1)) else None
 

@@ -24,8 +24,8 @@ from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.lora import merged_weight
-from contextgraft.training.reporting.metrics import METRICS_FILE
 from contextgraft.training.result.adapter_folder import ADAPTER_FOLDER, write_adapter_folder
+from contextgraft.training.state import METRICS_FILE
 
 
 def write_folder(
