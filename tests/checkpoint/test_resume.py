@@ -71,9 +71,19 @@ def test_nothing_on_record_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def file_instead(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("x")
+
+
+def folder_instead(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 FOREIGN: dict[str, Callable[[Path], object]] = {
-    "the log is a file": lambda log: (shutil.rmtree(log), log.write_text("x")),
-    "the job is a folder": lambda log: ((log / "job.json").unlink(), (log / "job.json").mkdir()),
+    "the log is a file": file_instead,
+    "the job is a folder": lambda log: folder_instead(log / "job.json"),
     "a record is a folder": lambda log: (log / ("0" * 32 + ".json")).mkdir(),
     "a pipe": lambda log: os.mkfifo(log / "x.json"),
     "a link": lambda log: (log / "x.json").symlink_to("/dev/zero"),

@@ -62,12 +62,17 @@ def test_a_state_of_an_earlier_version_names_no_run(work: Path) -> None:
     assert load_state(work).step == STEPS
 
 
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 SPOILS: dict[str, Callable[[Path], object]] = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-5]),
     "deep": lambda path: path.write_bytes(b"[" * 100_000),
     "no object": lambda path: path.write_bytes(b"1\n2\n"),
-    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "folder": folder_instead,
     "gone": lambda path: path.unlink(),
 }
 

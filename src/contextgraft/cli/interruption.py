@@ -9,12 +9,12 @@ import sys
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from contextgraft.cli.output import echo
 
 # each with the handler that it has unless someone else handles it, as nohup and Slurm's tools do
-SIGNALS = {
+SIGNALS: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,

@@ -188,7 +188,7 @@ def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: py
     assert gone(note)
 
 
-ENDINGS = [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)]
+ENDINGS: list[Any] = [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)]
 ENDINGS += [pytest.param(signal.SIGHUP, 128 + signal.SIGHUP, marks=pytest.mark.slow)]
 ENDINGS += [(signal.SIGKILL, -signal.SIGKILL)] if shutil.which("setpriv") else []
 
