@@ -12,7 +12,7 @@ ContextgraftError
 │   └── NotFullPrecision  a model is quantised (also a MismatchError)
 ├── MismatchError         two models or an adapter and a model do not fit each other
 ├── Refused               an earlier step refused this model and recorded the refusal
-├── SourceError           the hub or the network failed, or sent wrong content
+├── SourceError           the hub, a server or the network failed, or sent wrong content
 ├── ProcessEnded          a process of this command could not start, or was ended from outside
 ├── OutputError           the output cannot be written
 │   └── OutputBusy        another run is writing it
@@ -237,7 +237,7 @@ class Refused(ContextgraftError):  # noqa: N818
 
 
 class SourceError(ContextgraftError):
-    """The hub or the network failed, or sent wrong content."""
+    """The hub, a server or the network failed, or sent wrong content."""
 
 
 class ProcessEnded(ContextgraftError):  # noqa: N818 - named after the event, like FileExists

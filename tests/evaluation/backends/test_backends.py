@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, SourceError
 from contextgraft.evaluation.backends import openai
 from contextgraft.evaluation.backends.registry import BackendConfig
 from contextgraft.evaluation.run import evaluate_models
@@ -137,7 +137,7 @@ def test_what_the_server_cannot_do_fails_and_is_requested_again(
 
 
 def test_a_wrong_name_is_one_line(folder: Path, spec: EvalSpec, running: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be used; expected model 'other'; received .*404"):
+    with pytest.raises(SourceError, match=r"cannot be used; expected model 'other'; received .*404"):
         evaluate_models(
             [(None, folder)], spec, engine(running.url, name="other"), tmp_path / "s.parquet", Notes()
         )
@@ -157,15 +157,27 @@ def test_a_server_that_is_down_is_one_line_and_answers_so_far_are_kept(
                 served.name = "another"
 
     notes = Unplugging()
-    with served.running() as url, pytest.raises(InputError, match="cannot be used"):
+    with served.running() as url, pytest.raises(SourceError, match="cannot be used"):
         evaluate_models([(None, folder)], spec, engine(url, batch_size), out, notes)
-    with pytest.raises(InputError, match="the server cannot be used"):
+    with pytest.raises(SourceError, match="the server cannot be used"):
         evaluate_models([(None, folder)], spec, engine(url, batch_size), out, Notes())
     served.name = "our/model"
     again = Notes()
     with served.running() as url:
         evaluate_models([(None, folder)], spec, engine(url, batch_size), out, again)
     assert (again.known, again.count) == (8, 16 - 8)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1/completions", "ftps://nowhere", "no address"])
+def test_a_server_that_cannot_be_reached_is_not_a_refusal_of_the_model(
+    folder: Path, spec: EvalSpec, tmp_path: Path, url: str
+) -> None:
+    out = tmp_path / "s.parquet"
+    out.write_bytes(b"what was measured before")
+    with pytest.raises(SourceError, match="the server cannot be used") as raised:
+        evaluate_models([(None, folder)], spec, engine(url), out, Notes(), allow_refused=True)
+    assert "\n" not in str(raised.value)
+    assert out.read_bytes() == b"what was measured before"
 
 
 @pytest.mark.parametrize(
@@ -196,5 +208,10 @@ def test_vllm_that_is_not_there_is_one_line(
     monkeypatch.setitem(sys.modules, "vllm", None)  # importing it fails
     with pytest.raises(InputError, match=r"needs vLLM; received .*vllm.*; pip install vllm"):
         evaluate_models(
-            [(None, folder)], spec, BackendConfig(backend="vllm"), tmp_path / "s.parquet", Notes()
+            [(None, folder)],
+            spec,
+            BackendConfig(backend="vllm"),
+            tmp_path / "s.parquet",
+            Notes(),
+            allow_refused=True,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from contextgraft.errors import InputError
+from contextgraft.errors import SourceError
 from contextgraft.evaluation.backends.base import (
     GenerationRequest,
     Outcome,
@@ -31,7 +31,8 @@ RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 class CompletionsBackend:
     """Greedy completions of one served model, `concurrent` requests at a time. No key is sent.
 
-    A server that cannot be reached or does not serve the model raises InputError; an error status for one
+    A server that cannot be reached or does not serve the model raises SourceError, which says nothing about
+    the model; an error status for one
     request is the reason of its NoResponse.
     """
 
@@ -73,7 +74,7 @@ class CompletionsBackend:
         return cut_at_stop(text, request.stop)
 
     def _post(self, content: bytes) -> bytes:
-        """The body of the server's answer; RuntimeError for an error status, InputError without an answer."""
+        """The body of the server's answer; RuntimeError for an error status, SourceError without an answer."""
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
@@ -92,8 +93,8 @@ class CompletionsBackend:
             time.sleep(FIRST_PAUSE * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
-    def _unavailable(self, received: str) -> InputError:
-        return InputError(
+    def _unavailable(self, received: str) -> SourceError:
+        return SourceError(
             "the server cannot be used",
             path=self._url,
             expected=f"model {self._name!r}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.config.server.backend import ServerBackend
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, MissingExtra
 from contextgraft.evaluation.backends.base import Backend, ChunkedBackend
 from contextgraft.evaluation.backends.loading import (
     check_vocabulary,
@@ -133,7 +133,7 @@ def vllm_backend(model: EvalModel, config: BackendConfig, limits: PromptLimits) 
     try:
         from contextgraft.evaluation.backends.vllm import VllmGenerator
     except ImportError as error:
-        raise InputError(
+        raise MissingExtra(
             "--backend vllm needs vLLM", received=str(error), remedy="pip install vllm"
         ) from None
     # vLLM rejects more tokens than the config's positions, although rotary positions do not end there.

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.config.server.backend import ServerBackend
-from contextgraft.errors import InputError, ProcessEnded
+from contextgraft.errors import ContextgraftError, InputError, ProcessEnded, SourceError
 from contextgraft.evaluation.backends.base import GenerationRequest, Outcome, PrefillCount
 from contextgraft.evaluation.backends.openai import CompletionsBackend
 from contextgraft.evaluation.backends.server_process import HOST, ServerProcess, free_port, running_server
@@ -103,7 +103,7 @@ def gguf_architecture(file: Path) -> str:
     key = struct.pack("<Q", len(ARCHITECTURE)) + ARCHITECTURE + struct.pack("<I", 8)  # 8: a string
     begin = head.find(key)
     if begin < 0:
-        raise InputError("does not begin with its architecture", path=file, expected="GGUF of llama.cpp")
+        raise ContextgraftError("does not begin with its architecture", path=file, expected="GGUF of llama.cpp")
     (size,) = struct.unpack_from("<Q", head, begin + len(key))
     return head[begin + len(key) + 8 :][:size].decode()
 
@@ -160,7 +160,7 @@ class ServedBackend:
         server, backend = self._running
         try:
             yield from backend.responses(requests)
-        except InputError as error:
+        except SourceError as error:
             received = server.ended() or str(error)
             raise server.failure("the server failed", "an answer to each prompt", received) from None
 
