@@ -17,18 +17,20 @@ from contextgraft.report.data.labels import (
 )
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.means import Measurements
+from contextgraft.report.statistics.proportion import Difference
 from contextgraft.report.statistics.study_table import StudyTable
 
 FOLDER = "plots"
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # first characters of a formula
 INTERVAL = ("low", "high", "n")
 SKILL = ("skill", "skill_low", "skill_high", "skill_n")
+STEP = tuple(f"skill_difference{name}" for name in ("", "_low", "_high", "_interval"))  # in points
 
 
 def files(study: StudyTable, measurements: Measurements) -> dict[str, str]:
     """File name and text of every table and of its template; tables without rows are left out."""
     tables = {
-        "rank": (("fine_tune", "rank", "needles", *INTERVAL, *SKILL), ranks(study)),
+        "rank": (("fine_tune", "rank", "needles", *INTERVAL, *SKILL, *STEP), ranks(study)),
         "heatmap": (("fine_tune", "model", "length", "depth", "needles", *INTERVAL), heatmap(study)),
         "perplexity": (
             ("fine_tune", "model", "text", "length", "position", "perplexity", *INTERVAL),
@@ -68,6 +70,7 @@ def ranks(study: StudyTable) -> list[dict[str, Any]]:
             "rank": row.model.rank,
             **_share(row.long),
             **dict(zip(SKILL, _share(row.skill).values(), strict=True)),
+            **_difference(row.skill_difference),
         }
         for title, target in target_titles(study)
         for row in (target.theta, *target.grafts)
@@ -115,6 +118,14 @@ def _share(cell: Cell) -> dict[str, Any]:
         "high": _rounded(high),
         "n": proportion.n,
     }
+
+
+def _difference(points: Difference | None) -> dict[str, Any]:
+    """The skill against the fine-tune's own, in points, and the method of its interval."""
+    if points is None:
+        return dict.fromkeys(STEP)
+    numbers = map(_rounded, (points.points, points.low, points.high))
+    return dict(zip(STEP, (*numbers, points.method), strict=True))
 
 
 def _rounded(value: float | None) -> float | None:

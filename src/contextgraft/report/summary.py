@@ -10,7 +10,7 @@ from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import REPEATED, Cell
 from contextgraft.report.statistics.clusters import TextShares
 from contextgraft.report.statistics.paired import LengthPairs, PairCounts
-from contextgraft.report.statistics.proportion import Proportion
+from contextgraft.report.statistics.proportion import Difference, Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
 from contextgraft.report.statistics.verdict import ControlComparison, strength
@@ -53,7 +53,7 @@ def _lm_eval(score: LmEvalScore) -> dict[str, Any]:
 
 
 def _target(page: PageData, target: TargetResult) -> dict[str, Any]:
-    line = matrix_line(target.name, target)
+    line = matrix_line(target.name, target, page.results.study)
     verdict: dict[str, Any] = {
         "outcome": target.verdict.outcome.value,
         "rank": target.verdict.rank,
@@ -74,10 +74,21 @@ def _target(page: PageData, target: TargetResult) -> dict[str, Any]:
 def _comparison(comparison: ControlComparison) -> dict[str, Any]:
     """The graft minus a control, in points, from the prompts that both answered."""
     return {
-        name: {"n": pairs.n, "difference": points.points, "low": points.low, "high": points.high}
+        name: {"n": pairs.n, **_points(points), **_pairs_by_text(pairs)}
         for name, pairs in {"needles": comparison.needles, "skill": comparison.skill}.items()
         if (points := pairs.difference)
     }
+
+
+def _points(points: Difference) -> dict[str, Any]:
+    """A difference in points, and which interval it has."""
+    return {"difference": points.points, "low": points.low, "high": points.high, "interval": points.method}
+
+
+def _pairs_by_text(pairs: PairCounts) -> dict[str, Any]:
+    """How many texts the prompts share, and the interval over them, in points."""
+    points = pairs.by_text
+    return {"texts": {"n": len(pairs.texts), "low": points.low, "high": points.high}} if points else {}
 
 
 def _row(page: PageData, row: ModelRow) -> dict[str, Any]:
@@ -100,7 +111,7 @@ def _row(page: PageData, row: ModelRow) -> dict[str, Any]:
         return cells
     return {
         **cells,
-        "skill_points": {"difference": difference.points, "low": difference.low, "high": difference.high},
+        "skill_points": _points(difference),
         **({"skill_pairs": _pairs(row.pairs)} if row.pairs.n else {}),
     }
 
@@ -115,7 +126,7 @@ def _by_length(own: Sequence[LengthPairs], sides: tuple[str, str]) -> dict[str, 
         name = f"{item.task}, {item.scoring}" if item.scoring else item.task
         tasks.setdefault(name, {})[str(item.length or "short")] = {
             **dict(zip(sides, (item.pairs.first, item.pairs.second), strict=True)),
-            **{"difference": points.points, "low": low, "high": high},
+            **{"difference": points.points, "low": low, "high": high, "interval": item.method},
             **_pairs(item.pairs, REPEATING if item.scoring == REPEATED else RIGHT),
         }
     return tasks

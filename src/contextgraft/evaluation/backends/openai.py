@@ -74,7 +74,7 @@ class CompletionsBackend:
         return cut_at_stop(text, request.stop)
 
     def _post(self, content: bytes) -> bytes:
-        """The body of the server's answer; RuntimeError for an error status, SourceError without an answer."""
+        """The body of the server's answer; RuntimeError for an error status, SourceError without one."""
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:

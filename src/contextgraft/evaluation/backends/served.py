@@ -103,7 +103,9 @@ def gguf_architecture(file: Path) -> str:
     key = struct.pack("<Q", len(ARCHITECTURE)) + ARCHITECTURE + struct.pack("<I", 8)  # 8: a string
     begin = head.find(key)
     if begin < 0:
-        raise ContextgraftError("does not begin with its architecture", path=file, expected="GGUF of llama.cpp")
+        raise ContextgraftError(
+            "does not begin with its architecture", path=file, expected="GGUF of llama.cpp"
+        )
     (size,) = struct.unpack_from("<Q", head, begin + len(key))
     return head[begin + len(key) + 8 :][:size].decode()
 

@@ -21,8 +21,12 @@ pairs AS (
     WHERE long.suite = 'long_skill'
     GROUP BY ALL
 )
-SELECT role, target, base, rank, scale, task, length, coalesce(scoring, '') AS scoring,
-       fourfold(pair) AS counts
-FROM pairs
+SELECT role, target, base, rank, scale, task, length, scoring, pooled(counts, text) AS counts
+FROM (
+    SELECT role, target, base, rank, scale, task, length, coalesce(scoring, '') AS scoring,
+           concat_ws(' ', seed, sample_index) AS text, fourfold(pair) AS counts
+    FROM pairs
+    GROUP BY ALL
+)
 GROUP BY ALL
 ORDER BY ALL

@@ -7,15 +7,31 @@ CREATE OR REPLACE MACRO prompt_pair(a, b, second) AS {
     'losses': count(*) FILTER (a < b),
     'ties': count(*) FILTER (a = b)
 };
--- The columns of PairCounts over a group of such pairs. `both` to `neither` are the cells of the fourfold table, as
--- products of the scores where answers can be partly right; wins, losses and ties count the pairs of all donors.
+-- The counts of such pairs over one text (of a skill: one prompt). `both` to `neither` are the cells of the fourfold table,
+-- as products of the scores where answers can be partly right; wins, losses and ties count the pairs of all donors.
+-- `graded`: a score, or its mean over donors, is neither 0 nor 1.
 CREATE OR REPLACE MACRO fourfold(pair) AS {
     'n': count(*),
     'both': sum(pair."both"),
     'gained': sum(pair.after - pair."both"),
     'lost': sum(pair.before - pair."both"),
     'neither': sum(1 - pair.after - pair.before + pair."both"),
-    'wins': CAST(sum(pair.wins) AS BIGINT),
-    'losses': CAST(sum(pair.losses) AS BIGINT),
-    'ties': CAST(sum(pair.ties) AS BIGINT)
+    'wins': sum(pair.wins),
+    'losses': sum(pair.losses),
+    'ties': sum(pair.ties),
+    'graded': bool_or(pair.after NOT IN (0, 1) OR pair.before NOT IN (0, 1))
+};
+-- The fields of PairCounts over a group of texts: `texts` has n and the sum of the differences of each, in the order of
+-- `text`.
+CREATE OR REPLACE MACRO pooled(counts, text) AS {
+    'n': CAST(sum(counts.n) AS BIGINT),
+    'both': sum(counts."both"),
+    'gained': sum(counts.gained),
+    'lost': sum(counts.lost),
+    'neither': sum(counts.neither),
+    'wins': CAST(sum(counts.wins) AS BIGINT),
+    'losses': CAST(sum(counts.losses) AS BIGINT),
+    'ties': CAST(sum(counts.ties) AS BIGINT),
+    'graded': bool_or(counts.graded),
+    'texts': list([CAST(counts.n AS DOUBLE), counts.gained - counts.lost] ORDER BY text)
 };

@@ -14,8 +14,12 @@ WITH pairs AS (
     WHERE graft.role NOT IN ('base', 'donor', 'alone', 'other') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL
 )
-SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
-       fourfold(pair) AS counts
-FROM pairs
+SELECT role, target, rank, scale, task, scoring, split, pooled(counts, text) AS counts
+FROM (
+    SELECT role, target, rank, scale, task, coalesce(scoring, '') AS scoring, coalesce(split, '') AS split,
+           concat_ws(' ', seed, sample_index, recipe) AS text, fourfold(pair) AS counts
+    FROM pairs
+    GROUP BY ALL
+)
 GROUP BY ALL
 ORDER BY ALL

@@ -13,9 +13,13 @@ WITH pairs AS (
     WHERE graft.role NOT IN ('base', 'donor', 'alone', 'other') AND graft.suite = 'repetition' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL
 )
-SELECT role, target, rank, scale, task, length, coalesce(scoring, '') AS scoring,
-       fourfold(pair) AS counts,
-       coalesce(stddev_samp(pair.after - pair.before), 0) AS deviation
-FROM pairs
+SELECT role, target, rank, scale, task, length, scoring, pooled(counts, text) AS counts,
+       coalesce(stddev_samp(counts.gained - counts.lost), 0) AS deviation
+FROM (
+    SELECT role, target, rank, scale, task, length, coalesce(scoring, '') AS scoring,
+           concat_ws(' ', seed, sample_index, recipe) AS text, fourfold(pair) AS counts
+    FROM pairs
+    GROUP BY ALL
+)
 GROUP BY ALL
 ORDER BY ALL

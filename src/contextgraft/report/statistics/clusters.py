@@ -20,6 +20,7 @@ class TextShares:
     """For each text the number of its scored questions, over all depths and donors, and the sum of scores."""
 
     counts: tuple[tuple[int, float], ...]
+    names: tuple[tuple[int, int], ...] = ()  # of the texts, in the same order: seed and number
 
     @property
     def texts(self) -> int:
@@ -30,6 +31,10 @@ class TextShares:
     def interval(self) -> tuple[float, float] | None:
         """95 % bootstrap interval of the share; None where all texts have the same share."""
         return bootstrap_share(self.counts)
+
+    def difference(self, other: "TextShares") -> tuple[float, float] | None:
+        """95 % bootstrap interval of the share minus the other's; None unless both have the same texts."""
+        return bootstrap_difference(self.counts, other.counts) if self.names == other.names else None
 
 
 def bootstrap_share(texts: Sequence[tuple[int, float]]) -> tuple[float, float] | None:
@@ -48,6 +53,26 @@ def bootstrap_share(texts: Sequence[tuple[int, float]]) -> tuple[float, float] |
     return float(low), float(high)
 
 
+def bootstrap_difference(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
+) -> tuple[float, float] | None:
+    """Percentile bootstrap of the first pooled share minus the second, (low, high): both of the same texts.
+
+    As `bootstrap_share`: a text is drawn with the answers of both sides, so the interval is a paired one.
+    None with fewer than two texts, and where all have the same difference.
+    """
+    steps = {hits / n - other / m for (n, hits), (m, other) in zip(first, second, strict=True)}
+    if len(steps) < 2:
+        return None
+    drawn_RT = _resamples(len(first))
+    shares_R = []
+    for texts in (first, second):
+        n_T, hits_T = (np.array(column, float) for column in zip(*texts, strict=True))
+        shares_R.append((drawn_RT @ hits_T) / (drawn_RT @ n_T))
+    low, high = np.quantile(shares_R[0] - shares_R[1], (0.025, 0.975))
+    return float(low), float(high)
+
+
 @lru_cache(maxsize=8)
 def _resamples(texts: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
     """How often each text is drawn in each resample, [R, T]."""
@@ -59,7 +84,13 @@ def _resamples(texts: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]
 def texts_by_cell(rows: Iterable[Mapping[str, Any]]) -> dict[TextKey, TextShares]:
     """The rows of sql/texts.sql by model, condition and length, where some texts have several questions."""
     groups = group_by(rows, _key)
-    shares = {key: TextShares(tuple((row["n"], row["hits"]) for row in own)) for key, own in groups.items()}
+    shares = {
+        key: TextShares(
+            tuple((row["n"], row["hits"]) for row in own),
+            tuple((row["seed"], row["document"]) for row in own),
+        )
+        for key, own in groups.items()
+    }
     return {key: item for key, item in shares.items() if any(n > 1 for n, _ in item.counts)}
 
 

@@ -1,7 +1,8 @@
 """Scores of two models, or of a short and a long prompt, paired by sample: pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from contextgraft.report.statistics.cells import (
@@ -12,8 +13,11 @@ from contextgraft.report.statistics.cells import (
     first_metrics,
     model_key,
 )
-from contextgraft.report.statistics.proportion import Difference
+from contextgraft.report.statistics.clusters import bootstrap_difference
+from contextgraft.report.statistics.proportion import BOOTSTRAP, PAIRED, STUDENT, Difference
 from contextgraft.stats import mcnemar, newcombe_paired, t_interval
+
+ENOUGH_TEXTS = 20  # with fewer, the percentile bootstrap is too narrow
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class PairCounts:
     The sides are graft and fine-tune, or the long prompt and the short one. `gained` are the prompts that
     only the first side got right, `lost` those that only the second did. The four cells may be fractions:
     answers of several donors to one prompt are averaged, and answers may be partly
-    right. `wins`, `losses` and `ties` count every pair of every donor.
+    right (`graded`). `wins`, `losses` and `ties` count every pair of every donor. `texts` has, for each text
+    (of a skill: each prompt), the number of its prompts and the sum of the differences.
     """
 
     n: int = 0
@@ -34,14 +39,36 @@ class PairCounts:
     wins: int = 0
     losses: int = 0
     ties: int = 0
+    graded: bool = field(default=False, compare=False)
+    texts: tuple[tuple[float, float], ...] = field(default=(), compare=False, repr=False)
 
-    @property
+    @cached_property
     def difference(self) -> Difference | None:
-        """The first side's share minus the second's, in points, with Newcombe's paired interval."""
+        """The first side's share minus the second's, in points.
+
+        The interval is Newcombe's for pairs where answers are right or wrong. For graded scores it is the
+        bootstrap over texts; with fewer than `ENOUGH_TEXTS`, or where all differ by the same, it is
+        Newcombe's, which is too wide for them rather than too narrow.
+        """
         if not self.n:
             return None
+        points = 100 * (self.gained - self.lost) / self.n
+        if self.graded and len(self.texts) >= ENOUGH_TEXTS and self._over_texts:
+            return Difference(points, *self._over_texts, BOOTSTRAP)
         low, high = newcombe_paired(*(max(cell, 0.0) for cell in self._cells))
-        return Difference(100 * (self.gained - self.lost) / self.n, 100 * low, 100 * high)
+        return Difference(points, 100 * low, 100 * high, PAIRED)
+
+    @property
+    def by_text(self) -> Difference | None:
+        """The difference with the bootstrap over texts; None where no text has several prompts."""
+        if self._over_texts is None or all(n == 1 for n, _ in self.texts):
+            return None
+        return Difference(100 * (self.gained - self.lost) / self.n, *self._over_texts, BOOTSTRAP)
+
+    @cached_property
+    def _over_texts(self) -> tuple[float, float] | None:
+        pair = bootstrap_difference(self.texts, [(n, 0.0) for n, _ in self.texts])
+        return pair and (100 * pair[0], 100 * pair[1])
 
     @property
     def first(self) -> float:
@@ -95,7 +122,7 @@ class LengthPairs:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the difference in points: Newcombe's for right or wrong, else Student's t.
+        """95 % interval of the difference in points: as PairCounts has it, of repetition Student's t.
 
         None for a mean of fewer than two differences.
         """
@@ -104,6 +131,12 @@ class LengthPairs:
             return None if points is None else (points.low, points.high)
         pair = t_interval(points.points, 100 * self.deviation, self.pairs.n)
         return pair and (max(pair[0], -100.0), min(pair[1], 100.0))
+
+    @property
+    def method(self) -> str:
+        """The method of the interval."""
+        points = self.pairs.difference
+        return STUDENT if self.deviation is not None or points is None else points.method
 
 
 @dataclass(frozen=True)
@@ -124,6 +157,12 @@ class ControlPairs:
     pairs: PairCounts
 
 
+def pair_counts(row: Mapping[str, Any]) -> PairCounts:
+    """The column `counts` of a row of one of the queries of pairs."""
+    counts = row["counts"]
+    return PairCounts(**{**counts, "texts": tuple((n, step) for n, step in counts["texts"])})
+
+
 def control_pairs(row: Mapping[str, Any]) -> ControlPairs:
     """A row of sql/control_pairs.sql."""
     scale = 1.0 if row["other_scale"] is None else row["other_scale"]
@@ -140,20 +179,20 @@ def control_pairs(row: Mapping[str, Any]) -> ControlPairs:
         condition=condition if needle else None,
         length=row["length"] if needle else None,
         split=row["split"],
-        pairs=PairCounts(**row["counts"]),
+        pairs=pair_counts(row),
     )
 
 
 def skill_pairs(row: Mapping[str, Any]) -> SkillPairs:
     """The pairs of one model, task and metric, from a row of sql/pairs.sql."""
-    return SkillPairs(model_key(row), row["task"], row["scoring"], PairCounts(**row["counts"]), row["split"])
+    return SkillPairs(model_key(row), row["task"], row["scoring"], pair_counts(row), row["split"])
 
 
 def length_pairs(row: Mapping[str, Any]) -> LengthPairs:
     """A row of sql/long_skill_pairs.sql or sql/repetition_pairs.sql."""
     deviation = row["deviation"] if row["scoring"] == REPEATED else None
     return LengthPairs(
-        model_key(row), row["task"], row["scoring"], row["length"], PairCounts(**row["counts"]), deviation
+        model_key(row), row["task"], row["scoring"], row["length"], pair_counts(row), deviation
     )
 
 
@@ -171,8 +210,17 @@ def pairs_by_model(skills: Iterable[SkillPairs], split: str | None = None) -> di
 
 
 def pool_pairs(counts: Iterable[PairCounts]) -> PairCounts:
-    """Counts of several tasks or donors, added."""
+    """Counts of several tasks or splits, added; no text is in two of them."""
     given = list(counts)
     return PairCounts(
-        **{field.name: sum(getattr(count, field.name) for count in given) for field in fields(PairCounts)}
+        n=sum(count.n for count in given),
+        both=sum(count.both for count in given),
+        gained=sum(count.gained for count in given),
+        lost=sum(count.lost for count in given),
+        neither=sum(count.neither for count in given),
+        wins=sum(count.wins for count in given),
+        losses=sum(count.losses for count in given),
+        ties=sum(count.ties for count in given),
+        graded=any(count.graded for count in given),
+        texts=tuple(text for count in given for text in count.texts),
     )

@@ -7,6 +7,11 @@ from math import sqrt
 from contextgraft.stats import wilson
 
 NOT_EVALUATED = "not evaluated"
+# Methods of the intervals of differences, as page, summary.json and CSV name them
+INDEPENDENT = "Newcombe"
+PAIRED = "Newcombe for pairs"
+BOOTSTRAP = "bootstrap"
+STUDENT = "Student's t"
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,12 @@ def pool(proportions: Iterable[Proportion]) -> Proportion:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two shares in percentage points, with its 95 % interval."""
+    """Difference of two shares in percentage points, with its 95 % interval and the interval's method."""
 
     points: float
     low: float
     high: float
+    method: str = INDEPENDENT
 
 
 def difference(after: Proportion, before: Proportion) -> Difference | None:

@@ -25,6 +25,7 @@ class MatrixCell:
     outcome: VerdictOutcome = VerdictOutcome.UNKNOWN
     on_front: bool = False
     mark: str = ""
+    by_text: tuple[float, float] | None = None  # interval of `gained` over texts, in shares
 
     @property
     def missing(self) -> str:
@@ -39,6 +40,9 @@ class MatrixCell:
         if self.gained is None:
             return f"context {self.missing}"
         gained = f"{signed(self.gained.points)} points {between_points(self.gained)}"
+        if self.by_text:
+            low, high = self.by_text
+            gained += f" (by text [{signed(100 * low)}, {signed(100 * high)}])"
         phrases = [f"context {gained}, {measured(self.row.long)}", _skill(self.row, self.kept)]
         phrases += ["no smaller rank is as good in both"] if self.on_front else []
         phrases += [MARKS[self.mark]] if self.mark else []
@@ -56,7 +60,7 @@ class MatrixLine:
 
 def rank_matrix(study: StudyTable) -> list[MatrixLine]:
     """A line for each fine-tune that has grafts."""
-    return [matrix_line(title, target) for title, target in target_titles(study) if target.grafts]
+    return [matrix_line(title, target, study) for title, target in target_titles(study) if target.grafts]
 
 
 def matrix_ranks(lines: Sequence[MatrixLine]) -> list[int]:
@@ -64,9 +68,11 @@ def matrix_ranks(lines: Sequence[MatrixLine]) -> list[int]:
     return sorted({rank for line in lines for rank in line.cells})
 
 
-def matrix_line(title: str, target: TargetResult) -> MatrixLine:
+def matrix_line(title: str, target: TargetResult, study: StudyTable) -> MatrixLine:
     """The cells of one fine-tune."""
     rows = {THETA: target.theta, **{row.model.rank: row for row in target.grafts}}
+    own = study.by_text(target.alone, study.longest)
+    texts = {rank: study.by_text(row, study.longest) for rank, row in rows.items()}
     gains = {
         rank: difference(row.long.proportion, target.alone.long.proportion) for rank, row in rows.items()
     }
@@ -88,6 +94,7 @@ def matrix_line(title: str, target: TargetResult) -> MatrixLine:
                 outcome_of(row.evidence, target.alone.evidence),
                 rank in front,
                 mark(target, row),
+                shares.difference(own) if own and (shares := texts[rank]) else None,
             )
             for rank, row in rows.items()
         },

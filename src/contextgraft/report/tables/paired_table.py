@@ -65,6 +65,8 @@ def _cell(item: LengthPairs | None, suite: str, labels: tuple[str, str]) -> Tabl
     points, (first, second) = item.pairs.difference, SIDES[suite]
     shares = f"{percent(item.pairs.first)} {first}, {percent(item.pairs.second)} {second}"
     address = link(tune=labels[0], row=labels[1], suite=suite, task=item.task, length=item.length)
-    interval = f"{between_points(Difference(points.points, *item.interval))} " if item.interval else ""
+    interval = (
+        f"{between_points(Difference(points.points, *item.interval, item.method))} " if item.interval else ""
+    )
     detail = f"{interval}n={thousands(item.pairs.n)}: {shares}"
     return TableCell(signed(points.points), detail, link=address)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from contextgraft.report.statistics.cells import Cell
-from contextgraft.report.statistics.proportion import Difference, difference
+from contextgraft.report.statistics.paired import PairCounts
+from contextgraft.report.statistics.proportion import BOOTSTRAP, Difference, difference
 from contextgraft.report.statistics.verdict import (
     ENOUGH,
     RECOMMENDED_OUTCOMES,
@@ -43,8 +44,15 @@ def between(pair: tuple[float, float]) -> str:
 
 
 def between_points(difference: Difference) -> str:
-    """The interval of a difference as [−1.2, +0.4]."""
-    return f"[{signed(difference.low)}, {signed(difference.high)}]"
+    """The interval of a difference as [−1.2, +0.4]; a bootstrap interval is named as one."""
+    method = f" {BOOTSTRAP}" if difference.method == BOOTSTRAP else ""
+    return f"[{signed(difference.low)}, {signed(difference.high)}]{method}"
+
+
+def by_text(pairs: PairCounts) -> str:
+    """`, by text [−1.2, +0.4]` where prompts share texts and are right or wrong; else empty."""
+    found = None if pairs.graded else pairs.by_text
+    return f", by text [{signed(found.low)}, {signed(found.high)}]" if found else ""
 
 
 def spread(cell: Cell) -> str:
@@ -261,7 +269,8 @@ def _added(verdict: Verdict) -> str:
 
 def _comparison(comparison: ControlComparison) -> str:
     needles, skill = comparison.needles.difference, comparison.skill.difference
-    measured = [_points(needles) if needles else "needles not measured"]
+    shown = f"{_points(needles)}{by_text(comparison.needles)}" if needles else ""
+    measured = [shown or "needles not measured"]
     measured += [f"({_points(skill)})"] if skill else []
     return f"{' '.join(measured)} over {comparison.label}"
 
