@@ -115,3 +115,22 @@ def test_what_is_common_to_both_sides_is_not_in_the_interval() -> None:
 @pytest.mark.parametrize("steps", [[], [(5, 3.0)], [(5, 0.0)] * 9, [(5, 1.0), (10, 2.0)]])
 def test_texts_that_differ_by_the_same_say_nothing(steps: list[tuple[int, float]]) -> None:
     assert bootstrap_difference(steps, [(n, 0.0) for n, _ in steps]) is None
+
+
+def test_what_a_graft_adds_has_an_interval_over_texts(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    theta, graft = synthetic.graft("style", 1, scale=0.0), synthetic.graft("style", 8)
+    rows: list[dict[str, Any]] = []
+    for model, hits in ((synthetic.Model("style"), 0), (theta, 50), (graft, 150)):
+        own = synthetic.needle(model, "n", 1024, hits, each=40)
+        rows += [{**row, "document": row["sample_index"]} for row in own]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    report = build([tmp_path], [], "t", None)
+    found = report.summary["fine_tunes"]["style"]["over_controls"]["theta only"]["needles"]
+    # of 40 texts 20 are gained whole
+    half = 196 * sqrt(0.25 / 40)
+    assert found["texts"] == pytest.approx({"n": 40, "low": 50 - half, "high": 50 + half}, abs=2.6)
+    assert found["texts"]["high"] - found["texts"]["low"] > 1.5 * (found["high"] - found["low"])
+    page = report.texts[PAGE]
+    low, high = (f"+{found['texts'][end]:.1f}" for end in ("low", "high"))
+    assert f", by text [{low}, {high}] over theta only" in page
+    assert "(by text [+" in page.split('<section id="matrix"')[1]  # graft against alone

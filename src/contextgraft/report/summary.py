@@ -10,7 +10,7 @@ from contextgraft.report.page import PageData
 from contextgraft.report.statistics.cells import REPEATED, Cell
 from contextgraft.report.statistics.clusters import TextShares
 from contextgraft.report.statistics.paired import LengthPairs, PairCounts
-from contextgraft.report.statistics.proportion import Difference, Proportion
+from contextgraft.report.statistics.proportion import INDEPENDENT, PAIRED, Difference, Proportion
 from contextgraft.report.statistics.rank_matrix import matrix_line
 from contextgraft.report.statistics.study_table import ModelRow, TargetResult
 from contextgraft.report.statistics.verdict import ControlComparison, strength
@@ -81,8 +81,14 @@ def _comparison(comparison: ControlComparison) -> dict[str, Any]:
 
 
 def _points(points: Difference) -> dict[str, Any]:
-    """A difference in points, and which interval it has."""
-    return {"difference": points.points, "low": points.low, "high": points.high, "interval": points.method}
+    """A difference in points, with its interval."""
+    numbers = {"difference": points.points, "low": points.low, "high": points.high}
+    return numbers | _method(points.method)
+
+
+def _method(name: str) -> dict[str, str]:
+    """The method of an interval other than Newcombe's."""
+    return {} if name in (INDEPENDENT, PAIRED) else {"interval": name}
 
 
 def _pairs_by_text(pairs: PairCounts) -> dict[str, Any]:
@@ -126,7 +132,7 @@ def _by_length(own: Sequence[LengthPairs], sides: tuple[str, str]) -> dict[str, 
         name = f"{item.task}, {item.scoring}" if item.scoring else item.task
         tasks.setdefault(name, {})[str(item.length or "short")] = {
             **dict(zip(sides, (item.pairs.first, item.pairs.second), strict=True)),
-            **{"difference": points.points, "low": low, "high": high, "interval": item.method},
+            **{"difference": points.points, "low": low, "high": high, **_method(item.method)},
             **_pairs(item.pairs, REPEATING if item.scoring == REPEATED else RIGHT),
         }
     return tasks
