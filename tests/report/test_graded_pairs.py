@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contextgraft.report.build import PAGE, build
+from contextgraft.formats.find_samples import PAGE
+from contextgraft.report.build import build
 from contextgraft.report.data.samples import read_samples
 from contextgraft.report.statistics.clusters import bootstrap_difference
 from contextgraft.report.statistics.paired import PairCounts, skill_pairs
