@@ -82,13 +82,14 @@ INTERRUPTED = """
 import os, signal, sys
 import contextgraft.cli.main as main
 
-def verb(**options):
+def verb(group, context):
     try:
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
         {reaction}
 
-main.cli.main = verb
+main.LazyGroup.invoke = verb
+sys.argv = ["contextgraft", "rope"]
 main.main()
 """
 

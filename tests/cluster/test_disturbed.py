@@ -6,6 +6,7 @@ The disturbed studies run up to the adapters: what follows is computed from thes
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def test_a_job_that_makes_room_for_another(undisturbed: Any, clone: Any) -> None
 def test_a_job_over_its_time_comes_again_with_more(undisturbed: Any, clone: Any) -> None:
     slurm = clone.slurm
     head = clone.start(STAGE, "--set-resources", "train:runtime=29*attempt-28")
-    first = clone.training()
-    for process in training_processes(clone):
+    clone.training()
+    first = clone.jobs("train")[0]
+    for process in processes_of(first):  # none where the machine is so busy that its time is already over
         os.kill(process, signal.SIGSTOP)  # so that it takes for ever
     clone.end(head)
     check(clone, undisturbed)
@@ -72,20 +74,15 @@ def test_a_job_over_its_time_comes_again_with_more(undisturbed: Any, clone: Any)
     assert limits == {first: ("TIMEOUT", "00:01:00"), second: ("COMPLETED", "00:30:00")}
 
 
-def training_processes(clone: Any) -> list[int]:
-    """Processes of `contextgraft train` in the study's folder."""
+def processes_of(job: str) -> list[int]:
+    """Processes of `contextgraft train` in a job of Slurm."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is not ours
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            folder = (entry / "cwd").readlink()
-        except OSError:
-            continue  # it has ended, or is not ours
-        if folder == clone.folder and b"train" in words and b"--base" in words:
-            found.append(int(entry.name))
-    assert found
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            if b"--base" in words and f"SLURM_JOB_ID={job}".encode() in variables:
+                found.append(int(entry.name))
     return found
 
 

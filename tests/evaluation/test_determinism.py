@@ -14,7 +14,7 @@ from ..command_server import command_server
 
 DEMO = Path(__file__).resolve().parents[2] / "config/demo"
 # Within the 128 positions style was trained on and beyond, so that it is right here and wrong there.
-SUITES = ["--suite", "needle", "--format", DEMO / "needle_style.yaml", "--lengths", "64,100,600"]
+SUITES = ["--suite", "needle", "--format", DEMO / "needle_style.yaml", "--lengths", "64,100,300"]
 SUITES += ["--depths", "0,50,100", "--samples", "3", "--distractors", "2", "--seed", "7"]
 SUITES += ["--suite", "skill", "--skill", DEMO / "skill_style.jsonl", "--skill-samples", "12"]
 WAYS: Mapping[str, list[str]] = {

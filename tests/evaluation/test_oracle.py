@@ -142,10 +142,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-SAMPLES = [1, pytest.param(2, marks=pytest.mark.slow)]
+# samples of a cell, lengths of needles and of RULER
+SIZES = [
+    pytest.param((1, (700,), (2000,)), id="small"),
+    pytest.param((2, (700, 1400), (2000, 6000)), id="large", marks=pytest.mark.slow),
+]
 
 
-@pytest.fixture(params=SAMPLES)
+@pytest.fixture(params=SIZES)
 def needles(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     """Every kind in every haystack, and with every kind of value."""
     (tmp_path / PROSE).write_text(read_haystack("prose", Path())[:50_000])
@@ -153,8 +157,8 @@ def needles(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     path.write_text(DEFAULT_FORMAT.read_text().replace("haystack: prose", f"haystack: {PROSE}"))
     questions = [(kind, text, "number") for kind in NEEDLE_KINDS for text in (None, *HAYSTACKS[1:])]
     questions += [(kind, None, values) for kind in NEEDLE_KINDS for values in ("word", "uuid")]
-    size: dict[str, Any] = {"lengths": (700, 1400), "depths": (0.0, 50.0, 100.0)}
-    size |= {"samples": request.param}
+    samples, lengths, _ = request.param
+    size: dict[str, Any] = {"lengths": lengths, "depths": (0.0, 50.0, 100.0), "samples": samples}
     grids = [
         read_grid(path, **size, distractors=distractors, kind=kind, haystack=text, values=values)
         for kind, text, values in questions
@@ -163,7 +167,7 @@ def needles(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     return EvalSpec(tuple(grids), seed=11)
 
 
-@pytest.fixture(params=SAMPLES)
+@pytest.fixture(params=SIZES)
 def ruler(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     """All thirteen tasks; the documents of qa are sentences that can be read."""
     born = {who: f"{who} was born in {town}." for who, town in PEOPLE.items()}
@@ -184,7 +188,8 @@ def ruler(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
     files = {name: tmp_path / f"{name}.json" for name in data}
     for name, path in files.items():
         path.write_text(json.dumps(data[name]))
-    suite = read_ruler(lengths=(2000, 6000), samples=request.param, tasks=RULER_TASKS, qa=files)
+    samples, _, lengths = request.param
+    suite = read_ruler(lengths=lengths, samples=samples, tasks=RULER_TASKS, qa=files)
     return EvalSpec((suite,), seed=11)
 
 
@@ -287,7 +292,7 @@ def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: EvalSp
     assert wrong(scored) == []
     (grid,) = ruler.question_sets
     assert isinstance(grid, RulerGrid)
-    assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, 2 * grid.samples)
+    assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, len(grid.lengths) * grid.samples)
     assert {q.scoring for q, _ in scored} == {"contains", "recall", "any"}
 
 

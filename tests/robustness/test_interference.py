@@ -136,7 +136,7 @@ def test_interrupted(scenario: Any, lengths: dict[str, int], tmp_path: Path, nam
         out.parent.mkdir()
         done = scenario.run(job, out, at=at, signal=signal.SIGINT)
         assert done.status == 130, f"at {at}: {done.stderr}"
-        said = [line for line in done.stderr.splitlines() if line]
+        said = done.stderr.splitlines()
         assert said[1:] == ["contextgraft: interrupted; run the same command again to resume"]
         kept = {str(path) for path in out.parent.rglob(".journal/*.json") if path.name != "job.json"}
         again = scenario.run(job, out)

@@ -101,6 +101,7 @@ def results(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_ctrl_c_when_a_job_has_just_published_its_output(fresh: StudyFolder, tmp_path: Path) -> None:
     model = "data/tiny/models/base/contextgraft.json"
     chosen = Interruption(signal.SIGINT, "all", "after")

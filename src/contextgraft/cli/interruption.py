@@ -52,6 +52,8 @@ class Interruption:
         by = "" if number == signal.SIGINT else f" by {number.name}"
         if os.environ.get("RANK", "0") == "0":
             with suppress(OSError):  # of a terminal that was closed
+                if sys.stderr is not None and sys.stderr.isatty():
+                    echo(err=True)  # below the ^C that a terminal shows
                 echo(f"contextgraft: interrupted{by}; {RESUME}", err=True)
         if not self.received:
             sys.exit(128 + number)

@@ -8,6 +8,7 @@ Requests are lines of JSON on stdin, answered by the child's pid on stdout. The 
 file `status` of the child's folder.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -190,16 +192,30 @@ def _run(request: dict[str, Any]) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], hard))
     if request["pause"] is not None:
         _pause_at_checkpoint(Path(request["pause"]), folder / "go")
-    first, *words = request["words"]
+    code = 0
+    try:
+        _run_python(*request["words"])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without the end of the interpreter, which writes to every page that it shares
+
+
+def _run_python(first: str, *words: str) -> None:
+    """`python -m MODULE ...` or `python FILE ...`."""
     if first == "-m":
-        module, *words = words
-        sys.argv = [module, *words]
+        module, *words_of_module = words
+        sys.argv = [module, *words_of_module]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         sys.argv = [first, *words]
         sys.path[0] = str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")
-    sys.exit(0)
 
 
 def _pause_at_checkpoint(work: Path, go: Path) -> None:
