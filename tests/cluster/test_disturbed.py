@@ -91,6 +91,8 @@ def test_a_head_that_dies_and_is_started_again(undisturbed: Any, clone: Any) -> 
     job = clone.training()
     head.kill()
     head.wait()
+    for process in processes_of(job):
+        os.kill(process, signal.SIGSTOP)  # so that it is still there when the next head comes
     left = subprocess.run(
         [ROOT / "scripts/slurm-orphans.sh"],
         cwd=clone.folder,

@@ -23,6 +23,7 @@ def two_nodes(clone: Any, times: int = 1) -> Path:
         donor={"train": str(recipe.relative_to(clone.folder))},
         cluster={"gpus_per_node": 4},
         training={"nodes": 2, "processes": 2},
+        evaluation={"needle": {"format": "demo/needle_base.yaml", "lengths": [64], "samples": 1}},
     )
     return recipe
 

@@ -41,7 +41,7 @@ NAMES = st.sampled_from(["a", "b", "c", "__metadata__", "", "\ud800", "\x1b[31m"
 FEW = settings(
     derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=250
 )
-MANY = settings(FEW, max_examples=24_000)
+MANY = settings(FEW, max_examples=4_000)
 
 
 @st.composite
