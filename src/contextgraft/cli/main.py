@@ -52,7 +52,7 @@ class RefusalGroup(LazyGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.Abort from None  # click itself would write an empty line, in every process of torchrun
+            raise click.Abort from None  # click would write an empty line, in every process of torchrun
         except ModuleNotFoundError as error:
             missing = missing_extra(error, ctx.invoked_subcommand)
             raise missing or error from None
