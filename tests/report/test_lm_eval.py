@@ -11,6 +11,7 @@ from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import PAGE
 from contextgraft.report.build import build
 from contextgraft.report.data.lm_eval_results import LmEvalScore, find_lm_eval_files, read_lm_eval_results
+from contextgraft.report.data.lm_eval_samples import find_samples_by_task, read_lm_eval_pairs
 from contextgraft.report.tables.lm_eval import MOST_ROWS, lm_eval_tables
 
 GSM8K = {
@@ -136,6 +137,10 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
     )
     value = found["results"]["parity"]["acc,none"]
     tracker.save_results_aggregated(found)
+    tracker.save_results_samples("parity", found["samples"]["parity"])
+    samples = find_samples_by_task(tmp_path / "out")
+    (pairs,) = read_lm_eval_pairs([(samples, samples)])
+    assert (pairs.task, pairs.n, pairs.before, pairs.after) == ("parity", 10, value, value)
     (score,) = read_lm_eval_results(find_lm_eval_files([tmp_path / "out"]))
     assert (score.task, score.metric, score.value, score.n) == ("parity", "acc", value, 10)
     assert score.stderr == found["results"]["parity"]["acc_stderr,none"]

@@ -18,6 +18,7 @@ from contextgraft.report.charts.figures import draw
 from contextgraft.report.copies import ALIGNMENTS, ParquetCopy, read_copies
 from contextgraft.report.data.labels import model_names, target_titles
 from contextgraft.report.data.lm_eval_results import find_lm_eval_files, read_lm_eval_results
+from contextgraft.report.data.lm_eval_samples import find_samples_by_task, read_lm_eval_pairs
 from contextgraft.report.data.refusals import summarise_refusals
 from contextgraft.report.data.sample_browser import select_samples
 from contextgraft.report.data.samples import SampleDatabase, read_samples
@@ -63,11 +64,12 @@ def build(
     alignments: Sequence[Path] = (),
     usages: Mapping[Path, AdapterUsage] = MappingProxyType({}),
     lm_eval: Sequence[Path] = (),
+    lm_eval_pairs: Sequence[tuple[Path, Path]] = (),
 ) -> Report:
     """Read samples, sidecars and alignments and make the report; the same input gives the same bytes.
 
     `usages` is what the cards of adapters say of their use, by folder; `lm_eval` are files of results of
-    lm-evaluation-harness, or folders of them.
+    lm-evaluation-harness, or folders of them; `lm_eval_pairs` its samples of a fine-tune and of its graft.
 
     InputError if there are no samples, or a file is not of the expected kind; InputChanged if one changes
     while it is read.
@@ -76,13 +78,16 @@ def build(
     samples = find_sample_files(results)
     aligned = [SampleFile(path, path.name) for path in alignments]
     lm_eval_files = find_lm_eval_files(lm_eval)
+    by_task = [tuple(map(find_samples_by_task, pair)) for pair in lm_eval_pairs]
     others = [path for path, _ in lm_eval_files]
+    others += [path for pair in by_task for files in pair for path in files.values()]
     with unchanged(InputFiles([*(file.path for file in samples), *sidecars, *alignments, *others])):
         weights = WeightRecords(
             read_adapter_records(adapters), read_graft_records(grafts), read_alignments(alignments)
         )
         database = read_samples(results)
-        lm_eval_scores = read_lm_eval_results(lm_eval_files)
+        by_document = read_lm_eval_pairs((fine_tune, graft) for fine_tune, graft in by_task)
+        harness = read_lm_eval_results(lm_eval_files), by_document
         copies = read_copies(COPIES, samples), read_copies(ALIGNMENTS, aligned)
     origin = _origin(database)
     computed = _results(database, origin, weights)
@@ -90,7 +95,7 @@ def build(
     plots = dvc_plots.files(computed.study, computed.measurements)
     model_cards = cards.files(computed.study, weights, usages)
     linked = [name for name in plots if name.endswith(".csv")] + sorted(model_cards)[:MOST_LINKED]
-    page = PageData(title, note, computed, weights, figures, origin, linked, lm_eval_scores, *copies)
+    page = PageData(title, note, computed, weights, figures, origin, linked, *harness, *copies)
     return Report(
         texts={
             PAGE: render(page),

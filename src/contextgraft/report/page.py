@@ -15,6 +15,7 @@ from contextgraft.report.charts.svg import inline_all
 from contextgraft.report.charts.theme import HEAT, SHADES, heat
 from contextgraft.report.copies import ParquetCopy, family_links, file_links
 from contextgraft.report.data import provenance
+from contextgraft.report.data.document_pairs import DocumentPairs
 from contextgraft.report.data.labels import (
     described,
     donor_names,
@@ -40,7 +41,7 @@ from contextgraft.report.statistics.verdict import (
 )
 from contextgraft.report.statistics.weights import RankEnergy, WeightRecords, energy_by_rank
 from contextgraft.report.tables import measurement_tables, score_tables, wording
-from contextgraft.report.tables.lm_eval import lm_eval_tables
+from contextgraft.report.tables.lm_eval import lm_eval_pair_tables, lm_eval_tables
 from contextgraft.report.tables.overview import overview
 from contextgraft.report.tables.paired_table import long_skill_tables, repetition_tables
 
@@ -74,8 +75,8 @@ class SampleOrigin:
 class PageData:
     """Everything that the page shows.
 
-    `linked` are files next to it that the overview links to, `lm_eval` scores of lm-evaluation-harness,
-    `samples` and `alignments` copies of Parquet files, which may be left out.
+    `linked` are files next to it that the overview links to, `lm_eval` and `lm_eval_pairs` scores of
+    lm-evaluation-harness, `samples` and `alignments` copies of Parquet files, which may be left out.
     """
 
     title: str
@@ -86,6 +87,7 @@ class PageData:
     origin: SampleOrigin
     linked: Sequence[str] = ()
     lm_eval: Sequence[LmEvalScore] = ()
+    lm_eval_pairs: Sequence[DocumentPairs] = ()
     samples: Sequence[ParquetCopy] = ()
     alignments: Sequence[ParquetCopy] = ()
 
@@ -202,6 +204,7 @@ def _table_context(page: PageData) -> dict[str, Any]:
         "perplexities": measurement_tables.perplexity_tables(study, measurements),
         "divergences": measurement_tables.divergence_tables(study, measurements),
         "lm_eval": lm_eval_tables(page.lm_eval),
+        "lm_eval_pairs": lm_eval_pair_tables(page.lm_eval_pairs),
         "other_suites": measurement_tables.other_suite_tables(study, measurements),
         "survived": [survived] if survived else [],
     }

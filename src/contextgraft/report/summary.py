@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contextgraft._version import __version__
+from contextgraft.report.data.document_pairs import DocumentPairs
 from contextgraft.report.data.labels import family_labels, reference_titles, target_titles
 from contextgraft.report.data.lm_eval_results import LmEvalScore
 from contextgraft.report.page import PageData
@@ -40,6 +41,7 @@ def summarise(page: PageData) -> dict[str, Any]:
         "energy": {f"r{energy.rank}": energy.mean for energy in energies},
         **({"other_suites": other_suites} if other_suites else {}),
         **({"lm_eval": [_lm_eval(score) for score in page.lm_eval]} if page.lm_eval else {}),
+        **({"lm_eval_pairs": list(map(_document_pairs, page.lm_eval_pairs))} if page.lm_eval_pairs else {}),
     }
 
 
@@ -50,6 +52,16 @@ def _lm_eval(score: LmEvalScore) -> dict[str, Any]:
         return {**row, "value": None, "reason": score.reason}
     numbers = {"value": score.value, "stderr": score.stderr, "n": score.n}
     return {**row, **numbers, "higher_is_better": score.higher_is_better}
+
+
+def _document_pairs(item: DocumentPairs) -> dict[str, Any]:
+    """A metric of a graft and its fine-tune on the same documents, or why there is no pair."""
+    names = {"fine_tune": item.fine_tune, "graft": item.graft, "task": item.task, "metric": item.metric}
+    if item.reason:
+        return {**names, "difference": None, "reason": item.reason}
+    low, high = item.interval or (None, None)
+    means = {"n": item.n, "fine_tune_mean": item.before, "graft_mean": item.after}
+    return {**names, **means, "difference": item.difference, "low": low, "high": high, "p": item.p_value}
 
 
 def _target(page: PageData, target: TargetResult) -> dict[str, Any]:

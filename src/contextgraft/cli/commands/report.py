@@ -44,6 +44,15 @@ from contextgraft.cli.output import echo, print_json
     help="results*.json that lm-evaluation-harness wrote, or a folder of them: adds a table. Repeatable.",
 )
 @click.option(
+    "--lm-eval-pair",
+    "lm_eval_pairs",
+    type=(PATH, PATH),
+    multiple=True,
+    metavar="FINE_TUNE GRAFT",
+    help="samples_*.jsonl that lm-evaluation-harness wrote with --log_samples, of a fine-tune and of its "
+    "graft, or the folders of both runs: adds paired differences by document. Repeatable.",
+)
+@click.option(
     "--title",
     default="Long context and skill of each fine-tune",
     show_default=True,
@@ -59,6 +68,7 @@ def command(
     grafts: tuple[Path, ...],
     alignments: tuple[Path, ...],
     lm_eval: tuple[Path, ...],
+    lm_eval_pairs: tuple[tuple[Path, Path], ...],
     title: str,
     note: str | None,
     as_json: bool,
@@ -77,8 +87,17 @@ def command(
 
     check_replaceable(out)
     usages = usages_of(read_adapter_records(adapters))
-    extras = {"grafts": grafts, "alignments": alignments, "lm_eval": lm_eval}
-    report = build(results, adapters, title, note, **extras, usages=usages)
+    report = build(
+        results,
+        adapters,
+        title,
+        note,
+        grafts=grafts,
+        alignments=alignments,
+        usages=usages,
+        lm_eval=lm_eval,
+        lm_eval_pairs=lm_eval_pairs,
+    )
     write_report(report, out)
     count = len(report.texts) + len(report.pictures) + len(report.copies)
     echo(f"report: {count} files in {out}", err=True)

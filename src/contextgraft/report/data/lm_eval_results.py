@@ -60,7 +60,7 @@ def read_lm_eval_results(files: Iterable[tuple[Path, str]]) -> tuple[LmEvalScore
     rows: dict[LmEvalScore, None] = {}
     for path, name in files:
         content = _content(path)
-        rows |= dict.fromkeys(_scores(content, _name(name)))
+        rows |= dict.fromkeys(_scores(content, visible_name(name)))
     return tuple(rows)
 
 
@@ -82,8 +82,19 @@ def _content(path: Path) -> dict[str, Any]:
     raise InputError("has no results of lm-evaluation-harness", path=path, remedy=REMEDY)
 
 
+def model_name(path: Path) -> str:
+    """The name of the model of a result file; InputError for one that is not of lm-eval."""
+    return _model_name(_content(path))
+
+
+def _model_name(content: Mapping[str, Any]) -> str:
+    return visible_name(
+        content.get("model_name") or _table(content, "config").get("model") or "unknown model"
+    )
+
+
 def _scores(content: Mapping[str, Any], file: str) -> Iterator[LmEvalScore]:
-    model = _name(content.get("model_name") or _table(content, "config").get("model") or "unknown model")
+    model = _model_name(content)
     counts, better = _table(content, "n-samples"), _table(content, "higher_is_better")
     for task, values in content["results"].items():
         if not isinstance(values, dict):
@@ -103,7 +114,9 @@ def _scores(content: Mapping[str, Any], file: str) -> Iterator[LmEvalScore]:
             higher = _table(better, task).get(metric)
             error = float(stderr) if _is_number(stderr) else None
             direction = higher if isinstance(higher, bool) else None
-            yield LmEvalScore(file, model, _name(task), _name(name), float(value), error, n, direction)
+            yield LmEvalScore(
+                file, model, visible_name(task), visible_name(name), float(value), error, n, direction
+            )
 
 
 def _defect(value: Any, stderr: Any, n: Any) -> str:
@@ -118,7 +131,7 @@ def _defect(value: Any, stderr: Any, n: Any) -> str:
 
 
 def _refused(file: str, model: str, task: str, metric: str, reason: str) -> LmEvalScore:
-    return LmEvalScore(file, model, _name(task), _name(metric), None, None, None, None, reason)
+    return LmEvalScore(file, model, visible_name(task), visible_name(metric), None, None, None, None, reason)
 
 
 def _is_number(value: Any) -> TypeIs[int | float]:
@@ -131,10 +144,10 @@ def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return _name(json.dumps(value, ensure_ascii=False))
+    return visible_name(json.dumps(value, ensure_ascii=False))
 
 
-def _name(value: object) -> str:
+def visible_name(value: object) -> str:
     """A text that is short and has no characters that cannot be seen."""
     text = "".join(c if c.isprintable() else REPLACEMENT for c in str(value)[: LONGEST_NAME + 1])
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"

@@ -12,6 +12,7 @@ from contextgraft.report.statistics.grouping import group_by
 
 SEED = 19
 RESAMPLES = 2000
+MOST_DRAWN = 1_000_000  # values at a time, for the memory
 TextKey = tuple[ModelKey, NeedleCondition, int]  # and the length
 
 
@@ -70,6 +71,23 @@ def bootstrap_difference(
         n_T, hits_T = (np.array(column, float) for column in zip(*texts, strict=True))
         shares_R.append((drawn_RT @ hits_T) / (drawn_RT @ n_T))
     low, high = np.quantile(shares_R[0] - shares_R[1], (0.025, 0.975))
+    return float(low), float(high)
+
+
+def bootstrap_mean(values: Sequence[float]) -> tuple[float, float] | None:
+    """Percentile bootstrap of a mean, (low, high); None where all values are the same.
+
+    The seed is fixed, so the same values have the same interval. Source: as above.
+    """
+    if len(set(values)) < 2:
+        return None
+    generator = np.random.Generator(np.random.PCG64(SEED))
+    numbers, block = np.array(values, float), max(1, MOST_DRAWN // len(values))
+    means = [
+        numbers[generator.integers(len(numbers), size=(min(block, RESAMPLES - start), len(numbers)))].mean(1)
+        for start in range(0, RESAMPLES, block)
+    ]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(low), float(high)
 
 
