@@ -18,7 +18,7 @@ FAST = {
     "theta": (
         "llama", "mistral", "mixtral", "qwen3_next", "gemma3_text", "phi3", "phimoe", "falcon", "gptj",
         "gpt2", "bloom", "cohere2", "deepseek_v3", "glm4", "gpt_oss", "llama4_text with experts", "bamba",
-        "falcon_h1", "modernbert-decoder", "dbrx", "mamba", "mamba with a length", "qwen2_5_vl", "mllama",
+        "falcon_h1", "modernbert-decoder", "dbrx", "mamba", "qwen2_5_vl", "mllama",
         "paligemma",
     ),
     "tied, stored": ("gpt_neox",),

@@ -70,7 +70,7 @@ def made_and_written(name: str, form: str, root: Path) -> GraftInMemory:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NAMES and name != "mamba"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NAMES])
 def test_every_family_in_memory_is_the_written_one(name: str, tmp_path: Path) -> None:
     check_equal(made_and_written(name, "theta", tmp_path), tmp_path / "graft")
 

@@ -49,7 +49,12 @@ def test_mergekit_does_not_factorise_stacked_experts(stacked: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("deepseek_v3", "kv_b_proj"), ("longcat_flash", "no such architecture"), ("dbrx", "all its experts")],
+    [
+        ("deepseek_v3", "kv_b_proj"),
+        ("longcat_flash", "no such architecture"),
+        ("dbrx", "all its experts"),
+        ("phimoe", "another model"),
+    ],
 )
 def test_llama_cpp_takes_no_adapters_of_some_classes(name: str, reason: str, tmp_path: Path) -> None:
     model = model_of(base_config(name, FAMILIES[name]))

@@ -143,7 +143,7 @@ def describe_rope(pair: tuple[RopeSettings, RopeSettings]) -> str:
     if base == own:
         return "as the base"
     kind = "" if own.rope_type == "default" else f", {own.rope_type}"
-    return f"theta {own.theta:g}, {own.max_positions:,} positions{kind}"
+    return f"{own.description}{kind}"
 
 
 def evidence(match: Compatibility) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from contextgraft.errors import InputError
 from contextgraft.rope.model_class import ClassConfig, has_class, resolve
-from contextgraft.rope.settings import ORIGINAL, PARTIAL, POSITIONS, THETA, RopeSettings
+from contextgraft.rope.settings import ORIGINAL, PARTIAL, POSITIONS, THETA, RopeSettings, read_any_length
 from contextgraft.rope.text_section import replace_text_section, text_section
 
 LOCAL_THETA = "rope_local_base_freq"  # theta of sliding layers before transformers 5 (Gemma 3)
@@ -34,7 +34,10 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
 
     Where RoPE is not of the default type, transformers' class of this model must read the settings back; if
     no form does, InputError. Every name of the length that is there follows, and none becomes shorter.
+    Where neither has a length, a config that has these settings already stays as it is.
     """
+    if not settings.max_positions and read_any_length(config) == settings:
+        return dict(config)
     candidates = (replace_text_section(config, section) for section in _sections(config, settings))
     first = next(candidates)
     if settings.rope_type == "default" and not settings.by_layer_type:
@@ -128,7 +131,7 @@ def _rope_scaling(model_type: str, settings: RopeSettings, *, known: bool) -> di
 
 def _lengths(section: Mapping[str, Any], settings: RopeSettings) -> dict[str, int]:
     """The number of positions under every name that is there, and `max_length` of generation."""
-    lengths = {POSITIONS[0]: settings.max_positions}
+    lengths = {POSITIONS[0]: settings.max_positions} if settings.max_positions else {}
     for key in POSITIONS[1:]:
         if isinstance(section.get(key), int):
             lengths[key] = max(section[key], settings.max_positions)

@@ -9,8 +9,8 @@ LENGTH = "model_max_length"
 
 
 def tokenizer_config(content: Mapping[str, Any], context: int) -> dict[str, Any]:
-    """A tokenizer_config.json for a context of that many tokens; a longer limit stays."""
-    return {**content, LENGTH: max(_number(content.get(LENGTH)), context)}
+    """A tokenizer_config.json for a context of that many tokens; a longer limit stays, and any for 0."""
+    return dict(content) if not context else {**content, LENGTH: max(_number(content.get(LENGTH)), context)}
 
 
 def generation_config(content: Mapping[str, Any], context: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ MAIN_LAYERS = "full_attention"
 class RopeSettings:
     """Theta, largest number of positions, type ("default", "llama3", "yarn", ...), parameters of the type.
 
+    The number of positions is 0 for a class without any length (Mamba, Bloom): see `read_any_length`.
     `by_layer_type` is transformers' `rope_parameters` if layers of different types rotate differently (None
     for a type without RoPE); the other values are then those of the layers with full attention. `type_key` is
     the key of `rope_scaling` that has the type: code of repositories reads one of both.
@@ -56,13 +57,7 @@ class RopeSettings:
     def __post_init__(self) -> None:
         _require(_is_number(self.theta) and self.theta > 0, "rope_theta", "a positive number", self.theta)
         whole = isinstance(self.max_positions, int) and not isinstance(self.max_positions, bool)
-        _require(
-            whole and self.max_positions > 0,
-            "max_position_embeddings",
-            "a positive integer",
-            self.max_positions,
-            "set it to the number of tokens that the model was trained for",
-        )
+        _require_positions(whole and self.max_positions >= 0, self.max_positions)
         _require(isinstance(self.rope_type, str), "rope_type", "a name", self.rope_type)
         _require(self.type_key in TYPE_KEYS, "type_key", " or ".join(TYPE_KEYS), self.type_key)
 
@@ -84,6 +79,12 @@ class RopeSettings:
             return self.max_positions
         return int(length * factor)
 
+    @property
+    def description(self) -> str:
+        """Theta and positions in words."""
+        length = f"{self.max_positions:,} positions" if self.max_positions else "no limit of positions"
+        return f"theta {self.theta:g}, {length}"
+
     def extended(self, theta: float, max_positions: int) -> "RopeSettings":
         """These settings with another theta, in the layers with full attention, and number of positions."""
         by_layer_type = {
@@ -100,10 +101,21 @@ def read(config: Mapping[str, Any], where: object = None) -> RopeSettings:
     Both may be nested in `text_config`. What is missing is what transformers' class of this model takes.
     Raises InputError for malformed settings, and a config without a length; `where` is its file or folder.
     """
+    return _read_config(config, where, needs_length=True)
+
+
+def read_any_length(config: Mapping[str, Any], where: object = None) -> RopeSettings:
+    """As `read`, with 0 positions for a class of transformers that has no length at all."""
+    return _read_config(config, where, needs_length=False)
+
+
+def _read_config(config: Mapping[str, Any], where: object, *, needs_length: bool) -> RopeSettings:
     try:
         section = text_section(config)
         resolved = None if _complete(section) else resolve(config)
-        return _read(section if resolved is None else _as_resolved(section, resolved))
+        if resolved is None:
+            return _read(section)
+        return _read(_as_resolved(section, resolved), unlimited=not needs_length and _has_no_length(resolved))
     except InputError as error:
         file = "config.json" if where is None else f"{where}".removesuffix("/config.json") + "/config.json"
         text = str(error).replace("config.json: ", f"config.json: {section_name(config)}", 1)
@@ -132,7 +144,7 @@ def from_json(data: Mapping[str, Any]) -> RopeSettings:
     return RopeSettings(**data)
 
 
-def _read(section: Mapping[str, Any]) -> RopeSettings:
+def _read(section: Mapping[str, Any], *, unlimited: bool = False) -> RopeSettings:
     parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
     by_layer_type = parameters if _is_nested(parameters) else {}
     chosen = by_layer_type.get(_main(by_layer_type), {}) if by_layer_type else scaling or parameters
@@ -147,11 +159,13 @@ def _read(section: Mapping[str, Any]) -> RopeSettings:
     rope_type = _first("default", chosen.get("rope_type"), chosen.get("type"))
     if rope_type == "longrope" and section.get(ORIGINAL) is not None:  # Phi-3 has it next to rope_scaling
         extra.setdefault(ORIGINAL, section[ORIGINAL])
+    length = _first(None, *map(section.get, POSITIONS))
+    _require_positions(length != 0 and (length is not None or unlimited), _first("nothing", length))
     nested = [name for name, value in extra.items() if isinstance(value, Mapping)]
     _require(not nested, "rope_scaling", "one setting for all layers", f"{', '.join(nested)} by layer type")
     return RopeSettings(
         theta=float(theta) if _is_number(theta) else theta,
-        max_positions=_first("nothing", *map(section.get, POSITIONS)),
+        max_positions=_first(0, length),
         rope_type=rope_type,
         extra=extra,
         by_layer_type=by_layer_type,
@@ -188,6 +202,10 @@ def _as_resolved(section: Mapping[str, Any], resolved: ClassConfig) -> Mapping[s
     return {**lengths, **positions, "rope_parameters": known["rope_parameters"]}
 
 
+def _has_no_length(resolved: ClassConfig) -> bool:
+    return not any(key in POSITIONS or key.endswith("_positions") for key in resolved.fields)
+
+
 def _main(by_layer_type: Mapping[str, Any]) -> str:
     """The layer type whose RoPE is that of the model as a whole: full attention, else the first with RoPE."""
     if by_layer_type.get(MAIN_LAYERS):
@@ -218,3 +236,8 @@ def _require(holds: bool, key: str, expected: str, received: Any, remedy: str | 
         raise InputError(
             f"config.json: {key} cannot be used", expected=expected, received=received, remedy=remedy
         )
+
+
+def _require_positions(holds: bool, received: Any) -> None:
+    remedy = "set it to the number of tokens that the model was trained for"
+    _require(holds, "max_position_embeddings", "a positive integer", received, remedy)

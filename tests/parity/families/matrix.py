@@ -27,11 +27,10 @@ The table says whether the graft computes the donor's logits, at 12 tokens and a
 128. All weights of the language model differ between base and donor. The reader is transformers 5.
 
 - *right*: the graft computes the donor's logits.
-- A number is that of a refusal below: `extract` or `merge` ends with this reason and writes nothing.
 - A dash: transformers has no such form for the class.
 - Column *theta*: the donor has another theta and `max_position_embeddings`; of classes without a rotary
-  theta, another length only. Column *window*: the donor also removes or widens the base's sliding window or
-  attention chunk.
+  theta, another length only, where they have one. Column *window*: the donor also removes or widens the
+  base's sliding window or attention chunk.
 
 `tests/parity/test_families.py` proves every row with tiny random models, and
 `python -m tests.parity.families.matrix` generates this page from the rows.
@@ -50,13 +49,20 @@ embeddings and output layer are selected.
 - *donor unties*: the base is tied, and the donor has an output layer of its own. *donor ties*: the reverse.
 - A dash: the class is always tied, or never.
 """
+REFUSALS = (
+    "## Refusals",
+    "",
+    "A number above is that of a refusal: `extract` or `merge` ends with this reason and writes nothing.",
+    "",
+)
 OLDER = """## Older readers
 
 What transformers 4.46.3 and 4.57.1 compute of the grafts with another theta (or length), compared with the
 donor's logits in transformers 5 to a thousandth. A dash: the version does not have the class. A letter: the
 list below has the reason; an error is one that the donor's files, as transformers 5 saved them, cause as
 well. Other logits: OLMo 3's donor has a theta for each type of layer, where 4.57 has one for all;
-4.46 computes Qwen2 with a window otherwise past that window.
+4.46 computes Qwen2 with a window otherwise past that window, and Mamba-2 (with two groups) at any length;
+both versions compute RecurrentGemma otherwise past its window. This holds for the donor as for the graft.
 """
 
 
@@ -101,7 +107,8 @@ def page(rows: Rows) -> str:
     lines += ["", "## Vision-language models", ""]
     lines += ["The language model is grafted; the other towers stay byte for byte.", ""]
     lines += [*_table(vision, FORMS, numbers), "", OUTPUT_LAYERS, *_table(rows, HEADS, numbers)]
-    lines += ["", "## Refusals", ""]
+    if reasons:
+        lines += ["", *REFUSALS]
     lines += [f"{number}. {reason.removeprefix('refused: ')}" for reason, number in numbers.items()]
     lines += ["", OLDER, *table(read_readers())]
     return "\n".join(lines) + "\n"

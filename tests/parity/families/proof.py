@@ -202,7 +202,7 @@ def save_pair(config: Any, change: Values, form: str, root: Path) -> bool:
     try:
         longer = donor_config(config, change, "theta" if heads else form, frequencies(model))
         donor = model_of(with_head(longer, tied=heads.donor) if heads else longer)
-    except (StrictDataclassError, KeyError, TypeError, ValueError):
+    except (StrictDataclassError, AttributeError, KeyError, TypeError, ValueError):
         return False
     if heads and (is_tied(model), is_tied(donor)) != (heads.base, heads.donor):
         return False

@@ -297,6 +297,19 @@ TEXT: dict[str, Family] = {
     "mamba with a length": other_names(
         hidden_size=32, num_hidden_layers=2, state_size=8, max_position_embeddings=128
     ),
+    "mamba2": other_names(
+        hidden_size=32, num_hidden_layers=2, state_size=8, num_heads=8, head_dim=8, n_groups=2
+    ),
+    "bloom without a length": other_names(hidden_size=32, n_layer=2, n_head=4),
+    "recurrent_gemma": other_names(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        lru_width=32,
+        intermediate_size=96,
+        attention_window_size=16,
+    ),
 }
 VISION_LANGUAGE: dict[str, Family] = {
     "qwen2_vl": vision(

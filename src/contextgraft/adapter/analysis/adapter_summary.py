@@ -49,7 +49,7 @@ def adapter_lines(facts: dict[str, Any]) -> list[str]:
     vllm, rope = facts["vllm"], facts["rope"]
     origin = [facts[side]["name"] or "unknown" for side in ("base", "donor")]
     energy = "" if facts["energy"] is None else f", energy {facts['energy']:.4f}"
-    recorded = f"theta {rope['theta']:g}, {rope['max_positions']:,} positions" if rope else "not recorded"
+    recorded = settings.from_json(rope).description if rope else "not recorded"
     replaced = f"; {len(facts['replaced'])} replaced tensors" if facts["replaced"] else ""
     verdict = "cannot serve it, or not correctly" if vllm["problems"] else "can serve it"
     lines = [

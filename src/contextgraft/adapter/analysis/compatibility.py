@@ -110,7 +110,7 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
         fitting=sum(shapes[0] == shapes[1] for shapes in both.values()),
         tensors=len(wanted),
         quantised=method,
-        rope=(settings.read(base.config, base.path), settings.read(model.config, model.path)),
+        rope=(_rope(base), _rope(model)),
         tokens=_tokens(base, model),
         named=_named(model),
         shared=tuple(sorted(name for name, digest in own.items() if digest in known.values())),
@@ -146,6 +146,10 @@ def _changed(info: TensorInfo, base: ModelFolder, layers: object) -> bool:
         return tensor_role(info, base.path) in (TensorRole.LINEAR, TensorRole.DENSE)
     except CheckpointError:  # stacked experts: an adapter of the other tensors needs the same ones, too
         return True
+
+
+def _rope(model: ModelFolder) -> settings.RopeSettings:
+    return settings.read_any_length(model.config, model.path)
 
 
 def _tokens(base: ModelFolder, model: ModelFolder) -> VocabularyMatch:

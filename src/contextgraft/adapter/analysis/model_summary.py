@@ -19,7 +19,7 @@ SHOWN = 10  # names of a list in text output; JSON has all
 def summary(folder: ModelFolder) -> dict[str, Any]:
     """Architecture, RoPE, sizes; `bytes` of tensor data, `parameters` as stored (tied once)."""
     config = text_section(folder.config)
-    rope = settings.read(folder.config, folder.path)
+    rope = settings.read_any_length(folder.config, folder.path)
     by_layer_type = {"theta": dict(rope.by_layer_type)} if rope.by_layer_type else {}
     vocabulary = read_vocabulary(folder)
     embedding = input_embedding(folder.tensors)
@@ -91,7 +91,7 @@ def summary_lines(info: dict[str, Any]) -> list[str]:
         f"architecture  {info['architecture']}: {info['layers']} layers, hidden {info['hidden_size']},"
         f" {info['heads']} heads ({info['key_value_heads']} key-value)",
         f"rope          {_thetas(rope['theta'])}, {rope['rope_type']}{extra}",
-        f"context       {info['context']:,} tokens",
+        f"context       {f'{length:,} tokens' if (length := info['context']) else 'no limit'}",
         f"vocabulary    {rows:,} rows, {tokens or 'unknown'} tokens, embeddings {tied}",
         f"dtype         {', '.join(f'{dtype} x {count}' for dtype, count in info['dtypes'].items())}",
         *([f"quantised     {info['quantised']}: no delta can be added"] if info["quantised"] else []),

@@ -68,6 +68,9 @@ def config_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any]:
 
     Both servers multiply `max_position_embeddings` by a linear or dynamic factor, and not by YaRN's.
     """
+    attention = {name: setting.donor for name, setting in (adapter.attention or {}).items()}
+    if not rope.max_positions and rope == settings.from_json((adapter.sidecar or {})["rope"]["base"]):
+        return attention  # of a class without positions
     flat = {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra}
     if rope.rope_type in WITH_ORIGINAL:
         flat.setdefault(ORIGINAL, rope.max_positions)
@@ -76,8 +79,8 @@ def config_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any]:
     yarn = rope.rope_type == "yarn" and not rope.by_layer_type
     return {
         "rope_parameters": dict(rope.by_layer_type) or flat,
-        "max_position_embeddings": rope.context if yarn else rope.max_positions,
-        **{name: setting.donor for name, setting in (adapter.attention or {}).items()},
+        **({"max_position_embeddings": rope.context if yarn else rope.max_positions} if rope.context else {}),
+        **attention,
     }
 
 
@@ -93,9 +96,10 @@ def vllm_options(adapter: Adapter, max_lora_rank: int | None) -> tuple[str, ...]
     if max_lora_rank is not None:
         options.append(("--max-lora-rank", max_lora_rank))
     if adapter.rope is not None:
-        override = config_override(adapter, adapter.rope)
-        options.append(("--hf-overrides", _as_option(adapter, override)))
-        options.append(("--max-model-len", adapter.rope.context))
+        if override := config_override(adapter, adapter.rope):
+            options.append(("--hf-overrides", _as_option(adapter, override)))
+        if adapter.rope.context:
+            options.append(("--max-model-len", adapter.rope.context))
     return tuple(_quoted(*option) for option in options)
 
 
@@ -117,8 +121,8 @@ def _sglang(adapter: Adapter, folder: Path) -> ServerCommand:
         if override is None:
             note = f"SGLang would keep keys of the base's RoPE settings that the donor lacks: {MERGE}"
             return ServerCommand("SGLang", None, note)
-        words += ["--json-model-override-args", _as_option(adapter, override)]
-        words += ["--context-length", adapter.rope.context]
+        words += ["--json-model-override-args", _as_option(adapter, override)] if override else []
+        words += ["--context-length", adapter.rope.context] if adapter.rope.context else []
     return _command("SGLang", "sglang", "serve", "--model-path", *_base(adapter), *words)
 
 
@@ -159,8 +163,8 @@ def _llama_cpp(adapter: Adapter, folder: Path) -> ServerCommand:
         if rope is None:
             return ServerCommand("llama.cpp", None, f"no option sets this kind of RoPE: {MERGE}")
         length = adapter.rope.context
-        options = [*rope, "--ctx-size", length, "--parallel", 1]
-        options += ["--override-kv", f"{architecture.name}.context_length=int:{length}"]
+        override = ["--override-kv", f"{architecture.name}.context_length=int:{length}"]
+        options = [*rope, *(["--ctx-size", length, "--parallel", 1, *override] if length else [])]
     file = folder / GGUF_FILE
     note = "base.gguf is the base converted by llama.cpp's convert_hf_to_gguf.py"
     if not (adapter.path / GGUF_FILE).exists():

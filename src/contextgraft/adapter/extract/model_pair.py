@@ -93,7 +93,7 @@ class ModelPair:
     def context_record(self) -> dict[str, Any]:
         """What sidecars record of both configs: RoPE, the attention settings, the donor's context length."""
         rope = {"base": self.base, "donor": self.donor}
-        read = {side: settings.read(folder.config, folder.path) for side, folder in rope.items()}
+        read = {side: settings.read_any_length(folder.config, folder.path) for side, folder in rope.items()}
         return {
             "rope": {side: settings.to_json(value) for side, value in read.items()},
             "attention": {
@@ -160,7 +160,7 @@ def open_pair(base_path: Path, donor_path: Path, selection: TensorSelection | No
         check_full_precision(folder, "the difference of two models")
     check_architecture(donor, f"the base {base_path}", architecture(base.config))
     for folder in (base, donor):
-        settings.read(folder.config, folder.path)
+        settings.read_any_length(folder.config, folder.path)
     base, donor, shared_head = _with_heads(
         base, aligned(donor, base.tensors), selected=TensorRole.OUTPUT in selection.embeddings
     )

@@ -138,6 +138,8 @@ NO_ADAPTER = {
         ABSENT,
     ),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), LATENT),
+    "phimoe": "llama.cpp computes another model than PhiMoE, with RMS norms for its layer norms and one "
+    "softmax for the weights of both experts",
     "dbrx": "an adapter has factors of all its experts in one matrix, llama.cpp those of single experts",
 }  # fmt: skip
 

@@ -80,7 +80,8 @@ def _describe(writer: gguf.GGUFWriter, adapter: Adapter) -> None:
 
 
 def _describe_rope(writer: gguf.GGUFWriter, rope: RopeSettings) -> None:
-    writer.add_context_length(rope.context)
+    if rope.context:
+        writer.add_context_length(rope.context)
     writer.add_rope_freq_base(rope.theta)
     kind = SCALING.get(rope.rope_type)
     if kind is not None:

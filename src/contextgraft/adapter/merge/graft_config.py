@@ -11,7 +11,7 @@ from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, r
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
-from contextgraft.rope.settings import RopeSettings, read
+from contextgraft.rope.settings import RopeSettings, read_any_length
 from contextgraft.rope.travelling import (
     OwnSetting,
     Setting,
@@ -42,9 +42,13 @@ def rope_for(config: Mapping[str, Any], rope: RopeSettings, path: Path) -> RopeS
     """A donor's RoPE settings for a target: how heads are divided among dimensions is the target's own.
 
     Multi-dimensional RoPE belongs to models with other towers: a text model is not given it, nor does a
-    vision-language model lose it. `path` is the target's folder.
+    vision-language model lose it. A donor without any length leaves the target its own. `path` is the
+    target's folder.
     """
-    own = {key: value for key, value in read(config, path).extra.items() if key.startswith(DIMENSIONS)}
+    targets = read_any_length(config, path)
+    if not rope.max_positions:
+        rope = replace(rope, max_positions=targets.max_positions)
+    own = {key: value for key, value in targets.extra.items() if key.startswith(DIMENSIONS)}
     if own.keys() == {key for key in rope.extra if key.startswith(DIMENSIONS)}:
         return rope
     rest = {key: value for key, value in rope.extra.items() if not key.startswith(DIMENSIONS)}
@@ -59,7 +63,7 @@ def context_of(path: Path, target: Path) -> dict[str, Any]:
     if not (path / ADAPTER_CONFIG).exists():
         config = read_json(path / MODEL_CONFIG)
         changed = compare_configs(read_json(target / MODEL_CONFIG), config).travelling
-        return {"rope": read(config, path), "attention": changed}
+        return {"rope": read_any_length(config, path), "attention": changed}
     adapter = open_adapter(path)
     if adapter.rope is None:
         raise InputError(

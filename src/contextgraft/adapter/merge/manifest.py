@@ -206,7 +206,7 @@ def graft_manifest(
     the facts of each file, `device` is what computed the tensors.
     """
     known = {name: record["digest_before"] for name, record in tensors.items()}
-    before = settings.read(plan.target.config, plan.target.path)
+    before = settings.read_any_length(plan.target.config, plan.target.path)
     attention = travelling.to_json(plan.context.attention)
     tokenizer = lengths.get(TOKENIZER_CONFIG)
     return sidecar(

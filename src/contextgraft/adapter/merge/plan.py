@@ -138,7 +138,7 @@ class MergePlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about differences that are allowed."""
-        before = settings.read(self.target.config, self.target.path)
+        before = settings.read_any_length(self.target.config, self.target.path)
         warnings = list(self.fit.warnings) + other_weights(self.target, "the graft is")
         for scaled in self.adapters:
             if scaled.adapter.sidecar is None:
@@ -147,9 +147,8 @@ class MergePlan:
             base = rope_for(self.target.config, base, self.target.path)
             if before != base:
                 warnings.append(
-                    f"{self.target.path}: RoPE (theta {before.theta:g}, {before.max_positions} positions, "
-                    f"type {before.rope_type}) differs from the base's (theta {base.theta:g}, "
-                    f"{base.max_positions}, {base.rope_type})"
+                    f"{self.target.path}: RoPE ({before.description}, type {before.rope_type}) differs from "
+                    f"the base's ({base.description}, {base.rope_type})"
                 )
         adapters = [scaled.adapter for scaled in self.adapters]
         lines = kept_settings(self.target.config, self.context, adapters)
@@ -195,7 +194,8 @@ def plan_merge(
         config = target.config if keep_rope else graft_config(target.config, context)
     except (InputError, MismatchError) as error:
         raise MismatchError(f"cannot take the donor's context: {error}", path=target.path) from None
-    before, after = (settings.read(values, target.path).max_positions for values in (target.config, config))
+    lengths = (settings.read_any_length(values, target.path) for values in (target.config, config))
+    before, after = (length.max_positions for length in lengths)
     check_length(target, {name: change.rows for name, change in fitted.changes.items()}, before, after)
     return MergePlan(tuple(adapters), target, context, source, rounding, fitted, config)
 
@@ -209,7 +209,7 @@ def _context(
 ) -> tuple[str, ContextSettings]:
     """The settings of the result, and their origin."""
     if keep_rope:
-        return "target", ContextSettings(settings.read(target.config, target.path))
+        return "target", ContextSettings(settings.read_any_length(target.config, target.path))
     if rope is not None:
         source, context = "given", ContextSettings(rope, attention or {})
     else:

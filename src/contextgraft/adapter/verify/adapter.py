@@ -77,9 +77,9 @@ def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, residuals: "
 
 def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     for side, folder in (("base", models.base), ("donor", models.donor)):
-        own = settings.read(folder.config, folder.path)
+        own = settings.read_any_length(folder.config, folder.path)
         check_equal(f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), own)
-    rope = settings.read(models.donor.config)
+    rope = settings.read_any_length(models.donor.config)
     if sidecar["max_length"] != rope.max_positions:  # what older versions recorded
         check_equal("the context length", sidecar["max_length"], rope.context)
     if "attention" in sidecar:
@@ -89,7 +89,7 @@ def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
         check_equal("the attention settings that differ", sidecar["attention"], record)
     values, recorded = architecture(models.base.config), sidecar["architecture"]  # older ones have fewer
     check_equal("the architecture", recorded, {key: values.get(key) for key in recorded})
-    return f"theta {rope.theta:g}, {rope.max_positions} positions"
+    return rope.description
 
 
 def _modules(sidecar: dict[str, Any], residuals: "dict[str, Residual]", adapter: Adapter) -> str:

@@ -92,9 +92,9 @@ def _unrecorded_card(manifest: dict[str, Any]) -> set[str]:
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
     context = _recorded(manifest)
     after = context.rope
-    check_equal("RoPE as new readers see it", after, settings.read(model.config, model.path))
+    check_equal("RoPE as new readers see it", after, settings.read_any_length(model.config, model.path))
     if manifest["rope"]["from"] == "target":
-        return f"theta {after.theta:g}, {after.max_positions} positions, as the target had them"
+        return f"{after.description}, as the target had them"
     if not reads_back(model.config, after):
         raise VerificationError("transformers reads other RoPE settings", path=model.path, expected=after)
     section = text_section(model.config)
@@ -107,7 +107,7 @@ def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
     for name, setting in context.attention.items():
         check_equal(name, setting.donor, own[name])
     carried = f", {', '.join(context.attention)} of the donor" if context.attention else ""
-    return f"theta {after.theta:g}, {after.max_positions} positions{carried}"
+    return f"{after.description}{carried}"
 
 
 def _recorded(manifest: dict[str, Any]) -> ContextSettings:

@@ -155,7 +155,7 @@ def _check_expected(models: "ModelPair", theta: float | None, positions: int | N
     from contextgraft.errors import MismatchError
     from contextgraft.rope import settings
 
-    rope = settings.read(models.donor.config, models.donor.path)
+    rope = settings.read_any_length(models.donor.config, models.donor.path)
     for name, expected, received in (
         ("RoPE theta", theta, rope.theta),
         ("maximum position", positions, rope.max_positions),

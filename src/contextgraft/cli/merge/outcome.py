@@ -108,9 +108,8 @@ def _settings_of(plan: "MergePlan") -> tuple[Any, ...]:
 def _described(plan: "MergePlan") -> str:
     origin = " of the target" if plan.rope_from == "target" else ""
     attention = {name: setting.donor for name, setting in plan.context.attention.items()}
-    return (
-        f"--rounding {plan.rounding}, theta {plan.rope.theta:g} and {plan.rope.max_positions} positions"
-        f"{origin}" + (f", {attention}" if attention else "")
+    return f"--rounding {plan.rounding}, {plan.rope.description}{origin}" + (
+        f", {attention}" if attention else ""
     )
 
 

@@ -181,7 +181,7 @@ def _percent(share: float) -> str:
 
 def _number(rope: Any, key: str) -> str:
     value = rope.get(key) if isinstance(rope, Mapping) else None
-    return f"{value:,.0f}" if isinstance(value, int | float) else "–"
+    return f"{value:,.0f}" if value and isinstance(value, int | float) else "–"
 
 
 def _described(adapter: Mapping[str, Any]) -> str:
