@@ -96,7 +96,8 @@ def test_peft_does_what_the_limit_says(name: str, pattern: str, effect: str, tmp
     family = name.partition(" ")[0]
     assert len(warned) == (2 if (family, effect) in TWO_LIMITS else 1)
     shown = CliRunner().invoke(inspect.command, [str(adapter)]).output
-    assert all(line.partition("warning: ")[2] in shown for line in warned)
+    # the adapter has no factors of the modules that the donor left alone
+    assert sum(line.partition("warning: ")[2] in shown for line in warned) == 1
     words = ["--adapter", adapter, "--target", tmp_path / "base", "--out", tmp_path / "graft"]
     done = CliRunner().invoke(merge.command, [str(word) for word in words])
     assert done.exit_code == 0, done.output
