@@ -11,8 +11,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from contextgraft.cli.commands.plan import command
+from contextgraft.cli.plan_tables import _disk_lines
 from contextgraft.errors import ConfigError
-from contextgraft.planning.study import count_models, plan_study, read_study
+from contextgraft.planning.study import count_models, peak_here, plan_study, read_study
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "config/studies").glob("*.yaml"))
@@ -45,6 +46,7 @@ LARGE: dict[str, Any] = {
     "threads": {"extract": 32, "merge": 16},
     "cluster": {"gpus_per_node": 8, "device": "cuda", "node_memory": 1000, "disk": 1.0, "longest": 2880},
 }
+SERVED: dict[str, Any] = {"needle": LARGE["evaluation"]["needle"], "suites": ["needle"]}
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,35 @@ def test_the_study_or_the_sheet_says_which_grafts_are_kept(tmp_path: Path) -> No
     one = facts(changed(tmp_path / "one.yaml", keep_grafts="recommended"))["disk"]
     assert one["kept_grafts"] == 3 + 2  # the sheet keeps all of one
     assert facts(changed(tmp_path / "one.yaml"), "--at-once", 2)["disk"]["kept_grafts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("backend", "models"),
+    [
+        ({"serve": "vllm", "tensor_parallel": 8}, 1),
+        ({"serve": "llama-server", "converter": ["convert"]}, 2),  # the graft and its GGUF file
+    ],
+)
+def test_a_graft_that_is_written_while_it_is_served_counts(
+    backend: dict[str, Any], models: int, tmp_path: Path
+) -> None:
+    evaluation = SERVED | {"backend": backend}
+    found = plan_study(read_study(changed(tmp_path / "served.yaml", evaluation=evaluation)))
+    plain = plan_study(read_study(changed(tmp_path / "plain.yaml", evaluation=SERVED))).disk
+    served = found.disk
+    assert (plain.served, served.served) == (0, models * SIZE_70B)
+    assert served.peak == plain.peak + models * SIZE_70B
+    assert served.none_kept == plain.none_kept
+    lines = "\n".join(_disk_lines(found, 0))
+    assert "while a server runs a graft, for each evaluation at a time" in lines
+
+
+def test_what_is_served_from_another_disk_does_not_stop_a_study(tmp_path: Path) -> None:
+    for folder, here in ((".", 1), ("/dev/shm", 0)):
+        backend = {"serve": "vllm", "tensor_parallel": 8, "temporary": folder}
+        evaluation = SERVED | {"backend": backend}
+        plan = plan_study(read_study(changed(tmp_path / "served.yaml", evaluation=evaluation)))
+        assert peak_here(plan) == plan.disk.none_kept + plan.disk.kept_grafts * SIZE_70B + here * SIZE_70B
 
 
 def test_requests_and_hours_agree(large: Path) -> None:

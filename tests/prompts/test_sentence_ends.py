@@ -99,3 +99,12 @@ def test_a_folder_of_books_is_one_haystack(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="a folder of"):
         read_haystack("empty", tmp_path)
+
+
+def test_the_shipped_texts_share_no_sentence_and_have_many() -> None:
+    texts = [read_haystack(name, Path()) for name in ("prose", "speeches", "moby_dick_train")]
+    sentences = [{part.strip() for part in text.split(".") if len(part) > 40} for text in texts]
+    assert [len(own) > 1000 for own in sentences] == [True] * 3
+    assert not sentences[0] & sentences[1]
+    assert not sentences[1] & sentences[2]
+    assert texts[1].isascii()  # a byte-pair tokenizer of any language can write it

@@ -159,6 +159,9 @@ def _disk_lines(plan: "StudyPlan", free: int) -> Iterator[str]:
     yield f"          {format_bytes(disk.graft_set)} for all grafts of one fine-tune"
     yield f"  peak    {format_bytes(disk.peak)} as configured ({disk.kept_grafts} grafts are kept)"
     yield f"          {all_kept} if all grafts are kept, {none_kept} if none is"
+    if disk.served:
+        served = format_bytes(disk.served)
+        yield f"          {served} of it while a server runs a graft, for each evaluation at a time"
     yield f"  free    {format_bytes(free)} on the disk of this study ({plan.study.settings.study}): {enough}"
 
 

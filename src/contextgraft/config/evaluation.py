@@ -43,7 +43,7 @@ class NeedleSection(Frozen):
         description="values of a key, keys of a question, names of a chain; default: the kind's own",
     )
     haystacks: list[str] = Field(
-        default=[], description="prose, noise, needles, code, or a file; default: the format's own"
+        default=[], description="prose, speeches, noise, needles, code, or a file; default: the format's own"
     )
     values: str | None = Field(
         default=None, description="number, word or uuid; the format's own if not given"

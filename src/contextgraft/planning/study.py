@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
+from contextgraft.config.server.backend import ServerBackend
 from contextgraft.config.study import ExtractionConfig
 from contextgraft.config.text_file import is_file
 from contextgraft.errors import ConfigError
@@ -62,7 +64,8 @@ class DiskUse:
     """Bytes that a study occupies on the disk.
 
     `models`: base, donors and fine-tunes; `graft_set`: all grafts of one fine-tune; `kept_grafts`: the number
-    of grafts that are written, which is never more than are kept.
+    of grafts that are written, which is never more than are kept; `served`: what one evaluation writes while
+    a server runs a graft, which is removed afterwards.
     """
 
     models: int
@@ -71,6 +74,7 @@ class DiskUse:
     targets: int
     kept_grafts: int
     graft: int
+    served: int = 0
 
     @property
     def all_kept(self) -> int:
@@ -84,8 +88,8 @@ class DiskUse:
 
     @property
     def peak(self) -> int:
-        """Largest number of bytes on the disk as configured, which is that at the end."""
-        return self.none_kept + self.kept_grafts * self.graft
+        """Largest number of bytes on the disk as configured: that at the end, and what is served."""
+        return self.none_kept + self.kept_grafts * self.graft + self.served
 
 
 @dataclass(frozen=True)
@@ -139,12 +143,28 @@ def plan_study(study: ResolvedStudy) -> StudyPlan:
         targets=len(study.targets),
         kept_grafts=seeds * sum(kept[study.kept_grafts(target)] for target in study.targets),
         graft=size,
+        served=served_models(settings.evaluation.backend) * size,
     )
     hardware = Hardware.from_cluster(settings.cluster, settings.threads.evaluate)
     computed = evaluated_shape(shape, settings.cluster)
     costs = tuple(study_suite_costs(settings.evaluation, computed, hardware, count_models(study)))
     steps = tuple(_steps(study, shape, disk, max(adapters.values())))
     return StudyPlan(study, shape, adapters, dense, steps, costs, disk)
+
+
+def served_models(backend: ServerBackend | None) -> int:
+    """How many models an evaluation writes for a server at a time: a graft, and its GGUF file."""
+    if backend is None or backend.serve is None:
+        return 0
+    return 2 if backend.converter else 1
+
+
+def peak_here(plan: StudyPlan) -> int:
+    """The peak of the disk of the current folder: what is served may be on another."""
+    backend = plan.study.settings.evaluation.backend
+    temporary = Path((backend and backend.temporary) or gettempdir())
+    elsewhere = temporary.is_dir() and temporary.stat().st_dev != Path().stat().st_dev
+    return plan.disk.peak - (plan.disk.served if elsewhere else 0)
 
 
 def selection(extraction: ExtractionConfig) -> TensorSelection:

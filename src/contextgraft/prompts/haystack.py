@@ -15,6 +15,7 @@ from contextgraft.prompts.tokens import Encode, cycle_tokens
 
 SHIPPED_TEXTS = {  # name: file of texts/
     "prose": "moby_dick_eval.txt",
+    "speeches": "speeches.txt",
     "code": "code.txt",
     "noise": "noise.txt",
     "moby_dick_eval": "moby_dick_eval.txt",

@@ -10,7 +10,7 @@ from contextgraft.config.base import read_yaml
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name, load_study
 from contextgraft.errors import ConfigError, OutputError
 from contextgraft.planning.slurm import SLURM_RESOURCES, study_requests
-from contextgraft.planning.study import plan_study, study_shape
+from contextgraft.planning.study import peak_here, plan_study, study_shape
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 from contextgraft.workflow.arguments import control_labels, control_models, labelled, repeated
 from contextgraft.workflow.paths import StudyPaths, folder_of
@@ -124,7 +124,7 @@ class StudyWorkflow:
     def check_disk(self, free: int) -> None:
         """Raise OutputError if the study, less what exists of it, needs more than `free` bytes."""
         existing = sum(path.stat().st_size for path in Path(self.paths.data).rglob("*") if path.is_file())
-        missing = plan_study(self.study).disk.peak - existing
+        missing = peak_here(plan_study(self.study)) - existing
         if missing > free:
             raise OutputError(
                 "the disk is too small for the study",

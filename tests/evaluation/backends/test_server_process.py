@@ -268,11 +268,18 @@ def test_sections_that_cannot_be(section: dict[str, Any], complaint: str) -> Non
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_the_server_while_prompts_are_on_their_way(
-    make_model: MakeModel, config: EvaluationConfig, tmp_path: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_server_while_prompts_are_on_their_way(
+    make_model: MakeModel, config: EvaluationConfig, number: int, code: int, tmp_path: Path
 ) -> None:
+    """`evaluate --config` as a whole; what it wrote for the server is removed, too."""
+    (tmp_path / "temporary").mkdir()
     note = tmp_path / "note"
-    server = ServerBackend(serve="vllm", args=["--note", str(note), "--behaviour", "hangs"])
+    server = ServerBackend(
+        serve="vllm",
+        args=["--note", str(note), "--behaviour", "hangs"],
+        temporary=str(tmp_path / "temporary"),
+    )
     (tmp_path / "c.yaml").write_text(config.model_copy(update={"backend": server}).to_yaml())
     words = [sys.executable, "-m", "contextgraft.cli", "evaluate", str(make_model())]
     words += ["--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "s.parquet")]
@@ -281,6 +288,7 @@ def test_ctrl_c_stops_the_server_while_prompts_are_on_their_way(
     while not note.with_suffix(".asked").exists():
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    process.send_signal(number)
+    assert process.wait(timeout=120) == code
     assert gone(note)
+    assert not list((tmp_path / "temporary").iterdir())

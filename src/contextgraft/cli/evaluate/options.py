@@ -97,7 +97,7 @@ CONFIG_FLAGS = (
     flag(
         *("needle", "haystacks", "--haystack"),
         multiple=True,
-        text="prose, noise, needles, code, or a file; repeatable.",
+        text="prose, speeches, noise, needles, code, or a file; repeatable.",
         default="the format's",
     ),
     flag(
