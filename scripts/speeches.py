@@ -9,9 +9,7 @@ from pathlib import Path
 
 YEARS = (1911, 1912)  # William H. Taft's: foreign relations, courts, trade, departments
 OUT = Path(__file__).parents[1] / "src/contextgraft/prompts/texts/speeches.txt"
-OFFENSIVE = re.compile(
-    r"\bnegro", re.IGNORECASE
-)  # such sentences are left out
+OFFENSIVE = re.compile(r"\bnegro", re.IGNORECASE)  # such sentences are left out
 
 
 def speech(text: str) -> str:
