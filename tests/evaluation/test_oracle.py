@@ -273,6 +273,7 @@ def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: Eva
     assert {q.scoring for q, _ in scored} == {"exact", "recall"}
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
     needles: EvalSpec, sit: Sit, folder: Path
 ) -> None:
@@ -296,6 +297,7 @@ def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: EvalSp
     assert {q.scoring for q, _ in scored} == {"contains", "recall", "any"}
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_end_finds_what_stands_there_in_rulers_tasks(
     ruler: EvalSpec, sit: Sit, folder: Path
 ) -> None:

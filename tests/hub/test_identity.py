@@ -89,6 +89,7 @@ def test_config_sidecar_and_card_agree_on_base_commit_and_licence(made: SimpleNa
     assert {key: card[key] for key in LICENCE} == LICENCE
 
 
+@pytest.mark.slow
 def test_transformers_and_peft_load_the_adapter_from_the_hub(
     made: SimpleNamespace, owner: Hub, environment: dict[str, str], tmp_path: Path
 ) -> None:

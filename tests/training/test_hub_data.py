@@ -83,7 +83,7 @@ def test_it_learns_as_from_the_same_local_files(server: HubServer, commit: str, 
     assert len(server.requests("/resolve/")) == 2  # once for all lengths
 
 
-@pytest.mark.parametrize("stop", [0, 4])
+@pytest.mark.parametrize("stop", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_resumed_run_stays_with_its_commit_and_does_not_ask_again(
     *,
     server: HubServer,

@@ -162,6 +162,7 @@ def test_a_killed_head_is_followed_by_the_same_command_though_its_job_runs_on(st
     assert (study.folder / LOCK).read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_living_head_is_never_displaced(study: ForkedStudy) -> None:
     head = study.start_and_hold(ONE_JOB)
     process = study.head(head)
