@@ -30,7 +30,7 @@ def missing(name: str) -> str:
 
 FROM_OUTSIDE: dict[str, Callable[[], object]] = {
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),  # of the kernel, when memory is short
-    "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "SIGUSR1": lambda: os.kill(os.getpid(), signal.SIGUSR1),
     "exit code 3": lambda: os._exit(3),
 }
 
@@ -41,6 +41,15 @@ def test_an_end_from_outside_is_no_refusal(tmp_path: Path, name: str) -> None:
     assert isinstance(error, ProcessEnded)
     assert f"received {name}" in str(error)
     assert not is_final(error)
+
+
+def test_signals_that_reach_all_processes_of_a_job_leave_the_end_to_the_parent(tmp_path: Path) -> None:
+    def function() -> str:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        return "answered"
+
+    assert run_limited(function, "its tokenizer", tmp_path, BUDGET) == "answered"
 
 
 def test_what_the_function_itself_does_is_a_refusal(tmp_path: Path) -> None:

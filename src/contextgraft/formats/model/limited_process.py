@@ -195,9 +195,9 @@ def _serve(answer: Callable[[bytes], bytes], requests: int, answers: int, memory
     """In the child: answer with "+" and bytes, or "-" and the error, until there are no more requests."""
     code = 1
     try:
-        for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal, which the parent gets too
+        # a terminal and Slurm send them to the parent too, which may want an answer before it ends
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.disable()  # it would copy the memory that is shared with the parent
         _close_inherited({requests, answers})
         lower_limit(resource.RLIMIT_CORE, 0)
