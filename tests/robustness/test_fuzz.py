@@ -39,7 +39,7 @@ ODD: st.SearchStrategy[Any] = st.sampled_from(
 )  # fmt: skip
 NAMES = st.sampled_from(["a", "b", "c", "__metadata__", "", "\ud800", "\x1b[31m"]) | st.text(max_size=3)
 FEW = settings(
-    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=250
+    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=400
 )
 MANY = settings(FEW, max_examples=4_000)
 
