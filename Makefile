@@ -59,7 +59,7 @@ test-all: setup
 	@scripts/axe.sh
 	@scripts/consumers.sh
 	$(HASHED) envs/smollm2.lock --requirement tests/dvc/requirements.lock
-	$(TESTS) -m "slow or not slow"
+	$(TESTS) -n 4 -m "slow or not slow" # slow tests wait even more
 
 check: setup
 	$(PYTEST) tests/project tests/workflow/test_checks.py
