@@ -117,3 +117,18 @@ def counted(section: dict[str, Any]) -> dict[int, int]:
     for cost in evaluation.study_suite_costs(StudyEvaluation.model_validate(section), SHAPE, DEVICE, 1):
         found[cost.length] += cost.prompts
     return dict(found)
+
+
+def test_the_reference_reads_windows_whole_and_in_short_contexts_once_a_run() -> None:
+    """A window of 64 tokens in contexts of 16, whose ends are 4 apart: 12 of them."""
+    windows = {"lengths": [64], "documents": 3, "short": 16, "reference": "donor"}
+    needle = {"format": "x.yaml", "lengths": [32], "depths": [50], "samples": 1, "seed": 1}
+    section = {"needle": needle, "skill": {"samples": 1}, "long_perplexity": windows}
+    config = StudyEvaluation.model_validate(section)
+    costs = evaluation.study_suite_costs(config, SHAPE, DEVICE, models=7, runs=5)
+    reference = {cost.suite: cost for cost in costs}["long_perplexity reference"]
+    assert reference.prompts == 5 * 3 * 13
+    assert reference.tokens_shared == reference.tokens_alone == 5 * 3 * (64 + 12 * 16)
+    assert reference.flops_shared == 15 * (prefill_flops(SHAPE, 0, 64) + 12 * prefill_flops(SHAPE, 0, 16))
+    assert evaluation.count_references(config) == 1
+    assert evaluation.count_references(config.model_copy(update={"long_perplexity": None})) == 0

@@ -122,14 +122,26 @@ def suite_cost(
 
 
 def study_suite_costs(
-    config: EvaluationConfig, shape: ModelShape, hardware: Hardware, models: int
+    config: EvaluationConfig, shape: ModelShape, hardware: Hardware, models: int, runs: int = 1
 ) -> Iterator[SuiteCost]:
-    """Costs of everything that a study evaluates, suite by suite and length by length."""
-    for suite in config.selected_suites:
-        planned = SUITES[suite].planned(config)
-        for length in dict.fromkeys(group.length for group in planned):
-            groups = [group for group in planned if group.length == length]
-            yield suite_cost(shape, hardware, groups, suite=suite, models=models)
+    """Costs of everything that a study evaluates in so many runs, suite by suite and length by length.
+
+    The reference of a suite reads its texts once in each run; it counts as a model of the study's shape.
+    """
+    for name in config.selected_suites:
+        suite = SUITES[name]
+        rows = (name, suite.planned(config), models), (
+            f"{name} reference", suite.planned_reference(config), runs,
+        )  # fmt: skip
+        for title, planned, readers in rows:
+            for length in dict.fromkeys(group.length for group in planned):
+                groups = [group for group in planned if group.length == length]
+                yield suite_cost(shape, hardware, groups, suite=title, models=readers)
+
+
+def count_references(config: EvaluationConfig) -> int:
+    """Reference models that a run loads in addition to its models."""
+    return sum(bool(SUITES[name].planned_reference(config)) for name in config.selected_suites)
 
 
 def describe_model(shape: ModelShape) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import ConfigError
-from contextgraft.planning.evaluation import study_suite_costs
+from contextgraft.planning.evaluation import count_references, study_suite_costs
 from contextgraft.planning.hardware import GB, Hardware
 from contextgraft.planning.memory import FILL, fewest_devices, held_bytes, weight_bytes
 from contextgraft.planning.shapes.model_shape import ModelShape
@@ -156,7 +156,8 @@ def evaluate_job(
     longest = max(cost.length for cost in costs)
     held = held_bytes(computed, longest)
     hours = sum(cost.hours_shared + cost.hours_writing for cost in costs)
-    loading = (1 if evaluation.backend is None else 3) * models * _disk_seconds(shape, cluster)
+    loads = (1 if evaluation.backend is None else 3) * models + count_references(evaluation)
+    loading = loads * _disk_seconds(shape, cluster)
     if not cluster.gpus_per_node:
         return JobEstimate(loading + hours * 3600, memory=held + LEAST)
     needed = fewest_devices(held, hardware)

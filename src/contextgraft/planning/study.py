@@ -147,7 +147,8 @@ def plan_study(study: ResolvedStudy) -> StudyPlan:
     )
     hardware = Hardware.from_cluster(settings.cluster, settings.threads.evaluate)
     computed = evaluated_shape(shape, settings.cluster)
-    costs = tuple(study_suite_costs(settings.evaluation, computed, hardware, count_models(study)))
+    models, runs = count_models(study), 1 + len(study.targets)  # one of base and donors
+    costs = tuple(study_suite_costs(settings.evaluation, computed, hardware, models, runs))
     steps = tuple(_steps(study, shape, disk, max(adapters.values())))
     return StudyPlan(study, shape, adapters, dense, steps, costs, disk)
 

@@ -137,6 +137,11 @@ class PlannedPrompts:
     answer: int = 0
 
 
+def nothing_planned(_: EvaluationConfig) -> Sequence[PlannedPrompts]:
+    """A suite whose runs need no other model."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Suite:
     """How one section of the configuration becomes questions and measurements.
@@ -144,13 +149,15 @@ class Suite:
     `build` reads files and raises InputError or ConfigError for what cannot be read or is missing; it needs
     no torch. `planned` is arithmetic on the configuration alone. `narrow` gives the configuration that
     contains what a row of the table was evaluated on. `unit` is that of the scores: the share of right
-    answers, or nats per token.
+    answers, or nats per token. `planned_reference` are the texts that a reference model reads once in every
+    run, before the models.
     """
 
     build: Callable[[EvaluationConfig], SuiteContent]
     planned: Callable[[EvaluationConfig], Sequence[PlannedPrompts]]
     narrow: Callable[[EvaluationConfig, SampleRow], EvaluationConfig]
     unit: Literal["share", "nats"] = "share"
+    planned_reference: Callable[[EvaluationConfig], Sequence[PlannedPrompts]] = nothing_planned
 
 
 def required_lengths(suite: str, option: str, lengths: Sequence[int] | None) -> tuple[int, ...]:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from contextgraft.evaluation.backends.logprobs import negative_log_likelihoods
+from contextgraft.evaluation.suites.long_perplexity.reference import short_contexts
 
 MIN_GAIN = 2.0  # nats: LSD, the log-probability gained by the far context
 MIN_LOGPROB = -2.0  # nats: LCL, the log-probability with the far context
-STEPS = 4  # a short context is extended by a quarter of its length at a time
 
 
 def key_positions(model: Any, ids: Sequence[int], short: int, begin: int) -> list[int]:
@@ -37,10 +37,10 @@ def is_key(long_T: torch.Tensor, short_T: torch.Tensor) -> torch.Tensor:
 
 def short_context_logprobs(model: Any, ids: Sequence[int], short: int, begin: int) -> torch.Tensor:
     """Log-probabilities of the tokens from position `short` on, in windows of `short` tokens each."""
-    step = max(1, short // STEPS)
     logs = []
-    for start in range(short, len(ids), step):
-        end = min(start + step, len(ids))
+    starts = short_contexts(short, len(ids))
+    for start in starts:
+        end = min(start + starts.step, len(ids))
         window = [*ids[:begin], *ids[end - short + begin : end]]
         nats_T = negative_log_likelihoods(model, torch.tensor([window]))[0]
         logs.append(-nats_T[start - end :])

@@ -19,7 +19,13 @@ if TYPE_CHECKING:  # plans import suites, but not transformers
     from contextgraft.evaluation.backends.registry import BackendConfig
     from contextgraft.evaluation.models import EvalModel
 
+STEPS = 4  # a short context is extended by a quarter of its length at a time
 KeyTokens = Mapping[str, Sequence[int]]  # positions by the digest of a window
+
+
+def short_contexts(short: int, length: int) -> range:
+    """Where each short context of a window ends and its tokens with a far context begin."""
+    return range(short, length, max(1, short // STEPS))
 
 
 class KeyTokenReference:

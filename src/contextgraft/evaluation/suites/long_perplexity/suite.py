@@ -27,7 +27,7 @@ from contextgraft.evaluation.suites.base import (
     scored_row,
     unscored_row,
 )
-from contextgraft.evaluation.suites.long_perplexity.reference import KeyTokenReference
+from contextgraft.evaluation.suites.long_perplexity.reference import KeyTokenReference, short_contexts
 from contextgraft.evaluation.suites.text_prompts import (
     PromptSource,
     TextMeasurement,
@@ -168,10 +168,20 @@ def build_windows(config: EvaluationConfig) -> SuiteContent:
 
 
 def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
-    """The windows of each length are read once; the reference's passes are not counted."""
+    """The windows of each length are read once by every model."""
     section = config.long_perplexity or LongPerplexitySection()
     lengths = section.lengths or config.needles.lengths or ()
     return [read_once(length, section.documents) for length in lengths]
+
+
+def planned_reference(config: EvaluationConfig) -> list[PlannedPrompts]:
+    """What the reference reads: each window whole, then in short contexts a quarter of their length apart."""
+    section = config.long_perplexity or LongPerplexitySection()
+    planned = []
+    for length in section.lengths or config.needles.lengths or ():
+        spans = ((0, length), *[(0, section.short)] * len(short_contexts(section.short, length)))
+        planned.append(PlannedPrompts(length, section.documents, spans, spans))
+    return planned
 
 
 def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
@@ -179,4 +189,4 @@ def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
     return config.with_section("long_perplexity", lengths=[row["length"]], documents=1)
 
 
-SUITE = Suite(build_windows, planned_prompts, narrow, unit="nats")
+SUITE = Suite(build_windows, planned_prompts, narrow, unit="nats", planned_reference=planned_reference)
