@@ -284,3 +284,8 @@ def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"does not identify its {side}", path=path / SIDECAR, expected="name and digest"
             )
+    if sidecar["max_length"] > 0 and not settings.from_json(sidecar["rope"]["donor"]).max_positions:
+        raise CheckpointError(
+            "max_position_embeddings cannot be used: the donor has none, but a context",
+            path=path / SIDECAR, expected="a positive integer", received="0", remedy="extract it again",
+        )  # fmt: skip
