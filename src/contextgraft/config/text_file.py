@@ -32,6 +32,11 @@ def open_regular(path: Path, *, pipes: bool = False) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def check_regular(path: Path) -> None:
+    """Raise OSError for what `open_regular` does not open, before a library opens it and blocks."""
+    open_regular(path).close()
+
+
 def read_text_file(path: Path) -> str:
     """The text without its byte order mark; OSError or UnicodeDecodeError where it cannot be read."""
     with open_regular(path, pipes=True) as file:

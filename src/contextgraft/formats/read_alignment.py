@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.replaceable import check_file_replaceable
+from contextgraft.config.text_file import check_regular
 from contextgraft.errors import InputError
 from contextgraft.formats.alignment import CHANCE_LIMIT, SCHEMA, TensorAlignment, direction
 from contextgraft.formats.sample_files import KINDS, first_line
@@ -83,6 +84,7 @@ def check_replaceable(path: Path) -> None:
 
 def _is_alignment(path: Path) -> bool:
     try:
+        check_regular(path)
         return set(COLUMNS) <= set(pq.read_schema(path).names)
     except (OSError, pa.ArrowException):
         return False
@@ -118,6 +120,7 @@ def _layer_alignment(key: _LayerKey, tensors: Iterable[TensorAlignment]) -> Laye
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
+        check_regular(path)
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(

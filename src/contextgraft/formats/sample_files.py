@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextgraft.config.text_file import check_regular
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import REMEDY
 from contextgraft.formats.parquet.file_digest import is_spoiled
@@ -41,6 +42,7 @@ def check_sample_file(path: Path) -> dict[str, str | None]:
     type. A column of nothing but nulls may have no type.
     """
     try:
+        check_regular(path)
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
@@ -79,6 +81,7 @@ def stored_schema(path: Path) -> pq.ParquetSchema:
 def check_intact(path: Path) -> None:
     """InputError for a table with spoiled bytes: other readers, DuckDB among them, ignore checksums."""
     try:
+        check_regular(path)
         raw = path.read_bytes()
         if is_spoiled(raw):
             raise ValueError("its bytes do not have the digest in the file")

@@ -9,6 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextgraft.config.text_file import check_regular
 from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError
 
@@ -62,6 +63,7 @@ def _rows(
     for path in paths:
         reader = READERS[file_format(str(path))]
         try:
+            check_regular(path)
             yield from map(check, reader(path, column))
         except READ_ERRORS as error:
             raise InputError(

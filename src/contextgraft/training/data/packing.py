@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.atomic import publish, remove
+from contextgraft.config.text_file import check_regular
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import InputError, OutputError
 from contextgraft.training.data.context import DataContext
@@ -104,7 +105,10 @@ def is_packed(path: Path) -> bool:
     if not os.path.lexists(path):
         return False
     try:
-        shards = [pq.read_schema(shard) for shard in path.glob("*.parquet")]
+        paths = sorted(path.glob("*.parquet"))
+        for shard in paths:
+            check_regular(shard)
+        shards = [pq.read_schema(shard) for shard in paths]
     except (pa.ArrowException, OSError):
         shards = []
     if not shards or any(schema != SCHEMA for schema in shards):

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.config.text_file import check_regular
 from contextgraft.errors import OutputError
 from contextgraft.training.engine import StepResult
 from contextgraft.training.state import METRICS_FILE
@@ -85,6 +86,7 @@ def read_previous(path: Path | None, done: int) -> list[dict[str, Any]]:
     if path is None or not done or not path.exists():
         return []
     try:
+        check_regular(path)
         table = pq.read_table(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         received = str(error)[:80]
