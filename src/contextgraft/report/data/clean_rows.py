@@ -58,7 +58,7 @@ def _defects() -> Iterator[str]:
     """SQL expressions, each of which is what is wrong with a column of a row, or null."""
     for name, kind in COLUMNS.items():
         if name in NEEDED:
-            yield f"""CASE WHEN "{name}" IS NULL THEN 'no {name}' END"""
+            yield f"""CASE WHEN coalesce("{name}", '') = '' THEN 'no {name}' END"""
         if kind is not TEXT:
             yield f"""CASE WHEN NOT {_is_usable(name, kind)} THEN '{name} ' || "{name}" END"""
     yield f"""CASE WHEN "status" NOT IN {STATUSES} THEN 'status ' || {_shown("status")} END"""
@@ -114,7 +114,7 @@ def _value(name: str, kind: ColumnKind) -> str:
     short = f"CASE WHEN length({text}) > {LONGEST_NAME} THEN {cut} ELSE {text} END"
     if name == "reason":
         return f"left({text}, {LONGEST_PROSE})"
-    return f"coalesce({short}, 'no {name}')" if name in NEEDED else short
+    return f"coalesce(nullif({short}, ''), 'no {name}')" if name in NEEDED else short
 
 
 def _replaced(pattern: str, text: str) -> str:
