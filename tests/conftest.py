@@ -32,9 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup() -> None:
     """Processes that a test starts can be interrupted.
 
-    A background job is started with SIGINT ignored, and `main` in this process ignores it at its end.
+    A background job is started with SIGINT ignored, nohup ignores SIGHUP, and `main` in this process ignores
+    SIGINT at its end.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
