@@ -13,7 +13,7 @@ HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
-.PHONY: help setup demo demo-full demo-seeds real test test-all check fix docs world bench bench-training gpu-check version sync lock clean
+.PHONY: help setup demo demo-full demo-seeds real test test-all fuzz check fix docs world bench bench-training gpu-check version sync lock clean
 
 help:
 	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
@@ -22,6 +22,7 @@ help:
 	@echo "make demo-seeds  the demo with three seeds of the donor"
 	@echo "make real        the same chain on SmolLM2-135M: about 26 minutes on two cores"
 	@echo "make test-all    the slow tests too"
+	@echo "make fuzz        2,200 damaged files of each of 12 kinds: hours"
 	@echo "make check       lint, types, layers and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
 	@echo "make docs        the documentation as a site that can be searched: site/index.html"
@@ -59,7 +60,10 @@ test-all: setup
 	@scripts/axe.sh
 	@scripts/consumers.sh
 	$(HASHED) envs/smollm2.lock --requirement tests/dvc/requirements.lock
-	$(TESTS) -n 4 -m "slow or not slow" # slow tests wait even more
+	$(TESTS) -n 4 -m "not fuzz" # slow tests wait even more
+
+fuzz: setup
+	$(TESTS) --dist load -m fuzz
 
 check: setup
 	$(PYTEST) tests/project tests/workflow/test_checks.py

@@ -224,7 +224,13 @@ KINDS = (
 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
-    ("mutants", "constructs"), [(2, 2), pytest.param(2000, 200, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("mutants", "constructs"),
+    [
+        (2, 2),
+        pytest.param(40, 40, marks=pytest.mark.slow),
+        pytest.param(2000, 200, marks=[pytest.mark.slow, pytest.mark.fuzz]),
+    ],
+    ids=["few", "more", "many"],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file(subjects: dict[str, Subject], kind: str, mutants: int, constructs: int) -> None:
