@@ -6,7 +6,8 @@ from pathlib import Path
 
 from contextgraft.errors import InputError
 
-COPIES, PAGE, SUMMARY = "samples", "index.html", "summary.json"  # in the folder of a report
+PAGE, SUMMARY = "index.html", "summary.json"  # in the folder of a report
+COPIES, ALIGNMENTS = "samples", "alignments"  # its folders with copies of Parquet files
 REMEDY = "give the files that `contextgraft evaluate` wrote, or a folder that contains them"
 
 
@@ -45,7 +46,11 @@ def _below(result: Path) -> list[tuple[Path, str]]:
 
 
 def _is_copy(path: Path, name: Path) -> bool:
-    """Whether a file is a copy in a report below the given folder; the report's own folder can be given."""
-    if len(name.parts) < 3 or name.parts[-2] != COPIES:
+    """Whether a file is a copy in a report below the given folder.
+
+    The report's own folder can be given, for its samples.
+    """
+    folder, report = path.parent.name, path.parent.parent
+    if folder not in (COPIES, ALIGNMENTS) or len(name.parts) < (3 if folder == COPIES else 2):
         return False
-    return all((path.parent.parent / file).is_file() for file in (PAGE, SUMMARY))
+    return all((report / file).is_file() for file in (PAGE, SUMMARY))

@@ -9,13 +9,13 @@ from typing import Any
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
 from contextgraft.checkpoint.model_folder import SIDECAR
 from contextgraft.formats.adapter_record import base_context, read_adapter_records
-from contextgraft.formats.find_samples import COPIES, PAGE, SampleFile, find_sample_files
+from contextgraft.formats.find_samples import ALIGNMENTS, COPIES, PAGE, SampleFile, find_sample_files
 from contextgraft.formats.graft_record import read_graft_records
 from contextgraft.formats.model_card.usage import AdapterUsage
 from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.charts.figures import draw
-from contextgraft.report.copies import ALIGNMENTS, ParquetCopy, read_copies
+from contextgraft.report.copies import ParquetCopy, read_copies
 from contextgraft.report.data.labels import model_names, target_titles
 from contextgraft.report.data.lm_eval_results import find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.data.lm_eval_samples import find_samples_by_task, read_lm_eval_pairs

@@ -8,7 +8,6 @@ from contextgraft.formats.find_samples import SampleFile
 from contextgraft.report.charts.svg import slug
 from contextgraft.report.statistics.cells import ModelKey, model_key
 
-ALIGNMENTS = "alignments"
 SUFFIX = ".parquet"
 MOST_BYTES = 64_000_000  # of all copies of one kind; a report is put on a web server or into an e-mail
 

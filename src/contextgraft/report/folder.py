@@ -1,22 +1,24 @@
 """The folder of a report: written whole or not at all; an older report is replaced, anything else is kept."""
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
-from contextgraft.errors import OutputError
-from contextgraft.formats.find_samples import COPIES, PAGE, SUMMARY
+from contextgraft.checkpoint.digest import file_digest
+from contextgraft.checkpoint.model_folder import read_json
+from contextgraft.errors import CheckpointError, OutputError
+from contextgraft.formats.find_samples import PAGE, SUMMARY
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.build import Report
-from contextgraft.report.copies import ALIGNMENTS, SUFFIX
 
 KEPT = ".gitignore"  # DVC writes it next to what it tracks
+DIGESTS = "copies.json"  # of the copies of Parquet files, by their paths: other Parquet files are no report's
 FOLDERS = {
     "charts": {".svg", ".png"},
     dvc_plots.FOLDER: {".csv", ".json"},
     cards.FOLDER: {".md"},
-    COPIES: {SUFFIX},
-    ALIGNMENTS: {SUFFIX},
 }
 
 
@@ -33,6 +35,9 @@ def write_report(report: Report, out: Path) -> None:
             for name, data in files.items():
                 (work / name).write_bytes(data)
             write_json(work / SUMMARY, report.summary)
+            if report.copies:
+                digests = {copy.address: file_digest(work / copy.address) for copy in report.copies}
+                write_json(work / DIGESTS, digests)
             if (out / KEPT).is_file():
                 shutil.copyfile(out / KEPT, work / KEPT)
         except BaseException:
@@ -40,22 +45,40 @@ def write_report(report: Report, out: Path) -> None:
             raise
 
 
-def check_replaceable(out: Path) -> None:
-    """Raise OutputError if a folder has files that are not a report's: the folder is replaced as a whole."""
+def check_replaceable(out: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raise OutputError if a folder has files that are not a report's: the folder is replaced as a whole.
+
+    Nor may one of `inputs` be in it, were it a copy of an older report: it may be the only one left.
+    """
     names = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
-    foreign = sorted(
-        name
-        for name in names
-        if str(name) not in {PAGE, SUMMARY, KEPT}
-        and not (len(name.parts) == 2 and name.suffix in FOLDERS.get(name.parts[0], ()))
-    )
-    if foreign:
-        raise OutputError(
-            "contains other files, which the report would replace",
-            path=out,
-            received=foreign[0],
-            remedy="name a folder for the report alone",
-        )
+    digests = _digests(out)
+    foreign = sorted(name for name in names if not _is_own(out, name, digests))
+    within = [path for path in inputs if path.resolve().is_relative_to(out.resolve())]
+    for what, found in (("other files", foreign), ("an input of this command", within)):
+        if found:
+            raise OutputError(
+                f"contains {what}, which the report would replace",
+                path=out,
+                received=found[0],
+                remedy="name a folder for the report alone",
+            )
+
+
+def _digests(out: Path) -> Mapping[str, Any]:
+    """The digest of each copy of a Parquet file in a report, by its path; none without a report."""
+    try:
+        return read_json(out / DIGESTS)
+    except CheckpointError:
+        return {}
+
+
+def _is_own(out: Path, name: Path, digests: Mapping[str, Any]) -> bool:
+    """Whether a file of a folder is one that a report has; of Parquet files only copies that it made."""
+    if name.as_posix() in digests:
+        return file_digest(out / name) == digests[name.as_posix()]
+    if len(name.parts) == 1:
+        return name.name in {PAGE, SUMMARY, KEPT, DIGESTS}
+    return len(name.parts) == 2 and name.suffix in FOLDERS.get(name.parts[0], ())
 
 
 def _empty(folder: Path) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pyarrow.parquet as pq
 import pytest
 
+from contextgraft.errors import OutputError
 from contextgraft.formats.find_samples import PAGE, SampleFile, find_sample_files
 from contextgraft.report import build as build_module
 from contextgraft.report.build import build
@@ -59,3 +60,38 @@ def test_files_of_one_name_have_copies_of_their_own(samples: Path) -> None:
     assert [copy.address for copy in read_copies("samples", files)] == [
         "samples/x.parquet", "samples/x-no2.parquet",
     ]  # fmt: skip
+
+
+def test_samples_that_are_no_copies_are_never_replaced(samples: Path, tmp_path: Path) -> None:
+    # the layout of a study: its samples are in results/STUDY/samples
+    own = (samples / "b/#1 ?.parquet").rename(tmp_path / "b.parquet")
+    kept = tmp_path / "study/samples/b.parquet"
+    kept.parent.mkdir(parents=True)
+    own.rename(kept)
+    with pytest.raises(OutputError, match=r"contains other files.*samples/b\.parquet"):
+        write_report(build([samples], [], "t", None), tmp_path / "study")
+    assert [path.name for path in kept.parent.iterdir()] == ["b.parquet"]
+    write_report(build([samples], [], "t", None), tmp_path / "report")
+    copy = tmp_path / "report/samples/a_1.parquet"
+    with pytest.raises(OutputError, match="contains an input of this command"):
+        check_replaceable(tmp_path / "report", [copy])
+    copy.write_bytes(kept.read_bytes())  # what someone put into its place
+    with pytest.raises(OutputError, match=r"contains other files.*samples/a_1\.parquet"):
+        check_replaceable(tmp_path / "report")
+
+
+def test_a_report_is_made_again_where_snakemake_removed_its_outputs(samples: Path, tmp_path: Path) -> None:
+    made = build([samples], [], "t", None)
+    write_report(made, tmp_path / "report")
+    for name in (PAGE, "summary.json"):
+        (tmp_path / "report" / name).unlink()
+    write_report(made, tmp_path / "report")
+    assert (tmp_path / "report" / PAGE).is_file()
+
+
+def test_copies_of_alignments_are_no_samples(samples: Path, tmp_path: Path) -> None:
+    write_report(build([samples], [], "t", None), samples / "report")
+    alignment = samples / "report/alignments/align.parquet"
+    alignment.parent.mkdir()
+    alignment.write_bytes(b"of a report")
+    assert len(find_sample_files([samples])) == len(find_sample_files([samples / "report"])) == 2

@@ -85,7 +85,7 @@ def command(
     from contextgraft.report.build import build
     from contextgraft.report.folder import check_replaceable, write_report
 
-    check_replaceable(out)
+    check_replaceable(out, [*results, *alignments])
     usages = usages_of(read_adapter_records(adapters))
     report = build(
         results,
