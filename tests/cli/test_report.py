@@ -56,6 +56,7 @@ def test_a_page_summary_and_charts(samples: Path, tmp_path: Path) -> None:
         "plots/heatmap.csv",
         "plots/heatmap.json",
         f"samples/{samples.name}",
+        "copies.json",
     }
 
 

@@ -74,7 +74,7 @@ def test_the_page_and_the_summary_name_the_method(tmp_path: Path, synthetic: Sim
     assert float(columns["skill_difference_low"]) == pytest.approx(found["low"], abs=1e-5)
 
 
-@pytest.mark.parametrize("scores", [[0.5] * 18 + [0.6], [0.5] * 40])
+@pytest.mark.parametrize("scores", [[0.5] * 18 + [0.6], [0.5] * 40, [0.5] * 99 + [0.51]])
 def test_few_prompts_and_equal_differences_keep_the_wider_interval(
     tmp_path: Path, synthetic: SimpleNamespace, scores: list[float]
 ) -> None:
@@ -86,6 +86,15 @@ def test_few_prompts_and_equal_differences_keep_the_wider_interval(
     assert points is not None
     assert points.method == PAIRED
     assert points.high - points.low > 20
+
+
+def test_rounding_errors_are_no_differences() -> None:
+    # the mean of three donors' equal scores is not always that score
+    texts = tuple((1.0, step) for step in (0.0, 1.1e-16, -1.1e-16, 5.6e-17) * 15)
+    pairs = PairCounts(n=60, both=24, gained=12, lost=12, neither=12, graded=True, texts=texts)
+    assert pairs.difference is not None
+    assert pairs.difference.method == PAIRED
+    assert bootstrap_difference(texts, [(1.0, 0.0)] * 60) is None
 
 
 def test_prompts_of_one_text_count_as_one() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from contextgraft.errors import InputError
 from contextgraft.formats.find_samples import PAGE
 from contextgraft.report.build import build
-from contextgraft.report.data.document_pairs import DocumentPairs
+from contextgraft.report.data.document_pairs import DocumentPairs, compared
 from contextgraft.report.data.lm_eval_samples import find_samples_by_task, read_lm_eval_pairs
 from contextgraft.report.statistics.clusters import bootstrap_mean
 from contextgraft.stats import mcnemar, newcombe_paired
@@ -74,12 +75,16 @@ def test_right_and_wrong_answers_have_newcombes_interval(tmp_path: Path) -> None
 
 
 def test_graded_scores_have_a_bootstrap_interval(tmp_path: Path) -> None:
-    before, after = [0.25, 0.5, 0.0, 1.0], [0.5, 0.5, 0.5, 0.5]
+    before, after = [0.25, 0.5, 0.0, 1.0] * 5, [0.5] * 20
     item = pair(tmp_path, before, after)
     assert item.p_value is None
-    assert item.interval == bootstrap_mean([0.25, 0.0, 0.5, -0.5])
+    assert item.interval == bootstrap_mean([0.25, 0.0, 0.5, -0.5] * 5)
     assert item.interval is not None
     assert -0.5 <= item.interval[0] < item.difference < item.interval[1] <= 0.5
+    # of a few documents the bootstrap is too narrow: Student's t quantile for three degrees of freedom
+    few = compared(("a", "b", "task", "f1"), before[:4], after[:4])
+    half = 3.182446 * stdev([0.25, 0.0, 0.5, -0.5]) / 2
+    assert few.interval == pytest.approx((0.0625 - half, 0.0625 + half), abs=1e-5)
     assert bootstrap_mean([0.5, 0.5]) is None
 
 

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import file_digest
@@ -64,7 +63,7 @@ def check_replaceable(out: Path, inputs: Iterable[Path] = ()) -> None:
             )
 
 
-def _digests(out: Path) -> Mapping[str, Any]:
+def _digests(out: Path) -> Mapping[str, object]:
     """The digest of each copy of a Parquet file in a report, by its path; none without a report."""
     try:
         return read_json(out / DIGESTS)
@@ -72,7 +71,7 @@ def _digests(out: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _is_own(out: Path, name: Path, digests: Mapping[str, Any]) -> bool:
+def _is_own(out: Path, name: Path, digests: Mapping[str, object]) -> bool:
     """Whether a file of a folder is one that a report has; of Parquet files only copies that it made."""
     if name.as_posix() in digests:
         return file_digest(out / name) == digests[name.as_posix()]

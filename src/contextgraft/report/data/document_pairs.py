@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from contextgraft.report.statistics.clusters import bootstrap_mean
-from contextgraft.report.statistics.paired import PairCounts
+from contextgraft.report.statistics.paired import ENOUGH_TEXTS, PairCounts
+from contextgraft.stats import t_interval
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def compared(
     """Means, difference and its 95 % interval from the scores of the same documents in the same order.
 
     Where all scores are 0 or 1: Newcombe's interval for pairs and McNemar's exact test. Else the percentile
-    bootstrap of the mean difference over documents.
+    bootstrap of the mean difference over documents; of fewer than `ENOUGH_TEXTS` Student's t interval. None
+    where all differ by the same.
     """
     n, means = len(before), (sum(before) / len(before), sum(after) / len(after))
     if {*before, *after} <= {0.0, 1.0}:
@@ -77,7 +80,10 @@ def compared(
         assert points is not None, "a task has documents"
         return DocumentPairs(*names, n, *means, (points.low / 100, points.high / 100), counts.p_value)
     steps = [second - first for first, second in zip(before, after, strict=True)]
-    return DocumentPairs(*names, n, *means, bootstrap_mean(steps))
+    interval = bootstrap_mean(steps)
+    if interval and n < ENOUGH_TEXTS:
+        interval = t_interval(sum(steps) / n, stdev(steps), n)
+    return DocumentPairs(*names, n, *means, interval)
 
 
 def fourfold(before: Sequence[float], after: Sequence[float]) -> PairCounts:

@@ -13,6 +13,7 @@ from contextgraft.report.statistics.grouping import group_by
 SEED = 19
 RESAMPLES = 2000
 MOST_DRAWN = 1_000_000  # values at a time, for the memory
+DIGITS = 9  # of shares that are compared: sums of fractions have rounding errors
 TextKey = tuple[ModelKey, NeedleCondition, int]  # and the length
 
 
@@ -45,7 +46,7 @@ def bootstrap_share(texts: Sequence[tuple[int, float]]) -> tuple[float, float] |
     share, of which resampling says nothing. The seed is fixed, so the same texts have the same interval.
     Source: A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
     """
-    if len({hits / n for n, hits in texts}) < 2:
+    if len({round(hits / n, DIGITS) for n, hits in texts}) < 2:
         return None
     drawn_RT = _resamples(len(texts))
     n_T, hits_T = (np.array(column, float) for column in zip(*texts, strict=True))
@@ -62,7 +63,8 @@ def bootstrap_difference(
     As `bootstrap_share`: a text is drawn with the answers of both sides, so the interval is a paired one.
     None with fewer than two texts, and where all have the same difference.
     """
-    steps = {hits / n - other / m for (n, hits), (m, other) in zip(first, second, strict=True)}
+    pairs = zip(first, second, strict=True)
+    steps = {round(hits / n - other / m, DIGITS) for (n, hits), (m, other) in pairs}
     if len(steps) < 2:
         return None
     drawn_RT = _resamples(len(first))

@@ -1,5 +1,6 @@
 """Scores of two models, or of a short and a long prompt, paired by sample: pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +14,14 @@ from contextgraft.report.statistics.cells import (
     first_metrics,
     model_key,
 )
-from contextgraft.report.statistics.clusters import bootstrap_difference
+from contextgraft.report.statistics.clusters import DIGITS, bootstrap_difference
 from contextgraft.report.statistics.proportion import BOOTSTRAP, PAIRED, STUDENT, Difference
 from contextgraft.stats import mcnemar, newcombe_paired, t_interval
 
 ENOUGH_TEXTS = 20  # with fewer, the percentile bootstrap is too narrow
+ENOUGH_DIFFERING = (
+    10  # texts with another difference than most: with fewer, a rare loss may be in none of them
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ class PairCounts:
         """The first side's share minus the second's, in points.
 
         The interval is Newcombe's for pairs where answers are right or wrong. For graded scores it is the
-        bootstrap over texts; with fewer than `ENOUGH_TEXTS`, or where all differ by the same, it is
+        bootstrap over texts; with fewer than `ENOUGH_TEXTS`, or where nearly all differ by the same, it is
         Newcombe's, which is too wide for them rather than too narrow.
         """
         if not self.n:
             return None
         points = 100 * (self.gained - self.lost) / self.n
-        if self.graded and len(self.texts) >= ENOUGH_TEXTS and self._over_texts:
+        if self.graded and self._vary and self._over_texts:
             return Difference(points, *self._over_texts, BOOTSTRAP)
         low, high = newcombe_paired(*(max(cell, 0.0) for cell in self._cells))
         return Difference(points, 100 * low, 100 * high, PAIRED)
@@ -64,6 +68,13 @@ class PairCounts:
         if self._over_texts is None or all(n == 1 for n, _ in self.texts):
             return None
         return Difference(100 * (self.gained - self.lost) / self.n, *self._over_texts, BOOTSTRAP)
+
+    @property
+    def _vary(self) -> bool:
+        """Whether there are enough texts, and enough differences among them, for the bootstrap."""
+        steps = Counter(round(step / n, DIGITS) for n, step in self.texts)
+        most = max(steps.values(), default=0)
+        return len(self.texts) >= ENOUGH_TEXTS and len(self.texts) - most >= ENOUGH_DIFFERING
 
     @cached_property
     def _over_texts(self) -> tuple[float, float] | None:

@@ -50,8 +50,9 @@ def between_points(difference: Difference) -> str:
 
 
 def by_text(pairs: PairCounts) -> str:
-    """`, by text [−1.2, +0.4]` where prompts share texts and are right or wrong; else empty."""
-    found = None if pairs.graded else pairs.by_text
+    """`, by text [−1.2, +0.4]` where prompts share texts and the interval is not that already; else empty."""
+    points = pairs.difference
+    found = None if points is None or points.method == BOOTSTRAP else pairs.by_text
     return f", by text [{signed(found.low)}, {signed(found.high)}]" if found else ""
 
 
