@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from contextgraft.formats.find_samples import ALIGNMENTS, COPIES, SUMMARY
+from contextgraft.report.folder import DIGESTS, FOLDERS
 from contextgraft.workflow import StudyPaths
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,12 @@ def test_folders_are_outputs_only_where_nothing_depends_on_their_times() -> None
     """Snakemake dates a folder by a file inside it, which DVC leaves out."""
     for path in (ROOT / "workflow/rules").glob("*.smk"):
         assert path.name == "report.smk" or "directory(" not in path.read_text(), path.name
+
+
+def test_everything_of_a_report_is_declared() -> None:
+    """A remote storage gets the declared outputs only, and the page links to the others."""
+    declared = re.findall(r'\{PATHS\.report\}/([^"]+)"', (ROOT / "workflow/rules/report.smk").read_text())
+    assert sorted(declared) == sorted([*FOLDERS, ALIGNMENTS, COPIES, DIGESTS, SUMMARY])
 
 
 def parts(text: str) -> list[str]:

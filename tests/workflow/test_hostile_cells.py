@@ -25,7 +25,10 @@ verb = next((word for word in words if word in {verbs!r}), None)
 out = next((pathlib.Path(words[at + 1]) for at, word in enumerate(words) if word == "--out"), None)
 names = {{
     "extract": ["r2/contextgraft.json"],
-    "report": ["index.html", "summary.json", "charts/a.svg", "cards/a.md", "plots/a.csv"],
+    "report": [
+        "index.html", "summary.json", "charts/a.svg", "cards/a.md", "plots/a.csv", "samples/a.parquet",
+        "alignments/a.parquet", "copies.json",
+    ],
     "evaluate": [""],
 }}
 files = "--recommendation", "--verify"

@@ -1,5 +1,6 @@
 # in: samples, adapters, records of grafts, alignments    out: results/<study>/report/
-# The command replaces the whole folder: page, summary, charts, tables of the charts, model cards.
+# The command replaces the whole folder: page, summary, charts, tables of the charts, model cards, and copies of the
+# tables that the page links to. All are declared, so that they go together to a remote storage.
 
 
 rule report:
@@ -32,6 +33,9 @@ rule report:
             labels={"model": "{card}"},
         ),
         plots=directory(f"{PATHS.report}/plots"),
+        samples=directory(f"{PATHS.report}/samples"),
+        alignments=directory(f"{PATHS.report}/alignments"),
+        copies=f"{PATHS.report}/copies.json",
     log:
         PATHS.log("report"),
     benchmark:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from contextgraft.cli.interruption import imports
-from contextgraft.cli.output import echo
+from contextgraft.cli.output import echo, format_bytes
 from contextgraft.cli.verbosity import Verbosity, is_quiet
 from contextgraft.errors import printable
 
@@ -52,12 +52,12 @@ def loading_line(verbosity: Verbosity) -> Iterator[None]:
 def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
     """A function that adds to the bytes done and may be called from any thread.
 
-    Shows a bar on a terminal, elsewhere a line every LINE_INTERVAL seconds.
+    Shows a bar on a terminal, elsewhere a line every LINE_INTERVAL seconds; the caller prints the first.
     """
     if is_quiet():
         yield int
         return
-    with (_bar if sys.stderr.isatty() else _lines)(label, total) as advance:
+    with (_bar if sys.stderr.isatty() else log_lines)(label, total) as advance:
         yield advance
 
 
@@ -74,15 +74,23 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
-def _lines(label: str, total: int) -> Iterator[Callable[[int], object]]:
-    done, printed_at = 0, time.monotonic()
+def log_lines(
+    label: str, total: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int], object]]:
+    """Bytes done of all and the remaining time, every LINE_INTERVAL seconds; `clock` gives seconds."""
+    done, start = 0, clock()
+    printed_at = start
 
     def advance(count: int) -> None:
         nonlocal done, printed_at
-        done += count
-        if time.monotonic() - printed_at >= LINE_INTERVAL:
-            printed_at = time.monotonic()
-            print(f"{printable(label)}: {100 * done / max(total, 1):.0f} %", file=sys.stderr, flush=True)
+        done, now = done + count, clock()
+        if now - printed_at < LINE_INTERVAL:
+            return
+        printed_at = now
+        left = (now - start) / max(done, 1) * max(total - done, 0) / 60
+        share = f"{100 * done / max(total, 1):.0f} % of {format_bytes(total)}"
+        line = printable(f"{label}: {share}, about {left:.0f} min left")
+        print(line, file=sys.stderr, flush=True)
 
     yield advance
 
@@ -111,7 +119,6 @@ def hub_progress(command: str, stop: Callable[[], bool] = lambda: False) -> "Dow
 
     Once `stop` returns true, a transfer ends with KeyboardInterrupt, whichever thread it runs in.
     """
-    from contextgraft.cli.output import format_bytes
     from contextgraft.sources.hub.client import DownloadProgress
 
     write = message_writer(command)

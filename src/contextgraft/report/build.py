@@ -15,7 +15,7 @@ from contextgraft.formats.model_card.usage import AdapterUsage
 from contextgraft.formats.read_alignment import read_alignments
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.charts.figures import draw
-from contextgraft.report.copies import ParquetCopy, read_copies
+from contextgraft.report.copies import ParquetCopy, not_copied, read_copies
 from contextgraft.report.data.labels import model_names, target_titles
 from contextgraft.report.data.lm_eval_results import find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.data.lm_eval_samples import find_samples_by_task, read_lm_eval_pairs
@@ -102,6 +102,8 @@ def build(
             **figures.files(),
             **plots,
             **model_cards,
+            **not_copied(COPIES, samples, copies[0]),
+            **not_copied(ALIGNMENTS, aligned, copies[1]),
         },
         summary=summarise(page),
         lines=_lines(page),

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contextgraft.errors import printable
 from contextgraft.formats.find_samples import SampleFile
 from contextgraft.report.charts.svg import slug
 from contextgraft.report.statistics.cells import ModelKey, model_key
 
 SUFFIX = ".parquet"
+NOT_COPIED = "not-copied.txt"  # in place of the copies of a folder
 MOST_BYTES = 64_000_000  # of all copies of one kind; a report is put on a web server or into an e-mail
 
 
@@ -39,6 +41,14 @@ def read_copies(
         address = _address(folder, stem, number)
         copies[address] = ParquetCopy(address, file.name, file.path.read_bytes())
     return tuple(copies.values())
+
+
+def not_copied(folder: str, files: Sequence[SampleFile], copies: Sequence[ParquetCopy]) -> dict[str, str]:
+    """A text in place of copies that were left out, by path: a workflow finds the folder in either case."""
+    if copies or not files:
+        return {}
+    lines = f"Not copied: more than {MOST_BYTES // 1_000_000} MB together.", *(file.name for file in files)
+    return {f"{folder}/{NOT_COPIED}": "\n".join(map(printable, lines)) + "\n"}
 
 
 def family_links(

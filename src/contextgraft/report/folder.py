@@ -8,9 +8,10 @@ from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError, OutputError
-from contextgraft.formats.find_samples import PAGE, SUMMARY
+from contextgraft.formats.find_samples import ALIGNMENTS, COPIES, PAGE, SUMMARY
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.build import Report
+from contextgraft.report.copies import NOT_COPIED
 
 KEPT = ".gitignore"  # DVC writes it next to what it tracks
 DIGESTS = "copies.json"  # of the copies of Parquet files, by their paths: other Parquet files are no report's
@@ -19,6 +20,7 @@ FOLDERS = {
     dvc_plots.FOLDER: {".csv", ".json"},
     cards.FOLDER: {".md"},
 }
+FILES = {PAGE, SUMMARY, KEPT, DIGESTS, *(f"{folder}/{NOT_COPIED}" for folder in (COPIES, ALIGNMENTS))}
 
 
 def write_report(report: Report, out: Path) -> None:
@@ -34,9 +36,8 @@ def write_report(report: Report, out: Path) -> None:
             for name, data in files.items():
                 (work / name).write_bytes(data)
             write_json(work / SUMMARY, report.summary)
-            if report.copies:
-                digests = {copy.address: file_digest(work / copy.address) for copy in report.copies}
-                write_json(work / DIGESTS, digests)
+            digests = {copy.address: file_digest(work / copy.address) for copy in report.copies}
+            write_json(work / DIGESTS, digests)
             if (out / KEPT).is_file():
                 shutil.copyfile(out / KEPT, work / KEPT)
         except BaseException:
@@ -75,9 +76,9 @@ def _is_own(out: Path, name: Path, digests: Mapping[str, object]) -> bool:
     """Whether a file of a folder is one that a report has; of Parquet files only copies that it made."""
     if name.as_posix() in digests:
         return file_digest(out / name) == digests[name.as_posix()]
-    if len(name.parts) == 1:
-        return name.name in {PAGE, SUMMARY, KEPT, DIGESTS}
-    return len(name.parts) == 2 and name.suffix in FOLDERS.get(name.parts[0], ())
+    if len(name.parts) == 2:
+        return name.as_posix() in FILES or name.suffix in FOLDERS.get(name.parts[0], ())
+    return name.as_posix() in FILES
 
 
 def _empty(folder: Path) -> None:

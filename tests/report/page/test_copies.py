@@ -53,6 +53,14 @@ def test_large_samples_are_neither_copied_nor_linked(
     monkeypatch.setattr(build_module, "read_copies", partial(read_copies, most_bytes=100))
     made = build([samples], [], "t", None)
     assert (made.copies, links(made.texts[PAGE])) == ((), ["summary.json"])
+    write_report(made, tmp_path / "report")
+    lines = (tmp_path / "report/samples/not-copied.txt").read_text().splitlines()
+    assert lines == ["Not copied: more than 64 MB together.", "a/#1 ?.parquet", "b/#1 ?.parquet"]
+    assert [file.name for file in (tmp_path / "report").iterdir() if "alignment" in file.name] == []
+    check_replaceable(tmp_path / "report")
+    (tmp_path / "report/samples/own.txt").touch()
+    with pytest.raises(OutputError):
+        check_replaceable(tmp_path / "report")
 
 
 def test_files_of_one_name_have_copies_of_their_own(samples: Path) -> None:

@@ -16,7 +16,7 @@ from contextgraft.cli.options import (
     threads_option,
     threads_or_cores,
 )
-from contextgraft.cli.output import echo, print_json
+from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.errors import ContextgraftError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def _align(
     from contextgraft.cli.progress import bytes_bar
 
     check_device(device)
+    echo(f"align: {format_bytes(models.bytes_to_read)} to read, with {threads} thread(s).", err=True)
     with bytes_bar("align", models.bytes_to_read) as advance:
         return align(models, threads=threads, device=device, advance=advance)
 

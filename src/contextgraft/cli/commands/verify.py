@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from contextgraft.cli.options import PATH, json_option, threads_option, threads_or_cores
-from contextgraft.cli.output import echo, print_json
+from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.errors import Refused
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def _of_graft(folder: Path, target: Path | None, adapters: tuple[Path, ...], thr
     from contextgraft.cli.progress import bytes_bar
 
     total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    with bytes_bar("verify", total * (2 if target and adapters else 1)) as advance:
+    total *= 2 if target and adapters else 1
+    _say_plan(total, threads)
+    with bytes_bar("verify", total) as advance:
         return verify(folder, target=target, adapters=adapters, threads=threads, advance=advance)
 
 
@@ -76,8 +78,15 @@ def _of_adapter(folder: Path, base: Path, donor: Path, threads: int) -> "list[Ch
     from contextgraft.cli.progress import bytes_bar
 
     total = sum(file.stat().st_size for side in (base, donor) for file in side.glob("*.safetensors"))
+    _say_plan(total, threads)
     with bytes_bar("verify", total) as advance:
         return verify_adapter(folder, base, donor, threads=threads, advance=advance)
+
+
+def _say_plan(total: int, threads: int) -> None:
+    """Without weights there is an error instead, which shall be the only line."""
+    if total:
+        echo(f"verify: {format_bytes(total)} to read, with {threads} thread(s).", err=True)
 
 
 def _show(folder: Path, checks: "list[Check]", as_json: bool) -> None:
