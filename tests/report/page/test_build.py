@@ -148,7 +148,7 @@ def test_an_older_report_is_replaced_whole(tmp_path: Path) -> None:
     out = tmp_path / "report"
     write_report(Report({PAGE: "old", "charts/old.svg": "<svg/>"}, {}, ()), out)
     write_report(Report({PAGE: "new"}, {"a": 1}, ()), out)
-    assert {path.name for path in out.iterdir()} == {PAGE, "summary.json"}
+    assert {path.name for path in out.iterdir()} == {PAGE, "summary.json", "copies.json"}
     assert json.loads((out / "summary.json").read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
