@@ -1,10 +1,12 @@
 """Names of tensors in PEFT's weights file: of one adapter, and of factors that PEFT knows."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from contextgraft.errors import CheckpointError, first_names
+from contextgraft.formats.peft import PREFIX
+from contextgraft.formats.tensor_names import without_wrappers
 
 DEFAULT = "default"
 # what modules_to_save replaced, and what VeLoRA and MonteCLoRA only train with: without effect afterwards
@@ -16,6 +18,17 @@ FACTOR = re.compile(
     r"(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?(?:\.(?P<leaf>weight|bias))?$"
 )
 OF_FACTORS = re.compile(r"\.lora_\w+(?:\.|$)")
+
+
+def factor_modules(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of factors, with the names of their modules."""
+    matches = ((key, FACTOR.match(model_name(key))) for key in keys if not UNUSED.search(key))
+    return {key: match["module"] for key, match in matches if match is not None}
+
+
+def model_name(key: str) -> str:
+    """A key without what PEFT and training add in front; PEFT around PEFT has its prefix twice."""
+    return without_wrappers(key).rpartition(PREFIX)[2]
 
 
 def adapter_names(keys: Collection[str]) -> set[str]:
@@ -43,7 +56,7 @@ def check_keys(keys: Collection[str], path: Path) -> None:
         )  # fmt: skip
 
 
-def wrappers(names: Collection[str]) -> re.Pattern[str]:
-    """What PEFT's wrappers add to the names of tensors that adapters of these names store in full."""
-    known = "|".join(map(re.escape, sorted({DEFAULT, *names})))
+def wrappers(keys: Collection[str]) -> re.Pattern[str]:
+    """What PEFT's wrappers add to the names of tensors that the adapters of these keys store in full."""
+    known = "|".join(map(re.escape, sorted({DEFAULT, *adapter_names(keys)})))
     return re.compile(rf"\.(modules_to_save(\.(?:{known}))?|base_layer)(?=\.)")

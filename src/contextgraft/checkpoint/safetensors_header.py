@@ -2,7 +2,8 @@
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class TensorFile:
         if name not in self.tensors:
             raise CheckpointError(f"has no tensor {name!r}", path=self.path)
         return self.tensors[name]
+
+    def without(self, names: Container[str]) -> "TensorFile":
+        """The file as if it had none of these tensors."""
+        return replace(self, tensors={name: info for name, info in self.tensors.items() if name not in names})
 
 
 def open_tensors(path: Path) -> TensorFile:

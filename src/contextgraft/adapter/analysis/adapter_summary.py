@@ -12,6 +12,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdditiveEntry
 from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.adapter.lora.vllm import CHECKED_VERSION, audit_for_vllm
+from contextgraft.errors import first_names
 from contextgraft.formats.peft import module_of
 from contextgraft.rope import settings
 
@@ -26,6 +27,7 @@ def describe_adapter(adapter: Adapter) -> dict[str, Any]:
         "ranks": sorted({adapter.config.rank(module_of(name)) for name in adapter.factors}),
         "dense": sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values()),
         "replaced": list(adapter.replaced),
+        "ignored": list(adapter.ignored),
         "dora": adapter.config.use_dora,
         "rslora": adapter.config.use_rslora,
         "bytes": sum(info.bytes for file in adapter.files for info in file.tensors.values()),
@@ -59,8 +61,11 @@ def adapter_lines(facts: dict[str, Any]) -> list[str]:
         f"from          donor {origin[1]}, base {origin[0]}",
         f"rope          {recorded}",
         f"size          {facts['bytes']:,} bytes",
-        f"vLLM          {verdict}, by the rules of vLLM {vllm['version']}",
     ]
+    if facts["ignored"]:
+        names = first_names(facts["ignored"], 5)
+        lines.append(f"ignored       factors of modules that the config does not select, as by PEFT: {names}")
+    lines.append(f"vLLM          {verdict}, by the rules of vLLM {vllm['version']}")
     lines += [f"  problem     {problem}" for problem in vllm["problems"]]
     lines += [f"  note        {note}" for note in vllm["notes"]]
     lines += [f"reader        {limit}" for limit in facts["reader_limits"]]

@@ -36,7 +36,8 @@ class Adapter:
     """A checked adapter; `entries` are the tensors of a model that it changes.
 
     `inputs` are its files as they were before the first of them was read.
-    `sidecar` is None for adapters that other programs wrote.
+    `sidecar` is None for adapters that other programs wrote. `ignored` are modules whose factors have no
+    effect, because the config does not select them.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Adapter:
     files: tuple[TensorFile, ...]
     entries: dict[str, AdapterEntry]
     inputs: InputFiles = field(default_factory=InputFiles, compare=False, repr=False)
+    ignored: tuple[str, ...] = ()
 
     @property
     def rope(self) -> settings.RopeSettings | None:
@@ -217,7 +219,9 @@ def open_adapter(path: Path) -> Adapter:
     _check_pickles(path)
     _check_weights(path)
     files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
-    entries = KINDS[config.peft_type].entries(files[0], path / peft.ADAPTER_WEIGHTS, config)
+    ignored = {} if sidecar is not None else config.ignored_factors(files[0].tensors)
+    weights = files[0].without(ignored)
+    entries = KINDS[config.peft_type].entries(weights, path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
         _check_sidecar(path, sidecar)
         if sidecar.get("dense"):
@@ -238,7 +242,8 @@ def open_adapter(path: Path) -> Adapter:
         )
     if not all(math.isfinite(entry.scaling) for entry in entries.values()):
         raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
-    return Adapter(path, config, sidecar, tuple(files), entries, inputs)
+    modules = tuple(dict.fromkeys(ignored.values()))
+    return Adapter(path, config, sidecar, tuple(files), entries, inputs, modules)
 
 
 def _check_pickles(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contextgraft.adapter.lora.module_patterns import ModulePatterns
-from contextgraft.adapter.patterns import LimitedMatcher, is_pattern
+from contextgraft.adapter.lora.parameter_names import adapted_parameters
+from contextgraft.adapter.module_selection import ModuleSelection
+from contextgraft.adapter.peft_keys import factor_modules
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats import peft
 
 # Settings that change the meaning of the factors in ways that a merge cannot reproduce, and the remedy.
@@ -48,6 +50,9 @@ class LoraConfig(BaseModel):
     ensure_weight_tying: bool | None = None
     target_parameters: list[str] | None = None
     target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
     base_model_name_or_path: str | None = None
     init_lora_weights: bool | str | None = True
     peft_version: str | None = None
@@ -75,15 +80,51 @@ class LoraConfig(BaseModel):
         known = any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in named)
         return known or (by_pattern and any(map(self.selects, peft.TIED_BY_PEFT)))
 
+    @property
+    def saves_an_end(self) -> bool:
+        """Whether modules_to_save name an end of the embeddings: PEFT saves both ends if they are tied."""
+        return any(name.rpartition(".")[2] in peft.TIED_BY_PEFT for name in self.modules_to_save or ())
+
     def selects(self, module: str) -> bool:
         """Whether PEFT gives a module of this name factors or a weight of its own, by the config alone."""
-        whole = f".{module}"
-        if any(whole.endswith(f".{name}") for name in self.modules_to_save or ()):
-            return True
-        if not isinstance(self.target_modules, str):
-            return any(whole.endswith(f".{name}") for name in self.target_modules or ())
-        pattern = rf"\A(?:{self.target_modules})\Z"
-        return is_pattern(pattern) and LimitedMatcher("target_modules", self.path).matches(pattern, module)
+        saved = any(f".{module}".endswith(f".{name}") for name in self.modules_to_save or ())
+        return saved or self.selection.is_target(module)
+
+    @cached_property
+    def selection(self) -> ModuleSelection:
+        """The modules that get factors."""
+        layers, targets, excluded = self.layers_to_transform, self.target_modules, self.exclude_modules
+        pattern = self.layers_pattern or ()
+        return ModuleSelection(
+            self.path,
+            frozenset(targets) if isinstance(targets, list) else targets,
+            frozenset(excluded) if isinstance(excluded, list) else excluded,
+            (layers,) if isinstance(layers, int) else tuple(layers or ()),
+            (pattern,) if isinstance(pattern, str) else tuple(pattern),
+            tuple(self.modules_to_save or ()),
+        )
+
+    def ignored_factors(self, keys: Collection[str]) -> dict[str, str]:
+        """Those keys of a weights file that PEFT ignores, with the modules, which the config does not select.
+
+        The copy of tied factors is selected with the original. Raises CheckpointError if no factors are left.
+        """
+        modules = factor_modules(keys)
+        parameters = adapted_parameters(set(modules.values()), self.target_parameters or ())
+        tied = peft.TIED_BY_PEFT if self.ties_embeddings else ()
+        selected = {
+            module
+            for module in dict.fromkeys(modules.values())
+            if module in parameters or module.rpartition(".")[2] in tied or self.selection.has_factors(module)
+        }
+        if modules and not selected:
+            raise CheckpointError(
+                "selects none of the modules that its weights file has factors of: PEFT ignores them all",
+                path=self.path, expected=f"one of {first_names(list(dict.fromkeys(modules.values())), 3)}",
+                received=f"target_modules {self.target_modules!r}"[:200],
+                remedy="correct target_modules, exclude_modules and layers_to_transform",
+            )  # fmt: skip
+        return {key: module for key, module in modules.items() if module not in selected}
 
     @property
     def experts_inputs_first(self) -> bool:
@@ -123,6 +164,7 @@ def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraC
             path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
         ) from None  # fmt: skip
     _check_kind(path, data, config, models)
+    config.selection.check()
     config.ranks.check()
     config.alphas.check()
     numbers = (config.lora_alpha, *config.alpha_pattern.values())

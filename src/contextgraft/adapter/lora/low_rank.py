@@ -13,12 +13,12 @@ from typing_extensions import override
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
 from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
-from contextgraft.adapter.peft_keys import FACTOR, TOKEN_ROWS, UNUSED, adapter_names, check_keys, wrappers
+from contextgraft.adapter.peft_keys import FACTOR, TOKEN_ROWS, UNUSED, check_keys, model_name, wrappers
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, PREFIX, TIED_BY_PEFT
-from contextgraft.formats.tensor_names import FLOATS, without_wrappers
+from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, TIED_BY_PEFT
+from contextgraft.formats.tensor_names import FLOATS
 
 if TYPE_CHECKING:
     from contextgraft.adapter.lora.array_deltas import ArrayDelta, ReadFloats
@@ -138,7 +138,7 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
     """Entries by tensor of the model; keys that are not a pair of fitting factors raise CheckpointError."""
     check_gathered(file.tensors.values(), path)
     check_keys(file.tensors, path)
-    wrapped = wrappers(adapter_names(file.tensors))
+    wrapped = wrappers(file.tensors)
     modules: dict[str, dict[str, TensorInfo]] = {}
     entries: dict[str, AdapterEntry] = {}
     for key, info in file.tensors.items():
@@ -146,7 +146,7 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
             continue
         if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
-        name = without_wrappers(key).rpartition(PREFIX)[2]  # PEFT around PEFT has it twice
+        name = model_name(key)
         match = FACTOR.match(name)
         if match is None and TOKEN_ROWS in name:
             entries[f"{name.partition(TOKEN_ROWS)[0]}.weight"] = _token_rows(name, info, path, config)

@@ -78,7 +78,12 @@ def _problems_of_keys(adapter: Adapter) -> Iterator[str]:
     keys = [key for key in adapter.files[0].tensors if not key.endswith(SKIPPED)]
     modules = {key: _module_in_vllm(key) for key in keys}
     yield from [f"key {key!r} is not supported" for key, module in modules.items() if module is None][:1]
+    yield from [
+        f"factors of {module!r}, which the config does not select, are loaded: PEFT ignores them"
+        for module in adapter.ignored
+    ][:1]
     known = {module_of(name) for name in adapter.factors if COMPILED not in name.split(".")}
+    known.update(adapter.ignored)
     lost = [module for module in modules.values() if module is not None and module not in known]
     yield from [
         f"module {module!r} would be applied to nothing: another name is expected" for module in lost

@@ -23,7 +23,7 @@ from contextgraft.adapter.merge.target import check_vocabulary
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.errors import InputError, MismatchError
+from contextgraft.errors import InputError, MismatchError, first_names
 from contextgraft.formats.architecture import check_architecture
 from contextgraft.formats.model.copied_files import other_weights, split_files
 from contextgraft.formats.model.own_files import check_own_files
@@ -141,6 +141,12 @@ class MergePlan:
         before = settings.read_any_length(self.target.config, self.target.path)
         warnings = list(self.fit.warnings) + other_weights(self.target, "the graft is")
         for scaled in self.adapters:
+            if scaled.adapter.ignored and scaled.scale:
+                names = first_names(scaled.adapter.ignored, 5)
+                warnings.append(
+                    f"{scaled.adapter.path}: its file has factors of modules that its config does not "
+                    f"select; PEFT ignores them, and so does the graft: {names}"
+                )
             if scaled.adapter.sidecar is None:
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])

@@ -44,10 +44,13 @@ def with_shared_ends(
     PEFT adapts the input embeddings alone, unless ensure_weight_tying is set; rows of single tokens it shares
     always, also under factors of the output layer. `contextgraft extract` carries what base and donor have
     tied. Raises MismatchError for DoRA factors of the output layer under trained tokens, and for ends that
-    PEFT would tie and that have different factors.
+    PEFT would tie and that have different factors, or of which only one is saved.
     """
     shared, own = entries.get(embedding), entries.get(head)
     by_peft = bool(adapter.config.ties_embeddings)
+    saved = [name for name in (embedding, head) if isinstance(entries.get(name), ReplaceEntry)]
+    if by_peft and adapter.sidecar is None and len(saved) == 1 and adapter.config.saves_an_end:
+        raise _contradiction(adapter, f"the weight of {saved[0]!r} alone", "the weights of both ends")
     if shared is None and own is not None and by_peft and adapter.sidecar is None:
         _check_one_rank(adapter, embedding, own)
         return {**entries, embedding: _with_scaling_of(adapter, embedding, own)}
@@ -114,11 +117,13 @@ def _same_values(adapter: Adapter, shared: AdapterEntry, own: AdapterEntry) -> b
     return True
 
 
-def _contradiction(adapter: Adapter, received: str) -> MismatchError:
+def _contradiction(
+    adapter: Adapter, received: str, expected: str = "one end, or the same for both"
+) -> MismatchError:
     return MismatchError(
         "says that it ties both ends of the embeddings (ensure_weight_tying), and was trained where they are "
-        "not tied: PEFT cannot load both ends into the target, whose embeddings are tied",
-        path=adapter.path, expected="one end, or the same for both", received=received,
+        "not tied: PEFT cannot load it into the target, whose embeddings are tied",
+        path=adapter.path, expected=expected, received=received,
         remedy="merge it into a target with untied embeddings, or set ensure_weight_tying to false in "
         "adapter_config.json",
     )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Which modules an adapter's config selects, by PEFT's rules (0.21): it ignores the factors of others."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from contextgraft.adapter.patterns import PLAIN, LimitedMatcher, is_pattern
+from contextgraft.errors import CheckpointError
+from contextgraft.formats.tensor_names import rows_are_tokens
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class ModuleSelection:
+    """The settings of adapter_config.json that select modules for factors, by PEFT's names."""
+
+    path: Path
+    target_modules: frozenset[str] | str | None
+    exclude_modules: frozenset[str] | str | None = None
+    layers_to_transform: tuple[int, ...] = ()
+    layers_pattern: tuple[str, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise CheckpointError for patterns that cannot be used, and for settings that PEFT refuses."""
+        if isinstance(self.target_modules, str) and self.layers_to_transform:
+            raise CheckpointError(
+                "has layers_to_transform, which PEFT does not combine with a pattern of target_modules",
+                path=self.path, expected="a list of target_modules", received=self.target_modules[:80],
+            )  # fmt: skip
+        for key in ("target_modules", "exclude_modules"):
+            pattern = getattr(self, key)
+            if isinstance(pattern, str) and not is_pattern(_whole(pattern)):
+                raise CheckpointError(
+                    f"has a pattern for {key} that cannot be used", path=self.path,
+                    expected="a regular expression", received=repr(pattern)[:80],
+                    remedy="write the names of the modules as a list",
+                )  # fmt: skip
+        other = next((name for name in self.layers_pattern if PLAIN.fullmatch(name) is None), None)
+        if other is not None or not all(map(_is_regular, self.layers_pattern)):
+            raise CheckpointError(
+                "has layers_pattern that cannot be used", path=self.path,
+                expected="names of the modules that hold the layers", received=repr(self.layers_pattern)[:80],
+            )  # fmt: skip
+
+    def has_factors(self, module: str) -> bool:
+        """Whether PEFT gives a module of this name factors; without any target_modules it may be any."""
+        if self.target_modules is None:
+            return True
+        if self._is_excluded(module) or any(f".{name}." in f".{module}." for name in self.modules_to_save):
+            return False
+        return self.is_target(module) and self._is_in_layers(module)
+
+    def is_target(self, module: str) -> bool:
+        """Whether target_modules name a module, whatever the other settings say."""
+        targets = self.target_modules
+        if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+            return not rows_are_tokens(f"{module}.weight")
+        return self._matches("target_modules", targets, module)
+
+    def _is_excluded(self, module: str) -> bool:
+        return self._matches("exclude_modules", self.exclude_modules, module)
+
+    def _matches(self, key: str, chosen: frozenset[str] | str | None, module: str) -> bool:
+        if not chosen:
+            return False
+        if isinstance(chosen, str):
+            return self._matchers[key].matches(_whole(chosen), module)
+        return not chosen.isdisjoint(_ends(module))
+
+    @cached_property
+    def _matchers(self) -> dict[str, LimitedMatcher]:
+        return {key: LimitedMatcher(key, self.path) for key in ("target_modules", "exclude_modules")}
+
+    def _is_in_layers(self, module: str) -> bool:
+        named_in_full = isinstance(self.target_modules, frozenset) and module in self.target_modules
+        if not self.layers_to_transform or named_in_full:
+            return True
+        holders = self.layers_pattern or (r"[^.]*",)
+        front = r"(?:^|.*?\.)" if self.layers_pattern else r".*?\."
+        matches = (re.match(rf"{front}{holder}\.(?P<index>\d+)\.", module) for holder in holders)
+        first = next(filter(None, matches), None)
+        return first is not None and int(first["index"]) in self.layers_to_transform
+
+
+def _ends(module: str) -> Iterator[str]:
+    """The name, and every end of it that begins after a dot."""
+    yield module
+    yield from (module[dot.end() :] for dot in re.finditer(r"\.", module))
+
+
+def _whole(pattern: str) -> str:
+    """A pattern that matches a whole name; flags at its front are valid inside, too."""
+    flags = re.match(r"\(\?([aimsx]+)\)", pattern)
+    return rf"\A(?:{pattern})\Z" if flags is None else rf"\A(?{flags[1]}:{pattern[flags.end() :]})\Z"
+
+
+def _is_regular(name: str) -> bool:
+    try:
+        re.compile(name)
+    except re.error:
+        return False
+    return True
