@@ -139,8 +139,12 @@ class SingleProcessEngine(TrainingEngine):
         saved = load_state(work)
         if not (work / CHECKPOINTS).exists():
             return saved
-        from contextgraft.training.parallel.checkpoints import load_checkpoint  # noqa: PLC0415 - slow import
+        from contextgraft.training.parallel.checkpoints import (  # noqa: PLC0415 - slow import
+            load_checkpoint,
+            remove_unusable,
+        )
 
+        remove_unusable(work)
         return max(saved, load_checkpoint(work), key=lambda state: state.step)
 
     @override

@@ -104,7 +104,7 @@ def save_state(saved: SavedState, folder: Path) -> None:
     digest = hasher()
     for name in sorted(saved.tensors):
         _add(digest, name, saved.tensors[name])
-    run = _run_digest(folder, saved.step)
+    run = run_digest(folder, saved.step)
     metadata = {"step": str(saved.step), "digest": digest.hexdigest(), "run": run}
     tensors = {name: tensor.cpu() for name, tensor in saved.tensors.items()}
     save_tensors(folder / STATE_FILE, tensors, metadata=metadata)
@@ -136,14 +136,14 @@ def load_state(
                 _add(digest, name, tensor)
                 tensors[name] = convert(tensor)
             saved, recorded = SavedState(_step(file), tensors), file.metadata()
-            run = _run_digest(folder, saved.step)
+            run = run_digest(folder, saved.step)
             same = recorded["digest"] == digest.hexdigest() and recorded.get("run", run) == run
             return saved if same else SavedState()
     except UNREADABLE:
         return SavedState()
 
 
-def _run_digest(folder: Path, step: int) -> str:
+def run_digest(folder: Path, step: int) -> str:
     """A digest of the run in a folder: its identity, and the metrics of its first `step` steps."""
     digest = hasher()
     for name, lines in ((IDENTITY_FILE, None), (METRICS_FILE, step)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from contextgraft.training.parallel.checkpoints import complete_checkpoints, remove_partial
+from contextgraft.training.parallel.checkpoints import complete_checkpoints, remove_unusable
 from contextgraft.training.state import CHECKPOINTS
 from contextgraft.training.trainer import train
 
@@ -137,7 +137,7 @@ def test_an_unfinished_checkpoint_does_not_mix_with_the_next(tmp_path: Path) -> 
     (tmp_path / CHECKPOINTS / "step-00000004.partial/shard-00004.safetensors").write_bytes(
         b"of a fourth rank"
     )
-    assert remove_partial(tmp_path) == 3
+    assert remove_unusable(tmp_path) == 3
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000003"]
 
 

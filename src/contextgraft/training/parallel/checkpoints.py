@@ -1,13 +1,16 @@
 """Checkpoints of a distributed run, readable by any number of ranks: torch.distributed.checkpoint, no pickle.
 
 `checkpoints/step-00000012/` is complete; a folder whose name ends in `.partial` is not, and is never read.
+A complete one has a record of its run, and of the sizes and headers of its files.
 """
 
-import shutil
+import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,10 +23,15 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard, zeros
 
+from contextgraft.checkpoint.atomic import remove, write_json
+from contextgraft.checkpoint.digest import bytes_digest
+from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.errors import CheckpointError, OutputError
-from contextgraft.training.state import CHECKPOINTS, SavedState
+from contextgraft.training.state import CHECKPOINTS, SavedState, run_digest
 
 PARTIAL = ".partial"
+COMPLETE = re.compile(r"step-\d{8,}")
+RECORD = "record.json"  # in a complete checkpoint: its run and its files
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,13 @@ def finish_saving(pending: PendingCheckpoint, *, main: bool, keep: int) -> None:
 
     `keep` is how many complete checkpoints stay. One that cannot be written raises OutputError.
     """
+    partial, work = Path(str(pending.folder) + PARTIAL), pending.folder.parents[1]
     try:
         pending.future.result()
+        if main:
+            write_json(partial / RECORD, _record(partial, work, _step(pending.folder)))
+            remove(pending.folder)
+            partial.rename(pending.folder)
     except (CheckpointException, OSError) as error:
         raise OutputError(
             "the checkpoint cannot be written",
@@ -58,25 +71,50 @@ def finish_saving(pending: PendingCheckpoint, *, main: bool, keep: int) -> None:
             remedy="free disk space and run the same command again: it resumes at the previous checkpoint",
         ) from None
     if main:
-        Path(str(pending.folder) + PARTIAL).rename(pending.folder)
-        for old in complete_checkpoints(pending.folder.parents[1])[:-keep]:
-            shutil.rmtree(old)
+        for old in complete_checkpoints(work)[:-keep]:
+            remove(old)
 
 
 def complete_checkpoints(work: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    return sorted(path for path in (work / CHECKPOINTS).glob("step-*") if path.suffix != PARTIAL)
+    return sorted(path for path in (work / CHECKPOINTS).glob("step-*") if COMPLETE.fullmatch(path.name))
 
 
-def remove_partial(work: Path) -> int:
-    """Remove checkpoints that a killed run left unfinished; returns the step of the latest complete one.
+def remove_unusable(work: Path) -> int:
+    """Remove unfinished and spoiled checkpoints, and those of another run; returns the latest step left.
 
     The files of an unfinished checkpoint would mix with those of the next one of the same step. No other
     process may write there at the same time.
     """
-    for partial in (work / CHECKPOINTS).glob(f"step-*{PARTIAL}"):
-        shutil.rmtree(partial)
+    for path in (work / CHECKPOINTS).glob("*"):
+        if not COMPLETE.fullmatch(path.name) or not _is_usable(path, work):
+            remove(path)
     return max((_step(folder) for folder in complete_checkpoints(work)), default=0)
+
+
+def _is_usable(folder: Path, work: Path) -> bool:
+    """Whether a checkpoint is what its record says; those of earlier versions have none."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    if not os.path.lexists(folder / RECORD):
+        return True
+    try:
+        return read_json(folder / RECORD) == _record(folder, work, _step(folder))
+    except (CheckpointError, OSError):
+        return False
+
+
+def _record(folder: Path, work: Path, step: int) -> dict[str, Any]:
+    """The run of a checkpoint, with size and header of each file: a digest of all bytes takes too long."""
+    files = {path.name: _size_and_header(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {"run": run_digest(work, step), "files": files}
+
+
+def _size_and_header(path: Path) -> list[int | str]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        return [size, bytes_digest(file.fileno(), 0, min(8 + length, size))]
 
 
 def load_checkpoint(

@@ -222,7 +222,7 @@ class DistributedEngine(TrainingEngine):
     def load(self, work: Path) -> SavedState:
         """The later of a distributed checkpoint and the state of one process, sharded over all ranks."""
         single_process_step = self.run_on_main(lambda: saved_step(work))
-        distributed_step = self.run_on_main(lambda: checkpoints.remove_partial(work))
+        distributed_step = self.run_on_main(lambda: checkpoints.remove_unusable(work))
         if single_process_step <= distributed_step:
             return checkpoints.load_checkpoint(work, self.mesh, self._saving)
         return load_state(
