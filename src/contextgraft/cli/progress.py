@@ -95,6 +95,11 @@ def log_lines(
     yield advance
 
 
+def weight_bytes(*folders: Path) -> int:
+    """Bytes of the safetensors files of some models."""
+    return sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+
+
 def local_folders(command: str, *sources: Path) -> tuple[Path, ...]:
     """The folders of models or adapters: paths as they are, other sources fetched into the cache.
 

@@ -28,7 +28,7 @@ from contextgraft.cli.evaluate.outputs import (
 from contextgraft.cli.graft_options import DEFAULTS, GRAFT_OPTIONS
 from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.progress import local_folders
+from contextgraft.cli.progress import local_folders, weight_bytes
 from contextgraft.cli.verbosity import progress_stream
 from contextgraft.errors import InputError, MistakeCollector, OutputError
 
@@ -190,8 +190,8 @@ def run(
 
     if params["threads"]:
         torch.set_num_threads(params["threads"])
-    size = sum(file.stat().st_size for _, folder in models for file in folder.glob("*.safetensors"))
-    echo(f"evaluate: {len(models) + len(variants)} model(s); first {format_bytes(size)} are read", err=True)
+    size = format_bytes(weight_bytes(*(folder for _, folder in models)))
+    echo(f"evaluate: {len(models) + len(variants)} model(s); first {size} are read", err=True)
     if outputs.alignments:  # before the evaluation, which takes longer: nothing of it is lost by an error
         align(params, adapters, outputs, models[0][1])
     with TerminalProgress(len(models) + len(variants), progress_stream()) as progress:

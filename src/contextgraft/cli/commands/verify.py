@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ import click
 
 from contextgraft.cli.options import PATH, json_option, threads_option, threads_or_cores
 from contextgraft.cli.output import echo, format_bytes, print_json
+from contextgraft.cli.progress import bytes_bar, weight_bytes
 from contextgraft.errors import Refused
 
 if TYPE_CHECKING:
@@ -64,29 +67,25 @@ def command(
 
 def _of_graft(folder: Path, target: Path | None, adapters: tuple[Path, ...], threads: int) -> "list[Check]":
     from contextgraft.adapter.verify.graft import verify
-    from contextgraft.cli.progress import bytes_bar
 
-    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    total *= 2 if target and adapters else 1
-    _say_plan(total, threads)
-    with bytes_bar("verify", total) as advance:
+    with _progress(weight_bytes(folder) * (2 if target and adapters else 1), threads) as advance:
         return verify(folder, target=target, adapters=adapters, threads=threads, advance=advance)
 
 
 def _of_adapter(folder: Path, base: Path, donor: Path, threads: int) -> "list[Check]":
     from contextgraft.adapter.verify.adapter import verify_adapter
-    from contextgraft.cli.progress import bytes_bar
 
-    total = sum(file.stat().st_size for side in (base, donor) for file in side.glob("*.safetensors"))
-    _say_plan(total, threads)
-    with bytes_bar("verify", total) as advance:
+    with _progress(weight_bytes(base, donor), threads) as advance:
         return verify_adapter(folder, base, donor, threads=threads, advance=advance)
 
 
-def _say_plan(total: int, threads: int) -> None:
+@contextmanager
+def _progress(total: int, threads: int) -> Iterator[Callable[[int], object]]:
     """Without weights there is an error instead, which shall be the only line."""
     if total:
         echo(f"verify: {format_bytes(total)} to read, with {threads} thread(s).", err=True)
+    with bytes_bar("verify", total) as advance:
+        yield advance
 
 
 def _show(folder: Path, checks: "list[Check]", as_json: bool) -> None:

@@ -42,17 +42,23 @@ def find_lm_eval_files(given: Iterable[Path]) -> list[tuple[Path, str]]:
     """Every result file given or below a given folder, each once, with its name; InputError for none."""
     files: dict[Path, tuple[Path, str]] = {}
     for path in given:
-        below = [(path, path.name)] if path.is_file() else [
-            (file, file.relative_to(path).as_posix())
-            for file in sorted(path.rglob(PATTERN))
-            if not any(name.startswith(".") for name in file.relative_to(path).parts)
-        ]  # fmt: skip
-        if not below:
-            what = f"contains no {PATTERN}" if path.is_dir() else "no such file or folder"
-            raise InputError(what, path=path, remedy=REMEDY)
-        for file, name in below:
+        for file in files_below(path, PATTERN, REMEDY):
+            name = path.name if file == path else file.relative_to(path).as_posix()
             files.setdefault(file.resolve(), (file, name))
     return sorted(files.values(), key=lambda item: (item[1], str(item[0])))
+
+
+def files_below(path: Path, pattern: str, remedy: str) -> list[Path]:
+    """A given file, or those below a given folder that are not hidden, by name; InputError for none."""
+    below = [path] if path.is_file() else [
+        file
+        for file in sorted(path.rglob(pattern))
+        if not any(name.startswith(".") for name in file.relative_to(path).parts)
+    ]  # fmt: skip
+    if not below:
+        what = f"contains no {pattern}" if path.is_dir() else "no such file or folder"
+        raise InputError(what, path=path, remedy=remedy)
+    return below
 
 
 def read_lm_eval_results(files: Iterable[tuple[Path, str]]) -> tuple[LmEvalScore, ...]:

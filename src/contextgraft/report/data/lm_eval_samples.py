@@ -11,7 +11,7 @@ from contextgraft.checkpoint.strict_json import NotJson, parse_json
 from contextgraft.config.text_file import open_regular
 from contextgraft.errors import InputError
 from contextgraft.report.data.document_pairs import DocumentPairs, DocumentScores, metric_pairs
-from contextgraft.report.data.lm_eval_results import model_name, visible_name
+from contextgraft.report.data.lm_eval_results import files_below, model_name, visible_name
 
 PATTERN = "samples_*.jsonl"
 NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+))?\.jsonl")
@@ -23,16 +23,8 @@ ONLY_ONE = "only one of the two models has samples of it"
 
 def find_samples_by_task(path: Path) -> dict[str, Path]:
     """The file of samples of each task, given or below a given folder; InputError unless each has one."""
-    below = [path] if path.is_file() else [
-        file
-        for file in sorted(path.rglob(PATTERN))
-        if not any(name.startswith(".") for name in file.relative_to(path).parts)
-    ]  # fmt: skip
-    if not below:
-        what = f"contains no {PATTERN}" if path.is_dir() else "no such file or folder"
-        raise InputError(what, path=path, remedy=REMEDY)
     files: dict[str, Path] = {}
-    for file in below:
+    for file in files_below(path, PATTERN, REMEDY):
         match = NAME.fullmatch(file.name)
         task = match["task"] if match else file.stem
         if task in files:
