@@ -8,6 +8,7 @@ ContextgraftError
 │   └── MissingExtra      an optional package is not installed
 ├── CheckpointError       a file of a model or adapter is malformed or of an unsupported kind
 │   ├── InputChanged      a file was changed while it was read
+│   ├── ReadError         a file cannot be read, which says nothing about its content
 │   ├── PickleRefused     a pickle (.bin, .pt, or renamed): never loaded
 │   └── NotFullPrecision  a model is quantised (also a MismatchError)
 ├── MismatchError         two models or an adapter and a model do not fit each other
@@ -19,6 +20,7 @@ ContextgraftError
 └── VerificationError     a graft or adapter differs from its record
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +31,11 @@ from contextgraft.extras import EXTRAS, missing_package
 
 SHOWN_MISTAKES = 50  # lines of an error about several
 SHOWN_CHARACTERS = 1000  # of a path or a value in an error
+# errors about the file itself: it is missing, or not a regular file. Others say nothing about its content.
+OF_THE_FILE = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.EFBIG,
+}  # fmt: skip
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors and tokenizers, which are in Rust
 
 
@@ -158,6 +165,25 @@ class InputChanged(CheckpointError):  # noqa: N818 - named after the event, like
         )
 
 
+class ReadError(CheckpointError):
+    """A file cannot be read, for a reason that is not its content, such as a failing disk or too many files.
+
+    Nothing is removed, replaced or computed again because of it. `denied`: this user may not read it.
+    """
+
+    def __init__(self, path: Path | str, error: OSError) -> None:
+        remedy = "run the same command again when it can be read"
+        super().__init__("cannot be read", path=path, received=error.strerror or error, remedy=remedy)
+        self.denied = error.errno in {errno.EACCES, errno.EPERM}
+
+
+def raise_read_error(error: Exception, path: Path | str) -> None:
+    """Raise ReadError if an exception of reading a file says nothing about its content; else return."""
+    cause = file_system_error(error)
+    if cause is not None and cause.errno not in OF_THE_FILE:
+        raise ReadError(path, cause) from None
+
+
 def missing_extra(error: BaseException, verb: str | None = None) -> MissingExtra | None:
     """The error to show where an optional package is missing; None if `error` has another cause.
 
@@ -212,6 +238,8 @@ def library_errors(
         missing = missing_extra(error)
         if missing is not None:
             raise missing from None
+        if isinstance(error, Exception):
+            raise_read_error(error, path)
         raise (report or CheckpointError)(what, path=path, received=f"{kind}: {error}"[:300]) from None
 
 

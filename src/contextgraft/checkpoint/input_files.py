@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from contextgraft.errors import InputChanged
+from contextgraft.errors import InputChanged, raise_read_error
 
 # files that transformers prefers to others or adds to them, so that it matters if they appear
 APPEARING = (
@@ -75,6 +75,7 @@ def _status(path: Path) -> tuple[int | None, int | None, int | None]:
     """Size, modification time in nanoseconds and inode; all None for a file that is not there."""
     try:
         status = path.stat()
-    except OSError:
+    except OSError as error:
+        raise_read_error(error, path)
         return None, None, None
     return status.st_size, status.st_mtime_ns, status.st_ino

@@ -23,6 +23,7 @@ from contextgraft.errors import (
     PickleRefused,
     Refused,
     first_names,
+    raise_read_error,
 )
 
 __all__ = ["ModelFolder", "TensorFile", "TensorInfo", "open_model", "open_tensors", "read_json"]
@@ -104,6 +105,7 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
             "no such file", path=path, remedy="pass the folder of a complete model or adapter"
         ) from None
     except OSError as error:
+        raise_read_error(error, path)
         raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
     except NotJson as error:
         raise CheckpointError("cannot be read as JSON", path=path, received=error) from None

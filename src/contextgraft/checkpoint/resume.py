@@ -20,7 +20,7 @@ from contextgraft.checkpoint.atomic import (
 )
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
-from contextgraft.errors import CheckpointError, MismatchError
+from contextgraft.errors import CheckpointError, MismatchError, ReadError, raise_read_error
 
 JOB_FILE = "job.json"
 BUILT = "built"  # key of a log: every folder is complete, only renames are missing
@@ -55,7 +55,7 @@ class ResumeLog:
 
     As a context manager: when the job succeeds, the log is detached from the work directory. When the inputs
     are invalid or have changed, or nothing was recorded yet, the work directory is emptied. Any other error,
-    such as an interrupt or a full disk, leaves everything for the rerun.
+    such as an interrupt, a full disk or a file that cannot be read now, leaves everything for the rerun.
     """
 
     def __init__(self, work: Path, job: Mapping[str, Any]) -> None:
@@ -86,11 +86,12 @@ class ResumeLog:
             try:
                 self._check_inputs()
             except CheckpointError as changed:
-                _empty(self.work)
+                if _is_invalid(changed):
+                    _empty(self.work)
                 raise changed from None  # the change of the input caused whatever else went wrong
         if error is None:
             detach_log(self.work)
-        elif isinstance(error, CheckpointError | MismatchError) or not self._has_records():
+        elif _is_invalid(error) or not self._has_records():
             _empty(self.work)
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -116,6 +117,11 @@ class ResumeLog:
     def _check_inputs(self) -> None:
         for files in self.inputs:
             files.check_unchanged()
+
+
+def _is_invalid(error: BaseException) -> bool:
+    """Whether an error says that an input cannot be used, so that nothing of the job can be."""
+    return isinstance(error, CheckpointError | MismatchError) and not isinstance(error, ReadError)
 
 
 @contextmanager
@@ -176,10 +182,13 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _load(path: Path) -> Any:
-    """The JSON value of a file of ours; None if it is missing, unreadable, or was not written completely."""
+    """The JSON value of a file of ours; None if it is missing, or was not written completely."""
     try:
         return json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        raise_read_error(error, path)
+        return None
+    except (ValueError, RecursionError):
         return None
 
 

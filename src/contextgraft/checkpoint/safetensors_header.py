@@ -9,7 +9,7 @@ from typing import Any
 
 from contextgraft.checkpoint.strict_json import NotJson, parse_json
 from contextgraft.config.text_file import open_regular
-from contextgraft.errors import CheckpointError, PickleRefused
+from contextgraft.errors import CheckpointError, PickleRefused, raise_read_error
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 MAX_DIMENSIONS = 64
@@ -103,6 +103,7 @@ def open_tensors(path: Path) -> TensorFile:
             file.seek(8)
             raw = file.read(length)
     except OSError as error:
+        raise_read_error(error, path)
         raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
     return _parse(path, raw, size)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contextgraft.checkpoint.safetensors_header import TensorInfo
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, raise_read_error
 
 
 class Tensors(Protocol):
@@ -35,6 +35,7 @@ def read_into(folder: Tensors, info: TensorInfo, start: int, view: memoryview) -
                     )
                 done += count
     except OSError as error:
+        raise_read_error(error, path)
         raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
 
 

@@ -14,6 +14,7 @@ from contextgraft.errors import (
     MismatchError,
     MissingExtra,
     OutputError,
+    ReadError,
     Refused,
 )
 from contextgraft.formats.sidecar import check_record_output, sidecar
@@ -22,7 +23,12 @@ FINAL = (InputError, CheckpointError, MismatchError, Refused)
 
 
 def is_final(error: ContextgraftError) -> bool:
-    """Whether the error is about a model, so that a retry cannot help, not about disk or command line."""
+    """Whether the error is about a model, so that a retry cannot help, not about disk or command line.
+
+    A file that this user may not read is: the others of a batch go on.
+    """
+    if isinstance(error, ReadError):
+        return error.denied
     return isinstance(error, FINAL) and not isinstance(error, ConfigError | InputChanged | MissingExtra)
 
 

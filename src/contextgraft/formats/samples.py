@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.atomic import publish_file
-from contextgraft.errors import OutputError
+from contextgraft.errors import OutputError, raise_read_error
 from contextgraft.formats.parquet.file_digest import is_spoiled, with_digest
 
 RUN = b"contextgraft.run"  # key of the schema's metadata: digest of models, questions and settings
@@ -195,7 +195,8 @@ def read_if(path: Path, run: str) -> pa.Table | None:
         raw = path.read_bytes()
         samples = pq.read_table(pa.BufferReader(raw), page_checksum_verification=True)
         samples.validate(full=True)
-    except (OSError, ValueError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise_read_error(error, path)
         return None
     metadata = samples.schema.metadata or {}
     samples = as_today(samples.replace_schema_metadata(None))

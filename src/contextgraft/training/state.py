@@ -15,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from contextgraft.checkpoint.digest import Hasher, hasher
 from contextgraft.checkpoint.writer import save_tensors
+from contextgraft.config.text_file import check_regular
 from contextgraft.config.training import Optimiser
+from contextgraft.errors import raise_read_error
 from contextgraft.formats.tensor_names import is_embedding
 from contextgraft.training.loss import CausalLMWithLoss
 
@@ -25,7 +27,7 @@ METRICS_FILE = "metrics.jsonl"  # in the same folder: a line for each step
 CHECKPOINTS = "checkpoints"  # folder of a distributed run
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight/"
-UNREADABLE = (SafetensorError, OSError, KeyError, ValueError, TypeError)
+SPOILED = (SafetensorError, OSError, KeyError, ValueError, TypeError)  # or missing
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,12 @@ def save_state(saved: SavedState, folder: Path) -> None:
 
 
 def saved_step(folder: Path) -> int:
-    """Number of steps done by the state in a folder; 0 if there is none that can be read."""
+    """Number of steps done by the state in a folder; 0 if there is none, or if it is spoiled."""
     try:
-        with safe_open(folder / STATE_FILE, framework="pt") as file:
+        with _open(folder) as file:
             return _step(file)
-    except UNREADABLE:
+    except SPOILED as error:
+        raise_read_error(error, folder / STATE_FILE)
         return 0
 
 
@@ -130,7 +133,7 @@ def load_state(
     """
     tensors, digest = {}, hasher()
     try:
-        with safe_open(folder / STATE_FILE, framework="pt") as file:
+        with _open(folder) as file:
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
                 _add(digest, name, tensor)
@@ -139,8 +142,15 @@ def load_state(
             run = run_digest(folder, saved.step)
             same = recorded["digest"] == digest.hexdigest() and recorded.get("run", run) == run
             return saved if same else SavedState()
-    except UNREADABLE:
+    except SPOILED as error:
+        raise_read_error(error, folder / STATE_FILE)
         return SavedState()
+
+
+def _open(folder: Path) -> Any:
+    """The state file; safetensors by itself reports most errors of opening it as a missing file."""
+    check_regular(folder / STATE_FILE)
+    return safe_open(folder / STATE_FILE, framework="pt")
 
 
 def run_digest(folder: Path, step: int) -> str:

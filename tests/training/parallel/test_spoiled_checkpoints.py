@@ -1,43 +1,60 @@
 """Checkpoints of a distributed run that are spoiled, or of another run, are removed; an older one is used."""
 
+import errno
 import json
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
+from torch._C._distributed_c10d import HashStore
 
+from contextgraft.checkpoint import digest
+from contextgraft.errors import ReadError
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.parallel.checkpoints import (
     PARTIAL,
     RECORD,
-    PendingCheckpoint,
     complete_checkpoints,
     finish_saving,
     remove_unusable,
+    start_saving,
 )
+from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+from contextgraft.training.parallel.process_group import RankInfo
 from contextgraft.training.reporting.metrics import write_metrics
-from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, METRICS_FILE
+from contextgraft.training.state import (
+    CHECKPOINTS,
+    IDENTITY_FILE,
+    METRICS_FILE,
+    STATE_FILE,
+    SavedState,
+    save_state,
+)
 
 SHARD = "shard-00001-model-00001-of-00001.safetensors"
 
 
 def save(work: Path, step: int, loss: float = 0.5) -> None:
     """A complete checkpoint, as the main process leaves it."""
-    folder = work / CHECKPOINTS / f"step-{step:08d}"
-    partial = Path(f"{folder}{PARTIAL}")
-    partial.mkdir(parents=True)
-    save_file({"weight/w": torch.full((3,), float(step))}, partial / SHARD)
     write_metrics(work, [{"step": number + 1, "loss": loss} for number in range(step)])
-    written: Future[object] = Future()
-    written.set_result(None)
-    finish_saving(PendingCheckpoint(folder, written), main=True, keep=2)
+    saved = SavedState(step, {"weight/w": torch.full((3,), float(step))})
+    finish_saving(start_saving(saved, work, dist.new_group(backend="gloo")), main=True, keep=2)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[None]:
+    """A process group of one rank."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
+def work(alone: None, tmp_path: Path) -> Path:
     """The work directory of a run with checkpoints after steps 1 and 2."""
     work = tmp_path / "work"
     work.mkdir()
@@ -52,16 +69,18 @@ def folder_instead(path: Path) -> None:
     path.mkdir()
 
 
-def spoil_header(path: Path) -> None:
-    raw = path.read_bytes()
-    path.write_bytes(raw[:9] + bytes([raw[9] ^ 1]) + raw[10:])
+def flip(path: Path, index: int) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[index] ^= 1
+    path.write_bytes(raw)
 
 
 SPOILS: dict[str, Callable[[Path], object]] = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-5]),
     "empty": lambda path: path.write_bytes(b""),
-    "header": spoil_header,
+    "header": lambda path: flip(path, 9),
+    "data": lambda path: flip(path, -6),
     "folder": folder_instead,
 }
 
@@ -113,3 +132,25 @@ def test_what_is_not_a_checkpoint_is_removed(work: Path) -> None:
     (work / CHECKPOINTS / "step-00000007").symlink_to("step-00000002")
     assert remove_unusable(work) == 2
     assert len(list((work / CHECKPOINTS).iterdir())) == 2
+
+
+def test_a_checkpoint_that_cannot_be_read_stays(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(digest, "bytes_digest", fail)
+    with pytest.raises(ReadError, match="cannot be read; received Input/output error"):
+        remove_unusable(work)
+    assert len(complete_checkpoints(work)) == 2
+
+
+def test_a_spoiled_state_of_one_process_does_not_hide_a_checkpoint(work: Path) -> None:
+    """The state is of a later step: its metadata are read first, its bytes only then."""
+    write_metrics(work, [{"step": step + 1, "loss": 0.5} for step in range(3)])
+    save_state(SavedState(3, {"weight/w": torch.full((3,), 3.0)}), work)
+    config = {"num_attention_heads": 4}
+    engine = DistributedEngine(RankInfo(0, 1, 0, 1), torch.device("cpu"), ParallelOptions(), config)
+    assert engine.load(work).step == 3
+    flip(work / STATE_FILE, -6)
+    assert engine.load(work).step == 2
+    assert SingleProcessEngine().load(work).step == 2

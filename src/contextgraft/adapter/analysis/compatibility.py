@@ -11,7 +11,7 @@ from typing import Any
 from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, check_vocabulary
 from contextgraft.checkpoint.full_precision import check_gathered, quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
-from contextgraft.errors import CheckpointError, first_names
+from contextgraft.errors import CheckpointError, ReadError, first_names
 from contextgraft.formats.architecture import architecture, architecture_differences
 from contextgraft.formats.model.aligned_names import aligned
 from contextgraft.formats.model.unloaded_heads import unloaded_heads
@@ -168,6 +168,8 @@ def _tokens(base: ModelFolder, model: ModelFolder) -> VocabularyMatch:
 def _vocabulary(folder: ModelFolder) -> dict[str, int] | None:
     try:
         return read_vocabulary(folder)
+    except ReadError:
+        raise
     except CheckpointError:  # an unknown tokenizer format does not make a model unusable
         return None
 

@@ -15,6 +15,7 @@ import torch
 from numpy.lib import format as npy
 
 from contextgraft.checkpoint.digest import file_digest, json_digest
+from contextgraft.errors import raise_read_error
 from contextgraft.evaluation.backends.logprobs import forward_batches, kl_divergence, logprob_chunks
 
 Ids = Sequence[int]
@@ -40,7 +41,8 @@ class ReferencePaths:
         """Whether they were written to the end, and are as they were written."""
         try:
             return bool(json.loads(self.note.read_bytes())["digest"] == file_digest(self.array))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise_read_error(error, self.array)
             return False
 
 

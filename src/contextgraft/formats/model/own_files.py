@@ -13,7 +13,7 @@ from pathlib import Path
 
 from contextgraft.checkpoint.file_io import copy_range
 from contextgraft.config.text_file import open_regular
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, raise_read_error
 
 SNAPSHOT = re.compile(r"(?P<repository>(?P<cache>.*)/(?:models|datasets|spaces)--[^/]+)/snapshots/.+")
 SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")  # below `blobs` of the whole cache
@@ -48,6 +48,7 @@ def check_plain_files(folder: Path) -> None:
         try:
             open_regular(path).close()
         except OSError as error:
+            raise_read_error(error, path)
             raise CheckpointError(
                 "cannot be read", path=path, received=error.strerror, remedy="remove it"
             ) from None
@@ -69,6 +70,7 @@ def _entries(folder: Path) -> Iterator[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
+        raise_read_error(error, folder)
         raise CheckpointError("cannot be read", path=folder, received=error.strerror) from None
     for path in entries:
         if path.name.startswith("."):

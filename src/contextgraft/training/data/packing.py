@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from contextgraft.checkpoint.atomic import publish, remove
 from contextgraft.config.text_file import check_regular
 from contextgraft.config.training import DocumentsSource, Recipe
-from contextgraft.errors import InputError, OutputError
+from contextgraft.errors import InputError, OutputError, raise_read_error
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import TOKEN_IDS, find_files, read_documents, read_token_ids
 from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_files
@@ -38,7 +38,7 @@ class PackedSequences:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.shards = [
-            pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            pq.ParquetFile(path, page_checksum_verification=True)  # mapped, an error of the disk is SIGBUS
             for path in sorted(folder.glob("*.parquet"))
         ]
         self.ends = list(accumulate(shard.metadata.num_rows for shard in self.shards))
@@ -59,6 +59,7 @@ class PackedSequences:
         try:
             record = shard.read_row_group(group).slice(offset, 1).to_pylist()[0]
         except (pa.ArrowException, OSError) as error:
+            raise_read_error(error, self.folder)
             remove(self.folder)
             raise OutputError(
                 "the packed sequences are spoiled", path=self.folder, received=str(error)[:200],
@@ -109,7 +110,8 @@ def is_packed(path: Path) -> bool:
         for shard in paths:
             check_regular(shard)
         shards = [pq.read_schema(shard) for shard in paths]
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError) as error:
+        raise_read_error(error, path)
         shards = []
     if not shards or any(schema != SCHEMA for schema in shards):
         remove(path)

@@ -1,37 +1,70 @@
 """Checkpoints of a distributed run, readable by any number of ranks: torch.distributed.checkpoint, no pickle.
 
 `checkpoints/step-00000012/` is complete; a folder whose name ends in `.partial` is not, and is never read.
-A complete one has a record of its run, and of the sizes and headers of its files.
+A complete one has a record of its run, and of the size and digest of each file.
 """
 
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard, zeros
+from torch.futures import Future as WriteFuture
+from typing_extensions import override
 
 from contextgraft.checkpoint.atomic import remove, write_json
-from contextgraft.checkpoint.digest import bytes_digest
+from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.errors import CheckpointError, OutputError
+from contextgraft.errors import CheckpointError, OutputError, ReadError, raise_read_error
 from contextgraft.training.state import CHECKPOINTS, SavedState, run_digest
 
 PARTIAL = ".partial"
 COMPLETE = re.compile(r"step-\d{8,}")
 RECORD = "record.json"  # in a complete checkpoint: its run and its files
+READERS = 8  # files that are hashed at once
+
+
+class RecordingWriter(HuggingFaceStorageWriter):
+    """Each rank computes the digest of the file that it has written; the main process records all of them.
+
+    That happens in the thread that writes, while the file is in the page cache.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        super().__init__(str(folder), save_distributed=True)
+        self.folder, self.run = folder, run
+
+    @override
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> WriteFuture[list[WriteResult]]:
+        """Write this rank's file; the results carry its name, size and digest to the main process."""
+        results = super().write_data(plan, planner).wait()
+        files = _files({result.storage_data.relative_path for result in results}, self.folder)
+        written: WriteFuture[list[WriteResult]] = WriteFuture()
+        written.set_result([replace(result, storage_data=files) for result in results])
+        return written
+
+    @override
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Write the record, in the main process, when all ranks have written."""
+        super().finish(metadata, results)
+        files = {
+            name: facts for rank in results for item in rank for name, facts in item.storage_data.items()
+        }
+        write_json(self.folder / RECORD, {"run": self.run, "files": files})
 
 
 @dataclass(frozen=True)
@@ -45,7 +78,7 @@ class PendingCheckpoint:
 def start_saving(saved: SavedState, work: Path, group: dist.ProcessGroup) -> PendingCheckpoint:
     """Start writing a state in the background; its tensors are copied before this returns."""
     folder = work / CHECKPOINTS / f"step-{saved.step:08d}"
-    writer = HuggingFaceStorageWriter(str(folder) + PARTIAL, save_distributed=True)
+    writer = RecordingWriter(Path(str(folder) + PARTIAL), run_digest(work, saved.step))
     saving = async_save(dict(saved.tensors), storage_writer=writer, process_group=group)
     assert isinstance(saving, Future)
     return PendingCheckpoint(folder, saving)
@@ -60,7 +93,6 @@ def finish_saving(pending: PendingCheckpoint, *, main: bool, keep: int) -> None:
     try:
         pending.future.result()
         if main:
-            write_json(partial / RECORD, _record(partial, work, _step(pending.folder)))
             remove(pending.folder)
             partial.rename(pending.folder)
     except (CheckpointException, OSError) as error:
@@ -81,15 +113,19 @@ def complete_checkpoints(work: Path) -> list[Path]:
 
 
 def remove_unusable(work: Path) -> int:
-    """Remove unfinished and spoiled checkpoints, and those of another run; returns the latest step left.
+    """Remove unfinished checkpoints, and spoiled ones later than the latest usable one; returns its step.
 
-    The files of an unfinished checkpoint would mix with those of the next one of the same step. No other
-    process may write there at the same time.
+    0 if none is left. Those before it are not read. The files of an unfinished checkpoint would mix with
+    those of the next one of the same step. No other process may write there at the same time.
     """
     for path in (work / CHECKPOINTS).glob("*"):
-        if not COMPLETE.fullmatch(path.name) or not _is_usable(path, work):
+        if not COMPLETE.fullmatch(path.name):
             remove(path)
-    return max((_step(folder) for folder in complete_checkpoints(work)), default=0)
+    for folder in reversed(complete_checkpoints(work)):
+        if _is_usable(folder, work):
+            return _step(folder)
+        remove(folder)
+    return 0
 
 
 def _is_usable(folder: Path, work: Path) -> bool:
@@ -99,22 +135,25 @@ def _is_usable(folder: Path, work: Path) -> bool:
     if not os.path.lexists(folder / RECORD):
         return True
     try:
-        return read_json(folder / RECORD) == _record(folder, work, _step(folder))
-    except (CheckpointError, OSError):
+        record = read_json(folder / RECORD)
+        names = {path.name for path in folder.glob("*.safetensors")}
+        same = record == {"run": run_digest(work, _step(folder)), "files": record.get("files")}
+        return same and record["files"] == _files(names, folder)
+    except ReadError:
+        raise
+    except (CheckpointError, OSError) as error:
+        raise_read_error(error, folder)
         return False
 
 
-def _record(folder: Path, work: Path, step: int) -> dict[str, Any]:
-    """The run of a checkpoint, with size and header of each file: a digest of all bytes takes too long."""
-    files = {path.name: _size_and_header(path) for path in sorted(folder.glob("*.safetensors"))}
-    return {"run": run_digest(work, step), "files": files}
-
-
-def _size_and_header(path: Path) -> list[int | str]:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = os.fstat(file.fileno()).st_size
-        return [size, bytes_digest(file.fileno(), 0, min(8 + length, size))]
+def _files(names: set[str], folder: Path) -> dict[str, list[int | str]]:
+    """Size in bytes and digest of files of a folder, by name; several are read at once."""
+    paths = [folder / name for name in sorted(names)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return {
+            path.name: [path.stat().st_size, digest]
+            for path, digest in zip(paths, pool.map(file_digest, paths), strict=True)
+        }
 
 
 def load_checkpoint(

@@ -220,14 +220,20 @@ class DistributedEngine(TrainingEngine):
 
     @override
     def load(self, work: Path) -> SavedState:
-        """The later of a distributed checkpoint and the state of one process, sharded over all ranks."""
-        single_process_step = self.run_on_main(lambda: saved_step(work))
+        """The later of a distributed checkpoint and the state of one process, sharded over all ranks.
+
+        A state that turns out to be spoiled is not used by any rank.
+        """
         distributed_step = self.run_on_main(lambda: checkpoints.remove_unusable(work))
-        if single_process_step <= distributed_step:
-            return checkpoints.load_checkpoint(work, self.mesh, self._saving)
-        return load_state(
-            work, lambda tensor: distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
-        )
+        if self.run_on_main(lambda: saved_step(work)) > distributed_step:
+            saved = load_state(
+                work, lambda tensor: distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
+            )
+            read = torch.tensor(saved.step)  # 0 if it is spoiled
+            dist.all_reduce(read, op=dist.ReduceOp.MIN, group=self._control)
+            if read:
+                return saved
+        return checkpoints.load_checkpoint(work, self.mesh, self._saving)
 
     @override
     def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.config.text_file import check_regular
-from contextgraft.errors import OutputError
+from contextgraft.errors import OutputError, raise_read_error
 from contextgraft.training.engine import StepResult
 from contextgraft.training.state import METRICS_FILE
 
@@ -110,7 +110,8 @@ def read_metrics(work: Path, done: int) -> list[dict[str, Any]] | None:
         lines = path.read_bytes().splitlines()[:done] if path.exists() else []
         metrics = [json.loads(line) for line in lines]
         steps = [line["step"] for line in metrics]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise_read_error(error, path)
         return None
     return metrics if steps == list(range(1, done + 1)) else None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.input_files import unchanged
-from contextgraft.errors import CheckpointError, ConfigError, ContextgraftError, InputError
+from contextgraft.errors import CheckpointError, ConfigError, ContextgraftError, InputError, raise_read_error
 from contextgraft.evaluation.suites.base import exceeds_positions, failure_reason, largest_id
 from contextgraft.evaluation.suites.text_prompts import PromptSource, TextPrompt
 from contextgraft.formats.refusal import is_final
@@ -171,5 +171,6 @@ def read_key_tokens(path: Path) -> KeyTokens | None:
         record = json.loads(path.read_bytes())
         keys: KeyTokens = record["keys"]
         return keys if record["digest"] == json_digest(keys) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise_read_error(error, path)
         return None
