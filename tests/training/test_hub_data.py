@@ -16,6 +16,7 @@ from contextgraft.config.training import DocumentsSource
 from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import HubDatasets
+from contextgraft.training.data import packing
 from contextgraft.training.data.hub import FETCHED
 from contextgraft.training.trainer import TrainingOptions, train
 
@@ -243,3 +244,43 @@ def test_without_a_hub_it_is_refused(base: Path, recipe_folder: Path, tmp_path: 
 def test_a_recipe_names_a_data_set_in_full(name: str) -> None:
     with pytest.raises(ValidationError, match="hub"):
         DocumentsSource(kind="documents", hub=name, files=("*",))
+
+
+SPOILS: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda raw: bytes(len(raw)),
+    "cut": lambda raw: raw[: len(raw) // 3],
+    "one byte": lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
+    "a list": lambda raw: b"[]",
+    "an object": lambda raw: b'{"hf:datasets/owner/books": 5}',
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+@pytest.mark.parametrize("pattern", ["pins.json", "*[!s].json", "*/train/*.jsonl", "*/contextgraft.json"])
+def test_what_is_kept_of_data_sets_is_not_believed_when_it_is_spoiled(
+    *,
+    commit: str,
+    learn: Learn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[bytes], bytes],
+    pattern: str,
+) -> None:
+    """Interrupted between the fetch and the end of packing, or after some steps."""
+    whole = learn("whole")
+    if "/" in pattern:
+        monkeypatch.setattr(packing, "write_shards", stop_here)
+        with pytest.raises(KeyboardInterrupt):
+            learn("out")
+        monkeypatch.undo()
+    else:
+        interrupt(monkeypatch, 2, lambda: learn("out"))
+    files = list((tmp_path / f".out{PARTIAL}" / FETCHED).glob(pattern))
+    assert files
+    for path in files:
+        path.write_bytes(spoil(path.read_bytes()))
+    assert held(learn("out")) == held(whole)
+
+
+def stop_here(*_: object) -> None:
+    raise KeyboardInterrupt

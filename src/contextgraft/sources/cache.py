@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from contextgraft.checkpoint.digest import bytes_digest, file_digest, json_digest
 from contextgraft.checkpoint.model_folder import SIDECAR, read_json
 from contextgraft.errors import ContextgraftError, InputError, OutputError
 from contextgraft.formats.hub_source import RECORD, SCHEME
 from contextgraft.sources.cache_lock import LOCK, is_ours, lock_entry, shared_entry, try_lock
 from contextgraft.sources.cached_revisions import KEY, forget_revisions, key_of, repository_commit
 from contextgraft.sources.fetch import fetch
-from contextgraft.sources.fetched import check_fetched
+from contextgraft.sources.fetched import check_fetched, record_path
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.known_adapters import known_adapters
 from contextgraft.sources.resolve import is_dataset, locate, on_hub, suggestion
@@ -125,6 +126,7 @@ def _fetched(entry: CacheEntry, hub: Hub, held: ExitStack) -> Path:
                 f"{source}: fetched once into {folder}; `contextgraft cache` lists and removes it"
             )
             fetch(source, folder, hub=hub)
+            (folder.parent / LOCK).write_text(_fetch_digest(folder), encoding="ascii")
             fetched = True
     return folder
 
@@ -144,7 +146,22 @@ def _damage(folder: Path) -> OutputError | None:
         check_fetched(folder)
     except OutputError as error:
         return error
+    marker = (folder.parent / LOCK).read_bytes()  # empty in entries of older versions
+    if marker and marker != _fetch_digest(folder).encode():
+        return OutputError("its record or a header of its weights was changed", path=folder)
     return None
+
+
+def _fetch_digest(folder: Path) -> str:
+    """A digest of the record of a fetch and of the headers of its weights, which the entry's marker holds."""
+    record, digests = record_path(folder), []
+    if record is not None:
+        digests.append(file_digest(record))
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            digests.append(bytes_digest(file.fileno(), 0, 8 + length))
+    return json_digest(digests)
 
 
 def cached_models() -> Iterator[CachedModel]:

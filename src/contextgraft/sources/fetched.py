@@ -16,7 +16,7 @@ from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.sources.conversion import AS_STORED, Conversion
 from contextgraft.sources.copy_folder import is_adapter, model_files
 from contextgraft.sources.hub.client import Hub, pinned_commit, resolve_repository
-from contextgraft.sources.hub.files import HubFile
+from contextgraft.sources.hub.files import has_digest
 from contextgraft.sources.hub.headers import SUFFIX, WEIGHTS, open_headers
 from contextgraft.sources.resolve import is_dataset, locate, on_hub
 
@@ -56,7 +56,7 @@ def check_fetched(out: Path) -> None:
         record = _record(out)
         if not record:
             raise CheckpointError("has no record of a fetch", path=out)
-        CHECKS.get(record.get("kind"), _check_content)(out, record)
+        CHECKS.get(str(record.get("kind")), _check_content)(out, record)
     except ReadError:
         raise
     except (ContextgraftError, OSError) as error:
@@ -67,9 +67,14 @@ def check_fetched(out: Path) -> None:
 
 
 def _record(out: Path) -> dict[str, Any]:
-    """The record of a fetch: an adapter's own sidecar does not replace it; empty if there is none."""
-    path = next((out / name for name in (RECORD, SIDECAR) if (out / name).exists()), None)
+    """The record of a fetch; empty if there is none."""
+    path = record_path(out)
     return read_json(path) if path else {}
+
+
+def record_path(out: Path) -> Path | None:
+    """The file with the record of a fetch: an adapter's own sidecar does not replace it; None without one."""
+    return next((out / name for name in (RECORD, SIDECAR) if (out / name).exists()), None)
 
 
 def _is_copy(source: Path, out: Path, record: Mapping[str, Any]) -> bool:
@@ -137,7 +142,7 @@ def _check_listed(out: Path, record: Mapping[str, Any], without: Container[str] 
             raise CheckpointError(
                 "has another size", path=path, expected=f"{facts.get('bytes')} bytes", received=f"{size}"
             )
-        if size <= MAX_HEADER and not name.endswith(WEIGHTS) and not _has_digest(path, facts):
+        if size <= MAX_HEADER and not name.endswith(WEIGHTS) and not _is_same(path, facts):
             raise CheckpointError("was changed", path=path)
 
 
@@ -147,13 +152,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _has_digest(path: Path, facts: Mapping[str, Any]) -> bool:
+def _is_same(path: Path, facts: Mapping[str, Any]) -> bool:
     if "digest" in facts:
         return bool(file_digest(path) == facts["digest"])
-    file = HubFile(path.name, facts["bytes"], facts.get("sha256"), facts.get("git_sha1"))
-    digest = file.hasher()
-    digest.update(path.read_bytes())
-    return digest.hexdigest() == file.digest
+    return has_digest(path, facts)
 
 
 def _files(out: Path, record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -164,7 +166,7 @@ def _files(out: Path, record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 # by kind of the record; all others are models and adapters
-CHECKS: Mapping[object, Callable[[Path, Mapping[str, Any]], None]] = {
+CHECKS: Mapping[str, Callable[[Path, Mapping[str, Any]], None]] = {
     "headers": _check_headers,
     "data": _check_listed,
 }

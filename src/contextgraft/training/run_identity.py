@@ -9,7 +9,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import DocumentsSource, Recipe
 from contextgraft.errors import CheckpointError, OutputError, ReadError
-from contextgraft.training.data.hub import FETCHED
+from contextgraft.training.data.hub import FETCHED, records_are_whole
 from contextgraft.training.reporting.progress import TrainingReporter
 from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, METRICS_FILE, STATE_FILE
 
@@ -45,7 +45,11 @@ def check_resumable(
             path=work,
             remedy="repeat that run's command to finish it, or remove the folder to start again",
         )
-    if changed:
+    if not records_are_whole(work):
+        reporter.message("starting again: the records of fetched data sets are spoiled")
+        for spoiled in work.iterdir():
+            remove(spoiled)
+    elif changed:
         reason = (
             f"an unfinished run with another {changed} had not done any step" if previous else "it is spoiled"
         )

@@ -8,13 +8,13 @@ from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.resume import ResumeLog
-from contextgraft.errors import InputError
+from contextgraft.errors import ContextgraftError, InputError, ReadError, raise_read_error
 from contextgraft.formats.hub_source import DATASETS, HUB
-from contextgraft.formats.sidecar import SIDECAR
+from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.client import Hub, pin_dataset, resolve_dataset
 from contextgraft.sources.hub.download import Transfer
 from contextgraft.sources.hub.fetch import sized_files, source_record, transfer_files
-from contextgraft.sources.hub.files import is_safe_name
+from contextgraft.sources.hub.files import has_digest, is_safe_name
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,22 @@ class HubDatasets:
     ) -> object:
         """Fetch the matching files of a pinned data set into `out`; see `fetch_dataset`."""
         return fetch_dataset(source, out, self.hub, patterns, usable)
+
+    def is_whole(self, source: str, out: Path) -> bool:
+        """Whether `out` has the files of this commit, all bytes of which are compared with their digests."""
+        try:
+            record = read_sidecar(out, "data")
+            files = record["files"].items()
+            return (
+                bool(files)
+                and source.endswith(f"@{record['revision']}")
+                and all(has_digest(out / name, facts) for name, facts in files)
+            )
+        except ReadError:
+            raise
+        except (ContextgraftError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise_read_error(error, out)
+            return False
 
 
 def fetch_dataset(

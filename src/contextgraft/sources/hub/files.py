@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, MODEL_WEIGHTS, PICKLES
@@ -24,6 +24,7 @@ SMALL_FILES = (
     "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
     "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
+BLOCK = 1 << 20  # bytes
 HEX = re.compile(r"[0-9a-f]{1,128}")
 MAX_HTTP_BYTES = 50_000_000_000  # the largest file that the hub serves over plain HTTP
 
@@ -69,6 +70,16 @@ class HubFile:
             "bytes": self.bytes,
             **({"sha256": self.sha256} if self.sha256 else {"git_sha1": self.git_sha1}),
         }
+
+
+def has_digest(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a file has the size and the digest of its entry in a record; OSError if it cannot be read."""
+    file = HubFile(path.name, facts["bytes"], facts.get("sha256"), facts.get("git_sha1"))
+    digest = file.hasher()
+    with path.open("rb") as content:
+        while block := content.read(BLOCK):
+            digest.update(block)
+        return content.tell() == file.bytes and digest.hexdigest() == file.digest
 
 
 @dataclass(frozen=True)
