@@ -153,6 +153,21 @@ def test_nothing_is_written_over_and_nothing_half(folder: Path) -> None:
     assert not list(folder.glob("other*"))
 
 
+def test_a_run_that_was_interrupted_between_its_files_is_finished(folder: Path) -> None:
+    init(*FOLDERS, "--out", "out")
+    whole = {path: path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+    assert len(whole) > 1
+    for path, content in whole.items():
+        path.unlink()
+        assert init(*FOLDERS, "--out", "out").exit_code == 0
+        assert path.read_bytes() == content
+    first, second, *_ = whole
+    first.unlink()
+    second.write_text("another")
+    with pytest.raises(OutputError, match="exists already"):
+        init(*FOLDERS, "--out", "out")
+
+
 def test_the_recipe_of_the_donor_is_not_written_over(folder: Path) -> None:
     shutil.copytree(Path(__file__).parents[2] / "config/demo", folder / "demo")
     (folder / "demo/donor.yaml").rename(folder / "demo/mine.yaml")

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tests.robustness.in_process import Outcome, run
 
 RANKS = (2, 4, 8)
@@ -255,3 +257,34 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluate = ["evaluate", f"{root}/style", "--suite", "skill", "--skill", f"{root}/k.jsonl"]
     assert run([*evaluate, "--out", f"{root}/results/samples.parquet"]).status == 0
     return root
+
+
+@pytest.fixture(scope="session")
+def inputs(made: Path) -> Path:
+    """The models of `made`, one of them as pickles, one as GGUF, and one that is refused; a sheet."""
+    from tests.robustness.test_fuzz_commands import write_gguf
+
+    shutil.copytree(made / "style", made / "pickles")
+    shutil.copytree(made / "style", made / "broken")
+    (made / "broken" / "config.json").write_text("{")
+    weights = load_file(made / "pickles" / "model.safetensors")
+    (made / "pickles" / "model.safetensors").unlink()
+    torch.save(weights, made / "pickles" / "pytorch_model.bin")
+    write_gguf(made / "m.gguf")
+    write_fp8(made / "style", made / "fp8")
+    (made / "sheet.tsv").write_text(f"name\tsource\nstyle\t{made}/style\n")
+    return made
+
+
+def write_fp8(model: Path, folder: Path) -> None:
+    """The same model with layers in FP8, whose scales are 1."""
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if "_proj" in name]:
+        weights[name] = weights[name].to(torch.float8_e4m3fn)
+        blocks = [-(-side // 32) for side in weights[name].shape]
+        weights[f"{name}_scale_inv"] = torch.ones(blocks)
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    section = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 32]}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": section}))

@@ -1,10 +1,11 @@
 """One process that has imported torch and forks a child for every run of the command line.
 
 Requests are lines of JSON on stdin, replies lines of JSON on stdout. A request is `{"args": [...]}` and,
-optionally, `at` and `signal` (the child sends itself that signal at the n-th step that changes a disk),
-`after` (seconds until SIGKILL), `file_bytes` (limit for every file), `memory` (bytes in addition to those at
-the start), `uid`, `timeout`. The reply for a child that stopped itself has the status null; `{"resume": pid}`
-continues it. Flushing to the disk is logged but not done: a killed process loses nothing by it.
+optionally, `at` and `signal` (the child sends itself that signal at the n-th step: one that changes a disk,
+or with `reads` opens a file), `after` (seconds until SIGKILL), `file_bytes` (limit for every file), `memory`
+(bytes in addition to those at the start), `uid`, `timeout`. The reply for a child that stopped itself has the
+status null; `{"resume": pid}` continues it. Flushing to the disk is logged but not done: a killed process
+loses nothing by it.
 """
 
 import gc
@@ -36,6 +37,7 @@ class Steps:
     request: Request
     log: int
     write: Callable[[int, bytes], int] = os.write
+    process: int = field(default_factory=os.getpid)  # those that it forks are not logged
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # for several threads
 
     def install(self) -> None:
@@ -46,6 +48,8 @@ class Steps:
 
     def take(self, what: str, path: str = "") -> None:
         """Log one step, and send the signal before it if it is step `at`."""
+        if os.getpid() != self.process:
+            return
         number = next(self.numbers)
         self.write(self.log, json.dumps([what, path]).encode() + b"\n")
         if number == self.request.get("at"):
@@ -61,8 +65,12 @@ class Steps:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in MOVES:
             self.take(event, str(arguments[1 if event == "os.rename" else 0]))
-        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & self._modes():
             self.take(event, str(arguments[0]))
+
+    def _modes(self) -> int:
+        """Bits of the modes of opening that are steps."""
+        return -1 if self.request.get("reads") else os.O_WRONLY | os.O_RDWR
 
     def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def stepping(*args: Any, **kwargs: Any) -> Any:

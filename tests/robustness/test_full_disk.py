@@ -1,9 +1,7 @@
 """A full disk in every verb that writes: one line, exit code 2, nothing half-written; a rerun goes on."""
 
-import json
 import os
 import resource
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +9,7 @@ from typing import Any
 
 import click
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from tests.robustness.in_process import Outcome, flaw, run
-from tests.robustness.test_fuzz_commands import write_gguf
 
 from contextgraft.cli.main import VERBS, cli
 
@@ -44,34 +39,6 @@ RESUMED = ("fetch a folder", "fetch FP8", "fetch pickles", "fetch a GGUF file", 
 NOT_LIMITED = {"fetch headers", "a refusal", "init"}  # write less than any limit here, or the path itself
 SEVERAL = {"evaluate with a graft"}  # outputs, each of which appears when it is complete
 PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes: what a tmpfs gives to a file at least
-
-
-@pytest.fixture(scope="module")
-def inputs(made: Path) -> Path:
-    """The models of `made`, one of them as pickles, one as GGUF, and one that is refused."""
-    shutil.copytree(made / "style", made / "pickles")
-    shutil.copytree(made / "style", made / "broken")
-    (made / "broken" / "config.json").write_text("{")
-    weights = load_file(made / "pickles" / "model.safetensors")
-    (made / "pickles" / "model.safetensors").unlink()
-    torch.save(weights, made / "pickles" / "pytorch_model.bin")
-    write_gguf(made / "m.gguf")
-    write_fp8(made / "style", made / "fp8")
-    return made
-
-
-def write_fp8(model: Path, folder: Path) -> None:
-    """The same model with layers in FP8, whose scales are 1."""
-    shutil.copytree(model, folder)
-    weights = load_file(folder / "model.safetensors")
-    for name in [name for name in weights if "_proj" in name]:
-        weights[name] = weights[name].to(torch.float8_e4m3fn)
-        blocks = [-(-side // 32) for side in weights[name].shape]
-        weights[f"{name}_scale_inv"] = torch.ones(blocks)
-    save_file(weights, folder / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text())
-    section = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 32]}
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": section}))
 
 
 @pytest.fixture(scope="module")

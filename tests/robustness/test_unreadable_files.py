@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 import torch
 
+from contextgraft.adapter.verify.checks import run_check
 from contextgraft.checkpoint.model_folder import open_model, read_json
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
@@ -192,3 +193,12 @@ def test_errors_of_libraries_in_words_are_known() -> None:
     with pytest.raises(ReadError, match="received Input/output error"):
         raise_read_error(RuntimeError("No such device (os error 5)"), "m")
     raise_read_error(RuntimeError("invalid header"), "m")
+
+
+def test_a_proof_that_cannot_be_made_is_no_disproof() -> None:
+    def prove() -> str:
+        raise_read_error(OSError(errno.EIO, "Input/output error"), "m")
+        return "holds"
+
+    with pytest.raises(ReadError):
+        run_check("tensors", prove)

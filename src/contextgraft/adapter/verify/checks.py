@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contextgraft.errors import ContextgraftError, VerificationError
+from contextgraft.errors import ContextgraftError, ReadError, VerificationError
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def run_check(name: str, prove: Callable[[], str]) -> Check:
-    """The check whose detail `prove` returns, or the error that it raises."""
+    """The check whose detail `prove` returns, or the error that it raises; ReadError is none."""
     try:
         return Check(name, True, prove())
+    except ReadError:
+        raise
     except ContextgraftError as error:
         return Check(name, False, str(error))
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:

@@ -75,7 +75,8 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
     """Read the configs of base and donor, and write the study into `folder`; returns the files.
 
     The first is the study. It is checked as Snakemake checks it. Existing files raise OutputError, unless
-    `replace`; sources that do not exist raise the errors of `open_model_headers`.
+    `replace`, or if they are some of these files, as an interrupted run leaves them; sources that do not
+    exist raise the errors of `open_model_headers`.
     """
     _check_characters(str(folder))
     for source in (new.base, new.donor, *new.fine_tunes.values()):
@@ -87,7 +88,8 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
         donor = read_donor(new.donor, Path(cache) / "donor", hub)
     files = _files(new, folder, base, donor)
     existing = [path for path in files if path.exists()]
-    if existing and not replace:
+    begun = len(existing) < len(files) and all(_has_text(path, files[path]) for path in existing)
+    if existing and not replace and not begun:
         raise OutputError("exists already", path=existing[0], remedy="pass --force, or choose another --name")
     for path in existing:
         check_keeps_inputs(path, map(Path, (new.base, new.donor, *new.fine_tunes.values())))
@@ -96,6 +98,10 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
         with publish_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return list(files)
+
+
+def _has_text(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _check_characters(path: str) -> None:
