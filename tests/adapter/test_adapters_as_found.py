@@ -16,7 +16,7 @@ from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.errors import CheckpointError, InputError
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
-CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["layers.0.self_attn.q_proj"]}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,10 @@ def test_adapters_in_folders_below_are_named(adapter: Callable[..., Path]) -> No
 
 
 def test_dora_on_embeddings_says_what_to_do(adapter: Callable[..., Path]) -> None:
-    path, embeddings = adapter("", use_dora=True), "base_model.model.model.embed_tokens"
+    path, embeddings = (
+        adapter("", use_dora=True, target_modules=["embed_tokens"]),
+        "base_model.model.model.embed_tokens",
+    )
     factors = {
         f"{embeddings}.lora_embedding_A": torch.ones(2, 50),
         f"{embeddings}.lora_embedding_B": torch.ones(64, 2),
@@ -138,7 +141,7 @@ def test_a_config_with_another_number_of_layer_types(
 
 def test_the_digest_covers_what_decides_about_embeddings(adapter: Callable[..., Path]) -> None:
     """Two adapters that are merged otherwise are not the same, though their tensors are."""
-    path = adapter("")
+    path = adapter("", target_modules=["q_proj", "embed_tokens"])
     plain, embeddings = open_adapter(path).digest, "base_model.model.model.embed_tokens"
     config = json.loads((path / "adapter_config.json").read_text())
 

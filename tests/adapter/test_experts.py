@@ -120,5 +120,8 @@ def test_a_base_weight_stored_with_a_single_experts_factors_does_not_replace_par
         f"{module}.base_layer.weight": torch.full(shape, 7.0),
     }
     save_file(load_file(weights) | more, weights)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    settings["target_modules"].append(name.removesuffix(".weight"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(ContextgraftError):
         plan_merge([ScaledAdapter(open_adapter(tmp_path))], folder / "stacked", keep_rope=True)

@@ -46,7 +46,8 @@ def root(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path
         toy.write(path / donor, toy.moved(base, seed), {**longer, "max_position_embeddings": 256})
         extract(open_pair(path / "base", path / donor), [RankSpec(2)], path / f"from-{donor}")
     (path / "saved").mkdir()
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "modules_to_save": ["norm"]}
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"],
+                "modules_to_save": ["norm"]}  # fmt: skip
     (path / "saved/adapter_config.json").write_text(json.dumps(settings))
     tensors = {
         f"{Q}.lora_A.weight": torch.ones(2, 64), f"{Q}.lora_B.weight": torch.full((64, 2), 0.01),

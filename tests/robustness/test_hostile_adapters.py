@@ -35,7 +35,8 @@ def raw(name: str, text: str) -> Damage:
 
 def alpha(word: str) -> Damage:
     """lora_alpha as it is written."""
-    return raw(CONFIG, f'{{"peft_type":"LORA","r":4,"lora_alpha":{word}}}')
+    text = f'{{"peft_type":"LORA","r":4,"target_modules":["q_proj"],"lora_alpha":{word}}}'
+    return raw(CONFIG, text)
 
 
 def factors(**changes: torch.Tensor | None) -> Damage:
@@ -108,7 +109,10 @@ LIES: dict[str, tuple[Damage, str]] = {
     "a factor NaN in one place": (value(WEIGHTS, float("nan")), "NaN or infinite|is not finite"),
     "a tensor of its own": (more("lm_head.weight", torch.ones(2)), "would overwrite|something else|lm_head"),
     "a module that is nowhere": (
-        lambda a: [more(f"{KEY}{f}.weight".replace("q_proj", "z"), torch.ones(4, 4))(a) for f in "AB"],
+        lambda a: [
+            *(more(f"{KEY}{f}.weight".replace("q_proj", "z"), torch.ones(4, 4))(a) for f in "AB"),
+            edit(CONFIG, target_modules=["q_proj", "z"])(a),
+        ],
         "no such tensor",
     ),
     "a path as name": (more("../../etc/passwd", torch.ones(2)), "passwd"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contextgraft.adapter.patterns import PLAIN, LimitedMatcher, is_pattern
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.tensor_names import rows_are_tokens
+from contextgraft.formats.tensor_names import holds_positions, rows_are_tokens
 
 ALL_LINEAR = "all-linear"
 
@@ -47,19 +47,26 @@ class ModuleSelection:
             )  # fmt: skip
 
     def has_factors(self, module: str) -> bool:
-        """Whether PEFT gives a module of this name factors; without any target_modules it may be any."""
-        if self.target_modules is None:
-            return True
-        if self._is_excluded(module) or any(f".{name}." in f".{module}." for name in self.modules_to_save):
+        """Whether PEFT gives a module of this name factors; without target_modules, none."""
+        if self._is_excluded(module) or self.is_saved(module):
             return False
         return self.is_target(module) and self._is_in_layers(module)
 
+    def is_saved(self, module: str) -> bool:
+        """Whether modules_to_save name a module, or one that holds it."""
+        return any(f".{name}." in f".{module}." for name in self.modules_to_save)
+
+    @property
+    def is_all_linear(self) -> bool:
+        """Whether the modules are the linear layers of the model, whatever their names."""
+        return isinstance(self.target_modules, str) and self.target_modules.lower() == ALL_LINEAR
+
     def is_target(self, module: str) -> bool:
         """Whether target_modules name a module, whatever the other settings say."""
-        targets = self.target_modules
-        if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
-            return not rows_are_tokens(f"{module}.weight")
-        return self._matches("target_modules", targets, module)
+        if self.is_all_linear:
+            weight = f"{module}.weight"
+            return not rows_are_tokens(weight) and not holds_positions(weight)
+        return self._matches("target_modules", self.target_modules, module)
 
     def _is_excluded(self, module: str) -> bool:
         return self._matches("exclude_modules", self.exclude_modules, module)

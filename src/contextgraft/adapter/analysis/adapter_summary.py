@@ -12,6 +12,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdditiveEntry
 from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.adapter.lora.vllm import CHECKED_VERSION, audit_for_vllm
+from contextgraft.adapter.without_factors import targets_without_factors
 from contextgraft.errors import first_names
 from contextgraft.formats.peft import module_of
 from contextgraft.rope import settings
@@ -28,6 +29,8 @@ def describe_adapter(adapter: Adapter) -> dict[str, Any]:
         "dense": sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values()),
         "replaced": list(adapter.replaced),
         "ignored": list(adapter.ignored),
+        "ignored_weights": list(adapter.ignored_weights),
+        "without_factors": list(targets_without_factors(adapter)),
         "dora": adapter.config.use_dora,
         "rslora": adapter.config.use_rslora,
         "bytes": sum(info.bytes for file in adapter.files for info in file.tensors.values()),
@@ -65,6 +68,14 @@ def adapter_lines(facts: dict[str, Any]) -> list[str]:
     if facts["ignored"]:
         names = first_names(facts["ignored"], 5)
         lines.append(f"ignored       factors of modules that the config does not select, as by PEFT: {names}")
+    if facts["ignored_weights"]:
+        names = first_names(facts["ignored_weights"], 5)
+        lines.append(f"ignored       weights of modules that the config does not save, as by PEFT: {names}")
+    if facts["without_factors"]:
+        names = first_names(facts["without_factors"], 5)
+        lines.append(
+            f"missing       factors of modules that the config selects, which stay unchanged: {names}"
+        )
     lines.append(f"vLLM          {verdict}, by the rules of vLLM {vllm['version']}")
     lines += [f"  problem     {problem}" for problem in vllm["problems"]]
     lines += [f"  note        {note}" for note in vllm["notes"]]

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contextgraft.adapter.full_weights import ignored_weights
 from contextgraft.adapter.lora.config import LoraConfig, read_config
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TokenRowsEntry
 from contextgraft.adapter.lora.kinds import KINDS
@@ -37,7 +38,7 @@ class Adapter:
 
     `inputs` are its files as they were before the first of them was read.
     `sidecar` is None for adapters that other programs wrote. `ignored` are modules whose factors have no
-    effect, because the config does not select them.
+    effect, because the config does not select them; `ignored_weights` are stored weights without effect.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Adapter:
     entries: dict[str, AdapterEntry]
     inputs: InputFiles = field(default_factory=InputFiles, compare=False, repr=False)
     ignored: tuple[str, ...] = ()
+    ignored_weights: tuple[str, ...] = ()
 
     @property
     def rope(self) -> settings.RopeSettings | None:
@@ -219,8 +221,9 @@ def open_adapter(path: Path) -> Adapter:
     _check_pickles(path)
     _check_weights(path)
     files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
-    ignored = {} if sidecar is not None else config.ignored_factors(files[0].tensors)
-    weights = files[0].without(ignored)
+    ignored = config.ignored_factors(files[0].tensors)
+    unloaded = ignored_weights(config, files[0].without(ignored).tensors)
+    weights = files[0].without({**ignored, **unloaded})
     entries = KINDS[config.peft_type].entries(weights, path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
         _check_sidecar(path, sidecar)
@@ -243,7 +246,7 @@ def open_adapter(path: Path) -> Adapter:
     if not all(math.isfinite(entry.scaling) for entry in entries.values()):
         raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
     modules = tuple(dict.fromkeys(ignored.values()))
-    return Adapter(path, config, sidecar, tuple(files), entries, inputs, modules)
+    return Adapter(path, config, sidecar, tuple(files), entries, inputs, modules, tuple(unloaded.values()))
 
 
 def _check_pickles(path: Path) -> None:

@@ -27,8 +27,9 @@ UNSUPPORTED = {
     "use_qalora": "merge it where it was trained",
     "megatron_config": "convert it to plain PEFT first",
 }
-# initialisations that subtract something from the base
+# initialisations that subtract something from the base, and those that do not
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+UNCHANGED_BASE = ("gaussian", "eva", "orthogonal", "mica")
 
 
 class LoraConfig(BaseModel):
@@ -105,9 +106,10 @@ class LoraConfig(BaseModel):
         )
 
     def ignored_factors(self, keys: Collection[str]) -> dict[str, str]:
-        """Those keys of a weights file that PEFT ignores, with the modules, which the config does not select.
+        """Those keys of factors that PEFT ignores, with the modules, which the config does not select.
 
-        The copy of tied factors is selected with the original. Raises CheckpointError if no factors are left.
+        The copy of tied factors is selected with the original. Raises CheckpointError if no factors are left,
+        and for factors of modules without target_modules: PEFT then has defaults by the type of the model.
         """
         modules = factor_modules(keys)
         parameters = adapted_parameters(set(modules.values()), self.target_parameters or ())
@@ -117,6 +119,14 @@ class LoraConfig(BaseModel):
             for module in dict.fromkeys(modules.values())
             if module in parameters or module.rpartition(".")[2] in tied or self.selection.has_factors(module)
         }
+        if self.target_modules is None and not selected.issuperset(modules.values()):
+            without = sorted({*modules.values()} - selected)
+            raise CheckpointError(
+                "does not say which modules its factors belong to: PEFT then chooses some by the type of the "
+                "model, and ignores the others", path=self.path, expected="target_modules",
+                received=f"none, and factors of {first_names(without, 3)}",
+                remedy="write their names, or the last part of them, into target_modules",
+            )  # fmt: skip
         if modules and not selected:
             raise CheckpointError(
                 "selects none of the modules that its weights file has factors of: PEFT ignores them all",
@@ -156,7 +166,8 @@ def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraC
     try:
         given = {key: value for key, value in data.items() if value is not None}
         model = models.get(str(given.get("peft_type", "LORA")), LoraConfig)
-        config = model.model_validate({**given, "path": path})
+        start = data.get("init_lora_weights", True)  # null is another value than none
+        config = model.model_validate({**given, "init_lora_weights": start, "path": path})
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(
@@ -196,4 +207,10 @@ def _check_kind(
             "was trained on a base that its initialisation changed",
             path=path, expected="init_lora_weights true", received=start,
             remedy="convert it: peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        )  # fmt: skip
+    if isinstance(start, str) and start.lower() not in UNCHANGED_BASE:
+        raise CheckpointError(
+            "was trained with an initialisation that is not known, which may have changed the base",
+            path=path, expected=f"init_lora_weights true, false, {', '.join(UNCHANGED_BASE)}",
+            received=start[:80], remedy="merge it with the version of PEFT that trained it",
         )  # fmt: skip

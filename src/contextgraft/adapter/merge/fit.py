@@ -22,6 +22,7 @@ from contextgraft.adapter.merge.target import (
 )
 from contextgraft.adapter.merge.tied_entries import is_ignored_copy, with_shared_ends
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
+from contextgraft.adapter.without_factors import missing_factors
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.architecture import check_shape
@@ -96,10 +97,11 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
     embedding, head = input_embedding(target.tensors), output_embedding(target.tensors)
     head = head or (head_name(embedding) if embedding else None)
     view = with_head(target, head) if head else target
-    token_fits, changes = [], dict[str, list[ScaledEntry]]()
+    token_fits, changes, missing = [], dict[str, list[ScaledEntry]](), list[str]()
     for scaled in adapters:
         if scaled.scale:
             entries = _entries(scaled.adapter, view, state, (embedding, head))
+            missing += missing_factors(scaled.adapter, entries, view)
             if head in entries and entries[head] != entries.get(embedding or ""):
                 check_has_head(target, head)
             if not replace_modules:
@@ -142,6 +144,7 @@ def fit(adapters: Sequence[ScaledAdapter], target: ModelFolder, *, replace_modul
         grown.tokenizer if grown else None,
         (
             *_warnings(target, state, untied, token_fits, grown),
+            *missing,
             *unused_tokens(token_fits, target),
             *unknown_names(target, {*made}.difference(*(scaled.adapter.entries for scaled in adapters))),
         ),

@@ -147,6 +147,12 @@ class MergePlan:
                     f"{scaled.adapter.path}: its file has factors of modules that its config does not "
                     f"select; PEFT ignores them, and so does the graft: {names}"
                 )
+            if scaled.adapter.ignored_weights and scaled.scale:
+                names = first_names(scaled.adapter.ignored_weights, 5)
+                warnings.append(
+                    f"{scaled.adapter.path}: its file has weights that are no part of the modules that its "
+                    f"config selects or saves; PEFT does not load them, nor does the graft: {names}"
+                )
             if scaled.adapter.sidecar is None:
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])

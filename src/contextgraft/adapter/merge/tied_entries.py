@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry, TokenRowsEntry
-from contextgraft.adapter.lora.low_rank import LowRankEntry
+from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.errors import MismatchError
 from contextgraft.formats.peft import module_of
@@ -43,11 +43,14 @@ def with_shared_ends(
 
     PEFT adapts the input embeddings alone, unless ensure_weight_tying is set; rows of single tokens it shares
     always, also under factors of the output layer. `contextgraft extract` carries what base and donor have
-    tied. Raises MismatchError for DoRA factors of the output layer under trained tokens, and for ends that
-    PEFT would tie and that have different factors, or of which only one is saved.
+    tied. Raises MismatchError for DoRA factors of the output layer under trained tokens, for ends that
+    PEFT would tie and that have different factors, or of which only one is saved, and for different weights
+    of the tensor that both ends share.
     """
-    shared, own = entries.get(embedding), entries.get(head)
     by_peft = bool(adapter.config.ties_embeddings)
+    if adapter.sidecar is None and not by_peft:
+        entries = _with_shared_weight(adapter, entries, embedding, head)
+    shared, own = entries.get(embedding), entries.get(head)
     saved = [name for name in (embedding, head) if isinstance(entries.get(name), ReplaceEntry)]
     if by_peft and adapter.sidecar is None and len(saved) == 1 and adapter.config.saves_an_end:
         raise _contradiction(adapter, f"the weight of {saved[0]!r} alone", "the weights of both ends")
@@ -70,6 +73,44 @@ def with_shared_ends(
             raise _contradiction(adapter, f"other values for {head!r} than for {embedding!r}")
         return {**entries, head: _with_scaling_of(adapter, head, shared)}
     return {**entries, head: shared} if isinstance(shared, TokenRowsEntry) and own is None else dict(entries)
+
+
+def _with_shared_weight(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], embedding: str, head: str
+) -> Mapping[str, AdapterEntry]:
+    """The entries with a weight of one end at both, unless modules_to_save give the end a tensor of its own.
+
+    PEFT loads such a weight into the tensor that the ends share, also under factors.
+    """
+    saved = adapter.config.selection.is_saved
+    found = {
+        name: entries[name] for name in (embedding, head) if name in entries and not saved(module_of(name))
+    }
+    keys = {name: key for name, entry in found.items() if (key := _weight_key(entry)) is not None}
+    if not keys:
+        return entries
+    if len({tensor_digest(adapter.file_of(key), key) for key in keys.values()}) > 1:
+        raise MismatchError(
+            "has different weights for the two ends of the embeddings, which share one tensor in the target",
+            path=adapter.path, expected=f"one weight for {embedding!r} and {head!r}", received="two",
+            remedy="merge it into a target with untied embeddings, or list both in modules_to_save",
+        )  # fmt: skip
+    key, shape = next((key, entries[name].shape) for name, key in keys.items())
+    made: dict[str, AdapterEntry] = {}
+    for name in (embedding, head):
+        entry = entries.get(name)
+        if entry is None or (isinstance(entry, ReplaceEntry) and name in keys):
+            made[name] = ReplaceEntry(shape, 1.0, key)
+        elif type(entry) is LowRankEntry:
+            made[name] = RebasedEntry(**vars(entry), base_key=key)
+    return {**entries, **made}
+
+
+def _weight_key(entry: AdapterEntry) -> str | None:
+    """The key of the weight that an entry puts in the target's place."""
+    if isinstance(entry, RebasedEntry):
+        return entry.base_key
+    return entry.key if isinstance(entry, ReplaceEntry) else None
 
 
 def is_ignored_copy(

@@ -1,0 +1,70 @@
+"""Modules that an adapter's config selects and its file has no factors of.
+
+PEFT (0.21) gives them factors whose product is zero, or, where init_lora_weights is false, random ones.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry
+from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.errors import MismatchError, first_names
+from contextgraft.formats.model.runtime_names import peft_names
+from contextgraft.formats.peft import TIED_BY_PEFT, module_of
+from contextgraft.formats.tensor_names import is_ignored_by_name
+
+
+def targets_without_factors(adapter: Adapter) -> Iterator[str]:
+    """The names in a list of target_modules that match no module with factors in the file."""
+    config, modules = adapter.config, [f".{module_of(name)}" for name in adapter.entries]
+    tied = TIED_BY_PEFT if config.ties_embeddings else ()
+    targets = config.target_modules if isinstance(config.target_modules, list) else []
+    for target in sorted(targets):
+        if target not in tied and not any(module.endswith(f".{target}") for module in modules):
+            yield target
+
+
+def missing_factors(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], model: ModelFolder
+) -> Iterator[str]:
+    """A warning of the modules of a model that get no factors; `entries` are by the model's names.
+
+    Raises MismatchError where PEFT would give them random factors. Towers of other modalities are left out.
+    """
+    missing = [
+        name for name in _selected(adapter, model) if isinstance(entries.get(name), ReplaceEntry | None)
+    ]
+    if not missing:
+        return
+    names = first_names([module_of(name) for name in missing], 5)
+    if not adapter.config.init_lora_weights:
+        raise MismatchError(
+            "lacks factors of modules that its config selects, which PEFT sets to random values "
+            "(init_lora_weights false)", path=adapter.path, expected=f"factors of {names}", received="none",
+            remedy="remove these modules from target_modules, or set init_lora_weights to true, so that they "
+            "stay unchanged",
+        )  # fmt: skip
+    yield (
+        f"{adapter.path}: its file has no factors of {len(missing)} modules of {model.path} that its config "
+        f"selects; they stay unchanged, as by PEFT: {names}"
+    )
+
+
+def _selected(adapter: Adapter, model: ModelFolder) -> Iterator[str]:
+    """The names of the model's weights that the config selects."""
+    config = adapter.config
+    matrices = [
+        name
+        for name, info in model.tensors.items()
+        if len(info.shape) == 2 and name.endswith(".weight") and not is_ignored_by_name(name)
+    ]
+    whole = isinstance(config.target_modules, str) or any("." in name for name in config.target_modules or ())
+    named = peft_names(model.config, matrices) if whole and adapter.sidecar is None else {}
+    tied = TIED_BY_PEFT if config.ties_embeddings else ()
+    for name in matrices:
+        module = module_of(named.get(name, name))
+        if module.rpartition(".")[2] not in tied and config.selection.has_factors(module):
+            yield name
+    for name in model.tensors:
+        if any(f".{name}".endswith(f".{target}") for target in config.target_parameters or ()):
+            yield name
