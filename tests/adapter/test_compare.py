@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from contextgraft.adapter.analysis.compare import compare, factor_distance, total
+from contextgraft.adapter.analysis.compare import compare, count_tensors, factor_distance, total
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec, TensorSelection
@@ -100,6 +100,8 @@ def test_adapters_of_other_shapes_are_refused(
     extract(open_pair(made.base, made.donor), [RankSpec(2)], made.adapters)
     with pytest.raises(MismatchError, match=r"does not fit .* at tensor"):
         compare(adapter(4), open_adapter(made.adapters / "r2"))
+    with pytest.raises(MismatchError, match=r"does not fit .* at tensor"):
+        count_tensors(adapter(4), open_adapter(made.adapters / "r2"))
 
 
 def test_directions_that_no_delta_goes_along_do_not_count() -> None:

@@ -31,6 +31,7 @@ def test_two_adapters_are_told_apart(adapters: Path) -> None:
     result = CliRunner().invoke(compare.command, [*pair, "--json"], catch_exceptions=False)
     rows = json.loads(result.stdout)
     assert len(rows["modules"]) == 19
+    assert result.stderr == "compare: 19 tensors of two adapters.\n"
     assert rows["all"]["relative"] >= 0
     text = CliRunner().invoke(compare.command, [str(adapters / "r8"), str(adapters / "r8")]).stdout
     assert "0.000%" in text.splitlines()[-3]

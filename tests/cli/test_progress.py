@@ -29,6 +29,14 @@ def test_bytes_are_shown_with_the_time_that_is_left(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "merge: 25 % of 4.0 MB, about 6 min left\n"
 
 
+def test_a_number_of_things_is_shown_in_their_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with log_lines("compare", 4000, clock, size=lambda count: f"{count:,} tensors") as advance:
+        clock.now += LINE_INTERVAL
+        advance(1000)
+    assert capsys.readouterr().err == "compare: 25 % of 4,000 tensors, about 2 min left\n"
+
+
 def test_a_model_has_lines_as_it_begins_runs_and_ends() -> None:
     clock, log = Clock(), io.StringIO()
     with TerminalProgress(2, log, clock) as shown:

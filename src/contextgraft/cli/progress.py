@@ -1,4 +1,4 @@
-"""What commands print on stderr while they run: messages, and progress by bytes."""
+"""What commands print on stderr while they run: messages, and progress by bytes or by number."""
 
 import sys
 import threading
@@ -62,12 +62,35 @@ def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
+def count_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+    """As `bytes_bar`, for a number of things of one kind, such as tensors."""
+    if is_quiet():
+        yield int
+        return
+    shown = (
+        _bar(label, total, bytes_shown=False)
+        if sys.stderr.isatty()
+        else log_lines(label, total, size=lambda count: f"{count:,} {unit}")
+    )
+    with shown as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(label: str, total: int, *, bytes_shown: bool = True) -> Iterator[Callable[[int], object]]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    size = DownloadColumn() if bytes_shown else MofNCompleteColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), size, TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(escape(printable(label)), total=total)
         yield lambda count: progress.advance(task, count)
@@ -75,9 +98,15 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
 @contextmanager
 def log_lines(
-    label: str, total: int, clock: Callable[[], float] = time.monotonic
+    label: str,
+    total: int,
+    clock: Callable[[], float] = time.monotonic,
+    size: Callable[[int], str] = format_bytes,
 ) -> Iterator[Callable[[int], object]]:
-    """Bytes done of all and the remaining time, every LINE_INTERVAL seconds; `clock` gives seconds."""
+    """The share done of all and the remaining time, every LINE_INTERVAL seconds.
+
+    `clock` gives seconds, `size` the words for the total.
+    """
     done, start = 0, clock()
     printed_at = start
 
@@ -88,7 +117,7 @@ def log_lines(
             return
         printed_at = now
         left = (now - start) / max(done, 1) * max(total - done, 0) / 60
-        share = f"{100 * done / max(total, 1):.0f} % of {format_bytes(total)}"
+        share = f"{100 * done / max(total, 1):.0f} % of {size(total)}"
         line = printable(f"{label}: {share}, about {left:.0f} min left")
         print(line, file=sys.stderr, flush=True)
 

@@ -58,9 +58,12 @@ def compare(first: Adapter, second: Adapter, advance: Callable[[int], object] = 
     MismatchError.
     """
     with unchanged(first.inputs, second.inputs):
-        for adapter in (first, second):
-            _check_comparable(adapter)
         return list(_distances(first, second, advance))
+
+
+def count_tensors(first: Adapter, second: Adapter) -> int:
+    """How many tensors `compare` goes through; adapters that it cannot compare raise MismatchError."""
+    return len(_matched(first, second))
 
 
 def total(distances: list[AdapterDistance]) -> AdapterDistance:
@@ -110,11 +113,20 @@ def _orthogonal(pair: FactorPair) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 def _distances(
     first: Adapter, second: Adapter, advance: Callable[[int], object]
 ) -> Iterator[AdapterDistance]:
+    for name, (ours, theirs) in _matched(first, second).items():
+        yield _distance(name, _Side(first, ours), _Side(second, theirs))
+        advance(1)
+
+
+def _matched(first: Adapter, second: Adapter) -> dict[str, tuple[AdapterEntry | None, AdapterEntry | None]]:
+    """The entries of both by the first's names, None where one does not change the tensor."""
+    for adapter in (first, second):
+        _check_comparable(adapter)
     known = corresponding_names(first.entries, second.entries)
     renamed = {theirs: name for name, theirs in known.items()}
     others = {renamed.get(name, name): entry for name, entry in second.entries.items()}
-    for name in sorted({*first.entries, *others}):
-        entries = [side.get(name) for side in (first.entries, others)]
+    pairs = {name: (first.entries.get(name), others.get(name)) for name in sorted({*first.entries, *others})}
+    for name, entries in pairs.items():
         shapes = {entry.shape for entry in entries if entry is not None}
         if len(shapes) > 1:
             raise MismatchError(
@@ -124,8 +136,7 @@ def _distances(
                 received=f"shape {list(shapes.pop())}",
                 remedy="compare adapters of one base",
             )
-        yield _distance(name, _Side(first, entries[0]), _Side(second, entries[1]))
-        advance(1)
+    return pairs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import click
 
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import echo, print_json
-from contextgraft.cli.progress import local_folders
+from contextgraft.cli.progress import count_bar, local_folders
 
 if TYPE_CHECKING:
     from contextgraft.adapter.analysis.compare import AdapterDistance
@@ -29,9 +29,12 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
 
     first, second = local_folders("compare", first, second)
     adapters = open_adapter(first), open_adapter(second)
-    from contextgraft.adapter.analysis.compare import compare, total
+    from contextgraft.adapter.analysis.compare import compare, count_tensors, total
 
-    distances = compare(*adapters)
+    count = count_tensors(*adapters)
+    echo(f"compare: {count} tensors of two adapters.", err=True)
+    with count_bar("compare", count, "tensors") as advance:
+        distances = compare(*adapters, advance)
     ropes = [adapter.rope for adapter in adapters]
     overall = total(distances)
     if as_json:
