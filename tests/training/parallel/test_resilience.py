@@ -88,6 +88,26 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_a_rerun_ends_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_byte_of_a_checkpoint_that_changed_is_noticed(
+    command: list[str], whole: Path, tmp_path: Path, shard: int
+) -> None:
+    out = tmp_path / "out"
+    processes = start_and_pause(command, out)
+    for process in processes:
+        process.kill()
+        process.wait()
+    for folder in complete_checkpoints(work_folder(out)):
+        path = sorted(folder.glob("*.safetensors"))[shard]
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) * 3 // 4] ^= 1
+        path.write_bytes(raw)
+    said = finish(start_ranks([*command, str(out)], 2))
+    assert "resuming" not in said[0].err
+    assert files(out) == files(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, None, 4])
 def test_another_number_of_ranks_goes_on(
     *, command: list[str], whole: Path, sharded: Path, tmp_path: Path, world: int | None
