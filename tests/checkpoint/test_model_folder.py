@@ -101,7 +101,7 @@ def test_other_files_have_names_that_can_be_written_down(toy: SimpleNamespace, t
 
 
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such model folder"):
+    with pytest.raises(InputError, match=r"no such model folder; expected a folder .*; received"):
         open_model(tmp_path / "absent")
     with pytest.raises(CheckpointError, match=r"config.json: no such file"):
         open_model(tmp_path)

@@ -54,6 +54,8 @@ def test_ranks_are_those_a_server_takes(adapters: Path) -> None:
 def test_what_is_no_adapter(adapters: Path) -> None:
     with pytest.raises(InputError, match="is not a PEFT adapter"):
         CliRunner().invoke(compare.command, [str(adapters / "base")] * 2, catch_exceptions=False)
+    with pytest.raises(InputError, match="in it; received nothing at this path"):
+        CliRunner().invoke(compare.command, [str(adapters / "r9")] * 2, catch_exceptions=False)
     result = CliRunner().invoke(inspect.command, [str(adapters / "r8"), "--base", str(adapters / "base")])
     assert result.exit_code == 2
     assert "compare" in result.stderr

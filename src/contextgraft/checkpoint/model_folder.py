@@ -71,7 +71,10 @@ def open_model(path: Path) -> ModelFolder:
     that only records a refusal, Refused.
     """
     if not path.is_dir():
-        raise InputError("no such model folder", path=path)
+        raise InputError(
+            "no such model folder", path=path, expected="a folder with config.json and safetensors files",
+            received="a file" if path.exists() else "nothing at this path",
+        )  # fmt: skip
     inputs = files_of(path)
     _raise_refusal(path)
     if (path / ADAPTER_CONFIG).exists() and not (path / MODEL_CONFIG).exists():

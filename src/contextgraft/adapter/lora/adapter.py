@@ -213,6 +213,7 @@ def open_adapter(path: Path) -> Adapter:
         raise InputError(
             "is not a PEFT adapter", path=path,
             expected=f"{peft.ADAPTER_CONFIG} and {peft.ADAPTER_WEIGHTS} in it",
+            received=None if path.is_dir() else "a file" if path.exists() else "nothing at this path",
             remedy=f"choose one of its folders that hold one: {first_names(inside, 5)}" if inside else None,
         )  # fmt: skip
     inputs = files_of(path)

@@ -93,4 +93,7 @@ def check_folder(label: str | None, folder: Path) -> None:
     if label == "":
         raise InputError("the label is empty", path=folder, expected="LABEL=DIR")
     if not folder.is_dir():
-        raise InputError("no such model folder", path=folder)
+        raise InputError(
+            "no such model folder", path=folder, expected="a folder with config.json and safetensors files",
+            received="a file" if folder.exists() else "nothing at this path",
+        )  # fmt: skip

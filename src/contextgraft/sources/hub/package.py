@@ -55,7 +55,10 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
     if not REPOSITORY_NAME.fullmatch(to):
         raise InputError("not a valid repository name", path=to, expected="OWNER/NAME")
     if not folder.is_dir():
-        raise InputError("no such folder", path=folder)
+        raise InputError(
+            "no such folder", path=folder, expected="an adapter, a graft or a trained model",
+            received="a file" if folder.exists() else "nothing at this path",
+        )  # fmt: skip
     if not (folder / SIDECAR).is_file():
         raise InputError(
             "this folder was not made by contextgraft", path=folder, expected=SIDECAR,
