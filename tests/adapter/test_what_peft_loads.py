@@ -216,3 +216,18 @@ def test_the_edited_config_of_an_extracted_adapter_counts(
     plan = merged_as_peft(tmp_path / "out/r2", folders["untied"], tmp_path / "graft")
     assert plan.changed == tuple(f"{module}.weight" for module in ALL_Q)
     assert any("does not select" in said for said in plan.warnings)
+
+
+@pytest.mark.parametrize("key", ["weight", "token_adapter.base_layer.weight"])
+def test_a_weight_and_rows_of_tokens_are_refused(key: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The rows were dropped: PEFT's logits were others than the graft's."""
+    model = loaded(folders["untied"])
+    both = {
+        f"{EMBEDDINGS}.token_adapter.trainable_tokens_delta": values(model, EMBEDDINGS)[:2],
+        f"{EMBEDDINGS}.{key}": values(model, EMBEDDINGS, 3),
+    }
+    adapter = written(
+        tmp_path / "adapter", {**factors(model, *ALL_Q), **both}, **ONLY_Q, trainable_token_indices=[3, 5]
+    )
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight' twice.*a weight or rows of tokens"):
+        open_adapter(adapter)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.parameter_names import WRAPPER
-from contextgraft.adapter.peft_keys import OF_FACTORS, TOKEN_ROWS, UNUSED, factor_modules, model_name
+from contextgraft.adapter.peft_keys import OF_FACTORS, TOKEN_ADAPTER, UNUSED, factor_modules, model_name
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 
 LORA = "LORA"
@@ -24,7 +24,7 @@ def ignored_weights(config: LoraConfig, tensors: Mapping[str, TensorInfo]) -> di
     ignored = {}
     for key, info in tensors.items():
         name = model_name(key)
-        if UNUSED.search(key) or TOKEN_ROWS in name or OF_FACTORS.search(name):
+        if UNUSED.search(key) or TOKEN_ADAPTER in name or OF_FACTORS.search(name):
             continue
         if not _is_loaded(config, wrapped, name, info):
             ignored[key] = name

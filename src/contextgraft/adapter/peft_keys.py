@@ -11,7 +11,8 @@ from contextgraft.formats.tensor_names import without_wrappers
 DEFAULT = "default"
 # what modules_to_save replaced, and what VeLoRA and MonteCLoRA only train with: without effect afterwards
 UNUSED = re.compile(r"\.(original_module\.|lora_velora_|lora_monteclora_)")
-TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
+TOKEN_ADAPTER = ".token_adapter."
+TOKEN_ROWS = f"{TOKEN_ADAPTER}trainable_tokens_delta"
 # a state dict that is saved without PEFT's save_pretrained has the adapter's name in each key
 FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
@@ -59,4 +60,4 @@ def check_keys(keys: Collection[str], path: Path) -> None:
 def wrappers(keys: Collection[str]) -> re.Pattern[str]:
     """What PEFT's wrappers add to the names of tensors that the adapters of these keys store in full."""
     known = "|".join(map(re.escape, sorted({DEFAULT, *adapter_names(keys)})))
-    return re.compile(rf"\.(modules_to_save(\.(?:{known}))?|base_layer)(?=\.)")
+    return re.compile(rf"\.(modules_to_save(\.(?:{known}))?|(?:token_adapter\.)?base_layer)(?=\.)")

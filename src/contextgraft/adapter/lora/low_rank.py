@@ -148,11 +148,13 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
         name = model_name(key)
         match = FACTOR.match(name)
-        if match is None and TOKEN_ROWS in name:
-            entries[f"{name.partition(TOKEN_ROWS)[0]}.weight"] = _token_rows(name, info, path, config)
-            continue
         if match is None:
-            entries[wrapped.sub("", name)] = ReplaceEntry(info.shape, 1.0, key)
+            rows = TOKEN_ROWS in name
+            tensor = f"{name.partition(TOKEN_ROWS)[0]}.weight" if rows else wrapped.sub("", name)
+            if tensor in entries and (rows or isinstance(entries[tensor], TokenRowsEntry)):
+                raise _malformed(path, f"changes {tensor!r} twice", "a weight or rows of tokens", "both")
+            whole = ReplaceEntry(info.shape, 1.0, key)
+            entries[tensor] = _token_rows(name, info, path, config) if rows else whole
             continue
         what = match["what"] + (".bias" if match["leaf"] == "bias" else "")
         if modules.setdefault(match["module"], {}).setdefault(what, info) is not info:
