@@ -15,6 +15,7 @@ def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
     code, out, err = run("model", "--replay", "samples.parquet:0", "--format", "colours.yaml")
     assert (code, out.splitlines()[-1]) == (0, "the same"), err
     assert out.startswith("model: needle colours, length 16, depth 0 %")
+    assert [line for line in err.splitlines() if line.startswith("replay: row 0; first ")], err
     code, out, err = run("model", *last, "--skill", "polite.jsonl", "--show-prompt")
     assert (code, "the boat" in out) == (0, True)
     prompt = ["replay", "samples.parquet", "8", "model", "--skill", "polite.jsonl", "--prompt-only"]

@@ -76,7 +76,9 @@ def _upload(package: "UploadPackage", private: bool, revision: str | None) -> di
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings contain addresses
     if not sys.stderr.isatty():
         disable_progress_bars()
-    hub = Hub(progress=DownloadProgress(log=message_writer("publish")))
+    log = message_writer("publish")
+    log(f"{format_bytes(package.bytes)} at most to send to {package.to}; what the hub has is not sent again")
+    hub = Hub(progress=DownloadProgress(log=log))
     result = upload(package, hub, private=private, revision=revision)
     return {"commit": result.commit, "url": result.url}
 

@@ -16,7 +16,8 @@ from contextgraft.cli.evaluate.options import (
     option_groups,
 )
 from contextgraft.cli.options import PATH, json_option
-from contextgraft.cli.output import echo, print_json
+from contextgraft.cli.output import echo, format_bytes, print_json
+from contextgraft.cli.progress import message_writer, weight_bytes
 
 if TYPE_CHECKING:
     from contextgraft.config.evaluation import EvaluationConfig
@@ -75,6 +76,8 @@ def replay_sample(
 
     from contextgraft.evaluation import replay
 
+    folders = [folder for folder in (model, reference) if folder is not None]
+    message_writer("replay")(f"row {number}; first {format_bytes(weight_bytes(*folders))} are read")
     replayed = replay.replay_sample(row, model, spec, backend_config(params, config), reference)
     if params["as_json"]:
         print_json(replay.as_json(replayed))
