@@ -32,7 +32,7 @@ from contextgraft.cli.commands import extract, inspect, merge
 EXPERTS = r"\.experts\.(gate_up|down)_proj$"
 MAMBA = {"falcon_h1": "mamba", "jamba": "mamba", "mamba with a length": "mixer"}
 CASES = {  # by family and name in memory
-    **{(name, EXPERTS): NO_EFFECT for name in ("qwen2_moe", "jamba", "phimoe")},
+    **{(name, EXPERTS): NO_EFFECT for name in ("qwen2_moe", "jamba", "phimoe", "qwen3_5_moe")},
     ("phimoe", r"\.mlp\.router\."): NO_EFFECT,
     ("qwen2_moe", r"\.mlp\.gate\."): NOT_LOADED,
     ("jamba", r"\.router\."): NOT_LOADED,
@@ -43,7 +43,7 @@ CASES = {  # by family and name in memory
 }
 TWO_LIMITS = {("jamba", NO_EFFECT), ("phimoe", NO_EFFECT)}  # of two kinds of modules of one family
 APPLIED = re.compile(r"(q_proj|q_b_proj|in_proj|Wqkv)\.weight$")
-LIMITED = {kind for limit in LIMITS for kind in limit.model_types}
+LIMITED = {kind.removesuffix("_text") for limit in LIMITS for kind in limit.model_types}
 FIRST_FAST = [
     pytest.param(name, pattern, effect, marks=[pytest.mark.slow] if n else [])
     for n, ((name, pattern), effect) in enumerate(CASES.items())

@@ -62,6 +62,8 @@ def save_both(vision: str, text: str, root: Path) -> None:
     if rope:
         values["rope_parameters"] = {key: value for key, value in rope.items() if "mrope" not in key}
     values["tie_word_embeddings"] = whole.config.tie_word_embeddings
+    if "head_dim" in AutoConfig.for_model(text).to_dict():  # with a default of its own
+        values.setdefault("head_dim", section["hidden_size"] // section["num_attention_heads"])
     alone = model_of(AutoConfig.for_model(text, **values))
     tensors = {inner(name): tensor for name, tensor in whole.state_dict().items()}
     alone.load_state_dict({name: tensors[inner(name)] for name in alone.state_dict()})
