@@ -61,6 +61,8 @@ def save_both(vision: str, text: str, root: Path) -> None:
     rope = section.get("rope_parameters")
     if rope:
         values["rope_parameters"] = {key: value for key, value in rope.items() if "mrope" not in key}
+        if "partial_rotary_factor" in (AutoConfig.for_model(text).rope_parameters or {}):  # not 1 by default
+            values["rope_parameters"].setdefault("partial_rotary_factor", 1.0)
     values["tie_word_embeddings"] = whole.config.tie_word_embeddings
     if "head_dim" in AutoConfig.for_model(text).to_dict():  # with a default of its own
         values.setdefault("head_dim", section["hidden_size"] // section["num_attention_heads"])
