@@ -179,6 +179,8 @@ class ReadError(CheckpointError):
 
 def raise_read_error(error: Exception, path: Path | str) -> None:
     """Raise ReadError if an exception of reading a file says nothing about its content; else return."""
+    if isinstance(error, ReadError):
+        raise error
     cause = file_system_error(error)
     if cause is not None and cause.errno not in OF_THE_FILE:
         raise ReadError(path, cause) from None

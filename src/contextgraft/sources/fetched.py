@@ -8,7 +8,7 @@ from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.input_files import APPEARING
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import MAX_HEADER, open_tensors
-from contextgraft.errors import CheckpointError, ContextgraftError, OutputError, ReadError, raise_read_error
+from contextgraft.errors import CheckpointError, ContextgraftError, OutputError, raise_read_error
 from contextgraft.formats.hub_source import RECORD
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.formats.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE_DELTAS
@@ -57,8 +57,6 @@ def check_fetched(out: Path) -> None:
         if not record:
             raise CheckpointError("has no record of a fetch", path=out)
         CHECKS.get(str(record.get("kind")), _check_content)(out, record)
-    except ReadError:
-        raise
     except (ContextgraftError, OSError) as error:
         raise_read_error(error, out)
         raise OutputError(

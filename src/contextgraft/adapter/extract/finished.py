@@ -13,7 +13,7 @@ from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.checkpoint.atomic import json_text
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import SIDECAR, open_tensors
-from contextgraft.errors import ContextgraftError, OutputError, ReadError, raise_read_error
+from contextgraft.errors import ContextgraftError, OutputError, raise_read_error
 from contextgraft.formats.architecture import architecture
 from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.formats.peft import DENSE_DELTAS, module_of
@@ -87,8 +87,6 @@ def _check_files(folder: Path, record: Mapping[str, Any], *, gguf: bool) -> None
         tokenizer = record.get("tokenizers", {}).get("base")
         if tokenizer is not None and file_digest(folder / TOKENIZER) != tokenizer:
             raise OutputError("differs from the base's tokenizer", path=folder / TOKENIZER)
-    except ReadError:
-        raise
     except (ContextgraftError, OSError) as error:
         raise_read_error(error, folder)
         raise OutputError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.resume import ResumeLog
-from contextgraft.errors import ContextgraftError, InputError, ReadError, raise_read_error
+from contextgraft.errors import ContextgraftError, InputError, raise_read_error
 from contextgraft.formats.hub_source import DATASETS, HUB
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
 from contextgraft.sources.hub.client import Hub, pin_dataset, resolve_dataset
@@ -44,8 +44,6 @@ class HubDatasets:
                 and source.endswith(f"@{record['revision']}")
                 and all(has_digest(out / name, facts) for name, facts in files)
             )
-        except ReadError:
-            raise
         except (ContextgraftError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise_read_error(error, out)
             return False

@@ -29,7 +29,7 @@ from typing_extensions import override
 from contextgraft.checkpoint.atomic import remove, write_json
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.errors import CheckpointError, OutputError, ReadError, raise_read_error
+from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 from contextgraft.training.state import CHECKPOINTS, SavedState, run_digest
 
 PARTIAL = ".partial"
@@ -139,8 +139,6 @@ def _is_usable(folder: Path, work: Path) -> bool:
         names = {path.name for path in folder.glob("*.safetensors")}
         same = record == {"run": run_digest(work, _step(folder)), "files": record.get("files")}
         return same and record["files"] == _files(names, folder)
-    except ReadError:
-        raise
     except (CheckpointError, OSError) as error:
         raise_read_error(error, folder)
         return False
