@@ -231,3 +231,65 @@ def test_a_weight_and_rows_of_tokens_are_refused(key: str, folders: dict[str, Pa
     )
     with pytest.raises(CheckpointError, match=r"embed_tokens.weight' twice.*a weight or rows of tokens"):
         open_adapter(adapter)
+
+
+TOKENS = ".token_adapter.trainable_tokens_delta"
+ROWS = {"trainable_token_indices": [3, 5]}
+BOTH_ENDS = {"trainable_token_indices": {"embed_tokens": [3, 5], "lm_head": [3, 5]}}
+
+
+def rows(model: Any, *ends: str, seed: int = 5) -> dict[str, torch.Tensor]:
+    return {f"{end}{TOKENS}": values(model, end, seed + place)[:2] for place, end in enumerate(ends)}
+
+
+@pytest.mark.parametrize(
+    ("ends", "indices"),
+    [
+        ((), [3, 5]), ((), {"embed_tokens": [3, 5]}), ((), []),
+        ((HEAD,), BOTH_ENDS["trainable_token_indices"]),
+        ((EMBEDDINGS,), {"embed_tokens": [3, 5], "lm_head": [3, 6]}),
+    ],
+)  # fmt: skip
+def test_tokens_that_the_config_names_without_their_rows_are_refused(
+    ends: tuple[str, ...], indices: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """They were merged without a word; PEFT does not load them."""
+    model = loaded(folders["untied"])
+    tensors = {**factors(model, *ALL_Q), **rows(model, *ends)}
+    adapter = written(tmp_path / "adapter", tensors, **ONLY_Q, trainable_token_indices=indices)
+    with pytest.raises(KeyError, match="trainable_tokens_delta"):
+        PeftModel.from_pretrained(model, str(adapter))
+    with pytest.raises(CheckpointError, match=r"lacks the rows of tokens.*trainable_token_indices.*none"):
+        open_adapter(adapter)
+
+
+@pytest.mark.parametrize(("ends", "config"), [((EMBEDDINGS,), {}), ((EMBEDDINGS, HEAD), ROWS)])
+def test_rows_of_tokens_that_the_config_does_not_name_are_refused(
+    ends: tuple[str, ...], config: dict[str, Any], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """PEFT ignores them: of both ends, the rows of the output layer were merged."""
+    model = loaded(folders["untied"])
+    adapter = written(
+        tmp_path / "adapter", {**factors(model, *ALL_Q), **rows(model, *ends)}, **ONLY_Q, **config
+    )
+    adapted = PeftModel.from_pretrained(model, str(adapter))
+    assert not any(f"{ends[-1]}.token_adapter" in name for name in adapted.state_dict())
+    with pytest.raises(CheckpointError, match=rf"rows of '{ends[-1]}', which the config does not name"):
+        open_adapter(adapter)
+
+
+def test_rows_of_both_ends_are_one_where_the_ends_are_tied(folders: dict[str, Path], tmp_path: Path) -> None:
+    """PEFT takes the input's for both; the graft had those of each end."""
+    model = loaded(folders["untied"])
+    both = {**factors(model, *ALL_Q), **rows(model, EMBEDDINGS, HEAD)}
+    adapter = written(tmp_path / "both", both, **ONLY_Q, **BOTH_ENDS)
+    merged_as_peft(adapter, folders["untied"], tmp_path / "untied")
+    with pytest.raises(MismatchError, match=r"different rows of the same tokens for the two ends"):
+        planned(adapter, folders["tied"])
+    one = {**factors(model, *ALL_Q), **rows(model, EMBEDDINGS)}
+    adapter = written(tmp_path / "one", one, **ONLY_Q, **BOTH_ENDS)
+    merged_as_peft(adapter, folders["tied"], tmp_path / "tied")
+    with pytest.raises(KeyError, match=r"lm_head\.token_adapter"):
+        PeftModel.from_pretrained(model, str(adapter))
+    with pytest.raises(MismatchError, match=r"trained on tied embeddings and has no rows of 'lm_head'"):
+        planned(adapter, folders["untied"])

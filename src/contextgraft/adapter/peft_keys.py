@@ -18,6 +18,11 @@ FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<what>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?(?:\.(?P<leaf>weight|bias))?$"
 )
+MAGNITUDE = "lora_magnitude_vector"
+# what ends the key of a factor; a magnitude has either
+EXPECTED_LEAF = {"lora_A": "weight", "lora_B": "weight", "lora_embedding_A": None, "lora_embedding_B": None}
+# what the state dict of a model with adapters has in names, and save_pretrained leaves out
+OF_RAW_STATE = re.compile(r"\.modules_to_save(\.default)?(?=\.)|(?<=\.trainable_tokens_delta)\.default$")
 OF_FACTORS = re.compile(r"\.lora_\w+(?:\.|$)")
 
 
@@ -30,6 +35,27 @@ def factor_modules(keys: Iterable[str]) -> dict[str, str]:
 def model_name(key: str) -> str:
     """A key without what PEFT and training add in front; PEFT around PEFT has its prefix twice."""
     return without_wrappers(key).rpartition(PREFIX)[2]
+
+
+def renamed_keys(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of tensors under which PEFT (0.21) does not load them, with those that it expects.
+
+    It takes `base_model.model.MODULE.lora_A.weight`, also with the adapter's name `default`, and no wrappers.
+    """
+    expected = {key: _expected_key(key) for key in keys if not UNUSED.search(key)}
+    return {key: name for key, name in expected.items() if key != name}
+
+
+def _expected_key(key: str) -> str:
+    name = model_name(key)
+    match = FACTOR.match(name)
+    if match is None:
+        return PREFIX + OF_RAW_STATE.sub("", name)
+    leaf = EXPECTED_LEAF.get(match["what"], match["leaf"])
+    of_one = match["adapter"] in (None, DEFAULT) and match["leaf"] == leaf
+    if of_one and not (match["adapter"] and match["what"] == MAGNITUDE and leaf is None):
+        return PREFIX + name
+    return f"{PREFIX}{match['module']}.{match['what']}" + (f".{leaf}" if leaf else "")
 
 
 def adapter_names(keys: Collection[str]) -> set[str]:

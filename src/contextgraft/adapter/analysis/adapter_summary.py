@@ -30,6 +30,7 @@ def describe_adapter(adapter: Adapter) -> dict[str, Any]:
         "replaced": list(adapter.replaced),
         "ignored": list(adapter.ignored),
         "ignored_weights": list(adapter.ignored_weights),
+        "renamed": dict(adapter.renamed),
         "without_factors": list(targets_without_factors(adapter)),
         "dora": adapter.config.use_dora,
         "rslora": adapter.config.use_rslora,
@@ -75,6 +76,12 @@ def adapter_lines(facts: dict[str, Any]) -> list[str]:
         names = first_names(facts["without_factors"], 5)
         lines.append(
             f"missing       factors of modules that the config selects, which stay unchanged: {names}"
+        )
+    if facts["renamed"]:
+        key, expected = next(iter(facts["renamed"].items()))
+        lines.append(
+            f"names         {len(facts['renamed'])} tensors have names under which PEFT ignores them: "
+            f"{key!r} in place of {expected!r}"
         )
     lines.append(f"vLLM          {verdict}, by the rules of vLLM {vllm['version']}")
     lines += [f"  problem     {problem}" for problem in vllm["problems"]]

@@ -1,7 +1,7 @@
 """An adapter folder: any PEFT LoRA, with or without the sidecar that `extract` writes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from contextgraft.adapter.full_weights import ignored_weights
 from contextgraft.adapter.lora.config import LoraConfig, read_config
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, TokenRowsEntry
+from contextgraft.adapter.lora.files.folder import check_pickles, check_sidecar, check_weights
 from contextgraft.adapter.lora.kinds import KINDS
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
+from contextgraft.adapter.peft_keys import renamed_keys
 from contextgraft.checkpoint.digest import file_digest, json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.input_files import InputFiles, files_of
 from contextgraft.checkpoint.model_folder import open_tensors
-from contextgraft.checkpoint.safetensors_header import CONVERT, TensorFile
-from contextgraft.errors import CheckpointError, InputError, PickleRefused, first_names
+from contextgraft.checkpoint.safetensors_header import TensorFile
+from contextgraft.errors import CheckpointError, InputError, first_names
 from contextgraft.formats import peft
 from contextgraft.formats.model.vocabulary import TOKENIZER, vocabulary_at
 from contextgraft.formats.sidecar import SIDECAR, read_sidecar
@@ -39,6 +41,7 @@ class Adapter:
     `inputs` are its files as they were before the first of them was read.
     `sidecar` is None for adapters that other programs wrote. `ignored` are modules whose factors have no
     effect, because the config does not select them; `ignored_weights` are stored weights without effect.
+    `renamed` are keys of the weights file that PEFT does not load, with those that it expects.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class Adapter:
     inputs: InputFiles = field(default_factory=InputFiles, compare=False, repr=False)
     ignored: tuple[str, ...] = ()
     ignored_weights: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rope(self) -> settings.RopeSettings | None:
@@ -219,15 +223,15 @@ def open_adapter(path: Path) -> Adapter:
     inputs = files_of(path)
     config = read_config(path, {name: kind.config for name, kind in KINDS.items()})
     sidecar = read_sidecar(path, "adapter") if (path / SIDECAR).is_file() else None
-    _check_pickles(path)
-    _check_weights(path)
+    check_pickles(path)
+    check_weights(path)
     files = [open_tensors(path / peft.ADAPTER_WEIGHTS)]
     ignored = config.ignored_factors(files[0].tensors)
     unloaded = ignored_weights(config, files[0].without(ignored).tensors)
     weights = files[0].without({**ignored, **unloaded})
     entries = KINDS[config.peft_type].entries(weights, path / peft.ADAPTER_WEIGHTS, config)
     if sidecar is not None:
-        _check_sidecar(path, sidecar)
+        check_sidecar(path, sidecar)
         if sidecar.get("dense"):
             files.append(open_tensors(path / peft.DENSE_DELTAS))
             if set(files[1].tensors) != set(sidecar["dense"]):
@@ -246,55 +250,6 @@ def open_adapter(path: Path) -> Adapter:
         )
     if not all(math.isfinite(entry.scaling) for entry in entries.values()):
         raise CheckpointError("has a scaling that is not finite", path=path / peft.ADAPTER_CONFIG)
-    modules = tuple(dict.fromkeys(ignored.values()))
-    return Adapter(path, config, sidecar, tuple(files), entries, inputs, modules, tuple(unloaded.values()))
-
-
-def _check_pickles(path: Path) -> None:
-    """Raise PickleRefused for weights that are pickles, also for those that LongLoRA stores separately."""
-    if not (path / peft.ADAPTER_WEIGHTS).exists() and (path / peft.ADAPTER_PICKLE).exists():
-        raise PickleRefused(
-            "has its weights as a pickle, which is never loaded",
-            path=path / peft.ADAPTER_PICKLE,
-            remedy=CONVERT,
-        )
-    if (path / peft.TRAINED_PICKLE).exists():
-        raise PickleRefused(
-            "holds the embeddings and norms of LongLoRA as a pickle, which is never loaded",
-            path=path / peft.TRAINED_PICKLE,
-            remedy=CONVERT,
-        )
-
-
-def _check_weights(path: Path) -> None:
-    """Raise CheckpointError for a folder whose weights have another name than PEFT's."""
-    others = sorted(file.name for file in path.glob("*.safetensors") if file.name != peft.DENSE_DELTAS)
-    if not (path / peft.ADAPTER_WEIGHTS).exists() and others:
-        raise CheckpointError(
-            f"has no {peft.ADAPTER_WEIGHTS}", path=path, expected="weights as PEFT saves them",
-            received=first_names(others, 3),
-            remedy="save it with PEFT's save_pretrained, or convert it with the program that trained it",
-        )  # fmt: skip
-
-
-def _check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
-    needed = {"architecture": dict, "base": dict, "donor": dict, "max_length": int, "rank": int, "rope": dict,
-              "selection": dict, "modules": dict, "dense": dict}  # fmt: skip
-    missing = [key for key, form in needed.items() if not isinstance(sidecar.get(key), form)]
-    if missing:
-        raise CheckpointError(f"lacks {', '.join(missing)}", path=path / SIDECAR, remedy="extract it again")
-    attention = sidecar.get("attention", {"changed": {}})
-    travelling.from_json(attention.get("changed") if isinstance(attention, dict) else attention)
-    if not isinstance(attention.get("base", {}), dict):
-        raise CheckpointError("has malformed attention settings of its base", path=path / SIDECAR)
-    for side in ("base", "donor"):
-        settings.from_json(sidecar["rope"].get(side))
-        if not {"name", "digest"} <= set(sidecar[side]):
-            raise CheckpointError(
-                f"does not identify its {side}", path=path / SIDECAR, expected="name and digest"
-            )
-    if sidecar["max_length"] > 0 and not settings.from_json(sidecar["rope"]["donor"]).max_positions:
-        raise CheckpointError(
-            "max_position_embeddings cannot be used: the donor has none, but a context",
-            path=path / SIDECAR, expected="a positive integer", received="0", remedy="extract it again",
-        )  # fmt: skip
+    modules, others = tuple(dict.fromkeys(ignored.values())), tuple(unloaded.values())
+    renamed = renamed_keys(weights.tensors)
+    return Adapter(path, config, sidecar, tuple(files), entries, inputs, modules, others, renamed)

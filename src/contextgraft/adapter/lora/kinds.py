@@ -1,6 +1,6 @@
 """The kinds of PEFT adapters that can be merged.
 
-Another kind (LoHa, VeRA, ...) is a module like `low_rank` with its config and entries, and a row here.
+Another kind (LoHa, VeRA, ...) is a module like `files.weights` with its config and entries, and a row here.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 
 from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry
-from contextgraft.adapter.lora.low_rank import lora_entries
+from contextgraft.adapter.lora.files.weights import lora_entries
 from contextgraft.checkpoint.safetensors_header import TensorFile
 
 

@@ -20,7 +20,7 @@ from contextgraft.adapter.merge.target import (
     check_takes_delta,
     unknown_names,
 )
-from contextgraft.adapter.merge.tied_entries import is_ignored_copy, with_shared_ends
+from contextgraft.adapter.merge.tied_entries import check_rows_of_output, is_ignored_copy, with_shared_ends
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.adapter.without_factors import missing_factors
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -159,6 +159,7 @@ def _entries(
     entries = {name: entry for name, entry in fitted.items() if not is_own_bias(adapter, name, entry, view)}
     embedding, head = names
     if not state.is_tied:
+        check_rows_of_output(adapter, entries, view)
         ignored = is_ignored_copy(adapter, entries, embedding, head)
         return {name: entry for name, entry in entries.items() if not ignored or name != head}
     if embedding is None or head is None:

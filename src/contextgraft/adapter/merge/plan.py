@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contextgraft.adapter.compute.tiles import MERGE_TILE
 from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
+from contextgraft.adapter.file_warnings import file_warnings
 from contextgraft.adapter.merge.fit import Fit, ScaledAdapter, fit
 from contextgraft.adapter.merge.graft_config import (
     ContextSettings,
@@ -23,7 +24,7 @@ from contextgraft.adapter.merge.target import check_vocabulary
 from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.errors import InputError, MismatchError, first_names
+from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.architecture import check_architecture
 from contextgraft.formats.model.copied_files import other_weights, split_files
 from contextgraft.formats.model.own_files import check_own_files
@@ -141,18 +142,8 @@ class MergePlan:
         before = settings.read_any_length(self.target.config, self.target.path)
         warnings = list(self.fit.warnings) + other_weights(self.target, "the graft is")
         for scaled in self.adapters:
-            if scaled.adapter.ignored and scaled.scale:
-                names = first_names(scaled.adapter.ignored, 5)
-                warnings.append(
-                    f"{scaled.adapter.path}: its file has factors of modules that its config does not "
-                    f"select; PEFT ignores them, and so does the graft: {names}"
-                )
-            if scaled.adapter.ignored_weights and scaled.scale:
-                names = first_names(scaled.adapter.ignored_weights, 5)
-                warnings.append(
-                    f"{scaled.adapter.path}: its file has weights that are no part of the modules that its "
-                    f"config selects or saves; PEFT does not load them, nor does the graft: {names}"
-                )
+            if scaled.scale:
+                warnings += file_warnings(scaled.adapter)
             if scaled.adapter.sidecar is None:
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])

@@ -8,8 +8,10 @@ from typing_extensions import override
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry, TokenRowsEntry
+from contextgraft.adapter.lora.files.token_rows import missing_rows
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
 from contextgraft.checkpoint.digest import tensor_digest
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.peft import module_of
 
@@ -59,6 +61,8 @@ def with_shared_ends(
         return {**entries, embedding: _with_scaling_of(adapter, embedding, own)}
     if shared is None:
         return dict(entries)
+    if isinstance(shared, TokenRowsEntry) and isinstance(own, TokenRowsEntry):
+        _check_shared_rows(adapter, shared, own)
     if isinstance(shared, TokenRowsEntry) and type(own) is LowRankEntry:
         if own.magnitude is not None:
             raise MismatchError(
@@ -156,6 +160,31 @@ def _same_values(adapter: Adapter, shared: AdapterEntry, own: AdapterEntry) -> b
         digests = {tensor_digest(adapter.file_of(entry.key), entry.key) for entry in (shared, own)}
         return len(digests) == 1
     return True
+
+
+def _check_shared_rows(adapter: Adapter, shared: TokenRowsEntry, own: TokenRowsEntry) -> None:
+    """Raise MismatchError for other rows of the same tokens at the two ends, which PEFT shares."""
+    digests = {tensor_digest(adapter.file_of(entry.key), entry.key) for entry in (shared, own)}
+    if shared.indices == own.indices and len(digests) > 1:
+        raise MismatchError(
+            "has different rows of the same tokens for the two ends of the embeddings, which share one "
+            "tensor in the target: PEFT uses those of the input embeddings for both",
+            path=adapter.path, expected="one set of trained rows", received="two",
+            remedy="merge it into a target with untied embeddings",
+        )  # fmt: skip
+
+
+def check_rows_of_output(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: ModelFolder) -> None:
+    """Raise MismatchError for rows of an untied output layer that the config names and the file lacks."""
+    missing = next(missing_rows(entries, adapter.config), None)
+    if missing is not None:
+        raise MismatchError(
+            f"was trained on tied embeddings and has no rows of {missing!r} (trainable_token_indices): PEFT "
+            f"cannot load it into {target.path}, whose embeddings are untied",
+            path=adapter.path, expected=f"trained rows of {missing!r}", received="none",
+            remedy="merge it into a target with tied embeddings, or remove the module from "
+            "trainable_token_indices, so that only the input embeddings change",
+        )  # fmt: skip
 
 
 def _contradiction(
