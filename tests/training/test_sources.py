@@ -64,7 +64,7 @@ def test_answers_weigh_one_and_follow_their_needles(context: DataContext) -> Non
     sample = sampler(context, **SOURCES[0])
     code, question, of = context.encode("code ? of")
     for seed in range(40):
-        ids, weights = sample(np.random.default_rng(seed), 96)
+        ids, weights, _ = sample(np.random.default_rng(seed), 96)
         known: dict[int, list[int]] = {}
         answered = 0
         for place, token in enumerate(ids):
@@ -80,7 +80,7 @@ def test_answers_weigh_one_and_follow_their_needles(context: DataContext) -> Non
 
 
 def test_repeats_weigh_only_what_was_seen(context: DataContext) -> None:
-    ids, weights = sampler(context, **SOURCES[1])(np.random.default_rng(1), 50)
+    ids, weights, _ = sampler(context, **SOURCES[1])(np.random.default_rng(1), 50)
     first = weights.index(1.0)
     period = first - 2
     assert ids[first:] == ids[first - period : len(ids) - period]
@@ -88,7 +88,7 @@ def test_repeats_weigh_only_what_was_seen(context: DataContext) -> None:
 
 
 def test_packed_pairs_begin_anew_each(context: DataContext) -> None:
-    ids, weights = sampler(context, **SOURCES[3])(np.random.default_rng(1), 60)
+    ids, weights, _ = sampler(context, **SOURCES[3])(np.random.default_rng(1), 60)
     starts = [place for place, token in enumerate(ids) if token == 0]
     assert starts == list(range(0, 60, 6))
     assert weights[:6] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]

@@ -155,6 +155,11 @@ class DocumentsSource(DataSource):
         default="text",
         description="column or key of the text, except in .txt; input_ids has lists of token ids",
     )
+    mask: Literal["causal", "block_causal"] = Field(
+        default="causal",
+        exclude_if=lambda mask: mask == "causal",
+        description="what a token sees of a packed sequence: everything before it, or only its own document",
+    )
 
 
 AnySource = Annotated[
@@ -241,9 +246,16 @@ class Recipe(Frozen):
     )
     seed: int = Field(default=1, ge=0, description="seed of the batches")
 
+    @property
+    def has_block_causal(self) -> bool:
+        """Whether documents of some source do not see each other."""
+        return any(isinstance(source, DocumentsSource) and source.mask != "causal" for source in self.data)
+
     @model_validator(mode="after")
     def check(self) -> Self:
         """Every length has data, and LoRA has linear layers to train."""
+        if self.positions == "pose" and self.has_block_causal:
+            raise ValueError("positions pose and mask block_causal cannot be combined")
         if self.lora is not None and "linear" not in self.trainable:
             raise ValueError("lora needs linear among trainable")
         for number, stage in enumerate(self.stages):

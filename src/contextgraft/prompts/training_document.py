@@ -23,10 +23,14 @@ SPLITS = (
 
 
 class Document(NamedTuple):
-    """Ids and loss weights of the same length; a weight belongs to the prediction of the id at its index."""
+    """Ids and loss weights of the same length; a weight belongs to the prediction of the id at its index.
+
+    `starts`, if given, are indices at which parts begin that do not see each other; the first is 0.
+    """
 
     ids: list[int]
     weights: list[float]
+    starts: tuple[int, ...] | None = None
 
 
 class Insert(NamedTuple):

@@ -13,6 +13,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training.block_causal import check_block_causal
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
@@ -54,6 +55,9 @@ class TrainingEngine(Protocol):
 
     def publish(self, out: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
         """The work directory that becomes `out`, as `checkpoint.atomic.publish`."""
+
+    def check(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
+        """Raise InputError if the engine cannot train this; called before any data is read."""
 
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
         """The base with these RoPE settings, ready to be trained."""
@@ -103,9 +107,15 @@ class SingleProcessEngine(TrainingEngine):
         return atomic.publish(out, replace=replace)
 
     @override
+    def check(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
+        """Attention is that of transformers, which supports what its classes support."""
+
+    @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
         model = build_trainable(recipe, base, rope, attention="sdpa")
         load_weights(model, base)
+        if recipe.has_block_causal:
+            check_block_causal(model)
         model.to(self.device)
         parameters = trainable_parameters(model)
         optimiser = build_optimiser(recipe.optimiser, parameters, frozen_rows=recipe.frozen_rows)
@@ -157,14 +167,17 @@ class SingleProcessEngine(TrainingEngine):
 
 
 def position_arguments(batch: TokenBatch, rows: slice, device: torch.device) -> dict[str, torch.Tensor]:
-    """Arguments of the layers for some rows whose position ids skip; none for consecutive ones.
+    """Arguments of the layers for some rows whose position ids skip or begin anew; none for consecutive ones.
 
     Without a mask, transformers takes a position that does not follow the one before for the begin of another
-    sequence, and lets no token attend across it. A mask of ones is not built.
+    sequence, and lets no token attend across it: so it does for documents that do not see each other. A mask
+    of ones is not built.
     """
     if batch.positions is None:
         return {}
     positions = batch.positions[rows].to(device)
+    if batch.starts is not None:
+        return {"position_ids": positions}
     return {"position_ids": positions, "attention_mask": torch.ones_like(positions)}
 
 

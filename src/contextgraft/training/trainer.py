@@ -91,6 +91,7 @@ class Trainer:
                 work, recipe, self.base, self.config, dtype=self._dtype(), reporter=self.reporter
             )
         )
+        engine.check(recipe, self.base, self.rope)
         engine.run_on_main(lambda: check_mlp_tiles(recipe, self.base, self.rope))
         context = load_context(self.base, folder)
         engine.run_on_main(lambda: pack(recipe, context, work, datasets=datasets, reporter=self.reporter))

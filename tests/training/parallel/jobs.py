@@ -24,6 +24,7 @@ from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
 from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.data.document_starts import restarting_positions
 from contextgraft.training.data.skipping import skipping_positions
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.loss import CausalLMWithLoss
@@ -61,9 +62,18 @@ def attention(cases: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def _attention(
-    *, layout: str, per_node: int, heads: int, kv_heads: int, dtype: str, kernel: str
+    *,
+    layout: str,
+    per_node: int,
+    heads: int,
+    kv_heads: int,
+    dtype: str,
+    kernel: str,
+    window: int | None = None,
+    starts: list[list[int]] | None = None,
 ) -> dict[str, float]:
     cp = peers(layout, per_node, heads, kv_heads, kernel)
+    cp = replace(cp, starts=None if starts is None else tuple(map(tuple, starts)))
     generator = torch.Generator().manual_seed(0)
     whole = [
         torch.randn(2, h, LENGTH, HEAD, generator=generator).to(DTYPES[dtype])
@@ -71,11 +81,11 @@ def _attention(
     ]
     held = cp.positions(LENGTH)
     q, k, v = (x[:, :, held].clone().requires_grad_() for x in whole[:3])
-    out = ring.attention(q, k, v, cp, HEAD**-0.5)
+    out = ring.attention(q, k, v, cp, HEAD**-0.5, window=window)
     torch.autograd.backward(out, whole[3][:, :, held])
     q_ref, k_ref, v_ref = (x.double().requires_grad_() for x in whole[:3])
     ref = torch.nn.functional.scaled_dot_product_attention(
-        q_ref, k_ref, v_ref, is_causal=True, enable_gqa=True
+        q_ref, k_ref, v_ref, attn_mask=_mask(window, starts), enable_gqa=True
     )
     torch.autograd.backward(ref, whole[3].double())
     errors = {"out": (out - ref[:, :, held]).abs().max().item()}
@@ -84,6 +94,17 @@ def _attention(
         assert theirs.grad is not None
         errors[name] = (mine.grad - theirs.grad[:, :, held]).abs().max().item()
     return errors | {"inside": cp.traffic.within_nodes, "between": cp.traffic.between_nodes}
+
+
+def _mask(window: int | None, starts: list[list[int]] | None) -> torch.Tensor:
+    """Which keys each query sees (rows, 1, queries, keys), from the definitions."""
+    positions = torch.arange(LENGTH)
+    ages = positions[:, None] - positions
+    document = torch.stack(
+        [torch.bucketize(positions, torch.tensor(row), right=True) for row in starts or [[0]]]
+    )
+    same = document[:, None, :, None] == document[:, None, None]
+    return same & (ages >= 0) & (ages < (window or LENGTH))
 
 
 def model(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,11 +119,13 @@ def _model(
     kv_heads: int,
     dtype: str,
     checkpointing: bool = False,
-    rope: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     heads = 4
     cp = peers(layout, per_node, heads, kv_heads)
-    reference, mine = (_built(name, kv_heads, DTYPES[dtype], rope) for name in ("sdpa", ring_attention.NAME))
+    reference, mine = (
+        _built(name, kv_heads, DTYPES[dtype], config) for name in ("sdpa", ring_attention.NAME)
+    )
     if checkpointing:
         mine.gradient_checkpointing_enable({"use_reentrant": False})
     ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(1))
@@ -110,8 +133,8 @@ def _model(
         reference(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
     )
     torch.autograd.backward(expected)
-    part, held = shard_batch(TokenBatch(ids, torch.ones(ids.shape)), cp, replica=0, replicas=1)
-    loss, _ = CausalLMWithLoss(mine)(part, position_ids=held.expand(2, -1), context_parallel=cp)
+    shard = shard_batch(TokenBatch(ids, torch.ones(ids.shape)), cp, replica=0, replicas=1)
+    loss, _ = CausalLMWithLoss(mine)(shard.tokens, position_ids=shard.positions, context_parallel=cp)
     torch.autograd.backward(loss)
     total = loss.detach().clone()
     dist.all_reduce(total)
@@ -123,23 +146,29 @@ def _model(
     return {"loss": abs(total - expected).item(), "gradient": worst, "where": where}
 
 
-def _built(implementation: str, kv_heads: int, dtype: torch.dtype, rope: dict[str, Any] | None) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+def _built(
+    implementation: str, kv_heads: int, dtype: torch.dtype, config: dict[str, Any] | None = None
+) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     ring_attention.register()
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=32,
-        attn_implementation=implementation,
-        **({"rope_parameters": rope} if rope else {}),
+    small = {
+        "model_type": "llama",
+        "vocab_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 16,
+        "max_position_embeddings": 32,
+        "pad_token_id": None,
+    }
+    built = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**small | (config or {})), attn_implementation=implementation
     )
-    return LlamaForCausalLM(config).to(dtype).train()
+    return built.to(dtype).train()
 
 
 def gradients(base: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -158,6 +187,7 @@ def _gradients(
     shape: tuple[int, int],
     dtype: str = "float32",
     target: int | None = None,
+    starts: list[list[int]] | None = None,
 ) -> dict[str, Any]:
     launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
     options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, timeout=TIMEOUT)
@@ -171,6 +201,9 @@ def _gradients(
         rng = np.random.default_rng(1)
         skipping = [skipping_positions(rng, shape[1], target, 3) for _ in range(shape[0])]
         batch = batch._replace(positions=torch.from_numpy(np.stack(skipping)))
+    if starts is not None:
+        begins = tuple(map(tuple, starts))
+        batch = batch._replace(positions=restarting_positions(begins, shape[1]), starts=begins)
     results = []
     for each in (distributed, SingleProcessEngine()):
         state = each.build(wanted, base, rope)
@@ -215,7 +248,7 @@ def _whole(gradient: torch.Tensor | None) -> torch.Tensor:
 def refusals() -> dict[str, str]:
     """What each wrong call of a model with the ring says."""
     cp = peers("flat", dist.get_world_size(), 4, 4)
-    mine = _built(ring_attention.NAME, 4, torch.float32, None)
+    mine = _built(ring_attention.NAME, 4, torch.float32)
     held = cp.positions(LENGTH)
     good: dict[str, Any] = {
         "input_ids": torch.zeros(1, len(held), dtype=torch.int64),
@@ -229,6 +262,7 @@ def refusals() -> dict[str, str]:
         "packed": {"position_ids": held[None] % (LENGTH // 2)},
         "padding": {"attention_mask": torch.ones(1, len(held)).tril()},
         "window": {"sliding_window": 8},
+        "other documents": {"context_parallel": replace(cp, starts=((0, 5),))},
         "not increasing": {
             "position_ids": held[None] + 9 - held[None] // 9,
             "context_parallel": replace(cp, skipping=True),

@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
-from contextgraft.training.parallel.attention import check_windows
+from contextgraft.training.parallel.attention import check_supported
 from contextgraft.training.parallel.attention_kernels import check_dtype
 
+from ..conftest import RECIPE
 from .conftest import Run
 
 # layout, ranks a node
@@ -82,7 +84,7 @@ def test_model_has_the_loss_and_every_gradient(ranks: Run, world: int, step: int
     ][::step]
     cases += [
         {"layout": "double", "per_node": 2, "kv_heads": 2, "dtype": "float64", **more}
-        for more in ({"checkpointing": True}, {"rope": rope})
+        for more in ({"checkpointing": True}, {"config": {"rope_parameters": rope}})
     ]
     found = ranks(world, "model", cases=cases)[0]
     bounds = {"float64": (1e-12, 1e-11), "float32": (2e-6, 1e-5)}
@@ -194,7 +196,8 @@ def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:
     assert "not those of one sequence" in said["no positions"]
     assert "packed documents" in said["packed"]
     assert "a padding mask" in said["padding"] or "a mask" in said["padding"]
-    assert "sliding_window" in said["window"]
+    assert "a sliding window that" in said["window"]
+    assert "not those of one sequence" in said["other documents"]
     assert "not those of one sequence" in said["not increasing"]
 
 
@@ -221,12 +224,21 @@ def test_kernels_say_what_they_take() -> None:
     ("config", "word"),
     [
         ({"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
-        ({"sliding_window": 4096}, "sliding_window"),
+        ({"layer_types": ["sliding_attention", "linear_attention"]}, "linear_attention"),
         ({"attention_chunk_size": 8192}, "attention_chunk_size"),
     ],
 )
-def test_windows_of_masks_are_refused(config: dict[str, Any], word: str) -> None:
-    check_windows({"layer_types": ["full_attention"], "sliding_window": None})
-    check_windows({"sliding_window": 4096, "use_sliding_window": False})
+def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any], word: str) -> None:
+    recipe = Recipe.model_validate(RECIPE)
+    check_supported({"layer_types": ["full_attention", "sliding_attention"]}, recipe, "flat")
     with pytest.raises(InputError, match=f"not {word}"):
-        check_windows(config)
+        check_supported(config, recipe, "flat")
+
+
+def test_torchs_ring_takes_neither_windows_nor_documents() -> None:
+    recipe = Recipe.model_validate(RECIPE)
+    apart = {"kind": "documents", "files": ["a.txt"], "mask": "block_causal"}
+    check_supported({"sliding_window": 8, "use_sliding_window": False}, recipe, "torch")
+    for config, wanted in (({"sliding_window": 8}, recipe), ({}, RECIPE | {"data": [apart]})):
+        with pytest.raises(InputError, match="layout torch supports neither"):
+            check_supported(config, Recipe.model_validate(wanted), "torch")

@@ -9,6 +9,7 @@ import torch
 
 from contextgraft.config.training import Recipe
 from contextgraft.training.data.context import DataContext
+from contextgraft.training.data.document_starts import restarting_positions
 from contextgraft.training.data.skipping import SKIPPING, skipping_positions
 from contextgraft.training.data.sources import KINDS, weighted_choice
 from contextgraft.training.schedule import TrainingStep
@@ -17,12 +18,14 @@ from contextgraft.training.schedule import TrainingStep
 class TokenBatch(NamedTuple):
     """Token ids (rows, length) int64 and loss weights (rows, length) float32.
 
-    `positions` are position ids of the same shape where they skip; else each row has 0, 1, 2, ...
+    `positions` are position ids of the same shape where they skip or begin anew; else each row has 0, 1, 2,
+    ... `starts`: in each row, where documents begin that do not see each other; positions begin anew there.
     """
 
     ids: torch.Tensor
     weights: torch.Tensor
     positions: torch.Tensor | None = None
+    starts: tuple[tuple[int, ...], ...] | None = None
 
 
 class BatchSampler:
@@ -58,11 +61,15 @@ class BatchSampler:
         rng = self._rng(step)
         sample, first = self.samplers[self._source(step, rng)], self.first_rows[step.number]
         documents = [sample(rng, step.length, first + row) for row in range(step.rows)]
-        return TokenBatch(
+        batch = TokenBatch(
             torch.tensor([document.ids for document in documents], dtype=torch.int64),
             torch.tensor([document.weights for document in documents], dtype=torch.float32),
             None if step.target_length is None else self._positions(step, step.target_length),
         )
+        starts = tuple(document.starts for document in documents if document.starts is not None)
+        if not starts:
+            return batch
+        return batch._replace(positions=restarting_positions(starts, step.length), starts=starts)
 
     def _positions(self, step: TrainingStep, target: int) -> torch.Tensor:
         """Position ids of a step, each row's its own; their random numbers are not those of the documents."""

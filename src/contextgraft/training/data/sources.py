@@ -133,10 +133,11 @@ def documents(source: DocumentsSource, context: DataContext) -> DocumentSampler:
         if length not in packed:
             packed[length] = PackedSequences(packed_path(context.work, source, length), context.seed)
         ids, starts = packed[length].row(ordinal)
+        begins = tuple(sorted({0, *starts}))
         weights = [1.0] * length
-        for start in (0, *starts):
-            weights[start] = 0.0
-        return Document(ids, weights)
+        for begin in begins:
+            weights[begin] = 0.0
+        return Document(ids, weights, begins if source.mask == "block_causal" else None)
 
     return sample
 

@@ -6,14 +6,18 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training.data.document_starts import last_start
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.communication import ContextParallel
+from contextgraft.training.parallel.layout import TORCH
 
 NAME = "contextgraft_ring"
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # frequencies do not depend on the positions of a rank
-UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "is_causal")  # unless None (or True)
+UNSUPPORTED = ("softcap", "s_aux", "is_causal")  # unless None (or True)
+LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 def register() -> None:
@@ -51,8 +55,12 @@ def attend(
             raise _unsupported(option)
     if getattr(module, "layer_idx", 0) == 0:
         check_positions(position_ids, context_parallel, query.shape[2])
+    window = options.get("sliding_window")
+    if window != layer_window(module):
+        raise _unsupported("a sliding window that the class does not pass on, or that is not in the config")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return ring.attention(query, key, value, context_parallel, scale).transpose(1, 2).contiguous(), None
+    out = ring.attention(query, key, value, context_parallel, scale, window=window)
+    return out.transpose(1, 2).contiguous(), None
 
 
 def no_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> None:
@@ -61,12 +69,25 @@ def no_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> N
         raise _unsupported("a padding mask")
 
 
+def layer_window(module: torch.nn.Module) -> int | None:
+    """Tokens that a token of this attention module sees by its config, itself included; None for all."""
+    config: Any = module.config
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and kinds[module.layer_idx] != "sliding_attention":
+        return None
+    window = getattr(config, "sliding_window", None)
+    return int(window) if window and getattr(config, "use_sliding_window", True) else None
+
+
 def check_positions(position_ids: torch.Tensor | None, cp: ContextParallel, tokens: int) -> None:
     """Check the positions of a rank: wrong ones make its gradients wrong, which the loss hardly shows.
 
-    Those that skip are moved to later positions, by as much as the token before or more.
+    Those that skip are moved to later positions, by as much as the token before or more. Those of documents
+    that do not see each other begin at 0 in each.
     """
     expected = cp.positions(tokens * cp.layout.ring * cp.layout.heads)
+    if cp.starts is not None:
+        expected = torch.stack([expected - last_start(expected, starts) for starts in cp.starts])
     moved = torch.ones(1, 1) if position_ids is None else position_ids.cpu() - expected
     skips = cp.skipping and bool((moved >= 0).all() and (moved.diff(dim=-1) >= 0).all())
     if position_ids is None or not (skips or not moved.any()):
@@ -88,12 +109,20 @@ def check_rope(rope: RopeSettings) -> None:
         )
 
 
-def check_windows(config: Mapping[str, Any]) -> None:
-    """Check that no layer has a window: windows are often made by masks, which the ring does not build."""
-    layer_types = set(config.get("layer_types") or ()) - {"full_attention"}
-    windows = [name for name in ("sliding_window", "attention_chunk_size") if config.get(name)]
-    if layer_types or (windows and config.get("use_sliding_window", True)):
-        raise _unsupported(" and ".join(sorted(layer_types) or windows))
+def check_supported(config: Mapping[str, Any], recipe: Recipe, layout: str) -> None:
+    """Check that the ring computes the attention of all layers: it builds no mask of its own.
+
+    Layouts but torch's own take sliding windows and documents that do not see each other.
+    """
+    others = set(config.get("layer_types") or ()) - LAYER_TYPES
+    if others or config.get("attention_chunk_size"):
+        raise _unsupported(" and ".join(sorted(others)) or "attention_chunk_size")
+    windows = config.get("sliding_window") and config.get("use_sliding_window", True)
+    if layout == TORCH and (windows or recipe.has_block_causal):
+        raise InputError(
+            "layout torch supports neither sliding windows nor mask: block_causal",
+            remedy="use another layout",
+        )
 
 
 def _unsupported(what: str) -> InputError:

@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from contextgraft.training.parallel.attention_kernels import AttentionKernel
 from contextgraft.training.parallel.layout import Layout, positions
+from contextgraft.training.parallel.tiles import AttentionSpan
 
 KV_TAG, GRADIENT_TAG = 0, 1  # of messages in a ring
 
@@ -100,6 +101,7 @@ class ContextParallel:
     """The peers of this rank, as attention needs them: an argument of the model's forward pass.
 
     `index` is that of this rank among the ranks that share a sequence. `skipping`: position ids may skip.
+    `starts`: where documents begin in each row of the batch, if tokens see only those of their document.
     """
 
     layout: Layout
@@ -110,6 +112,7 @@ class ContextParallel:
     kernel: AttentionKernel
     traffic: TrafficCounter
     skipping: bool = False
+    starts: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def ring_index(self) -> int:
@@ -126,6 +129,7 @@ class RingArgs(NamedTuple):
 
     cp: ContextParallel
     scale: float
+    span: AttentionSpan = AttentionSpan()
 
 
 def context_mesh(layout: Layout, *, replicas: int, device: str) -> DeviceMesh:

@@ -143,13 +143,16 @@ class DistributedEngine(TrainingEngine):
             self.run_on_main(stack.close)
 
     @override
+    def check(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
+        attention.check_rope(rope)
+        attention.check_supported(base.config, recipe, self.cp.layout.name)
+
+    @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
         """A model with ring attention; each layer is an FSDP unit, gathered when it is needed.
 
         Everything outside the layers is gathered with the loss, whose token weights stay float32.
         """
-        attention.check_rope(rope)
-        attention.check_windows(base.config)
         attention.register()
         causal_lm = build_trainable(recipe, base, rope, attention=attention.NAME)
         policy = MixedPrecisionPolicy(param_dtype=self.options.dtype, reduce_dtype=torch.float32)
@@ -171,18 +174,17 @@ class DistributedEngine(TrainingEngine):
     @override
     def backward(self, state: TrainState, batch: TokenBatch, recipe: Recipe) -> StepResult:
         """Compute this rank's shard, some rows at a time; FSDP adds up the gradients of all ranks."""
-        shard, position_ids = shard_batch(batch, self.cp, replica=self.replica, replicas=self.replicas)
+        shard = shard_batch(batch, self.cp, replica=self.replica, replicas=self.replicas)
         state.optimiser.zero_grad()
-        cp, traffic = replace(self.cp, skipping=batch.positions is not None), self.cp.traffic
+        skipping, traffic = batch.positions is not None and batch.starts is None, self.cp.traffic
         traffic.reset()
         sums = torch.zeros(5, dtype=torch.float64)
-        rows = self.options.rows_at_once
-        micro_batches = shard.to(self.device).split(rows)
-        positions = torch.split(position_ids.to(self.device), rows or len(position_ids))
-        for micro_batch, held in zip(micro_batches, positions, strict=True):
-            loss, correct = state.model(micro_batch, position_ids=held, context_parallel=cp)
+        for part in shard.split(self.options.rows_at_once):
+            tokens, positions = part.tokens.to(self.device), part.positions.to(self.device)
+            cp = replace(self.cp, skipping=skipping, starts=part.starts)
+            loss, correct = state.model(tokens, position_ids=positions, context_parallel=cp)
             torch.autograd.backward(loss)
-            sums[:3] += torch.tensor([loss.item(), correct, micro_batch.answers.sum()], dtype=torch.float64)
+            sums[:3] += torch.tensor([loss.item(), correct, tokens.answers.sum()], dtype=torch.float64)
         sums[3], sums[4] = traffic.within_nodes, traffic.between_nodes
         dist.all_reduce(sums, group=self._control)
         zero_frozen_rows(state.parameters, recipe.frozen_rows, self._local_rows)

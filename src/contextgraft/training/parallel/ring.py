@@ -23,9 +23,10 @@ from contextgraft.training.parallel.communication import (
     all_to_all,
 )
 from contextgraft.training.parallel.layout import TORCH
+from contextgraft.training.parallel.tiles import WHOLE, AttentionSpan, ShardPair, Tile, tiles
 from contextgraft.training.parallel.torch_ring import TorchRing
 
-ALL = slice(None)
+LENGTH_DIM = 2  # of (B, H, L, D)
 
 
 class RingBlock(NamedTuple):
@@ -38,27 +39,25 @@ class RingBlock(NamedTuple):
 
 
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cp: ContextParallel, scale: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cp: ContextParallel,
+    scale: float,
+    *,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """Attention of this rank's queries (B, H, L, D) on the keys and values (B, K, L, D) of all ranks."""
-    args = RingArgs(cp, scale)
+    """Attention of this rank's queries (B, H, L, D) on the keys and values (B, K, L, D) of all ranks.
+
+    With a `window` each token sees so many, itself included; the documents of `cp` do not see each other.
+    """
+    args = RingArgs(cp, scale, AttentionSpan(window, cp.starts))
     if cp.layout.name == TORCH:
         return TorchRing.apply(q, k, v, args)  # type: ignore[no-untyped-call, no-any-return]
     if cp.heads.size == 1:
         return _Ring.apply(q, k, v, args)  # type: ignore[no-untyped-call, no-any-return]
     q, k, v = (_ScatterHeads.apply(x, cp) for x in (q, k, v))  # type: ignore[no-untyped-call]
     return _GatherHeads.apply(_Ring.apply(q, k, v, args), cp)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def visible(source: int, ring_index: int, half: int) -> tuple[slice, slice, bool]:
-    """Which queries see which keys of the block from `source`, and whether causally within the block.
-
-    Zig-zag shards: all queries see the front half of an earlier shard; the back half of the queries sees all
-    of a later shard.
-    """
-    if source == ring_index:
-        return ALL, ALL, True
-    return (ALL, slice(0, half), False) if source < ring_index else (slice(half, None), ALL, False)
 
 
 def ring_blocks(cp: ContextParallel, kv: torch.Tensor) -> Iterator[RingBlock]:
@@ -79,17 +78,20 @@ def ring_blocks(cp: ContextParallel, kv: torch.Tensor) -> Iterator[RingBlock]:
 class _Ring(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, args: RingArgs) -> torch.Tensor:
-        cp, half, sum_dtype = args.cp, q.shape[2] // 2, torch.promote_types(q.dtype, torch.float32)
+        sum_dtype = torch.promote_types(q.dtype, torch.float32)
         out = lse = torch.empty(0)
-        for _, _, source, (key, value) in ring_blocks(cp, torch.stack([k, v])):
-            queries, keys, causal = visible(source, cp.ring_index, half)
-            block = AttentionBlock(q[:, :, queries], key[:, :, keys], value[:, :, keys], causal, args.scale)
-            result = cp.kernel.forward(block)
-            block_out, block_lse = result.out.to(sum_dtype), result.lse.to(sum_dtype).unsqueeze(-1)
-            if source == cp.ring_index:  # always the first block
-                out, lse = block_out, block_lse
-            else:
-                merge(out[:, :, queries], lse[:, :, queries], block_out, block_lse)
+        for _, _, source, kv in ring_blocks(args.cp, torch.stack([k, v])):
+            for tile in _seen_tiles(args, source, q):
+                result = args.cp.kernel.forward(_attention_block(tile, q, kv, args.scale))
+                block_out, block_lse = (_in_order(tile, x).to(sum_dtype) for x in result)
+                block_lse = block_lse.unsqueeze(-1)
+                if tile == WHOLE:  # always the first
+                    out, lse = block_out, block_lse
+                    continue
+                if not len(out):
+                    out = torch.zeros_like(q, dtype=sum_dtype)
+                    lse = torch.full_like(out[..., :1], float("-inf"))
+                merge(_queries_of(tile, out), _queries_of(tile, lse), block_out, block_lse)
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse.squeeze(-1))
         ctx.args = args
@@ -124,6 +126,32 @@ class _Ring(torch.autograd.Function):
         return dq.to(q.dtype), own_grad[0].to(k.dtype), own_grad[1].to(v.dtype), None
 
 
+def _seen_tiles(args: RingArgs, source: int, q: torch.Tensor) -> Iterator[Tile]:
+    """What this rank's queries see of the block from `source`."""
+    ring = args.cp.layout.ring
+    return tiles(ShardPair(args.cp.ring_index, source, ring, q.shape[LENGTH_DIM] // 2), args.span)
+
+
+def _queries_of(tile: Tile, x: torch.Tensor) -> torch.Tensor:
+    """A view of what belongs to the queries of a tile."""
+    return x[tile.rows, :, tile.queries]
+
+
+def _keys_of(tile: Tile, x: torch.Tensor) -> torch.Tensor:
+    """A view of what belongs to the keys of a tile."""
+    return x[tile.rows, :, tile.keys]
+
+
+def _in_order(tile: Tile, x: torch.Tensor) -> torch.Tensor:
+    """Queries or keys in the order of the kernel, or back: reversed triangles are computed backwards."""
+    return x.flip(LENGTH_DIM) if tile.reversed else x
+
+
+def _attention_block(tile: Tile, q: torch.Tensor, kv: torch.Tensor, scale: float) -> AttentionBlock:
+    key, value = (_in_order(tile, _keys_of(tile, x)) for x in kv)
+    return AttentionBlock(_in_order(tile, _queries_of(tile, q)), key, value, tile.causal, scale)
+
+
 def merge(out: torch.Tensor, lse: torch.Tensor, block_out: torch.Tensor, block_lse: torch.Tensor) -> None:
     """Add the attention on another block in place, weighted by its fraction of the softmax."""
     out.add_(torch.sigmoid(block_lse - lse) * (block_out - out))
@@ -140,13 +168,14 @@ def _block_gradients(  # noqa: PLR0917 - the formula has as many terms
     dq: torch.Tensor,
 ) -> torch.Tensor:
     """Gradient (2, B, K, L, D) of the block from `source`; the gradient of the queries is added to `dq`."""
-    queries, keys, causal = visible(source, args.cp.ring_index, q.shape[2] // 2)
-    block = AttentionBlock(q[:, :, queries], kv[0][:, :, keys], kv[1][:, :, keys], causal, args.scale)
-    seen = AttentionResult(total.out[:, :, queries], total.lse[:, :, queries].contiguous())
-    gradients = args.cp.kernel.backward(block, dout[:, :, queries], seen)
-    dq[:, :, queries] += gradients.q
     dkv = torch.zeros_like(kv, dtype=dq.dtype)
-    dkv[0][:, :, keys], dkv[1][:, :, keys] = gradients.k, gradients.v
+    for tile in _seen_tiles(args, source, q):
+        out, lse, dout_tile = (_in_order(tile, _queries_of(tile, x)) for x in (*total, dout))
+        block = _attention_block(tile, q, kv, args.scale)
+        gradients = args.cp.kernel.backward(block, dout_tile, AttentionResult(out, lse.contiguous()))
+        _queries_of(tile, dq).add_(_in_order(tile, gradients.q))
+        _keys_of(tile, dkv[0]).add_(_in_order(tile, gradients.k))
+        _keys_of(tile, dkv[1]).add_(_in_order(tile, gradients.v))
     return dkv
 
 

@@ -1,4 +1,7 @@
-"""The micro-batch of one rank: some rows of a batch, and of each row the tokens at the rank's positions."""
+"""The share of one rank in a batch: some of its rows, and of each row the tokens at the rank's positions."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -7,10 +10,24 @@ from contextgraft.training.micro_batch import MicroBatch, full_batch
 from contextgraft.training.parallel.communication import ContextParallel
 
 
-def shard_batch(
-    batch: TokenBatch, cp: ContextParallel, *, replica: int, replicas: int
-) -> tuple[MicroBatch, torch.Tensor]:
-    """The rank's micro-batch and its position ids, of its shape; those of all ranks have the same shape.
+class BatchShard(NamedTuple):
+    """Tokens of a rank, position ids of the same shape, and where documents begin in each whole row."""
+
+    tokens: MicroBatch
+    positions: torch.Tensor
+    starts: tuple[tuple[int, ...], ...] | None = None
+
+    def split(self, rows: int | None) -> Iterator["BatchShard"]:
+        """Shards of at most `rows` rows; None keeps all rows in one."""
+        size = rows or len(self.positions)
+        positions = torch.split(self.positions, size)
+        for number, (tokens, held) in enumerate(zip(self.tokens.split(rows), positions, strict=True)):
+            first = number * size
+            yield BatchShard(tokens, held, self.starts and self.starts[first : first + size])
+
+
+def shard_batch(batch: TokenBatch, cp: ContextParallel, *, replica: int, replicas: int) -> BatchShard:
+    """The rank's shard; those of all ranks have the same shape.
 
     Targets are shifted before the sequence is cut. Sequences are padded on the right to a multiple of the
     layout, and rows repeated to a multiple of the replicas, both with loss weight 0.
@@ -18,14 +35,16 @@ def shard_batch(
     rows, length = batch.ids.shape
     padded = length + -length % cp.layout.multiple
     full = full_batch(batch, padded)
-    positions = cp.positions(padded)
+    held = cp.positions(padded)
     numbers = torch.arange(replica, rows + -rows % replicas, replicas)
     selected, real = numbers % rows, (numbers < rows)[:, None]
-    ids, targets, weights, answers = (field[selected][:, positions] for field in full[:-1])
-    shard = MicroBatch(ids, targets, weights * real, answers & real, full.total_weight)
+    ids, targets, weights, answers = (field[selected][:, held] for field in full[:-1])
+    tokens = MicroBatch(ids, targets, weights * real, answers & real, full.total_weight)
     if batch.positions is None:
-        return shard, positions.expand(len(ids), -1)
-    return shard, _continued(batch.positions, padded)[selected][:, positions]
+        return BatchShard(tokens, held.expand(len(ids), -1))
+    positions = _continued(batch.positions, padded)[selected][:, held]
+    starts = batch.starts and tuple(batch.starts[row] for row in selected.tolist())
+    return BatchShard(tokens, positions, starts)
 
 
 def _continued(position_ids: torch.Tensor, width: int) -> torch.Tensor:
