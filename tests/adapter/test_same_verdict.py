@@ -62,6 +62,8 @@ TARGETS: dict[str, tuple[Change, dict[str, Any], bool]] = {
     "of doubles": (cast(torch.float64), {}, False),
     "of integers": (cast(torch.int8), {}, False),
     "said to be quantised": (dict, {"quantization_config": {"quant_method": "gptq"}}, False),
+    "an empty section of quantisation": (dict, {"quantization_config": {}}, False),
+    "null for quantisation": (dict, {"quantization_config": None}, True),
     "not gathered": (lambda w: w | {NORM: torch.zeros(0, dtype=torch.bfloat16)}, {}, False),
     "wider norm": (lambda w: w | {NORM: torch.zeros(65, dtype=torch.bfloat16)}, {}, False),
     "more tokens": (rows(56), {"vocab_size": 56}, True),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from contextgraft.adapter.analysis.model_summary import summary, summary_lines
 from contextgraft.adapter.analysis.model_triple import open_triple
@@ -146,6 +147,22 @@ def test_a_leftover_section_over_full_weights_is_named(
     config = toy.config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
     folder = toy.write(tmp_path / "merged", models.weights, config)
     with pytest.raises(NotFullPrecision, match="its weights are not: remove quantization_config"):
+        check_full_precision(open_model(folder), "a merge")
+
+
+@pytest.mark.parametrize("section", [{}, [], "", False, True, "gptq", None])
+def test_an_empty_section_is_refused_as_by_transformers(
+    section: Any, models: SimpleNamespace, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    """It was merged, and the graft did not load."""
+    folder = toy.write(tmp_path / "model", models.weights, toy.config(quantization_config=section))
+    if section is None:
+        AutoModelForCausalLM.from_pretrained(folder)
+        check_full_precision(open_model(folder), "a merge")
+        return
+    with pytest.raises((ValueError, AttributeError)):
+        AutoModelForCausalLM.from_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"has a quantization_config.*does not load.*remove"):
         check_full_precision(open_model(folder), "a merge")
 
 

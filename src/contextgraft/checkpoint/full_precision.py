@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from contextgraft.checkpoint.model_folder import ModelFolder, declared_method
+from contextgraft.checkpoint.model_folder import MODEL_CONFIG, QUANTISATION, ModelFolder, declared_method
 from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.errors import CheckpointError, NotFullPrecision
 
@@ -48,7 +48,7 @@ def check_full_precision(folder: ModelFolder, needed_by: str) -> None:
     """
     method, evidence = quantisation(folder), _evidence(folder)
     if method is None:
-        check_gathered(folder.tensors.values(), folder.path)
+        check_unquantised(folder)
         return
     remedy = "use the model in its original precision"
     if evidence is None:
@@ -62,6 +62,21 @@ def check_full_precision(folder: ModelFolder, needed_by: str) -> None:
         received="quantization_config" if evidence is None else evidence[1],
         remedy=remedy,
     )
+
+
+def check_unquantised(folder: ModelFolder) -> None:
+    """Raise CheckpointError for an unquantised model that does not load.
+
+    Its tensors may be empty, or its quantization_config: transformers refuses it in any form but null.
+    """
+    check_gathered(folder.tensors.values(), folder.path)
+    section = folder.config.get(QUANTISATION[0])
+    if section is not None:
+        raise CheckpointError(
+            f"has a {QUANTISATION[0]} that transformers does not load", path=folder.path / MODEL_CONFIG,
+            expected="an object with quant_method, or no such key", received=repr(section)[:80],
+            remedy="remove it: the weights are not quantised",
+        )  # fmt: skip
 
 
 def check_gathered(tensors: Iterable[TensorInfo], path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, check_vocabulary
-from contextgraft.checkpoint.full_precision import check_gathered, quantisation
+from contextgraft.checkpoint.full_precision import check_unquantised, quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
 from contextgraft.errors import CheckpointError, ReadError, first_names
 from contextgraft.formats.architecture import architecture, architecture_differences
@@ -87,7 +87,7 @@ def check_compatibility(base: ModelFolder, model: ModelFolder) -> Compatibility:
     """
     method = quantisation(model)
     if method is None:
-        check_gathered(model.tensors.values(), model.path)
+        check_unquantised(model)
         check_names_and_head(model)
         check_vocabulary(model)
     model = aligned(model, base.tensors)
