@@ -9,7 +9,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.rope import travelling
-from contextgraft.rope.model_class import resolve
 from contextgraft.rope.settings import POSITIONS, read
 from contextgraft.rope.travelling import Setting, apply_settings, compare_configs
 
@@ -164,36 +163,6 @@ def test_missing_theta_and_length_are_those_of_the_class(name: str) -> None:
     assert received.max_positions == default.max_position_embeddings
     assert received.theta == parameters.get("full_attention", parameters)["rope_theta"]
     assert received.by_layer_type == (parameters if "full_attention" in parameters else {})
-
-
-def reads_theta_alone(name: str) -> bool:
-    """Whether a config of no more than a theta is read as the class of transformers reads it."""
-    config = {"model_type": name, "max_position_embeddings": 64}
-    try:
-        resolved = resolve({**config, "rope_theta": 123.0})
-    except InputError:  # needs more keys
-        return True
-    parameters = resolved.values.get("rope_parameters") if resolved else None
-    if not parameters:
-        return True
-    received, expected = (
-        read({**config, "rope_theta": 123.0}),
-        read({**config, "rope_parameters": parameters}),
-    )
-    same_type = (received.rope_type, received.by_layer_type) == (expected.rope_type, expected.by_layer_type)
-    return same_type and received.theta == expected.theta
-
-
-@pytest.mark.parametrize("name", ["gpt_oss", "apertus", "ministral3", "laguna", "llama"])
-def test_a_theta_alone_is_read_as_the_class_reads_it(name: str) -> None:
-    assert reads_theta_alone(name)
-
-
-@pytest.mark.slow
-def test_a_theta_alone_is_read_as_every_class_reads_it() -> None:
-    flat = [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if not CONFIG_MAPPING[name].sub_configs]
-    differing = [name for name in flat if not reads_theta_alone(name)]
-    assert differing == ["gpt_neox", "gpt_neox_japanese"]  # whose theta has another name
 
 
 @pytest.mark.parametrize(

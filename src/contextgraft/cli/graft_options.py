@@ -79,7 +79,7 @@ class GraftOptions:
             content["rounding"] = self.rounding
         if self.rope_from is not None:
             context = context_of(self.rope_from, target)
-            content["rope"] = settings.to_json(context["rope"])
+            content["rope"] = settings.to_record(context["rope"])
             content["attention"] = travelling.to_json(context["attention"] or {})
         return content
 

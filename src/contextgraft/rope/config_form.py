@@ -9,7 +9,15 @@ from typing import Any
 
 from contextgraft.errors import InputError
 from contextgraft.rope.model_class import ClassConfig, has_class, resolve
-from contextgraft.rope.settings import ORIGINAL, PARTIAL, POSITIONS, THETA, RopeSettings, read_any_length
+from contextgraft.rope.settings import (
+    ORIGINAL,
+    PARTIAL,
+    PLAIN_CLASSES,
+    POSITIONS,
+    THETA,
+    RopeSettings,
+    read_any_length,
+)
 from contextgraft.rope.text_section import replace_text_section, text_section
 
 LOCAL_THETA = "rope_local_base_freq"  # theta of sliding layers before transformers 5 (Gemma 3)
@@ -97,11 +105,13 @@ def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dic
     model_type = str(section.get("model_type", config.get("model_type"))).removesuffix("_text")
     gone = ("rope_scaling",) if settings.by_layer_type else ("rope_scaling", *PARTIAL)
     kept = {key: value for key, value in section.items() if key not in gone}
-    changed = kept | _lengths(section, settings) | {"rope_parameters": _parameters(settings)}
+    fraction = _fraction(config, settings)
+    parameters = _parameters(settings) | ({} if fraction is None else {PARTIAL[0]: fraction})
+    changed = kept | _lengths(section, settings) | {"rope_parameters": parameters}
     old_names = (THETA[0], OLD_NAMES.get(model_type, THETA)[0])
     thetas = dict.fromkeys((*old_names, *(key for key in THETA if key in section)), settings.theta)
     scaling = _rope_scaling(model_type, settings, known=settings.rope_type == "default" or has_class(config))
-    old = thetas | _partial(section, settings, model_type) | _local_theta(section, settings)
+    old = thetas | _partial(section, fraction, model_type) | _local_theta(section, settings)
     if settings.rope_type == "longrope" and ORIGINAL in settings.extra:
         old[ORIGINAL] = settings.extra[ORIGINAL]
     written = scaling is not None or model_type in SCALED_BY_DEFAULT
@@ -140,12 +150,34 @@ def _lengths(section: Mapping[str, Any], settings: RopeSettings) -> dict[str, in
     return lengths
 
 
-def _partial(section: Mapping[str, Any], settings: RopeSettings, model_type: str) -> dict[str, Any]:
-    partial = settings.extra.get("partial_rotary_factor")
-    if partial is None or settings.by_layer_type:
+def _fraction(config: Mapping[str, Any], settings: RopeSettings) -> float | None:
+    """The rotated fraction where the config must name it; the whole head is what most classes take."""
+    section = text_section(config)
+    if settings.by_layer_type or not settings.fraction_known:
+        return None
+    named = any(key in section for key in PARTIAL)
+    return settings.fraction if settings.fraction != 1 or named or _class_fraction(config) != 1 else None
+
+
+def _class_fraction(config: Mapping[str, Any]) -> Any:
+    """The fraction that transformers' class of this model fills in."""
+    section = text_section(config)
+    if section.get("model_type") in PLAIN_CLASSES:
+        return 1
+    unsaid = ("rope_parameters", "rope_scaling", *THETA, *PARTIAL)
+    bare = {key: value for key, value in section.items() if key not in unsaid}
+    try:
+        resolved = resolve(replace_text_section(config, bare))
+    except InputError:  # the class needs some of these keys
+        return 1
+    return ((resolved and resolved.values.get("rope_parameters")) or {}).get(PARTIAL[0], 1)
+
+
+def _partial(section: Mapping[str, Any], fraction: float | None, model_type: str) -> dict[str, Any]:
+    if fraction is None:
         return {}
     name = OLD_NAMES.get(model_type, PARTIAL)[-1 if model_type in OLD_NAMES else 0]
-    return dict.fromkeys((name, *(key for key in PARTIAL if key in section)), partial)
+    return dict.fromkeys((name, *(key for key in PARTIAL if key in section)), fraction)
 
 
 def _local_theta(section: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:

@@ -20,12 +20,12 @@ OLD_NAMES = ("mrope", "su")  # types that some class of transformers renames
 BY_LAYER_TYPE = ("layer_types", "sliding_window_pattern", "rope_local_base_freq", "swa_rope_theta",
                  "local_rope_theta", "global_rope_theta", "compress_rope_theta",
                  "layer_rope_theta")  # fmt: skip
-# classes whose layers have several RoPEs, or a scaled one, where a config has no more than a theta
-MORE_THAN_THETA = (
-    "apertus", "beam", "cosmos3_edge_text", "cwm", "deepseek_v4", "diffusion_gemma_text", "dots3_note_text",
-    "embedding_gemma2_text", "gemma3_text", "gemma3n_text", "gemma4_text", "gemma4_unified_text", "gpt_oss",
-    "laguna", "lfm3", "mellum", "mimo_v2_flash", "ministral3", "mistral4", "mistral_large4_text",
-    "modernbert-decoder", "neomme", "olmo3", "step3p5", "t5gemma2_decoder", "t5gemma2_text", "zaya",
+# classes of transformers that add nothing to what a config says about RoPE: others fill in the fraction of a
+# head that rotates, a type, a RoPE for each layer type, or take theta from another key
+PLAIN_CLASSES = (
+    "arcee", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "falcon", "gemma", "gemma2", "granite",
+    "granitemoe", "helium", "llama", "mistral", "mixtral", "olmo", "olmo2", "olmoe", "qwen2", "qwen2_moe",
+    "qwen3", "qwen3_moe", "seed_oss", "smollm3", "starcoder2",
 )  # fmt: skip
 UNSCALED_LENGTH = (
     "su",
@@ -44,7 +44,8 @@ class RopeSettings:
     The number of positions is 0 for a class without any length (Mamba, Bloom): see `read_any_length`.
     `by_layer_type` is transformers' `rope_parameters` if layers of different types rotate differently (None
     for a type without RoPE); the other values are then those of the layers with full attention. `type_key` is
-    the key of `rope_scaling` that has the type: code of repositories reads one of both.
+    the key of `rope_scaling` that has the type: code of repositories reads one of both. `extra` lacks the
+    rotated fraction of a head where the whole head rotates, and where `fraction_known` is False.
     """
 
     theta: float
@@ -53,6 +54,7 @@ class RopeSettings:
     extra: Mapping[str, Any] = field(default_factory=dict)
     by_layer_type: Mapping[str, Any] = field(default_factory=dict)
     type_key: str = field(default=TYPE_KEYS[0], compare=False, repr=False)
+    fraction_known: bool = field(default=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _require(_is_number(self.theta) and self.theta > 0, "rope_theta", "a positive number", self.theta)
@@ -60,6 +62,15 @@ class RopeSettings:
         _require_positions(whole and self.max_positions >= 0, self.max_positions)
         _require(isinstance(self.rope_type, str), "rope_type", "a name", self.rope_type)
         _require(self.type_key in TYPE_KEYS, "type_key", " or ".join(TYPE_KEYS), self.type_key)
+        fraction = self.extra.get(PARTIAL[0], 1.0)
+        _require(_is_number(fraction) and fraction > 0, PARTIAL[0], "a positive number", fraction)
+        rest = {key: value for key, value in self.extra.items() if key != PARTIAL[0] or value != 1}
+        object.__setattr__(self, "extra", rest)
+
+    @property
+    def fraction(self) -> float:
+        """The part of each head's dimensions that rotates, as `partial_rotary_factor`."""
+        return float(self.extra.get(PARTIAL[0], 1.0))
 
     @property
     def context(self) -> int:
@@ -81,9 +92,10 @@ class RopeSettings:
 
     @property
     def description(self) -> str:
-        """Theta and positions in words."""
+        """Theta, positions and a rotated fraction in words."""
         length = f"{self.max_positions:,} positions" if self.max_positions else "no limit of positions"
-        return f"theta {self.theta:g}, {length}"
+        fraction = f", partial_rotary_factor {self.fraction:g}" if self.fraction != 1 else ""
+        return f"theta {self.theta:g}, {length}{fraction}"
 
     def extended(self, theta: float, max_positions: int) -> "RopeSettings":
         """These settings with another theta, in the layers with full attention, and number of positions."""
@@ -135,13 +147,24 @@ def to_json(settings: RopeSettings) -> dict[str, Any]:
     }
 
 
+def to_record(settings: RopeSettings) -> dict[str, Any]:
+    """As `to_json`, with the rotated fraction in any case: a missing one is not the same to every class."""
+    values = to_json(settings)
+    if not settings.fraction_known or settings.by_layer_type:
+        return values
+    return {**values, "extra": {**settings.extra, PARTIAL[0]: settings.fraction}}
+
+
 def from_json(data: Mapping[str, Any]) -> RopeSettings:
-    """The settings from the output of `to_json`; InputError for missing or unknown keys."""
+    """The settings from the output of `to_record` or `to_json`; InputError for missing or unknown keys.
+
+    Without the rotated fraction, which records did not always have, it is not known.
+    """
     known = {"theta", "max_positions", "rope_type", "extra"}
     whole = isinstance(data, Mapping) and set(data) - {"by_layer_type", "type_key"} == known
     if not whole or not all(isinstance(data.get(key, {}), Mapping) for key in ("extra", "by_layer_type")):
         raise InputError("malformed RoPE settings", expected=f"keys {sorted(known)}", received=data)
-    return RopeSettings(**data)
+    return RopeSettings(**data, fraction_known=PARTIAL[0] in data["extra"])
 
 
 def _read(section: Mapping[str, Any], *, unlimited: bool = False) -> RopeSettings:
@@ -184,10 +207,10 @@ def _complete(section: Mapping[str, Any]) -> bool:
     chosen = scaling or parameters
     if _first(None, chosen.get("rope_type"), chosen.get("type")) in OLD_NAMES:
         return False
+    if section.get("model_type", PLAIN_CLASSES[0]) not in PLAIN_CLASSES:
+        return False
     if not scaling and "rope_theta" in parameters:
         return True
-    if not chosen and section.get("model_type") in MORE_THAN_THETA:
-        return False
     theta = _first(None, chosen.get("rope_theta"), *map(section.get, THETA))
     return theta is not None and not any(key in section for key in BY_LAYER_TYPE)
 

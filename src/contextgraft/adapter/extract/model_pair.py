@@ -95,7 +95,7 @@ class ModelPair:
         rope = {"base": self.base, "donor": self.donor}
         read = {side: settings.read_any_length(folder.config, folder.path) for side, folder in rope.items()}
         return {
-            "rope": {side: settings.to_json(value) for side, value in read.items()},
+            "rope": {side: settings.to_record(value) for side, value in read.items()},
             "attention": {
                 "base": travelling.stated_values(self.base.config),
                 "changed": travelling.to_json(self.difference.travelling),

@@ -11,7 +11,7 @@ from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, r
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
-from contextgraft.rope.settings import RopeSettings, read_any_length
+from contextgraft.rope.settings import PARTIAL, RopeSettings, read_any_length
 from contextgraft.rope.travelling import (
     OwnSetting,
     Setting,
@@ -42,12 +42,14 @@ def rope_for(config: Mapping[str, Any], rope: RopeSettings, path: Path) -> RopeS
     """A donor's RoPE settings for a target: how heads are divided among dimensions is the target's own.
 
     Multi-dimensional RoPE belongs to models with other towers: a text model is not given it, nor does a
-    vision-language model lose it. A donor without any length leaves the target its own. `path` is the
-    target's folder.
+    vision-language model lose it. A donor without any length, or with an unknown rotated fraction, leaves the
+    target its own. `path` is the target's folder.
     """
     targets = read_any_length(config, path)
     if not rope.max_positions:
         rope = replace(rope, max_positions=targets.max_positions)
+    if not rope.fraction_known:
+        rope = replace(rope, extra={**rope.extra, PARTIAL[0]: targets.fraction}, fraction_known=True)
     own = {key: value for key, value in targets.extra.items() if key.startswith(DIMENSIONS)}
     if own.keys() == {key for key in rope.extra if key.startswith(DIMENSIONS)}:
         return rope

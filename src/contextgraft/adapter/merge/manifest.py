@@ -50,7 +50,7 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
     requested = {
         "kind": "graft",
         "rounding": plan.rounding,
-        "rope": {"after": settings.to_json(plan.rope), "from": plan.rope_from},
+        "rope_from": plan.rope_from,  # the settings themselves are in config.json
         "attention": travelling.to_json(plan.context.attention),
         "adapters": [[scaled.adapter.digest, scaled.scale] for scaled in plan.adapters],
         "target": identity(plan.target)["digest"],
@@ -59,7 +59,7 @@ def finished(plan: MergePlan, out: Path) -> dict[str, Any] | None:
     recorded = {
         "kind": manifest.get("kind"),
         "rounding": manifest.get("rounding"),
-        "rope": {key: manifest.get("rope", {}).get(key) for key in ("after", "from")},
+        "rope_from": manifest.get("rope", {}).get("from"),
         "attention": manifest.get("attention", {}),
         "adapters": [[scaled["digest"], scaled["scale"]] for scaled in manifest.get("adapters", [])],
         "target": manifest.get("target", {}).get("digest"),
@@ -215,8 +215,8 @@ def graft_manifest(
         rounding=plan.rounding,
         replaced=list(plan.replaced),
         rope={
-            "before": settings.to_json(before),
-            "after": settings.to_json(plan.rope),
+            "before": settings.to_record(before),
+            "after": settings.to_record(plan.rope),
             "from": plan.rope_from,
         },
         **({"attention": attention} if attention else {}),

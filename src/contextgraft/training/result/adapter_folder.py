@@ -104,7 +104,7 @@ def _context(base: ModelFolder, donor: ModelFolder) -> dict[str, Any]:
         side: settings.read(folder.config, folder.path) for side, folder in (("base", base), ("donor", donor))
     }
     return {
-        "rope": {side: settings.to_json(value) for side, value in read.items()},
+        "rope": {side: settings.to_record(value) for side, value in read.items()},
         "attention": {"base": travelling.stated_values(base.config), "changed": {}, "not_carried": {}},
         "max_length": read["donor"].context,
     }

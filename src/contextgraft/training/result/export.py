@@ -67,7 +67,7 @@ def write_folder(
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
         steps=sum(stage.steps for stage in recipe.stages),
-        rope=settings.to_json(rope),
+        rope=settings.to_record(rope),
         **({} if dtype == "float32" else {"dtype": dtype}),
         **({"data": list(datasets)} if datasets else {}),
         versions={

@@ -1,0 +1,121 @@
+"""RoPE settings that a config leaves to its class are those that transformers fills in, read and written."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from contextgraft.adapter.merge.graft_config import rope_for
+from contextgraft.errors import InputError
+from contextgraft.rope.config_form import apply_rope
+from contextgraft.rope.model_class import resolve
+from contextgraft.rope.settings import PLAIN_CLASSES, RopeSettings, from_json, read, to_json, to_record
+
+
+def reads_theta_alone(name: str) -> bool:
+    """Whether a config of no more than a theta is read as the class of transformers reads it."""
+    config = {"model_type": name, "max_position_embeddings": 64}
+    try:
+        resolved = resolve({**config, "rope_theta": 123.0})
+    except InputError:  # needs more keys
+        return True
+    parameters = resolved.values.get("rope_parameters") if resolved else None
+    if not parameters:
+        return True
+    received, expected = (
+        read({**config, "rope_theta": 123.0}),
+        read({**config, "rope_parameters": parameters}),
+    )
+    return received == expected
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "apertus", "glm4", "gpt_neox", "ministral3", "laguna", "llama"])
+def test_a_theta_alone_is_read_as_the_class_reads_it(name: str) -> None:
+    assert reads_theta_alone(name)
+
+
+@pytest.mark.slow
+def test_a_theta_alone_is_read_as_every_class_reads_it() -> None:
+    flat = [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if not CONFIG_MAPPING[name].sub_configs]
+    assert [name for name in flat if not reads_theta_alone(name)] == []
+
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"rope_theta": 5e5},
+    {"rope_theta": 5e5, "partial_rotary_factor": 0.75},
+    {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "partial_rotary_factor": 0.75},
+    {"rope_parameters": {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0}},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.75}},
+]
+
+
+@pytest.mark.parametrize("name", PLAIN_CLASSES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_plain_class_adds_nothing_to_what_a_config_says(name: str, form: dict[str, Any]) -> None:
+    config = {"model_type": name, "max_position_embeddings": 64, **form}
+    resolved = resolve(config)
+    assert resolved is not None
+    assert read(config) == read(
+        {"max_position_embeddings": 64, "rope_parameters": resolved.values["rope_parameters"]}
+    )
+
+
+# classes that rotate a part of each head where a config does not say how much
+PART_BY_DEFAULT = {
+    "glm": 0.5,
+    "glm4": 0.5,
+    "phi": 0.5,
+    "stablelm": 0.25,
+    "gpt_neox": 0.25,
+    "qwen3_next": 0.25,
+}
+
+
+@pytest.mark.parametrize("name", PART_BY_DEFAULT)
+@pytest.mark.parametrize("fraction", [1.0, 0.25, 0.75])
+@pytest.mark.parametrize("rope_type", ["default", "linear"])
+def test_a_fraction_is_written_as_the_class_reads_it(name: str, fraction: float, rope_type: str) -> None:
+    config = {"model_type": name, "max_position_embeddings": 64}
+    scaled = {"factor": 2.0} if rope_type == "linear" else {}
+    new = RopeSettings(4e4, 1024, rope_type, {**scaled, "partial_rotary_factor": fraction})
+    assert read(config).fraction == PART_BY_DEFAULT[name]
+    resolved = resolve(apply_rope(config, new))
+    assert resolved is not None
+    received = resolved.values["rope_parameters"]
+    assert (received["rope_theta"], received["partial_rotary_factor"]) == (4e4, fraction)
+    assert read(apply_rope(config, new)) == new
+
+
+def test_the_whole_head_is_not_named_where_it_is_the_default() -> None:
+    new = RopeSettings(4e4, 1024, extra={"partial_rotary_factor": 1.0})
+    assert new == RopeSettings(4e4, 1024)
+    for name in ("llama", "phi3"):
+        assert "partial_rotary_factor" not in str(apply_rope({"model_type": name}, new))
+
+
+def test_a_record_names_the_fraction() -> None:
+    whole = RopeSettings(4e4, 1024)
+    assert to_record(whole)["extra"] == {"partial_rotary_factor": 1.0}
+    assert from_json(to_record(whole)) == whole
+    assert from_json(to_record(whole)).fraction_known
+    assert not from_json(to_json(whole)).fraction_known
+    assert "partial_rotary_factor 0.5" in replace(whole, extra={"partial_rotary_factor": 0.5}).description
+
+
+@pytest.mark.parametrize("fraction", [0, -0.5, "half", True])
+def test_a_fraction_that_is_no_number_is_refused(fraction: Any) -> None:
+    config = {"model_type": "llama", "max_position_embeddings": 64, "partial_rotary_factor": fraction}
+    with pytest.raises(InputError, match="partial_rotary_factor"):
+        read(config)
+
+
+def test_a_record_without_the_fraction_leaves_the_target_its_own() -> None:
+    config, whole = {"model_type": "glm4", "max_position_embeddings": 64}, RopeSettings(4e4, 1024)
+    assert rope_for(config, from_json(to_json(whole)), Path("target")).fraction == 0.5
+    assert rope_for(config, from_json(to_record(whole)), Path("target")).fraction == 1.0
