@@ -30,18 +30,24 @@ def keys(module: str, embedding: bool = False) -> tuple[str, str]:
 
 
 def config(
-    ranks: Mapping[str, int], modules: Collection[str], base_name: str, parameters: Collection[str] = ()
+    ranks: Mapping[str, int],
+    modules: Collection[str],
+    base_name: str,
+    parameters: Collection[str] = (),
+    *,
+    converts_experts: bool = True,
 ) -> dict[str, Any]:
     """adapter_config.json for modules of given `ranks`; `modules` are all of the base, with and without one.
 
-    `parameters` are those of both that PEFT adapts as parameters, by their full names.
+    `parameters` are those of both that PEFT adapts as parameters, by their full names. `converts_experts`:
+    PEFT makes parameters of this model's experts, and of all modules with their names.
 
     alpha equals the rank everywhere, so that scaling is 1; smaller modules have their rank in the patterns.
     """
     rank = max(ranks.values())
     smaller = {module: module_rank for module, module_rank in sorted(ranks.items()) if module_rank != rank}
     plain = set(ranks).difference(parameters)
-    like_experts = _named_like_experts(plain, modules)
+    like_experts = _named_like_experts(plain, modules) if converts_experts else set()
     listed = {f"{module}.weight" for module in like_experts} | (set(ranks) - plain)
     # PEFT takes these names for experts: without factors of experts, they are not among the modules
     targets = plain if any(map(EXPERT.search, ranks)) else plain - like_experts

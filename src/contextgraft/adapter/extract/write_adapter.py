@@ -17,6 +17,7 @@ from contextgraft.adapter.extract.tokenizer_record import tokenizer_record
 from contextgraft.adapter.gguf.llama_cpp import GGUF_FILE
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.lora.parameter_names import flat_factor, wrapped_modules
+from contextgraft.adapter.lora.reader_limits import converts_experts
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import open_tensors
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
@@ -121,7 +122,10 @@ class _FolderWriter:
         owners = {**modules, **wrapped_modules(parameters.values())}
         factors = [_Factors(name, owners[name], rank, padded[modules[name]]) for name, rank in ranks.items()]
         _write_factors(folder, self.models, factors, self.log)
-        config = peft.config(padded, set(modules.values()), base["name"], parameters) | peft_base(base)
+        config = peft.config(
+            padded, set(modules.values()), base["name"], parameters,
+            converts_experts=converts_experts(self.common["architecture"]),
+        ) | peft_base(base)  # fmt: skip
         config["fan_in_fan_out"] = any(stored_transposed(name, self.models.base.config) for name in ranks)
         inputs = self.models.names_by_role[TensorRole.INPUT]
         if inputs:

@@ -32,9 +32,9 @@ class ReaderLimit:
 
 # types whose experts transformers 5 stacks in memory, and for which PEFT does not convert their factors
 STACKED_IN_MEMORY = (
-    "axk1", "axk2", "bailing_hybrid", "deepseek_v4", "flint", "hy_v3", "jamba", "kimi_linear", "kolibri1",
-    "laguna", "lfm2_moe", "mimo_v2_flash", "nemotron_h", "phimoe", "qwen2_moe", "qwen3_5_moe_text",
-    "qwen4_exp_text",
+    "axk1", "axk2", "bailing_hybrid", "deepseek_v4", "ernie4_5_vl_moe_text", "flint", "hy_v3", "jamba",
+    "kimi_linear", "kolibri1", "laguna", "lfm2_moe", "mimo_v2_flash", "nemotron_h", "phimoe", "qwen2_moe",
+    "qwen3_5_moe_text", "qwen4_exp_text",
 )  # fmt: skip
 LIMITS = (
     ReaderLimit(
@@ -46,7 +46,8 @@ LIMITS = (
         "transformers 5 calls the router by another name, and PEFT has no conversion for this type",
     ),
     ReaderLimit(
-        ("qwen2_moe", "jamba", "lfm2_moe"), re.compile(r"\.(mlp\.gate|feed_forward\.(gate|router))$"),
+        ("ernie4_5_vl_moe_text", "jamba", "lfm2_moe", "qwen2_moe"),
+        re.compile(r"\.(mlp\.gate|feed_forward\.(gate|router))$"),
         PEFT, NOT_LOADED, "it adapts no module of the router's class (leave it out with --exclude)",
     ),
     ReaderLimit(
@@ -68,10 +69,18 @@ LIMITS = (
 )  # fmt: skip
 
 
+def converts_experts(architecture: Mapping[str, Any]) -> bool:
+    """Whether PEFT converts the factors of experts that transformers stacks in memory, if it stacks any."""
+    return _model_type(architecture) not in STACKED_IN_MEMORY
+
+
 def reader_limits(architecture: Mapping[str, Any], tensors: Iterable[str]) -> list[str]:
     """One line for each limit that concerns an adapter with factors of these tensors."""
-    model_type = str(architecture.get(TEXT_TYPE) or architecture.get(TYPE))
-    return list(_lines(model_type, [module_of(name) for name in tensors]))
+    return list(_lines(_model_type(architecture), [module_of(name) for name in tensors]))
+
+
+def _model_type(architecture: Mapping[str, Any]) -> str:
+    return str(architecture.get(TEXT_TYPE) or architecture.get(TYPE))
 
 
 def _lines(model_type: str, modules: list[str]) -> Iterator[str]:
