@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from transformers import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from contextgraft.adapter.merge.graft_config import rope_for
 from contextgraft.errors import InputError
@@ -119,3 +122,45 @@ def test_a_record_without_the_fraction_leaves_the_target_its_own() -> None:
     config, whole = {"model_type": "glm4", "max_position_embeddings": 64}, RopeSettings(4e4, 1024)
     assert rope_for(config, from_json(to_json(whole)), Path("target")).fraction == 0.5
     assert rope_for(config, from_json(to_record(whole)), Path("target")).fraction == 1.0
+
+
+def reads_back_or_is_refused(name: str) -> bool:
+    try:
+        config = CONFIG_MAPPING[name]().to_dict()
+        own = read(config)
+    except Exception:  # needs values, or has no length
+        return True
+    for new in (RopeSettings(4e5, 999424), own.extended(4e5, 999424)):
+        placed = rope_for(config, new, Path(name))
+        try:
+            resolved = resolve(apply_rope(config, placed))
+        except InputError:
+            continue
+        parameters = resolved.values.get("rope_parameters") if resolved else None
+        flat = {"all": {"rope_theta": placed.theta, **placed.extra}}
+        wanted, read_back = placed.by_layer_type or flat, parameters or {}
+        if not placed.by_layer_type:
+            several = any(isinstance(value, dict) for value in read_back.values())
+            read_back = {"all": {} if several else read_back}
+        if parameters and not all((wanted[k] or {}).items() <= (read_back[k] or {}).items() for k in wanted):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma3", "gemma3_text", "olmo3", "modernbert-decoder", "llama", "glm4", "mamba"]
+)
+def test_a_class_reads_back_what_is_written_or_it_is_refused(name: str) -> None:
+    assert reads_back_or_is_refused(name)
+
+
+@pytest.mark.slow
+def test_every_class_reads_back_what_is_written_or_it_is_refused() -> None:
+    names = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    assert [name for name in sorted(names) if not reads_back_or_is_refused(name)] == []
+
+
+def test_one_rope_for_all_layers_is_refused_by_a_class_with_several() -> None:
+    config = CONFIG_MAPPING["gemma3_text"]().to_dict()
+    with pytest.raises(InputError, match="--keep-rope"):
+        apply_rope(config, RopeSettings(4e5, 999424))

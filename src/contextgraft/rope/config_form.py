@@ -40,15 +40,15 @@ OLD_NAMES = dict.fromkeys(("gpt_neox", "gpt_neox_japanese"), ("rotary_emb_base",
 def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, Any]:
     """A copy of the config with these RoPE settings in all forms, and no others.
 
-    Where RoPE is not of the default type, transformers' class of this model must read the settings back; if
-    no form does, InputError. Every name of the length that is there follows, and none becomes shorter.
-    Where neither has a length, a config that has these settings already stays as it is.
+    transformers' class of this model must read the settings back; if no form does, InputError. Every name of
+    the length that is there follows, and none becomes shorter. Where neither has a length, a config that has
+    these settings already stays as it is.
     """
     if not settings.max_positions and read_any_length(config) == settings:
         return dict(config)
     candidates = (replace_text_section(config, section) for section in _sections(config, settings))
     first = next(candidates)
-    if settings.rope_type == "default" and not settings.by_layer_type:
+    if _is_plain(config, settings):
         return first
     _check_type(first, settings)
     refusal: InputError | None = None
@@ -68,6 +68,7 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
         "the RoPE settings cannot be written into config.json",
         expected=_parameters(settings),
         received=received,
+        remedy="keep the target's settings with --keep-rope, or name other ones with --rope-from",
     )
 
 
@@ -89,14 +90,17 @@ def _check_type(config: Mapping[str, Any], settings: RopeSettings) -> None:
 
 
 def reads_back(config: Mapping[str, Any], settings: RopeSettings) -> bool:
-    """Whether transformers reads these settings from the config; True if transformers has no class.
-
-    The default type alone needs no check: every class reads its theta from the same keys.
-    """
-    if settings.rope_type == "default" and not settings.by_layer_type:
+    """Whether transformers reads these settings from the config; True if transformers has no class."""
+    if _is_plain(config, settings):
         return True
     resolved = resolve(config)
     return resolved is None or _reads(resolved, settings)
+
+
+def _is_plain(config: Mapping[str, Any], settings: RopeSettings) -> bool:
+    """Whether settings of the default type are read from the same keys by every version of the class."""
+    is_default = settings.rope_type == "default" and not settings.by_layer_type
+    return is_default and text_section(config).get("model_type", PLAIN_CLASSES[0]) in PLAIN_CLASSES
 
 
 def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dict[str, Any]]:
@@ -189,10 +193,13 @@ def _local_theta(section: Mapping[str, Any], settings: RopeSettings) -> dict[str
 def _reads(resolved: ClassConfig, settings: RopeSettings) -> bool:
     """Whether transformers reads what was written; it may fill in keys of its own."""
     received = resolved.values.get("rope_parameters") or {}
+    if not received and settings.rope_type == "default" and not settings.by_layer_type:
+        return True  # a class without RoPE
     if resolved.values.get("max_position_embeddings", settings.max_positions) != settings.max_positions:
         return False
     if not settings.by_layer_type:
-        return _parameters(settings).items() <= received.items()
+        is_flat = not any(isinstance(value, Mapping) for value in received.values())
+        return is_flat and _parameters(settings).items() <= received.items()
     return all(
         value is received.get(name) if value is None else value.items() <= (received.get(name) or {}).items()
         for name, value in settings.by_layer_type.items()
