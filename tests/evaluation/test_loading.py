@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import LlamaForCausalLM
 
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.evaluation.backends.loading import device_map, find_device, load_model
@@ -30,13 +30,13 @@ def test_stored_in_bfloat16_computed_in_float32(make_model: MakeModel) -> None:
 
 
 def test_python_warnings_reach_the_user(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = AutoModelForCausalLM.from_pretrained
+    load = LlamaForCausalLM.from_pretrained
 
     def warn(*arguments: Any, **options: Any) -> Any:
         warnings.warn("slow kernels", UserWarning, stacklevel=1)
         return load(*arguments, **options)
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", warn)
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", warn)
     with pytest.warns(UserWarning, match="slow kernels"):
         load_model(make_model(), CPU, "float32")
 

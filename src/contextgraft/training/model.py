@@ -1,16 +1,15 @@
 """The model in memory: built with given RoPE settings, filled from a folder, and its trainable parameters."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.reader import read_rows
 from contextgraft.config.training import Recipe
 from contextgraft.errors import CheckpointError, InputError, library_errors
 from contextgraft.formats.model.pretrained import NO_REMOTE_CODE, use_built_in_kernels
@@ -72,10 +71,7 @@ def _check_dropout(config: Mapping[str, Any]) -> None:
 
 def load_weights(model: torch.nn.Module, base: ModelFolder, local_rows: LocalRows = all_rows) -> None:
     """Fill the model from the base; a missing tensor, or one of another shape, raises CheckpointError."""
-    with ExitStack() as stack, torch.no_grad():
-        files = {
-            shard: stack.enter_context(safe_open(base.path / shard, framework="pt")) for shard in base.shards
-        }
+    with torch.no_grad():
         for name, parameter in model.named_parameters():
             if lora.is_factor(name):
                 continue
@@ -90,7 +86,8 @@ def load_weights(model: torch.nn.Module, base: ModelFolder, local_rows: LocalRow
                 )
             shard = local_shard(parameter)
             if shard.numel():  # a rank may hold no rows of a short tensor
-                shard.copy_(files[base.weight_map[stored]].get_slice(stored)[local_rows(parameter)])
+                start, stop, _ = local_rows(parameter).indices(base[stored].rows)
+                shard.copy_(read_rows(base, stored, start, stop))
 
 
 def local_shard(tensor: torch.Tensor) -> torch.Tensor:

@@ -148,9 +148,13 @@ def load_state(
 
 
 def _open(folder: Path) -> Any:
-    """The state file; safetensors by itself reports most errors of opening it as a missing file."""
+    """The state file; safetensors by itself reports most errors of opening it as a missing file.
+
+    It is read, not mapped into memory: a file that is cut meanwhile, or a failing disk, would kill the
+    process.
+    """
     check_regular(folder / STATE_FILE)
-    return safe_open(folder / STATE_FILE, framework="pt")
+    return safe_open(folder / STATE_FILE, framework="pt", backend="pread")
 
 
 def run_digest(folder: Path, step: int) -> str:

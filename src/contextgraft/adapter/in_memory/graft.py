@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from contextgraft.adapter.in_memory.tensors import GraftTensor, graft_evidence, open_graft_tensors
+from contextgraft.adapter.in_memory.tensors import graft_evidence, open_graft_tensors
 from contextgraft.adapter.merge.kernels.evidence import TensorEvidence
 from contextgraft.adapter.merge.manifest import (
     graft_manifest,
@@ -18,6 +18,7 @@ from contextgraft.adapter.merge.manifest import (
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, ModelFolder, read_json
+from contextgraft.checkpoint.reader import LazyTensor
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class GraftInMemory:
         return graft_origin(self.plan, self.target_digests)
 
     @contextmanager
-    def tensors(self) -> Iterator[dict[str, GraftTensor]]:
+    def tensors(self) -> Iterator[dict[str, LazyTensor]]:
         """Every tensor by name, computed when it is read inside the block."""
         with open_graft_tensors(self.plan, self.digests, self.threads) as tensors:
             yield tensors

@@ -1,10 +1,7 @@
 """The tensors of a planned graft, computed when they are read: the bytes that `merge` would write."""
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import EllipsisType
 
 import torch
 
@@ -17,33 +14,8 @@ from contextgraft.adapter.compute.tensor_pool import (
 from contextgraft.adapter.merge.kernels.evidence import TensorEvidence, copied_evidence
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import discard, merge_planned
-from contextgraft.checkpoint.model_folder import TensorInfo
-from contextgraft.checkpoint.reader import DTYPES, read_tensor
+from contextgraft.checkpoint.reader import DTYPES, LazyTensor, lazy_tensors, read_tensor
 from contextgraft.errors import InputChanged
-
-
-@dataclass(frozen=True)
-class GraftTensor:
-    """One tensor of a graft; `tensor[...]` computes it, as it reads a tensor of a file that is open.
-
-    transformers loads a mapping of such objects as it loads the tensors of safetensors files.
-    """
-
-    info: TensorInfo
-    start: Callable[[str], Future[torch.Tensor]]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype in which the graft would store the tensor."""
-        return DTYPES[self.info.dtype]
-
-    def is_floating_point(self) -> bool:
-        """Whether the tensor holds floating-point numbers."""
-        return self.dtype.is_floating_point
-
-    def __getitem__(self, _: EllipsisType) -> torch.Tensor:
-        """The whole tensor, in memory of its own."""
-        return self.start(self.info.name).result()
 
 
 def graft_evidence(plan: MergePlan, target: Mapping[str, str], threads: int) -> dict[str, TensorEvidence]:
@@ -64,7 +36,7 @@ def graft_evidence(plan: MergePlan, target: Mapping[str, str], threads: int) -> 
 @contextmanager
 def open_graft_tensors(
     plan: MergePlan, digests: Mapping[str, str], threads: int
-) -> Iterator[dict[str, GraftTensor]]:
+) -> Iterator[dict[str, LazyTensor]]:
     """Every tensor of the graft by name, in the order of its files; they can be read inside the block.
 
     A tensor that has another digest than `digests` says raises InputChanged.
@@ -76,9 +48,7 @@ def open_graft_tensors(
         return merged_tensor(plan, name, digests[name], buffers)
 
     with same_thread_count(), tensor_threads(compute, threads) as start:
-        tensors = plan.layout.tensors
-        names = sorted(tensors, key=lambda name: (tensors[name].shard, name))
-        yield {name: GraftTensor(tensors[name], start) for name in names}
+        yield lazy_tensors(plan.layout.tensors, lambda name: start(name).result())
 
 
 def merged_tensor(plan: MergePlan, name: str, digest: str, buffers: Buffers) -> torch.Tensor:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from contextgraft.checkpoint.model_folder import open_model
+from contextgraft.checkpoint.reader import stored_tensors
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
 from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import (
@@ -63,9 +65,8 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
         model, info = _from_pretrained(
             path,
             config,
-            tensors,
+            stored_tensors(open_model(path)) if tensors is None else tensors,
             dtype=DTYPES[dtype],
-            use_safetensors=True,
             output_loading_info=True,
             device_map=device_map(device, torch.cuda.device_count()),
         )
@@ -74,18 +75,14 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
         raise CheckpointError(
             "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
         )
-    if tensors is None:
-        keep_in_memory(model)
     return try_model(model.eval(), path)
 
 
-def _from_pretrained(path: Path, config: Any, tensors: Mapping[str, Any] | None, **options: Any) -> Any:
-    """As AutoModelForCausalLM.from_pretrained, also for weights that are not in the folder.
+def _from_pretrained(path: Path, config: Any, tensors: Mapping[str, Any], **options: Any) -> Any:
+    """As AutoModelForCausalLM.from_pretrained, with weights that need not be in the folder.
 
     The automatic class does not take them; the class that it chooses does.
     """
-    if tensors is None:
-        return AutoModelForCausalLM.from_pretrained(str(path), config=config, **options, **OWN_FILES)
     with torch.device("meta"):
         chosen = type(AutoModelForCausalLM.from_config(config, **NO_REMOTE_CODE))
     own = config if isinstance(config, chosen.config_class) else config.get_text_config()
@@ -102,13 +99,6 @@ def _generation_config(path: str) -> Any:
     except OSError:
         model = {"config_file_name": "config.json", "_from_model_config": True}
         return GenerationConfig.from_pretrained(path, **model, **OWN_FILES)
-
-
-def keep_in_memory(model: Any) -> None:
-    """Copy weights that are still in their file, so that a later change of the file does not change them."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu":
-            tensor.data = tensor.data.clone()
 
 
 @torch.inference_mode()

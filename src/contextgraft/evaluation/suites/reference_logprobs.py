@@ -4,6 +4,7 @@ Legend of shape suffixes: B prompts of one length, C tokens of a chunk, V vocabu
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
@@ -15,7 +16,7 @@ import torch
 from numpy.lib import format as npy
 
 from contextgraft.checkpoint.digest import file_digest, json_digest
-from contextgraft.errors import raise_read_error
+from contextgraft.errors import InputChanged, ReadError, raise_read_error
 from contextgraft.evaluation.backends.logprobs import forward_batches, kl_divergence, logprob_chunks
 
 Ids = Sequence[int]
@@ -93,11 +94,25 @@ class LogprobReader:
     def __init__(self, paths: ReferencePaths) -> None:
         note = json.loads(paths.note.read_text(encoding="utf-8"))
         self.spec = LogprobSpec(note["ids"], note["tokens"], note["vocabulary"])
-        self._array = np.load(paths.array, mmap_mode="r")
+        self._path = paths.array
 
     def get(self, token: int, count: int) -> torch.Tensor:
-        """Log-probabilities after `count` tokens from number `token` on, [count, V]."""
-        return torch.from_numpy(np.array(self._array[token : token + count]))
+        """Log-probabilities after `count` tokens from number `token` on, [count, V].
+
+        They are read, not mapped into memory: where the disk fails, that would kill the process.
+        """
+        logs_CV = np.empty((count, self.spec.vocabulary), "<f4")
+        try:
+            with self._path.open("rb") as file:
+                npy.read_magic(file)
+                npy.read_array_header_2_0(file)
+                file.seek(token * self.spec.vocabulary * 4, os.SEEK_CUR)
+                whole = file.readinto(logs_CV.data.cast("B")) == logs_CV.nbytes
+        except OSError as error:
+            raise ReadError(self._path, error) from None
+        if not whole:
+            raise InputChanged(self._path)
+        return torch.from_numpy(logs_CV)
 
 
 def logprob_spec(prompts: Sequence[Ids], vocabulary: int) -> LogprobSpec:

@@ -90,7 +90,8 @@ def _opened(path: Path) -> TextIOWrapper:
 
 def _parquet(path: Path, column: str) -> Iterator[object]:
     rows = 1 if column == TOKEN_IDS else 256  # a row of ids can be a whole sequence
-    with pq.ParquetFile(path, memory_map=True) as file:
+    # read in pieces, and not mapped: where the disk fails, that would kill the process
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         for batch in file.iter_batches(columns=[column], batch_size=rows):
             yield from batch.column(column).to_pylist()
 
