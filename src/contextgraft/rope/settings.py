@@ -7,6 +7,7 @@ from typing import Any
 
 from contextgraft.errors import InputError
 from contextgraft.rope.model_class import ClassConfig, resolve
+from contextgraft.rope.parameters import check_lengths, check_section
 from contextgraft.rope.text_section import section_name, text_section
 
 THETA = ("rope_theta", "rotary_emb_base")  # top-level names of theta; the second is GPT-NeoX's
@@ -124,10 +125,14 @@ def read_any_length(config: Mapping[str, Any], where: object = None) -> RopeSett
 def _read_config(config: Mapping[str, Any], where: object, *, needs_length: bool) -> RopeSettings:
     try:
         section = text_section(config)
+        check_section(section)
         resolved = None if _complete(section) else resolve(config)
-        if resolved is None:
-            return _read(section)
-        return _read(_as_resolved(section, resolved), unlimited=not needs_length and _has_no_length(resolved))
+        unlimited = resolved is not None and not needs_length and _has_no_length(resolved)
+        settings = _read(_as_resolved(section, resolved) if resolved else section, unlimited=unlimited)
+        if settings.rope_type == "longrope" and (known := resolved or resolve(config)):
+            key = "rope_scaling" if section.get("rope_scaling") else "rope_parameters"
+            check_lengths(settings.extra, known.values, key)
+        return settings
     except InputError as error:
         file = "config.json" if where is None else f"{where}".removesuffix("/config.json") + "/config.json"
         text = str(error).replace("config.json: ", f"config.json: {section_name(config)}", 1)
@@ -172,7 +177,8 @@ def _read(section: Mapping[str, Any], *, unlimited: bool = False) -> RopeSetting
     by_layer_type = parameters if _is_nested(parameters) else {}
     chosen = by_layer_type.get(_main(by_layer_type), {}) if by_layer_type else scaling or parameters
     flat = [value for value in by_layer_type.values() if not isinstance(value, Mapping | None)]
-    _require(not flat, "rope_parameters", "an object for each layer type", flat)
+    expected = "one setting for all layers, or an object for each layer type of a class that has layer types"
+    _require(not flat, "rope_parameters", expected, f"both, as the class reads it: {', '.join(parameters)}")
     theta: Any = _first(
         DEFAULT_THETA, chosen.get("rope_theta"), *map(section.get, THETA), parameters.get("rope_theta")
     )
@@ -203,7 +209,7 @@ def _complete(section: Mapping[str, Any]) -> bool:
     if section.get(POSITIONS[0]) is None or (isinstance(types, list) and len(types) != layers):
         return False  # transformers fills in the length, and refuses other numbers of layers
     if _is_nested(parameters):
-        return all("rope_theta" in value for value in parameters.values() if isinstance(value, Mapping))
+        return False  # only some classes have layer types
     chosen = scaling or parameters
     if _first(None, chosen.get("rope_type"), chosen.get("type")) in OLD_NAMES:
         return False
