@@ -29,12 +29,21 @@ FORMS: list[tuple[dict[str, Any], RopeSettings]] = [
     ({"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", **SCALED}}, LLAMA3),
 ]
 
-settings = st.builds(
-    RopeSettings,
-    st.floats(1, 1e12),
-    st.integers(1, 2**24),
-    st.sampled_from(["default", "linear", "llama3", "yarn"]),
-    st.dictionaries(st.sampled_from(["factor", "beta_fast", "partial_rotary_factor"]), st.floats(0.1, 64)),
+factors = st.floats(1, 64)
+more = st.dictionaries(st.just("partial_rotary_factor"), st.floats(0.1, 1))
+
+
+def of_type(rope_type: str, **parameters: Any) -> Any:
+    extra = st.fixed_dictionaries(parameters)
+    both = st.tuples(extra, more).map(lambda pair: {**pair[0], **pair[1]})
+    return st.builds(RopeSettings, st.floats(1, 1e12), st.integers(1, 2**24), st.just(rope_type), both)
+
+
+settings = st.one_of(
+    of_type("default"),
+    of_type("linear", factor=factors),
+    of_type("llama3", factor=factors, low_freq_factor=factors, high_freq_factor=factors),
+    of_type("yarn", factor=factors, beta_fast=factors),
 )
 
 

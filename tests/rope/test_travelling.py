@@ -173,8 +173,8 @@ def test_missing_theta_and_length_are_those_of_the_class(name: str) -> None:
         ({"rope_type": "dynamic", "factor": 2.0}, 256),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
         ({"rope_type": "yarn", "factor": 4.0}, 512),
-        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 16}, 128),
-        ({"rope_type": "longrope", "factor": 4.0, "short_factor": [], "long_factor": []}, 128),
+        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 4}, 128),
+        ({"rope_type": "longrope", "factor": 4.0, "short_factor": [1], "long_factor": [2]}, 128),
     ],
 )
 def test_the_context_counts_factors_as_vllm_does(scaling: dict[str, Any] | None, context: int) -> None:
