@@ -173,7 +173,8 @@ class ReadError(CheckpointError):
 
     def __init__(self, path: Path | str, error: OSError) -> None:
         remedy = "run the same command again when it can be read"
-        super().__init__("cannot be read", path=path, received=error.strerror or error, remedy=remedy)
+        received = os.strerror(error.errno) if error.errno else error  # a library has words of its own
+        super().__init__("cannot be read", path=path, received=received, remedy=remedy)
         self.denied = error.errno in {errno.EACCES, errno.EPERM}
 
 
@@ -181,6 +182,8 @@ def raise_read_error(error: Exception, path: Path | str) -> None:
     """Raise ReadError if an exception of reading a file says nothing about its content; else return."""
     if isinstance(error, ReadError):
         raise error
+    if isinstance(error, ContextgraftError):  # its text may have words of the file
+        return
     cause = file_system_error(error)
     if cause is not None and cause.errno not in OF_THE_FILE:
         raise ReadError(path, cause) from None

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.errors import CheckpointError, OutputError
+from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 
 MODEL_FILES = ("contextgraft.json", "contextgraft.source.json", "config.json", "adapter_config.json")
 
@@ -61,7 +61,8 @@ def check_json_replaceable(path: Path, keys: Iterable[str], what: str) -> None:
 def _has_keys(path: Path, keys: set[str]) -> bool:
     try:
         return keys <= read_json(path).keys()
-    except CheckpointError:
+    except CheckpointError as error:
+        raise_read_error(error, path)
         return False
 
 

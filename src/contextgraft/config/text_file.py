@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from contextgraft.errors import raise_read_error
+
 MAX_BYTES = 1 << 30  # of a text file
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # of UTF-16 without a byte order mark, by the zero byte of a first character that ASCII has
@@ -38,9 +40,16 @@ def check_regular(path: Path) -> None:
 
 
 def read_text_file(path: Path) -> str:
-    """The text without its byte order mark; OSError or UnicodeDecodeError where it cannot be read."""
-    with open_regular(path, pipes=True) as file:
-        raw = file.read(MAX_BYTES + 1)
+    """The text without its byte order mark; UnicodeDecodeError for other content.
+
+    OSError says that there is no such file; ReadError, that it cannot be read now.
+    """
+    try:
+        with open_regular(path, pipes=True) as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise_read_error(error, path)
+        raise
     if len(raw) > MAX_BYTES:
         raise OSError(errno.EFBIG, f"more than {MAX_BYTES:,} bytes")
     return raw.decode("utf-16" if raw.startswith(UTF_16) else ZERO_BYTES.get(raw[:2].find(0), "utf-8-sig"))
@@ -50,7 +59,8 @@ def path_exists(text: str) -> bool:
     """Whether a text names a file or folder; text that cannot be a path does not."""
     try:
         return Path(text).exists()
-    except (OSError, ValueError):  # too long, or with a zero byte
+    except (OSError, ValueError) as error:  # too long, or with a zero byte
+        raise_read_error(error, text)
         return False
 
 

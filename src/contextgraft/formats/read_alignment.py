@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.replaceable import check_file_replaceable
 from contextgraft.config.text_file import check_regular
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, raise_read_error
 from contextgraft.formats.alignment import CHANCE_LIMIT, SCHEMA, TensorAlignment, direction
 from contextgraft.formats.sample_files import KINDS, first_line
 from contextgraft.formats.tensor_names import kind_order, layer_of, short_kind
@@ -86,7 +86,8 @@ def _is_alignment(path: Path) -> bool:
     try:
         check_regular(path)
         return set(COLUMNS) <= set(pq.read_schema(path).names)
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException) as error:
+        raise_read_error(error, path)
         return False
 
 

@@ -210,7 +210,8 @@ def check_replaceable(path: Path) -> None:
         return
     try:
         ours = path.is_file() and RUN in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException) as error:
+        raise_read_error(error, path)
         ours = False
     if not ours:
         raise OutputError("is not a table of samples", path=path, remedy="remove it or pass another --out")

@@ -8,7 +8,7 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import PARTIAL, check_folder_output
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
-from contextgraft.errors import CheckpointError, InputError, OutputError, Refused
+from contextgraft.errors import CheckpointError, InputError, OutputError, Refused, raise_read_error
 from contextgraft.formats.hub_source import cached_repository
 from contextgraft.formats.model_card.licence import CARD, read_licence
 
@@ -65,7 +65,8 @@ def is_record(folder: Path) -> bool:
         return False
     try:
         return read_json(folder / SIDECAR).get("kind") in ("graft", REFUSED)
-    except CheckpointError:
+    except CheckpointError as error:
+        raise_read_error(error, folder)
         return False
 
 
@@ -151,4 +152,5 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
     try:
         return read_json(path)
     except CheckpointError as error:
+        raise_read_error(error, path)
         raise InputError(f"is not a readable sidecar: {error}", path=path, remedy=remedy) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from contextgraft.checkpoint.atomic import publish, write_json
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.errors import CheckpointError, OutputError
+from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 from contextgraft.formats.find_samples import ALIGNMENTS, COPIES, PAGE, SUMMARY
 from contextgraft.report import cards, dvc_plots
 from contextgraft.report.build import Report
@@ -68,7 +68,8 @@ def _digests(out: Path) -> Mapping[str, object]:
     """The digest of each copy of a Parquet file in a report, by its path; none without a report."""
     try:
         return read_json(out / DIGESTS)
-    except CheckpointError:
+    except CheckpointError as error:
+        raise_read_error(error, out)
         return {}
 
 

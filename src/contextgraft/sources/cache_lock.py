@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from contextgraft.errors import OutputError
+from contextgraft.errors import OutputError, raise_read_error
 
 LOCK = ".contextgraft-cache"
 
@@ -40,7 +40,8 @@ def shared_entry(entry: Path) -> Iterator[bool]:
     """
     try:
         lock = os.open(entry / LOCK, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        raise_read_error(error, entry / LOCK)
         yield False
         return
     try:

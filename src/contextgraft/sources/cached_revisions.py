@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from contextgraft.checkpoint.atomic import publish_file
-from contextgraft.errors import OutputError, SourceError
+from contextgraft.errors import OutputError, ReadError, SourceError, raise_read_error
 from contextgraft.sources.hub.client import COMMIT, Hub, parse_source, pinned_commit, resolve_repository
 
 KEY = re.compile(r"[0-9a-f]{40}")  # names in the cache; others are not its own
@@ -40,9 +40,10 @@ def repository_commit(source: str, hub: Hub, folder: Path) -> tuple[str, str]:
             )  # fmt: skip
         return name, commit
     commit = resolve_repository(hub, source).commit
-    if _read(file) != commit:
-        with suppress(OutputError), publish_file(file, durable=False) as temporary:  # it may be read-only
-            temporary.write_text(commit, encoding="ascii")
+    with suppress(OutputError, ReadError):  # it may be another user's
+        if _read(file) != commit:
+            with publish_file(file, durable=False) as temporary:
+                temporary.write_text(commit, encoding="ascii")
     return name, commit
 
 
@@ -60,6 +61,7 @@ def _read(file: Path) -> str | None:
     """The commit in a file; None if there is none."""
     try:
         text = file.read_text(encoding="ascii") if file.is_file() and file.stat().st_size == 40 else ""
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_read_error(error, file)
         return None
     return text if COMMIT.fullmatch(text) else None

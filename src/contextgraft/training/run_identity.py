@@ -8,7 +8,7 @@ from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import DocumentsSource, Recipe
-from contextgraft.errors import CheckpointError, OutputError, ReadError
+from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 from contextgraft.training.data.hub import FETCHED, records_are_whole
 from contextgraft.training.reporting.progress import TrainingReporter
 from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, METRICS_FILE, STATE_FILE
@@ -63,9 +63,8 @@ def _read(path: Path) -> dict[str, Any]:
     """The identity of an unfinished run; empty if its file was spoiled."""
     try:
         return read_json(path)
-    except ReadError:
-        raise
-    except CheckpointError:
+    except CheckpointError as error:
+        raise_read_error(error, path)
         return {}
 
 

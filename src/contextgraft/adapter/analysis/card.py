@@ -7,7 +7,7 @@ from typing import Any
 from contextgraft.adapter.analysis.server_commands import adapter_commands, config_override, graft_commands
 from contextgraft.adapter.lora.adapter import Adapter, open_adapter
 from contextgraft.adapter.lora.base_model import base_model
-from contextgraft.errors import ContextgraftError, ReadError
+from contextgraft.errors import ContextgraftError, raise_read_error
 from contextgraft.formats.adapter_record import AdapterRecord, parse_adapter_record
 from contextgraft.formats.graft_record import parse_graft_record
 from contextgraft.formats.model_card.cards import adapter_card, graft_card
@@ -35,10 +35,8 @@ def usages_of(records: Iterable[AdapterRecord]) -> dict[Path, AdapterUsage]:
     for record in records:
         try:
             usages |= {record.folder: usage_of(open_adapter(record.folder))} if record.folder else {}
-        except ReadError:
-            raise
-        except ContextgraftError:
-            continue
+        except ContextgraftError as error:
+            raise_read_error(error, record.folder or "")
     return usages
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from contextgraft.adapter.merge.target import check_names_and_head, check_takes_delta, check_vocabulary
 from contextgraft.checkpoint.full_precision import check_unquantised, quantisation
 from contextgraft.checkpoint.model_folder import ModelFolder, TensorInfo
-from contextgraft.errors import CheckpointError, ReadError, first_names
+from contextgraft.errors import CheckpointError, first_names, raise_read_error
 from contextgraft.formats.architecture import architecture, architecture_differences
 from contextgraft.formats.model.aligned_names import aligned
 from contextgraft.formats.model.unloaded_heads import unloaded_heads
@@ -168,10 +168,9 @@ def _tokens(base: ModelFolder, model: ModelFolder) -> VocabularyMatch:
 def _vocabulary(folder: ModelFolder) -> dict[str, int] | None:
     try:
         return read_vocabulary(folder)
-    except ReadError:
-        raise
-    except CheckpointError:  # an unknown tokenizer format does not make a model unusable
-        return None
+    except CheckpointError as error:
+        raise_read_error(error, folder.path)
+        return None  # an unknown tokenizer format does not make a model unusable
 
 
 def _named(model: ModelFolder) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.errors import CheckpointError, MismatchError, ReadError, first_names
+from contextgraft.errors import CheckpointError, MismatchError, first_names, raise_read_error
 from contextgraft.formats.architecture import check_shape
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import rows_are_tokens
@@ -67,9 +67,9 @@ def unused_tokens(fits: Iterable[tuple[Adapter, TokenFit | None]], target: Model
         try:
             known = adapter.vocabulary
             own = None if known is None else read_vocabulary(target)
-        except ReadError:
-            raise
-        except CheckpointError:  # no embeddings are matched: a vocabulary of another kind does not matter
+        except CheckpointError as error:
+            raise_read_error(error, target.path)
+            # no embeddings are matched: a vocabulary of another kind does not matter
             continue
         new = [] if known is None or own is None else sorted(known.keys() - own.keys(), key=known.__getitem__)
         if new:

@@ -13,7 +13,7 @@ from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_c
 from contextgraft.checkpoint.digest import file_digest, tensor_digests
 from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
-from contextgraft.errors import ContextgraftError, ReadError, VerificationError
+from contextgraft.errors import ContextgraftError, VerificationError, raise_read_error
 from contextgraft.formats.hub_source import without_paths
 from contextgraft.formats.model.tied_head import HeadState, head_state, vocabulary_size
 from contextgraft.formats.model_card.licence import CARD
@@ -48,9 +48,8 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
     yield run_check("files", lambda: _files(path, manifest))
     try:
         model = open_model(path)
-    except ReadError:
-        raise
     except ContextgraftError as error:
+        raise_read_error(error, path)
         yield Check("layout", False, str(error))
         return
     yield Check("layout", True, f"{len(model.shards)} file(s) of {len(model.tensors)} tensors")

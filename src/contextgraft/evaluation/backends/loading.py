@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.reader import stored_tensors
-from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors
+from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors, raise_read_error
 from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import (
     NO_REMOTE_CODE,
@@ -96,7 +96,8 @@ def _generation_config(path: str) -> Any:
     """The generation settings of a folder as transformers reads them; those of the model's without a file."""
     try:
         return GenerationConfig.from_pretrained(path, **OWN_FILES)
-    except OSError:
+    except OSError as error:
+        raise_read_error(error, path)
         model = {"config_file_name": "config.json", "_from_model_config": True}
         return GenerationConfig.from_pretrained(path, **model, **OWN_FILES)
 

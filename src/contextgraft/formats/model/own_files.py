@@ -85,7 +85,8 @@ def _check(folder: Path, path: Path) -> Path:
     try:
         real = path.resolve(strict=True)
         mode = real.lstat().st_mode
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError) as error:
+        raise_read_error(error, path)
         if not path.is_symlink():
             raise
         raise CheckpointError("is a link to nothing", path=path, remedy="remove it") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.config.text_file import open_regular
+from contextgraft.errors import raise_read_error
 
 CARD = "README.md"
 LICENCE_KEYS = ("license", "license_name", "license_link")
@@ -91,10 +92,11 @@ def licence_of(metadata: Mapping[str, Any], repository: str | None = None) -> di
 
 
 def read_licence(card: Path) -> dict[str, str]:
-    """The licence that a card file states; empty if it states none or cannot be read."""
+    """The licence that a card file states; empty if it states none, or is no file."""
     try:
         with open_regular(card) as file:
             text = file.read(MAX_CARD).decode("utf-8", "replace")
-    except OSError:
+    except OSError as error:
+        raise_read_error(error, card)
         return {}
     return licence_of(card_metadata(text))

@@ -9,7 +9,7 @@ from typing import Any
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.training import load_recipe
-from contextgraft.errors import CheckpointError, ReadError
+from contextgraft.errors import CheckpointError, raise_read_error
 from contextgraft.rope import settings
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import open_model_headers
@@ -71,9 +71,8 @@ def _has_chat(model: ModelFolder) -> bool:
         return True
     try:
         return bool(read_json(model.path / "tokenizer_config.json").get("chat_template"))
-    except ReadError:
-        raise
-    except CheckpointError:
+    except CheckpointError as error:
+        raise_read_error(error, model.path)
         return False
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from contextgraft.config.base import Frozen
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, raise_read_error
 from contextgraft.prompts.ruler.word_lists import TaskBody
 from contextgraft.prompts.tokens import Encode, cycle_tokens, prompt_ending
 
@@ -89,6 +89,7 @@ def read_dataset(task: str, path: Path) -> QaDataset:
         raw = path.read_bytes()
         documents, items = READERS[task](json.loads(raw))
     except OSError as error:
+        raise_read_error(error, path)
         raise InputError("cannot read the data set", path=path, received=str(error)) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         received = f"{type(error).__name__} {error}"

@@ -11,7 +11,7 @@ from typing_extensions import TypeIs
 
 from contextgraft.checkpoint.strict_json import NotJson, parse_json
 from contextgraft.config.text_file import open_regular
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, raise_read_error
 from contextgraft.report.data.clean_rows import LONGEST_NAME, REPLACEMENT
 
 MAX_BYTES = 100_000_000  # of one file; its configurations of tasks are long
@@ -79,6 +79,7 @@ def _content(path: Path) -> dict[str, Any]:
             raise NotJson(f"more than {MAX_BYTES:,} bytes")
         content = parse_json(raw, finite=False)
     except (OSError, NotJson) as error:
+        raise_read_error(error, path)
         received = getattr(error, "strerror", None) or str(error)
         raise InputError("cannot be read as JSON", path=path, received=received, remedy=REMEDY) from None
     if isinstance(content, dict):

@@ -9,7 +9,7 @@ from typing_extensions import TypeIs
 
 from contextgraft.checkpoint.strict_json import NotJson, parse_json
 from contextgraft.config.text_file import open_regular
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, raise_read_error
 from contextgraft.report.data.document_pairs import DocumentPairs, DocumentScores, metric_pairs
 from contextgraft.report.data.lm_eval_results import files_below, model_name, visible_name
 
@@ -119,6 +119,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                     raise NotJson("not an object")
                 yield row
     except (OSError, NotJson) as error:
+        raise_read_error(error, path)
         received = getattr(error, "strerror", None) or str(error)
         raise _not_a_sample(path, number, received) from None
 

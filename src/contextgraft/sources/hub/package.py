@@ -8,7 +8,7 @@ from typing import Any
 from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
 from contextgraft.checkpoint.safetensors_header import open_tensors
-from contextgraft.errors import CheckpointError, InputError, VerificationError
+from contextgraft.errors import CheckpointError, InputError, VerificationError, raise_read_error
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.formats.model_card.cards import card_of
@@ -154,6 +154,7 @@ def _text(path: Path, sidecar: Mapping[str, Any]) -> str:
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
+        raise_read_error(error, path)
         raise InputError("cannot read the model card", path=path, received=str(error)[:120]) from None
     if not text.startswith("---\n"):
         raise InputError(

@@ -13,7 +13,7 @@ from contextgraft.checkpoint.atomic import remove, write_json
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.config.training import DocumentsSource
-from contextgraft.errors import CheckpointError, InputError, ReadError
+from contextgraft.errors import CheckpointError, InputError, raise_read_error
 from contextgraft.formats.sidecar import read_sidecar
 from contextgraft.training.data.documents import file_format
 
@@ -99,9 +99,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     """What was written to a file; None if there is none, or if it is spoiled."""
     try:
         record = read_json(path)
-    except ReadError:
-        raise
-    except CheckpointError:
+    except CheckpointError as error:
+        raise_read_error(error, path)
         return None
     content = record.get("content")
     return content if isinstance(content, dict) and record.get("digest") == json_digest(content) else None

@@ -89,6 +89,7 @@ def read_previous(path: Path | None, done: int) -> list[dict[str, Any]]:
         check_regular(path)
         table = pq.read_table(path)
     except (OSError, ValueError, pa.ArrowException) as error:
+        raise_read_error(error, path)
         received = str(error)[:80]
     else:
         if table.schema.equals(SCHEMA):
