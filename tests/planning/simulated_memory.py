@@ -86,23 +86,22 @@ def fake_ring() -> Iterator[None]:
 
 
 def peak_activations(
-    config: dict[str, Any], tokens: int, ranks: int, *, dtype: torch.dtype, prepare: Any = None
+    config: dict[str, Any], tokens: int, cp: ContextParallel, *, dtype: torch.dtype, prepare: Any = None
 ) -> float:
     """Most bytes that activations of a forward and a backward pass have on a rank that holds `tokens` tokens.
 
     Two small numbers of layers are simulated, and the rest follows: every layer adds the same.
     """
     layers = int(config["num_hidden_layers"])
-    few, more = (_peak({**config, "num_hidden_layers": n}, tokens, ranks, dtype, prepare) for n in (2, 4))
+    few, more = (_peak({**config, "num_hidden_layers": n}, tokens, cp, dtype, prepare) for n in (2, 4))
     return more + (layers - 4) * (more - few) / 2
 
 
-def _peak(config: dict[str, Any], tokens: int, ranks: int, dtype: torch.dtype, prepare: Any) -> int:
+def _peak(config: dict[str, Any], tokens: int, cp: ContextParallel, dtype: torch.dtype, prepare: Any) -> int:
     config = dict(config)
     kind = config.pop("model_type")
     for key in ("dtype", "torch_dtype"):
         config.pop(key, None)
-    cp = peers(ranks)
     with fake_ring(), FakeTensorMode(allow_non_fake_inputs=True):
         model = AutoModelForCausalLM.from_config(
             AutoConfig.for_model(kind, **config), dtype=dtype, attn_implementation=attention.NAME

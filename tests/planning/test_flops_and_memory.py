@@ -50,6 +50,9 @@ def test_recomputing_adds_a_forward_pass_and_frozen_weights_have_no_gradient() -
     forward = prefill_flops(LLAMA_8B, 0, length)
     assert training_flops(LLAMA_8B, length, frozen_weights=False, recompute=False) == 3 * forward
     assert training_flops(LLAMA_8B, length, frozen_weights=False, recompute=True) == 4 * forward
+    attention = 2 * 32 * 4096 * length**2
+    selective = training_flops(LLAMA_8B, length, frozen_weights=False, recompute="selective")
+    assert selective == 4 * forward - attention
     saved = 2 * LLAMA_8B.parameters * length
     assert training_flops(LLAMA_8B, length, frozen_weights=True, recompute=False) == 3 * forward - saved
 

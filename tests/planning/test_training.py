@@ -91,6 +91,18 @@ def test_replicas_rows_recomputing_and_factors() -> None:
     assert uneven.busy == pytest.approx(3 / 4)
 
 
+def test_selective_checkpointing_keeps_attention() -> None:
+    """Output (8 wide) and log-sum-exp (2 heads) of 2 layers are kept, and neither computed nor sent again."""
+    (full,), (selective,), (none,) = (
+        four_ranks(recipe(activation_checkpointing=mode), context=4, dtype="bfloat16")
+        for mode in (True, "selective", False)
+    )
+    assert selective.memory.activations - full.memory.activations == 16 * (8 * 2 + 2 * 2 * 4)
+    assert selective.computed - none.computed == 12 * 2 * 1272 * 16
+    assert full.computed - selective.computed == 12 * 2 * 2 * 8 * 16**2
+    assert selective.between == none.between != full.between
+
+
 def test_logits_are_of_a_piece_and_the_outputs_gradient_is_summed() -> None:
     """Of 10 words 419,430 tokens are 2^22 entries, fewer than the 524,288 that each of four ranks holds."""
     long = {"stages": [{"length": 2**21, "steps": 1, "tokens": 2**21}]}

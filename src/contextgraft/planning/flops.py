@@ -5,8 +5,12 @@ weights (2 for each weight and token) and attention, whose cost follows from hea
 hidden size: in Qwen3-0.6B the first is 2,048, the second 1,024.
 """
 
+from typing import Literal
+
 from contextgraft.planning.memory import visible
 from contextgraft.planning.shapes.model_shape import ModelShape
+
+Recomputation = bool | Literal["selective"]
 
 
 def prefill_flops(shape: ModelShape, start: int, stop: int) -> int:
@@ -21,15 +25,16 @@ def prefill_flops(shape: ModelShape, start: int, stop: int) -> int:
     return 2 * shape.active * (stop - start) + 2 * shape.width * doubled_pairs
 
 
-def training_flops(shape: ModelShape, length: int, *, frozen_weights: bool, recompute: bool) -> int:
+def training_flops(shape: ModelShape, length: int, *, frozen_weights: bool, recompute: Recomputation) -> int:
     """Operations of one sequence in training: forward, and backward for twice as much.
 
     With `frozen_weights` (LoRA) no gradient of the weights is computed, with `recompute` (activation
-    checkpointing) the forward pass runs twice.
+    checkpointing) the forward pass runs twice, without its attention if that is selective.
     """
-    forward = prefill_flops(shape, 0, length)
-    saved = 2 * shape.active * length if frozen_weights else 0
-    return (3 + recompute) * forward - saved
+    forward, products = prefill_flops(shape, 0, length), 2 * shape.active * length
+    saved = products if frozen_weights else 0
+    again = products if recompute == "selective" else forward * recompute
+    return 3 * forward + again - saved
 
 
 def _doubled_pairs(window: int | None, length: int) -> int:

@@ -105,7 +105,7 @@ def _stage_cost(
     recipe: Recipe, stage_steps: list[TrainingStep], shape: ModelShape, hardware: Hardware, plan: ParallelPlan
 ) -> StageCost:
     ring = topology(plan.context, hardware.node_size)
-    kept = recipe.activation_checkpointing
+    kept = recipe.activation_checkpointing is True
     frozen = recipe.lora is not None
     flops = {
         step: step.rows * training_flops(shape, step.length, frozen_weights=frozen, recompute=False)

@@ -72,6 +72,8 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int) -> tuple[float, f
     in_attention = hidden * 3 * size + width * (4 * size + 3 * FLOAT32)
     ring = kv * 4 * (size + FLOAT32)
     before = shape.layers * hidden * size if recipe.activation_checkpointing else (shape.layers - 1) * kept
+    if recipe.activation_checkpointing == "selective":  # output of attention, and its log-sum-exp
+        before += (shape.layers - 1) * width * size + shape.layers * shape.heads * FLOAT32
     normed = attended + hidden * (FLOAT32 + 2 * size) + in_norm
     without_ring = before + max(kept + in_mlp, normed, attended + in_attention)
     return without_ring, max(0.0, before + attended + in_attention + ring - without_ring)

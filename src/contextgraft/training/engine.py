@@ -18,6 +18,7 @@ from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
 from contextgraft.training.model import build_trainable, load_weights, trainable_parameters, zero_frozen_rows
+from contextgraft.training.selective_checkpointing import keep_sdpa
 from contextgraft.training.state import (
     CHECKPOINTS,
     SavedState,
@@ -112,7 +113,7 @@ class SingleProcessEngine(TrainingEngine):
 
     @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
-        model = build_trainable(recipe, base, rope, attention="sdpa")
+        model = build_trainable(recipe, base, rope, attention="sdpa", keep_attention=keep_sdpa)
         load_weights(model, base)
         if recipe.has_block_causal:
             check_block_causal(model)

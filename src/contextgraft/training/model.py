@@ -17,6 +17,7 @@ from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
+from contextgraft.training.selective_checkpointing import ContextFn
 from contextgraft.training.tiled_mlp import check_tiling, tile_mlps
 
 LocalRows = Callable[[torch.Tensor], slice]  # the rows of a parameter that this process holds
@@ -33,12 +34,18 @@ def head_dim(config: Mapping[str, Any]) -> int:
 
 
 def build(
-    config: Mapping[str, Any], rope: RopeSettings, *, activation_checkpointing: bool, attention: str = "sdpa"
+    config: Mapping[str, Any],
+    rope: RopeSettings,
+    *,
+    activation_checkpointing: bool,
+    attention: str = "sdpa",
+    context_fn: ContextFn | None = None,
 ) -> torch.nn.Module:
     """A float32 model of this architecture with these RoPE settings and uninitialised weights.
 
     Memory that was never written to is not used: a model that is sharded before it is filled needs only the
-    memory of its shards. An unknown architecture, or dropout, raises InputError.
+    memory of its shards. `context_fn` is that of torch.utils.checkpoint. An unknown architecture, or dropout,
+    raises InputError.
     """
     changed = apply_rope(config, rope)
     kind = changed.pop("model_type", None)
@@ -57,7 +64,8 @@ def build(
     if activation_checkpointing:
         # Older versions of transformers only have the second name.
         enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        options = {"use_reentrant": False} | ({} if context_fn is None else {"context_fn": context_fn})
+        (enable or model.gradient_checkpointing_enable)(options)
     model.train()
     return cast("torch.nn.Module", model)
 
@@ -96,11 +104,18 @@ def local_shard(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def build_trainable(
-    recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str
+    recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str, keep_attention: ContextFn
 ) -> torch.nn.Module:
-    """A model for the base's weights, not yet loaded, in which only what the recipe names is trainable."""
+    """A model for the base's weights, not yet loaded, in which only what the recipe names is trainable.
+
+    `keep_attention` are the contexts of this attention for selective activation checkpointing.
+    """
     model = build(
-        base.config, rope, activation_checkpointing=recipe.activation_checkpointing, attention=attention
+        base.config,
+        rope,
+        activation_checkpointing=bool(recipe.activation_checkpointing),
+        attention=attention,
+        context_fn=keep_attention if recipe.activation_checkpointing == "selective" else None,
     )
     if recipe.mlp_tiles > 1:
         tile_mlps(decoder_layers(model), recipe.mlp_tiles)

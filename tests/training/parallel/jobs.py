@@ -30,7 +30,7 @@ from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import engine, ring
-from contextgraft.training.parallel.attention_kernels import KERNELS
+from contextgraft.training.parallel.attention_kernels import KERNELS, AttentionBlock, AttentionResult
 from contextgraft.training.parallel.background import TaskStatus, poll_result
 from contextgraft.training.parallel.checkpoints import PendingCheckpoint
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
@@ -204,6 +204,14 @@ def _gradients(
     if starts is not None:
         begins = tuple(map(tuple, starts))
         batch = batch._replace(positions=restarting_positions(begins, shape[1]), starts=begins)
+    calls: list[AttentionBlock] = []
+
+    def counted(block: AttentionBlock) -> AttentionResult:
+        calls.append(block)
+        return kernel.forward(block)
+
+    kernel = distributed.cp.kernel
+    distributed.cp = replace(distributed.cp, kernel=replace(kernel, forward=counted))
     results = []
     for each in (distributed, SingleProcessEngine()):
         state = each.build(wanted, base, rope)
@@ -224,6 +232,8 @@ def _gradients(
         "where": where,
         "norm": abs(norm / expected - 1),
         "tensors": len(reference),
+        "calls": len(calls),
+        "bytes": mine.bytes_within_nodes + mine.bytes_between_nodes,
     }
 
 

@@ -117,6 +117,8 @@ MOVES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
         LORA | {"trainable": ["linear", "norms"], "activation_checkpointing": True},
         (1, 75),
     ),
+    "attention kept, MLPs in tiles": ({"activation_checkpointing": "selective", "mlp_tiles": 2}, (3, 89)),
+    "lora, attention kept": (LORA | {"activation_checkpointing": "selective"}, (2, 96)),
     "MLPs in tiles, recomputed": ({"mlp_tiles": 3, "activation_checkpointing": True}, (3, 89)),
 }
 SKIPPING = {"recipe": {}, "shape": (3, 89), "target": 4096}  # position ids that skip
@@ -169,6 +171,32 @@ def test_the_engine_has_every_gradient_of_one_process(
         assert result["counts"], (case, result)
         assert result["loss"] < 2e-6, (case, result)
         assert max(result["gradient"], result["norm"]) < 1e-5, (case, result)
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_attention_that_is_kept_is_neither_computed_nor_sent_again(
+    ranks: Run, small: tuple[Path, int], world: int
+) -> None:
+    """Three layers; each rank has one call of the kernel for each block of keys and values."""
+    base, kv_heads = small
+    for layout, per_node, context, rows in PLACES[world]:
+        if not fits(layout, per_node, kv_heads):
+            continue
+        place = {"layout": layout, "per_node": per_node, "context": context, "rows": rows, "shape": (2, 96)}
+        cases = [
+            place | {"recipe": {"activation_checkpointing": recompute}}
+            for recompute in (False, True, "selective")
+        ]
+        plain, full, selective = ranks(world, "gradients", base=str(base), cases=cases)[0]
+        ring = context // per_node if layout == "usp" else context
+        passes = 2 // (world // context) // rows if rows else 1
+        assert plain["calls"] == 3 * ring * passes
+        assert full["calls"] == 2 * plain["calls"]
+        assert selective["calls"] == plain["calls"]
+        assert max(selective["gradient"], selective["norm"]) < 1e-5
+        if ring == context > 1:  # usp also exchanges heads, once more when recomputing
+            assert full["bytes"] * 3 == plain["bytes"] * 4
+            assert selective["bytes"] == plain["bytes"]
 
 
 @pytest.mark.slow
@@ -235,10 +263,15 @@ def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any
         check_supported(config, recipe, "flat")
 
 
-def test_torchs_ring_takes_neither_windows_nor_documents() -> None:
+def test_torchs_ring_takes_neither_windows_nor_documents_nor_kept_attention() -> None:
     recipe = Recipe.model_validate(RECIPE)
     apart = {"kind": "documents", "files": ["a.txt"], "mask": "block_causal"}
     check_supported({"sliding_window": 8, "use_sliding_window": False}, recipe, "torch")
-    for config, wanted in (({"sliding_window": 8}, recipe), ({}, RECIPE | {"data": [apart]})):
-        with pytest.raises(InputError, match="layout torch supports neither"):
-            check_supported(config, Recipe.model_validate(wanted), "torch")
+    wrong: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("sliding windows", {"sliding_window": 8}, {}),
+        ("mask: block_causal", {}, {"data": [apart]}),
+        ("activation_checkpointing: selective", {}, {"activation_checkpointing": "selective"}),
+    ]
+    for word, config, changes in wrong:
+        with pytest.raises(InputError, match=f"layout torch does not support {word}"):
+            check_supported(config, Recipe.model_validate(RECIPE | changes), "torch")

@@ -118,11 +118,14 @@ def check_supported(config: Mapping[str, Any], recipe: Recipe, layout: str) -> N
     if others or config.get("attention_chunk_size"):
         raise _unsupported(" and ".join(sorted(others)) or "attention_chunk_size")
     windows = config.get("sliding_window") and config.get("use_sliding_window", True)
-    if layout == TORCH and (windows or recipe.has_block_causal):
-        raise InputError(
-            "layout torch supports neither sliding windows nor mask: block_causal",
-            remedy="use another layout",
-        )
+    wanted = {
+        "sliding windows": windows,
+        "mask: block_causal": recipe.has_block_causal,
+        "activation_checkpointing: selective": recipe.activation_checkpointing == "selective",
+    }
+    refused = [name for name, needed in wanted.items() if needed]
+    if layout == TORCH and refused:
+        raise InputError(f"layout torch does not support {refused[0]}", remedy="use another layout")
 
 
 def _unsupported(what: str) -> InputError:

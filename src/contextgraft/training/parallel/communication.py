@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from contextgraft.training.parallel.attention_kernels import AttentionKernel
 from contextgraft.training.parallel.layout import Layout, positions
 from contextgraft.training.parallel.tiles import AttentionSpan
+from contextgraft.training.selective_checkpointing import KeptAttention
 
 KV_TAG, GRADIENT_TAG = 0, 1  # of messages in a ring
 
@@ -102,6 +103,7 @@ class ContextParallel:
 
     `index` is that of this rank among the ranks that share a sequence. `skipping`: position ids may skip.
     `starts`: where documents begin in each row of the batch, if tokens see only those of their document.
+    `kept`: results of attention that are not recomputed.
     """
 
     layout: Layout
@@ -113,6 +115,7 @@ class ContextParallel:
     traffic: TrafficCounter
     skipping: bool = False
     starts: tuple[tuple[int, ...], ...] | None = None
+    kept: KeptAttention | None = None
 
     @property
     def ring_index(self) -> int:

@@ -39,6 +39,7 @@ from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
 from contextgraft.training.reporting.progress import SilentReporter, TrainingReporter
+from contextgraft.training.selective_checkpointing import KeptAttention
 from contextgraft.training.state import SavedState, TrainState, build_optimiser, load_state, saved_step
 
 T = TypeVar("T")
@@ -154,7 +155,11 @@ class DistributedEngine(TrainingEngine):
         Everything outside the layers is gathered with the loss, whose token weights stay float32.
         """
         attention.register()
-        causal_lm = build_trainable(recipe, base, rope, attention=attention.NAME)
+        kept = KeptAttention()
+        self.cp = replace(self.cp, kept=kept)
+        causal_lm = build_trainable(
+            recipe, base, rope, attention=attention.NAME, keep_attention=kept.contexts
+        )
         policy = MixedPrecisionPolicy(param_dtype=self.options.dtype, reduce_dtype=torch.float32)
         for layer in decoder_layers(causal_lm):
             self._shard(layer, policy)

@@ -78,22 +78,9 @@ def ring_blocks(cp: ContextParallel, kv: torch.Tensor) -> Iterator[RingBlock]:
 class _Ring(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, args: RingArgs) -> torch.Tensor:
-        sum_dtype = torch.promote_types(q.dtype, torch.float32)
-        out = lse = torch.empty(0)
-        for _, _, source, kv in ring_blocks(args.cp, torch.stack([k, v])):
-            for tile in _seen_tiles(args, source, q):
-                result = args.cp.kernel.forward(_attention_block(tile, q, kv, args.scale))
-                block_out, block_lse = (_in_order(tile, x).to(sum_dtype) for x in result)
-                block_lse = block_lse.unsqueeze(-1)
-                if tile == WHOLE:  # always the first
-                    out, lse = block_out, block_lse
-                    continue
-                if not len(out):
-                    out = torch.zeros_like(q, dtype=sum_dtype)
-                    lse = torch.full_like(out[..., :1], float("-inf"))
-                merge(_queries_of(tile, out), _queries_of(tile, lse), block_out, block_lse)
-        out = out.to(q.dtype)
-        ctx.save_for_backward(q, k, v, out, lse.squeeze(-1))
+        kept = args.cp.kept
+        out, lse = kept.results(lambda: _forward(q, k, v, args)) if kept else _forward(q, k, v, args)
+        ctx.save_for_backward(q, k, v, out, lse)
         ctx.args = args
         return out
 
@@ -124,6 +111,27 @@ class _Ring(torch.autograd.Function):
                 outer_hop = RingSendRecv(cp.outer, grad, GRADIENT_TAG)
         own_grad = own_grad.add_(outer_hop.wait()) if outer_hop else own_grad
         return dq.to(q.dtype), own_grad[0].to(k.dtype), own_grad[1].to(v.dtype), None
+
+
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, args: RingArgs
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output (B, H, L, D) and log-sum-exp (B, H, L) over all blocks."""
+    sum_dtype = torch.promote_types(q.dtype, torch.float32)
+    out = lse = torch.empty(0)
+    for _, _, source, kv in ring_blocks(args.cp, torch.stack([k, v])):
+        for tile in _seen_tiles(args, source, q):
+            result = args.cp.kernel.forward(_attention_block(tile, q, kv, args.scale))
+            block_out, block_lse = (_in_order(tile, x).to(sum_dtype) for x in result)
+            block_lse = block_lse.unsqueeze(-1)
+            if tile == WHOLE:  # always the first
+                out, lse = block_out, block_lse
+                continue
+            if not len(out):
+                out = torch.zeros_like(q, dtype=sum_dtype)
+                lse = torch.full_like(out[..., :1], float("-inf"))
+            merge(_queries_of(tile, out), _queries_of(tile, lse), block_out, block_lse)
+    return out.to(q.dtype), lse.squeeze(-1)
 
 
 def _seen_tiles(args: RingArgs, source: int, q: torch.Tensor) -> Iterator[Tile]:
