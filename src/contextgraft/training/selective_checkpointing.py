@@ -26,7 +26,7 @@ SDPA_OPERATORS = [
 
 def keep_sdpa() -> CheckpointContexts:
     """Contexts that keep the results of torch's own attention; attention by matrix products is recomputed."""
-    first, again = create_selective_checkpoint_contexts(SDPA_OPERATORS)
+    first, again = create_selective_checkpoint_contexts(SDPA_OPERATORS)  # type: ignore[no-untyped-call]
     return first, again
 
 
