@@ -5,7 +5,7 @@ The code is that of model and ring; the shapes of intermediate results are those
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -86,18 +87,42 @@ def fake_ring() -> Iterator[None]:
 
 
 def peak_activations(
-    config: dict[str, Any], tokens: int, cp: ContextParallel, *, dtype: torch.dtype, prepare: Any = None
+    config: dict[str, Any],
+    tokens: int,
+    cp: ContextParallel,
+    *,
+    dtype: torch.dtype,
+    prepare: Any = None,
+    hooks: saved_tensors_hooks | None = None,
 ) -> float:
     """Most bytes that activations of a forward and a backward pass have on a rank that holds `tokens` tokens.
 
     Two small numbers of layers are simulated, and the rest follows: every layer adds the same.
     """
     layers = int(config["num_hidden_layers"])
-    few, more = (_peak({**config, "num_hidden_layers": n}, tokens, cp, dtype, prepare) for n in (2, 4))
+    few, more = (
+        _peak({**config, "num_hidden_layers": n}, tokens, cp, dtype=dtype, prepare=prepare, hooks=hooks)
+        for n in (2, 4)
+    )
     return more + (layers - 4) * (more - few) / 2
 
 
-def _peak(config: dict[str, Any], tokens: int, cp: ContextParallel, dtype: torch.dtype, prepare: Any) -> int:
+def off_the_device() -> saved_tensors_hooks:
+    """Hooks by which saved tensors use no memory until they are needed."""
+    return saved_tensors_hooks(
+        lambda tensor: (tensor.shape, tensor.dtype), lambda packed: torch.empty(packed[0], dtype=packed[1])
+    )
+
+
+def _peak(
+    config: dict[str, Any],
+    tokens: int,
+    cp: ContextParallel,
+    *,
+    dtype: torch.dtype,
+    prepare: Any,
+    hooks: saved_tensors_hooks | None,
+) -> int:
     config = dict(config)
     kind = config.pop("model_type")
     for key in ("dtype", "torch_dtype"):
@@ -115,7 +140,8 @@ def _peak(config: dict[str, Any], tokens: int, cp: ContextParallel, dtype: torch
             for tensor in (*model.parameters(), *model.buffers()):
                 storages.ignore(tensor)
             inputs = {"input_ids": ids, "position_ids": positions, "context_parallel": cp}
-            (hidden, *_) = model.model(**inputs, use_cache=False).to_tuple()
+            with hooks or nullcontext():
+                (hidden, *_) = model.model(**inputs, use_cache=False).to_tuple()
             for parameter in model.parameters():
                 parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
             torch.autograd.backward(hidden, torch.empty_like(hidden))

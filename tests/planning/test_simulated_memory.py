@@ -10,12 +10,12 @@ import torch
 
 from contextgraft.config.training import Recipe
 from contextgraft.planning.training_memory import rank_memory
-from contextgraft.training.selective_checkpointing import KeptAttention
-from contextgraft.training.tiled_mlp import tile_mlps
+from contextgraft.training.activations.selective_checkpointing import KeptAttention
+from contextgraft.training.activations.tiled_mlp import tile_mlps
 
 from ..training.conftest import RECIPE
 from .shapes import shape_of
-from .simulated_memory import peak_activations, peers
+from .simulated_memory import off_the_device, peak_activations, peers
 
 SHAPES = Path(__file__).parents[2] / "src/contextgraft/planning/shapes"
 TOKENS = 2**17  # of one rank; fake tensors cost the same at any length
@@ -29,8 +29,11 @@ def shipped(name: str) -> dict[str, Any]:
     return dict(json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def check(config: dict[str, Any], ranks: int, dtype: str, *, recompute: Any, tiles: int) -> None:
-    kept = KeptAttention()
+def check(
+    config: dict[str, Any], ranks: int, dtype: str, *, recompute: Any, tiles: int, offloaded: bool = False
+) -> None:
+    hooks = off_the_device() if offloaded else None
+    kept = KeptAttention(hooks)
 
     def prepare(model: Any) -> None:
         if recompute:
@@ -41,11 +44,17 @@ def check(config: dict[str, Any], ranks: int, dtype: str, *, recompute: Any, til
             tile_mlps(model.model.layers, tiles)
 
     cp = replace(peers(ranks), kept=kept)
-    simulated = peak_activations(config, TOKENS, cp, dtype=getattr(torch, dtype), prepare=prepare)
-    recipe = Recipe.model_validate({**RECIPE, "activation_checkpointing": recompute, "mlp_tiles": tiles})
+    simulated = peak_activations(
+        config, TOKENS, cp, dtype=getattr(torch, dtype), prepare=prepare, hooks=hooks
+    )
+    recipe = Recipe.model_validate(
+        {**RECIPE, "activation_checkpointing": recompute, "mlp_tiles": tiles}
+        | {"activation_offloading": offloaded}
+    )
     memory = rank_memory(recipe, shape_of(config), ranks, TOKENS, {"bfloat16": 2, "float32": 4}[dtype])
     planned = memory.activations + memory.ring * (ranks > 1)
-    assert planned == pytest.approx(simulated, rel=0.1), (planned, simulated)
+    # without the inputs of layers, peaks at different times are a larger share of the sum
+    assert planned == pytest.approx(simulated, rel=0.12 if offloaded else 0.1), (planned, simulated)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,13 @@ def check(config: dict[str, Any], ranks: int, dtype: str, *, recompute: Any, til
 )
 def test_the_plan_of_8b_is_within_a_tenth(ranks: int, dtype: str, *, recompute: Any, tiles: int) -> None:
     check(shipped("llama3-8b"), ranks, dtype, recompute=recompute, tiles=tiles)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", [True, "selective"])
+@pytest.mark.parametrize("tiles", [1, 8])
+def test_offloaded_activations_are_within_an_eighth(recompute: Any, tiles: int) -> None:
+    check(shipped("llama3-8b"), 8, "bfloat16", recompute=recompute, tiles=tiles, offloaded=True)
 
 
 @pytest.mark.slow

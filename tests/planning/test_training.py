@@ -103,6 +103,62 @@ def test_selective_checkpointing_keeps_attention() -> None:
     assert selective.between == none.between != full.between
 
 
+def test_offloaded_activations_are_in_host_memory() -> None:
+    """Of inputs of 2 layers (8 wide) one is on the device; of what attention keeps, nothing."""
+    for mode, in_host in ((True, 8 * 2), ("selective", 8 * 2 + 8 * 2 + 2 * 2 * 4)):
+        (kept,), (moved,) = (
+            four_ranks(
+                recipe(activation_checkpointing=mode, activation_offloading=offloaded),
+                context=4,
+                dtype="bfloat16",
+            )
+            for offloaded in (False, True)
+        )
+        assert (kept.host, moved.host) == (0, 16 * in_host)
+        assert kept.memory.activations - moved.memory.activations == moved.host
+
+
+def test_8b_at_a_million_tokens_on_one_node_by_hand() -> None:
+    """131,072 tokens a rank: what every other key of the recipe gives, computed by hand for Llama 3 8B."""
+    gib, tokens = 2**30, 2**17
+    inputs = 32 * 4096 * 2 * tokens
+    assert inputs == 32 * gib
+    attention = (31 * 4096 * 2 + 32 * 32 * 4) * tokens
+    shape = read_model_shape("llama3-8b")
+    stages = [{"length": 2**20, "steps": 1, "tokens": 2**20}]
+    known = {}
+    for name, changes in {
+        "recomputed": {},
+        "tiled": {"mlp_tiles": 16},
+        "offloaded": {"mlp_tiles": 16, "activation_offloading": True},
+        "selective": {"mlp_tiles": 16, "activation_checkpointing": "selective"},
+        "both": {
+            "mlp_tiles": 16, "activation_checkpointing": "selective", "activation_offloading": True,
+        },
+    }.items():  # fmt: skip
+        wanted = recipe(**{"stages": stages, "activation_checkpointing": True} | changes)
+        (known[name],) = stage_costs(wanted, shape, Hardware(), ParallelPlan(8, context=8, rows=1))
+    parameters, embeddings = 8030261248, 2 * 128256 * 4096
+    layer = 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 2 * 4096
+    assert parameters == 32 * layer + embeddings + 4096
+    state = 16 * parameters / 8  # weights, gradients and two moments in float32
+    gathered = 2 * (2 * layer + (embeddings + 4096) * 2)
+    logits = 1024 * 16 * 128256 + 4 * 128256 * 4096
+    attended = 4096 * (4 + 4) + 2 * (2 * 4096 + 3 * 1024)
+    in_attention, ring = 4096 * 6 + 4096 * (8 + 12), 1024 * 4 * 6
+    largest = attended + in_attention + ring  # MLPs in tiles: attention is the peak
+    total = state + gathered + logits + tokens * largest
+    for name, held in (("tiled", inputs), ("offloaded", inputs / 32), ("selective", inputs + attention)):
+        assert known[name].memory.total == pytest.approx(total + held, rel=1e-9), name
+    assert known["offloaded"].host == inputs * 31 / 32
+    assert known["both"].host == inputs * 31 / 32 + attention
+    assert known["both"].memory.total == known["offloaded"].memory.total
+    in_gib = {name: round(cost.memory.total / gib, 1) for name, cost in known.items()}
+    assert in_gib == {
+        "recomputed": 90.1, "tiled": 78.3, "offloaded": 47.3, "selective": 109.8, "both": 47.3,
+    }  # fmt: skip
+
+
 def test_logits_are_of_a_piece_and_the_outputs_gradient_is_summed() -> None:
     """Of 10 words 419,430 tokens are 2^22 entries, fewer than the 524,288 that each of four ranks holds."""
     long = {"stages": [{"length": 2**21, "steps": 1, "tokens": 2**21}]}
@@ -202,12 +258,14 @@ def test_the_default_dtype_is_that_of_gpus() -> None:
 
 def test_advice_is_only_what_is_not_done() -> None:
     plain, saving = (
-        recipe(activation_checkpointing=done, mlp_tiles=8 if done else 1) for done in (False, True)
+        recipe(activation_checkpointing=done, activation_offloading=done, mlp_tiles=8 if done else 1)
+        for done in (False, True)
     )
-    assert memory_remedies(plain, ParallelPlan(4, context=2))[:3] == [
+    assert memory_remedies(plain, ParallelPlan(4, context=2))[:4] == [
         "activation_checkpointing",
         "--rows-at-once 1",
         "mlp_tiles in the recipe",
+        "activation_offloading",
     ]
     assert memory_remedies(saving, ParallelPlan(4, context=4, rows=1)) == ["more ranks for a sequence"]
     shown = CliRunner().invoke(

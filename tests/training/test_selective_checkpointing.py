@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import load_recipe
 from contextgraft.rope import settings
+from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
-from contextgraft.training.selective_checkpointing import KeptAttention
 
 from .conftest import write_recipe
 

@@ -12,10 +12,10 @@ from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
+from contextgraft.training.activations.tiled_mlp import check_tiling, tile_mlps
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.model import check_mlp_tiles
-from contextgraft.training.tiled_mlp import check_tiling, tile_mlps
 from contextgraft.training.trainer import train
 
 from .conftest import write_recipe

@@ -264,6 +264,9 @@ def _training_notes(
         yield "of its peak: the model's FLOPs in the published device hours, divided by this device's peak."
     from contextgraft.planning.training import memory_remedies
 
+    if recipe.activation_offloading:
+        host = hardware.node_size * max(cost.host for cost in costs)
+        yield f"Offloaded activations need {host / GB:,.0f} GB of a node's main memory."
     most = max(cost.memory.total for cost in costs)
     if most > hardware.memory:
         yield (

@@ -241,6 +241,11 @@ class Recipe(Frozen):
         description="recompute activations: less memory; selective keeps the outputs of attention, so that "
         "attention is not recomputed",
     )
+    activation_offloading: bool = Field(
+        default=False,
+        exclude_if=lambda offloaded: not offloaded,
+        description="keep what activation_checkpointing keeps in host memory: less memory of a GPU",
+    )
     mlp_tiles: int = Field(
         default=1,
         ge=1,
@@ -258,6 +263,8 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def check(self) -> Self:
         """Every length has data, and LoRA has linear layers to train."""
+        if self.activation_offloading and not self.activation_checkpointing:
+            raise ValueError("activation_offloading needs activation_checkpointing")
         if self.positions == "pose" and self.has_block_causal:
             raise ValueError("positions pose and mask block_causal cannot be combined")
         if self.lora is not None and "linear" not in self.trainable:

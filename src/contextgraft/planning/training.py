@@ -15,7 +15,12 @@ from contextgraft.planning.hardware import Hardware
 from contextgraft.planning.memory import kv_entries
 from contextgraft.planning.shapes.config_values import BYTES
 from contextgraft.planning.shapes.model_shape import ModelShape
-from contextgraft.planning.training_memory import RankMemory, rank_memory, trained_parameters
+from contextgraft.planning.training_memory import (
+    RankMemory,
+    offloaded_activations,
+    rank_memory,
+    trained_parameters,
+)
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology, choose_layout, topology
 from contextgraft.training.schedule import TrainingStep, training_steps
 
@@ -60,7 +65,8 @@ class StageCost:
     """Costs of one stage, of all ranks together.
 
     `flops` are the operations of the model, `computed` also those of recomputed activations. `busy` is the
-    share of the ranks that have rows to work on. `between` is the traffic by layout, without layouts that do
+    share of the ranks that have rows to work on. `host` are bytes of a rank in main memory: activations that
+    are offloaded. `between` is the traffic by layout, without layouts that do
     not fit, `weights` the bytes of weights and gradients that FSDP sends out of a node. `published` are the
     device hours that the recipe's authors published.
     """
@@ -71,6 +77,7 @@ class StageCost:
     computed: float
     busy: float
     memory: RankMemory
+    host: float
     layout: str
     between: Mapping[str, NodeTraffic]
     weights: float
@@ -127,6 +134,7 @@ def _stage_cost(
         computed=executed_flops(recipe, shape, stage_steps),
         busy=total / sum(flops[step] * turns[step] * plan.replicas / step.rows for step in stage_steps),
         memory=rank_memory(recipe, shape, plan.ranks, held, plan.activation_bytes),
+        host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks),
         layout=_layout(ring, shape, plan).name,
         between={name: ring_traffic(name, ring, exchanged, hardware.links) for name in _fitting(ring, shape)},
         weights=passes * weight_traffic(recipe, shape, hardware, plan),
@@ -140,6 +148,7 @@ def memory_remedies(recipe: Recipe, plan: ParallelPlan) -> list[str]:
         "activation_checkpointing": not recipe.activation_checkpointing,
         "--rows-at-once 1": plan.rows != 1,
         "mlp_tiles in the recipe": recipe.mlp_tiles == 1,
+        "activation_offloading": not recipe.activation_offloading,
         "more ranks for a sequence": plan.context == plan.ranks,
         "--context-parallel with more ranks": plan.context < plan.ranks,
     }

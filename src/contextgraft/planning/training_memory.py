@@ -39,7 +39,7 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
     layer = (shape.parameters - _embeddings(shape) - shape.hidden) // shape.layers
     root = shape.parameters - shape.layers * layer
-    activations, ring = _activations(recipe, shape, size)
+    activations, ring = _activations(recipe, shape, size, ranks)
     return RankMemory(
         weights=FLOAT32 * (shape.parameters + factors) / ranks,
         gradients=FLOAT32 * trained / ranks,
@@ -51,7 +51,28 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     )
 
 
-def _activations(recipe: Recipe, shape: ModelShape, size: int) -> tuple[float, float]:
+def offloaded_activations(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> float:
+    """Bytes of a token in host memory while one layer is recomputed, whose input is on the device.
+
+    Attention that is kept is offloaded too, but not in one process, where torch keeps it.
+    """
+    if not recipe.activation_offloading:
+        return 0.0
+    inputs = (shape.layers - 1) * shape.hidden * size
+    return _checkpointed(recipe, shape, size) - shape.hidden * size if ranks > 1 else float(inputs)
+
+
+def _checkpointed(recipe: Recipe, shape: ModelShape, size: int) -> float:
+    """Bytes of a token that all layers keep for recomputing: inputs; if selective, also attention's results.
+
+    The attention output of the last layer is counted with what the layer keeps.
+    """
+    inputs = shape.layers * shape.hidden * size
+    attention = (shape.layers - 1) * shape.width * size + shape.layers * shape.heads * FLOAT32
+    return float(inputs + attention * (recipe.activation_checkpointing == "selective"))
+
+
+def _activations(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> tuple[float, float]:
     """Bytes of a token: of activations at the peak, and what the ring adds where attention is the peak.
 
     The backward pass of the last layer has its peak in its MLP or, if that is tiled, in the norm before it or
@@ -71,9 +92,9 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int) -> tuple[float, f
     in_mlp = hidden * (FLOAT32 + size / 2) + size * (2 * inner + kv) + (4 * size * inner if tiled else 0)
     in_attention = hidden * 3 * size + width * (4 * size + 3 * FLOAT32)
     ring = kv * 4 * (size + FLOAT32)
-    before = shape.layers * hidden * size if recipe.activation_checkpointing else (shape.layers - 1) * kept
-    if recipe.activation_checkpointing == "selective":  # output of attention, and its log-sum-exp
-        before += (shape.layers - 1) * width * size + shape.layers * shape.heads * FLOAT32
+    before = (shape.layers - 1) * kept
+    if recipe.activation_checkpointing:
+        before = _checkpointed(recipe, shape, size) - offloaded_activations(recipe, shape, size, ranks)
     normed = attended + hidden * (FLOAT32 + 2 * size) + in_norm
     without_ring = before + max(kept + in_mlp, normed, attended + in_attention)
     return without_ring, max(0.0, before + attended + in_attention + ring - without_ring)

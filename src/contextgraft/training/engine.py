@@ -1,7 +1,7 @@
 """Engines: where a run computes, in this process alone or in many processes that act as one."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -13,12 +13,13 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training.activations.offloading import offloading
+from contextgraft.training.activations.selective_checkpointing import keep_sdpa
 from contextgraft.training.block_causal import check_block_causal
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
 from contextgraft.training.model import build_trainable, load_weights, trainable_parameters, zero_frozen_rows
-from contextgraft.training.selective_checkpointing import keep_sdpa
 from contextgraft.training.state import (
     CHECKPOINTS,
     SavedState,
@@ -127,9 +128,10 @@ class SingleProcessEngine(TrainingEngine):
         full, rows = full_batch(batch), self.rows_at_once or len(batch.ids)
         state.optimiser.zero_grad()
         total, all_correct = 0.0, 0
+        hooks = offloading(recipe) or nullcontext()
         for number, micro_batch in enumerate(full.to(self.device).split(rows)):
             arguments = position_arguments(batch, slice(number * rows, (number + 1) * rows), self.device)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with hooks, torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 loss, correct = state.model(micro_batch, **arguments)
             torch.autograd.backward(loss)
             total, all_correct = total + loss.item(), all_correct + int(correct)
@@ -193,6 +195,7 @@ def memory_errors(recipe: Recipe, engine: TrainingEngine) -> Iterator[None]:
         remedies = [
             *([] if recipe.activation_checkpointing else ["activation_checkpointing"]),
             *([] if recipe.mlp_tiles > 1 else ["mlp_tiles"]),
+            *([] if recipe.activation_offloading else ["activation_offloading"]),
             *engine.memory_remedies,
             "shorter stages",
         ]

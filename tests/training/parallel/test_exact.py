@@ -119,6 +119,10 @@ MOVES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     ),
     "attention kept, MLPs in tiles": ({"activation_checkpointing": "selective", "mlp_tiles": 2}, (3, 89)),
     "lora, attention kept": (LORA | {"activation_checkpointing": "selective"}, (2, 96)),
+    "all that is kept is offloaded": (
+        {"activation_checkpointing": "selective", "activation_offloading": True},
+        (3, 89),
+    ),
     "MLPs in tiles, recomputed": ({"mlp_tiles": 3, "activation_checkpointing": True}, (3, 89)),
 }
 SKIPPING = {"recipe": {}, "shape": (3, 89), "target": 4096}  # position ids that skip

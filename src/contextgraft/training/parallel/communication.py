@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.parallel.attention_kernels import AttentionKernel
 from contextgraft.training.parallel.layout import Layout, positions
 from contextgraft.training.parallel.tiles import AttentionSpan
-from contextgraft.training.selective_checkpointing import KeptAttention
 
 KV_TAG, GRADIENT_TAG = 0, 1  # of messages in a ring
 

@@ -1,7 +1,7 @@
 """The distributed engine: weights and optimiser sharded (FSDP2), sequences over a ring, one state."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,8 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training.activations.offloading import offloading
+from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
 from contextgraft.training.loss import CausalLMWithLoss
@@ -39,7 +41,6 @@ from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
 from contextgraft.training.reporting.progress import SilentReporter, TrainingReporter
-from contextgraft.training.selective_checkpointing import KeptAttention
 from contextgraft.training.state import SavedState, TrainState, build_optimiser, load_state, saved_step
 
 T = TypeVar("T")
@@ -155,7 +156,7 @@ class DistributedEngine(TrainingEngine):
         Everything outside the layers is gathered with the loss, whose token weights stay float32.
         """
         attention.register()
-        kept = KeptAttention()
+        kept = KeptAttention(offloading(recipe))
         self.cp = replace(self.cp, kept=kept)
         causal_lm = build_trainable(
             recipe, base, rope, attention=attention.NAME, keep_attention=kept.contexts
@@ -184,10 +185,12 @@ class DistributedEngine(TrainingEngine):
         skipping, traffic = batch.positions is not None and batch.starts is None, self.cp.traffic
         traffic.reset()
         sums = torch.zeros(5, dtype=torch.float64)
+        hooks = offloading(recipe) or nullcontext()
         for part in shard.split(self.options.rows_at_once):
             tokens, positions = part.tokens.to(self.device), part.positions.to(self.device)
             cp = replace(self.cp, skipping=skipping, starts=part.starts)
-            loss, correct = state.model(tokens, position_ids=positions, context_parallel=cp)
+            with hooks:
+                loss, correct = state.model(tokens, position_ids=positions, context_parallel=cp)
             torch.autograd.backward(loss)
             sums[:3] += torch.tensor([loss.item(), correct, tokens.answers.sum()], dtype=torch.float64)
         sums[3], sums[4] = traffic.within_nodes, traffic.between_nodes

@@ -7,13 +7,16 @@ share what is kept.
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 CheckpointContexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 ContextFn = Callable[[], CheckpointContexts]
 Results = tuple[torch.Tensor, ...]
+Packed = list[Any]  # what a hook of autograd makes of each
 
 aten = torch.ops.aten
 SDPA_OPERATORS = [
@@ -31,18 +34,19 @@ def keep_sdpa() -> CheckpointContexts:
 
 
 class KeptAttention:
-    """Keeps results of attention that is no operator of torch, such as the ring.
+    """Keeps results of attention that is no operator of torch, such as the ring; by `hooks` where they say.
 
     Not a dataclass: FSDP copies dataclasses among a model's arguments.
     """
 
-    def __init__(self) -> None:
-        self._kept: deque[Results] | None = None
+    def __init__(self, hooks: saved_tensors_hooks | None = None) -> None:
+        self._hooks = hooks or saved_tensors_hooks(_unchanged, _unchanged)
+        self._kept: deque[Packed] | None = None
         self._recomputing = False
 
     def contexts(self) -> CheckpointContexts:
         """Contexts of one layer: what is computed in the first is taken in the second, in the same order."""
-        kept: deque[Results] = deque()
+        kept: deque[Packed] = deque()
         return self._using(kept, recomputing=False), self._using(kept, recomputing=True)
 
     def results(self, compute: Callable[[], Results]) -> Results:
@@ -50,15 +54,19 @@ class KeptAttention:
         if self._kept is None:
             return compute()
         if self._recomputing:
-            return self._kept.popleft()
+            return tuple(map(self._hooks.unpack_hook, self._kept.popleft()))
         computed = compute()
-        self._kept.append(tuple(result.detach() for result in computed))  # without the graph of this pass
+        self._kept.append([self._hooks.pack_hook(result.detach()) for result in computed])
         return computed
 
     @contextmanager
-    def _using(self, kept: deque[Results], *, recomputing: bool) -> Iterator[None]:
+    def _using(self, kept: deque[Packed], *, recomputing: bool) -> Iterator[None]:
         self._kept, self._recomputing = kept, recomputing
         try:
             yield
         finally:
             self._kept = None
+
+
+def _unchanged(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
