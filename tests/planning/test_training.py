@@ -126,8 +126,8 @@ def test_8b_at_a_million_tokens_on_one_node_by_hand() -> None:
     attention = (31 * 4096 * 2 + 32 * 32 * 4) * tokens
     shape = read_model_shape("llama3-8b")
     stages = [{"length": 2**20, "steps": 1, "tokens": 2**20}]
-    known = {}
-    for name, changes in {
+    known: dict[str, StageCost] = {}
+    variants: dict[str, dict[str, Any]] = {
         "recomputed": {},
         "tiled": {"mlp_tiles": 16},
         "offloaded": {"mlp_tiles": 16, "activation_offloading": True},
@@ -135,7 +135,8 @@ def test_8b_at_a_million_tokens_on_one_node_by_hand() -> None:
         "both": {
             "mlp_tiles": 16, "activation_checkpointing": "selective", "activation_offloading": True,
         },
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, changes in variants.items():
         wanted = recipe(**{"stages": stages, "activation_checkpointing": True} | changes)
         (known[name],) = stage_costs(wanted, shape, Hardware(), ParallelPlan(8, context=8, rows=1))
     parameters, embeddings = 8030261248, 2 * 128256 * 4096
