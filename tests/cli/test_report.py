@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from contextgraft.cli.commands.report import command
 from contextgraft.cli.main import main
 from contextgraft.formats.samples import SCHEMA
+from contextgraft.report.build import STEPS, build
 
 COMMAND = str(Path(sys.executable).parent / "contextgraft")
 
@@ -40,12 +41,20 @@ def samples(tmp_path: Path) -> Path:
     return path
 
 
+def test_every_step_of_a_report_is_counted(samples: Path) -> None:
+    steps: list[int] = []
+    build([samples.parent], [], "t", None, advance=steps.append)
+    assert steps == [1] * STEPS
+
+
 def test_a_page_summary_and_charts(samples: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     done = CliRunner().invoke(command, [str(samples.parent), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert done.stdout == "No graft is among these samples: scores are shown, nothing is judged.\n"
-    assert "files in" in done.stderr
+    first, last = done.stderr.splitlines()
+    assert first == "report: samples of 1 file(s) were read"
+    assert "files in" in last
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     chart = "charts/heatmap_other_models_lonely"
     assert found == {

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,18 @@ def tensor_digest(folder: Tensors, name: str) -> str:
     return digest.hexdigest()
 
 
-def tensor_digests(folder: ModelFolder, known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Digest of every tensor by name; those that `known` does not have are computed."""
-    known = known or {}
-    return {name: known.get(name) or tensor_digest(folder, name) for name in folder.tensors}
+def tensor_digests(
+    folder: ModelFolder, known: Mapping[str, str] | None = None, advance: Callable[[int], object] = int
+) -> dict[str, str]:
+    """Digest of every tensor by name; those that `known` does not have are computed.
+
+    `advance` is called with the bytes of each tensor that is done.
+    """
+    digests = dict(known or {})
+    for name, info in folder.tensors.items():
+        digests[name] = digests.get(name) or tensor_digest(folder, name)
+        advance(info.bytes)
+    return {name: digests[name] for name in folder.tensors}
 
 
 def model_digest(folder: ModelFolder, known: Mapping[str, str] | None = None) -> str:

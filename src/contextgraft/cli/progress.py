@@ -62,6 +62,16 @@ def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
+def bytes_log(label: str, total: int) -> Iterator[Callable[[int], object]]:
+    """As `bytes_bar`, where a library shows bars of its own on a terminal."""
+    if is_quiet() or sys.stderr.isatty():
+        yield int
+        return
+    with log_lines(label, total) as advance:
+        yield advance
+
+
+@contextmanager
 def count_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
     """As `bytes_bar`, for a number of things of one kind, such as tensors."""
     if is_quiet():

@@ -122,14 +122,17 @@ def skipped_model(label: str, error: ContextgraftError, verb: str = "evaluate") 
     return SkippedModel(label, verb, str(error))
 
 
-def open_eval_model(label: str | None, path: Path) -> EvalModel:
-    """Identify one folder; its weights are read for the digest and not kept."""
+def open_eval_model(label: str | None, path: Path, advance: Callable[[int], object] = int) -> EvalModel:
+    """Identify one folder; its weights are read for the digest and not kept.
+
+    `advance` is called with the bytes of each tensor that was read.
+    """
     folder = open_model(path)
     with unchanged(folder.inputs):
         check_loadable(folder)
         load_config(path)  # before the tokenizer, whose loader reads it, too
         name = label or str(origin(folder)["name"])
-        digests = tensor_digests(folder)
+        digests = tensor_digests(folder, advance=advance)
         tokenizer = load_tokenizer(path)
         sidecar = read_sidecar(path) if SIDECAR in folder.others else {}
         return EvalModel(

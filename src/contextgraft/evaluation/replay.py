@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,17 +96,27 @@ def usable_specification() -> Iterator[None]:
 
 @quiet_transformers()
 def replay_sample(
-    row: SampleRow, model: Path, spec: EvalSpec, backend: BackendConfig, reference: Path | None = None
+    row: SampleRow,
+    model: Path,
+    spec: EvalSpec,
+    backend: BackendConfig,
+    reference: Path | None = None,
+    *,
+    log: Callable[[str], object] = str,
+    advance: Callable[[int], object] = int,
 ) -> ReplayedSample:
     """Evaluate a model again on what a row says.
 
     `spec` has the question sets and measurements that the row may come from; their lengths and samples do not
-    matter. `reference` is the model from which divergence is measured, if it is not the row's own. Raises
-    MismatchError for a model or reference that is not the row's, and VerificationError if the row's
+    matter. `reference` is the model from which divergence is measured, if it is not the row's own. `advance`
+    is called with the bytes of tensors as they are read to identify the model, `log` with a line after it.
+
+    Raises MismatchError for a model or reference that is not the row's, and VerificationError if the row's
     specification does not give the recorded prompt.
     """
     check_backend(backend, 1)
-    opened = open_checked(row["model"], model, "the row", row["model_digest"])
+    opened = open_checked(row["model"], model, "the row", row["model_digest"], advance)
+    log("the model is the row's; it is loaded, and the row is computed again")
     replay = replay_question if is_question(row) else replay_measurement
     with unchanged(opened.inputs):
         return replay(row, opened, spec, backend, reference)
@@ -139,9 +149,11 @@ def is_question(row: SampleRow) -> bool:
     return row["answer"] is not None and "doc_id" not in json.loads(row["recipe"])
 
 
-def open_checked(label: str, path: Path, whose: str, digest: str) -> EvalModel:
+def open_checked(
+    label: str, path: Path, whose: str, digest: str, advance: Callable[[int], object] = int
+) -> EvalModel:
     """The model of a folder; MismatchError if its digest is another."""
-    model = open_eval_model(label, path)
+    model = open_eval_model(label, path, advance)
     if model.digest != digest:
         raise MismatchError(f"is not the model of {whose}", path=path, expected=digest, received=model.digest)
     return model

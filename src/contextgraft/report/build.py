@@ -1,6 +1,6 @@
 """From samples, sidecars and alignments to the files of a report, in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,7 @@ from contextgraft.report.summary import summarise
 from contextgraft.report.tables.headline import headline
 from contextgraft.report.tables.wording import length_in_words, sentence
 
+STEPS = 6  # how often `build` calls `advance`: samples read, statistics, charts, cards, page, summary
 MOST_LINKED = 24  # model cards with a link; the folder has more
 NO_NEEDLES = "No needle is among these samples: scores are shown, nothing is judged."
 
@@ -65,11 +66,14 @@ def build(
     usages: Mapping[Path, AdapterUsage] = MappingProxyType({}),
     lm_eval: Sequence[Path] = (),
     lm_eval_pairs: Sequence[tuple[Path, Path]] = (),
+    log: Callable[[str], object] = str,
+    advance: Callable[[int], object] = int,
 ) -> Report:
     """Read samples, sidecars and alignments and make the report; the same input gives the same bytes.
 
     `usages` is what the cards of adapters say of their use, by folder; `lm_eval` are files of results of
     lm-evaluation-harness, or folders of them; `lm_eval_pairs` its samples of a fine-tune and of its graft.
+    `log` is called with one line once the samples are read, `advance` with 1 after each of STEPS steps.
 
     InputError if there are no samples, or a file is not of the expected kind; InputChanged if one changes
     while it is read.
@@ -89,25 +93,35 @@ def build(
         by_document = read_lm_eval_pairs((fine_tune, graft) for fine_tune, graft in by_task)
         harness = read_lm_eval_results(lm_eval_files), by_document
         copies = read_copies(COPIES, samples), read_copies(ALIGNMENTS, aligned)
+    log(f"samples of {len(samples)} file(s) were read")
+    advance(1)
     origin = _origin(database)
     computed = _results(database, origin, weights)
+    advance(1)
     figures = draw(computed.study, computed.lines, computed.measurements, weights)
+    pictures = figures.pictures()
+    advance(1)
     plots = dvc_plots.files(computed.study, computed.measurements)
     model_cards = cards.files(computed.study, weights, usages)
+    advance(1)
     linked = [name for name in plots if name.endswith(".csv")] + sorted(model_cards)[:MOST_LINKED]
     page = PageData(title, note, computed, weights, figures, origin, linked, *harness, *copies)
+    text = render(page)
+    advance(1)
+    summary = summarise(page)
+    advance(1)
     return Report(
         texts={
-            PAGE: render(page),
+            PAGE: text,
             **figures.files(),
             **plots,
             **model_cards,
             **not_copied(COPIES, samples, copies[0]),
             **not_copied(ALIGNMENTS, aligned, copies[1]),
         },
-        summary=summarise(page),
+        summary=summary,
         lines=_lines(page),
-        pictures=figures.pictures(),
+        pictures=pictures,
         copies=(*copies[0], *copies[1]),
     )
 

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from safetensors.torch import load_file
+
+from contextgraft.evaluation.models import open_eval_model
 
 from .conftest import NEEDLE, OUT, SKILL, WORDS, Run, save_model, save_tokenizer
 
@@ -15,7 +18,9 @@ def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
     code, out, err = run("model", "--replay", "samples.parquet:0", "--format", "colours.yaml")
     assert (code, out.splitlines()[-1]) == (0, "the same"), err
     assert out.startswith("model: needle colours, length 16, depth 0 %")
-    assert [line for line in err.splitlines() if line.startswith("replay: row 0; first ")], err
+    said = [line for line in err.splitlines() if line.startswith("replay: ")]
+    assert said[0].startswith("replay: row 0; first "), err
+    assert said[1:] == ["replay: the model is the row's; it is loaded, and the row is computed again"], err
     code, out, err = run("model", *last, "--skill", "polite.jsonl", "--show-prompt")
     assert (code, "the boat" in out) == (0, True)
     prompt = ["replay", "samples.parquet", "8", "model", "--skill", "polite.jsonl", "--prompt-only"]
@@ -32,6 +37,13 @@ def test_a_sample_is_asked_again(run: Run, model: Path, tmp_path: Path) -> None:
     pq.write_table(table.set_column(place, "output", [["it was not"] * 9]), tmp_path / "samples.parquet")
     code, out, err = run("model", *last, "--skill", "polite.jsonl")
     assert (code, out.splitlines()[-1]) == (1, "not the same")
+
+
+def test_the_bytes_that_identify_a_model_are_counted(model: Path) -> None:
+    read: list[int] = []
+    open_eval_model(None, model, read.append)
+    tensors = load_file(model / "model.safetensors")
+    assert sorted(read) == sorted(tensor.nbytes for tensor in tensors.values())
 
 
 def test_a_measured_sample_is_measured_again(run: Run, model: Path, tmp_path: Path) -> None:

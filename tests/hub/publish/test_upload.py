@@ -31,7 +31,9 @@ def test_what_was_published_comes_back_whole(
 ) -> None:
     folder: Path = getattr(once, what)
     package = build_package(folder, f"owner/{what}")
-    sent = upload(package, owner)
+    parts: list[int] = []
+    sent = upload(package, owner, advance=parts.append)
+    assert sum(parts) == package.bytes
     held = server.repos[f"owner/{what}"].commits[sent.commit]
     assert {name: held[name] for name in package.files} == {
         name: data for name, data in toy.contents(folder).items() if name != "README.md"
@@ -149,6 +151,18 @@ def test_the_command_lists_what_it_sends_and_sends_it(
     first, second = done.stderr.splitlines()
     assert first.endswith("at most to send to owner/r4; what the hub has is not sent again")
     assert second == "publish: owner/r4: the hub returned status 429 Too Many Requests; retry in 0 s (1 of 5)"
+
+
+def test_a_large_file_is_seen_to_arrive_alone(
+    owner: Hub, once: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = build_package(once.adapter, "owner/large")
+    limit = sorted(package.files.values())[-2]
+    monkeypatch.setattr("contextgraft.sources.hub.upload.COMMITTED_BYTES", limit)
+    parts: list[int] = []
+    upload(package, owner, advance=parts.append)
+    largest = max(package.files.values())
+    assert parts == [package.bytes - largest, largest]
 
 
 def test_a_dry_run_asks_nobody(server: "HubServer", once: Made) -> None:

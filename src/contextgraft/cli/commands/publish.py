@@ -8,7 +8,8 @@ import click
 
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.progress import message_writer
+from contextgraft.cli.progress import bytes_log, message_writer
+from contextgraft.cli.verbosity import is_quiet
 from contextgraft.formats.model_card.licence import CARD
 
 if TYPE_CHECKING:
@@ -74,12 +75,13 @@ def _upload(package: "UploadPackage", private: bool, revision: str | None) -> di
     from contextgraft.sources.hub.upload import upload
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings contain addresses
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         disable_progress_bars()
     log = message_writer("publish")
     log(f"{format_bytes(package.bytes)} at most to send to {package.to}; what the hub has is not sent again")
     hub = Hub(progress=DownloadProgress(log=log))
-    result = upload(package, hub, private=private, revision=revision)
+    with bytes_log("publish", package.bytes) as advance:
+        result = upload(package, hub, private=private, revision=revision, advance=advance)
     return {"commit": result.commit, "url": result.url}
 
 

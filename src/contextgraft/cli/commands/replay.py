@@ -17,7 +17,7 @@ from contextgraft.cli.evaluate.options import (
 )
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.progress import message_writer, weight_bytes
+from contextgraft.cli.progress import bytes_bar, message_writer, weight_bytes
 
 if TYPE_CHECKING:
     from contextgraft.config.evaluation import EvaluationConfig
@@ -76,9 +76,11 @@ def replay_sample(
 
     from contextgraft.evaluation import replay
 
-    folders = [folder for folder in (model, reference) if folder is not None]
-    message_writer("replay")(f"row {number}; first {format_bytes(weight_bytes(*folders))} are read")
-    replayed = replay.replay_sample(row, model, spec, backend_config(params, config), reference)
+    log, total = message_writer("replay"), weight_bytes(model)
+    log(f"row {number}; first {format_bytes(total)} are read to identify the model")
+    backend = backend_config(params, config)
+    with bytes_bar("replay", total) as advance:
+        replayed = replay.replay_sample(row, model, spec, backend, reference, log=log, advance=advance)
     if params["as_json"]:
         print_json(replay.as_json(replayed))
     else:

@@ -6,6 +6,7 @@ import click
 
 from contextgraft.cli.options import PATH, json_option
 from contextgraft.cli.output import echo, print_json
+from contextgraft.cli.progress import count_bar, message_writer
 
 
 @click.command()
@@ -82,22 +83,25 @@ def command(
     find_sample_files(results)  # its errors need neither pyarrow nor duckdb
     from contextgraft.adapter.analysis.card import usages_of
     from contextgraft.formats.adapter_record import read_adapter_records
-    from contextgraft.report.build import build
+    from contextgraft.report.build import STEPS, build
     from contextgraft.report.folder import check_replaceable, write_report
 
     check_replaceable(out, [*results, *alignments])
     usages = usages_of(read_adapter_records(adapters))
-    report = build(
-        results,
-        adapters,
-        title,
-        note,
-        grafts=grafts,
-        alignments=alignments,
-        usages=usages,
-        lm_eval=lm_eval,
-        lm_eval_pairs=lm_eval_pairs,
-    )
+    with count_bar("report", STEPS, "steps") as advance:
+        report = build(
+            results,
+            adapters,
+            title,
+            note,
+            grafts=grafts,
+            alignments=alignments,
+            usages=usages,
+            lm_eval=lm_eval,
+            lm_eval_pairs=lm_eval_pairs,
+            log=message_writer("report"),
+            advance=advance,
+        )
     write_report(report, out)
     count = len(report.texts) + len(report.pictures) + len(report.copies)
     echo(f"report: {count} files in {out}", err=True)

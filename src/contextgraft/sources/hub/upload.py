@@ -1,5 +1,6 @@
 """Upload a package to the hub in one commit; the repository is created if it does not exist."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,18 @@ class UploadResult:
 
 
 def upload(
-    package: UploadPackage, hub: Hub, *, private: bool = False, revision: str | None = None
+    package: UploadPackage,
+    hub: Hub,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    advance: Callable[[int], object] = int,
 ) -> UploadResult:
     """Upload a package to branch `revision` of its repository, created if it is new.
 
     In one commit, so that the repository has all files or none. Content that the hub has already is not sent
-    again, so that an interrupted upload continues. Raises the errors of `hub_error`, and InputChanged before
+    again, so that an interrupted upload continues. `advance` is called with the bytes of each file once the
+    hub has it, or will have it with the commit. Raises the errors of `hub_error`, and InputChanged before
     the commit if a file of the folder is not what it was when the package was built.
     """
     api, to = hub.api, package.to
@@ -51,7 +58,9 @@ def upload(
     try:  # the client retries by itself here
         with unchanged(package.inputs):  # all bytes are read here
             operations = _operations(package)
-            api.preupload_lfs_files(to, operations, revision=revision)
+            for batch in _batches(operations):
+                api.preupload_lfs_files(to, batch, revision=revision)
+                advance(sum(operation.upload_info.size for operation in batch))
         commit = api.create_commit(to, operations, commit_message=message, revision=revision)
     except (KeyboardInterrupt, SystemExit, InputChanged):
         raise
@@ -71,3 +80,10 @@ def _operations(package: UploadPackage) -> list[CommitOperationAdd]:
 
     add = [CommitOperationAdd(name, content(name)) for name in package.files]
     return [*add, CommitOperationAdd(CARD, package.card.encode())]
+
+
+def _batches(operations: list[CommitOperationAdd]) -> list[list[CommitOperationAdd]]:
+    """Large files one by one, so that each is seen to arrive; the others, which need few bytes, together."""
+    large = [[operation] for operation in operations if operation.upload_info.size > COMMITTED_BYTES]
+    small = [operation for operation in operations if operation.upload_info.size <= COMMITTED_BYTES]
+    return [small, *large]
