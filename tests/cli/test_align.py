@@ -59,7 +59,7 @@ def test_embeddings_if_asked_for(words: list[str]) -> None:
     [
         (["--include", "("], "not a regular expression"),
         (["--device", "cuda:9"], "cannot be used"),
-        (["--threads", "0"], "0 is not in the range"),
+        (["--threads", "0"], "at least 1; received '0'"),
     ],
 )
 def test_words_it_cannot_use(words: list[str], more: list[str], reason: str) -> None:

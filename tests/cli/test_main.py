@@ -21,9 +21,9 @@ def run(*arguments: str) -> Run:
     [
         (["graft"], "No such command 'graft'; see"),
         (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'?"),
-        (["rope", "--theta", "much"], "'much' is not a valid float"),
+        (["rope", "--theta", "much"], "expected a number, at least 1; received 'much'"),
         (["rope", "--thetta", "1"], "No such option '--thetta'. Did you mean '--theta'?"),
-        (["extract", "--base", "a", "--donor", "b", "--rank", "0", "--out", "c"], "0 is not in the range"),
+        (["extract", "--base", "a", "--donor", "b", "--rank", "0", "--out", "c"], "at least 1; received '0'"),
         (["merge", "--target", "a", "--out", "b"], "Missing option '--adapter'"),
         (["evaluate", "nowhere", "--suite", "poems", "--out", "x.parquet"], "'poems' is not"),
         (["inspect", "nowhere"], "no such model folder"),

@@ -154,7 +154,7 @@ def test_a_target_that_proves_bad_does_not_keep_the_others(
     ("more", "reason"),
     [
         (["--scale", "1", "--scale", "2"], "expected one --scale"),
-        (["--scale", "nan"], "finite"),
+        (["--scale", "nan"], "expected a number; received 'nan'"),
         (["--keep-rope", "--rope-from", "x"], "cannot be combined"),
         (["--target", "elsewhere/target"], "two targets are named 'target'"),
         (["--device", "no-such"], "cannot be used"),

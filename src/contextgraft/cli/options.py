@@ -1,6 +1,5 @@
 """Options that several commands have, with the same words and the same checks."""
 
-import math
 import os
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from contextgraft.cli.number_types import COUNT
 from contextgraft.cli.output import echo
 
 if TYPE_CHECKING:
@@ -18,40 +18,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-COUNT = click.IntRange(min=1)
 DEVICES = ("cpu", "cuda")
 REPLACE = "contextgraft.replace"  # key of the context's meta
 EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
-
-
-class NumberList(click.ParamType[tuple[float, ...]]):
-    """Comma-separated numbers of one type, without repetition."""
-
-    def __init__(self, number: click.ParamType[Any], name: str) -> None:
-        self.number = number
-        self.name = name
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers in the order given."""
-        if isinstance(value, tuple):
-            return value
-        numbers = tuple(self.number.convert(item.strip(), param, ctx) for item in value.split(","))
-        if len(set(numbers)) < len(numbers):
-            self.fail(f"{value!r} repeats a number", param, ctx)
-        return numbers
-
-
-class RealNumber(click.FloatRange):
-    """A float within a range; unlike click's own type it rejects "nan"."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        return number
 
 
 class Pattern(click.ParamType[str]):
@@ -81,6 +50,11 @@ class SuiteChoice(click.Choice[str]):
         from contextgraft.config.evaluation import SECTIONS
 
         return tuple(name for name in SECTIONS if name != self.without)
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help: commands as they may be typed, which are not wrapped."""
+    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
 
 
 def json_option(help: str = "Print JSON.") -> Callable[[F], F]:  # noqa: A002 - click's own word

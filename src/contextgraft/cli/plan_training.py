@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from contextgraft.cli.options import COUNT, RealNumber, combine
+from contextgraft.cli.number_types import COUNT, RealNumber, WholeNumber
+from contextgraft.cli.options import combine
 from contextgraft.cli.output import print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,7 +69,7 @@ def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
     """Options that describe the ranks and links of a training; `train`, which runs, hides them."""
     return combine(
         click.option(
-            "--ranks", type=click.IntRange(1, MOST), default=1, show_default=True, hidden=hidden,
+            "--ranks", type=WholeNumber(1, MOST), default=1, show_default=True, hidden=hidden,
             help="Processes, one device each.",
         ),
         device_options(hidden=hidden),
@@ -77,7 +78,7 @@ def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
             help="Bytes per second of one link between nodes; the default is 400 Gbit/s.",
         ),
         click.option(
-            "--links", type=click.IntRange(1, MOST), default=1, show_default=True, hidden=hidden,
+            "--links", type=WholeNumber(1, MOST), default=1, show_default=True, hidden=hidden,
             help="Links of a node to other nodes.",
         ),
     )  # fmt: skip

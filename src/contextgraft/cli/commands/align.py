@@ -9,6 +9,7 @@ from contextgraft.cli.options import (
     PATH,
     check_device,
     device_option,
+    example,
     json_option,
     pair_options,
     tensor_options,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from contextgraft.formats.alignment import AlignmentResult, Direction
 
 
-@click.command()
+@click.command(epilog=example("contextgraft align --base base --donor donor --target my-fine-tune"))
 @pair_options
 @click.option("--target", type=PATH, required=True, help="The fine-tune.")
 @tensor_options("Compare")

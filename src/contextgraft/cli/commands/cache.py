@@ -2,11 +2,11 @@
 
 import click
 
-from contextgraft.cli.options import json_option
+from contextgraft.cli.options import example, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
 
 
-@click.command()
+@click.command(epilog=example("contextgraft cache", "contextgraft cache --clear"))
 @click.option("--clear", is_flag=True, help="Remove everything in the cache that no other run uses.")
 @json_option()
 def command(*, clear: bool, as_json: bool) -> None:

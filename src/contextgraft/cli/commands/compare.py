@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import count_bar, local_folders
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextgraft.adapter.analysis.compare import AdapterDistance
 
 
-@click.command()
+@click.command(epilog=example("contextgraft compare adapters/r8 adapters/r32"))
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
 @click.option("--modules", is_flag=True, help="Print every module, not only the five most different.")

@@ -11,7 +11,7 @@ import click
 
 from contextgraft.cli.commands.replay import replay_sample
 from contextgraft.cli.evaluate.config import backend_config, check_folder, evaluation_config, split_label
-from contextgraft.cli.evaluate.graft_options import ADAPTER_OPTIONS
+from contextgraft.cli.evaluate.graft_options import ADAPTER_OPTIONS, EXAMPLE
 from contextgraft.cli.evaluate.options import (
     BACKEND_OPTIONS,
     CONFIG_OPTIONS,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Models = list[tuple[str | None, Path]]
 OUTPUT_OPTIONS = (
-    click.option("--out", type=PATH, help="Parquet file to write."),
+    click.option("--out", type=PATH, help="Parquet file to write; required, except with --dry-run."),
     click.option(
         "--allow-refused",
         is_flag=True,
@@ -60,7 +60,7 @@ OUTPUT_OPTIONS = (
 )
 
 
-@click.command()
+@click.command(epilog=EXAMPLE)
 @click.argument("models", metavar="[LABEL=]MODEL...", nargs=-1, required=True)
 @option_groups(
     (SUITE_OPTION, *CONFIG_OPTIONS),

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.number_types import COUNT, RealNumber
 from contextgraft.cli.options import (
-    COUNT,
     PATH,
     check_device,
     device_option,
+    example,
     json_option,
     pair_options,
     replace_option,
@@ -28,17 +29,19 @@ if TYPE_CHECKING:
     from contextgraft.adapter.extract.rank_spec import RankSpec
 
 
-@click.command()
+@click.command(
+    epilog=example("contextgraft extract --base base --donor donor --rank 8 --rank 32 --out adapters")
+)
 @pair_options
 @click.option(
     "--rank",
     "ranks",
     type=COUNT,
     multiple=True,
-    help="Rank of an adapter, written to r<rank>; repeatable.",
+    help="Rank of an adapter, written to r<rank>; repeatable. --rank or --energy is required.",
 )
 @click.option(
-    "--energy", "energies", type=click.FloatRange(0, 1, min_open=True), multiple=True,
+    "--energy", "energies", type=RealNumber(0, 1, min_open=True), multiple=True,
     help="Smallest rank by module that captures this share of its delta; written to e<share>; repeatable.",
 )  # fmt: skip
 @click.option(
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
     "--mergekit", type=PATH, help="Path of mergekit-extract-lora; default: next to this Python, or from PATH."
 )
 @click.option(
-    "--expect-theta", type=click.FloatRange(0, min_open=True), help="Reject a donor with another RoPE theta."
+    "--expect-theta", type=RealNumber(0, min_open=True), help="Reject a donor with another RoPE theta."
 )
 @click.option("--expect-positions", type=COUNT, help="Reject a donor with another maximum position.")
 @click.option("--out", type=PATH, required=True, help="Output folder, with one adapter folder for each rank.")

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.options import COUNT, PATH, json_option, replace_option, skip_existing_option, skipped
+from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.options import PATH, example, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import hub_progress
 
 
-@click.command()
+@click.command(epilog=example("contextgraft fetch hf:OWNER/NAME --out models/name"))
 @click.argument("source")
 @click.option("--out", type=PATH, required=True, help="Folder to create.")
 @click.option(

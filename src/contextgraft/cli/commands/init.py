@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.options import COUNT, PATH, NumberList, json_option, replace_option
+from contextgraft.cli.number_types import COUNT, NumberList
+from contextgraft.cli.options import PATH, example, json_option, replace_option
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import message_writer
 
@@ -19,7 +20,9 @@ QUESTIONS = {
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,229}")
 
 
-@click.command()
+@click.command(
+    epilog=example("contextgraft init --base hf:OWNER/BASE --donor hf:OWNER/DONOR --fine-tune my-fine-tune")
+)
 @click.option("--base", help="The common ancestor: any source of fetch.")
 @click.option("--donor", help="The long-context model: any source of fetch, or a training recipe (YAML).")
 @click.option(

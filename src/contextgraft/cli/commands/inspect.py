@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.options import COUNT, PATH, json_option
+from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import print_json, print_lines
 from contextgraft.cli.progress import local_folders
 
@@ -17,7 +18,9 @@ GGUF, PACKAGE = ".gguf", "package:"  # ends or begins a source that is a GGUF fi
 OF_A_SHEET = ("headers", "threads", "strict")  # before `inspect-sheet` was a verb, they stood here
 
 
-@click.command()
+@click.command(
+    epilog=example("contextgraft inspect adapters/r32", "contextgraft inspect my-fine-tune --base my-base")
+)
 @click.argument("model", metavar="MODEL_OR_ADAPTER", type=PATH, required=False)
 @click.option("--base", help="Also print the relative distance from this model, by kind of tensor.")
 @click.option("--sheet", type=PATH, hidden=True)

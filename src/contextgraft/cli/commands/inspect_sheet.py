@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contextgraft.cli.options import COUNT, PATH, json_option
+from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import print_json, print_lines, print_table
 from contextgraft.cli.progress import message_writer
 
@@ -20,7 +21,7 @@ NOTE = (
 )
 
 
-@click.command()
+@click.command(epilog=example("contextgraft inspect-sheet my-study.tsv --base hf:OWNER/BASE"))
 @click.argument("sheet", type=PATH)
 @click.option("--base", required=True, help="Model that the targets should fit; any source of fetch.")
 @click.option(

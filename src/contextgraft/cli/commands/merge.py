@@ -1,6 +1,5 @@
 """`contextgraft merge`: merge adapters into fine-tunes."""
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +9,13 @@ import click
 
 from contextgraft.cli.graft_options import GRAFT_OPTIONS, GraftOptions
 from contextgraft.cli.merge.mergekit import MERGEKIT_OPTION, check_dtypes, show_equivalent
+from contextgraft.cli.number_types import RealNumber
 from contextgraft.cli.options import (
     PATH,
     check_device,
     combine,
     device_option,
+    example,
     json_option,
     replace_option,
     skip_existing_option,
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
     from contextgraft.adapter.mergekit.equivalent import MergekitMerge
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "contextgraft merge --adapter adapters/r32 --target my-fine-tune --out graft",
+        "contextgraft merge --adapter llama3-70b-1048k --target hf:OWNER/TUNE --out graft",
+    )
+)
 @click.option(
     "--adapter", "adapters", type=PATH, multiple=True, required=True,
     help="A PEFT LoRA: a folder, a source of fetch, or the name of a known adapter; repeatable: the deltas "
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
     help="Output folder; with several targets, the parent of their folders.",
 )
 @click.option(
-    "--scale", "scales", type=float, multiple=True,
+    "--scale", "scales", type=RealNumber(), multiple=True,
     help="Factor on the delta: one for each --adapter, or one for all; default 1; 0 changes no weight.",
 )  # fmt: skip
 @MERGEKIT_OPTION
@@ -245,8 +251,6 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _one_each(scales: tuple[float, ...], count: int) -> tuple[float, ...]:
-    if not all(math.isfinite(scale) for scale in scales):
-        raise click.BadParameter("must be a finite number", param_hint="--scale")
     if len(scales) in (0, 1):
         return (scales or (1.0,)) * count
     if len(scales) != count:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import bytes_log, message_writer
 from contextgraft.cli.verbosity import is_quiet
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextgraft.sources.hub.package import UploadPackage
 
 
-@click.command()
+@click.command(epilog=example("contextgraft publish adapters/r32 --to OWNER/NAME --dry-run"))
 @click.argument("folder", type=PATH)
 @click.option(
     "--to", required=True, metavar="OWNER/NAME", help="The repository; created if it does not exist."

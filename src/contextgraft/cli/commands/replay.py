@@ -15,7 +15,8 @@ from contextgraft.cli.evaluate.options import (
     config_flags,
     option_groups,
 )
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.number_types import WholeNumber
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import bytes_bar, message_writer, weight_bytes
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from contextgraft.evaluation.suites.base import SampleRow
 
 
-@click.command()
+@click.command(epilog=example("contextgraft replay tune.parquet 12 my-fine-tune"))
 @click.argument("file", type=PATH)
-@click.argument("row", type=click.IntRange(min=0))
+@click.argument("row", type=WholeNumber(min=0))
 @click.argument("model", type=PATH)
 @click.argument("reference", type=PATH, required=False)
 @option_groups(CONFIG_OPTIONS, config_flags(REPLAY_FLAGS), BACKEND_OPTIONS)

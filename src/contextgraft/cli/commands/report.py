@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import count_bar, message_writer
 
 
-@click.command()
+@click.command(epilog=example("contextgraft report tune.parquet --adapter adapters --out report"))
 @click.argument("results", nargs=-1, required=True, type=PATH)
 @click.option(
     "--out",

@@ -2,19 +2,20 @@
 
 import click
 
-from contextgraft.cli.options import json_option
+from contextgraft.cli.number_types import RealNumber, WholeNumber
+from contextgraft.cli.options import example, json_option
 from contextgraft.cli.output import echo, print_json
 from contextgraft.rope.schedule import RULES
 
 
-@click.command()
-@click.option("--theta", type=click.FloatRange(min=1), required=True, help="RoPE theta of the base.")
+@click.command(epilog=example("contextgraft rope --theta 500000 --context 8192 --to 65536 --to 262144"))
+@click.option("--theta", type=RealNumber(min=1), required=True, help="RoPE theta of the base.")
 @click.option(
-    "--context", type=click.IntRange(min=7), required=True, help="Context length of the base in tokens."
+    "--context", type=WholeNumber(min=7), required=True, help="Context length of the base in tokens."
 )
 @click.option(
     "--head-dim",
-    type=click.IntRange(min=3),
+    type=WholeNumber(min=3),
     default=128,
     show_default=True,
     help="Dimension of one attention head.",
@@ -22,7 +23,7 @@ from contextgraft.rope.schedule import RULES
 @click.option(
     "--to",
     "targets",
-    type=click.IntRange(min=7),
+    type=WholeNumber(min=7),
     multiple=True,
     required=True,
     help="Context length of a stage; repeatable.",

@@ -13,7 +13,8 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
-from contextgraft.cli.options import COUNT, PATH, json_option, replace_option, skip_existing_option, skipped
+from contextgraft.cli.number_types import COUNT, RealNumber, WholeNumber
+from contextgraft.cli.options import PATH, example, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo
 from contextgraft.cli.progress import hub_progress
 
@@ -49,15 +50,15 @@ class Reporter:
         return self.stopping
 
 
-@click.command()
+@click.command(epilog=example("contextgraft train --config config/demo/donor.yaml --base base --out donor"))
 @click.option("--config", type=PATH, required=True, help="Recipe of the run (YAML).")
 @click.option("--base", type=PATH, required=True, help="Folder of the model to start from.")
-@click.option("--out", type=PATH, help="Folder of the trained model.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of the batches, instead of the recipe's.")
+@click.option("--out", type=PATH, help="Folder of the trained model; required.")
+@click.option("--seed", type=WholeNumber(min=0), help="Seed of the batches, instead of the recipe's.")
 @click.option("--threads", type=COUNT, help="Number of CPU threads; another number changes the rounding.")
 @click.option(
     "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
+    type=RealNumber(min=0),
     default=30.0,
     show_default=True,
     help="Seconds between checkpoints; an interrupted run resumes at the last one.",
@@ -71,7 +72,7 @@ class Reporter:
 @click.option("--keep", type=COUNT, default=2, help="Number of checkpoints kept [torchrun; default: 2].")
 @click.option(
     "--patience",
-    type=click.FloatRange(min=1),
+    type=RealNumber(min=1),
     default=600.0,
     help="Seconds to wait for another process before the run ends with an error [torchrun; default: 600].",
 )

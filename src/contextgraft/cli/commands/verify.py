@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contextgraft.cli.options import PATH, json_option, threads_option, threads_or_cores
+from contextgraft.cli.options import PATH, example, json_option, threads_option, threads_or_cores
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import bytes_bar, weight_bytes
 from contextgraft.errors import Refused
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextgraft.adapter.verify.checks import Check
 
 
-@click.command()
+@click.command(epilog=example("contextgraft verify graft --target my-fine-tune --adapter adapters/r32"))
 @click.argument("folder", type=PATH)
 @click.option("--target", type=PATH, help="Of a graft: the fine-tune that it was merged into.")
 @click.option(

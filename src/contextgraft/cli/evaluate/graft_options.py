@@ -2,8 +2,13 @@
 
 import click
 
-from contextgraft.cli.options import PATH, RealNumber
+from contextgraft.cli.number_types import RealNumber
+from contextgraft.cli.options import PATH, example
 
+EXAMPLE = example(
+    "contextgraft evaluate my-fine-tune --adapter adapters/r8 --adapter adapters/r32 \\",
+    "    --control theta_only --suite needle --lengths 8192,65536 --out tune.parquet",
+)
 ADAPTER_OPTIONS = (
     click.option(
         "--adapter",

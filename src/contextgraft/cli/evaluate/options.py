@@ -7,7 +7,8 @@ import click
 from click.types import OptionHelpExtra
 from typing_extensions import override
 
-from contextgraft.cli.options import COUNT, PATH, NumberList, SuiteChoice
+from contextgraft.cli.number_types import COUNT, NumberList, RealNumber, WholeNumber
+from contextgraft.cli.options import PATH, SuiteChoice
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -72,13 +73,13 @@ CONFIG_FLAGS = (
     flag("needle", "lengths", "--lengths", type=LENGTHS, text="length of prompt and answer, in tokens."),
     flag(
         *("needle", "depths", "--depths"),
-        type=NumberList(click.FloatRange(0, 100), "PERCENT,..."),
+        type=NumberList(RealNumber(0, 100), "PERCENT,..."),
         text="position of the needle in the text.",
     ),
     flag("needle", "samples", "--samples", type=COUNT, text="prompts per length and depth."),
     flag(
         *("needle", "distractors", "--distractors"),
-        type=click.IntRange(min=0),
+        type=WholeNumber(min=0),
         text="number of distractor needles per prompt. With at least (number of depths - 1), one text is "
         "reused for all depths, which is about 5x cheaper.",
     ),
@@ -160,7 +161,7 @@ CONFIG_FLAGS = (
     ),
     flag(
         *(None, "seed", "--seed"),
-        type=click.IntRange(min=0),
+        type=WholeNumber(min=0),
         text="Seed of everything that is sampled.",
         default="0",
     ),

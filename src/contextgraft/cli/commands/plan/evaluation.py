@@ -2,14 +2,17 @@
 
 import click
 
-from contextgraft.cli.options import COUNT, NumberList, RealNumber, SuiteChoice, json_option
+from contextgraft.cli.number_types import COUNT, NumberList, RealNumber, WholeNumber
+from contextgraft.cli.options import SuiteChoice, example, json_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.plan_training import MOST, POSITIVE, device_options
 
 LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can show
 
 
-@click.command()
+@click.command(
+    epilog=example("contextgraft plan evaluation llama3-8b --lengths 65536 --rank 32 --fine-tunes 3")
+)
 @click.argument("model", metavar="MODEL_OR_CONFIG")
 @click.option(
     "--suite",
@@ -22,7 +25,7 @@ LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can 
 )
 @click.option(
     "--lengths",
-    type=NumberList(click.IntRange(1, LONGEST), "INT,..."),
+    type=NumberList(WholeNumber(1, LONGEST), "INT,..."),
     default="131072,1048576",
     show_default=True,
     help="Length of prompt and answer, in tokens.",
@@ -36,21 +39,21 @@ LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can 
 )
 @click.option(
     "--samples",
-    type=click.IntRange(1, MOST),
+    type=WholeNumber(1, MOST),
     default=20,
     show_default=True,
     help="Prompts for each length and depth, or length and task.",
 )
 @click.option(
     "--distractors",
-    type=click.IntRange(0, MOST),
+    type=WholeNumber(0, MOST),
     default=0,
     show_default=True,
     help="Other needles in each text. With at least (number of depths - 1), one text serves all depths.",
 )
 @click.option("--rank", "ranks", type=COUNT, multiple=True, help="Rank of the grafts; repeatable.")
 @click.option(
-    "--fine-tunes", type=click.IntRange(1, MOST), default=1, show_default=True, help="Number of fine-tunes."
+    "--fine-tunes", type=WholeNumber(1, MOST), default=1, show_default=True, help="Number of fine-tunes."
 )
 @click.option(
     "--dtype",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.progress import hub_progress
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextgraft.config.resolved_study import ResolvedStudy
 
 
-@click.command()
+@click.command(epilog=example("contextgraft plan study my-study.yaml"))
 @click.argument("study", type=PATH, metavar="STUDY")
 @click.option("--at-once", type=int, hidden=True, expose_value=False)  # no graft is deleted any more
 @click.option(

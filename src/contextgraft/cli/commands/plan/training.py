@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from contextgraft.cli import plan_training
-from contextgraft.cli.options import PATH, json_option
+from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.plan_training import hardware_options, parallel_options
 
 
-@click.command()
+@click.command(epilog=example("contextgraft plan training config/demo/donor.yaml --base base"))
 @click.argument("recipe", type=PATH, metavar="RECIPE")
 @click.option("--base", type=PATH, required=True, help="Model folder or config.json of the base.")
 @parallel_options(node="at most 8", dtype=plan_training.PLANNED_DTYPE)

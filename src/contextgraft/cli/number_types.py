@@ -1,0 +1,81 @@
+"""Numbers as values of options; help and errors say in words which are taken."""
+
+import math
+from typing import Any
+
+import click
+from typing_extensions import override
+
+
+class WholeNumber(click.IntRange):
+    """An integer within bounds."""
+
+    name = "integer"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(expected("a whole number", self, value), param, ctx)
+
+    @override
+    def _describe_range(self) -> str:
+        return bounds(self)
+
+
+class RealNumber(click.FloatRange):
+    """A finite number within bounds."""
+
+    name = "number"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number: float = super().convert(value, param, ctx)
+        except click.BadParameter:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(expected("a number", self, value), param, ctx)
+        return number
+
+    @override
+    def _describe_range(self) -> str:
+        return bounds(self)
+
+
+COUNT = WholeNumber(min=1)
+
+
+class NumberList(click.ParamType[tuple[float, ...]]):
+    """Comma-separated numbers of one type, without repetition."""
+
+    def __init__(self, number: click.ParamType[Any], name: str) -> None:
+        self.number = number
+        self.name = name
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        numbers = tuple(self.number.convert(item.strip(), param, ctx) for item in value.split(","))
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"expected each number once; received {value!r}", param, ctx)
+        return numbers
+
+
+def bounds(number: WholeNumber | RealNumber) -> str:
+    """The bounds of a type in words; "" without any."""
+    lowest = "" if number.min is None else f"{'more than' if number.min_open else 'at least'} {number.min:,}"
+    highest = "" if number.max is None else f"at most {number.max:,}"
+    if lowest and highest and not number.min_open:
+        return f"{number.min:,} to {number.max:,}"
+    return ", ".join(filter(None, (lowest, highest)))
+
+
+def expected(what: str, number: WholeNumber | RealNumber, value: Any) -> str:
+    """The words of an error about a value."""
+    limits = bounds(number)
+    return f"expected {what}{', ' if limits else ''}{limits}; received {str(value)!r}"
