@@ -13,7 +13,8 @@ import pytest
 
 from contextgraft.errors import InputError, MismatchError, VerificationError
 from contextgraft.evaluation.backends.registry import BackendConfig
-from contextgraft.evaluation.replay import ReplayedSample, read_row, rebuild_prompt, replay_sample
+from contextgraft.evaluation.replay import read_row, rebuild_prompt, replay_sample
+from contextgraft.evaluation.replay.replayed_sample import ReplayedSample
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.base import Measurement, SampleRow

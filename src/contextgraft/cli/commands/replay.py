@@ -76,6 +76,7 @@ def replay_sample(
     row, spec = row_and_spec(config, file, number)
 
     from contextgraft.evaluation import replay
+    from contextgraft.evaluation.replay.replayed_sample import as_json
 
     log, total = message_writer("replay"), weight_bytes(model)
     log(f"row {number}; first {format_bytes(total)} are read to identify the model")
@@ -83,7 +84,7 @@ def replay_sample(
     with bytes_bar("replay", total) as advance:
         replayed = replay.replay_sample(row, model, spec, backend, reference, log=log, advance=advance)
     if params["as_json"]:
-        print_json(replay.as_json(replayed))
+        print_json(as_json(replayed))
     else:
         from contextgraft.cli.evaluate.table import print_replay
 

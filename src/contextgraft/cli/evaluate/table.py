@@ -7,7 +7,7 @@ from contextgraft.cli.output import echo, print_table
 
 if TYPE_CHECKING:
     from contextgraft.evaluation.dry_run import SuitePlan
-    from contextgraft.evaluation.replay import ReplayedSample
+    from contextgraft.evaluation.replay.replayed_sample import ReplayedSample
     from contextgraft.evaluation.summary import ScoreSummary
 
 WORDS = ("model", "suite", "task", "kind")
