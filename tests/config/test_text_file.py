@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from contextgraft.config.base import read_yaml
+from contextgraft.config.target_sheet import read_sheet
 from contextgraft.config.text_file import is_file, open_regular, path_exists, read_text_file, split_lines
+from contextgraft.errors import InputError
 
 FORMS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
 
@@ -63,3 +65,15 @@ def test_only_files_are_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with open_regular(tmp_path / "file") as file:
         assert file.read() == b"x"
+
+
+def test_what_is_missing_has_its_neighbours_as_remedy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"received No such file.*`contextgraft init` writes a study"):
+        read_yaml(tmp_path / "studi.yaml")
+    (tmp_path / "study.yaml").touch()
+    with pytest.raises(InputError, match=r"expected a YAML file;.*; in its folder: study\.yaml$"):
+        read_yaml(tmp_path / "studi.yaml")
+    with pytest.raises(InputError, match="expected a YAML file; received a folder"):
+        read_yaml(tmp_path)
+    with pytest.raises(InputError, match=r"a tab-separated table;.*`contextgraft init` writes a sheet"):
+        read_sheet(tmp_path / "sheet.tsv")

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
 CORE_VERBS = ("inspect", "plan", "rope", "fetch", "extract", "merge", "verify", "align", "compare", "publish")
 BASE = str(ROOT / "src/contextgraft/sources/demo/base")
 PLUGINS = {"vllm", "snakemake_interface_logger_plugins"}  # they come with a backend, and with Snakemake
+SLOW_IMPORTS = "contextgraft: loading libraries"  # on a busy machine; no error
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}))\n"
 
 
@@ -96,9 +97,9 @@ def test_a_missing_extra_is_named_in_one_line(arguments: list[str], extra: str, 
     code = f"import os; os.chdir({str(tmp_path)!r})\nfrom contextgraft.cli.main import main; main()"
     done = run(code, *arguments)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"contextgraft: error: {arguments[0]} needs the package ")
-    assert done.stderr.endswith(f"pip install 'contextgraft[{extra}]'\n")
-    assert done.stderr.count("\n") == 1
+    [line] = [line for line in done.stderr.splitlines() if line != SLOW_IMPORTS]
+    assert line.startswith(f"contextgraft: error: {arguments[0]} needs the package ")
+    assert line.endswith(f"pip install 'contextgraft[{extra}]'")
 
 
 def test_other_missing_modules_are_not_explained_away() -> None:

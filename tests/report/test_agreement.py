@@ -20,6 +20,7 @@ from contextgraft.report.statistics.verdict import (
     judge,
     strength,
 )
+from contextgraft.report.statistics.weights import WeightRecords
 from contextgraft.report.tables.headline import headline
 from contextgraft.report.tables.overview import overview
 from contextgraft.report.tables.wording import sentence
@@ -62,7 +63,9 @@ def check(table: StudyTable) -> int | None:
     """Everything that is said of the study; returns the rank to use."""
     content = recommendation(table.targets, [])
     shown = 0
-    for own, row, stated in zip(table.targets, overview(table, []), content["verdicts"], strict=True):
+    for own, row, stated in zip(
+        table.targets, overview(table, WeightRecords()), content["verdicts"], strict=True
+    ):
         verdict, words = own.verdict, sentence(own.verdict, "L")
         assert row.strength.text == stated["strength"] == strength(verdict).value
         assert row.rank == stated["rank"] == verdict.rank
@@ -119,7 +122,7 @@ def test_a_rank_of_another_condition_has_its_own_scores() -> None:
     hard = target("hard", {1: neither, 8: both}, {1: neither, 8: both})
     table = study(easy, hard)
     assert check(table) == 8
-    assert [row.strength.text for row in overview(table, [])] == ["likely", "likely"]
+    assert [row.strength.text for row in overview(table, WeightRecords())] == ["likely", "likely"]
     words = "smallest rank for both under every needle condition, chosen on 25 other prompts: 8."
     assert words in sentence(table.targets[0].verdict, "L")
 

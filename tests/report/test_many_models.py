@@ -1,7 +1,11 @@
 """A study of very many models, lengths or tasks: the work grows with the rows, and tables and charts end."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from contextgraft.report.build import build
 from contextgraft.report.charts import heatmap
 from contextgraft.report.charts.figures import MOST_LINES, draw
 from contextgraft.report.statistics.cells import ModelKey, NeedleCondition, ScoreGroup
@@ -56,6 +60,34 @@ def test_the_work_grows_with_the_number_of_models(monkeypatch: pytest.MonkeyPatc
         measurement_tables.other_suite_tables(study, measurements)
         counts.append(compared[0])
     assert counts[1] < 3 * counts[0] + 1000, counts
+
+
+def test_the_page_of_500_fine_tunes_has_at_most_15_mb(synthetic: SimpleNamespace, tmp_path: Path) -> None:
+    """By the bytes that a fine-tune adds, beyond the number of them that have charts."""
+    sizes = {count: page_bytes(synthetic, tmp_path / str(count), count) for count in (25, 26)}
+    each = sizes[26] - sizes[25]
+    assert sizes[26] + 474 * each <= 15e6, sizes
+
+
+def page_bytes(make: SimpleNamespace, folder: Path, count: int) -> int:
+    """The bytes of the page of so many fine-tunes with two ranks, needles at two lengths, and a skill."""
+    folder.mkdir()
+    base, donor = make.Model("base"), make.Model("donor-s1")
+    rows = [*make.needle(base, "n", 1024, 1), *make.needle(donor, "n", 1024, 100)]
+    make.write(folder / "base.parquet", rows)
+    for number in range(count):
+        name = f"tune-{number}"
+        grafts = [(make.graft(name, 4, scale=0.0), 20), (make.graft(name, 4), 60), (make.graft(name, 16), 90)]
+        family = [(make.Model(name), 0), *grafts]
+        rows = []
+        for model, found in family:
+            rows += [
+                *make.needle(model, "n", 128, 5, each=1),
+                *make.needle(model, "n", 1024, found // 20, each=1),
+            ]
+            rows += make.skill(model, "skill", 9, n=10)
+        make.write(folder / f"{name}.parquet", rows)
+    return len(build([folder], [], "t", None).texts["index.html"].encode())
 
 
 def test_a_table_of_many_tasks_and_models_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

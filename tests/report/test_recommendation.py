@@ -10,6 +10,7 @@ import pytest
 from contextgraft.report.data.samples import read_samples
 from contextgraft.report.recommendation import recommend
 from contextgraft.report.statistics.advice import Advice
+from contextgraft.report.statistics.weights import WeightRecords
 from contextgraft.report.study import build_study
 from contextgraft.report.tables.overview import OverviewRow, overview
 
@@ -45,7 +46,7 @@ def rows_of(
 def decided(folder: Path, synthetic: SimpleNamespace, rows: Rows) -> tuple[dict[str, Any], list[OverviewRow]]:
     """The recommendation and the overview of the same samples."""
     file = synthetic.write(folder / "tune.parquet", rows)
-    return recommend([file]), overview(build_study(read_samples([file])), [])
+    return recommend([file]), overview(build_study(read_samples([file])), WeightRecords())
 
 
 def test_without_a_skill_the_smallest_rank_with_the_context_is_recommended(

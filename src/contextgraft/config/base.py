@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contextgraft.config.strict_yaml import NotYaml, parse_yaml
-from contextgraft.config.text_file import read_text_file
+from contextgraft.config.text_file import beside, not_readable, read_text_file
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
 # of folders and files, whose longest names are of the form .NAME.parquet.partial
@@ -181,8 +181,11 @@ def read_yaml(path: Path) -> Any:
     try:
         text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
-        received = getattr(error, "strerror", None) or str(error)
-        raise InputError("cannot read the configuration", path=path, received=received) from None
+        raise InputError(
+            "cannot read the configuration", path=path, expected="a YAML file",
+            received=not_readable(error, path),
+            remedy=beside(path) or "check the path; `contextgraft init` writes a study",
+        ) from None  # fmt: skip
     try:
         return parse_yaml(text, unique=True)
     except NotYaml as error:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from contextgraft.config.base import Frozen, Name, validate
 from contextgraft.config.study import KeepGrafts, ModelSource
-from contextgraft.config.text_file import path_exists, read_text_file, split_lines
+from contextgraft.config.text_file import beside, not_readable, path_exists, read_text_file, split_lines
 from contextgraft.errors import ConfigError, InputError, MistakeCollector
 
 SHORT_DONOR = "short-donor"  # the model of the control short_donor
@@ -188,7 +188,11 @@ def read_sheet(path: Path) -> str:
     try:
         text = read_text_file(path)
     except OSError as error:
-        raise InputError("cannot read the sheet of fine-tunes", path=path, received=error.strerror) from None
+        raise InputError(
+            "cannot read the sheet of fine-tunes", path=path, expected="a tab-separated table",
+            received=not_readable(error, path),
+            remedy=beside(path) or "check the path; `contextgraft init` writes a sheet",
+        ) from None  # fmt: skip
     except UnicodeDecodeError as error:
         raise InputError(
             "cannot read the sheet of fine-tunes", path=path, expected="tab-separated text in UTF-8",

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from contextgraft.errors import raise_read_error
 
 MAX_BYTES = 1 << 30  # of a text file
+MOST_NAMES = 5  # of files in an error
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # of UTF-16 without a byte order mark, by the zero byte of a first character that ASCII has
 ZERO_BYTES = {0: "utf-16-be", 1: "utf-16-le"}
@@ -73,3 +74,18 @@ def split_lines(text: str) -> list[str]:
     """Lines by LF, CRLF or CR only: other separators, such as U+2028, are text. No empty line at the end."""
     lines = LINE_END.split(text)
     return lines if lines[-1] else lines[:-1]
+
+
+def not_readable(error: OSError | UnicodeError, path: Path) -> str:
+    """Why a file cannot be read, in a few words."""
+    if isinstance(error, OSError) and path.is_dir():
+        return "a folder"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def beside(path: Path) -> str | None:
+    """A remedy: the first files of the same ending in the folder of a path; None if there are none."""
+    if not path.suffix or not path.parent.is_dir():
+        return None
+    names = sorted(file.name for file in path.parent.glob(f"*{path.suffix}") if file != path)
+    return f"in its folder: {', '.join(names[:MOST_NAMES])}" if names else None

@@ -164,7 +164,7 @@ def _verdict_context(page: PageData) -> dict[str, Any]:
             for tokens in (study.short, study.longest)
         },
         "linked": page.linked,
-        "overview": overview(study, page.weights.adapters),
+        "overview": overview(study, page.weights),
         "cards": [verdict_card(title, target, length) for title, target in target_titles(study)],
         "targets": target_titles(study),
         "references": reference_titles(study.references),

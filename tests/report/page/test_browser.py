@@ -88,7 +88,7 @@ def test_the_overview_comes_first_and_says_which_rank_to_use(visit: Visit) -> No
         ["sure", "not shown", "nearest: 16"],
     ]
     command = visit.page.locator(".overview code").inner_text()
-    assert command == "contextgraft merge --adapter r8 --target style --out style-r8"
+    assert command == "contextgraft merge --adapter r8 --target hf:people/style --out style-r8"
 
 
 def test_the_overview_is_sorted_and_filtered(opened: Visit) -> None:

@@ -116,6 +116,12 @@ def _described(plan: "MergePlan") -> str:
 def _read_recommendation(file: Path) -> dict[str, Any]:
     from contextgraft.checkpoint.model_folder import read_json
 
+    if not file.is_file():
+        raise InputError(
+            "cannot read the recommendation", path=file, expected="a JSON file",
+            received="a folder" if file.exists() else "no such file",
+            remedy="`contextgraft evaluate --recommendation FILE` writes it",
+        )  # fmt: skip
     content = read_json(file)
     rank = content.get("rank")
     whole = set(RECOMMENDATION_KEYS) <= content.keys() and isinstance(content["adapters"], dict)

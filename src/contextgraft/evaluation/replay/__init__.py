@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.input_files import unchanged
+from contextgraft.config.text_file import beside
 from contextgraft.errors import InputError, MismatchError, VerificationError
 from contextgraft.evaluation.backends.base import NoResponse, lifetime
 from contextgraft.evaluation.backends.loading import load_config
@@ -29,8 +30,11 @@ from contextgraft.rope.model_class import quiet_transformers
 def read_row(path: Path, number: int) -> SampleRow:
     """One row of a table of samples; InputError for a spoiled table, no such row, or a skipped model."""
     if not path.is_file():
-        received = "not a file" if path.exists() else "no such file"
-        raise InputError("cannot read the samples", path=path, received=received)
+        raise InputError(
+            "cannot read the samples", path=path, expected="a table that `contextgraft evaluate --out` wrote",
+            received="not a file" if path.exists() else "no such file",
+            remedy=beside(path) or "check the path",
+        )  # fmt: skip
     check_intact(path)
     table = as_today(pq.read_table(path))
     if missing := set(SCHEMA.names) - set(table.column_names):

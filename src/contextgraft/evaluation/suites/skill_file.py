@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from contextgraft.checkpoint.digest import file_digest
 from contextgraft.config.evaluation import Chat
-from contextgraft.config.text_file import read_text_file, split_lines
+from contextgraft.config.text_file import beside, not_readable, read_text_file, split_lines
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question, check_answer, json_line
@@ -93,7 +93,10 @@ def read_skill_file(path: Path, samples: int | None = None, chat: Chat = False) 
     try:
         text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the skill file", path=path, received=str(error)) from None
+        raise InputError(
+            "cannot read the skill file", path=path, expected='lines of {"prompt": ..., "answer": ...}',
+            received=not_readable(error, path), remedy=beside(path) or "check the path",
+        ) from None  # fmt: skip
     numbered = [(n, line) for n, line in enumerate(split_lines(text), 1) if line.strip()]
     lines = tuple(read_line(path, n, line) for n, line in numbered)
     if not lines:

@@ -1,16 +1,16 @@
 """The overview of the page: one row for each fine-tune, with the rank to use and how sure that is: pure."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contextgraft.formats.adapter_record import AdapterRecord
+from contextgraft.formats.hub_source import hub_repository, is_local
 from contextgraft.report.data.labels import target_titles
 from contextgraft.report.statistics.advice import Advice, RankAdvice, advice_by_digest
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.proportion import Difference
 from contextgraft.report.statistics.study_table import StudyTable, TargetResult
 from contextgraft.report.statistics.verdict import Strength, skill_difference, strength
+from contextgraft.report.statistics.weights import WeightRecords
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,13 @@ class OverviewRow:
     command: str
 
 
-def overview(study: StudyTable, adapters: Sequence[AdapterRecord]) -> list[OverviewRow]:
+def overview(study: StudyTable, weights: WeightRecords) -> list[OverviewRow]:
     """A row for each fine-tune, in the order of the page."""
     advice = advice_by_digest(study.targets)
-    return [_row(title, target, advice[target.digest], adapters) for title, target in target_titles(study)]
+    return [_row(title, target, advice[target.digest], weights) for title, target in target_titles(study)]
 
 
-def _row(
-    title: str, target: TargetResult, advice: RankAdvice, adapters: Sequence[AdapterRecord]
-) -> OverviewRow:
+def _row(title: str, target: TargetResult, advice: RankAdvice, weights: WeightRecords) -> OverviewRow:
     verdict = target.verdict
     graft = verdict.graft
     return OverviewRow(
@@ -65,14 +63,23 @@ def _row(
         after=graft.needle if graft else None,
         skill=skill_difference(graft, verdict.alone) if graft else None,
         skill_n=(graft.pairs.n or graft.skill.proportion.n) if graft else 0,
-        command=_command(target.name, advice.rank, adapters) if advice.advice is Advice.USE else "",
+        command=_command(target, advice.rank, weights) if advice.advice is Advice.USE else "",
     )
 
 
-def _command(target: str, rank: int | None, adapters: Sequence[AdapterRecord]) -> str:
+def _command(target: TargetResult, rank: int | None, weights: WeightRecords) -> str:
     """The command that makes the graft; empty if no adapter of the rank is known."""
-    adapter = next((adapter.path for adapter in adapters if adapter.rank == rank), "")
+    adapter = next((adapter.path for adapter in weights.adapters if adapter.rank == rank), "")
     if not adapter:
         return ""
-    words = ["contextgraft", "merge", "--adapter", adapter, "--target", target, "--out", f"{target}-r{rank}"]
-    return shlex.join(words)
+    source, out = _source(target, weights), f"{target.name}-r{rank}"
+    return shlex.join(["contextgraft", "merge", "--adapter", adapter, "--target", source, "--out", out])
+
+
+def _source(target: TargetResult, weights: WeightRecords) -> str:
+    """Where the fine-tune was fetched from, by records of its grafts; its name if that is a local path."""
+    records = (graft.target for graft in weights.grafts if graft.target.get("digest") == target.digest)
+    record = next((record for record in records if not is_local(record.get("source") or "")), {})
+    source, revision = str(record.get("source") or target.name), record.get("revision")
+    fixed = hub_repository(source) is None or "@" in source or not revision
+    return source if fixed else f"{source}@{revision}"
