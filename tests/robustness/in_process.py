@@ -9,6 +9,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from contextgraft.cli.interruption import SIGNALS
 from contextgraft.cli.main import main
 
 MEMORY = 3 << 30  # bytes more than at the start; torch and its threads reserve addresses that they do not use
@@ -31,7 +32,8 @@ def run(args: list[str], seconds: int = SECONDS, memory: int = MEMORY) -> Outcom
     argv, limit = sys.argv, resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     sys.argv = ["contextgraft", *args]
-    previous = signal.signal(signal.SIGALRM, _hangs)
+    handlers = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    signal.signal(signal.SIGALRM, _hangs)
     signal.alarm(seconds)
     resource.setrlimit(resource.RLIMIT_AS, (size + memory, limit[1]))
     try:
@@ -44,7 +46,8 @@ def run(args: list[str], seconds: int = SECONDS, memory: int = MEMORY) -> Outcom
         return Outcome(None, stderr.getvalue(), traceback.format_exc())
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        for number, handler in handlers.items():  # a command that has finished ignores SIGINT
+            signal.signal(number, handler)
         resource.setrlimit(resource.RLIMIT_AS, limit)
         sys.argv = argv
     return Outcome(0, stderr.getvalue(), stdout=stdout.getvalue())

@@ -26,7 +26,7 @@ PRINTING = {
     "compare": "compare {made}/adapters/r2 {made}/adapters/r2",
     "replay": "replay {made}/results/samples.parquet 0 {made}/style --skill {made}/k.jsonl",
 }
-ELSEWHERE = {"publish": "tests/hub/publish, with a hub"}
+ELSEWHERE = {"publish": "tests/hub/publish/test_signals.py, with a hub; so are headers"}
 QUICK = {("fetch a folder", signal.SIGINT), ("extract", signal.SIGTERM), ("merge", signal.SIGHUP)}
 
 
