@@ -60,6 +60,22 @@ def test_a_signal_is_one_line_whatever_a_library_makes_of_it(
     assert capsys.readouterr().err.splitlines() == [expected]
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_while_the_line_is_written_changes_nothing(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from Snakemake, which sends on what the terminal has sent to every process."""
+    lines = []
+
+    def slow_terminal(text: str = "", **_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        lines.append(text)
+
+    monkeypatch.setattr("contextgraft.cli.interruption.echo", slow_terminal)
+    assert end_of(lambda **_: os.kill(os.getpid(), number), monkeypatch) == 128 + number
+    assert len(lines) == 1
+
+
 def test_a_closed_terminal_takes_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")

@@ -159,7 +159,8 @@ def _fraction(config: Mapping[str, Any], settings: RopeSettings) -> float | None
     section = text_section(config)
     if settings.by_layer_type or not settings.fraction_known:
         return None
-    named = any(key in section for key in PARTIAL)
+    parameters = section.get("rope_parameters") or {}
+    named = PARTIAL[0] in parameters or any(key in section for key in PARTIAL)
     return settings.fraction if settings.fraction != 1 or named or _class_fraction(config) != 1 else None
 
 
