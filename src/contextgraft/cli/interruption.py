@@ -46,8 +46,8 @@ class Interruption:
     def exit(self) -> NoReturn:
         """Print the line and exit; of torchrun's processes, only the first prints.
 
-        After a signal without the end of the interpreter, in which threads of V8 and torch abort. More signals
-        are ignored: a launcher may send again what its terminal sent to all processes.
+        After a signal without the end of the interpreter, in which threads of V8 and torch abort. Further
+        signals are ignored: a launcher may send again what its terminal sent to all processes.
         """
         for number in SIGNALS:
             if signal.getsignal(number) == self._receive:
