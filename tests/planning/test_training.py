@@ -103,6 +103,18 @@ def test_selective_checkpointing_keeps_attention() -> None:
     assert selective.between == none.between != full.between
 
 
+def test_replicas_of_the_weights_only_sum_gradients_between_nodes() -> None:
+    """HSDP: 3 passes; 2 replicas send and receive half of the gradients of 1272 parameters twice."""
+    (node,) = four_ranks(recipe(), context=4, dtype="bfloat16", weight_replicas=2)
+    assert (node.memory.weights, node.memory.gradients, node.memory.moments) == (2544, 2544, 5088)
+    assert node.weights == 3 * 2 * 0.5 * 4 * 1272
+    eight = ParallelPlan(8, context=8, dtype="bfloat16", weight_replicas=2)
+    (larger,) = stage_costs(recipe(), TINY, FOUR, eight)  # a node has half of the four shards
+    assert larger.weights == 3 * (0.75 * (2 * 2 + 4) * 1272 + 2 * 0.5 * 4 * 1272 / 2)
+    with pytest.raises(InputError, match="expected a divisor of 4; received 3"):
+        four_ranks(recipe(), context=4, weight_replicas=3)
+
+
 def test_offloaded_activations_are_in_host_memory() -> None:
     """Of inputs of 2 layers (8 wide) one is on the device; of what attention keeps, nothing."""
     for mode, in_host in ((True, 8 * 2), ("selective", 8 * 2 + 8 * 2 + 2 * 2 * 4)):

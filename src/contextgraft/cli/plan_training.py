@@ -59,6 +59,10 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
             help=f"Dtype of activations; weights and sums are float32 [default: {dtype}].",
         ),
         click.option(
+            "--data-parallel-replicate", type=COUNT,
+            help=f"Groups of ranks that each hold all weights, HSDP [{condition}default: 1].",
+        ),
+        click.option(
             "--rows-at-once", type=COUNT,
             help="Rows of a batch in one pass; gradients are summed [default: all].",
         ),
@@ -113,6 +117,7 @@ def show(config: Path, base: Path, *, as_json: bool, **values: Any) -> None:
         layout=values["layout"],
         rows=values["rows_at_once"],
         dtype=values["dtype"] or PLANNED_DTYPE,
+        weight_replicas=values["data_parallel_replicate"] or 1,
     )
     costs = stage_costs(recipe, shape, hardware, plan)
     if as_json:

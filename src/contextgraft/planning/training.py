@@ -32,7 +32,8 @@ class ParallelPlan:
     """How the work is divided, as the options of `train` say it.
 
     `context` ranks share a sequence, with the given `layout` or the best one; `rows` of a batch are computed
-    at once, all of them by default. `dtype` is that of activations.
+    at once, all of them by default. `dtype` is that of activations. Each of the `weight_replicas` holds all
+    weights (HSDP).
     """
 
     ranks: int
@@ -40,11 +41,17 @@ class ParallelPlan:
     layout: str | None = None
     rows: int | None = None
     dtype: str = "bfloat16"
+    weight_replicas: int = 1
 
     @property
     def activation_bytes(self) -> int:
         """Bytes of one element of an activation, by its dtype."""
         return BYTES[self.dtype]
+
+    @property
+    def shard_ranks(self) -> int:
+        """Ranks that share one copy of weights, gradients and moments."""
+        return self.ranks // self.weight_replicas
 
     @property
     def replicas(self) -> int:
@@ -101,6 +108,12 @@ def stage_costs(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: Par
             expected=f"a divisor of {plan.ranks}",
             received=plan.context,
         )
+    if plan.ranks % plan.weight_replicas:
+        raise InputError(
+            "the replicas of the weights must divide all ranks",
+            expected=f"a divisor of {plan.ranks}",
+            received=plan.weight_replicas,
+        )
     every = training_steps(recipe)
     return [
         _stage_cost(recipe, [step for step in every if step.stage == stage], shape, hardware, plan)
@@ -133,7 +146,7 @@ def _stage_cost(
         flops=total,
         computed=executed_flops(recipe, shape, stage_steps),
         busy=total / sum(flops[step] * turns[step] * plan.replicas / step.rows for step in stage_steps),
-        memory=rank_memory(recipe, shape, plan.ranks, held, plan.activation_bytes),
+        memory=rank_memory(recipe, shape, plan.shard_ranks, held, plan.activation_bytes),
         host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks),
         layout=_layout(ring, shape, plan).name,
         between={name: ring_traffic(name, ring, exchanged, hardware.links) for name in _fitting(ring, shape)},
@@ -188,12 +201,23 @@ def ring_traffic(layout: str, ring: Topology, exchanged: float, links: int) -> N
 
 
 def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: ParallelPlan) -> float:
-    """Bytes that FSDP sends out of a node in one pass: weights gathered twice, gradients summed once."""
+    """Bytes that FSDP sends out of a node in one pass: weights gathered twice, gradients summed once.
+
+    Between replicas the gradients of a node's shards are summed by an all-reduce, which sends them twice.
+    """
     if plan.ranks <= hardware.node_size:
         return 0.0
-    once = (plan.ranks - 1) / plan.ranks
-    sent = 2 * plan.activation_bytes * shape.parameters + SUM * trained_parameters(recipe, shape)
-    return once * sent
+    shards, replicas, gradients = (
+        plan.shard_ranks,
+        plan.weight_replicas,
+        SUM * trained_parameters(recipe, shape),
+    )
+    held = min(1.0, hardware.node_size / shards)  # of a copy of the weights, by the ranks of a node
+    between_replicas = 2 * (replicas - 1) / replicas * gradients * held
+    if shards <= hardware.node_size:
+        return between_replicas
+    gathered = 2 * plan.activation_bytes * shape.parameters
+    return (shards - 1) / shards * (gathered + gradients) + between_replicas
 
 
 def _layout(ring: Topology, shape: ModelShape, plan: ParallelPlan) -> Layout:

@@ -188,9 +188,10 @@ def _gradients(
     dtype: str = "float32",
     target: int | None = None,
     starts: list[list[int]] | None = None,
+    replicate: int = 1,
 ) -> dict[str, Any]:
     launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
-    options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, timeout=TIMEOUT)
+    options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, replicate, timeout=TIMEOUT)
     distributed = DistributedEngine(launch, torch.device("cpu"), options, base.config)
     rope = replace(settings.read(base.config), theta=5e5, max_positions=LENGTH)
     wanted = Recipe.model_validate(RECIPE | recipe)
@@ -252,7 +253,7 @@ def _draw_second_factors(moving: Mapping[str, torch.nn.Parameter]) -> None:
 
 def _whole(gradient: torch.Tensor | None) -> torch.Tensor:
     assert gradient is not None
-    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+    return (gradient.full_tensor() if isinstance(gradient, DTensor) else gradient).clone()
 
 
 def refusals() -> dict[str, str]:

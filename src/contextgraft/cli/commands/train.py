@@ -27,7 +27,7 @@ RUN = (
     *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
     *("keep", "patience", "measures", "tensorboard", "device"),
 )
-TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "keep", "patience")
+TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "data_parallel_replicate", "keep", "patience")
 
 
 class Reporter:
@@ -204,6 +204,7 @@ def _train_rank(
                 ranks_per_node=options["ranks_per_node"],
                 dtype=choose_dtype(options["dtype"], device.type),
                 rows_at_once=options["rows_at_once"],
+                data_parallel_replicate=options["data_parallel_replicate"] or 1,
                 keep=options["keep"],
                 timeout=timeout,
             )

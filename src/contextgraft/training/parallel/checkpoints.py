@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Shard, zeros
+from torch.distributed.tensor import Placement, Replicate, Shard, zeros
 from torch.futures import Future as WriteFuture
 from typing_extensions import override
 
@@ -159,8 +159,8 @@ def load_checkpoint(
 ) -> SavedState:
     """The latest complete checkpoint, or an empty state if there is none.
 
-    Tensors are sharded by rows over `mesh`, whatever number of ranks wrote them; without a mesh they are
-    full.
+    Tensors are sharded by rows over `mesh`, in each of its replicas, whatever number of ranks wrote them;
+    without a mesh they are full.
     """
     folders = complete_checkpoints(work)
     if not folders:
@@ -188,7 +188,14 @@ def _step(folder: Path) -> int:
 
 
 def _empty(shape: torch.Size, mesh: DeviceMesh | None) -> torch.Tensor:
-    return torch.zeros(shape) if mesh is None else zeros(shape, device_mesh=mesh, placements=[Shard(0)])
+    if mesh is None:
+        return torch.zeros(shape)
+    return zeros(shape, device_mesh=mesh, placements=placements(mesh))
+
+
+def placements(mesh: DeviceMesh) -> list[Placement]:
+    """Rows are sharded over the last dimension of a mesh, the same in each replica of another one."""
+    return [Replicate()] * (mesh.ndim - 1) + [Shard(0)]
 
 
 def _cause(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from contextgraft.errors import InputError
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.parallel.attention_kernels import AttentionKernel
 from contextgraft.training.parallel.layout import Layout, positions
@@ -139,6 +140,22 @@ def context_mesh(layout: Layout, *, replicas: int, device: str) -> DeviceMesh:
     """The mesh (replica, outer, inner): each replica has its own sequences."""
     shape = (replicas, layout.outer, layout.inner * layout.heads)
     return init_device_mesh(device, shape, mesh_dim_names=("replica", "outer", "inner"))
+
+
+def weight_mesh(ranks: int, replicas: int, device: str) -> DeviceMesh:
+    """The mesh (replicate, shard) of weights, gradients and moments: each replica holds all of them.
+
+    With more than one replica that is HSDP; replicas that do not divide the ranks raise InputError.
+    """
+    if ranks % replicas:
+        raise InputError(
+            "the replicas of the weights must divide the number of ranks",
+            expected=f"a divisor of {ranks}",
+            received=replicas,
+        )
+    if replicas == 1:
+        return init_device_mesh(device, (ranks,), mesh_dim_names=("shard",))
+    return init_device_mesh(device, (replicas, ranks // replicas), mesh_dim_names=("replicate", "shard"))
 
 
 def context_parallel(

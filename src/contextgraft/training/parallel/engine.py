@@ -9,9 +9,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from typing_extensions import override
 
 from contextgraft.checkpoint import atomic
@@ -35,7 +34,12 @@ from contextgraft.training.model import (
 from contextgraft.training.parallel import attention, checkpoints
 from contextgraft.training.parallel.attention_kernels import KERNELS, check_dtype
 from contextgraft.training.parallel.background import TaskStatus, poll_result, run_in_thread
-from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
+from contextgraft.training.parallel.communication import (
+    ContextParallel,
+    context_mesh,
+    context_parallel,
+    weight_mesh,
+)
 from contextgraft.training.parallel.devices import card_capability, check_kernel
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout, topology
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
@@ -53,7 +57,8 @@ class ParallelOptions:
     `context_parallel`: number of ranks that share one sequence (None: all); the others are replicas with
     other rows. `layout` None: chosen by the topology. `rows_at_once`: rows in one pass, whose gradients add
     up (None: all). `dtype`: of activations and gathered weights; sums between ranks, weights and optimiser
-    stay float32. `keep`: number of checkpoints that are kept. `timeout`: for a message of another rank.
+    stay float32. `data_parallel_replicate`: groups of ranks that each hold all weights (HSDP); within a group
+    they are sharded. `keep`: number of checkpoints that are kept. `timeout`: for a message of another rank.
     """
 
     context_parallel: int | None = None
@@ -61,6 +66,7 @@ class ParallelOptions:
     ranks_per_node: int | None = None
     dtype: torch.dtype = torch.float32
     rows_at_once: int | None = None
+    data_parallel_replicate: int = 1
     keep: int = 2
     timeout: timedelta = timedelta(minutes=10)
 
@@ -94,7 +100,7 @@ class DistributedEngine(TrainingEngine):
             ranks_per_node=options.ranks_per_node or info.local_world_size,
             timeout=options.timeout,
         )
-        self.mesh: DeviceMesh = init_device_mesh(device.type, (info.world_size,), mesh_dim_names=("shard",))
+        self.mesh = weight_mesh(info.world_size, options.data_parallel_replicate, device.type)
         # two groups: checkpoints are written in a thread, and threads must not mix their messages
         self._control = dist.new_group(backend="gloo", timeout=options.timeout)
         self._saving = dist.new_group(backend="gloo", timeout=options.timeout)
@@ -201,8 +207,9 @@ class DistributedEngine(TrainingEngine):
 
     def _local_rows(self, tensor: torch.Tensor) -> slice:
         """Which rows of a sharded tensor this rank holds: they are divided as by torch.chunk."""
-        rows = -(-tensor.shape[0] // self.mesh.size())
-        first = min(self.mesh.get_rank() * rows, tensor.shape[0])
+        group = self.mesh["shard"]
+        rows = -(-tensor.shape[0] // group.size())
+        first = min(group.get_local_rank() * rows, tensor.shape[0])
         return slice(first, min(first + rows, tensor.shape[0]))
 
     @override
@@ -237,7 +244,10 @@ class DistributedEngine(TrainingEngine):
         distributed_step = self.run_on_main(lambda: checkpoints.remove_unusable(work))
         if self.run_on_main(lambda: saved_step(work)) > distributed_step:
             saved = load_state(
-                work, lambda tensor: distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
+                work,
+                lambda tensor: distribute_tensor(
+                    tensor, self.mesh, checkpoints.placements(self.mesh), src_data_rank=None
+                ),
             )
             read = torch.tensor(saved.step)  # 0 if it is spoiled
             dist.all_reduce(read, op=dist.ReduceOp.MIN, group=self._control)
