@@ -4,6 +4,8 @@ import re
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -180,3 +182,34 @@ def test_missing_theta_and_length_are_those_of_the_class(name: str) -> None:
 def test_the_context_counts_factors_as_vllm_does(scaling: dict[str, Any] | None, context: int) -> None:
     config = {"rope_theta": 1e4, "max_position_embeddings": 128, "rope_scaling": scaling}
     assert read(config).context == context
+
+
+@pytest.mark.parametrize(
+    ("model_type", "window", "types"),
+    [
+        ("mistral", 0, None), ("mistral", -1, None), ("gemma2", None, None), ("cohere2", None, None),
+        ("olmo3", None, ["sliding_attention", "full_attention"]),
+    ],
+)  # fmt: skip
+def test_a_window_without_masks_is_refused(model_type: str, window: int | None, types: Any) -> None:
+    """Transformers reads the config and fails at the first token; it was merged."""
+    sizes = {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "head_dim": 8, "num_key_value_heads": 2, "vocab_size": 32, "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    }  # fmt: skip
+    base = {"model_type": model_type, **sizes, "sliding_window": 8}
+    donor = {**base, "sliding_window": window, **({"layer_types": types} if types else {})}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**donor))
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
+        model(torch.arange(12)[None])
+    with pytest.raises(InputError, match=r"donor/config\.json: sliding_window cannot be used.*received"):
+        compare_configs(base, donor, "donor")
+    wider = {**base, "sliding_window": 16}
+    assert compare_configs(base, wider).travelling["sliding_window"].donor == 16
+
+
+def test_layer_types_that_a_class_does_not_read_need_no_window() -> None:
+    base = {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    donor = {**base, "layer_types": ["sliding_attention", "full_attention"]}
+    assert "layer_types" in compare_configs(base, donor).travelling

@@ -24,6 +24,7 @@ from contextgraft.errors import CheckpointError, OutputError, PickleRefused
 from contextgraft.sources.conversion import Conversion
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.pickles import child
+from contextgraft.sources.pickles.convert import convert_weights
 from contextgraft.sources.pickles.process import PickleFile, ProcessLimits, convert_files
 
 from ..command_server import command_server
@@ -347,6 +348,29 @@ def test_an_adapter_next_to_a_config_and_training_arguments_is_an_adapter(
     fetch(str(longlora.folder), tmp_path / "out", conversion=CONVERT)
     assert len(open_adapter(tmp_path / "out").entries) > 0
     assert not (tmp_path / "out" / "training_args.bin").exists()
+
+
+def test_keys_that_peft_ignores_stay_and_are_a_warning(toy: SimpleNamespace, tmp_path: Path) -> None:
+    """They got PEFT's prefix: what PEFT ignores in the pickle was merged without a word."""
+    settings = toy.config()
+    target = toy.write(tmp_path / "target", toy.weights(settings), settings)
+    module = "model.layers.0.self_attn.q_proj"
+    factors = {f"{module}.lora_A.weight": torch.ones(2, 64), f"{module}.lora_B.weight": torch.ones(64, 2)}
+    folder, out = tmp_path / "adapter", tmp_path / "out"
+    for made in (folder, out):
+        made.mkdir()
+    torch.save(factors, folder / "adapter_model.bin")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": [module]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    model = AutoModelForCausalLM.from_pretrained(target)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().state_dict()
+    assert all(torch.equal(merged[name], tensor) for name, tensor in before.items())
+    convert_weights(folder, out)
+    assert load_file(out / "adapter_model.safetensors").keys() == factors.keys()
+    (said,) = plan_merge([ScaledAdapter(open_adapter(out))], target, keep_rope=True).warnings
+    assert "2 of its 2 tensors" in said
+    assert "PEFT ignores them" in said
 
 
 @pytest.mark.parametrize("name", ["consolidated.00.pth", "pytorch_model-00001-of-00002.bin"])

@@ -33,6 +33,9 @@ TRAVELLING = (
     "use_logn_attn", "rope_ratio", "rope_base", "rotary_base", "rotary_emb_scale_base", "alibi_bias_max",
     "use_rope",
 )  # fmt: skip
+WINDOW_KEYS = ("sliding_window", "layer_types")
+WINDOWS = frozenset(WINDOW_KEYS)
+SLIDING = "sliding_attention"
 # settings from which the class derives another one, which then says the same
 DERIVED = {
     "sliding_window_pattern": "layer_types",
@@ -86,12 +89,18 @@ class ConfigDifference:
     others: Mapping[str, Setting]
 
 
-def compare_configs(base: Mapping[str, Any], donor: Mapping[str, Any]) -> ConfigDifference:
+def compare_configs(
+    base: Mapping[str, Any], donor: Mapping[str, Any], where: object = None
+) -> ConfigDifference:
     """Differences of two configs, with the defaults of transformers' class where one of them lacks a key.
 
-    Raises InputError for a config that transformers refuses.
+    Raises InputError for a config that transformers refuses, and for a sliding window of the donor, whose
+    folder `where` is, with which no mask can be made.
     """
-    return ConfigDifference(*_compare(base, donor))
+    travelling, others = _compare(base, donor)
+    if not WINDOWS.isdisjoint(travelling):
+        _check_window(donor, where)
+    return ConfigDifference(travelling, others)
 
 
 def apply_settings(config: Mapping[str, Any], values: Mapping[str, Setting]) -> dict[str, Any]:
@@ -174,6 +183,25 @@ def from_json(data: Any) -> dict[str, Setting]:
             "malformed attention settings", expected='{name: {"base": ..., "donor": ...}}', received=data
         )
     return {key: Setting(value["base"], value.get("donor"), "donor" in value) for key, value in data.items()}
+
+
+def _check_window(config: Mapping[str, Any], where: object) -> None:
+    """Raise InputError for a window below 1, or none where the class has layers that slide.
+
+    transformers reads such a config, and fails when it makes the masks.
+    """
+    resolved = resolve(config)
+    if resolved is None:
+        return
+    window, types = ((resolved.values if key in resolved.fields else {}).get(key) for key in WINDOW_KEYS)
+    slides = SLIDING in (types or ())
+    if (isinstance(window, int) and window < 1) or (window is None and slides):
+        raise InputError(
+            f"{'' if where is None else f'{where}/'}config.json: sliding_window cannot be used",
+            expected="a positive number of tokens, or layer_types without sliding_attention" if slides
+            else "a positive number of tokens, or null",
+            received=f"{window} as {resolved.name} of transformers reads it",
+        )  # fmt: skip
 
 
 def _compare(

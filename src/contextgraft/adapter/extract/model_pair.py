@@ -76,7 +76,7 @@ class ModelPair:
     @cached_property
     def difference(self) -> ConfigDifference:
         """What the donor's config changes against the base's, in addition to RoPE."""
-        return compare_configs(self.base.config, self.donor.config)
+        return compare_configs(self.base.config, self.donor.config, self.donor.path)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def context_of(path: Path, target: Path) -> dict[str, Any]:
     """
     if not (path / ADAPTER_CONFIG).exists():
         config = read_json(path / MODEL_CONFIG)
-        changed = compare_configs(read_json(target / MODEL_CONFIG), config).travelling
+        changed = compare_configs(read_json(target / MODEL_CONFIG), config, path).travelling
         return {"rope": read_any_length(config, path), "attention": changed}
     adapter = open_adapter(path)
     if adapter.rope is None:

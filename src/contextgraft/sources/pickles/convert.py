@@ -92,11 +92,15 @@ def _convert_shards(folder: Path, out: Path, tied: bool) -> tuple[str, ...]:
 
 
 def _convert_adapter(folder: Path, out: Path, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """Convert an adapter; the tensors of trainable_params.bin become modules that PEFT saves in full."""
+    """Convert an adapter; the tensors of trainable_params.bin become modules that PEFT saves in full.
+
+    Keys of the adapter's own weights stay as they are, also where PEFT ignores them: a merge warns.
+    """
     config = read_json(folder / ADAPTER_CONFIG)
     full = out / "trainable_params.safetensors"
     outputs = {ADAPTER_PICKLE: out / ADAPTER_WEIGHTS, TRAINED_PICKLE: full}
-    convert_files([PickleFile(folder / name, outputs[name], PREFIX) for name in chosen])
+    prefixes = {ADAPTER_PICKLE: "", TRAINED_PICKLE: PREFIX}
+    convert_files([PickleFile(folder / name, outputs[name], prefixes[name]) for name in chosen])
     if ADAPTER_PICKLE not in chosen and out != folder:
         copy_own_file(folder, ADAPTER_WEIGHTS, out / ADAPTER_WEIGHTS)
     if TRAINED_PICKLE in chosen:
