@@ -36,7 +36,9 @@ OF_THE_FILE = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.ELOOP,
     errno.ENAMETOOLONG, errno.EFBIG,
 }  # fmt: skip
-OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors and tokenizers, which are in Rust
+# the end of errors of libraries in Rust: safetensors has a class of its own, tokenizers and Xet have none
+OS_ERROR = re.compile(r"\(os error (\d+)\)$")
+IN_RUST = {"Exception", "RuntimeError", "SafetensorError"}
 
 
 class ContextgraftError(Exception):
@@ -80,10 +82,13 @@ def printable_lines(text: str) -> str:
 
 
 def file_system_error(error: Exception) -> OSError | None:
-    """The error of the file system that an exception is, or of which a library made a text of its own."""
+    """The error of the file system that an exception is, or of which a library made a text of its own.
+
+    Texts of other libraries may have words of a stranger's file in them, which say nothing about the disk.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         return error
-    code = OS_ERROR.search(str(error))
+    code = OS_ERROR.search(str(error)) if type(error).__name__ in IN_RUST else None
     if code:
         return OSError(int(code[1]), os.strerror(int(code[1])))
     return file_system_error(error.__cause__) if isinstance(error.__cause__, Exception) else None

@@ -91,6 +91,10 @@ STRANGERS: dict[str, tuple[Damage, str]] = {
         values(CONFIG, hidden_act="quux"),
         "config cannot be read|cannot be loaded|cannot be run",
     ),
+    "an activation with the words of a failing disk": (
+        values(CONFIG, hidden_act="Too many open files (os error 24)"),
+        "config cannot be read|cannot be loaded|cannot be run",
+    ),
     "a dtype nobody knows": (
         values(CONFIG, dtype="float33"),
         "config cannot be read|cannot be loaded|cannot be run",

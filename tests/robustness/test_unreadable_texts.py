@@ -163,6 +163,8 @@ def test_what_a_branch_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert file.read_bytes() == COMMIT.encode()
 
 
-def test_words_of_a_stranger_are_no_failing_disk() -> None:
-    """Else a file that is malformed on purpose would stop a batch: such an error is no refusal."""
-    raise_read_error(CheckpointError("is malformed", received="No such device (os error 5)"), "m")
+@pytest.mark.parametrize("error", [CheckpointError, KeyError, ValueError, TypeError])
+def test_words_of_a_stranger_are_no_failing_disk(error: type[Exception]) -> None:
+    """Else a config with these words would stop a batch: such an error is no refusal."""
+    raise_read_error(error("unknown activation: No such device (os error 5)"), "m")
+    raise_read_error(RuntimeError("No such device (os error 5) is no activation"), "m")
