@@ -48,7 +48,7 @@ def ring(
 
 
 def _peers(name: str, heads: int, kv_heads: int) -> Any:
-    from contextgraft.training.parallel.attention_kernels import KERNELS
+    from contextgraft.attention.kernels import KERNELS
     from contextgraft.training.parallel.communication import context_mesh, context_parallel
     from contextgraft.training.parallel.layout import LAYOUTS, topology
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from gpu_checks import Check, GpuSession, Outcome, relative_error
 
-from contextgraft.training.parallel import ring
-from contextgraft.training.parallel.attention_kernels import (
+from contextgraft.attention.kernels import (
     KERNELS,
     AttentionBlock,
     AttentionResult,
 )
+from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.communication import ContextParallel, RankGroup, RingArgs, TrafficCounter
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology
 

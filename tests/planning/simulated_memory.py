@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from contextgraft.attention.kernels import KERNELS
 from contextgraft.training.parallel import attention, ring
-from contextgraft.training.parallel.attention_kernels import KERNELS
 from contextgraft.training.parallel.communication import ContextParallel, RankGroup, TrafficCounter
 from contextgraft.training.parallel.layout import Layout
 

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from contextgraft.attention.kernels import KERNELS, AttentionBlock, AttentionResult
 from contextgraft.checkpoint import atomic
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.config.training import Recipe
@@ -30,7 +31,6 @@ from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.parallel import attention as ring_attention
 from contextgraft.training.parallel import engine, ring
-from contextgraft.training.parallel.attention_kernels import KERNELS, AttentionBlock, AttentionResult
 from contextgraft.training.parallel.background import TaskStatus, poll_result
 from contextgraft.training.parallel.checkpoints import PendingCheckpoint
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from contextgraft.attention.kernels import check_dtype
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.training.parallel.attention import check_supported
-from contextgraft.training.parallel.attention_kernels import check_dtype
 
 from ..conftest import RECIPE
 from .conftest import Run

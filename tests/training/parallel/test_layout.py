@@ -3,10 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contextgraft.attention.kernels import KERNELS, AttentionBlock
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.parallel.attention import ROPE_TYPES, check_rope
-from contextgraft.training.parallel.attention_kernels import KERNELS, AttentionBlock
 from contextgraft.training.parallel.layout import LAYOUTS, Topology, choose_layout, positions, topology
 
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.reader import stored_tensors
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors, raise_read_error
+from contextgraft.evaluation.backends.block_attention import use_block_attention
 from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import (
     NO_REMOTE_CODE,
@@ -75,7 +76,9 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
         raise CheckpointError(
             "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
         )
-    return try_model(model.eval(), path)
+    model = try_model(model.eval(), path)
+    use_block_attention(model)
+    return model
 
 
 def _from_pretrained(path: Path, config: Any, tensors: Mapping[str, Any], **options: Any) -> Any:

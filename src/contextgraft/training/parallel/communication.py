@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from contextgraft.attention.kernels import AttentionKernel
 from contextgraft.errors import InputError
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
-from contextgraft.training.parallel.attention_kernels import AttentionKernel
 from contextgraft.training.parallel.layout import Layout, positions
 from contextgraft.training.parallel.tiles import AttentionSpan
 

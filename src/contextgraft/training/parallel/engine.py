@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from typing_extensions import override
 
+from contextgraft.attention.kernels import KERNELS, check_dtype
 from contextgraft.checkpoint import atomic
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
@@ -32,7 +33,6 @@ from contextgraft.training.model import (
     zero_frozen_rows,
 )
 from contextgraft.training.parallel import attention, checkpoints
-from contextgraft.training.parallel.attention_kernels import KERNELS, check_dtype
 from contextgraft.training.parallel.background import TaskStatus, poll_result, run_in_thread
 from contextgraft.training.parallel.communication import (
     ContextParallel,

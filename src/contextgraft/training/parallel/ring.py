@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from contextgraft.training.parallel.attention_kernels import AttentionBlock, AttentionResult
+from contextgraft.attention.kernels import AttentionBlock, AttentionResult, merge
 from contextgraft.training.parallel.communication import (
     GRADIENT_TAG,
     KV_TAG,
@@ -158,12 +158,6 @@ def _in_order(tile: Tile, x: torch.Tensor) -> torch.Tensor:
 def _attention_block(tile: Tile, q: torch.Tensor, kv: torch.Tensor, scale: float) -> AttentionBlock:
     key, value = (_in_order(tile, _keys_of(tile, x)) for x in kv)
     return AttentionBlock(_in_order(tile, _queries_of(tile, q)), key, value, tile.causal, scale)
-
-
-def merge(out: torch.Tensor, lse: torch.Tensor, block_out: torch.Tensor, block_lse: torch.Tensor) -> None:
-    """Add the attention on another block in place, weighted by its fraction of the softmax."""
-    out.add_(torch.sigmoid(block_lse - lse) * (block_out - out))
-    lse.copy_(torch.logaddexp(lse, block_lse))
 
 
 def _block_gradients(  # noqa: PLR0917 - the formula has as many terms

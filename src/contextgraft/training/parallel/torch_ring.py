@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from contextgraft.training.parallel.attention_kernels import AttentionBlock, AttentionKernel, AttentionResult
+from contextgraft.attention.kernels import AttentionBlock, AttentionKernel, AttentionResult
 from contextgraft.training.parallel.communication import RingArgs
 
 LENGTH_DIM = 2  # of (B, H, L, D)

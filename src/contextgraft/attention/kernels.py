@@ -1,6 +1,7 @@
 """Attention of one block of queries on one block of keys: output with its log-sum-exp, and the gradients.
 
-The gradients use the output and log-sum-exp over *all* blocks: so the gradients of the blocks add up.
+Blocks of keys are merged by log-sum-exp. The gradients use the output and log-sum-exp over *all* blocks: so
+the gradients of the blocks add up.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class AttentionGradients(NamedTuple):
 
 @dataclass(frozen=True)
 class AttentionKernel:
-    """Forward and backward of a block, and the dtypes they support.
+    """Forward and backward of a block, the dtypes they support, and the largest head size (None: any).
 
     Backward takes the block, the gradient of the output, and the result over all blocks.
     """
@@ -49,6 +50,16 @@ class AttentionKernel:
     forward: Callable[[AttentionBlock], AttentionResult]
     backward: Callable[[AttentionBlock, torch.Tensor, AttentionResult], AttentionGradients]
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16)
+    head_size: int | None = None
+
+
+def merge(out: torch.Tensor, lse: torch.Tensor, block_out: torch.Tensor, block_lse: torch.Tensor) -> None:
+    """Add the attention on another block in place, weighted by its fraction of the softmax.
+
+    Outputs (B, H, L, D) and log-sum-exps (B, H, L, 1), in float32 or wider.
+    """
+    out.add_(torch.sigmoid(block_lse - lse) * (block_out - out))
+    lse.copy_(torch.logaddexp(lse, block_lse))
 
 
 def _cpu_forward(block: AttentionBlock) -> AttentionResult:
@@ -115,7 +126,7 @@ def _summed(grad: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
 
 KERNELS: dict[str, AttentionKernel] = {
     "cpu": AttentionKernel(_cpu_forward, _cpu_backward),
-    "cuda": AttentionKernel(_cuda_forward, _cuda_backward, (torch.bfloat16,)),  # never run by the tests
+    "cuda": AttentionKernel(_cuda_forward, _cuda_backward, (torch.bfloat16,), 256),  # never run by the tests
     "plain": AttentionKernel(_plain_forward, _plain_backward),
 }
 
