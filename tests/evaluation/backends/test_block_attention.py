@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tests.parity.families.proof import base_config
+from tests.parity.families.proof import auto_class, base_config
 from tests.parity.families.table import FAMILIES
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
 from contextgraft.evaluation.backends.block_attention import (
@@ -37,25 +36,15 @@ KEPT = {  # families that are prefilled in chunks and keep their own attention, 
     "gemma2": "softcap: eager", "vaultgemma": "softcap: eager", "gpt_oss": "sinks: eager",
     "gptj": "eager", "codegen": "eager", "gpt_neo": "eager", "bloom": "ALiBi: eager",
     "bloom without a length": "ALiBi: eager", "mpt": "ALiBi: eager",
-    "falcon": "reads no attention from its config", "doge": "adds to the mask",
+    "falcon": "reads no attention from its config", "doge": "adds to the mask", "mllama": "cross attention",
     "llama4": "attends within chunks by masks alone", "llama4_text": "attends within chunks by masks alone",
     "llama4_text with experts": "attends within chunks by masks alone",
 }  # fmt: skip
 
 
-def configs() -> dict[str, Any]:
-    """The configs of the families whose causal language model is prefilled in chunks."""
-    made = {name: base_config(name, family) for name, family in FAMILIES.items()}
-    return {
-        name: config
-        for name, config in made.items()
-        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and cache_capabilities(config).chunks
-    }
-
-
 def random_model(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    model = auto_class(config).from_config(config, dtype=dtype).eval()
     for parameter in model.parameters():
         parameter.data.mul_(FACTOR if parameter.dim() > 1 else 1)
     return model
@@ -87,16 +76,14 @@ def test_chunks_have_the_logits_of_one_forward(name: str, chunk: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_the_logits_of_one_forward(name: str) -> None:
-    config = configs().get(name)
-    if config is None:
-        pytest.skip("not prefilled in chunks")
-    model = random_model(config)
-    if name in KEPT:
-        use_block_attention(model)
-        assert attention_of(model) != NAME
-    else:
+    model = random_model(base_config(name, FAMILIES[name]))
+    before = attention_of(model)
+    if cache_capabilities(model.config).chunks and name not in KEPT:
         assert distance(model) < OF_FAMILY.get(name, TOLERANCE)
         assert attention_of(model) == NAME
+    else:
+        use_block_attention(model)
+        assert attention_of(model) == before != NAME
 
 
 @pytest.mark.parametrize("name", ["doge", "gpt_oss"])
