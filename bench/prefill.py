@@ -13,7 +13,7 @@ import torch
 from measure import Cost, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from contextgraft.evaluation.backends.block_attention import use_block_attention
+from contextgraft.attention.chunks import use_block_attention
 from contextgraft.evaluation.backends.generation import prefill
 
 CHUNK = 2048  # the default of --prefill-chunk

@@ -11,7 +11,7 @@ from tests.parity.families.table import FAMILIES
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
-from contextgraft.evaluation.backends.block_attention import (
+from contextgraft.attention.chunks import (
     NAME,
     attend,
     attend_chunk,
@@ -78,12 +78,20 @@ def test_chunks_have_the_logits_of_one_forward(name: str, chunk: int) -> None:
 def test_every_family_has_the_logits_of_one_forward(name: str) -> None:
     model = random_model(base_config(name, FAMILIES[name]))
     before = attention_of(model)
-    if cache_capabilities(model.config).chunks and name not in KEPT:
-        assert distance(model) < OF_FAMILY.get(name, TOLERANCE)
-        assert attention_of(model) == NAME
-    else:
+    if not cache_capabilities(model.config).chunks:
+        return  # load_model keeps its attention, as the next test shows
+    if name in KEPT:
         use_block_attention(model)
         assert attention_of(model) == before != NAME
+    else:
+        assert distance(model) < OF_FAMILY.get(name, TOLERANCE)
+        assert attention_of(model) == NAME
+
+
+def test_a_model_whose_prompts_are_computed_whole_keeps_its_attention(tmp_path: Path) -> None:
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    random_model(transformers.LlamaConfig(**SIZES, rope_parameters=dynamic)).save_pretrained(tmp_path)
+    assert attention_of(load_model(tmp_path, torch.device("cpu"), "float32")) == "sdpa"
 
 
 @pytest.mark.parametrize("name", ["doge", "gpt_oss"])

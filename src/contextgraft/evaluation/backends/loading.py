@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from contextgraft.attention.chunks import use_block_attention
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.reader import stored_tensors
 from contextgraft.errors import CheckpointError, InputError, MismatchError, library_errors, raise_read_error
-from contextgraft.evaluation.backends.block_attention import use_block_attention
+from contextgraft.evaluation.backends.generation import cache_capabilities
 from contextgraft.formats.model.own_files import check_plain_files
 from contextgraft.formats.model.pretrained import (
     NO_REMOTE_CODE,
@@ -77,7 +78,8 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
             "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
         )
     model = try_model(model.eval(), path)
-    use_block_attention(model)
+    if cache_capabilities(model.config).chunks:
+        use_block_attention(model)
     return model
 
 

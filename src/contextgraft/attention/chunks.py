@@ -14,7 +14,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from contextgraft.attention.kernels import KERNELS, AttentionBlock, AttentionResult, merge
-from contextgraft.evaluation.backends.generation import cache_capabilities
 
 NAME = "contextgraft_blocks"
 SDPA = "sdpa"
@@ -22,7 +21,7 @@ MULTIPLE = 8  # of which GPU kernels need the head size to be one
 
 
 def use_block_attention(model: Any) -> None:
-    """Make a model attend by blocks, if it is prefilled in chunks and its attention needs no mask of its own.
+    """Make a model that is prefilled in chunks attend by blocks, if its attention needs no mask of its own.
 
     A class that supports FlashAttention, which takes no mask, is correct without one; sparse attention adds
     to the mask, and stays as it is.
@@ -32,7 +31,6 @@ def use_block_attention(model: Any) -> None:
         kernel is None
         or model.dtype not in kernel.dtypes
         or config._attn_implementation != SDPA
-        or not cache_capabilities(model.config).chunks
         or not _takes_any_attention(model, config)
     ):
         return
