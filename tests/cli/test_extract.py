@@ -159,3 +159,22 @@ def test_a_setting_that_no_adapter_carries_is_a_warning(toy: SimpleNamespace, tm
     assert code == 0
     assert "warning" in err
     assert "rms_norm_eps (1e-06) is not the one" in err
+
+
+def test_an_exchanged_base_and_donor_are_a_warning(toy: SimpleNamespace, tmp_path: Path) -> None:
+    for name, positions in (("long", 512), ("short", 128)):
+        config = toy.config(max_position_embeddings=positions)
+        toy.write(tmp_path / name, toy.weights(config, seed=positions), config)
+    for base, donor, warned in (("long", "short", True), ("short", "long", False)):
+        words = [
+            "--base",
+            tmp_path / base,
+            "--donor",
+            tmp_path / donor,
+            "--rank",
+            2,
+            "--out",
+            tmp_path / donor / "a",
+        ]
+        code, _, err = finish("extract", *words)
+        assert (code, "were --base and --donor exchanged?" in err) == (0, warned), err

@@ -9,6 +9,7 @@ from typing import Any
 
 from contextgraft.adapter.compute.tiles import DELTA_TILE
 from contextgraft.adapter.extract.rank_spec import TensorSelection
+from contextgraft.adapter.extract.shorter_context import shorter_context
 from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
@@ -88,7 +89,7 @@ class ModelPair:
             for name, setting in self.difference.others.items()
         )
         limits = reader_limits(architecture(self.base.config), self.factorised)
-        return (*files, *settings_of_donor, *limits)
+        return (*shorter_context(self.base, self.donor), *files, *settings_of_donor, *limits)
 
     def context_record(self) -> dict[str, Any]:
         """What sidecars record of both configs: RoPE, the attention settings, the donor's context length."""
