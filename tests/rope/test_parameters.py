@@ -131,6 +131,28 @@ def test_parameters_of_one_layer_type_are_named(toy: SimpleNamespace) -> None:
         read(nested)
 
 
+@pytest.mark.parametrize(("length", "fits"), [(8, True), (7, False), (1, False)])
+def test_lists_of_one_layer_type_have_a_number_for_each_frequency(
+    length: int, fits: bool, toy: SimpleNamespace
+) -> None:
+    lists = {"short_factor": [1.0] * length, "long_factor": [2.0] * length}
+    rope = {
+        "full_attention": {**section("longrope", **lists), "rope_theta": 1e4},
+        "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+    }
+    sizes = {"head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    values = toy.config(model_type="olmo3", rope_parameters=rope, **sizes, pad_token_id=0)
+    if fits:
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**values))
+        assert read(values).by_layer_type["full_attention"]["long_factor"] == [2.0] * 8
+        return
+    match = (
+        rf"rope_parameters\.full_attention\.short_factor cannot be used; expected 8 numbers.*list of {length}"
+    )
+    with pytest.raises(InputError, match=match):
+        read(values)
+
+
 def test_types_of_other_programs_are_not_checked(toy: SimpleNamespace) -> None:
     scaling = {"type": "ntk", "factor": "auto"}
     values = {**config(toy, scaling), "model_type": "of_a_repository"}

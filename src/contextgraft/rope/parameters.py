@@ -100,20 +100,30 @@ def check_parameters(by_layer_type: Mapping[str, Mapping[str, Any]], section: st
                 )  # fmt: skip
 
 
-def check_lengths(parameters: Mapping[str, Any], values: Mapping[str, Any], section: str) -> None:
+def check_lengths(
+    by_layer_type: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any], section: str
+) -> None:
     """Raise InputError for lists of LongRoPE with another length than the number of frequencies.
 
-    `values` are those of the config's class.
+    `values` are those of the config's class. Layers of different types may have heads of different sizes.
     """
+    sizes = [values.get("head_dim") or _even_head(values)]
+    if list(by_layer_type) != [""]:
+        sizes += [size for key, size in values.items() if key.endswith("_head_dim")]
+    for layer_type, parameters in by_layer_type.items():
+        name = f"{section}.{layer_type}".removesuffix(".")
+        fraction = parameters.get("partial_rotary_factor") or 1.0
+        known = sorted({int(size * fraction) // 2 for size in sizes if isinstance(size, int) and size})
+        for key in LENGTHS:
+            length = len(parameters.get(key) or ())
+            if known and length and length not in known:
+                raise InputError(
+                    f"config.json: {name}.{key} cannot be used",
+                    expected=f"{' or '.join(map(str, known))} numbers, half of a head's rotated dimensions",
+                    received=f"a list of {length}",
+                )
+
+
+def _even_head(values: Mapping[str, Any]) -> int:
     heads, hidden = values.get("num_attention_heads"), values.get("hidden_size")
-    head_dim = values.get("head_dim") or (hidden // heads if heads and hidden else 0)
-    fraction = parameters.get("partial_rotary_factor") or 1.0
-    frequencies = int(head_dim * fraction) // 2
-    for key in LENGTHS:
-        length = len(parameters.get(key) or ())
-        if frequencies and length and length != frequencies:
-            raise InputError(
-                f"config.json: {section}.{key} cannot be used",
-                expected=f"{frequencies} numbers, half of the rotated dimensions of a head",
-                received=f"a list of {length}",
-            )
+    return hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads else 0

@@ -129,9 +129,11 @@ def _read_config(config: Mapping[str, Any], where: object, *, needs_length: bool
         resolved = None if _complete(section) else resolve(config)
         unlimited = resolved is not None and not needs_length and _has_no_length(resolved)
         settings = _read(_as_resolved(section, resolved) if resolved else section, unlimited=unlimited)
-        if settings.rope_type == "longrope" and (known := resolved or resolve(config)):
+        layers = settings.by_layer_type or {"": {"rope_type": settings.rope_type, **settings.extra}}
+        scaled = {key: value for key, value in layers.items() if (value or {}).get("rope_type") == "longrope"}
+        if scaled and (known := resolved or resolve(config)):
             key = "rope_scaling" if section.get("rope_scaling") else "rope_parameters"
-            check_lengths(settings.extra, known.values, key)
+            check_lengths(scaled, known.values, key)
         return settings
     except InputError as error:
         file = "config.json" if where is None else f"{where}".removesuffix("/config.json") + "/config.json"
