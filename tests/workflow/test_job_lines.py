@@ -4,7 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from contextgraft.workflow.job_lines import LAST_LINES, LONGEST_END, JobLines, duration, last_lines
+from contextgraft.workflow.job_lines import (
+    ESTIMATED_AFTER,
+    LAST_LINES,
+    LONGEST_END,
+    JobLines,
+    duration,
+    last_lines,
+)
 
 
 class Clock:
@@ -40,6 +47,15 @@ def test_a_finished_job_is_one_line_with_the_time_that_is_left() -> None:
     lines(job_lines, "job_info", jobid=4, rule_name="report", wildcards=None)
     lines(job_lines, "job_finished", job_id=4)
     assert lines(job_lines, "progress", done=4, total=4) == ["[4 of 4] report: 0 s"]
+
+
+def test_the_first_short_jobs_promise_no_time() -> None:
+    clock = Clock()
+    job_lines = JobLines(clock)
+    lines(job_lines, "job_info", jobid=1, rule_name="fetch", wildcards={"model": "base"})
+    clock.now = ESTIMATED_AFTER - 1
+    lines(job_lines, "job_finished", job_id=1)
+    assert lines(job_lines, "progress", done=1, total=18) == ["[1 of 18] fetch base: 29 s"]
 
 
 def test_a_failed_job_shows_the_end_of_its_log(tmp_path: Path) -> None:

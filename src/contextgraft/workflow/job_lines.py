@@ -8,6 +8,7 @@ from typing import Any
 
 from contextgraft.errors import printable
 
+ESTIMATED_AFTER = 30  # seconds: the first jobs copy models, and say nothing of those that compute
 LAST_LINES = 15  # of the log of a failed job
 LONGEST_END = 1 << 15  # bytes of these lines
 NO_NEWS = "Nothing to be done"
@@ -57,8 +58,9 @@ class JobLines:
     def _progress(self, record: Any) -> Iterator[str]:
         done, total = record.done, record.total
         begun = self._clock() if self._begun is None else self._begun
-        seconds = (self._clock() - begun) / max(done, 1) * (total - done)
-        left = f"; about {duration(seconds)} left" if done < total else ""
+        passed = self._clock() - begun
+        seconds = passed / max(done, 1) * (total - done)
+        left = f"; about {duration(seconds)} left" if done < total and passed >= ESTIMATED_AFTER else ""
         for job in self._finished:
             yield f"[{done} of {total}] {job}{left}"
         self._finished.clear()
