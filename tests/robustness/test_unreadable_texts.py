@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,12 +20,13 @@ from contextgraft.errors import CheckpointError, ReadError, raise_read_error
 from contextgraft.evaluation.backends import loading
 from contextgraft.evaluation.suites.skill_file import read_skill_file
 from contextgraft.formats import alignment, read_alignment, samples
+from contextgraft.formats.find_samples import find_sample_files
 from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model_card.licence import read_licence
 from contextgraft.formats.sidecar import is_record, read_records
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.ruler.qa import read_dataset
-from contextgraft.report.data.lm_eval_results import read_lm_eval_results
+from contextgraft.report.data.lm_eval_results import find_lm_eval_files, read_lm_eval_results
 from contextgraft.report.data.lm_eval_samples import read_document_scores
 from contextgraft.sources.cache_lock import LOCK, shared_entry
 from contextgraft.sources.cached_revisions import key_of, repository_commit
@@ -144,6 +145,28 @@ def test_a_path_on_a_failing_disk_is_not_absent(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Path, "exists", fail)
     with pytest.raises(ReadError):
         path_exists("a")
+
+
+@pytest.mark.parametrize("find", [find_sample_files, find_lm_eval_files])
+def test_results_in_a_folder_that_may_not_be_read_are_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[list[Path]], Sequence[object]]
+) -> None:
+    """A page without some fine-tunes would look like one of a smaller study."""
+    for name in ("a", "b", ".hidden"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "s.parquet").touch()
+        (tmp_path / name / "results_2025.json").touch()
+    assert len(find([tmp_path])) == 2
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name in ("b", ".hidden"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ReadError, match="b: cannot be read; received Permission denied"):
+        find([tmp_path])
 
 
 def test_what_a_branch_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

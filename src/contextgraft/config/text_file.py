@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import stat
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +69,26 @@ def path_exists(text: str) -> bool:
 def is_file(path: Path | str) -> bool:
     """Whether a text names a file; text that cannot be a path does not."""
     return path_exists(str(path)) and Path(path).is_file()
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Everything below a folder whose name fits a pattern, sorted, but nothing hidden.
+
+    A folder that this user may not read raises ReadError: `Path.rglob` would leave it out without a word.
+    """
+
+    def fail(error: OSError) -> None:
+        raise_read_error(error, error.filename or folder)
+
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in (*folders, *names)
+            if not name.startswith(".") and fnmatchcase(name, pattern)
+        ]
+    return sorted(found)
 
 
 def split_lines(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from contextgraft.config.text_file import visible_files
 from contextgraft.errors import InputError
 
 PAGE, SUMMARY = "index.html", "summary.json"  # in the folder of a report
@@ -33,13 +34,9 @@ def _below(result: Path) -> list[tuple[Path, str]]:
         return [(result, result.name)]
     if not result.is_dir():
         raise InputError("no such file or folder", path=result, remedy=REMEDY)
-    paths = sorted((path, path.relative_to(result)) for path in result.rglob("*.parquet"))
     # hidden folders contain the partial results of a running or killed evaluation
-    visible = [
-        (path, name.as_posix())
-        for path, name in paths
-        if not any(folder.startswith(".") for folder in name.parts) and not _is_copy(path, name)
-    ]
+    found = ((path, path.relative_to(result)) for path in visible_files(result, "*.parquet"))
+    visible = [(path, name.as_posix()) for path, name in found if not _is_copy(path, name)]
     if not visible:
         raise InputError("contains no *.parquet file", path=result, remedy=REMEDY)
     return visible
