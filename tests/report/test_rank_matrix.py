@@ -44,12 +44,25 @@ def test_gains_are_above_the_fine_tune_alone(results: Path) -> None:
     assert cell.gained is not None
     assert cell.kept is not None
     assert (cell.gained.points, cell.kept.points) == pytest.approx((96.5, 0))
-    assert cell.description.startswith("context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
+    assert cell.description.startswith("context +96.5 points [+89.7, +98.7], 96.5 % [93, 98], n=200")
     assert "skill 0.0 points [−2.1, +2.1], n=200 prompts" in cell.description
     assert cell.description.endswith("recommended")
     theta = lines["style"].cells[THETA].gained
     assert theta is not None
     assert theta.points == pytest.approx(44)
+
+
+def test_the_gain_has_the_interval_of_pairs(tmp_path: Path, synthetic: SimpleNamespace) -> None:
+    models = {80: synthetic.graft("style", 8), 60: synthetic.Model("style")}
+    rows = [row for hits, model in models.items() for row in synthetic.needle(model, "n", 1024, hits)]
+    synthetic.write(tmp_path / "a.parquet", rows)
+    (line,) = rank_matrix(study_of(tmp_path))
+    gained = line.cells[8].gained
+    # Newcombe 1998, method 10, with Wilson's intervals of scipy: 60 prompts found by both, 20 by the graft
+    # alone, 20 by none. For independent samples the interval would be [7.3, 31.9].
+    assert gained is not None
+    assert gained.method == "Newcombe for pairs"
+    assert (gained.points, gained.low, gained.high) == pytest.approx((20, 11.8435, 27.9870), abs=1e-3)
 
 
 def test_a_rank_that_only_fails_least_is_not_recommended(results: Path) -> None:

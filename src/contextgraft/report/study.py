@@ -7,8 +7,8 @@ from contextgraft.report.data.labels import model_names
 from contextgraft.report.data.samples import SampleDatabase
 from contextgraft.report.statistics.advice import with_advice
 from contextgraft.report.statistics.cells import ModelKey, score_group
-from contextgraft.report.statistics.clusters import texts_by_cell
-from contextgraft.report.statistics.paired import control_pairs, pairs_by_model, skill_pairs
+from contextgraft.report.statistics.clusters import text_key, texts_by_cell
+from contextgraft.report.statistics.paired import control_pairs, pair_counts, pairs_by_model, skill_pairs
 from contextgraft.report.statistics.splits import PromptPairs
 from contextgraft.report.statistics.study_table import StudyTable, build_study_table
 
@@ -22,4 +22,6 @@ def build_study(
     prompts = PromptPairs(skills, list(map(control_pairs, database.rows("control_pairs"))))
     names = model_names(database.rows("labels")) if names is None else names
     study = build_study_table(groups, names, context, pairs_by_model(skills), prompts)
-    return replace(with_advice(study), texts=texts_by_cell(database.rows("texts")))
+    pairs = {text_key(row): pair_counts(row) for row in database.rows("needle_pairs")}
+    texts = texts_by_cell(database.rows("texts"))
+    return replace(with_advice(study), texts=texts, needle_pairs=pairs)

@@ -143,7 +143,7 @@ def test_the_matrix_shows_its_numbers_to_pointer_and_screen_reader(visit: Visit)
     spot = visit.page.locator(".spot a").nth(10)
     spot.hover()
     text = visit.page.locator("#tip").inner_text()
-    assert text.startswith("style, r8: context +96.5 points [+91.4, +98.3], 96.5 % [93, 98], n=200")
+    assert text.startswith("style, r8: context +96.5 points [+89.7, +98.7], 96.5 % [93, 98], n=200")
     # no label of its own: the name that is read is the square's text, then these numbers
     assert spot.get_attribute("aria-label") is None
     assert spot.locator(".unseen").text_content() == text

@@ -22,7 +22,6 @@ class TextShares:
     """For each text the number of its scored questions, over all depths and donors, and the sum of scores."""
 
     counts: tuple[tuple[int, float], ...]
-    names: tuple[tuple[int, int], ...] = ()  # of the texts, in the same order: seed and number
 
     @property
     def texts(self) -> int:
@@ -33,10 +32,6 @@ class TextShares:
     def interval(self) -> tuple[float, float] | None:
         """95 % bootstrap interval of the share; None where all texts have the same share."""
         return bootstrap_share(self.counts)
-
-    def difference(self, other: "TextShares") -> tuple[float, float] | None:
-        """95 % bootstrap interval of the share minus the other's; None unless both have the same texts."""
-        return bootstrap_difference(self.counts, other.counts) if self.names == other.names else None
 
 
 def bootstrap_share(texts: Sequence[tuple[int, float]]) -> tuple[float, float] | None:
@@ -103,17 +98,12 @@ def _resamples(texts: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 def texts_by_cell(rows: Iterable[Mapping[str, Any]]) -> dict[TextKey, TextShares]:
     """The rows of sql/texts.sql by model, condition and length, where some texts have several questions."""
-    groups = group_by(rows, _key)
-    shares = {
-        key: TextShares(
-            tuple((row["n"], row["hits"]) for row in own),
-            tuple((row["seed"], row["document"]) for row in own),
-        )
-        for key, own in groups.items()
-    }
+    groups = group_by(rows, text_key)
+    shares = {key: TextShares(tuple((row["n"], row["hits"]) for row in own)) for key, own in groups.items()}
     return {key: item for key, item in shares.items() if any(n > 1 for n, _ in item.counts)}
 
 
-def _key(row: Mapping[str, Any]) -> TextKey:
+def text_key(row: Mapping[str, Any]) -> TextKey:
+    """The model, needle condition and length of a row of a query."""
     names = ("task", "distractors", "kind", "haystack", "chat")
     return model_key(row), NeedleCondition(*(row[name] for name in names)), row["length"]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contextgraft.report.data.labels import target_titles
+from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
 from contextgraft.report.statistics.study_table import ModelRow, StudyTable, TargetResult
 from contextgraft.report.statistics.verdict import VerdictOutcome, outcome_of
-from contextgraft.report.tables.wording import between_points, measured, signed
+from contextgraft.report.tables.wording import between_points, by_text, measured, signed
 
 RECOMMENDED = "◆"
 NEAREST = "◇"
@@ -17,7 +18,10 @@ THETA = 0  # the column of the control with the new theta and no delta
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One fine-tune at one rank: needles found above the fine-tune alone, and skill against it, in points."""
+    """One fine-tune at one rank: needles found above the fine-tune alone, and skill against it, in points.
+
+    `pairs` are the needles that both answered.
+    """
 
     row: ModelRow
     gained: Difference | None
@@ -25,7 +29,7 @@ class MatrixCell:
     outcome: VerdictOutcome = VerdictOutcome.UNKNOWN
     on_front: bool = False
     mark: str = ""
-    by_text: tuple[float, float] | None = None  # interval of `gained` over texts, in shares
+    pairs: PairCounts = UNPAIRED
 
     @property
     def missing(self) -> str:
@@ -40,10 +44,10 @@ class MatrixCell:
         if self.gained is None:
             return f"context {self.missing}"
         gained = f"{signed(self.gained.points)} points {between_points(self.gained)}"
-        if self.by_text:
-            low, high = self.by_text
-            gained += f" (by text [{signed(100 * low)}, {signed(100 * high)}])"
-        phrases = [f"context {gained}, {measured(self.row.long)}", _skill(self.row, self.kept)]
+        phrases = [
+            f"context {gained}{by_text(self.pairs)}, {measured(self.row.long)}",
+            _skill(self.row, self.kept),
+        ]
         phrases += ["no smaller rank is as good in both"] if self.on_front else []
         phrases += [MARKS[self.mark]] if self.mark else []
         return "; ".join(phrases)
@@ -71,10 +75,10 @@ def matrix_ranks(lines: Sequence[MatrixLine]) -> list[int]:
 def matrix_line(title: str, target: TargetResult, study: StudyTable) -> MatrixLine:
     """The cells of one fine-tune."""
     rows = {THETA: target.theta, **{row.model.rank: row for row in target.grafts}}
-    own = study.by_text(target.alone, study.longest)
-    texts = {rank: study.by_text(row, study.longest) for rank, row in rows.items()}
+    pairs = {rank: study.gained(row) for rank, row in rows.items()}
     gains = {
-        rank: difference(row.long.proportion, target.alone.long.proportion) for rank, row in rows.items()
+        rank: pairs[rank].difference or difference(row.long.proportion, target.alone.long.proportion)
+        for rank, row in rows.items()
     }
     front = pareto_front(
         {
@@ -94,7 +98,7 @@ def matrix_line(title: str, target: TargetResult, study: StudyTable) -> MatrixLi
                 outcome_of(row.evidence, target.alone.evidence),
                 rank in front,
                 mark(target, row),
-                shares.difference(own) if own and (shares := texts[rank]) else None,
+                pairs[rank],
             )
             for rank, row in rows.items()
         },

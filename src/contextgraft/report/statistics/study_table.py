@@ -103,7 +103,8 @@ class StudyTable:
     """Everything that the report shows of needles, RULER and skills.
 
     `context` is the base's, if it is known; `short` and `longest` are the lengths of the two needle columns.
-    `texts` are the needles by text, where questions share texts.
+    `texts` are the needles by text, where questions share texts. `needle_pairs` are those of grafts and theta
+    only, paired with the fine-tune alone.
     """
 
     context: int | None
@@ -114,6 +115,7 @@ class StudyTable:
     others: tuple[ModelRow, ...]
     groups: tuple[ScoreGroup, ...]
     texts: Mapping[TextKey, TextShares] = field(default_factory=dict)
+    needle_pairs: Mapping[TextKey, PairCounts] = field(default_factory=dict)
 
     @cached_property
     def groups_by_model(self) -> dict[ModelKey, list[ScoreGroup]]:
@@ -145,6 +147,12 @@ class StudyTable:
     def by_text(self, row: ModelRow, length: int) -> TextShares | None:
         """The needles of a row at one length by text; None where no text has several questions."""
         return self.texts.get((row.model, row.condition, length)) if row.condition else None
+
+    def gained(self, row: ModelRow) -> PairCounts:
+        """The needles of a row at the longest length, paired with those of its fine-tune alone."""
+        if row.condition is None:
+            return UNPAIRED
+        return self.needle_pairs.get((row.model, row.condition, self.longest), UNPAIRED)
 
     @property
     def donor(self) -> ModelRow | None:
