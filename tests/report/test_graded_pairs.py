@@ -143,4 +143,4 @@ def test_what_a_graft_adds_has_an_interval_over_texts(tmp_path: Path, synthetic:
     page = report.texts[PAGE]
     low, high = (f"+{found['texts'][end]:.1f}" for end in ("low", "high"))
     assert f", by text [{low}, {high}] over theta only" in page
-    assert "(by text [+" in page.split('<section id="matrix"')[1]  # graft against alone
+    assert ", by text [+" in page.split('<section id="matrix"')[1]  # graft against alone
