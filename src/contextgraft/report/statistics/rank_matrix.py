@@ -75,7 +75,7 @@ def matrix_ranks(lines: Sequence[MatrixLine]) -> list[int]:
 def matrix_line(title: str, target: TargetResult, study: StudyTable) -> MatrixLine:
     """The cells of one fine-tune."""
     rows = {THETA: target.theta, **{row.model.rank: row for row in target.grafts}}
-    pairs = {rank: study.gained(row) for rank, row in rows.items()}
+    pairs = {rank: needle_pairs(study, row) for rank, row in rows.items()}
     gains = {
         rank: pairs[rank].difference or difference(row.long.proportion, target.alone.long.proportion)
         for rank, row in rows.items()
@@ -103,6 +103,13 @@ def matrix_line(title: str, target: TargetResult, study: StudyTable) -> MatrixLi
             for rank, row in rows.items()
         },
     )
+
+
+def needle_pairs(study: StudyTable, row: ModelRow) -> PairCounts:
+    """The needles of a row at the longest length, paired with those of its fine-tune alone."""
+    if row.condition is None:
+        return UNPAIRED
+    return study.needle_pairs.get((row.model, row.condition, study.longest), UNPAIRED)
 
 
 def pareto_front(points: dict[int, tuple[float, float]]) -> set[int]:

@@ -103,8 +103,7 @@ class StudyTable:
     """Everything that the report shows of needles, RULER and skills.
 
     `context` is the base's, if it is known; `short` and `longest` are the lengths of the two needle columns.
-    `texts` are the needles by text, where questions share texts. `needle_pairs` are those of grafts and theta
-    only, paired with the fine-tune alone.
+    `texts` are the needles by text where they share some; `needle_pairs` are paired with the fine-tune.
     """
 
     context: int | None
@@ -148,12 +147,6 @@ class StudyTable:
         """The needles of a row at one length by text; None where no text has several questions."""
         return self.texts.get((row.model, row.condition, length)) if row.condition else None
 
-    def gained(self, row: ModelRow) -> PairCounts:
-        """The needles of a row at the longest length, paired with those of its fine-tune alone."""
-        if row.condition is None:
-            return UNPAIRED
-        return self.needle_pairs.get((row.model, row.condition, self.longest), UNPAIRED)
-
     @property
     def donor(self) -> ModelRow | None:
         """The donor's row; the first, if there are several."""
@@ -178,8 +171,7 @@ def build_study_table(
     """Arrange the score groups; `names` has the name of every model, `context` is the base's if it is known.
 
     The first needle column is at the base's context, or at the shortest length if that has no samples.
-    `pairs` has the skills of the models that can be paired with their fine-tune, `prompts` the same by split,
-    and the pairs of grafts with controls.
+    `pairs` are skills paired with the fine-tune, `prompts` the same by split, and pairs with controls.
     """
     lengths = sorted({group.length for group in singles(groups) if group.length is not None})
     short = context if context in lengths else (lengths[0] if lengths else 0)
