@@ -236,7 +236,7 @@ class Recipe(Frozen):
     frozen_rows: int = Field(
         default=0, ge=0, description="number of first rows of the embeddings that are not trained"
     )
-    activation_checkpointing: bool | Literal["selective"] = Field(
+    activation_checkpointing: Literal[True, False, "selective"] = Field(
         default=False,
         description="recompute activations: less memory; selective keeps the outputs of attention, so that "
         "attention is not recomputed",

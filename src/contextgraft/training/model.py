@@ -33,6 +33,14 @@ def head_dim(config: Mapping[str, Any]) -> int:
     return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
+def parse_config(config: Mapping[str, Any]) -> Any:
+    """The config as transformers' class of the model fills it in; InputError for an unknown architecture."""
+    kind = config.get("model_type")
+    rest = {key: value for key, value in config.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    with library_errors("unknown architecture", str(kind), InputError):
+        return AutoConfig.for_model(kind, **rest)
+
+
 def build(
     config: Mapping[str, Any],
     rope: RopeSettings,
@@ -47,13 +55,9 @@ def build(
     memory of its shards. `context_fn` is that of torch.utils.checkpoint. An unknown architecture, or dropout,
     raises InputError.
     """
-    changed = apply_rope(config, rope)
-    kind = changed.pop("model_type", None)
-    changed.pop("dtype", None)
-    changed.pop("torch_dtype", None)
+    parsed = parse_config(apply_rope(config, rope))
     _check_dropout(config)
-    with library_errors("unknown architecture", str(kind), InputError), no_init_weights():
-        parsed = AutoConfig.for_model(kind, **changed)
+    with library_errors("unknown architecture", parsed.model_type, InputError), no_init_weights():
         model = AutoModelForCausalLM.from_config(
             use_built_in_kernels(parsed),
             dtype=torch.float32,

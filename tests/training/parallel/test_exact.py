@@ -255,14 +255,17 @@ def test_kernels_say_what_they_take() -> None:
 @pytest.mark.parametrize(
     ("config", "word"),
     [
-        ({"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
-        ({"layer_types": ["sliding_attention", "linear_attention"]}, "linear_attention"),
-        ({"attention_chunk_size": 8192}, "attention_chunk_size"),
+        ({"model_type": "llama4_text", "num_hidden_layers": 4}, "chunked_attention"),
+        ({"model_type": "lfm2", "num_hidden_layers": 2, "full_attn_idxs": [1]}, "conv"),
+        ({"model_type": "jamba", "num_hidden_layers": 8}, "linear_attention"),
+        ({"model_type": "falcon_h1"}, "hybrid"),
+        ({"model_type": "qwen3_next"}, "linear_attention"),
+        ({"model_type": "llama", "attention_chunk_size": 8192}, "attention_chunk_size"),
     ],
 )
 def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any], word: str) -> None:
     recipe = Recipe.model_validate(RECIPE)
-    check_supported({"layer_types": ["full_attention", "sliding_attention"]}, recipe, "flat")
+    check_supported({"model_type": "gemma3_text"}, recipe, "flat")
     with pytest.raises(InputError, match=f"not {word}"):
         check_supported(config, recipe, "flat")
 
@@ -270,11 +273,15 @@ def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any
 def test_torchs_ring_takes_neither_windows_nor_documents_nor_kept_attention() -> None:
     recipe = Recipe.model_validate(RECIPE)
     apart = {"kind": "documents", "files": ["a.txt"], "mask": "block_causal"}
-    check_supported({"sliding_window": 8, "use_sliding_window": False}, recipe, "torch")
+    check_supported({"model_type": "qwen2", "sliding_window": 8}, recipe, "torch")  # switched off by default
     wrong: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-        ("sliding windows", {"sliding_window": 8}, {}),
-        ("mask: block_causal", {}, {"data": [apart]}),
-        ("activation_checkpointing: selective", {}, {"activation_checkpointing": "selective"}),
+        ("sliding windows", {"model_type": "mistral"}, {}),  # 4,096 by default
+        ("mask: block_causal", {"model_type": "llama"}, {"data": [apart]}),
+        (
+            "activation_checkpointing: selective",
+            {"model_type": "llama"},
+            {"activation_checkpointing": "selective"},
+        ),
     ]
     for word, config, changes in wrong:
         with pytest.raises(InputError, match=f"layout torch does not support {word}"):

@@ -10,6 +10,7 @@ from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.data.document_starts import last_start
+from contextgraft.training.model import parse_config
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.communication import ContextParallel
 from contextgraft.training.parallel.layout import TORCH
@@ -110,14 +111,16 @@ def check_rope(rope: RopeSettings) -> None:
 
 
 def check_supported(config: Mapping[str, Any], recipe: Recipe, layout: str) -> None:
-    """Check that the ring computes the attention of all layers: it builds no mask of its own.
+    """Check that the ring computes all that mixes tokens: it builds no mask of its own.
 
+    Kinds of layers and windows are those of transformers' class, also where the config does not name them.
     Layouts but torch's own take sliding windows and documents that do not see each other.
     """
-    others = set(config.get("layer_types") or ()) - LAYER_TYPES
-    if others or config.get("attention_chunk_size"):
+    parsed = parse_config(config).get_text_config(decoder=True)
+    others = set(getattr(parsed, "layer_types", None) or ()) - LAYER_TYPES
+    if others or getattr(parsed, "attention_chunk_size", None):
         raise _unsupported(" and ".join(sorted(others)) or "attention_chunk_size")
-    windows = config.get("sliding_window") and config.get("use_sliding_window", True)
+    windows = getattr(parsed, "sliding_window", None) and getattr(parsed, "use_sliding_window", True)
     wanted = {
         "sliding windows": windows,
         "mask: block_causal": recipe.has_block_causal,
