@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.adapter.peft_keys import renamed_keys
 from contextgraft.errors import CheckpointError, InputError, MismatchError
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -102,6 +103,7 @@ def ours(target: Path, out: Path, *scaled: ScaledAdapter, replace: bool = False)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_as_peft_merges_it(target: Path, tmp_path: Path, kind: str) -> None:
     adapter = trained(target, tmp_path / "adapter", **KINDS[kind])
+    assert renamed_keys(load_file(adapter / "adapter_model.safetensors")) == {}
     expected = by_peft(target, adapter)
     before = load_file(target / "model.safetensors")
     replace = kind in REPLACING

@@ -75,7 +75,8 @@ def test_the_sidecar_says_who_and_how_far(world: Any) -> None:
         "theta": 4e4,
         "max_positions": 1024,
         "rope_type": "default",
-        "extra": {"partial_rotary_factor": 1.0},
+        "extra": {},
+        "fraction": 1.0,
     }
     assert len(record["modules"]) == 14
     assert set(record["dense"]) == {name for name in world.weights["base"] if "norm" in name}

@@ -11,11 +11,19 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from contextgraft.adapter.merge.graft_config import rope_for
-from contextgraft.errors import InputError
+from contextgraft.adapter.merge.graft_config import check_one_rope, rope_for
+from contextgraft.errors import InputError, MismatchError
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.model_class import resolve
-from contextgraft.rope.settings import PLAIN_CLASSES, RopeSettings, from_json, read, to_json, to_record
+from contextgraft.rope.settings import (
+    PLAIN_CLASSES,
+    RopeSettings,
+    from_json,
+    read,
+    read_stated,
+    to_json,
+    to_record,
+)
 
 
 def reads_theta_alone(name: str) -> bool:
@@ -96,15 +104,14 @@ def test_a_fraction_is_written_as_the_class_reads_it(name: str, fraction: float,
 
 
 def test_the_whole_head_is_not_named_where_it_is_the_default() -> None:
-    new = RopeSettings(4e4, 1024, extra={"partial_rotary_factor": 1.0})
-    assert new == RopeSettings(4e4, 1024)
+    assert RopeSettings(4e4, 1024, extra={"partial_rotary_factor": 1.0}) == RopeSettings(4e4, 1024)
     for name in ("llama", "phi3"):
-        assert "partial_rotary_factor" not in str(apply_rope({"model_type": name}, new))
+        assert "partial_rotary_factor" not in str(apply_rope({"model_type": name}, RopeSettings(4e4, 1024)))
 
 
 def test_a_record_names_the_fraction() -> None:
     whole = RopeSettings(4e4, 1024)
-    assert to_record(whole)["extra"] == {"partial_rotary_factor": 1.0}
+    assert to_record(whole) == {**to_json(whole), "fraction": 1.0}
     assert from_json(to_record(whole)) == whole
     assert from_json(to_record(whole)).fraction_known
     assert not from_json(to_json(whole)).fraction_known
@@ -164,3 +171,35 @@ def test_one_rope_for_all_layers_is_refused_by_a_class_with_several() -> None:
     config = CONFIG_MAPPING["gemma3_text"]().to_dict()
     with pytest.raises(InputError, match="--keep-rope"):
         apply_rope(config, RopeSettings(4e5, 999424))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {
+            "model_type": "phi3",
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+        },
+        {"model_type": "deepseek_v2", "rope_scaling": {"type": "yarn", "factor": 4.0}},
+        {"model_type": "glm4"},
+        {"model_type": "gpt_neox", "rotary_pct": 1.0},
+    ],
+)
+def test_the_identity_of_a_model_has_what_its_config_states(config: dict[str, Any]) -> None:
+    """Digests of models, also in older records, do not depend on the class, nor on transformers."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 8, "max_position_embeddings": 64, "rope_theta": 5e5}
+    whole = sizes | config
+    stated = to_json(read_stated({key: value for key, value in whole.items() if key != "model_type"}))
+    assert to_json(read_stated(whole)) == stated
+    assert read(whole).type_key == stated.get("type_key", "rope_type")
+
+
+def test_records_with_and_without_the_fraction_are_of_one_rope() -> None:
+    known = RopeSettings(4e4, 1024, extra={"partial_rotary_factor": 0.5})
+    older = from_json(to_json(RopeSettings(4e4, 1024)))
+    check_one_rope([(Path("a"), known), (Path("b"), older)])
+    check_one_rope([(Path("a"), older), (Path("b"), known)])
+    with pytest.raises(MismatchError, match="different RoPE"):
+        check_one_rope([(Path("a"), known), (Path("b"), RopeSettings(4e4, 1024))])
+    with pytest.raises(InputError, match="malformed"):
+        from_json({**to_record(known), "fraction": 1.0})

@@ -52,6 +52,7 @@ def _expected_key(key: str) -> str:
     if match is None:
         return PREFIX + OF_RAW_STATE.sub("", name)
     leaf = EXPECTED_LEAF.get(match["what"], match["leaf"])
+    leaf = "bias" if match["what"] == "lora_B" and match["leaf"] == "bias" else leaf  # lora_bias=True
     of_one = match["adapter"] in (None, DEFAULT) and match["leaf"] == leaf
     if of_one and not (match["adapter"] and match["what"] == MAGNITUDE and leaf is None):
         return PREFIX + name

@@ -73,7 +73,7 @@ def model_digest(folder: ModelFolder, known: Mapping[str, str] | None = None) ->
     return json_digest(
         {
             "tensors": tensor_table(folder.tensors, tensor_digests(folder, known)),
-            "rope": settings.to_json(settings.read_any_length(folder.config, folder.path)),
+            "rope": settings.to_json(settings.read_stated(folder.config, folder.path)),
         }
     )
 

@@ -12,10 +12,10 @@ from contextgraft.rope.model_class import ClassConfig, has_class, resolve
 from contextgraft.rope.settings import (
     ORIGINAL,
     PARTIAL,
-    PLAIN_CLASSES,
     POSITIONS,
     THETA,
     RopeSettings,
+    is_plain_class,
     read_any_length,
 )
 from contextgraft.rope.text_section import replace_text_section, text_section
@@ -100,7 +100,7 @@ def reads_back(config: Mapping[str, Any], settings: RopeSettings) -> bool:
 def _is_plain(config: Mapping[str, Any], settings: RopeSettings) -> bool:
     """Whether settings of the default type are read from the same keys by every version of the class."""
     is_default = settings.rope_type == "default" and not settings.by_layer_type
-    return is_default and text_section(config).get("model_type", PLAIN_CLASSES[0]) in PLAIN_CLASSES
+    return is_default and is_plain_class(config)
 
 
 def _sections(config: Mapping[str, Any], settings: RopeSettings) -> Iterator[dict[str, Any]]:
@@ -159,16 +159,18 @@ def _fraction(config: Mapping[str, Any], settings: RopeSettings) -> float | None
     section = text_section(config)
     if settings.by_layer_type or not settings.fraction_known:
         return None
+    if PARTIAL[0] in settings.extra:
+        return settings.fraction
     parameters = section.get("rope_parameters") or {}
     named = PARTIAL[0] in parameters or any(key in section for key in PARTIAL)
-    return settings.fraction if settings.fraction != 1 or named or _class_fraction(config) != 1 else None
+    return 1.0 if named or _class_fraction(config) != 1 else None
 
 
 def _class_fraction(config: Mapping[str, Any]) -> Any:
     """The fraction that transformers' class of this model fills in."""
-    section = text_section(config)
-    if section.get("model_type") in PLAIN_CLASSES:
+    if is_plain_class(config):
         return 1
+    section = text_section(config)
     unsaid = ("rope_parameters", "rope_scaling", *THETA, *PARTIAL)
     bare = {key: value for key, value in section.items() if key not in unsaid}
     try:

@@ -113,7 +113,7 @@ def check_lengths(
     for layer_type, parameters in by_layer_type.items():
         name = f"{section}.{layer_type}".removesuffix(".")
         fraction = parameters.get("partial_rotary_factor") or 1.0
-        known = sorted({int(size * fraction) // 2 for size in sizes if isinstance(size, int) and size})
+        known = sorted({(int(size * fraction) + 1) // 2 for size in sizes if isinstance(size, int) and size})
         for key in LENGTHS:
             length = len(parameters.get(key) or ())
             if known and length and length not in known:

@@ -45,17 +45,18 @@ class RopeSettings:
     The number of positions is 0 for a class without any length (Mamba, Bloom): see `read_any_length`.
     `by_layer_type` is transformers' `rope_parameters` if layers of different types rotate differently (None
     for a type without RoPE); the other values are then those of the layers with full attention. `type_key` is
-    the key of `rope_scaling` that has the type: code of repositories reads one of both. `extra` lacks the
-    rotated fraction of a head where the whole head rotates, and where `fraction_known` is False.
+    the key of `rope_scaling` that has the type: code of repositories reads one of both. The rotated
+    fraction of a head is 1 where `extra` lacks it, unless `fraction_known` is False.
     """
 
     theta: float
     max_positions: int
     rope_type: str = "default"
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
     by_layer_type: Mapping[str, Any] = field(default_factory=dict)
     type_key: str = field(default=TYPE_KEYS[0], compare=False, repr=False)
     fraction_known: bool = field(default=True, compare=False, repr=False)
+    _compared: Mapping[str, Any] = field(init=False, repr=False)  # extra without a fraction of 1
 
     def __post_init__(self) -> None:
         _require(_is_number(self.theta) and self.theta > 0, "rope_theta", "a positive number", self.theta)
@@ -66,7 +67,7 @@ class RopeSettings:
         fraction = self.extra.get(PARTIAL[0], 1.0)
         _require(_is_number(fraction) and fraction > 0, PARTIAL[0], "a positive number", fraction)
         rest = {key: value for key, value in self.extra.items() if key != PARTIAL[0] or value != 1}
-        object.__setattr__(self, "extra", rest)
+        object.__setattr__(self, "_compared", rest)
 
     @property
     def fraction(self) -> float:
@@ -98,6 +99,12 @@ class RopeSettings:
         fraction = f", partial_rotary_factor {self.fraction:g}" if self.fraction != 1 else ""
         return f"theta {self.theta:g}, {length}{fraction}"
 
+    def with_fraction_of(self, other: "RopeSettings") -> "RopeSettings":
+        """These settings with the other's rotated fraction, if their own is not known."""
+        if self.fraction_known:
+            return self
+        return replace(self, extra={**self.extra, PARTIAL[0]: other.fraction}, fraction_known=True)
+
     def extended(self, theta: float, max_positions: int) -> "RopeSettings":
         """These settings with another theta, in the layers with full attention, and number of positions."""
         by_layer_type = {
@@ -126,7 +133,8 @@ def _read_config(config: Mapping[str, Any], where: object, *, needs_length: bool
     try:
         section = text_section(config)
         check_section(section)
-        resolved = None if _complete(section) else resolve(config)
+        stated = _states_theta(section)
+        resolved = None if stated and is_plain_class(config) else resolve(config)
         unlimited = resolved is not None and not needs_length and _has_no_length(resolved)
         settings = _read(_as_resolved(section, resolved) if resolved else section, unlimited=unlimited)
         layers = settings.by_layer_type or {"": {"rope_type": settings.rope_type, **settings.extra}}
@@ -134,11 +142,23 @@ def _read_config(config: Mapping[str, Any], where: object, *, needs_length: bool
         if scaled and (known := resolved or resolve(config)):
             key = "rope_scaling" if section.get("rope_scaling") else "rope_parameters"
             check_lengths(scaled, known.values, key)
-        return settings
+        return replace(settings, type_key=_type_key(section)) if stated else settings
     except InputError as error:
         file = "config.json" if where is None else f"{where}".removesuffix("/config.json") + "/config.json"
         text = str(error).replace("config.json: ", f"config.json: {section_name(config)}", 1)
         raise InputError(text.replace("config.json", file, 1)) from None
+
+
+def is_plain_class(config: Mapping[str, Any]) -> bool:
+    """Whether the class of a model adds nothing to what its config says about RoPE, or none is named."""
+    model_type = text_section(config).get("model_type", config.get("model_type"))
+    return model_type in (None, *PLAIN_CLASSES)
+
+
+def read_stated(config: Mapping[str, Any], where: object = None) -> RopeSettings:
+    """As `read_any_length`; where the config states a theta, without what its class fills in."""
+    section = text_section(config)
+    return _read(section) if _states_theta(section) else read_any_length(config, where)
 
 
 def to_json(settings: RopeSettings) -> dict[str, Any]:
@@ -156,10 +176,8 @@ def to_json(settings: RopeSettings) -> dict[str, Any]:
 
 def to_record(settings: RopeSettings) -> dict[str, Any]:
     """As `to_json`, with the rotated fraction in any case: a missing one is not the same to every class."""
-    values = to_json(settings)
-    if not settings.fraction_known or settings.by_layer_type:
-        return values
-    return {**values, "extra": {**settings.extra, PARTIAL[0]: settings.fraction}}
+    known = settings.fraction_known and not settings.by_layer_type
+    return to_json(settings) | ({"fraction": settings.fraction} if known else {})
 
 
 def from_json(data: Mapping[str, Any]) -> RopeSettings:
@@ -168,10 +186,14 @@ def from_json(data: Mapping[str, Any]) -> RopeSettings:
     Without the rotated fraction, which records did not always have, it is not known.
     """
     known = {"theta", "max_positions", "rope_type", "extra"}
-    whole = isinstance(data, Mapping) and set(data) - {"by_layer_type", "type_key"} == known
+    whole = isinstance(data, Mapping) and set(data) - {"by_layer_type", "type_key", "fraction"} == known
     if not whole or not all(isinstance(data.get(key, {}), Mapping) for key in ("extra", "by_layer_type")):
         raise InputError("malformed RoPE settings", expected=f"keys {sorted(known)}", received=data)
-    return RopeSettings(**data, fraction_known=PARTIAL[0] in data["extra"])
+    rest = {key: value for key, value in data.items() if key != "fraction"}
+    settings = RopeSettings(**rest, fraction_known="fraction" in data or PARTIAL[0] in data["extra"])
+    if data.get("fraction", settings.fraction) != settings.fraction:
+        raise InputError("malformed RoPE settings", expected=settings.fraction, received=data["fraction"])
+    return settings
 
 
 def _read(section: Mapping[str, Any], *, unlimited: bool = False) -> RopeSettings:
@@ -200,12 +222,18 @@ def _read(section: Mapping[str, Any], *, unlimited: bool = False) -> RopeSetting
         rope_type=rope_type,
         extra=extra,
         by_layer_type=by_layer_type,
-        type_key=next((key for key in TYPE_KEYS if chosen.get(key) is not None), TYPE_KEYS[0]),
+        type_key=_type_key(section),
     )
 
 
-def _complete(section: Mapping[str, Any]) -> bool:
-    """Whether the section says all by itself, so that transformers need not be imported."""
+def _type_key(section: Mapping[str, Any]) -> str:
+    """The key that has the type of RoPE."""
+    chosen = section.get("rope_scaling") or section.get("rope_parameters") or {}
+    return next((key for key in TYPE_KEYS if chosen.get(key) is not None), TYPE_KEYS[0])
+
+
+def _states_theta(section: Mapping[str, Any]) -> bool:
+    """Whether the section has theta and the length of all layers under the names that most classes read."""
     parameters, scaling = _mapping(section, "rope_parameters"), _mapping(section, "rope_scaling")
     types, layers = section.get("layer_types"), section.get("num_hidden_layers")
     if section.get(POSITIONS[0]) is None or (isinstance(types, list) and len(types) != layers):
@@ -214,8 +242,6 @@ def _complete(section: Mapping[str, Any]) -> bool:
         return False  # only some classes have layer types
     chosen = scaling or parameters
     if _first(None, chosen.get("rope_type"), chosen.get("type")) in OLD_NAMES:
-        return False
-    if section.get("model_type", PLAIN_CLASSES[0]) not in PLAIN_CLASSES:
         return False
     if not scaling and "rope_theta" in parameters:
         return True

@@ -11,7 +11,7 @@ from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, r
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
-from contextgraft.rope.settings import PARTIAL, RopeSettings, read_any_length
+from contextgraft.rope.settings import RopeSettings, read_any_length
 from contextgraft.rope.travelling import (
     OwnSetting,
     Setting,
@@ -48,8 +48,7 @@ def rope_for(config: Mapping[str, Any], rope: RopeSettings, path: Path) -> RopeS
     targets = read_any_length(config, path)
     if not rope.max_positions:
         rope = replace(rope, max_positions=targets.max_positions)
-    if not rope.fraction_known:
-        rope = replace(rope, extra={**rope.extra, PARTIAL[0]: targets.fraction}, fraction_known=True)
+    rope = rope.with_fraction_of(targets)
     own = {key: value for key, value in targets.extra.items() if key.startswith(DIMENSIONS)}
     if own.keys() == {key for key in rope.extra if key.startswith(DIMENSIONS)}:
         return rope
@@ -76,7 +75,8 @@ def context_of(path: Path, target: Path) -> dict[str, Any]:
 
 def check_one_rope(ropes: Sequence[tuple[Path, RopeSettings]]) -> None:
     """Raise MismatchError unless all adapters, each with its folder, have the same RoPE settings."""
-    if len({str(rope) for _, rope in ropes}) > 1:
+    first = ropes[0][1]
+    if any(rope.with_fraction_of(first) != first.with_fraction_of(rope) for _, rope in ropes):
         raise MismatchError(
             "the adapters were trained with different RoPE settings",
             received=", ".join(f"{path}: theta {rope.theta:g}" for path, rope in ropes),

@@ -78,7 +78,8 @@ def _model(sidecar: dict[str, Any], side: str, folder: ModelFolder, residuals: "
 def _rope(sidecar: dict[str, Any], models: ModelPair) -> str:
     for side, folder in (("base", models.base), ("donor", models.donor)):
         own = settings.read_any_length(folder.config, folder.path)
-        check_equal(f"the {side}'s RoPE", settings.from_json(sidecar["rope"][side]), own)
+        recorded = settings.from_json(sidecar["rope"][side]).with_fraction_of(own)
+        check_equal(f"the {side}'s RoPE", recorded, own)
     rope = settings.read_any_length(models.donor.config)
     if sidecar["max_length"] != rope.max_positions:  # what older versions recorded
         check_equal("the context length", sidecar["max_length"], rope.context)

@@ -92,8 +92,9 @@ def _unrecorded_card(manifest: dict[str, Any]) -> set[str]:
 
 def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
     context = _recorded(manifest)
-    after = context.rope
-    check_equal("RoPE as new readers see it", after, settings.read_any_length(model.config, model.path))
+    own = settings.read_any_length(model.config, model.path)
+    after = context.rope.with_fraction_of(own)
+    check_equal("RoPE as new readers see it", after, own)
     if manifest["rope"]["from"] == "target":
         return f"{after.description}, as the target had them"
     if not reads_back(model.config, after):
@@ -104,9 +105,9 @@ def _rope(model: ModelFolder, manifest: dict[str, Any]) -> str:
         check_equal("RoPE as old readers see it: theta", after.theta, section["rope_theta"])
         old_type = scaling.get("rope_type", scaling.get("type", "default"))
         check_equal("RoPE as old readers see it: type", after.rope_type, old_type)
-    own = own_values(model.config, context.attention) if context.attention else {}
+    values = own_values(model.config, context.attention) if context.attention else {}
     for name, setting in context.attention.items():
-        check_equal(name, setting.donor, own[name])
+        check_equal(name, setting.donor, values[name])
     carried = f", {', '.join(context.attention)} of the donor" if context.attention else ""
     return f"{after.description}{carried}"
 
@@ -153,7 +154,7 @@ def _adapters(paths: Sequence[Path], model: ModelFolder, manifest: dict[str, Any
         for adapter in opened:
             if adapter.rope is not None:
                 donors = rope_for(model.config, adapter.rope, model.path)
-                check_equal("the donor's RoPE", context.rope, donors)
+                check_equal("the donor's RoPE", context.rope.with_fraction_of(donors), donors)
             if adapter.attention is not None:
                 changed = travelling.to_json(adapter.attention)
                 check_equal("the donor's attention settings", travelling.to_json(context.attention), changed)
