@@ -21,6 +21,7 @@ from contextgraft.planning.training import (
     ring_bytes,
     ring_traffic,
     stage_costs,
+    weight_traffic,
 )
 from contextgraft.planning.training_memory import trained_parameters
 from contextgraft.training.parallel.layout import Topology
@@ -101,6 +102,22 @@ def test_selective_checkpointing_keeps_attention() -> None:
     assert selective.computed - none.computed == 12 * 2 * 1272 * 16
     assert full.computed - selective.computed == 12 * 2 * 2 * 8 * 16**2
     assert selective.between == none.between != full.between
+
+
+@pytest.mark.parametrize(
+    ("ranks", "replicas", "leaving"),
+    [(16, 2, 0), (16, 1, 1), (24, 3, 0), (24, 4, 2), (12, 2, 1), (24, 2, 2), (32, 2, 1)],
+)
+def test_copies_that_do_not_fit_whole_nodes_are_gathered_between_them(
+    ranks: int, replicas: int, leaving: int
+) -> None:
+    """On nodes of 8: of 24 ranks in copies of 6, two lie partly on the middle node."""
+    hardware = Hardware(node_size=8)
+    plan = ParallelPlan(ranks, context=1, dtype="bfloat16", weight_replicas=replicas)
+    shards = ranks // replicas
+    summed = 2 * (replicas - 1) / replicas * 4 * 1272 * min(1, 8 / shards)
+    gathered = (shards - 1) / shards * (2 * 2 + 4) * 1272
+    assert weight_traffic(recipe(), TINY, hardware, plan) == pytest.approx(summed + leaving * gathered)
 
 
 def test_replicas_of_the_weights_only_sum_gradients_between_nodes() -> None:

@@ -265,7 +265,7 @@ def _training_notes(
     from contextgraft.planning.training import memory_remedies
 
     if recipe.activation_offloading:
-        host = hardware.node_size * max(cost.host for cost in costs)
+        host = min(hardware.node_size, plan.ranks) * max(cost.host for cost in costs)
         yield f"Offloaded activations need {host / GB:,.0f} GB of a node's main memory."
     most = max(cost.memory.total for cost in costs)
     if most > hardware.memory:

@@ -214,10 +214,19 @@ def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: 
     )
     held = min(1.0, hardware.node_size / shards)  # of a copy of the weights, by the ranks of a node
     between_replicas = 2 * (replicas - 1) / replicas * gradients * held
-    if shards <= hardware.node_size:
-        return between_replicas
     gathered = 2 * plan.activation_bytes * shape.parameters
-    return (shards - 1) / shards * (gathered + gradients) + between_replicas
+    sharded = (shards - 1) / shards * (gathered + gradients)
+    return _leaving(plan, hardware.node_size) * sharded + between_replicas
+
+
+def _leaving(plan: ParallelPlan, node_size: int) -> int:
+    """How many copies of the weights lie partly on one node and partly on others, at most."""
+    shards, most = plan.shard_ranks, 0
+    for start in range(0, plan.ranks, node_size)[:shards]:  # then they lie as on these nodes
+        stop = min(start + node_size, plan.ranks)
+        touched = range(start // shards, -(-stop // shards))
+        most = max(most, sum(n * shards < start or (n + 1) * shards > stop for n in touched))
+    return most
 
 
 def _layout(ring: Topology, shape: ModelShape, plan: ParallelPlan) -> Layout:
