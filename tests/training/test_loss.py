@@ -18,6 +18,7 @@ COMMON: dict[str, Any] = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": LENGTH,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
+IN_FLOAT32 = ("falcon_h1",)  # layers that compute so in a model of float64
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": True},
     "mistral": {"tie_word_embeddings": False},
@@ -31,6 +32,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "cohere": {"logit_scale": 0.25},
     "gpt_neox": {},  # layers and output of other names
     "starcoder2": {},
+    "falcon_h1": {  # the head reads a factor of the layers
+        "lm_head_multiplier": 0.5,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+    },
 }
 
 
@@ -89,8 +97,9 @@ def test_in_pieces_as_at_once(name: str) -> None:
     assert int(right) == expected.right
     found = gradients(model)
     assert found.keys() == expected.gradients.keys()
+    tolerance = 1e-5 if name in IN_FLOAT32 else 1e-6
     for key, gradient in expected.gradients.items():
-        assert (found[key] - 3 * gradient).norm() <= 1e-6 * gradient.norm() + 1e-12, key
+        assert (found[key] - 3 * gradient).norm() <= tolerance * gradient.norm() + 1e-12, key
 
 
 def test_some_answers_are_right_and_reported() -> None:

@@ -29,7 +29,7 @@ class CausalLMWithLoss(torch.nn.Module):
         self.layers_name = str(causal_lm.base_model_prefix)
         self.chunk_tokens = logit_chunk_tokens(causal_lm.config.vocab_size)  # type: ignore[union-attr, arg-type]
         self.head = copy.copy(causal_lm)
-        self.head._modules = {**causal_lm._modules, self.layers_name: _HiddenStatesStub()}
+        self.head._modules = {**causal_lm._modules, self.layers_name: _HiddenStatesStub(causal_lm)}
 
     def forward(self, batch: MicroBatch, **layer_arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss in nats (weighted sum of this micro-batch / total weight), and the number of correct answers.
@@ -43,7 +43,16 @@ class CausalLMWithLoss(torch.nn.Module):
 
 
 class _HiddenStatesStub(torch.nn.Module):
-    """Replaces the layers of a model: returns the given hidden states in the output type that heads read."""
+    """Replaces the layers of a model: returns the given hidden states in the output type that heads read.
+
+    It has the plain attributes of the layers: the head of Falcon-H1 reads one.
+    """
+
+    def __init__(self, causal_lm: torch.nn.Module) -> None:
+        super().__init__()
+        layers = getattr(causal_lm, str(causal_lm.base_model_prefix))
+        plain = {key: value for key, value in vars(layers).items() if isinstance(value, float | int)}
+        self.__dict__.update({key: value for key, value in plain.items() if not key.startswith("_")})
 
     def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> MoeModelOutputWithPast:
         return MoeModelOutputWithPast(last_hidden_state=inputs_embeds)
