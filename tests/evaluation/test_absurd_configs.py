@@ -26,6 +26,7 @@ VALUES: tuple[Any, ...] = (
 FEW = (
     ("vocab_size", 10**12), ("head_dim", 10**9), ("head_dim", 2.0), ("num_key_value_heads", 64),
     ("num_key_value_heads", -1), ("num_attention_heads", "7"), ("hidden_size", True),
+    ("sliding_window", 10**30),
 )  # fmt: skip
 MANY = tuple((key, value) for key in KEYS for value in VALUES)
 

@@ -78,8 +78,9 @@ def load_model(path: Path, device: torch.device, dtype: str, tensors: Mapping[st
             "lacks tensors that its config requires", path=path, received=", ".join(wrong[:3])
         )
     model = try_model(model.eval(), path)
-    if cache_capabilities(model.config).chunks:
-        use_block_attention(model)
+    with library_errors("cannot be run by transformers", path):
+        if cache_capabilities(model.config).chunks:
+            use_block_attention(model)
     return model
 
 
