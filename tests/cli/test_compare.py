@@ -66,7 +66,7 @@ def test_what_is_no_adapter(adapters: Path) -> None:
     [
         ([], "no rank given: pass --rank or --energy"),
         (["--rank", "2", "--include", "("], "not a regular expression"),
-        (["--energy", "1.5"], "0<x<=1"),
+        (["--energy", "1.5"], "expected a number, more than 0, at most 1; received"),
         (["--rank", "2", "--device", "cuda:9"], "cannot be used"),
     ],
 )
