@@ -203,3 +203,15 @@ def test_records_with_and_without_the_fraction_are_of_one_rope() -> None:
         check_one_rope([(Path("a"), known), (Path("b"), RopeSettings(4e4, 1024))])
     with pytest.raises(InputError, match="malformed"):
         from_json({**to_record(known), "fraction": 1.0})
+
+
+def test_what_a_config_states_wrongly_is_refused_with_its_file() -> None:
+    scaling = {"rope_type": "linear", "factor": "4.0"}
+    config = {
+        "model_type": "llama",
+        "max_position_embeddings": 64,
+        "rope_theta": 5e5,
+        "rope_scaling": scaling,
+    }
+    with pytest.raises(InputError, match=r"here/config\.json: .*factor"):
+        read_stated(config, "here")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Container
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -49,9 +50,7 @@ class Interruption:
         After a signal without the end of the interpreter, in which threads of V8 and torch abort. Further
         signals are ignored: a launcher may send again what its terminal sent to all processes.
         """
-        for number in SIGNALS:
-            if signal.getsignal(number) == self._receive:
-                signal.signal(number, signal.SIG_IGN)
+        self._unwatch(ignored=SIGNALS)
         number = self.received or signal.SIGINT
         by = "" if number == signal.SIGINT else f" by {number.name}"
         if os.environ.get("RANK", "0") == "0":
@@ -66,9 +65,13 @@ class Interruption:
 
     def end(self) -> None:
         """Ignore SIGINT while a command that has finished leaves the interpreter; the others end it."""
+        self._unwatch(ignored=(signal.SIGINT,))
+
+    def _unwatch(self, ignored: Container[signal.Signals]) -> None:
+        """Handle the signals no longer; those that are not ignored end the process."""
         for number in SIGNALS:
             if signal.getsignal(number) == self._receive:
-                signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
 
 def imports(frame: FrameType | None) -> bool:

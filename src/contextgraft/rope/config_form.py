@@ -33,6 +33,7 @@ STRICT_KEYS = {
 }
 # scaled where the key is missing, in transformers 4.57: null is needed for the default type
 SCALED_BY_DEFAULT = ("apertus", "gpt_oss")
+OTHER_SETTINGS = "keep the target's settings with --keep-rope, or name other ones with --rope-from"
 # other names of theta and the rotated fraction before transformers 5
 OLD_NAMES = dict.fromkeys(("gpt_neox", "gpt_neox_japanese"), ("rotary_emb_base", "rotary_pct"))
 
@@ -68,7 +69,7 @@ def apply_rope(config: Mapping[str, Any], settings: RopeSettings) -> dict[str, A
         "the RoPE settings cannot be written into config.json",
         expected=_parameters(settings),
         received=received,
-        remedy="keep the target's settings with --keep-rope, or name other ones with --rope-from",
+        remedy=OTHER_SETTINGS,
     )
 
 
@@ -85,7 +86,7 @@ def _check_type(config: Mapping[str, Any], settings: RopeSettings) -> None:
         raise InputError(
             f"RoPE of type {settings.rope_type!r} is not one that transformers computes",
             expected=", ".join(ROPE_INIT_FUNCTIONS),
-            remedy="keep the target's settings with --keep-rope, or name other ones with --rope-from",
+            remedy=OTHER_SETTINGS,
         )
 
 

@@ -28,11 +28,7 @@ PLAIN_CLASSES = (
     "granitemoe", "helium", "llama", "mistral", "mixtral", "olmo", "olmo2", "olmoe", "qwen2", "qwen2_moe",
     "qwen3", "qwen3_moe", "seed_oss", "smollm3", "starcoder2",
 )  # fmt: skip
-UNSCALED_LENGTH = (
-    "su",
-    "longrope",
-    "llama3",
-)  # types whose max_position_embeddings counts the factor already
+UNSCALED_LENGTH = ("su", "longrope", "llama3")  # their max_position_embeddings counts the factor already
 TYPE_KEYS = ("rope_type", "type")  # of rope_scaling: today's, and that of versions before 4.43
 ORIGINAL = "original_max_position_embeddings"
 MAIN_LAYERS = "full_attention"
@@ -129,12 +125,15 @@ def read_any_length(config: Mapping[str, Any], where: object = None) -> RopeSett
     return _read_config(config, where, needs_length=False)
 
 
-def _read_config(config: Mapping[str, Any], where: object, *, needs_length: bool) -> RopeSettings:
+def _read_config(
+    config: Mapping[str, Any], where: object, *, needs_length: bool, by_class: bool = True
+) -> RopeSettings:
+    """The settings; without `by_class`, as the config states them where it states a theta."""
     try:
         section = text_section(config)
         check_section(section)
         stated = _states_theta(section)
-        resolved = None if stated and is_plain_class(config) else resolve(config)
+        resolved = None if stated and (not by_class or is_plain_class(config)) else resolve(config)
         unlimited = resolved is not None and not needs_length and _has_no_length(resolved)
         settings = _read(_as_resolved(section, resolved) if resolved else section, unlimited=unlimited)
         layers = settings.by_layer_type or {"": {"rope_type": settings.rope_type, **settings.extra}}
@@ -157,8 +156,7 @@ def is_plain_class(config: Mapping[str, Any]) -> bool:
 
 def read_stated(config: Mapping[str, Any], where: object = None) -> RopeSettings:
     """As `read_any_length`; where the config states a theta, without what its class fills in."""
-    section = text_section(config)
-    return _read(section) if _states_theta(section) else read_any_length(config, where)
+    return _read_config(config, where, needs_length=False, by_class=False)
 
 
 def to_json(settings: RopeSettings) -> dict[str, Any]:
