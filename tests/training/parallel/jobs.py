@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -48,11 +49,13 @@ RECIPE = {
     "optimiser": {"learning_rate": 1e-3},
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+# a process group of gloo has threads of its own, which wake a hundred times a second until the process ends
+mesh_of = cache(context_mesh)
 
 
 def peers(name: str, per_node: int, heads: int, kv_heads: int, kernel: str = "cpu") -> ContextParallel:
     layout = LAYOUTS[name](topology(dist.get_world_size(), per_node), heads, kv_heads)
-    mesh = context_mesh(layout, replicas=1, device="cpu")
+    mesh = mesh_of(layout, replicas=1, device="cpu")
     return context_parallel(layout, mesh, KERNELS[kernel], ranks_per_node=per_node, timeout=TIMEOUT)
 
 
@@ -190,9 +193,10 @@ def _gradients(
     starts: list[list[int]] | None = None,
     replicate: int = 1,
 ) -> dict[str, Any]:
-    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
     options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, replicate, timeout=TIMEOUT)
-    distributed = DistributedEngine(launch, torch.device("cpu"), options, base.config)
+    distributed = _engine(
+        options, per_node, base.config["num_attention_heads"], base.config["num_key_value_heads"]
+    )
     rope = replace(settings.read(base.config), theta=5e5, max_positions=LENGTH)
     wanted = Recipe.model_validate(RECIPE | recipe)
     generator = torch.Generator().manual_seed(2)
@@ -211,7 +215,7 @@ def _gradients(
         calls.append(block)
         return kernel.forward(block)
 
-    kernel = distributed.cp.kernel
+    kernel = KERNELS["cpu"]
     distributed.cp = replace(distributed.cp, kernel=replace(kernel, forward=counted))
     results = []
     for each in (distributed, SingleProcessEngine()):
@@ -236,6 +240,14 @@ def _gradients(
         "calls": len(calls),
         "bytes": mine.bytes_within_nodes + mine.bytes_between_nodes,
     }
+
+
+@cache
+def _engine(options: ParallelOptions, per_node: int, heads: int, kv_heads: int) -> DistributedEngine:
+    """The engine of several cases: each has six process groups."""
+    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank() % per_node, per_node)
+    config = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": heads * HEAD}
+    return DistributedEngine(launch, torch.device("cpu"), options, config)
 
 
 def _draw_second_factors(moving: Mapping[str, torch.nn.Parameter]) -> None:
