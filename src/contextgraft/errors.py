@@ -39,6 +39,14 @@ OF_THE_FILE = {
 # the end of errors of libraries in Rust: safetensors has a class of its own, tokenizers and Xet have none
 OS_ERROR = re.compile(r"\(os error (\d+)\)$")
 IN_RUST = {"Exception", "RuntimeError", "SafetensorError"}
+PERMISSIONS = "check its permissions, or name another path"
+# what helps with errors of the file system that more space would not
+REMEDIES = {
+    errno.EACCES: PERMISSIONS, errno.EPERM: PERMISSIONS, errno.EROFS: PERMISSIONS,
+    errno.EIO: "check the disk: the system's log names the fault",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+    errno.ENFILE: "raise the system's limit on open files",
+}  # fmt: skip
 
 
 class ContextgraftError(Exception):
@@ -92,6 +100,11 @@ def file_system_error(error: Exception) -> OSError | None:
     if code:
         return OSError(int(code[1]), os.strerror(int(code[1])))
     return file_system_error(error.__cause__) if isinstance(error.__cause__, Exception) else None
+
+
+def file_system_remedy(error: OSError, otherwise: str) -> str:
+    """What the user can do about an error of the file system; `otherwise` where it may be a lack of space."""
+    return REMEDIES.get(error.errno or 0, otherwise)
 
 
 def first_names(names: Sequence[str], shown: int) -> str:

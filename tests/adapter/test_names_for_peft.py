@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from contextgraft.adapter.analysis.adapter_summary import adapter_lines, describe_adapter
 from contextgraft.adapter.lora.adapter import open_adapter
@@ -148,3 +148,20 @@ def test_weights_under_the_names_of_a_state_dict(target: Path, tmp_path: Path) -
     plan = plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True, replace_modules=True)
     assert plan.changed[0] == "lm_head.weight"
     assert any(f"in place of '{PREFIX}lm_head.weight'" in said for said in plan.warnings)
+
+
+def test_names_of_the_model_without_its_output_layer(target: Path, tmp_path: Path) -> None:
+    """PEFT on AutoModel saves `layers.0...`, which it ignores on AutoModelForCausalLM."""
+    model = AutoModel.from_pretrained(target, dtype=torch.float32)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    adapter = tmp_path / "adapter"
+    assert torch.allclose(by_peft(target, adapter), logits(loaded(target)), atol=1e-6)
+    plan = plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True)
+    (said,) = plan.warnings
+    assert "'layers.0.self_attn.q_proj.weight' in place of 'model.layers.0.self_attn.q_proj.weight'" in said
+    merge(plan, tmp_path / "graft")
+    again = AutoModel.from_pretrained(target, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(again, str(adapter)).merge_and_unload().state_dict()
+    graft = AutoModel.from_pretrained(tmp_path / "graft", dtype=torch.float32).state_dict()
+    torch.testing.assert_close(graft, merged, rtol=1e-5, atol=1e-5)

@@ -12,11 +12,20 @@ import pytest
 import torch
 
 from contextgraft.adapter.verify.checks import run_check
+from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.model_folder import open_model, read_json
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import open_tensors
-from contextgraft.errors import CheckpointError, ReadError, library_errors, raise_read_error
+from contextgraft.config.text_file import list_below
+from contextgraft.errors import (
+    CheckpointError,
+    OutputError,
+    ReadError,
+    file_system_remedy,
+    library_errors,
+    raise_read_error,
+)
 from contextgraft.evaluation.suites.long_perplexity.reference import read_key_tokens, write_key_tokens
 from contextgraft.evaluation.suites.reference_logprobs import LogprobSpec, LogprobWriter, reference_paths
 from contextgraft.formats import samples
@@ -202,3 +211,48 @@ def test_a_proof_that_cannot_be_made_is_no_disproof() -> None:
 
     with pytest.raises(ReadError):
         run_check("tensors", prove)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free disk space"), (errno.EACCES, "permissions"), (errno.EROFS, "permissions"),
+        (errno.EIO, "check the disk"),
+    ],
+)  # fmt: skip
+def test_the_remedy_is_for_the_error(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, *_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(OutputError, match=remedy), publish(tmp_path / "out"):
+        pass
+
+
+def test_too_many_open_files_are_no_lack_of_space() -> None:
+    assert "ulimit -n" in file_system_remedy(OSError(errno.EMFILE, ""), "free disk space")
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Path.rglob` leaves it out: a graft was copied without its files."""
+    (tmp_path / "model/inside").mkdir(parents=True)
+    (tmp_path / "model/inside/file.txt").touch()
+    (tmp_path / "model/.hidden").mkdir()
+    (tmp_path / "model/.hidden/file.txt").touch()
+    assert list_below(tmp_path / "model", "*.txt") == [tmp_path / "model/inside/file.txt"]
+    assert len(list_below(tmp_path / "model", "*.txt", hidden=True)) == 2
+    assert list_below(tmp_path / "missing") == []
+    scandir = os.scandir
+
+    def listed(path: str) -> Any:
+        if Path(path).name == "inside":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    with pytest.raises(ReadError, match="inside"):
+        list_below(tmp_path / "model")

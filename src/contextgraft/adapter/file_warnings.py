@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import first_names
+from contextgraft.formats.model.aligned_names import corresponding_names
+from contextgraft.formats.model.runtime_names import peft_names
 
 SHOWN = 5
 
 
-def file_warnings(adapter: Adapter) -> Iterator[str]:
+def file_warnings(adapter: Adapter, target: ModelFolder) -> Iterator[str]:
     """A warning for factors and weights without effect, and for tensors under names that PEFT ignores."""
     if adapter.ignored:
         yield (
@@ -27,3 +30,20 @@ def file_warnings(adapter: Adapter) -> Iterator[str]:
             f"{adapter.path}: {len(adapter.renamed)} of its {len(adapter.files[0].tensors)} tensors have "
             f"names under which PEFT ignores them ({key!r} in place of {expected!r}); the graft has them all"
         )
+    names = _names_of_another_class(adapter, target)
+    if names:
+        theirs, ours = next(iter(names.items()))
+        yield (
+            f"{adapter.path}: names modules as another class of the model does, of its text tower or without "
+            f"its output layer ({theirs!r} in place of {ours!r}): PEFT ignores them where it opens "
+            f"{target.path}; the graft has them all"
+        )
+
+
+def _names_of_another_class(adapter: Adapter, target: ModelFolder) -> dict[str, str]:
+    """Tensors of the adapter that the target has under another name only, with PEFT's name of each."""
+    if adapter.sidecar is not None or all(name in target.tensors for name in adapter.entries):
+        return {}
+    names = peft_names(target.config, target.tensors)
+    stored = corresponding_names(set(adapter.entries).difference(names.values()), target.tensors)
+    return {name: names[own] for name, own in stored.items()}

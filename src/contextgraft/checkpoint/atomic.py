@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.replaceable import check_keeps_inputs, check_model_output
-from contextgraft.errors import ContextgraftError, OutputBusy, OutputError, file_system_error
+from contextgraft.errors import (
+    ContextgraftError,
+    OutputBusy,
+    OutputError,
+    file_system_error,
+    file_system_remedy,
+)
 
 RESUME_LOG = ".journal"  # folder of the resume log, inside the work directory of an unfinished job
 PARTIAL = ".partial"
@@ -259,7 +265,7 @@ def _write_errors(out: Path) -> Iterator[None]:
             "cannot be written",
             path=_destination(out),
             received=error.strerror,
-            remedy="free disk space or name another output",
+            remedy=file_system_remedy(error, "free disk space or name another output"),
         ) from None
 
 

@@ -15,7 +15,7 @@ from contextgraft.checkpoint.safetensors_header import (
     open_tensors,
 )
 from contextgraft.checkpoint.strict_json import NotJson, parse_json
-from contextgraft.config.text_file import open_regular
+from contextgraft.config.text_file import list_below, open_regular
 from contextgraft.errors import (
     CheckpointError,
     InputError,
@@ -203,9 +203,8 @@ def _check_shard_name(path: Path, shard: Any) -> None:
 
 
 def _others(path: Path, own: set[str]) -> tuple[str, ...]:
-    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
-    others = sorted(file.as_posix() for file in visible if file.as_posix() not in own)
+    files = (file.relative_to(path).as_posix() for file in list_below(path) if file.is_file())
+    others = sorted(name for name in files if name not in own)
     for name in others:
         if not name.isprintable():
             raise CheckpointError("has a file whose name is not text", path=path, received=repr(name)[:80])

@@ -17,7 +17,7 @@ from contextgraft.cli.options import REPLACE
 from contextgraft.cli.output import echo
 from contextgraft.cli.progress import loading_line
 from contextgraft.cli.verbosity import Verbosity
-from contextgraft.errors import ContextgraftError, file_system_error, missing_extra
+from contextgraft.errors import ContextgraftError, file_system_error, file_system_remedy, missing_extra
 
 VERBS = {
     "init": "write a study and its sheet for your base, donor and fine-tunes",
@@ -151,5 +151,5 @@ def _run() -> None:
 
 def _file_system_line(error: OSError) -> str:
     path = "standard output or a temporary file" if error.filename is None else error.filename
-    remedy = "free disk space or name another path"
+    remedy = file_system_remedy(error, "free disk space or name another path")
     return f"{path}: cannot be read or written; received {error.strerror or error}; {remedy}"

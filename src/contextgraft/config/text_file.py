@@ -71,8 +71,8 @@ def is_file(path: Path | str) -> bool:
     return path_exists(str(path)) and Path(path).is_file()
 
 
-def visible_files(folder: Path, pattern: str) -> list[Path]:
-    """Everything below a folder whose name fits a pattern, sorted, but nothing hidden.
+def list_below(folder: Path, pattern: str = "*", *, hidden: bool = False) -> list[Path]:
+    """All files and folders below a folder whose names fit a pattern, sorted; hidden ones only if asked for.
 
     A folder that this user may not read raises ReadError: `Path.rglob` would leave it out without a word.
     """
@@ -82,11 +82,11 @@ def visible_files(folder: Path, pattern: str) -> list[Path]:
 
     found = []
     for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
         found += [
             Path(parent, name)
             for name in (*folders, *names)
-            if not name.startswith(".") and fnmatchcase(name, pattern)
+            if (hidden or not name.startswith(".")) and fnmatchcase(name, pattern)
         ]
     return sorted(found)
 

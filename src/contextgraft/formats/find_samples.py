@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from contextgraft.config.text_file import visible_files
+from contextgraft.config.text_file import list_below
 from contextgraft.errors import InputError
 
 PAGE, SUMMARY = "index.html", "summary.json"  # in the folder of a report
@@ -35,7 +35,7 @@ def _below(result: Path) -> list[tuple[Path, str]]:
     if not result.is_dir():
         raise InputError("no such file or folder", path=result, remedy=REMEDY)
     # hidden folders contain the partial results of a running or killed evaluation
-    found = ((path, path.relative_to(result)) for path in visible_files(result, "*.parquet"))
+    found = ((path, path.relative_to(result)) for path in list_below(result, "*.parquet"))
     visible = [(path, name.as_posix()) for path, name in found if not _is_copy(path, name)]
     if not visible:
         raise InputError("contains no *.parquet file", path=result, remedy=REMEDY)

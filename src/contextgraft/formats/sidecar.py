@@ -8,6 +8,7 @@ from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import PARTIAL, check_folder_output
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import REFUSED, SIDECAR, ModelFolder, read_json
+from contextgraft.config.text_file import list_below
 from contextgraft.errors import CheckpointError, InputError, OutputError, Refused, raise_read_error
 from contextgraft.formats.hub_source import cached_repository
 from contextgraft.formats.model_card.licence import CARD, read_licence
@@ -138,7 +139,7 @@ def _find_sidecars(folders: Iterable[Path], kind: str, remedy: str) -> dict[Path
     """
     matches: dict[Path, dict[str, Any]] = {}
     for folder in folders:
-        contents = {path: _read(path, remedy) for path in sorted(folder.rglob(SIDECAR))}
+        contents = {path: _read(path, remedy) for path in list_below(folder, SIDECAR)}
         below = {path: content for path, content in contents.items() if content.get("kind") == kind}
         if not below and not any(content.get("kind") == REFUSED for content in contents.values()):
             raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from contextgraft.checkpoint.input_files import InputFiles, unchanged
 from contextgraft.checkpoint.model_folder import SIDECAR
+from contextgraft.config.text_file import list_below
 from contextgraft.formats.adapter_record import base_context, read_adapter_records
 from contextgraft.formats.find_samples import ALIGNMENTS, COPIES, PAGE, SampleFile, find_sample_files
 from contextgraft.formats.graft_record import read_graft_records
@@ -78,7 +79,7 @@ def build(
     InputError if there are no samples, or a file is not of the expected kind; InputChanged if one changes
     while it is read.
     """
-    sidecars = (path for folder in (*adapters, *grafts) for path in sorted(folder.rglob(SIDECAR)))
+    sidecars = (path for folder in (*adapters, *grafts) for path in list_below(folder, SIDECAR))
     samples = find_sample_files(results)
     aligned = [SampleFile(path, path.name) for path in alignments]
     lm_eval_files = find_lm_eval_files(lm_eval)

@@ -13,6 +13,7 @@ from contextgraft.checkpoint.model_folder import (
     read_json,
 )
 from contextgraft.checkpoint.safetensors_header import CONVERT, open_tensors
+from contextgraft.config.text_file import list_below
 from contextgraft.errors import CheckpointError, PickleRefused
 from contextgraft.formats.model.own_files import check_own_files, copy_own_file
 from contextgraft.formats.model_card.licence import CARD
@@ -83,8 +84,7 @@ def _copy_adapter(source: Path, folder: Path, converted: tuple[str, ...]) -> Non
 
 def _other_files(source: Path) -> list[str]:
     """Visible files of a pickled model that are not weights."""
-    files = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
-    visible = (file for file in files if not any(part.startswith(".") for part in file.parts))
+    visible = (path.relative_to(source) for path in list_below(source) if path.is_file())
     weights = (*PICKLES, ".safetensors", ".gguf", ".h5", ".msgpack", ".onnx")
     own = (MODEL_CONFIG, SIDECAR, PICKLE_INDEX)
     return sorted(

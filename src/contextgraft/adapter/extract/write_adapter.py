@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from contextgraft.formats import peft
 from contextgraft.formats.architecture import architecture
 from contextgraft.formats.hub_source import peft_base
 from contextgraft.formats.model.own_files import copy_own_file
-from contextgraft.formats.model.runtime_names import peft_names
+from contextgraft.formats.model.runtime_names import peft_names, renamed_in_layers
 from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.formats.sidecar import BASE_ROWS, SIDECAR, identity, sidecar
 from contextgraft.formats.tensor_names import BY_TOKEN, TensorRole, stored_transposed
@@ -59,7 +59,8 @@ def assemble(
     names = peft_names(models.base.config, models.base.tensors)
     modules = {name: peft.module_of(runtime) for name, runtime in names.items()}
     modules |= {name: name for name in models.parameters}
-    writer = _FolderWriter(models, log, factorised, common, modules)
+    renamed = renamed_in_layers(models.base.config, models.base.tensors)
+    writer = _FolderWriter(models, log, factorised, common, modules, renamed)
     sidecars = {spec.name: writer.write(spec) for spec in specs}
     for name in sidecars:
         adapter = open_adapter(log.work / name)
@@ -75,7 +76,7 @@ def assemble(
 class _FolderWriter:
     """What the adapters of all ranks share; `modules` are the names of the base's modules in PEFT.
 
-    Those of parameters are their own.
+    Those of parameters are their own. `renamed` are tensors whose modules have other names in memory.
     """
 
     models: ModelPair
@@ -83,6 +84,7 @@ class _FolderWriter:
     factorised: Records
     common: dict[str, Any]
     modules: Mapping[str, str]
+    renamed: Collection[str]
 
     def write(self, spec: RankSpec) -> dict[str, Any]:
         """Write the adapter of one rank spec and return its sidecar."""
@@ -118,7 +120,9 @@ class _FolderWriter:
         padded = {modules[name]: rank for name, rank in ranks.items()}
         parameters = {name: parameter for name, parameter in self.models.parameters.items() if name in ranks}
         weights = {name for name in parameters if name.endswith(".weight")}
-        padded |= dict.fromkeys(peft.of_one_rank(padded, modules.values()) | weights, max(ranks.values()))
+        renamed = {modules[name] for name in self.renamed if name in ranks}
+        alike = peft.of_one_rank(padded, modules.values()) | weights | renamed
+        padded |= dict.fromkeys(alike, max(ranks.values()))
         owners = {**modules, **wrapped_modules(parameters.values())}
         factors = [_Factors(name, owners[name], rank, padded[modules[name]]) for name, rank in ranks.items()]
         _write_factors(folder, self.models, factors, self.log)

@@ -143,7 +143,7 @@ class MergePlan:
         warnings = list(self.fit.warnings) + other_weights(self.target, "the graft is")
         for scaled in self.adapters:
             if scaled.scale:
-                warnings += file_warnings(scaled.adapter)
+                warnings += file_warnings(scaled.adapter, self.target)
             if scaled.adapter.sidecar is None:
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])

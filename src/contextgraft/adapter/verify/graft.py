@@ -13,6 +13,7 @@ from contextgraft.adapter.verify.checks import Check, Inputs, check_equal, run_c
 from contextgraft.checkpoint.digest import file_digest, tensor_digests
 from contextgraft.checkpoint.input_files import files_of, unchanged
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
+from contextgraft.config.text_file import list_below
 from contextgraft.errors import ContextgraftError, VerificationError, raise_read_error
 from contextgraft.formats.hub_source import without_paths
 from contextgraft.formats.model.tied_head import HeadState, head_state, vocabulary_size
@@ -76,7 +77,8 @@ def _checks(path: Path, manifest: dict[str, Any], inputs: Inputs) -> Iterator[Ch
 
 
 def _files(path: Path, manifest: dict[str, Any]) -> str:
-    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {SIDECAR}
+    files = (file for file in list_below(path, hidden=True) if file.is_file())
+    present = {file.relative_to(path).as_posix() for file in files} - {SIDECAR}
     present -= _unrecorded_card(manifest)
     check_equal("the list of files", sorted(manifest["files"]), sorted(present))
     for name, facts in manifest["files"].items():

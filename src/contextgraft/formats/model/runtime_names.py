@@ -114,6 +114,18 @@ def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, 
     return names
 
 
+def renamed_in_layers(config: Mapping[str, Any], stored: Collection[str]) -> set[str]:
+    """Those of the stored tensors that have another name in memory than in an adapter that PEFT loads.
+
+    PEFT (0.21) renames the keys of an adapter's file, but not the modules in its config's patterns.
+    """
+    model = None if _are_unchanged(config, stored) else runtime_model(config)
+    if model is None:
+        return set()
+    names = peft_names(config, stored)
+    return {name for name in stored if model.name(name) != names[name]}
+
+
 def runtime_model(config: Mapping[str, Any]) -> RuntimeModel | None:
     """What transformers builds from a config, without memory for weights; None where it builds nothing.
 

@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import TypeIs
 
 from contextgraft.checkpoint.strict_json import NotJson, parse_json
-from contextgraft.config.text_file import open_regular, visible_files
+from contextgraft.config.text_file import list_below, open_regular
 from contextgraft.errors import InputError, raise_read_error
 from contextgraft.report.data.clean_rows import LONGEST_NAME, REPLACEMENT
 
@@ -50,7 +50,7 @@ def find_lm_eval_files(given: Iterable[Path]) -> list[tuple[Path, str]]:
 
 def files_below(path: Path, pattern: str, remedy: str) -> list[Path]:
     """A given file, or those below a given folder that are not hidden, by name; InputError for none."""
-    below = [path] if path.is_file() else visible_files(path, pattern)
+    below = [path] if path.is_file() else list_below(path, pattern)
     if not below:
         what = f"contains no {pattern}" if path.is_dir() else "no such file or folder"
         raise InputError(what, path=path, remedy=remedy)

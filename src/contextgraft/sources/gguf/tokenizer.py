@@ -1,7 +1,5 @@
 """A tokenizer that transformers loads, from the vocabulary of a GGUF file."""
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, file_system_error
 from contextgraft.sources.gguf.config import Metadata, require
 
-OS_ERROR = re.compile(r"\(os error (\d+)\)")
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp that are never split
 LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -116,10 +113,10 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     try:
         tokenizer.save_pretrained(folder)
     except Exception as error:  # tokenizers has bare exceptions, also for a full disk
-        number = OS_ERROR.search(str(error))
-        if number is None:
+        cause = file_system_error(error)
+        if cause is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
+        raise OSError(cause.errno, cause.strerror, str(folder)) from None
     path = folder / "tokenizer_config.json"
     config = {key: value for key, value in read_json(path).items() if key != "backend"}
     # a class that transformers 4 and 5 both know; 5 writes a name that only it knows

@@ -16,7 +16,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from contextgraft.errors import ContextgraftError, InputError, OutputError, SourceError, file_system_error
+from contextgraft.errors import (
+    ContextgraftError,
+    InputError,
+    OutputError,
+    SourceError,
+    file_system_error,
+    file_system_remedy,
+)
 from contextgraft.sources.hub.guard import DelayTooLongError, redact
 from contextgraft.sources.hub.http import (
     ConnectError,
@@ -69,7 +76,8 @@ def _cache_error(error: BaseException) -> OutputError | None:
         return None
     return OutputError(
         "cannot be written", path=cause.filename or constants.HF_HOME, received=cause.strerror,
-        remedy="free disk space, or set HF_HOME to a folder on another disk; then run the same command again",
+        remedy=file_system_remedy(cause, "free disk space, or set HF_HOME to a folder on another disk")
+        + "; then run the same command again",
     )  # fmt: skip
 
 
