@@ -3,6 +3,7 @@
 The donor of a case changes the modules of a limit, and some others that PEFT applies.
 """
 
+import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ CASES = {  # by family and name in memory
     ("qwen2_moe", r"\.mlp\.gate\."): NOT_LOADED,
     ("jamba", r"\.router\."): NOT_LOADED,
     ("ernie4_5_vl_moe", r"\.text_moe\.gate\."): NOT_LOADED,
+    **{(name, r"\.mlp\.gate\."): NOT_LOADED for name in ("kimi_linear", "qwen3_5_moe")},
+    ("nemotron_h", r"\.mixer\.out_proj\."): NOT_LOADED,
     **{(name, rf"\.{MAMBA[name]}\.out_proj\."): NOT_LOADED for name in ("falcon_h1", "mamba with a length")},
     **{(name, rf"\.{MAMBA[name]}\.dt_proj\."): NO_EFFECT for name in ("jamba", "mamba with a length")},
     ("longcat_flash", r"\.(router\.classifier\.|experts\.gate_up_proj$)"): NO_EFFECT,
@@ -165,6 +168,15 @@ def test_the_types_whose_experts_peft_does_not_convert_are_those_of_its_mapping(
     # the text model of Ernie 4.5 VL is no model of its own, and its conversion has a class of its own
     assert {*unknown, "ernie4_5_vl_moe_text"} == set(STACKED_IN_MEMORY)
     assert "ernie4_5_vl_moe" not in _MODEL_TO_CONVERSION_PATTERN
+
+
+@pytest.mark.parametrize("name", [name for name in STACKED_IN_MEMORY if name != "phimoe"])
+def test_the_routers_of_these_types_are_no_class_that_peft_adapts(name: str) -> None:
+    family = name.removesuffix("_text")
+    classes = vars(importlib.import_module(f"transformers.models.{family}.modeling_{family}"))
+    routers = [kind for key, kind in classes.items() if key.lower().endswith("topkrouter")]
+    assert routers
+    assert not any(issubclass(kind, torch.nn.Linear) for kind in routers)
 
 
 def test_a_text_model_within_another_has_the_limits_of_its_own_type() -> None:

@@ -46,12 +46,13 @@ LIMITS = (
         "transformers 5 calls the router by another name, and PEFT has no conversion for this type",
     ),
     ReaderLimit(
-        ("ernie4_5_vl_moe_text", "jamba", "lfm2_moe", "qwen2_moe"),
-        re.compile(r"\.(mlp\.gate|feed_forward\.(gate|router))$"),
+        tuple(name for name in STACKED_IN_MEMORY if name != "phimoe"),
+        re.compile(r"\.(mlp|feed_forward|block_sparse_moe|mixer|ffn)\.(gate|router)$"),
         PEFT, NOT_LOADED, "it adapts no module of the router's class (leave it out with --exclude)",
     ),
     ReaderLimit(
-        ("falcon_h1", "falcon_mamba", "mamba", "mamba2"), re.compile(r"\.(mamba|mixer)\.out_proj$"),
+        ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"),
+        re.compile(r"\.(mamba|mixer)\.out_proj$"),
         PEFT, NOT_LOADED, "it refuses this module of models with Mamba layers (leave it out with --exclude)",
     ),
     ReaderLimit(
