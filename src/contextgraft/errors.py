@@ -23,7 +23,7 @@ ContextgraftError
 import errno
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,14 +39,13 @@ OF_THE_FILE = {
 # the end of errors of libraries in Rust: safetensors has a class of its own, tokenizers and Xet have none
 OS_ERROR = re.compile(r"\(os error (\d+)\)$")
 IN_RUST = {"Exception", "RuntimeError", "SafetensorError"}
-PERMISSIONS = "check its permissions, or name another path"
 # what helps with errors of the file system that more space would not
-REMEDIES = {
-    errno.EACCES: PERMISSIONS, errno.EPERM: PERMISSIONS, errno.EROFS: PERMISSIONS,
+REMEDIES = dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or name another path"
+) | {
     errno.EIO: "check the disk: the system's log names the fault",
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
-    errno.ENFILE: "raise the system's limit on open files",
-}  # fmt: skip
+}
 
 
 class ContextgraftError(Exception):
@@ -134,32 +133,6 @@ class SeveralMistakes(ConfigError):  # noqa: N818
 def mistakes_of(error: ContextgraftError) -> tuple[ContextgraftError, ...]:
     """The error itself, or each of several mistakes."""
     return error.mistakes if isinstance(error, SeveralMistakes) else (error,)
-
-
-class MistakeCollector:
-    """Runs checks of configuration files one after another, so that all mistakes are reported at once."""
-
-    def __init__(self) -> None:
-        self.mistakes: list[ContextgraftError] = []
-
-    @contextmanager
-    def check(self) -> Iterator[None]:
-        """Collect the mistake that is raised inside."""
-        try:
-            yield
-        except InputError as error:
-            self.mistakes += mistakes_of(error)
-
-    def add(self, mistakes: Iterable[ContextgraftError]) -> None:
-        """Collect mistakes that a check returns."""
-        self.mistakes += mistakes
-
-    def raise_mistakes(self) -> None:
-        """Raise the mistake that was collected, or SeveralMistakes."""
-        if len(self.mistakes) == 1:
-            raise self.mistakes[0]
-        if self.mistakes:
-            raise SeveralMistakes(self.mistakes)
 
 
 class MissingExtra(InputError):  # noqa: N818 - named for what is missing

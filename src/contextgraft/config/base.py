@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contextgraft.config.mistakes import MistakeCollector
 from contextgraft.config.strict_yaml import NotYaml, parse_yaml
 from contextgraft.config.text_file import beside, not_readable, read_text_file
-from contextgraft.errors import ConfigError, InputError, MistakeCollector
+from contextgraft.errors import ConfigError, InputError
 
 # of folders and files, whose longest names are of the form .NAME.parquet.partial
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=230)]

@@ -8,6 +8,7 @@ from typing import Any
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.control_names import OF_NO_DONOR
 from contextgraft.config.evaluation import OF_SKILLS, EvaluationConfig
+from contextgraft.config.mistakes import MistakeCollector
 from contextgraft.config.server.served_study import check_served
 from contextgraft.config.study import Kept, StudyConfig
 from contextgraft.config.target_sheet import (
@@ -18,7 +19,7 @@ from contextgraft.config.target_sheet import (
     read_targets,
 )
 from contextgraft.config.text_file import is_file, path_exists
-from contextgraft.errors import ConfigError, InputError, MistakeCollector
+from contextgraft.errors import ConfigError, InputError
 
 
 class Origin(Frozen):

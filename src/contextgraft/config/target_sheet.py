@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from contextgraft.config.base import Frozen, Name, validate
+from contextgraft.config.mistakes import MistakeCollector
 from contextgraft.config.study import KeepGrafts, ModelSource
 from contextgraft.config.text_file import beside, not_readable, path_exists, read_text_file, split_lines
-from contextgraft.errors import ConfigError, InputError, MistakeCollector
+from contextgraft.errors import ConfigError, InputError
 
 SHORT_DONOR = "short-donor"  # the model of the control short_donor
 RESERVED = ("base", SHORT_DONOR), "donor-"

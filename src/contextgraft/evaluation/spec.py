@@ -6,7 +6,8 @@ from typing import Any
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.config.evaluation import EvaluationConfig
-from contextgraft.errors import InputError, MistakeCollector
+from contextgraft.config.mistakes import MistakeCollector
+from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question
 from contextgraft.evaluation.suites import SUITES

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import SIDECAR, ModelFolder, read_json
 from contextgraft.config.evaluation import EvaluationConfig
+from contextgraft.config.mistakes import MistakeCollector
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name
 from contextgraft.config.target_sheet import SHORT_DONOR, is_task_file
 from contextgraft.config.training import load_recipe
-from contextgraft.errors import ConfigError, ContextgraftError, MistakeCollector, SourceError
+from contextgraft.errors import ConfigError, ContextgraftError, SourceError
 from contextgraft.evaluation.suites import SUITES
 from contextgraft.rope import settings as rope_settings
 from contextgraft.sources.hub.client import Hub

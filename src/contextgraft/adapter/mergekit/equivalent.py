@@ -12,7 +12,8 @@ from typing import Any
 
 from contextgraft.adapter.mergekit.schema import MergekitConfig, MergekitInput
 from contextgraft.config.base import read_yaml, validate
-from contextgraft.errors import ConfigError, MistakeCollector
+from contextgraft.config.mistakes import MistakeCollector
+from contextgraft.errors import ConfigError
 
 IGNORED = ("int8_mask", "density", "rescale")  # parameters without effect on these methods
 EXACT = 1e-9  # how far weights may be from adding up to 1

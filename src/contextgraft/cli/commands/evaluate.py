@@ -30,7 +30,8 @@ from contextgraft.cli.options import PATH, json_option, skip_existing_option, sk
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import local_folders, weight_bytes
 from contextgraft.cli.verbosity import progress_stream
-from contextgraft.errors import InputError, MistakeCollector, OutputError
+from contextgraft.config.mistakes import MistakeCollector
+from contextgraft.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from contextgraft.cli.evaluate.grafts import ControlModels, GraftVariant
@@ -53,8 +54,7 @@ OUTPUT_OPTIONS = (
     ),
     skip_existing_option,
     json_option(),
-    # Old spellings: `--dry-run` and the command `replay`.
-    click.option("--plan", is_flag=True, hidden=True),
+    click.option("--plan", is_flag=True, hidden=True),  # old spellings: --dry-run and the command `replay`
     click.option("--replay", metavar="FILE:ROW", hidden=True),
     click.option("--show-prompt", is_flag=True, hidden=True),
 )
