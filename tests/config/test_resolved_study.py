@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 
+from contextgraft.config import resolved_study
+from contextgraft.config.base import read_yaml
 from contextgraft.config.resolved_study import Origin, load_study, referenced_files
 from contextgraft.errors import ConfigError
 
@@ -110,3 +112,23 @@ def test_names_that_no_graft_of_the_study_has(config: dict[str, Any]) -> None:
     names = ("tune", "tune-s2-large", "tune-s1-r1", "tune-s3-r2", "tune-s3-yarn", "tune-s3-r1-v2")
     Path("sheet.tsv").write_text("name\tsource\n" + "".join(f"{name}\tdemo:a\n" for name in names))
     assert tuple(load_study(config, "c", KINDS).targets) == names
+
+
+def test_a_format_that_hundreds_share_is_read_once(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("shared.yaml").write_text("haystack: moby_dick\n")
+    rows = "".join(f"tune{number}\tdemo:a\tshared.yaml\n" for number in range(30))
+    Path("sheet.tsv").write_text(f"name\tsource\tneedle\n{rows}")
+    study = load_study(config, "c", KINDS)
+    read: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return read_yaml(path)
+
+    monkeypatch.setattr(resolved_study, "read_yaml", counted)
+    files = {tuple(study.question_files(f"tune{number}")) for number in range(30)}
+    assert len(files) == 1
+    assert "shared.yaml" in files.pop()
+    assert read == [Path("shared.yaml")]

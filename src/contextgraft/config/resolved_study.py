@@ -1,7 +1,7 @@
 """A study resolved from its configuration: its models, their origins, and the files that it references."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,15 @@ def referenced_files(recipe: Path) -> tuple[Path, ...]:
 class ResolvedStudy:
     """A checked configuration with the rows of its sheet and the origin of each model.
 
-    `source` is the file of the configuration, for messages.
+    `source` is the file of the configuration, for messages. `named_files` are the files that each recipe
+    names: hundreds of fine-tunes share one, which is read once.
     """
 
     settings: StudyConfig
     targets: dict[str, TargetRow]
     origins: dict[str, Origin]
     source: str = "the study"
+    named_files: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def needle_format(self, target: str) -> str | None:
         """Needle format with which a fine-tune is evaluated; None for the shipped one."""
@@ -144,7 +146,9 @@ class ResolvedStudy:
 
     def files(self, recipe: str) -> list[str]:
         """Paths of a recipe and of every file it references."""
-        return [str(path) for path in referenced_files(Path(recipe))]
+        if recipe not in self.named_files:
+            self.named_files[recipe] = [str(path) for path in referenced_files(Path(recipe))]
+        return self.named_files[recipe]
 
 
 def load_study(config: Mapping[str, Any], source: Path | str, needle_kinds: Collection[str]) -> ResolvedStudy:

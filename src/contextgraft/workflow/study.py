@@ -45,7 +45,7 @@ class StudyWorkflow:
         self.graft_kinds = [*(f"r{rank}" for rank in self.ranks), THETA_ONLY]
         self._kept = {"recommended": [RECOMMENDED], "all": self.graft_kinds, "none": list[str]()}
         self._requests = study_requests(study, study_shape(study))
-        for file in (*self.question_files(), *self._files_of_models()):
+        for file in dict.fromkeys((*self.question_files(), *self._files_of_models())):
             check_input_file(file)
         self.reference_files = reference_files(self.settings.evaluation, self.models(), study.source)
 
