@@ -7,13 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import Qwen2Config
 
 from contextgraft.adapter.extract.extract import extract
 from contextgraft.adapter.extract.model_pair import open_pair
 from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.graft_config import context_of
 from contextgraft.adapter.merge.plan import MergePlan, ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.adapter import verify_adapter
+from contextgraft.errors import MismatchError
 
 MISTRAL = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "head_dim": 16}
 
@@ -74,3 +77,27 @@ def test_adapters_without_the_record_are_verified_and_merged(
     assert open_adapter(old).digest == open_adapter(world / "r4").digest
     assert planned(world, tmp_path / "target", toy, str(old), sliding_window=16).warnings == ()
     assert all(check.holds for check in verify_adapter(old, world / "base", world / "donor"))
+
+
+def test_a_wider_window_for_a_target_without_windows_is_refused_with_a_remedy(
+    toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Qwen2's class reads no window where `use_sliding_window` is off, whatever the file says."""
+    qwen2 = {
+        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True,
+        "max_window_layers": 0, "sliding_window": 16,
+    }  # fmt: skip
+    config = toy.config(**qwen2)
+    weights = toy.weights(config)
+    toy.write(tmp_path / "base", weights, config)
+    toy.write(tmp_path / "donor", toy.moved(weights, 1), {**config, "rope_theta": 4e4, "sliding_window": 64})
+    toy.write(tmp_path / "target", weights, {**config, "use_sliding_window": False, "sliding_window": None})
+    extract(open_pair(tmp_path / "base", tmp_path / "donor"), [RankSpec(4)], tmp_path)
+    scaled = [ScaledAdapter(open_adapter(tmp_path / "r4"))]
+    with pytest.raises(MismatchError, match=r"sliding_window of the donor cannot .*--rope-from DONOR"):
+        plan_merge(scaled, tmp_path / "target")
+    plan = plan_merge(scaled, tmp_path / "target", **context_of(tmp_path / "donor", tmp_path / "target"))
+    read = Qwen2Config.from_dict(plan.config)
+    assert (read.use_sliding_window, read.sliding_window) == (True, 64)
+    assert set(read.layer_types) == {"sliding_attention"}
+    assert read.rope_parameters["rope_theta"] == 4e4

@@ -114,6 +114,26 @@ def test_the_length_of_yarn_is_the_servers_own(changed: Any) -> None:
     assert option(found["vLLM"], "--max-model-len") == "512"
 
 
+@pytest.mark.parametrize(
+    ("model_type", "base"), [("llama", 0.5), ("glm4", 0.5), ("glm4", None), ("llama", None)]
+)
+def test_a_donor_whose_whole_heads_rotate_says_so_where_another_fraction_would_be_taken(
+    model_type: str, base: float | None, changed: Any
+) -> None:
+    """VLLM's GLM-4 rotates half of each head, as transformers' class does, where the fraction is missing."""
+    folder = changed(base={"fraction": base, "extra": {"partial_rotary_factor": base}} if base else {})
+    path = folder / "contextgraft.json"
+    sidecar = json.loads(path.read_text())
+    sidecar["architecture"]["model_type"] = model_type
+    path.write_text(json.dumps(sidecar))
+    found = commands(folder)
+    for server, name in (("vLLM", "--hf-overrides"), ("SGLang", "--json-model-override-args")):
+        parameters = json.loads(option(found[server], name))["rope_parameters"]
+        needed = (model_type, base) != ("llama", None)
+        assert parameters.get("partial_rotary_factor") == (1.0 if needed else None)
+    assert bool(found["llama.cpp"]) == (base is None)  # no option sets the rotated dimensions
+
+
 def test_what_llama_cpp_has_no_option_for_is_said(changed: Any) -> None:
     extra = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     folder = changed(rope={"rope_type": "llama3", "extra": extra})

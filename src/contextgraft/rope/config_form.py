@@ -164,11 +164,11 @@ def _fraction(config: Mapping[str, Any], settings: RopeSettings) -> float | None
         return settings.fraction
     parameters = section.get("rope_parameters") or {}
     named = PARTIAL[0] in parameters or any(key in section for key in PARTIAL)
-    return 1.0 if named or _class_fraction(config) != 1 else None
+    return 1.0 if named or class_fraction(config) != 1 else None
 
 
-def _class_fraction(config: Mapping[str, Any]) -> Any:
-    """The fraction that transformers' class of this model fills in."""
+def class_fraction(config: Mapping[str, Any]) -> Any:
+    """The rotated fraction of heads that transformers' class of this model fills in where it is missing."""
     if is_plain_class(config):
         return 1
     section = text_section(config)

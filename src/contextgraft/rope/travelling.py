@@ -127,7 +127,8 @@ def apply_settings(config: Mapping[str, Any], values: Mapping[str, Setting]) -> 
             f"{key} of the donor cannot be written into config.json",
             expected=f"{values[key].donor}",
             received=f"{resolved.values.get(key)} as {resolved.name} of transformers reads it",
-            remedy="keep the target's settings with --keep-rope, or choose another target",
+            remedy="take all of the donor's settings with --rope-from DONOR, keep the target's with "
+            "--keep-rope, or choose another target",
         )
     return changed
 

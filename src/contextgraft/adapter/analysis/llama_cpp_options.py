@@ -14,7 +14,7 @@ def llama_cpp_rope_options(rope: RopeSettings, base: RopeSettings) -> list[objec
     """The options with which the base's file is run by a donor's settings; None if there are none."""
     if (rope.theta, *_kind(rope)) == (base.theta, *_kind(base)):
         return []
-    if rope.rope_type not in OPTIONS or base.rope_type in FACTORS_IN_FILE:
+    if rope.rope_type not in OPTIONS or base.rope_type in FACTORS_IN_FILE or rope.fraction != base.fraction:
         return None
     keys = {key for side in (rope, base) for key, value in side.extra.items() if value is not None}
     if rope.by_layer_type or base.by_layer_type or keys.intersection(NOT_IN_OPTIONS):

@@ -18,7 +18,8 @@ from contextgraft.adapter.lora.vllm import audit_for_vllm
 from contextgraft.formats.model_card.server_words import llama_server_words, sglang_words, vllm_words
 from contextgraft.formats.model_card.usage import ServerCommand
 from contextgraft.rope import settings
-from contextgraft.rope.settings import ORIGINAL, RopeSettings
+from contextgraft.rope.config_form import class_fraction
+from contextgraft.rope.settings import ORIGINAL, PARTIAL, RopeSettings
 
 WITH_ORIGINAL = ("yarn", "llama3", "longrope")  # types whose parameters need the original length
 MERGE = "merge it (contextgraft merge) and serve the graft"
@@ -71,7 +72,7 @@ def config_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any]:
     attention = {name: setting.donor for name, setting in (adapter.attention or {}).items()}
     if not rope.max_positions and rope == settings.from_json((adapter.sidecar or {})["rope"]["base"]):
         return attention  # of a class without positions
-    flat = {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra}
+    flat = {"rope_type": rope.rope_type, "rope_theta": rope.theta, **rope.extra, **_whole_head(adapter, rope)}
     if rope.rope_type in WITH_ORIGINAL:
         flat.setdefault(ORIGINAL, rope.max_positions)
     if rope.rope_type == "longrope" and rope.extra.get("attention_factor") is not None:
@@ -82,6 +83,16 @@ def config_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any]:
         **({"max_position_embeddings": rope.context if yarn else rope.max_positions} if rope.context else {}),
         **attention,
     }
+
+
+def _whole_head(adapter: Adapter, rope: RopeSettings) -> dict[str, float]:
+    """The rotated fraction of a donor whose whole heads rotate, where base or class may have another."""
+    if PARTIAL[0] in rope.extra or not rope.fraction_known:
+        return {}
+    sidecar = adapter.sidecar or {}
+    base = settings.from_json(sidecar["rope"]["base"])
+    architecture = {"model_type": sidecar["architecture"].get("model_type")}
+    return {PARTIAL[0]: 1.0} if PARTIAL[0] in base.extra or class_fraction(architecture) != 1 else {}
 
 
 def _as_option(adapter: Adapter, override: dict[str, Any]) -> str:
@@ -133,7 +144,8 @@ def _sglang_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any] | N
     """
     override = config_override(adapter, rope)
     base = settings.from_json((adapter.sidecar or {})["rope"]["base"])
-    kept = {key for key, value in base.extra.items() if value is not None} - rope.extra.keys()
+    named = rope.extra.keys() | override.get("rope_parameters", {}).keys()
+    kept = {key for key, value in base.extra.items() if value is not None} - named
     if bool(base.by_layer_type) != bool(rope.by_layer_type) or (base.rope_type == rope.rope_type and kept):
         return None
     if ORIGINAL in kept or ORIGINAL in rope.extra:

@@ -11,6 +11,7 @@ from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, r
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
+from contextgraft.rope.parameters import check_parameters
 from contextgraft.rope.settings import RopeSettings, read_any_length
 from contextgraft.rope.travelling import (
     OwnSetting,
@@ -70,7 +71,7 @@ def context_of(path: Path, target: Path) -> dict[str, Any]:
         raise InputError(
             "has no record of the RoPE settings it was trained with", path=path, expected="a model folder"
         )
-    return {"rope": adapter.rope, "attention": adapter.attention}
+    return {"rope": _computable(adapter.rope, path), "attention": adapter.attention}
 
 
 def check_one_rope(ropes: Sequence[tuple[Path, RopeSettings]]) -> None:
@@ -84,6 +85,17 @@ def check_one_rope(ropes: Sequence[tuple[Path, RopeSettings]]) -> None:
         )
 
 
+def _computable(rope: RopeSettings, path: Path) -> RopeSettings:
+    """An adapter's recorded settings; InputError for parameters from which no frequencies can be computed."""
+    layers = rope.by_layer_type or {"": {"rope_type": rope.rope_type, **rope.extra}}
+    try:
+        check_parameters({key: value for key, value in layers.items() if value}, "rope.donor")
+    except InputError as error:
+        text = str(error).removeprefix("config.json: ")
+        raise InputError(text, path=path / SIDECAR, remedy="extract it again") from None
+    return rope
+
+
 def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:
     """The settings in the adapters' sidecars, which must agree."""
     known = [adapter for adapter in adapters if adapter.rope is not None]
@@ -94,7 +106,7 @@ def recorded_settings(adapters: Sequence[Adapter]) -> ContextSettings:
             expected=SIDECAR,
             remedy="name its donor with --rope-from, or keep the target's with --keep-rope",
         )
-    ropes = [(adapter.path, adapter.rope) for adapter in known if adapter.rope]
+    ropes = [(adapter.path, _computable(adapter.rope, adapter.path)) for adapter in known if adapter.rope]
     check_one_rope(ropes)
     records = [adapter.attention for adapter in known if adapter.attention is not None]
     for record in records[1:]:

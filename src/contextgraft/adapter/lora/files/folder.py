@@ -1,10 +1,12 @@
 """The files of an adapter folder: weights that may be read, and a sidecar that is whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.safetensors_header import CONVERT
-from contextgraft.errors import CheckpointError, PickleRefused, first_names
+from contextgraft.errors import CheckpointError, InputError, PickleRefused, first_names
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope import settings, travelling
@@ -45,11 +47,14 @@ def check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
     if missing:
         raise CheckpointError(f"lacks {', '.join(missing)}", path=path / SIDECAR, remedy="extract it again")
     attention = sidecar.get("attention", {"changed": {}})
-    travelling.from_json(attention.get("changed") if isinstance(attention, dict) else attention)
+    with _named(path, "its record of attention settings"):
+        travelling.from_json(attention.get("changed") if isinstance(attention, dict) else attention)
+        travelling.from_json(attention.get("not_carried", {}))
     if not isinstance(attention.get("base", {}), dict):
         raise CheckpointError("has malformed attention settings of its base", path=path / SIDECAR)
     for side in ("base", "donor"):
-        settings.from_json(sidecar["rope"].get(side))
+        with _named(path, f"the RoPE settings of its {side}"):
+            settings.from_json(sidecar["rope"].get(side))
         if not {"name", "digest"} <= set(sidecar[side]):
             raise CheckpointError(
                 f"does not identify its {side}", path=path / SIDECAR, expected="name and digest"
@@ -59,3 +64,13 @@ def check_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
             "max_position_embeddings cannot be used: the donor has none, but a context",
             path=path / SIDECAR, expected="a positive integer", received="0", remedy="extract it again",
         )  # fmt: skip
+
+
+@contextmanager
+def _named(path: Path, record: str) -> Iterator[None]:
+    """Raise the errors inside as those of a record in the sidecar."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).removeprefix("config.json: ")
+        raise CheckpointError(f"{record}: {text}", path=path / SIDECAR, remedy="extract it again") from None
