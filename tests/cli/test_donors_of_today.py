@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from contextgraft.cli.commands import inspect_sheet
 from contextgraft.cli.commands.plan import command
 from contextgraft.planning.study import read_study
 
@@ -42,3 +43,24 @@ def test_a_study_is_planned_offline(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert facts["too_long"] == []
     assert size is None or facts["adapters"]["32"] == size
     assert facts["model"]["parameters"] == PARAMETERS.get(name, 8_030_261_248)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_sheet_is_compared_offline_with_the_shipped_config(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with the base's config fits; one with another width differs."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    base = read_study(ROOT / f"config/studies/{name}.yaml").settings.shape
+    config = json.loads(Path(str(base)).read_text())
+    lines = ["name\tsource"]
+    for target, width in (("tune", config["intermediate_size"]), ("wide", 2 * config["intermediate_size"])):
+        (tmp_path / target).mkdir()
+        (tmp_path / target / "config.json").write_text(json.dumps({**config, "intermediate_size": width}))
+        lines.append(f"{target}\t{tmp_path / target}")
+    (tmp_path / "sheet.tsv").write_text("\n".join(lines) + "\n")
+    words = [str(tmp_path / "sheet.tsv"), "--base", str(base), "--json"]
+    done = CliRunner().invoke(inspect_sheet.command, words, catch_exceptions=False)
+    verdicts = {row["name"]: row["verdict"] for row in json.loads(done.stdout)["targets"]}
+    assert verdicts == {"tune": "fits", "wide": "differs"}

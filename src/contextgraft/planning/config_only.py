@@ -1,4 +1,4 @@
-"""A folder with config.json alone, as a model whose tensors have the shapes that the config describes."""
+"""A config without weights, as a model whose tensors have the shapes that the config describes."""
 
 from pathlib import Path
 
@@ -11,7 +11,9 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".header", ".index.js
 
 
 def is_config_only(path: Path) -> bool:
-    """Whether a folder holds a config and no weights in any format, nor what describes some."""
+    """Whether this is a config's own file, or a folder with one and no weights, nor what describes some."""
+    if path.is_file():
+        return path.suffix == ".json"
     if not (path / MODEL_CONFIG).is_file() or (path / SIDECAR).exists():
         return False
     return not any(
@@ -28,5 +30,7 @@ def open_config_only(path: Path) -> ModelFolder:
     shape = read_model_shape(path)
     dtype = NAMES[shape.dtype]
     tensors = {name: TensorInfo(name, dtype, size, "", 0, 0) for name, size in sorted(shape.tensors.items())}
+    if path.is_file():
+        return ModelFolder(path, read_json(path), tensors, (), {}, ())
     others = tuple(sorted(file.name for file in path.iterdir() if file.name != MODEL_CONFIG))
     return ModelFolder(path, read_json(path / MODEL_CONFIG), tensors, (), {}, others)

@@ -57,8 +57,8 @@ def check_targets(sheet: Path, base: str, headers: Path | None, hub: Hub, thread
 
 
 def _open(source: str, cache: Path, hub: Hub) -> ModelFolder:
-    """The headers of a source; of a folder with a config alone, what the config describes."""
-    if Path(source).is_dir() and is_config_only(Path(source)):
+    """The headers of a source; of a config without weights, what it describes."""
+    if is_config_only(Path(source)):
         return open_config_only(Path(source))
     return open_model_headers(source, cache, hub)
 
