@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.parity.families.matrix import PAGE, RIGHT, outcome, page, read_rows
 from tests.parity.families.proof import prove
+from tests.parity.families.refused import REFUSALS
 from tests.parity.families.table import FAMILIES
 
 ROWS = read_rows()
@@ -50,3 +51,7 @@ def test_the_page_has_the_rows_that_are_proved() -> None:
         text == RIGHT or text.startswith("refused: ") for forms in ROWS.values() for text in forms.values()
     )
     assert sum("right" in forms.values() for forms in ROWS.values()) >= MINIMUM
+
+
+def test_every_refusal_on_the_page_names_its_test() -> None:
+    assert not [refusal.test for refusal in REFUSALS if not refusal.exists]

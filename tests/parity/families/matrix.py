@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.parity.families.proof import HEADS, ROPE, Proof, base_config, has_rope, prove
 from tests.parity.families.readers import read_readers, table
+from tests.parity.families.refused import lines as refused_lines
 from tests.parity.families.table import FAMILIES, VISION_LANGUAGE
 
 Rows = dict[str, dict[str, str]]
@@ -110,7 +111,7 @@ def page(rows: Rows) -> str:
     if reasons:
         lines += ["", *REFUSALS]
     lines += [f"{number}. {reason.removeprefix('refused: ')}" for reason, number in numbers.items()]
-    lines += ["", OLDER, *table(read_readers())]
+    lines += ["", OLDER, *table(read_readers()), "", *refused_lines()]
     return "\n".join(lines) + "\n"
 
 
