@@ -82,6 +82,16 @@ def test_names_of_earlier_versions_are_understood(changed: Any) -> None:
     assert commands(changed(config=old))["SGLang"][3:6] == ["owner/name", "--revision", "main"]
 
 
+def test_a_base_that_only_fetch_knows_is_to_be_filled_in(changed: Any) -> None:
+    adapter = open_adapter(changed(config={"base_model_name_or_path": "demo:base"}))
+    for command in adapter_commands(adapter):
+        words = shlex.split(command.command or "")
+        assert "demo:base" not in words
+        if command.server != "llama.cpp":
+            assert "BASE" in words
+            assert command.note == "BASE is the folder of the base (demo:base)"
+
+
 @pytest.mark.parametrize("name", ["it's a folder", "a=b", "a,b", "$(touch x)"])
 def test_any_folder_is_quoted(changed: Any, name: str) -> None:
     folder = changed(name)

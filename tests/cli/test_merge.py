@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from contextgraft.cli.commands import extract, merge, verify
-from contextgraft.errors import MismatchError, OutputError
+from contextgraft.cli.commands import extract, inspect, merge, verify
+from contextgraft.errors import InputError, MismatchError, OutputError
 from contextgraft.sources.known_adapters import known_adapters
 
 
@@ -96,6 +96,28 @@ def test_verify_exits_1_when_it_does_not_verify(root: Path) -> None:
     assert bad.exit_code == 1
     assert "DIFFERS  target" in bad.stdout
     assert "does not verify" in bad.stdout
+
+
+@pytest.mark.parametrize("option", ["--target", "--adapter"])
+def test_verify_of_a_path_that_is_no_folder_is_a_wrong_option(root: Path, option: str) -> None:
+    """The exit code 1 is for a graft that differs."""
+    result = CliRunner().invoke(verify.command, [str(root / "graft"), option, "nowhere"])
+    assert isinstance(result.exception, InputError)
+    assert "nowhere: no such folder" in str(result.exception)
+    assert result.stdout == ""
+
+
+def test_nearly_the_name_of_a_known_adapter(root: Path, tmp_path: Path) -> None:
+    target = ["--target", str(root / "target"), "--out", str(tmp_path / "graft")]
+    result = CliRunner().invoke(merge.command, ["--adapter", "llama3-70b-1024k", *target])
+    assert isinstance(result.exception, InputError)
+    assert "did you mean llama3-70b-1048k?" in str(result.exception)
+
+
+def test_a_folder_of_adapters_names_them(root: Path) -> None:
+    for command in (inspect.command, verify.command):
+        result = CliRunner().invoke(command, [str(root / "ad")])
+        assert "choose one of its folders: r4" in str(result.exception)
 
 
 def test_many_targets_in_one_command_as_one_by_one(root: Path, toy: SimpleNamespace, tmp_path: Path) -> None:

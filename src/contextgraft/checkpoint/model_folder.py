@@ -104,9 +104,12 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
             raise NotJson(f"more than {MAX_HEADER} bytes")
         data = parse_json(raw, unique=unique)
     except FileNotFoundError:
+        inside = _models_in(path.parent)
         raise CheckpointError(
-            "no such file", path=path, remedy="pass the folder of a complete model or adapter"
-        ) from None
+            "no such file", path=path,
+            remedy=f"choose one of its folders: {first_names(inside, 10)}" if inside else
+            "pass the folder of a complete model or adapter",
+        ) from None  # fmt: skip
     except OSError as error:
         raise_read_error(error, path)
         raise CheckpointError("cannot be read", path=path, received=error.strerror) from None
@@ -115,6 +118,12 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError("is not a JSON object", path=path, received=type(data).__name__)
     return data
+
+
+def _models_in(folder: Path) -> list[str]:
+    """The names of the folders of models and adapters directly in a folder."""
+    configs = (file for name in (MODEL_CONFIG, ADAPTER_CONFIG) for file in folder.glob(f"*/{name}"))
+    return sorted({file.parent.name for file in configs if not file.parent.name.startswith(".")})
 
 
 def _shards(path: Path, config: dict[str, Any]) -> dict[str, TensorFile]:

@@ -142,13 +142,18 @@ def weight_bytes(*folders: Path) -> int:
 def local_folders(command: str, *sources: Path) -> tuple[Path, ...]:
     """The folders of models or adapters: paths as they are, other sources fetched into the cache.
 
-    A path that does not exist is returned, too: the command says what it expected there.
+    A path that does not exist is returned, too: the command says what it expected there. InputError for one
+    that is nearly the name of a known adapter.
     """
     if all(source.is_dir() for source in sources):
         return sources
     from contextgraft.sources.cache import is_source, local_folder
     from contextgraft.sources.hub.client import Hub
+    from contextgraft.sources.known_adapters import check_spelling
 
+    for source in sources:
+        if not source.exists():
+            check_spelling(str(source))
     hub, held = Hub(progress=hub_progress(command)), ExitStack()
     context = click.get_current_context(silent=True)
     if context is not None:  # until the command ends, no other run removes what it reads

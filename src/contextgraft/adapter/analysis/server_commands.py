@@ -4,6 +4,7 @@ vLLM and SGLang take RoPE settings as an override of config.json, llama.cpp as o
 """
 
 import json
+import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,8 @@ from contextgraft.rope.settings import ORIGINAL, PARTIAL, RopeSettings
 
 WITH_ORIGINAL = ("yarn", "llama3", "longrope")  # types whose parameters need the original length
 MERGE = "merge it (contextgraft merge) and serve the graft"
+BASE = "BASE"
+OF_OUR_SOURCES = re.compile(r"\w+:")  # demo:base, package:NAME: only `contextgraft fetch` knows these
 NESTED = (
     "language_model."  # in tensor names of models whose config.json has the language model in text_config
 )
@@ -119,7 +122,8 @@ def _vllm(adapter: Adapter, folder: Path) -> ServerCommand:
     if audit.problems:
         return ServerCommand("vLLM", None, f"vLLM cannot serve the adapter: {MERGE}")
     named = _quoted("vllm", "serve", *_base(adapter), "--lora-modules", _named(folder, "name", "path"))
-    return ServerCommand("vLLM", " ".join([named, *vllm_options(adapter, audit.max_lora_rank)]))
+    command = " ".join([named, *vllm_options(adapter, audit.max_lora_rank)])
+    return ServerCommand("vLLM", command, _base_note(adapter))
 
 
 def _sglang(adapter: Adapter, folder: Path) -> ServerCommand:
@@ -134,7 +138,8 @@ def _sglang(adapter: Adapter, folder: Path) -> ServerCommand:
             return ServerCommand("SGLang", None, note)
         words += ["--json-model-override-args", _as_option(adapter, override)] if override else []
         words += ["--context-length", adapter.rope.context] if adapter.rope.context else []
-    return _command("SGLang", "sglang", "serve", "--model-path", *_base(adapter), *words)
+    command = ["sglang", "serve", "--model-path", *_base(adapter), *words]
+    return _command("SGLang", *command, note=_base_note(adapter))
 
 
 def _sglang_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any] | None:
@@ -187,7 +192,15 @@ def _llama_cpp(adapter: Adapter, folder: Path) -> ServerCommand:
 
 def _base(adapter: Adapter) -> list[object]:
     base = base_model(adapter)
+    if OF_OUR_SOURCES.match(base.name):
+        return [BASE]
     return [base.name, *(["--revision", base.revision] if base.revision else [])]
+
+
+def _base_note(adapter: Adapter) -> str | None:
+    """What the user puts in place of a base that servers do not find by its name."""
+    name = base_model(adapter).name
+    return f"{BASE} is the folder of the base ({name})" if OF_OUR_SOURCES.match(name) else None
 
 
 def _named(folder: Path, name: str, path: str) -> str:
