@@ -201,6 +201,9 @@ def test_a_phone_scrolls_down_and_not_sideways(phone: Visit) -> None:
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
     assert widths == [360, 360]
+    fourth = phone.page.locator(".spots tbody tr").first.locator("td").nth(3).bounding_box()
+    assert fourth is not None
+    assert fourth["x"] + fourth["width"] < 360  # the control and three ranks are in view
     phone.page.evaluate(OPEN)
     assert phone.page.evaluate("document.documentElement.scrollWidth") == 360
     phone.page.goto(f"{phone.page.url.split('#')[0]}#samples?tune=style&suite=skill&index=3")
