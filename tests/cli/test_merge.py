@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from contextgraft.cli.commands import extract, inspect, merge, verify
 from contextgraft.errors import InputError, MismatchError, OutputError
+from contextgraft.formats.sidecar import FORMAT
 from contextgraft.sources.known_adapters import known_adapters
 
 
@@ -105,6 +106,23 @@ def test_verify_of_a_path_that_is_no_folder_is_a_wrong_option(root: Path, option
     assert isinstance(result.exception, InputError)
     assert "nowhere: no such folder" in str(result.exception)
     assert result.stdout == ""
+
+
+def test_verify_of_what_is_no_graft_is_one_line(root: Path) -> None:
+    fetched = root / "fetched"
+    shutil.copytree(root / "target", fetched)
+    record = {"format": FORMAT, "kind": "source"}
+    (fetched / "contextgraft.json").write_text(json.dumps(record))
+    result = CliRunner().invoke(verify.command, [str(fetched)])
+    assert "expected graft; received source" in str(result.exception)
+    assert result.output == ""
+
+
+def test_a_donor_that_is_the_base(root: Path, tmp_path: Path) -> None:
+    pair = ["--base", str(root / "base"), "--donor", str(root / "base"), "--rank", "4"]
+    result = CliRunner().invoke(extract.command, [*pair, "--out", str(tmp_path / "out")])
+    assert "is the base itself" in str(result.exception)
+    assert result.output == ""
 
 
 def test_nearly_the_name_of_a_known_adapter(root: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from contextgraft.cli.options import (
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import local_folders
+from contextgraft.errors import InputError, MismatchError
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.model_pair import ModelPair
@@ -130,6 +131,11 @@ def command(
     selection = tensor_selection(embeddings, include, exclude)
     threads = threads_or_cores(threads)
     base, donor = local_folders("extract", base, donor)
+    if base.resolve() == donor.resolve():
+        raise InputError(
+            "is the base itself", path=donor, expected="a donor that was trained on from the base",
+            remedy="name another folder with --donor",
+        )  # fmt: skip
     read_ahead(base, donor)
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)
@@ -155,7 +161,6 @@ def command(
 
 
 def _check_expected(models: "ModelPair", theta: float | None, positions: int | None) -> None:
-    from contextgraft.errors import MismatchError
     from contextgraft.rope import settings
 
     rope = settings.read_any_length(models.donor.config, models.donor.path)

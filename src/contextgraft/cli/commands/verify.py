@@ -73,7 +73,9 @@ def command(
 
 def _of_graft(folder: Path, target: Path | None, adapters: tuple[Path, ...], threads: int) -> "list[Check]":
     from contextgraft.adapter.verify.graft import verify
+    from contextgraft.formats.sidecar import read_sidecar
 
+    read_sidecar(folder, "graft")  # what is no graft is one line, without a plan before it
     with _progress(weight_bytes(folder) * (2 if target and adapters else 1), threads) as advance:
         return verify(folder, target=target, adapters=adapters, threads=threads, advance=advance)
 
