@@ -55,6 +55,14 @@ def test_the_study_is_valid_and_has_what_the_configs_say(folder: Path) -> None:
     assert settings.note is None
 
 
+def test_base_and_donor_exchanged(folder: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"base: the donor's context is shorter .* 1,024 tokens; received 128"
+    ):
+        init("--base", "donor", "--donor", "base", "--fine-tune", "./my tunes/polite")
+    assert not list(folder.glob("*.yaml"))
+
+
 def test_defaults_need_no_file_and_the_demo_is_not_in_it(folder: Path) -> None:
     init(*FOLDERS)
     text = Path("my-study.yaml").read_text()

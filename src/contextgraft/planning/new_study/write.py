@@ -86,6 +86,12 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
         base = read_base(new.base, Path(cache) / "base", hub)
         donor = read_donor(new.donor, Path(cache) / "donor", hub)
+    if 0 < donor.longest < base.context:
+        raise InputError(
+            "the donor's context is shorter than the base's", path=new.donor,
+            expected=f"at least {base.context:,} tokens", received=f"{donor.longest:,}",
+            remedy="exchange --base and --donor, if they were confused",
+        )  # fmt: skip
     files = _files(new, folder, base, donor)
     existing = [path for path in files if path.exists()]
     begun = len(existing) < len(files) and all(_has_text(path, files[path]) for path in existing)
