@@ -133,8 +133,8 @@ def command(
     base, donor = local_folders("extract", base, donor)
     if base.resolve() == donor.resolve():
         raise InputError(
-            "is the base itself", path=donor, expected="a donor that was trained on from the base",
-            remedy="name another folder with --donor",
+            "is the base itself: there is nothing to extract", path=donor,
+            expected="a donor that was trained on from the base", remedy="name another folder with --donor",
         )  # fmt: skip
     read_ahead(base, donor)
     models = open_pair(base, donor, selection)
