@@ -357,21 +357,6 @@ def test_contradictions_are_settled_or_refused(toy: SimpleNamespace, tmp_path: P
         plan_merge([ScaledAdapter(open_adapter(tmp_path / "adapter"))], headless, keep_rope=True)
 
 
-def test_a_class_without_an_output_layer_gains_none(toy: SimpleNamespace, tmp_path: Path) -> None:
-    config = toy.config(tie_word_embeddings=False)
-    weights = toy.weights(config, dtype=torch.float32)
-    complete = toy.write(tmp_path / "tune", {**weights, HEAD: weights[EMBEDDING] + 1}, config)
-    trained(complete, tmp_path / "adapter", target_modules=["q_proj", "lm_head"])
-    classifier = {**config, "architectures": ["LlamaForSequenceClassification"]}
-    toy.write(tmp_path / "classifier", {**weights, "score.weight": torch.ones(2, 32)}, classifier)
-    with pytest.raises(
-        MismatchError, match=r"no output layer \(its class is LlamaForSequenceClassification\)"
-    ):
-        plan_merge(
-            [ScaledAdapter(open_adapter(tmp_path / "adapter"))], tmp_path / "classifier", keep_rope=True
-        )
-
-
 def test_the_single_file_counts(toy: SimpleNamespace, tmp_path: Path) -> None:
     config = toy.config()
     old, new = (toy.weights(config, seed=seed, dtype=torch.float32) for seed in (0, 1))

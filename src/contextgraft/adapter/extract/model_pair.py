@@ -233,7 +233,7 @@ def _with_heads(
     """
     states = head_state(base), head_state(donor)
     name = output_embedding({**base.tensors, **donor.tensors})
-    if all(state.is_tied for state in states):
+    if all(state.is_tied or state is HeadState.NONE for state in states):
         return base, donor, name or ""
     if name is None or not selected:
         return base, donor, None

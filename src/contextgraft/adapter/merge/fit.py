@@ -20,7 +20,13 @@ from contextgraft.adapter.merge.target import (
     check_takes_delta,
     unknown_names,
 )
-from contextgraft.adapter.merge.tied_entries import check_rows_of_output, is_ignored_copy, with_shared_ends
+from contextgraft.adapter.merge.tied_entries import (
+    check_rows_of_output,
+    ends_of_untied,
+    is_ignored_copy,
+    with_both_ends,
+    with_shared_ends,
+)
 from contextgraft.adapter.merge.tokens import TokenFit, check_new_rows, fit_tokens, unused_tokens
 from contextgraft.adapter.without_factors import missing_factors
 from contextgraft.checkpoint.model_folder import ModelFolder
@@ -161,7 +167,8 @@ def _entries(
     if not state.is_tied:
         check_rows_of_output(adapter, entries, view)
         ignored = is_ignored_copy(adapter, entries, embedding, head)
-        return {name: entry for name, entry in entries.items() if not ignored or name != head}
+        entries = {name: entry for name, entry in entries.items() if not ignored or name != head}
+        return entries if state is HeadState.NONE else with_both_ends(adapter, entries, embedding, head)
     if embedding is None or head is None:
         return entries
     return with_shared_ends(adapter, entries, embedding, head)
@@ -286,12 +293,7 @@ def _warnings(
             f"{grown.tokenizer}"
         )
     for adapter, tokens in token_fits:
-        ends = input_embedding(adapter.entries), output_embedding(adapter.entries)
-        if not state.is_tied and is_ignored_copy(adapter, adapter.entries, *ends):
-            lines.append(
-                f"{adapter.path}: its factors of {ends[1]} are a copy of those of tied embeddings; those of "
-                f"{target.path} are untied, where PEFT changes the input alone: so does the graft"
-            )
+        lines += () if state.is_tied else ends_of_untied(adapter, target)
         if tokens and tokens.lost:
             few = ", ".join(tokens.lost[:5])
             lines.append(f"{adapter.path}: {len(tokens.lost)} of its tokens are not in {target.path}: {few}")

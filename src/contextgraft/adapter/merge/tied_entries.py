@@ -1,6 +1,6 @@
 """An adapter's entries for tied embeddings: those of the input, and of the output layer that shares them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +14,7 @@ from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.peft import module_of
+from contextgraft.formats.tensor_names import input_embedding, output_embedding
 
 if TYPE_CHECKING:
     from contextgraft.adapter.lora.deltas import Read, TensorDelta
@@ -77,6 +78,39 @@ def with_shared_ends(
             raise _contradiction(adapter, f"other values for {head!r} than for {embedding!r}")
         return {**entries, head: _with_scaling_of(adapter, head, shared)}
     return {**entries, head: shared} if isinstance(shared, TokenRowsEntry) and own is None else dict(entries)
+
+
+def with_both_ends(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], embedding: str | None, head: str | None
+) -> dict[str, AdapterEntry]:
+    """The entries of a target whose output layer is another tensor than its input embeddings.
+
+    What `contextgraft extract` found in tied embeddings is the change of both ends.
+    """
+    shared = entries.get(embedding or "")
+    if shared is None or head is None or head in entries or not _moves_both_ends(adapter):
+        return dict(entries)
+    return {**entries, head: _with_scaling_of(adapter, head, shared)}
+
+
+def ends_of_untied(adapter: Adapter, target: ModelFolder) -> Iterator[str]:
+    """A warning where the graft of a target with untied embeddings and PEFT may change different ends."""
+    embedding, head = input_embedding(adapter.entries), output_embedding(adapter.entries)
+    if is_ignored_copy(adapter, adapter.entries, embedding, head):
+        yield (
+            f"{adapter.path}: its factors of {head} are a copy of those of tied embeddings; those of "
+            f"{target.path} are untied, where PEFT changes the input alone: so does the graft"
+        )
+    if embedding and head is None and output_embedding(target.tensors) and _moves_both_ends(adapter):
+        yield (
+            f"{target.path}: its output layer is its own, those of base and donor are their embeddings: the "
+            "change of these is added to both; PEFT at run time changes the input alone"
+        )
+
+
+def _moves_both_ends(adapter: Adapter) -> bool:
+    """Whether `extract` made the adapter from a base and a donor that tie their embeddings."""
+    return adapter.sidecar is not None and bool(adapter.config.ensure_weight_tying)
 
 
 def _with_shared_weight(

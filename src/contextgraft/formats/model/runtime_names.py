@@ -15,6 +15,8 @@ from contextgraft.formats.tensor_names import NEUTRAL, rows_are_tokens
 from contextgraft.rope.model_class import infinite, quiet_transformers
 
 HEADED = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # endings of classes with an output layer
+# endings of classes that have another output in its place, those of repositories among them
+OTHER_OUTPUT = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "RewardModel")
 DROPPED = ("quantization_config", "auto_map")
 # names that every class without sections in its config has in its files and in memory
 UNCHANGED = re.compile(
@@ -124,6 +126,22 @@ def renamed_in_layers(config: Mapping[str, Any], stored: Collection[str]) -> set
         return set()
     names = peft_names(config, stored)
     return {name for name in stored if model.name(name) != names[name]}
+
+
+def has_no_head(class_name: str | None) -> bool:
+    """Whether a model's class, by its name, has no output layer; of other classes, transformers' alone.
+
+    Names that decide nothing (`InternVLChatModel`) are of repositories, whose code is not run.
+    """
+    if class_name is None or class_name.endswith(HEADED):
+        return False
+    if class_name.endswith(OTHER_OUTPUT):
+        return True
+    try:
+        import transformers  # noqa: PLC0415 - optional
+    except ImportError:
+        return False
+    return hasattr(transformers, class_name)
 
 
 def runtime_model(config: Mapping[str, Any]) -> RuntimeModel | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.tensor_bytes import byte_blocks
-from contextgraft.formats.model.runtime_names import HEADED
+from contextgraft.formats.model.runtime_names import HEADED, has_no_head
 from contextgraft.formats.tensor_names import input_embedding, output_embedding
 from contextgraft.rope.model_class import class_value
 from contextgraft.rope.text_section import replace_text_section, text_section
@@ -25,6 +25,7 @@ class HeadState(StrEnum):
     UNTIED = "untied"  # a matrix of its own
     CONTRADICTED = "contradicted"  # tied by the config, stored with other values: transformers 5 unties it
     MISSING = "missing"  # neither stored nor tied: readers start it at random
+    NONE = "none"  # the class has none, and none is stored: a classifier, a model without its head
 
     @property
     def is_tied(self) -> bool:
@@ -35,6 +36,8 @@ class HeadState(StrEnum):
 def head_state(model: ModelFolder) -> HeadState:
     """The state of the output layer; where it is stored and the config ties it, both tensors are compared."""
     head, embedding = output_embedding(model.tensors), input_embedding(model.tensors)
+    if head is None and has_no_head(class_name(model)):
+        return HeadState.NONE
     if head is None:
         return HeadState.MISSING if lacks_head(model) else HeadState.TIED
     if embedding is None or not ties(model.config):
