@@ -3,7 +3,7 @@
 PEFT (0.21) gives them factors whose product is zero, or, where init_lora_weights is false, random ones.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry
@@ -29,8 +29,10 @@ def missing_factors(
 ) -> Iterator[str]:
     """A warning of the modules of a model that get no factors; `entries` are by the model's names.
 
-    Raises MismatchError where PEFT would give them random factors. Towers of other modalities are left out.
+    Raises MismatchError where PEFT would give them random factors, and for a module of the model that
+    modules_to_save name and the file lacks. Towers of other modalities are left out.
     """
+    _check_saved_modules(adapter, model)
     missing = [
         name for name in _selected(adapter, model) if isinstance(entries.get(name), ReplaceEntry | None)
     ]
@@ -48,6 +50,30 @@ def missing_factors(
         f"{adapter.path}: its file has no factors of {len(missing)} modules of {model.path} that its config "
         f"selects; they stay unchanged, as by PEFT: {names}"
     )
+
+
+def _check_saved_modules(adapter: Adapter, model: ModelFolder) -> None:
+    """Raise MismatchError for a module that the config saves, the model has and the file lacks.
+
+    PEFT lists the usual names of a classifier's output (`classifier`, `score`), of which a model has one.
+    """
+    saved = {module_of(name) for name, entry in adapter.entries.items() if entry.replaces}
+    modules = {module_of(name) for name in model.tensors}
+    missing = [
+        name
+        for name in adapter.config.modules_to_save or ()
+        if not _holds_some(name, saved) and _holds_some(name, modules)  # one that holds others saves those
+    ]
+    if missing:
+        raise MismatchError(
+            f"lacks modules that its config saves, and that {model.path} has: PEFT cannot load it",
+            path=adapter.path, expected=", ".join(missing), received=", ".join(sorted(saved)) or "none",
+            remedy="fetch it again, or remove them from modules_to_save if they were not trained",
+        )  # fmt: skip
+
+
+def _holds_some(name: str, modules: Collection[str]) -> bool:
+    return any(f".{name}." in f".{module}." for module in modules)
 
 
 def _selected(adapter: Adapter, model: ModelFolder) -> Iterator[str]:

@@ -105,6 +105,10 @@ class LoraConfig(BaseModel):
             tuple(self.modules_to_save or ()),
         )
 
+    def adapted_parameters(self, modules: Collection[str]) -> Mapping[str, str]:
+        """The parameter that target_parameters adapt, for each of these modules with factors that has one."""
+        return adapted_parameters(modules, self.target_parameters or (), self.selection.has_factors)
+
     def ignored_factors(self, keys: Collection[str]) -> dict[str, str]:
         """Those keys of factors that PEFT ignores, with the modules, which the config does not select.
 
@@ -112,7 +116,7 @@ class LoraConfig(BaseModel):
         and for factors of modules without target_modules: PEFT then has defaults by the type of the model.
         """
         modules = factor_modules(keys)
-        parameters = adapted_parameters(set(modules.values()), self.target_parameters or ())
+        parameters = self.adapted_parameters(set(modules.values()))
         tied = peft.TIED_BY_PEFT if self.ties_embeddings else ()
         selected = {
             module

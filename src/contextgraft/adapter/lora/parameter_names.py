@@ -6,7 +6,7 @@ PEFT nests a wrapper for each adapted parameter of a module, the first one inner
 Legend of shape suffixes: E experts, M outputs, N inputs, R rank.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from contextgraft.formats.model.parameters import ModuleParameter
@@ -38,11 +38,15 @@ def wrapped_modules(parameters: Collection[ModuleParameter]) -> dict[str, str]:
     }
 
 
-def adapted_parameters(modules: Iterable[str], targets: Collection[str]) -> Mapping[str, str]:
+def adapted_parameters(
+    modules: Iterable[str], targets: Collection[str], is_linear: Callable[[str], bool]
+) -> Mapping[str, str]:
     """The parameter of each of the modules, as the weights file names them, whose wrapper adapts one.
 
-    `targets` are the config's target_parameters, which may leave out the front of a name. Parameters of one
-    module are in the order of ORDER; a module with other wrappers than targets has no parameter here.
+    `targets` are the config's target_parameters, which may leave out the front of a name, also the module:
+    a bare `down_proj` is of any module that other targets do not name and that is no linear layer with
+    factors of its own (`is_linear`). Parameters of one module are in the order of ORDER; a module with other
+    wrappers than targets has no parameter here.
     """
     levels: dict[str, list[str]] = {}
     for module in modules:
@@ -50,10 +54,12 @@ def adapted_parameters(modules: Iterable[str], targets: Collection[str]) -> Mapp
     known: dict[str, str] = {}
     for bare, wrapped in levels.items():
         named = [f".{name}".rpartition(".") for name in targets]
-        own = sorted({name for owner, _, name in named if f".{bare}".endswith(owner)}, key=_position)
-        if len(own) == len(wrapped):
-            innermost_first = sorted(wrapped, key=len, reverse=True)
-            known |= {module: f"{bare}.{name}" for module, name in zip(innermost_first, own, strict=True)}
+        of_module = {name for owner, _, name in named if owner and f".{bare}".endswith(owner)}
+        of_any = set() if is_linear(bare) else {name for owner, _, name in named if not owner}
+        for names in (of_module | of_any, of_module):
+            if len(names) == len(wrapped):
+                own, innermost_first = sorted(names, key=_position), sorted(wrapped, key=len, reverse=True)
+                known |= {module: f"{bare}.{name}" for module, name in zip(innermost_first, own, strict=True)}
     return known
 
 

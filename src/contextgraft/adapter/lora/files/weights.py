@@ -7,7 +7,7 @@ from contextgraft.adapter.lora.config import LoraConfig
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, ReplaceEntry, TokenRowsEntry
 from contextgraft.adapter.lora.files.token_rows import check_trained_rows, token_rows_entry
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry, StackedEntry
-from contextgraft.adapter.lora.parameter_names import WRAPPER, adapted_parameters
+from contextgraft.adapter.lora.parameter_names import WRAPPER
 from contextgraft.adapter.peft_keys import FACTOR, TOKEN_ROWS, UNUSED, check_keys, model_name, wrappers
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
@@ -41,7 +41,7 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
         what = match["what"] + (".bias" if match["leaf"] == "bias" else "")
         if modules.setdefault(match["module"], {}).setdefault(what, info) is not info:
             raise _malformed(path, f"has {what} of module {match['module']!r} twice", "one", key)
-    parameters = adapted_parameters(modules, config.target_parameters or ())
+    parameters = config.adapted_parameters(modules)
     for module, tensors in modules.items():
         name = parameters.get(module, f"{module}.weight")
         base = entries.get(name)
@@ -55,7 +55,6 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
         elif base is not None:
             raise _malformed(path, f"changes {module!r} twice", "factors or rows of tokens", "both")
     check_trained_rows(entries, path, config)
-    _check_saved_modules(entries, path, config)
     _check_parameters(parameters.values(), path, config)
     if not entries:
         raise _malformed(path, "holds no factors", "lora_A and lora_B", "nothing")
@@ -72,18 +71,6 @@ def _check_parameters(known: Iterable[str], path: Path, config: LoraConfig) -> N
             path, "lacks the factors of parameters that its config adapts",
             f"those of {', '.join(missing)} (target_parameters)", "none that can be told apart",
         )  # fmt: skip
-
-
-def _check_saved_modules(entries: Mapping[str, AdapterEntry], path: Path, config: LoraConfig) -> None:
-    saved = {name.rpartition(".")[0] for name, entry in entries.items() if entry.replaces}
-    missing = [
-        name
-        for name in config.modules_to_save or ()
-        if not any(f"{name}." in f"{module}." for module in saved)  # one that holds others is saved as those
-    ]
-    if missing:
-        expected = ", ".join(missing)
-        raise _malformed(path, "lacks modules that its config saves", expected, ", ".join(saved) or "none")
 
 
 def _entries_of_module(
