@@ -3,13 +3,18 @@
 Else extract or merge refuse with the reason that docs/models.md gives.
 """
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 from tests.parity.families.matrix import PAGE, RIGHT, outcome, page, read_rows
 from tests.parity.families.proof import prove
+from tests.parity.families.readers import VERSIONS, read_readers
 from tests.parity.families.refused import REFUSALS
 from tests.parity.families.table import FAMILIES
+
+from contextgraft.rope.config_form import STRICT_KEYS
+from contextgraft.rope.older_readers import older_reader_warnings
 
 ROWS = read_rows()
 MINIMUM = 35
@@ -51,6 +56,19 @@ def test_the_page_has_the_rows_that_are_proved() -> None:
         text == RIGHT or text.startswith("refused: ") for forms in ROWS.values() for text in forms.values()
     )
     assert sum("right" in forms.values() for forms in ROWS.values()) >= MINIMUM
+
+
+def test_where_an_older_reader_does_not_scale_a_merge_warns() -> None:
+    """Other logits from the first tokens on; 4.46 reads YaRN and LongRoPE otherwise in every class."""
+    silent = []
+    for version, form in product(VERSIONS, ("linear", "llama3")):
+        for name, read in read_readers()[version].items():
+            config: dict[str, object] = {"model_type": name, "rope_parameters": {"rope_type": form}}
+            if name not in STRICT_KEYS:  # else merge leaves rope_scaling out
+                config["rope_scaling"] = config["rope_parameters"]
+            if "other logits at 12" in read.get(form, "") and not list(older_reader_warnings(config)):
+                silent.append((version, name, form))
+    assert not silent
 
 
 def test_every_refusal_on_the_page_names_its_test() -> None:

@@ -7,6 +7,7 @@ import pytest
 from contextgraft.rope.older_readers import older_reader_warnings
 
 WINDOW = {"model_type": "qwen2", "num_hidden_layers": 2, "use_sliding_window": True, "sliding_window": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -24,6 +25,11 @@ def by_layer_type(full: float, sliding: float) -> dict[str, Any]:
         ({**WINDOW, "max_window_layers": 2}, None),
         ({**WINDOW, "max_window_layers": 1, "use_sliding_window": False}, None),
         ({**WINDOW, "max_window_layers": 1, "model_type": "qwen3"}, None),
+        ({"model_type": "mistral", "rope_scaling": {"type": "linear", "factor": 4.0}}, "4.46"),
+        ({"model_type": "llava", "text_config": {"model_type": "gemma2", "rope_scaling": YARN}}, "4.46"),
+        ({"model_type": "mistral", "rope_scaling": None, "rope_parameters": {"rope_type": "default"}}, None),
+        ({"model_type": "llama", "rope_scaling": YARN, "rope_parameters": YARN}, None),
+        ({"model_type": "phi3", "rope_parameters": YARN}, "4 "),
         ({"model_type": "olmo3", "rope_parameters": by_layer_type(4e5, 1e4)}, "4.57"),
         ({"model_type": "olmo3", "rope_parameters": by_layer_type(1e4, 1e4)}, None),
         ({"model_type": "gemma3_text", "rope_parameters": by_layer_type(1e6, 1e4)}, None),

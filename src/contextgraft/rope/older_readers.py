@@ -11,6 +11,9 @@ ONE_WINDOW = ("qwen2", "qwen2_moe")
 # classes with one theta for all layers in transformers 4.57, and one by layer type in 5
 ONE_THETA = ("olmo3",)
 
+# classes that do not read `rope_scaling` in transformers 4.46
+UNSCALED = ("gemma", "gemma2", "glm", "mistral", "mixtral", "nemotron")
+
 
 def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
     """A warning for each setting that an older version of transformers has no key for."""
@@ -20,6 +23,18 @@ def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "some of its layers have a sliding window, others do not: transformers 4.46 applies the window "
             "to all of them, and computes other logits past it; use transformers 4.57 or later"
+        )
+    scaling = section.get("rope_scaling") or section.get("rope_parameters") or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind != "default" and not section.get("rope_scaling"):
+        yield (
+            f"its RoPE is of type {kind}, with parameters that transformers 4 has no keys for in this class: "
+            "it computes other logits, without scaled RoPE; use transformers 5"
+        )
+    elif model_type in UNSCALED and kind != "default":
+        yield (
+            f"its RoPE is of type {kind}: transformers 4.46 does not scale RoPE in this class, and computes "
+            "other logits; use transformers 4.57 or later"
         )
     if model_type in ONE_THETA and len(_thetas(section)) > 1:
         yield (

@@ -12,6 +12,7 @@ from tests.parity.families.table import FAMILIES
 
 READERS = Path(__file__).with_name("readers.json")
 VERSIONS = ("4.46", "4.57")
+FIRST, FORMS = "theta", ("linear", "yarn", "llama3", "longrope", "window")
 
 
 def write_grafts(rows: Mapping[str, Sequence[str]], root: Path) -> dict[tuple[str, str], Path]:
@@ -29,15 +30,22 @@ def write_grafts(rows: Mapping[str, Sequence[str]], root: Path) -> dict[tuple[st
 
 
 def table(readers: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
-    """The lines of the table of older readers, and of the list of errors below it."""
+    """The lines of the tables of older readers, and of the list of errors below them."""
     said = [text for families in readers.values() for forms in families.values() for text in forms.values()]
     errors = sorted({text for text in said if text not in (old_reader.RIGHT, old_reader.ABSENT)})
-    cells = {old_reader.RIGHT: "right", old_reader.ABSENT: "-"}
+    cells = {old_reader.RIGHT: "right", old_reader.ABSENT: "-", "": "-"}
     cells |= {text: chr(ord("a") + number) for number, text in enumerate(errors)}
     lines = [f"| class | {' | '.join(readers)} |", f"|---|{'---|' * len(readers)}"]
     for name in next(iter(readers.values())):
-        row = [" ".join(cells[text] for text in families[name].values()) for families in readers.values()]
-        lines.append(f"| {name} | {' | '.join(row)} |")
+        lines.append(
+            f"| {name} | {' | '.join(cells[families[name][FIRST]] for families in readers.values())} |"
+        )
+    for version, families in readers.items():
+        lines += ["", f"The other forms of a donor in transformers {version}:", ""]
+        lines += [f"| class | {' | '.join(FORMS)} |", f"|---|{'---|' * len(FORMS)}"]
+        for name, forms in families.items():
+            if len(forms) > 1 and forms[FIRST] != old_reader.ABSENT:
+                lines.append(f"| {name} | {' | '.join(cells[forms.get(form, '')] for form in FORMS)} |")
     return [
         *lines,
         "",

@@ -1,0 +1,52 @@
+"""The length of a graft's context where older files have it: as transformers reads the graft."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import GenerationConfig, LlamaConfig
+
+from contextgraft.adapter.extract.extract import extract
+from contextgraft.adapter.extract.model_pair import open_pair
+from contextgraft.adapter.extract.rank_spec import RankSpec
+from contextgraft.adapter.lora.adapter import open_adapter
+from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+
+
+@pytest.mark.parametrize(("before", "after"), [(64, 1024), (4096, 4096), (None, None)])
+def test_a_generation_config_lets_prompts_be_as_long_as_the_context(
+    before: int | None, after: int | None, world: Any, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    for name, data in toy.contents(world.target).items():
+        (target / name).write_bytes(data)
+    length = {} if before is None else {"max_length": before}
+    (target / "generation_config.json").write_text(json.dumps({"eos_token_id": 5, **length}))
+    merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
+    read = GenerationConfig.from_pretrained(tmp_path / "graft")
+    assert (read.max_length, read.eos_token_id) == (after, 5)
+
+
+def test_a_config_of_llama_1_has_the_length_of_its_class(toy: SimpleNamespace, tmp_path: Path) -> None:
+    """It has `max_sequence_length` only, which transformers does not read: its class takes 2048."""
+    config = {key: value for key, value in toy.config().items() if key != "max_position_embeddings"}
+    old = {**config, "max_sequence_length": 2048}
+    weights = toy.weights(old)
+    toy.write(tmp_path / "base", weights, old)
+    toy.write(
+        tmp_path / "donor", toy.moved(weights, 1),
+        {**config, "rope_theta": 4e4, "max_position_embeddings": 8192},
+    )  # fmt: skip
+    assert LlamaConfig.from_pretrained(tmp_path / "base").max_position_embeddings == 2048
+    extract(open_pair(tmp_path / "base", tmp_path / "donor"), [RankSpec(4)], tmp_path)
+    adapter = open_adapter(tmp_path / "r4")
+    assert adapter.sidecar is not None
+    assert [adapter.sidecar["rope"][side]["max_positions"] for side in ("base", "donor")] == [2048, 8192]
+    merge(plan_merge([ScaledAdapter(adapter)], tmp_path / "base"), tmp_path / "graft")
+    graft = LlamaConfig.from_pretrained(tmp_path / "graft")
+    assert (graft.max_position_embeddings, graft.max_sequence_length) == (8192, 8192)
+    assert graft.rope_parameters["rope_theta"] == 4e4
