@@ -11,8 +11,10 @@ ONE_WINDOW = ("qwen2", "qwen2_moe")
 # classes with one theta for all layers in transformers 4.57, and one by layer type in 5
 ONE_THETA = ("olmo3",)
 
-# classes that do not read `rope_scaling` in transformers 4.46
-UNSCALED = ("gemma", "gemma2", "glm", "mistral", "mixtral", "nemotron")
+# classes that do not read `rope_scaling`, with the first version of transformers that does
+UNSCALED = dict.fromkeys(("gemma", "gemma2", "glm", "mistral", "mixtral"), "4.57") | {"nemotron": "5"}
+# classes that take every `rope_scaling` for Llama 3's in transformers 4.57
+ONLY_LLAMA3 = ("llama4",)
 
 
 def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -33,9 +35,11 @@ def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
         )
     elif model_type in UNSCALED and kind != "default":
         yield (
-            f"its RoPE is of type {kind}: transformers 4.46 does not scale RoPE in this class, and computes "
-            "other logits; use transformers 4.57 or later"
+            f"its RoPE is of type {kind}, which transformers before {UNSCALED[model_type]} does not scale in "
+            f"this class: it computes other logits; use transformers {UNSCALED[model_type]} or later"
         )
+    if model_type in ONLY_LLAMA3 and kind not in ("default", "llama3"):
+        yield f"its RoPE is of type {kind}, with which transformers 4.57 cannot load this class; use 5"
     if model_type in ONE_THETA and len(_thetas(section)) > 1:
         yield (
             "its layer types have different values of theta: transformers 4.57 uses one for all, and "

@@ -63,12 +63,14 @@ donor's logits in transformers 5 to a thousandth. A dash: the version does not h
 list below has the reason; an error is one that the donor's files, as transformers 5 saved them, cause as
 well. Other logits: OLMo 3's donor has a theta for each type of layer, where 4.57 has one for all;
 4.46 computes Qwen2 with a window otherwise past that window, and Mamba-2 (with two groups) at any length;
-both versions compute RecurrentGemma otherwise past its window. Of the other forms of RoPE, 4.46 ignores
-`rope_scaling` in Gemma, Gemma 2, GLM, Mistral, Mixtral and Nemotron (`merge` warns), takes
-`max_position_embeddings` for the original length of YaRN, and the long factors of LongRoPE at every length in
-classes other than Phi-3. Both versions have no keys for YaRN, Llama 3's scaling and LongRoPE in OLMo, nor for
-the `factor` of LongRoPE in Phi-3, which these donors state and published ones do not (`merge` warns of both).
-No file makes them compute anything else.
+both versions compute RecurrentGemma otherwise past its window.
+
+Of the other forms of RoPE, 4.46 ignores `rope_scaling` in Gemma, Gemma 2, GLM, Mistral, Mixtral and
+Nemotron (`merge` warns; Nemotron in 4.57, too), takes `max_position_embeddings` for the original length of
+YaRN, and the long factors of LongRoPE at every length in classes other than Phi-3. Both versions have no
+keys for YaRN, Llama 3's scaling and LongRoPE in OLMo and OLMo 2, nor for the `factor` of LongRoPE in Phi-3,
+which these donors state and published ones do not (`merge` warns of both). 4.57 loads Llama 4 with Llama 3's
+scaling only (`merge` warns).
 """
 
 
