@@ -1,9 +1,13 @@
 """A file that is cut while it is read is one error: no file is mapped into memory, which would be SIGBUS."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -103,6 +107,28 @@ def test_predictions_of_a_reference(tmp_path: Path) -> None:
     assert torch.equal(reader.get(10, 5), logs[10:15])
     with pytest.raises(InputChanged):
         reader.get(900, 100)
+
+
+def test_a_gguf_header(tmp_path: Path) -> None:
+    """In a process of its own, which a mapping would end by SIGBUS."""
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_token_list([f"token {number}" for number in range(200_000)])
+    writer.add_tensor("token_embd.weight", np.ones((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    code = (
+        "import os, sys\nfrom pathlib import Path\nimport gguf\n"
+        "from contextgraft.sources.gguf.model import open_gguf\n"
+        "build = gguf.GGUFReader._build_fields\n"
+        "def cut_before(*arguments):\n    os.truncate(sys.argv[1], 10_000)\n    return build(*arguments)\n"
+        "gguf.GGUFReader._build_fields = cut_before\nopen_gguf(Path(sys.argv[1]))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "InputChanged" in ended.stderr.splitlines()[-1]
 
 
 def test_weights_of_another_precision_than_can_be_computed_with(model: Path) -> None:

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import BinaryIO
 
-import gguf
 import torch
 
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS
 from contextgraft.checkpoint.writer import order, write_tensors
-from contextgraft.errors import CheckpointError, library_errors
+from contextgraft.errors import library_errors
+from contextgraft.formats.gguf.header import GGUFHeader
 from contextgraft.sources.gguf.config import check_architecture, generation_config, model_config
-from contextgraft.sources.gguf.tensors import dequantise, detached, hub_name, shape_of, stored
+from contextgraft.sources.gguf.tensors import dequantise, hub_name, shape_of, stored
 from contextgraft.sources.gguf.tokenizer import build_tokenizer, save_tokenizer
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -27,7 +27,7 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
     with library_errors("is not a usable GGUF model", path):
         metadata = {name: field.contents() for name, field in reader.fields.items()}
         check_architecture(metadata, path)
-        tensors = {hub_name(tensor.name, path): detached(tensor) for tensor in reader.tensors}
+        tensors = {hub_name(tensor.name, path): tensor for tensor in reader.tensors}
         shapes = {name: shape_of(tensor) for name, tensor in tensors.items()}
         config = model_config(metadata, shapes, dtype, path)
         tokenizer = build_tokenizer(metadata, path)
@@ -44,9 +44,7 @@ def write_model(path: Path, folder: Path, dtype: str) -> None:
         write_tensors(folder / MODEL_WEIGHTS, specs, (rounded(name, file) for name in order(specs)))
 
 
-def open_gguf(path: Path) -> gguf.GGUFReader:
-    """Memory-map a GGUF file; CheckpointError if it is not one."""
-    try:
-        return gguf.GGUFReader(path)
-    except Exception as error:  # the reader raises anything for a malformed file
-        raise CheckpointError("not a readable GGUF file", path=path, received=str(error)[:120]) from None
+def open_gguf(path: Path) -> GGUFHeader:
+    """Read the header of a GGUF file; CheckpointError if it is not one."""
+    with library_errors("not a readable GGUF file", path):
+        return GGUFHeader(path)

@@ -61,16 +61,8 @@ def shape_of(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
     return tuple(int(size) for size in reversed(tensor.shape))
 
 
-def detached(tensor: gguf.ReaderTensor) -> gguf.ReaderTensor:
-    """The tensor with a shape of its own, not in the gguf package's mapping of the file.
-
-    Access to the mapping of a file that was cut meanwhile ends the process.
-    """
-    return tensor._replace(shape=np.array(tensor.shape))
-
-
 def stored(tensor: gguf.ReaderTensor, file: BinaryIO) -> gguf.ReaderTensor:
-    """The tensor with its data read from the file, for the reason of `detached`; EOFError if it was cut."""
+    """The tensor with its data read from the file, see GGUFHeader; EOFError if it was cut."""
     file.seek(int(tensor.data_offset))
     data = file.read(tensor.n_bytes)
     if len(data) < tensor.n_bytes:
