@@ -30,7 +30,7 @@ from pathlib import Path
 from contextgraft.extras import EXTRAS, missing_package
 
 SHOWN_MISTAKES = 50  # lines of an error about several
-SHOWN_CHARACTERS = 1000  # of a path or a value in an error
+SHOWN_CHARACTERS = 1000  # of a path, a value or any other part of an error
 # errors about the file itself: it is missing, or not a regular file. Others say nothing about its content.
 OF_THE_FILE = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.ELOOP,
@@ -63,9 +63,10 @@ class ContextgraftError(Exception):
         received: object = None,
         remedy: str | None = None,
     ) -> None:
+        what = _shortened(what)
         parts = [f"{_shortened(path)}: {what}" if path is not None else what]
         if expected is not None:
-            parts.append(f"expected {expected}")
+            parts.append(f"expected {_shortened(expected)}")
         if received is not None:
             parts.append(f"received {_shortened(received)}")
         if remedy is not None:

@@ -58,8 +58,10 @@ def test_the_selection_is_pefts(selection: dict[str, Any]) -> None:
         {"target_modules": "(q_proj"}, {"target_modules": QV, "exclude_modules": "*"},
         {"target_modules": r".*q_proj", "layers_to_transform": [1]},
         {"target_modules": QV, "layers_to_transform": [1], "layers_pattern": "(a+)+"},
+        {"target_modules": QV, "layers_to_transform": [1], "layers_pattern": ["layers"] * 101},
+        {"target_modules": QV, "layers_to_transform": [1], "layers_pattern": "a" * 10_001},
     ],
-    ids=str,
+    ids=lambda selection: str(selection)[:100],
 )  # fmt: skip
 def test_a_selection_that_cannot_be_used_is_refused(selection: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
@@ -160,3 +162,16 @@ def test_one_saved_end_is_not_tied(end: str, target: Path, tmp_path: Path) -> No
         PeftModel.from_pretrained(model, str(adapter))
     with pytest.raises(MismatchError, match=r"ensure_weight_tying.*both ends.*alone.*untied embeddings"):
         planned(adapter, target)
+
+
+@pytest.mark.parametrize("key", ["modules_to_save", "target_parameters"])
+def test_a_list_that_would_be_compared_for_hours(tmp_path: Path, key: str) -> None:
+    factors = {f"{Q}.lora_A.weight": torch.ones(2, 4), f"{Q}.lora_B.weight": torch.ones(4, 2)}
+    many = [f"absent{number}" for number in range(10_001)]
+    with pytest.raises(CheckpointError, match=f"too many {key}; expected at most 10,000; received 10,001"):
+        open_adapter(written(tmp_path / "many", factors, **{"target_modules": QV, key: many}))
+
+
+def test_an_error_is_short_whatever_the_file_holds() -> None:
+    error = CheckpointError("a" * 10_000, path="b" * 10_000, expected="c" * 10_000, received="d" * 10_000)
+    assert len(str(error)) < 5_000

@@ -103,6 +103,12 @@ def test_what_cannot_be_used_is_refused(config: dict[str, Any]) -> None:
         read(config)
 
 
+def test_a_factor_beyond_numbers_gives_no_length() -> None:
+    scaling = {"rope_type": "linear", "factor": 1e308}
+    with pytest.raises(InputError, match=r"config.json: factor cannot be used"):
+        _ = read({"max_position_embeddings": 4096, "rope_scaling": scaling}).context
+
+
 @pytest.mark.parametrize("data", [{}, {"theta": 1.0}, {**to_json(RopeSettings(1.0, 1)), "more": 1}, [], None])
 def test_malformed_json_is_refused(data: Any) -> None:
     with pytest.raises(InputError, match="malformed"):

@@ -11,6 +11,7 @@ from contextgraft.errors import CheckpointError
 from contextgraft.formats.tensor_names import holds_positions, rows_are_tokens
 
 ALL_LINEAR = "all-linear"
+MOST_HOLDERS = 100  # modules that hold layers; models have a few
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class ModuleSelection:
                     expected="a regular expression", received=repr(pattern)[:80],
                     remedy="write the names of the modules as a list",
                 )  # fmt: skip
-        other = next((name for name in self.layers_pattern if PLAIN.fullmatch(name) is None), None)
-        if other is not None or not all(map(_is_regular, self.layers_pattern)):
+        names = all(PLAIN.fullmatch(name) and is_pattern(name) for name in self.layers_pattern[:MOST_HOLDERS])
+        if not names or len(self.layers_pattern) > MOST_HOLDERS:
             raise CheckpointError(
                 "has layers_pattern that cannot be used", path=self.path,
-                expected="names of the modules that hold the layers", received=repr(self.layers_pattern)[:80],
+                expected=f"at most {MOST_HOLDERS} names of the modules that hold the layers",
+                received=repr(self.layers_pattern)[:80],
             )  # fmt: skip
 
     def has_factors(self, module: str) -> bool:
@@ -86,11 +88,16 @@ class ModuleSelection:
         named_in_full = isinstance(self.target_modules, frozenset) and module in self.target_modules
         if not self.layers_to_transform or named_in_full:
             return True
-        holders = self.layers_pattern or (r"[^.]*",)
-        front = r"(?:^|.*?\.)" if self.layers_pattern else r".*?\."
-        matches = (re.match(rf"{front}{holder}\.(?P<index>\d+)\.", module) for holder in holders)
+        matches = (layer.match(module) for layer in self._layers)
         first = next(filter(None, matches), None)
         return first is not None and int(first["index"]) in self.layers_to_transform
+
+    @cached_property
+    def _layers(self) -> list[re.Pattern[str]]:
+        """What the names of modules in layers begin with, for each module that holds layers."""
+        holders = self.layers_pattern or (r"[^.]*",)
+        front = r"(?:^|.*?\.)" if self.layers_pattern else r".*?\."
+        return [re.compile(rf"{front}{holder}\.(?P<index>\d+)\.") for holder in holders]
 
 
 def _ends(module: str) -> Iterator[str]:
@@ -103,11 +110,3 @@ def _whole(pattern: str) -> str:
     """A pattern that matches a whole name; flags at its front are valid inside, too."""
     flags = re.match(r"\(\?([aimsx]+)\)", pattern)
     return rf"\A(?:{pattern})\Z" if flags is None else rf"\A(?{flags[1]}:{pattern[flags.end() :]})\Z"
-
-
-def _is_regular(name: str) -> bool:
-    try:
-        re.compile(name)
-    except re.error:
-        return False
-    return True

@@ -86,6 +86,8 @@ class RopeSettings:
             length = original if _is_number(original) else length
         elif self.by_layer_type:
             return self.max_positions
+        finite = math.isfinite(float(length) * factor)
+        _require(finite, "factor", "one that gives a finite length", factor)
         return int(length * factor)
 
     @property

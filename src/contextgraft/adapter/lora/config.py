@@ -30,6 +30,7 @@ UNSUPPORTED = {
 # initialisations that subtract something from the base, and those that do not
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 UNCHANGED_BASE = ("gaussian", "eva", "orthogonal", "mica")
+MOST_LISTED = 10_000  # names of modules or parameters in a list
 
 
 class LoraConfig(BaseModel):
@@ -179,6 +180,12 @@ def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraC
             path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
         ) from None  # fmt: skip
     _check_kind(path, data, config, models)
+    for key in ("modules_to_save", "target_parameters"):  # each is compared with every module
+        count = len(getattr(config, key) or ())
+        if count > MOST_LISTED:
+            raise CheckpointError(
+                f"has too many {key}", path=path, expected=f"at most {MOST_LISTED:,}", received=f"{count:,}"
+            )
     config.selection.check()
     config.ranks.check()
     config.alphas.check()

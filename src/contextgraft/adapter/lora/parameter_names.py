@@ -52,8 +52,8 @@ def adapted_parameters(
     for module in modules:
         levels.setdefault(module.replace(WRAPPER, ""), []).append(module)
     known: dict[str, str] = {}
+    named = [f".{name}".rpartition(".") for name in targets]
     for bare, wrapped in levels.items():
-        named = [f".{name}".rpartition(".") for name in targets]
         of_module = {name for owner, _, name in named if owner and f".{bare}".endswith(owner)}
         of_any = set() if is_linear(bare) else {name for owner, _, name in named if not owner}
         for names in (of_module | of_any, of_module):

@@ -11,7 +11,7 @@ from contextgraft.adapter.lora.parameter_names import WRAPPER
 from contextgraft.adapter.peft_keys import FACTOR, TOKEN_ROWS, UNUSED, check_keys, model_name, wrappers
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats.peft import EMBEDDING_KEYS, LINEAR_KEYS, TIED_BY_PEFT
 from contextgraft.formats.tensor_names import FLOATS
 
@@ -69,7 +69,7 @@ def _check_parameters(known: Iterable[str], path: Path, config: LoraConfig) -> N
     if missing:
         raise _malformed(
             path, "lacks the factors of parameters that its config adapts",
-            f"those of {', '.join(missing)} (target_parameters)", "none that can be told apart",
+            f"those of {first_names(missing, 3)} (target_parameters)", "none that can be told apart",
         )  # fmt: skip
 
 
