@@ -1,6 +1,7 @@
 """`contextgraft compare`, and what `inspect` says of an adapter."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from contextgraft.cli.commands import compare, extract, inspect
-from contextgraft.errors import InputError
+from contextgraft.errors import CheckpointError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,12 @@ def test_extract_refuses_words_it_cannot_use(
     assert result.exit_code == 2
     assert reason in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("energy", [[0.5], "0.5", True])
+def test_an_energy_that_is_no_number(adapters: Path, tmp_path: Path, energy: object) -> None:
+    folder = shutil.copytree(adapters / "r8", tmp_path / "r8")
+    record = json.loads((folder / "contextgraft.json").read_text())
+    (folder / "contextgraft.json").write_text(json.dumps({**record, "energy": energy}))
+    with pytest.raises(CheckpointError, match="malformed energy; expected a number"):
+        CliRunner().invoke(inspect.command, [str(folder)], catch_exceptions=False)

@@ -13,7 +13,8 @@ from contextgraft.adapter.lora.entries import AdditiveEntry
 from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.adapter.lora.vllm import CHECKED_VERSION, audit_for_vllm
 from contextgraft.adapter.without_factors import targets_without_factors
-from contextgraft.errors import first_names
+from contextgraft.checkpoint.model_folder import SIDECAR
+from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats.peft import module_of
 from contextgraft.rope import settings
 
@@ -37,8 +38,7 @@ def describe_adapter(adapter: Adapter) -> dict[str, Any]:
         "bytes": sum(info.bytes for file in adapter.files for info in file.tensors.values()),
         **adapter.origin,
         "rope": settings.to_json(adapter.rope) if adapter.rope else None,
-        "energy": sidecar.get("energy"),
-        "error": sidecar.get("error"),
+        **{key: _recorded(adapter, key) for key in ("energy", "error")},
         "vllm": {
             "version": CHECKED_VERSION,
             "problems": audit.problems,
@@ -48,6 +48,16 @@ def describe_adapter(adapter: Adapter) -> dict[str, Any]:
         "reader_limits": reader_limits(sidecar.get("architecture", {}), adapter.factors),
         "servers": to_json(adapter_commands(adapter)),
     }
+
+
+def _recorded(adapter: Adapter, key: str) -> float | None:
+    """A number of the sidecar, or None; CheckpointError for anything else."""
+    value = (adapter.sidecar or {}).get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise CheckpointError(
+            f"has a malformed {key}", path=adapter.path / SIDECAR, expected="a number", received=repr(value)
+        )
+    return value
 
 
 def adapter_lines(facts: dict[str, Any]) -> list[str]:
