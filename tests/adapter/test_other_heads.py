@@ -100,6 +100,23 @@ def test_a_bare_model_gains_no_output_layer(toy: SimpleNamespace, tmp_path: Path
     assert set(graft) == set(body)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_models_without_a_head_say_nothing_of_untied_output_layers(
+    toy: SimpleNamespace, tmp_path: Path, tied: bool
+) -> None:
+    config = {**toy.config(tie_word_embeddings=tied), "architectures": ["LlamaModel"]}
+    sides = [toy.weights(config, seed=seed, dtype=torch.float32) for seed in (0, 1)]
+    base, donor = (written(toy, tmp_path / n, w, config) for n, w in zip("bd", sides, strict=True))
+    chosen = TensorSelection(embeddings=(TensorRole.INPUT,))
+    extract(open_pair(base, donor, chosen), [RankSpec(64)], tmp_path / "a")
+    own = {**sides[0], HEAD: sides[0][EMBEDDING] + 1}
+    target = written(toy, tmp_path / "tune", own, toy.config(tie_word_embeddings=False))
+    graft = verified(planned(tmp_path / "a/r64", target), target, tmp_path / "a/r64", tmp_path / "graft")
+    moved = sides[1][EMBEDDING] - sides[0][EMBEDDING]
+    torch.testing.assert_close(graft[EMBEDDING], own[EMBEDDING] + moved, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(graft[HEAD], own[HEAD] + (moved if tied else 0), rtol=1e-3, atol=1e-3)
+
+
 def test_a_class_without_an_output_layer_gains_none(toy: SimpleNamespace, tmp_path: Path) -> None:
     config = toy.config(tie_word_embeddings=False)
     weights = toy.weights(config, dtype=torch.float32)

@@ -25,7 +25,7 @@ from contextgraft.formats.model.aligned_names import aligned, with_names
 from contextgraft.formats.model.copied_files import other_weights
 from contextgraft.formats.model.own_files import check_own_file
 from contextgraft.formats.model.parameters import ModuleParameter, is_parameter, module_parameters
-from contextgraft.formats.model.tied_head import HeadState, head_state, with_head
+from contextgraft.formats.model.tied_head import HeadState, follows_input, head_state, with_head
 from contextgraft.formats.model.unloaded_heads import unloaded_heads
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import (
@@ -233,7 +233,7 @@ def _with_heads(
     """
     states = head_state(base), head_state(donor)
     name = output_embedding({**base.tensors, **donor.tensors})
-    if all(state.is_tied or state is HeadState.NONE for state in states):
+    if all(follows_input(side, state) for side, state in zip((base, donor), states, strict=True)):
         return base, donor, name or ""
     if name is None or not selected:
         return base, donor, None

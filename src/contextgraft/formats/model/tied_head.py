@@ -45,6 +45,11 @@ def head_state(model: ModelFolder) -> HeadState:
     return HeadState.COPY if _same_bytes(model, head, embedding) else HeadState.CONTRADICTED
 
 
+def follows_input(model: ModelFolder, state: HeadState) -> bool:
+    """Whether the output layer is the input embeddings, or would be if the class of the model had one."""
+    return state.is_tied or (state is HeadState.NONE and bool(ties(model.config)))
+
+
 def lacks_head(model: ModelFolder) -> bool:
     """Whether the output layer is neither stored nor tied; no weight is read."""
     headed = str(class_name(model)).endswith(HEADED) and input_embedding(model.tensors) is not None
