@@ -54,7 +54,7 @@ def trained(head: Any, target: Path, out: Path, **config: Any) -> Path:
 
 def agrees_with_peft(head: Any, target: Path, adapter: Path, out: Path) -> None:
     plan = plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True, replace_modules=True)
-    assert not any("its file has" in line for line in plan.warnings)
+    assert not any("its file has" in line or "PEFT ignores" in line for line in plan.warnings)
     merge(plan, out)
     assert all(check.holds for check in verify(out, target=target, adapters=[adapter]))
     expected = logits(PeftModel.from_pretrained(head.from_pretrained(target), str(adapter)))

@@ -6,7 +6,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import first_names
 from contextgraft.formats.model.aligned_names import corresponding_names
-from contextgraft.formats.model.runtime_names import peft_names
+from contextgraft.formats.model.runtime_names import peft_names, runtime_model
 
 SHOWN = 5
 
@@ -41,9 +41,14 @@ def file_warnings(adapter: Adapter, target: ModelFolder) -> Iterator[str]:
 
 
 def _names_of_another_class(adapter: Adapter, target: ModelFolder) -> dict[str, str]:
-    """Tensors of the adapter that the target has under another name only, with PEFT's name of each."""
+    """Tensors of the adapter that the target has under another name only, with PEFT's name of each.
+
+    PEFT also loads the names that modules inside layers have in memory, which differ from those of files.
+    """
     if adapter.sidecar is not None or all(name in target.tensors for name in adapter.entries):
         return {}
     names = peft_names(target.config, target.tensors)
     stored = corresponding_names(set(adapter.entries).difference(names.values()), target.tensors)
-    return {name: names[own] for name, own in stored.items()}
+    model = runtime_model(target.config) if stored else None
+    in_memory = model.shapes if model is not None else {}
+    return {name: names[own] for name, own in stored.items() if name not in in_memory}
