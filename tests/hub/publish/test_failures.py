@@ -75,7 +75,7 @@ def test_a_full_cache_of_the_client_is_not_the_fault_of_the_hub(
     made = make(error, "owner/tiny")
     assert type(made) is OutputError
     assert str(error.filename if isinstance(error, OSError) and error.filename else HF_HOME) in str(made)
-    assert "free disk space, or set HF_HOME" in str(made)
+    assert ", or set HF_HOME to a folder on another disk" in str(made)
 
 
 HTML = b"<html>\x1b[31m\n" * 100

@@ -76,8 +76,8 @@ def _cache_error(error: BaseException) -> OutputError | None:
         return None
     return OutputError(
         "cannot be written", path=cause.filename or constants.HF_HOME, received=cause.strerror,
-        remedy=file_system_remedy(cause, "free disk space, or set HF_HOME to a folder on another disk")
-        + "; then run the same command again",
+        remedy=file_system_remedy(cause, "free disk space")
+        + ", or set HF_HOME to a folder on another disk; then run the same command again",
     )  # fmt: skip
 
 
