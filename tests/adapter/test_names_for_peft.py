@@ -16,6 +16,7 @@ from contextgraft.adapter.analysis.adapter_summary import adapter_lines, describ
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.errors import CheckpointError, MismatchError
 
 PREFIX = "base_model.model."
 Q = tuple(f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1))
@@ -148,6 +149,24 @@ def test_weights_under_the_names_of_a_state_dict(target: Path, tmp_path: Path) -
     plan = plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True, replace_modules=True)
     assert plan.changed[0] == "lm_head.weight"
     assert any(f"in place of '{PREFIX}lm_head.weight'" in said for said in plan.warnings)
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha"])
+def test_numbers_that_are_null(key: str, target: Path, tmp_path: Path) -> None:
+    adapter = written(tmp_path / "adapter", lambda name: PREFIX + name, {}, **{key: None})
+    with pytest.raises(TypeError):
+        by_peft(target, adapter)
+    with pytest.raises(CheckpointError, match=f"has no {key}"):
+        open_adapter(adapter)
+
+
+def test_a_module_of_another_class(target: Path, tmp_path: Path) -> None:
+    more = {"score.lora_A.weight": random(2, 64), "score.lora_B.weight": random(3, 2)}
+    adapter = written(
+        tmp_path / "adapter", lambda name: PREFIX + name, more, target_modules=["q_proj", "score"]
+    )
+    with pytest.raises(MismatchError, match="another class of the model, such as a classifier"):
+        plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True)
 
 
 def test_names_of_the_model_without_its_output_layer(target: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from typing import Any
 
 MAX_DEPTH = 100  # objects and lists inside one another
@@ -19,6 +20,8 @@ def parse_json(raw: bytes, *, unique: bool = False, finite: bool = True) -> Any:
 
     Also rejected: numbers that are not finite (unless `finite` is false), unpaired surrogates, deep nesting.
     """
+    if raw.startswith(BOM_UTF8):
+        raise NotJson("bytes that are not JSON: a byte order mark is in front")
     try:
         text = raw.decode("utf-8")
         value = json.loads(

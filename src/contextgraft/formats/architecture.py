@@ -6,10 +6,15 @@ from typing import Any
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.same_language_model import compute_alike, language_model_type, stands_alone
-from contextgraft.formats.tensor_names import rows_are_tokens
+from contextgraft.formats.tensor_names import layer_of, rows_are_tokens
 from contextgraft.rope.model_class import resolve
 from contextgraft.rope.text_section import text_section
 
+SAME_BASE = "both must come from the same base"
+OTHER_HEAD = (
+    "the other is of another class of the model, such as a classifier: use a model of that class, or leave "
+    "this module out (extract --exclude)"
+)
 OTHER_LAYOUT = (
     "experts may be stacked in one and stored one by one in the other: save both alike, or merge an adapter "
     "by PEFT (merge_and_unload)"
@@ -71,7 +76,7 @@ def check_architecture(model: ModelFolder, other: str, expected: Mapping[str, An
             path=model.path,
             expected=f"{key} {value}",
             received=f"{key} {received}",
-            remedy=OTHER_CLASS if key in (TYPE, TEXT_TYPE) else "both must come from the same base",
+            remedy=OTHER_CLASS if key in (TYPE, TEXT_TYPE) else SAME_BASE,
         )
 
 
@@ -99,8 +104,13 @@ def check_shape(model: ModelFolder, name: str, other: str, shape: tuple[int, ...
             path=model.path,
             expected=f"shape {list(shape)}",
             received="no such tensor" if info is None else f"shape {list(info.shape)}",
-            remedy=OTHER_LAYOUT
-            if info is None and ".experts." in name
-            else "both must come from the same base"
-            + (", with embeddings tied or untied alike" if rows_are_tokens(name) else ""),
+            remedy=_remedy(name, missing=info is None),
         )
+
+
+def _remedy(name: str, *, missing: bool) -> str:
+    if rows_are_tokens(name):
+        return f"{SAME_BASE}, with embeddings tied or untied alike"
+    if missing and ".experts." in name:
+        return OTHER_LAYOUT
+    return OTHER_HEAD if missing and layer_of(name) is None else SAME_BASE

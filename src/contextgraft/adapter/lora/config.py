@@ -180,6 +180,9 @@ def read_config(folder: Path, models: Mapping[str, type["LoraConfig"]]) -> LoraC
             path=path, expected=first["msg"], received=f"{first['input']!r}"[:80],
         ) from None  # fmt: skip
     _check_kind(path, data, config, models)
+    for key in ("r", "lora_alpha"):
+        if key in data and data[key] is None:
+            raise CheckpointError(f"has no {key}", path=path, expected="a number", received="null")
     for key in ("modules_to_save", "target_parameters"):  # each is compared with every module
         count = len(getattr(config, key) or ())
         if count > MOST_LISTED:
