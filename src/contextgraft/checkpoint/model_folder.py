@@ -104,7 +104,7 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
             raise NotJson(f"more than {MAX_HEADER} bytes")
         data = parse_json(raw, unique=unique)
     except FileNotFoundError:
-        inside = _models_in(path.parent)
+        inside = folders_with(path.parent, MODEL_CONFIG, ADAPTER_CONFIG)
         raise CheckpointError(
             "no such file", path=path,
             remedy=f"choose one of its folders: {first_names(inside, 10)}" if inside else
@@ -120,10 +120,10 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
     return data
 
 
-def _models_in(folder: Path) -> list[str]:
-    """The names of the folders of models and adapters directly in a folder."""
-    configs = (file for name in (MODEL_CONFIG, ADAPTER_CONFIG) for file in folder.glob(f"*/{name}"))
-    return sorted({file.parent.name for file in configs if not file.parent.name.startswith(".")})
+def folders_with(folder: Path, *files: str) -> list[str]:
+    """The names of the folders directly in a folder that hold one of these files; none that is hidden."""
+    found = (file.parent.name for name in files for file in folder.glob(f"*/{name}"))
+    return sorted({name for name in found if not name.startswith(".")})
 
 
 def _shards(path: Path, config: dict[str, Any]) -> dict[str, TensorFile]:

@@ -10,7 +10,6 @@ SLIDING = "sliding_attention"
 ONE_WINDOW = ("qwen2", "qwen2_moe")
 # classes with one theta for all layers in transformers 4.57, and one by layer type in 5
 ONE_THETA = ("olmo3",)
-
 # classes that do not read `rope_scaling`, with the first version of transformers that does
 UNSCALED = dict.fromkeys(("gemma", "gemma2", "glm", "mistral", "mixtral"), "4.57") | {"nemotron": "5"}
 # classes that take every `rope_scaling` for Llama 3's in transformers 4.57

@@ -121,9 +121,9 @@ def _vllm(adapter: Adapter, folder: Path) -> ServerCommand:
     audit = audit_for_vllm(adapter)
     if audit.problems:
         return ServerCommand("vLLM", None, f"vLLM cannot serve the adapter: {MERGE}")
-    named = _quoted("vllm", "serve", *_base(adapter), "--lora-modules", _named(folder, "name", "path"))
-    command = " ".join([named, *vllm_options(adapter, audit.max_lora_rank)])
-    return ServerCommand("vLLM", command, _base_note(adapter))
+    base, note = _base(adapter)
+    named = _quoted("vllm", "serve", *base, "--lora-modules", _named(folder, "name", "path"))
+    return ServerCommand("vLLM", " ".join([named, *vllm_options(adapter, audit.max_lora_rank)]), note)
 
 
 def _sglang(adapter: Adapter, folder: Path) -> ServerCommand:
@@ -134,12 +134,12 @@ def _sglang(adapter: Adapter, folder: Path) -> ServerCommand:
     if adapter.rope is not None:
         override = _sglang_override(adapter, adapter.rope)
         if override is None:
-            note = f"SGLang would keep keys of the base's RoPE settings that the donor lacks: {MERGE}"
-            return ServerCommand("SGLang", None, note)
+            reason = f"SGLang would keep keys of the base's RoPE settings that the donor lacks: {MERGE}"
+            return ServerCommand("SGLang", None, reason)
         words += ["--json-model-override-args", _as_option(adapter, override)] if override else []
         words += ["--context-length", adapter.rope.context] if adapter.rope.context else []
-    command = ["sglang", "serve", "--model-path", *_base(adapter), *words]
-    return _command("SGLang", *command, note=_base_note(adapter))
+    base, note = _base(adapter)
+    return _command("SGLang", "sglang", "serve", "--model-path", *base, *words, note=note)
 
 
 def _sglang_override(adapter: Adapter, rope: RopeSettings) -> dict[str, Any] | None:
@@ -190,17 +190,12 @@ def _llama_cpp(adapter: Adapter, folder: Path) -> ServerCommand:
     return _command("llama.cpp", "llama-server", "--model", "base.gguf", "--lora", file, *options, note=note)
 
 
-def _base(adapter: Adapter) -> list[object]:
+def _base(adapter: Adapter) -> tuple[list[object], str | None]:
+    """The words that name the base; and a note where servers do not find it by its name."""
     base = base_model(adapter)
     if OF_OUR_SOURCES.match(base.name):
-        return [BASE]
-    return [base.name, *(["--revision", base.revision] if base.revision else [])]
-
-
-def _base_note(adapter: Adapter) -> str | None:
-    """What the user puts in place of a base that servers do not find by its name."""
-    name = base_model(adapter).name
-    return f"{BASE} is the folder of the base ({name})" if OF_OUR_SOURCES.match(name) else None
+        return [BASE], f"{BASE} is the folder of the base ({base.name})"
+    return [base.name, *(["--revision", base.revision] if base.revision else [])], None
 
 
 def _named(folder: Path, name: str, path: str) -> str:

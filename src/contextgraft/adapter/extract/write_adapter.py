@@ -59,7 +59,7 @@ def assemble(
     names = peft_names(models.base.config, models.base.tensors)
     modules = {name: peft.module_of(runtime) for name, runtime in names.items()}
     modules |= {name: name for name in models.parameters}
-    renamed = renamed_in_layers(models.base.config, models.base.tensors)
+    renamed = renamed_in_layers(models.base.config, names)
     writer = _FolderWriter(models, log, factorised, common, modules, renamed)
     sidecars = {spec.name: writer.write(spec) for spec in specs}
     for name in sidecars:

@@ -16,7 +16,7 @@ from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
 from contextgraft.adapter.peft_keys import renamed_keys
 from contextgraft.checkpoint.digest import file_digest, json_digest, tensor_digest, tensor_table
 from contextgraft.checkpoint.input_files import InputFiles, files_of
-from contextgraft.checkpoint.model_folder import open_tensors
+from contextgraft.checkpoint.model_folder import folders_with, open_tensors
 from contextgraft.checkpoint.safetensors_header import TensorFile
 from contextgraft.errors import CheckpointError, InputError, first_names
 from contextgraft.formats import peft
@@ -213,7 +213,7 @@ def open_adapter(path: Path) -> Adapter:
     Raises InputError if it is not an adapter, CheckpointError if it is malformed or of an unsupported kind.
     """
     if not (path / peft.ADAPTER_CONFIG).is_file():
-        inside = sorted(config.parent.name for config in path.glob(f"*/{peft.ADAPTER_CONFIG}"))
+        inside = folders_with(path, peft.ADAPTER_CONFIG)
         raise InputError(
             "is not a PEFT adapter", path=path,
             expected=f"{peft.ADAPTER_CONFIG} and {peft.ADAPTER_WEIGHTS} in it",

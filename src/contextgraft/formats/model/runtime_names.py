@@ -116,16 +116,14 @@ def peft_names(config: Mapping[str, Any], stored: Collection[str]) -> dict[str, 
     return names
 
 
-def renamed_in_layers(config: Mapping[str, Any], stored: Collection[str]) -> set[str]:
+def renamed_in_layers(config: Mapping[str, Any], names: Mapping[str, str]) -> set[str]:
     """Those of the stored tensors that have another name in memory than in an adapter that PEFT loads.
 
-    PEFT (0.21) renames the keys of an adapter's file, but not the modules in its config's patterns.
+    `names` are those of `peft_names`. PEFT (0.21) renames the keys of an adapter's file, but not the modules
+    in its config's patterns.
     """
-    model = None if _are_unchanged(config, stored) else runtime_model(config)
-    if model is None:
-        return set()
-    names = peft_names(config, stored)
-    return {name for name in stored if model.name(name) != names[name]}
+    model = None if _are_unchanged(config, names) else runtime_model(config)
+    return set() if model is None else {name for name, known in names.items() if model.name(name) != known}
 
 
 def has_no_head(class_name: str | None) -> bool:
