@@ -2,15 +2,15 @@
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "demo.md").read_text(encoding="utf-8")
-ROWS: list[dict[str, Any]] = pq.read_table(DOCS / "data/demo.parquet").to_pylist()
+from .tables import ROOT, page, table
+
+PAGE = page("demo")
+ROWS: list[dict[str, Any]] = pq.read_table(ROOT / "docs/data/demo.parquet").to_pylist()
 COLUMNS = (("needle", 128), ("needle", 1024), ("skill", None))
 Z = 1.959964  # of 95 %
 
@@ -49,12 +49,10 @@ def labels(name: str) -> list[str]:
     return [f"{tune}-s1-theta-only" if what else {"donor": "donor-s1"}.get(tune, tune)]
 
 
-def table() -> list[list[str]]:
-    lines = re.findall(r"^\| (.+) \|$", PAGE.split("\n| model |")[1].split("\n\n")[0], re.MULTILINE)
-    return [[part.strip() for part in line.split("|")] for line in lines if "---" not in line]
+TABLE = table(PAGE, "model")
 
 
-@pytest.mark.parametrize("row", table(), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[0])
 def test_a_row_of_the_table(row: list[str]) -> None:
     name, *shown = row
     for text, (suite, length) in zip(shown, COLUMNS, strict=True):
@@ -66,7 +64,7 @@ def test_a_row_of_the_table(row: list[str]) -> None:
 
 
 def test_every_model_has_its_row() -> None:
-    shown = {model for row in table() for model in labels(row[0])}
+    shown = {model for row in TABLE for model in labels(row[0])}
     models = {row["model"] for row in ROWS}
     assert models - shown == {f"{tune}-s1-r1" for tune in ("facts", "style", "sure", "zh")}
     assert {row["status"] for row in ROWS} == {"ok"}
@@ -89,7 +87,7 @@ def test_bold_is_the_smallest_rank_within_the_limits() -> None:
             if sum(scores(f"{tune}-s1-r{rank}", "needle", 1024)) >= 95
             and sum(scores(f"{tune}-s1-r{rank}", "skill", None)) >= sum(scores(tune, "skill", None)) - 4
         ]
-        (text,) = [row[2] for row in table() if row[0].startswith(f"{tune}, graft")]
+        (text,) = [row[2] for row in TABLE if row[0].startswith(f"{tune}, graft")]
         place = text.split(" / ")[(4, 32).index(passed[0])]
         assert place.startswith("**")
         assert text.count("**") == 2
