@@ -1,6 +1,5 @@
 """docs/published.md: its studies are those of config/studies, its costs those that `plan study` computes."""
 
-import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -9,14 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from contextgraft.cli.main import cli
-
-from .tables import ROOT, page, table
+from .plans import STUDIES, study_plan
+from .tables import page, table
 
 PAGE = page("published")
-STUDIES = ROOT / "config/studies"
 NAMES = ("llama3-70b-524k", "llama3-70b-1048k", "llama3-8b-1048k")
 COSTS = {name: cells for name, *cells in table(PAGE, "", "70B, 524k", "70B, 1048k", "8B, 1048k")}
 CONTEXTGRAFT = "backend: contextgraft"
@@ -29,23 +25,13 @@ def study(name: str) -> dict[str, Any]:
 
 
 @cache
-def plan(name: str, path: Path | None = None) -> dict[str, Any]:
-    """What `plan study` says of a study, its steps by name."""
-    words = ["plan", "study", str(path or STUDIES / f"{name}.yaml"), "--json"]
-    done = CliRunner().invoke(cli, words, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    read: dict[str, Any] = json.loads(done.stdout)
-    return {**read, "steps": {step["name"]: step for step in read["steps"]}}
-
-
-@cache
 def by_mergekit(name: str, folder: Path) -> dict[str, Any]:
     """The same study with the other backend."""
     text = (STUDIES / f"{name}.yaml").read_text()
     assert CONTEXTGRAFT in text
     path = folder / f"{name}.yaml"
     path.write_text(text.replace(CONTEXTGRAFT, "backend: mergekit"))
-    return plan(f"{name} by mergekit", path)
+    return study_plan(f"{name} by mergekit", path)
 
 
 def size(count: float) -> str:
@@ -95,7 +81,7 @@ BY_MERGEKIT = "the same with mergekit, each rank"
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_of_the_costs(row: str) -> None:
-    assert COSTS[row] == [ROWS[row](plan(name)) for name in NAMES]
+    assert COSTS[row] == [ROWS[row](study_plan(name)) for name in NAMES]
 
 
 def test_mergekit_takes_so_long_for_each_rank(tmp_path: Path) -> None:
@@ -111,7 +97,7 @@ def test_no_row_of_the_costs_is_left_out() -> None:
 
 
 def test_jobs_and_threads_of_the_costs() -> None:
-    assert [plan(name)["steps"]["merge"]["jobs"] for name in NAMES] == [5, 5, 7]
+    assert [study_plan(name)["steps"]["merge"]["jobs"] for name in NAMES] == [5, 5, 7]
     threads = [(study(name)["threads"]["extract"], study(name)["threads"]["merge"]) for name in NAMES]
     assert threads == [(32, 16), (32, 16), (16, 8)]
     assert "Extraction uses 32 threads (16 for 8B), merging 16 (8)." in PAGE
@@ -121,8 +107,8 @@ def test_jobs_and_threads_of_the_costs() -> None:
     assert speeds in PAGE
     for name in NAMES:
         keys = ("gpus_per_node", "gpu_memory", "gpu_teraflops", "disk", "network")
-        assert [plan(name)["cluster"][key] for key in keys] == [8, 80, 390, 1, 0.1]
-        assert plan(name)["targets"] == plan(name)["disk"]["targets"] == 3
+        assert [study_plan(name)["cluster"][key] for key in keys] == [8, 80, 390, 1, 0.1]
+        assert study_plan(name)["targets"] == study_plan(name)["disk"]["targets"] == 3
 
 
 @pytest.mark.parametrize("row", table(PAGE, "study", "base", "donor", "theta, positions", "ranks"))

@@ -1,0 +1,35 @@
+"""docs/cluster.md: the requests of single jobs are those that `plan study` computes."""
+
+import re
+from typing import Any
+
+import pytest
+
+from .plans import study_plan
+from .tables import page, table
+
+ROWS = table(page("cluster"), "job", "8B, 1048k", "70B, 524k")
+NAMES = ("llama3-8b-1048k", "llama3-70b-524k")
+
+
+def request(step: dict[str, Any], longest: int) -> str:
+    """GPUs, memory and time of one job, as the page writes them."""
+    asked = step["request"]
+    memory = f"{asked['mem_mb'] / 1000:.0f} GB"
+    if not asked["gpus"]:
+        return f"{memory}, {asked['minutes']} min"
+    limit = ": the limit" if asked["minutes"] == longest else ""
+    return f"{asked['gpus']} GPUs, {memory}, {asked['minutes'] / 60:.0f} h{limit}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_of_the_requests(row: list[str]) -> None:
+    job, *shown = row
+    (name,) = re.findall(r"`(\w+)`", job)
+    plans = [study_plan(each) for each in NAMES]
+    assert shown == [request(known["steps"][name], known["cluster"]["longest"]) for known in plans]
+
+
+def test_only_the_report_has_no_row() -> None:
+    named = {name for job, *_ in ROWS for name in re.findall(r"`(\w+)`", job)}
+    assert {name for each in NAMES for name in study_plan(each)["steps"]} - named == {"report"}
