@@ -1,26 +1,16 @@
 """The numbers of docs/demo.md are those of the rows in docs/data/demo.parquet, with Wilson's intervals."""
 
-import math
 import re
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from .tables import ROOT, page, table
+from .tables import ROOT, page, table, wilson
 
 PAGE = page("demo")
 ROWS: list[dict[str, Any]] = pq.read_table(ROOT / "docs/data/demo.parquet").to_pylist()
 COLUMNS = (("needle", 128), ("needle", 1024), ("skill", None))
-Z = 1.959964  # of 95 %
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson (1927): the interval of a share, in percent."""
-    share, scale = right / n, 1 + Z**2 / n
-    half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / scale
-    centre = (share + Z**2 / (2 * n)) / scale
-    return 100 * (centre - half), 100 * (centre + half)
 
 
 def scores(model: str, suite: str, length: int | None, split: str | None = None) -> list[bool]:
