@@ -13,7 +13,8 @@ MERGE_TEN, COPY_TEN = (
     "merge of 10 targets by one command, cold, to disk",
     "cp -r of 10 targets, cold, to disk",
 )
-TINY, TEN, ONE = "tiny", "10 x 0.3 GB", "1 fine-tune"
+TINY, TEN, ONE, STUDIES = "tiny", "10 x 0.3 GB", "1 fine-tune", "studies"
+PLANNED, RAN = "plan 500 fine-tunes, 4 ranks", "run 20 tiny fine-tunes, 4 ranks"
 SWEEP, MERGE_VERIFIED = "evaluate 4 ranks and a control, align, cold", "merge --verify, cold, to disk"
 READ_ONE = "read the fine-tune, cold"
 
@@ -83,6 +84,8 @@ GOALS = (
         plus=MERGE_VERIFIED,
         most=5,
     ),
+    Goal("dry run of a study of 500 fine-tunes and 4 ranks, s", STUDIES, (PLANNED, "wall"), most=12),
+    Goal("study of 20 tiny fine-tunes and 4 ranks, s", STUDIES, (RAN, "wall"), most=150),
     Goal("merge of a tiny model, CPU seconds", TINY, (MERGE, "cpu"), most=1.2),
     *(
         Goal(f"{work}, peak anonymous memory, MB", shape, (work, "anonymous"), most=1000)

@@ -20,12 +20,14 @@ BLOCK = 512  # bytes; the unit of getrusage
 class Cost:
     """Seconds of wall and CPU time, peak resident and peak anonymous memory in MB, number of runs.
 
+    `system` is the part of the CPU time that the kernel used for the program: copying, page faults, writing.
     `others` is the number of cores that other programs kept busy meanwhile, `disk` the MB that the program
     read from the disk and wrote to it: what comes from the page cache does not count.
     """
 
     wall: float
     cpu: float
+    system: float
     resident: float
     anonymous: float
     others: float
@@ -39,7 +41,8 @@ class Cost:
 
 
 def run(command: Sequence[object]) -> Cost:
-    """Run one program to its end; one that fails ends the benchmark."""
+    """Run one program to its end, after what others left to write; one that fails ends the benchmark."""
+    os.sync()
     started, busy, own = time.monotonic(), _busy(), time.process_time()
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = [0]
@@ -57,7 +60,7 @@ def run(command: Sequence[object]) -> Cost:
     others = max(0.0, _busy() - busy - usage.ru_utime - (time.process_time() - own)) / wall
     cpu = usage.ru_utime + usage.ru_stime
     disk = (usage.ru_inblock + usage.ru_oublock) * BLOCK / 1e6
-    return Cost(wall, cpu, usage.ru_maxrss / 1024, peak[0] / 1024, others, disk)
+    return Cost(wall, cpu, usage.ru_stime, usage.ru_maxrss / 1024, peak[0] / 1024, others, disk)
 
 
 def medians(costs: Sequence[Cost]) -> Cost:
@@ -65,6 +68,7 @@ def medians(costs: Sequence[Cost]) -> Cost:
     return Cost(
         median(cost.wall for cost in costs),
         median(cost.cpu for cost in costs),
+        median(cost.system for cost in costs),
         max(cost.resident for cost in costs),
         max(cost.anonymous for cost in costs),
         max(cost.others for cost in costs),
@@ -95,7 +99,7 @@ def paired(programs: dict[str, Callable[[], Cost]], runs: int, end: float) -> di
 
 def forget(*folders: Path) -> None:
     """Write what is dirty and drop these files from the page cache; needs no privilege."""
-    os.sync()
+    os.sync()  # pages that wait to be written are not dropped
     for file in (file for folder in folders for file in folder.rglob("*") if file.is_file()):
         handle = os.open(file, os.O_RDONLY)
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,7 +1,6 @@
 """Speed and memory of extract and merge against the peers, on one machine in one run, as ratios."""
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -9,10 +8,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from floors import floors, linear_weights, measure_machine
+from floors import measure_machine
 from goals import (
     COPY,
     COPY_COLD,
@@ -27,26 +26,20 @@ from goals import (
     PEFT,
     READ,
     READ_ONE,
+    STUDIES,
     SWEEP,
     TEN,
     TINY,
 )
 from measure import Cost, forget, paired, run
+from results import Measured
+from shapes import RANKS, SHAPES
+from studies import studies
 from table import LOADING, markdown, plot
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-RANKS = (16, 32, 64, 128)
 TARGETS = 10
-# layers, hidden, intermediate, vocabulary: true sizes, of the larger models a few layers
-SHAPES = {
-    TINY: (2, 64, 128, 256),
-    TEN: (2, 2048, 8192, 4096),
-    ONE: (4, 1024, 4096, 4096),
-    "1B": (16, 2048, 8192, 4096),
-    "8B": (4, 4096, 14336, 128256),
-    "70B": (1, 8192, 28672, 4096),
-}
 Costs = dict[str, Cost]
 
 
@@ -191,7 +184,20 @@ def merging(bench: Bench) -> Costs:
     )
 
 
-MEASUREMENTS = {TINY: tiny, TEN: many, ONE: one_fine_tune, "1B": merging, "8B": merging, "70B": extraction}
+def whole_studies(bench: Bench) -> Costs:
+    """One planned, one run."""
+    return studies(bench.free("studies", folder=True), bench.base, bench.donor)
+
+
+MEASUREMENTS = {
+    TINY: tiny,
+    STUDIES: whole_studies,
+    TEN: many,
+    ONE: one_fine_tune,
+    "1B": merging,
+    "8B": merging,
+    "70B": extraction,
+}
 
 
 def main() -> None:
@@ -206,22 +212,21 @@ def main() -> None:
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
     machine = measure_machine()
-    results: dict[str, Costs] = {}
-    least: dict[str, list[str]] = {}
+    costs: dict[str, Costs] = {}
+    sizes: dict[str, int] = {}
     for shape in options.shape or SHAPES:
         mergekit = shape == "1B" and not options.no_mergekit
         with _work_folder() as work:
             bench = Bench(work, shape, options.runs, end, mergekit)
-            results[shape] = MEASUREMENTS[shape](bench)
-            size = sum(file.stat().st_size for file in bench.base.glob("*.safetensors"))
-        least[shape] = floors(results[shape], linear_weights(*SHAPES[shape][:3]), size, machine)
+            costs[shape] = MEASUREMENTS[shape](bench)
+            sizes[shape] = sum(file.stat().st_size for file in bench.base.glob("*.safetensors"))
         print(f"bench: {shape} done", file=sys.stderr, flush=True)
-    rows = {shape: {name: asdict(cost) for name, cost in costs.items()} for shape, costs in results.items()}
+    measured = Measured(machine, sizes, costs)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        measured.write(options.json)
     if options.plot:
-        options.plot.write_text(plot(results))
-    print(markdown(results, least, machine))
+        options.plot.write_text(plot(costs))
+    print(markdown(measured))
 
 
 @contextmanager

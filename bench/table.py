@@ -1,20 +1,23 @@
 """The results as Markdown tables: costs, goals and floors; and as a picture."""
 
 import json
-from collections.abc import Mapping
 
-from floors import Machine
+from floors import floors, linear_weights
 from goals import COPY, EXTRACT, MERGE, PEFT, TINY, Results, goal_table
 from measure import Cost
+from results import Measured
+from shapes import SHAPES
 
 LOADING = "import torch, nothing else"
 
 
-def markdown(results: Results, least: Mapping[str, list[str]], machine: Machine) -> str:
+def markdown(measured: Measured) -> str:
     """A table of costs, one of goals and one of floors."""
+    results, machine = measured.costs, measured.machine
     lines = [
-        "| shape | work | wall s | CPU s | resident MB | anonymous MB | disk MB | others' cores | runs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| shape | work | wall s | CPU s | kernel s "
+        "| resident MB | anonymous MB | disk MB | others' cores | runs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(_cost_row(shape, name, cost) for shape, costs in results.items() for name, cost in costs.items()),
         "",
         _quiet_line(results),
@@ -27,14 +30,19 @@ def markdown(results: Results, least: Mapping[str, list[str]], machine: Machine)
         "",
         "| shape | work | floor by disk, s | by processor, s | measured, s | ratio to the higher floor |",
         "|---|---|---|---|---|---|",
-        *(f"| {shape} {row}" for shape, rows in least.items() for row in rows),
+        *(f"| {shape} {row}" for shape, costs in results.items() for row in _floors(measured, shape)),
     ]
     return "\n".join(lines)
 
 
+def _floors(measured: Measured, shape: str) -> list[str]:
+    weights = linear_weights(*SHAPES[shape][:3])
+    return floors(measured.costs[shape], weights, measured.sizes[shape], measured.machine)
+
+
 def _cost_row(shape: str, name: str, cost: Cost) -> str:
     memory = f"{cost.resident:.0f} | {cost.anonymous:.0f} | {cost.disk:.0f}"
-    times = f"{cost.wall:.1f} | {cost.cpu:.1f}"
+    times = f"{cost.wall:.1f} | {cost.cpu:.1f} | {cost.system:.1f}"
     return f"| {shape} | {name} | {times} | {memory} | {cost.others:.1f} | {cost.runs} |"
 
 

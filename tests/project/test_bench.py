@@ -16,7 +16,7 @@ def _bench_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cost(wall: float, others: float = 0.0) -> Any:
-    return importlib.import_module("measure").Cost(wall, wall, 1.0, 1.0, others, 1.0)
+    return importlib.import_module("measure").Cost(wall, wall, 0.0, 1.0, 1.0, others, 1.0)
 
 
 def paired(costs: list[Any], runs: int, end: float) -> Any:
@@ -48,3 +48,10 @@ def test_goals_are_judged_or_not_measured() -> None:
     results["1B"]["ours"] = cost(3, 1.5)
     assert goal.row(results).endswith("| 1.50: **not reached** (next to other programs) |")
     assert goal.row({}).endswith("| not measured |")
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    results, floors = importlib.import_module("results"), importlib.import_module("floors")
+    measured = results.Measured(floors.Machine(1e9, 2e9, 2), {"1B": 3}, {"1B": {"merge": cost(1.5)}})
+    measured.write(tmp_path / "bench.json")
+    assert results.Measured.read(tmp_path / "bench.json") == measured
