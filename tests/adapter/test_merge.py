@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from contextgraft.adapter.lora.adapter import open_adapter
-from contextgraft.adapter.merge.merge import merge
+from contextgraft.adapter.merge.merge import in_turns, merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.merge.target import unknown_names
 from contextgraft.checkpoint.model_folder import open_model, open_tensors
@@ -110,6 +110,18 @@ def test_shards_and_threads_do_not_matter(build: Callable[..., Any], world: Any,
     assert {name: value.tolist() for name, value in tensors(tmp_path / "a").items()} == {
         name: value.tolist() for name, value in tensors(tmp_path / "b").items()
     }
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_threads_begin_with_tensors_of_different_files(world: Any, threads: int) -> None:
+    plan = plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], world.target)
+    tensors, names = plan.layout.tensors, list(in_turns(plan, threads))
+    assert sorted(names) == sorted(tensors)
+    files = [tensors[name].shard for name in names]
+    assert len(set(files[:threads])) == min(threads, len(set(files)))
+    for file in set(files):
+        begins = [tensors[name].begin for name in names if tensors[name].shard == file]
+        assert begins == sorted(begins)
 
 
 def test_another_rope_than_the_base_is_said(world: Any, toy: SimpleNamespace, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from contextgraft.adapter.analysis.card import write_graft_card
@@ -16,7 +18,7 @@ from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import merge_planned
 from contextgraft.checkpoint.atomic import publish
 from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
-from contextgraft.checkpoint.file_io import copy_range, write_all
+from contextgraft.checkpoint.file_io import CHUNK, copy_range, write_all
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.resume import ResumeLog, input_files
 from contextgraft.formats.sidecar import is_record
@@ -71,9 +73,7 @@ def merge(
                 device,
                 advance,
             )
-            tensors = plan.layout.tensors
-            names = sorted(tensors, key=lambda name: (tensors[name].shard, tensors[name].begin))
-            for_each_tensor(step.run, names, threads, device)
+            for_each_tensor(step.run, list(in_turns(plan, threads)), threads, device)
             for flush in flushed:
                 flush.result()  # raises what the disk reported
         records = {name: log.get(name) or {} for name in plan.layout.tensors}
@@ -84,13 +84,43 @@ def merge(
         return manifest
 
 
+def in_turns(plan: MergePlan, threads: int) -> Iterator[str]:
+    """Names of all tensors, in turns from as many files as there are threads.
+
+    Threads that write to one file wait for each other.
+    """
+    by_shard: dict[str, list[str]] = {}
+    tensors = plan.layout.tensors
+    for name in sorted(tensors, key=lambda name: (tensors[name].shard, tensors[name].begin)):
+        by_shard.setdefault(tensors[name].shard, []).append(name)
+    shards = list(by_shard.values())
+    for first in range(0, len(shards), threads):
+        for names in zip_longest(*shards[first : first + threads]):
+            yield from (name for name in names if name is not None)
+
+
 @dataclass(frozen=True)
 class _Shard:
-    """A file of the target and of the graft, both open, and the name of its last tensor."""
+    """A file of the target and of the graft, both open, and the name of its last tensor.
+
+    The kernel lets one thread write to a file at a time, and the others spin; with `turn` they sleep.
+    """
 
     old: int
     new: int
     last: str
+    turn: Lock = field(default_factory=Lock)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write to the graft's file."""
+        with self.turn:
+            write_all(self.new, data, offset)
+
+    def copy(self, begin: int, end: int, to: int) -> None:
+        """Copy bytes [begin, end) of the target's file to the offset `to`."""
+        for first in range(begin, end, CHUNK):
+            with self.turn:
+                copy_range(self.old, self.new, first, min(first + CHUNK, end), to + first - begin)
 
 
 @contextmanager
@@ -142,9 +172,9 @@ class _MergeStep:
     def _write(self, name: str, shard: _Shard, buffers: Buffers) -> TensorEvidence:
         target, info = self.plan.target, self.plan.layout.tensors[name]
         if name not in self.plan.fit.changes:
-            copy_range(shard.old, shard.new, target[name].begin, target[name].end, info.begin)
+            shard.copy(target[name].begin, target[name].end, info.begin)
             return copied_evidence(tensor_digest(target, name))
         return merge_planned(
             self.plan, name, buffers=buffers, device=self.device,
-            write=lambda offset, data: write_all(shard.new, data, info.begin + offset),
+            write=lambda offset, data: shard.write(data, info.begin + offset),
         )  # fmt: skip
