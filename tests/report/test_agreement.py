@@ -1,5 +1,6 @@
 """Verdict, strength, sentence, headline, overview, matrix and recommendation say the same of a fine-tune."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -123,8 +124,25 @@ def test_a_rank_of_another_condition_has_its_own_scores() -> None:
     table = study(easy, hard)
     assert check(table) == 8
     assert [row.strength.text for row in overview(table, WeightRecords())] == ["likely", "likely"]
-    words = "smallest rank for both under every needle condition, chosen on 25 other prompts: 8."
+    words = (
+        "smallest rank for both with a margin under every needle condition, chosen on 25 other prompts: 8."
+    )
     assert words in sentence(table.targets[0].verdict, "L")
+
+
+def test_the_margin_holds_under_every_condition() -> None:
+    """Rank 4 passes under both conditions, with a margin under one; rank 8 has it under both."""
+    own = target(
+        "n",
+        {4: VerdictOutcome.BOTH, 8: VerdictOutcome.BOTH},
+        {4: VerdictOutcome.BOTH, 8: VerdictOutcome.BOTH},
+    )
+    close = replace(own.choosing.grafts[4], needle=Cell(Proportion(25, 24)))
+    choosing = replace(own.choosing, grafts={**own.choosing.grafts, 4: close})
+    verdict = judge(own.judged.alone, own.judged.alone, own.judged.grafts, choosing=choosing)
+    other = replace(own, condition=NeedleCondition("other", 0), choosing=choosing, verdict=verdict)
+    assert [item.verdict.rank for item in (own, other)] == [4, 8]
+    assert check(study(own, other)) == 8
 
 
 def test_an_unmeasured_skill_says_on_what_the_rank_was_chosen() -> None:

@@ -84,7 +84,9 @@ def test_a_rank_is_chosen_on_one_part_and_judged_on_the_other(
     )  # of all prompts
     content = recommend([path])
     assert (content["rank"], content["verdicts"][0]["chosen_on"]["needles"]) == (4, 25)
-    assert "smallest rank for both, chosen on 25 other prompts: 4" in sentence(target.verdict, "1,024 tokens")
+    assert "smallest rank for both with a margin, chosen on 25 other prompts: 4" in sentence(
+        target.verdict, "1,024 tokens"
+    )
     assert build([path], [], "t", None).summary["fine_tunes"]["tune"]["verdict"]["judged_on"]["skill"] == 150
 
 

@@ -7,7 +7,14 @@ import pytest
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import PairCounts
 from contextgraft.report.statistics.proportion import Proportion
-from contextgraft.report.statistics.verdict import Evidence, VerdictOutcome, has_context, judge, keeps_skill
+from contextgraft.report.statistics.verdict import (
+    Evidence,
+    RankEvidence,
+    VerdictOutcome,
+    has_context,
+    judge,
+    keeps_skill,
+)
 from contextgraft.report.tables.headline import headline
 from contextgraft.report.tables.wording import sentence
 
@@ -35,6 +42,28 @@ def test_the_context_came_from_95_percent_on(hits: int, expected: bool) -> None:
 @pytest.mark.parametrize(("hits", "expected"), [(98, True), (97, False), (100, True)])
 def test_the_skill_may_lose_two_points_and_no_more(hits: int, expected: bool) -> None:
     assert keeps_skill(evidence(0, hits), evidence(0, 100)) is expected
+
+
+@pytest.mark.parametrize(
+    ("choosing", "rank"),
+    [
+        ({4: (96, 99), 8: (97, 99), 16: (98, 99)}, 16),  # 96 - 2.0 and 97 - 1.7 are below 95, 98 - 1.4 is not
+        ({4: (96, 99), 8: (97, 99)}, 4),  # none has a margin
+        ({4: (96, 99), 8: (100, 96)}, 4),  # rank 8 lost the skill
+        ({4: (98, 99), 8: (100, 99)}, 4),
+    ],
+)
+def test_a_rank_chosen_on_other_prompts_has_a_margin(choosing: dict[int, tuple[int, int]], rank: int) -> None:
+    chose = RankEvidence(ALONE, {key: evidence(*scores) for key, scores in choosing.items()})
+    judged = {key: evidence(99, 99) for key in choosing}
+    assert judge(ALONE, THETA, judged, choosing=chose).rank == rank
+    assert judge(ALONE, THETA, chose.grafts).rank == 4  # on the same prompts nothing is gained by a margin
+
+
+def test_a_failed_prompt_is_a_needle_not_found_for_the_margin() -> None:
+    failed = Evidence(Cell(Proportion(n=95, hits=95, failed=5)), of(99))
+    chose = RankEvidence(ALONE, {4: failed, 8: evidence(98, 99)})
+    assert judge(ALONE, THETA, {4: evidence(99, 99), 8: evidence(99, 99)}, choosing=chose).rank == 8
 
 
 def test_the_limit_is_exact_where_floating_point_is_not() -> None:

@@ -16,6 +16,7 @@ from contextgraft.report.statistics.verdict import (
     advised_verdict,
     outcome_of,
     ranks_with,
+    smallest,
 )
 
 
@@ -41,7 +42,8 @@ def advise(targets: Sequence[TargetResult]) -> RankAdvice:
     No adapter is needed if the long context works without one under every condition. Else the smallest rank
     that brings the long context and keeps the skill under every condition is the one to use. If the verdict
     of every condition is that the skill was not measured, the long context alone decides. Where prompts are
-    split, those that choose the rank must agree with those that it is judged on.
+    split, those that choose the rank must agree with those that it is judged on, and the smallest rank that
+    passes there by a standard error under every condition is preferred to smaller ones.
     """
     if targets and all(target.verdict.adapter_unneeded for target in targets):
         return RankAdvice(Advice.NOT_NEEDED)
@@ -79,7 +81,8 @@ def _smallest_rank(targets: Sequence[TargetResult], outcome: VerdictOutcome) -> 
     if not targets or any(target.verdict.chosen is not outcome for target in targets):
         return None
     ranks = [set(ranks_with(outcome, target.choosing.alone, target.choosing.grafts)) for target in targets]
-    rank = min(set.intersection(*ranks), default=None)
+    margins = [target.choosing for target in targets if target.verdict.chosen_on is not None]
+    rank = smallest(set.intersection(*ranks), margins)
     if rank is None:
         return None
     judged = {outcome_of(target.judged.grafts[rank], target.judged.alone) for target in targets}

@@ -7,6 +7,9 @@
   the one with the best skill, else the one that found most needles.
 - The rank is chosen on one part of the prompts, and judged on the others: see `split_of` in formats.samples.
   Tables without splits, or with too few prompts for both, are chosen and judged on all of them.
+- Where other prompts judge it, a rank is preferred that passes with a margin where it is chosen: the smallest
+  whose share of needles is above the limit by a standard error, if there is one. Otherwise the smallest of
+  several ranks just above the limit would be named by chance.
 - Shares are judged as measured, not by their intervals, which are shown with them. Where all samples are
   paired, the skill is compared on the pairs.
 - A sample that failed counts against the graft: as a needle not found, as an answer lost.
@@ -22,9 +25,11 @@ from types import MappingProxyType
 from contextgraft.report.statistics.cells import Cell
 from contextgraft.report.statistics.paired import UNPAIRED, PairCounts
 from contextgraft.report.statistics.proportion import Difference, difference
+from contextgraft.stats import wilson
 
 MIN_FOUND = 0.95  # of the needles at the longest length
 MAX_LOST = 2.0  # points of the skill
+ONE_STANDARD_ERROR = 0.6827  # confidence of an interval of one standard error to both sides
 ENOUGH = 100  # a needle cell with fewer scored prompts is called a small sample
 
 
@@ -111,6 +116,11 @@ class Verdict:
         return self.held and self.outcome in RECOMMENDED_OUTCOMES
 
     @property
+    def chosen_with_margin(self) -> bool:
+        """Whether other prompts chose the rank, and found needles above the limit by a standard error."""
+        return self.chosen_on is not None and has_margin(self.chosen_on.needle)
+
+    @property
     def split_sizes(self) -> dict[str, dict[str, int]]:
         """How many prompts chose the rank, and how many the verdict is about; empty without a split."""
         if self.chosen_on is None or self.graft is None:
@@ -148,6 +158,13 @@ def has_context(needle: Cell) -> bool:
     """Whether enough needles were found at the longest length; a failed prompt counts as not found."""
     found = needle.proportion
     return found.n > 0 and found.hits / (found.n + found.failed) >= MIN_FOUND
+
+
+def has_margin(needle: Cell) -> bool:
+    """Whether the share of needles found is above the limit by a standard error (Wilson's interval)."""
+    found = needle.proportion
+    n = found.n + found.failed
+    return wilson(min(found.hits, n), n, ONE_STANDARD_ERROR)[0] >= MIN_FOUND
 
 
 def keeps_skill(graft: Evidence, own: Evidence) -> bool | None:
@@ -216,10 +233,10 @@ def judge(
 ) -> Verdict:
     """The verdict for one fine-tune; `grafts` by rank, at scale 1; `controls` and `free` as in Verdict.
 
-    With `choosing`, the scores on other prompts, these choose the rank.
+    With `choosing`, the scores on other prompts, these choose the rank, with a margin if one has it.
     """
     used = choosing or RankEvidence(alone, grafts)
-    rank = choose_rank(used)
+    rank = choose_rank(used, margin=choosing is not None)
     if rank is None or not grafts[rank].needle.proportion.n:
         return Verdict(VerdictOutcome.UNKNOWN, None, None, alone, theta, controls, free)
     return Verdict(
@@ -256,8 +273,8 @@ def advised_verdict(
     )
 
 
-def choose_rank(evidence: RankEvidence) -> int | None:
-    """The rank that a verdict names; None if no graft has a scored needle."""
+def choose_rank(evidence: RankEvidence, *, margin: bool) -> int | None:
+    """The rank that a verdict names, preferably with a margin; None if no graft has a scored needle."""
     measured = {rank: graft for rank, graft in sorted(evidence.grafts.items()) if graft.needle.proportion.n}
     if not measured:
         return None
@@ -266,7 +283,13 @@ def choose_rank(evidence: RankEvidence) -> int | None:
     with_context = [rank for rank, outcome in outcomes.items() if outcome is not VerdictOutcome.NEITHER]
     lost = [rank for rank in with_context if outcomes[rank] is VerdictOutcome.CONTEXT_ONLY]
     if with_both or (with_context and not lost):
-        return (with_both or with_context)[0]
+        return smallest(with_both or with_context, [evidence] if margin else [])
     if lost:
         return max(lost, key=lambda rank: (measured[rank].skill.proportion.score or 0.0, -rank))
     return max(measured, key=lambda rank: (measured[rank].needle.proportion.score or 0.0, -rank))
+
+
+def smallest(ranks: Collection[int], margins: Collection[RankEvidence]) -> int | None:
+    """The smallest of the ranks; of those with a margin in all of `margins`, if there are any."""
+    clear = [rank for rank in ranks if all(has_margin(scores.grafts[rank].needle) for scores in margins)]
+    return min(clear or ranks, default=None)

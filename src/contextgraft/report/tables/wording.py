@@ -121,7 +121,8 @@ def _both(verdict: Verdict, length: str) -> str:
         return (
             f"{works} ({_skills(verdict)}) at rank {verdict.rank}, {other_prompts(verdict)}{NOTHING_SHOWN}."
         )
-    smallest = f"smallest rank for both{_everywhere(verdict)}{_chosen(verdict)}"
+    margin = " with a margin" if verdict.chosen_with_margin else ""
+    smallest = f"smallest rank for both{margin}{_everywhere(verdict)}{_chosen(verdict)}"
     return f"{works} ({_skills(verdict)}); {smallest}: {verdict.rank}."
 
 
