@@ -144,3 +144,19 @@ def test_memory_of_8b_at_a_million_tokens() -> None:
         assert gib == f"{need:.1f}"
         assert fits == (f"with {card - need:.0f} GiB to spare" if need < card else "no")
         assert host == (f"{8 * cost.host / 2**30:.0f} GiB" if cost.host else "")
+
+
+def test_memory_of_70b_on_two_nodes() -> None:
+    """Its first two rows are derived by hand in tests/planning/test_training.py."""
+    recipe = load_recipe(RECIPES / "llama3-70b-262k-two-nodes.yaml")
+    rows = table(PAGE, "moments", "`--context-parallel`", "GiB a rank", "fits", "host memory of a node")
+    card, plans = 80e9 / 2**30, ((False, 8), (True, 8), (True, 16))
+    for (*_, gib, fits, host), (offload, ranks) in zip(rows, plans, strict=True):
+        optimiser = recipe.optimiser.model_copy(update={"offload": offload})
+        wanted = recipe.model_copy(update={"optimiser": optimiser})
+        parallel = ParallelPlan(16, context=ranks, rows=1)
+        cost = stage_costs(wanted, read_model_shape("llama3-70b"), Hardware(), parallel)[-1]
+        need = cost.memory.total / 2**30
+        assert gib == f"{need:.1f}"
+        assert fits == (f"with {card - need:.0f} GiB to spare" if need < card else "no")
+        assert host == f"{8 * cost.host / 2**30:.0f} GiB"

@@ -147,6 +147,49 @@ def test_offloaded_activations_are_in_host_memory() -> None:
         assert kept.memory.activations - moved.memory.activations == moved.host
 
 
+def test_moments_in_host_memory() -> None:
+    """8 bytes for each of 1272 numbers, by four ranks; on the device those of 8 x 16 (factors: 2 x 16)."""
+    plain = recipe()
+    offload = {"optimiser": plain.optimiser.model_copy(update={"offload": True})}
+    (kept,) = four_ranks(plain, context=4)
+    (moved,) = four_ranks(plain.model_copy(update=offload), context=4)
+    assert (kept.memory.moments, kept.host) == (2544, 0)
+    assert (moved.memory.moments, moved.host) == (8 * 8 * 16 / 4, 2544)
+    assert moved.memory.total == kept.memory.total - 2544 + 256
+    lora = recipe(lora={"rank": 2, "alpha": 4}, trainable=["linear", "norms"]).model_copy(update=offload)
+    (factors,) = four_ranks(lora, context=4)
+    assert (factors.memory.moments, factors.host) == (8 * 2 * 16 / 4, 2 * trained_parameters(lora, TINY))
+
+
+def test_70b_at_262144_tokens_on_two_nodes_by_hand() -> None:
+    """The shipped recipe on 16 ranks, 8 on a sequence of which each has 32,768 tokens, for Llama 3 70B."""
+    gib, tokens = 2**30, 2**15
+    wanted, shape = (
+        load_recipe(ROOT / "config/recipes/llama3-70b-262k-two-nodes.yaml"),
+        read_model_shape("llama3-70b"),
+    )
+    plan = ParallelPlan(16, context=8, rows=1)
+    cost = stage_costs(wanted, shape, Hardware(), plan)[-1]
+    parameters, embeddings = 70553706496, 2 * 128256 * 8192
+    layer = 8192 * (2 * 8192 + 2 * 1024 + 3 * 28672) + 2 * 8192
+    assert parameters == 80 * layer + embeddings + 8192
+    state = 8 * parameters / 16  # weights and gradients in float32
+    moments = 8 * 128256 * 8192 / 16  # of the output layer's weights
+    gathered = 2 * (2 * layer + (embeddings + 8192) * 2)
+    logits = 1024 * 16 * 128256 + 4 * 128256 * 8192
+    attended = 8192 * (4 + 4) + 2 * (2 * 8192 + 3 * 1024)
+    attention = 8192 * 6 + 8192 * (8 + 12) + 1024 * 4 * 6  # the peak, with the ring; MLPs are in tiles
+    total = state + moments + gathered + logits + tokens * (8192 * 2 + attended + attention)
+    assert cost.memory.total == pytest.approx(total, rel=1e-9)
+    assert cost.host == 79 * 8192 * 2 * tokens + 8 * parameters / 16
+    on_device = wanted.optimiser.model_copy(update={"offload": False})
+    (*_, without) = stage_costs(wanted.model_copy(update={"optimiser": on_device}), shape, Hardware(), plan)
+    (*_, whole) = stage_costs(wanted, shape, Hardware(), ParallelPlan(16, context=16, rows=1))
+    costs = (without, cost, whole)
+    assert [round(each.memory.total / gib, 1) for each in costs] == [93.5, 61.2, 55.7]
+    assert [round(8 * each.host / gib) for each in costs] == [316, 579, 421]
+
+
 def test_8b_at_a_million_tokens_on_one_node_by_hand() -> None:
     """131,072 tokens a rank: what every other key of the recipe gives, computed by hand for Llama 3 8B."""
     gib, tokens = 2**30, 2**17
@@ -288,14 +331,20 @@ def test_the_default_dtype_is_that_of_gpus() -> None:
 
 def test_advice_is_only_what_is_not_done() -> None:
     plain, saving = (
-        recipe(activation_checkpointing=done, activation_offloading=done, mlp_tiles=8 if done else 1)
+        recipe(
+            activation_checkpointing=done,
+            activation_offloading=done,
+            mlp_tiles=8 if done else 1,
+            optimiser=RECIPE["optimiser"] | {"offload": done},
+        )
         for done in (False, True)
     )
-    assert memory_remedies(plain, ParallelPlan(4, context=2))[:4] == [
+    assert memory_remedies(plain, ParallelPlan(4, context=2))[:5] == [
         "activation_checkpointing",
         "--rows-at-once 1",
         "mlp_tiles in the recipe",
         "activation_offloading",
+        "optimiser.offload in the recipe",
     ]
     assert memory_remedies(saving, ParallelPlan(4, context=4, rows=1)) == ["more ranks for a sequence"]
     shown = CliRunner().invoke(

@@ -119,9 +119,8 @@ def test_a_lack_of_memory_names_only_what_is_not_done(
         raise MemoryError
 
     monkeypatch.setattr("contextgraft.training.data.batches.BatchSampler.batch", no_memory)
-    recipe = write_recipe(
-        recipe_folder, activation_checkpointing=True, activation_offloading=True, mlp_tiles=2
-    )
+    done = {"activation_checkpointing": True, "activation_offloading": True, "mlp_tiles": 2}
+    recipe = write_recipe(recipe_folder, optimiser={"learning_rate": 0.01, "offload": True}, **done)
     with pytest.raises(InputError, match=r"out of memory; fewer tokens in a batch, more processes"):
         train(recipe, base, tmp_path / "out", engine=SingleProcessEngine(rows_at_once=1))
     with pytest.raises(InputError, match=r"out of memory; --rows-at-once 1, fewer tokens in a batch"):

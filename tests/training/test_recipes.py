@@ -16,6 +16,7 @@ TOKENS = {
     "llama3-70b-gradient-1048k": [83886080, 104857600, 209715200, 33554432],
     "llama3-8b-gradient-1048k": [62914560, 100663296, 419430400, 838860800],
     "llama3-8b-1048k-one-node": [62914560, 100663296, 419430400, 838860800],
+    "llama3-70b-262k-two-nodes": [83886080, 104857600],
 }
 
 
@@ -40,9 +41,10 @@ def test_gradient_tokens_are_the_published_ones(name: str) -> None:
 def test_gradient_thetas_are_the_rules() -> None:
     ruled = [float(theta) for theta in progressive_stages(500000, 8192, [2**16, 2**18, 2**19], 128)]
     jump = progressive_stages(500000, 8192, [2**16, 2**18, 2**20], 128)[-1]
-    large, *small = ([stage.theta for stage in shipped(name).stages] for name in TOKENS)
+    large, *small, short = ([stage.theta for stage in shipped(name).stages] for name in TOKENS)
     assert large == [*ruled, absolute(500000, 8192, 2**20)]
     assert small == [[*ruled, jump]] * 2
+    assert short == ruled[:2]
 
 
 def test_the_recipe_for_one_node_fits_it() -> None:
@@ -51,6 +53,19 @@ def test_the_recipe_for_one_node_fits_it() -> None:
     fits = shipped("llama3-8b-1048k-one-node")
     assert max(cost.memory.total for cost in stage_costs(fits, shape, Hardware(), plan)) < 60e9
     for changes in ({"activation_offloading": False}, {"mlp_tiles": 1, "activation_offloading": False}):
+        costs = stage_costs(fits.model_copy(update=changes), shape, Hardware(), plan)
+        assert max(cost.memory.total for cost in costs) > 80e9
+
+
+def test_the_recipe_for_two_nodes_fits_them() -> None:
+    """16 x 80 GB, a sequence on each node; without any of its keys it does not fit."""
+    shape, plan = read_model_shape("llama3-70b"), ParallelPlan(16, context=8, rows=1)
+    fits = shipped("llama3-70b-262k-two-nodes")
+    costs = stage_costs(fits, shape, Hardware(), plan)
+    assert max(cost.memory.total for cost in costs) < 70e9
+    assert max(8 * cost.host for cost in costs) < 700e9
+    on_device = fits.optimiser.model_copy(update={"offload": False})
+    for changes in ({"activation_offloading": False}, {"optimiser": on_device}):
         costs = stage_costs(fits.model_copy(update=changes), shape, Hardware(), plan)
         assert max(cost.memory.total for cost in costs) > 80e9
 

@@ -264,9 +264,9 @@ def _training_notes(
         yield "of its peak: the model's FLOPs in the published device hours, divided by this device's peak."
     from contextgraft.planning.training import memory_remedies
 
-    if recipe.activation_offloading:
+    if any(cost.host for cost in costs):
         host = min(hardware.node_size, plan.ranks) * max(cost.host for cost in costs)
-        yield f"Offloaded activations need {host / GB:,.0f} GB of a node's main memory."
+        yield f"What is offloaded needs {host / GB:,.0f} GB of a node's main memory."
     most = max(cost.memory.total for cost in costs)
     if most > hardware.memory:
         yield (

@@ -181,6 +181,11 @@ class Optimiser(Frozen):
     final: float = Field(
         default=0.0, ge=0, le=1, description="learning rate at the end, as a fraction of the peak"
     )
+    offload: bool = Field(
+        default=False,
+        exclude_if=lambda offloaded: not offloaded,
+        description="keep the moments in host memory: less memory of a GPU, the same numbers",
+    )
 
 
 class Lora(Frozen):

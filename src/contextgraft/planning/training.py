@@ -18,6 +18,7 @@ from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.planning.training_memory import (
     RankMemory,
     offloaded_activations,
+    offloaded_moments,
     rank_memory,
     trained_parameters,
 )
@@ -72,10 +73,10 @@ class StageCost:
     """Costs of one stage, of all ranks together.
 
     `flops` are the operations of the model, `computed` also those of recomputed activations. `busy` is the
-    share of the ranks that have rows to work on. `host` are bytes of a rank in main memory: activations that
-    are offloaded. `between` is the traffic by layout, without layouts that do
-    not fit, `weights` the bytes of weights and gradients that FSDP sends out of a node. `published` are the
-    device hours that the recipe's authors published.
+    share of the ranks that have rows to work on. `host` are bytes of a rank in main memory: activations and
+    moments that are offloaded. `between` is the traffic by layout, without layouts that do not fit, `weights`
+    the bytes of weights and gradients that FSDP sends out of a node. `published` are the device hours that
+    the recipe's authors published.
     """
 
     steps: int
@@ -147,7 +148,8 @@ def _stage_cost(
         computed=executed_flops(recipe, shape, stage_steps),
         busy=total / sum(flops[step] * turns[step] * plan.replicas / step.rows for step in stage_steps),
         memory=rank_memory(recipe, shape, plan.shard_ranks, held, plan.activation_bytes),
-        host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks),
+        host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks)
+        + offloaded_moments(recipe, shape, plan.shard_ranks),
         layout=_layout(ring, shape, plan).name,
         between={name: ring_traffic(name, ring, exchanged, hardware.links) for name in _fitting(ring, shape)},
         weights=passes * weight_traffic(recipe, shape, hardware, plan),
@@ -162,6 +164,7 @@ def memory_remedies(recipe: Recipe, plan: ParallelPlan) -> list[str]:
         "--rows-at-once 1": plan.rows != 1,
         "mlp_tiles in the recipe": recipe.mlp_tiles == 1,
         "activation_offloading": not recipe.activation_offloading,
+        "optimiser.offload in the recipe": not recipe.optimiser.offload,
         "more ranks for a sequence": plan.context == plan.ranks,
         "--context-parallel with more ranks": plan.context < plan.ranks,
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from contextgraft.config.training import Recipe
-from contextgraft.formats.tensor_names import rows_are_tokens
+from contextgraft.formats.tensor_names import parameter_group, rows_are_tokens
 from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.training.logit_chunks import logit_chunk_tokens
 
@@ -34,6 +34,7 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     """Bytes of a rank that holds `tokens` tokens at once, with activations of `size` bytes.
 
     Weights, gradients and moments are divided among all ranks; two layers and the embeddings are gathered.
+    Of moments that are offloaded, those of the largest tensor are counted.
     """
     trained = trained_parameters(recipe, shape)
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
@@ -43,7 +44,7 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     return RankMemory(
         weights=FLOAT32 * (shape.parameters + factors) / ranks,
         gradients=FLOAT32 * trained / ranks,
-        moments=2 * FLOAT32 * trained / ranks,
+        moments=_moments(_largest_trained(recipe, shape) if recipe.optimiser.offload else trained, ranks),
         gathered=float(size * (2 * layer + root + max(layer, root))),
         activations=tokens * activations,
         logits=_logits(recipe, shape, tokens),
@@ -60,6 +61,28 @@ def offloaded_activations(recipe: Recipe, shape: ModelShape, size: int, ranks: i
         return 0.0
     inputs = (shape.layers - 1) * shape.hidden * size
     return _checkpointed(recipe, shape, size) - shape.hidden * size if ranks > 1 else float(inputs)
+
+
+def offloaded_moments(recipe: Recipe, shape: ModelShape, ranks: int) -> float:
+    """Bytes of a rank's moments in host memory."""
+    return _moments(trained_parameters(recipe, shape), ranks) if recipe.optimiser.offload else 0.0
+
+
+def _moments(parameters: int, ranks: int) -> float:
+    """Bytes of AdamW's two moments of so many numbers, divided among the ranks."""
+    return 2 * FLOAT32 * parameters / ranks
+
+
+def _largest_trained(recipe: Recipe, shape: ModelShape) -> int:
+    """Numbers of the largest tensor that the optimiser changes."""
+    sizes = {
+        name: prod(sides)
+        for name, sides in shape.tensors.items()
+        if parameter_group(name, len(sides)) in recipe.trainable
+    }
+    if recipe.lora:
+        sizes |= {name: recipe.lora.rank * max(sides) for name, sides in shape.matrices.items()}
+    return max(sizes.values())
 
 
 def _checkpointed(recipe: Recipe, shape: ModelShape, size: int) -> float:

@@ -196,6 +196,7 @@ def memory_errors(recipe: Recipe, engine: TrainingEngine) -> Iterator[None]:
             *([] if recipe.activation_checkpointing else ["activation_checkpointing"]),
             *([] if recipe.mlp_tiles > 1 else ["mlp_tiles"]),
             *([] if recipe.activation_offloading else ["activation_offloading"]),
+            *([] if recipe.optimiser.offload else ["optimiser.offload"]),
             *engine.memory_remedies,
             "shorter stages",
         ]

@@ -20,12 +20,12 @@ from contextgraft.config.training import Optimiser
 from contextgraft.errors import raise_read_error
 from contextgraft.formats.tensor_names import is_embedding
 from contextgraft.training.loss import CausalLMWithLoss
+from contextgraft.training.offloaded_adamw import MOMENTS, OffloadedAdamW, host_copy
 
 STATE_FILE = "state.safetensors"  # of a run in one process
 IDENTITY_FILE = "order.json"  # in the same folder: what defines the run
 METRICS_FILE = "metrics.jsonl"  # in the same folder: a line for each step
 CHECKPOINTS = "checkpoints"  # folder of a distributed run
-MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight/"
 SPOILED = (SafetensorError, OSError, KeyError, ValueError, TypeError)  # or missing
 
@@ -71,17 +71,26 @@ class TrainState:
             for name, parameter in self.parameters.items():
                 parameter.copy_(saved.tensors[f"{WEIGHT}{name}"])
                 moments = {
-                    moment: saved.tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS
+                    moment: self._moment(saved.tensors[f"{moment}/{name}"], parameter) for moment in MOMENTS
                 }
                 # the fused kernel wants the step count on the parameter's device
                 step = torch.tensor(float(saved.step), device=parameter.device)
                 self.optimiser.state[parameter] = {"step": step, **moments}
 
+    def _moment(self, saved: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
+        """A moment where the optimiser keeps it."""
+        if isinstance(self.optimiser, OffloadedAdamW):
+            return host_copy(saved)
+        return saved.to(parameter.device)
+
 
 def build_optimiser(
     settings: Optimiser, parameters: Mapping[str, torch.nn.Parameter], *, frozen_rows: int
 ) -> torch.optim.AdamW:
-    """AdamW over the parameters; vectors do not decay, nor do embeddings with frozen rows."""
+    """AdamW over the parameters; vectors do not decay, nor do embeddings with frozen rows.
+
+    If the settings say so its moments are in host memory.
+    """
     decays = {
         name: parameter.ndim > 1 and not (frozen_rows and is_embedding(name))
         for name, parameter in parameters.items()
@@ -93,7 +102,8 @@ def build_optimiser(
         }
         for decay in (True, False)
     ]
-    return torch.optim.AdamW(
+    kind = OffloadedAdamW if settings.offload else torch.optim.AdamW
+    return kind(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=settings.betas,
