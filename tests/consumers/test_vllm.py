@@ -12,7 +12,13 @@ import torch
 from click.testing import CliRunner
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+)
 
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
 from contextgraft.adapter.lora.adapter import open_adapter
@@ -52,6 +58,12 @@ BY_PEFT: dict[str, dict[str, Any]] = {
     "tokens trained": {"trainable_token_indices": [3, 5]},
     "one layer": {"layers_to_transform": [1]},
 }
+# classes with another head, by the task that PEFT calls them
+BY_TASK: dict[str, Any] = {
+    "SEQ_CLS": LlamaForSequenceClassification,
+    "TOKEN_CLS": LlamaForTokenClassification,
+    "QUESTION_ANS": LlamaForQuestionAnswering,
+}
 # changes of the plain adapter's adapter_config.json; None removes the key
 BY_CONFIG: dict[str, dict[str, Any]] = {
     "no target modules": {"target_modules": None},
@@ -69,17 +81,17 @@ BY_KEY: dict[str, Callable[[str], str]] = {
 }
 
 
-def model() -> Any:
+def model(kind: Any = LlamaForCausalLM) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, attention_bias=True,
     )  # fmt: skip
-    return LlamaForCausalLM(config)
+    return kind(config)
 
 
-def by_peft(folder: Path, settings: dict[str, Any]) -> Path:
-    get_peft_model(model(), LoraConfig(**{**PLAIN, **settings})).save_pretrained(folder)
+def by_peft(folder: Path, settings: dict[str, Any], kind: Any = LlamaForCausalLM) -> Path:
+    get_peft_model(model(kind), LoraConfig(**{**PLAIN, **settings})).save_pretrained(folder)
     return folder
 
 
@@ -108,6 +120,10 @@ def ours(root: Path) -> Iterator[tuple[str, Path]]:
 
 def adapters(root: Path) -> dict[str, Path]:
     made = {name: by_peft(root / name, settings) for name, settings in BY_PEFT.items()}
+    for task, kind in BY_TASK.items():
+        made[task] = by_peft(root / task, {"task_type": task}, kind)
+        bare = {"task_type": task, "target_modules": ["q_proj"], "modules_to_save": []}
+        made[f"{task}, only factors"] = by_peft(root / f"{task} bare", bare, kind)
     for name, changes in BY_CONFIG.items():
         made[name] = by_peft(root / name, {})
         path = made[name] / "adapter_config.json"

@@ -120,6 +120,16 @@ def test_peft_does_what_the_limit_says(name: str, pattern: str, effect: str, tmp
     assert (logits(loaded.merge_and_unload()) - made.donor).abs().max() < 1e-5
 
 
+def test_merge_says_it_of_adapters_without_our_record(tmp_path: Path) -> None:
+    make("jamba", r"\.mamba\.dt_proj\.", tmp_path)
+    adapter = tmp_path / "adapter/r512"
+    (adapter / "contextgraft.json").unlink()
+    words = ["--adapter", adapter, "--target", tmp_path / "base", "--keep-rope", "--out", tmp_path / "graft"]
+    done = CliRunner().invoke(merge.command, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert f"{NO_EFFECT} model.layers.0.mamba.dt_proj, which merge applies" in " ".join(done.output.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in FAMILIES if name.split()[0].removesuffix("_text") not in LIMITED]

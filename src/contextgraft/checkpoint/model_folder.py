@@ -189,6 +189,7 @@ def _indexed(path: Path, index: dict[str, Any]) -> dict[str, TensorFile]:
                 path=path / MODEL_INDEX,
                 expected=held.get(name, "no such tensor"),
                 received=weight_map.get(name, "no entry"),
+                remedy="fetch the folder again, or load it with transformers and write it by save_pretrained",
             )
     return shards
 

@@ -14,6 +14,18 @@ ONE_THETA = ("olmo3",)
 UNSCALED = dict.fromkeys(("gemma", "gemma2", "glm", "mistral", "mixtral"), "4.57") | {"nemotron": "5"}
 # classes that take every `rope_scaling` for Llama 3's in transformers 4.57
 ONLY_LLAMA3 = ("llama4",)
+# classes that scale RoPE in transformers 4.46, all by the same functions
+SCALED_IN_4_46 = (
+    "cohere", "falcon", "gpt_neox", "gpt_neox_japanese", "granite", "granitemoe", "llama", "mllama", "olmoe",
+    "persimmon", "phi", "qwen2", "qwen2_moe", "qwen2_vl", "stablelm", "starcoder2",
+)  # fmt: skip
+# classes that older versions compute otherwise in every case
+COMPUTED_OTHERWISE = {
+    "mamba2": "transformers 4.46 computes Mamba-2 with several groups otherwise; use transformers 4.57 or later",
+    "recurrent_gemma": (
+        "transformers 4 computes RecurrentGemma otherwise past its attention window; use transformers 5"
+    ),
+}
 
 
 def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -44,6 +56,14 @@ def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
             "its layer types have different values of theta: transformers 4.57 uses one for all, and "
             "computes other logits; use transformers 5"
         )
+    unread = _unread_in_4_46(kind, section, scaling) if model_type in SCALED_IN_4_46 else ""
+    if unread and section.get("rope_scaling"):
+        yield (
+            f"its RoPE is of type {kind} {unread} in this class: it computes other logits; use transformers "
+            "4.57 or later"
+        )
+    if model_type in COMPUTED_OTHERWISE:
+        yield COMPUTED_OTHERWISE[model_type]
 
 
 def _some_layers_slide(section: Mapping[str, Any]) -> bool:
@@ -54,6 +74,20 @@ def _some_layers_slide(section: Mapping[str, Any]) -> bool:
         return 0 < types.count(SLIDING) < len(types)
     first = section.get("max_window_layers")
     return isinstance(first, int) and isinstance(layers, int) and 0 < first < layers
+
+
+def _unread_in_4_46(kind: str, section: Mapping[str, Any], scaling: Mapping[str, Any]) -> str:
+    """What 4.46 reads otherwise of a type's parameters; empty if it reads everything that is there."""
+    if kind == "longrope":
+        return "of which transformers 4.46 applies the long factors at every length"
+    original, length = scaling.get("original_max_position_embeddings"), section.get("max_position_embeddings")
+    if kind != "yarn":
+        return ""
+    if original is not None and original != length:
+        return f"with an original length of {original}, for which transformers 4.46 takes {length}"
+    if scaling.get("mscale") and scaling.get("mscale_all_dim") and scaling.get("attention_factor") is None:
+        return "with mscale and mscale_all_dim, which transformers 4.46 ignores"
+    return "with truncate: false, which transformers 4.46 ignores" if scaling.get("truncate") is False else ""
 
 
 def _thetas(section: Mapping[str, Any]) -> set[Any]:
