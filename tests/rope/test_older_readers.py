@@ -39,7 +39,10 @@ def by_layer_type(full: float, sliding: float) -> dict[str, Any]:
         ({"model_type": "llama", "rope_scaling": YARN, "rope_parameters": YARN}, None),
         ({**LONG, "rope_scaling": {**YARN, ORIGINAL: 4096}}, None),
         ({**LONG, "rope_scaling": {**YARN, ORIGINAL: 1024}}, "4.46 takes 4096"),
-        ({**LONG, "model_type": "llava", "text_config": {**LONG, "rope_scaling": {**YARN, ORIGINAL: 1}}}, "4.46"),
+        (
+            {**LONG, "model_type": "llava", "text_config": {**LONG, "rope_scaling": {**YARN, ORIGINAL: 1}}},
+            "4.46",
+        ),
         ({**LONG, "model_type": "qwen3", "rope_scaling": {**YARN, ORIGINAL: 1024}}, None),
         ({**LONG, "rope_scaling": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.7}}, "4.46 ignores"),
         ({**LONG, "rope_scaling": {**YARN, "truncate": False}}, "4.46 ignores"),
@@ -50,6 +53,8 @@ def by_layer_type(full: float, sliding: float) -> dict[str, Any]:
         ({"model_type": "phi3", "rope_parameters": YARN}, "4 "),
         ({"model_type": "olmo3", "rope_parameters": by_layer_type(4e5, 1e4)}, "4.57"),
         ({"model_type": "olmo3", "rope_parameters": by_layer_type(1e4, 1e4)}, None),
+        ({"model_type": "modernbert-decoder", "rope_parameters": by_layer_type(4e5, 1e4)}, "4.57"),
+        ({"model_type": "modernbert-decoder", "rope_parameters": by_layer_type(1e4, 1e4)}, None),
         ({"model_type": "gemma3_text", "rope_parameters": by_layer_type(1e6, 1e4)}, None),
     ],
 )

@@ -10,6 +10,8 @@ SLIDING = "sliding_attention"
 ONE_WINDOW = ("qwen2", "qwen2_moe")
 # classes with one theta for all layers in transformers 4.57, and one by layer type in 5
 ONE_THETA = ("olmo3",)
+# classes with one RoPE for all layers in transformers 4.57, and one by layer type in 5
+ONE_ROPE = ("modernbert-decoder",)
 # classes that do not read `rope_scaling`, with the first version of transformers that does
 UNSCALED = dict.fromkeys(("gemma", "gemma2", "glm", "mistral", "mixtral"), "4.57") | {"nemotron": "5"}
 # classes that take every `rope_scaling` for Llama 3's in transformers 4.57
@@ -21,7 +23,7 @@ SCALED_IN_4_46 = (
 )  # fmt: skip
 # classes that older versions compute otherwise in every case
 COMPUTED_OTHERWISE = {
-    "mamba2": "transformers 4.46 computes Mamba-2 with several groups otherwise; use transformers 4.57 or later",
+    "mamba2": "transformers 4.46 computes Mamba-2 with several groups otherwise; use 4.57 or later",
     "recurrent_gemma": (
         "transformers 4 computes RecurrentGemma otherwise past its attention window; use transformers 5"
     ),
@@ -55,6 +57,11 @@ def older_reader_warnings(config: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "its layer types have different values of theta: transformers 4.57 uses one for all, and "
             "computes other logits; use transformers 5"
+        )
+    if model_type in ONE_ROPE and len(set(map(str, _by_layer_type(section)))) > 1:
+        yield (
+            "its layer types have different RoPE settings: transformers 4.57 uses one for all, and computes "
+            "other logits; use transformers 5"
         )
     unread = _unread_in_4_46(kind, section, scaling) if model_type in SCALED_IN_4_46 else ""
     if unread and section.get("rope_scaling"):
@@ -91,5 +98,9 @@ def _unread_in_4_46(kind: str, section: Mapping[str, Any], scaling: Mapping[str,
 
 
 def _thetas(section: Mapping[str, Any]) -> set[Any]:
+    return {str(settings.get("rope_theta")) for settings in _by_layer_type(section)}
+
+
+def _by_layer_type(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     parameters = section.get("rope_parameters") or {}
-    return {str(value.get("rope_theta")) for value in parameters.values() if isinstance(value, Mapping)}
+    return [value for value in parameters.values() if isinstance(value, Mapping)]

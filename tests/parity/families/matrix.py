@@ -39,7 +39,7 @@ The table says whether the graft computes the donor's logits, at 12 tokens and a
 `tests/consumers/test_transformers_4.py` compares grafts in transformers 4.46 and 4.57, one class for each
 type of RoPE. One difference remains: for YaRN, transformers 4.46 ignores
 `original_max_position_embeddings` and uses `max_position_embeddings` as the original length. Where the two
-differ, 4.46 computes other frequencies than 4.57 and 5, for the donor as for the graft.
+differ, 4.46 computes other frequencies than 4.57 and 5, for the donor as for the graft, and `merge` warns.
 """
 OUTPUT_LAYERS = """## Output layers
 
@@ -61,16 +61,20 @@ OLDER = """## Older readers
 What transformers 4.46.3 and 4.57.1 compute of the grafts with another theta (or length), compared with the
 donor's logits in transformers 5 to a thousandth. A dash: the version does not have the class. A letter: the
 list below has the reason; an error is one that the donor's files, as transformers 5 saved them, cause as
-well. Other logits: OLMo 3's donor has a theta for each type of layer, where 4.57 has one for all;
-4.46 computes Qwen2 with a window otherwise past that window, and Mamba-2 (with two groups) at any length;
-both versions compute RecurrentGemma otherwise past its window.
+well, unless it says otherwise. `merge` warns of each class and form that differs, before it writes, and names
+the version.
+
+OLMo 3 and ModernBERT's decoder have a theta for each type of layer, where 4.57 has one for all; 4.46
+computes Qwen2 with a window otherwise past that window, and Mamba-2 (with two groups) at any length; both
+versions compute RecurrentGemma otherwise past its window.
 
 Of the other forms of RoPE, 4.46 ignores `rope_scaling` in Gemma, Gemma 2, GLM, Mistral, Mixtral and
-Nemotron (`merge` warns; Nemotron in 4.57, too), takes `max_position_embeddings` for the original length of
-YaRN, and the long factors of LongRoPE at every length in classes other than Phi-3. Both versions have no
-keys for YaRN, Llama 3's scaling and LongRoPE in OLMo and OLMo 2, nor for the `factor` of LongRoPE in Phi-3,
-which these donors state and published ones do not (`merge` warns of both). 4.57 loads Llama 4 with Llama 3's
-scaling only (`merge` warns).
+Nemotron (Nemotron in 4.57, too), takes `max_position_embeddings` for the original length of YaRN, and the
+long factors of LongRoPE at every length in classes other than Phi-3. These models are so small that YaRN's
+frequencies are the same for both lengths in some classes (*right*); `merge` warns of them, too. Both
+versions have no keys for YaRN, Llama 3's scaling and LongRoPE in OLMo and OLMo 2, nor for the `factor` of
+LongRoPE in Phi-3, which these donors state and published ones do not. 4.57 loads Llama 4 with Llama 3's
+scaling only.
 """
 
 

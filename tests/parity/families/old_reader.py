@@ -19,6 +19,7 @@ TOLERANCE = 1e-3  # older versions compute some activations otherwise; another t
 ABSENT = "not in this version"
 RIGHT = "right"
 ALIKE = "the donor alike"
+ALONE = "the graft alone"
 LENGTHS = (12, 300)
 
 
@@ -56,7 +57,7 @@ def is_known(config: dict[str, Any]) -> bool:
 
 
 def reading(root: Path) -> str:
-    """RIGHT, ABSENT, why neither graft nor donor can be read, or what is wrong with the graft."""
+    """RIGHT, ABSENT, why graft and donor or the graft alone cannot be read, or where its logits differ."""
     if not is_known(json.loads((root / "graft/config.json").read_text())):
         return ABSENT
     graft = logits(root / "graft")
@@ -64,7 +65,7 @@ def reading(root: Path) -> str:
     if not isinstance(graft, str) and _distance(graft, expected) < TOLERANCE:
         return RIGHT
     if isinstance(graft, str):
-        return f"{ALIKE if isinstance(logits(root / 'donor'), str) else 'WRONG'}: {graft}"
+        return f"{ALIKE if isinstance(logits(root / 'donor'), str) else ALONE}: {graft}"
     lengths = [length for length in LENGTHS if _distance(graft, expected, (length,)) >= TOLERANCE]
     return f"other logits at {' and '.join(map(str, lengths))} tokens"
 

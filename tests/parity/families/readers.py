@@ -49,7 +49,7 @@ def table(readers: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
     return [
         *lines,
         "",
-        *(f"- {cells[text]}: {text.removeprefix(old_reader.ALIKE + ': ')}" for text in errors),
+        *(f"- {cells[text]}: {text.removeprefix(f'{old_reader.ALIKE}: ')}" for text in errors),
     ]
 
 

@@ -225,7 +225,7 @@ TEXT: dict[str, Family] = {
     "hunyuan_v1_moe": plain(head_dim=8, num_experts=4, moe_topk=2),
     "nanochat": plain(),
     "modernbert-decoder": Family(
-        {"local_attention": 16, "layer_types": [SLIDING, FULL]}, {"local_attention": 64}
+        {"local_attention": 16, "layer_types": [SLIDING, FULL]}, {"local_attention": 64, "sliding_window": 32}
     ),
     "vaultgemma": Family(LAYERS, WIDER),
     "cwm": Family(LAYERS, WIDER),
