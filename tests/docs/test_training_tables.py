@@ -160,3 +160,24 @@ def test_memory_of_70b_on_two_nodes() -> None:
         assert gib == f"{need:.1f}"
         assert fits == (f"with {card - need:.0f} GiB to spare" if need < card else "no")
         assert host == f"{8 * cost.host / 2**30:.0f} GiB"
+
+
+def test_what_is_claimed_has_tests() -> None:
+    for feature, *_, files in table(PAGE, "feature", "key or option"):
+        named = re.findall(r"`([^`]+)`", files)
+        assert named, feature
+        assert [name for name in named if not (ROOT / "tests" / name).is_file()] == [], feature
+
+
+def test_every_cell_about_another_project_has_a_source() -> None:
+    projects = ("torchtitan", "axolotl with ringmaster", "EasyContext", "ring-flash-attention")
+    (sources,) = re.findall(r"\nSources: (.*?)\n\n", PAGE, re.DOTALL)
+    known = set(re.findall(r"\b([TAERD]\d) `", sources))
+    cited: set[str] = set()
+    for feature, _, *cells in table(PAGE, "", "here", *projects):
+        for letter, cell in zip("TAERD", cells, strict=True):
+            named = set(re.findall(r"\[(.*?)\]", cell))
+            assert named or cell in ("?", ""), (feature, cell)
+            assert {name[0] for name in named} <= {letter}, (feature, cell)
+            cited |= named
+    assert cited == known

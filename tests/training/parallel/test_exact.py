@@ -261,6 +261,7 @@ def test_kernels_say_what_they_take() -> None:
         ({"model_type": "falcon_h1"}, "hybrid"),
         ({"model_type": "qwen3_next"}, "linear_attention"),
         ({"model_type": "llama", "attention_chunk_size": 8192}, "attention_chunk_size"),
+        ({"model_type": "gemma2"}, "soft caps"),  # 50 by default
     ],
 )
 def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any], word: str) -> None:
@@ -268,6 +269,13 @@ def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any
     check_supported({"model_type": "gemma3_text"}, recipe, "flat")
     with pytest.raises(InputError, match=f"not {word}"):
         check_supported(config, recipe, "flat")
+
+
+def test_attention_sinks_are_refused_by_their_tensors() -> None:
+    config, recipe = {"model_type": "gpt_oss"}, Recipe.model_validate(RECIPE)
+    check_supported(config, recipe, "flat", ["model.layers.0.self_attn.q_proj.weight"])
+    with pytest.raises(InputError, match="not attention sinks"):
+        check_supported(config, recipe, "flat", ["model.layers.0.self_attn.sinks"])
 
 
 def test_torchs_ring_takes_neither_windows_nor_documents_nor_kept_attention() -> None:

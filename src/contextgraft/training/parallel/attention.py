@@ -1,6 +1,6 @@
 """Ring attention registered as an attention function of transformers, and the cases it does not support."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from contextgraft.training.parallel.layout import TORCH
 NAME = "contextgraft_ring"
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # frequencies do not depend on the positions of a rank
 UNSUPPORTED = ("softcap", "s_aux", "is_causal")  # unless None (or True)
+SINKS = ".sinks"  # how the names of their tensors end
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
@@ -110,9 +111,12 @@ def check_rope(rope: RopeSettings) -> None:
         )
 
 
-def check_supported(config: Mapping[str, Any], recipe: Recipe, layout: str) -> None:
+def check_supported(
+    config: Mapping[str, Any], recipe: Recipe, layout: str, tensors: Iterable[str] = ()
+) -> None:
     """Check that the ring computes all that mixes tokens: it builds no mask of its own.
 
+    `tensors` are the names of the base's: attention sinks are weights, and no key of a config.
     Kinds of layers and windows are those of transformers' class, also where the config does not name them.
     Layouts but torch's own take sliding windows and documents that do not see each other.
     """
@@ -120,6 +124,10 @@ def check_supported(config: Mapping[str, Any], recipe: Recipe, layout: str) -> N
     others = set(getattr(parsed, "layer_types", None) or ()) - LAYER_TYPES
     if others or getattr(parsed, "attention_chunk_size", None):
         raise _unsupported(" and ".join(sorted(others)) or "attention_chunk_size")
+    if getattr(parsed, "attn_logit_softcapping", None) is not None:
+        raise _unsupported("soft caps (attn_logit_softcapping)")
+    if any(name.endswith(SINKS) for name in tensors):
+        raise _unsupported("attention sinks")
     windows = getattr(parsed, "sliding_window", None) and getattr(parsed, "use_sliding_window", True)
     wanted = {
         "sliding windows": windows,

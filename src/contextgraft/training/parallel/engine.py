@@ -153,7 +153,7 @@ class DistributedEngine(TrainingEngine):
     @override
     def check(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
         attention.check_rope(rope)
-        attention.check_supported(base.config, recipe, self.cp.layout.name)
+        attention.check_supported(base.config, recipe, self.cp.layout.name, base.tensors)
 
     @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
