@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.parity.families.proof import HEADS, ROPE, Proof, base_config, has_rope, prove
 from tests.parity.families.readers import read_readers, table
 from tests.parity.families.refused import lines as refused_lines
-from tests.parity.families.table import FAMILIES, VISION_LANGUAGE
+from tests.parity.families.table import FAMILIES
+from tests.parity.families.vision_families import VISION_LANGUAGE
 
 Rows = dict[str, dict[str, str]]
 RIGHT = "right"

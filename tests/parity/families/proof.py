@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
-from tests.parity.families.table import Family
+from tests.parity.families.family import Family
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
