@@ -117,11 +117,16 @@ def test_shipped_models_and_a_recipe(folder: Path) -> None:
     root = Path(__file__).parents[2]
     shutil.copytree(root / "config/demo", "config/demo")
     fine_tunes = [word for name in DEMO for word in ("--fine-tune", f"demo:{name}")]
-    init("--base", "demo:base", "--donor", "config/demo/donor.yaml", *fine_tunes)
+    words = ("--base", "demo:base", "--donor", "config/demo/donor.yaml", *fine_tunes)
+    with pytest.raises(InputError, match=r"^demo:base: haystack prose: .* lacks its words; .* --format"):
+        init(*words)
+    assert not list(folder.glob("my-study*"))
+    init(*words, "--format", "config/demo/needle_base.yaml")
     study = read_study(Path("my-study.yaml"))
     assert list(study.targets) == list(DEMO)
     assert study.settings.donor.train == "config/demo/donor.yaml"
     assert study.settings.evaluation.needle.lengths[-1] == 2048
+    assert study.settings.evaluation.needle.format == "config/demo/needle_base.yaml"
     assert study.settings.shape == "my-study-base.json"
 
 
@@ -143,8 +148,8 @@ def test_on_a_terminal_it_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("click.prompt", lambda *_, **__: next(answers))
     shutil.copytree("base", "my-tune")
     command.callback(  # type: ignore[misc]
-        base=None, donor=None, fine_tunes=(), name="s", ranks=None, lengths=None, out=Path("sub"),
-        replace=False, as_json=True,
+        base=None, donor=None, fine_tunes=(), name="s", ranks=None, lengths=None, needle_format=None,
+        out=Path("sub"), replace=False, as_json=True,
     )  # fmt: skip
     assert list(read_study(Path("sub/s.yaml")).targets) == ["my-tune", "a"]
 

@@ -256,6 +256,21 @@ def test_each_tokenizer_has_its_own_prompts(
     assert set(table["status"].to_pylist()) == {"ok"}
 
 
+def test_words_that_are_lacking_are_told_before_weights_are_read(
+    models: Models, spec: EvalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = spec.question_sets[0]
+    assert isinstance(grid, NeedleGrid)
+    foreign = replace(grid.haystack, text="other words than the model knows")
+    read: list[object] = []
+    monkeypatch.setattr("contextgraft.evaluation.run.ModelRun", lambda *words, **_: read.append(words))
+    lacking = replace(spec, question_sets=(replace(grid, haystack=foreign),))
+    with pytest.raises(InputError, match=r"lacks its words; .*--haystack FILE"):
+        evaluate_models(models, lacking, BackendConfig(), tmp_path / "out.parquet", Notes())
+    assert not read
+    assert not list(tmp_path.glob("*out.parquet*"))
+
+
 def test_a_tokenizer_larger_than_its_model_is_refused(
     spec: EvalSpec, make_model: MakeModel, tmp_path: Path
 ) -> None:

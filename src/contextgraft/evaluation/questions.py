@@ -67,7 +67,8 @@ def encoded_haystack(haystack: Haystack, tokenizer: PromptTokenizer) -> Tokenize
             path=tokenizer.path,
             expected=f"at most {MAX_UNKNOWN:.0%} unknown",
             received=f"{unknown} of {len(tokenized.ids)} tokens",
-            remedy="pass a haystack written for this model",
+            remedy="name a text in its own words: --haystack FILE, or the haystack of a needle --format "
+            "(in a study evaluation.needle.haystacks or .format)",
         )
     return tokenized
 
@@ -82,7 +83,8 @@ def checked_encode(label: str, tokenizer: PromptTokenizer) -> Encode:
             raise InputError(
                 f"{label}: the model's tokenizer lacks words of {text!r}",
                 path=tokenizer.path,
-                remedy="pass a needle format written for this model",
+                remedy="write a needle format in its own words, and name it with --format (in a study "
+                "evaluation.needle.format)",
             )
         return ids
 

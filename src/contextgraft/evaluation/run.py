@@ -74,6 +74,9 @@ def evaluate_models(
             put_in_place(table, json_digest([asdict(model) for model in skipped]), out, work, publishing)
         return table
     first = find_reference(opened, reference)
+    if not out.exists():  # what the tokenizers cannot hold is told before the weights are read
+        for model in opened:
+            prepare_questions(model, spec, questions)
     runs = [ModelRun(model, spec, backend, reference=opened[first]) for model in opened]
     key = json_digest([*(run.keys for run in runs), *(asdict(model) for model in skipped)])
     with nullcontext() if publishing is None else work_directory(out):

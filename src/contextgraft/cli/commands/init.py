@@ -44,6 +44,13 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,229}")
     help="Lengths of prompts in tokens, separated by commas. [default: from base's context to donor's]",
 )
 @click.option(
+    "--format",
+    "needle_format",
+    type=PATH,
+    help="Format of the needles (YAML), for a base whose tokenizer lacks words of the shipped one. "
+    "[default: a shipped one]",
+)
+@click.option(
     "--out",
     type=PATH,
     default=".",
@@ -60,6 +67,7 @@ def command(
     name: str,
     ranks: tuple[int, ...] | None,
     lengths: tuple[int, ...] | None,
+    needle_format: Path | None,
     out: Path,
     replace: bool,
     as_json: bool,
@@ -67,8 +75,9 @@ def command(
     """Write a commented study and its sheet for your base, donor and fine-tunes.
 
     The configs of base and donor are read, from a folder or from the hub, and fill in the lengths of prompts,
-    the chat template, ranks that servers accept, and the donor's theta. On a terminal, what is not given is
-    asked for. `snakemake --configfile NAME.yaml` runs the study.
+    the chat template, ranks that servers accept, and the donor's theta. The base's tokenizer must have the
+    words of the needles. On a terminal, what is not given is asked for.
+    `snakemake --configfile NAME.yaml` runs the study.
     """
     from contextgraft.planning.new_study.write import NewStudy, fine_tune_names, write_study
     from contextgraft.sources.hub.client import DownloadProgress, Hub
@@ -80,7 +89,7 @@ def command(
         )
     answers = _answers(base, donor, fine_tunes)
     named = fine_tune_names(fine_tunes or answers["fine_tunes"].split())
-    new = NewStudy(name, answers["base"], answers["donor"], named, ranks or (), lengths or ())
+    new = NewStudy(name, answers["base"], answers["donor"], named, ranks or (), lengths or (), needle_format)
     hub = Hub(progress=DownloadProgress(log=message_writer("init")))
     files = write_study(new, out, hub, replace=replace)
     if as_json:

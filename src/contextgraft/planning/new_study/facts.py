@@ -9,7 +9,8 @@ from typing import Any
 from contextgraft.adapter.extract.rank_spec import SERVED_RANKS
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.training import load_recipe
-from contextgraft.errors import CheckpointError, raise_read_error
+from contextgraft.errors import CheckpointError, ContextgraftError, raise_read_error
+from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.rope import settings
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import open_model_headers
@@ -40,12 +41,10 @@ class DonorFacts:
     positions: int | None = None
 
 
-def read_base(source: str, cache: Path, hub: Hub) -> BaseFacts:
-    """Read the base's config, tokenizer and headers; raises the errors of `open_model_headers`."""
-    model = open_model_headers(source, cache, hub)
-    return BaseFacts(
-        model.config, settings.read(model.config, model.path).context, _has_chat(model), _ranks(model)
-    )
+def read_base(model: ModelFolder) -> BaseFacts:
+    """What the base's config, tokenizer and headers say."""
+    context = settings.read(model.config, model.path).context
+    return BaseFacts(model.config, context, _has_chat(model), _ranks(model))
 
 
 def read_donor(source: str, cache: Path, hub: Hub) -> DonorFacts:
@@ -64,6 +63,27 @@ def prompt_lengths(base: int, donor: int) -> list[int]:
     steps = min(LENGTHS - 1, max(1, round(math.log2(donor / base))))
     between = (base * 2 ** round(math.log2(donor / base) * step / steps) for step in range(steps))
     return [*sorted({length for length in between if length < donor}), donor]
+
+
+def check_prompts(model: ModelFolder, needle_format: Path | None, length: int) -> None:
+    """Raise InputError if the model's tokenizer lacks words of a needle format, or no prompt fits a length.
+
+    None is the shipped format. Not checked without a tokenizer.json, or with one that cannot be loaded: that
+    is reported when the study is checked.
+    """
+    if TOKENIZER not in model.others:
+        return
+    from contextgraft.evaluation.backends.tokenizer import load_tokenizer
+    from contextgraft.evaluation.suites.needle_grid import read_grid
+
+    lengths = (min(length, LONGEST_WINDOW),)
+    grid = read_grid(needle_format, lengths=lengths, depths=(0.0,), samples=1, distractors=0)
+    try:
+        tokenizer = load_tokenizer(model.path)
+    except ContextgraftError as error:
+        raise_read_error(error, model.path)
+        return
+    grid.questions(tokenizer, seed=0)
 
 
 def _has_chat(model: ModelFolder) -> bool:

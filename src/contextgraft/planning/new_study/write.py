@@ -12,6 +12,7 @@ from string import Template
 import yaml
 
 from contextgraft.checkpoint.atomic import publish_file
+from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.checkpoint.replaceable import check_keeps_inputs
 from contextgraft.config.base import validate
 from contextgraft.config.study import StudyConfig
@@ -24,22 +25,28 @@ from contextgraft.planning.new_study.facts import (
     RECIPES,
     BaseFacts,
     DonorFacts,
+    check_prompts,
     prompt_lengths,
     read_base,
     read_donor,
 )
 from contextgraft.sources.hub.client import Hub
+from contextgraft.sources.open_headers import open_model_headers
 from contextgraft.sources.resolve import check_source
 
 HERE = Path(__file__).parent
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 LINE_ENDS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")  # and the tab
+CHAT_FORMAT = "needle_chat.yaml"
 SHIPPED_FORMAT = "# format: FILE.yaml # wording of needles and questions; by default the shipped one"
 
 
 @dataclass(frozen=True)
 class NewStudy:
-    """The models of a study that is to be written; `fine_tunes` are names with their sources."""
+    """The models of a study that is to be written; `fine_tunes` are names with their sources.
+
+    `needle_format` is the YAML file of the needles; None means a shipped one.
+    """
 
     name: str
     base: str
@@ -47,6 +54,7 @@ class NewStudy:
     fine_tunes: Mapping[str, str]
     ranks: Sequence[int] = ()
     lengths: Sequence[int] = ()
+    needle_format: Path | None = None
 
 
 def fine_tune_names(sources: Sequence[str]) -> dict[str, str]:
@@ -84,8 +92,9 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
         if source != new.donor or not _trained(new):
             check_source(source)
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
-        base = read_base(new.base, Path(cache) / "base", hub)
-        donor = read_donor(new.donor, Path(cache) / "donor", hub)
+        model = open_model_headers(new.base, Path(cache) / "base", hub)
+        base, donor = read_base(model), read_donor(new.donor, Path(cache) / "donor", hub)
+        _check_prompts(new, model, base)
     if 0 < donor.longest < base.context:
         raise InputError(
             "the donor's context is shorter than the base's", path=new.donor,
@@ -104,6 +113,15 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
         with publish_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return list(files)
+
+
+def _check_prompts(new: NewStudy, model: ModelFolder, base: BaseFacts) -> None:
+    """Raise InputError, in the words of `init`, if the base's tokenizer cannot hold the study's prompts."""
+    shipped = HERE / CHAT_FORMAT if base.has_chat else None
+    try:
+        check_prompts(model, new.needle_format or shipped, min(new.lengths, default=base.context))
+    except InputError as error:
+        raise InputError(str(error).replace(str(model.path), new.base)) from None
 
 
 def _has_text(path: Path, text: str) -> bool:
@@ -138,8 +156,8 @@ def _files(new: NewStudy, folder: Path, base: BaseFacts, donor: DonorFacts) -> d
     files[sheet] = (HERE / "sheet.tsv").read_text() + "".join(
         f"{name}\t{source}\n" for name, source in new.fine_tunes.items()
     )
-    if base.has_chat:
-        files[needle] = (HERE / "needle_chat.yaml").read_text()
+    if base.has_chat and not new.needle_format:
+        files[needle] = (HERE / CHAT_FORMAT).read_text()
     if not own_config:
         files[shape] = json.dumps(base.config, indent=2, sort_keys=True) + "\n"
     return files
@@ -149,9 +167,11 @@ def _study(new: NewStudy, base: BaseFacts, donor: DonorFacts, paths: Mapping[str
     lengths = list(new.lengths) or prompt_lengths(base.context, donor.longest)
     own_config = Path(new.base) / "config.json"
     shape = own_config if is_file(own_config) else paths["shape"]
-    format_ = (
-        f"format: {_yaml(paths['needle'])} # in the base's chat template" if base.has_chat else SHIPPED_FORMAT
-    )
+    format_ = SHIPPED_FORMAT
+    if new.needle_format:
+        format_ = f"format: {_yaml(new.needle_format)} # wording of needles and questions"
+    elif base.has_chat:
+        format_ = f"format: {_yaml(paths['needle'])} # in the base's chat template"
     return Template((HERE / "study.yaml").read_text()).substitute(
         name=new.name,
         study=_yaml(new.name),
