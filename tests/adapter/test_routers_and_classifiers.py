@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     LlamaConfig,
@@ -89,6 +90,22 @@ def test_a_classifier_saves_one_of_the_modules_that_peft_lists(tmp_path: Path, t
     listed = json.loads((adapter / "adapter_config.json").read_text())["modules_to_save"]
     assert set(listed) == {"classifier", "score"}
     agrees_with_peft(*arguments, tmp_path / "graft")
+
+
+def test_a_target_for_question_answering_has_the_names_of_its_own_class(tmp_path: Path) -> None:
+    """Its modules begin with `transformer`, those of Llama's other classes with `model`."""
+    target, other = tmp_path / "target", tmp_path / "other"
+    moved(AutoModelForQuestionAnswering.from_config(LlamaConfig(**SIZES))).save_pretrained(target)
+    moved(AutoModelForCausalLM.from_config(LlamaConfig(**SIZES))).save_pretrained(other)
+    own = trained(AutoModelForQuestionAnswering, target, tmp_path / "own", target_modules=["q_proj"])
+    assert _warnings(own, target) == ()
+    (line,) = _warnings(trained(AutoModelForCausalLM, other, own / "2", target_modules=["q_proj"]), target)
+    assert "PEFT ignores them" in line
+    assert "'transformer.layers.0.self_attn.q_proj.weight'" in line
+
+
+def _warnings(adapter: Path, target: Path) -> tuple[str, ...]:
+    return plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True).warnings
 
 
 def test_a_saved_module_of_the_target_that_is_missing_is_refused(tmp_path: Path) -> None:

@@ -202,12 +202,15 @@ def _owners(model: Any) -> Iterator[tuple[str, ParameterOwner]]:
 
 
 def _model_class(config: Any) -> Any:
-    """The class with an output layer that the config names, else that which transformers chooses."""
+    """The class with an output that the config names, else that with an output layer for its model_type.
+
+    The names in classes for question answering begin with `transformer` where those of Llama do with `model`.
+    """
     import transformers  # noqa: PLC0415
     from transformers.models.auto import modeling_auto  # noqa: PLC0415
 
     named = str((config.architectures or [""])[0])
-    if named.endswith(HEADED) and hasattr(transformers, named):
+    if named.endswith(HEADED + OTHER_OUTPUT) and hasattr(transformers, named):
         return getattr(transformers, named)
     mappings = (
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
