@@ -3,7 +3,8 @@
 import gc
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
 from contextgraft.rope.model_class import quiet_transformers
-from contextgraft.training.data.batches import BatchSampler
+from contextgraft.training.data.batches import BatchSampler, TokenBatch
 from contextgraft.training.data.context import load_context, memoised
 from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_records
 from contextgraft.training.data.packing import PACKED, document_sources, pack
+from contextgraft.training.data.prefetching import prefetched
 from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
 from contextgraft.training.fits import check_fits
 from contextgraft.training.model import check_mlp_tiles, head_dim
@@ -122,9 +124,10 @@ class Trainer:
     def run(self) -> None:
         """Train all stages that are not finished; if the reporter asks to stop, raise KeyboardInterrupt."""
         first = self.steps[min(self.saved.step, len(self.steps) - 1)].stage
-        for stage in range(first, len(self.recipe.stages)):
-            self._run_stage(stage, self._build_stage(stage, summarise=stage == first))
-            free_memory()
+        with closing(prefetched(self.batches.batch, self.steps[self.saved.step :])) as batches:
+            for stage in range(first, len(self.recipe.stages)):
+                self._run_stage(stage, self._build_stage(stage, summarise=stage == first), batches)
+                free_memory()
 
     def finish(self) -> None:
         """Write the result; what only the run needs is kept until the result is in its place."""
@@ -146,13 +149,13 @@ class Trainer:
         self.saved = state.capture(self.saved.step)  # frees the weights of the previous stage
         return state
 
-    def _run_stage(self, stage: int, state: TrainState) -> None:
+    def _run_stage(self, stage: int, state: TrainState, batches: Iterator[TokenBatch]) -> None:
         """Train the remaining steps of one stage."""
         done, last_saved = self.saved.step, time.monotonic()
         for step in self.steps[done:]:
             if step.stage != stage:
                 break
-            self._train_step(step, state)
+            self._train_step(step, state, next(batches))
             done, last = step.number + 1, step.number + 1 == len(self.steps)
             due = time.monotonic() - last_saved >= self.options.checkpoint_seconds
             save, stop = self.engine.sync_flags(save=due, stop=self.reporter.stop_requested())
@@ -165,12 +168,12 @@ class Trainer:
                 raise KeyboardInterrupt
         self.saved = state.capture(done)
 
-    def _train_step(self, step: TrainingStep, state: TrainState) -> None:
+    def _train_step(self, step: TrainingStep, state: TrainState, batch: TokenBatch) -> None:
         """One optimiser step, with its metrics."""
         rate = learning_rate(self.recipe, step, len(self.steps))
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        result = self.engine.backward(state, self.batches.batch(step), self.recipe)
+        result = self.engine.backward(state, batch, self.recipe)
         gradient_norm = self.engine.clip(state, self.recipe.optimiser.clip)
         if not math.isfinite(result.loss) or not math.isfinite(gradient_norm):
             self._write_metrics()  # of the steps that led here
