@@ -18,6 +18,7 @@ from contextgraft.attention.kernels import (
 from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.communication import ContextParallel, RankGroup, RingArgs, TrafficCounter
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, Topology
+from contextgraft.training.parallel.tiles import AttentionSpan
 
 CASES = [  # heads, KV heads, head size, queries, keys, causal
     (8, 2, 64, 512, 512, True),
@@ -36,11 +37,19 @@ def _random(shapes: list[tuple[int, ...]], device: str) -> Tensors:
     return tuple(torch.randn(*shape, generator=generator).to(device, torch.bfloat16) for shape in shapes)
 
 
-def _sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, causal: bool) -> Tensors:
+def _sdpa(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    dout: torch.Tensor,
+    causal: bool = False,
+    *,
+    mask: torch.Tensor | None = None,
+) -> Tensors:
     """Output and gradients of torch's scaled dot product attention."""
     inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
     out = torch.nn.functional.scaled_dot_product_attention(
-        *inputs, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+        *inputs, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
     )
     return out.detach(), *torch.autograd.grad(out, inputs, dout)
 
@@ -106,7 +115,9 @@ def _peers(layout: Layout, rank: int, queues: _Queues, device: str) -> ContextPa
     return ContextParallel(layout, rank, *groups, KERNELS[device], traffic)
 
 
-def _ring_pass(layout: Layout, inputs: Tensors, dout: torch.Tensor, device: str) -> Tensors:
+def _ring_pass(
+    layout: Layout, inputs: Tensors, dout: torch.Tensor, span: AttentionSpan, device: str
+) -> Tensors:
     """Output and gradients of the whole sequence by the engine's ring, with a thread for each rank."""
     whole = [torch.zeros(x.shape, device=device) for x in (inputs[0], *inputs)]
     failures: list[BaseException] = []
@@ -118,7 +129,7 @@ def _ring_pass(layout: Layout, inputs: Tensors, dout: torch.Tensor, device: str)
             held = peers.positions(inputs[0].shape[2]).to(device)
             context: Any = SimpleNamespace()
             context.save_for_backward = lambda *tensors: setattr(context, "saved_tensors", tensors)
-            args = RingArgs(peers, inputs[0].shape[-1] ** -0.5)
+            args = RingArgs(peers, inputs[0].shape[-1] ** -0.5, span)
             with torch.no_grad():
                 out = ring._Ring.forward(context, *(x[:, :, held] for x in inputs), args)
                 grads = ring._Ring.backward(context, dout[:, :, held])[:3]
@@ -142,18 +153,39 @@ def _ring_pass(layout: Layout, inputs: Tensors, dout: torch.Tensor, device: str)
     return tuple(whole)
 
 
+def _seen(length: int, span: AttentionSpan, device: str) -> torch.Tensor:
+    """Which keys each query sees, from the definitions."""
+    positions = torch.arange(length, device=device)
+    (starts,) = span.starts or ((0,),)
+    document = torch.bucketize(positions, torch.tensor(starts, device=device), right=True)
+    age = positions[:, None] - positions
+    return (age >= 0) & (age < (span.window or length)) & (document[:, None] == document)
+
+
 def emulated_ring(session: GpuSession) -> Iterator[Outcome]:
-    """The engine's ring of 4 ranks, flat and in layers, against SDPA in float64: 2 % of the norm."""
+    """The engine's ring of 4 ranks, flat and in layers, against float64: 2 % of the norm.
+
+    All is seen, or what is in a window, or each document by itself, or both.
+    """
     length = 512 if session.small else 4096
     shapes = [(1, 8, length, 64), (1, 2, length, 64), (1, 2, length, 64), (1, 8, length, 64)]
     q, k, v, dout = _random(shapes, session.device)
-    expected = _sdpa(q.double(), k.double(), v.double(), dout.double(), True)
-    for name in ("flat", "double"):
-        layout = LAYOUTS[name](Topology(2, 2), 8, 2)
-        result = _ring_pass(layout, (q, k, v), dout, session.device)
-        errors = [relative_error(a, b) for a, b in zip(result, expected, strict=True)]
-        figures = dict(zip(("out", "dq", "dk", "dv"), errors, strict=True))
-        yield Outcome(f"{name}, {layout.ring} ranks, {length} tokens", figures, max(errors) < 2e-2)
+    starts = (tuple(sorted({0, 3, length // 5, length // 2, length - 7})),)
+    spans = {
+        "": AttentionSpan(),
+        ", window": AttentionSpan(length // 3),
+        ", documents": AttentionSpan(None, starts),
+        ", window and documents": AttentionSpan(length // 3, starts),
+    }
+    for seen, span in spans.items():
+        exact = [x.double() for x in (q, k, v, dout)]
+        expected = _sdpa(*exact, mask=_seen(length, span, session.device))
+        for name in ("flat", "double"):
+            layout = LAYOUTS[name](Topology(2, 2), 8, 2)
+            result = _ring_pass(layout, (q, k, v), dout, span, session.device)
+            errors = [relative_error(a, b) for a, b in zip(result, expected, strict=True)]
+            figures = dict(zip(("out", "dq", "dk", "dv"), errors, strict=True))
+            yield Outcome(f"{name}{seen}, {layout.ring} ranks, {length} tokens", figures, max(errors) < 2e-2)
 
 
 def kernel_speed(session: GpuSession) -> Iterator[Outcome]:

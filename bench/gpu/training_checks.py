@@ -20,7 +20,7 @@ def write_recipe(session: GpuSession, name: str, **changes: Any) -> Path:
     recipe["stages"] = [{"length": length, "steps": steps, "tokens": tokens} for length in lengths]
     recipe |= {"theta": "progressive", "replay": {"share": 0.0}, **changes}
     for source in recipe["data"]:
-        source |= {key: str(session.config / source[key]) for key in ("format", "haystack")}
+        source |= {key: str(session.config / source[key]) for key in ("format", "haystack") if key in source}
     path = session.work / f"{name}.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return path
@@ -57,14 +57,35 @@ def donor(session: GpuSession) -> Iterator[Outcome]:
         yield Outcome(f"{dtype} on {session.device} against float32 on cpu", figures, passed)
 
 
+def _against_processor(session: GpuSession, name: str, subject: str, **changes: Any) -> Outcome:
+    """Losses in the device's own dtype within 5 % of the processor."""
+    recipe = write_recipe(session, name, **changes)
+    reference = _train(session, recipe, f"{name}-cpu", "cpu")
+    worst = _difference(_train(session, recipe, f"{name}-device", session.device), reference)
+    return Outcome(subject, {"worst_relative": worst}, worst < 0.05)
+
+
 def lora(session: GpuSession) -> Iterator[Outcome]:
-    """LoRA with recomputed activations and tiled MLPs: losses within 5 % of the processor."""
-    recipe = write_recipe(
-        session, "lora", lora={"rank": 8, "alpha": 8}, activation_checkpointing=True, mlp_tiles=2
-    )
-    reference = _train(session, recipe, "lora-cpu", "cpu")
-    worst = _difference(_train(session, recipe, "lora-device", session.device), reference)
-    yield Outcome("LoRA, recomputed, tiled", {"worst_relative": worst}, worst < 0.05)
+    """LoRA with recomputed activations and tiled MLPs."""
+    changes = {"lora": {"rank": 8, "alpha": 8}, "activation_checkpointing": True, "mlp_tiles": 2}
+    yield _against_processor(session, "lora", "LoRA, recomputed, tiled", **changes)
+
+
+def offloaded(session: GpuSession) -> Iterator[Outcome]:
+    """Attention kept; layer inputs and the optimiser's moments in host memory."""
+    changes = {"activation_checkpointing": "selective", "activation_offloading": True}
+    optimiser = {"learning_rate": 1e-3, "offload": True}
+    yield _against_processor(session, "offloaded", "selective, offloaded", optimiser=optimiser, **changes)
+
+
+def documents(session: GpuSession) -> Iterator[Outcome]:
+    """Packed documents that do not see each other."""
+    words = (session.config / "haystack_train.txt").read_text(encoding="utf-8").split()
+    texts = [" ".join(words[start : start + 20 + start % 300]) for start in range(0, len(words), 200)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (session.work / "documents.jsonl").write_text(lines, encoding="utf-8")
+    source = {"kind": "documents", "files": ["documents.jsonl"], "mask": "block_causal"}
+    yield _against_processor(session, "documents", f"{len(texts)} documents", data=[source])
 
 
 def resumed(session: GpuSession) -> Iterator[Outcome]:
@@ -120,5 +141,7 @@ CHECKS = [Check("train", donor, 30)]
 LATER_CHECKS = [
     Check("train-stages", stages, 8),
     Check("train-lora", lora, 20),
+    Check("train-offloaded", offloaded, 20),
+    Check("train-documents", documents, 20),
     Check("train-resumed", resumed, 25),
 ]
