@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -153,16 +154,41 @@ def test_the_command_lists_what_it_sends_and_sends_it(
     assert second == "publish: owner/r4: the hub returned status 429 Too Many Requests; retry in 0 s (1 of 5)"
 
 
-def test_a_large_file_is_seen_to_arrive_alone(
-    owner: Hub, once: Made, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failures", [0, 2])
+def test_a_large_file_is_counted_while_it_is_sent(
+    *, server: "HubServer", owner: Hub, made: Made, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    package = build_package(once.adapter, "owner/large")
-    limit = sorted(package.files.values())[-2]
-    monkeypatch.setattr("contextgraft.sources.hub.upload.COMMITTED_BYTES", limit)
+    """Also if it is sent again after an error: each byte is counted once."""
+    large = 1_000_000
+    monkeypatch.setattr("contextgraft.sources.hub.upload.COMMITTED_BYTES", large - 1)
+    package = build_package(made.adapter, "owner/large")
+    (made.adapter / "old.safetensors").write_bytes(bytes(large))
+    package = replace(package, files={**package.files, "old.safetensors": large})
+    if failures:
+        server.fault("PUT /upload/", status=503, times=failures)
     parts: list[int] = []
     upload(package, owner, advance=parts.append)
-    largest = max(package.files.values())
-    assert parts == [package.bytes - largest, largest]
+    assert sum(parts) == package.bytes
+    pieces = [part for part in parts if part]
+    assert len(pieces) > 5
+    assert max(pieces) < large / 2
+    parts.clear()
+    upload(package, owner, advance=parts.append)  # the hub has it: nothing is sent
+    assert large in parts
+
+
+def test_the_command_shows_what_is_left_of_one_large_file(
+    server: "HubServer", owner: Hub, once: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", server.token)
+    monkeypatch.setattr("contextgraft.sources.hub.upload.COMMITTED_BYTES", 1000)
+    monkeypatch.setattr("contextgraft.cli.progress.LINE_INTERVAL", 0)
+    done = CliRunner().invoke(command, [str(once.adapter), "--to", "owner/shown"])
+    assert done.exit_code == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if " min left" in line]
+    assert len(lines) > 2
+    assert lines[-1].startswith("publish: 100 % of ")
 
 
 def test_a_dry_run_asks_nobody(server: "HubServer", once: Made) -> None:

@@ -8,7 +8,7 @@ import click
 
 from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.progress import bytes_log, message_writer
+from contextgraft.cli.progress import bytes_bar, bytes_log, message_writer
 from contextgraft.cli.verbosity import is_quiet
 from contextgraft.formats.model_card.licence import CARD
 
@@ -72,15 +72,16 @@ def _upload(package: "UploadPackage", private: bool, revision: str | None) -> di
     from huggingface_hub.utils import disable_progress_bars
 
     from contextgraft.sources.hub.client import DownloadProgress, Hub
-    from contextgraft.sources.hub.upload import upload
+    from contextgraft.sources.hub.upload import upload, uses_xet
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings contain addresses
-    if is_quiet() or not sys.stderr.isatty():
+    clients_bars = uses_xet() and sys.stderr.isatty() and not is_quiet()
+    if not clients_bars:
         disable_progress_bars()
     log = message_writer("publish")
     log(f"{format_bytes(package.bytes)} at most to send to {package.to}; what the hub has is not sent again")
     hub = Hub(progress=DownloadProgress(log=log))
-    with bytes_log("publish", package.bytes) as advance:
+    with (bytes_log if clients_bars else bytes_bar)("publish", package.bytes) as advance:
         result = upload(package, hub, private=private, revision=revision, advance=advance)
     return {"commit": result.commit, "url": result.url}
 
