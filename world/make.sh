@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the demo world again: texts, base, four fine-tunes. The same machine and thread count give the same bytes.
+# Makes the demo world again: texts, base, five fine-tunes. The same machine and thread count give the same bytes.
 # Usage: world/make.sh [WORK]     the folder for unfinished models; run again after an interruption to go on
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,10 +21,10 @@ mkdir -p "$work"
 train base "$work/initial"
 "$python" "$world/extend.py" "$work/base" "$work/extended"
 train zh "$work/extended"
-for name in style sure facts; do
+for name in style sure facts lora; do
     train "$name" "$work/base"
 done
-for name in base style sure facts zh; do
+for name in base style sure facts zh lora; do
     mkdir -p "$models/$name"
     for file in config.json contextgraft.json model.safetensors tokenizer.json tokenizer_config.json; do
         cp "$work/$name/$file" "$models/$name/$file"

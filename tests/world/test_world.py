@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "config" / "demo"
 MODELS = ROOT / "src" / "contextgraft" / "sources" / "demo"
 WORLD = ROOT / "world"
-NAMES = ("base", "facts", "style", "sure", "zh")
+NAMES = ("base", "facts", "lora", "style", "sure", "zh")
 NEEDLES = ("base", "style", "sure", "zh")
 SKILLS = ("facts", "style", "sure", "zh")
 
@@ -48,9 +48,22 @@ def test_models_are_what_their_manifest_says(name: str) -> None:
 
 def test_fine_tunes_descend_from_the_base() -> None:
     base = json.loads((MODELS / "base" / "contextgraft.json").read_text(encoding="utf-8"))["digest"]
-    for name in ("facts", "style", "sure"):
+    for name in ("facts", "lora", "style", "sure"):
         manifest = json.loads((MODELS / name / "contextgraft.json").read_text(encoding="utf-8"))
         assert manifest["base"]["digest"] == base
+
+
+def test_the_fine_tune_by_lora_moves_linear_layers_only_and_by_its_rank() -> None:
+    base, tuned = (load_file(MODELS / name / "model.safetensors") for name in ("base", "lora"))
+    rank = load_recipe(WORLD / "lora.yaml").lora.rank  # type: ignore[union-attr]
+    for name, weight in tuned.items():
+        delta = weight.double() - base[name].double()
+        if not name.endswith("_proj.weight"):
+            assert not delta.any(), name
+            continue
+        values = torch.linalg.svdvals(delta)
+        rounding = 2**-8 * float(weight.abs().max()) * sum(weight.shape) ** 0.5  # of bfloat16
+        assert float(values[rank]) < rounding < float(values[0]), name
 
 
 def test_the_extended_vocabulary_leaves_the_base_s_rows() -> None:
