@@ -202,3 +202,16 @@ def test_the_page_links_to_tables_and_cards(report: Report) -> None:
     assert cards
     for name in ("summary.json", "plots/rank.csv", cards[0]):
         assert f'<a href="{name}">' in page
+
+
+def test_a_study_without_commands_has_no_column_for_them(report: Report, results: Path) -> None:
+    column = '<th scope="col" class="no-sort">command</th>'
+    assert report.texts[PAGE].count(column) == 1
+    assert column not in build([results / "style.parquet"], [], "A title", None).texts[PAGE]
+
+
+def test_the_scale_of_the_heatmaps_has_the_unit_of_their_squares(report: Report) -> None:
+    section = report.texts[PAGE].split('<section id="heatmaps"')[1].split("</section>")[0]
+    (legend,) = re.findall(r'<p class="legend">(.*?)</p>', section, re.DOTALL)
+    assert re.findall(r"<span>(.*?)</span>", legend) == ["0 %", "100 %"]
+    assert '<span class="item"><i class="grey"' in legend  # colour and text on one line
