@@ -260,6 +260,7 @@ def test_new_tokens_are_taken_along(target: Path, tmp_path: Path, kind: str) -> 
     keys = list(load_file(tmp_path / "adapter/adapter_model.safetensors"))
     if not any("embed_tokens" in key for key in keys):
         pytest.skip("PEFT saves no embeddings here")
+    assert not open_adapter(tmp_path / "adapter").renamed
     graft = grafted(tune, tmp_path / "adapter", tmp_path / "graft")
     model = loaded(graft)
     assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == 53

@@ -174,6 +174,19 @@ def test_weights_are_loaded_by_their_names_with_the_adapter(
     assert any(line.startswith("ignored") and key in line for line in shown) is not loads
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # which comes last in the file
+def test_a_saved_module_under_two_names_is_that_which_peft_loads(
+    dtype: torch.dtype, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """As PEFT saves it if the vocabulary was resized."""
+    model = loaded(folders["untied"])
+    copy = {f"{HEAD}.modules_to_save.weight": values(model, HEAD, 4).to(dtype)}
+    tensors = {**factors(model, *ALL_Q), f"{HEAD}.weight": values(model, HEAD, 3), **copy}
+    adapter = written(tmp_path / "adapter", tensors, **ONLY_Q, modules_to_save=[HEAD])
+    plan = merged_as_peft(adapter, folders["untied"], tmp_path / "graft")
+    assert not any("PEFT ignores" in said for said in plan.warnings)
+
+
 @pytest.mark.parametrize("stored", [(EMBEDDINGS,), (HEAD,), (EMBEDDINGS, HEAD)], ids="+".join)
 @pytest.mark.parametrize("adapted", [None, HEAD, EMBEDDINGS])
 def test_a_weight_of_tied_embeddings_is_both_ends(

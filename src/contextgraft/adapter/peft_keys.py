@@ -43,7 +43,19 @@ def renamed_keys(keys: Iterable[str]) -> dict[str, str]:
     It takes `base_model.model.MODULE.lora_A.weight`, also with the adapter's name `default`, and no wrappers.
     """
     expected = {key: _expected_key(key) for key in keys if not UNUSED.search(key)}
-    return {key: name for key, name in expected.items() if key != name}
+    return {key: name for key, name in expected.items() if key != name and name not in expected}
+
+
+def saved_twice(keys: Collection[str]) -> set[str]:
+    """The keys of weights stored in full that the file also has under the name that PEFT loads.
+
+    PEFT itself writes both of embeddings that modules_to_save name, if the vocabulary was resized.
+    """
+    return {
+        key for key in keys
+        if not UNUSED.search(key) and FACTOR.match(model_name(key)) is None
+        and _expected_key(key) in keys and _expected_key(key) != key
+    }  # fmt: skip
 
 
 def _expected_key(key: str) -> str:

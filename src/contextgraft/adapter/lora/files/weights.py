@@ -8,7 +8,15 @@ from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry, Repla
 from contextgraft.adapter.lora.files.token_rows import check_trained_rows, token_rows_entry
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry, StackedEntry
 from contextgraft.adapter.lora.parameter_names import WRAPPER
-from contextgraft.adapter.peft_keys import FACTOR, TOKEN_ROWS, UNUSED, check_keys, model_name, wrappers
+from contextgraft.adapter.peft_keys import (
+    FACTOR,
+    TOKEN_ROWS,
+    UNUSED,
+    check_keys,
+    model_name,
+    saved_twice,
+    wrappers,
+)
 from contextgraft.checkpoint.full_precision import check_gathered
 from contextgraft.checkpoint.safetensors_header import TensorFile, TensorInfo
 from contextgraft.errors import CheckpointError, first_names
@@ -20,11 +28,11 @@ def lora_entries(file: TensorFile, path: Path, config: LoraConfig) -> dict[str, 
     """Entries by tensor of the model; keys that are not a pair of fitting factors raise CheckpointError."""
     check_gathered(file.tensors.values(), path)
     check_keys(file.tensors, path)
-    wrapped = wrappers(file.tensors)
+    wrapped, copies = wrappers(file.tensors), saved_twice(file.tensors)
     modules: dict[str, dict[str, TensorInfo]] = {}
     entries: dict[str, AdapterEntry] = {}
     for key, info in file.tensors.items():
-        if UNUSED.search(key):
+        if UNUSED.search(key) or key in copies:
             continue
         if info.dtype not in (*FLOATS, "F64"):
             raise _malformed(path, f"{key!r} cannot be computed with", "floating point", info.dtype)
