@@ -269,6 +269,22 @@ def test_new_tokens_are_taken_along(target: Path, tmp_path: Path, kind: str) -> 
     torch.testing.assert_close(logits(model, ids), logits(adapted, ids), rtol=1e-5, atol=1e-4)
 
 
+def test_a_lost_chat_template_is_a_warning(target: Path, tmp_path: Path) -> None:
+    tune, adapter = Path(shutil.copytree(target, tmp_path / "tune")), tmp_path / "adapter"
+    trained(tune, adapter, 53, **GROWN["saved"])
+    config = json.loads((tune / "tokenizer_config.json").read_text())
+    (tune / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": "{{ messages }}"}))
+    lost = "its chat template is not in the tokenizer"
+    assert any(lost in said for said in planned_warnings(adapter, tune))
+    (adapter / "chat_template.jinja").write_text("{{ messages }}")
+    assert not any(lost in said for said in planned_warnings(adapter, tune))
+
+
+def planned_warnings(adapter: Path, target: Path) -> tuple[str, ...]:
+    adapters = [ScaledAdapter(open_adapter(adapter))]
+    return plan_merge(adapters, target, keep_rope=True, replace_modules=True).warnings
+
+
 def refused(adapter: Path, target: Path, words: str) -> None:
     with pytest.raises(MismatchError, match=words):
         plan_merge([ScaledAdapter(open_adapter(adapter))], target, keep_rope=True, replace_modules=True)

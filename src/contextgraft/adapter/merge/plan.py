@@ -22,7 +22,7 @@ from contextgraft.adapter.merge.graft_config import (
 from contextgraft.adapter.merge.layout import GraftLayout, lay_out
 from contextgraft.adapter.merge.positions import check_length
 from contextgraft.adapter.merge.target import check_vocabulary
-from contextgraft.adapter.merge.tokens import TOKENIZER_FILES
+from contextgraft.adapter.merge.tokens import TOKENIZER_FILES, lost_template
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.errors import InputError, MismatchError
@@ -142,6 +142,8 @@ class MergePlan:
         """Warnings about differences that are allowed."""
         before = settings.read_any_length(self.target.config, self.target.path)
         warnings = list(self.fit.warnings) + other_weights(self.target, "the graft is")
+        if self.fit.tokenizer is not None:
+            warnings += lost_template(self.fit.tokenizer, self.target)
         for scaled in self.adapters:
             if scaled.scale:
                 warnings += file_warnings(scaled.adapter, self.target)

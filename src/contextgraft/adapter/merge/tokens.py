@@ -6,18 +6,20 @@ from pathlib import Path
 
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, TokenRowsEntry
-from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.errors import CheckpointError, MismatchError, first_names, raise_read_error
 from contextgraft.formats.architecture import check_shape
 from contextgraft.formats.model.vocabulary import TOKENIZER, correspondence, read_vocabulary
 from contextgraft.formats.tensor_names import rows_are_tokens
+from contextgraft.rope.context_files import TOKENIZER_CONFIG
 
 SHOWN = 5  # tokens that a message lists
 WITH_ROWS = "save the adapter with its embeddings: save_pretrained(..., save_embedding_layers=True)"
+TEMPLATE, TEMPLATE_KEY = "chat_template.jinja", "chat_template"  # a file, or a key of tokenizer_config.json
 # a tokenizer's files, of any kind: they are taken along as one
 TOKENIZER_FILES = (
-    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja",
+    TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", TEMPLATE,
 )  # fmt: skip
 
 
@@ -57,6 +59,20 @@ def fit_tokens(adapter: Adapter, entries: Mapping[str, AdapterEntry], target: Mo
     missing = (tokens or {}).keys() - (own or {}).keys() if tokens is not None and own is not None else ()
     lost = () if adapter.sidecar else tuple(sorted(missing))
     return TokenFit(rows, count, None, lost)
+
+
+def lost_template(adapter_tokenizer: Path, target: ModelFolder) -> Iterator[str]:
+    """A warning where the target has a chat template, and the tokenizer that the graft gets has none."""
+    if _has_template(target.path) and not _has_template(adapter_tokenizer):
+        yield (
+            f"{target.path}: its chat template is not in the tokenizer of {adapter_tokenizer}, and the graft "
+            f"has none; add it to that folder before the merge, or to the graft ({TEMPLATE})"
+        )
+
+
+def _has_template(folder: Path) -> bool:
+    config = folder / TOKENIZER_CONFIG
+    return (folder / TEMPLATE).is_file() or (config.is_file() and bool(read_json(config).get(TEMPLATE_KEY)))
 
 
 def unused_tokens(fits: Iterable[tuple[Adapter, TokenFit | None]], target: ModelFolder) -> Iterator[str]:
