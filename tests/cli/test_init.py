@@ -103,6 +103,14 @@ def test_printed_commands_quote_the_path(folder: Path) -> None:
     assert "--configfile 'a $(b)/my-study.yaml'" in done.stdout
 
 
+def test_the_printed_command_runs_in_this_folder(folder: Path) -> None:
+    assert "  snakemake --snakefile CLONE/Snakefile --cores all " in init(*FOLDERS).stdout
+    Path("Snakefile").touch()
+    done = init(*FOLDERS, "--name", "other")
+    assert "  snakemake --cores all " in done.stdout
+    assert "CLONE" not in done.stdout
+
+
 @pytest.mark.parametrize("character", ["\t", "\n", "\r", "\u2028"])
 @pytest.mark.parametrize("option", ["--base", "--donor", "--fine-tune"])
 def test_sources_with_a_tab_or_a_line_end(folder: Path, character: str, option: str) -> None:
@@ -121,7 +129,13 @@ def test_shipped_models_and_a_recipe(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^demo:base: haystack prose: .* lacks its words; .* --format"):
         init(*words)
     assert not list(folder.glob("my-study*"))
-    init(*words, "--format", "config/demo/needle_base.yaml")
+    words += ("--format", "config/demo/needle_base.yaml")
+    with pytest.raises(
+        InputError, match=r"does not fit the length; expected at least \d+ tokens; received 24"
+    ):
+        init(*words, "--lengths", "24,128")
+    assert not list(folder.glob("my-study*"))
+    init(*words)
     study = read_study(Path("my-study.yaml"))
     assert list(study.targets) == list(DEMO)
     assert study.settings.donor.train == "config/demo/donor.yaml"

@@ -97,10 +97,12 @@ def command(
         return
     for path in files:
         echo(path)
-    echo("\nRead them; then, at the root of the repository:")
-    study = shlex.quote(str(files[0]))
+    study, here = shlex.quote(str(files[0])), Path("Snakefile").exists()
+    where = "" if here else " (paths are relative to it; CLONE is the folder of contextgraft's repository)"
+    echo(f"\nRead them; then, in this folder{where}:")
     echo(f"  contextgraft plan study {study}")
-    echo(f"  snakemake --cores all --logger=contextgraft --configfile {study}")
+    snakefile = "" if here else " --snakefile CLONE/Snakefile"
+    echo(f"  snakemake{snakefile} --cores all --logger=contextgraft --configfile {study}")
 
 
 def _answers(base: str | None, donor: str | None, fine_tunes: tuple[str, ...]) -> dict[str, str]:

@@ -20,6 +20,7 @@ LENGTHS = 4  # of prompts: the base's context, the donor's, and two in between
 USUAL_RANKS = (8, 32, 128)
 LONGEST_WINDOW = 32768  # tokens of perplexity, of which the shipped text has some 95,000
 LONGEST_SHORT_PROMPT = 4096
+DEPTHS, DISTRACTORS = (0.0, 25.0, 50.0, 75.0, 100.0), 4  # of the study's needles, as in study.yaml
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def check_prompts(model: ModelFolder, needle_format: Path | None, length: int) -
     from contextgraft.evaluation.suites.needle_grid import read_grid
 
     lengths = (min(length, LONGEST_WINDOW),)
-    grid = read_grid(needle_format, lengths=lengths, depths=(0.0,), samples=1, distractors=0)
+    grid = read_grid(needle_format, lengths=lengths, depths=DEPTHS, samples=1, distractors=DISTRACTORS)
     try:
         tokenizer = load_tokenizer(model.path)
     except ContextgraftError as error:
