@@ -14,6 +14,7 @@ from contextgraft.adapter.extract.rank_spec import RankSpec
 from contextgraft.adapter.lora.adapter import open_adapter
 from contextgraft.adapter.merge.merge import merge
 from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
+from contextgraft.adapter.verify.graft import verify
 
 
 @pytest.mark.parametrize(("before", "after"), [(64, 1024), (4096, 4096), (None, None)])
@@ -29,6 +30,23 @@ def test_a_generation_config_lets_prompts_be_as_long_as_the_context(
     merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
     read = GenerationConfig.from_pretrained(tmp_path / "graft")
     assert (read.max_length, read.eos_token_id) == (after, 5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(64, 1024), (4096, 4096), (None, None)])
+def test_texts_to_embed_are_not_cut_before_the_end_of_the_context(
+    before: int | None, after: int | None, world: Any, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    """By sentence-transformers, which reads `max_seq_length`, and takes the tokenizer's length for null."""
+    target = tmp_path / "target"
+    target.mkdir()
+    for name, data in toy.contents(world.target).items():
+        (target / name).write_bytes(data)
+    name, adapter = "sentence_bert_config.json", world.adapters / "r4"
+    (target / name).write_text(json.dumps({"max_seq_length": before, "do_lower_case": False}))
+    merge(plan_merge([ScaledAdapter(open_adapter(adapter))], target), tmp_path / "graft")
+    read = json.loads((tmp_path / "graft" / name).read_text())
+    assert read == {"max_seq_length": after, "do_lower_case": False}
+    assert all(check.holds for check in verify(tmp_path / "graft", target=target, adapters=[adapter]))
 
 
 def test_a_config_of_llama_1_has_the_length_of_its_class(toy: SimpleNamespace, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Small files of a model that repeat the length of its context: the tokenizer's and the generation config."""
+"""Small files of a model that repeat the length of its context: for the tokenizer, generation, embeddings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
+EMBEDDING_CONFIG = "sentence_bert_config.json"  # of sentence-transformers, which vLLM reads, too
 LENGTH = "model_max_length"
 
 
@@ -18,15 +19,24 @@ def generation_config(content: Mapping[str, Any], context: int) -> dict[str, Any
 
     transformers refuses to generate from a prompt longer than `max_length`.
     """
-    if not 0 < _number(content.get("max_length")) < context:
-        return dict(content)
-    return {**content, "max_length": context}
+    return _at_least(content, "max_length", context)
+
+
+def embedding_config(content: Mapping[str, Any], context: int) -> dict[str, Any]:
+    """A sentence_bert_config.json that does not cut texts before the end of the context."""
+    return _at_least(content, "max_seq_length", context)
 
 
 CONTEXT_FILES: dict[str, Callable[[Mapping[str, Any], int], dict[str, Any]]] = {
     TOKENIZER_CONFIG: tokenizer_config,
     GENERATION_CONFIG: generation_config,
+    EMBEDDING_CONFIG: embedding_config,
 }
+
+
+def _at_least(content: Mapping[str, Any], key: str, context: int) -> dict[str, Any]:
+    """The content with a length that is there and shorter than the context set to it."""
+    return {**content, key: context} if 0 < _number(content.get(key)) < context else dict(content)
 
 
 def _number(value: Any) -> int:
