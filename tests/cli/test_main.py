@@ -20,7 +20,7 @@ def run(*arguments: str) -> Run:
     ("arguments", "said"),
     [
         (["graft"], "No such command 'graft'; see"),
-        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'?"),
+        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'? See `"),
         (["rope", "--theta", "much"], "expected a number, at least 1; received 'much'"),
         (["rope", "--thetta", "1"], "No such option '--thetta'. Did you mean '--theta'?"),
         (["extract", "--base", "a", "--donor", "b", "--rank", "0", "--out", "c"], "at least 1; received '0'"),

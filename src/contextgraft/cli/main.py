@@ -123,8 +123,9 @@ def _run() -> None:
         sys.exit(2)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        remedy = f"; see `{context.command_path} --help`" if context else ""
         message = " ".join(error.format_message().split()).removesuffix(".")
+        see = " See" if message.endswith("?") else "; see"
+        remedy = f"{see} `{context.command_path} --help`" if context else ""
         echo(f"contextgraft: error: {message}{remedy}", err=True)
         sys.exit(2)
     except ContextgraftError as error:
