@@ -92,3 +92,17 @@ def test_bold_is_the_smallest_rank_within_the_limits() -> None:
         (text,) = [row[2] for row in TABLE if row[0].startswith(f"{tune}, graft")]
         bold = [rank for rank, part in zip(RANKS, text.split(" / "), strict=True) if part.startswith("**")]
         assert bold == passed[:1]
+
+
+def test_what_the_readme_says() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    tunes = ("facts", "lora", "style", "sure", "zh")
+
+    def span(ending: str) -> str:
+        shares = [scores(f"{tune}{ending}", "needle", 1024) for tune in tunes]
+        percent = [100 * sum(share) / len(share) for share in shares]
+        return f"{min(percent) + 1e-9:.0f} to {max(percent) + 1e-9:.0f} %"
+
+    assert f"theta alone {span('-s1-theta-only')}, YaRN in the config alone {span('-s1-yarn')}" in text
+    assert span("") == "0 to 1 %"
+    assert "the fine-tunes by themselves at most 1 %" in text
