@@ -147,8 +147,13 @@ def test_several_adapters_add_up_by_their_weights(target: Path, tmp_path: Path) 
 def test_one_may_not_change_what_another_overwrites(target: Path, tmp_path: Path) -> None:
     saved = open_adapter(trained(target, tmp_path / "a", **KINDS["saved"]))
     head = open_adapter(trained(target, tmp_path / "b", **KINDS["lm_head"]))
-    with pytest.raises(MismatchError, match="overwritten and changed"):
+    with pytest.raises(MismatchError, match=r"overwritten and changed.*merge first the adapter"):
         plan_merge([ScaledAdapter(saved), ScaledAdapter(head)], target, keep_rope=True, replace_modules=True)
+    ours(target, tmp_path / "first", ScaledAdapter(saved), replace=True)
+    found = ours(tmp_path / "first", tmp_path / "both", ScaledAdapter(head))["lm_head.weight"]
+    before = load_file(target / "model.safetensors")["lm_head.weight"]
+    alone = [by_peft(target, adapter.path)["lm_head.weight"] for adapter in (saved, head)]
+    torch.testing.assert_close(found, alone[0] + alone[1] - before, rtol=1e-5, atol=1e-5)
 
 
 def test_rope_must_come_from_somewhere(target: Path, world: Any, tmp_path: Path) -> None:

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
 from contextgraft.adapter.lora.low_rank import RebasedEntry
-from contextgraft.adapter.merge.fitted_entries import (
-    fitted_entries,
-    is_own_bias,
-    without_own_base,
-)
+from contextgraft.adapter.merge.fitted_entries import fitted_entries, is_own_bias, without_own_base
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
 from contextgraft.adapter.merge.target import (
     check_has_head,
@@ -224,8 +220,11 @@ def _check_not_replaced(
 def _check_replaced_once(changes: Mapping[str, Sequence[ScaledEntry]]) -> None:
     for name, items in sorted(changes.items()):
         if len(items) > 1 and any(item.entry.replaces for item in items):
-            paths = ", ".join(str(item.adapter.path) for item in items)
-            raise MismatchError(f"tensor {name!r} would be overwritten and changed", received=paths)
+            raise MismatchError(
+                f"tensor {name!r} would be overwritten and changed", expected="one adapter that changes it",
+                received=", ".join(str(item.adapter.path) for item in items),
+                remedy="merge first the adapter that overwrites it, and the other one into the result",
+            )  # fmt: skip
 
 
 def _grown(token_fits: Sequence[tuple[Adapter, TokenFit | None]]) -> TokenFit | None:
