@@ -26,7 +26,7 @@ help:
 	@echo "make check       lint, types, layers and formats only"
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
 	@echo "make docs        the documentation as a site that can be searched: site/index.html"
-	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: at most 15 minutes, and 10 for mergekit"
+	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: 20 to 30 minutes"
 	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
 	@echo "make gpu-check   every check of what runs on a GPU, at most five minutes; needs one (docs/gpu.md)"
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
