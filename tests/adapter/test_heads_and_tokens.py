@@ -112,6 +112,26 @@ def test_embeddings_are_as_peft_has_them(target: Path, tmp_path: Path, kind: str
     torch.testing.assert_close(logits(loaded(graft)), logits(adapted), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["input", "output", "both"])
+def test_stored_weights_that_are_the_targets_need_no_permission(
+    target: Path, tmp_path: Path, kind: str
+) -> None:
+    adapted = trained(target, tmp_path / "adapter", **KINDS[kind])
+    adapter = ScaledAdapter(open_adapter(tmp_path / "adapter"))
+    merge(plan_merge([adapter], target, keep_rope=True), tmp_path / "graft")
+    torch.testing.assert_close(logits(loaded(tmp_path / "graft")), logits(adapted), rtol=1e-5, atol=1e-4)
+    allowed = grafted(target, tmp_path / "adapter", tmp_path / "allowed")
+    for file in open_model(allowed).shards:
+        assert (tmp_path / "graft" / file).read_bytes() == (allowed / file).read_bytes()
+    other = shutil.copytree(target, tmp_path / "other")
+    for file in open_model(other).shards:
+        weights = {name: weight + (name == EMBEDDING) for name, weight in load_file(other / file).items()}
+        save_file(weights, other / file, metadata={"format": "pt"})
+    if kind != "output":
+        with pytest.raises(MismatchError, match="would overwrite"):
+            plan_merge([adapter], other, keep_rope=True)
+
+
 @pytest.mark.parametrize(
     "pattern", [{"alpha_pattern": {"lm_head": 16}}, {"rank_pattern": {"embed_tokens": 6}}], ids=str
 )

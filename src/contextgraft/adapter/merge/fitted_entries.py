@@ -10,6 +10,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
 from contextgraft.formats.model.aligned_names import corresponding_names
 from contextgraft.formats.model.parameters import module_parameters
+from contextgraft.formats.peft import module_of
 from contextgraft.formats.tensor_names import stored_transposed
 
 BASE_LAYER = ".base_layer."  # what PEFT stores of a layer under factors, in the names of keys
@@ -78,3 +79,20 @@ def without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: Mod
     from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
 
     return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry
+
+
+def without_own_head(
+    adapter: Adapter, entries: dict[str, AdapterEntry], head: str, view: ModelFolder
+) -> dict[str, AdapterEntry]:
+    """The entries without a weight for a tied output layer that the target has already.
+
+    PEFT stores the weight under factors of the input embeddings, which tied embeddings share.
+    """
+    entry = entries.get(head)
+    saved = adapter.config.selection.is_saved(module_of(head))
+    if saved or not isinstance(entry, ReplaceEntry) or entry.shape != view[head].shape:
+        return entries
+    from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
+
+    own = is_same_weight(adapter, entry.key, view, head)
+    return {name: other for name, other in entries.items() if name != head} if own else entries
