@@ -213,3 +213,11 @@ def test_layer_types_that_a_class_does_not_read_need_no_window() -> None:
     base = {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
     donor = {**base, "layer_types": ["sliding_attention", "full_attention"]}
     assert "layer_types" in compare_configs(base, donor).travelling
+
+
+def test_a_window_that_the_class_computes_from_another_setting_travels() -> None:
+    base = {"model_type": "modernbert-decoder", "layer_types": ["sliding_attention"], "num_hidden_layers": 1}
+    sides = [{**base, "local_attention": 2 * window, "sliding_window": window} for window in (8, 32)]
+    travelling = compare_configs(sides[0], sides[1]).travelling
+    assert travelling["local_attention"].donor == 64
+    assert travelling["sliding_window"].donor == 32

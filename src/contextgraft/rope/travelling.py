@@ -192,7 +192,7 @@ def _check_window(config: Mapping[str, Any], where: object) -> None:
     transformers reads such a config, and fails when it makes the masks.
     """
     resolved = resolve(config)
-    if resolved is None:
+    if resolved is None or WINDOW_KEYS[0] not in resolved.fields:  # ModernBERT's is half of local_attention
         return
     window, types = ((resolved.values if key in resolved.fields else {}).get(key) for key in WINDOW_KEYS)
     slides = SLIDING in (types or ())

@@ -18,6 +18,7 @@ from contextgraft.formats.tensor_names import INPUTS, OUTPUTS, rows_are_tokens
 
 CHECKED_VERSION = "0.33.0"
 SKIPPED = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")  # keys that vLLM ignores
+HEADS = ("score", "classifier")  # layers of classification models, which vLLM loads as a whole
 COMPILED = "_orig_mod"  # what torch.compile adds to names of modules; served models do not have it
 REQUIRED = ("r", "lora_alpha", "target_modules")  # keys of adapter_config.json
 
@@ -52,14 +53,30 @@ def _problems_of_config(adapter: Adapter) -> Iterator[str]:
         yield f"adapters of type {config.peft_type} are not supported"
     if config.use_dora:
         yield "DoRA is not supported"
-    if config.modules_to_save or any(_is_replacement(entry) for entry in adapter.entries.values()):
-        yield "modules_to_save and trained biases are not supported"
+    heads = _saved_heads(adapter)
+    replaced = sum(map(_is_replacement, adapter.entries.values())) - len(heads)
+    if replaced or not set(config.modules_to_save or ()) <= set(HEADS):
+        yield "trained biases and modules_to_save, but for score and classifier, are not supported"
+    if len({_layer(name) for name in heads}) > 1:
+        yield "score and classifier together are not supported"
     if config.bias != "none":
         yield f"bias {config.bias!r} is not supported"
     if written.get("lora_bias"):
         yield "biases of lora_B (lora_bias) are not supported"
     if _half_of_a_tied_head(adapter, written):
         yield "the base ties its embeddings: only the input embeddings would change, not the output"
+
+
+def _saved_heads(adapter: Adapter) -> list[str]:
+    """Names of the tensors of a classification layer that the adapter stores in full."""
+    saved = [name for name, entry in adapter.entries.items() if _is_replacement(entry)]
+    named = adapter.config.modules_to_save or ()
+    return [name for name in saved if _layer(name) in HEADS and _layer(name) in named]
+
+
+def _layer(name: str) -> str:
+    """The layer of a weight or bias, by the last part of its name."""
+    return name.rpartition(".")[0].rpartition(".")[2]
 
 
 def _is_replacement(entry: AdapterEntry) -> bool:
@@ -83,7 +100,7 @@ def _problems_of_keys(adapter: Adapter) -> Iterator[str]:
         for module in adapter.ignored
     ][:1]
     known = {module_of(name) for name in adapter.factors if COMPILED not in name.split(".")}
-    known.update(adapter.ignored)
+    known.update(adapter.ignored, map(_layer, _saved_heads(adapter)))
     lost = [module for module in modules.values() if module is not None and module not in known]
     yield from [
         f"module {module!r} would be applied to nothing: another name is expected" for module in lost
@@ -96,7 +113,7 @@ def _module_in_vllm(key: str) -> str | None:
     for tail in (*LINEAR_KEYS, *EMBEDDING_KEYS):
         if name.endswith(f".{tail}"):
             return name.removesuffix(f".{tail}")
-    return None
+    return _layer(name) if name.endswith((".weight", ".bias")) and _layer(name) in HEADS else None
 
 
 def _notes(adapter: Adapter) -> list[str]:
@@ -111,6 +128,8 @@ def _notes(adapter: Adapter) -> list[str]:
         notes.append(
             "rank_pattern and alpha_pattern change the scaling of modules: older vLLM may ignore them"
         )
+    if _saved_heads(adapter):
+        notes.append("its classification layer is loaded by servers of a classification model only")
     dense = sum(isinstance(entry, AdditiveEntry) for entry in adapter.entries.values())
     if dense:
         notes.append(f"{dense} deltas of norms and biases act only when merged")

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, AdditiveEntry
 from contextgraft.adapter.lora.low_rank import RebasedEntry
-from contextgraft.adapter.merge.fitted_entries import (
-    fitted_entries,
-    is_own_bias,
-    without_own_base,
-    without_own_head,
-)
+from contextgraft.adapter.merge.fitted_entries import fitted_entries, is_own_bias, without_own_base
 from contextgraft.adapter.merge.positions import check_positions, grows, rows_of_positions
 from contextgraft.adapter.merge.target import (
     check_has_head,
@@ -172,7 +167,7 @@ def _entries(
         return entries if state is HeadState.NONE else with_both_ends(adapter, entries, embedding, head)
     if embedding is None or head is None:
         return entries
-    return without_own_head(adapter, with_shared_ends(adapter, entries, embedding, head), head, view)
+    return with_shared_ends(adapter, entries, embedding, head, view)
 
 
 def _without_copy(

@@ -1,5 +1,6 @@
 """An adapter's entries under the names of a model, and which of them the model has already."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from contextgraft.adapter.experts.layout import with_experts_as_stored
@@ -82,8 +83,8 @@ def without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: Mod
 
 
 def without_own_head(
-    adapter: Adapter, entries: dict[str, AdapterEntry], head: str, view: ModelFolder
-) -> dict[str, AdapterEntry]:
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], head: str, view: ModelFolder
+) -> Mapping[str, AdapterEntry]:
     """The entries without a weight for a tied output layer that the target has already.
 
     PEFT stores the weight under factors of the input embeddings, which tied embeddings share.
