@@ -1,6 +1,6 @@
 """An adapter's entries under the names of a model, and which of them the model has already."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from contextgraft.adapter.experts.layout import with_experts_as_stored
@@ -82,18 +82,21 @@ def without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: Mod
     return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry
 
 
-def without_own_head(
-    adapter: Adapter, entries: Mapping[str, AdapterEntry], head: str, view: ModelFolder
+def without_own_ends(
+    adapter: Adapter, entries: Mapping[str, AdapterEntry], ends: Iterable[str], view: ModelFolder
 ) -> Mapping[str, AdapterEntry]:
-    """The entries without a weight for a tied output layer that the target has already.
+    """The entries without weights for ends of tied embeddings that the target has already.
 
-    PEFT stores the weight under factors of the input embeddings, which tied embeddings share.
+    PEFT stores the weight under factors of one end, which both share.
     """
-    entry = entries.get(head)
-    saved = adapter.config.selection.is_saved(module_of(head))
-    if saved or not isinstance(entry, ReplaceEntry) or entry.shape != view[head].shape:
-        return entries
+    own = [name for name in ends if _is_own_end(adapter, name, entries.get(name), view)]
+    return {name: entry for name, entry in entries.items() if name not in own}
+
+
+def _is_own_end(adapter: Adapter, name: str, entry: AdapterEntry | None, view: ModelFolder) -> bool:
+    saved = adapter.config.selection.is_saved(module_of(name))
+    if saved or not isinstance(entry, ReplaceEntry) or entry.shape != view[name].shape:
+        return False
     from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
 
-    own = is_same_weight(adapter, entry.key, view, head)
-    return {name: other for name, other in entries.items() if name != head} if own else entries
+    return is_same_weight(adapter, entry.key, view, name)

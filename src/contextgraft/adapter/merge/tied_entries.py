@@ -10,7 +10,7 @@ from contextgraft.adapter.lora.adapter import Adapter
 from contextgraft.adapter.lora.entries import AdapterEntry, ReplaceEntry, TokenRowsEntry
 from contextgraft.adapter.lora.files.token_rows import missing_rows
 from contextgraft.adapter.lora.low_rank import LowRankEntry, RebasedEntry
-from contextgraft.adapter.merge.fitted_entries import without_own_head
+from contextgraft.adapter.merge.fitted_entries import without_own_ends
 from contextgraft.checkpoint.digest import tensor_digest
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import MismatchError
@@ -54,7 +54,7 @@ def with_shared_ends(
     by_peft = bool(adapter.config.ties_embeddings)
     if adapter.sidecar is None and not by_peft:
         entries = _with_shared_weight(adapter, entries, embedding, head)
-        entries = without_own_head(adapter, entries, head, target)
+        entries = without_own_ends(adapter, entries, (embedding, head), target)
     shared, own = entries.get(embedding), entries.get(head)
     saved = [name for name in (embedding, head) if isinstance(entries.get(name), ReplaceEntry)]
     if by_peft and adapter.sidecar is None and len(saved) == 1 and adapter.config.saves_an_end:
