@@ -17,14 +17,19 @@ from contextgraft.adapter.merge.plan import ScaledAdapter, plan_merge
 from contextgraft.adapter.verify.graft import verify
 
 
+def copy_of(model: Path, toy: SimpleNamespace, folder: Path) -> Path:
+    target = folder / "target"
+    target.mkdir()
+    for name, data in toy.contents(model).items():
+        (target / name).write_bytes(data)
+    return target
+
+
 @pytest.mark.parametrize(("before", "after"), [(64, 1024), (4096, 4096), (None, None)])
 def test_a_generation_config_lets_prompts_be_as_long_as_the_context(
     before: int | None, after: int | None, world: Any, toy: SimpleNamespace, tmp_path: Path
 ) -> None:
-    target = tmp_path / "target"
-    target.mkdir()
-    for name, data in toy.contents(world.target).items():
-        (target / name).write_bytes(data)
+    target = copy_of(world.target, toy, tmp_path)
     length = {} if before is None else {"max_length": before}
     (target / "generation_config.json").write_text(json.dumps({"eos_token_id": 5, **length}))
     merge(plan_merge([ScaledAdapter(open_adapter(world.adapters / "r4"))], target), tmp_path / "graft")
@@ -37,10 +42,7 @@ def test_texts_to_embed_are_not_cut_before_the_end_of_the_context(
     before: int | None, after: int | None, world: Any, toy: SimpleNamespace, tmp_path: Path
 ) -> None:
     """By sentence-transformers, which reads `max_seq_length`, and takes the tokenizer's length for null."""
-    target = tmp_path / "target"
-    target.mkdir()
-    for name, data in toy.contents(world.target).items():
-        (target / name).write_bytes(data)
+    target = copy_of(world.target, toy, tmp_path)
     name, adapter = "sentence_bert_config.json", world.adapters / "r4"
     (target / name).write_text(json.dumps({"max_seq_length": before, "do_lower_case": False}))
     merge(plan_merge([ScaledAdapter(open_adapter(adapter))], target), tmp_path / "graft")

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from contextgraft.adapter.lora.adapter import Adapter
+from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.errors import first_names
+from contextgraft.formats.architecture import architecture
 from contextgraft.formats.model.aligned_names import corresponding_names
 from contextgraft.formats.model.runtime_names import peft_names, runtime_model
 
@@ -12,7 +14,7 @@ SHOWN = 5
 
 
 def file_warnings(adapter: Adapter, target: ModelFolder) -> Iterator[str]:
-    """A warning for factors and weights without effect, and for tensors under names that PEFT ignores."""
+    """A warning for factors and weights without effect, and for what PEFT ignores and the graft has."""
     if adapter.ignored:
         yield (
             f"{adapter.path}: its file has factors of modules that its config does not select; PEFT ignores "
@@ -30,6 +32,9 @@ def file_warnings(adapter: Adapter, target: ModelFolder) -> Iterator[str]:
             f"{adapter.path}: {len(adapter.renamed)} of its {len(adapter.files[0].tensors)} tensors have "
             f"names under which PEFT ignores them ({key!r} in place of {expected!r}); the graft has them all"
         )
+    if adapter.sidecar is None:
+        limits = reader_limits(architecture(target.config), adapter.factors)
+        yield from (f"{adapter.path}: {limit}" for limit in limits)
     names = _names_of_another_class(adapter, target)
     if names:
         theirs, ours = next(iter(names.items()))

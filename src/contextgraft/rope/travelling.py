@@ -194,8 +194,8 @@ def _check_window(config: Mapping[str, Any], where: object) -> None:
     resolved = resolve(config)
     if resolved is None or WINDOW_KEYS[0] not in resolved.fields:  # ModernBERT's is half of local_attention
         return
-    window, types = ((resolved.values if key in resolved.fields else {}).get(key) for key in WINDOW_KEYS)
-    slides = SLIDING in (types or ())
+    window, types = (resolved.values.get(key) for key in WINDOW_KEYS)
+    slides = WINDOW_KEYS[1] in resolved.fields and SLIDING in (types or ())
     if (isinstance(window, int) and window < 1) or (window is None and slides):
         raise InputError(
             f"{'' if where is None else f'{where}/'}config.json: sliding_window cannot be used",

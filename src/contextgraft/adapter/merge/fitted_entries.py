@@ -65,21 +65,16 @@ def _inputs_first(name: str, entry: LowRankEntry, model: ModelFolder, adapter: A
 
 def is_own_bias(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> bool:
     """Whether an entry is the bias next to a weight under factors, and the target has the same."""
-    known = isinstance(entry, ReplaceEntry) and BASE_LAYER in entry.key and name in view.tensors
-    if not known or view[name].shape != entry.shape or not isinstance(entry, ReplaceEntry):
+    if not isinstance(entry, ReplaceEntry) or BASE_LAYER not in entry.key:
         return False
-    from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
-
-    return is_same_weight(adapter, entry.key, view, name)
+    return name in view.tensors and _has_already(view, name, entry, adapter, entry.key)
 
 
 def without_own_base(adapter: Adapter, name: str, entry: AdapterEntry, view: ModelFolder) -> AdapterEntry:
     """Only the factors of an entry whose weight the target has already, in the target's precision."""
-    if not isinstance(entry, RebasedEntry) or entry.shape != view[name].shape:
+    if not isinstance(entry, RebasedEntry) or not _has_already(view, name, entry, adapter, entry.base_key):
         return entry
-    from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
-
-    return entry.factors if is_same_weight(adapter, entry.base_key, view, name) else entry
+    return entry.factors
 
 
 def without_own_ends(
@@ -94,9 +89,15 @@ def without_own_ends(
 
 
 def _is_own_end(adapter: Adapter, name: str, entry: AdapterEntry | None, view: ModelFolder) -> bool:
-    saved = adapter.config.selection.is_saved(module_of(name))
-    if saved or not isinstance(entry, ReplaceEntry) or entry.shape != view[name].shape:
+    if not isinstance(entry, ReplaceEntry) or adapter.config.selection.is_saved(module_of(name)):
+        return False
+    return _has_already(view, name, entry, adapter, entry.key)
+
+
+def _has_already(view: ModelFolder, name: str, entry: AdapterEntry, adapter: Adapter, key: str) -> bool:
+    """Whether the target's tensor is that which the adapter stores under a key for an entry."""
+    if entry.shape != view[name].shape:
         return False
     from contextgraft.adapter.merge.kernels.same_weight import is_same_weight  # noqa: PLC0415 - torch, if needed
 
-    return is_same_weight(adapter, entry.key, view, name)
+    return is_same_weight(adapter, key, view, name)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from contextgraft.adapter.compute.tiles import MERGE_TILE
 from contextgraft.adapter.extract.model_pair import LIBRARY_BYTES
 from contextgraft.adapter.file_warnings import file_warnings
-from contextgraft.adapter.lora.reader_limits import reader_limits
 from contextgraft.adapter.merge.fit import Fit, ScaledAdapter, fit
 from contextgraft.adapter.merge.graft_config import (
     ContextSettings,
@@ -26,7 +25,7 @@ from contextgraft.adapter.merge.tokens import TOKENIZER_FILES, lost_template
 from contextgraft.checkpoint.full_precision import check_full_precision
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.errors import InputError, MismatchError
-from contextgraft.formats.architecture import architecture, check_architecture
+from contextgraft.formats.architecture import check_architecture
 from contextgraft.formats.model.copied_files import other_weights, split_files
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.rope import settings
@@ -148,8 +147,6 @@ class MergePlan:
             if scaled.scale:
                 warnings += file_warnings(scaled.adapter, self.target)
             if scaled.adapter.sidecar is None:
-                limits = reader_limits(architecture(self.target.config), scaled.adapter.factors)
-                warnings += [f"{scaled.adapter.path}: {limit}" for limit in limits]
                 continue
             base = settings.from_json(scaled.adapter.sidecar["rope"]["base"])
             base = rope_for(self.target.config, base, self.target.path)
