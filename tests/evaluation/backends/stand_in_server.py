@@ -28,9 +28,10 @@ if options.behaviour == "fails":
     print("loading\nCUDA error: out of memory")
     sys.exit(3)
 worker = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
-options.note.write_text(json.dumps([os.getpid(), worker.pid, sys.argv[1:]]))
 if options.behaviour == "never ready":
     print("still loading", flush=True)
+options.note.write_text(json.dumps([os.getpid(), worker.pid, sys.argv[1:]]))
+if options.behaviour == "never ready":
     time.sleep(600)
 if options.behaviour == "ignores SIGTERM":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,6 +139,10 @@ def test_without_missing_responses_no_server_is_started(
     assert (again.complete, again.count, note.exists()) == (1, 0, False)
 
 
+def has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
@@ -158,6 +163,9 @@ def test_a_server_that_fails_is_one_line_and_no_refusal_of_the_model(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(ServerBackend, "start_seconds", 0.3 if behaviour == "never ready" else 120)
     note, out = tmp_path / "note", tmp_path / "s.parquet"
+    if behaviour == "never ready":  # no time passes before the stand-in has said something
+        clock = SimpleNamespace(monotonic=lambda: float(has_content(note)), sleep=time.sleep)
+        monkeypatch.setattr(server_process, "time", clock)
     served = backend(note, "--behaviour", behaviour)
     with pytest.raises(ProcessEnded, match=words) as caught:
         evaluate_models([("m", make_model())], spec, served, out, Quiet(), allow_refused=True)
