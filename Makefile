@@ -59,7 +59,7 @@ test-all: setup
 	@scripts/browser.sh
 	@scripts/axe.sh
 	@scripts/consumers.sh
-	$(HASHED) envs/smollm2.lock --requirement tests/dvc/requirements.lock
+	$(HASHED) envs/smollm2.lock --requirement envs/docs.lock --requirement tests/dvc/requirements.lock
 	$(TESTS) -m "not fuzz"
 
 fuzz: setup

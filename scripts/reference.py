@@ -14,7 +14,7 @@ from contextgraft.cli.main import VERBS, cli
 from contextgraft.config.study import StudyConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-WIDTH = 100
+WIDTH = 80  # columns of a page of the site, and of a terminal
 COMMANDS = """# Commands
 
 This page is generated from the help of the commands (`python scripts/reference.py`); `--help` prints the

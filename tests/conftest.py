@@ -4,20 +4,38 @@ The process that hands out the tests to others reads this file, too: it imports 
 """
 
 import gc
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from .schedule import FolderScheduling, unit_order
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 # A loaded machine may be slow: nothing depends on how long an example takes.
 STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", STEADY, max_examples=40)
 settings.register_profile("with slow tests", STEADY)
 TESTS = Path(__file__).parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LAUNCH = 120_000  # milliseconds; long, for a busy machine
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.hookimpl(trylast=True)
@@ -71,3 +89,17 @@ def toy() -> SimpleNamespace:
 
     names = ("config", "weights", "moved", "write", "contents")
     return SimpleNamespace(**{name: getattr(toy_models, name) for name in names})
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """The browser of this machine, for pages from the disk."""
+    from playwright.sync_api import sync_playwright
+
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"needs a browser, one of {', '.join(BROWSERS)}: scripts/browser.sh installs chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=FLAGS, timeout=LAUNCH)
+        yield opened
+        opened.close()

@@ -46,3 +46,12 @@ def test_the_readme_shows_the_page_by_relative_addresses_and_in_words() -> None:
         assert len(words) >= 40
     for address in re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+)", text):
         assert (ROOT / address).is_file(), address
+
+
+def test_scripts_and_styles_of_the_site_are_files_of_the_repository() -> None:
+    """The plugin `offline` would load the script that search needs on file:// from a server."""
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    scripts = settings["extra"]["polyfills"]
+    assert any("iframe-worker" in script for script in scripts)
+    for name in (*scripts, *settings["extra_css"]):
+        assert (ROOT / "docs" / name).is_file(), name

@@ -1,8 +1,6 @@
 """Synthetic grafts and alignments, and the whole report of the synthetic study."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,23 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from contextgraft.report.build import Report, build
 from contextgraft.report.folder import write_report
 
 TIMEOUT = 120_000  # milliseconds; long, for a busy machine
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def write_graft(folder: Path, target: str, rank: int, scale: float = 1.0, kept: float = 0.98) -> Path:
@@ -120,14 +106,3 @@ def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("published") / "report"
     write_report(report, out)
     return out
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"needs a browser, one of {', '.join(NAMES)}: scripts/browser.sh installs chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=FLAGS, timeout=TIMEOUT)
-        yield opened
-        opened.close()
