@@ -14,12 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PASS, FAIL, MEASURED, SKIPPED = "pass", "fail", "measured", "skipped"
-BF16_PEAKS = {
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-}  # FLOP/s, dense, of data sheets
 
 
 class CheckTimeoutError(Exception):
@@ -88,8 +82,9 @@ class GpuSession:
         """Peak FLOP/s in bfloat16 by the card's data sheet; None for other devices."""
         import torch
 
-        name = torch.cuda.get_device_name(0) if self.is_gpu else ""
-        return next((peak for card, peak in BF16_PEAKS.items() if card in name), None)
+        from contextgraft.planning.mfu.cards import peak_flops
+
+        return peak_flops(torch.cuda.get_device_name(0)) if self.is_gpu else None
 
     def run_verb(self, *words: object) -> str:
         """Run a verb of contextgraft in this process; returns its output, an error raises RuntimeError."""

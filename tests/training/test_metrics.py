@@ -1,22 +1,28 @@
 """What depends on the clock is stored next to the model, not in it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from contextgraft.cli.commands.train import command
 from contextgraft.errors import InputError, OutputError
 from contextgraft.training.data.batches import BatchSampler, TokenBatch
+from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.reporting import tensorboard
 from contextgraft.training.reporting.metrics import SCHEMA
 from contextgraft.training.reporting.tensorboard import SCALARS
+from contextgraft.training.reporting.utilisation import ModelFlops
 from contextgraft.training.schedule import TrainingStep
 from contextgraft.training.trainer import TrainingOptions, train
 
-from .conftest import Recorder
+from .conftest import Recorder, write_recipe
 from .parallel.conftest import COMMAND, finish, start_ranks
 
 
@@ -77,7 +83,8 @@ def test_tensorboard_shows_the_same(
         tmp_path / "board",
     )
     interrupted(base, config, tmp_path / "out", measures, monkeypatch, events=events)
-    train(config, base, tmp_path / "out", TrainingOptions(measures=measures, tensorboard=events))
+    flops = ModelFlops(lambda length: 1000 * length, peak=1e9)
+    train(config, base, tmp_path / "out", TrainingOptions(measures=measures, tensorboard=events, flops=flops))
     shown = EventAccumulator(str(events))
     shown.Reload()
     rows: list[dict[str, Any]] = pq.read_table(measures).to_pylist()
@@ -85,6 +92,7 @@ def test_tensorboard_shows_the_same(
         points = [(row["step"], row[name]) for row in rows if row[name] is not None]
         found = [(point.step, point.value) for point in shown.Scalars(tag)] if points else []
         assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
+    assert [row["mfu"] is None for row in rows] == 4 * [True] + 3 * [False]
 
 
 def test_tensorboard_that_is_not_installed_is_one_line(
@@ -120,8 +128,65 @@ def test_bytes_of_the_ring_are_those_of_the_plan(sharded: Path, recipe_folder: P
     """2 layers x 2 (k, v) x 1 KV head x 8 numbers x 4 bytes, half a sequence to the other, three times."""
     measures = tmp_path / "measures.parquet"
     files = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(sharded), "--measures"]
-    options = ["--ranks-per-node", "1", "--out", str(tmp_path / "out")]
+    options = ["--ranks-per-node", "1", "--device-flops", "1e9", "--out", str(tmp_path / "out")]
     finish(start_ranks([*COMMAND, *files, str(measures), *options], 2))
     for row in pq.read_table(measures).to_pylist():
         assert row["ring_bytes_inside"] == 0
         assert row["ring_bytes_between"] == row["tokens"] * 2 * 2 * 8 * 4 * 3
+        assert row["mfu"] * row["seconds"] * 2 * 1e9 == pytest.approx(operations(sharded, row))
+
+
+def operations(base: Path, row: dict[str, Any]) -> int:
+    """Of one step, by hand: 6 P T + 6 layers d T^2 for each sequence, 2 layers of 2 heads of 8."""
+    files = [load_file(path) for path in base.glob("*.safetensors")]
+    parameters = sum(tensor.numel() for tensors in files for tensor in tensors.values())
+    return int(row["tokens"] * 6 * (parameters + 2 * 16 * row["length"]))
+
+
+def test_mfu_is_that_of_the_peak_that_is_given(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    config, measures = write_recipe(recipe_folder, activation_checkpointing=True), tmp_path / "m.parquet"
+    files = ["--config", str(config), "--base", str(base), "--out", str(tmp_path / "out")]
+    words = [*files, "--measures", str(measures), "--device-flops", "2e9", "--device", "cpu"]
+    result = CliRunner().invoke(command, words, catch_exceptions=False)
+    rows = pq.read_table(measures).to_pylist()
+    assert len(rows) == 7
+    for row in rows:
+        assert row["mfu"] * row["seconds"] * 2e9 == pytest.approx(operations(base, row))
+    assert f"MFU {rows[-1]['mfu']:.1%}" in result.stderr
+
+
+def test_a_processor_has_no_mfu(base: Path, recipe_folder: Path, tmp_path: Path) -> None:
+    measures = tmp_path / "m.parquet"
+    files = ["--config", str(recipe_folder / "recipe.yaml"), "--base", str(base), "--device", "cpu"]
+    words = [*files, "--out", str(tmp_path / "out"), "--measures", str(measures)]
+    result = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert {row["mfu"] for row in pq.read_table(measures).to_pylist()} == {None}
+    assert "MFU" not in result.stderr
+
+
+def test_rows_of_an_earlier_version_are_continued(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, measures = recipe_folder / "recipe.yaml", tmp_path / "measures.parquet"
+    interrupted(base, config, tmp_path / "out", measures, monkeypatch)
+    pq.write_table(pq.read_table(measures).drop(["mfu"]), measures)
+    train(config, base, tmp_path / "out", TrainingOptions(measures=measures))
+    assert pq.read_table(measures).schema.equals(SCHEMA)
+    assert pq.read_table(measures)["step"].to_pylist() == list(range(1, 8))
+
+
+def test_the_time_in_which_a_model_is_built_is_not_a_steps(
+    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures, now = tmp_path / "measures.parquet", iter(range(10**6))
+    genuine = SingleProcessEngine.build
+
+    def slow(self: SingleProcessEngine, *arguments: Any) -> Any:
+        for _ in range(1000):
+            next(now)
+        return genuine(self, *arguments)
+
+    monkeypatch.setattr(SingleProcessEngine, "build", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    train(recipe_folder / "recipe.yaml", base, tmp_path / "out", TrainingOptions(measures=measures))
+    assert max(pq.read_table(measures)["seconds"].to_pylist()) < 100

@@ -15,16 +15,14 @@ MOST = 10**6
 POSITIVE = RealNumber(0, 1e30, min_open=True)
 SHARE = RealNumber(0, 1, min_open=True)
 PLANNED_DTYPE = "bfloat16"  # that of a run on GPUs, which is what is planned
-NAMES = ("ranks", "device_flops", "utilisation", "device_memory", "link", "links")
+PLANNED_FLOPS = 989e12  # an H100's, as in planning.hardware
+NAMES = ("ranks", "utilisation", "device_memory", "link", "links")
 
 
 def device_options(*, hidden: bool = False) -> Callable[[F], F]:
     """--device-flops, --utilisation and --device-memory: what one device can do."""
     return combine(
-        click.option(
-            "--device-flops", type=POSITIVE, default=989e12, show_default="989e12", hidden=hidden,
-            help="Peak operations per second of one device; the default is an H100's in bfloat16.",
-        ),
+        _measured_flops() if hidden else _planned_flops(),
         click.option(
             "--utilisation", type=SHARE, default=0.4, show_default=True, hidden=hidden,
             help="Share of the peak that is reached.",
@@ -33,6 +31,22 @@ def device_options(*, hidden: bool = False) -> Callable[[F], F]:
             "--device-memory", type=POSITIVE, default=80e9, show_default="80e9", hidden=hidden,
             help="Bytes of one device.",
         ),
+    )  # fmt: skip
+
+
+def _planned_flops() -> Callable[[F], F]:
+    return click.option(
+        "--device-flops", type=POSITIVE, default=PLANNED_FLOPS, show_default="989e12",
+        help="Peak operations per second of one device; the default is an H100's in bfloat16.",
+    )  # fmt: skip
+
+
+def _measured_flops() -> Callable[[F], F]:
+    """The peak of which a run reports its share; a plan by `train --plan` takes it as well."""
+    return click.option(
+        "--device-flops", type=POSITIVE,
+        help="Peak operations per second of one device, for MFU [default: the card's in bfloat16, by its "
+        "name; none for other devices and dtypes].",
     )  # fmt: skip
 
 
@@ -70,7 +84,7 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
 
 
 def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
-    """Options that describe the ranks and links of a training; `train`, which runs, hides them."""
+    """Options that describe the ranks and links of a training; `train`, which runs, hides most of them."""
     return combine(
         click.option(
             "--ranks", type=WholeNumber(1, MOST), default=1, show_default=True, hidden=hidden,
@@ -89,7 +103,7 @@ def hardware_options(*, hidden: bool = False) -> Callable[[F], F]:
 
 
 def options(command: F) -> F:
-    """--plan and the options of the hardware, hidden: the old form of `plan training`."""
+    """--plan and the options of the hardware, mostly hidden: the old form of `plan training`."""
     plan = click.option("--plan", is_flag=True, hidden=True, help="Print what the run would cost.")
     return plan(hardware_options(hidden=True)(command))
 
@@ -104,7 +118,7 @@ def show(config: Path, base: Path, *, as_json: bool, **values: Any) -> None:
     recipe, shape = load_recipe(config), read_model_shape(base)
     ranks = values["ranks"]
     hardware = Hardware(
-        flops=values["device_flops"],
+        flops=values["device_flops"] or PLANNED_FLOPS,
         utilisation=values["utilisation"],
         memory=values["device_memory"],
         node_size=values["ranks_per_node"] or min(ranks, NODE_SIZE),

@@ -33,6 +33,7 @@ from contextgraft.training.model import check_mlp_tiles, head_dim
 from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
 from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
+from contextgraft.training.reporting.utilisation import ModelFlops
 from contextgraft.training.result.export import write_folder
 from contextgraft.training.run_identity import check_resumable
 from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
@@ -45,13 +46,15 @@ class TrainingOptions:
 
     `seed` replaces the recipe's. `measures` is a Parquet file for metrics that depend on the clock, one row
     per step (`training.reporting.metrics`); `tensorboard` is a folder for event files of the same rows.
-    An existing output raises OutputError unless `replace`.
+    `flops` is what MFU is computed from; without it there is none. An existing output raises OutputError
+    unless `replace`.
     """
 
     seed: int | None = None
     checkpoint_seconds: float = 30.0
     measures: Path | None = None
     tensorboard: Path | None = None
+    flops: ModelFlops | None = None
     replace: bool = False
 
 
@@ -117,7 +120,7 @@ class Trainer:
         if done:
             self.reporter.message(f"resuming after step {done} of {len(self.steps)}")
         previous_rows = self.engine.run_on_main(lambda: read_previous(measures, done))
-        self.step_metrics = StepMetrics(measures if main else None, previous_rows)
+        self.step_metrics = StepMetrics(measures if main else None, previous_rows, self.options.flops)
         self.tensorboard = TensorBoardWriter(folder, done) if folder is not None and main else None
         self.progress = StepProgress(self.steps, done, self.reporter)
 
@@ -152,6 +155,7 @@ class Trainer:
     def _run_stage(self, stage: int, state: TrainState, batches: Iterator[TokenBatch]) -> None:
         """Train the remaining steps of one stage."""
         done, last_saved = self.saved.step, time.monotonic()
+        self.step_metrics.begin_stage()
         for step in self.steps[done:]:
             if step.stage != stage:
                 break
@@ -196,7 +200,7 @@ class Trainer:
             "accuracy": result.correct / result.answers if result.answers else None,
         }
         self.metrics.append(metrics)
-        row = self.step_metrics.row(metrics, step.tokens, gradient_norm, result)
+        row = self.step_metrics.row(metrics, step, gradient_norm, result)
         self.progress.update(step, row)
         if self.tensorboard is not None:
             self.tensorboard.write(row)

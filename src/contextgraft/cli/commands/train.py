@@ -165,17 +165,22 @@ def _refuse(given: Iterable[str], names: Iterable[str], reason: str) -> None:
 
 def _train(options: dict[str, Any], settings: "TrainingOptions", reporter: Reporter) -> dict[str, Any] | None:
     """Train in this process, on one device; returns the metrics of the last step."""
+    from dataclasses import replace
+
+    from contextgraft.planning.mfu.model_flops import model_flops
     from contextgraft.training.engine import SingleProcessEngine
     from contextgraft.training.parallel.devices import choose_device, choose_dtype
     from contextgraft.training.trainer import train
 
     device = choose_device(options["device"])
     dtype = choose_dtype(options["dtype"], device)
+    config, base, peak = options["config"], options["base"], options["device_flops"]
+    flops = model_flops(config, base, device=device, dtype=dtype, peak=peak)
     return train(
-        options["config"],
-        options["base"],
+        config,
+        base,
         options["out"],
-        settings,
+        replace(settings, flops=flops),
         engine=SingleProcessEngine(device, dtype, options["rows_at_once"]),
         reporter=reporter,
         datasets=_datasets(reporter),
@@ -186,9 +191,11 @@ def _train_rank(
     info: "RankInfo", options: dict[str, Any], settings: "TrainingOptions", reporter: Reporter
 ) -> dict[str, Any] | None:
     """Train as one process of many; only rank 0 returns metrics."""
+    from dataclasses import replace
     from datetime import timedelta
 
     from contextgraft.checkpoint.model_folder import open_model
+    from contextgraft.planning.mfu.model_flops import model_flops
     from contextgraft.training.parallel.devices import choose_dtype
     from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
     from contextgraft.training.parallel.process_group import RemoteRankError, process_group
@@ -198,11 +205,20 @@ def _train_rank(
     timeout = timedelta(seconds=options["patience"])
     try:
         with process_group(info, timeout, options["device"]) as device:
+            dtype = choose_dtype(options["dtype"], device.type)
+            flops = model_flops(
+                config,
+                base,
+                device=device.type,
+                dtype=dtype,
+                devices=info.world_size,
+                peak=options["device_flops"],
+            )
             parallel = ParallelOptions(
                 context_parallel=options["context_parallel"],
                 layout=options["layout"],
                 ranks_per_node=options["ranks_per_node"],
-                dtype=choose_dtype(options["dtype"], device.type),
+                dtype=dtype,
                 rows_at_once=options["rows_at_once"],
                 data_parallel_replicate=options["data_parallel_replicate"] or 1,
                 keep=options["keep"],
@@ -210,7 +226,13 @@ def _train_rank(
             )
             engine = DistributedEngine(info, device, parallel, open_model(base).config, reporter)
             metrics = train(
-                config, base, out, settings, engine=engine, reporter=reporter, datasets=_datasets(reporter)
+                config,
+                base,
+                out,
+                replace(settings, flops=flops),
+                engine=engine,
+                reporter=reporter,
+                datasets=_datasets(reporter),
             )
     except RemoteRankError:
         sys.exit(2)

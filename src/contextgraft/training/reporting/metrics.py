@@ -20,6 +20,8 @@ from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.config.text_file import check_regular
 from contextgraft.errors import OutputError, raise_read_error
 from contextgraft.training.engine import StepResult
+from contextgraft.training.reporting.utilisation import ModelFlops
+from contextgraft.training.schedule import TrainingStep
 from contextgraft.training.state import METRICS_FILE
 
 SCHEMA = pa.schema(
@@ -35,6 +37,7 @@ SCHEMA = pa.schema(
         ("gradient_norm", pa.float64()),
         ("seconds", pa.float64()),
         ("tokens_per_second", pa.float64()),
+        ("mfu", pa.float64()),
         ("peak_memory", pa.int64()),
         ("ring_bytes_inside", pa.int64()),
         ("ring_bytes_between", pa.int64()),
@@ -45,27 +48,34 @@ SCHEMA = pa.schema(
 class StepMetrics:
     """Rows of `SCHEMA`, one per step, written to a Parquet file; without a file rows are made but not kept.
 
-    `seconds` are those since the step before; `peak_memory` is that of the main process, in bytes; the bytes
-    are those that the rings of all ranks sent.
+    `seconds` are those since the step before, or since the stage began; `peak_memory` is that of the main
+    process, in bytes; the bytes are those that the rings of all ranks sent. `mfu` is null without `flops`.
     """
 
-    def __init__(self, path: Path | None, previous_rows: Sequence[dict[str, Any]]) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path | None, previous_rows: Sequence[dict[str, Any]], flops: ModelFlops | None = None
+    ) -> None:
+        self.path, self._flops = path, flops
         self.rows = list(previous_rows)
+        self.begin_stage()
+
+    def begin_stage(self) -> None:
+        """Do not count the time until now, in which a model was built, as that of a step."""
         self._last_step = time.monotonic()
 
     def row(
-        self, metrics: Mapping[str, Any], tokens: int, gradient_norm: float, result: StepResult
+        self, metrics: Mapping[str, Any], step: TrainingStep, gradient_norm: float, result: StepResult
     ) -> dict[str, Any]:
         """The row of a step that has just ended."""
         now = time.monotonic()
-        seconds, self._last_step = now - self._last_step, now
+        seconds, self._last_step = max(now - self._last_step, 1e-9), now
         row = {
             **metrics,
-            "tokens": tokens,
+            "tokens": step.tokens,
             "gradient_norm": gradient_norm,
             "seconds": seconds,
-            "tokens_per_second": tokens / max(seconds, 1e-9),
+            "tokens_per_second": step.tokens / seconds,
+            "mfu": self._flops and self._flops.utilisation(step, seconds),
             "peak_memory": peak_memory(),
             "ring_bytes_inside": result.bytes_within_nodes,
             "ring_bytes_between": result.bytes_between_nodes,
@@ -92,7 +102,7 @@ def read_previous(path: Path | None, done: int) -> list[dict[str, Any]]:
         raise_read_error(error, path)
         received = str(error)[:80]
     else:
-        if table.schema.equals(SCHEMA):
+        if "step" in table.column_names and set(table.schema) <= set(SCHEMA):  # earlier versions have fewer
             return [row for row in table.to_pylist() if row["step"] <= done]
         received = ", ".join(table.column_names)[:80]
     raise OutputError(

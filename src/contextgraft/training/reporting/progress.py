@@ -50,7 +50,7 @@ def count_rows(rows: Iterable[Row], reporter: TrainingReporter) -> Iterator[Row]
 
 
 class StepProgress:
-    """Reports loss, gradient norm, speed, memory, bytes between nodes and the remaining time."""
+    """Reports loss, gradient norm, speed, MFU, memory, bytes between nodes and the remaining time."""
 
     def __init__(self, steps: Sequence[TrainingStep], done: int, reporter: TrainingReporter) -> None:
         self._steps, self._reporter = steps, reporter
@@ -68,11 +68,12 @@ class StepProgress:
         self._reported = now
         speed = self._trained / max(now - self._started, 1e-9)
         accuracy = "" if row["accuracy"] is None else f"  answers {row['accuracy']:6.1%}"
+        mfu = "" if row["mfu"] is None else f"  MFU {row['mfu']:.1%}"
         between_nodes = row["ring_bytes_between"]
         sent = f"  {between_nodes / 2**20:,.1f} MiB between nodes" if between_nodes else ""
         minutes, seconds = divmod(round(self._remaining / speed), 60)
         self._reporter.message(
             f"step {step.number + 1}/{len(self._steps)}  stage {step.stage + 1}  length {step.length}  "
-            f"loss {row['loss']:.3f}{accuracy}  gradient {row['gradient_norm']:.2g}  {speed:,.0f} tokens/s  "
-            f"{row['peak_memory'] / 2**30:.2f} GiB{sent}  {minutes}:{seconds:02d} left"
+            f"loss {row['loss']:.3f}{accuracy}  gradient {row['gradient_norm']:.2g}  {speed:,.0f} tokens/s"
+            f"{mfu}  {row['peak_memory'] / 2**30:.2f} GiB{sent}  {minutes}:{seconds:02d} left"
         )

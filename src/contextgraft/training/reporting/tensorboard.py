@@ -15,6 +15,7 @@ SCALARS = {
     "length": "schedule/length",
     "theta": "schedule/theta",
     "tokens_per_second": "speed/tokens a second",
+    "mfu": "speed/MFU",
     "peak_memory": "speed/peak memory, bytes",
     "ring_bytes_inside": "ring/bytes inside nodes",
     "ring_bytes_between": "ring/bytes between nodes",

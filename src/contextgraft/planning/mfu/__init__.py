@@ -1,0 +1,1 @@
+"""What a run needs to report its MFU (model FLOPs utilisation)."""
