@@ -196,6 +196,21 @@ def test_the_list_grows(opened: Visit) -> None:
     assert opened.count("#list details") == 2 * before
 
 
+def test_a_phone_has_all_links_in_one_line_and_sorts_the_overview(phone: Visit) -> None:
+    masked = phone.page.evaluate("getComputedStyle(document.querySelector('nav .wrap')).maskImage")
+    assert "linear-gradient" in masked  # the line fades out where it goes on
+    ends = "(nav => { nav.scrollLeft = 9999; return nav.lastElementChild.getBoundingClientRect().right; })"
+    assert phone.page.evaluate(f"{ends}(document.querySelector('nav .wrap'))") <= 360 - 47
+    phone.page.locator(".overview thead button", has_text="verdict").tap()
+    phone.page.wait_for_function("document.querySelector('.overview tbody th').textContent === 'style'")
+
+
+def test_no_tick_of_a_chart_says_plus_or_minus_zero(opened: Visit) -> None:
+    ticks = opened.page.locator("figure svg text").all_text_contents()
+    assert "0" in ticks
+    assert "±0" not in ticks
+
+
 def test_a_phone_scrolls_down_and_not_sideways(phone: Visit) -> None:
     widths = phone.page.evaluate(
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"

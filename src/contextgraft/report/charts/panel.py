@@ -5,7 +5,7 @@ from typing import Any
 
 WIDTH = 190
 PERCENT_LABEL = "round(100 * datum.value) + ' %'"
-SIGNED_LABEL = "(datum.value == 0 ? '±' : datum.value < 0 ? '−' : '+') + abs(datum.value)"
+SIGNED_LABEL = "(datum.value == 0 ? '' : datum.value < 0 ? '−' : '+') + abs(datum.value)"
 
 
 def panel(
