@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from contextgraft.errors import InputError
-from contextgraft.evaluation.backends.tokenizer import MARK, PromptTokenizer
+from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import check_answer
 from contextgraft.evaluation.suites.needle_grid import EXTRA_TOKENS, NeedleGrid, read_grid
 from contextgraft.evaluation.suites.skill_file import read_skill_file
-from contextgraft.formats.model.limited_tokenizer import LimitedTokenizer
+from contextgraft.formats.tokenizer.chat_template import MARK
+from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer
 from contextgraft.prompts.haystack import Haystack
 
 EXTRA_TOKENSS = """

@@ -179,7 +179,7 @@ def test_a_template_that_cannot_be_used_is_the_models_fault(make_model: MakeMode
 def test_a_template_that_does_not_end_is_stopped(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contextgraft.evaluation.backends.tokenizer.TEMPLATE_BUDGET", SHORT)
+    monkeypatch.setattr("contextgraft.formats.tokenizer.chat_template.TEMPLATE_BUDGET", SHORT)
     folder = make_model()
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     (folder / "chat_template.jinja").write_text(loop)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError
 from contextgraft.formats.model import limited_tokenizer
 from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
-from contextgraft.formats.model.limited_tokenizer import load_limited_tokenizer
+from contextgraft.formats.tokenizer.limited_tokenizer import load_limited_tokenizer
 
 SMALL = ProcessBudget(cpu_seconds=0.3, memory=1 << 28)
 TEXT = "a" * 2000 + "b"

@@ -130,7 +130,7 @@ def show(config: Path, base: Path, *, as_json: bool, **values: Any) -> None:
         context=values["context_parallel"] or ranks,
         layout=values["layout"],
         rows=values["rows_at_once"],
-        dtype=values["dtype"] or PLANNED_DTYPE,
+        dtype=values["dtype"] or recipe.dtype or PLANNED_DTYPE,
         weight_replicas=values["data_parallel_replicate"] or 1,
     )
     costs = stage_costs(recipe, shape, hardware, plan)

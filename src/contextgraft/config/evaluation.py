@@ -193,6 +193,11 @@ class EvaluationConfig(Frozen):
         description="whether needles, RULER and skills use the model's chat template; auto: if it has one. "
         "Default: needles as their format says, RULER auto, skills not",
     )
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = Field(
+        default=None,
+        description="precision of the computation; auto: as the model is stored. Default: float32, or auto in "
+        "a study whose cluster has GPUs",
+    )
     backend: ServerBackend | None = Field(default=None, description="a server; default: in this process")
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
+from contextgraft.config.evaluation import Chat
 
 # Far above what was ever trained: larger numbers are mistakes, which would end in a lack of memory.
 MAX_LENGTH = 2**30
@@ -100,6 +101,12 @@ class NeedleSource(DataSource):
         default=12, ge=1, description="minimum number of tokens in a document for each needle"
     )
     queries: float = Field(default=1.3, ge=0, description="questions for each needle, rounded down, plus one")
+    chat: Chat = Field(
+        default=False,
+        exclude_if=lambda chat: chat is False,
+        description="a chat in the tokenizer's template: the first message has the text and a question, each "
+        "other one a question; auto: if there is a template",
+    )
 
     @model_validator(mode="after")
     def check(self) -> Self:
@@ -134,6 +141,18 @@ class PairsSource(DataSource):
     )
     count: int = Field(default=6, ge=1, le=MAX_LENGTH, description="pairs in a document with haystack")
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
+    chat: Chat = Field(
+        default=False,
+        exclude_if=lambda chat: chat is False,
+        description="each pair is a chat in the tokenizer's template; auto: if there is a template",
+    )
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Chats are packed."""
+        if self.chat and self.haystack:
+            raise ValueError("chat and haystack cannot be combined: chats are packed one after the other")
+        return self
 
 
 class DocumentsSource(DataSource):
@@ -250,6 +269,11 @@ class Recipe(Frozen):
         default=False,
         exclude_if=lambda offloaded: not offloaded,
         description="keep what activation_checkpointing keeps in host memory: less memory of a GPU",
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        exclude_if=lambda dtype: dtype is None,
+        description="dtype of activations, unless --dtype is given; default: float32, bfloat16 on GPUs",
     )
     mlp_tiles: int = Field(
         default=1,

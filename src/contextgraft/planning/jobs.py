@@ -144,14 +144,14 @@ def merge_job(shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
 def evaluate_job(
     evaluation: EvaluationConfig, shape: ModelShape, cluster: Cluster, models: int, threads: int
 ) -> JobEstimate:
-    """Models one after another on the GPUs of one node or, in float32, on processors.
+    """Models one after another on the GPUs of one node or on processors.
 
     The backend `hf` places layers on GPUs in turn (device_map="auto"), as llama.cpp does: one GPU computes
     while the others wait, so several take the time of one. The `tensor_parallel` GPUs of vLLM share the work,
     without a loss in this estimate; it reads each model from files, so that grafts are written and read once.
     """
     hardware = Hardware.from_cluster(cluster, threads)
-    computed = evaluated_shape(shape, cluster)
+    computed = evaluated_shape(shape, cluster, evaluation)
     costs = list(study_suite_costs(evaluation, computed, hardware, models))
     longest = max(cost.length for cost in costs)
     held = held_bytes(computed, longest)
@@ -200,9 +200,10 @@ def with_grafts(
     return replace(job, seconds=job.seconds + merging + (1 + reads) * _disk_seconds(shape, cluster))
 
 
-def evaluated_shape(shape: ModelShape, cluster: Cluster) -> ModelShape:
-    """The model as it is computed: on GPUs in its own dtype, on processors in float32."""
-    return shape if cluster.gpus_per_node else shape.in_dtype("float32")
+def evaluated_shape(shape: ModelShape, cluster: Cluster, evaluation: EvaluationConfig) -> ModelShape:
+    """The model as it is computed: in the dtype of the evaluation, else on GPUs its own, or float32."""
+    dtype = evaluation.dtype or ("auto" if cluster.gpus_per_node else "float32")
+    return shape if dtype == "auto" else shape.in_dtype(dtype)
 
 
 def train_job(recipe: Recipe, shape: ModelShape, cluster: Cluster, threads: int) -> JobEstimate:
@@ -214,7 +215,7 @@ def train_job(recipe: Recipe, shape: ModelShape, cluster: Cluster, threads: int)
     hardware = Hardware.from_cluster(cluster, threads)
     seconds = hardware.compute_hours(work) * 3600
     if not cluster.gpus_per_node:
-        held = _rank_bytes(recipe, shape, hardware, ranks=1, dtype="float32")
+        held = _rank_bytes(recipe, shape, hardware, ranks=1, dtype=recipe.dtype or "float32")
         return JobEstimate(seconds, memory=2 * held + 2 * LEAST)
     gpus = _training_gpus(recipe, shape, hardware)
     nodes = ceil(gpus / cluster.gpus_per_node)
@@ -227,7 +228,7 @@ def _training_gpus(recipe: Recipe, shape: ModelShape, hardware: Hardware) -> int
     inside = [1 << power for power in range(node.bit_length()) if 1 << power < node]
     counts = (*inside, *(node * nodes for nodes in range(1, MAX_NODES + 1)))
     for count in counts:
-        held = _rank_bytes(recipe, shape, hardware, ranks=count, dtype="bfloat16")
+        held = _rank_bytes(recipe, shape, hardware, ranks=count, dtype=recipe.dtype or "bfloat16")
         if held <= FILL * hardware.memory:
             return count
     raise ConfigError(

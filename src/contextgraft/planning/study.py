@@ -146,7 +146,7 @@ def plan_study(study: ResolvedStudy) -> StudyPlan:
         served=served_models(settings.evaluation.backend) * size,
     )
     hardware = Hardware.from_cluster(settings.cluster, settings.threads.evaluate)
-    computed = evaluated_shape(shape, settings.cluster)
+    computed = evaluated_shape(shape, settings.cluster, settings.evaluation)
     models, runs = count_models(study), 1 + len(study.targets)  # one of base and donors
     costs = tuple(study_suite_costs(settings.evaluation, computed, hardware, models, runs))
     steps = tuple(_steps(study, shape, disk, max(adapters.values())))

@@ -5,7 +5,7 @@ Answers have weight 1, the filler between them `filler_weight`. Needles, questio
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from contextgraft.errors import InputError
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.needle_format import NeedleFormat
-from contextgraft.prompts.tokens import Encode, cycle_tokens
+from contextgraft.prompts.templates import fill_slots
+from contextgraft.prompts.tokens import Encode, cycle_tokens, prompt_ending
 
 SPLITS = (
     0.5,
@@ -39,6 +40,17 @@ class Insert(NamedTuple):
     position: float
     ids: list[int]
     weights: list[float]
+
+
+class ChatTurns(NamedTuple):
+    """Token ids before the user's first message, between a message and its answer, and after an answer.
+
+    The first of those after an answer ends it; the others begin the next message.
+    """
+
+    before: list[int]
+    between: list[int]
+    after: list[int]
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,7 @@ def needle_document(
 
     No needle has a second question before every needle has one. Raises InputError if they do not fit.
     """
-    keys = [fmt.keys[int(i)] for i in rng.choice(len(fmt.keys), needles, replace=False)]
-    values = [draw(fmt.values, fmt.value_words, rng) for _ in keys]
+    keys, values = _needles(fmt, needles, rng)
     split = SPLITS[int(rng.integers(len(SPLITS)))]
     positions = rng.random(needles) * split
     inserts = []
@@ -101,6 +112,63 @@ def needle_document(
             _answered_question(encode, pair, fmt.ending, position=position, ending_weight=filler.weight)
         )
     return filler.document(inserts, length, rng)
+
+
+def chat_needle_document(
+    fmt: NeedleFormat,
+    encode: Encode,
+    filler: Filler,
+    turns: ChatTurns,
+    *,
+    length: int,
+    needles: int,
+    queries: int,
+    rng: np.random.Generator,
+) -> Document:
+    """A chat about a text with needles, which stands in the first message before the first question.
+
+    Each message asks one question. An answer and the token that ends it have weight 1; what begins the answer
+    (`lead`) has 0. No needle has a second question before every needle has one. Raises InputError if they do
+    not fit.
+    """
+    keys, values = _needles(fmt, needles, rng)
+    inserts = []
+    for key, value in zip(keys, values, strict=True):
+        ids = encode(fmt.needle_text(key, value))
+        inserts.append(Insert(float(rng.random()), ids, [0.0] * len(ids)))
+    order = [int(which) for which in rng.permutation(needles)]
+    asked = [*order, *map(int, rng.integers(0, needles, max(0, queries - needles)))][:queries]
+    chat: list[Insert] = []
+    for number, which in enumerate(asked):
+        question = fill_slots(fmt.question, key=keys[which])
+        pair = question.lstrip() if number else question, fill_slots(fmt.lead, key=keys[which])
+        chat.append(_turn(encode, turns, pair, fmt.answer_text(keys[which], values[which]), fmt.ending))
+    between = turns.after[1:]
+    ids = [token for turn in chat for token in (*turn.ids, *between)][: -len(between) or None]
+    weights = [weight for turn in chat for weight in (*turn.weights, *([0.0] * len(between)))][: len(ids)]
+    start = [*turns.before, *encode(fmt.intro)]
+    text = replace(filler, prefix_ids=start).document(inserts, length - len(ids), rng)
+    return Document(text.ids + ids, text.weights + weights)
+
+
+def packed_chats(
+    pairs: Sequence[tuple[str, str]],
+    encode: Encode,
+    turns: ChatTurns,
+    *,
+    length: int,
+    ending: str,
+    rng: np.random.Generator,
+) -> Document:
+    """Chats of one random pair each in a row, cut at the length; answers with their endings have weight 1."""
+    ids: list[int] = []
+    weights: list[float] = []
+    while len(ids) < length:
+        prompt, answer = pairs[int(rng.integers(len(pairs)))]
+        turn = _turn(encode, turns, (prompt, ""), answer.lstrip() + ending, "")
+        ids += turns.before + turn.ids
+        weights += [0.0] * len(turns.before) + turn.weights
+    return Document(ids[:length], weights[:length])
 
 
 def pairs_document(
@@ -145,6 +213,20 @@ def packed_pairs(
         ids += [*prefix_ids, *insert.ids]
         weights += [0.0] * len(prefix_ids) + insert.weights
     return Document(ids[:length], weights[:length])
+
+
+def _needles(fmt: NeedleFormat, count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Different keys of a format, and a value for each."""
+    keys = [fmt.keys[int(i)] for i in rng.choice(len(fmt.keys), count, replace=False)]
+    return keys, [draw(fmt.values, fmt.value_words, rng) for _ in keys]
+
+
+def _turn(encode: Encode, turns: ChatTurns, question: tuple[str, str], answer: str, ending: str) -> Insert:
+    """The end of a message, (question, lead), and its answer up to the token that ends it."""
+    prompt = prompt_ending(encode, *question, turns.between)
+    answer_ids, ending_ids = encode(answer), encode(ending)
+    weights = [0.0] * len(prompt) + [1.0] * len(answer_ids) + [0.0] * len(ending_ids) + [1.0]
+    return Insert(0.0, [*prompt, *answer_ids, *ending_ids, turns.after[0]], weights)
 
 
 def _answered_question(

@@ -286,7 +286,9 @@ class StudyWorkflow:
 
     def device_arguments(self) -> list[str]:
         """On what `contextgraft evaluate` runs the models."""
-        return ["--device", "cuda", "--dtype", "auto"] if self.settings.cluster.device == "cuda" else []
+        if self.settings.cluster.device != "cuda":
+            return []
+        return ["--device", "cuda", *([] if self.settings.evaluation.dtype else ["--dtype", "auto"])]
 
     def report_arguments(self) -> list[str]:
         """Adapters, grafts, alignments and the note of `contextgraft report`."""

@@ -173,7 +173,7 @@ def _train(options: dict[str, Any], settings: "TrainingOptions", reporter: Repor
     from contextgraft.training.trainer import train
 
     device = choose_device(options["device"])
-    dtype = choose_dtype(options["dtype"], device)
+    dtype = choose_dtype(_dtype(options), device)
     config, base, peak = options["config"], options["base"], options["device_flops"]
     flops = model_flops(config, base, device=device, dtype=dtype, peak=peak)
     return train(
@@ -185,6 +185,13 @@ def _train(options: dict[str, Any], settings: "TrainingOptions", reporter: Repor
         reporter=reporter,
         datasets=_datasets(reporter),
     )
+
+
+def _dtype(options: dict[str, Any]) -> str | None:
+    """The dtype of --dtype, else that of the recipe."""
+    from contextgraft.config.training import load_recipe
+
+    return options["dtype"] or load_recipe(options["config"]).dtype
 
 
 def _train_rank(
@@ -205,7 +212,7 @@ def _train_rank(
     timeout = timedelta(seconds=options["patience"])
     try:
         with process_group(info, timeout, options["device"]) as device:
-            dtype = choose_dtype(options["dtype"], device.type)
+            dtype = choose_dtype(_dtype(options), device.type)
             flops = model_flops(
                 config,
                 base,

@@ -69,8 +69,8 @@ def backend_config(params: Mapping[str, Any], config: "EvaluationConfig") -> "Ba
     """
     from contextgraft.evaluation.backends.registry import BackendConfig
 
-    names = ("backend", "device", "dtype", "prefill_chunk", "url", "model_name")
-    given = {name: params[name] for name in names}
+    names = ("backend", "device", "prefill_chunk", "url", "model_name")
+    given = {name: params[name] for name in names} | {"dtype": config.dtype or BackendConfig.dtype}
     server = config.backend
     if server is not None and (params["backend"], params["url"]) == ("hf", None):
         started = {"backend": "serve", "server": server}

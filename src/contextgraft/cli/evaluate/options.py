@@ -177,6 +177,12 @@ CONFIG_FLAGS = (
         text="Most prompts per batch; fewer if they are long.",
         default="64",
     ),
+    flag(
+        *(None, "dtype", "--dtype"),
+        type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+        text="Precision of the computation; auto: as the model is stored.",
+        default="float32",
+    ),
 )
 REPLAY_FLAGS = (
     "format",
@@ -188,6 +194,7 @@ REPLAY_FLAGS = (
     "trust_tasks",
     "text",
     "chat",
+    "dtype",
 )  # and skill.samples
 
 CONFIG_OPTIONS = (
@@ -235,13 +242,6 @@ BACKEND_OPTIONS = (
         default="cpu",
         show_default=True,
         help="Device for the computation: cpu, cuda:1, or cuda for all GPUs.",
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
-        default="float32",
-        show_default=True,
-        help="Precision of the computation; auto: as the model is stored.",
     ),
 )
 

@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.config.evaluation import Chat
-from contextgraft.errors import CheckpointError, InputError, library_errors
-from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
-from contextgraft.formats.model.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
-
-MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
-# Messages that a template may treat in another way: long ones, lines, quotes, code, other scripts
-LINES = (
-    'The code of Anna\'s 2nd house is 41-06, and the key to it was 9873 5.  "Why?" <b>&amp;</b>\n\n'
-    "\t- `x = {'a': [1]}` [link](http://x) $1 % \\n a + b = c, in that, for you, I or we\n"
-    "das Haus \u00fc\u00df, \u4e2d\u6587\u3002 \U0001f600 #5 @me *a* _b_ | c ~ d; e: f! (g) END\n"
-)
-PROBES = (*(MARK,) * 5, LINES.strip(), (LINES * 300).strip())
-TEMPLATE_BUDGET = ProcessBudget(cpu_seconds=5, memory=1 << 29)
+from contextgraft.errors import library_errors
+from contextgraft.formats.tokenizer.chat_template import chat_frame
+from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 
 
 @dataclass(frozen=True)
@@ -64,36 +54,8 @@ class PromptTokenizer:
             begin = self.hf.bos_token_id
             adds = begin is not None and self.limited.encode("")[:1] == [begin]
             return ([begin] if adds else []), []
-        if not self.hf.chat_template:
-            raise InputError("the tokenizer has no chat template", path=self.path, remedy="set chat: false")
-        rendered = run_limited(self._render, "its chat template", self.path, TEMPLATE_BUDGET)
-        before, *rest = rendered.split(MARK)
-        if len(rest) != 1:
-            raise CheckpointError(
-                "its chat template does not show the message as it is",
-                path=self.path,
-                expected="the user's message once",
-                received=f"{len(rest)} times",
-                remedy="set chat: false, or correct the template",
-            )
-        return self.encode(before), self.encode(rest[0])
-
-    def _render(self) -> str:
-        """The chat template around one message of the user, which is MARK.
-
-        ValueError for a template that does not show every message as it shows MARK, such as one that cuts
-        long messages, replaces words, or draws a random text.
-        """
-        rendered = self._message(MARK)
-        for text in PROBES:
-            if rendered.count(MARK) == 1 and self._message(text) != rendered.replace(MARK, text):
-                raise ValueError(f"it changes a message of {len(text):,} characters, or the text around it")
-        return rendered
-
-    def _message(self, content: str) -> str:
-        message = [{"role": "user", "content": content}]
-        text: str = self.hf.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        return text
+        before, after = chat_frame(self.limited)
+        return self.encode(before), self.encode(after)
 
     def digest(self) -> str:
         """sha256 of all that decides token ids: tokenizers of equal digest give the same prompts."""

@@ -5,8 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.formats.model.limited_tokenizer import load_limited_tokenizer
+from contextgraft.config.evaluation import Chat
+from contextgraft.formats.tokenizer.chat_template import chat_frame, text_after_answer
+from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 from contextgraft.prompts.tokens import Encode
+from contextgraft.prompts.training_document import ChatTurns
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,18 @@ class DataContext:
     folder: Path
     work: Path = Path()
     seed: int = 0
+    tokenizer: LimitedTokenizer | None = None
+
+    def chat_turns(self, chat: Chat) -> ChatTurns | None:
+        """Ids around the messages of a chat in the tokenizer's template; None where none is used.
+
+        InputError if `chat` is true and there is no template.
+        """
+        tokenizer = self.tokenizer
+        if tokenizer is None or not (bool(tokenizer.hf.chat_template) if chat == "auto" else chat):
+            return None
+        before, between = chat_frame(tokenizer)
+        return ChatTurns(*map(self.encode, (before, between, text_after_answer(tokenizer))))
 
 
 def load_context(base: ModelFolder, folder: Path) -> DataContext:
@@ -31,7 +46,8 @@ def load_context(base: ModelFolder, folder: Path) -> DataContext:
     bos = tokenizer.hf.bos_token_id
     adds_bos = bos is not None and tokenizer.encode("")[:1] == [bos]  # some define one and never add it
     encode = partial(tokenizer.encode, add_special_tokens=False)
-    return DataContext(encode, (int(bos),) if adds_bos else (), len(tokenizer.hf), folder)
+    prefix_ids = (int(bos),) if adds_bos else ()
+    return DataContext(encode, prefix_ids, len(tokenizer.hf), folder, tokenizer=tokenizer)
 
 
 def memoised(encode: Encode) -> Encode:

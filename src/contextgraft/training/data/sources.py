@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,9 @@ from contextgraft.prompts.tokens import cycle_tokens
 from contextgraft.prompts.training_document import (
     Document,
     Filler,
+    chat_needle_document,
     needle_document,
+    packed_chats,
     packed_pairs,
     pairs_document,
 )
@@ -48,11 +51,14 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
     name, folder = (source.haystack, context.folder) if source.haystack else (fmt.haystack, path.parent)
     haystack_ids = context.encode(read_haystack(name, folder))
     filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
+    turns = context.chat_turns(source.chat)
     key, value = fmt.keys[0], draw(fmt.values, fmt.value_words, np.random.default_rng(0))
     needle_size = len(context.encode(fmt.needle_text(key, value)))
     query_size = len(context.encode(fmt.question_text(key))) + len(
         context.encode(fmt.answer_text(key, value) + fmt.ending)
     )
+    if turns is not None:
+        query_size += len(turns.between) + len(turns.after)
 
     def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
         limit = min(max(source.least + 2, length // source.spacing), source.most + 1)
@@ -60,9 +66,8 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
         queries = int(needles * source.queries) + 1
         while queries > 1 and needles * needle_size + queries * query_size > length * MAX_FILL:
             needles, queries = (needles, queries - 1) if queries > needles else (needles - 1, queries - 1)
-        return needle_document(
-            fmt, context.encode, filler, length=length, needles=needles, queries=queries, rng=rng
-        )
+        make = needle_document if turns is None else partial(chat_needle_document, turns=turns)
+        return make(fmt, context.encode, filler, length=length, needles=needles, queries=queries, rng=rng)
 
     return sample
 
@@ -107,8 +112,11 @@ def pairs(source: PairsSource, context: DataContext) -> DocumentSampler:
     if source.haystack:
         haystack_ids = context.encode(read_haystack(source.haystack, context.folder))
         filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
+    turns = context.chat_turns(source.chat)
 
     def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        if turns is not None:
+            return packed_chats(rows, context.encode, turns, length=length, ending=source.ending, rng=rng)
         if filler is None:
             return packed_pairs(
                 rows,

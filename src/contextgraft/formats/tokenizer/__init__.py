@@ -1,0 +1,1 @@
+"""A model's tokenizer and its chat template, within limits of time and memory."""

@@ -1,0 +1,85 @@
+"""What a tokenizer's chat template, a program that its author wrote, puts around messages."""
+
+from collections.abc import Callable
+from typing import Any
+
+from contextgraft.errors import CheckpointError, InputError
+from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
+from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer
+
+MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
+ANSWER, NEXT = "ContextgraftAnswer", "ContextgraftNext"  # of an answer, and of the message after it
+# Messages that a template may treat in another way: long ones, lines, quotes, code, other scripts
+LINES = (
+    'The code of Anna\'s 2nd house is 41-06, and the key to it was 9873 5.  "Why?" <b>&amp;</b>\n\n'
+    "\t- `x = {'a': [1]}` [link](http://x) $1 % \\n a + b = c, in that, for you, I or we\n"
+    "das Haus \u00fc\u00df, \u4e2d\u6587\u3002 \U0001f600 #5 @me *a* _b_ | c ~ d; e: f! (g) END\n"
+)
+PROBES = (*(MARK,) * 5, LINES.strip(), (LINES * 300).strip())
+TEMPLATE_BUDGET = ProcessBudget(cpu_seconds=5, memory=1 << 29)
+
+
+def chat_frame(tokenizer: LimitedTokenizer) -> tuple[str, str]:
+    """The text before a user's message, and that between it and the answer.
+
+    InputError without a template, CheckpointError for one that does not show every message as it is.
+    """
+    rendered = _run(tokenizer, lambda: _one_message(tokenizer.hf))
+    before, *rest = rendered.split(MARK)
+    if len(rest) != 1:
+        raise CheckpointError(
+            "its chat template does not show the message as it is",
+            path=tokenizer.path,
+            expected="the user's message once",
+            received=f"{len(rest)} times",
+            remedy="set chat: false, or correct the template",
+        )
+    return before, rest[0]
+
+
+def text_after_answer(tokenizer: LimitedTokenizer) -> str:
+    """The text between an answer and the next message of the user.
+
+    CheckpointError for a template that writes a finished turn in another way than the one that is answered.
+    """
+    before, after = chat_frame(tokenizer)
+    rendered = _run(tokenizer, lambda: _conversation(tokenizer.hf))
+    begin, end = f"{before}{MARK}{after}{ANSWER}", f"{NEXT}{after}"
+    if not rendered.startswith(begin) or not rendered.endswith(end) or len(rendered) <= len(begin + end):
+        raise CheckpointError(
+            "its chat template writes a finished turn in another way than the last one",
+            path=tokenizer.path,
+            remedy="set chat: false, or correct the template",
+        )
+    return rendered[len(begin) : -len(end)]
+
+
+def _run(tokenizer: LimitedTokenizer, render: Callable[[], str]) -> str:
+    if not tokenizer.hf.chat_template:
+        raise InputError("the tokenizer has no chat template", path=tokenizer.path, remedy="set chat: false")
+    return run_limited(render, "its chat template", tokenizer.path, TEMPLATE_BUDGET)
+
+
+def _one_message(hf: Any) -> str:
+    """The chat template around one message of the user, which is MARK.
+
+    ValueError for a template that does not show every message as it shows MARK, such as one that cuts
+    long messages, replaces words, or draws a random text.
+    """
+    rendered = _render(hf, MARK)
+    for text in PROBES:
+        if rendered.count(MARK) == 1 and _render(hf, text) != rendered.replace(MARK, text):
+            raise ValueError(f"it changes a message of {len(text):,} characters, or the text around it")
+    return rendered
+
+
+def _conversation(hf: Any) -> str:
+    return _render(hf, MARK, ANSWER, NEXT)
+
+
+def _render(hf: Any, *contents: str) -> str:
+    """Messages of the user and the assistant in turn, and the begin of an answer."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+    text: str = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
