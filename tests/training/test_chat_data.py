@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.config.training import AnySource
+from contextgraft.config.training.data import AnySource
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.training.data.context import DataContext, load_context
 from contextgraft.training.data.sources import KINDS, DocumentSampler

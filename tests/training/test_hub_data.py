@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from pydantic import ValidationError
 
 from contextgraft.checkpoint.atomic import PARTIAL
-from contextgraft.config.training import DocumentsSource
+from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError, OutputError
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.hub.dataset import HubDatasets

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgraft.config.training import DocumentsSource, Recipe
+from contextgraft.config.training import Recipe
+from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError
 from contextgraft.prompts.tokens import Encode
 from contextgraft.training.data.context import DataContext

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer
 
-from contextgraft.config.training import AnySource, Recipe, load_recipe
+from contextgraft.config.training import Recipe, load_recipe
+from contextgraft.config.training.data import AnySource
 from contextgraft.errors import InputError
 from contextgraft.training.data.batches import BatchSampler
 from contextgraft.training.data.context import DataContext, memoised

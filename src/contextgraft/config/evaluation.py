@@ -195,8 +195,7 @@ class EvaluationConfig(Frozen):
     )
     dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = Field(
         default=None,
-        description="precision of the computation; auto: as the model is stored. Default: float32, or auto in "
-        "a study whose cluster has GPUs",
+        description="precision of the computation; auto: as stored. Default: float32, on a study's GPUs auto",
     )
     backend: ServerBackend | None = Field(default=None, description="a server; default: in this process")
 

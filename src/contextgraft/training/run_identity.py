@@ -7,7 +7,8 @@ from contextgraft.checkpoint.atomic import RESUME_LOG, remove, write_json
 from contextgraft.checkpoint.digest import file_digest, model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, read_json
 from contextgraft.config.resolved_study import referenced_files
-from contextgraft.config.training import DocumentsSource, Recipe
+from contextgraft.config.training import Recipe
+from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 from contextgraft.training.data.hub import FETCHED, records_are_whole
 from contextgraft.training.reporting.progress import TrainingReporter

@@ -286,9 +286,8 @@ class StudyWorkflow:
 
     def device_arguments(self) -> list[str]:
         """On what `contextgraft evaluate` runs the models."""
-        if self.settings.cluster.device != "cuda":
-            return []
-        return ["--device", "cuda", *([] if self.settings.evaluation.dtype else ["--dtype", "auto"])]
+        dtype = [] if self.settings.evaluation.dtype else ["--dtype", "auto"]
+        return ["--device", "cuda", *dtype] if self.settings.cluster.device == "cuda" else []
 
     def report_arguments(self) -> list[str]:
         """Adapters, grafts, alignments and the note of `contextgraft report`."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextgraft.config.text_file import check_regular
-from contextgraft.config.training import DocumentsSource
+from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError
 
 Row = TypeVar("Row")

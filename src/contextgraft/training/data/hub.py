@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from contextgraft.checkpoint.atomic import remove, write_json
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.checkpoint.model_folder import read_json
-from contextgraft.config.training import DocumentsSource
+from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import CheckpointError, InputError, raise_read_error
 from contextgraft.formats.sidecar import read_sidecar
 from contextgraft.training.data.documents import file_format

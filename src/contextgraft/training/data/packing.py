@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from contextgraft.checkpoint.atomic import publish, remove
 from contextgraft.config.text_file import check_regular
-from contextgraft.config.training import DocumentsSource, Recipe
+from contextgraft.config.training import Recipe
+from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError, OutputError, raise_read_error
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import TOKEN_IDS, find_files, read_documents, read_token_ids

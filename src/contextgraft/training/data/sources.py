@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from contextgraft.config.text_file import read_text_file, split_lines
-from contextgraft.config.training import (
+from contextgraft.config.training.data import (
     DocumentsSource,
     NeedleSource,
     PairsSource,
