@@ -12,8 +12,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from contextgraft.errors import CheckpointError, ContextgraftError, InputError
-from contextgraft.formats.model import limited_tokenizer
 from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
+from contextgraft.formats.tokenizer import limited_tokenizer
 from contextgraft.formats.tokenizer.limited_tokenizer import load_limited_tokenizer
 
 SMALL = ProcessBudget(cpu_seconds=0.3, memory=1 << 28)

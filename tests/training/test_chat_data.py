@@ -141,6 +141,93 @@ def test_a_chat_that_cannot_fit_is_refused(folder: Path) -> None:
         sampler(context, **needle_source())(np.random.default_rng(0), 100)
 
 
+CONVERSATIONS = [
+    [("system", "Be brief."), ("user", "Hello"), ("assistant", "Hi."), ("user", "Go"), ("assistant", "Bye.")],
+    [("user", "2 + 2?"), ("assistant", "4"), ("user", "left without an answer")],
+    [("user", "Do."), ("assistant", "Done.")],
+]  # fmt: skip
+WITH_BREAK = CHATML.replace(
+    "<|im_end|>{% endgeneration %}", "<|im_end|>{{ '\n' }}{% endgeneration %}"
+).replace("<|im_end|>{% endif %}{{ '\n' }}", "<|im_end|>{{ '\n' }}{% endif %}")
+
+
+def write_conversations(folder: Path, conversations: list[list[tuple[str, str]]]) -> Path:
+    lines = [
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in turns], "id": 1})
+        for turns in conversations
+    ]
+    path = folder / "chat.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_conversations_are_trained_where_transformers_masks_the_assistant(folder: Path) -> None:
+    context = with_template(folder, WITH_BREAK)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    write_conversations(folder.parent, CONVERSATIONS)
+    known = {}
+    for turns in CONVERSATIONS:
+        messages = [{"role": role, "content": text} for role, text in turns]
+        while messages[-1]["role"] != "assistant":
+            messages.pop()
+        rendered = tokenizer.apply_chat_template(
+            messages, return_dict=True, return_assistant_tokens_mask=True
+        )
+        known[tuple(rendered["input_ids"])] = [float(mask) for mask in rendered["assistant_masks"]]
+    ids, weights, starts = sampler(context, kind="chat", file="chat.jsonl")(np.random.default_rng(0), 1000)
+    assert (len(ids), len(weights), starts) == (1000, 1000, None)
+    place = 0
+    seen: set[tuple[int, ...]] = set()
+    while place + max(map(len, known)) <= 1000:
+        (found,) = [tokens for tokens in known if tuple(ids[place : place + len(tokens)]) == tokens]
+        assert weights[place : place + len(found)] == known[found]
+        place, seen = place + len(found), seen | {found}
+    assert seen == set(known)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", '{"messages": []}', '{"messages": [{"role": "user", "content": "x"}]}',
+        '{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
+        '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": 1}]}',
+        '{"messages": ' + "[" * 3000,
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_conversation_is_named(folder: Path, line: str) -> None:
+    path = write_conversations(folder.parent, CONVERSATIONS)
+    path.write_text(path.read_text() + "\n" + line, encoding="utf-8")
+    with pytest.raises(InputError, match="line 4 is not a conversation"):
+        sampler(load_context(open_model(folder), folder.parent), kind="chat", file="chat.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (LAST_ONLY, "conversation 1 cannot be written .* writes a finished turn in another way"),
+        ("{% if true %}{% endif %}", "conversation 1 is empty"),
+        ("{{ raise_exception('no system') }}", "conversation 1 cannot be written .* no system"),
+        (None, "no chat template"),
+    ],
+    ids=["history", "empty", "raises", "none"],
+)
+def test_conversations_that_a_template_cannot_write(folder: Path, template: str | None, reason: str) -> None:
+    context = with_template(folder, template)
+    write_conversations(folder.parent, CONVERSATIONS)
+    with pytest.raises(InputError, match=reason):
+        sampler(context, kind="chat", file="chat.jsonl")
+
+
+def test_what_begins_a_conversation_is_not_trained(folder: Path) -> None:
+    context = load_context(open_model(folder), folder.parent)
+    write_conversations(folder.parent, [[("assistant", "I begin."), *CONVERSATIONS[2]]])
+    ids, weights, _ = sampler(context, kind="chat", file="chat.jsonl")(np.random.default_rng(0), 150)
+    trained = [token for token, weight in zip(ids, weights, strict=True) if weight]
+    text = AutoTokenizer.from_pretrained(folder).decode(trained)
+    assert text.startswith("Done.<|im_end|>\n")
+    assert "I begin." not in text
+
+
 def test_chats_have_no_haystack() -> None:
     source = {"kind": "pairs", "file": "pairs.jsonl", "chat": True, "haystack": "text.txt"}
     with pytest.raises(ValidationError, match="chat and haystack cannot be combined"):

@@ -171,6 +171,23 @@ def packed_chats(
     return Document(ids[:length], weights[:length])
 
 
+def packed_conversations(
+    conversations: Sequence[Sequence[str]], encode: Encode, *, length: int, rng: np.random.Generator
+) -> Document:
+    """Random conversations in a row, cut at the length.
+
+    Every second part of a conversation is an answer, which has weight 1 with what ends it.
+    """
+    ids: list[int] = []
+    weights: list[float] = []
+    while len(ids) < length:
+        for index, part in enumerate(conversations[int(rng.integers(len(conversations)))]):
+            encoded = encode(part)
+            ids += encoded
+            weights += [float(index % 2)] * len(encoded)
+    return Document(ids[:length], weights[:length])
+
+
 def pairs_document(
     pairs: Sequence[tuple[str, str]],
     encode: Encode,

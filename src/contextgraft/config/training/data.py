@@ -88,6 +88,15 @@ class PairsSource(DataSource):
         return self
 
 
+class ChatSource(DataSource):
+    """Conversations in the tokenizer's chat template, packed; the assistant's messages are trained."""
+
+    kind: Literal["chat"]
+    file: Path = Field(
+        description='JSONL of {"messages": [{"role": role, "content": text}, ...]}, relative to the recipe'
+    )
+
+
 class DocumentsSource(DataSource):
     """Documents packed to sequences; no document is repeated before all were read."""
 
@@ -115,5 +124,6 @@ class DocumentsSource(DataSource):
 
 
 AnySource = Annotated[
-    NeedleSource | RepeatSource | TextSource | PairsSource | DocumentsSource, Field(discriminator="kind")
+    NeedleSource | RepeatSource | TextSource | PairsSource | ChatSource | DocumentsSource,
+    Field(discriminator="kind"),
 ]

@@ -1,10 +1,11 @@
 """What a tokenizer's chat template, a program that its author wrote, puts around messages."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contextgraft.errors import CheckpointError, InputError
-from contextgraft.formats.model.limited_process import ProcessBudget, run_limited
+from contextgraft.formats.model.limited_process import LimitedProcess, ProcessBudget, run_limited
 from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer
 
 MARK = "ContextgraftPrompt"  # takes the place of the prompt while a chat template is rendered
@@ -54,9 +55,53 @@ def text_after_answer(tokenizer: LimitedTokenizer) -> str:
     return rendered[len(begin) : -len(end)]
 
 
-def _run(tokenizer: LimitedTokenizer, render: Callable[[], str]) -> str:
+class ChatRenderer:
+    """Renders conversations by a tokenizer's chat template, one after another, within limits.
+
+    InputError without a template.
+    """
+
+    def __init__(self, tokenizer: LimitedTokenizer) -> None:
+        _check_template(tokenizer)
+        self._hf = tokenizer.hf
+        self._process = LimitedProcess(
+            self._answer, "its chat template", tokenizer.path, TEMPLATE_BUDGET.memory
+        )
+
+    def parts(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
+        """The text of a conversation, divided where an answer of the assistant begins and behind its end.
+
+        So every second part is an answer, with what ends it; what begins a conversation is none.
+        CheckpointError for a template that writes an answer in another way when a message follows, or that
+        fails on this conversation.
+        """
+        request = json.dumps(list(messages)).encode()
+        parts: list[str] = json.loads(self._process.ask(request, TEMPLATE_BUDGET.cpu_seconds))
+        return parts
+
+    def _answer(self, request: bytes) -> bytes:
+        """In the process: the parts of the conversation of a request."""
+        messages = json.loads(request)
+        parts, done = [], ""
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant" or number == 0:  # transformers renders no empty conversation
+                continue
+            asked = _render_messages(self._hf, messages[:number], answer=True)
+            answered = _render_messages(self._hf, messages[: number + 1])
+            if not (asked.startswith(done) and answered.startswith(asked)):
+                raise ValueError("it writes a finished turn in another way than the last one")
+            parts += [asked[len(done) :], answered[len(asked) :]]
+            done = answered
+        return json.dumps(parts).encode()
+
+
+def _check_template(tokenizer: LimitedTokenizer) -> None:
     if not tokenizer.hf.chat_template:
         raise InputError("the tokenizer has no chat template", path=tokenizer.path, remedy="set chat: false")
+
+
+def _run(tokenizer: LimitedTokenizer, render: Callable[[], str]) -> str:
+    _check_template(tokenizer)
     return run_limited(render, "its chat template", tokenizer.path, TEMPLATE_BUDGET)
 
 
@@ -81,5 +126,10 @@ def _render(hf: Any, *contents: str) -> str:
     """Messages of the user and the assistant in turn, and the begin of an answer."""
     roles = ("user", "assistant")
     messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
-    text: str = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return _render_messages(hf, messages, answer=True)
+
+
+def _render_messages(hf: Any, messages: Sequence[Mapping[str, str]], *, answer: bool = False) -> str:
+    """Messages, with the begin of an answer if one is asked for."""
+    text: str = hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer)
     return text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.evaluation import Chat
+from contextgraft.errors import CheckpointError
 from contextgraft.formats.tokenizer.chat_template import chat_frame, text_after_answer
 from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 from contextgraft.prompts.tokens import Encode
@@ -37,7 +38,10 @@ class DataContext:
         if tokenizer is None or not (bool(tokenizer.hf.chat_template) if chat == "auto" else chat):
             return None
         before, between = chat_frame(tokenizer)
-        return ChatTurns(*map(self.encode, (before, between, text_after_answer(tokenizer))))
+        turns = ChatTurns(*map(self.encode, (before, between, text_after_answer(tokenizer))))
+        if not turns.after:
+            raise CheckpointError("its chat template ends answers with no token", path=tokenizer.path)
+        return turns
 
 
 def load_context(base: ModelFolder, folder: Path) -> DataContext:

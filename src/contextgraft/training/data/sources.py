@@ -10,6 +10,7 @@ import numpy as np
 
 from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.config.training.data import (
+    ChatSource,
     DocumentsSource,
     NeedleSource,
     PairsSource,
@@ -17,6 +18,7 @@ from contextgraft.config.training.data import (
     TextSource,
 )
 from contextgraft.errors import InputError
+from contextgraft.formats.tokenizer.chat_template import ChatRenderer
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_format import load_format
@@ -27,10 +29,12 @@ from contextgraft.prompts.training_document import (
     chat_needle_document,
     needle_document,
     packed_chats,
+    packed_conversations,
     packed_pairs,
     pairs_document,
 )
 from contextgraft.training.data.context import DataContext
+from contextgraft.training.data.conversations import render_conversations
 from contextgraft.training.data.packing import PackedSequences, packed_path
 
 PAIR = '{"prompt": text, "answer": text}'
@@ -133,6 +137,17 @@ def pairs(source: PairsSource, context: DataContext) -> DocumentSampler:
     return sample
 
 
+def chat(source: ChatSource, context: DataContext) -> DocumentSampler:
+    """Conversations in the tokenizer's chat template, packed one after the other."""
+    assert context.tokenizer is not None
+    conversations = render_conversations(context.folder / source.file, ChatRenderer(context.tokenizer))
+
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        return packed_conversations(conversations, context.encode, length=length, rng=rng)
+
+    return sample
+
+
 def documents(source: DocumentsSource, context: DataContext) -> DocumentSampler:
     """Packed sequences; predicting the first token of a document has loss weight 0."""
     packed: dict[int, PackedSequences] = {}
@@ -155,6 +170,7 @@ KINDS: dict[str, Callable[[Any, DataContext], DocumentSampler]] = {
     "repeat": repeat,
     "text": text,
     "pairs": pairs,
+    "chat": chat,
     "documents": documents,
 }
 
