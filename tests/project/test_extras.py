@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
 CORE_VERBS = ("inspect", "plan", "rope", "fetch", "extract", "merge", "verify", "align", "compare", "publish")
 BASE = str(ROOT / "src/contextgraft/sources/demo/base")
 PLUGINS = {"vllm", "snakemake_interface_logger_plugins"}  # they come with a backend, and with Snakemake
+TRACKERS = {"wandb", "mlflow"}  # users install them by themselves; an error says how
 SLOW_IMPORTS = "contextgraft: loading libraries"  # on a busy machine; no error
 HIDE = f"import sys; sys.modules.update(dict.fromkeys({sorted(EXTRAS)}))\n"
 
@@ -54,7 +55,7 @@ def test_every_import_is_a_core_dependency_or_an_extra() -> None:
     core = names(PROJECT["dependencies"])
     unknown = {
         name
-        for name in imported - {"contextgraft", "httpx2"} - PLUGINS
+        for name in imported - {"contextgraft", "httpx2"} - PLUGINS - TRACKERS
         if DISTRIBUTIONS.get(name, name.lower().replace("_", "-")) not in core and name not in EXTRAS
     }
     assert not unknown, "declare them in pyproject.toml, and optional ones in contextgraft.extras"

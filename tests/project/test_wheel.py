@@ -47,7 +47,8 @@ COMMANDS: dict[str, list[list[str]]] = {
         [
             "python",
             "-c",
-            "from contextgraft.training.reporting.tensorboard import check_installed; check_installed()",
+            "from contextgraft.training.reporting.trackers.open import check_installed; "
+            "check_installed(['tensorboard'])",
         ]
     ],
     "workflow": [

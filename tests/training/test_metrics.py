@@ -12,12 +12,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from contextgraft.cli.commands.train import command
-from contextgraft.errors import InputError, OutputError
+from contextgraft.errors import OutputError
 from contextgraft.training.data.batches import BatchSampler, TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
-from contextgraft.training.reporting import tensorboard
 from contextgraft.training.reporting.metrics import SCHEMA
-from contextgraft.training.reporting.tensorboard import SCALARS
+from contextgraft.training.reporting.trackers.tensorboard import SCALARS
 from contextgraft.training.reporting.utilisation import ModelFlops
 from contextgraft.training.schedule import TrainingStep
 from contextgraft.training.trainer import TrainingOptions, train
@@ -33,7 +32,7 @@ def interrupted(
     measures: Path,
     patch: pytest.MonkeyPatch,
     *,
-    events: Path | None = None,
+    trackers: dict[str, str] | None = None,
 ) -> None:
     genuine = BatchSampler.batch
 
@@ -49,7 +48,7 @@ def interrupted(
                 config,
                 base,
                 out,
-                TrainingOptions(checkpoint_seconds=0, measures=measures, tensorboard=events),
+                TrainingOptions(checkpoint_seconds=0, measures=measures, trackers=trackers or {}),
             )
 
 
@@ -82,9 +81,10 @@ def test_tensorboard_shows_the_same(
         tmp_path / "measures.parquet",
         tmp_path / "board",
     )
-    interrupted(base, config, tmp_path / "out", measures, monkeypatch, events=events)
+    trackers = {"tensorboard": str(events)}
+    interrupted(base, config, tmp_path / "out", measures, monkeypatch, trackers=trackers)
     flops = ModelFlops(lambda length: 1000 * length, peak=1e9)
-    train(config, base, tmp_path / "out", TrainingOptions(measures=measures, tensorboard=events, flops=flops))
+    train(config, base, tmp_path / "out", TrainingOptions(measures=measures, trackers=trackers, flops=flops))
     shown = EventAccumulator(str(events))
     shown.Reload()
     rows: list[dict[str, Any]] = pq.read_table(measures).to_pylist()
@@ -93,22 +93,6 @@ def test_tensorboard_shows_the_same(
         found = [(point.step, point.value) for point in shown.Scalars(tag)] if points else []
         assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
     assert [row["mfu"] is None for row in rows] == 4 * [True] + 3 * [False]
-
-
-def test_tensorboard_that_is_not_installed_is_one_line(
-    base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
-    with pytest.raises(
-        InputError, match="TensorBoard is not installed; pip install 'contextgraft\\[tensorboard\\]'"
-    ):
-        train(
-            recipe_folder / "recipe.yaml",
-            base,
-            tmp_path / "out",
-            TrainingOptions(tensorboard=tmp_path / "board"),
-        )
-    assert not (tmp_path / "out").exists()
 
 
 def test_another_file_is_not_written_over(

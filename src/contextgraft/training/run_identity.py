@@ -12,7 +12,7 @@ from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 from contextgraft.training.data.hub import FETCHED, records_are_whole
 from contextgraft.training.reporting.progress import TrainingReporter
-from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, METRICS_FILE, STATE_FILE
+from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, METRICS_FILE, STATE_FILE, TRACKERS_FILE
 
 
 def check_resumable(
@@ -26,7 +26,7 @@ def check_resumable(
     for path in (work / RESUME_LOG).glob("*"):
         path.rename(work / path.name)
     remove(work / RESUME_LOG)
-    for name in (IDENTITY_FILE, STATE_FILE, METRICS_FILE):
+    for name in (IDENTITY_FILE, STATE_FILE, METRICS_FILE, TRACKERS_FILE):
         if not (work / name).is_file():  # a folder or a pipe, which would be in the way
             remove(work / name)
     identity = {

@@ -25,6 +25,7 @@ from contextgraft.training.offloaded_adamw import MOMENTS, OffloadedAdamW, host_
 STATE_FILE = "state.safetensors"  # of a run in one process
 IDENTITY_FILE = "order.json"  # in the same folder: what defines the run
 METRICS_FILE = "metrics.jsonl"  # in the same folder: a line for each step
+TRACKERS_FILE = "trackers.json"  # in the same folder: what trackers of metrics call the run
 CHECKPOINTS = "checkpoints"  # folder of a distributed run
 WEIGHT = "weight/"
 SPOILED = (SafetensorError, OSError, KeyError, ValueError, TypeError)  # or missing

@@ -3,9 +3,9 @@
 import gc
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,20 @@ from contextgraft.training.fits import check_fits
 from contextgraft.training.model import check_mlp_tiles, head_dim
 from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
-from contextgraft.training.reporting.tensorboard import TensorBoardWriter, check_installed
+from contextgraft.training.reporting.trackers.base import TrackedRun
+from contextgraft.training.reporting.trackers.open import Trackers, check_installed, open_trackers
 from contextgraft.training.reporting.utilisation import ModelFlops
 from contextgraft.training.result.export import write_folder
 from contextgraft.training.run_identity import check_resumable
 from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
-from contextgraft.training.state import CHECKPOINTS, IDENTITY_FILE, STATE_FILE, SavedState, TrainState
+from contextgraft.training.state import (
+    CHECKPOINTS,
+    IDENTITY_FILE,
+    STATE_FILE,
+    TRACKERS_FILE,
+    SavedState,
+    TrainState,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class TrainingOptions:
     """Options of a run outside its recipe.
 
     `seed` replaces the recipe's. `measures` is a Parquet file for metrics that depend on the clock, one row
-    per step (`training.reporting.metrics`); `tensorboard` is a folder for event files of the same rows.
+    per step (`training.reporting.metrics`). `trackers` show the same rows (`training.reporting.trackers`): a
+    folder for `tensorboard`, a project for `wandb`, an experiment for `mlflow`.
     `flops` is what MFU is computed from; without it there is none. An existing output raises OutputError
     unless `replace`.
     """
@@ -53,7 +62,7 @@ class TrainingOptions:
     seed: int | None = None
     checkpoint_seconds: float = 30.0
     measures: Path | None = None
-    tensorboard: Path | None = None
+    trackers: Mapping[str, str] = field(default_factory=dict)
     flops: ModelFlops | None = None
     replace: bool = False
 
@@ -70,8 +79,7 @@ class Trainer:
         engine: TrainingEngine,
         reporter: TrainingReporter,
     ) -> None:
-        if options.tensorboard is not None:
-            check_installed()
+        check_installed(options.trackers)
         recipe = load_recipe(config)
         self.config, self.options, self.engine, self.reporter = config, options, engine, reporter
         self.recipe = recipe if options.seed is None else recipe.model_copy(update={"seed": options.seed})
@@ -110,7 +118,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Load the last saved state and the metrics of its steps; a new run has none."""
-        measures, folder, main = self.options.measures, self.options.tensorboard, self.engine.main
+        measures, main = self.options.measures, self.engine.main
         self.saved = self.engine.load(self.work)
         metrics = read_metrics(self.work, self.saved.step)
         if metrics is None:
@@ -121,13 +129,19 @@ class Trainer:
             self.reporter.message(f"resuming after step {done} of {len(self.steps)}")
         previous_rows = self.engine.run_on_main(lambda: read_previous(measures, done))
         self.step_metrics = StepMetrics(measures if main else None, previous_rows, self.options.flops)
-        self.tensorboard = TensorBoardWriter(folder, done) if folder is not None and main else None
+        self.trackers = Trackers({}, self.reporter)
+        self.engine.run_on_main(lambda: self._open_trackers(done))
         self.progress = StepProgress(self.steps, done, self.reporter)
+
+    def _open_trackers(self, done: int) -> None:
+        run = TrackedRun(self.recipe.name, self.recipe.model_dump(mode="json"), done)
+        self.trackers = open_trackers(self.options.trackers, run, self.work, self.reporter)
 
     def run(self) -> None:
         """Train all stages that are not finished; if the reporter asks to stop, raise KeyboardInterrupt."""
         first = self.steps[min(self.saved.step, len(self.steps) - 1)].stage
-        with closing(prefetched(self.batches.batch, self.steps[self.saved.step :])) as batches:
+        steps = self.steps[self.saved.step :]
+        with self.trackers, closing(prefetched(self.batches.batch, steps)) as batches:
             for stage in range(first, len(self.recipe.stages)):
                 self._run_stage(stage, self._build_stage(stage, summarise=stage == first), batches)
                 free_memory()
@@ -202,15 +216,13 @@ class Trainer:
         self.metrics.append(metrics)
         row = self.step_metrics.row(metrics, step, gradient_norm, result)
         self.progress.update(step, row)
-        if self.tensorboard is not None:
-            self.tensorboard.write(row)
+        self.trackers.write(row)
 
     def _write_metrics(self) -> None:
         if self.engine.main:
             write_metrics(self.work, self.metrics)
             self.step_metrics.write()
-        if self.tensorboard is not None:
-            self.tensorboard.flush()
+        self.trackers.flush()
 
     def _write_result(self, trained: dict[str, torch.Tensor]) -> None:
         recipe, work = self.recipe, self.work
@@ -226,7 +238,7 @@ class Trainer:
         write_metrics(work, self.metrics)
         resume_log = work / RESUME_LOG
         resume_log.mkdir(exist_ok=True)
-        for name in (IDENTITY_FILE, STATE_FILE, CHECKPOINTS, PACKED, FETCHED):
+        for name in (IDENTITY_FILE, STATE_FILE, TRACKERS_FILE, CHECKPOINTS, PACKED, FETCHED):
             if (work / name).exists():
                 (work / name).rename(resume_log / name)
         detach_log(work)

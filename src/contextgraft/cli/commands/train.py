@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from contextgraft.training.parallel.process_group import RankInfo
     from contextgraft.training.trainer import TrainingOptions
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 # options that only a run has, and those of them that only torchrun's processes have; --plan has others
 RUN = (
     *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
-    *("keep", "patience", "measures", "tensorboard", "device"),
+    *("keep", "patience", "measures", "device", *TRACKERS),
 )
 TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "data_parallel_replicate", "keep", "patience")
 
@@ -83,9 +84,11 @@ class Reporter:
 )
 @click.option(
     "--tensorboard",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(file_okay=False),
     help="Folder for TensorBoard event files of the same values; needs the package tensorboard.",
 )
+@click.option("--wandb", help="Project of Weights & Biases for the same values; needs the package wandb.")
+@click.option("--mlflow", help="Experiment of MLflow for the same values; needs the package mlflow.")
 @replace_option
 @skip_existing_option
 @json_option("Print the metrics of the last step, or the plan, as JSON.")
@@ -126,7 +129,7 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
         seed=options["seed"],
         checkpoint_seconds=options["checkpoint_seconds"],
         measures=options["measures"],
-        tensorboard=options["tensorboard"],
+        trackers={name: options[name] for name in TRACKERS if options[name] is not None},
         replace=options["replace"],
     )
     reporter = Reporter(silent=info is not None and info.rank > 0)

@@ -1,11 +1,11 @@
 """Step metrics as TensorBoard event files, if that package is installed."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from contextgraft.errors import InputError
+from typing_extensions import override
+
+from contextgraft.training.reporting.trackers.base import MetricTracker, TrackedRun, present
 
 SCALARS = {
     "loss": "learnt/loss",
@@ -22,26 +22,26 @@ SCALARS = {
 }
 
 
-class TensorBoardWriter:
+class TensorBoardTracker(MetricTracker):
     """Writes one point per step; a resumed run hides the points of the steps that it repeats."""
 
-    def __init__(self, folder: Path, done: int) -> None:
+    run_id = None
+
+    def __init__(self, folder: str, run: TrackedRun) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - optional
 
-        self._writer = SummaryWriter(str(folder), purge_step=done + 1)
+        self._writer = SummaryWriter(folder, purge_step=run.done + 1)
 
+    @override
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row of `StepMetrics`; missing values are left out."""
-        for name, tag in SCALARS.items():
-            if row[name] is not None:
-                self._writer.add_scalar(tag, row[name], row["step"])
+        for name, value in present(row).items():
+            if name in SCALARS:
+                self._writer.add_scalar(SCALARS[name], value, row["step"])
 
+    @override
     def flush(self) -> None:
-        """Make all points so far readable."""
         self._writer.flush()
 
-
-def check_installed() -> None:
-    """Raise InputError if TensorBoard is not installed."""
-    if find_spec("tensorboard") is None:
-        raise InputError("TensorBoard is not installed", remedy="pip install 'contextgraft[tensorboard]'")
+    @override
+    def close(self, *, finished: bool) -> None:
+        self._writer.close()

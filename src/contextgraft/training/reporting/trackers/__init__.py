@@ -1,0 +1,1 @@
+"""Programs that show the metrics of a run while it trains: TensorBoard, Weights & Biases, MLflow."""
