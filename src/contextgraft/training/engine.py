@@ -19,7 +19,13 @@ from contextgraft.training.block_causal import check_block_causal
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
-from contextgraft.training.model import build_trainable, load_weights, trainable_parameters, zero_frozen_rows
+from contextgraft.training.model import (
+    build_trainable,
+    load_weights,
+    materialise,
+    trainable_parameters,
+    zero_frozen_rows,
+)
 from contextgraft.training.state import (
     CHECKPOINTS,
     SavedState,
@@ -115,10 +121,10 @@ class SingleProcessEngine(TrainingEngine):
     @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
         model = build_trainable(recipe, base, rope, attention="sdpa", keep_attention=keep_sdpa)
+        materialise(model, self.device)
         load_weights(model, base)
         if recipe.has_block_causal:
             check_block_causal(model)
-        model.to(self.device)
         parameters = trainable_parameters(model)
         optimiser = build_optimiser(recipe.optimiser, parameters, frozen_rows=recipe.frozen_rows)
         return TrainState(CausalLMWithLoss(model), parameters, optimiser)

@@ -1,6 +1,7 @@
 """LoRA during training: PEFT's layers are injected into the model, and merged into the weights at the end."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -10,13 +11,23 @@ ADAPTER_NAME = "default"
 
 
 def insert(model: torch.nn.Module, lora: Lora, targets: Sequence[str], *, seed: int) -> None:
-    """Add LoRA factors to the target modules: lora_A is drawn from the seed, lora_B is 0."""
+    """Add LoRA factors to the target modules: lora_A is drawn from the seed, lora_B is 0.
+
+    PEFT puts factors on the device of the weights, which may be without memory (meta): meanwhile it sees
+    tensors on the processor whose elements share their memory.
+    """
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - only runs with LoRA pay for it
 
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(targets))
+    modules: list[Any] = [model.get_submodule(target) for target in targets]
+    weights = [module.weight for module in modules]
+    for module, weight in zip(modules, weights, strict=True):
+        module.weight = torch.nn.Parameter(weight.new_empty((), device="cpu").expand(weight.shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME)
+    for module, weight in zip(modules, weights, strict=True):
+        module.weight = weight  # the module is the base layer now
 
 
 def is_base(name: str) -> bool:

@@ -1,10 +1,12 @@
 """The model in memory: built with given RoPE settings, filled from a folder, and its trainable parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
@@ -49,15 +51,15 @@ def build(
     attention: str = "sdpa",
     context_fn: ContextFn | None = None,
 ) -> torch.nn.Module:
-    """A float32 model of this architecture with these RoPE settings and uninitialised weights.
+    """A float32 model of this architecture with these RoPE settings, whose parameters are on the device meta.
 
-    Memory that was never written to is not used: a model that is sharded before it is filled needs only the
-    memory of its shards. `context_fn` is that of torch.utils.checkpoint. An unknown architecture, or dropout,
-    raises InputError.
+    They get memory from `materialise`, after the model is sharded, if it is. Buffers are on the processor.
+    `context_fn` is that of torch.utils.checkpoint. An unknown architecture, or dropout, raises InputError.
     """
     parsed = parse_config(apply_rope(config, rope))
     _check_dropout(config)
-    with library_errors("unknown architecture", parsed.model_type, InputError), no_init_weights():
+    unknown = library_errors("unknown architecture", parsed.model_type, InputError)
+    with unknown, no_init_weights(), parameters_on_meta():
         model = AutoModelForCausalLM.from_config(
             use_built_in_kernels(parsed),
             dtype=torch.float32,
@@ -72,6 +74,35 @@ def build(
         (enable or model.gradient_checkpointing_enable)(options)
     model.train()
     return cast("torch.nn.Module", model)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Parameters that are registered meanwhile are moved to the device meta one by one; buffers are not."""
+
+    def on_meta(_: torch.nn.Module, __: str, parameter: torch.nn.Parameter) -> Any:
+        if parameter.is_meta:
+            return parameter  # once more: tied weights
+        return torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    registered = register_module_parameter_registration_hook(on_meta)
+    try:
+        yield
+    finally:
+        registered.remove()
+
+
+def materialise(model: torch.nn.Module, device: torch.device) -> None:
+    """Give uninitialised memory to parameters on the device meta; of sharded ones to this rank's shard."""
+    made: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta and parameter not in made:
+                empty = torch.empty_like(parameter, device=device)
+                made[parameter] = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+            if parameter.is_meta:
+                setattr(module, name, made[parameter])
+    model.to(device)  # buffers, and factors of LoRA
 
 
 def _check_dropout(config: Mapping[str, Any]) -> None:
@@ -110,7 +141,7 @@ def local_shard(tensor: torch.Tensor) -> torch.Tensor:
 def build_trainable(
     recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str, keep_attention: ContextFn
 ) -> torch.nn.Module:
-    """A model for the base's weights, not yet loaded, in which only what the recipe names is trainable.
+    """A model without memory for its weights, in which only what the recipe names is trainable.
 
     `keep_attention` are the contexts of this attention for selective activation checkpointing.
     """

@@ -29,6 +29,7 @@ from contextgraft.training.model import (
     decoder_layers,
     head_dim,
     load_weights,
+    materialise,
     trainable_parameters,
     zero_frozen_rows,
 )
@@ -172,6 +173,7 @@ class DistributedEngine(TrainingEngine):
             self._shard(layer, policy)
         model = CausalLMWithLoss(causal_lm)
         self._shard(model, replace(policy, cast_forward_inputs=False))
+        materialise(model, self.device)
         load_weights(causal_lm, base, self._local_rows)
         parameters = trainable_parameters(causal_lm)
         optimiser = build_optimiser(recipe.optimiser, parameters, frozen_rows=recipe.frozen_rows)
