@@ -1,8 +1,9 @@
-"""docs/real-weights.md: intervals are those of the shares; base, donor and fine-tune those of the recipes."""
+"""docs/real-weights.md: the table is made of the rows in docs/data/real.parquet, the settings of the recipes."""
 
 import re
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -13,8 +14,20 @@ from .tables import ROOT, page, table, wilson
 
 PAGE = page("real-weights")
 STUDY = ROOT / "config/studies"
-NEEDLES, CAPITALS, RULER = 12, 60, 8
-SCORES = table(PAGE, "model", "512 tokens")
+RULER = 8
+ROWS: list[dict[str, Any]] = pq.read_table(ROOT / "docs/data/real.parquet").to_pylist()
+MODELS = {
+    "base": "base",
+    "donor": "donor-s1",
+    "fine-tune alone": "capitals",
+    "theta only": "capitals-s1-theta-only",
+    "YaRN": "capitals-s1-yarn",
+    "short donor": "capitals-s1-short-donor",
+    "graft r32": "capitals-s1-r32",
+    "graft r128": "capitals-s1-r128",
+}
+COLUMNS = (("needle", 4096), ("needle", 16384), ("skill", None), ("long_skill", 12288))
+SCORES = table(PAGE, "model", "needles at 4,096")
 SETTINGS = dict(table(PAGE, "", ""))
 
 
@@ -23,44 +36,62 @@ def recipe(name: str) -> dict[str, Any]:
     return read
 
 
-def shown(cell: str) -> tuple[float, int, int]:
-    share, low, high = re.findall(r"[\d.]+", cell)
-    return float(share), int(low), int(high)
+def rows_of(model: str, suite: str, length: int | None) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in ROWS
+        if (row["model"], row["suite"]) == (MODELS[model], suite) and length in (None, row["length"])
+    ]
 
 
-@pytest.mark.parametrize("row", SCORES, ids=lambda row: row[0])
-def test_shares_are_of_whole_answers_and_intervals_theirs(row: list[str]) -> None:
-    for cell, n in zip(row[1:], (NEEDLES, NEEDLES, NEEDLES, CAPITALS), strict=True):
-        if cell != "not evaluated":
-            share, low, high = shown(cell)
-            right = round(share / 100 * n)
-            assert share == round(100 * right / n, 1 if n == CAPITALS else 0)
-            assert (low, high) == tuple(round(bound) for bound in wilson(right, n))
+def cell(rows: list[dict[str, Any]]) -> str:
+    right = sum(row["score"] for row in rows)
+    low, high = wilson(right, len(rows))
+    share = f"{100 * right / len(rows):.1f}".removesuffix(".0")
+    return f"{share} [{low:.0f}, {high:.0f}]"
+
+
+@pytest.mark.parametrize("shown", SCORES, ids=lambda row: row[0])
+def test_cells_are_those_of_the_rows(shown: list[str]) -> None:
+    for text, (suite, length) in zip(shown[1:], COLUMNS, strict=True):
+        rows = rows_of(shown[0], suite, length)
+        assert text == (cell(rows) if rows else "")
+
+
+def test_every_row_counts() -> None:
+    assert [row[0] for row in SCORES] == list(MODELS)
+    assert {row["model"] for row in ROWS} == set(MODELS.values())
+    assert {row["status"] for row in ROWS} == {"ok"}
+    assert {row["chat"] for row in ROWS} == {True}
+    study = recipe("smollm2.yaml")["evaluation"]
+    texts = {row["document"] for row in rows_of("base", "needle", 16384)}
+    assert len(texts) == study["needle"]["samples"]
+    for model in MODELS:
+        assert len(rows_of(model, "needle", 16384)) == len(texts) * len(study["needle"]["depths"])
+    assert f"{len(rows_of('base', 'needle', 16384))} needles from {len(texts)} texts" in PAGE
 
 
 @pytest.mark.parametrize("row", table(PAGE, "task", "2,048 tokens"), ids=lambda row: row[0])
 def test_intervals_of_recall_are_those_of_its_share(row: list[str]) -> None:
-    for cell in row[1:]:
-        share, low, high = shown(cell)
+    for text in row[1:]:
+        share, low, high = (float(number) for number in re.findall(r"[\d.]+", text))
         for bound, expected in zip((low, high), wilson(share / 100 * RULER, RULER), strict=True):
             assert bound == pytest.approx(expected, abs=1.01)  # the share is rounded
 
 
-def test_runs_are_those_of_the_recipes() -> None:
-    donor, tune, study = (
-        recipe(name) for name in ("smollm2/donor.yaml", "smollm2/fine_tune.yaml", "smollm2.yaml")
+def test_settings_are_those_of_the_recipes() -> None:
+    donor, short, tune, study = (
+        recipe(name)
+        for name in ("smollm2/donor.yaml", "smollm2/short_donor.yaml", "smollm2/fine_tune.yaml", "smollm2.yaml")
     )
     steps = sum(stage["steps"] for stage in donor["stages"])
     (tokens,) = {stage["tokens"] for stage in donor["stages"]}
     (theta,) = {stage["theta"] for stage in donor["stages"]}
-    assert SETTINGS["donor"].startswith(f"continued training: {steps} steps of {tokens:,} tokens ")
-    assert f"with theta {theta:,}, the progressive rule's value for 16,384;" in SETTINGS["donor"]
+    assert f"{steps} steps of {tokens:,} tokens" in SETTINGS["donor"]
+    assert f"theta {theta:,}" in SETTINGS["donor"]
     words = ["rope", "--theta", "100000", "--context", "8192", "--head-dim", "64", "--to", "16384"]
     assert CliRunner().invoke(cli, words).output.split()[-1] == str(theta)
-    assert f", {tune['stages'][0]['steps']} steps (" in SETTINGS["fine-tune"]
-    assert SETTINGS["adapters"].startswith(f"ranks {', '.join(map(str, study['ranks']))} ")
-    needle = study["evaluation"]["needle"]
-    assert len(needle["depths"]) * needle["samples"] == NEEDLES
-    assert study["evaluation"]["skill"]["samples"] == CAPITALS
-    assert f"n = {NEEDLES} per cell" in PAGE
-    assert f"n = {CAPITALS};" in PAGE
+    assert f"{tune['stages'][0]['steps']} steps" in SETTINGS["fine-tune"]
+    assert SETTINGS["adapters"].startswith(f"ranks {' and '.join(map(str, study['ranks']))}")
+    same = [{**stage, "target_length": 16384} for stage in short["stages"]]
+    assert (same, short["data"], short["seed"]) == (donor["stages"], donor["data"], donor["seed"])
