@@ -22,7 +22,6 @@ MODELS = {
     "fine-tune alone": "capitals",
     "theta only": "capitals-s1-theta-only",
     "YaRN": "capitals-s1-yarn",
-    "short donor": "capitals-s1-short-donor",
     "graft r32": "capitals-s1-r32",
     "graft r128": "capitals-s1-r128",
 }
