@@ -81,7 +81,12 @@ def test_intervals_of_recall_are_those_of_its_share(row: list[str]) -> None:
 def test_settings_are_those_of_the_recipes() -> None:
     donor, short, tune, study = (
         recipe(name)
-        for name in ("smollm2/donor.yaml", "smollm2/short_donor.yaml", "smollm2/fine_tune.yaml", "smollm2.yaml")
+        for name in (
+            "smollm2/donor.yaml",
+            "smollm2/short_donor.yaml",
+            "smollm2/fine_tune.yaml",
+            "smollm2.yaml",
+        )
     )
     steps = sum(stage["steps"] for stage in donor["stages"])
     (tokens,) = {stage["tokens"] for stage in donor["stages"]}

@@ -70,11 +70,7 @@ def open_model(path: Path) -> ModelFolder:
     Missing files raise InputError, pickles PickleRefused, everything malformed CheckpointError; a folder
     that only records a refusal, Refused.
     """
-    if not path.is_dir():
-        raise InputError(
-            "no such model folder", path=path, expected="a folder with config.json and safetensors files",
-            received="a file" if path.exists() else "nothing at this path",
-        )  # fmt: skip
+    check_model_folder(path)
     inputs = files_of(path)
     _raise_refusal(path)
     if (path / ADAPTER_CONFIG).exists() and not (path / MODEL_CONFIG).exists():
@@ -118,6 +114,18 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError("is not a JSON object", path=path, received=type(data).__name__)
     return data
+
+
+def check_model_folder(path: Path) -> None:
+    """Raise InputError if there is no folder at the path of a model."""
+    check_is_folder(path, "no such model folder", "a folder with config.json and safetensors files")
+
+
+def check_is_folder(path: Path, message: str, expected: str) -> None:
+    """Raise InputError if there is no folder at a path."""
+    if not path.is_dir():
+        received = "a file" if path.exists() else "nothing at this path"
+        raise InputError(message, path=path, expected=expected, received=received)
 
 
 def folders_with(folder: Path, *files: str) -> list[str]:

@@ -12,7 +12,7 @@ import click
 from contextgraft.cli.options import PATH, example, json_option, threads_option, threads_or_cores
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import bytes_bar, weight_bytes
-from contextgraft.errors import InputError, Refused
+from contextgraft.errors import Refused
 
 if TYPE_CHECKING:
     from contextgraft.adapter.verify.checks import Check
@@ -47,13 +47,12 @@ def command(
     is compared with its record. For an adapter, pass --base and --donor: every norm and error is computed
     again. The exit code is 1 if anything differs.
     """
+    from contextgraft.checkpoint.model_folder import check_is_folder
+
     count = threads_or_cores(threads)
     for given in (target, *adapters, base, donor):
-        if given is not None and not given.is_dir():
-            raise InputError(
-                "no such folder", path=given, expected="the folder of a model or adapter",
-                received="a file" if given.exists() else "nothing at this path",
-            )  # fmt: skip
+        if given is not None:
+            check_is_folder(given, "no such folder", "the folder of a model or adapter")
     if (folder / "adapter_config.json").exists():
         if base is None or donor is None or target or adapters:
             raise click.UsageError("an adapter needs --base and --donor, and neither --target nor --adapter")

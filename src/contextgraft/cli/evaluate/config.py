@@ -90,10 +90,8 @@ def split_label(model: str) -> tuple[str | None, Path]:
 
 def check_folder(label: str | None, folder: Path) -> None:
     """Raise InputError for an empty label or a folder that does not exist."""
+    from contextgraft.checkpoint.model_folder import check_model_folder
+
     if label == "":
         raise InputError("the label is empty", path=folder, expected="LABEL=DIR")
-    if not folder.is_dir():
-        raise InputError(
-            "no such model folder", path=folder, expected="a folder with config.json and safetensors files",
-            received="a file" if folder.exists() else "nothing at this path",
-        )  # fmt: skip
+    check_model_folder(folder)

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from contextgraft.checkpoint.input_files import InputFiles, files_of, unchanged
-from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, PICKLES, open_model, read_json
+from contextgraft.checkpoint.model_folder import (
+    MODEL_CONFIG,
+    MODEL_INDEX,
+    PICKLES,
+    check_is_folder,
+    open_model,
+    read_json,
+)
 from contextgraft.checkpoint.safetensors_header import open_tensors
 from contextgraft.errors import CheckpointError, InputError, VerificationError, raise_read_error
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
@@ -54,11 +61,7 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
     """
     if not REPOSITORY_NAME.fullmatch(to):
         raise InputError("not a valid repository name", path=to, expected="OWNER/NAME")
-    if not folder.is_dir():
-        raise InputError(
-            "no such folder", path=folder, expected="an adapter, a graft or a trained model",
-            received="a file" if folder.exists() else "nothing at this path",
-        )  # fmt: skip
+    check_is_folder(folder, "no such folder", "an adapter, a graft or a trained model")
     if not (folder / SIDECAR).is_file():
         raise InputError(
             "this folder was not made by contextgraft", path=folder, expected=SIDECAR,
