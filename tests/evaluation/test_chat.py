@@ -94,6 +94,32 @@ def test_a_template_without_an_end_is_a_chat_template(
     assert texts(tokens, config.model_copy(update={"chat": "auto"}))
 
 
+def test_an_answer_that_begins_its_turn_has_no_space(tokens: PromptTokenizer, tmp_path: Path) -> None:
+    """A word has other tokens without the space before it: as many are generated as the turn needs."""
+    answers = [" whale", " Pequodport", " sea captain", "harpooneer"]
+    counts = [len(tokens.hf.encode(answer.strip())) for answer in answers]
+    assert counts != [len(tokens.hf.encode(answer)) for answer in answers]
+    skill = tmp_path / "skill.jsonl"
+    skill.write_text("".join(json.dumps({"prompt": "Who?", "answer": answer}) + "\n" for answer in answers))
+    fmt = tmp_path / "format.json"
+    wording = {"needle": " {key} is {value}.", "question": " What is {key}?", "answer": " {value}"}
+    fmt.write_text(
+        json.dumps({"name": "f", **wording, "keys": ["It"], "values": ["Pequodport", "whaleport"],
+                    "haystack": "noise"})
+    )  # fmt: skip
+    config = EvaluationConfig(
+        chat=True,
+        skill=SkillSection(skills=[str(skill)]),
+        needle=NeedleSection(format=str(fmt), lengths=[300], depths=[50.0], samples=3),
+    )
+    questions = build_spec(config).questions(tokens)
+    assert [question.budget for question in questions if question.suite == "skill"] == counts
+    needles = [question for question in questions if question.suite == "needle"]
+    for question in needles:
+        assert question.budget == len(tokens.hf.encode(question.answer.strip()))
+        assert len(question.ids) + question.budget == 300
+
+
 def test_common_words_fit_rulers_first_length_digit_by_digit(tokens: PromptTokenizer) -> None:
     config = EvaluationConfig(ruler=RulerSection(tasks=["cwe"], lengths=[4096], samples=1), chat=False)
     for question in build_spec(config).questions(tokens):

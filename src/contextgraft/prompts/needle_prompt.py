@@ -147,13 +147,13 @@ def build_context(template: PromptTemplate, prompt_spec: dict[str, Any]) -> Need
 def _question_part(
     template: PromptTemplate, prompt_spec: dict[str, Any], indices: Sequence[int]
 ) -> QuestionPart:
-    kind = prompt_spec["kind"]
+    kind, wording = prompt_spec["kind"], template.wording
     items = [prompt_spec["items"][index] for index in indices]
-    text = template.wording.answer_text(kind, items)
-    wording = template.wording
-    ids = prompt_ending(
-        template.encode, wording.filled_question(items), wording.filled_lead(items), template.suffix_ids
-    )
+    lead = wording.filled_lead(items)
+    text = wording.answer_text(kind, items)
+    if template.suffix_ids and not lead.strip():
+        text = text.lstrip()  # it begins the turn
+    ids = prompt_ending(template.encode, wording.filled_question(items), lead, template.suffix_ids)
     tokens = len(template.encode(text)) if template.answer_tokens is None else template.answer_tokens
     answers = expected_answers(kind, items)
     answer = text if NEEDLE_KINDS[kind].per_depth else json.dumps(answers, ensure_ascii=False)

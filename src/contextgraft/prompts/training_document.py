@@ -165,7 +165,7 @@ def packed_chats(
     weights: list[float] = []
     while len(ids) < length:
         prompt, answer = pairs[int(rng.integers(len(pairs)))]
-        turn = _turn(encode, turns, (prompt, ""), answer.lstrip() + ending, "")
+        turn = _turn(encode, turns, (prompt, ""), answer + ending, "")
         ids += turns.before + turn.ids
         weights += [0.0] * len(turns.before) + turn.weights
     return Document(ids[:length], weights[:length])
@@ -241,7 +241,7 @@ def _needles(fmt: NeedleFormat, count: int, rng: np.random.Generator) -> tuple[l
 def _turn(encode: Encode, turns: ChatTurns, question: tuple[str, str], answer: str, ending: str) -> Insert:
     """The end of a message, (question, lead), and its answer up to the token that ends it."""
     prompt = prompt_ending(encode, *question, turns.between)
-    answer_ids, ending_ids = encode(answer), encode(ending)
+    answer_ids, ending_ids = encode(answer if question[1].strip() else answer.lstrip()), encode(ending)
     weights = [0.0] * len(prompt) + [1.0] * len(answer_ids) + [0.0] * len(ending_ids) + [1.0]
     return Insert(0.0, [*prompt, *answer_ids, *ending_ids, turns.after[0]], weights)
 

@@ -73,6 +73,8 @@ class SkillFile(QuestionSet):
     ) -> Question:
         prompt, answer = self.lines[line]
         check_answer(answer, tokenizer)
+        chat = tokenizer.uses_chat(self.chat)
+        written = answer.lstrip() if chat else answer  # begins a turn of its own, so without a space
         spec = {"file": self.file, "line": line, "sha256": self.digest}
         return Question(
             suite=self.suite,
@@ -81,10 +83,10 @@ class SkillFile(QuestionSet):
             seed=seed,
             ids=(*frame[0], *tokenizer.encode(prompt), *frame[1]),
             answer=answer,
-            budget=len(tokenizer.encode(answer)),
+            budget=len(tokenizer.encode(written)),
             scoring="exact",
             prompt_spec=json_line({**spec, "chat": self.chat} if self.chat else spec),
-            chat=tokenizer.uses_chat(self.chat),
+            chat=chat,
         )
 
 
