@@ -40,9 +40,13 @@ OF_THE_FILE = {
 OS_ERROR = re.compile(r"\(os error (\d+)\)$")
 IN_RUST = {"Exception", "RuntimeError", "SafetensorError"}
 # what helps with errors of the file system that more space would not
-REMEDIES = dict.fromkeys(
-    (errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or name another path"
-) | {
+REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or name another path"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY), "name another path"
+    ),
+    errno.ENOTDIR: "a part of the path is a file: name another path",
+    errno.ENOENT: "check that its folder exists, or name another path",
     errno.EIO: "check the disk: the system's log names the fault",
     errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
 }

@@ -17,6 +17,7 @@ from contextgraft.checkpoint.model_folder import open_model, read_json
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.cli.commands.evaluate import check_out
 from contextgraft.config.text_file import list_below
 from contextgraft.errors import (
     CheckpointError,
@@ -31,6 +32,7 @@ from contextgraft.evaluation.suites.reference_logprobs import LogprobSpec, Logpr
 from contextgraft.formats import samples
 from contextgraft.formats.refusal import is_final
 from contextgraft.sources.cache import local_folder
+from contextgraft.sources.cache_lock import lock_entry
 from contextgraft.sources.fetch import fetch
 from contextgraft.sources.fetched import check_fetched
 from contextgraft.sources.hub.client import Hub
@@ -217,7 +219,8 @@ def test_a_proof_that_cannot_be_made_is_no_disproof() -> None:
     ("number", "remedy"),
     [
         (errno.ENOSPC, "free disk space"), (errno.EACCES, "permissions"), (errno.EROFS, "permissions"),
-        (errno.EIO, "check the disk"),
+        (errno.EIO, "check the disk"), (errno.ENOTDIR, "a part of the path is a file: name"),
+        (errno.EEXIST, "File exists; name another path"),
     ],
 )  # fmt: skip
 def test_the_remedy_is_for_the_error(
@@ -229,6 +232,33 @@ def test_the_remedy_is_for_the_error(
     monkeypatch.setattr(os, "mkdir", fail)
     with pytest.raises(OutputError, match=remedy), publish(tmp_path / "out"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free disk space, or set CONTEXTGRAFT_CACHE"),
+        (errno.ENOLCK, "a file system with locks"),
+    ],
+)
+def test_the_remedy_for_the_cache_is_for_the_error(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(OutputError, match=remedy), lock_entry(tmp_path / "entry", lambda: None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("out", "remedy"), [("file/x.parquet", "file is a file: name"), ("no/x.parquet", "mkdir -p .*/no$")]
+)
+def test_a_file_in_place_of_the_folder_of_samples(out: str, remedy: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=remedy):
+        check_out(tmp_path / out)
 
 
 def test_too_many_open_files_are_no_lack_of_space() -> None:

@@ -79,6 +79,14 @@ def test_errors_and_the_end_are_shown() -> None:
     assert lines(job_lines, None, msg="Nothing to be done (all requested files are present).") != []
 
 
+def test_the_error_of_a_command_is_not_said_twice() -> None:
+    failed = (
+        "RuleException:\nCalledProcessError in file \"extract.smk\", line 27:\nCommand 'extract' returned 2"
+    )
+    for text in (failed, "WorkflowError:\nAt least one job did not complete successfully."):
+        assert lines(JobLines(Clock()), "error", level=logging.ERROR, msg=text) == []
+
+
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.4, 89, 90, 3600, 7200)] == [
         "0 s", "89 s", "2 min", "60 min", "2.0 h"

@@ -6,6 +6,7 @@ def only_line(done: Any) -> str:
     """The one line a mistake gives."""
     assert done.returncode != 0
     assert "Traceback" not in done.stdout
+    assert 'File "' not in done.stdout  # lines of our own rules
     lines: list[str] = [line for line in done.stdout.splitlines() if "contextgraft: error" in line]
     assert len(lines) == 1, done.stdout
     return lines[0]
@@ -66,7 +67,8 @@ def test_a_disk_that_is_too_small_stops_the_study_before_its_first_job(fresh: An
     (fresh.folder / "big.json").write_text(json.dumps(big))
     cluster = {"node_memory": 1e9, "longest": 10**9}
     fresh.config(shape="big.json", cluster=cluster, donor={"source": "models/long"})
-    line = only_line(fresh.snakemake())
-    assert "the disk is too small" in line
+    done = fresh.snakemake()
+    assert "the disk is too small" in only_line(done)
+    assert done.returncode == 2
     assert not (fresh.folder / "data").exists()
     assert fresh.snakemake("--dry-run").returncode == 0

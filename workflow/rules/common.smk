@@ -4,8 +4,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from contextgraft import __version__
 from contextgraft.errors import ContextgraftError
 from contextgraft.workflow import (
@@ -22,6 +20,12 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+def stop(error):
+    """End Snakemake with a user's mistake; of an exception it would also print lines of this file."""
+    print(f"contextgraft: error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
 try:
     STUDY = StudyWorkflow.load(
         config,
@@ -29,8 +33,7 @@ try:
         [Path(file) for file in workflow.configfiles],
     )
 except ContextgraftError as error:
-    print(f"contextgraft: error: {error}", file=sys.stderr)
-    sys.exit(2)
+    stop(error)
 
 PATHS = STUDY.paths
 LOCK = StudyLock(Path(PATHS.lock))
@@ -45,7 +48,7 @@ def check_study():
     try:
         check_before_first_job(STUDY)
     except ContextgraftError as error:
-        raise WorkflowError(f"contextgraft: error: {error}")
+        stop(error)
 
 
 def one_of(names):
@@ -76,4 +79,4 @@ def begin_run():
         begin_study_run(LOCK, run)
         STUDY.check_disk(shutil.disk_usage(".").free)
     except ContextgraftError as error:
-        raise WorkflowError(f"contextgraft: error: {error}")
+        stop(error)

@@ -1,14 +1,18 @@
 """The marker file of an entry of the cache: it says that contextgraft made the folder, and is its lock."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from contextgraft.errors import OutputError, raise_read_error
+from contextgraft.errors import OutputError, file_system_remedy, raise_read_error
 
 LOCK = ".contextgraft-cache"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+WITH_LOCKS = "set CONTEXTGRAFT_CACHE to a folder on a file system with locks"
+OTHER_DISK = ", or set CONTEXTGRAFT_CACHE to a folder on another disk"
 
 
 def is_ours(entry: Path) -> bool:
@@ -22,9 +26,10 @@ def lock_entry(entry: Path, wait: Callable[[], object]) -> Iterator[None]:
     try:
         lock = _acquire(entry, wait)
     except OSError as error:
+        remedy = file_system_remedy(error, "free disk space") + OTHER_DISK
         raise OutputError(
             "cannot be written or locked", path=entry, received=error.strerror,
-            remedy="set CONTEXTGRAFT_CACHE to a folder on a file system with locks",
+            remedy=WITH_LOCKS if error.errno in NO_LOCKS else remedy,
         ) from None  # fmt: skip
     try:
         yield

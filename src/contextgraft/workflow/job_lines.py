@@ -12,6 +12,8 @@ ESTIMATED_AFTER = 30  # seconds: the first jobs copy models, and say nothing of 
 LAST_LINES = 15  # of the log of a failed job
 LONGEST_END = 1 << 15  # bytes of these lines
 NO_NEWS = "Nothing to be done"
+# errors that repeat what the lines of the failed job say
+SAID = ("CalledProcessError in file", "At least one job did not complete successfully")
 
 
 class JobLines:
@@ -32,6 +34,7 @@ class JobLines:
             "job_finished": self._job_finished,
             "progress": self._progress,
             "job_error": self._job_error,
+            "error": self._error,
         }
 
     def of_record(self, record: logging.LogRecord) -> Iterator[str]:
@@ -71,6 +74,10 @@ class JobLines:
         for log in record.log:
             yield f"  the last lines of {log}:"
             yield from (f"    {line}" for line in last_lines(Path(log)))
+
+    def _error(self, record: logging.LogRecord) -> Iterator[str]:
+        if not any(words in record.getMessage() for words in SAID):
+            yield from self._other(record)
 
     def _other(self, record: logging.LogRecord) -> Iterator[str]:
         text = str(record.getMessage())

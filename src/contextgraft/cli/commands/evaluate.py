@@ -293,8 +293,11 @@ def check_out(out: Path | None) -> Path:
     """The output file, if it can be written."""
     if out is None:
         raise InputError("--out is required", remedy="pass --out samples.parquet")
-    if not out.absolute().parent.is_dir():
-        raise OutputError("its folder does not exist", path=out, remedy=f"mkdir -p {out.parent}")
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        remedy = f"mkdir -p {out.parent}" if existing.is_dir() else f"{existing} is a file: name another path"
+        raise OutputError("its folder does not exist", path=out, remedy=remedy)
     if out.is_dir():
         raise OutputError("is a folder", path=out, expected="a Parquet file to write")
     return out
