@@ -23,8 +23,9 @@ ContextgraftError
 import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from contextgraft.extras import EXTRAS, missing_package
@@ -109,6 +110,13 @@ def file_system_error(error: Exception) -> OSError | None:
 def file_system_remedy(error: OSError, otherwise: str) -> str:
     """What the user can do about an error of the file system; `otherwise` where it may be a lack of space."""
     return REMEDIES.get(error.errno or 0, otherwise)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str | None:
+    """A remedy: the name that a word is a misspelling of, also in upper case; None if none is similar."""
+    known = {name.casefold(): name for name in names}
+    close = get_close_matches(word.casefold(), known, n=1, cutoff=0.7)
+    return f"did you mean {known[close[0]]}?" if close else None
 
 
 def first_names(names: Sequence[str], shown: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.options import PATH
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ GRAFT_OPTIONS = (
         "--keep-rope", is_flag=True, help="Keep RoPE, attention settings and context length of each target."
     ),
     click.option(
-        "--rounding", type=click.Choice(ROUNDINGS), default=ROUNDINGS[0], show_default=True,
+        "--rounding", type=Choice(ROUNDINGS), default=ROUNDINGS[0], show_default=True,
         help="Rounding to the target's dtype; stochastic keeps small deltas in expectation.",
     ),
     click.option(

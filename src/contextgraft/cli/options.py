@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT
 from contextgraft.cli.output import echo
 
@@ -37,7 +38,7 @@ class Pattern(click.ParamType[str]):
         return str(value)
 
 
-class SuiteChoice(click.Choice[str]):
+class SuiteChoice(Choice):
     """Names of suites. The configuration is imported for a value or the help only: pydantic takes 0.3 s."""
 
     def __init__(self, *, without: str | None = None) -> None:
@@ -154,7 +155,7 @@ def tensor_options(verb: str) -> Callable[[F], F]:
     return combine(
         click.option(
             "--embeddings",
-            type=click.Choice(list(EMBEDDINGS)),
+            type=Choice(list(EMBEDDINGS)),
             is_flag=False,
             flag_value="both",
             help=f"{verb} embed_tokens (input), lm_head (output) or both (no value), aligned by token.",

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT, RealNumber, WholeNumber
 from contextgraft.cli.options import combine
 from contextgraft.cli.output import print_json
@@ -61,7 +62,7 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
             help=f"Ranks that share a sequence; others take other rows [{condition}default: all].",
         ),
         click.option(
-            "--layout", type=click.Choice(["flat", "double", "usp", "torch"]),
+            "--layout", type=Choice(["flat", "double", "usp", "torch"]),
             help="How they share it; torch is flat with torch's own loops "
             f"[{condition}default: by nodes and heads].",
         ),
@@ -69,7 +70,7 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
             "--ranks-per-node", type=COUNT, help=f"Ranks of a node [{condition}default: {node}]."
         ),
         click.option(
-            "--dtype", type=click.Choice(["float32", "bfloat16"]),
+            "--dtype", type=Choice(["float32", "bfloat16"]),
             help=f"Dtype of activations; weights and sums are float32 [default: {dtype}].",
         ),
         click.option(

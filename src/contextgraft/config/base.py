@@ -1,5 +1,6 @@
 """The base of every configuration model, and reading one from YAML with one-line errors."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contextgraft.config.mistakes import MistakeCollector
 from contextgraft.config.strict_yaml import NotYaml, parse_yaml
 from contextgraft.config.text_file import beside, not_readable, read_text_file
-from contextgraft.errors import ConfigError, InputError
+from contextgraft.errors import ConfigError, InputError, did_you_mean
 
 # of folders and files, whose longest names are of the form .NAME.parquet.partial
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=230)]
@@ -37,6 +38,8 @@ Model = TypeVar("Model", bound=Frozen)
 Location = tuple[int | str, ...]  # of a value: keys and indices, from the top of the file
 UNKNOWN = "extra_forbidden"  # pydantic's type of the error
 # plain words for what pydantic says with its own; other messages stay
+LISTED = {"literal_error": "expected", "union_tag_invalid": "expected_tags"}
+WORD = re.compile(r"'([^']*)'")  # in pydantic's list of the values that a key takes
 SECTION = "should be a section with keys"
 MESSAGES = {"model_type": SECTION, "model_attributes_type": SECTION, "dict_type": SECTION}
 
@@ -62,13 +65,16 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
         similar = _similar_key(problem["loc"], missing)
         if similar is not None:  # the right spelling is missing because of the wrong one
             del missing[similar]
+            suggestion: str | None = f"did you mean {similar[-1]}?"
+        else:
+            suggestion = _similar_keys(model, problem["loc"])
         known = ", ".join(sorted(model.known_keys()))
         with collector.check():
             raise ConfigError(
                 f"unknown key {_key(problem['loc'])!r}",
                 path=source,
-                expected=f"{similar[-1]}" if similar else f"one of {known} (or a key of the section)",
-                remedy="remove the key or correct its spelling",
+                expected=None if suggestion else f"one of {known} (or a key of the section)",
+                remedy=suggestion or "remove the key or correct its spelling",
             )
     for problem in problems:
         if problem["type"] == UNKNOWN or (problem["type"] == "missing" and problem["loc"] not in missing):
@@ -81,6 +87,7 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
                 path=source,
                 expected=_description(model, problem["loc"]) if absent else None,
                 received=_received(value),
+                remedy=_similar_value(problem),
             )
     collector.raise_mistakes()
     raise AssertionError("a validation error has problems")
@@ -136,6 +143,16 @@ def _received(value: Any) -> str | None:
     return None if isinstance(value, dict | BaseModel) else repr(value)
 
 
+def _similar_value(problem: Mapping[str, Any]) -> str | None:
+    """What a value that is none of a few words is a misspelling of."""
+    listed = LISTED.get(problem["type"])
+    if listed is None:
+        return None
+    return did_you_mean(
+        str(problem["ctx"].get("tag", problem["input"])), WORD.findall(problem["ctx"][listed])
+    )
+
+
 def _key(location: Location) -> str:
     return ".".join(map(str, location)) or "(top level)"
 
@@ -149,14 +166,26 @@ def _similar_key(unknown: Location, missing: Iterable[Location]) -> Location | N
 
 def _description(model: type[BaseModel], location: Location) -> str | None:
     """What the schema says of a key."""
-    for key in location[:-1]:
+    section = _section(model, location[:-1])
+    field = section.model_fields.get(str(location[-1])) if section and location else None
+    return field.description if field else None
+
+
+def _similar_keys(model: type[BaseModel], location: Location) -> str | None:
+    """Which key of its section an unknown key is a misspelling of."""
+    section = _section(model, location[:-1])
+    return did_you_mean(str(location[-1]), section.model_fields) if section else None
+
+
+def _section(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    """The model of a section of the configuration, None if the schema does not name it."""
+    for key in location:
         field = model.model_fields.get(str(key))
         sections = [kind for kind in _types(field.annotation) if issubclass(kind, BaseModel)] if field else []
         if not sections:
             return None
         model = sections[0]
-    field = model.model_fields.get(str(location[-1])) if location else None
-    return field.description if field else None
+    return model
 
 
 def _types(annotation: Any) -> Iterator[type]:

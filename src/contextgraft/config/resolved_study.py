@@ -19,7 +19,7 @@ from contextgraft.config.target_sheet import (
     read_targets,
 )
 from contextgraft.config.text_file import is_file, path_exists
-from contextgraft.errors import ConfigError, InputError
+from contextgraft.errors import ConfigError, InputError, did_you_mean
 
 
 class Origin(Frozen):
@@ -123,8 +123,9 @@ class ResolvedStudy:
             return EvaluationConfig.model_validate(values)
         if target not in self.targets:
             raise InputError(
-                "the study has no such fine-tune", expected=", ".join(self.targets), received=target
-            )
+                "the study has no such fine-tune", expected=", ".join(self.targets), received=target,
+                remedy=did_you_mean(target, self.targets),
+            )  # fmt: skip
         values["needle"] |= {"format": self.needle_format(target)}
         skills = [*skill["skills"], *self.targets[target].skills]
         if skills:
@@ -187,6 +188,7 @@ def check_needle_kinds(
                 path=source,
                 expected=f"one of {', '.join(known)}",
                 received=kind,
+                remedy=did_you_mean(kind, known),
             )
 
 

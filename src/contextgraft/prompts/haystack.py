@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contextgraft.config.text_file import read_text_file
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 from contextgraft.prompts.tokens import Encode, cycle_tokens
 
 SHIPPED_TEXTS = {  # name: file of texts/
@@ -69,6 +69,7 @@ def read_haystack(name: str, base_dir: Path) -> str:
             path=path,
             expected=f"a UTF-8 text file, a folder of {TEXTS}, or one of {', '.join(SHIPPED_TEXTS)}",
             received=str(error),
+            remedy=did_you_mean(name, SHIPPED_TEXTS),
         ) from None
     if not text.strip():
         raise InputError("the haystack is empty", path=path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,4 +176,5 @@ def check_needle_kinds(kinds: Iterable[str]) -> None:
                 "unknown kind of needle question",
                 expected=f"one of {', '.join(NEEDLE_KINDS)}",
                 received=kind,
+                remedy=did_you_mean(kind, NEEDLE_KINDS),
             )

@@ -1,6 +1,5 @@
 """Published adapters whose RoPE settings are known by name: known_adapters.yaml."""
 
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from pydantic import Field, PositiveInt
 from contextgraft.checkpoint.model_folder import read_json
 from contextgraft.config.base import Frozen, read_yaml, validate
 from contextgraft.config.study import ModelSource
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 from contextgraft.formats.hub_source import HUB, RECORD, hub_repository
 from contextgraft.rope.settings import RopeSettings
 
@@ -32,12 +31,12 @@ def known_adapters() -> dict[str, KnownAdapter]:
 
 def check_spelling(source: str) -> None:
     """Raise InputError for what is no known adapter but nearly the name of one."""
-    names = get_close_matches(source, known_adapters(), n=1, cutoff=0.7)
-    if names and source not in known_adapters():
+    remedy = did_you_mean(source, known_adapters())
+    if remedy and source not in known_adapters():
         raise InputError(
             "no folder, no source and no known adapter", path=source,
             expected=f"a folder, hf:OWNER/NAME, or one of {', '.join(known_adapters())}",
-            remedy=f"did you mean {names[0]}?",
+            remedy=remedy,
         )  # fmt: skip
 
 

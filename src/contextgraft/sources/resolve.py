@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from contextgraft.config.text_file import path_exists
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 from contextgraft.formats.hub_source import DATASETS, HUB, HUB_SOURCE
 
 DEMO = Path(__file__).parent / "demo"
@@ -23,7 +23,9 @@ def demo(name: str) -> Path:
     """Folder of one of the demo models, which are part of the package."""
     known = sorted(path.name for path in DEMO.glob("*") if (path / "config.json").exists())
     if name not in known:
-        raise InputError(f"no demo model {name!r}", expected=f"one of {', '.join(known)}")
+        raise InputError(
+            f"no demo model {name!r}", expected=f"one of {', '.join(known)}", remedy=did_you_mean(name, known)
+        )
     return DEMO / name
 
 

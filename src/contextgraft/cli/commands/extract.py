@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT, RealNumber
 from contextgraft.cli.options import (
     PATH,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 @tensor_options("Extract")
 @click.option("--gguf", is_flag=True, help="Also write adapter.gguf for llama.cpp into each folder.")
 @click.option(
-    "--backend", type=click.Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,
+    "--backend", type=Choice(["contextgraft", "mergekit"]), default="contextgraft", show_default=True,
     help="Program that factorises. mergekit: run mergekit-extract-lora, with --rank only.",
 )  # fmt: skip
 @click.option(

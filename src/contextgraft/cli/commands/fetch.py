@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT
 from contextgraft.cli.options import PATH, example, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
@@ -15,7 +16,7 @@ from contextgraft.cli.progress import hub_progress
 @click.option("--out", type=PATH, required=True, help="Folder to create.")
 @click.option(
     "--dtype",
-    type=click.Choice(["bfloat16", "float16", "float32"]),
+    type=Choice(["bfloat16", "float16", "float32"]),
     default="bfloat16",
     show_default=True,
     help="Dtype of tensors from GGUF files; folders and repositories keep their dtype.",

@@ -2,6 +2,7 @@
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import RealNumber, WholeNumber
 from contextgraft.cli.options import example, json_option
 from contextgraft.cli.output import echo, print_json
@@ -30,7 +31,7 @@ from contextgraft.rope.schedule import RULES
 )
 @click.option(
     "--rule",
-    type=click.Choice(list(RULES)),
+    type=Choice(list(RULES)),
     default="progressive",
     show_default=True,
     help="progressive: NTK rule, each stage from the previous one; absolute: each stage from the base.",

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT, RealNumber, WholeNumber
 from contextgraft.cli.options import PATH, example, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo
@@ -65,7 +66,7 @@ class Reporter:
     help="Seconds between checkpoints; an interrupted run resumes at the last one.",
 )
 @click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), help="Device [default: a GPU if there is one, else cpu]."
+    "--device", type=Choice(["cpu", "cuda"]), help="Device [default: a GPU if there is one, else cpu]."
 )
 @plan_training.parallel_options(
     condition="torchrun; ", node="as torchrun started them", dtype="float32, bfloat16 on GPUs"

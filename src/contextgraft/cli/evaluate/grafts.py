@@ -17,7 +17,7 @@ from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.cli.evaluate.records import NO_RECORDS, GraftRecords
 from contextgraft.cli.graft_options import DEFAULTS, GraftOptions
 from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, ControlName
-from contextgraft.errors import ContextgraftError, InputError
+from contextgraft.errors import ContextgraftError, InputError, did_you_mean
 from contextgraft.evaluation.models import EvalModel, variant_model
 from contextgraft.formats.refusal import is_final
 from contextgraft.formats.samples import CONTROL
@@ -149,7 +149,7 @@ def check_known_labels(option: str, given: Iterable[str], known: Sequence[str]) 
     for label in given:
         if label not in known:
             raise click.BadParameter(
-                f"nothing is labelled {label!r}; expected one of {', '.join(known)}", param_hint=option
+                _misspelt(f"nothing is labelled {label!r}", label, known), param_hint=option
             )
 
 
@@ -184,7 +184,7 @@ def _control_plans(
     for control in controls:
         label, equals, words = control.rpartition("=")
         given, colon, chosen = words.partition(":")
-        name = _known_control(given)
+        name = known_control(given)
         _check_models(name, models)
         if equals and not label:
             raise click.BadParameter("the label is empty; expected LABEL=NAME", param_hint="--control")
@@ -210,13 +210,18 @@ def _control_plans(
     return plans
 
 
-def _known_control(name: str) -> ControlName:
+def known_control(name: str) -> ControlName:
+    """The control of that name; click.BadParameter for another name."""
     for known in CONTROLS:
         if known == name:
             return known
     raise click.BadParameter(
-        f"no control is named {name!r}; expected one of {', '.join(CONTROLS)}", param_hint="--control"
+        _misspelt(f"no control is named {name!r}", name, CONTROLS), param_hint="--control"
     )
+
+
+def _misspelt(what: str, word: str, known: Iterable[str]) -> str:
+    return "; ".join(filter(None, (what, f"expected one of {', '.join(known)}", did_you_mean(word, known))))
 
 
 def _check_models(name: ControlName, models: ControlModels) -> None:

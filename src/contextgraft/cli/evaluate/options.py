@@ -7,6 +7,7 @@ import click
 from click.types import OptionHelpExtra
 from typing_extensions import override
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT, NumberList, RealNumber, WholeNumber
 from contextgraft.cli.options import PATH, SuiteChoice
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
@@ -37,7 +38,7 @@ class SectionOption(click.Option):
         return extra
 
 
-class ChatChoice(click.Choice[str]):
+class ChatChoice(Choice):
     """auto, yes or no; yes and no are the configuration's true and false."""
 
     @override
@@ -85,7 +86,7 @@ CONFIG_FLAGS = (
     ),
     flag(
         *("needle", "kinds", "--kind"),
-        type=click.Choice(tuple(NEEDLE_KINDS)),
+        type=Choice(tuple(NEEDLE_KINDS)),
         multiple=True,
         text="kind of question; repeatable.",
     ),
@@ -103,7 +104,7 @@ CONFIG_FLAGS = (
     ),
     flag(
         *("needle", "values", "--values"),
-        type=click.Choice(VALUES),
+        type=Choice(VALUES),
         text="what the needles hide.",
         default="the format's",
     ),
@@ -179,7 +180,7 @@ CONFIG_FLAGS = (
     ),
     flag(
         *(None, "dtype", "--dtype"),
-        type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+        type=Choice(["float32", "bfloat16", "float16", "auto"]),
         text="Precision of the computation; auto: as the model is stored.",
         default="float32",
     ),
@@ -221,7 +222,7 @@ SUITE_OPTION = click.option(
 BACKEND_OPTIONS = (
     click.option(
         "--backend",
-        type=click.Choice(["hf", "openai", "vllm"]),
+        type=Choice(["hf", "openai", "vllm"]),
         default="hf",
         show_default=True,
         help="What runs the models: transformers in this process, a server with OpenAI's completions API, "

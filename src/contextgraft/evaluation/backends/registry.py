@@ -7,7 +7,7 @@ from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.config.server.backend import ServerBackend
-from contextgraft.errors import InputError, MissingExtra
+from contextgraft.errors import InputError, MissingExtra, did_you_mean
 from contextgraft.evaluation.backends.base import Backend, ChunkedBackend
 from contextgraft.evaluation.backends.loading import (
     check_vocabulary,
@@ -71,7 +71,10 @@ def backend_key(config: BackendConfig) -> dict[str, Any]:
 def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None:
     """Raise InputError if the backend does not exist here or cannot run this many models and variants."""
     if config.backend not in BACKENDS:
-        raise InputError("no such backend", expected=", ".join(BACKENDS), received=config.backend)
+        raise InputError(
+            "no such backend", expected=", ".join(BACKENDS), received=config.backend,
+            remedy=did_you_mean(config.backend, BACKENDS),
+        )  # fmt: skip
     if variants and config.backend not in IN_MEMORY:
         raise InputError(
             f"--backend {config.backend} loads models from their files: no adapter is applied in memory",

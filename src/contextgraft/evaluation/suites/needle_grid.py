@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.config.evaluation import Chat
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import (
     Question,
@@ -163,8 +163,9 @@ def read_grid(
     fmt.wording(kind)
     if values is not None and values not in GENERATORS:
         raise InputError(
-            "no such generator of values", expected=f"one of {', '.join(GENERATORS)}", received=values
-        )
+            "no such generator of values", expected=f"one of {', '.join(GENERATORS)}", received=values,
+            remedy=did_you_mean(values, GENERATORS),
+        )  # fmt: skip
     name, folder = (fmt.haystack, path.parent) if haystack is None else (haystack, Path())
     text = find_haystack(name, folder, lambda: plain_text(fmt, path.parent))
     wanted = 1 if NEEDLE_KINDS[kind].per_depth else count or NEEDLE_KINDS[kind].count

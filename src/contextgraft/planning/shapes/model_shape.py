@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.config.text_file import path_exists
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 from contextgraft.formats.tensor_names import rows_are_tokens
 from contextgraft.planning.shapes.config_values import BYTES, check_layer_counts, weight_dtype
 from contextgraft.planning.shapes.parameter_formulas import evaluate_formula
@@ -104,6 +104,7 @@ def find_config(model: str) -> tuple[str, Path]:
         "no such model",
         path=model,
         expected=f"a folder, a config.json, or {' or '.join(shipped_shapes())}",
+        remedy=did_you_mean(model, shipped_shapes()),
     )
 
 

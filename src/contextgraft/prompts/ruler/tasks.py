@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, did_you_mean
 from contextgraft.prompts.generators import GENERATORS, Pool, word_list
 from contextgraft.prompts.haystack import NEEDLES, Haystack, read_haystack
 from contextgraft.prompts.ruler.qa import QaWording
@@ -159,6 +159,9 @@ def check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
     """InputError if a task is unknown or given twice."""
     unknown = [task for task in tasks if task not in known]
     if unknown:
-        raise InputError("unknown RULER task", expected=f"one of {', '.join(known)}", received=unknown[0])
+        raise InputError(
+            "unknown RULER task", expected=f"one of {', '.join(known)}", received=unknown[0],
+            remedy=did_you_mean(unknown[0], known),
+        )  # fmt: skip
     if len(set(tasks)) < len(tasks):
         raise InputError("a RULER task is given twice", received=", ".join(tasks))

@@ -2,6 +2,7 @@
 
 import click
 
+from contextgraft.cli.choices import Choice
 from contextgraft.cli.number_types import COUNT, NumberList, RealNumber, WholeNumber
 from contextgraft.cli.options import SuiteChoice, example, json_option
 from contextgraft.cli.output import print_json
@@ -57,7 +58,7 @@ LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can 
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "bfloat16", "float16", "float32"]),
+    type=Choice(["auto", "bfloat16", "float16", "float32"]),
     default="auto",
     show_default=True,
     help="Dtype of the computation; auto: as in the config.",
