@@ -101,11 +101,12 @@ ranks: [4]
         ("extraction: {embeding: both}", "embeddings"),
         ("cluster: {device: CUDA}", "cuda"),
         ("evaluation: {needle: {lengths: [64], sampels: 3}}", "samples"),
+        ("evaluation: {needle: {lengths: [64]}, suites: [needels]}", "needle"),
     ],
 )
 def test_keys_and_values_of_a_study(line: str, meant: str) -> None:
     text = STUDY + (line if "evaluation" in line else f"{line}\nevaluation: {{needle: {{lengths: [64]}}}}")
-    with pytest.raises(ConfigError, match=f"did you mean {meant}\\?$"):
+    with pytest.raises(ConfigError, match=f"did you mean {meant}\\?"):
         validate(StudyConfig, parse_yaml(text), "my.yaml")
 
 
