@@ -1,4 +1,4 @@
-"""docs/real-weights.md: the table is made of the rows in docs/data/real.parquet, the settings of the recipes."""
+"""docs/real-weights.md: its table is made of the rows in docs/data/real.parquet, its settings of recipes."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ MODELS = {
     "graft r32": "capitals-s1-r32",
     "graft r128": "capitals-s1-r128",
 }
-COLUMNS = (("needle", 4096), ("needle", 16384), ("skill", None), ("long_skill", 12288))
+COLUMNS = (("needle", 4096), ("needle", 16384), ("skill", None))
 SCORES = table(PAGE, "model", "needles at 4,096")
 SETTINGS = dict(table(PAGE, "", ""))
 
@@ -62,12 +62,12 @@ def test_every_row_counts() -> None:
     assert {row["model"] for row in ROWS} == set(MODELS.values())
     assert {row["status"] for row in ROWS} == {"ok"}
     assert {row["chat"] for row in ROWS} == {True}
-    study = recipe("smollm2.yaml")["evaluation"]
-    texts = {row["document"] for row in rows_of("base", "needle", 16384)}
-    assert len(texts) == study["needle"]["samples"]
+    depths = recipe("smollm2.yaml")["evaluation"]["needle"]["depths"]
     for model in MODELS:
-        assert len(rows_of(model, "needle", 16384)) == len(texts) * len(study["needle"]["depths"])
-    assert f"{len(rows_of('base', 'needle', 16384))} needles from {len(texts)} texts" in PAGE
+        rows = rows_of(model, "needle", 16384)
+        texts = {row["document"] for row in rows}
+        assert len(rows) == len(texts) * len(depths)
+        assert f"n = {len(rows)} from {len(texts)} texts" in PAGE
 
 
 @pytest.mark.parametrize("row", table(PAGE, "task", "2,048 tokens"), ids=lambda row: row[0])
@@ -79,15 +79,7 @@ def test_intervals_of_recall_are_those_of_its_share(row: list[str]) -> None:
 
 
 def test_settings_are_those_of_the_recipes() -> None:
-    donor, short, tune, study = (
-        recipe(name)
-        for name in (
-            "smollm2/donor.yaml",
-            "smollm2/short_donor.yaml",
-            "smollm2/fine_tune.yaml",
-            "smollm2.yaml",
-        )
-    )
+    donor, short, tune = (recipe(f"smollm2/{name}.yaml") for name in ("donor", "short_donor", "fine_tune"))
     steps = sum(stage["steps"] for stage in donor["stages"])
     (tokens,) = {stage["tokens"] for stage in donor["stages"]}
     (theta,) = {stage["theta"] for stage in donor["stages"]}
@@ -96,6 +88,6 @@ def test_settings_are_those_of_the_recipes() -> None:
     words = ["rope", "--theta", "100000", "--context", "8192", "--head-dim", "64", "--to", "16384"]
     assert CliRunner().invoke(cli, words).output.split()[-1] == str(theta)
     assert f"{tune['stages'][0]['steps']} steps" in SETTINGS["fine-tune"]
-    assert SETTINGS["adapters"].startswith(f"ranks {' and '.join(map(str, study['ranks']))}")
+    assert SETTINGS["adapters"].startswith(f"ranks {' and '.join(map(str, recipe('smollm2.yaml')['ranks']))}")
     same = [{**stage, "target_length": 16384} for stage in short["stages"]]
     assert (same, short["data"], short["seed"]) == (donor["stages"], donor["data"], donor["seed"])
