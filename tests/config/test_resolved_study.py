@@ -68,7 +68,7 @@ def test_an_unknown_needle_kind_is_one_line_with_file_and_known_kinds(
         load_study(config, "study.yaml", KINDS)
     assert str(error.value) == (
         "study.yaml: evaluation.needle.kinds: unknown kind of question; expected one of single, chain; "
-        "received chian"
+        "received chian; did you mean chain?"
     )
 
 

@@ -37,7 +37,7 @@ def test_an_unknown_kind_is_one_line_with_the_known_ones() -> None:
         check_needle_kinds(["single", "chian"])
     assert str(error.value).endswith(
         "expected one of single, multi_value, multi_query, chain, association, key_value, labels; "
-        "received chian"
+        "received chian; did you mean chain?"
     )
 
 

@@ -17,7 +17,7 @@ from contextgraft.checkpoint.model_folder import open_model, read_json
 from contextgraft.checkpoint.reader import read_tensor
 from contextgraft.checkpoint.resume import ResumeLog
 from contextgraft.checkpoint.safetensors_header import open_tensors
-from contextgraft.cli.commands.evaluate import check_out
+from contextgraft.cli.evaluate.outputs import check_out
 from contextgraft.config.text_file import list_below
 from contextgraft.errors import (
     CheckpointError,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.choices import Choice
+from contextgraft.cli.option_types import Choice
 from contextgraft.cli.options import PATH
 
 if TYPE_CHECKING:

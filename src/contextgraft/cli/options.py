@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.option_types import COUNT, Choice
 from contextgraft.cli.output import echo
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT, RealNumber, WholeNumber
+from contextgraft.cli.option_types import COUNT, Choice, RealNumber, WholeNumber
 from contextgraft.cli.options import combine
 from contextgraft.cli.output import print_json
 

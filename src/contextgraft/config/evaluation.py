@@ -17,6 +17,7 @@ from contextgraft.errors import did_you_mean
 Depth = Annotated[float, Field(ge=0, le=100)]
 Lengths = Annotated[list[Tokens], Field(min_length=1)]
 Chat = Literal["auto"] | bool  # auto: the model's chat template, if it has one
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -195,10 +196,7 @@ class EvaluationConfig(Frozen):
         description="whether needles, RULER and skills use the model's chat template; auto: if it has one. "
         "Default: needles as their format says, RULER auto, skills not",
     )
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = Field(
-        default=None,
-        description="precision of the computation; auto: as stored. Default: float32, on a study's GPUs auto",
-    )
+    dtype: Dtype | None = Field(default=None, description="precision; auto: as stored. Default: float32")
     backend: ServerBackend | None = Field(default=None, description="a server; default: in this process")
 
     @property

@@ -21,6 +21,7 @@ from contextgraft.cli.evaluate.options import (
 )
 from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
+    check_out,
     graft_outputs,
     missing_recommendation,
     write_alignments,
@@ -31,7 +32,7 @@ from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import local_folders, weight_bytes
 from contextgraft.cli.verbosity import progress_stream
 from contextgraft.config.mistakes import MistakeCollector
-from contextgraft.errors import InputError, OutputError
+from contextgraft.errors import InputError
 
 if TYPE_CHECKING:
     from contextgraft.cli.evaluate.grafts import ControlModels, GraftVariant
@@ -287,17 +288,3 @@ def checked_out(out: Path | None, config: "EvaluationConfig") -> tuple[Path, "Ev
         spec = build_spec(config)
     collector.raise_mistakes()
     return checked, spec
-
-
-def check_out(out: Path | None) -> Path:
-    """The output file, if it can be written."""
-    if out is None:
-        raise InputError("--out is required", remedy="pass --out samples.parquet")
-    folder = out.absolute().parent
-    if not folder.is_dir():
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        remedy = f"mkdir -p {out.parent}" if existing.is_dir() else f"{existing} is a file: name another path"
-        raise OutputError("its folder does not exist", path=out, remedy=remedy)
-    if out.is_dir():
-        raise OutputError("is a folder", path=out, expected="a Parquet file to write")
-    return out

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT, RealNumber
+from contextgraft.cli.option_types import COUNT, Choice, RealNumber
 from contextgraft.cli.options import (
     PATH,
     check_device,

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.option_types import COUNT, Choice
 from contextgraft.cli.options import PATH, example, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import hub_progress

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from contextgraft.cli.number_types import COUNT, NumberList
+from contextgraft.cli.option_types import COUNT, NumberList
 from contextgraft.cli.options import PATH, example, json_option, replace_option
 from contextgraft.cli.output import echo, print_json
 from contextgraft.cli.progress import message_writer

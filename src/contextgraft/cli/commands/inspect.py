@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.option_types import COUNT
 from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import print_json, print_lines
 from contextgraft.cli.progress import local_folders

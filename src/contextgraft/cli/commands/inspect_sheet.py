@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from contextgraft.cli.number_types import COUNT
+from contextgraft.cli.option_types import COUNT
 from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import print_json, print_lines, print_table
 from contextgraft.cli.progress import message_writer

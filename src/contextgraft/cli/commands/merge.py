@@ -9,7 +9,7 @@ import click
 
 from contextgraft.cli.graft_options import GRAFT_OPTIONS, GraftOptions
 from contextgraft.cli.merge.mergekit import MERGEKIT_OPTION, check_dtypes, show_equivalent
-from contextgraft.cli.number_types import RealNumber
+from contextgraft.cli.option_types import RealNumber
 from contextgraft.cli.options import (
     PATH,
     check_device,

@@ -15,7 +15,7 @@ from contextgraft.cli.evaluate.options import (
     config_flags,
     option_groups,
 )
-from contextgraft.cli.number_types import WholeNumber
+from contextgraft.cli.option_types import WholeNumber
 from contextgraft.cli.options import PATH, example, json_option
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import bytes_bar, message_writer, weight_bytes

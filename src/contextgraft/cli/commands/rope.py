@@ -2,8 +2,7 @@
 
 import click
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import RealNumber, WholeNumber
+from contextgraft.cli.option_types import Choice, RealNumber, WholeNumber
 from contextgraft.cli.options import example, json_option
 from contextgraft.cli.output import echo, print_json
 from contextgraft.rope.schedule import RULES

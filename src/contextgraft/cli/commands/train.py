@@ -13,8 +13,7 @@ import click
 from click.core import ParameterSource
 
 from contextgraft.cli import plan_training
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT, RealNumber, WholeNumber
+from contextgraft.cli.option_types import COUNT, Choice, RealNumber, WholeNumber
 from contextgraft.cli.options import PATH, example, json_option, replace_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo
 from contextgraft.cli.progress import hub_progress

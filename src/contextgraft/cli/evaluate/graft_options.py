@@ -2,7 +2,7 @@
 
 import click
 
-from contextgraft.cli.number_types import RealNumber
+from contextgraft.cli.option_types import RealNumber
 from contextgraft.cli.options import PATH, example
 
 EXAMPLE = example(

@@ -7,8 +7,7 @@ import click
 from click.types import OptionHelpExtra
 from typing_extensions import override
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT, NumberList, RealNumber, WholeNumber
+from contextgraft.cli.option_types import COUNT, Choice, NumberList, RealNumber, WholeNumber
 from contextgraft.cli.options import PATH, SuiteChoice
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 

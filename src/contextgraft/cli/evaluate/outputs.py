@@ -14,7 +14,7 @@ from contextgraft.cli.evaluate.config import check_folder
 from contextgraft.cli.evaluate.records import GraftRecords
 from contextgraft.cli.graft_options import DEFAULTS, GraftOptions
 from contextgraft.cli.output import echo
-from contextgraft.errors import ContextgraftError, OutputError, first_names
+from contextgraft.errors import ContextgraftError, InputError, OutputError, first_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -168,3 +168,17 @@ def missing_recommendation(outputs: GraftOutputs, table: "pa.Table") -> str:
         f"{outputs.recommendation}: not written, because {len(failed)} of {table.num_rows} prompts failed "
         f"({first_names(models, 3)}: {failed[0]['reason']}); the same command repeats only these"
     )
+
+
+def check_out(out: Path | None) -> Path:
+    """The output file, if it can be written."""
+    if out is None:
+        raise InputError("--out is required", remedy="pass --out samples.parquet")
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        remedy = f"mkdir -p {out.parent}" if existing.is_dir() else f"{existing} is a file: name another path"
+        raise OutputError("its folder does not exist", path=out, remedy=remedy)
+    if out.is_dir():
+        raise OutputError("is a folder", path=out, expected="a Parquet file to write")
+    return out

@@ -2,8 +2,7 @@
 
 import click
 
-from contextgraft.cli.choices import Choice
-from contextgraft.cli.number_types import COUNT, NumberList, RealNumber, WholeNumber
+from contextgraft.cli.option_types import COUNT, Choice, NumberList, RealNumber, WholeNumber
 from contextgraft.cli.options import SuiteChoice, example, json_option
 from contextgraft.cli.output import print_json
 from contextgraft.cli.plan_training import MOST, POSITIVE, device_options

@@ -1,10 +1,12 @@
-"""Numbers as values of options; help and errors say in words which are taken."""
+"""Numbers and words as values of options; help and errors say in words which are taken."""
 
 import math
 from typing import Any
 
 import click
 from typing_extensions import override
+
+from contextgraft.errors import did_you_mean
 
 
 class WholeNumber(click.IntRange):
@@ -79,3 +81,13 @@ def expected(what: str, number: WholeNumber | RealNumber, value: Any) -> str:
     """The words of an error about a value."""
     limits = bounds(number)
     return f"expected {what}{', ' if limits else ''}{limits}; received {str(value)!r}"
+
+
+class Choice(click.Choice[str]):
+    """One of a few words; the error names the word that a misspelt one is similar to."""
+
+    @override
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        message = super().get_invalid_choice_message(value, ctx)
+        suggestion = did_you_mean(str(value), self.choices)
+        return f"{message.removesuffix('.')}; {suggestion}" if suggestion else message
