@@ -9,7 +9,7 @@ from typing import Any
 
 from contextgraft.config.evaluation import Chat
 from contextgraft.errors import library_errors
-from contextgraft.formats.tokenizer.chat_template import chat_frame
+from contextgraft.formats.tokenizer.chat_template import chat_frame, uses_template
 from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 
 
@@ -46,7 +46,7 @@ class PromptTokenizer:
 
     def uses_chat(self, chat: Chat) -> bool:
         """Whether prompts are in the chat template: as requested; for "auto", if there is one."""
-        return bool(self.hf.chat_template) if chat == "auto" else chat
+        return uses_template(self.limited, chat)
 
     def prefix_suffix(self, *, chat: bool) -> tuple[list[int], list[int]]:
         """Ids around a prompt: the chat template's, or the begin token if the tokenizer adds one."""

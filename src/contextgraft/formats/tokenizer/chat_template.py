@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from contextgraft.config.evaluation import Chat
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.formats.model.limited_process import LimitedProcess, ProcessBudget, run_limited
 from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer
@@ -18,6 +19,11 @@ LINES = (
 )
 PROBES = (*(MARK,) * 5, LINES.strip(), (LINES * 300).strip())
 TEMPLATE_BUDGET = ProcessBudget(cpu_seconds=5, memory=1 << 29)
+
+
+def uses_template(tokenizer: LimitedTokenizer, chat: Chat) -> bool:
+    """Whether a tokenizer's chat template is used: as requested; for "auto", if there is one."""
+    return bool(tokenizer.hf.chat_template) if chat == "auto" else chat
 
 
 def chat_frame(tokenizer: LimitedTokenizer) -> tuple[str, str]:
@@ -38,12 +44,12 @@ def chat_frame(tokenizer: LimitedTokenizer) -> tuple[str, str]:
     return before, rest[0]
 
 
-def text_after_answer(tokenizer: LimitedTokenizer) -> str:
-    """The text between an answer and the next message of the user.
+def text_after_answer(tokenizer: LimitedTokenizer, frame: tuple[str, str]) -> str:
+    """The text between an answer and the next message of the user; `frame` is that of `chat_frame`.
 
     CheckpointError for a template that writes a finished turn in another way than the one that is answered.
     """
-    before, after = chat_frame(tokenizer)
+    before, after = frame
     rendered = _run(tokenizer, lambda: _conversation(tokenizer.hf))
     begin, end = f"{before}{MARK}{after}{ANSWER}", f"{NEXT}{after}"
     if not rendered.startswith(begin) or not rendered.endswith(end) or len(rendered) <= len(begin + end):
@@ -62,7 +68,7 @@ class ChatRenderer:
     """
 
     def __init__(self, tokenizer: LimitedTokenizer) -> None:
-        _check_template(tokenizer)
+        _check_template(tokenizer, "use a base that has one, or data of kind pairs")
         self._hf = tokenizer.hf
         self._process = LimitedProcess(
             self._answer, "its chat template", tokenizer.path, TEMPLATE_BUDGET.memory
@@ -95,13 +101,13 @@ class ChatRenderer:
         return json.dumps(parts).encode()
 
 
-def _check_template(tokenizer: LimitedTokenizer) -> None:
+def _check_template(tokenizer: LimitedTokenizer, remedy: str) -> None:
     if not tokenizer.hf.chat_template:
-        raise InputError("the tokenizer has no chat template", path=tokenizer.path, remedy="set chat: false")
+        raise InputError("the tokenizer has no chat template", path=tokenizer.path, remedy=remedy)
 
 
 def _run(tokenizer: LimitedTokenizer, render: Callable[[], str]) -> str:
-    _check_template(tokenizer)
+    _check_template(tokenizer, "set chat: false")
     return run_limited(render, "its chat template", tokenizer.path, TEMPLATE_BUDGET)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.evaluation import Chat
 from contextgraft.errors import CheckpointError
-from contextgraft.formats.tokenizer.chat_template import chat_frame, text_after_answer
+from contextgraft.formats.tokenizer.chat_template import chat_frame, text_after_answer, uses_template
 from contextgraft.formats.tokenizer.limited_tokenizer import LimitedTokenizer, load_limited_tokenizer
 from contextgraft.prompts.tokens import Encode
 from contextgraft.prompts.training_document import ChatTurns
@@ -35,10 +35,10 @@ class DataContext:
         InputError if `chat` is true and there is no template.
         """
         tokenizer = self.tokenizer
-        if tokenizer is None or not (bool(tokenizer.hf.chat_template) if chat == "auto" else chat):
+        if tokenizer is None or not uses_template(tokenizer, chat):
             return None
-        before, between = chat_frame(tokenizer)
-        turns = ChatTurns(*map(self.encode, (before, between, text_after_answer(tokenizer))))
+        frame = chat_frame(tokenizer)
+        turns = ChatTurns(*map(self.encode, (*frame, text_after_answer(tokenizer, frame))))
         if not turns.after:
             raise CheckpointError("its chat template ends answers with no token", path=tokenizer.path)
         return turns

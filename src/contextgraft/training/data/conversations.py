@@ -1,14 +1,13 @@
 """Conversations as training data: messages of a JSONL file in the tokenizer's chat template."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.errors import CheckpointError, InputError
 from contextgraft.formats.tokenizer.chat_template import ChatRenderer
+from contextgraft.training.data.json_lines import read_json_lines
 
 CONVERSATION = '{"messages": [{"role": role, "content": text}, ...]}, at least one of the role assistant'
 
@@ -30,24 +29,16 @@ class Conversation(BaseModel):
 
 def read_conversations(path: Path) -> list[list[dict[str, Any]]]:
     """The messages of each line; InputError names a line that is no conversation with an answer."""
-    try:
-        lines = split_lines(read_text_file(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the conversations", path=path, received=str(error)) from None
-    read = [_conversation(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not read:
-        raise InputError("contains no conversations", path=path, expected=CONVERSATION)
-    return read
+    return read_json_lines(path, "conversation", CONVERSATION, _messages)
 
 
-def _conversation(path: Path, number: int, line: str) -> list[dict[str, Any]]:
+def _messages(value: Any) -> list[dict[str, Any]] | None:
     try:
-        messages = Conversation.model_validate(json.loads(line)).messages
-    except (ValueError, ValidationError, RecursionError):
-        messages = []
-    if not any(message.role == "assistant" for message in messages[1:]):
-        raise InputError(f"line {number} is not a conversation", path=path, expected=CONVERSATION)
-    return [message.model_dump() for message in messages]
+        messages = Conversation.model_validate(value).messages
+    except ValidationError:
+        return None
+    answered = any(message.role == "assistant" for message in messages[1:])
+    return [message.model_dump() for message in messages] if answered else None
 
 
 def render_conversations(path: Path, renderer: ChatRenderer) -> list[list[str]]:

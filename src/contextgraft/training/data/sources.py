@@ -1,6 +1,5 @@
 """Kinds of training data: each returns a function that makes ids and loss weights of one document."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from contextgraft.config.text_file import read_text_file, split_lines
 from contextgraft.config.training.data import (
     ChatSource,
     DocumentsSource,
@@ -35,6 +33,7 @@ from contextgraft.prompts.training_document import (
 )
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.conversations import render_conversations
+from contextgraft.training.data.json_lines import read_json_lines
 from contextgraft.training.data.packing import PackedSequences, packed_path
 
 PAIR = '{"prompt": text, "answer": text}'
@@ -177,25 +176,13 @@ KINDS: dict[str, Callable[[Any, DataContext], DocumentSampler]] = {
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """Rows {"prompt", "answer"} of a JSONL file; a wrong line raises InputError with its number."""
-    try:
-        lines = split_lines(read_text_file(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("cannot read the pairs", path=path, received=str(error)) from None
-    rows = [_pair(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise InputError("contains no pairs", path=path, expected=PAIR)
-    return rows
+    return read_json_lines(path, "pair", PAIR, _pair)
 
 
-def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-        prompt, answer = row["prompt"], row["answer"]
-    except (ValueError, KeyError, TypeError):
-        prompt = answer = None
-    if not isinstance(prompt, str) or not isinstance(answer, str):
-        raise InputError(f"line {number} is not a pair", path=path, expected=PAIR)
-    return prompt, answer
+def _pair(value: Any) -> tuple[str, str] | None:
+    row = value if isinstance(value, dict) else {}
+    prompt, answer = row.get("prompt"), row.get("answer")
+    return (prompt, answer) if isinstance(prompt, str) and isinstance(answer, str) else None
 
 
 def weighted_choice(weights: Sequence[float], rng: np.random.Generator) -> int:
