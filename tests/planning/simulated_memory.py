@@ -17,8 +17,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModelForCausalLM
+from typing_extensions import override
 
 from contextgraft.attention.kernels import KERNELS
+from contextgraft.training.activations.host_copies import Copy, HostCopies
 from contextgraft.training.parallel import attention, ring
 from contextgraft.training.parallel.communication import ContextParallel, RankGroup, TrafficCounter
 from contextgraft.training.parallel.layout import Layout
@@ -107,11 +109,26 @@ def peak_activations(
     return more + (layers - 4) * (more - few) / 2
 
 
-def off_the_device() -> saved_tensors_hooks:
-    """Hooks by which saved tensors use no memory until they are needed."""
-    return saved_tensors_hooks(
-        lambda tensor: (tensor.shape, tensor.dtype), lambda packed: torch.empty(packed[0], dtype=packed[1])
-    )
+class NoHostMemory(HostCopies):
+    """Copies whose results in host memory have no elements, so that only the device's memory is counted."""
+
+    def __init__(self) -> None:
+        self._copied: list[tuple[torch.Tensor, torch.Size, torch.dtype]] = []
+
+    @override
+    def to_host(self, tensor: torch.Tensor) -> Copy:
+        host = torch.empty(0)
+        self._copied.append((host, tensor.shape, tensor.dtype))
+        return Copy(tensor, host)
+
+    @override
+    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
+        shape, dtype = next((shape, dtype) for host, shape, dtype in self._copied if host is tensor)
+        return Copy(tensor, torch.empty(shape, dtype=dtype))
+
+    @override
+    def wait(self, copy: Copy) -> None:
+        pass
 
 
 def _peak(

@@ -10,12 +10,13 @@ import torch
 
 from contextgraft.config.training import Recipe
 from contextgraft.planning.training_memory import rank_memory
+from contextgraft.training.activations.offloading import Offloading
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.activations.tiled_mlp import tile_mlps
 
 from ..training.conftest import RECIPE
 from .shapes import shape_of
-from .simulated_memory import off_the_device, peak_activations, peers
+from .simulated_memory import NoHostMemory, peak_activations, peers
 
 SHAPES = Path(__file__).parents[2] / "src/contextgraft/planning/shapes"
 TOKENS = 2**17  # of one rank; fake tensors cost the same at any length
@@ -32,12 +33,15 @@ def shipped(name: str) -> dict[str, Any]:
 def check(
     config: dict[str, Any], ranks: int, dtype: str, *, recompute: Any, tiles: int, offloaded: bool = False
 ) -> None:
-    hooks = off_the_device() if offloaded else None
+    hooks = Offloading(NoHostMemory()) if offloaded else None
     kept = KeptAttention(hooks)
 
     def prepare(model: Any) -> None:
         if recompute:
-            contexts = {"context_fn": kept.contexts} if recompute == "selective" else {}
+            context_fn = kept.contexts if recompute == "selective" else None
+            if hooks is not None:
+                context_fn = hooks.contexts(context_fn)
+            contexts = {} if context_fn is None else {"context_fn": context_fn}
             enable = getattr(model, "activation_checkpointing_enable", None)
             (enable or model.gradient_checkpointing_enable)({"use_reentrant": False} | contexts)
         if tiles > 1:

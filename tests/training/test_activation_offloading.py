@@ -1,23 +1,27 @@
-"""Layer inputs in host memory between the two passes of a layer."""
+"""Layer inputs in host memory between the two passes of a layer, copied while other layers are computed."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+from typing_extensions import override
 
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.rope import settings
 from contextgraft.training import engine as engines
-from contextgraft.training.activations.offloading import offloading
+from contextgraft.training.activations.host_copies import Copy, ImmediateCopies, host_copies
+from contextgraft.training.activations.offloading import Offloading, offloading
+from contextgraft.training.activations.selective_checkpointing import keep_sdpa
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
 
 from .conftest import RECIPE, write_recipe
 
+CPU = torch.device("cpu")
 IDS = torch.randint(0, 20, (2, 37), generator=torch.Generator().manual_seed(0))
 
 
@@ -36,19 +40,15 @@ def test_what_layers_keep_leaves_the_device_and_gradients_are_the_same(
 ) -> None:
     moved: list[torch.Size] = []
 
-    def recorded(recipe: Recipe) -> saved_tensors_hooks:
-        hooks = offloading(recipe)
-        assert isinstance(hooks, save_on_cpu)
-
-        def pack(tensor: torch.Tensor) -> Any:
+    class Recorded(ImmediateCopies):
+        @override
+        def to_host(self, tensor: torch.Tensor) -> Copy:
             moved.append(tensor.shape)
-            return hooks.pack_hook(tensor)
-
-        return saved_tensors_hooks(pack, hooks.unpack_hook)
+            return super().to_host(tensor)
 
     settings_ = {"activation_checkpointing": mode, "mlp_tiles": tiles}
     loss, expected = gradients(base, recipe_folder, **settings_)
-    monkeypatch.setattr(engines, "offloading", recorded)
+    monkeypatch.setattr(engines, "offloading", lambda *_: Offloading(Recorded()))
     mine, found = gradients(base, recipe_folder, activation_offloading=True, **settings_)
     assert mine == loss
     assert found.keys() == expected.keys()
@@ -56,9 +56,110 @@ def test_what_layers_keep_leaves_the_device_and_gradients_are_the_same(
     hidden = moved.count(torch.Size([1, 37, 16]))  # in each of two passes: two layers, and the last norm
     assert 2 * 2 <= hidden <= 2 * 5
     assert not any(24 in shape for shape in moved)  # nothing from inside of an MLP
+    assert all(len(shape) > 1 for shape in moved)  # weights of norms stay
+
+
+class Late(ImmediateCopies):
+    """Copies that are made when they are waited for, into garbage until then; keeps what was done."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.waiting: dict[int, tuple[Copy, str]] = {}
+
+    def begin(self, source: torch.Tensor, way: str) -> Copy:
+        name = f"{source.shape[-1]}"  # tensors of layer n are n wide
+        self.done.append(f"{way} {name}")
+        copy = Copy(source, torch.full_like(source, torch.nan))
+        self.waiting[id(copy)] = copy, f"{way} {name} ends"
+        return copy
+
+    @override
+    def to_host(self, tensor: torch.Tensor) -> Copy:
+        return self.begin(tensor, "out")
+
+    @override
+    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
+        return self.begin(tensor, "in")
+
+    @override
+    def wait(self, copy: Copy) -> None:
+        begun, name = self.waiting.pop(id(copy))
+        self.done.append(name)
+        begun.result.copy_(begun.source)
+
+
+class Wider(torch.nn.Module):
+    """A layer n wide, whose result is one wider; it says when it is computed."""
+
+    def __init__(self, width: int, done: list[str]) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(width, width + 1, bias=False)
+        self.width, self.done = width, done
+
+    @override
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.done.append(f"layer {self.width}")
+        return torch.tanh(self.linear(x))
+
+
+def backward_of(layers: list[Wider], context_fn: Any, hooks: Any) -> list[torch.Tensor]:
+    x = torch.ones(3, 1) / 3
+    with hooks:
+        for layer in layers:
+            options = {} if context_fn is None else {"context_fn": context_fn}
+            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False, **options)
+    torch.autograd.backward(x.sum())
+    return [layer.linear.weight.grad for layer in layers if layer.linear.weight.grad is not None]
+
+
+def test_copies_overlap_with_the_layers_around_them() -> None:
+    """A layer's input leaves while the two after it are computed, and returns while the one after it is."""
+    copies = Late()
+    offloaded = Offloading(copies)
+    torch.manual_seed(0)
+    layers = [Wider(width, copies.done) for width in range(1, 6)]
+    expected = backward_of(layers, None, nullcontext())
+    assert len(expected) == 5
+    for _ in range(2):  # two micro-batches
+        copies.done.clear()
+        for layer in layers:
+            layer.zero_grad()
+        found = backward_of(layers, offloaded.contexts(None), offloaded)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+        assert copies.done == [
+            *("out 1", "layer 1", "out 2", "layer 2"),
+            *("out 1 ends", "out 3", "layer 3"),
+            *("out 2 ends", "out 4", "layer 4"),
+            *("out 3 ends", "out 5", "layer 5"),
+            *("out 5 ends", "layer 5"),  # both are still on the device
+            *("in 3", "out 4 ends", "layer 4"),
+            *("in 2", "in 3 ends", "layer 3"),
+            *("in 1", "in 2 ends", "layer 2"),
+            *("in 1 ends", "layer 1"),
+        ]
+        assert not copies.waiting  # no copy is left behind
+
+
+def test_a_copy_that_nothing_takes_is_waited_for_before_its_memory_is_freed() -> None:
+    copies = Late()
+    offloaded = Offloading(copies)
+    with offloaded:
+        packed = []
+        for width in range(1, 6):
+            offloaded.contexts(keep_sdpa)()
+            packed.append(offloaded.pack_hook(torch.ones(2, width)))
+    for layer in (4, 3, 1):
+        assert torch.equal(offloaded.unpack_hook(packed[layer]), torch.ones(2, layer + 1))
+    assert len(copies.waiting) == 1  # the first layer's returns
+    with offloaded:  # the next micro-batch
+        assert not copies.waiting
+    for _ in range(2):
+        assert torch.equal(offloaded.unpack_hook(packed[0]), torch.ones(2, 1))
+    assert not copies.waiting
 
 
 def test_nothing_is_offloaded_without_checkpointing() -> None:
-    assert offloading(Recipe.model_validate(RECIPE)) is None
+    assert offloading(Recipe.model_validate(RECIPE), CPU) is None
+    assert isinstance(host_copies(CPU), ImmediateCopies)
     with pytest.raises(ValidationError, match="activation_offloading needs activation_checkpointing"):
         Recipe.model_validate(RECIPE | {"activation_offloading": True})

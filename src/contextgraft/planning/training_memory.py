@@ -63,6 +63,15 @@ def offloaded_activations(recipe: Recipe, shape: ModelShape, size: int, ranks: i
     return _checkpointed(recipe, shape, size) - shape.hidden * size if ranks > 1 else float(inputs)
 
 
+def _returning(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> float:
+    """Bytes of a token of offloaded tensors that return while the layer after theirs is computed."""
+    if not recipe.activation_offloading:
+        return 0.0
+    attention = shape.width * size + shape.heads * FLOAT32
+    selective = recipe.activation_checkpointing == "selective" and ranks > 1
+    return float(shape.hidden * size + attention * selective)
+
+
 def offloaded_moments(recipe: Recipe, shape: ModelShape, ranks: int) -> float:
     """Bytes of a rank's moments in host memory."""
     return _moments(trained_parameters(recipe, shape), ranks) if recipe.optimiser.offload else 0.0
@@ -118,6 +127,7 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> tu
     before = (shape.layers - 1) * kept
     if recipe.activation_checkpointing:
         before = _checkpointed(recipe, shape, size) - offloaded_activations(recipe, shape, size, ranks)
+        before += _returning(recipe, shape, size, ranks)
     normed = attended + hidden * (FLOAT32 + 2 * size) + in_norm
     without_ring = before + max(kept + in_mlp, normed, attended + in_attention)
     return without_ring, max(0.0, before + attended + in_attention + ring - without_ring)

@@ -13,7 +13,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training.activations.offloading import offloading
+from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import keep_sdpa
 from contextgraft.training.block_causal import check_block_causal
 from contextgraft.training.data.batches import TokenBatch
@@ -98,6 +98,7 @@ class SingleProcessEngine(TrainingEngine):
     """
 
     main = True
+    offloaded: Offloading | None = None  # of the model that was built last
 
     def __init__(
         self, device: str = "cpu", dtype: torch.dtype = torch.float32, rows_at_once: int | None = None
@@ -120,7 +121,10 @@ class SingleProcessEngine(TrainingEngine):
 
     @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
-        model = build_trainable(recipe, base, rope, attention="sdpa", keep_attention=keep_sdpa)
+        self.offloaded = offloading(recipe, self.device)
+        model = build_trainable(
+            recipe, base, rope, attention="sdpa", keep_attention=keep_sdpa, offloaded=self.offloaded
+        )
         materialise(model, self.device)
         load_weights(model, base)
         if recipe.has_block_causal:
@@ -134,7 +138,7 @@ class SingleProcessEngine(TrainingEngine):
         full, rows = full_batch(batch), self.rows_at_once or len(batch.ids)
         state.optimiser.zero_grad()
         total, all_correct = 0.0, 0
-        hooks = offloading(recipe) or nullcontext()
+        hooks = self.offloaded or nullcontext()
         for number, micro_batch in enumerate(full.to(self.device).split(rows)):
             arguments = position_arguments(batch, slice(number * rows, (number + 1) * rows), self.device)
             with hooks, torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -19,6 +19,7 @@ from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
+from contextgraft.training.activations.offloading import Offloading
 from contextgraft.training.activations.selective_checkpointing import ContextFn
 from contextgraft.training.activations.tiled_mlp import check_tiling, tile_mlps
 
@@ -139,18 +140,26 @@ def local_shard(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def build_trainable(
-    recipe: Recipe, base: ModelFolder, rope: RopeSettings, *, attention: str, keep_attention: ContextFn
+    recipe: Recipe,
+    base: ModelFolder,
+    rope: RopeSettings,
+    *,
+    attention: str,
+    keep_attention: ContextFn,
+    offloaded: Offloading | None,
 ) -> torch.nn.Module:
     """A model without memory for its weights, in which only what the recipe names is trainable.
 
-    `keep_attention` are the contexts of this attention for selective activation checkpointing.
+    `keep_attention` are the contexts of this attention for selective activation checkpointing; `offloaded` is
+    told where layers begin.
     """
+    context_fn = keep_attention if recipe.activation_checkpointing == "selective" else None
     model = build(
         base.config,
         rope,
         activation_checkpointing=bool(recipe.activation_checkpointing),
         attention=attention,
-        context_fn=keep_attention if recipe.activation_checkpointing == "selective" else None,
+        context_fn=context_fn if offloaded is None else offloaded.contexts(context_fn),
     )
     if recipe.mlp_tiles > 1:
         tile_mlps(decoder_layers(model), recipe.mlp_tiles)

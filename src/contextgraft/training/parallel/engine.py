@@ -19,7 +19,7 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
-from contextgraft.training.activations.offloading import offloading
+from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
@@ -74,6 +74,8 @@ class ParallelOptions:
 
 class DistributedEngine(TrainingEngine):
     """One of the processes of a distributed run, inside `process_group`."""
+
+    offloaded: Offloading | None = None  # of the model that was built last
 
     def __init__(
         self,
@@ -163,10 +165,16 @@ class DistributedEngine(TrainingEngine):
         Everything outside the layers is gathered with the loss, whose token weights stay float32.
         """
         attention.register()
-        kept = KeptAttention(offloading(recipe))
+        self.offloaded = offloading(recipe, self.device)
+        kept = KeptAttention(self.offloaded)
         self.cp = replace(self.cp, kept=kept)
         causal_lm = build_trainable(
-            recipe, base, rope, attention=attention.NAME, keep_attention=kept.contexts
+            recipe,
+            base,
+            rope,
+            attention=attention.NAME,
+            keep_attention=kept.contexts,
+            offloaded=self.offloaded,
         )
         policy = MixedPrecisionPolicy(param_dtype=self.options.dtype, reduce_dtype=torch.float32)
         for layer in decoder_layers(causal_lm):
@@ -193,7 +201,7 @@ class DistributedEngine(TrainingEngine):
         skipping, traffic = batch.positions is not None and batch.starts is None, self.cp.traffic
         traffic.reset()
         sums = torch.zeros(5, dtype=torch.float64)
-        hooks = offloading(recipe) or nullcontext()
+        hooks = self.offloaded or nullcontext()
         for part in shard.split(self.options.rows_at_once):
             tokens, positions = part.tokens.to(self.device), part.positions.to(self.device)
             cp = replace(self.cp, skipping=skipping, starts=part.starts)
