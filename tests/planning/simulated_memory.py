@@ -99,14 +99,15 @@ def peak_activations(
 ) -> float:
     """Most bytes that activations of a forward and a backward pass have on a rank that holds `tokens` tokens.
 
-    Two small numbers of layers are simulated, and the rest follows: every layer adds the same.
+    Two small numbers of layers are simulated, and the rest follows: every layer adds the same, but for
+    the first ones if tensors are offloaded.
     """
-    layers = int(config["num_hidden_layers"])
+    layers, fewest = int(config["num_hidden_layers"]), 2 if hooks is None else 4
     few, more = (
         _peak({**config, "num_hidden_layers": n}, tokens, cp, dtype=dtype, prepare=prepare, hooks=hooks)
-        for n in (2, 4)
+        for n in (fewest, fewest + 1)
     )
-    return more + (layers - 4) * (more - few) / 2
+    return more + (layers - fewest - 1) * (more - few)
 
 
 class NoHostMemory(HostCopies):
@@ -122,7 +123,7 @@ class NoHostMemory(HostCopies):
         return Copy(tensor, host)
 
     @override
-    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
+    def to_device(self, tensor: torch.Tensor) -> Copy:
         shape, dtype = next((shape, dtype) for host, shape, dtype in self._copied if host is tensor)
         return Copy(tensor, torch.empty(shape, dtype=dtype))
 

@@ -57,8 +57,7 @@ def check(
     )
     memory = rank_memory(recipe, shape_of(config), ranks, TOKENS, {"bfloat16": 2, "float32": 4}[dtype])
     planned = memory.activations + memory.ring * (ranks > 1)
-    # without the inputs of layers, peaks at different times are a larger share of the sum
-    assert planned == pytest.approx(simulated, rel=0.12 if offloaded else 0.1), (planned, simulated)
+    assert planned == pytest.approx(simulated, rel=0.1), (planned, simulated)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_the_plan_of_8b_is_within_a_tenth(ranks: int, dtype: str, *, recompute: 
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [True, "selective"])
 @pytest.mark.parametrize("tiles", [1, 8])
-def test_offloaded_activations_are_within_an_eighth(recompute: Any, tiles: int) -> None:
+def test_offloaded_activations_are_within_a_tenth(recompute: Any, tiles: int) -> None:
     check(shipped("llama3-8b"), 8, "bfloat16", recompute=recompute, tiles=tiles, offloaded=True)
 
 

@@ -1,12 +1,14 @@
 """Layer inputs in host memory between the two passes of a layer, copied while other layers are computed."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from typing_extensions import override
 
 from contextgraft.checkpoint.model_folder import open_model
@@ -57,6 +59,8 @@ def test_what_layers_keep_leaves_the_device_and_gradients_are_the_same(
     assert 2 * 2 <= hidden <= 2 * 5
     assert not any(24 in shape for shape in moved)  # nothing from inside of an MLP
     assert all(len(shape) > 1 for shape in moved)  # weights of norms stay
+    vocabulary = expected["model.embed_tokens.weight"].shape[0]
+    assert not any(vocabulary in shape for shape in moved)  # nor does anything of the loss move
 
 
 class Late(ImmediateCopies):
@@ -78,7 +82,7 @@ class Late(ImmediateCopies):
         return self.begin(tensor, "out")
 
     @override
-    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
+    def to_device(self, tensor: torch.Tensor) -> Copy:
         return self.begin(tensor, "in")
 
     @override
@@ -156,6 +160,56 @@ def test_a_copy_that_nothing_takes_is_waited_for_before_its_memory_is_freed() ->
     for _ in range(2):
         assert torch.equal(offloaded.unpack_hook(packed[0]), torch.ones(2, 1))
     assert not copies.waiting
+
+
+class Stream:
+    """A stream that does nothing but say what it waits for."""
+
+    def __init__(self, name: str, done: list[str]) -> None:
+        self.name, self.done = name, done
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.done.append(f"{self.name} waits for {other.name}")
+
+    def record_event(self) -> str:
+        return f"a copy {self.name}"
+
+    def wait_event(self, event: str) -> None:
+        self.done.append(f"{self.name} waits for {event}")
+
+
+def test_streams_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors and streams: each direction has a stream; no host waits."""
+    done: list[str] = []
+    computing, names = Stream("computing", done), iter(("outwards", "inwards"))
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        yield
+        done.append(f"on {stream.name}")
+
+    def copied(to: torch.Tensor, source: torch.Tensor, *, non_blocking: bool) -> None:
+        done.append(f"{source.device.type} to {to.device.type}, {non_blocking}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: Stream(next(names), done))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(FakeTensor, "copy_", copied)
+    with FakeTensorMode():
+        copies = host_copies(torch.device("cuda"))
+        tensor = torch.empty(2, 3, device="cuda", dtype=torch.bfloat16)
+        leaving = copies.to_host(tensor)
+        assert leaving.source is tensor
+        copies.wait(leaving)
+        returning = copies.to_device(leaving.result)
+        copies.wait(returning)
+        assert (returning.result.device.type, returning.result.dtype) == ("cuda", torch.bfloat16)
+    assert done == [
+        *("outwards waits for computing", "cuda to cpu, True", "on outwards"),
+        "computing waits for a copy outwards",
+        *("inwards waits for computing", "cpu to cuda, True", "on inwards"),
+        "computing waits for a copy inwards",
+    ]
 
 
 def test_nothing_is_offloaded_without_checkpointing() -> None:

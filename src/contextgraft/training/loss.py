@@ -12,6 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
+from contextgraft.training.activations.selective_checkpointing import keep_on_device
 from contextgraft.training.logit_chunks import logit_chunk_tokens
 from contextgraft.training.micro_batch import MicroBatch
 
@@ -84,7 +85,7 @@ class _ChunkedLoss(torch.autograd.Function):
             mask = weights_N[chunk] > 0
             if not mask.any():
                 continue
-            with torch.enable_grad():
+            with torch.enable_grad(), keep_on_device():
                 hidden = hidden_ND[chunk].detach().requires_grad_()
                 logits_NV = head(inputs_embeds=hidden[None], use_cache=False).logits[0][mask]
                 logits_NV = logits_NV.to(_at_least_float32(logits_NV))

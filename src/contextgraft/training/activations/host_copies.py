@@ -20,7 +20,7 @@ class HostCopies(Protocol):
     def to_host(self, tensor: torch.Tensor) -> Copy:
         """Begin a copy into host memory."""
 
-    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
+    def to_device(self, tensor: torch.Tensor) -> Copy:
         """Begin a copy of a tensor in host memory."""
 
     def wait(self, copy: Copy) -> None:
@@ -28,15 +28,15 @@ class HostCopies(Protocol):
 
 
 class ImmediateCopies(HostCopies):
-    """Copies that are complete when they have begun: of processors."""
+    """Copies that are complete when they have begun: of processors, within host memory."""
 
     @override
     def to_host(self, tensor: torch.Tensor) -> Copy:
-        return Copy(tensor, tensor.to("cpu", copy=True))
+        return Copy(tensor, tensor.clone())
 
     @override
-    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
-        return Copy(tensor, tensor.to(device, copy=True))
+    def to_device(self, tensor: torch.Tensor) -> Copy:
+        return Copy(tensor, tensor.clone())
 
     @override
     def wait(self, copy: Copy) -> None:
@@ -44,34 +44,39 @@ class ImmediateCopies(HostCopies):
 
 
 class StreamCopies(HostCopies):
-    """Copies of a GPU on a stream of their own, with pinned host memory.
+    """Copies of a GPU with pinned host memory, on a stream for each direction.
 
     Device memory is always that of the stream that computes, and is freed after `wait`: no use of it on that
     stream can come before the copy has ended.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device = device
+        self._outwards, self._inwards = _stream(device), _stream(device)
 
     @override
     def to_host(self, tensor: torch.Tensor) -> Copy:
         host = torch.empty_like(tensor, device="cpu", pin_memory=True)
-        return self._begin(tensor, host)
+        return self._begin(tensor, host, self._outwards)
 
     @override
-    def to_device(self, tensor: torch.Tensor, device: torch.device) -> Copy:
-        return self._begin(tensor, torch.empty_like(tensor, device=device))
+    def to_device(self, tensor: torch.Tensor) -> Copy:
+        return self._begin(tensor, torch.empty_like(tensor, device=self._device), self._inwards)
 
-    def _begin(self, source: torch.Tensor, result: torch.Tensor) -> Copy:
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+    def _begin(self, source: torch.Tensor, result: torch.Tensor, stream: torch.cuda.Stream) -> Copy:
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
             result.copy_(source, non_blocking=True)
-        return Copy(source, result, self._stream.record_event())
+        return Copy(source, result, stream.record_event())
 
     @override
     def wait(self, copy: Copy) -> None:
         assert copy.done is not None
         torch.cuda.current_stream(self._device).wait_event(copy.done)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def host_copies(device: torch.device) -> HostCopies:

@@ -1,7 +1,7 @@
 """Layer inputs in host memory, from the forward pass of a layer until it is recomputed.
 
-Copies to the host are made while the next layers are computed. In the backward pass the tensors of a layer
-return while the layer after it is computed.
+Copies to the host are made while the layer and the next one are computed. In the backward pass the tensors of
+a layer return while the layer after it is computed.
 """
 
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ class OffloadedTensor:
     """A saved tensor of a layer, which leaves the device for host memory and returns once."""
 
     def __init__(self, tensor: torch.Tensor, layer: int, copies: HostCopies) -> None:
-        self.layer, self._copies, self._device = layer, copies, tensor.device
+        self.layer, self._copies = layer, copies
         self._leaving: Copy | None = copies.to_host(tensor)
         self._host = self._leaving.result
         self._returning: Copy | None = None
@@ -36,14 +36,14 @@ class OffloadedTensor:
     def begin_to_return(self) -> None:
         """Begin to copy it to the device, if it is not there and nothing has taken it yet."""
         if self._leaving is None and self._returning is None and not self._taken:
-            self._returning = self._copies.to_device(self._host, self._device)
+            self._returning = self._copies.to_device(self._host)
 
     def take(self) -> torch.Tensor:
         """The tensor on the device, for what is computed next."""
         if self._leaving is not None:
             tensor = self._leaving.source
         else:
-            self._returning = self._returning or self._copies.to_device(self._host, self._device)
+            self._returning = self._returning or self._copies.to_device(self._host)
             tensor = self._returning.result
         self._taken = True
         self.drop()

@@ -33,6 +33,11 @@ def keep_sdpa() -> CheckpointContexts:
     return first, again
 
 
+def keep_on_device() -> saved_tensors_hooks:
+    """Hooks that save tensors as they are, also inside others that would move them."""
+    return saved_tensors_hooks(_unchanged, _unchanged)
+
+
 class KeptAttention:
     """Keeps results of attention that is no operator of torch, such as the ring; by `hooks` where they say.
 
@@ -40,7 +45,7 @@ class KeptAttention:
     """
 
     def __init__(self, hooks: saved_tensors_hooks | None = None) -> None:
-        self._hooks = hooks or saved_tensors_hooks(_unchanged, _unchanged)
+        self._hooks = hooks or keep_on_device()
         self._kept: deque[Packed] | None = None
         self._recomputing = False
 
