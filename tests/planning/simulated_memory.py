@@ -131,6 +131,10 @@ class NoHostMemory(HostCopies):
     def wait(self, copy: Copy) -> None:
         pass
 
+    @override
+    def synchronise(self) -> None:
+        pass
+
 
 def _peak(
     config: dict[str, Any],

@@ -11,8 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from typing_extensions import override
 
 from contextgraft.config.training import Optimiser, Recipe
+from contextgraft.training import state
+from contextgraft.training.activations.host_copies import Copy, ImmediateCopies
 from contextgraft.training.offloaded_adamw import MOMENTS, OffloadedAdamW
 from contextgraft.training.state import SavedState, TrainState, build_optimiser
 from contextgraft.training.trainer import train
@@ -55,6 +58,47 @@ def test_numbers_are_those_of_adamw() -> None:
     assert torch.equal(mine["other"], drawn(0)["other"])
 
 
+class Late(ImmediateCopies):
+    """Copies that are garbage until they are waited for; keeps which of them were on their way at once."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, Copy] = {}
+        self.most = 0
+
+    @override
+    def to_host(self, tensor: torch.Tensor) -> Copy:
+        copy = Copy(tensor, torch.full_like(tensor, torch.nan))
+        self.waiting[id(copy)] = copy
+        self.most = max(self.most, len(self.waiting))
+        return copy
+
+    to_device = to_host
+
+    @override
+    def wait(self, copy: Copy) -> None:
+        copy.result.copy_(self.waiting.pop(id(copy)).source)
+
+
+@pytest.mark.parametrize("later", [{}, {"other": 3}])
+def test_copies_are_waited_for_before_they_are_used(later: dict[str, int]) -> None:
+    """Numbers of torch's AdamW with copies that end late; a parameter gets its first gradient later."""
+    mine, theirs, copies = drawn(0), drawn(0), Late()
+    optimiser = OffloadedAdamW([{"params": [*mine.values()]}], copies, lr=0.1, fused=True)
+    reference = torch.optim.AdamW(theirs.values(), lr=0.1, fused=True)
+    for step in range(5):
+        for name, gradient in drawn(step + 1).items():
+            if step >= later.get(name, 0):
+                mine[name].grad, theirs[name].grad = gradient.detach(), gradient.detach().clone()
+        optimiser.step()
+        reference.step()
+        assert not copies.waiting
+        for name, parameter in theirs.items():
+            assert torch.equal(mine[name], parameter)
+            for moment, expected in reference.state[parameter].items():
+                assert torch.equal(optimiser.state[mine[name]][moment], expected)
+    assert copies.most == 3 * 2  # the moments of one parameter arrive while those of two others are there
+
+
 def test_a_run_ends_in_the_same_bytes_resumed_or_not(
     base: Path, recipe_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +123,7 @@ def fake_ranks() -> Iterator[DeviceMesh]:
 
 
 def on_cuda(mesh: DeviceMesh | None) -> list[torch.nn.Parameter]:
-    tensors = [torch.zeros(4, width, device="cuda") for width in (3, 5)]
+    tensors = [torch.zeros(4, width, device="cuda") for width in (3, 5, 7)]
     if mesh is not None:
         tensors = [DTensor.from_local(tensor, mesh, [Shard(0)], run_check=False) for tensor in tensors]
     return [torch.nn.Parameter(tensor) for tensor in tensors]
@@ -89,13 +133,25 @@ def devices(optimiser: torch.optim.AdamW, parameters: list[torch.nn.Parameter]) 
     """Where the moments of each parameter are, if it has any."""
     found = []
     for parameter in parameters:
-        state = optimiser.state[parameter]
-        found.append("/".join(sorted({state[name].device.type for name in MOMENTS if name in state})))
+        moments = optimiser.state[parameter]
+        found.append("/".join(sorted({moments[name].device.type for name in MOMENTS if name in moments})))
     return found
 
 
+class OnFakeGpu(ImmediateCopies):
+    """Copies of fake tensors between a GPU and host memory."""
+
+    @override
+    def to_host(self, tensor: torch.Tensor) -> Copy:
+        return Copy(tensor, torch.empty_like(tensor, device="cpu", pin_memory=True))
+
+    @override
+    def to_device(self, tensor: torch.Tensor) -> Copy:
+        return Copy(tensor, torch.empty_like(tensor, device="cuda"))
+
+
 @pytest.mark.parametrize("sharded", [False, True])
-def test_only_one_parameters_moments_are_on_a_gpu(
+def test_moments_leave_a_gpu_while_the_next_parameter_is_updated(
     fake_ranks: DeviceMesh, monkeypatch: pytest.MonkeyPatch, *, sharded: bool
 ) -> None:
     """Fake tensors, as they would be on a GPU."""
@@ -107,6 +163,7 @@ def test_only_one_parameters_moments_are_on_a_gpu(
         during.append(devices(self, parameters))
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    monkeypatch.setattr(state, "host_copies", lambda _: OnFakeGpu())
     with FakeTensorMode():
         parameters = on_cuda(fake_ranks if sharded else None)
         names = {str(number): parameter for number, parameter in enumerate(parameters)}
@@ -115,21 +172,23 @@ def test_only_one_parameters_moments_are_on_a_gpu(
             for parameter in parameters:
                 parameter.grad = torch.ones_like(parameter)
             optimiser.step()
-            assert devices(optimiser, parameters) == ["cpu", "cpu"]
-        assert during == [["cuda", ""], ["cpu", "cuda"], ["cuda", "cpu"], ["cpu", "cuda"]]
+            assert devices(optimiser, parameters) == ["cpu", "cpu", "cpu"]
+    first = [["cuda", "", ""], ["cuda", "cuda", ""], ["cpu", "cuda", "cuda"]]
+    second = [["cuda", "cpu", "cpu"], ["cuda", "cuda", "cpu"], ["cpu", "cuda", "cuda"]]
+    assert during == first + second
 
 
 def test_moments_of_a_checkpoint_that_is_loaded_on_a_gpu_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeTensor, "copy_", lambda tensor, _: tensor)  # to a GPU it needs one
+    monkeypatch.setattr(state, "host_copies", lambda _: OnFakeGpu())
     with FakeTensorMode():
-        parameter, _ = on_cuda(None)
+        parameter, *_ = on_cuda(None)
         optimiser = build_optimiser(
             Optimiser(learning_rate=0.1, offload=True), {"one": parameter}, frozen_rows=0
         )
         names = ("weight", *MOMENTS)
         saved = SavedState(2, {f"{name}/one": torch.zeros(4, 3, device="cuda") for name in names})
-        state = TrainState(None, {"one": parameter}, optimiser)  # type: ignore[arg-type]
-        state.restore(saved)
+        TrainState(None, {"one": parameter}, optimiser).restore(saved)  # type: ignore[arg-type]
         assert devices(optimiser, [parameter]) == ["cpu"]
         assert optimiser.state[parameter]["step"].device.type == "cuda"
         parameter.grad = torch.ones_like(parameter)

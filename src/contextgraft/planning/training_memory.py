@@ -1,6 +1,7 @@
 """Bytes that a rank holds while training. docs/training.md compares them with what was measured."""
 
 from dataclasses import dataclass
+from heapq import nlargest
 from math import prod
 
 from contextgraft.config.training import Recipe
@@ -34,7 +35,7 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     """Bytes of a rank that holds `tokens` tokens at once, with activations of `size` bytes.
 
     Weights, gradients and moments are divided among all ranks; two layers and the embeddings are gathered.
-    Of moments that are offloaded, those of the largest tensor are counted.
+    Of moments that are offloaded, those of three tensors are counted, the largest: arriving, in use, leaving.
     """
     trained = trained_parameters(recipe, shape)
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
@@ -44,7 +45,7 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     return RankMemory(
         weights=FLOAT32 * (shape.parameters + factors) / ranks,
         gradients=FLOAT32 * trained / ranks,
-        moments=_moments(_largest_trained(recipe, shape) if recipe.optimiser.offload else trained, ranks),
+        moments=_moments(_passing(recipe, shape) if recipe.optimiser.offload else trained, ranks),
         gathered=float(size * (2 * layer + root + max(layer, root))),
         activations=tokens * activations,
         logits=_logits(recipe, shape, tokens),
@@ -82,8 +83,8 @@ def _moments(parameters: int, ranks: int) -> float:
     return 2 * FLOAT32 * parameters / ranks
 
 
-def _largest_trained(recipe: Recipe, shape: ModelShape) -> int:
-    """Numbers of the largest tensor that the optimiser changes."""
+def _passing(recipe: Recipe, shape: ModelShape) -> int:
+    """Numbers of the three largest tensors that the optimiser changes."""
     sizes = {
         name: prod(sides)
         for name, sides in shape.tensors.items()
@@ -91,7 +92,7 @@ def _largest_trained(recipe: Recipe, shape: ModelShape) -> int:
     }
     if recipe.lora:
         sizes |= {name: recipe.lora.rank * max(sides) for name, sides in shape.matrices.items()}
-    return max(sizes.values())
+    return sum(nlargest(3, sizes.values()))
 
 
 def _checkpointed(recipe: Recipe, shape: ModelShape, size: int) -> float:

@@ -19,8 +19,9 @@ from contextgraft.config.text_file import check_regular
 from contextgraft.config.training import Optimiser
 from contextgraft.errors import raise_read_error
 from contextgraft.formats.tensor_names import is_embedding
+from contextgraft.training.activations.host_copies import host_copies
 from contextgraft.training.loss import CausalLMWithLoss
-from contextgraft.training.offloaded_adamw import MOMENTS, OffloadedAdamW, host_copy
+from contextgraft.training.offloaded_adamw import MOMENTS, OffloadedAdamW
 
 STATE_FILE = "state.safetensors"  # of a run in one process
 IDENTITY_FILE = "order.json"  # in the same folder: what defines the run
@@ -81,7 +82,7 @@ class TrainState:
     def _moment(self, saved: torch.Tensor, parameter: torch.nn.Parameter) -> torch.Tensor:
         """A moment where the optimiser keeps it."""
         if isinstance(self.optimiser, OffloadedAdamW):
-            return host_copy(saved)
+            return saved.to("cpu")
         return saved.to(parameter.device)
 
 
@@ -96,20 +97,18 @@ def build_optimiser(
         name: parameter.ndim > 1 and not (frozen_rows and is_embedding(name))
         for name, parameter in parameters.items()
     }
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [parameter for name, parameter in parameters.items() if decays[name] is decay],
             "weight_decay": settings.weight_decay if decay else 0.0,
         }
         for decay in (True, False)
     ]
-    kind = OffloadedAdamW if settings.offload else torch.optim.AdamW
-    return kind(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        fused=True,
-    )
+    used = [group for group in groups if group["params"]]
+    values: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
+    if not settings.offload:
+        return torch.optim.AdamW(used, **values)
+    return OffloadedAdamW(used, host_copies(used[0]["params"][0].device), **values)
 
 
 def save_state(saved: SavedState, folder: Path) -> None:

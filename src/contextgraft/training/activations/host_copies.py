@@ -26,6 +26,9 @@ class HostCopies(Protocol):
     def wait(self, copy: Copy) -> None:
         """Wait for a copy before anything else is computed; its source may then be freed."""
 
+    def synchronise(self) -> None:
+        """Let the host wait for all copies, before it uses their results itself."""
+
 
 class ImmediateCopies(HostCopies):
     """Copies that are complete when they have begun: of processors, within host memory."""
@@ -40,6 +43,10 @@ class ImmediateCopies(HostCopies):
 
     @override
     def wait(self, copy: Copy) -> None:
+        pass
+
+    @override
+    def synchronise(self) -> None:
         pass
 
 
@@ -73,6 +80,11 @@ class StreamCopies(HostCopies):
     def wait(self, copy: Copy) -> None:
         assert copy.done is not None
         torch.cuda.current_stream(self._device).wait_event(copy.done)
+
+    @override
+    def synchronise(self) -> None:
+        self._outwards.synchronize()
+        self._inwards.synchronize()
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:
