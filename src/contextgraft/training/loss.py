@@ -2,7 +2,7 @@
 
 The logits of a long sequence are many times larger than its hidden states (vocabulary / hidden size). So the
 logits of one chunk are computed, differentiated at once and freed (Hsu et al. 2024, Liger Kernel,
-arXiv 2410.10989).
+arXiv 2410.10989). Tokens without a weight, such as a user's part of a chat, have no logits.
 """
 
 import copy
@@ -86,13 +86,15 @@ class _ChunkedLoss(torch.autograd.Function):
             if not mask.any():
                 continue
             with torch.enable_grad(), keep_on_device():
-                hidden = hidden_ND[chunk].detach().requires_grad_()
-                logits_NV = head(inputs_embeds=hidden[None], use_cache=False).logits[0][mask]
+                hidden = hidden_ND[chunk][mask].detach().requires_grad_()
+                logits_NV = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
                 logits_NV = logits_NV.to(_at_least_float32(logits_NV))
                 targets = targets_N[chunk][mask]
                 losses_N = torch.nn.functional.cross_entropy(logits_NV, targets, reduction="none")
                 chunk_loss = (losses_N * weights_N[chunk][mask]).sum() / batch.total_weight
-                hidden_grad_ND[chunk], *chunk_grads = torch.autograd.grad(chunk_loss, [hidden, *trainable])
+                hidden_grad_ND[chunk][mask], *chunk_grads = torch.autograd.grad(
+                    chunk_loss, [hidden, *trainable]
+                )
             grads = [
                 grad if total is None else total.to(_at_least_float32(total)).add_(grad)
                 for total, grad in zip(grads, chunk_grads, strict=True)
