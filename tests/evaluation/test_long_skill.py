@@ -54,6 +54,29 @@ def test_the_short_prompt_is_the_end_of_the_long_one(
     assert (planned.length, planned.documents) == (40, 4)
 
 
+def test_prompts_take_turns_behind_the_texts_that_they_share(
+    config: EvaluationConfig, tokens: PromptTokenizer
+) -> None:
+    shared = config.with_section("long_skill", texts=2)
+    short, long = (
+        [question for question in build_spec(shared).questions(tokens) if question.suite == suite]
+        for suite in ("skill", "long_skill")
+    )
+    drawn = {question.index: question.ids for question in short}
+    for length in LENGTHS:
+        at_length = [question for question in long if question.length == length]
+        assert [question.document for question in at_length] == [0, 1, 0, 1]
+        bodies = [question.ids[: -len(drawn[question.index])] for question in at_length]
+        for one, other in ((0, 2), (1, 3)):
+            common = min(len(bodies[one]), len(bodies[other]))
+            assert bodies[one][:common] == bodies[other][:common]
+        places = [json.loads(question.prompt_spec)["offset"] for question in at_length]
+        assert places[:2] == places[2:]
+        assert places[0] != places[1]
+    (planned, _) = SUITES["long_skill"].planned(shared)
+    assert (planned.documents, len(planned.alone), planned.shared[0]) == (2, 2, (0, LENGTHS[0]))
+
+
 def test_a_prompt_that_does_not_fit_is_one_line(config: EvaluationConfig, tokens: PromptTokenizer) -> None:
     narrow = config.with_section("long_skill", lengths=[5])
     with pytest.raises(InputError, match="does not fit the length"):
@@ -97,9 +120,11 @@ def evaluate(config: EvaluationConfig, folder: Path, out: Path) -> pa.Table:
     return evaluate_models([("tiny", folder)], build_spec(config), BackendConfig(), out, Notes())
 
 
+@pytest.mark.parametrize("texts", [None, 3])
 def test_rows_are_replayed_and_reported(
-    config: EvaluationConfig, make_model: MakeModel, tmp_path: Path
+    config: EvaluationConfig, make_model: MakeModel, tmp_path: Path, texts: int | None
 ) -> None:
+    config = config.with_section("long_skill", texts=texts)
     folder, out = make_model(), tmp_path / "rows.parquet"
     rows = evaluate(config, folder, out).to_pylist()
     assert [row["split"] for row in rows if row["suite"] == "long_skill"] == [None] * 8

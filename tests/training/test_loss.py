@@ -144,15 +144,15 @@ class Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-@pytest.mark.parametrize("only_last", [False, True])
-def test_no_more_logits_exist_than_a_piece(only_last: bool) -> None:
+@pytest.mark.parametrize("weighted", [0, 100, 2 * (LENGTH - 1)])
+def test_logits_exist_of_weighted_tokens_only_and_of_one_piece_at_a_time(weighted: int) -> None:
     model, given = built("llama", tie_word_embeddings=False), batch()
-    if only_last:
-        given.weights[0] = given.weights[1, : LENGTH - 5] = 0
+    given.weights.fill_(0)
+    given.weights[:, 1:] = (torch.arange(2 * (LENGTH - 1)) < weighted).view(2, -1).flip(1)
     with Sizes() as sizes:
         CausalLMWithLoss(model)(full_batch(given))[0].backward()
     assert logit_chunk_tokens(VOCABULARY) == MIN_CHUNK_TOKENS
-    assert sizes.most == (LENGTH * 2 - MIN_CHUNK_TOKENS if only_last else MIN_CHUNK_TOKENS)
+    assert sizes.most == min(weighted, MIN_CHUNK_TOKENS)
 
 
 def test_pieces_hold_entries_or_tokens() -> None:

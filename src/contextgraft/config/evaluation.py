@@ -99,6 +99,11 @@ class LongSkillSection(Frozen):
         default=None, description="prompt and answer, in tokens; default: needle.lengths"
     )
     samples: Count = Field(default=20, description="prompts per skill and length, at most as many as it has")
+    texts: Count | None = Field(
+        default=None,
+        exclude_if=lambda texts: texts is None,
+        description="how many texts the prompts of a length share, each read once; default: one a prompt",
+    )
 
 
 class RepetitionSection(Frozen):

@@ -80,27 +80,22 @@ class _ChunkedLoss(torch.autograd.Function):
         correct = targets_N.new_zeros(())
         hidden_grad_ND = torch.zeros_like(hidden_ND)
         grads: list[torch.Tensor | None] = [None] * len(trainable)
-        for start in range(0, len(targets_N), chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            mask = weights_N[chunk] > 0
-            if not mask.any():
-                continue
+        weighted = weights_N.nonzero()[:, 0]
+        for chunk in weighted.split(chunk_tokens) if len(weighted) else ():
             with torch.enable_grad(), keep_on_device():
-                hidden = hidden_ND[chunk][mask].detach().requires_grad_()
+                hidden = hidden_ND[chunk].detach().requires_grad_()
                 logits_NV = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
                 logits_NV = logits_NV.to(_at_least_float32(logits_NV))
-                targets = targets_N[chunk][mask]
+                targets = targets_N[chunk]
                 losses_N = torch.nn.functional.cross_entropy(logits_NV, targets, reduction="none")
-                chunk_loss = (losses_N * weights_N[chunk][mask]).sum() / batch.total_weight
-                hidden_grad_ND[chunk][mask], *chunk_grads = torch.autograd.grad(
-                    chunk_loss, [hidden, *trainable]
-                )
+                chunk_loss = (losses_N * weights_N[chunk]).sum() / batch.total_weight
+                hidden_grad_ND[chunk], *chunk_grads = torch.autograd.grad(chunk_loss, [hidden, *trainable])
             grads = [
                 grad if total is None else total.to(_at_least_float32(total)).add_(grad)
                 for total, grad in zip(grads, chunk_grads, strict=True)
             ]
             loss += chunk_loss.detach()
-            correct += (logits_NV.argmax(-1) == targets)[answers_N[chunk][mask]].sum()
+            correct += (logits_NV.argmax(-1) == targets)[answers_N[chunk]].sum()
         ctx.mark_non_differentiable(correct)
         ctx.grads = [
             hidden_grad_ND.view_as(hidden_BLD),

@@ -36,18 +36,21 @@ PLANNED_ANSWER = 16  # tokens
 class LongSkill(QuestionSet):
     """The prompts of a skill file, each behind as much of a text as makes `lengths` with its answer.
 
-    `section` is the one of the configuration that names the lengths.
+    `section` is the one of the configuration that names the lengths. The prompts of a length take turns
+    behind `texts` texts; None: each has its own.
     """
 
     skill: SkillFile
     text: Text
     lengths: tuple[int, ...]
     section: str = "long_skill"
+    texts: int | None = None
     suite: ClassVar[str] = "long_skill"
 
     @override
     def content(self) -> Any:
-        return [self.skill.content(), self.text.name, self.text.digest, self.lengths]
+        shared = [] if self.texts is None else [self.texts]
+        return [self.skill.content(), self.text.name, self.text.digest, self.lengths, *shared]
 
     @override
     def questions(self, tokenizer: PromptTokenizer, seed: int) -> list[Question]:
@@ -60,9 +63,10 @@ class LongSkill(QuestionSet):
         haystack = self._haystack(tokenizer)
         questions = []
         for length in self.lengths:
-            for question in short:
-                rng = seeded_generator([seed, length, question.index])
-                spec = {"offset": int(rng.integers(haystack.offset_count)), "length": length}
+            for number, question in enumerate(short):
+                shared = {} if self.texts is None else {"document": number % self.texts}
+                rng = seeded_generator([seed, length, shared.get("document", question.index)])
+                spec = {"offset": int(rng.integers(haystack.offset_count)), "length": length, **shared}
                 questions.append(self._behind(question, spec, haystack, tokenizer))
         return questions
 
@@ -103,14 +107,14 @@ class LongSkill(QuestionSet):
         body = fill_with_text(haystack, spec["offset"], fill, 0, iter(())).body
         line = {"file": self.skill.file, "line": short.index, "sha256": self.skill.digest}
         chat = {"chat": self.skill.chat} if self.skill.chat else {}
-        where = {"offset": spec["offset"], "length": length, "text_sha256": self.text.digest}
+        where = {key: spec[key] for key in ("offset", "length", "document") if key in spec}
         return replace(
             short,
             ids=(*short.ids[:begin], *body, *short.ids[begin:]),
             length=length,
             haystack=self.text.name,
-            document=short.index,
-            prompt_spec=json_line({**line, **chat, **where}),
+            document=spec.get("document", short.index),
+            prompt_spec=json_line({**line, **chat, **where, "text_sha256": self.text.digest}),
         )
 
 
@@ -118,7 +122,8 @@ def build_long_skills(config: EvaluationConfig) -> SuiteContent:
     """A question set for each skill file; tasks of lm-evaluation-harness have no long form."""
     section = config.long_skill or LongSkillSection()
     lengths = required_lengths("long_skill", "--lengths", section.lengths or config.needles.lengths)
-    return SuiteContent(tuple(long_skills(config, "long_skill", lengths, section.samples)))
+    skills = long_skills(config, "long_skill", lengths, section.samples)
+    return SuiteContent(tuple(replace(skill, texts=section.texts) for skill in skills))
 
 
 def long_skills(
@@ -134,13 +139,17 @@ def long_skills(
 
 
 def planned_prompts(config: EvaluationConfig) -> list[PlannedPrompts]:
-    """Each prompt has a text of its own."""
+    """A prompt reads the text that it shares with the one before only once, but for its own end."""
     section = config.long_skill or LongSkillSection()
-    documents = section.samples * max(1, len(skill_file_names(config)))
-    return [
-        PlannedPrompts(length, documents, ((0, length),), ((0, length),), PLANNED_ANSWER)
-        for length in section.lengths or config.needles.lengths or ()
-    ]
+    texts = min(section.texts or section.samples, section.samples)
+    later = -(-section.samples // texts) - 1
+    planned = []
+    for length in section.lengths or config.needles.lengths or ():
+        whole, end = (0, length), (max(0, length - 2 * PLANNED_ANSWER), length)
+        alone, shared = (whole,) * (1 + later), (whole, *((end,) * later))
+        documents = texts * max(1, len(skill_file_names(config)))
+        planned.append(PlannedPrompts(length, documents, alone, shared, PLANNED_ANSWER))
+    return planned
 
 
 def narrow(config: EvaluationConfig, row: SampleRow) -> EvaluationConfig:
