@@ -21,6 +21,7 @@ SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
 
 
 def main() -> None:
+    """Answer every prompt and write the conversations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("prompts", type=Path)
@@ -51,9 +52,7 @@ def _answers(model: Any, tokenizer: Any, prompts: list[str], tokens: int) -> lis
         chats, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
     )
     with torch.inference_mode():
-        ids = model.generate(
-            **inputs, max_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id, **SAMPLING
-        )
+        ids = model.generate(**inputs, max_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id, **SAMPLING)
     answers = ids[:, inputs["input_ids"].shape[1] :].tolist()
     end = tokenizer.eos_token_id
     return [
