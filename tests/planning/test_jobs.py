@@ -18,7 +18,7 @@ from contextgraft.planning import jobs
 from contextgraft.planning.memory import FILL, held_bytes
 from contextgraft.planning.shapes.model_shape import ModelShape, read_model_shape
 from contextgraft.planning.slurm import StudyRequests, study_requests
-from contextgraft.planning.study import study_shape
+from contextgraft.planning.study import plan_study, study_shape
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 from ..training.conftest import RECIPE
@@ -241,3 +241,22 @@ def test_nodes_and_processes_of_a_training_can_be_set(monkeypatch: pytest.Monkey
     without = study_requests(demo_study(monkeypatch, training=training), ASSUMED)
     resources = without.resources("train", "donor-s1", 1)
     assert (resources["nodes"], resources["gres"], resources["tasks_per_gpu"]) == (2, None, None)
+
+
+def test_long_skills_of_the_sheet_are_counted_for_fine_tunes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = demo_study(monkeypatch).settings.evaluation.prompts
+    section = {"lengths": [1024], "samples": 8, "texts": 2}
+    short = demo_study(monkeypatch, evaluation=values)
+    long = demo_study(monkeypatch, evaluation={**values, "long_skill": section})
+    without, having = (jobs.study_jobs(study, TINY).rules for study in (short, long))
+    assert having["evaluate"].seconds > without["evaluate"].seconds
+    assert having["evaluate_base"] == without["evaluate_base"]
+    costs = plan_study(long).costs
+    (counted,) = (cost for cost in costs if cost.suite == "long_skill")
+    assert counted.prompts == 8 * len(long.targets) * jobs.models_of_target(long)
+
+
+def test_a_study_of_short_skills_alone_has_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = demo_study(monkeypatch).settings.evaluation.prompts
+    study = demo_study(monkeypatch, evaluation={**evaluation, "suites": ["skill"]})
+    assert jobs.study_jobs(study, TINY).rules["evaluate"].seconds > 0

@@ -105,6 +105,10 @@ class ResolvedStudy:
         """Needle format with which a fine-tune is evaluated; None for the shipped one."""
         return self.targets[target].needle or self.settings.evaluation.needle.format
 
+    def skills(self, target: str) -> list[str]:
+        """The skills of a fine-tune: those of all, then those of its line in the sheet."""
+        return [*self.settings.evaluation.skill.skills, *self.targets[target].skills]
+
     def kept_grafts(self, target: str) -> Kept:
         """Which grafts of a fine-tune are kept."""
         return self.targets[target].keep or self.settings.keep_grafts
@@ -127,8 +131,7 @@ class ResolvedStudy:
                 remedy=did_you_mean(target, self.targets),
             )  # fmt: skip
         values["needle"] |= {"format": self.needle_format(target)}
-        skills = [*skill["skills"], *self.targets[target].skills]
-        if skills:
+        if skills := self.skills(target):
             values["skill"] = {**skill, "skills": skills}
         if divergence is not None:
             values["divergence"] = {**divergence, "reference": target}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, OF_NO_DONOR
-from contextgraft.config.evaluation import EvaluationConfig
+from contextgraft.config.evaluation import OF_SKILLS, EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import ConfigError
@@ -63,9 +63,10 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
     threads = settings.threads
     seeds, models = len(settings.donor_seeds), models_of_target(study)
 
-    def evaluate(models: int) -> JobEstimate:
-        return evaluate_job(settings.evaluation, shape, cluster, models, threads.evaluate)
+    def evaluate(skills: Sequence[str], models: int) -> JobEstimate:
+        return evaluate_job(with_skills(study, skills), shape, cluster, models, threads.evaluate)
 
+    most = max((study.skills(target) for target in study.targets), key=len, default=[])
     return StudyJobs(
         rules={
             "fetch": fetch_job(shape, cluster),
@@ -74,13 +75,25 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
             ),
             "merge": merge_job(shape, cluster, threads.merge),
             "evaluate": with_grafts(
-                evaluate(models), shape, cluster, models - 1, threads.evaluate, reads=full_rank_reads(study)
+                evaluate(most, models),
+                shape,
+                cluster,
+                models - 1,
+                threads.evaluate,
+                reads=full_rank_reads(study),
             ),
-            "evaluate_base": evaluate(1 + seeds),
+            "evaluate_base": evaluate([], 1 + seeds),
             "report": JobEstimate(REPORT),
         },
         training=_training_jobs(study, shape),
     )
+
+
+def with_skills(study: ResolvedStudy, skills: Sequence[str]) -> EvaluationConfig:
+    """What the study evaluates, with these skills; without skills there are no suites that need them."""
+    evaluation = study.settings.evaluation.with_section("skill", skills=list(skills))
+    suites = [name for name in evaluation.selected_suites if skills or name not in OF_SKILLS]
+    return evaluation.model_copy(update={"suites": suites})
 
 
 def models_of_target(study: ResolvedStudy) -> int:
@@ -153,7 +166,7 @@ def evaluate_job(
     hardware = Hardware.from_cluster(cluster, threads)
     computed = evaluated_shape(shape, cluster, evaluation)
     costs = list(study_suite_costs(evaluation, computed, hardware, models))
-    longest = max(cost.length for cost in costs)
+    longest = max((cost.length for cost in costs), default=0)
     held = held_bytes(computed, longest)
     hours = sum(cost.hours_shared + cost.hours_writing for cost in costs)
     loads = (1 if evaluation.backend is None else 3) * models + count_references(evaluation)

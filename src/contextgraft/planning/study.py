@@ -9,6 +9,7 @@ from typing import Any
 from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
+from contextgraft.config.evaluation import OF_SKILLS
 from contextgraft.config.resolved_study import ResolvedStudy, load_study
 from contextgraft.config.server.backend import ServerBackend
 from contextgraft.config.study import ExtractionConfig
@@ -18,7 +19,13 @@ from contextgraft.formats.tensor_names import TensorRole
 from contextgraft.planning.adapters import adapter_bytes, dense_bytes
 from contextgraft.planning.evaluation import SuiteCost, describe_model, study_suite_costs
 from contextgraft.planning.hardware import Hardware
-from contextgraft.planning.jobs import JobEstimate, evaluated_shape, models_of_target, study_jobs
+from contextgraft.planning.jobs import (
+    JobEstimate,
+    evaluated_shape,
+    models_of_target,
+    study_jobs,
+    with_skills,
+)
 from contextgraft.planning.memory import weight_bytes
 from contextgraft.planning.shapes.model_shape import ModelShape, read_model_shape
 from contextgraft.planning.slurm import SlurmRequest, request
@@ -148,7 +155,15 @@ def plan_study(study: ResolvedStudy) -> StudyPlan:
     hardware = Hardware.from_cluster(settings.cluster, settings.threads.evaluate)
     computed = evaluated_shape(shape, settings.cluster, settings.evaluation)
     models, runs = count_models(study), 1 + len(study.targets)  # one of base and donors
-    costs = tuple(study_suite_costs(settings.evaluation, computed, hardware, models, runs))
+    skills = [skill for target in study.targets for skill in study.skills(target)]
+    everywhere, of_targets = with_skills(study, []), with_skills(study, skills)
+    own = of_targets.model_copy(
+        update={"suites": [name for name in of_targets.selected_suites if name in OF_SKILLS]}
+    )
+    costs = (
+        *study_suite_costs(everywhere, computed, hardware, models, runs),
+        *study_suite_costs(own, computed, hardware, models_of_target(study)),
+    )
     steps = tuple(_steps(study, shape, disk, max(adapters.values())))
     return StudyPlan(study, shape, adapters, dense, steps, costs, disk)
 
