@@ -81,7 +81,7 @@ class _ChunkedLoss(torch.autograd.Function):
         hidden_grad_ND = torch.zeros_like(hidden_ND)
         grads: list[torch.Tensor | None] = [None] * len(trainable)
         weighted = weights_N.nonzero()[:, 0]
-        for chunk in weighted.split(chunk_tokens) if len(weighted) else ():
+        for chunk in torch.split(weighted, chunk_tokens) if len(weighted) else ():
             with torch.enable_grad(), keep_on_device():
                 hidden = hidden_ND[chunk].detach().requires_grad_()
                 logits_NV = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
