@@ -59,9 +59,7 @@ class RulerSection(Frozen):
     tasks: list[Task] | None = Field(
         default=None, description="names of tasks; default: all that need no data"
     )
-    lengths: Lengths | None = Field(
-        default=None, description="prompt and answer, in tokens; default: needle.lengths"
-    )
+    lengths: Lengths | None = Field(default=None, description="tokens, with answer; default: needle.lengths")
     samples: Count | None = Field(
         default=None,
         description="prompts per task and length, in RULER itself 500; needle.samples if not given",
@@ -82,9 +80,7 @@ class SkillSection(Frozen):
     skills: list[File] = Field(
         default=[], description="skill files (JSONL), or tasks of lm-evaluation-harness by YAML file or name"
     )
-    samples: Count | None = Field(
-        default=None, description="prompts per skill, at most as many as it has; default: all"
-    )
+    samples: Count | None = Field(default=None, description="prompts per skill; default: all that it has")
     trust_tasks: bool = Field(
         default=False,
         description="true: task files of lm-evaluation-harness (YAML) may be read. Such a file runs code "
@@ -95,9 +91,7 @@ class SkillSection(Frozen):
 class LongSkillSection(Frozen):
     """Whether a skill is kept at length: the prompts of skill files behind a long text."""
 
-    lengths: Lengths | None = Field(
-        default=None, description="prompt and answer, in tokens; default: needle.lengths"
-    )
+    lengths: Lengths | None = Field(default=None, description="tokens, with answer; default: needle.lengths")
     samples: Count = Field(default=20, description="prompts per skill and length, at most as many as it has")
     texts: Count | None = Field(
         default=None,
