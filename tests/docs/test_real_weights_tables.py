@@ -1,6 +1,7 @@
 """docs/real-weights.md: its table is made of the rows in docs/data/real.parquet, its settings of recipes."""
 
 import re
+from itertools import product
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -25,8 +26,8 @@ MODELS = {
     "graft r32": "capitals-s1-r32",
     "graft r128": "capitals-s1-r128",
 }
-COLUMNS = (("needle", 4096), ("needle", 16384), ("skill", None))
-SCORES = table(PAGE, "model", "needles at 4,096")
+COLUMNS = (("needle", 2048), ("needle", 16384), ("skill", None), ("long_skill", 12288))
+SCORES = table(PAGE, "model", "needles at 2,048")
 SETTINGS = dict(table(PAGE, "", ""))
 
 
@@ -62,12 +63,16 @@ def test_every_row_counts() -> None:
     assert {row["model"] for row in ROWS} == set(MODELS.values())
     assert {row["status"] for row in ROWS} == {"ok"}
     assert {row["chat"] for row in ROWS} == {True}
-    depths = recipe("smollm2.yaml")["evaluation"]["needle"]["depths"]
-    for model in MODELS:
-        rows = rows_of(model, "needle", 16384)
+    settings = recipe("smollm2.yaml")["evaluation"]
+    for model, length in product(MODELS, settings["needle"]["lengths"]):
+        rows = rows_of(model, "needle", length)
         texts = {row["document"] for row in rows}
-        assert len(rows) == len(texts) * len(depths)
+        assert len(rows) == len(texts) * len(settings["needle"]["depths"])
         assert f"n = {len(rows)} from {len(texts)} texts" in PAGE
+    for model in MODELS:
+        rows = rows_of(model, "long_skill", None)
+        assert len(rows) in (0, settings["long_skill"]["samples"])
+        assert len({row["document"] for row in rows}) in (0, settings["long_skill"]["texts"])
 
 
 @pytest.mark.parametrize("row", table(PAGE, "task", "2,048 tokens"), ids=lambda row: row[0])
