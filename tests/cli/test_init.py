@@ -63,6 +63,12 @@ def test_base_and_donor_exchanged(folder: Path) -> None:
     assert not list(folder.glob("*.yaml"))
 
 
+def test_base_as_donor(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="base and donor are the same model"):
+        init("--base", "base", "--donor", "base", "--fine-tune", "./my tunes/polite")
+    assert not list(folder.glob("*.yaml"))
+
+
 def test_defaults_need_no_file_and_the_demo_is_not_in_it(folder: Path) -> None:
     init(*FOLDERS)
     text = Path("my-study.yaml").read_text()

@@ -107,6 +107,12 @@ def test_a_fetched_donor_has_one_seed() -> None:
         validate(StudyConfig, {**fetched, "donor_seeds": [1, 2]}, "c")
 
 
+def test_the_donor_is_not_the_base() -> None:
+    base = changed("base", "demo:base")
+    with pytest.raises(ConfigError, match="base and donor are the same model"):
+        validate(StudyConfig, {**base, "donor": {"source": "demo:base"}}, "c")
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -144,13 +144,15 @@ class StudyConfig(Frozen):
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
-        """No list repeats a value, and a fetched donor has one seed."""
+        """No list repeats a value; a fetched donor has one seed and is not the base."""
         lists = {"donor_seeds": self.donor_seeds, "ranks": self.ranks}
         mistakes = [
             f"{name} repeats a value" for name, values in lists.items() if len(set(values)) != len(values)
         ]
         if self.donor.source is not None and len(self.donor_seeds) > 1:
             mistakes.append("a fetched donor has one seed: give donor_seeds one value, or train the donor")
+        if self.donor.source == self.base:
+            mistakes.append("base and donor are the same model: the donor is the one with the longer context")
         named = FROM_SHORT_DONOR in self.evaluation.controls
         if named != (self.short_donor is not None):
             mistakes.append(
