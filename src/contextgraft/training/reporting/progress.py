@@ -55,18 +55,21 @@ class StepProgress:
     def __init__(self, steps: Sequence[TrainingStep], done: int, reporter: TrainingReporter) -> None:
         self._steps, self._reporter = steps, reporter
         self._remaining = sum(step.tokens for step in steps[done:])
-        self._trained = 0
-        self._started = self._reported = time.monotonic()
+        self._trained, self._seconds = 0, 0.0
+        self._reported = time.monotonic()
 
     def update(self, step: TrainingStep, row: Mapping[str, Any]) -> None:
-        """Count one step by its row of `StepMetrics`; report if it is the last or enough time has passed."""
-        self._trained += step.tokens
+        """Count one step by its row of `StepMetrics`; report if it is the last or enough time has passed.
+
+        Speed and remaining time are those of steps: the building of models is not counted.
+        """
+        self._trained, self._seconds = self._trained + step.tokens, self._seconds + row["seconds"]
         self._remaining -= step.tokens
         now = time.monotonic()
         if now - self._reported < INTERVAL and step.number + 1 < len(self._steps):
             return
         self._reported = now
-        speed = self._trained / max(now - self._started, 1e-9)
+        speed = self._trained / self._seconds
         accuracy = "" if row["accuracy"] is None else f"  answers {row['accuracy']:6.1%}"
         mfu = "" if row["mfu"] is None else f"  MFU {row['mfu']:.1%}"
         between_nodes = row["ring_bytes_between"]
