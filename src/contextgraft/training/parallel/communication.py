@@ -41,12 +41,16 @@ class TrafficCounter:
 
 @dataclass(frozen=True)
 class RankGroup:
-    """A process group, its ranks, the index of this rank among them, and how long to wait for a message."""
+    """A process group, its ranks, the index of this rank among them, and how long to wait for a message.
+
+    Timeout None is that of the process group. Under NCCL it is None: its `wait` only holds up the stream that
+    computes, but with a timeout also the host.
+    """
 
     group: dist.ProcessGroup
     ranks: tuple[int, ...]
     index: int
-    timeout: timedelta
+    timeout: timedelta | None
     traffic: TrafficCounter = field(compare=False)
 
     @property
@@ -59,13 +63,17 @@ class RankGroup:
         """Global rank of this process."""
         return self.ranks[self.index]
 
+    def wait(self, work: dist.Work) -> None:
+        """Wait for a message; a peer that does not answer within the timeout raises RuntimeError."""
+        work.wait(*(() if self.timeout is None else (self.timeout,)))
+
 
 class RingSendRecv:
     """Sends a tensor to the next rank of a ring while one from the previous rank is received."""
 
     def __init__(self, ring: RankGroup, message: torch.Tensor, tag: int) -> None:
         next_rank, previous_rank = ring.ranks[(ring.index + 1) % ring.size], ring.ranks[ring.index - 1]
-        self._timeout = ring.timeout
+        self._ring = ring
         self._message = message.contiguous()  # kept until it is sent
         self._received = torch.empty_like(self._message)
         ring.traffic.count(ring.rank, next_rank, message.numel() * message.element_size())
@@ -80,7 +88,7 @@ class RingSendRecv:
     def wait(self) -> torch.Tensor:
         """The received tensor; a peer that does not answer within the timeout raises RuntimeError."""
         for work in self._works:
-            work.wait(self._timeout)
+            self._ring.wait(work)
         return self._received
 
 
@@ -90,7 +98,7 @@ def all_to_all(x: torch.Tensor, group: RankGroup, *, split_dim: int, join_dim: i
     incoming = torch.empty_like(outgoing)
     work = dist.all_to_all_single(incoming, outgoing, group=group.group, async_op=True)
     assert work is not None
-    work.wait(group.timeout)
+    group.wait(work)
     size = outgoing[0].numel() * outgoing.element_size()
     for other in group.ranks:
         if other != group.rank:
@@ -163,8 +171,9 @@ def context_parallel(
 ) -> ContextParallel:
     """The peers of this rank in a mesh of `context_mesh`."""
     traffic = TrafficCounter(ranks_per_node)
-    outer, inner = (_rank_group(mesh, name, timeout, traffic) for name in ("outer", "inner"))
-    only_this_rank = RankGroup(inner.group, (mesh.get_rank(),), 0, timeout, traffic)
+    host = None if mesh.device_type == "cuda" else timeout
+    outer, inner = (_rank_group(mesh, name, host, traffic) for name in ("outer", "inner"))
+    only_this_rank = RankGroup(inner.group, (mesh.get_rank(),), 0, host, traffic)
     heads_divided = layout.heads > 1
     return ContextParallel(
         layout=layout,
@@ -177,7 +186,7 @@ def context_parallel(
     )
 
 
-def _rank_group(mesh: DeviceMesh, name: str, timeout: timedelta, traffic: TrafficCounter) -> RankGroup:
+def _rank_group(mesh: DeviceMesh, name: str, timeout: timedelta | None, traffic: TrafficCounter) -> RankGroup:
     group = mesh.get_group(name)
     ranks = tuple(dist.get_process_group_ranks(group))
     return RankGroup(group, ranks, mesh.get_local_rank(name), timeout, traffic)
