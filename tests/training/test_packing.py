@@ -13,11 +13,14 @@ from contextgraft.config.training import Recipe
 from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError
 from contextgraft.prompts.tokens import Encode
+from contextgraft.training.data import packing
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import find_files, read_documents, read_token_ids
 from contextgraft.training.data.packing import (
     PACKED,
+    TOKENISED,
     PackedSequences,
+    document_sources,
     pack,
     packed_path,
     sequences,
@@ -224,6 +227,39 @@ def test_an_interrupted_run_reads_on_where_it_was(
     (book.parent / "book.jsonl").unlink()  # what is packed is not read again
     train(book, base, tmp_path / "stopped")
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_texts_are_tokenised_once_for_all_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In groups of a few tokens."""
+    texts = ["one two", "three", "", "four five six seven eight", "nine"] * 20
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    wanted = recipe(files=["many.jsonl"])
+    asked: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        asked.append(text)
+        return [len(word) for word in text.split()]
+
+    context = DataContext(encode, (0,), 100, tmp_path)
+    monkeypatch.setattr(packing, "GROUP_TOKENS", 7)
+    stale = tmp_path / PACKED / f"{TOKENISED}killed"
+    stale.mkdir(parents=True)
+    pack(wanted, context, tmp_path, datasets=None, reporter=SilentReporter())
+    assert asked == texts
+    (documents,) = document_sources(wanted)
+    folders = {
+        length: packed_path(tmp_path, documents, length)
+        for length in {stage.length for stage in wanted.stages} | {*wanted.replay.lengths}
+    }
+    assert len(folders) > 1
+    assert {*(tmp_path / PACKED).iterdir()} == {*folders.values()}  # nothing else is left
+    ids = [each for text in texts for each in (0, *map(len, text.split()))]  # 0 begins a document
+    for length, folder in folders.items():
+        expected = [ids[begin : begin + length] for begin in range(0, len(ids) - length + 1, length)]
+        rows = [PackedSequences(folder, 0).row(number) for number in range(len(expected))]
+        assert sorted(row for row, _ in rows) == sorted(expected)
+        for row, starts in rows:
+            assert starts == [place for place, each in enumerate(row) if each == 0]
 
 
 def test_a_run_killed_while_it_packs_packs_again(base: Path, book: Path, tmp_path: Path) -> None:

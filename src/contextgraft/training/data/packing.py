@@ -8,9 +8,11 @@ ends.
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +29,10 @@ from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_
 from contextgraft.training.reporting.progress import TrainingReporter, count_rows
 
 PACKED = "packed"
+TOKENISED = "tokenised-"  # begins the name of a folder that exists while packing
 GROUP_TOKENS = 2**20  # of a row group, which is decoded to read one row
 SHARD_TOKENS = 2**28  # of a file: 1 GiB before compression
+IDS = pa.schema([("ids", pa.list_(pa.int32()))])
 SCHEMA = pa.schema([("ids", pa.list_(pa.int32())), ("starts", pa.list_(pa.int32()))])
 
 PackedRow = tuple[list[int], list[int]]
@@ -93,12 +97,13 @@ def pack(
         if not missing:
             continue
         paths = fetch_files(source, work, datasets) if source.hub else find_files(source, context.folder)
-        for length, path in missing.items():
-            reporter.message(f"packing {len(paths)} files to sequences of {length:,} tokens")
-            encoded, prefix_ids = _encoded(source, paths, context)
-            with publish(path) as shards:
-                rows = count_rows(sequences(encoded, length, prefix_ids), reporter)
-                write_shards(shards, rows, length)
+        prefix_ids = () if source.column == TOKEN_IDS else context.prefix_ids
+        with tokenised(source, paths, context, work, times=len(missing)) as documents:
+            for length, path in missing.items():
+                reporter.message(f"packing {len(paths)} files to sequences of {length:,} tokens")
+                with publish(path) as shards:
+                    rows = count_rows(sequences(documents(), length, prefix_ids), reporter)
+                    write_shards(shards, rows, length)
     remove_files(work)
 
 
@@ -120,13 +125,51 @@ def is_packed(path: Path) -> bool:
     return True
 
 
-def _encoded(
-    source: DocumentsSource, paths: Sequence[Path], context: DataContext
-) -> tuple[Iterator[list[int]], Sequence[int]]:
-    """Ids of all documents, and the prefix of each; rows of token ids are taken as they are."""
+@contextmanager
+def tokenised(
+    source: DocumentsSource, paths: Sequence[Path], context: DataContext, work: Path, *, times: int
+) -> Iterator[Callable[[], Iterator[list[int]]]]:
+    """A function that reads the ids of all documents, `times` times; texts are tokenised once.
+
+    Between the first time and the last the ids of texts are in a file of the work folder.
+    """
     if source.column == TOKEN_IDS:
-        return read_token_ids(paths, context.vocabulary), ()
-    return map(context.encode, read_documents(paths, source.column)), context.prefix_ids
+        yield lambda: read_token_ids(paths, context.vocabulary)
+        return
+
+    def encoded() -> Iterator[list[int]]:
+        return map(context.encode, read_documents(paths, source.column))
+
+    if times == 1:
+        yield encoded
+        return
+    for stale in (work / PACKED).glob(f"{TOKENISED}*"):  # of a run that was killed here
+        remove(stale)
+    (work / PACKED).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=work / PACKED, prefix=TOKENISED) as folder:
+        path = Path(folder) / "ids.parquet"
+        with pq.ParquetWriter(path, IDS) as writer:
+            for group in _groups(encoded()):
+                writer.write_table(pa.table([group], schema=IDS))
+        yield lambda: _read_groups(path)
+
+
+def _groups(documents: Iterator[list[int]]) -> Iterator[list[list[int]]]:
+    """Documents in groups that are complete when they have `GROUP_TOKENS` tokens."""
+    group, tokens = list[list[int]](), 0
+    for document in documents:
+        group.append(document)
+        tokens += len(document)
+        if tokens >= GROUP_TOKENS:
+            yield group
+            group, tokens = [], 0
+    yield group
+
+
+def _read_groups(path: Path) -> Iterator[list[int]]:
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group).column(0).to_pylist()
 
 
 def packed_path(work: Path, source: DocumentsSource, length: int) -> Path:
