@@ -26,7 +26,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 # options that only a run has, and those of them that only torchrun's processes have; --plan has others
 RUN = (
     *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
-    *("keep", "patience", "measures", "device", *TRACKERS),
+    *("keep", "patience", "measures", "device", "flash_attention_3", *TRACKERS),
 )
 TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "data_parallel_replicate", "keep", "patience")
 
@@ -66,6 +66,11 @@ class Reporter:
 )
 @click.option(
     "--device", type=Choice(["cpu", "cuda"]), help="Device [default: a GPU if there is one, else cpu]."
+)
+@click.option(
+    "--flash-attention-3",
+    is_flag=True,
+    help="Attention by FlashAttention-3 on Hopper GPUs; needs its package flash_attn_interface.",
 )
 @plan_training.parallel_options(
     condition="torchrun; ", node="as torchrun started them", dtype="float32, bfloat16 on GPUs"
@@ -170,13 +175,17 @@ def _train(options: dict[str, Any], settings: "TrainingOptions", reporter: Repor
     """Train in this process, on one device; returns the metrics of the last step."""
     from dataclasses import replace
 
+    import torch
+
     from contextgraft.planning.mfu.model_flops import model_flops
     from contextgraft.training.engine import SingleProcessEngine
-    from contextgraft.training.parallel.devices import choose_device, choose_dtype
+    from contextgraft.training.parallel.devices import choose_device, choose_dtype, use_flash_attention_3
     from contextgraft.training.trainer import train
 
     device = choose_device(options["device"])
     dtype = choose_dtype(_dtype(options), device)
+    if options["flash_attention_3"]:
+        use_flash_attention_3(torch.device(device))
     config, base, peak = options["config"], options["base"], options["device_flops"]
     flops = model_flops(config, base, device=device, dtype=dtype, peak=peak)
     return train(
@@ -206,7 +215,7 @@ def _train_rank(
 
     from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.planning.mfu.model_flops import model_flops
-    from contextgraft.training.parallel.devices import choose_dtype
+    from contextgraft.training.parallel.devices import choose_dtype, use_flash_attention_3
     from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
     from contextgraft.training.parallel.process_group import RemoteRankError, process_group
     from contextgraft.training.trainer import train
@@ -216,6 +225,8 @@ def _train_rank(
     try:
         with process_group(info, timeout, options["device"]) as device:
             dtype = choose_dtype(_dtype(options), device.type)
+            if options["flash_attention_3"]:
+                use_flash_attention_3(device)
             flops = model_flops(
                 config,
                 base,

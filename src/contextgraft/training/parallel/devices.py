@@ -6,6 +6,7 @@ from contextgraft.errors import InputError
 
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}  # of activations, by device, unless stated
 AMPERE = (8, 0)  # the first cards that FlashAttention supports
+HOPPER = (9, 0)  # the only ones that FlashAttention-3 supports
 LARGEST_HEAD, HEAD_MULTIPLE = 256, 8  # of its head sizes
 
 
@@ -47,6 +48,28 @@ def check_kernel(device: str, head_dim: int, capability: tuple[int, int] | None)
             received=head_dim,
             remedy=remedy,
         )
+
+
+def use_flash_attention_3(device: torch.device) -> None:
+    """Put FlashAttention-3 in place of PyTorch's FlashAttention-2; InputError if that cannot be."""
+    option = "--flash-attention-3"
+    if card_capability(device) != HOPPER:
+        raise InputError(
+            f"{option} needs a Hopper card (compute capability 9.0)",
+            received=device.type if device.type != "cuda" else torch.cuda.get_device_name(device),
+            remedy=f"remove {option}",
+        )
+    try:
+        from torch.nn.attention import activate_flash_attention_impl  # noqa: PLC0415 - not in torch 2.8
+
+        activate_flash_attention_impl("FA3")
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{option} does not work here",
+            expected="its package flash_attn_interface, and a PyTorch that registers it",
+            received=str(error).strip().partition("\n")[0],
+            remedy=f"remove {option}",
+        ) from None
 
 
 def card_capability(device: torch.device) -> tuple[int, int] | None:
