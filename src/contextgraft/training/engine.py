@@ -16,6 +16,7 @@ from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import keep_sdpa
 from contextgraft.training.block_causal import check_block_causal
+from contextgraft.training.compiled import check_compiler
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
@@ -118,6 +119,7 @@ class SingleProcessEngine(TrainingEngine):
     @override
     def check(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
         """Attention is that of transformers, which supports what its classes support."""
+        check_compiler(recipe, self.device)
 
     @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:

@@ -22,6 +22,7 @@ from contextgraft.training import lora
 from contextgraft.training.activations.offloading import Offloading
 from contextgraft.training.activations.selective_checkpointing import ContextFn
 from contextgraft.training.activations.tiled_mlp import check_tiling, tile_mlps
+from contextgraft.training.compiled import compile_layers
 
 LocalRows = Callable[[torch.Tensor], slice]  # the rows of a parameter that this process holds
 
@@ -161,6 +162,8 @@ def build_trainable(
         attention=attention,
         context_fn=context_fn if offloaded is None else offloaded.contexts(context_fn),
     )
+    if recipe.compile:
+        compile_layers(decoder_layers(model))
     if recipe.mlp_tiles > 1:
         tile_mlps(decoder_layers(model), recipe.mlp_tiles)
     if recipe.lora is not None and "linear" in recipe.trainable:

@@ -218,8 +218,8 @@ def _gradients(
     kernel = KERNELS["cpu"]
     distributed.cp = replace(distributed.cp, kernel=replace(kernel, forward=counted))
     results = []
-    for each in (distributed, SingleProcessEngine()):
-        state = each.build(wanted, base, rope)
+    for each, compiled in ((distributed, wanted.compile), (SingleProcessEngine(), False)):
+        state = each.build(wanted.model_copy(update={"compile": compiled}), base, rope)
         _draw_second_factors(state.parameters)
         result = each.backward(state, batch, wanted)
         gradients_by_name = {name: _whole(parameter.grad) for name, parameter in state.parameters.items()}

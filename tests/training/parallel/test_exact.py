@@ -222,6 +222,23 @@ def test_bfloat16_has_the_gradients_but_for_its_bits(ranks: Run, small: tuple[Pa
         assert result["gradient"] < 0.05, (case, result)
 
 
+@pytest.mark.slow
+def test_compiled_norms_and_mlps_have_the_gradients_of_those_that_are_not(
+    ranks: Run, small: tuple[Path, int]
+) -> None:
+    """By the compiler itself, against one process without; it needs a C++ compiler."""
+    base, _ = small
+    kept = {"activation_checkpointing": "selective", "activation_offloading": True, "mlp_tiles": 2}
+    cases = [
+        {"recipe": {"compile": True} | more, "shape": (3, 89), "layout": "flat", "per_node": 2}
+        | {"context": 2, "rows": None}
+        for more in ({}, kept, LORA)
+    ]
+    for case, result in zip(cases, ranks(2, "gradients", base=str(base), cases=cases)[0], strict=True):
+        assert result["loss"] < 2e-6, (case, result)
+        assert max(result["gradient"], result["norm"]) < 1e-5, (case, result)
+
+
 def test_what_would_be_silently_wrong_is_refused(ranks: Run) -> None:
     said = ranks(2, "refusals")[0]
     assert "received no peers" in said["no peers"]

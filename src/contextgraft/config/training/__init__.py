@@ -173,6 +173,11 @@ class Recipe(Frozen):
         exclude_if=lambda tiles: tiles == 1,
         description="compute MLPs in so many tiles of a sequence: less memory, their forward pass once more",
     )
+    compile: bool = Field(
+        default=False,
+        exclude_if=lambda compiled: not compiled,
+        description="torch.compile for norms and MLPs; the same numbers but for rounding",
+    )
     seed: int = Field(default=1, ge=0, description="seed of the batches")
 
     @property

@@ -21,6 +21,7 @@ from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
+from contextgraft.training.compiled import check_compiler
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
 from contextgraft.training.loss import CausalLMWithLoss
@@ -157,6 +158,7 @@ class DistributedEngine(TrainingEngine):
     def check(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
         attention.check_rope(rope)
         attention.check_supported(base.config, recipe, self.cp.layout.name, base.tensors)
+        check_compiler(recipe, self.device)
 
     @override
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
