@@ -1,9 +1,10 @@
 """The line on the console: speed and time left are those of steps."""
 
+import time
+
 import pytest
 
 from contextgraft.config.training import Recipe
-from contextgraft.training.reporting import progress
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress
 from contextgraft.training.schedule import training_steps
 
@@ -22,7 +23,7 @@ class Lines(SilentReporter):
 
 def test_the_time_in_which_a_model_is_built_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     steps = training_steps(Recipe.model_validate(RECIPE))
     reporter = Lines()
     meter = StepProgress(steps, 0, reporter)

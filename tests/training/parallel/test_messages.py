@@ -10,7 +10,6 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from contextgraft.attention.kernels import KERNELS
-from contextgraft.training.parallel import communication
 from contextgraft.training.parallel.communication import (
     RingSendRecv,
     all_to_all,
@@ -41,8 +40,8 @@ def test_the_host_waits_on_processors_only(
         def wait(self, *timeout: timedelta) -> None:
             waits.append(timeout)
 
-    monkeypatch.setattr(communication.dist, "batch_isend_irecv", lambda _: [Work(), Work()])
-    monkeypatch.setattr(communication.dist, "all_to_all_single", lambda *_, **__: Work())
+    monkeypatch.setattr(dist, "batch_isend_irecv", lambda _: [Work(), Work()])
+    monkeypatch.setattr(dist, "all_to_all_single", lambda *_, **__: Work())
     mesh = context_mesh(Layout("flat", 1, 2), replicas=1, device=device)
     cp = context_parallel(Layout("flat", 1, 2), mesh, KERNELS[device], ranks_per_node=2, timeout=PATIENCE)
     RingSendRecv(cp.inner, torch.zeros(2), 0).wait()
