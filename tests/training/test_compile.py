@@ -15,7 +15,7 @@ from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import InputError
 from contextgraft.rope import settings
-from contextgraft.training.compiled import check_compiler, compile_layers
+from contextgraft.training.activations.compiled import check_compiler, compile_layers
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.trainer import train

@@ -19,10 +19,10 @@ from contextgraft.formats.tensor_names import is_embedding, parameter_group
 from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training import lora
+from contextgraft.training.activations.compiled import compile_layers
 from contextgraft.training.activations.offloading import Offloading
 from contextgraft.training.activations.selective_checkpointing import ContextFn
 from contextgraft.training.activations.tiled_mlp import check_tiling, tile_mlps
-from contextgraft.training.compiled import compile_layers
 
 LocalRows = Callable[[torch.Tensor], slice]  # the rows of a parameter that this process holds
 

@@ -19,9 +19,9 @@ from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.rope.settings import RopeSettings
+from contextgraft.training.activations.compiled import check_compiler
 from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
-from contextgraft.training.compiled import check_compiler
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
 from contextgraft.training.loss import CausalLMWithLoss
