@@ -13,7 +13,7 @@ seed: 3
 STUDY = """
 study: s
 base: model
-donor: {source: model}
+donor: {source: other}
 fine_tunes: sheet.tsv
 ranks: [1]
 evaluation:
