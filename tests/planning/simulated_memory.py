@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from typing_extensions import override
 
 from contextgraft.attention.kernels import KERNELS
-from contextgraft.training.activations.host_copies import Copy, HostCopies
+from contextgraft.training.activations.host_copies import Copy, ImmediateCopies
 from contextgraft.training.parallel import attention, ring
 from contextgraft.training.parallel.communication import ContextParallel, RankGroup, TrafficCounter
 from contextgraft.training.parallel.layout import Layout
@@ -110,7 +110,7 @@ def peak_activations(
     return more + (layers - fewest - 1) * (more - few)
 
 
-class NoHostMemory(HostCopies):
+class NoHostMemory(ImmediateCopies):
     """Copies whose results in host memory have no elements, so that only the device's memory is counted."""
 
     def __init__(self) -> None:
@@ -126,14 +126,6 @@ class NoHostMemory(HostCopies):
     def to_device(self, tensor: torch.Tensor) -> Copy:
         shape, dtype = next((shape, dtype) for host, shape, dtype in self._copied if host is tensor)
         return Copy(tensor, torch.empty(shape, dtype=dtype))
-
-    @override
-    def wait(self, copy: Copy) -> None:
-        pass
-
-    @override
-    def synchronise(self) -> None:
-        pass
 
 
 def _peak(

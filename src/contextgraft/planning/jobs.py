@@ -12,6 +12,7 @@ from contextgraft.config.cluster import Cluster
 from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, OF_NO_DONOR
 from contextgraft.config.evaluation import OF_SKILLS, EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
+from contextgraft.config.target_sheet import JSONL
 from contextgraft.config.training import Recipe, load_recipe
 from contextgraft.errors import ConfigError
 from contextgraft.planning.evaluation import count_references, study_suite_costs
@@ -66,7 +67,8 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
     def evaluate(skills: Sequence[str], models: int) -> JobEstimate:
         return evaluate_job(with_skills(study, skills), shape, cluster, models, threads.evaluate)
 
-    most = max((study.skills(target) for target in study.targets), key=len, default=[])
+    files = [[skill for skill in study.skills(name) if skill.endswith(JSONL)] for name in study.targets]
+    most = max(files, key=len, default=[])
     return StudyJobs(
         rules={
             "fetch": fetch_job(shape, cluster),
