@@ -176,7 +176,7 @@ def test_on_a_terminal_it_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nothing_is_written_over_and_nothing_half(folder: Path) -> None:
     init(*FOLDERS)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         init(*FOLDERS)
     assert init(*FOLDERS, "--force").exit_code == 0
     with pytest.raises(ConfigError, match="reserved"):
@@ -197,7 +197,7 @@ def test_a_run_that_was_interrupted_between_its_files_is_finished(folder: Path) 
     first, second, *_ = whole
     first.unlink()
     second.write_text("another")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         init(*FOLDERS, "--out", "out")
 
 

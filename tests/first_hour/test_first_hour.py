@@ -59,7 +59,7 @@ def test_a_finished_command_again() -> None:
     other[other.index("--target") + 1] = "base"
     refused = run(*other)
     assert refused.status == 2
-    assert "already exists" in refused.err
+    assert "already exists; pass --force to replace it or --skip-existing to keep it" in refused.err
     assert run(*other, "--skip-existing").status == 0
     assert run(*other, "--force").status == 0
     assert json.loads(Path("graft/contextgraft.json").read_text())["target"]["name"] == "base"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.replaceable import check_keeps_inputs, check_model_output
+from contextgraft.checkpoint.replaceable import OutputExists, check_keeps_inputs, check_model_output
 from contextgraft.errors import (
     ContextgraftError,
     OutputBusy,
@@ -116,11 +116,21 @@ def check_output(
     """Raise OutputError if `out` is not a directory, or a directory with files that may not be replaced."""
     folder = out.is_dir() and not out.is_symlink()
     occupied = any(not path.is_dir() for path in out.rglob("*")) if folder else os.path.lexists(out)
-    if occupied and not (replace and folder):
-        raise OutputError("already exists", path=out, remedy="remove it or name another output")
-    if occupied:
+    if not occupied:
+        return
+    if not (replace and folder):
+        raise OutputExists(out, replaceable=folder and _may_be_replaced(out, check, inputs))
+    check(out)
+    check_keeps_inputs(out, inputs)
+
+
+def _may_be_replaced(out: Path, check: Callable[[Path], None], inputs: Iterable[Path]) -> bool:
+    try:
         check(out)
         check_keeps_inputs(out, inputs)
+    except OutputError:
+        return False
+    return True
 
 
 def move_into_place(work: Path, out: Path) -> None:

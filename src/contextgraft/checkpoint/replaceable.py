@@ -11,6 +11,23 @@ from contextgraft.errors import CheckpointError, OutputError, raise_read_error
 MODEL_FILES = ("contextgraft.json", "contextgraft.source.json", "config.json", "adapter_config.json")
 
 
+class OutputExists(OutputError):  # noqa: N818 - named after the event, like FileExists
+    """The output exists already.
+
+    `replaceable`: whether a command may replace it, if it is asked to; `other` is what helps in any case.
+    """
+
+    def __init__(self, path: Path, *, replaceable: bool = True, other: str = "name another output") -> None:
+        self.path, self.replaceable, self.other = path, replaceable, other
+        self.offer(())
+
+    def offer(self, options: Iterable[str]) -> None:
+        """Name options of the command, with what they do, in the text; removing the output is one without."""
+        words = " or ".join(options)
+        remedy = f"pass {words}, or {self.other}" if words else f"remove it or {self.other}"
+        super().__init__("already exists", path=self.path, remedy=remedy)
+
+
 def check_model_output(out: Path) -> None:
     """Raise OutputError if a folder that is to be replaced is not a model, an adapter or a sidecar's.
 
@@ -19,7 +36,7 @@ def check_model_output(out: Path) -> None:
     names = {path.name for path in out.iterdir()}
     if not names & set(MODEL_FILES) and not any(name.endswith(".safetensors") for name in names):
         raise OutputError(
-            "holds files of another program, which --replace does not remove",
+            "holds files of another program, which --force does not remove",
             path=out,
             expected=f"a folder with {' or '.join(MODEL_FILES)}",
             remedy="remove it or name another output",
@@ -28,7 +45,7 @@ def check_model_output(out: Path) -> None:
         with suppress(FileNotFoundError, RuntimeError):
             if _contains(out, find()):
                 raise OutputError(
-                    f"is or contains the {name} folder, which --replace does not remove", path=out,
+                    f"is or contains the {name} folder, which --force does not remove", path=out,
                     remedy="name another output",
                 )  # fmt: skip
 
@@ -38,7 +55,7 @@ def check_keeps_inputs(out: Path, inputs: Iterable[Path]) -> None:
     for path in inputs:
         if _contains(out, path):
             raise OutputError(
-                "is or contains an input of this command, which --replace would remove",
+                "is or contains an input of this command, which --force would remove",
                 path=out, received=path, remedy="name another output",
             )  # fmt: skip
 

@@ -7,7 +7,9 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from contextgraft.cli.options import name_options
 from contextgraft.cli.verbosity import verbosity_options
+from contextgraft.errors import OutputError
 
 
 class LazyGroup(click.Group):
@@ -52,6 +54,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except click.MissingParameter as error:
             raise all_missing(error) from None
+        except OutputError as error:
+            name_options(error, ctx)
+            raise
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

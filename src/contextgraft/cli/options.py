@@ -11,6 +11,7 @@ import click
 
 from contextgraft.cli.option_types import COUNT, Choice
 from contextgraft.cli.output import echo
+from contextgraft.errors import ContextgraftError
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.rank_spec import TensorSelection
@@ -19,7 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 DEVICES = ("cpu", "cuda")
-REPLACE = "contextgraft.replace"  # key of the context's meta
+REPLACE, NOT_GIVEN = "contextgraft.replace", "contextgraft.not_given"  # keys of the context's meta
+TO_REPLACE, TO_KEEP = "--force to replace it", "--skip-existing to keep it"
 EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
 
 
@@ -98,11 +100,11 @@ def check_device(device: str) -> str:
 
 
 def replace_option(command: F) -> F:
-    """--replace; the context is kept in its `meta` then, for the refusal that may replace --out instead."""
+    """--force; the context is kept in its `meta` then, for the refusal that may replace --out instead."""
 
     def record(context: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
         context.meta[REPLACE] = context if value else None
-        return value
+        return _offered(context, TO_REPLACE, given=value)
 
     return click.option(
         *("--replace", "--force"), is_flag=True, callback=record, help="Replace an existing output."
@@ -111,11 +113,35 @@ def replace_option(command: F) -> F:
 
 def skip_existing_option(command: F) -> F:
     """--skip-existing; the command calls `skipped` with its outputs before it opens its inputs."""
+
+    def record(context: click.Context, parameter: click.Parameter, value: bool) -> bool:  # noqa: ARG001
+        return _offered(context, TO_KEEP, given=value)
+
     return click.option(
         "--skip-existing",
         is_flag=True,
+        callback=record,
         help="Keep an existing output, whatever it is made of; exit code 0.",
     )(command)
+
+
+def _offered(context: click.Context, option: str, *, given: bool) -> bool:
+    """Keep what the option does, for errors, if it was not given; returns `given`."""
+    if not given:
+        context.meta.setdefault(NOT_GIVEN, []).append(option)
+    return given
+
+
+def name_options(error: ContextgraftError, context: click.Context) -> None:
+    """Name in an error about an existing output those options for it that the command has and was not given.
+
+    Not --force for a file, an input or a folder of another program, which it does not replace.
+    """
+    from contextgraft.checkpoint.replaceable import OutputExists
+
+    if isinstance(error, OutputExists):
+        options = context.meta.get(NOT_GIVEN, ())
+        error.offer([option for option in options if error.replaceable or option != TO_REPLACE])
 
 
 def skipped(out: Path, *others: Path, skip_existing: bool) -> bool:

@@ -17,6 +17,7 @@ from contextgraft.cli.options import (
     device_option,
     example,
     json_option,
+    name_options,
     replace_option,
     skip_existing_option,
     skipped,
@@ -202,6 +203,7 @@ def _run(
         except ContextgraftError as error:
             if len(plans) == 1:
                 raise
+            name_options(error, click.get_current_context())
             failed.append(out)
             echo(f"contextgraft: error: {error}", err=True)
             continue

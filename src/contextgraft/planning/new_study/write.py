@@ -13,12 +13,12 @@ import yaml
 
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.model_folder import ModelFolder
-from contextgraft.checkpoint.replaceable import check_keeps_inputs
+from contextgraft.checkpoint.replaceable import OutputExists, check_keeps_inputs
 from contextgraft.config.base import validate
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import parse_targets
 from contextgraft.config.text_file import is_file, path_exists
-from contextgraft.errors import InputError, OutputError
+from contextgraft.errors import InputError
 from contextgraft.planning.new_study.facts import (
     LONGEST_SHORT_PROMPT,
     LONGEST_WINDOW,
@@ -105,7 +105,7 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
     existing = [path for path in files if path.exists()]
     begun = len(existing) < len(files) and all(_has_text(path, files[path]) for path in existing)
     if existing and not replace and not begun:
-        raise OutputError("exists already", path=existing[0], remedy="pass --force, or choose another --name")
+        raise OutputExists(existing[0], other="choose another --name")
     for path in existing:
         check_keeps_inputs(path, map(Path, (new.base, new.donor, *new.fine_tunes.values())))
     _check(files)
