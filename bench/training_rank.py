@@ -80,7 +80,8 @@ def memory(
     from contextgraft.config.training import Recipe
     from contextgraft.rope import settings
     from contextgraft.training.data.batches import TokenBatch
-    from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+    from contextgraft.training.parallel.engine import DistributedEngine
+    from contextgraft.training.parallel.options import ParallelOptions
     from contextgraft.training.parallel.process_group import RankInfo
 
     launch = RankInfo(RANK, WORLD, RANK, WORLD)

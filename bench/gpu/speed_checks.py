@@ -148,7 +148,8 @@ def longest(session: GpuSession) -> Iterator[Outcome]:
 
 def distributed_engine(session: GpuSession) -> Iterator[Outcome]:
     """The engine of several GPUs (FSDP, ring) in one process: first loss, gradient norm, speed."""
-    from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+    from contextgraft.training.parallel.engine import DistributedEngine
+    from contextgraft.training.parallel.options import ParallelOptions
     from contextgraft.training.parallel.process_group import RankInfo, process_group
 
     name, length = ("tiny", 128) if session.small else ("135M", 32768)

@@ -132,6 +132,19 @@ def test_replicas_of_the_weights_only_sum_gradients_between_nodes() -> None:
         four_ranks(recipe(), context=4, weight_replicas=3)
 
 
+def test_gradients_that_are_summed_once_are_whole_until_then() -> None:
+    """Three steps of two passes each; in one pass there is nothing to keep."""
+    in_passes, once, at_once = (
+        four_ranks(recipe(), context=2, dtype="bfloat16", rows=rows, sync_gradients_once=whole)[0]
+        for rows, whole in ((1, False), (1, True), (2, True))
+    )
+    assert in_passes.weights - once.weights == 3 * 2 * 0.75 * 4 * 1272 / 2
+    assert (in_passes.memory.gradients, once.memory.gradients) == (4 * 1272 / 4, 4 * 1272)
+    assert at_once.memory.gradients == 4 * 1272 / 4
+    plan = ParallelPlan(4, context=4, sync_gradients_once=True)
+    assert "no --sync-gradients-once" in memory_remedies(recipe(), plan)
+
+
 def test_offloaded_activations_are_in_host_memory() -> None:
     """Of inputs of 2 layers (8 wide) one is on the device; of what attention keeps, nothing.
 

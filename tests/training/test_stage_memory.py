@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from contextgraft.training.engine import SingleProcessEngine, TrainingEngine
-from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+from contextgraft.training.parallel.engine import DistributedEngine
+from contextgraft.training.parallel.options import ParallelOptions
 from contextgraft.training.parallel.process_group import RankInfo, process_group
 from contextgraft.training.state import TrainState
 from contextgraft.training.trainer import train

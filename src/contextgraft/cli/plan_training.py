@@ -80,6 +80,11 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
             "--rows-at-once", type=COUNT,
             help="Rows of a batch in one pass; gradients are summed [default: all].",
         ),
+        click.option(
+            "--sync-gradients-once", is_flag=True,
+            help="Sum gradients over ranks after the last pass of a batch, not after each: less traffic, "
+            "4 bytes of memory for each trained parameter.",
+        ),
     )  # fmt: skip
 
 
@@ -132,6 +137,7 @@ def show(config: Path, base: Path, *, as_json: bool, **values: Any) -> None:
         rows=values["rows_at_once"],
         dtype=values["dtype"] or recipe.dtype or PLANNED_DTYPE,
         weight_replicas=values["data_parallel_replicate"] or 1,
+        sync_gradients_once=values["sync_gradients_once"],
     )
     costs = stage_costs(recipe, shape, hardware, plan)
     if as_json:

@@ -34,7 +34,7 @@ class ParallelPlan:
 
     `context` ranks share a sequence, with the given `layout` or the best one; `rows` of a batch are computed
     at once, all of them by default. `dtype` is that of activations. Each of the `weight_replicas` holds all
-    weights (HSDP).
+    weights (HSDP). With `sync_gradients_once` gradients are summed once a step, not in every pass.
     """
 
     ranks: int
@@ -43,6 +43,7 @@ class ParallelPlan:
     rows: int | None = None
     dtype: str = "bfloat16"
     weight_replicas: int = 1
+    sync_gradients_once: bool = False
 
     @property
     def activation_bytes(self) -> int:
@@ -134,7 +135,7 @@ def _stage_cost(
     }
     turns = {step: -(-step.rows // plan.replicas) for step in stage_steps}  # rows of the busiest replica
     held = max(min(plan.rows or step.rows, turns[step]) * step.length for step in stage_steps) / plan.context
-    passes = sum(-(-turns[step] // (plan.rows or step.rows)) for step in stage_steps)
+    passes = [-(-turns[step] // (plan.rows or step.rows)) for step in stage_steps]
     exchanged = sum(
         turns[step] * ring_bytes(shape, step.length, plan.activation_bytes, recompute=kept)
         for step in stage_steps
@@ -147,12 +148,19 @@ def _stage_cost(
         flops=total,
         computed=executed_flops(recipe, shape, stage_steps),
         busy=total / sum(flops[step] * turns[step] * plan.replicas / step.rows for step in stage_steps),
-        memory=rank_memory(recipe, shape, plan.shard_ranks, held, plan.activation_bytes),
+        memory=rank_memory(
+            recipe,
+            shape,
+            plan.shard_ranks,
+            held,
+            plan.activation_bytes,
+            whole_gradients=plan.sync_gradients_once and max(passes) > 1,
+        ),
         host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks)
         + offloaded_moments(recipe, shape, plan.shard_ranks),
         layout=_layout(ring, shape, plan).name,
         between={name: ring_traffic(name, ring, exchanged, hardware.links) for name in _fitting(ring, shape)},
-        weights=passes * weight_traffic(recipe, shape, hardware, plan),
+        weights=weight_traffic(recipe, shape, hardware, plan, steps=len(passes), passes=sum(passes)),
         published=None if published is None else published.gpus * published.minutes / 60,
     )
 
@@ -162,6 +170,7 @@ def memory_remedies(recipe: Recipe, plan: ParallelPlan) -> list[str]:
     remedies = {
         "activation_checkpointing": not recipe.activation_checkpointing,
         "--rows-at-once 1": plan.rows != 1,
+        "no --sync-gradients-once": plan.sync_gradients_once,
         "mlp_tiles in the recipe": recipe.mlp_tiles == 1,
         "activation_offloading": not recipe.activation_offloading,
         "optimiser.offload in the recipe": not recipe.optimiser.offload,
@@ -203,10 +212,19 @@ def ring_traffic(layout: str, ring: Topology, exchanged: float, links: int) -> N
     return NodeTraffic(out, out / min(links, ring.per_node))
 
 
-def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: ParallelPlan) -> float:
-    """Bytes that FSDP sends out of a node in one pass: weights gathered twice, gradients summed once.
+def weight_traffic(
+    recipe: Recipe,
+    shape: ModelShape,
+    hardware: Hardware,
+    plan: ParallelPlan,
+    *,
+    steps: int = 1,
+    passes: int = 1,
+) -> float:
+    """Bytes that FSDP sends out of a node in some steps, which have so many passes in all.
 
-    Between replicas the gradients of a node's shards are summed by an all-reduce, which sends them twice.
+    In each pass weights are gathered twice and gradients summed once, if not once a step. Between replicas
+    the gradients of a node's shards are summed once a step by an all-reduce, which sends them twice.
     """
     if plan.ranks <= hardware.node_size:
         return 0.0
@@ -216,9 +234,10 @@ def weight_traffic(recipe: Recipe, shape: ModelShape, hardware: Hardware, plan: 
         SUM * trained_parameters(recipe, shape),
     )
     held = min(1.0, hardware.node_size / shards)  # of a copy of the weights, by the ranks of a node
-    between_replicas = 2 * (replicas - 1) / replicas * gradients * held
-    gathered = 2 * plan.activation_bytes * shape.parameters
-    sharded = (shards - 1) / shards * (gathered + gradients)
+    between_replicas = steps * 2 * (replicas - 1) / replicas * gradients * held
+    gathered = passes * 2 * plan.activation_bytes * shape.parameters
+    summed = (steps if plan.sync_gradients_once else passes) * gradients
+    sharded = (shards - 1) / shards * (gathered + summed)
     return _leaving(plan, hardware.node_size) * sharded + between_replicas
 
 

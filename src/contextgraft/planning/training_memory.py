@@ -31,11 +31,20 @@ class RankMemory:
         return float(sum(vars(self).values()))
 
 
-def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, size: int) -> RankMemory:
+def rank_memory(
+    recipe: Recipe,
+    shape: ModelShape,
+    ranks: int,
+    tokens: float,
+    size: int,
+    *,
+    whole_gradients: bool = False,
+) -> RankMemory:
     """Bytes of a rank that holds `tokens` tokens at once, with activations of `size` bytes.
 
     Weights, gradients and moments are divided among all ranks; two layers and the embeddings are gathered.
     Of moments that are offloaded, those of three tensors are counted, the largest: arriving, in use, leaving.
+    With `whole_gradients` a rank has those of all shards until they are summed.
     """
     trained = trained_parameters(recipe, shape)
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
@@ -44,7 +53,7 @@ def rank_memory(recipe: Recipe, shape: ModelShape, ranks: int, tokens: float, si
     activations, ring = _activations(recipe, shape, size, ranks)
     return RankMemory(
         weights=FLOAT32 * (shape.parameters + factors) / ranks,
-        gradients=FLOAT32 * trained / ranks,
+        gradients=FLOAT32 * trained / (1 if whole_gradients else ranks),
         moments=_moments(_passing(recipe, shape) if recipe.optimiser.offload else trained, ranks),
         gathered=float(size * (2 * layer + root + max(layer, root))),
         activations=tokens * activations,

@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 from threading import Timer
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from contextgraft.attention.kernels import KERNELS, AttentionBlock, AttentionResult
+from contextgraft.attention.kernels import KERNELS
 from contextgraft.checkpoint import atomic
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.config.training import Recipe
@@ -35,8 +35,9 @@ from contextgraft.training.parallel import engine, ring
 from contextgraft.training.parallel.background import TaskStatus, poll_result
 from contextgraft.training.parallel.checkpoints import PendingCheckpoint
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
-from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+from contextgraft.training.parallel.engine import DistributedEngine
 from contextgraft.training.parallel.layout import LAYOUTS, topology
+from contextgraft.training.parallel.options import ParallelOptions
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
 
@@ -192,8 +193,10 @@ def _gradients(
     target: int | None = None,
     starts: list[list[int]] | None = None,
     replicate: int = 1,
+    once: bool = False,
 ) -> dict[str, Any]:
-    options = ParallelOptions(context, layout, per_node, DTYPES[dtype], rows, replicate, timeout=TIMEOUT)
+    kind = DTYPES[dtype]
+    options = ParallelOptions(context, layout, per_node, kind, rows, replicate, once, timeout=TIMEOUT)
     distributed = _engine(
         options, per_node, base.config["num_attention_heads"], base.config["num_key_value_heads"]
     )
@@ -209,22 +212,21 @@ def _gradients(
     if starts is not None:
         begins = tuple(map(tuple, starts))
         batch = batch._replace(positions=restarting_positions(begins, shape[1]), starts=begins)
-    calls: list[AttentionBlock] = []
-
-    def counted(block: AttentionBlock) -> AttentionResult:
-        calls.append(block)
-        return kernel.forward(block)
-
-    kernel = KERNELS["cpu"]
-    distributed.cp = replace(distributed.cp, kernel=replace(kernel, forward=counted))
+    forward = Mock(wraps=KERNELS["cpu"].forward)
+    distributed.cp = replace(distributed.cp, kernel=replace(KERNELS["cpu"], forward=forward))
     results = []
     for each, compiled in ((distributed, wanted.compile), (SingleProcessEngine(), False)):
         state = each.build(wanted.model_copy(update={"compile": compiled}), base, rope)
         _draw_second_factors(state.parameters)
-        result = each.backward(state, batch, wanted)
+        with (
+            patch.object(dist, "reduce_scatter_single", wraps=dist.reduce_scatter_single) as over_shards,
+            patch.object(dist, "all_reduce", wraps=dist.all_reduce) as over_replicas,
+        ):
+            result = each.backward(state, batch, wanted)
+            sums = over_shards.call_count, over_replicas.call_count
         gradients_by_name = {name: _whole(parameter.grad) for name, parameter in state.parameters.items()}
-        results.append((result, gradients_by_name, each.clip(state, 1.0)))
-    (mine, gradient, norm), (single, reference, expected) = results
+        results.append((result, gradients_by_name, each.clip(state, 1.0), sums))
+    (mine, gradient, norm, sums), (single, reference, expected, _) = results
     assert gradient.keys() == reference.keys()
     assert all(value.norm() > 0 for value in reference.values())
     worst, where = max(
@@ -237,8 +239,10 @@ def _gradients(
         "where": where,
         "norm": abs(norm / expected - 1),
         "tensors": len(reference),
-        "calls": len(calls),
+        "calls": forward.call_count,
         "bytes": mine.bytes_within_nodes + mine.bytes_between_nodes,
+        "sums_over_shards": sums[0],
+        "sums_over_replicas": sums[1] - 1,  # the engine sums losses and counts
     }
 
 
@@ -349,12 +353,8 @@ def long_tasks(out: str) -> dict[str, Any]:
         with distributed.publish(Path(out)) as folder:
             (folder / "file").touch()
         results.append((Path(out) / "file").exists())
-    return {
-        "results": results,
-        "waits": waits,
-        "messages": len(messages),
-        "timeout": TIMEOUT.total_seconds(),
-    }
+    timeout = TIMEOUT.total_seconds()
+    return {"results": results, "waits": waits, "messages": len(messages), "timeout": timeout}
 
 
 def agreements(folder: str) -> list[tuple[bool, bool]]:

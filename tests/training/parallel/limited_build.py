@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import Recipe
 from contextgraft.rope import settings
-from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+from contextgraft.training.parallel.engine import DistributedEngine
+from contextgraft.training.parallel.options import ParallelOptions
 from contextgraft.training.parallel.process_group import RankInfo
 
 RECIPE = {

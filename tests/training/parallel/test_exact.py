@@ -177,6 +177,25 @@ def test_the_engine_has_every_gradient_of_one_process(
         assert max(result["gradient"], result["norm"]) < 1e-5, (case, result)
 
 
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_gradients_that_are_summed_once_are_those_of_one_process(
+    ranks: Run, small: tuple[Path, int], dtype: str
+) -> None:
+    """Three rows in a pass each; three layers, and what is outside of them, are summed by one call each."""
+    base, _ = small
+    cases = [
+        {"recipe": recipe, "shape": (3, 89), "layout": "flat", "per_node": 2, "context": 2, "rows": 1}
+        | {"once": once, "dtype": dtype}
+        for recipe in ({}, LORA, {"frozen_rows": 5, "activation_checkpointing": True})
+        for once in (False, True)
+    ]
+    loss, gradient = {"float32": (2e-6, 1e-5), "bfloat16": (2e-3, 0.05)}[dtype]
+    for case, result in zip(cases, ranks(2, "gradients", base=str(base), cases=cases)[0], strict=True):
+        assert result["loss"] < loss, (case, result)
+        assert max(result["gradient"], result["norm"]) < gradient, (case, result)
+        assert result["sums_over_shards"] == (4 if case["once"] else 3 * 4), (case, result)
+
+
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_attention_that_is_kept_is_neither_computed_nor_sent_again(
     ranks: Run, small: tuple[Path, int], world: int

@@ -22,7 +22,7 @@ def test_the_engine_has_every_gradient_of_one_process(ranks: Run, small: tuple[P
     recipes: list[tuple[dict[str, Any], int]] = [({}, 2), ({"frozen_rows": 5}, 2), (LORA, 2), ({}, 4)]
     cases = [
         {"recipe": recipe, "shape": (3, 89), "layout": "flat", "per_node": 2, "context": context}
-        | {"rows": 1, "replicate": replicate}
+        | {"rows": 1, "replicate": replicate, "once": replicate == 4 or "lora" in recipe}
         for recipe, replicate in recipes
         for context in (2, 4)
     ]
@@ -30,6 +30,7 @@ def test_the_engine_has_every_gradient_of_one_process(ranks: Run, small: tuple[P
         assert result["counts"], (case, result)
         assert result["loss"] < 2e-6, (case, result)
         assert max(result["gradient"], result["norm"]) < 1e-5, (case, result)
+        assert result["sums_over_replicas"] == 4, (case, result)  # once a batch, three layers and the rest
 
 
 @pytest.mark.slow

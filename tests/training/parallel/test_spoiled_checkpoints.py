@@ -23,7 +23,8 @@ from contextgraft.training.parallel.checkpoints import (
     remove_unusable,
     start_saving,
 )
-from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+from contextgraft.training.parallel.engine import DistributedEngine
+from contextgraft.training.parallel.options import ParallelOptions
 from contextgraft.training.parallel.process_group import RankInfo
 from contextgraft.training.reporting.metrics import write_metrics
 from contextgraft.training.state import (

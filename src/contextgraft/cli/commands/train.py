@@ -28,7 +28,10 @@ RUN = (
     *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
     *("keep", "patience", "measures", "device", "flash_attention_3", *TRACKERS),
 )
-TORCHRUN = ("context_parallel", "layout", "ranks_per_node", "data_parallel_replicate", "keep", "patience")
+TORCHRUN = (
+    *("context_parallel", "layout", "ranks_per_node", "data_parallel_replicate", "sync_gradients_once"),
+    *("keep", "patience"),
+)
 
 
 class Reporter:
@@ -216,7 +219,8 @@ def _train_rank(
     from contextgraft.checkpoint.model_folder import open_model
     from contextgraft.planning.mfu.model_flops import model_flops
     from contextgraft.training.parallel.devices import choose_dtype, use_flash_attention_3
-    from contextgraft.training.parallel.engine import DistributedEngine, ParallelOptions
+    from contextgraft.training.parallel.engine import DistributedEngine
+    from contextgraft.training.parallel.options import ParallelOptions
     from contextgraft.training.parallel.process_group import RemoteRankError, process_group
     from contextgraft.training.trainer import train
 
@@ -242,6 +246,7 @@ def _train_rank(
                 dtype=dtype,
                 rows_at_once=options["rows_at_once"],
                 data_parallel_replicate=options["data_parallel_replicate"] or 1,
+                sync_gradients_once=options["sync_gradients_once"],
                 keep=options["keep"],
                 timeout=timeout,
             )

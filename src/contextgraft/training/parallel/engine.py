@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -44,33 +43,13 @@ from contextgraft.training.parallel.communication import (
 )
 from contextgraft.training.parallel.devices import card_capability, check_kernel
 from contextgraft.training.parallel.layout import LAYOUTS, Layout, choose_layout, topology
+from contextgraft.training.parallel.options import ParallelOptions
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
 from contextgraft.training.reporting.progress import SilentReporter, TrainingReporter
 from contextgraft.training.state import SavedState, TrainState, build_optimiser, load_state, saved_step
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ParallelOptions:
-    """How the processes divide the work; none of this changes the result except by rounding.
-
-    `context_parallel`: number of ranks that share one sequence (None: all); the others are replicas with
-    other rows. `layout` None: chosen by the topology. `rows_at_once`: rows in one pass, whose gradients add
-    up (None: all). `dtype`: of activations and gathered weights; sums between ranks, weights and optimiser
-    stay float32. `data_parallel_replicate`: groups of ranks that each hold all weights (HSDP); within a group
-    they are sharded. `keep`: number of checkpoints that are kept. `timeout`: for a message of another rank.
-    """
-
-    context_parallel: int | None = None
-    layout: str | None = None
-    ranks_per_node: int | None = None
-    dtype: torch.dtype = torch.float32
-    rows_at_once: int | None = None
-    data_parallel_replicate: int = 1
-    keep: int = 2
-    timeout: timedelta = timedelta(minutes=10)
 
 
 class DistributedEngine(TrainingEngine):
@@ -89,7 +68,8 @@ class DistributedEngine(TrainingEngine):
         self.main, self.options, self.device = info.rank == 0, options, device
         self.dtype = options.dtype
         rows = () if options.rows_at_once == 1 else ("--rows-at-once 1",)
-        self.memory_remedies = (*rows, "more processes on a sequence")
+        whole = ("no --sync-gradients-once",) if options.sync_gradients_once else ()
+        self.memory_remedies = (*rows, *whole, "more processes on a sequence")
         check_dtype(device.type, options.dtype)
         if device.type == "cuda":
             check_kernel(device.type, head_dim(config), card_capability(device))
@@ -204,7 +184,9 @@ class DistributedEngine(TrainingEngine):
         traffic.reset()
         sums = torch.zeros(5, dtype=torch.float64)
         hooks = self.offloaded or nullcontext()
-        for part in shard.split(self.options.rows_at_once):
+        parts = list(shard.split(self.options.rows_at_once))
+        for number, part in enumerate(parts, 1):
+            self._sync_gradients(state.model, last=number == len(parts))
             tokens, positions = part.tokens.to(self.device), part.positions.to(self.device)
             cp = replace(self.cp, skipping=skipping, starts=part.starts)
             with hooks:
@@ -216,6 +198,16 @@ class DistributedEngine(TrainingEngine):
         zero_frozen_rows(state.parameters, recipe.frozen_rows, self._local_rows)
         total, *counts = sums.tolist()
         return StepResult(total, *map(int, counts))
+
+    def _sync_gradients(self, model: torch.nn.Module, *, last: bool) -> None:
+        """Choose what the next pass sums: replicas of the weights sum their gradients in the last one only.
+
+        Until then a rank adds up those of its replica, in the memory that the gradient of its shard takes.
+        """
+        assert isinstance(model, FSDPModule)
+        model.set_requires_all_reduce(last)
+        if self.options.sync_gradients_once:
+            model.set_requires_gradient_sync(last)
 
     def _local_rows(self, tensor: torch.Tensor) -> slice:
         """Which rows of a sharded tensor this rank holds: they are divided as by torch.chunk."""
