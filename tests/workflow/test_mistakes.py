@@ -1,5 +1,11 @@
 import json
+import re
+import shlex
+import subprocess
 from typing import Any
+
+from ..command_server import command_server
+from .conftest import STUDY
 
 
 def only_line(done: Any) -> str:
@@ -72,3 +78,27 @@ def test_a_disk_that_is_too_small_stops_the_study_before_its_first_job(fresh: An
     assert done.returncode == 2
     assert not (fresh.folder / "data").exists()
     assert fresh.snakemake("--dry-run").returncode == 0
+
+
+def test_a_dry_run_names_the_command_that_makes_the_checks_of_a_run(fresh: Any) -> None:
+    needle = {**STUDY["evaluation"]["needle"], "lengths": [8]}
+    fresh.config("my study.yaml", evaluation={"needle": needle})
+    dry = fresh.snakemake("--dry-run", configfile="my study.yaml")
+    assert dry.returncode == 0
+    last = dry.stdout.splitlines()[-1]
+    assert "not checked in a dry run: models, skills and lengths of prompts" in last
+    command = shlex.split(re.findall("`(.*?)`", last)[0])
+    checked = subprocess.run(
+        [command_server("contextgraft").command, *command[1:]],
+        cwd=fresh.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 2
+    reason = checked.stderr.splitlines()[-1]
+    assert "the prompt does not fit the length" in reason
+    assert reason in fresh.snakemake(configfile="my study.yaml").stdout
+    assert not (fresh.folder / "data").exists()
+
+
+def test_a_dry_run_without_jobs_names_no_command(finished: Any) -> None:
+    assert "Nothing to be done" in (done := finished.snakemake("--dry-run").stdout)
+    assert "contextgraft:" not in done

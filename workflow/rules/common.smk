@@ -1,5 +1,7 @@
 # Shared by all rules: the checked study, the paths of its files, the resources of its jobs.
+import atexit
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -49,6 +51,20 @@ def check_study():
         check_before_first_job(STUDY)
     except ContextgraftError as error:
         stop(error)
+
+
+@atexit.register  # Snakemake has no hook at the end of a dry run
+def name_the_check():
+    """After a dry run with jobs: what a run checks before the first one, and the command that checks it."""
+    if not workflow.dryrun or not workflow.dag:
+        return
+    files = [shlex.quote(str(file)) for file in workflow.configfiles]
+    print(
+        "contextgraft: not checked in a dry run: models, skills and lengths of prompts;"
+        f" `contextgraft plan study {files[0] if len(files) == 1 else 'STUDY'} --check` checks them,"
+        " as a run does before its first job",
+        file=sys.stderr,
+    )
 
 
 def one_of(names):
