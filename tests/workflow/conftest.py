@@ -89,7 +89,7 @@ FINE_TUNE = {
     "data": [{"kind": "pairs", "file": "skill.jsonl"}],
     "optimiser": {"learning_rate": 0.01, "warmup": 0},
 }
-STUDY = {
+STUDY: dict[str, Any] = {
     "study": "tiny",
     "base": "models/base",
     "donor": {"train": "config/tiny/donor.yaml"},
