@@ -2,8 +2,8 @@
 # Makes .venv from requirements.lock or requirements-cuda.lock, whose hashes are checked; does nothing where that was done already.
 # A .venv is made anew if its installation was interrupted, if it was moved from another folder, or if its Python is
 # gone, was replaced by another version, or is not of the version of $PYTHON. A .venv that is a link may be used by
-# several checkouts: the package is installed again if the checkout that it was installed from is gone, and only the
-# link is removed if the environment cannot be used.
+# several checkouts: nothing is installed into the environment of another one, the package is installed again if the
+# checkout that it was installed from is gone, and only the link is removed if the environment cannot be used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +18,12 @@ version() { "$1" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null || ech
 usable() {
     [ "$(recorded 1)" = "$place" ] && .venv/bin/python -c "import pip" 2>/dev/null &&
         { [ -z "${PYTHON:-}" ] || [ "$(version "$PYTHON")" = "$(version .venv/bin/python)" ]; }
+}
+# The other checkout that has the environment of a linked .venv; empty if none has it.
+owner() {
+    [ ! -L .venv ] || for folder in "$origin" "$(dirname "$place")"; do
+        [ "$folder" = "$checkout" ] || [ ! -e "$folder/pyproject.toml" ] || { echo "$folder" && return; }
+    done
 }
 
 exec 9<scripts/setup.sh # a second setup waits for the first
@@ -51,6 +57,12 @@ install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check 
 
 started=$(date +%s)
 if usable; then
+    other=$(owner)
+    if [ -n "$other" ]; then
+        echo "setup: .venv is a link to the environment of $other, which does not fit this checkout;" \
+            "run 'rm .venv && make setup' for an environment of its own, or 'make setup' there" >&2
+        exit 2
+    fi
     echo "setup: the locks, pyproject.toml or the checkout's folder changed; bringing .venv up to date"
     rm -f "$stamp"
 else

@@ -124,6 +124,31 @@ def test_of_a_link_that_cannot_be_used_only_the_link_is_removed(checkout: Path, 
     assert setup(checkout, "A") == (0, [])
 
 
+@pytest.mark.parametrize("stamp", [2, 3])  # lines; earlier versions wrote two
+def test_nothing_is_installed_into_the_environment_of_another_checkout(
+    checkout: Path, capfd: pytest.CaptureFixture[str], stamp: int
+) -> None:
+    setup(checkout, "A")
+    installed = checkout / ".venv/.installed"
+    installed.write_text("".join(installed.read_text().splitlines(keepends=True)[:stamp]))
+    other = checkout.with_name("other")
+    shutil.copytree(checkout, other, ignore=shutil.ignore_patterns(".venv"))
+    (other / ".venv").symlink_to(checkout / ".venv")
+    assert setup(other, "A") == (0, [])
+    before = {path: path.read_bytes() for path in (checkout / ".venv").rglob("*") if path.is_file()}
+    capfd.readouterr()
+    assert setup(other, "B") == (2, [])
+    output = capfd.readouterr()
+    assert "setup:" not in output.out
+    (line,) = output.err.splitlines()
+    assert f".venv is a link to the environment of {checkout}, which does not fit this checkout" in line
+    assert "rm .venv" in line
+    assert before == {path: path.read_bytes() for path in (checkout / ".venv").rglob("*") if path.is_file()}
+    (other / ".venv").unlink()
+    assert setup(other, "B")[0] == 0
+    assert (checkout / ".venv/content").read_text() == "A"
+
+
 def test_a_checkout_whose_path_has_spaces_and_quotes(checkout: Path) -> None:
     odd = checkout.rename(checkout.with_name("my 'check' out $(x)"))
     assert len(setup(odd, "A")[1]) == STEPS
