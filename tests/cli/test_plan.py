@@ -67,11 +67,14 @@ def test_every_suite_can_be_planned() -> None:
     [
         (["nowhere"], "nowhere: no such model; expected a folder, a config.json, or llama3-70b"),
         (["."], "no such file"),
-        (["llama3-8b", "--lengths", "0"], "expected a whole number, 1 to 1,099,511,627,776; received '0'"),
+        (["llama3-8b", "--lengths", "0"], "separated by commas, each 1 to 1,099,511,627,776; received '0'"),
         (["llama3-8b", "--lengths", str(2**41)], "1 to 1,099,511,627,776; received '2199023255552'"),
         (["llama3-8b", "--lengths", "1,1"], "expected each number once; received '1,1'"),
         (["llama3-8b", "--lengths", ""], "received ''"),
-        (["llama3-8b", "--depths", "0,nan"], "expected a number, 0 to 100; received 'nan'"),
+        (
+            ["llama3-8b", "--depths", "0,nan"],
+            "commas, each 0 to 100; received 'nan' in '0,nan'",
+        ),
         (
             ["llama3-8b", "--device-flops", "nan"],
             "expected a number, more than 0, at most 1e+30; received 'nan'",

@@ -1,6 +1,7 @@
 """Numbers and words as values of options; help and errors say in words which are taken."""
 
 import math
+import re
 from typing import Any
 
 import click
@@ -8,18 +9,20 @@ from typing_extensions import override
 
 from contextgraft.errors import did_you_mean
 
+SEPARATOR = re.compile(r"[\s,;|]")  # between values that were given as one
+
 
 class WholeNumber(click.IntRange):
     """An integer within bounds."""
 
-    name = "integer"
+    name, plural = "integer", "whole numbers"
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(expected("a whole number", self, value), param, ctx)
+            self.fail(expected("a whole number", self, value) + repeat(value, param), param, ctx)
 
     @override
     def _describe_range(self) -> str:
@@ -29,7 +32,7 @@ class WholeNumber(click.IntRange):
 class RealNumber(click.FloatRange):
     """A finite number within bounds."""
 
-    name = "number"
+    name, plural = "number", "numbers"
 
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -38,7 +41,7 @@ class RealNumber(click.FloatRange):
         except click.BadParameter:
             number = math.nan
         if not math.isfinite(number):
-            self.fail(expected("a number", self, value), param, ctx)
+            self.fail(expected("a number", self, value) + repeat(value, param), param, ctx)
         return number
 
     @override
@@ -52,7 +55,7 @@ COUNT = WholeNumber(min=1)
 class NumberList(click.ParamType[tuple[float, ...]]):
     """Comma-separated numbers of one type, without repetition."""
 
-    def __init__(self, number: click.ParamType[Any], name: str) -> None:
+    def __init__(self, number: WholeNumber | RealNumber, name: str) -> None:
         self.number = number
         self.name = name
 
@@ -62,10 +65,20 @@ class NumberList(click.ParamType[tuple[float, ...]]):
     ) -> tuple[float, ...]:
         if isinstance(value, tuple):
             return value
-        numbers = tuple(self.number.convert(item.strip(), param, ctx) for item in value.split(","))
+        numbers = tuple(self._number(item.strip(), value) for item in value.split(","))
         if len(set(numbers)) < len(numbers):
             self.fail(f"expected each number once; received {value!r}", param, ctx)
         return numbers
+
+    def _number(self, item: str, value: str) -> float:
+        try:
+            return self.number.convert(item, None, None)
+        except click.BadParameter:
+            limits = bounds(self.number)
+            each, where = f", each {limits}" if limits else "", f" in {value!r}" if item != value else ""
+            raise click.BadParameter(
+                f"expected {self.number.plural} separated by commas{each}; received {item!r}{where}"
+            ) from None
 
 
 def bounds(number: WholeNumber | RealNumber) -> str:
@@ -83,8 +96,23 @@ def expected(what: str, number: WholeNumber | RealNumber, value: Any) -> str:
     return f"expected {what}{', ' if limits else ''}{limits}; received {str(value)!r}"
 
 
+def repeat(value: Any, parameter: click.Parameter | None) -> str:
+    """The remedy for several values in one word, if the option is repeated instead; else empty."""
+    if not getattr(parameter, "multiple", False) or not SEPARATOR.search(str(value)):
+        return ""
+    assert parameter is not None
+    return f"; for several values repeat {parameter.opts[0]}"
+
+
 class Choice(click.Choice[str]):
     """One of a few words; the error names the word that a misspelt one is similar to."""
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(error.message.removesuffix(".") + repeat(value, param), param, ctx)
 
     @override
     def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:

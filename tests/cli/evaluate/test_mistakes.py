@@ -23,10 +23,16 @@ DOWN = ["--backend", "openai", "--url", "http://127.0.0.1:1/v1/completions", "--
         (["nowhere", *NEEDLE, *OUT], "nowhere: no such model folder"),
         (["=model", *NEEDLE, *OUT], "the label is empty"),
         (["model", "--suite", "riddles", *OUT], "'riddles' is not one of"),
-        (["model", *NEEDLE, "--lengths", "16,x", *OUT], "expected a whole number, at least 1; received 'x'"),
+        (
+            ["model", *NEEDLE, "--lengths", "16,x", *OUT],
+            "separated by commas, each at least 1; received 'x'",
+        ),
         (["model", *NEEDLE, "--lengths", "16,16", *OUT], "expected each number once"),
         (["model", *NEEDLE, "--lengths", "0", *OUT], "at least 1; received '0'"),
-        (["model", *NEEDLE, "--depths", "0,101", *OUT], "expected a number, 0 to 100; received '101'"),
+        (
+            ["model", *NEEDLE, "--depths", "0,101", *OUT],
+            "each 0 to 100; received '101' in '0,101'",
+        ),
         (["model", *NEEDLE, "--lengths", "4", *OUT], "does not fit the length"),
         (["model", *NEEDLE, "--distractors", "2", *OUT], "too few keys for the needles"),
         (["model", *NEEDLE, "--format", "none.yaml", *OUT], "none.yaml: cannot read"),
