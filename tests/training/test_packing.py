@@ -13,12 +13,11 @@ from contextgraft.config.training import Recipe
 from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError
 from contextgraft.prompts.tokens import Encode
-from contextgraft.training.data import packing
+from contextgraft.training.data import tokenising
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import find_files, read_documents, read_token_ids
 from contextgraft.training.data.packing import (
     PACKED,
-    TOKENISED,
     PackedSequences,
     document_sources,
     pack,
@@ -26,6 +25,7 @@ from contextgraft.training.data.packing import (
     sequences,
     write_shards,
 )
+from contextgraft.training.data.tokenising import TOKENISED
 from contextgraft.training.reporting.progress import SilentReporter
 from contextgraft.training.trainer import TrainingOptions, train
 
@@ -241,7 +241,7 @@ def test_texts_are_tokenised_once_for_all_lengths(tmp_path: Path, monkeypatch: p
         return [len(word) for word in text.split()]
 
     context = DataContext(encode, (0,), 100, tmp_path)
-    monkeypatch.setattr(packing, "GROUP_TOKENS", 7)
+    monkeypatch.setattr(tokenising, "GROUP_TOKENS", 7)
     stale = tmp_path / PACKED / f"{TOKENISED}killed"
     stale.mkdir(parents=True)
     pack(wanted, context, tmp_path, datasets=None, reporter=SilentReporter())

@@ -8,6 +8,7 @@ process with limits, and it encodes and decodes in one.
 import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ class LimitedTokenizer:
         self._process: LimitedProcess | None = None
         linear = set(_kinds_of_decoder(hf)) <= LINEAR_DECODERS
         self._decodes_here = linear and max(map(len, hf.get_vocab()), default=0) <= LONGEST_TOKEN
+
+    def in_another_process(self) -> "LimitedTokenizer":
+        """The same tokenizer, which encodes in a process of its own."""
+        other = copy(self)
+        other._process = None
+        return other
 
     @property
     def eos_token_id(self) -> int | None:

@@ -29,6 +29,13 @@ class DataContext:
     seed: int = 0
     tokenizer: LimitedTokenizer | None = None
 
+    def encoders(self, count: int) -> list[Encode]:
+        """`encode`, and copies of it in processes of their own: so many in all, which can run at once."""
+        if self.tokenizer is None:
+            return [self.encode]
+        copies = [self.tokenizer.in_another_process() for _ in range(count - 1)]
+        return [self.encode, *(partial(copy.encode, add_special_tokens=False) for copy in copies)]
+
     def chat_turns(self, chat: Chat) -> ChatTurns | None:
         """Ids around the messages of a chat in the tokenizer's template; None where none is used.
 

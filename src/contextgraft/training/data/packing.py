@@ -8,11 +8,9 @@ ends.
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -24,18 +22,24 @@ from contextgraft.config.training import Recipe
 from contextgraft.config.training.data import DocumentsSource
 from contextgraft.errors import InputError, OutputError, raise_read_error
 from contextgraft.training.data.context import DataContext
-from contextgraft.training.data.documents import TOKEN_IDS, find_files, read_documents, read_token_ids
+from contextgraft.training.data.documents import TOKEN_IDS, find_files
 from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_files
+from contextgraft.training.data.tokenising import (
+    GROUP_TOKENS,
+    TOKENISED,
+    Tokens,
+    token_array,
+    token_column,
+    tokenised,
+)
 from contextgraft.training.reporting.progress import TrainingReporter, count_rows
 
 PACKED = "packed"
-TOKENISED = "tokenised-"  # begins the name of a folder that exists while packing
-GROUP_TOKENS = 2**20  # of a row group, which is decoded to read one row
 SHARD_TOKENS = 2**28  # of a file: 1 GiB before compression
-IDS = pa.schema([("ids", pa.list_(pa.int32()))])
 SCHEMA = pa.schema([("ids", pa.list_(pa.int32())), ("starts", pa.list_(pa.int32()))])
 
 PackedRow = tuple[list[int], list[int]]
+NewRow = tuple[Tokens, list[int]]
 
 
 class PackedSequences:
@@ -87,6 +91,9 @@ def pack(
     stop, KeyboardInterrupt is raised.
     """
     lengths = sorted({stage.length for stage in recipe.stages} | set(recipe.replay.lengths))
+    folder = work / PACKED
+    for stale in folder.glob(f"{TOKENISED}*"):  # of a run that was killed here
+        remove(stale)
     for source in document_sources(recipe):
         missing = {
             length: path
@@ -98,7 +105,8 @@ def pack(
             continue
         paths = fetch_files(source, work, datasets) if source.hub else find_files(source, context.folder)
         prefix_ids = () if source.column == TOKEN_IDS else context.prefix_ids
-        with tokenised(source, paths, context, work, times=len(missing)) as documents:
+        times = len(missing)
+        with tokenised(source, paths, context, folder, times=times, reporter=reporter) as documents:
             for length, path in missing.items():
                 reporter.message(f"packing {len(paths)} files to sequences of {length:,} tokens")
                 with publish(path) as shards:
@@ -125,53 +133,6 @@ def is_packed(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def tokenised(
-    source: DocumentsSource, paths: Sequence[Path], context: DataContext, work: Path, *, times: int
-) -> Iterator[Callable[[], Iterator[list[int]]]]:
-    """A function that reads the ids of all documents, `times` times; texts are tokenised once.
-
-    Between the first time and the last the ids of texts are in a file of the work folder.
-    """
-    if source.column == TOKEN_IDS:
-        yield lambda: read_token_ids(paths, context.vocabulary)
-        return
-
-    def encoded() -> Iterator[list[int]]:
-        return map(context.encode, read_documents(paths, source.column))
-
-    if times == 1:
-        yield encoded
-        return
-    for stale in (work / PACKED).glob(f"{TOKENISED}*"):  # of a run that was killed here
-        remove(stale)
-    (work / PACKED).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=work / PACKED, prefix=TOKENISED) as folder:
-        path = Path(folder) / "ids.parquet"
-        with pq.ParquetWriter(path, IDS) as writer:
-            for group in _groups(encoded()):
-                writer.write_table(pa.table([group], schema=IDS))
-        yield lambda: _read_groups(path)
-
-
-def _groups(documents: Iterator[list[int]]) -> Iterator[list[list[int]]]:
-    """Documents in groups that are complete when they have `GROUP_TOKENS` tokens."""
-    group, tokens = list[list[int]](), 0
-    for document in documents:
-        group.append(document)
-        tokens += len(document)
-        if tokens >= GROUP_TOKENS:
-            yield group
-            group, tokens = [], 0
-    yield group
-
-
-def _read_groups(path: Path) -> Iterator[list[int]]:
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            yield from file.read_row_group(group).column(0).to_pylist()
-
-
 def packed_path(work: Path, source: DocumentsSource, length: int) -> Path:
     """Folder of a source's sequences of one length."""
     name = hashlib.sha256(source.model_dump_json().encode()).hexdigest()[:12]
@@ -183,24 +144,29 @@ def document_sources(recipe: Recipe) -> list[DocumentsSource]:
     return [source for source in recipe.data if isinstance(source, DocumentsSource)]
 
 
-def sequences(encoded: Iterator[list[int]], length: int, prefix_ids: Sequence[int]) -> Iterator[PackedRow]:
-    """Ids and starts of complete sequences; the remainder after the last document is dropped."""
-    ids: list[int] = []
+def sequences(encoded: Iterable[Tokens], length: int, prefix_ids: Sequence[int]) -> Iterator[NewRow]:
+    """Ids (length,) int32 and starts of complete sequences; the remainder after the last one is dropped."""
+    prefix = token_array(prefix_ids)
+    parts: list[np.ndarray] = []
     starts: list[int] = []
+    count = 0
     for document in encoded:
-        starts.append(len(ids))
-        ids += [*prefix_ids, *document]
-        complete = len(ids) - len(ids) % length
+        starts.append(count)
+        parts += [prefix, token_array(document)]
+        count += len(prefix) + len(document)
+        if count < length:
+            continue
+        complete = count - count % length
+        ids = np.concatenate(parts)
         for begin in range(0, complete, length):
             end = begin + length
             yield ids[begin:end], [start - begin for start in starts if begin <= start < end]
-        if complete:  # copied only then: time is linear in the documents
-            ids, starts = ids[complete:], [start - complete for start in starts if start >= complete]
+        # copied only when something is complete: time is linear in the documents
+        parts, starts = [ids[complete:].copy()], [start - complete for start in starts if start >= complete]
+        count -= complete
 
 
-def write_shards(
-    folder: Path, rows: Iterator[PackedRow], length: int, shard_tokens: int = SHARD_TOKENS
-) -> None:
+def write_shards(folder: Path, rows: Iterator[NewRow], length: int, shard_tokens: int = SHARD_TOKENS) -> None:
     """Write shards with at most one row group in memory; no rows at all raise InputError."""
     for stale in folder.glob("*.parquet"):  # from a run that was killed here
         stale.unlink()
@@ -210,7 +176,7 @@ def write_shards(
     for number, first in enumerate(groups):
         with pq.ParquetWriter(folder / f"{number:05d}.parquet", SCHEMA, write_page_checksum=True) as writer:
             for group in chain([first], islice(groups, max(1, shard_tokens // (size * length)) - 1)):
-                ids, starts = zip(*group, strict=True)
-                writer.write_table(pa.table([ids, starts], schema=SCHEMA))
+                columns = [token_column(column) for column in zip(*group, strict=True)]
+                writer.write_table(pa.table(columns, schema=SCHEMA))
     if number < 0:
         raise InputError("the documents are shorter than one sequence", expected=f"{length} tokens")

@@ -34,7 +34,7 @@ class SilentReporter(TrainingReporter):
         return False
 
 
-def count_rows(rows: Iterable[Row], reporter: TrainingReporter) -> Iterator[Row]:
+def count_rows(rows: Iterable[Row], reporter: TrainingReporter, what: str = "sequences") -> Iterator[Row]:
     """Pass the rows through and report their number every few seconds.
 
     Raises KeyboardInterrupt when the reporter asks to stop.
@@ -45,7 +45,7 @@ def count_rows(rows: Iterable[Row], reporter: TrainingReporter) -> Iterator[Row]
             raise KeyboardInterrupt
         if time.monotonic() - reported >= INTERVAL:
             reported = time.monotonic()
-            reporter.message(f"{number:,} sequences so far")
+            reporter.message(f"{number:,} {what} so far")
         yield row
 
 
