@@ -70,7 +70,7 @@ def parallel_options(*, condition: str = "", node: str, dtype: str) -> Callable[
         ),
         click.option(
             "--dtype", type=Choice(["float32", "bfloat16"]),
-            help=f"Dtype of activations; weights and sums are float32 [default: {dtype}].",
+            help=f"Dtype of activations; trained weights and sums are float32 [default: {dtype}].",
         ),
         click.option(
             "--data-parallel-replicate", type=COUNT,

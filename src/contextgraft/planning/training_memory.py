@@ -5,7 +5,7 @@ from heapq import nlargest
 from math import prod
 
 from contextgraft.config.training import Recipe
-from contextgraft.formats.tensor_names import parameter_group, rows_are_tokens
+from contextgraft.formats.tensor_names import output_embedding, parameter_group, rows_are_tokens
 from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.training.logit_chunks import logit_chunk_tokens
 
@@ -43,16 +43,18 @@ def rank_memory(
     """Bytes of a rank that holds `tokens` tokens at once, with activations of `size` bytes.
 
     Weights, gradients and moments are divided among all ranks; two layers and the embeddings are gathered.
+    Weights that are not trained have the dtype of activations, in one process in linear layers only.
     Of moments that are offloaded, those of three tensors are counted, the largest: arriving, in use, leaving.
     With `whole_gradients` a rank has those of all shards until they are summed.
     """
     trained = trained_parameters(recipe, shape)
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
+    frozen = shape.parameters + factors - trained if ranks > 1 else _frozen_linear(recipe, shape)
     layer = (shape.parameters - _embeddings(shape) - shape.hidden) // shape.layers
     root = shape.parameters - shape.layers * layer
     activations, ring = _activations(recipe, shape, size, ranks)
     return RankMemory(
-        weights=FLOAT32 * (shape.parameters + factors) / ranks,
+        weights=(FLOAT32 * (shape.parameters + factors) - (FLOAT32 - size) * frozen) / ranks,
         gradients=FLOAT32 * trained / (1 if whole_gradients else ranks),
         moments=_moments(_passing(recipe, shape) if recipe.optimiser.offload else trained, ranks),
         gathered=float(size * (2 * layer + root + max(layer, root))),
@@ -158,6 +160,18 @@ def trained_parameters(recipe: Recipe, shape: ModelShape) -> int:
 def lora_parameters(shape: ModelShape, rank: int) -> int:
     """Numbers of the LoRA factors of all linear layers."""
     return rank * sum(map(sum, shape.matrices.values()))
+
+
+def _frozen_linear(recipe: Recipe, shape: ModelShape) -> int:
+    """Numbers of linear layers that are not trained, an output layer of its own among them."""
+    trained = set(recipe.trainable) - ({"linear"} if recipe.lora else set())
+    head = output_embedding(shape.tensors)
+    names = [*shape.matrices, *([] if head is None else [head])]
+    return sum(
+        prod(shape.tensors[name])
+        for name in names
+        if len(shape.tensors[name]) == 2 and parameter_group(name, 2) not in trained
+    )
 
 
 def _embeddings(shape: ModelShape) -> int:

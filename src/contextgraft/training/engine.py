@@ -22,6 +22,7 @@ from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
 from contextgraft.training.model import (
     build_trainable,
+    cast_frozen,
     load_weights,
     materialise,
     trainable_parameters,
@@ -94,7 +95,8 @@ class SingleProcessEngine(TrainingEngine):
     """Computes in this process, on one device; the state is one safetensors file.
 
     Attention is that of transformers, with every window and type of RoPE. Weights, gradients and moments are
-    float32; with another `dtype` matrix products and attention are computed in it (torch.autocast).
+    float32; with another `dtype` matrix products and attention are computed in it (torch.autocast), and the
+    weights of linear layers that are not trained are kept in it.
     `rows_at_once` rows of a batch are computed in one pass, all by default.
     """
 
@@ -127,6 +129,7 @@ class SingleProcessEngine(TrainingEngine):
         model = build_trainable(
             recipe, base, rope, attention="sdpa", keep_attention=keep_sdpa, offloaded=self.offloaded
         )
+        cast_frozen(model, self.dtype, linear_only=True)
         materialise(model, self.device)
         load_weights(model, base)
         if recipe.has_block_causal:

@@ -174,6 +174,34 @@ def build_trainable(
     return model
 
 
+def cast_frozen(model: torch.nn.Module, dtype: torch.dtype, *, linear_only: bool = False) -> None:
+    """Give parameters that are not trained another dtype, while they are on the device meta.
+
+    FSDP computes with all parameters in the dtype of activations: cast beforehand, they are the same numbers
+    in less memory. torch.autocast does so in linear layers, not in norms and embeddings: `linear_only` leaves
+    those, and output layers that are tied to them, as they are.
+    """
+    cast: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    kept = _outside_linear_layers(model) if linear_only else set()
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.requires_grad or parameter in kept:
+                continue
+            if parameter not in cast:
+                cast[parameter] = torch.nn.Parameter(parameter.to(dtype), requires_grad=False)
+            setattr(module, name, cast[parameter])
+
+
+def _outside_linear_layers(model: torch.nn.Module) -> set[torch.nn.Parameter]:
+    """All parameters but the weights of linear layers; subclasses may compute with theirs in another way."""
+    return {
+        parameter
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if type(module) is not torch.nn.Linear or name != "weight"
+    }
+
+
 def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
     """The layers of a causal language model, whatever its class calls them; InputError if it has none."""
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]

@@ -26,6 +26,7 @@ from contextgraft.training.engine import StepResult, TrainingEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.model import (
     build_trainable,
+    cast_frozen,
     decoder_layers,
     head_dim,
     load_weights,
@@ -158,6 +159,7 @@ class DistributedEngine(TrainingEngine):
             keep_attention=kept.contexts,
             offloaded=self.offloaded,
         )
+        cast_frozen(causal_lm, self.dtype)
         policy = MixedPrecisionPolicy(param_dtype=self.options.dtype, reduce_dtype=torch.float32)
         for layer in decoder_layers(causal_lm):
             self._shard(layer, policy)

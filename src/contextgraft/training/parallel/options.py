@@ -12,10 +12,11 @@ class ParallelOptions:
 
     `context_parallel`: number of ranks that share one sequence (None: all); the others are replicas with
     other rows. `layout` None: chosen by the topology. `rows_at_once`: rows in one pass, whose gradients add
-    up (None: all). `dtype`: of activations and gathered weights; sums between ranks, weights and optimiser
-    stay float32. `data_parallel_replicate`: groups of ranks that each hold all weights (HSDP); within a group
-    they are sharded. `sync_gradients_once`: gradients are summed over ranks after the last pass of a batch,
-    not after each. `keep`: number of checkpoints that are kept. `timeout`: for a message of another rank.
+    up (None: all). `dtype`: of activations, gathered weights and those that are not trained; sums between
+    ranks, trained weights and optimiser stay float32. `data_parallel_replicate`: groups of ranks that each
+    hold all weights (HSDP); within a group they are sharded. `sync_gradients_once`: gradients are summed over
+    ranks after the last pass of a batch, not after each. `keep`: number of checkpoints that are kept.
+    `timeout`: for a message of another rank.
     """
 
     context_parallel: int | None = None
