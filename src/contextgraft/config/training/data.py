@@ -121,6 +121,12 @@ class DocumentsSource(DataSource):
         exclude_if=lambda mask: mask == "causal",
         description="what a token sees of a packed sequence: everything before it, or only its own document",
     )
+    read: Literal["all", "needed"] = Field(
+        default="all",
+        exclude_if=lambda read: read == "all",
+        description="all: the sequences are drawn from all documents; needed: documents are read in the "
+        "order of the files until the recipe has its sequences",
+    )
 
 
 AnySource = Annotated[

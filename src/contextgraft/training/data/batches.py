@@ -1,6 +1,5 @@
 """Batches as a function of (seed, step): a resumed run sees what an uninterrupted one sees."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,8 @@ from contextgraft.config.training import Recipe
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.document_starts import restarting_positions
 from contextgraft.training.data.skipping import SKIPPING, skipping_positions
-from contextgraft.training.data.sources import KINDS, weighted_choice
+from contextgraft.training.data.source_choice import choose_source, first_rows, step_rng
+from contextgraft.training.data.sources import KINDS
 from contextgraft.training.schedule import TrainingStep
 
 
@@ -37,29 +37,12 @@ class BatchSampler:
         self.sources = recipe.data
         self.samplers = [KINDS[source.kind](source, context) for source in recipe.data]
         self.seed, self.chunks = seed, recipe.pose_chunks
-        self.first_rows: dict[int, int] = {}  # by step: rows of this source and length in earlier steps
-        rows: Counter[tuple[int, int]] = Counter()
-        for step in steps:
-            key = self._source(step, self._rng(step)), step.length
-            self.first_rows[step.number] = rows[key]
-            rows[key] += step.rows
-
-    def _rng(self, step: TrainingStep) -> np.random.Generator:
-        return np.random.default_rng([self.seed, step.number])
-
-    def _source(self, step: TrainingStep, rng: np.random.Generator) -> int:
-        """Index of the source of a step, drawn from those that take its length."""
-        eligible = [
-            index
-            for index, source in enumerate(self.sources)
-            if source.lengths is None or step.length in source.lengths
-        ]
-        return eligible[weighted_choice([self.sources[index].weight for index in eligible], rng)]
+        self.first_rows = {step.number: first for step, _, first in first_rows(recipe.data, seed, steps)}
 
     def batch(self, step: TrainingStep) -> TokenBatch:
         """The batch of one step; all its rows come from one source."""
-        rng = self._rng(step)
-        sample, first = self.samplers[self._source(step, rng)], self.first_rows[step.number]
+        rng = step_rng(self.seed, step)
+        sample, first = self.samplers[choose_source(self.sources, step, rng)], self.first_rows[step.number]
         documents = [sample(rng, step.length, first + row) for row in range(step.rows)]
         batch = TokenBatch(
             torch.tensor([document.ids for document in documents], dtype=torch.int64),

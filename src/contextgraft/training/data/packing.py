@@ -8,7 +8,9 @@ ends.
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
 
@@ -24,13 +26,15 @@ from contextgraft.errors import InputError, OutputError, raise_read_error
 from contextgraft.training.data.context import DataContext
 from contextgraft.training.data.documents import TOKEN_IDS, find_files
 from contextgraft.training.data.hub import DatasetProvider, fetch_files, remove_files
+from contextgraft.training.data.source_choice import needed_rows
 from contextgraft.training.data.tokenising import (
     GROUP_TOKENS,
     TOKENISED,
     Tokens,
+    document_ids,
+    stored,
     token_array,
     token_column,
-    tokenised,
 )
 from contextgraft.training.reporting.progress import TrainingReporter, count_rows
 
@@ -87,32 +91,54 @@ def pack(
 ) -> None:
     """Pack every source of documents to every length it is used at, unless that is already done in `work`.
 
-    Data sets of the hub are fetched first and removed when everything is packed. When the reporter asks to
-    stop, KeyboardInterrupt is raised.
+    Of a source with `read: needed`, as many sequences as the recipe takes. Data sets of the hub are fetched
+    first and removed when everything is packed. When the reporter asks to stop, KeyboardInterrupt is raised.
     """
-    lengths = sorted({stage.length for stage in recipe.stages} | set(recipe.replay.lengths))
     folder = work / PACKED
     for stale in folder.glob(f"{TOKENISED}*"):  # of a run that was killed here
         remove(stale)
     for source in document_sources(recipe):
-        missing = {
-            length: path
-            for length in lengths
-            if source.lengths is None or length in source.lengths
-            if not is_packed(path := packed_path(work, source, length))
-        }
-        if not missing:
+        counts = missing_counts(recipe, source, work)
+        if not counts:
             continue
         paths = fetch_files(source, work, datasets) if source.hub else find_files(source, context.folder)
         prefix_ids = () if source.column == TOKEN_IDS else context.prefix_ids
-        times = len(missing)
-        with tokenised(source, paths, context, folder, times=times, reporter=reporter) as documents:
-            for length, path in missing.items():
+        read = partial(document_ids, source, paths, context)
+        once = len(counts) == 1 or source.column == TOKEN_IDS
+        with (
+            nullcontext(read) if once else stored(read(), folder, token_limit(counts), reporter) as documents
+        ):
+            for length, count in counts.items():
                 reporter.message(f"packing {len(paths)} files to sequences of {length:,} tokens")
-                with publish(path) as shards:
-                    rows = count_rows(sequences(documents(), length, prefix_ids), reporter)
-                    write_shards(shards, rows, length)
+                with publish(packed_path(work, source, length)) as shards:
+                    rows = islice(sequences(documents(), length, prefix_ids), count)
+                    write_shards(shards, count_rows(rows, reporter), length)
     remove_files(work)
+
+
+def missing_counts(recipe: Recipe, source: DocumentsSource, work: Path) -> dict[int, int | None]:
+    """Lengths at which a source is used and not packed yet, and how many sequences; None: all that there are.
+
+    With `read: needed` a length that no step takes from the source is not packed.
+    """
+    lengths = sorted({stage.length for stage in recipe.stages} | set(recipe.replay.lengths))
+    needed = needed_rows(recipe)
+    counts = {
+        length: needed[source, length] if source.read == "needed" else None
+        for length in lengths
+        if source.lengths is None or length in source.lengths
+    }
+    return {
+        length: count
+        for length, count in counts.items()
+        if count != 0 and not is_packed(packed_path(work, source, length))
+    }
+
+
+def token_limit(counts: Mapping[int, int | None]) -> int | None:
+    """Tokens of documents that are enough for so many sequences of each length; None: all."""
+    limits = [length * count for length, count in counts.items() if count is not None]
+    return max(limits) if len(limits) == len(counts) else None
 
 
 def is_packed(path: Path) -> bool:

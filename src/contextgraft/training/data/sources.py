@@ -1,6 +1,6 @@
 """Kinds of training data: each returns a function that makes ids and loss weights of one document."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -183,8 +183,3 @@ def _pair(value: Any) -> tuple[str, str] | None:
     row = value if isinstance(value, dict) else {}
     prompt, answer = row.get("prompt"), row.get("answer")
     return (prompt, answer) if isinstance(prompt, str) and isinstance(answer, str) else None
-
-
-def weighted_choice(weights: Sequence[float], rng: np.random.Generator) -> int:
-    """A random index, drawn with these weights."""
-    return int(rng.choice(len(weights), p=np.asarray(weights) / sum(weights)))

@@ -30,39 +30,43 @@ Tokens = Sequence[int] | np.ndarray
 Item = TypeVar("Item", bound=Sized)
 
 
-@contextmanager
-def tokenised(
-    source: DocumentsSource,
-    paths: Sequence[Path],
-    context: DataContext,
-    folder: Path,
-    *,
-    times: int,
-    reporter: TrainingReporter,
-) -> Iterator[Callable[[], Iterator[np.ndarray]]]:
-    """A function that reads the ids (n,) int32 of all documents, `times` times; texts are tokenised once.
-
-    Between the first time and the last the ids of texts are in a file in `folder`. When the reporter asks to
-    stop, KeyboardInterrupt is raised.
-    """
+def document_ids(
+    source: DocumentsSource, paths: Sequence[Path], context: DataContext
+) -> Iterator[np.ndarray]:
+    """The ids (n,) int32 of all documents of some files, without the tokenizer's prefix."""
     if source.column == TOKEN_IDS:
-        yield lambda: map(token_array, read_token_ids(paths, context.vocabulary))
-        return
+        return map(token_array, read_token_ids(paths, context.vocabulary))
+    return encode_in_order(read_documents(paths, source.column), context.encoders(process_count()))
 
-    def encoded() -> Iterator[np.ndarray]:
-        return encode_in_order(read_documents(paths, source.column), context.encoders(process_count()))
 
-    if times == 1:
-        yield encoded
-        return
-    reporter.message(f"tokenising {len(paths)} files")
+@contextmanager
+def stored(
+    documents: Iterator[np.ndarray], folder: Path, tokens: int | None, reporter: TrainingReporter
+) -> Iterator[Callable[[], Iterator[np.ndarray]]]:
+    """A function that reads the ids of documents as often as it is called, from a file in `folder`.
+
+    These are the first documents that have so many `tokens` together, or all. When the reporter asks to stop,
+    KeyboardInterrupt is raised.
+    """
+    reporter.message("tokenising documents")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=TOKENISED) as temporary:
         path = Path(temporary) / "ids.parquet"
         with pq.ParquetWriter(path, IDS) as writer:
-            for group in _groups(count_rows(encoded(), reporter, "documents"), GROUP_TOKENS):
+            needed = count_rows(_first(documents, tokens), reporter, "documents")
+            for group in _groups(needed, GROUP_TOKENS):
                 writer.write_table(pa.table([token_column(group)], schema=IDS))
         yield lambda: _read_groups(path)
+
+
+def _first(documents: Iterator[np.ndarray], tokens: int | None) -> Iterator[np.ndarray]:
+    """Documents until they have so many tokens together."""
+    total = 0
+    for document in documents:
+        yield document
+        total += len(document)
+        if tokens is not None and total >= tokens:
+            return
 
 
 def encode_in_order(texts: Iterable[str], encoders: Sequence[Encode]) -> Iterator[np.ndarray]:
