@@ -54,7 +54,7 @@ def _peers(name: str, heads: int, kv_heads: int) -> Any:
 
     per_node = int(os.environ["LOCAL_WORLD_SIZE"])
     layout = LAYOUTS[name](topology(WORLD, per_node), heads, kv_heads)
-    mesh = context_mesh(layout, replicas=1, device="cpu")
+    mesh = context_mesh(layout, replicas=1, device="cpu", timeout=TIMEOUT)
     return context_parallel(layout, mesh, KERNELS["cpu"], ranks_per_node=per_node, timeout=TIMEOUT)
 
 

@@ -56,7 +56,7 @@ mesh_of = cache(context_mesh)
 
 def peers(name: str, per_node: int, heads: int, kv_heads: int, kernel: str = "cpu") -> ContextParallel:
     layout = LAYOUTS[name](topology(dist.get_world_size(), per_node), heads, kv_heads)
-    mesh = mesh_of(layout, replicas=1, device="cpu")
+    mesh = mesh_of(layout, replicas=1, device="cpu", timeout=TIMEOUT)
     return context_parallel(layout, mesh, KERNELS[kernel], ranks_per_node=per_node, timeout=TIMEOUT)
 
 

@@ -11,6 +11,7 @@ from contextgraft.training.trainer import train
 
 from ..conftest import write_recipe
 from .conftest import COMMAND, Run, finish, start_ranks
+from .jobs import TIMEOUT
 from .test_exact import LORA, small
 from .test_resilience import SOON, STAGES, assert_the_same_end, start_and_pause
 
@@ -52,4 +53,4 @@ def test_a_run_that_resumes_on_other_replicas_is_that_of_one_process(
 
 def test_replicas_that_do_not_divide_the_ranks_are_refused() -> None:
     with pytest.raises(InputError, match="expected a divisor of 4; received 3"):
-        weight_mesh(4, 3, "cpu")
+        weight_mesh(4, 3, "cpu", TIMEOUT)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import prod
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from contextgraft.attention.kernels import AttentionKernel
 from contextgraft.errors import InputError
@@ -144,13 +145,13 @@ class RingArgs(NamedTuple):
     span: AttentionSpan = AttentionSpan()
 
 
-def context_mesh(layout: Layout, *, replicas: int, device: str) -> DeviceMesh:
+def context_mesh(layout: Layout, *, replicas: int, device: str, timeout: timedelta) -> DeviceMesh:
     """The mesh (replica, outer, inner): each replica has its own sequences."""
     shape = (replicas, layout.outer, layout.inner * layout.heads)
-    return init_device_mesh(device, shape, mesh_dim_names=("replica", "outer", "inner"))
+    return _mesh(device, shape, ("replica", "outer", "inner"), timeout)
 
 
-def weight_mesh(ranks: int, replicas: int, device: str) -> DeviceMesh:
+def weight_mesh(ranks: int, replicas: int, device: str, timeout: timedelta) -> DeviceMesh:
     """The mesh (replicate, shard) of weights, gradients and moments: each replica holds all of them.
 
     With more than one replica that is HSDP; replicas that do not divide the ranks raise InputError.
@@ -162,8 +163,26 @@ def weight_mesh(ranks: int, replicas: int, device: str) -> DeviceMesh:
             received=replicas,
         )
     if replicas == 1:
-        return init_device_mesh(device, (ranks,), mesh_dim_names=("shard",))
-    return init_device_mesh(device, (replicas, ranks // replicas), mesh_dim_names=("replicate", "shard"))
+        return _mesh(device, (ranks,), ("shard",), timeout)
+    return _mesh(device, (replicas, ranks // replicas), ("replicate", "shard"), timeout)
+
+
+def _mesh(device: str, shape: tuple[int, ...], names: tuple[str, ...], timeout: timedelta) -> DeviceMesh:
+    """A mesh over all ranks, whose groups wait for `timeout`.
+
+    init_device_mesh would make groups with the timeout of the backend: ten minutes for NCCL, thirty for
+    gloo. A group of all ranks is the one that there is, with the timeout that it was made with.
+    """
+    ranks, everyone = torch.arange(prod(shape)).view(shape), dist.group.WORLD
+    assert everyone is not None
+    groups = []
+    for dimension, size in enumerate(shape):
+        members = ranks.movedim(dimension, -1).reshape(-1, size).tolist()
+        made = None
+        if len(members) > 1:
+            made, _ = dist.new_subgroups_by_enumeration(members, timeout=timeout)  # type: ignore[no-untyped-call]
+        groups.append(made or everyone)
+    return DeviceMesh.from_group(groups, device, mesh=ranks, mesh_dim_names=names)
 
 
 def context_parallel(

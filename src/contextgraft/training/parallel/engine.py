@@ -80,12 +80,13 @@ class DistributedEngine(TrainingEngine):
         self.replica = info.rank // sequence_ranks
         self.cp: ContextParallel = context_parallel(
             layout,
-            context_mesh(layout, replicas=self.replicas, device=device.type),
+            context_mesh(layout, replicas=self.replicas, device=device.type, timeout=options.timeout),
             KERNELS[device.type],
             ranks_per_node=options.ranks_per_node or info.local_world_size,
             timeout=options.timeout,
         )
-        self.mesh = weight_mesh(info.world_size, options.data_parallel_replicate, device.type)
+        replicate = options.data_parallel_replicate
+        self.mesh = weight_mesh(info.world_size, replicate, device.type, options.timeout)
         # two groups: checkpoints are written in a thread, and threads must not mix their messages
         self._control = dist.new_group(backend="gloo", timeout=options.timeout)
         self._saving = dist.new_group(backend="gloo", timeout=options.timeout)
