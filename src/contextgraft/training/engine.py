@@ -84,8 +84,8 @@ class TrainingEngine(Protocol):
     def load(self, work: Path) -> SavedState:
         """The state that was saved last."""
 
-    def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:
-        """Save the state; without `wait` it may be written while the run goes on."""
+    def save(self, saved: SavedState, work: Path, *, wait: bool, written: Callable[[], None]) -> None:
+        """Save the state and call `written`; without `wait` both may happen while the run goes on."""
 
     def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
         """The trained weights by name; empty in all but the main process."""
@@ -176,8 +176,9 @@ class SingleProcessEngine(TrainingEngine):
         return max(saved, load_checkpoint(work), key=lambda state: state.step)
 
     @override
-    def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:
+    def save(self, saved: SavedState, work: Path, *, wait: bool, written: Callable[[], None]) -> None:
         save_state(saved, work)
+        written()
 
     @override
     def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:

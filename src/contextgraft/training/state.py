@@ -1,11 +1,14 @@
 """The state of a run between steps: trained weights and AdamW's moments, by name.
 
 A state in one file has a digest of its content and one of its run: the identity and the metrics of its steps.
+When it is saved next follows how long saving takes.
 The same state carries a run from one stage to the next (theta changes, so the model is built anew) and
 from one process to another (as safetensors: no pickle).
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ METRICS_FILE = "metrics.jsonl"  # in the same folder: a line for each step
 TRACKERS_FILE = "trackers.json"  # in the same folder: what trackers of metrics call the run
 CHECKPOINTS = "checkpoints"  # folder of a distributed run
 WEIGHT = "weight/"
+SAVING_SHARE = 0.05  # of the time in which checkpoints are written, at most, if their interval is not stated
+SHORTEST_INTERVAL = 30.0  # seconds, likewise
 SPOILED = (SafetensorError, OSError, KeyError, ValueError, TypeError)  # or missing
 
 
@@ -55,6 +60,14 @@ class TrainState:
     model: CausalLMWithLoss
     parameters: Mapping[str, torch.nn.Parameter]
     optimiser: torch.optim.AdamW
+
+    @property
+    def description(self) -> str:
+        """How many parameters are trained, and where."""
+        trainable = sum(parameter.numel() for parameter in self.parameters.values())
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        device = next(iter(self.parameters.values())).device.type
+        return f"training {trainable:,} of {total:,} parameters on {device}"
 
     def capture(self, step: int) -> SavedState:
         """The state after `step` steps; its tensors share memory with the model and the optimiser."""
@@ -84,6 +97,40 @@ class TrainState:
         if isinstance(self.optimiser, OffloadedAdamW):
             return saved.to("cpu")
         return saved.to(parameter.device)
+
+
+class CheckpointTimer:
+    """When the next checkpoint is due: after `seconds`, or after a time that follows the last checkpoint's.
+
+    Then it is at least half a minute, and so long that a checkpoint is being written for at most a twentieth
+    of the time, whether training goes on meanwhile or not. `clock` counts seconds.
+    """
+
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._last, self._taken = clock(), 0.0
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one checkpoint to the next."""
+        if self._seconds is not None:
+            return self._seconds
+        return max(SHORTEST_INTERVAL, self._taken / SAVING_SHARE)
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self._clock() - self._last >= self.interval
+
+    @contextmanager
+    def saving(self) -> Iterator[Callable[[], None]]:
+        """Around the start of a checkpoint; gives what is called, by any thread, when it is written."""
+        began = self._clock()
+
+        def written() -> None:
+            self._taken = self._clock() - began
+
+        yield written
+        self._last = self._clock()
 
 
 def build_optimiser(

@@ -3,7 +3,7 @@
 import gc
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ from contextgraft.training.state import (
     IDENTITY_FILE,
     STATE_FILE,
     TRACKERS_FILE,
+    CheckpointTimer,
     SavedState,
     TrainState,
 )
@@ -52,6 +53,8 @@ from contextgraft.training.state import (
 class TrainingOptions:
     """Options of a run outside its recipe.
 
+    `checkpoint_seconds` are the seconds between checkpoints; without them they follow how long one takes
+    (`state.CheckpointTimer`), by `clock`.
     `seed` replaces the recipe's. `measures` is a Parquet file for metrics that depend on the clock, one row
     per step (`training.reporting.metrics`). `trackers` show the same rows (`training.reporting.trackers`): a
     folder for `tensorboard`, a project for `wandb`, an experiment for `mlflow`.
@@ -60,11 +63,12 @@ class TrainingOptions:
     """
 
     seed: int | None = None
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float | None = None
     measures: Path | None = None
     trackers: Mapping[str, str] = field(default_factory=dict)
     flops: ModelFlops | None = None
     replace: bool = False
+    clock: Callable[[], float] = time.monotonic
 
 
 class Trainer:
@@ -141,6 +145,7 @@ class Trainer:
         """Train all stages that are not finished; if the reporter asks to stop, raise KeyboardInterrupt."""
         first = self.steps[min(self.saved.step, len(self.steps) - 1)].stage
         steps = self.steps[self.saved.step :]
+        self.timer = CheckpointTimer(self.options.checkpoint_seconds, self.options.clock)
         with self.trackers, closing(prefetched(self.batches.batch, steps)) as batches:
             for stage in range(first, len(self.recipe.stages)):
                 self._run_stage(stage, self._build_stage(stage, summarise=stage == first), batches)
@@ -162,25 +167,27 @@ class Trainer:
         self.engine.run_on_main(lambda: check_unchanged(*self.inputs))
         state.restore(self.saved)
         if summarise:
-            self.reporter.message(_summary(state, self.steps[self.saved.step :]))
+            steps = self.steps[self.saved.step :]
+            tokens = sum(step.tokens for step in steps)
+            self.reporter.message(f"{state.description}: {len(steps)} steps, {tokens:,} tokens")
         self.saved = state.capture(self.saved.step)  # frees the weights of the previous stage
         return state
 
     def _run_stage(self, stage: int, state: TrainState, batches: Iterator[TokenBatch]) -> None:
         """Train the remaining steps of one stage."""
-        done, last_saved = self.saved.step, time.monotonic()
+        done = self.saved.step
         self.step_metrics.begin_stage()
         for step in self.steps[done:]:
             if step.stage != stage:
                 break
             self._train_step(step, state, next(batches))
             done, last = step.number + 1, step.number + 1 == len(self.steps)
-            due = time.monotonic() - last_saved >= self.options.checkpoint_seconds
-            save, stop = self.engine.sync_flags(save=due, stop=self.reporter.stop_requested())
+            stop = self.reporter.stop_requested()
+            save, stop = self.engine.sync_flags(save=self.timer.due(), stop=stop)
             if save or stop or last:
                 self._write_metrics()
-                self.engine.save(state.capture(done), self.work, wait=stop or last)
-                last_saved = time.monotonic()
+                with self.timer.saving() as written:
+                    self.engine.save(state.capture(done), self.work, wait=stop or last, written=written)
             if stop and not last:
                 self.reporter.message(f"saved after step {done} of {len(self.steps)}")
                 raise KeyboardInterrupt
@@ -287,14 +294,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _summary(state: TrainState, steps: Sequence[TrainingStep]) -> str:
-    """How many parameters are trained, where, and on how much."""
-    trainable = sum(parameter.numel() for parameter in state.parameters.values())
-    total = sum(parameter.numel() for parameter in state.model.parameters())
-    tokens = sum(step.tokens for step in steps)
-    device = next(iter(state.parameters.values())).device.type
-    return (
-        f"training {trainable:,} of {total:,} parameters on {device}: {len(steps)} steps, {tokens:,} tokens"
-    )

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from torch._C._distributed_c10d import HashStore
+from torch.distributed.checkpoint import staging
 
 from contextgraft.training.parallel.checkpoints import (
     PARTIAL,
@@ -19,6 +20,7 @@ from contextgraft.training.parallel.checkpoints import (
     complete_checkpoints,
     finish_saving,
     load_checkpoint,
+    pinned_stager,
     remove_unusable,
     start_saving,
 )
@@ -36,10 +38,54 @@ def group() -> Iterator[dist.ProcessGroup]:
     dist.destroy_process_group()
 
 
-def start(work: Path, step: int, weight: torch.Tensor, group: dist.ProcessGroup) -> PendingCheckpoint:
+def start(
+    work: Path,
+    step: int,
+    weight: torch.Tensor,
+    group: dist.ProcessGroup,
+    stager: staging.AsyncStager | None = None,
+) -> PendingCheckpoint:
     work.mkdir(exist_ok=True)
     write_metrics(work, [{"step": number + 1, "loss": 0.5} for number in range(step)])
-    return start_saving(SavedState(step, {NAME: weight}), work, group)
+    return start_saving(SavedState(step, {NAME: weight}), work, group, stager)
+
+
+def test_memory_that_is_kept_for_the_next_checkpoint_has_its_tensors(
+    tmp_path: Path, group: dist.ProcessGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stager of GPUs, with memory that is not pinned: three checkpoints of a tensor have one place."""
+    made: list[staging.StagingOptions] = []
+    plain = staging.StagingOptions(False, False, False, False)
+    stager = staging.DefaultStager(plain)
+
+    def make(options: staging.StagingOptions) -> staging.DefaultStager:
+        made.append(options)
+        return stager
+
+    monkeypatch.setattr(staging, "DefaultStager", make)
+    assert pinned_stager(torch.device("cpu")) is None
+    assert pinned_stager(torch.device("cuda", 0)) is stager
+    assert [(each.use_pinned_memory, each.use_non_blocking_copy) for each in made] == [(True, True)]
+    places: list[int] = []
+    stage = stager.stage
+
+    def watched(state: Any, **options: Any) -> Any:
+        copied = stage(state, **options)
+        assert isinstance(copied, dict)
+        places.append(copied[NAME].data_ptr())
+        return copied
+
+    monkeypatch.setattr(stager, "stage", watched)
+    weight = torch.zeros(1000)
+    for step in (1, 2, 3):
+        weight.fill_(step)
+        finish_saving(start(tmp_path, step, weight, group, stager), main=True, keep=3)
+    assert len(places) == 3
+    assert len(set(places)) == 1
+    assert weight.data_ptr() not in places
+    for step, folder in enumerate(complete_checkpoints(tmp_path), 1):
+        (file,) = folder.glob("*.safetensors")
+        assert load_file(file)[NAME].tolist() == [float(step)] * 1000
 
 
 def test_weights_that_change_while_they_are_written_are_written_as_they_were(

@@ -63,9 +63,8 @@ class Reporter:
 @click.option(
     "--checkpoint-seconds",
     type=RealNumber(min=0),
-    default=30.0,
-    show_default=True,
-    help="Seconds between checkpoints; an interrupted run resumes at the last one.",
+    help="Seconds between checkpoints; an interrupted run resumes at the last one [default: at least 30, and "
+    "so many that one is being written for at most 5% of the time].",
 )
 @click.option(
     "--device", type=Choice(["cpu", "cuda"]), help="Device [default: a GPU if there is one, else cpu]."

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
+from torch.distributed.checkpoint import staging
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -75,11 +76,26 @@ class PendingCheckpoint:
     future: Future[object]
 
 
-def start_saving(saved: SavedState, work: Path, group: dist.ProcessGroup) -> PendingCheckpoint:
-    """Start writing a state in the background; its tensors are copied before this returns."""
+def pinned_stager(device: torch.device) -> staging.AsyncStager | None:
+    """Copies a state from a GPU to pinned host memory, at the speed of the link; None for processors.
+
+    The memory is kept for later checkpoints of the same tensors, and freed with them.
+    """
+    if device.type != "cuda":
+        return None
+    options = staging.StagingOptions(
+        use_pinned_memory=True, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=True
+    )
+    return staging.DefaultStager(options)
+
+
+def start_saving(
+    saved: SavedState, work: Path, group: dist.ProcessGroup, stager: staging.AsyncStager | None = None
+) -> PendingCheckpoint:
+    """Start writing a state in the background; its tensors are copied, by `stager`, before this returns."""
     folder = work / CHECKPOINTS / f"step-{saved.step:08d}"
     writer = RecordingWriter(Path(str(folder) + PARTIAL), run_digest(work, saved.step))
-    saving = async_save(dict(saved.tensors), storage_writer=writer, process_group=group)
+    saving = async_save(dict(saved.tensors), storage_writer=writer, process_group=group, async_stager=stager)
     assert isinstance(saving, Future)
     return PendingCheckpoint(folder, saving)
 

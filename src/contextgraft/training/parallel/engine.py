@@ -90,6 +90,7 @@ class DistributedEngine(TrainingEngine):
         # two groups: checkpoints are written in a thread, and threads must not mix their messages
         self._control = dist.new_group(backend="gloo", timeout=options.timeout)
         self._saving = dist.new_group(backend="gloo", timeout=options.timeout)
+        self._stager = checkpoints.pinned_stager(device)
         self.pending: checkpoints.PendingCheckpoint | None = None
 
     def _layout(self, info: RankInfo, config: dict[str, Any], reporter: TrainingReporter) -> Layout:
@@ -263,10 +264,11 @@ class DistributedEngine(TrainingEngine):
         return checkpoints.load_checkpoint(work, self.mesh, self._saving)
 
     @override
-    def save(self, saved: SavedState, work: Path, *, wait: bool) -> None:
+    def save(self, saved: SavedState, work: Path, *, wait: bool, written: Callable[[], None]) -> None:
         """Copied when this returns, written in the background, one checkpoint at a time."""
         self._finish_saving()
-        self.pending = checkpoints.start_saving(saved, work, self._saving)
+        self.pending = checkpoints.start_saving(saved, work, self._saving, self._stager)
+        self.pending.future.add_done_callback(lambda _: written())
         if wait:
             self._finish_saving()
 
