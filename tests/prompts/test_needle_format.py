@@ -70,3 +70,11 @@ def test_wordings_take_what_they_leave_open_from_the_format(fmt: NeedleFormat) -
     assert wording.question_text(items) == " What are the codes of harbor, anchor? They are"
     assert wording.answer_text("multi_query", items) == " 1, 2"
     assert Wording(question="{key}").answer_text("multi_value", items) == "1, 2"
+
+
+def test_each_answer_may_stand_behind_its_key(fmt: NeedleFormat) -> None:
+    items = [{"key": "harbor", "value": "1"}, {"key": "anchor", "value": "2"}]
+    wording = fmt.wording("multi_query").model_copy(update={"item": "{key} {value}"})
+    assert wording.answer_text("multi_query", items) == " harbor 1, anchor 2"
+    assert "item" not in fmt.wording("multi_query").described  # digests of older prompts stay
+    assert wording.described["item"] == "{key} {value}"

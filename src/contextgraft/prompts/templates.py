@@ -12,7 +12,7 @@ from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 NeedleItem = Mapping[str, Any]  # "key"; "value" or "previous" (the name whose value it takes); "at"
 
 
-ADDED = ("lead", "keys", "values", "associations")  # fields that older versions did not have
+ADDED = ("lead", "item", "keys", "values", "associations")  # fields that older versions did not have
 
 
 class Wording(Frozen):
@@ -29,6 +29,10 @@ class Wording(Frozen):
         description="begins the answer, behind the question; in a chat it stands in the assistant's turn",
     )
     answer: str = Field(default="{answers}", description="what the model should continue with")
+    item: str = Field(
+        default="",
+        description="one item of {answers}, with {key} and {value}; default: the value, for chains the name",
+    )
     joiner: str = Field(default=", ", description="separates the items of {keys} and {answers}")
     keys: tuple[str, ...] | str | None = Field(
         default=None, description="keys of this kind, or their generator; default: the format's"
@@ -80,8 +84,13 @@ class Wording(Frozen):
 
     def answer_text(self, kind: str, items: Sequence[NeedleItem]) -> str:
         """The expected continuation of the prompt, with the answers of all its needles."""
-        answers = self.joiner.join(expected_answers(kind, items))
+        answers = self.joiner.join(self._answer_items(kind, items))
         return fill_slots(self.answer, key=items[0]["key"], value=items[0]["value"], answers=answers)
+
+    def _answer_items(self, kind: str, items: Sequence[NeedleItem]) -> list[str]:
+        if not self.item:
+            return expected_answers(kind, items)
+        return [fill_slots(self.item, key=item["key"], value=item.get("value", "")) for item in items]
 
 
 def expected_answers(kind: str, items: Sequence[NeedleItem]) -> list[str]:

@@ -16,6 +16,7 @@ from contextgraft.prompts.needle_format import NeedleFormat
 from contextgraft.prompts.templates import fill_slots
 from contextgraft.prompts.tokens import Encode, cycle_tokens, prompt_ending
 
+MAX_FILL = 0.85  # fraction of a document that needles and questions may fill
 SPLITS = (
     0.5,
     0.75,
@@ -109,7 +110,7 @@ def needle_document(
         key, value = keys[which], values[which]
         pair = fmt.question_text(key), fmt.answer_text(key, value)
         inserts.append(
-            _answered_question(encode, pair, fmt.ending, position=position, ending_weight=filler.weight)
+            answered_question(encode, pair, fmt.ending, position=position, ending_weight=filler.weight)
         )
     return filler.document(inserts, length, rng)
 
@@ -200,7 +201,7 @@ def pairs_document(
 ) -> Document:
     """`count` random pairs of prompt and answer at random positions of the filler."""
     inserts = [
-        _answered_question(
+        answered_question(
             encode,
             pairs[int(rng.integers(len(pairs)))],
             ending,
@@ -226,7 +227,7 @@ def packed_pairs(
     weights: list[float] = []
     while len(ids) < length:
         pair = pairs[int(rng.integers(len(pairs)))]
-        insert = _answered_question(encode, pair, ending, position=0.0, ending_weight=1.0)
+        insert = answered_question(encode, pair, ending, position=0.0, ending_weight=1.0)
         ids += [*prefix_ids, *insert.ids]
         weights += [0.0] * len(prefix_ids) + insert.weights
     return Document(ids[:length], weights[:length])
@@ -246,9 +247,10 @@ def _turn(encode: Encode, turns: ChatTurns, question: tuple[str, str], answer: s
     return Insert(0.0, [*prompt, *answer_ids, *ending_ids, turns.after[0]], weights)
 
 
-def _answered_question(
+def answered_question(
     encode: Encode, pair: tuple[str, str], ending: str, *, position: float, ending_weight: float
 ) -> Insert:
+    """A question with its answer, of weight 1, and what ends it."""
     question, answer, end = encode(pair[0]), encode(pair[1]), encode(ending)
     weights = [0.0] * len(question) + [1.0] * len(answer) + [ending_weight] * len(end)
     return Insert(position, question + answer + end, weights)

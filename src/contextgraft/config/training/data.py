@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from contextgraft.config.base import Frozen
+from contextgraft.config.base import Frozen, Name
 from contextgraft.config.evaluation import Chat
 
 MAX_LENGTH = 2**30  # far above what was ever trained
@@ -26,6 +26,12 @@ class NeedleSource(DataSource):
 
     kind: Literal["needle"]
     format: Path = Field(description="needle format (YAML), relative to the recipe")
+    question: Name = Field(
+        default="single",
+        exclude_if=lambda question: question == "single",
+        description="kind of question, with a section of its name in the format; the numbers of needles and "
+        "queries below are those of `single`",
+    )
     haystack: str | None = Field(default=None, description="text instead of the format's haystack")
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
     least: int = Field(default=2, ge=1, le=MAX_LENGTH, description="fewest needles in a document")
@@ -43,9 +49,13 @@ class NeedleSource(DataSource):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """`most` is not smaller than `least`."""
+        """`most` is not smaller than `least`; chats ask single needles."""
         if self.most < self.least:
             raise ValueError(f"most ({self.most}) must be at least least ({self.least})")
+        if self.chat and self.question != "single":
+            raise ValueError(
+                f"question: {self.question} and chat cannot be combined: chats ask single needles"
+            )
         return self
 
 

@@ -19,9 +19,12 @@ from contextgraft.errors import InputError
 from contextgraft.formats.tokenizer.chat_template import ChatRenderer
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
-from contextgraft.prompts.needle_format import load_format
+from contextgraft.prompts.kind_document import kind_document
+from contextgraft.prompts.needle_format import NeedleFormat, load_format
+from contextgraft.prompts.needle_kinds import SINGLE
 from contextgraft.prompts.tokens import cycle_tokens
 from contextgraft.prompts.training_document import (
+    MAX_FILL,
     Document,
     Filler,
     chat_needle_document,
@@ -37,7 +40,6 @@ from contextgraft.training.data.json_lines import read_json_lines
 from contextgraft.training.data.packing import PackedSequences, packed_path
 
 PAIR = '{"prompt": text, "answer": text}'
-MAX_FILL = 0.85  # fraction of a document that needles and questions may fill
 
 
 class DocumentSampler(Protocol):
@@ -55,6 +57,8 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
     haystack_ids = context.encode(read_haystack(name, folder))
     filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
     turns = context.chat_turns(source.chat)
+    if source.question != SINGLE:
+        return _question_sampler(fmt, source.question, filler, context)
     key, value = fmt.keys[0], draw(fmt.values, fmt.value_words, np.random.default_rng(0))
     needle_size = len(context.encode(fmt.needle_text(key, value)))
     query_size = len(context.encode(fmt.question_text(key))) + len(
@@ -71,6 +75,15 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
             needles, queries = (needles, queries - 1) if queries > needles else (needles - 1, queries - 1)
         make = needle_document if turns is None else partial(chat_needle_document, turns=turns)
         return make(fmt, context.encode, filler, length=length, needles=needles, queries=queries, rng=rng)
+
+    return sample
+
+
+def _question_sampler(fmt: NeedleFormat, kind: str, filler: Filler, context: DataContext) -> DocumentSampler:
+    fmt.wording(kind)  # refuses a kind that the format has no section for
+
+    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+        return kind_document(fmt, kind, context.encode, filler, length=length, rng=rng)
 
     return sample
 
