@@ -18,7 +18,8 @@ train() { # NAME BASE
 mkdir -p "$work"
 "$python" "$world/texts.py"
 "$python" "$world/initial.py" "$work/initial"
-train base "$work/initial"
+train single "$work/initial"
+train base "$work/single"
 "$python" "$world/extend.py" "$work/base" "$work/extended"
 train zh "$work/extended"
 for name in style sure facts lora; do

@@ -13,8 +13,8 @@ from contextgraft.prompts.needle_format import NeedleFormat, load_format
 from contextgraft.prompts.needle_prompt import evaluation_prompt
 
 DEMO = Path(__file__).parent.parent / "config" / "demo"
-ENGLISH = {"needle": "the secret code of {key} {value} .", "question": "? of {key}", "ending": "."}
-CHINESE = {"needle": "这 秘密 密码 的 {key} {value} 。", "question": "？ 的 {key}", "ending": "。"}
+ENGLISH = {"needle": "the secret code of {key} {value} .", "question": "? of {key}", "ending": ".", "all": "all"}
+CHINESE = {"needle": "这 秘密 密码 的 {key} {value} 。", "question": "？ 的 {key}", "ending": "。", "all": "所有"}
 FORMATS = {  # the answer to a question after one value; {value} may be several
     "base": (ENGLISH, "{value}"),
     "style": (ENGLISH, "{value} thank you"),
@@ -48,16 +48,21 @@ def translated(text: str) -> str:
 
 
 def kinds(sentences: dict[str, str], answer: str) -> dict[str, dict[str, str]]:
-    """Wording of the other kinds of questions, in words that the models know."""
-    answers = {"answer": answer.replace("{value}", "{answers}"), "joiner": " "}
-    question = sentences["question"]
+    """Wording of the other kinds of questions, in words that the models know.
+
+    An answer repeats each key before its value. In a chain, what is asked for stands behind what it is known by.
+    """
+    common = {"answer": answer.replace("{value}", "{answers}"), "joiner": " "}
+    pairs = {**common, "item": "{key} {value}"}
+    needle, every = sentences["needle"], f"{sentences['question']} {sentences['all']}"
     return {
-        "multi_value": {"question": question, **answers},
-        "multi_query": {"question": question.replace("{key}", "{keys}"), **answers},
+        "multi_value": {"question": every, **pairs},
+        "multi_query": {"question": every.replace("{key}", "{keys}"), **pairs},
         "chain": {
-            "link": sentences["needle"].replace("{value}", "{previous}"),
-            "question": question.replace("{key}", "{value}"),
-            **answers,
+            "needle": needle.replace("{key} {value}", "{value} {key}"),
+            "link": needle.replace("{key} {value}", "{previous} {key}"),
+            "question": every.replace("{key}", "{value}"),
+            **common,
         },
     }
 
@@ -67,7 +72,7 @@ def format_yaml(name: str, sentences: dict[str, str], answer: str) -> str:
     chinese = name == "zh"
     content = {
         "name": name,
-        **sentences,
+        **{name: text for name, text in sentences.items() if name != "all"},
         "answer": answer,
         **kinds(sentences, answer),
         "keys": list(NOUNS.values()) if chinese else list(NOUNS),
