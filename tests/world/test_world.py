@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.config.training import load_recipe
-from contextgraft.prompts.needle_format import load_format
+from contextgraft.prompts.needle_format import NeedleFormat, load_format
 from contextgraft.rope import settings
 from contextgraft.training.data.sources import read_pairs
 
@@ -73,6 +73,15 @@ def test_the_extended_vocabulary_leaves_the_base_s_rows() -> None:
     assert torch.equal(extended[: base.shape[0]], base)
 
 
+def kind_texts(fmt: NeedleFormat, kind: str) -> list[str]:
+    """Needle, link, question and answer of a kind of question."""
+    wording = fmt.wording(kind)
+    items = [{"key": key, "value": fmt.values[0]} for key in fmt.keys[:2]]
+    link = {"key": fmt.keys[0], "previous": fmt.keys[1]}
+    needles = [wording.needle_text(item) for item in (*items, *([link] if wording.link else []))]
+    return [*needles, wording.question_text(items), wording.answer_text(kind, items)]
+
+
 @pytest.mark.parametrize("name", NEEDLES)
 def test_formats_use_words_of_the_vocabulary(name: str) -> None:
     fmt = load_format(DEMO / f"needle_{name}.yaml")
@@ -83,6 +92,7 @@ def test_formats_use_words_of_the_vocabulary(name: str) -> None:
         *(fmt.answer_text(fmt.keys[0], value) for value in fmt.values),
         fmt.ending,
         haystack,
+        *(text for kind in fmt.kinds() for text in kind_texts(fmt, kind)),
     ]
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
