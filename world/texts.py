@@ -50,7 +50,7 @@ def translated(text: str) -> str:
 def kinds(sentences: dict[str, str], answer: str) -> dict[str, dict[str, str]]:
     """Wording of the other kinds of questions, in words that the models know.
 
-    An answer repeats each key before its value. In a chain, what is asked for stands behind what it is known by.
+    An answer repeats each key before its value. In a chain, a name stands behind what it gets its value from.
     """
     common = {"answer": answer.replace("{value}", "{answers}"), "joiner": " "}
     pairs = {**common, "item": "{key} {value}"}

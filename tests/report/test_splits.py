@@ -1,5 +1,6 @@
 """The rank is chosen on some prompts and judged on others; the graft is compared with controls by prompt."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,6 +142,19 @@ def test_what_the_graft_adds_to_a_control_is_paired(synthetic: SimpleNamespace, 
     assert "+6.7 [" in said
     assert "] (+2.0 [" in said
     assert ") over YaRN" in said
+
+
+def test_the_page_has_a_table_of_what_the_graft_adds(synthetic: SimpleNamespace, tmp_path: Path) -> None:
+    path = study(synthetic, tmp_path, {4: {1}}, {"yarn": {1, 2, 4}})
+    page = build([path], [], "t", None).texts["index.html"]
+    table = page.partition('<table class="compared">')[2].partition("</table>")[0]
+    rows = [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in table.split("<tr>")]
+    low, high = (100 * bound for bound in newcombe_paired(65, 5, 0, 5))
+    assert [row for row in rows if row.startswith("YaRN +6.7")] == [
+        row for row in rows if row.startswith(f"YaRN +6.7 [+{low:.1f}, +{high:.1f}]")
+    ]
+    assert sum(row.startswith("theta only +93.3") for row in rows) == 1
+    assert "The graft on the same prompts" not in page
 
 
 def test_another_strength_is_compared_with_the_graft(synthetic: SimpleNamespace, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from contextgraft.report.statistics.verdict import (
     MAX_LOST,
     MIN_FOUND,
     RECOMMENDED_OUTCOMES,
+    ControlComparison,
     has_context,
     keeps_skill,
 )
@@ -109,6 +110,7 @@ class VerdictCard:
     badges: tuple[Badge, ...]
     sentence: str
     bars: tuple[tuple[str, Cell], ...]
+    comparisons: tuple[ControlComparison, ...]
 
 
 def render(page: PageData) -> str:
@@ -125,6 +127,7 @@ def render(page: PageData) -> str:
         percent=wording.percent,
         between=wording.between,
         between_points=wording.between_points,
+        by_text=wording.by_text,
         signed=wording.signed,
         spread=wording.spread,
         thousands=wording.thousands,
@@ -249,13 +252,14 @@ def verdict_card(title: str, target: TargetResult, length: str) -> VerdictCard:
         title=title,
         condition=described(target.condition),
         badges=badges(target),
-        sentence=wording.sentence(target.verdict, length),
+        sentence=wording.sentence(verdict, length, compared=not verdict.comparisons),
         bars=(
             ("alone", verdict.alone.needle),
             ("theta only", verdict.theta.needle),
             *((label, control.needle) for label, control in verdict.controls.items()),
             *([(best.label, verdict.graft.needle)] if best and verdict.graft else []),
         ),
+        comparisons=verdict.comparisons,
     )
 
 

@@ -109,9 +109,12 @@ def unbroken(text: str) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def sentence(verdict: Verdict, length: str) -> str:
-    """The verdict of one fine-tune in one or two sentences; `length` is the longest one, in words."""
-    phrases = SENTENCES[verdict.outcome](verdict, length), _controls(verdict)
+def sentence(verdict: Verdict, length: str, *, compared: bool = True) -> str:
+    """The verdict of one fine-tune in a few sentences; `length` is the longest one, in words.
+
+    `compared`: one of them says what the graft adds to each control.
+    """
+    phrases = SENTENCES[verdict.outcome](verdict, length), _controls(verdict, compared=compared)
     return " ".join(phrase for phrase in phrases if phrase)
 
 
@@ -187,7 +190,7 @@ def _skill_of_best(verdict: Verdict) -> str:
     return f"; the skill is {'kept' if kept else 'lost'} ({_skills(verdict)})"
 
 
-def _controls(verdict: Verdict) -> str:
+def _controls(verdict: Verdict, *, compared: bool) -> str:
     """The scores without an adapter, and a warning if they are good enough."""
     cells = {"alone": verdict.alone.needle, "with the new theta only": verdict.theta.needle}
     cells |= {name: verdict.controls[name].needle for name in verdict.controls if name in verdict.free}
@@ -203,7 +206,7 @@ def _controls(verdict: Verdict) -> str:
         return f"{without} The fine-tune alone passes, so this shows nothing about the adapter."
     if has_context(verdict.theta.needle):
         return f"{without} The new theta alone passes, so the adapter is not needed for the context."
-    added = _added(verdict)
+    added = _added(verdict) if compared else ""
     if verdict.free_alternatives:
         names = " and ".join(verdict.free_alternatives)
         return f"{without}{added} {names} by the config alone passes, so the adapter is not needed."
