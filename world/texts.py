@@ -13,8 +13,18 @@ from contextgraft.prompts.needle_format import NeedleFormat, load_format
 from contextgraft.prompts.needle_prompt import evaluation_prompt
 
 DEMO = Path(__file__).parent.parent / "config" / "demo"
-ENGLISH = {"needle": "the secret code of {key} {value} .", "question": "? of {key}", "ending": ".", "all": "all"}
-CHINESE = {"needle": "这 秘密 密码 的 {key} {value} 。", "question": "？ 的 {key}", "ending": "。", "all": "所有"}
+ENGLISH = {
+    "needle": "the secret code of {key} {value} .",
+    "question": "? of {key}",
+    "ending": ".",
+    "all": "all",
+}
+CHINESE = {
+    "needle": "这 秘密 密码 的 {key} {value} 。",
+    "question": "？ 的 {key}",
+    "ending": "。",
+    "all": "所有",
+}
 FORMATS = {  # the answer to a question after one value; {value} may be several
     "base": (ENGLISH, "{value}"),
     "style": (ENGLISH, "{value} thank you"),
