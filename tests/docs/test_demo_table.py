@@ -106,3 +106,64 @@ def test_what_the_readme_says() -> None:
     assert f"theta alone {span('-s1-theta-only')}, YaRN in the config alone {span('-s1-yarn')}" in text
     assert not any(any(scores(tune, "needle", 1024)) for tune in tunes)
     assert "the fine-tunes by themselves none" in text
+
+
+FULL: list[dict[str, Any]] = pq.read_table(ROOT / "docs/data/demo-full.parquet").to_pylist()
+FULL_TABLE = table(PAGE, "row")
+ASKED = [("single", length) for length in (512, 1024, 2048)]
+ASKED += [(kind, length) for kind in ("multi_value", "multi_query", "chain") for length in (128, 1024)]
+CONTROL_LABELS = {name: name.lower().replace(" ", "-") for name in ("theta only", "YaRN", "dynamic NTK")}
+CONTROL_LABELS |= {name: name.replace(" ", "-") for name in ("short donor", "whole delta")}
+
+
+@pytest.mark.parametrize("row", FULL_TABLE, ids=lambda row: row[0])
+def test_a_row_of_the_table_of_more_questions(row: list[str]) -> None:
+    tune, _, what = row[0].replace("**", "").replace(" alone", "").partition(", ")
+    label = f"{tune}-s1-{CONTROL_LABELS.get(what, what.removeprefix('graft '))}" if what else tune
+    label = {"donor": "donor-s1"}.get(label, label)
+    for text, (kind, length) in zip(row[1:], ASKED, strict=True):
+        found = [
+            item["score"]
+            for item in FULL
+            if (item["model"], item["suite"], item["kind"], item["length"]) == (label, "needle", kind, length)
+        ]
+        assert len(found) == (100 if kind == "single" else 20)
+        low, high = wilson(sum(found), len(found))
+        share = f"{100 * sum(found) / len(found):.1f}".removesuffix(".0")
+        assert text == f"{share} [{low:.0f}, {high:.0f}]"
+
+
+def test_every_row_of_the_longer_run_was_scored() -> None:
+    assert {item["status"] for item in FULL} == {"ok"}
+    assert f"The {len(FULL):,} rows" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "length", "said"),
+    [
+        (
+            "r32",
+            "single",
+            2048,
+            "rank 32 93 % (`lora`), 92 % (`style`), 88 % (`facts`), 58 % (`zh`) and 37 % (`sure`)",
+        ),
+        ("short-donor", "single", 1024, "(20 to 97 %, theta only 0 to 75 %)"),
+        ("short-donor", "single", 2048, "(0 to 10 %, theta only 0 to 1 %)"),
+        ("whole-delta", "single", 2048, "37 to 93 % against 38 to 92 % at 2,048"),
+        ("r32", "multi_query", 1024, "75 to 95 % of the values of four keys"),
+        ("r32", "chain", 1024, "32 to 82 % of the names of chains"),
+        ("r32", "multi_value", 1024, "the grafts 35 to 45 % at 1,024"),
+    ],
+)
+def test_what_the_page_says_of_the_longer_run(label: str, kind: str, length: int, said: str) -> None:
+    assert said in PAGE
+    shares = {}
+    for tune in TUNES:
+        found = [
+            item["score"]
+            for item in FULL
+            if (item["model"], item["kind"], item["length"]) == (f"{tune}-s1-{label}", kind, length)
+        ]
+        shares[tune] = 100 * sum(found) / len(found)
+    for bound in (min(shares.values()), max(shares.values())):
+        assert f"{bound + 1e-9:.0f}" in said
