@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
@@ -43,9 +44,13 @@ RUN: dict[str, Any] = {
 @contextmanager
 def one_rank(base: Path, dtype: torch.dtype) -> Iterator[DistributedEngine]:
     info = RankInfo(0, 1, 0, 1)
-    with process_group(info, timedelta(minutes=5)) as device:
-        shape = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        yield DistributedEngine(info, device, ParallelOptions(dtype=dtype), shape)
+    try:
+        with process_group(info, timedelta(minutes=5)) as device:
+            shape = json.loads((base / "config.json").read_text(encoding="utf-8"))
+            yield DistributedEngine(info, device, ParallelOptions(dtype=dtype), shape)
+    finally:
+        if dist.is_initialized():  # after an error
+            dist.destroy_process_group()
 
 
 def built(engine: TrainingEngine, recipe: Path, base: Path) -> TrainState:

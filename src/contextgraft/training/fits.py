@@ -1,9 +1,13 @@
 """Whether a recipe fits the base that it is to train, known before any data is read."""
 
+from collections.abc import Sequence
+
 from contextgraft.checkpoint.model_folder import ModelFolder
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
 from contextgraft.formats.tensor_names import is_embedding
+from contextgraft.rope import settings
+from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.settings import RopeSettings
 
 
@@ -28,3 +32,14 @@ def check_fits(recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
             received=recipe.frozen_rows,
             remedy="lower it, or remove embeddings from trainable",
         )
+
+
+def check_ropes(base: ModelFolder, ropes: Sequence[RopeSettings]) -> None:
+    """Raise InputError if transformers cannot compute the RoPE of a stage with the base's class."""
+    for number, rope in enumerate(ropes):
+        try:
+            settings.read(apply_rope(base.config, rope), base.path)
+        except InputError as error:
+            raise InputError(
+                f"the RoPE settings of stages.{number} do not fit the base", received=str(error)
+            ) from None

@@ -28,7 +28,7 @@ from contextgraft.training.data.hub import FETCHED, DatasetProvider, dataset_rec
 from contextgraft.training.data.packing import PACKED, document_sources, pack
 from contextgraft.training.data.prefetching import prefetched
 from contextgraft.training.engine import SingleProcessEngine, StepResult, TrainingEngine, memory_errors
-from contextgraft.training.fits import check_fits
+from contextgraft.training.fits import check_fits, check_ropes
 from contextgraft.training.model import check_mlp_tiles, head_dim
 from contextgraft.training.reporting.metrics import StepMetrics, read_metrics, read_previous, write_metrics
 from contextgraft.training.reporting.progress import SilentReporter, StepProgress, TrainingReporter
@@ -37,7 +37,7 @@ from contextgraft.training.reporting.trackers.open import Trackers, check_instal
 from contextgraft.training.reporting.utilisation import ModelFlops
 from contextgraft.training.result.export import write_folder
 from contextgraft.training.run_identity import check_resumable
-from contextgraft.training.schedule import TrainingStep, learning_rate, stage_thetas, training_steps
+from contextgraft.training.schedule import TrainingStep, learning_rate, stage_ropes, training_steps
 from contextgraft.training.state import (
     CHECKPOINTS,
     IDENTITY_FILE,
@@ -92,12 +92,14 @@ class Trainer:
         check_own_files(base)
         self.rope = settings.read(self.base.config, self.base.path)
         check_fits(self.recipe, self.base, self.rope)
+        self.ropes = stage_ropes(self.recipe, self.rope, head_dim(self.base.config))
+        check_ropes(self.base, self.ropes)
         self.longest = max(self.rope.max_positions, *(stage.context for stage in recipe.stages))
         self.inputs = self.base.inputs, InputFiles(referenced_files(config))
         self.steps = training_steps(self.recipe)
 
     def setup(self, work: Path, datasets: DatasetProvider | None) -> None:
-        """Check that `work` belongs to this run, pack documents, prepare batches and RoPE settings.
+        """Check that `work` belongs to this run, pack documents, prepare batches.
 
         What the recipe demands of the architecture is checked before anything is packed.
         """
@@ -108,17 +110,13 @@ class Trainer:
                 work, recipe, self.base, self.config, dtype=self._dtype(), reporter=self.reporter
             )
         )
-        engine.check(recipe, self.base, self.rope)
+        for rope in {rope.rope_type: rope for rope in self.ropes}.values():
+            engine.check(recipe, self.base, rope)
         engine.run_on_main(lambda: check_mlp_tiles(recipe, self.base, self.rope))
         context = load_context(self.base, folder)
         engine.run_on_main(lambda: pack(recipe, context, work, datasets=datasets, reporter=self.reporter))
         context = replace(context, encode=memoised(context.encode), work=work, seed=recipe.seed)
         self.batches = BatchSampler(recipe, context, recipe.seed, self.steps)
-        thetas = stage_thetas(recipe, self.rope, head_dim(self.base.config))
-        self.ropes = [
-            self.rope.extended(theta, max(stage.context, self.rope.max_positions))
-            for theta, stage in zip(thetas, recipe.stages, strict=True)
-        ]
 
     def resume(self) -> None:
         """Load the last saved state and the metrics of its steps; a new run has none."""
@@ -158,12 +156,13 @@ class Trainer:
 
     def _build_stage(self, stage: int, *, summarise: bool) -> TrainState:
         """The model with the stage's theta and the saved weights."""
-        stages = self.recipe.stages
+        stages, rope = self.recipe.stages, self.ropes[stage]
+        scaled = stages[stage].rope and f", {rope.rope_type} with factor {rope.extra['factor']:g}"
         self.reporter.message(
             f"stage {stage + 1}/{len(stages)}: length {stages[stage].length}, "
-            f"theta {self.ropes[stage].theta:,.0f}"
+            f"theta {rope.theta:,.0f}{scaled or ''}"
         )
-        state = self.engine.build(self.recipe, self.base, self.ropes[stage])
+        state = self.engine.build(self.recipe, self.base, rope)
         self.engine.run_on_main(lambda: check_unchanged(*self.inputs))
         state.restore(self.saved)
         if summarise:

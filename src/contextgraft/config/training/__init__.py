@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen, load
 from contextgraft.config.training.data import MAX_LENGTH, AnySource, DocumentsSource, Length
+from contextgraft.config.training.rope import AnyRope
 
 # Far above what was ever trained: larger numbers are mistakes, which would end in a lack of memory.
 MAX_TOKENS = 2**40
@@ -33,6 +34,11 @@ class Stage(Frozen):
         description="with positions pose: the length of a context whose positions the sequences have",
     )
     theta: float | None = Field(default=None, gt=0, description="RoPE theta, instead of that of the rule")
+    rope: AnyRope | None = Field(
+        default=None,
+        exclude_if=lambda rope: rope is None,
+        description="scaled RoPE, instead of the base's; it needs theta: keep, or theta in the stage",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,
@@ -197,6 +203,8 @@ class Recipe(Frozen):
         for number, stage in enumerate(self.stages):
             if (self.positions == "pose") != (stage.target_length is not None):
                 raise ValueError(f"stages.{number}: positions pose needs target_length, which needs it")
+            if stage.rope is not None and stage.theta is None and self.theta != "keep":
+                raise ValueError(f"stages.{number}: rope needs theta: keep, or theta in the stage")
             if stage.target_length and self.pose_chunks > stage.length:
                 raise ValueError(f"stages.{number}: pose_chunks ({self.pose_chunks}) is more than its length")
         for length in {*(stage.length for stage in self.stages), *self.replay.lengths}:
