@@ -119,6 +119,11 @@ def did_you_mean(word: str, names: Iterable[str]) -> str | None:
     return f"did you mean {known[close[0]]}?" if close else None
 
 
+def with_suggestion(text: str, word: str, names: Iterable[str]) -> str:
+    """A text about a word that is none of the names, and which it is a misspelling of."""
+    return "; ".join(filter(None, (text, did_you_mean(word, names))))
+
+
 def first_names(names: Sequence[str], shown: int) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""

@@ -12,7 +12,7 @@ from contextgraft.config.base import Count, File, Frozen, Name, Seed, Tokens
 from contextgraft.config.control_names import THETA_ONLY, ControlName
 from contextgraft.config.ruler_tasks import RULER_TASKS, Task
 from contextgraft.config.server.backend import ServerBackend
-from contextgraft.errors import did_you_mean
+from contextgraft.errors import with_suggestion
 
 Depth = Annotated[float, Field(ge=0, le=100)]
 Lengths = Annotated[list[Tokens], Field(min_length=1)]
@@ -160,7 +160,7 @@ OF_SKILLS = ("skill", "long_skill", "repetition")  # sections without a suite wh
 def _known_suite(name: str) -> str:
     if name not in SECTIONS:
         known = f"no such suite; give one of {', '.join(SECTIONS)}"
-        raise ValueError("; ".join(filter(None, (known, did_you_mean(name, SECTIONS)))))
+        raise ValueError(with_suggestion(known, name, SECTIONS))
     return name
 
 

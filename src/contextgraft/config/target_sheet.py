@@ -15,7 +15,7 @@ from contextgraft.errors import ConfigError, InputError
 
 SHORT_DONOR = "short-donor"  # the model of the control short_donor
 RESERVED = ("base", SHORT_DONOR), "donor-"
-JSONL = ".jsonl"
+JSONL = ".jsonl"  # suffix of skill files; every other skill is a task of lm-eval
 TASK_FILES = ".yaml", ".yml"
 SKILL_FILES = JSONL, *TASK_FILES  # anything else names a task
 

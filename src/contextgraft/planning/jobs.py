@@ -3,14 +3,14 @@
 The constants were measured (docs/benchmarks.md); docs/cluster.md has the formulas.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, OF_NO_DONOR
-from contextgraft.config.evaluation import OF_SKILLS, EvaluationConfig
+from contextgraft.config.evaluation import OF_SKILLS, SECTIONS, EvaluationConfig
 from contextgraft.config.resolved_study import ResolvedStudy
 from contextgraft.config.target_sheet import JSONL
 from contextgraft.config.training import Recipe, load_recipe
@@ -91,10 +91,13 @@ def study_jobs(study: ResolvedStudy, shape: ModelShape) -> StudyJobs:
     )
 
 
-def with_skills(study: ResolvedStudy, skills: Sequence[str]) -> EvaluationConfig:
-    """What the study evaluates, with these skills; without skills there are no suites that need them."""
+def with_skills(
+    study: ResolvedStudy, skills: Sequence[str], among: Collection[str] = tuple(SECTIONS)
+) -> EvaluationConfig:
+    """What the study evaluates of some suites, with these skills; without skills no suites that need them."""
     evaluation = study.settings.evaluation.with_section("skill", skills=list(skills))
-    suites = [name for name in evaluation.selected_suites if skills or name not in OF_SKILLS]
+    known = among if skills else set(among).difference(OF_SKILLS)
+    suites = [name for name in evaluation.selected_suites if name in known]
     return evaluation.model_copy(update={"suites": suites})
 
 

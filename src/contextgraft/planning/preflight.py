@@ -9,7 +9,7 @@ from contextgraft.checkpoint.model_folder import SIDECAR, ModelFolder, read_json
 from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.mistakes import MistakeCollector
 from contextgraft.config.resolved_study import ResolvedStudy, donor_name
-from contextgraft.config.target_sheet import SHORT_DONOR, is_task_file
+from contextgraft.config.target_sheet import JSONL, SHORT_DONOR, is_task_file
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError, ContextgraftError, SourceError
 from contextgraft.evaluation.suites import SUITES
@@ -21,7 +21,6 @@ from contextgraft.training.schedule import stage_thetas
 
 PROMPT_SUITES = ("needle", "ruler")  # whose prompts have a given length
 LONGEST_CHECKED = 2**17  # tokens
-JSONL = ".jsonl"
 
 
 def check_study(study: ResolvedStudy, models: Path, hub: Hub, *, base_evaluated: bool = False) -> None:

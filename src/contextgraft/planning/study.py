@@ -156,10 +156,7 @@ def plan_study(study: ResolvedStudy) -> StudyPlan:
     computed = evaluated_shape(shape, settings.cluster, settings.evaluation)
     models, runs = count_models(study), 1 + len(study.targets)  # one of base and donors
     skills = [skill for target in study.targets for skill in study.skills(target)]
-    everywhere, of_targets = with_skills(study, []), with_skills(study, skills)
-    own = of_targets.model_copy(
-        update={"suites": [name for name in of_targets.selected_suites if name in OF_SKILLS]}
-    )
+    everywhere, own = with_skills(study, []), with_skills(study, skills, among=OF_SKILLS)
     costs = (
         *study_suite_costs(everywhere, computed, hardware, models, runs),
         *study_suite_costs(own, computed, hardware, models_of_target(study)),

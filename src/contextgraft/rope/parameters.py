@@ -100,6 +100,11 @@ def check_parameters(by_layer_type: Mapping[str, Mapping[str, Any]], section: st
                 )  # fmt: skip
 
 
+def without_file(error: InputError) -> str:
+    """The text of an error about settings as they are in a config.json, which were read from another file."""
+    return str(error).removeprefix("config.json: ")
+
+
 def check_lengths(
     by_layer_type: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any], section: str
 ) -> None:

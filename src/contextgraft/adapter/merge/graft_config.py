@@ -11,7 +11,7 @@ from contextgraft.checkpoint.model_folder import ADAPTER_CONFIG, MODEL_CONFIG, r
 from contextgraft.errors import InputError, MismatchError
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope.config_form import apply_rope
-from contextgraft.rope.parameters import check_parameters
+from contextgraft.rope.parameters import check_parameters, without_file
 from contextgraft.rope.settings import RopeSettings, read_any_length
 from contextgraft.rope.travelling import (
     OwnSetting,
@@ -91,8 +91,7 @@ def _computable(rope: RopeSettings, path: Path) -> RopeSettings:
     try:
         check_parameters({key: value for key, value in layers.items() if value}, "rope.donor")
     except InputError as error:
-        text = str(error).removeprefix("config.json: ")
-        raise InputError(text, path=path / SIDECAR, remedy="extract it again") from None
+        raise InputError(without_file(error), path=path / SIDECAR, remedy="extract it again") from None
     return rope
 
 

@@ -17,7 +17,7 @@ from contextgraft.checkpoint.input_files import unchanged
 from contextgraft.cli.evaluate.records import NO_RECORDS, GraftRecords
 from contextgraft.cli.graft_options import DEFAULTS, GraftOptions
 from contextgraft.config.control_names import FROM_DONOR, FROM_SHORT_DONOR, ControlName
-from contextgraft.errors import ContextgraftError, InputError, did_you_mean
+from contextgraft.errors import ContextgraftError, InputError, with_suggestion
 from contextgraft.evaluation.models import EvalModel, variant_model
 from contextgraft.formats.refusal import is_final
 from contextgraft.formats.samples import CONTROL
@@ -221,7 +221,7 @@ def known_control(name: str) -> ControlName:
 
 
 def _misspelt(what: str, word: str, known: Iterable[str]) -> str:
-    return "; ".join(filter(None, (what, f"expected one of {', '.join(known)}", did_you_mean(word, known))))
+    return with_suggestion(f"{what}; expected one of {', '.join(known)}", word, known)
 
 
 def _check_models(name: ControlName, models: ControlModels) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from contextgraft.config.server.backend import UNSERVED
 from contextgraft.config.study import StudyConfig
-from contextgraft.config.target_sheet import TargetRow
+from contextgraft.config.target_sheet import JSONL, TargetRow
 from contextgraft.errors import ConfigError
 
 IN_PROCESS = "needs the weights in the process of the evaluation, which a server does not give"
@@ -36,7 +36,7 @@ def check_served(
     named |= {f"{settings.fine_tunes}: {row.name}": list(row.skills) for row in targets}
     for where, skills in named.items():
         for skill in skills:
-            if not skill.endswith(".jsonl"):
+            if not skill.endswith(JSONL):
                 yield ConfigError(
                     f"skill: a task of lm-evaluation-harness {IN_PROCESS}", path=where, received=skill,
                     remedy="give a skill file (.jsonl), or name evaluation.suites without skill",

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from contextgraft.checkpoint.digest import json_digest
 from contextgraft.config.evaluation import DivergenceSection, EvaluationConfig
+from contextgraft.config.target_sheet import JSONL
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.suites.base import (
@@ -28,7 +29,7 @@ from contextgraft.evaluation.suites.base import (
     scored_row,
     unscored_row,
 )
-from contextgraft.evaluation.suites.skill_file import JSONL, read_skill_file
+from contextgraft.evaluation.suites.skill_file import read_skill_file
 from contextgraft.evaluation.suites.text_prompts import (
     SkillLines,
     TextMeasurement,

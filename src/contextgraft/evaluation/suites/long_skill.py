@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from contextgraft.config.evaluation import EvaluationConfig, LongSkillSection
+from contextgraft.config.target_sheet import JSONL
 from contextgraft.errors import InputError
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer
 from contextgraft.evaluation.questions import Question, encoded_haystack, json_line
@@ -24,7 +25,7 @@ from contextgraft.evaluation.suites.base import (
     SuiteContent,
     required_lengths,
 )
-from contextgraft.evaluation.suites.skill_file import JSONL, SkillFile, read_skill_file
+from contextgraft.evaluation.suites.skill_file import SkillFile, read_skill_file
 from contextgraft.evaluation.suites.text_prompts import Text, read_text, text_name
 from contextgraft.prompts.haystack import Haystack, TokenizedHaystack, fill_with_text
 from contextgraft.prompts.seeded import seeded_generator

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contextgraft.config.evaluation import EvaluationConfig, SkillSection
-from contextgraft.config.target_sheet import SKILL_FILES, TASKS_RUN_CODE, is_task_file
+from contextgraft.config.target_sheet import JSONL, SKILL_FILES, TASKS_RUN_CODE, is_task_file
 from contextgraft.errors import InputError
 from contextgraft.evaluation.suites.base import PlannedPrompts, SampleRow, Suite, SuiteContent
-from contextgraft.evaluation.suites.skill_file import JSONL, read_skill_file
+from contextgraft.evaluation.suites.skill_file import read_skill_file
 
 
 def build_skills(config: EvaluationConfig) -> SuiteContent:

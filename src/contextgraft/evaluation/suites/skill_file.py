@@ -17,8 +17,6 @@ from contextgraft.evaluation.questions import Question, check_answer, json_line
 from contextgraft.evaluation.suites.base import PromptSpec, QuestionSet, SampleRow
 from contextgraft.prompts.seeded import seeded_generator
 
-JSONL = ".jsonl"  # suffix of skill files; every other skill is a task of lm-eval
-
 
 @dataclass(frozen=True)
 class SkillFile(QuestionSet):

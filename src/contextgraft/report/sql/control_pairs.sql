@@ -8,17 +8,10 @@ WITH pairs AS (
            prompt_pair(graft.score, other.score, avg(other.score)) AS pair
     FROM placed AS graft
     JOIN placed AS other
-        ON other.target = graft.target AND other.suite = graft.suite AND other.task = graft.task
+        ON other.target = graft.target AND same_question(other, graft) AND same_place(other, graft)
        AND other.role NOT IN ('base', 'donor', 'alone', 'other')
        AND (other.role <> 'graft' OR (other.rank = graft.rank AND other.scale <> 1))
        AND (other.donor IS NULL OR other.donor = graft.donor)
-       AND other.kind IS NOT DISTINCT FROM graft.kind AND other.haystack IS NOT DISTINCT FROM graft.haystack
-       AND other.distractors IS NOT DISTINCT FROM graft.distractors
-       AND other.length IS NOT DISTINCT FROM graft.length AND other.depth IS NOT DISTINCT FROM graft.depth
-       AND other.scoring IS NOT DISTINCT FROM graft.scoring
-       AND other.seed IS NOT DISTINCT FROM graft.seed AND other.sample_index = graft.sample_index
-       AND (coalesce(other.chat, 0) > 0) = (coalesce(graft.chat, 0) > 0)
-       AND other.recipe IS NOT DISTINCT FROM graft.recipe AND other.answer IS NOT DISTINCT FROM graft.answer
     WHERE graft.role = 'graft' AND graft.scale = 1 AND graft.suite IN ('needle', 'skill')
       AND graft.status = 'ok' AND other.status = 'ok'
     GROUP BY ALL

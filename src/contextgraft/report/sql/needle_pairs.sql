@@ -7,14 +7,7 @@ WITH pairs AS (
            prompt_pair(graft.score, alone.score, any_value(alone.score)) AS pair
     FROM placed AS graft
     JOIN placed AS alone
-        ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = 'needle' AND alone.task = graft.task
-       AND alone.kind IS NOT DISTINCT FROM graft.kind AND alone.haystack IS NOT DISTINCT FROM graft.haystack
-       AND alone.distractors IS NOT DISTINCT FROM graft.distractors
-       AND alone.length IS NOT DISTINCT FROM graft.length AND alone.depth IS NOT DISTINCT FROM graft.depth
-       AND alone.scoring IS NOT DISTINCT FROM graft.scoring
-       AND alone.seed IS NOT DISTINCT FROM graft.seed AND alone.sample_index = graft.sample_index
-       AND (coalesce(alone.chat, 0) > 0) = (coalesce(graft.chat, 0) > 0)
-       AND alone.recipe IS NOT DISTINCT FROM graft.recipe AND alone.answer IS NOT DISTINCT FROM graft.answer
+        ON alone.role = 'alone' AND alone.target = graft.target AND same_question(alone, graft) AND same_place(alone, graft)
     WHERE graft.suite = 'needle' AND (graft.role = 'theta' OR (graft.role = 'graft' AND graft.scale = 1))
       AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL

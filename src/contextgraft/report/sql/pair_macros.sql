@@ -1,3 +1,13 @@
+-- Whether two samples are answers to one question of a suite, and whether needles are at one place in one text.
+CREATE OR REPLACE MACRO same_question(a, b) AS
+    a.suite = b.suite AND a.task = b.task AND a.sample_index = b.sample_index
+    AND a.scoring IS NOT DISTINCT FROM b.scoring AND a.seed IS NOT DISTINCT FROM b.seed
+    AND (coalesce(a.chat, 0) > 0) = (coalesce(b.chat, 0) > 0)
+    AND a.recipe IS NOT DISTINCT FROM b.recipe AND a.answer IS NOT DISTINCT FROM b.answer;
+CREATE OR REPLACE MACRO same_place(a, b) AS
+    a.kind IS NOT DISTINCT FROM b.kind AND a.haystack IS NOT DISTINCT FROM b.haystack
+    AND a.distractors IS NOT DISTINCT FROM b.distractors
+    AND a.length IS NOT DISTINCT FROM b.length AND a.depth IS NOT DISTINCT FROM b.depth;
 -- Two sides' scores of one prompt, a group of rows: `second` is the second side's mean, or its only score.
 CREATE OR REPLACE MACRO prompt_pair(a, b, second) AS {
     'after': avg(a),

@@ -6,11 +6,7 @@ WITH pairs AS (
            prompt_pair(graft.score, alone.score, any_value(alone.score)) AS pair
     FROM placed AS graft
     JOIN placed AS alone
-        ON alone.role = 'alone' AND alone.target = graft.target AND alone.suite = graft.suite AND alone.task = graft.task
-       AND alone.scoring IS NOT DISTINCT FROM graft.scoring
-       AND alone.seed IS NOT DISTINCT FROM graft.seed AND alone.sample_index = graft.sample_index
-       AND (coalesce(alone.chat, 0) > 0) = (coalesce(graft.chat, 0) > 0)
-       AND alone.recipe IS NOT DISTINCT FROM graft.recipe AND alone.answer IS NOT DISTINCT FROM graft.answer
+        ON alone.role = 'alone' AND alone.target = graft.target AND same_question(alone, graft)
     WHERE graft.role NOT IN ('base', 'donor', 'alone', 'other') AND graft.suite = 'skill' AND graft.status = 'ok' AND alone.status = 'ok'
     GROUP BY ALL
 )

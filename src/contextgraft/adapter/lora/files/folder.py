@@ -10,6 +10,7 @@ from contextgraft.errors import CheckpointError, InputError, PickleRefused, firs
 from contextgraft.formats import peft
 from contextgraft.formats.sidecar import SIDECAR
 from contextgraft.rope import settings, travelling
+from contextgraft.rope.parameters import without_file
 
 
 def check_pickles(path: Path) -> None:
@@ -72,5 +73,6 @@ def _named(path: Path, record: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text = str(error).removeprefix("config.json: ")
-        raise CheckpointError(f"{record}: {text}", path=path / SIDECAR, remedy="extract it again") from None
+        raise CheckpointError(
+            f"{record}: {without_file(error)}", path=path / SIDECAR, remedy="extract it again"
+        ) from None
