@@ -112,8 +112,9 @@ def test_not_an_option_that_was_given(folder: Path) -> None:
     assert "--skip-existing" not in text
 
 
-def test_not_force_for_an_input(folder: Path) -> None:
-    assert "--force" not in error_of(*["merge", "--adapter", "ad/r2", "--target", "tune", "--out", "tune"])
+def test_an_input_is_no_output(folder: Path) -> None:
+    text = error_of(*["merge", "--adapter", "ad/r2", "--target", "tune", "--out", "tune"])
+    assert text == "tune: is or contains an input of this command; received tune; name another output"
 
 
 def test_one_of_several_targets(folder: Path) -> None:

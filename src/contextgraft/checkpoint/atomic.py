@@ -118,16 +118,16 @@ def check_output(
     occupied = any(not path.is_dir() for path in out.rglob("*")) if folder else os.path.lexists(out)
     if not occupied:
         return
+    if folder:
+        check_keeps_inputs(out, inputs)
     if not (replace and folder):
-        raise OutputExists(out, replaceable=folder and _may_be_replaced(out, check, inputs))
+        raise OutputExists(out, replaceable=folder and _may_be_replaced(out, check))
     check(out)
-    check_keeps_inputs(out, inputs)
 
 
-def _may_be_replaced(out: Path, check: Callable[[Path], None], inputs: Iterable[Path]) -> bool:
+def _may_be_replaced(out: Path, check: Callable[[Path], None]) -> bool:
     try:
         check(out)
-        check_keeps_inputs(out, inputs)
     except OutputError:
         return False
     return True

@@ -55,7 +55,7 @@ def check_keeps_inputs(out: Path, inputs: Iterable[Path]) -> None:
     for path in inputs:
         if _contains(out, path):
             raise OutputError(
-                "is or contains an input of this command, which --force would remove",
+                "is or contains an input of this command",
                 path=out, received=path, remedy="name another output",
             )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from contextgraft.checkpoint.atomic import (
 )
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
+from contextgraft.checkpoint.replaceable import OutputExists
 from contextgraft.errors import CheckpointError, MismatchError, ReadError, raise_read_error
 
 JOB_FILE = "job.json"
@@ -140,6 +142,8 @@ def publish_folders(
     one that was moved there has lost a file since, as when Snakemake removes the outputs of an interrupted
     job, the job begins anew.
     """
+    if os.path.lexists(out) and not out.is_dir():
+        raise OutputExists(out, replaceable=False)
     with work_directory(out) as work:
         log = ResumeLog(work, job)
         sizes = log.get(_SIZES) or {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from typing_extensions import override
 
 from contextgraft.cli.option_types import COUNT, Choice
 from contextgraft.cli.output import echo
@@ -18,11 +19,36 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+PARQUET = ("", ".parquet", ".pq")
 DEVICES = ("cpu", "cuda")
 REPLACE, NOT_GIVEN = "contextgraft.replace", "contextgraft.not_given"  # keys of the context's meta
 TO_REPLACE, TO_KEEP = "--force to replace it", "--skip-existing to keep it"
 EMBEDDINGS = {"both": ("input", "output"), "input": ("input",), "output": ("output",)}
+
+
+class NamedPath(click.Path):
+    """A path. An empty word, such as of a shell variable that is not set, is none: not the working folder."""
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a path; received ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class ParquetPath(NamedPath):
+    """A Parquet file to write. Programs tell its format by its name; a file that exists is checked later."""
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Path = super().convert(value, param, ctx)
+        if path.suffix not in PARQUET and not path.exists():
+            self.fail(f"expected a name that ends in .parquet; received {value!r}", param, ctx)
+        return path
+
+
+PATH = NamedPath(path_type=Path)
+PARQUET_PATH = ParquetPath(path_type=Path)
 
 
 class Pattern(click.ParamType[str]):

@@ -12,6 +12,12 @@ from contextgraft.errors import InputError, did_you_mean
 from contextgraft.formats.hub_source import DATASETS, HUB, HUB_SOURCE
 
 DEMO = Path(__file__).parent / "demo"
+# of a page of a repository; a path has one / of two
+HUB_ADDRESS = re.compile(
+    r"(https?:/+)?(www\.)?(huggingface\.co|hf\.co)/(?P<name>(datasets/)?[\w.-]+/[\w.-]+)"
+    r"(/(tree|blob|resolve)/(?P<revision>[^/]+).*)?/?",
+    re.ASCII,
+)
 SHOWN = 200  # characters of a source in a message
 FORMS = (
     "a folder, a .gguf file, package:NAME (a GGUF file inside an installed Python package), demo:NAME, "
@@ -84,11 +90,16 @@ SCHEMES: dict[str, Callable[[str], Path]] = {"demo": demo, "package": package, "
 
 def locate(source: str) -> Path:
     """The folder or file of a source; InputError with the accepted forms if there is none."""
+    if not source:
+        raise InputError("a source is empty", expected=FORMS)
     path = _expanded(source)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", source)
     if scheme and not path_exists(str(path)):
         if scheme[1] not in SCHEMES:
-            raise InputError(f"unknown kind of source {scheme[0]!r}", expected=FORMS, received=source)
+            raise InputError(
+                f"unknown kind of source {scheme[0]!r}",
+                expected=FORMS, received=source, remedy=suggestion(source),
+            )  # fmt: skip
         return SCHEMES[scheme[1]](source[scheme.end() :])
     if not path_exists(str(path)):
         shown = source if len(source) <= SHOWN else f"{source[:SHOWN]}... ({len(source)} characters)"
@@ -106,9 +117,17 @@ def check_source(source: str) -> None:
 
 
 def suggestion(source: str) -> str | None:
-    """The source with the prefix of the hub, where only that is missing; not for a folder that exists."""
-    named = HUB_SOURCE.fullmatch(f"{HUB}{source}")
-    return f"did you mean {HUB}{source}?" if named and not path_exists(source.partition("/")[0]) else None
+    """The source with the prefix of the hub, where only that is missing, or in place of its address.
+
+    None for a folder that exists.
+    """
+    address = HUB_ADDRESS.fullmatch(source)
+    name = source
+    if address:
+        revision = address["revision"]
+        name = address["name"] + (f"@{revision}" if revision else "")
+    named = HUB_SOURCE.fullmatch(f"{HUB}{name}")
+    return f"did you mean {HUB}{name}?" if named and not path_exists(source.partition("/")[0]) else None
 
 
 def _expanded(source: str) -> Path:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from contextgraft.cli.options import (
+    PARQUET_PATH,
     PATH,
     check_device,
     device_option,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @pair_options
 @click.option("--target", type=PATH, required=True, help="The fine-tune.")
 @tensor_options("Compare")
-@click.option("--out", type=PATH, help="Parquet file to write, with a row for each tensor.")
+@click.option("--out", type=PARQUET_PATH, help="Parquet file to write, with a row for each tensor.")
 @click.option(
     "--allow-refused",
     is_flag=True,

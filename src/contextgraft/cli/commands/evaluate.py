@@ -27,7 +27,7 @@ from contextgraft.cli.evaluate.outputs import (
     write_alignments,
 )
 from contextgraft.cli.graft_options import DEFAULTS, GRAFT_OPTIONS
-from contextgraft.cli.options import PATH, json_option, skip_existing_option, skipped
+from contextgraft.cli.options import PARQUET_PATH, json_option, skip_existing_option, skipped
 from contextgraft.cli.output import echo, format_bytes, print_json
 from contextgraft.cli.progress import local_folders, weight_bytes
 from contextgraft.cli.verbosity import progress_stream
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Models = list[tuple[str | None, Path]]
 OUTPUT_OPTIONS = (
-    click.option("--out", type=PATH, help="Parquet file to write; required, except with --dry-run."),
+    click.option("--out", type=PARQUET_PATH, help="Parquet file to write; required, except with --dry-run."),
     click.option(
         "--allow-refused",
         is_flag=True,
@@ -176,11 +176,14 @@ def run(
 
     Exit code 2 if an adapter did not fit, 1 if failed prompts left no recommendation.
     """
+    from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.checkpoint.model_folder import open_model
 
     if not params["allow_refused"]:
         for folder in [*(folder for _, folder in models), *filter(None, [outputs.base])]:
             open_model(folder)
+        for _, folder in adapters:
+            open_adapter(folder)
 
     import torch
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextgraft.cli.output import echo
-from contextgraft.errors import ConfigError, ContextgraftError, InputError, OtherRecommendation
+from contextgraft.errors import (
+    CheckpointError,
+    ConfigError,
+    ContextgraftError,
+    InputError,
+    OtherRecommendation,
+    raise_read_error,
+)
 
 if TYPE_CHECKING:
     from contextgraft.adapter.merge.plan import MergePlan
@@ -122,7 +129,11 @@ def _read_recommendation(file: Path) -> dict[str, Any]:
             received="a folder" if file.exists() else "no such file",
             remedy="`contextgraft evaluate --recommendation FILE` writes it",
         )  # fmt: skip
-    content = read_json(file)
+    try:
+        content = read_json(file)
+    except CheckpointError as error:
+        raise_read_error(error, file)
+        content = {}
     rank = content.get("rank")
     whole = set(RECOMMENDATION_KEYS) <= content.keys() and isinstance(content["adapters"], dict)
     whole = whole and all(isinstance(digests, list) for digests in content["adapters"].values())

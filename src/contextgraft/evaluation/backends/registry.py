@@ -1,8 +1,10 @@
 """The backends by name, and what each of them needs."""
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
@@ -88,6 +90,12 @@ def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None
             f"--backend {config.backend} and --url cannot be combined",
             remedy="pass --backend openai --url http://HOST:PORT/v1/completions",
         )
+    if config.url is not None and not config.url.startswith(("http://", "https://")):
+        raise InputError(
+            "not the address of a server", path=config.url, expected="http://HOST:PORT/v1/completions"
+        )
+    if config.backend == "vllm" and "vllm" not in sys.modules and find_spec("vllm") is None:
+        raise MissingExtra("--backend vllm needs vLLM, which is not installed", remedy="pip install vllm")
     if config.backend == "openai" and models != 1:
         raise InputError(
             "a server holds one model",

@@ -12,13 +12,13 @@ from string import Template
 import yaml
 
 from contextgraft.checkpoint.atomic import publish_file
-from contextgraft.checkpoint.model_folder import ModelFolder
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.replaceable import OutputExists, check_keeps_inputs
 from contextgraft.config.base import validate
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import parse_targets
 from contextgraft.config.text_file import is_file, path_exists
-from contextgraft.errors import InputError
+from contextgraft.errors import InputError, SeveralMistakes
 from contextgraft.planning.new_study.facts import (
     LONGEST_SHORT_PROMPT,
     LONGEST_WINDOW,
@@ -32,7 +32,7 @@ from contextgraft.planning.new_study.facts import (
 )
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import open_model_headers
-from contextgraft.sources.resolve import check_source
+from contextgraft.sources.resolve import check_source, locate, on_hub
 
 HERE = Path(__file__).parent
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -64,6 +64,8 @@ def fine_tune_names(sources: Sequence[str]) -> dict[str, str]:
         name, equals, source = text.partition("=")
         if not equals or path_exists(text):
             name, source = model_name(text), text
+        if not name or not source:
+            raise InputError("a fine-tune needs a source", expected="[NAME=]SOURCE", received=text)
         if name in named:
             raise InputError(
                 f"two fine-tunes are named {name!r}", expected="NAME=SOURCE", received=text,
@@ -91,6 +93,9 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
         _check_characters(source)
         if source != new.donor or not _trained(new):
             check_source(source)
+    for source in new.fine_tunes.values():
+        if not on_hub(source) and (folder_of := locate(source)).is_dir():
+            open_model(folder_of)
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
         model = open_model_headers(new.base, Path(cache) / "base", hub)
         base, donor = read_base(model), read_donor(new.donor, Path(cache) / "donor", hub)
@@ -101,6 +106,11 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
             expected=f"at least {base.context:,} tokens", received=f"{donor.longest:,}",
             remedy="exchange --base and --donor, if they were confused",
         )  # fmt: skip
+    beyond = [length for length in new.lengths if 0 < donor.longest < length]
+    if beyond:
+        hub.progress.log(
+            f"warning: prompts of {max(beyond):,} tokens are beyond the donor's context of {donor.longest:,}"
+        )
     files = _files(new, folder, base, donor)
     existing = [path for path in files if path.exists()]
     begun = len(existing) < len(files) and all(_has_text(path, files[path]) for path in existing)
@@ -120,6 +130,8 @@ def _check_prompts(new: NewStudy, model: ModelFolder, base: BaseFacts) -> None:
     shipped = HERE / CHAT_FORMAT if base.has_chat else None
     try:
         check_prompts(model, new.needle_format or shipped, min(new.lengths, default=base.context))
+    except SeveralMistakes:
+        raise
     except InputError as error:
         raise InputError(str(error).replace(str(model.path), new.base)) from None
 

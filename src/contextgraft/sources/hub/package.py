@@ -11,11 +11,18 @@ from contextgraft.checkpoint.model_folder import (
     MODEL_INDEX,
     PICKLES,
     check_is_folder,
+    folders_with,
     open_model,
     read_json,
 )
 from contextgraft.checkpoint.safetensors_header import open_tensors
-from contextgraft.errors import CheckpointError, InputError, VerificationError, raise_read_error
+from contextgraft.errors import (
+    CheckpointError,
+    InputError,
+    VerificationError,
+    first_names,
+    raise_read_error,
+)
 from contextgraft.formats.hub_source import REPOSITORY_NAME, hub_repository, is_path
 from contextgraft.formats.model.own_files import check_own_files
 from contextgraft.formats.model_card.cards import card_of
@@ -60,12 +67,18 @@ def build_package(folder: Path, to: str, own_card: Path | None = None) -> Upload
     VerificationError for an incomplete one.
     """
     if not REPOSITORY_NAME.fullmatch(to):
-        raise InputError("not a valid repository name", path=to, expected="OWNER/NAME")
+        named = hub_repository(to)
+        raise InputError(
+            "not a valid repository name", path=to, expected="OWNER/NAME",
+            remedy=f"did you mean {named}?" if named else None,
+        )  # fmt: skip
     check_is_folder(folder, "no such folder", "an adapter, a graft or a trained model")
     if not (folder / SIDECAR).is_file():
+        inside = folders_with(folder, SIDECAR)
         raise InputError(
             "this folder was not made by contextgraft", path=folder, expected=SIDECAR,
-            remedy="publish other folders with `hf upload`",
+            remedy=f"choose one of its folders: {first_names(inside, 5)}" if inside else
+            "publish other folders with `hf upload`",
         )  # fmt: skip
     inputs = files_of(folder)
     with unchanged(inputs):
