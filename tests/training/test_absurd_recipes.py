@@ -73,6 +73,8 @@ def test_lengths_and_counts_are_bounded(recipe_folder: Path, key: str, change: A
         ("", r"recipe\.yaml: \(top level\): should be a section with keys; received nothing$"),
         ("- 1\n", r"\(top level\): should be a section with keys; received \[1\]$"),
         ("optimiser: 3\n", "optimiser: should be a section with keys; received 3"),
+        ("data: [{weight: 2}]\n", r"data\.0: lacks the key 'kind'"),
+        ("data: [{kind: neddle}]\n", r"data\.0: 'kind' is none of 'needle', .*; did you mean needle"),
     ],
 )
 def test_what_is_not_a_recipe_is_named_in_plain_words(tmp_path: Path, text: str, message: str) -> None:

@@ -41,7 +41,13 @@ UNKNOWN = "extra_forbidden"  # pydantic's type of the error
 LISTED = {"literal_error": "expected", "union_tag_invalid": "expected_tags"}
 WORD = re.compile(r"'([^']*)'")  # in pydantic's list of the values that a key takes
 SECTION = "should be a section with keys"
-MESSAGES = {"model_type": SECTION, "model_attributes_type": SECTION, "dict_type": SECTION}
+MESSAGES = {
+    "model_type": SECTION,
+    "model_attributes_type": SECTION,
+    "dict_type": SECTION,
+    "union_tag_invalid": "{discriminator} is none of {expected_tags}",
+    "union_tag_not_found": "lacks the key {discriminator}",
+}
 
 
 def validate(model: type[Model], data: Any, source: Path | str) -> Model:
@@ -134,7 +140,9 @@ def _without_consequences(problems: list[Any]) -> list[Any]:
 
 def _message(problem: Mapping[str, Any]) -> str:
     """What is wrong with a value, without the prefix that pydantic puts before errors of validators."""
-    return MESSAGES.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    if problem["type"] in MESSAGES:
+        return MESSAGES[problem["type"]].format(**problem.get("ctx", {}))
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _received(value: Any) -> str | None:
