@@ -167,3 +167,33 @@ def test_what_the_page_says_of_the_longer_run(label: str, kind: str, length: int
         shares[tune] = 100 * sum(found) / len(found)
     for bound in (min(shares.values()), max(shares.values())):
         assert f"{bound + 1e-9:.0f}" in said
+
+
+SEEDS: list[dict[str, Any]] = pq.read_table(ROOT / "docs/data/demo-seeds.parquet").to_pylist()
+
+
+def found_by_three(tune: str, ending: str, seeds: tuple[int, ...] = (1, 2, 3)) -> list[float]:
+    labels = {f"{tune}-s{seed}-{ending}" for seed in seeds}
+    return [
+        item["score"]
+        for item in SEEDS
+        if item["model"] in labels and (item["suite"], item["length"]) == ("needle", 1024)
+    ]
+
+
+@pytest.mark.parametrize("row", table(PAGE, "fine-tune, three donors"), ids=lambda row: row[0])
+def test_a_row_of_the_table_of_three_donors(row: list[str]) -> None:
+    tune = row[0].strip("`")
+    for text, ending in zip(row[1:], ("theta-only", "r1", "r2", "r4", "r32"), strict=True):
+        found = found_by_three(tune, ending)
+        assert len(found) == 300
+        low, high = wilson(sum(found), len(found))
+        assert text == f"{100 * sum(found) / 300:.1f}".removesuffix(".0") + f" [{low:.0f}, {high:.0f}]"
+
+
+def test_the_donors_agree() -> None:
+    for tune in TUNES:
+        shares = [sum(found_by_three(tune, "r32", (seed,))) for seed in (1, 2, 3)]  # of 100
+        assert max(shares) - min(shares) <= 1
+    assert f"The {len(SEEDS):,} rows" in PAGE
+    assert {item["status"] for item in SEEDS} == {"ok"}
