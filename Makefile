@@ -20,7 +20,7 @@ help:
 	@echo "make test        setup and the tests"
 	@echo "make demo-full   a longer evaluation of the demo: more kinds of needles, 16 times the context, all control rows: 15 to 25 minutes"
 	@echo "make demo-seeds  the demo with three seeds of the donor: about 14 minutes"
-	@echo "make real        SmolLM2-135M from 8,192 to 16,384 tokens: 111 minutes on two cores by its plan"
+	@echo "make real        SmolLM2-135M from 8,192 to 16,384 tokens: 143 minutes on two cores by its plan"
 	@echo "make test-all    the slow tests too"
 	@echo "make fuzz        2,200 damaged files of each of 12 kinds: hours"
 	@echo "make check       lint, types, layers and formats only"
