@@ -35,7 +35,9 @@ FORMAT = NeedleFormat.model_validate(
 QUESTION = re.compile(r"\? (\w+) ([^:]*) : ([^!]*) !")
 
 
-def words_and_answers(kind: str, length: int, seed: int) -> tuple[str, str, Document]:
+def words_and_answers(
+    kind: str, length: int, seed: int, fmt: NeedleFormat = FORMAT
+) -> tuple[str, str, Document]:
     """The document's text, the words of weight 1, and the document itself."""
     numbers: dict[str, int] = {}
 
@@ -43,7 +45,7 @@ def words_and_answers(kind: str, length: int, seed: int) -> tuple[str, str, Docu
         return [numbers.setdefault(word, len(numbers)) for word in text.split()]
 
     filler = Filler(encode("sea ship whale old") * 20, encode("<s>"))
-    document = kind_document(FORMAT, kind, encode, filler, length=length, rng=np.random.default_rng(seed))
+    document = kind_document(fmt, kind, encode, filler, length=length, rng=np.random.default_rng(seed))
     words = {number: word for word, number in numbers.items()}
     text = " ".join(words[number] for number in document.ids)
     weighted = zip(document.ids, document.weights, strict=True)
@@ -87,3 +89,31 @@ def test_a_document_that_is_too_short_is_refused() -> None:
 def test_a_kind_without_a_section_is_refused() -> None:
     with pytest.raises(InputError, match="no wording for labels"):
         words_and_answers("labels", 100, 0)
+
+
+def changed(**fields: object) -> NeedleFormat:
+    return NeedleFormat.model_validate({**FORMAT.model_dump(exclude_none=True), **fields})
+
+
+@pytest.mark.parametrize(
+    ("length", "fields"),
+    [(24, {"keys": ["k1", "k2", "k3"]}), (32, {"values": [f"v{number}" for number in range(8)]})],
+)
+def test_a_question_about_one_needle_is_left_where_no_larger_group_fits(
+    length: int, fields: dict[str, object]
+) -> None:
+    fmt = changed(**fields)
+    for seed in range(300):
+        text, _, _ = words_and_answers("multi_value", length, seed, fmt)
+        assert QUESTION.search(text)
+
+
+def test_generated_keys_are_not_in_two_groups() -> None:
+    fmt = changed(multi_value={"question": "? values {key} :", **PAIRS, "keys": "word"})
+    found = 0
+    for seed in range(12):
+        text, _, _ = words_and_answers("multi_value", 20_000, seed, fmt)
+        for question in re.finditer(r"\? values (\w+) : ([^!]*) !", text):
+            assert question.group(2) == expected(text, question.group(1), "values")
+            found += 1
+    assert found > 1000

@@ -54,6 +54,33 @@ def test_a_kind_without_templates_is_refused_in_one_line(fmt: NeedleFormat) -> N
         ("multi_query", {"question": "of {key}?"}, "multi_query: question must contain {keys}"),
         ("multi_query", {"question": "{keys}?", "answer": "{value}"}, "answer must contain {answers}"),
         ("chain", {"question": "{value}?"}, "chain: link must contain {key} and {previous}"),
+        ("multi_query", {"question": "{keys}?", "item": "the"}, "multi_query: item must contain {value}"),
+        (
+            "chain",
+            {"question": "{value}?", "link": "{key} {previous}", "item": "{key} {value}"},
+            "chain: item must contain {key} alone",
+        ),
+        (
+            "labels",
+            {"question": "{key}?", "answer": "{value}", "item": "{value}"},
+            "labels: item has a meaning only where answer contains {answers}",
+        ),
+        ("multi_value", {"question": "{key}?", "keys": ["a", "a"]}, "multi_value: keys must be distinct"),
+        (
+            "association",
+            {
+                "needle": "{clue} {value}",
+                "question": "{key}?",
+                "answer": "{value}",
+                "associations": {"a": "x", "b": "x"},
+            },
+            "the clues of associations must be distinct",
+        ),
+        (
+            "chain",
+            {"question": "{value}?", "link": "{key} {previous}", "keys": ["a", "b"], "values": ["b", "c"]},
+            "chain: no key may be a value",
+        ),
     ],
 )
 def test_templates_without_their_slots_are_refused(

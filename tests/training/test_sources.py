@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from transformers import AutoTokenizer
 
 from contextgraft.config.training import Recipe, load_recipe
@@ -155,3 +156,53 @@ def test_needles_are_no_more_than_the_most(context: DataContext) -> None:
     (code,) = context.encode("code")
     for seed in range(5):
         assert sampler(context, **source)(np.random.default_rng(seed), 200).ids.count(code) == 3
+
+
+def with_kinds(context: DataContext, **fields: Any) -> None:
+    path = context.folder / "format.yaml"
+    fmt = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kinds = {"multi_query": {"question": "? of {keys} all", "item": "{key} {value}", "joiner": " "}}
+    path.write_text(yaml.safe_dump({**fmt, **kinds, **fields}), encoding="utf-8")
+
+
+def test_questions_of_another_kind(context: DataContext) -> None:
+    with_kinds(context)
+    sample = sampler(context, kind="needle", format="format.yaml", question="multi_query")
+    document = sample(np.random.default_rng(1), 200)
+    assert len(document.ids) == 200
+    assert 1.0 in document.weights
+
+
+@pytest.mark.parametrize(
+    ("question", "fields", "complaint"),
+    [
+        ("multi_qury", {}, "did you mean multi_query"),
+        ("chain", {}, "no wording for chain questions"),
+        ("multi_query", {"intro": "Below is a text."}, "training documents have none"),
+    ],
+)
+def test_a_kind_that_cannot_be_trained_is_told_before_the_haystack_is_read(
+    context: DataContext, question: str, fields: dict[str, str], complaint: str
+) -> None:
+    with_kinds(context, haystack="not-there.txt", **fields)
+    with pytest.raises(InputError, match=complaint):
+        sampler(context, kind="needle", format="format.yaml", question=question)
+
+
+@pytest.mark.parametrize("setting", [{"chat": True}, {"least": 3}, {"queries": 2.0}])
+def test_settings_of_single_needles_are_refused_for_other_kinds(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="settings of single needles"):
+        TypeAdapter(AnySource).validate_python(
+            {"kind": "needle", "format": "f.yaml", "question": "chain", **setting}
+        )
+
+
+def test_a_length_that_no_document_fits_is_told_before_the_first_step(
+    context: DataContext, recipe_folder: Path
+) -> None:
+    recipe = load_recipe(recipe_folder / "recipe.yaml")
+    late = recipe.model_copy(
+        update={"stages": (recipe.stages[0], recipe.stages[0].model_copy(update={"length": 4}))}
+    )
+    with pytest.raises(InputError, match="does not fit"):
+        BatchSampler(late, context, 1, training_steps(late))

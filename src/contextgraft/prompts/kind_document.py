@@ -1,11 +1,12 @@
 """Training documents with needle questions of any kind: several values, several keys, chains."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from contextgraft.errors import InputError
+from contextgraft.prompts.generators import Pool
 from contextgraft.prompts.needle_format import NeedleFormat
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SampledNeedles
 from contextgraft.prompts.sampling import NeedlePools
@@ -19,7 +20,7 @@ from contextgraft.prompts.training_document import (
     answered_question,
 )
 
-SPACING = 32  # a document has at most one group, and one more, for this many tokens
+SPACING = 32  # a document has at most one group for this many tokens, and two more
 MAX_DISTRACTORS = 3  # needles of a group that no question is about
 
 
@@ -32,14 +33,20 @@ def kind_document(
     have weight 1. Raises InputError if not even a question about one needle fits.
     """
     split = SPLITS[int(rng.integers(len(SPLITS)))]
-    left = length * MAX_FILL - len(filler.prefix_ids)
-    inserts: list[Insert] = []
-    for group in _groups(fmt.pools(kind=kind), kind, int(rng.integers(1, 2 + length // SPACING)), rng):
-        made = _inserts(fmt, kind, group, encode, split=split, ending_weight=filler.weight, rng=rng)
-        size = sum(len(insert.ids) for insert in made)
-        if size <= left:
-            left -= size
-            inserts += made
+    pools, most = fmt.pools(kind=kind), int(rng.integers(1, 2 + length // SPACING))
+
+    def fitting(groups: Iterable[SampledNeedles]) -> list[Insert]:
+        left = length * MAX_FILL - len(filler.prefix_ids)
+        inserts: list[Insert] = []
+        for group in groups:
+            made = _inserts(fmt, kind, group, encode, split=split, ending_weight=filler.weight, rng=rng)
+            size = sum(len(insert.ids) for insert in made)
+            if size <= left:
+                left -= size
+                inserts += made
+        return inserts
+
+    inserts = fitting(_groups(pools, kind, most, rng)) or fitting(_groups(pools, kind, 0, rng))
     if not inserts:
         raise InputError(
             f"format {fmt.name}: a {kind} question does not fit a training document",
@@ -79,23 +86,26 @@ def _inserts(
 
 
 def _groups(pools: NeedlePools, kind: str, most: int, rng: np.random.Generator) -> Iterator[SampledNeedles]:
-    """`most` groups of random sizes and a smallest one; no value is in two of them, and no key of a list."""
+    """At most `most` groups of random sizes, and a smallest one; no key and no value is in two of them."""
     count = NEEDLE_KINDS[kind].count
     sizes = [(int(rng.integers(1, count + 1)), int(rng.integers(MAX_DISTRACTORS + 1))) for _ in range(most)]
-    keys = (
-        pools.keys
-        if isinstance(pools.keys, str)
-        else [pools.keys[i] for i in rng.permutation(len(pools.keys))]
-    )
+    keys: Pool = pools.keys
+    if not isinstance(keys, str):
+        keys = [keys[int(index)] for index in rng.permutation(len(keys))]
     values: set[str] = set()
+    names: set[str] = set()  # those of a generator, which may give one again
     for needles, distractors in [*sizes, (1, 0)]:
-        own = keys if isinstance(keys, str) else keys[: needles + distractors]
-        if len(own) < needles + distractors:
+        total = needles + distractors
+        own = keys if isinstance(keys, str) else keys[:total]
+        if total > pools.different_values or (not isinstance(own, str) and len(own) < total):
             continue
         depths = [100 * float(rng.random())]
         group = NEEDLE_KINDS[kind].sample(replace(pools, keys=own), depths, needles, distractors, rng)
+        named = {item["key"] for item in group.items}
         drawn = {item["value"] for item in group.items if "value" in item}
-        if NEEDLE_KINDS[kind].repeats_values or not drawn & values:  # a chain is asked for by its value
-            values |= drawn
-            keys = keys if isinstance(keys, str) else keys[len(own) :]
-            yield group
+        if named & names or (drawn & values and not NEEDLE_KINDS[kind].repeats_values):
+            continue  # a question about it would have two answers
+        names |= named
+        values |= drawn
+        keys = keys if isinstance(keys, str) else keys[len(own) :]
+        yield group

@@ -13,7 +13,7 @@ from contextgraft.errors import InputError
 from contextgraft.prompts.generators import GENERATORS
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS, SINGLE
 from contextgraft.prompts.sampling import NeedlePools
-from contextgraft.prompts.templates import Wording, check_slots, fill_slots
+from contextgraft.prompts.templates import Wording, check_pools, check_slots, fill_slots
 
 
 class NeedleFormat(Frozen):
@@ -81,7 +81,9 @@ class NeedleFormat(Frozen):
         if "{value}" not in self.answer:
             raise ValueError("answer must contain {value}")
         for kind in self.kinds()[1:]:
-            check_slots(kind, self.wording(kind))
+            wording = self.wording(kind)
+            check_slots(kind, wording)
+            check_pools(kind, wording, wording.keys or self.keys, wording.values or self.values)
         return self
 
     def kinds(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The pools that the keys, values and positions of needles are sampled from."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,17 +35,22 @@ class NeedlePools:
     positions: Positions = uniform_positions
     clues: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def different_values(self) -> float:
+        """How many different values there are; infinite for a generator."""
+        return math.inf if isinstance(self.values, str) else len(set(self.values)) ** self.value_words
+
     def draw_keys(self, count: int, rng: "np.random.Generator") -> list[str]:
         """`count` different keys."""
         return self._named_error(lambda: draw_keys(self.keys, count, rng))
 
     def draw_values(self, count: int, rng: "np.random.Generator") -> list[str]:
         """`count` different values that do not occur in the haystack."""
-        if not isinstance(self.values, str) and len(set(self.values)) ** self.value_words < count:
+        if self.different_values < count:
             raise InputError(
                 f"{self.name}: too few values for different needles",
                 expected=f">= {count}",
-                received=len(set(self.values)) ** self.value_words,
+                received=int(self.different_values),
             )
         return self._named_error(
             lambda: draw_distinct(

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from contextgraft.config.base import Frozen
-from contextgraft.prompts.generators import GENERATORS
+from contextgraft.prompts.generators import GENERATORS, Pool
 from contextgraft.prompts.needle_kinds import NEEDLE_KINDS
 
 NeedleItem = Mapping[str, Any]  # "key"; "value" or "previous" (the name whose value it takes); "at"
@@ -110,3 +110,23 @@ def check_slots(kind: str, wording: Wording) -> None:
     for field, slots in NEEDLE_KINDS[kind].slots.items():
         if any(slot not in getattr(wording, field) for slot in slots):
             raise ValueError(f"{kind}: {field} must contain {' and '.join(slots)}")
+    if not wording.item:
+        return
+    if "{answers}" not in wording.answer:
+        raise ValueError(f"{kind}: item has a meaning only where answer contains {{answers}}")
+    asked = f"{{{NEEDLE_KINDS[kind].answer_field}}}"
+    if asked not in wording.item or (asked == "{key}" and "{value}" in wording.item):
+        raise ValueError(f"{kind}: item must contain {asked}{' alone' if asked == '{key}' else ''}")
+
+
+def check_pools(kind: str, wording: Wording, keys: Pool, values: Pool) -> None:
+    """ValueError if the pools of a kind make questions with two answers."""
+    if not isinstance(keys, str) and len(set(keys)) < len(keys):
+        raise ValueError(f"{kind}: keys must be distinct")
+    clues = list(wording.associations.values())
+    if len(set(clues)) < len(clues):
+        raise ValueError(f"{kind}: the clues of associations must be distinct")
+    if NEEDLE_KINDS[kind].answer_field == "key" and (
+        keys == values if isinstance(keys, str) or isinstance(values, str) else set(keys) & set(values)
+    ):
+        raise ValueError(f"{kind}: no key may be a value")

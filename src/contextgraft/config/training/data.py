@@ -29,8 +29,8 @@ class NeedleSource(DataSource):
     question: Name = Field(
         default="single",
         exclude_if=lambda question: question == "single",
-        description="kind of question, with a section of its name in the format; the numbers of needles and "
-        "queries below are those of `single`",
+        description="kind of question, with a section of its name in the format; chat and the numbers of "
+        "needles and queries below are for `single` only",
     )
     haystack: str | None = Field(default=None, description="text instead of the format's haystack")
     filler_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of haystack tokens")
@@ -49,12 +49,16 @@ class NeedleSource(DataSource):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """`most` is not smaller than `least`; chats ask single needles."""
+        """`most` is not smaller than `least`; settings of single needles are not given for another kind."""
         if self.most < self.least:
             raise ValueError(f"most ({self.most}) must be at least least ({self.least})")
-        if self.chat and self.question != "single":
+        if self.question == "single":
+            return self
+        numbers = ("least", "most", "spacing", "queries")
+        if self.chat or any(getattr(self, name) != type(self).model_fields[name].default for name in numbers):
             raise ValueError(
-                f"question: {self.question} and chat cannot be combined: chats ask single needles"
+                f"chat, {', '.join(numbers)} are settings of single needles, and cannot be combined with "
+                f"question: {self.question}"
             )
         return self
 

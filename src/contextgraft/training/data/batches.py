@@ -1,6 +1,6 @@
 """Batches as a function of (seed, step): a resumed run sees what an uninterrupted one sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,15 @@ class BatchSampler:
         self.sources = recipe.data
         self.samplers = [KINDS[source.kind](source, context) for source in recipe.data]
         self.seed, self.chunks = seed, recipe.pose_chunks
-        self.first_rows = {step.number: first for step, _, first in first_rows(recipe.data, seed, steps)}
+        rows = list(first_rows(recipe.data, seed, steps))
+        self.first_rows = {step.number: first for step, _, first in rows}
+        self._check_lengths({(source, step.length) for step, source, _ in rows})
+
+    def _check_lengths(self, used: Iterable[tuple[int, int]]) -> None:
+        """One document of each length from each source: what does not fit is told before the first step."""
+        for index, length in sorted(used):
+            if self.sources[index].kind != "documents":  # packed to any length
+                self.samplers[index](np.random.default_rng([self.seed, length]), length)
 
     def batch(self, step: TrainingStep) -> TokenBatch:
         """The batch of one step; all its rows come from one source."""

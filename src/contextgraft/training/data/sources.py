@@ -20,8 +20,8 @@ from contextgraft.formats.tokenizer.chat_template import ChatRenderer
 from contextgraft.prompts.generators import draw
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.kind_document import kind_document
-from contextgraft.prompts.needle_format import NeedleFormat, load_format
-from contextgraft.prompts.needle_kinds import SINGLE
+from contextgraft.prompts.needle_format import load_format
+from contextgraft.prompts.needle_kinds import SINGLE, check_needle_kinds
 from contextgraft.prompts.tokens import cycle_tokens
 from contextgraft.prompts.training_document import (
     MAX_FILL,
@@ -53,12 +53,24 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
     """Documents of a needle format, with a random number of needles."""
     path = context.folder / source.format
     fmt = load_format(path)
+    check_needle_kinds([source.question])
+    wording = fmt.wording(source.question)
+    if source.question != SINGLE and wording.intro:
+        raise InputError(
+            f"format {fmt.name}: {source.question} questions have an intro, and training documents have none",
+            expected="a kind of question without intro",
+            received=repr(wording.intro),
+        )
     name, folder = (source.haystack, context.folder) if source.haystack else (fmt.haystack, path.parent)
     haystack_ids = context.encode(read_haystack(name, folder))
     filler = Filler(haystack_ids, context.prefix_ids, source.filler_weight)
     turns = context.chat_turns(source.chat)
     if source.question != SINGLE:
-        return _question_sampler(fmt, source.question, filler, context)
+
+        def sample_questions(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
+            return kind_document(fmt, source.question, context.encode, filler, length=length, rng=rng)
+
+        return sample_questions
     key, value = fmt.keys[0], draw(fmt.values, fmt.value_words, np.random.default_rng(0))
     needle_size = len(context.encode(fmt.needle_text(key, value)))
     query_size = len(context.encode(fmt.question_text(key))) + len(
@@ -75,15 +87,6 @@ def needle(source: NeedleSource, context: DataContext) -> DocumentSampler:
             needles, queries = (needles, queries - 1) if queries > needles else (needles - 1, queries - 1)
         make = needle_document if turns is None else partial(chat_needle_document, turns=turns)
         return make(fmt, context.encode, filler, length=length, needles=needles, queries=queries, rng=rng)
-
-    return sample
-
-
-def _question_sampler(fmt: NeedleFormat, kind: str, filler: Filler, context: DataContext) -> DocumentSampler:
-    fmt.wording(kind)  # refuses a kind that the format has no section for
-
-    def sample(rng: np.random.Generator, length: int, ordinal: int = 0) -> Document:  # noqa: ARG001
-        return kind_document(fmt, kind, context.encode, filler, length=length, rng=rng)
 
     return sample
 
