@@ -44,7 +44,7 @@ def test_gains_are_above_the_fine_tune_alone(results: Path) -> None:
     assert cell.gained is not None
     assert cell.kept is not None
     assert (cell.gained.points, cell.kept.points) == pytest.approx((96.5, 0))
-    assert cell.description.startswith("context +96.5 points [+89.7, +98.7], 96.5 % [93, 98], n=200")
+    assert cell.description.startswith("context +96.5 points [+89.7, +98.7], 96.5 % [91, 99], n=200")
     assert "skill 0.0 points [−2.1, +2.1], n=200 prompts" in cell.description
     assert cell.description.endswith("recommended")
     theta = lines["style"].cells[THETA].gained

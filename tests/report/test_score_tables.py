@@ -98,7 +98,7 @@ def test_other_kinds_are_in_a_table_with_single_needles(results: Path) -> None:
     ]
     several = dict(zip(style.columns, style.sections[2].rows[0].cells, strict=True))["graft r8"]
     # all four right by half, two donors
-    assert (several.value, several.detail) == ("50 %", "[22, 78] n=8")
+    assert (several.value, several.detail) == ("50 %", "[15, 85] n=8")
     assert several.link == link(
         tune="style",
         row="graft r8",

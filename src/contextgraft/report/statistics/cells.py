@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from contextgraft.report.statistics.proportion import Proportion, pool
@@ -124,10 +124,10 @@ def cell(groups: Iterable[ScoreGroup]) -> Cell:
     for group in given:
         if group.donor is not None:
             by_donor.setdefault(group.donor, []).append(group.proportion)
-    return Cell(
-        pool(group.proportion for group in given),
-        tuple((donor, pool(by_donor[donor])) for donor in sorted(by_donor)),
-    )
+    donors = tuple((donor, pool(by_donor[donor])) for donor in sorted(by_donor))
+    scored = sum(share.n > 0 for _, share in donors)
+    pooled = pool(group.proportion for group in given)
+    return Cell(replace(pooled, repeats=max(1, scored)), donors)
 
 
 def by_model(groups: Iterable[ScoreGroup]) -> dict[ModelKey, list[ScoreGroup]]:

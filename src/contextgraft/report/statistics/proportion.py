@@ -19,7 +19,8 @@ class Proportion:
     """How many samples of each status, and the sum of the scores (`hits`) of the `n` scored ones.
 
     The sum is the number of right answers, unless an answer can be partly right. `shortest` and `longest` are
-    the prompts' lengths in tokens.
+    the prompts' lengths in tokens; `repeats` is how many models answered each prompt (grafts of several
+    donors).
     """
 
     n: int = 0
@@ -30,6 +31,7 @@ class Proportion:
     reason: str | None = None
     shortest: int | None = None
     longest: int | None = None
+    repeats: int = 1
 
     @property
     def total(self) -> int:
@@ -48,8 +50,11 @@ class Proportion:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share; rather too wide if answers may be partly right."""
-        return wilson(min(self.hits, self.n), self.n)
+        """95 % Wilson interval of the share; rather too wide if answers may be partly right.
+
+        Its n is the number of prompts: several answers to one prompt are not independent.
+        """
+        return wilson(min(self.hits, self.n) / self.repeats, self.n / self.repeats)
 
     @property
     def unscored_reason(self) -> str:

@@ -163,8 +163,8 @@ def has_context(needle: Cell) -> bool:
 def has_margin(needle: Cell) -> bool:
     """Whether the share of needles found is above the limit by a standard error (Wilson's interval)."""
     found = needle.proportion
-    n = found.n + found.failed
-    return wilson(min(found.hits, n), n, ONE_STANDARD_ERROR)[0] >= MIN_FOUND
+    hits, n = found.hits / found.repeats, (found.n + found.failed) / found.repeats
+    return wilson(min(hits, n), n, ONE_STANDARD_ERROR)[0] >= MIN_FOUND
 
 
 def keeps_skill(graft: Evidence, own: Evidence) -> bool | None:
