@@ -18,7 +18,7 @@ export PYTHON
 help:
 	@echo "make demo        the whole proof on a tiny trained world: about 5 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
-	@echo "make demo-full   a longer evaluation of the demo: more kinds of needles, 16 times the context, all control rows: 15 to 25 minutes"
+	@echo "make demo-full   a longer evaluation of the demo: more kinds of needles, 16 times the context, all control rows: 25 minutes next to other programs"
 	@echo "make demo-seeds  the demo with three seeds of the donor: about 14 minutes"
 	@echo "make real        SmolLM2-135M from 8,192 to 16,384 tokens: 143 minutes on two cores by its plan"
 	@echo "make test-all    the slow tests too"
