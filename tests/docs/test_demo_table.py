@@ -145,7 +145,7 @@ def share(label: str, kind: str, length: int) -> float:
         for item in FULL
         if (item["model"], item["suite"], item["kind"], item["length"]) == (label, "needle", kind, length)
     ]
-    return 100 * sum(found) / len(found) + 1e-9
+    return float(100 * sum(found) / len(found) + 1e-9)
 
 
 def span(row: str, kind: str, length: int) -> str:
