@@ -23,7 +23,7 @@ from .conftest import COMMAND, error_line, finish, start, start_ranks
 
 WORLDS: dict[str, tuple[int, int, list[str]]] = {
     "1": (1, 1, []),
-    "2 flat": (2, 2, ["--rows-at-once", "3"]),
+    "2 flat": (2, 2, ["--rows-at-once", "3", "--sync-gradients-once"]),
     "2 torch": (2, 2, ["--layout", "torch"]),
     "4 usp": (4, 2, []),
     "8 double": (8, 4, ["--layout", "double"]),
