@@ -1,6 +1,7 @@
 """Wrong inputs of a new user: one line with the remedy, told before anything is computed or written."""
 
 import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ def made(toy: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path
     toy.write(root / "tune", toy.moved(base, 2), toy.config())
     words = ["--base", str(root / "base"), "--donor", str(root / "donor"), "--rank", "2"]
     CliRunner().invoke(cli, ["extract", *words, "--out", str(root / "ad")], catch_exceptions=False)
+    shutil.copytree(root / "ad", root / "again")
     (root / "file").write_text("mine")
     return root
 
@@ -60,7 +62,11 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"{PERPLEXITY} --out x.parquet --adapter ad", "ad: is not a PEFT adapter"),
         (
             f"{PERPLEXITY} --out x.parquet --backend openai --url ftp://x",
-            "ftp://x: not the address of a server; expected http://",
+            "ftp://x: the server cannot be used; expected http://",
+        ),
+        (
+            f"{PERPLEXITY} --out x.parquet --adapter ad/r2 --adapter again/r2",
+            "again/r2: two adapters are labelled 'r2'; received ad/r2 too; give them different labels",
         ),
         (f"{MERGE} --recommended file --out x", "file: is not a recommendation; expected the keys rank"),
         ("publish ad --to me/x --dry-run", "choose one of its folders: r2"),

@@ -135,13 +135,19 @@ def graft_variants(
 
 
 def labelled_adapters(adapters: Sequence[tuple[str | None, Path]]) -> list[LabelledAdapter]:
-    """The adapters with their labels; InputError for an empty label, or a folder that does not exist."""
+    """The adapters with their labels; InputError for an empty or a repeated one, or a missing folder."""
+    named: dict[str, Path] = {}
     for label, path in adapters:
         if label == "":
             raise InputError("the label is empty", path=path, expected="LABEL=ADAPTER")
         if not path.is_dir():
             raise InputError("no such adapter folder", path=path)
-    return [LabelledAdapter(label or path.resolve().name, path) for label, path in adapters]
+        name = label or path.resolve().name
+        if name in named:
+            other, remedy = f"{named[name]} too", "give them different labels: --adapter LABEL=ADAPTER"
+            raise InputError(f"two adapters are labelled {name!r}", path=path, received=other, remedy=remedy)
+        named[name] = path
+    return [LabelledAdapter(name, path) for name, path in named.items()]
 
 
 def check_known_labels(option: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, read_json
 from contextgraft.config.server.backend import ServerBackend
-from contextgraft.errors import InputError, MissingExtra, did_you_mean
+from contextgraft.errors import InputError, MissingExtra, SourceError, did_you_mean
 from contextgraft.evaluation.backends.base import Backend, ChunkedBackend
 from contextgraft.evaluation.backends.loading import (
     check_vocabulary,
@@ -71,7 +71,10 @@ def backend_key(config: BackendConfig) -> dict[str, Any]:
 
 
 def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None:
-    """Raise InputError if the backend does not exist here or cannot run this many models and variants."""
+    """Raise an error if the backend does not exist here or cannot run this many models and variants.
+
+    SourceError for an address that is none: nothing is wrong with the models.
+    """
     if config.backend not in BACKENDS:
         raise InputError(
             "no such backend", expected=", ".join(BACKENDS), received=config.backend,
@@ -91,8 +94,8 @@ def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None
             remedy="pass --backend openai --url http://HOST:PORT/v1/completions",
         )
     if config.url is not None and not config.url.startswith(("http://", "https://")):
-        raise InputError(
-            "not the address of a server", path=config.url, expected="http://HOST:PORT/v1/completions"
+        raise SourceError(
+            "the server cannot be used", path=config.url, expected="http://HOST:PORT/v1/completions"
         )
     if config.backend == "vllm" and "vllm" not in sys.modules and find_spec("vllm") is None:
         raise MissingExtra("--backend vllm needs vLLM, which is not installed", remedy="pip install vllm")
