@@ -24,8 +24,8 @@ def write_tensors(
     metadata: Mapping[str, str] = PYTORCH,
 ) -> None:
     """Write one file, atomically; `tensors` come in the order of `order(specs)`, one at a time."""
-    checked = (_of_spec(specs[name], tensor) for name, tensor in zip(order(specs), tensors, strict=True))
-    write_blocks(path, specs, ((tensor,) for tensor in checked), durable=durable, metadata=metadata)
+    checked = map(_of_spec, (specs[name] for name in order(specs)), tensors)
+    write_blocks(path, specs, checked, durable=durable, metadata=metadata)
 
 
 def write_blocks(
@@ -36,15 +36,18 @@ def write_blocks(
     durable: bool = True,
     metadata: Mapping[str, str] = PYTORCH,
 ) -> None:
-    """As `write_tensors`, with each tensor as the blocks of its rows, which are written one at a time."""
-    names = order(specs)
+    """As `write_tensors`, with each tensor as the blocks of its rows, which are written one at a time.
+
+    Nothing refers to a tensor while the next one is computed.
+    """
+    names, rest = order(specs), iter(tensors)
     with publish_file(path, durable=durable) as temporary, temporary.open("wb") as file:
         file.write(_header(names, specs, metadata))
-        for name, blocks in zip(names, tensors, strict=True):
+        for name in names:
             begin, (dtype, shape) = file.tell(), specs[name]
-            for block in blocks:
-                file.write(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            file.writelines(map(_data, next(rest, ())))
             assert file.tell() - begin == torch.Size(shape).numel() * dtype.itemsize, name
+        assert not any(True for _ in rest)
 
 
 def save_tensors(
@@ -64,9 +67,14 @@ def order(specs: Mapping[str, Spec]) -> list[str]:
     return sorted(specs, key=lambda name: (-ITEM_BYTES[NAMES[specs[name][0]]], name))
 
 
-def _of_spec(spec: Spec, tensor: torch.Tensor) -> torch.Tensor:
+def _of_spec(spec: Spec, tensor: torch.Tensor) -> tuple[torch.Tensor]:
+    """A tensor as one block."""
     assert (tensor.dtype, tuple(tensor.shape)) == spec, spec
-    return tensor
+    return (tensor,)
+
+
+def _data(block: torch.Tensor) -> memoryview:
+    return block.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _header(names: list[str], specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> bytes:

@@ -1,6 +1,6 @@
 """Engines: where a run computes, in this process alone or in many processes that act as one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -18,6 +18,7 @@ from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import keep_sdpa
 from contextgraft.training.block_causal import check_block_causal
 from contextgraft.training.data.batches import TokenBatch
+from contextgraft.training.gathered_weights import GatheredWeights
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
 from contextgraft.training.model import (
@@ -87,8 +88,8 @@ class TrainingEngine(Protocol):
     def save(self, saved: SavedState, work: Path, *, wait: bool, written: Callable[[], None]) -> None:
         """Save the state and call `written`; without `wait` both may happen while the run goes on."""
 
-    def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
-        """The trained weights by name; empty in all but the main process."""
+    def run_with_weights(self, saved: SavedState, task: Callable[[Mapping[str, torch.Tensor]], T]) -> T:
+        """As `run_on_main`, with the trained weights by name; each is gathered when the task reads it."""
 
 
 class SingleProcessEngine(TrainingEngine):
@@ -181,8 +182,9 @@ class SingleProcessEngine(TrainingEngine):
         written()
 
     @override
-    def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
-        return {name: weight.cpu() for name, weight in saved.weights().items()}
+    def run_with_weights(self, saved: SavedState, task: Callable[[Mapping[str, torch.Tensor]], T]) -> T:
+        weights = saved.weights()
+        return task(GatheredWeights(weights, lambda name: weights[name].cpu()))
 
 
 def position_arguments(batch: TokenBatch, rows: slice, device: torch.device) -> dict[str, torch.Tensor]:

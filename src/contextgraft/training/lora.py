@@ -1,6 +1,6 @@
 """LoRA during training: PEFT's layers are injected into the model, and merged into the weights at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,15 +52,18 @@ def factor_names(module: str) -> tuple[str, str]:
 
 
 def merged_weight(
-    name: str, base_weight: torch.Tensor, trained: Mapping[str, torch.Tensor], lora: Lora | None
+    name: str,
+    base_weight: Callable[[], torch.Tensor],
+    trained: Mapping[str, torch.Tensor],
+    lora: Lora | None,
 ) -> torch.Tensor:
     """The weight after training: base + alpha / rank * lora_B @ lora_A, in float32, if it has factors.
 
-    Otherwise the trained weight, or the base weight where nothing was trained. `trained` has parameters by
-    name, factors among them.
+    Otherwise the trained weight, or the base weight where nothing was trained: it is read where it is
+    needed. `trained` has parameters by name, factors among them.
     """
     a_name, b_name = factor_names(name.removesuffix(".weight"))
     if lora is None or a_name not in trained:
-        return trained.get(name, base_weight)
+        return trained[name] if name in trained else base_weight()
     delta = trained[b_name].float() @ trained[a_name].float()
-    return base_weight.float() + lora.alpha / lora.rank * delta
+    return base_weight().float() + lora.alpha / lora.rank * delta

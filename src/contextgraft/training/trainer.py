@@ -15,6 +15,7 @@ from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
 from contextgraft.checkpoint.input_files import InputFiles, check_unchanged, unchanged
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.replaceable import check_keeps_inputs
+from contextgraft.checkpoint.sharded import MAX_SHARD_SIZE
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
@@ -58,8 +59,8 @@ class TrainingOptions:
     `seed` replaces the recipe's. `measures` is a Parquet file for metrics that depend on the clock, one row
     per step (`training.reporting.metrics`). `trackers` show the same rows (`training.reporting.trackers`): a
     folder for `tensorboard`, a project for `wandb`, an experiment for `mlflow`.
-    `flops` is what MFU is computed from; without it there is none. An existing output raises OutputError
-    unless `replace`.
+    `flops` is what MFU is computed from; without it there is none. A result whose weights have more than
+    `max_shard_size` bytes is several files. An existing output raises OutputError unless `replace`.
     """
 
     seed: int | None = None
@@ -67,6 +68,7 @@ class TrainingOptions:
     measures: Path | None = None
     trackers: Mapping[str, str] = field(default_factory=dict)
     flops: ModelFlops | None = None
+    max_shard_size: float = MAX_SHARD_SIZE
     replace: bool = False
     clock: Callable[[], float] = time.monotonic
 
@@ -151,8 +153,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Write the result; what only the run needs is kept until the result is in its place."""
-        trained = self.engine.gather_weights(self.saved)
-        self.engine.run_on_main(lambda: self._write_result(trained))
+        self.engine.run_with_weights(self.saved, self._write_result)
 
     def _build_stage(self, stage: int, *, summarise: bool) -> TrainState:
         """The model with the stage's theta and the saved weights."""
@@ -230,7 +231,7 @@ class Trainer:
             self.step_metrics.write()
         self.trackers.flush()
 
-    def _write_result(self, trained: dict[str, torch.Tensor]) -> None:
+    def _write_result(self, trained: Mapping[str, torch.Tensor]) -> None:
         recipe, work = self.recipe, self.work
         write_folder(
             work,
@@ -240,6 +241,7 @@ class Trainer:
             recipe=recipe,
             dtype=self._dtype(),
             datasets=dataset_records(document_sources(recipe), work),
+            max_shard_size=self.options.max_shard_size,
         )
         write_metrics(work, self.metrics)
         resume_log = work / RESUME_LOG

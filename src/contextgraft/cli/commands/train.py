@@ -26,7 +26,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 # options that only a run has, and those of them that only torchrun's processes have; --plan has others
 RUN = (
     *("out", "replace", "threads", "seed", "checkpoint_seconds", "skip_existing"),
-    *("keep", "patience", "measures", "device", "flash_attention_3", *TRACKERS),
+    *("keep", "patience", "measures", "max_shard_size", "device", "flash_attention_3", *TRACKERS),
 )
 TORCHRUN = (
     *("context_parallel", "layout", "ranks_per_node", "data_parallel_replicate", "sync_gradients_once"),
@@ -96,6 +96,12 @@ class Reporter:
 )
 @click.option("--wandb", help="Project of Weights & Biases for the same values; needs the package wandb.")
 @click.option("--mlflow", help="Experiment of MLflow for the same values; needs the package mlflow.")
+@click.option(
+    "--max-shard-size",
+    type=plan_training.POSITIVE,
+    default=5e9,
+    help="Bytes of one weights file of the result; larger ones are several, with an index [default: 5e9].",
+)
 @replace_option
 @skip_existing_option
 @json_option("Print the metrics of the last step, or the plan, as JSON.")
@@ -137,6 +143,7 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
         checkpoint_seconds=options["checkpoint_seconds"],
         measures=options["measures"],
         trackers={name: options[name] for name in TRACKERS if options[name] is not None},
+        max_shard_size=options["max_shard_size"],
         replace=options["replace"],
     )
     reporter = Reporter(silent=info is not None and info.rank > 0)

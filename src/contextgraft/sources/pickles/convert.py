@@ -13,6 +13,7 @@ from contextgraft.checkpoint.model_folder import (
 )
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
+from contextgraft.checkpoint.sharded import shard_names, write_index
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats.model.own_files import copy_own_file
@@ -72,7 +73,7 @@ def _convert_shards(folder: Path, out: Path, tied: bool) -> tuple[str, ...]:
     shards = pickled_shards(index, folder / PICKLE_INDEX)
     weight_map: dict[str, str] = {}
     total = 0
-    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    names = shard_names(len(shards))
     files = [PickleFile(folder / shard, out / name) for shard, name in zip(shards, names, strict=True)]
     convert_files(files, drop_tied_head=tied)
     for shard, name in zip(shards, names, strict=True):
@@ -86,8 +87,7 @@ def _convert_shards(folder: Path, out: Path, tied: bool) -> tuple[str, ...]:
             "names tensors that its shards do not hold", path=folder / PICKLE_INDEX,
             received=", ".join(missing)[:200], remedy="fetch the model again",
         )  # fmt: skip
-    content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    write_json(out / MODEL_INDEX, content)
+    write_index(out, weight_map, total)
     return (PICKLE_INDEX, *shards)
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from datetime import timedelta
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
+
+import torch
 
 from contextgraft.errors import ContextgraftError
 
@@ -17,6 +20,31 @@ class TaskStatus(NamedTuple):
     done: bool
     result: Any = None
     error: str | None = None
+
+
+class WeightRequests:
+    """Weights that a task in a thread asks for, one after the other, and that another thread gathers."""
+
+    def __init__(self) -> None:
+        self._names: SimpleQueue[str | None] = SimpleQueue()
+        self._weights: SimpleQueue[torch.Tensor] = SimpleQueue()
+
+    def ask(self, name: str) -> torch.Tensor:
+        """Called by the task: ask for a weight and wait for it."""
+        self._names.put(name)
+        return self._weights.get()
+
+    def end(self) -> None:
+        """Say that the task has ended."""
+        self._names.put(None)
+
+    def next(self) -> str | None:
+        """Wait for the name of the next weight; None when the task has ended."""
+        return self._names.get()
+
+    def give(self, weight: torch.Tensor) -> None:
+        """Give the task the weight that it asked for."""
+        self._weights.put(weight)
 
 
 def run_in_thread(task: Callable[[], T]) -> Future[T]:

@@ -1,6 +1,7 @@
 """The distributed engine: weights and optimiser sharded (FSDP2), sequences over a ring, one state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
+from contextgraft.training.gathered_weights import GatheredWeights
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.model import (
     build_trainable,
@@ -35,7 +37,7 @@ from contextgraft.training.model import (
     zero_frozen_rows,
 )
 from contextgraft.training.parallel import attention, checkpoints
-from contextgraft.training.parallel.background import TaskStatus, poll_result, run_in_thread
+from contextgraft.training.parallel.background import TaskStatus, WeightRequests, poll_result, run_in_thread
 from contextgraft.training.parallel.communication import (
     ContextParallel,
     context_mesh,
@@ -273,11 +275,20 @@ class DistributedEngine(TrainingEngine):
             self._finish_saving()
 
     @override
-    def gather_weights(self, saved: SavedState) -> dict[str, torch.Tensor]:
-        """Gathered one by one; only the main process keeps them, in main memory."""
-        gathered = {}
-        for name, value in saved.weights().items():
-            full = value.full_tensor() if isinstance(value, DTensor) else value
-            if self.main:
-                gathered[name] = full.cpu()
-        return gathered
+    def run_with_weights(self, saved: SavedState, task: Callable[[Mapping[str, torch.Tensor]], T]) -> T:
+        """The task runs in a thread of the main process; all ranks gather the weight that it asks for."""
+        weights, requests = saved.weights(), WeightRequests()
+        future: Future[T] = Future()
+        if self.main:
+            gathered = GatheredWeights(weights, requests.ask)
+            future = run_in_thread(lambda: task(gathered))
+            future.add_done_callback(lambda _: requests.end())
+        while (name := self.run_on_main(requests.next)) is not None:
+            self._gather(weights[name], requests)
+        return self.run_on_main(future.result)
+
+    def _gather(self, weight: torch.Tensor, requests: WeightRequests) -> None:
+        """Only the main process keeps the weight, in main memory."""
+        full = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        if self.main:
+            requests.give(full.cpu())

@@ -52,7 +52,10 @@ class _Change:
 def write_adapter_folder(
     work: Path, base: ModelFolder, trained: Mapping[str, torch.Tensor], lora: Lora
 ) -> None:
-    """Write `adapter/` into the folder of a finished model; one weight at a time is in memory."""
+    """Write `adapter/` into the folder of a finished model; one weight at a time is in memory.
+
+    Its factors are in one file, as PEFT writes them.
+    """
     donor, folder = open_model(work), work / ADAPTER_FOLDER
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
     folder.mkdir()
@@ -61,13 +64,16 @@ def write_adapter_folder(
         for name, info in base.tensors.items()
         if parameter_group(name, len(info.shape)) == "linear"
     }
-    factors = {
-        key: trained[name]
-        for module in modules
-        for key, name in zip(peft.keys(module), factor_names(module), strict=True)
-    }
-    specs: dict[str, Spec] = {key: (torch.float32, tuple(factor.shape)) for key, factor in factors.items()}
-    write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, (factors[key].float() for key in order(specs)))
+    specs: dict[str, Spec] = {}
+    factors: dict[str, str] = {}
+    for module, name in modules.items():
+        rows, columns = base[name].shape
+        shapes = (lora.rank, columns), (rows, lora.rank)
+        keys = peft.keys(module)
+        specs |= {key: (torch.float32, shape) for key, shape in zip(keys, shapes, strict=True)}
+        factors |= dict(zip(keys, factor_names(module), strict=True))
+    values = (trained[factors[key]].float() for key in order(specs))
+    write_tensors(folder / peft.ADAPTER_WEIGHTS, specs, values)
     scale = lora.alpha / lora.rank
     changes = {
         module: _change(base, donor, name, *(trained[key] for key in factor_names(module)), scale=scale)

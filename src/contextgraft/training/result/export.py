@@ -1,6 +1,7 @@
 """Write the trained model folder: new RoPE settings, weights in the base's dtype, tokenizer, sidecar."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import transformers
 from contextgraft._version import __version__
 from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
-from contextgraft.checkpoint.model_folder import MODEL_WEIGHTS, ModelFolder, open_model, read_json
+from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
-from contextgraft.checkpoint.writer import order, write_tensors
+from contextgraft.checkpoint.sharded import MAX_SHARD_SIZE, write_weights
+from contextgraft.checkpoint.writer import order
 from contextgraft.config.training import Recipe
+from contextgraft.formats.model.copied_files import split_files
 from contextgraft.formats.model.own_files import copy_own_file
 from contextgraft.formats.model_card.cards import card_of
 from contextgraft.formats.model_card.licence import CARD
@@ -24,7 +27,7 @@ from contextgraft.rope.config_form import apply_rope
 from contextgraft.rope.context_files import CONTEXT_FILES, LENGTH, TOKENIZER_CONFIG
 from contextgraft.rope.settings import RopeSettings
 from contextgraft.training.lora import merged_weight
-from contextgraft.training.result.adapter_folder import ADAPTER_FOLDER, write_adapter_folder
+from contextgraft.training.result.adapter_folder import write_adapter_folder
 from contextgraft.training.state import METRICS_FILE
 
 
@@ -37,19 +40,22 @@ def write_folder(
     recipe: Recipe,
     dtype: str,
     datasets: Sequence[Mapping[str, Any]],
+    max_shard_size: float = MAX_SHARD_SIZE,
 ) -> None:
     """Write every file of the result into `work`.
 
-    `trained` has the trained parameters by name; everything else is copied from the base, one tensor in
-    memory at a time. `dtype` is that of the activations; `datasets` are the records of data sets that were
-    fetched.
+    `trained` has the trained parameters by name; everything else is copied from the base. One tensor at a
+    time is in memory, and of `trained` one parameter, or the two factors of a matrix. `dtype` is that of the
+    activations; `datasets` are the records of data sets that were fetched; `max_shard_size` in bytes is the
+    size above which weights are several files.
     """
     specs = {name: (DTYPES[info.dtype], tuple(info.shape)) for name, info in base.tensors.items()}
-    write_tensors(work / MODEL_WEIGHTS, specs, _weights(order(specs), base, trained, recipe))
+    weights = (_weight(name, base, trained, recipe) for name in order(specs))
+    write_weights(work, specs, weights, max_shard_size)
     write_json(work / "config.json", apply_rope(base.config, rope))
-    for name in base.others:
-        own = name.startswith(f"{ADAPTER_FOLDER}/") or name in (SIDECAR, CARD, METRICS_FILE, *CONTEXT_FILES)
-        if not own:  # the base's adapter and card describe another model
+    carried, _ = split_files(base.others)  # other weights, adapter and card describe another model
+    for name in carried:
+        if name not in (METRICS_FILE, *CONTEXT_FILES):
             copy_own_file(base.path, name, work / name)
     for name in sorted(set(CONTEXT_FILES) & set(base.others)):
         before = read_json(base.path / name)
@@ -82,11 +88,11 @@ def write_folder(
         write_adapter_folder(work, base, trained, recipe.lora)
 
 
-def _weights(
-    names: Sequence[str], base: ModelFolder, trained: Mapping[str, torch.Tensor], recipe: Recipe
-) -> Iterator[torch.Tensor]:
-    for name in names:
-        stored, parameter = read_tensor(base, name), name
-        if output_embedding([name]) and base.config.get("tie_word_embeddings", False):
-            parameter = input_embedding(base.tensors) or name
-        yield merged_weight(parameter, stored, trained, recipe.lora).detach().to(stored.dtype)
+def _weight(
+    name: str, base: ModelFolder, trained: Mapping[str, torch.Tensor], recipe: Recipe
+) -> torch.Tensor:
+    parameter = name
+    if output_embedding([name]) and base.config.get("tie_word_embeddings", False):
+        parameter = input_embedding(base.tensors) or name
+    weight = merged_weight(parameter, partial(read_tensor, base, name), trained, recipe.lora)
+    return weight.detach().to(DTYPES[base[name].dtype])
