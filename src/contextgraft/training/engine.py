@@ -18,7 +18,6 @@ from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import keep_sdpa
 from contextgraft.training.block_causal import check_block_causal
 from contextgraft.training.data.batches import TokenBatch
-from contextgraft.training.gathered_weights import GatheredWeights
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.micro_batch import full_batch
 from contextgraft.training.model import (
@@ -29,6 +28,7 @@ from contextgraft.training.model import (
     trainable_parameters,
     zero_frozen_rows,
 )
+from contextgraft.training.result.gathered_weights import GatheredWeights
 from contextgraft.training.state import (
     CHECKPOINTS,
     SavedState,

@@ -15,12 +15,12 @@ from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
 from contextgraft.checkpoint.input_files import InputFiles, check_unchanged, unchanged
 from contextgraft.checkpoint.model_folder import open_model
 from contextgraft.checkpoint.replaceable import check_keeps_inputs
-from contextgraft.checkpoint.sharded import MAX_SHARD_SIZE
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
 from contextgraft.formats.model.loadable import check_loadable
 from contextgraft.formats.model.own_files import check_own_files
+from contextgraft.formats.model.sharded_weights import MAX_SHARD_SIZE
 from contextgraft.rope import settings
 from contextgraft.rope.model_class import quiet_transformers
 from contextgraft.training.data.batches import BatchSampler, TokenBatch

@@ -20,8 +20,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from contextgraft.cli.main import main
-from contextgraft.training.gathered_weights import GatheredWeights
 from contextgraft.training.parallel.engine import DistributedEngine
+from contextgraft.training.result.gathered_weights import GatheredWeights
 
 
 class Count:

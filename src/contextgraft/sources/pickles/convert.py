@@ -13,10 +13,10 @@ from contextgraft.checkpoint.model_folder import (
 )
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
 from contextgraft.checkpoint.safetensors_header import open_tensors
-from contextgraft.checkpoint.sharded import shard_names, write_index
 from contextgraft.checkpoint.writer import Spec, order, write_tensors
 from contextgraft.errors import CheckpointError, first_names
 from contextgraft.formats.model.own_files import copy_own_file
+from contextgraft.formats.model.sharded_weights import shard_names, write_index
 from contextgraft.formats.peft import (
     ADAPTER_CONFIG,
     ADAPTER_PICKLE,

@@ -24,7 +24,6 @@ from contextgraft.training.activations.offloading import Offloading, offloading
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import StepResult, TrainingEngine
-from contextgraft.training.gathered_weights import GatheredWeights
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.model import (
     build_trainable,
@@ -50,6 +49,7 @@ from contextgraft.training.parallel.options import ParallelOptions
 from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
 from contextgraft.training.parallel.shard_batch import shard_batch
 from contextgraft.training.reporting.progress import SilentReporter, TrainingReporter
+from contextgraft.training.result.gathered_weights import GatheredWeights
 from contextgraft.training.state import SavedState, TrainState, build_optimiser, load_state, saved_step
 
 T = TypeVar("T")

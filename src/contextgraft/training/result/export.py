@@ -13,11 +13,11 @@ from contextgraft.checkpoint.atomic import write_json
 from contextgraft.checkpoint.digest import model_digest
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model, read_json
 from contextgraft.checkpoint.reader import DTYPES, read_tensor
-from contextgraft.checkpoint.sharded import MAX_SHARD_SIZE, write_weights
 from contextgraft.checkpoint.writer import order
 from contextgraft.config.training import Recipe
 from contextgraft.formats.model.copied_files import split_files
 from contextgraft.formats.model.own_files import copy_own_file
+from contextgraft.formats.model.sharded_weights import MAX_SHARD_SIZE, write_weights
 from contextgraft.formats.model_card.cards import card_of
 from contextgraft.formats.model_card.licence import CARD
 from contextgraft.formats.sidecar import SIDECAR, identity, sidecar

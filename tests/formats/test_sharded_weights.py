@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from contextgraft.checkpoint.sharded import write_weights
 from contextgraft.checkpoint.writer import order
+from contextgraft.formats.model.sharded_weights import write_weights
 
 TENSORS = {
     "b": torch.randn(3, 5),  # 60 bytes
