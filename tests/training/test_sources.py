@@ -206,3 +206,25 @@ def test_a_length_that_no_document_fits_is_told_before_the_first_step(
     )
     with pytest.raises(InputError, match="does not fit"):
         BatchSampler(late, context, 1, training_steps(late))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"spacin": 3}, "unknown key 'data.0.needle.spacin'; did you mean spacing?"),
+        (
+            {"xyz": 3},
+            "'data.0.needle.xyz'; expected one of chat, filler_weight, format, haystack, kind, least",
+        ),
+    ],
+)
+def test_a_wrong_key_of_a_source_is_answered_with_the_keys_of_its_kind(
+    recipe_folder: Path, section: dict[str, Any], said: str
+) -> None:
+    path = recipe_folder / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe["data"] = [{"kind": "needle", "format": "format.yaml", **section}]
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    assert said in str(error.value)

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -74,12 +73,12 @@ def validate(model: type[Model], data: Any, source: Path | str) -> Model:
             suggestion: str | None = f"did you mean {similar[-1]}?"
         else:
             suggestion = _similar_keys(model, problem["loc"])
-        known = ", ".join(sorted(model.known_keys()))
+        known = ", ".join(_known_keys(model, problem["loc"][:-1]))
         with collector.check():
             raise ConfigError(
                 f"unknown key {_key(problem['loc'])!r}",
                 path=source,
-                expected=None if suggestion else f"one of {known} (or a key of the section)",
+                expected=None if suggestion else f"one of {known}",
                 remedy=suggestion or "remove the key or correct its spelling",
             )
     for problem in problems:
@@ -180,27 +179,42 @@ def _description(model: type[BaseModel], location: Location) -> str | None:
 
 
 def _similar_keys(model: type[BaseModel], location: Location) -> str | None:
-    """Which key of its section an unknown key is a misspelling of."""
-    section = _section(model, location[:-1])
-    return did_you_mean(str(location[-1]), section.model_fields) if section else None
+    return did_you_mean(str(location[-1]), _known_keys(model, location[:-1]))
+
+
+def _known_keys(model: Any, location: Location) -> list[str]:
+    """The keys of a section of the configuration; those of the whole where the schema does not name it."""
+    section = _section(model, location)
+    if section is None or section is model:
+        return sorted(model.known_keys())
+    return sorted(section.model_fields)
 
 
 def _section(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
-    """The model of a section of the configuration, None if the schema does not name it."""
+    """The model of a section of the configuration, None if the schema does not name it.
+
+    A location has keys, indices of lists, and behind these the tag of a union's member.
+    """
+    sections = [model]
     for key in location:
-        field = model.model_fields.get(str(key))
-        sections = [kind for kind in _types(field.annotation) if issubclass(kind, BaseModel)] if field else []
-        if not sections:
-            return None
-        model = sections[0]
-    return model
+        if isinstance(key, int):
+            continue
+        fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+        inner = [kind for field in fields for kind in _types(field.annotation) if issubclass(kind, BaseModel)]
+        sections = inner or [section for section in sections if not fields and _has_tag(section, key)]
+    return sections[0] if sections else None
+
+
+def _has_tag(section: type[BaseModel], tag: str) -> bool:
+    """Whether one of the section's keys has this value only."""
+    return any(get_args(field.annotation) == (tag,) for field in section.model_fields.values())
 
 
 def _types(annotation: Any) -> Iterator[type]:
-    """The classes of an annotation, those of a union one by one."""
-    if isinstance(annotation, type):
+    """The classes of an annotation, those of a union and of the items of a list one by one."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
         yield annotation
-    elif get_origin(annotation) in (Union, UnionType):
+    elif get_origin(annotation) is not Literal:
         for member in get_args(annotation):
             yield from _types(member)
 
