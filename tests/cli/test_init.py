@@ -145,7 +145,7 @@ def test_shipped_models_and_a_recipe(folder: Path) -> None:
     study = read_study(Path("my-study.yaml"))
     assert list(study.targets) == list(DEMO)
     assert study.settings.donor.train == "config/demo/donor.yaml"
-    assert study.settings.evaluation.needle.lengths[-1] == 2048
+    assert study.settings.evaluation.needle.lengths[-1] == 4096
     assert study.settings.evaluation.needle.format == "config/demo/needle_base.yaml"
     assert study.settings.shape == "my-study-base.json"
 

@@ -9,12 +9,10 @@ import pytest
 from contextgraft.cli.evaluate.grafts import check_known_labels, known_control
 from contextgraft.cli.main import cli
 from contextgraft.config.base import validate
-from contextgraft.config.evaluation import EvaluationConfig
 from contextgraft.config.strict_yaml import parse_yaml
 from contextgraft.config.study import StudyConfig
 from contextgraft.errors import ConfigError, InputError, did_you_mean
 from contextgraft.evaluation.backends.registry import BackendConfig, check_backend
-from contextgraft.evaluation.spec import build_spec
 from contextgraft.planning.shapes.model_shape import read_model_shape
 from contextgraft.prompts.haystack import read_haystack
 from contextgraft.prompts.needle_kinds import check_needle_kinds
@@ -65,7 +63,6 @@ NAMES: list[tuple[Callable[[], object], str]] = [
     (lambda: check_spelling("llama3-70b-1048"), "llama3-70b-1048k"),
     (lambda: read_haystack("proze", Path()), "prose"),
     (lambda: read_model_shape("llama3-8"), "llama3-8b"),
-    (lambda: build_spec(EvaluationConfig.model_construct(suites=["Needel"])), "needle"),
     (lambda: check_backend(BackendConfig(backend="opena"), 1), "openai"),
 ]
 

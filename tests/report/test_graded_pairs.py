@@ -142,5 +142,9 @@ def test_what_a_graft_adds_has_an_interval_over_texts(tmp_path: Path, synthetic:
     assert found["texts"]["high"] - found["texts"]["low"] > 1.5 * (found["high"] - found["low"])
     page = report.texts[PAGE]
     low, high = (f"+{found['texts'][end]:.1f}" for end in ("low", "high"))
-    assert f", by text [{low}, {high}] over theta only" in page
+    assert (
+        f"by text [{low}, {high}]"
+        in page.partition('<th scope="row">theta only</th>')[2].partition("</tr>")[0]
+    )
+    assert any(f", by text [{low}, {high}] over theta only" in line for line in report.lines)
     assert ", by text [+" in page.split('<section id="matrix"')[1]  # graft against alone

@@ -121,7 +121,7 @@ def test_the_table_has_its_rows_and_headers(visit: Visit) -> None:
     assert visit.count(".matrix thead th[scope=col]") == 5
     assert visit.count(".matrix .best") == 3
     row = visit.page.get_by_role("row", name="graft r8 ◆")
-    assert row.get_by_role("cell").nth(1).inner_text().split("\n")[0] == "96.5 % [93, 98] n=200"
+    assert row.get_by_role("cell").nth(1).inner_text().split("\n")[0] == "96.5 % [91, 99] n=200"
 
 
 def test_the_charts_are_drawn_and_have_names(visit: Visit) -> None:
@@ -143,7 +143,7 @@ def test_the_matrix_shows_its_numbers_to_pointer_and_screen_reader(visit: Visit)
     spot = visit.page.locator(".spot a").nth(10)
     spot.hover()
     text = visit.page.locator("#tip").inner_text()
-    assert text.startswith("style, r8: context +96.5 points [+89.7, +98.7], 96.5 % [93, 98], n=200")
+    assert text.startswith("style, r8: context +96.5 points [+89.7, +98.7], 96.5 % [91, 99], n=200")
     # no label of its own: the name that is read is the square's text, then these numbers
     assert spot.get_attribute("aria-label") is None
     assert spot.locator(".unseen").text_content() == text
