@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from .conftest import write_recipe, write_recipe_folder
-from .parallel.conftest import COMMAND, error_line, finish, start, start_ranks, work_folder
+from .parallel.conftest import COMMAND, environments, error_line, finish, start, start_ranks, work_folder
 
 SCRIPT = Path(__file__).parent / "parallel/counted_export.py"
 SIZE = 4000  # bytes
@@ -110,6 +110,23 @@ def test_killed_while_it_is_written_nothing_is_there_and_a_rerun_ends_the_same(
     one = load_file(copy / "model.safetensors")
     assert tensors.keys() == one.keys()
     assert all(torch.equal(tensors[name], one[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_while_two_ranks_write_it_is_one_line(
+    sharded: Path, recipe_folder: Path, tmp_path: Path
+) -> None:
+    """The error is raised in the thread that asks for weights; the checkpoint was complete before."""
+    stages = [{"length": 32, "steps": 1, "tokens": 64}]
+    out = tmp_path / "out"
+    words = command(write_recipe(recipe_folder, stages=stages), sharded, out)
+    for process in counted(words, tmp_path / "said.json", 2, killed_at=1):
+        process.wait()
+    line = [*COMMAND[:3], *words]
+    processes = [start(line, environment, file_bytes=8000) for environment in environments(2)]
+    assert f"{out}: cannot be written" in error_line(finish(processes, status=2))
+    assert not out.exists()
+    assert not list(work_folder(out).glob("*model*"))
 
 
 def test_other_weights_of_the_base_are_not_copied(sharded: Path, recipe_folder: Path, tmp_path: Path) -> None:
