@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from contextgraft.cli.main import cli
 from contextgraft.errors import OutputError
+
+from .command_tree import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "--base base --donor donor"
@@ -52,18 +54,11 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def commands_with_output(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command with the option --out, by the words that call it."""
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands_with_output(command, f"{prefix}{name} ")
-        elif any("--out" in parameter.opts for parameter in command.params):
-            yield prefix + name, command
-
-
-COMMANDS: Mapping[str, click.Command] = dict(commands_with_output(cli))
+COMMANDS: Mapping[str, click.Command] = {
+    words: command
+    for words, command in commands(cli)
+    if any("--out" in parameter.opts for parameter in command.params)
+}
 
 
 def error_of(*words: str) -> str:

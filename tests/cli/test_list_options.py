@@ -1,7 +1,5 @@
 """Every option with values separated by commas says so; an option that is repeated instead says that."""
 
-from collections.abc import Iterator
-
 import click
 import pytest
 from click.testing import CliRunner
@@ -9,20 +7,14 @@ from click.testing import CliRunner
 from contextgraft.cli.main import cli
 from contextgraft.cli.option_types import Choice, NumberList, RealNumber, WholeNumber
 
+from .command_tree import commands
 
-def options(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Option]]:
-    """Every option of every command, with the words that call the command."""
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from options(command, f"{prefix}{name} ")
-        for option in command.params:
-            if isinstance(option, click.Option):
-                yield prefix + name, option
-
-
-OPTIONS = [(words, option) for words, option in options(cli)]
+OPTIONS = [
+    (words, option)
+    for words, command in commands(cli)
+    for option in command.params
+    if isinstance(option, click.Option)
+]
 LISTS = [(words, option) for words, option in OPTIONS if isinstance(option.type, NumberList)]
 REPEATED = [
     (words, option)
