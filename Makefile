@@ -27,7 +27,7 @@ help:
 	@echo "make fix         let ruff and snakefmt mend what they can; regenerate the schema"
 	@echo "make docs        the documentation as a site that can be searched: site/index.html"
 	@echo "make bench       speed and memory against mergekit, PEFT and cp, as ratios: 20 to 30 minutes"
-	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks (root: network namespaces)"
+	@echo "make bench-training  bytes and seconds of the ring's layouts on slow links, memory by ranks, packing, start of an 8B (root: network namespaces)"
 	@echo "make gpu-check   every check of what runs on a GPU, at most five minutes; needs one (docs/gpu.md)"
 	@echo "make version     after a run: results into DVC, and staged for git (docs/versions.md)"
 	@echo "make sync        after \`dvc pull\`: marks the pulled files as up to date for Snakemake"
@@ -87,7 +87,8 @@ bench: setup
 	$(VENV)/python bench/run.py
 
 bench-training: setup
-	$(VENV)/python bench/training.py
+	$(HASHED) envs/smollm2.lock
+	$(VENV)/python bench/training.py --json results/bench-training.json
 
 # Exit code 2 without a GPU: a check that did not run is not a check that passed.
 gpu-check:

@@ -19,7 +19,9 @@ from typing import Any
 
 import yaml
 from nodes import PER_NODE, RANKS, Links, RankHost, bytes_sent, can_make_namespaces, nodes
+from packing import packing
 from published import report as published
+from training_start import start
 
 HERE = Path(__file__).parent
 RING = {"length": 4096, "heads": 8, "kv_heads": 8, "size": 64, "layouts": ["flat", "double", "usp", "torch"]}
@@ -34,6 +36,7 @@ MODEL: dict[str, Any] = {
 }
 MIB = 2**20
 WORLDS = (1, 2, 4, 8)
+BATCHES = [[16, 256], [2, 2048]]  # rows, tokens of a row
 WIDE = 32768  # vocabulary with which logits use most of the memory
 OUT_OF_MEMORY = 3  # exit status of a rank
 Parts = dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
@@ -147,6 +150,16 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
     return dict(found)
 
 
+def step(options: argparse.Namespace) -> dict[str, Any]:
+    """A training step of each engine on one rank against a bare loop of transformers: CPU time."""
+    with tempfile.TemporaryDirectory() as name:
+        base = str(Path(name, "base"))
+        program = str(Path(sys.executable).with_name("contextgraft"))
+        subprocess.run([program, "fetch", "demo:base", "--out", base], check=True)
+        (found,) = _run_ranks("step", {"base": base, "batches": BATCHES, "runs": options.runs}, 1)
+    return dict(found)
+
+
 def longest(options: argparse.Namespace) -> dict[str, Any]:
     """One step of `contextgraft train` at a long length, in four processes, to the published model."""
     with tempfile.TemporaryDirectory() as name:
@@ -225,6 +238,9 @@ PARTS: Parts = {
     "memory": memory,
     "fits": fits,
     "overhead": overhead,
+    "step": step,
+    "packing": packing,
+    "start": start,
     "longest": longest,
 }
 
@@ -247,6 +263,8 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=int, default=65536, help="tokens of the sequence trained end to end"
     )
+    parser.add_argument("--shape", default="llama3-8b", help="shape of the model, for the part start")
+    parser.add_argument("--layers", type=int, help="layers of it, default: all")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are removed
@@ -256,6 +274,7 @@ def main() -> None:
         print(f"bench: {part} done", file=sys.stderr, flush=True)
     text = json.dumps(found, indent=2)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(text + "\n", encoding="utf-8")
     print(text)
 

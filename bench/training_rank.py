@@ -7,6 +7,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch.distributed as dist
 TIMEOUT = timedelta(minutes=10)
 CLEAR = Path("/proc/self/clear_refs")
 OUT_OF_MEMORY = 3  # exit status
+LEARNING_RATE = 1e-4
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -164,7 +166,88 @@ def _processor(model: Any, inputs: dict[str, Any]) -> float:
     return time.process_time() - started
 
 
-JOBS = {"ring": ring, "memory": memory, "overhead": overhead}
+def step(base: str, batches: list[list[int]], runs: int) -> dict[str, Any]:
+    """A whole training step: both engines on one rank against a bare loop of transformers, CPU seconds.
+
+    `batches` are rows and tokens of a row. The three take turns, and begin with the same weights.
+    """
+    from contextgraft.checkpoint.model_folder import open_model
+    from contextgraft.training.engine import SingleProcessEngine
+    from contextgraft.training.parallel.engine import DistributedEngine
+    from contextgraft.training.parallel.options import ParallelOptions
+    from contextgraft.training.parallel.process_group import RankInfo
+
+    model = open_model(Path(base))
+    engines = {
+        "one process": SingleProcessEngine(),
+        "distributed, one rank": DistributedEngine(
+            RankInfo(0, 1, 0, 1), torch.device("cpu"), ParallelOptions(timeout=TIMEOUT), model.config
+        ),
+    }
+    found: dict[str, Any] = {}
+    for rows, length in batches:
+        ids = torch.randint(3, model.config["vocab_size"], (rows, length))
+        programs = {name: _engine_step(engine, model, ids) for name, engine in engines.items()}
+        programs["bare"] = _bare_step(base, ids)
+        seconds: dict[str, list[float]] = {name: [] for name in programs}
+        for run in range(runs + 1):  # the first run is a warm-up
+            for name, program in programs.items():
+                started = time.process_time()
+                program()
+                if run:
+                    seconds[name].append(time.process_time() - started)
+        bare = seconds.pop("bare")
+        ratios = {
+            name: sorted(ours / theirs for ours, theirs in zip(times, bare, strict=True))
+            for name, times in seconds.items()
+        }
+        found[f"{rows} x {length}"] = {"ratios": ratios, "bare": statistics.median(bare)}
+    return found
+
+
+def _engine_step(engine: Any, model: Any, ids: torch.Tensor) -> Callable[[], None]:
+    from contextgraft.config.training import Recipe
+    from contextgraft.rope import settings
+    from contextgraft.training.data.batches import TokenBatch
+
+    rows, length = ids.shape
+    recipe = Recipe.model_validate(
+        {
+            "name": "bench",
+            "stages": [{"length": length, "steps": 1, "tokens": rows * length}],
+            "data": [{"kind": "repeat"}],
+            "optimiser": {"learning_rate": LEARNING_RATE},
+        }
+    )
+    batch = TokenBatch(ids, torch.ones(ids.shape))
+    state = engine.build(recipe, model, settings.read(model.config))
+
+    def program() -> None:
+        engine.backward(state, batch, recipe)
+        engine.clip(state, 1.0)
+        state.optimiser.step()
+
+    return program
+
+
+def _bare_step(base: str, ids: torch.Tensor) -> Callable[[], None]:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def program() -> None:
+        optimiser.zero_grad()
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        loss.item()
+
+    return program
+
+
+JOBS = {"ring": ring, "memory": memory, "overhead": overhead, "step": step}
 
 
 def main() -> None:
