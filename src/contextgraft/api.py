@@ -265,10 +265,14 @@ def align(
     """
     from contextgraft.adapter.analysis.alignment import align
     from contextgraft.adapter.analysis.model_triple import open_triple
+    from contextgraft.checkpoint.replaceable import check_apart
     from contextgraft.formats.alignment import write
 
     selection = _selection(include, exclude, embeddings)
-    models = open_triple(Path(base), Path(donor), Path(target), selection)
+    folders = Path(base), Path(donor), Path(target)
+    if out is not None:
+        check_apart(Path(out), folders)
+    models = open_triple(*folders, selection)
     result = align(models, threads=_threads(threads), device=device, advance=progress)
     if out is not None:
         write(result, Path(out))

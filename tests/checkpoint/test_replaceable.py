@@ -1,6 +1,7 @@
 """What --force and options that name a file may replace: outputs, never inputs nor folders in use."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,7 +50,7 @@ def test_an_input_is_never_replaced(models: Path, command: str) -> None:
     before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
     done = invoke(models, *command.split(), "--force")
     assert isinstance(done.exception, OutputError), done.output
-    assert "is or contains an input of this command" in str(done.exception)
+    assert re.search("(is|contains) an input of this command", str(done.exception))
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
 
 

@@ -109,7 +109,7 @@ def test_not_an_option_that_was_given(folder: Path) -> None:
 
 def test_an_input_is_no_output(folder: Path) -> None:
     text = error_of(*["merge", "--adapter", "ad/r2", "--target", "tune", "--out", "tune"])
-    assert text == "tune: is or contains an input of this command; received tune; name another output"
+    assert text.startswith("tune: is an input of this command; expected a path outside of every input; ")
 
 
 def test_one_of_several_targets(folder: Path) -> None:

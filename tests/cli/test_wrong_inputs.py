@@ -44,8 +44,8 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("words", "said"),
     [
         (f"extract {PAIR} --rank 2 --out file", "file: already exists; pass --skip-existing"),
-        (f"{MERGE} --out tune", "tune: is or contains an input of this command"),
-        (f"{MERGE} --force --out .", "is or contains an input of this command"),
+        (f"{MERGE} --out tune", "tune: is an input of this command"),
+        (f"{MERGE} --force --out .", "contains an input of this command"),
         (f"{MERGE} --out ''", EMPTY),
         ("merge --adapter '' --target tune --out x", EMPTY),
         (f"{PERPLEXITY} --out ''", EMPTY),

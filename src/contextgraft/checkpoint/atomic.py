@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from contextgraft.checkpoint.replaceable import OutputExists, check_keeps_inputs, check_model_output
+from contextgraft.checkpoint.replaceable import OutputExists, check_apart, check_model_output
 from contextgraft.errors import (
     ContextgraftError,
     OutputBusy,
@@ -40,10 +40,11 @@ def publish(
 
     It stays when the block fails or is killed, so that the same command can resume; an empty one is removed.
     A second run raises OutputBusy; an `out` that already holds files raises OutputError, unless `replace` and
-    `check` accepts what it holds, and none of `inputs` is in it.
+    `check` accepts what it holds, and one that is, contains or is inside one of `inputs` always does.
     """
+    check_apart(out, inputs)
     with work_directory(out) as work:
-        check_output(out, replace=replace, check=check, inputs=inputs)
+        check_output(out, replace=replace, check=check)
         yield work
         move_into_place(work, out)
 
@@ -111,15 +112,12 @@ def check_output(
     *,
     replace: bool = False,
     check: Callable[[Path], None] = check_model_output,
-    inputs: Iterable[Path] = (),
 ) -> None:
     """Raise OutputError if `out` is not a directory, or a directory with files that may not be replaced."""
     folder = out.is_dir() and not out.is_symlink()
     occupied = any(not path.is_dir() for path in out.rglob("*")) if folder else os.path.lexists(out)
     if not occupied:
         return
-    if folder:
-        check_keeps_inputs(out, inputs)
     if not (replace and folder):
         raise OutputExists(out, replaceable=folder and _may_be_replaced(out, check))
     check(out)

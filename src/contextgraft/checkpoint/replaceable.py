@@ -33,8 +33,7 @@ def check_model_output(out: Path) -> None:
 
     Nor is the working folder or the home folder replaced, or one that contains them.
     """
-    names = {path.name for path in out.iterdir()}
-    if not names & set(MODEL_FILES) and not any(name.endswith(".safetensors") for name in names):
+    if not _is_model(out):
         raise OutputError(
             "holds files of another program, which --force does not remove",
             path=out,
@@ -50,13 +49,23 @@ def check_model_output(out: Path) -> None:
                 )  # fmt: skip
 
 
-def check_keeps_inputs(out: Path, inputs: Iterable[Path]) -> None:
-    """Raise OutputError if an input is in the folder `out`, which is to be replaced as a whole."""
-    for path in inputs:
-        if _contains(out, path):
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError if an output is or contains an input, or is inside a model or adapter that is one.
+
+    Links are followed. A folder that is only searched, such as one of several adapters, may hold the output.
+    """
+    real = Path(os.path.realpath(out))
+    for path in filter(os.path.lexists, inputs):
+        given = Path(os.path.realpath(path))
+        relations = {
+            "is": real == given,
+            "contains": real in given.parents,
+            "is inside": given in real.parents and _is_model(given),
+        }
+        for relation in (name for name, holds in relations.items() if holds):
             raise OutputError(
-                "is or contains an input of this command",
-                path=out, received=path, remedy="name another output",
+                f"{relation} an input of this command", path=out, expected="a path outside of every input",
+                received=path, remedy="name another output",
             )  # fmt: skip
 
 
@@ -73,6 +82,12 @@ def check_file_replaceable(path: Path, is_own: Callable[[Path], bool], what: str
 def check_json_replaceable(path: Path, keys: Iterable[str], what: str) -> None:
     """As `check_file_replaceable`, for a JSON object with at least these keys."""
     check_file_replaceable(path, lambda file: _has_keys(file, set(keys)), what)
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder itself holds a model, an adapter or a record."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return bool(names & set(MODEL_FILES)) or any(name.endswith(".safetensors") for name in names)
 
 
 def _has_keys(path: Path, keys: set[str]) -> bool:

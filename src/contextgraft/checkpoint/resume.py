@@ -21,7 +21,7 @@ from contextgraft.checkpoint.atomic import (
 )
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.model_folder import MODEL_CONFIG, MODEL_INDEX, ModelFolder
-from contextgraft.checkpoint.replaceable import OutputExists
+from contextgraft.checkpoint.replaceable import OutputExists, check_apart
 from contextgraft.errors import CheckpointError, MismatchError, ReadError, raise_read_error
 
 JOB_FILE = "job.json"
@@ -138,23 +138,23 @@ def publish_folders(
     """The resume log of a job that writes folders `names` to its work directory, then moved into `out`.
 
     The block records BUILT when all are complete. A folder that exists already, and was not moved there by
-    an interrupted run of this job, raises OutputError unless `replace`, or if one of `inputs` is in it. If
-    one that was moved there has lost a file since, as when Snakemake removes the outputs of an interrupted
-    job, the job begins anew.
+    an interrupted run of this job, raises OutputError unless `replace`; one that is, contains or is inside
+    one of `inputs` always does. If one that was moved there has lost a file since, as when Snakemake removes
+    the outputs of an interrupted job, the job begins anew.
     """
     if os.path.lexists(out) and not out.is_dir():
         raise OutputExists(out, replaceable=False)
+    for name in names:
+        check_apart(out / name, inputs)
     with work_directory(out) as work:
         log = ResumeLog(work, job)
         sizes = log.get(_SIZES) or {}
         whole = all((work / name).exists() or sizes.get(name) == _sizes(out / name) for name in names)
         if log.get(BUILT) is not None and not whole:
             _empty(work)
-        _check_folders(log, out, names, replace=replace, inputs=inputs)
+        _check_folders(log, out, names, replace=replace)
         with log:
-            _check_folders(
-                log, out, names, replace=replace, inputs=inputs
-            )  # again: the log may have been another job's
+            _check_folders(log, out, names, replace=replace)  # again: the log may have been another job's
             yield log
             if log.get(_SIZES) is None:
                 log.put(_SIZES, {name: _sizes(work / name) for name in names})
@@ -172,12 +172,10 @@ def input_files(folder: ModelFolder) -> InputFiles:
     return files
 
 
-def _check_folders(
-    log: ResumeLog, out: Path, names: Sequence[str], *, replace: bool, inputs: Sequence[Path]
-) -> None:
+def _check_folders(log: ResumeLog, out: Path, names: Sequence[str], *, replace: bool) -> None:
     if log.get(BUILT) is None:
         for name in names:
-            check_output(out / name, replace=replace, inputs=inputs)
+            check_output(out / name, replace=replace)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -14,7 +14,7 @@ import torch
 from contextgraft.checkpoint.atomic import RESUME_LOG, detach_log
 from contextgraft.checkpoint.input_files import InputFiles, check_unchanged, unchanged
 from contextgraft.checkpoint.model_folder import open_model
-from contextgraft.checkpoint.replaceable import check_keeps_inputs
+from contextgraft.checkpoint.replaceable import check_apart
 from contextgraft.config.resolved_study import referenced_files
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import InputError
@@ -275,8 +275,7 @@ def train(
     Without an engine, everything runs in this process. `datasets` provides the data sets of the hub.
     """
     engine, options = engine or SingleProcessEngine(), options or TrainingOptions()
-    if options.replace:
-        check_keeps_inputs(out, [base, config])
+    check_apart(out, [base, config])
     trainer = Trainer(config, base, options, engine=engine, reporter=reporter or SilentReporter())
     with (
         memory_errors(trainer.recipe, engine),

@@ -62,8 +62,10 @@ def command(
     from contextgraft.formats.refusal import is_final
 
     if out is not None:
+        from contextgraft.checkpoint.replaceable import check_apart
         from contextgraft.formats.read_alignment import check_replaceable
 
+        check_apart(out, [base, donor, target])
         check_replaceable(out)
     selection = tensor_selection(embeddings, include, exclude)
     try:

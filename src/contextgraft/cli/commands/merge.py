@@ -115,7 +115,7 @@ def command(
         )
     options = GraftOptions(rope_from, keep_rope, rounding, replace_modules)
     from contextgraft.checkpoint.atomic import check_file_output
-    from contextgraft.checkpoint.replaceable import check_json_replaceable
+    from contextgraft.checkpoint.replaceable import check_apart, check_json_replaceable
     from contextgraft.formats.sidecar import is_record
 
     others = [verdict] if verdict else []
@@ -127,6 +127,9 @@ def command(
     if not left:
         return
     targets, outs = zip(*left, strict=True)
+    inputs = [*adapters, *targets, *([rope_from] if rope_from else [])]
+    for output in (*outs, *others):
+        check_apart(output, inputs)
     if verdict is not None:
         check_file_output(verdict)
         check_json_replaceable(verdict, ("holds",), "the result of a verification")
@@ -135,11 +138,6 @@ def command(
 
     adapters, targets = local_folders("merge", *adapters), local_folders("merge", *targets)
     read_ahead(targets[0])
-    if replace and rope_from:
-        from contextgraft.checkpoint.replaceable import check_keeps_inputs
-
-        for folder in outs:
-            check_keeps_inputs(folder, [rope_from])
     from contextgraft.cli.merge.outcome import recommended_adapter, refusal_verdict, write_verdict
 
     threads = threads_or_cores(threads)

@@ -82,10 +82,12 @@ def command(
 
     find_sample_files(results)  # its errors need neither pyarrow nor duckdb
     from contextgraft.adapter.analysis.card import usages_of
+    from contextgraft.checkpoint.replaceable import check_apart
     from contextgraft.formats.adapter_record import read_adapter_records
     from contextgraft.report.build import STEPS, build
     from contextgraft.report.folder import check_replaceable, write_report
 
+    check_apart(out, [*adapters, *grafts])
     check_replaceable(out, [*results, *alignments])
     usages = usages_of(read_adapter_records(adapters))
     with count_bar("report", STEPS, "steps") as advance:

@@ -165,10 +165,13 @@ def command(context: click.Context, /, *, plan: bool, as_json: bool, **options: 
 
 
 def _check_inputs(options: dict[str, Any]) -> None:
-    """Raise an error about the recipe or the base before torch is imported."""
+    """Raise an error about the recipe, the base or an output before torch is imported."""
     from contextgraft.checkpoint.model_folder import open_model
+    from contextgraft.checkpoint.replaceable import check_apart
     from contextgraft.config.training import load_recipe
 
+    for output in filter(None, (options[name] for name in ("out", "measures", "tensorboard"))):
+        check_apart(Path(output), [options["base"], options["config"]])
     load_recipe(options["config"])
     open_model(options["base"])
 

@@ -1,6 +1,6 @@
 """What `contextgraft evaluate --adapter` writes in addition to its table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,18 @@ def graft_outputs(params: Mapping[str, Any]) -> GraftOutputs:
             "--control and --keep-rope cannot be combined: a control has the donor's settings"
         )
     return outputs
+
+
+def check_outputs_apart(
+    params: Mapping[str, Any], labelled: Iterable[tuple[str | None, Path]], outputs: GraftOutputs
+) -> None:
+    """Raise OutputError if an output is one of the models and adapters that are read, or inside one."""
+    from contextgraft.checkpoint.replaceable import check_apart
+
+    others = (params["base"], params["short_donor"], params["rope_from"])
+    inputs = [*(folder for _, folder in labelled), *params["donors"], *filter(None, others)]
+    for file in filter(None, (params["out"], *outputs.files())):
+        check_apart(file, inputs)
 
 
 def labelled_paths(option: str, words: Sequence[str]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import yaml
 
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
-from contextgraft.checkpoint.replaceable import OutputExists, check_keeps_inputs
+from contextgraft.checkpoint.replaceable import OutputExists, check_apart
 from contextgraft.config.base import validate
 from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import parse_targets
@@ -112,12 +112,12 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
             f"warning: prompts of {max(beyond):,} tokens are beyond the donor's context of {donor.longest:,}"
         )
     files = _files(new, folder, base, donor)
+    for path in files:
+        check_apart(path, map(Path, (new.base, new.donor, *new.fine_tunes.values())))
     existing = [path for path in files if path.exists()]
     begun = len(existing) < len(files) and all(_has_text(path, files[path]) for path in existing)
     if existing and not replace and not begun:
         raise OutputExists(existing[0], other="choose another --name")
-    for path in existing:
-        check_keeps_inputs(path, map(Path, (new.base, new.donor, *new.fine_tunes.values())))
     _check(files)
     for path, text in files.items():
         with publish_file(path) as temporary:
