@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -176,6 +176,20 @@ def skipped(out: Path, *others: Path, skip_existing: bool) -> bool:
         return False
     echo(f"contextgraft: {out} exists already; skipped", err=True)
     return True
+
+
+def refuse_unread(read_by: Mapping[str, Collection[str]], suites: Collection[str]) -> None:
+    """Raise UsageError for given options that none of the suites reads; no suites read an option of all.
+
+    `read_by` has the suites of each given option.
+    """
+    unread = {option: of for option, of in read_by.items() if of and not set(of) & set(suites)}
+    if suites and unread:
+        of = dict.fromkeys(suite for names in unread.values() for suite in names)
+        raise click.UsageError(
+            f"{' and '.join(unread)} would have no effect; expected with --suite {' or '.join(of)}, received "
+            f"{' and '.join(f'--suite {suite}' for suite in suites)}; add the suite or leave the option out"
+        )
 
 
 def combine(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -40,7 +40,10 @@ DOWN = ["--backend", "openai", "--url", "http://127.0.0.1:1/v1/completions", "--
         (["model", "--suite", "needle", *OUT], "--suite needle needs lengths"),
         (["model", "--suite", "perplexity", *OUT], "--suite perplexity needs lengths"),
         (["model", *NEEDLE], "--out is required"),
-        (["model", *NEEDLE, *OUT, "--reference", "other"], "no model has the label of --reference"),
+        (
+            ["model", *NEEDLE, "--suite", "divergence", *OUT, "--reference", "other"],
+            "no model has the label of --reference",
+        ),
         (["model", *NEEDLE, *OUT, "--backend", "abacus"], "'abacus' is not one of"),
         (["model", *NEEDLE, *OUT, "--url", "http://127.0.0.1:1"], "cannot be combined"),
         (["model", *NEEDLE, *OUT, "--backend", "openai"], "cannot be combined"),

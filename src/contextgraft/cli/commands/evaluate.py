@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextgraft.cli.commands.replay import replay_sample
-from contextgraft.cli.evaluate.config import backend_config, check_folder, evaluation_config, split_label
+from contextgraft.cli.evaluate.config import asked_config, backend_config, check_folder, split_label
 from contextgraft.cli.evaluate.graft_options import ADAPTER_OPTIONS, EXAMPLE
 from contextgraft.cli.evaluate.options import (
     BACKEND_OPTIONS,
@@ -22,6 +22,7 @@ from contextgraft.cli.evaluate.options import (
 from contextgraft.cli.evaluate.outputs import (
     GraftOutputs,
     check_out,
+    check_outputs_apart,
     graft_outputs,
     missing_recommendation,
     write_alignments,
@@ -97,7 +98,7 @@ def command(**params: Any) -> None:
     skip = params["skip_existing"]
     if params["out"] is not None and skipped(params["out"], *outputs.files(), skip_existing=skip):
         return
-    config = evaluation_config(params)
+    config = asked_config(params)
     if params["plan"] or params["dry_run"]:
         with grafts_of(params, adapter_folders(params), outputs) as variants:
             show_plan(params, config, models, variants)
@@ -105,6 +106,7 @@ def command(**params: Any) -> None:
     out, spec = checked_out(params["out"], config)
     outputs.check(out)
     adapters = adapter_folders(params)
+    check_outputs_apart(params, [*models, *adapters], outputs)
     with grafts_of(params, adapters, outputs) as variants:
         run(params, config, spec, models, out, variants=variants, adapters=adapters, outputs=outputs)
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contextgraft.cli.evaluate.options import flag_values
+from contextgraft.cli.evaluate.options import given_flags
+from contextgraft.cli.options import refuse_unread
 from contextgraft.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -24,15 +25,22 @@ def evaluation_config(params: Mapping[str, Any]) -> "EvaluationConfig":
 
     base = read_config(params["config_path"], params["fine_tune"])
     merged = base.model_dump(exclude_none=True)
-    for section, field, value in flag_values(params):
-        values = merged if section is None else merged.setdefault(section, {})
-        values[field] = value
+    for flag, value in given_flags(params):
+        values = merged if flag.section is None else merged.setdefault(flag.section, {})
+        values[flag.field] = value
     suites = list(params.get("suites", ()))
     if not suites:
         flagged = validate(EvaluationConfig, merged, COMMAND_LINE)
         known = base.suites or [name for name in SECTIONS if getattr(base, name)]
         suites = [name for name in flagged.selected_suites if name in known]
     return validate(EvaluationConfig, {**merged, "suites": suites}, COMMAND_LINE)
+
+
+def asked_config(params: Mapping[str, Any]) -> "EvaluationConfig":
+    """The configuration of what is evaluated; UsageError for an option that none of its suites reads."""
+    config = evaluation_config(params)
+    refuse_unread({flag.name: flag.suites for flag, _ in given_flags(params)}, config.suites or ())
+    return config
 
 
 def read_config(path: Path | None, fine_tune: str | None) -> "EvaluationConfig":

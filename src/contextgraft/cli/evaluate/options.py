@@ -15,6 +15,10 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 LENGTHS = NumberList(COUNT, "INT,...")
 VALUES = ("number", "word", "uuid")
+OF_SKILLS = ("skill", "long_skill", "repetition")
+OF_TEXTS = ("long_skill", "repetition", "perplexity", "long_perplexity", "divergence")
+OF_FORMAT = ("needle", *OF_TEXTS)
+OF_LENGTHS = ("needle", "ruler", "long_skill", "repetition", "perplexity", "long_perplexity")
 
 
 class SectionOption(click.Option):
@@ -46,17 +50,31 @@ class ChatChoice(Choice):
 
 
 class ConfigFlag(NamedTuple):
-    """An option that sets one value of the configuration: `section` is None for a value outside sections."""
+    """An option that sets one value of the configuration: `section` is None for a value outside sections.
+
+    `suites` are those that read the value; empty for all.
+    """
 
     section: str | None
     field: str
+    name: str
+    suites: tuple[str, ...]
     option: Decorator
 
 
 def flag(
-    section: str | None, field: str, *names: str, text: str, default: str = "", **settings: Any
+    section: str | None,
+    field: str,
+    *names: str,
+    text: str,
+    default: str = "",
+    suites: tuple[str, ...] | None = None,
+    **settings: Any,
 ) -> ConfigFlag:
-    """An option whose help begins with its suite and shows the default of the configuration."""
+    """An option whose help begins with its suite and shows the default of the configuration.
+
+    Without `suites`, the suite of its section reads the value.
+    """
     name = f"{section}_{field}" if section else field
     if settings.get("is_flag"):
         settings["default"] = None  # not given: the configuration decides
@@ -65,18 +83,30 @@ def flag(
         words = f"{words} [default: {default}]"
     elif section and "default" not in settings:
         settings |= {"cls": SectionOption, "section": section, "field": field}
-    return ConfigFlag(section, field, click.option(*names, name, help=words, **settings))
+    read_by = ((section,) if section else ()) if suites is None else suites
+    option = click.option(*names, name, help=words, **settings)
+    return ConfigFlag(section, field, names[0], read_by, option)
 
 
 CONFIG_FLAGS = (
-    flag("needle", "format", "--format", text="format (YAML).", default="a shipped one"),
-    flag("needle", "lengths", "--lengths", type=LENGTHS, text="length of prompt and answer, in tokens."),
+    flag("needle", "format", "--format", suites=OF_FORMAT, text="format (YAML).", default="a shipped one"),
+    flag(
+        *("needle", "lengths", "--lengths"),
+        type=LENGTHS,
+        suites=OF_LENGTHS,
+        text="length of prompt and answer, in tokens.",
+    ),
     flag(
         *("needle", "depths", "--depths"),
         type=NumberList(RealNumber(0, 100), "PERCENT,..."),
         text="position of the needle in the text.",
     ),
-    flag("needle", "samples", "--samples", type=COUNT, text="prompts per length and depth."),
+    flag(
+        *("needle", "samples", "--samples"),
+        type=COUNT,
+        suites=("needle", "ruler"),
+        text="prompts per length and depth.",
+    ),
     flag(
         *("needle", "distractors", "--distractors"),
         type=WholeNumber(min=0),
@@ -130,6 +160,7 @@ CONFIG_FLAGS = (
     flag(
         *("skill", "skills", "--skill"),
         multiple=True,
+        suites=OF_SKILLS,
         text="a file (JSONL), or a task of lm-evaluation-harness by its YAML file or name; repeatable.",
     ),
     flag(
@@ -140,6 +171,7 @@ CONFIG_FLAGS = (
     flag("skill", "samples", "--skill-samples", type=COUNT, text="prompts per skill.", default="all"),
     flag(
         *(None, "text", "--text"),
+        suites=OF_TEXTS,
         text="perplexity, divergence: a UTF-8 file, or a shipped text by name; for divergence also a skill "
         "file (JSONL).",
         default="the needle format's haystack",
@@ -168,6 +200,7 @@ CONFIG_FLAGS = (
     flag(
         *(None, "chat", "--chat"),
         type=ChatChoice(["auto", "yes", "no"]),
+        suites=("needle", "ruler", *OF_SKILLS),
         text="Whether needles, RULER and skills use the model's chat template; auto: if it has one.",
         default="needles as their format says, RULER auto, skills no",
     ),
@@ -185,17 +218,8 @@ CONFIG_FLAGS = (
     ),
 )
 REPLAY_FLAGS = (
-    "format",
-    "haystacks",
-    "values",
-    "qa_1",
-    "qa_2",
-    "skills",
-    "trust_tasks",
-    "text",
-    "chat",
-    "dtype",
-)  # and skill.samples
+    "format", "haystacks", "values", "qa_1", "qa_2", "skills", "trust_tasks", "text", "chat", "dtype",
+)  # fmt: skip
 
 CONFIG_OPTIONS = (
     click.option(
@@ -258,7 +282,7 @@ def option_groups(*groups: tuple[Decorator, ...]) -> Decorator:
 
 
 def config_flags(fields: tuple[str, ...] | None = None) -> tuple[Decorator, ...]:
-    """The options of these fields of the configuration, of all if None."""
+    """The options of these fields of the configuration and skill.samples, of all if None."""
     return tuple(
         entry.option
         for entry in CONFIG_FLAGS
@@ -266,11 +290,11 @@ def config_flags(fields: tuple[str, ...] | None = None) -> tuple[Decorator, ...]
     )
 
 
-def flag_values(params: Mapping[str, Any]) -> list[tuple[str | None, str, Any]]:
-    """Section, field and value of each configuration option that was given."""
+def given_flags(params: Mapping[str, Any]) -> list[tuple[ConfigFlag, Any]]:
+    """Each configuration option that was given, with its value."""
     given = []
-    for section, field, _ in CONFIG_FLAGS:
-        value = params.get(f"{section}_{field}" if section else field)
+    for entry in CONFIG_FLAGS:
+        value = params.get(f"{entry.section}_{entry.field}" if entry.section else entry.field)
         if value is not None and value != ():
-            given.append((section, field, list(value) if isinstance(value, tuple) else value))
+            given.append((entry, list(value) if isinstance(value, tuple) else value))
     return given

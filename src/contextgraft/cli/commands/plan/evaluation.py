@@ -1,12 +1,18 @@
 """`contextgraft plan evaluation`: what an evaluation costs on one kind of device."""
 
 import click
+from click.core import ParameterSource
 
 from contextgraft.cli.option_types import COUNT, Choice, NumberList, RealNumber, WholeNumber
-from contextgraft.cli.options import SuiteChoice, example, json_option
+from contextgraft.cli.options import SuiteChoice, example, json_option, refuse_unread
 from contextgraft.cli.output import print_json
 from contextgraft.cli.plan_training import MOST, POSITIVE, device_options
 
+READ_BY = {
+    "depths": ("needle",),
+    "distractors": ("needle",),
+    "samples": ("needle", "ruler", "perplexity", "divergence"),
+}  # suites that read an option
 LONGEST = 2**40  # tokens: beyond any claim, and still a number that tables can show
 
 
@@ -93,6 +99,9 @@ def command(
     MODEL_OR_CONFIG is a model folder, a config.json, or a shipped shape: llama3-8b, llama3-70b, smollm2-135m.
     Base and donor are evaluated once, each fine-tune alone, with theta only, and at each --rank.
     """
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in READ_BY if source(name) is not ParameterSource.DEFAULT]
+    refuse_unread({f"--{name}": READ_BY[name] for name in given}, suites)
     from contextgraft.planning.shapes.model_shape import read_model_shape
 
     shape = read_model_shape(model, dtype)
