@@ -22,7 +22,7 @@ HEAD = TensorSelection(embeddings=(TensorRole.OUTPUT,))
 
 def test_the_published_adapter_to_the_byte() -> None:
     assert adapter_bytes(LLAMA_70B, HEAD, 32) == 837_107_712
-    assert len(factorised(LLAMA_70B, HEAD)) == 7 * 80 + 1
+    assert len(factorised(tensor_infos(LLAMA_70B), HEAD)) == 7 * 80 + 1
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -13,6 +13,7 @@ from contextgraft.config.target_sheet import JSONL, SHORT_DONOR, is_task_file
 from contextgraft.config.training import load_recipe
 from contextgraft.errors import ConfigError, ContextgraftError, SourceError
 from contextgraft.evaluation.suites import SUITES
+from contextgraft.planning.study import check_study_ranks
 from contextgraft.rope import settings as rope_settings
 from contextgraft.sources.hub.client import Hub
 from contextgraft.sources.open_headers import open_model_headers
@@ -46,6 +47,8 @@ def check_study(study: ResolvedStudy, models: Path, hub: Hub, *, base_evaluated:
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
         opener = _HeaderOpener(study, models, Path(cache), hub, collector)
         base, short = opener.open("base", "base"), None
+        if base is not None:
+            collector.add(_beyond_full_rank(study, base))
         if base is not None and not collector.mistakes and not base_evaluated:
             collector.add(_unfit_lengths(study, base))
         donor = None
@@ -120,6 +123,16 @@ def _wrong_tasks(study: ResolvedStudy) -> Iterator[ConfigError]:
                 received=task,
                 remedy="correct the name, or give a file (.jsonl)",
             )
+
+
+def _beyond_full_rank(study: ResolvedStudy, base: ModelFolder) -> Iterator[ConfigError]:
+    """A mistake for ranks that no module can have, or for weights of the base that get no factors."""
+    try:
+        check_study_ranks(study, base.tensors.values())
+    except ConfigError as error:
+        yield error
+    except ContextgraftError as error:
+        yield ConfigError(f"base: {error}", path=study.source)
 
 
 def _unfit_lengths(study: ResolvedStudy, base: ModelFolder) -> Iterator[ConfigError]:

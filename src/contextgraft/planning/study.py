@@ -1,12 +1,13 @@
 """What a whole study costs, from its configuration and a config.json alone: bytes, hours, memory, disk."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
 from contextgraft.adapter.extract.rank_spec import TensorSelection
+from contextgraft.checkpoint.safetensors_header import TensorInfo
 from contextgraft.config.base import read_yaml
 from contextgraft.config.cluster import Cluster
 from contextgraft.config.evaluation import OF_SKILLS
@@ -14,9 +15,9 @@ from contextgraft.config.resolved_study import ResolvedStudy, load_study
 from contextgraft.config.server.backend import ServerBackend
 from contextgraft.config.study import ExtractionConfig
 from contextgraft.config.text_file import is_file
-from contextgraft.errors import ConfigError
+from contextgraft.errors import ConfigError, InputError
 from contextgraft.formats.tensor_names import TensorRole
-from contextgraft.planning.adapters import adapter_bytes, dense_bytes
+from contextgraft.planning.adapters import adapter_bytes, check_ranks, dense_bytes, tensor_infos
 from contextgraft.planning.evaluation import SuiteCost, describe_model, study_suite_costs
 from contextgraft.planning.hardware import Hardware
 from contextgraft.planning.jobs import (
@@ -126,12 +127,26 @@ def read_study(path: Path) -> ResolvedStudy:
 
 
 def study_shape(study: ResolvedStudy) -> ModelShape:
-    """The shape that a study names, else that of a base in a folder, else SmolLM2-135M's."""
+    """The shape that a study names, else that of a base in a folder, else SmolLM2-135M's.
+
+    ConfigError for a rank that no module of a shape that is not assumed can have.
+    """
     settings = study.settings
-    if settings.shape is not None:
-        return read_model_shape(settings.shape)
     local = is_file(Path(settings.base) / "config.json")
-    return read_model_shape(settings.base if local else ASSUMED)
+    known = settings.shape or (settings.base if local else None)
+    shape = read_model_shape(known or ASSUMED)
+    if known is not None:
+        check_study_ranks(study, tensor_infos(shape))
+    return shape
+
+
+def check_study_ranks(study: ResolvedStudy, tensors: Iterable[TensorInfo]) -> None:
+    """Raise ConfigError for ranks of a study that none of the base's modules can have."""
+    settings = study.settings
+    try:
+        check_ranks(settings.ranks, tensors, selection(settings.extraction))
+    except InputError as error:
+        raise ConfigError(str(error), path=study.source) from None
 
 
 def plan_study(study: ResolvedStudy) -> StudyPlan:

@@ -1,7 +1,7 @@
 """Which tensors to extract, and at which ranks."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -89,3 +89,8 @@ class RankSpec:
 
     def _stepped(self, rank: int) -> int:
         return next((step for step in self.steps if step >= rank), rank)
+
+
+def largest_rank(modules: Iterable[TensorInfo]) -> int:
+    """The highest rank that any of the modules can have: the largest of their smaller sides; 0 of none."""
+    return max((min(module.shape[-2:]) for module in modules), default=0)

@@ -1,5 +1,6 @@
 """`contextgraft extract`: donor minus base as LoRA adapters."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ def command(
     models = open_pair(base, donor, selection)
     _check_expected(models, expect_theta, expect_positions)
     check_device(device)
-    for warning in models.warnings:
+    for warning in (*models.warnings, *_beyond_full_rank(models, ranks)):
         echo(f"contextgraft: warning: {warning}", err=True)
     known = None if other or replace else finished_adapters(models, specs, out, gguf=gguf)
     if known:
@@ -158,6 +159,18 @@ def command(
 
         remove_other_adapters(out, sidecars)
     _show(sidecars, out, as_json)
+
+
+def _beyond_full_rank(models: "ModelPair", ranks: tuple[int, ...]) -> Iterator[str]:
+    """A warning about ranks that no module can have; PEFT takes such an adapter."""
+    from contextgraft.adapter.extract.rank_spec import largest_rank
+
+    full = largest_rank(models.base[name] for name in models.factorised)
+    for rank in (rank for rank in ranks if rank > full):
+        yield (
+            f"--rank {rank} is above the smaller side of every module, at most {full}: every module gets "
+            f"its full rank, as with --rank {full}"
+        )
 
 
 def _check_expected(models: "ModelPair", theta: float | None, positions: int | None) -> None:

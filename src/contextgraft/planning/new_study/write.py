@@ -11,6 +11,7 @@ from string import Template
 
 import yaml
 
+from contextgraft.adapter.extract.rank_spec import TensorSelection
 from contextgraft.checkpoint.atomic import publish_file
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.checkpoint.replaceable import OutputExists, check_apart
@@ -19,6 +20,7 @@ from contextgraft.config.study import StudyConfig
 from contextgraft.config.target_sheet import parse_targets
 from contextgraft.config.text_file import is_file, path_exists
 from contextgraft.errors import InputError, SeveralMistakes
+from contextgraft.planning.adapters import check_ranks
 from contextgraft.planning.new_study.facts import (
     LONGEST_SHORT_PROMPT,
     LONGEST_WINDOW,
@@ -98,6 +100,7 @@ def write_study(new: NewStudy, folder: Path, hub: Hub, *, replace: bool = False)
             open_model(folder_of)
     with tempfile.TemporaryDirectory(prefix="contextgraft-") as cache:
         model = open_model_headers(new.base, Path(cache) / "base", hub)
+        check_ranks(new.ranks, model.tensors.values(), TensorSelection())
         base, donor = read_base(model), read_donor(new.donor, Path(cache) / "donor", hub)
         _check_prompts(new, model, base)
     if 0 < donor.longest < base.context:

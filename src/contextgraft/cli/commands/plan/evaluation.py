@@ -105,6 +105,10 @@ def command(
     from contextgraft.planning.shapes.model_shape import read_model_shape
 
     shape = read_model_shape(model, dtype)
+    from contextgraft.adapter.extract.rank_spec import TensorSelection
+    from contextgraft.planning.adapters import check_ranks, tensor_infos
+
+    check_ranks(ranks, tensor_infos(shape), TensorSelection())
     from contextgraft.planning.evaluation import PromptGrid, count_models, suite_costs, to_json
     from contextgraft.planning.hardware import Hardware
 
