@@ -21,6 +21,7 @@ from contextgraft.checkpoint.digest import bytes_digest, tensor_digest
 from contextgraft.checkpoint.file_io import CHUNK, copy_range, write_all
 from contextgraft.checkpoint.input_files import InputFiles
 from contextgraft.checkpoint.resume import ResumeLog, input_files
+from contextgraft.formats.model.copied_files import check_readable
 from contextgraft.formats.sidecar import is_record
 
 ManifestCheck = Callable[[Mapping[str, Any]], object] | None
@@ -43,9 +44,11 @@ def merge(
     `check` is called with the manifest before the graft appears at `out`, which it prevents by an error.
 
     A rerun with the same inputs continues after the last complete tensor and writes the same bytes. An
-    existing graft at `out` raises OutputError unless `replace`; a record without a graft is replaced.
+    existing graft at `out` raises OutputError unless `replace`; a record without a graft is replaced. A
+    tokenizer or another small file that cannot be read raises CheckpointError.
     """
     target = plan.target
+    check_readable(plan.origins)
     inputs = [file.path / file.name for item in plan.active for file in item.adapter.files]
     job = {
         "verb": "merge",

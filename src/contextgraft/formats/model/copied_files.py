@@ -1,8 +1,9 @@
 """Which files of a target a graft takes along, besides its weights, and which could be read for weights."""
 
+import json
 import re
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 from contextgraft.checkpoint.model_folder import (
     ADAPTER_CONFIG,
@@ -12,7 +13,12 @@ from contextgraft.checkpoint.model_folder import (
     SIDECAR,
     ModelFolder,
 )
+from contextgraft.checkpoint.safetensors_header import MAX_HEADER
+from contextgraft.config.text_file import open_regular
+from contextgraft.errors import CheckpointError, ReadError
+from contextgraft.formats.model.vocabulary import TOKENIZER
 from contextgraft.formats.model_card.licence import CARD
+from contextgraft.rope.context_files import GENERATION_CONFIG, TOKENIZER_CONFIG
 
 WEIGHTS = (
     *PICKLES, ".safetensors", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".msgpack", ".npz", ".ot",
@@ -23,6 +29,13 @@ STALE = re.compile(
     r".+\.index\.json|adapter_(config|model)\..+|params\.json|openvino_.+"  # params.json: of consolidated*
     r"|optimizer\..+|scheduler\..+|trainer_state\.json|zero_to_fp32\.py|latest|events\.out\.tfevents.*"
 )
+
+# files of one form that readers fail on where it is broken
+READ_BY_TRANSFORMERS = (
+    TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG, "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "chat_template.json", "preprocessor_config.json", "processor_config.json",
+    "chat_template.jinja",
+)  # fmt: skip
 
 
 def split_files(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -37,6 +50,29 @@ def split_files(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
         name for name in names if name == CARD or _is_stale(name) or PurePosixPath(name).parts[0] in other
     )
     return tuple(name for name in names if name not in left_out), left_out
+
+
+def check_readable(origins: Mapping[str, Path]) -> None:
+    """Raise CheckpointError for a file that a graft takes along, and that transformers could not read.
+
+    `origins` has the folder of each file by its name. Files that transformers does not read are not opened.
+    """
+    for name in (name for name in READ_BY_TRANSFORMERS if name in origins):
+        path = origins[name] / name
+        json_expected = name.endswith(".json")
+        try:
+            with open_regular(path) as file:
+                text = file.read(MAX_HEADER).decode("utf-8")
+            if json_expected and not isinstance(json.loads(text), dict):
+                raise ValueError("no JSON object")
+        except OSError as error:
+            raise ReadError(path, error) from None
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                "cannot be read, and would be copied", path=path, received=error,
+                expected="a JSON object" if json_expected else "text in UTF-8",
+                remedy="fetch it again, or remove it",
+            ) from None  # fmt: skip
 
 
 def _is_stale(path: str) -> bool:
