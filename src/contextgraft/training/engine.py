@@ -128,7 +128,7 @@ class SingleProcessEngine(TrainingEngine):
     def build(self, recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> TrainState:
         self.offloaded = offloading(recipe, self.device)
         model = build_trainable(
-            recipe, base, rope, attention="sdpa", keep_attention=keep_sdpa, offloaded=self.offloaded
+            recipe, base, rope, attention=None, keep_attention=keep_sdpa, offloaded=self.offloaded
         )
         cast_frozen(model, self.dtype, linear_only=True)
         materialise(model, self.device)

@@ -50,20 +50,24 @@ def build(
     rope: RopeSettings,
     *,
     activation_checkpointing: bool,
-    attention: str = "sdpa",
+    attention: str | None = None,
     context_fn: ContextFn | None = None,
 ) -> torch.nn.Module:
     """A float32 model of this architecture with these RoPE settings, whose parameters are on the device meta.
 
     They get memory from `materialise`, after the model is sharded, if it is. Buffers are on the processor.
+    `attention` None is transformers' choice: PyTorch's (sdpa), or for classes that it does not serve (soft
+    caps, attention sinks) matrix products (eager).
     `context_fn` is that of torch.utils.checkpoint. An unknown architecture, or dropout, raises InputError.
     """
-    parsed = parse_config(apply_rope(config, rope))
+    parsed = use_built_in_kernels(parse_config(apply_rope(config, rope)))
+    if attention is None:
+        parsed._attn_implementation = None  # whatever config.json names
     _check_dropout(config)
     unknown = library_errors("unknown architecture", parsed.model_type, InputError)
     with unknown, no_init_weights(), parameters_on_meta():
         model = AutoModelForCausalLM.from_config(
-            use_built_in_kernels(parsed),
+            parsed,
             dtype=torch.float32,
             attn_implementation=attention,
             **NO_REMOTE_CODE,
@@ -145,7 +149,7 @@ def build_trainable(
     base: ModelFolder,
     rope: RopeSettings,
     *,
-    attention: str,
+    attention: str | None,
     keep_attention: ContextFn,
     offloaded: Offloading | None,
 ) -> torch.nn.Module:

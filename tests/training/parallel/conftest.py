@@ -11,7 +11,7 @@ import pytest
 
 from .fork_server import Process, fork_server
 
-JOBS = Path(__file__).with_name("jobs.py")
+RUN_JOB = Path(__file__).with_name("run_job.py")
 COMMAND = [sys.executable, "-m", "contextgraft.cli", "train", "--threads", "1"]
 Run = Callable[..., list[Any]]
 
@@ -91,11 +91,11 @@ def error_line(outputs: list[Output]) -> str:
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """run(world, job, **arguments): the result of each rank."""
+    """run(world, job, **arguments): the result of each rank; the job is one of `jobs.py` or `module`."""
 
-    def run(world: int, job: str, **arguments: Any) -> list[Any]:
+    def run(world: int, job: str, *, module: str = "jobs", **arguments: Any) -> list[Any]:
         out = tmp_path_factory.mktemp(job)
-        command = [sys.executable, str(JOBS), job, json.dumps(arguments), str(out)]
+        command = [sys.executable, str(RUN_JOB), module, job, json.dumps(arguments), str(out)]
         finish(start_ranks(command, world))
         return [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]
 

@@ -1,16 +1,10 @@
-"""What the ranks of a test do: `python jobs.py JOB ARGUMENTS OUT`, with the environment of torchrun."""
+"""What the ranks of a test compute: jobs of `run_job.py`, compared with one process."""
 
-import json
-import os
-import sys
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from threading import Timer
 from typing import Any
 from unittest.mock import Mock, patch
 
@@ -20,7 +14,6 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from contextgraft.attention.kernels import KERNELS
-from contextgraft.checkpoint import atomic
 from contextgraft.checkpoint.model_folder import ModelFolder, open_model
 from contextgraft.config.training import Recipe
 from contextgraft.errors import InputError
@@ -31,14 +24,12 @@ from contextgraft.training.data.skipping import skipping_positions
 from contextgraft.training.engine import SingleProcessEngine
 from contextgraft.training.loss import CausalLMWithLoss
 from contextgraft.training.parallel import attention as ring_attention
-from contextgraft.training.parallel import engine, ring
-from contextgraft.training.parallel.background import TaskStatus, poll_result
-from contextgraft.training.parallel.checkpoints import PendingCheckpoint
+from contextgraft.training.parallel import ring
 from contextgraft.training.parallel.communication import ContextParallel, context_mesh, context_parallel
 from contextgraft.training.parallel.engine import DistributedEngine
 from contextgraft.training.parallel.layout import LAYOUTS, topology
 from contextgraft.training.parallel.options import ParallelOptions
-from contextgraft.training.parallel.process_group import RankInfo, RemoteRankError
+from contextgraft.training.parallel.process_group import RankInfo
 from contextgraft.training.parallel.shard_batch import shard_batch
 
 TIMEOUT = timedelta(minutes=5)
@@ -75,6 +66,7 @@ def _attention(
     kernel: str,
     window: int | None = None,
     starts: list[list[int]] | None = None,
+    softcap: float | None = None,
 ) -> dict[str, float]:
     cp = peers(layout, per_node, heads, kv_heads, kernel)
     cp = replace(cp, starts=None if starts is None else tuple(map(tuple, starts)))
@@ -85,12 +77,15 @@ def _attention(
     ]
     held = cp.positions(LENGTH)
     q, k, v = (x[:, :, held].clone().requires_grad_() for x in whole[:3])
-    out = ring.attention(q, k, v, cp, HEAD**-0.5, window=window)
+    out = ring.attention(q, k, v, cp, HEAD**-0.5, window=window, softcap=softcap)
     torch.autograd.backward(out, whole[3][:, :, held])
     q_ref, k_ref, v_ref = (x.double().requires_grad_() for x in whole[:3])
-    ref = torch.nn.functional.scaled_dot_product_attention(
-        q_ref, k_ref, v_ref, attn_mask=_mask(window, starts), enable_gqa=True
-    )
+    group = heads // kv_heads
+    scores = q_ref @ k_ref.repeat_interleave(group, 1).mT * HEAD**-0.5
+    if softcap is not None:
+        scores = softcap * (scores / softcap).tanh()
+    hidden = ~_mask(window, starts)
+    ref = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v_ref.repeat_interleave(group, 1)
     torch.autograd.backward(ref, whole[3].double())
     errors = {"out": (out - ref[:, :, held]).abs().max().item()}
     for name, mine, theirs in (("q", q, q_ref), ("k", k, k_ref), ("v", v, v_ref)):
@@ -124,20 +119,23 @@ def _model(
     dtype: str,
     checkpointing: bool = False,
     config: dict[str, Any] | None = None,
+    starts: list[list[int]] | None = None,
 ) -> dict[str, Any]:
     heads = 4
     cp = peers(layout, per_node, heads, kv_heads)
-    reference, mine = (
-        _built(name, kv_heads, DTYPES[dtype], config) for name in ("sdpa", ring_attention.NAME)
-    )
+    reference, mine = (_built(name, kv_heads, DTYPES[dtype], config) for name in (None, ring_attention.NAME))
     if checkpointing:
         mine.gradient_checkpointing_enable({"use_reentrant": False})
     ids = torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(1))
-    expected = torch.nn.functional.cross_entropy(
-        reference(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
-    )
+    batch = TokenBatch(ids, torch.ones(ids.shape))
+    if starts is not None:
+        begins = tuple(map(tuple, starts))
+        batch = batch._replace(positions=restarting_positions(begins, LENGTH), starts=begins)
+    logits = reference(input_ids=ids, position_ids=batch.positions, use_cache=False).logits
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     torch.autograd.backward(expected)
-    shard = shard_batch(TokenBatch(ids, torch.ones(ids.shape)), cp, replica=0, replicas=1)
+    shard = shard_batch(batch, cp, replica=0, replicas=1)
+    cp = replace(cp, starts=shard.starts)
     loss, _ = CausalLMWithLoss(mine)(shard.tokens, position_ids=shard.positions, context_parallel=cp)
     torch.autograd.backward(loss)
     total = loss.detach().clone()
@@ -151,8 +149,9 @@ def _model(
 
 
 def _built(
-    implementation: str, kv_heads: int, dtype: torch.dtype, config: dict[str, Any] | None = None
+    implementation: str | None, kv_heads: int, dtype: torch.dtype, config: dict[str, Any] | None = None
 ) -> Any:
+    """A small model; without an implementation of attention, transformers chooses: sdpa, or eager."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     ring_attention.register()
@@ -303,98 +302,3 @@ def refusals() -> dict[str, str]:
             said[name] = str(error)
     mine(**good, attention_mask=torch.ones(1, len(held)))
     return said
-
-
-def long_tasks(out: str) -> dict[str, Any]:
-    """What each rank gets of tasks of the main process, each of which lasts for five messages to the others.
-
-    Also: how long the main process waits between messages, how many messages this rank received, and whether
-    the output is in its place when the ranks go on.
-    """
-    info = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
-    distributed = DistributedEngine(
-        info, torch.device("cpu"), ParallelOptions(timeout=TIMEOUT), {"num_attention_heads": 4}
-    )
-    waits: list[float] = []
-    messages: list[object] = []
-
-    def poll(future: Future[Any], timeout: timedelta) -> TaskStatus:
-        waits.append(timeout.total_seconds())
-        return poll_result(future, timedelta(milliseconds=10))
-
-    def broadcast(message: list[Any], **options: Any) -> None:
-        broadcast_object_list(message, **options)
-        messages.append(message)
-
-    def work() -> str:
-        end = len(waits) + 5
-        while len(waits) < end:
-            time.sleep(0.001)
-        return "done"
-
-    def fail() -> None:
-        raise InputError("no good")
-
-    def move(work_folder: Path, out: Path) -> None:
-        work()
-        move_into_place(work_folder, out)
-
-    broadcast_object_list, move_into_place = dist.broadcast_object_list, atomic.move_into_place
-    with (
-        patch.object(dist, "broadcast_object_list", broadcast),
-        patch.object(engine, "poll_result", poll),
-        patch.object(atomic, "move_into_place", move),
-    ):
-        results: list[Any] = [distributed.run_on_main(work)]
-        try:
-            distributed.run_on_main(fail)
-        except (InputError, RemoteRankError) as error:
-            results.append([type(error).__name__, str(error)])
-        with distributed.publish(Path(out)) as folder:
-            (folder / "file").touch()
-        results.append((Path(out) / "file").exists())
-    timeout = TIMEOUT.total_seconds()
-    return {"results": results, "waits": waits, "messages": len(messages), "timeout": timeout}
-
-
-def agreements(folder: str) -> list[tuple[bool, bool]]:
-    """What is agreed on before a checkpoint, while it is written, and when one rank has written it."""
-    launch = RankInfo(dist.get_rank(), dist.get_world_size(), dist.get_rank(), dist.get_world_size())
-    distributed = DistributedEngine(
-        launch, torch.device("cpu"), ParallelOptions(timeout=TIMEOUT), {"num_attention_heads": 4}
-    )
-    second = dist.get_rank() == 1
-    said = [distributed.sync_flags(save=second, stop=False)]
-    written: Future[object] = Future()
-    distributed.pending = PendingCheckpoint(Path(folder, "step-00000007"), written)
-    said.append(distributed.sync_flags(save=second, stop=second))
-    if second:
-        written.set_result(None)
-    else:
-        Timer(1, written.set_result, (None,)).start()
-    said.append(distributed.sync_flags(save=second, stop=False))
-    return said
-
-
-JOBS: dict[str, Callable[..., Any]] = {
-    "agreements": agreements,
-    "attention": attention,
-    "gradients": gradients,
-    "long_tasks": long_tasks,
-    "model": model,
-    "refusals": refusals,
-}
-
-
-def main() -> None:
-    job, arguments, out = sys.argv[1:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=TIMEOUT)
-    result = JOBS[job](**json.loads(arguments))
-    Path(out, f"{os.environ['RANK']}.json").write_text(json.dumps(result))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -297,12 +297,12 @@ def test_kernels_say_what_they_take() -> None:
         ({"model_type": "falcon_h1"}, "hybrid"),
         ({"model_type": "qwen3_next"}, "linear_attention"),
         ({"model_type": "llama", "attention_chunk_size": 8192}, "attention_chunk_size"),
-        ({"model_type": "gemma2"}, "soft caps"),  # 50 by default
     ],
 )
 def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any], word: str) -> None:
     recipe = Recipe.model_validate(RECIPE)
-    check_supported({"model_type": "gemma3_text"}, recipe, "flat")
+    for kind in ("gemma2", "gemma3_text"):
+        check_supported({"model_type": kind}, recipe, "flat")
     with pytest.raises(InputError, match=f"not {word}"):
         check_supported(config, recipe, "flat")
 
@@ -314,12 +314,13 @@ def test_attention_sinks_are_refused_by_their_tensors() -> None:
         check_supported(config, recipe, "flat", ["model.layers.0.self_attn.sinks"])
 
 
-def test_torchs_ring_takes_neither_windows_nor_documents_nor_kept_attention() -> None:
+def test_torchs_ring_takes_neither_windows_nor_caps_nor_documents_nor_kept_attention() -> None:
     recipe = Recipe.model_validate(RECIPE)
     apart = {"kind": "documents", "files": ["a.txt"], "mask": "block_causal"}
     check_supported({"model_type": "qwen2", "sliding_window": 8}, recipe, "torch")  # switched off by default
     wrong: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("sliding windows", {"model_type": "mistral"}, {}),  # 4,096 by default
+        (r"soft caps \(attn_", {"model_type": "gemma2", "sliding_window": None}, {}),  # 50 by default
         ("mask: block_causal", {"model_type": "llama"}, {"data": [apart]}),
         (
             "activation_checkpointing: selective",

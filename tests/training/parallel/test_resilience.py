@@ -144,7 +144,7 @@ def test_many_ranks_take_up_what_one_process_began(
 
 def test_other_ranks_hear_from_a_long_task_of_one(ranks: Run, tmp_path: Path) -> None:
     """Packing documents or writing a large model may take longer than the timeout for a message."""
-    main, other = ranks(2, "long_tasks", out=str(tmp_path / "out"))
+    main, other = ranks(2, "long_tasks", module="message_jobs", out=str(tmp_path / "out"))
     assert main["results"] == ["done", ["InputError", "no good"], True]
     assert other["results"] == ["done", ["RemoteRankError", "no good"], True]
     assert main["waits"] == [main["timeout"] / 4] * len(main["waits"])
@@ -187,7 +187,7 @@ def test_a_loss_that_bursts_is_one_line(sharded: Path, recipe_folder: Path, tmp_
 
 def test_no_checkpoint_is_begun_while_one_is_written(ranks: Run, tmp_path: Path) -> None:
     (tmp_path / "step-00000007.partial").mkdir()
-    for said in ranks(2, "agreements", folder=str(tmp_path)):
+    for said in ranks(2, "agreements", module="message_jobs", folder=str(tmp_path)):
         assert said == [[True, False], [False, True], [True, False]]
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
 

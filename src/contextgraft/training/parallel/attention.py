@@ -17,7 +17,7 @@ from contextgraft.training.parallel.layout import TORCH
 
 NAME = "contextgraft_ring"
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # frequencies do not depend on the positions of a rank
-UNSUPPORTED = ("softcap", "s_aux", "is_causal")  # unless None (or True)
+UNSUPPORTED = ("s_aux", "is_causal")  # unless None (or True)
 SINKS = ".sinks"  # how the names of their tensors end
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 
@@ -61,7 +61,8 @@ def attend(
     if window != layer_window(module):
         raise _unsupported("a sliding window that the class does not pass on, or that is not in the config")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = ring.attention(query, key, value, context_parallel, scale, window=window)
+    softcap = options.get("softcap")
+    out = ring.attention(query, key, value, context_parallel, scale, window=window, softcap=softcap)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -118,19 +119,18 @@ def check_supported(
 
     `tensors` are the names of the base's: attention sinks are weights, and no key of a config.
     Kinds of layers and windows are those of transformers' class, also where the config does not name them.
-    Layouts but torch's own take sliding windows and documents that do not see each other.
+    Layouts but torch's own take sliding windows, soft caps and documents that do not see each other.
     """
     parsed = parse_config(config).get_text_config(decoder=True)
     others = set(getattr(parsed, "layer_types", None) or ()) - LAYER_TYPES
     if others or getattr(parsed, "attention_chunk_size", None):
         raise _unsupported(" and ".join(sorted(others)) or "attention_chunk_size")
-    if getattr(parsed, "attn_logit_softcapping", None) is not None:
-        raise _unsupported("soft caps (attn_logit_softcapping)")
     if any(name.endswith(SINKS) for name in tensors):
         raise _unsupported("attention sinks")
     windows = getattr(parsed, "sliding_window", None) and getattr(parsed, "use_sliding_window", True)
     wanted = {
         "sliding windows": windows,
+        "soft caps (attn_logit_softcapping)": getattr(parsed, "attn_logit_softcapping", None) is not None,
         "mask: block_causal": recipe.has_block_causal,
         "activation_checkpointing: selective": recipe.activation_checkpointing == "selective",
     }

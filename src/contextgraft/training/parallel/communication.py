@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from contextgraft.attention.kernels import AttentionKernel
+from contextgraft.attention.soft_caps import soft_capped
 from contextgraft.errors import InputError
 from contextgraft.training.activations.selective_checkpointing import KeptAttention
 from contextgraft.training.parallel.layout import Layout, positions
@@ -143,6 +144,12 @@ class RingArgs(NamedTuple):
     cp: ContextParallel
     scale: float
     span: AttentionSpan = AttentionSpan()
+    softcap: float | None = None
+
+    @property
+    def kernel(self) -> AttentionKernel:
+        """The kernel of the device; if scores have a soft cap, the one that every device has."""
+        return self.cp.kernel if self.softcap is None else soft_capped(self.softcap)
 
 
 def context_mesh(layout: Layout, *, replicas: int, device: str, timeout: timedelta) -> DeviceMesh:

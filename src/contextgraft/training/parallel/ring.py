@@ -46,12 +46,14 @@ def attention(
     scale: float,
     *,
     window: int | None = None,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Attention of this rank's queries (B, H, L, D) on the keys and values (B, K, L, D) of all ranks.
 
     With a `window` each token sees so many, itself included; the documents of `cp` do not see each other.
+    With a `softcap` scores are softcap * tanh(score / softcap).
     """
-    args = RingArgs(cp, scale, AttentionSpan(window, cp.starts))
+    args = RingArgs(cp, scale, AttentionSpan(window, cp.starts), softcap)
     if cp.layout.name == TORCH:
         return TorchRing.apply(q, k, v, args)  # type: ignore[no-untyped-call, no-any-return]
     if cp.heads.size == 1:
@@ -119,9 +121,10 @@ def _forward(
     """Output (B, H, L, D) and log-sum-exp (B, H, L) over all blocks."""
     sum_dtype = torch.promote_types(q.dtype, torch.float32)
     out = lse = torch.empty(0)
+    kernel = args.kernel
     for _, _, source, kv in ring_blocks(args.cp, torch.stack([k, v])):
         for tile in _seen_tiles(args, source, q):
-            result = args.cp.kernel.forward(_attention_block(tile, q, kv, args.scale))
+            result = kernel.forward(_attention_block(tile, q, kv, args.scale))
             block_out, block_lse = (_in_order(tile, x).to(sum_dtype) for x in result)
             block_lse = block_lse.unsqueeze(-1)
             if tile == WHOLE:  # always the first
@@ -170,11 +173,11 @@ def _block_gradients(  # noqa: PLR0917 - the formula has as many terms
     dq: torch.Tensor,
 ) -> torch.Tensor:
     """Gradient (2, B, K, L, D) of the block from `source`; the gradient of the queries is added to `dq`."""
-    dkv = torch.zeros_like(kv, dtype=dq.dtype)
+    dkv, kernel = torch.zeros_like(kv, dtype=dq.dtype), args.kernel
     for tile in _seen_tiles(args, source, q):
         out, lse, dout_tile = (_in_order(tile, _queries_of(tile, x)) for x in (*total, dout))
         block = _attention_block(tile, q, kv, args.scale)
-        gradients = args.cp.kernel.backward(block, dout_tile, AttentionResult(out, lse.contiguous()))
+        gradients = kernel.backward(block, dout_tile, AttentionResult(out, lse.contiguous()))
         _queries_of(tile, dq).add_(_in_order(tile, gradients.q))
         _keys_of(tile, dkv[0]).add_(_in_order(tile, gradients.k))
         _keys_of(tile, dkv[1]).add_(_in_order(tile, gradients.v))
