@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from contextgraft.cli.commands import align
-from contextgraft.errors import CheckpointError
+from contextgraft.errors import CheckpointError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +90,34 @@ def test_one_bad_target_stops_no_batch(words: list[str], tmp_path: Path, damage:
     assert result.exit_code == 0
     assert str(target) in result.stdout
     assert pq.read_table(out).num_rows == 0
+
+
+@pytest.mark.parametrize("pair", [("base", "donor"), ("base", "target"), ("donor", "target")])
+def test_a_model_and_itself_are_told(words: list[str], pair: tuple[str, str], tmp_path: Path) -> None:
+    """In one line, before anything is read if it is one folder, and afterwards if it is a copy."""
+    first, second = pair
+    folders = {
+        word.removeprefix("--"): Path(path) for word, path in zip(words[::2], words[1::2], strict=True)
+    }
+    shutil.copytree(folders[first], tmp_path / "copy")
+    (tmp_path / "link").symlink_to(folders[first])
+    for name in ("link", "copy"):
+        given = folders | {second: tmp_path / name}
+        typed = [word for role, folder in given.items() for word in (f"--{role}", str(folder))]
+        done = CliRunner().invoke(align.command, typed)
+        if name == "copy":
+            assert done.exit_code == 0
+            assert f"warning: {first} and {second} have the same weights\n" in done.stderr
+        else:
+            assert isinstance(done.exception, InputError)
+            text = f"link: is given as {first} and as {second}: there is nothing to compare; expected three"
+            assert text in str(done.exception)
+
+
+def test_models_of_any_source(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = dict(zip(("demo:base", "demo:donor", "demo:facts"), map(Path, words[1::2]), strict=True))
+    monkeypatch.setattr(
+        align, "local_folders", lambda _, *sources: tuple(fetched[str(source)] for source in sources)
+    )
+    typed = ["--base", "demo:base", "--donor", "demo:donor", "--target", "demo:facts", "--threads", "1"]
+    assert CliRunner().invoke(align.command, typed, catch_exceptions=False).exit_code == 0

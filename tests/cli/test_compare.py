@@ -42,6 +42,16 @@ def test_two_adapters_are_told_apart(adapters: Path) -> None:
     assert len(whole.splitlines()) == 1 + 19 + 1 + 1
 
 
+def test_an_adapter_and_itself_are_told(adapters: Path) -> None:
+    (adapters / "link").symlink_to("r8")
+    said = "compared with itself, so that nothing differs"
+    for second, itself in (("r8", True), ("link", True), ("e0.5", False)):
+        words = [str(adapters / "r8"), str(adapters / second)]
+        done = CliRunner().invoke(compare.command, words, catch_exceptions=False)
+        assert (done.exit_code, said in done.stderr) == (0, itself)
+    (adapters / "link").unlink()
+
+
 def test_ranks_are_those_a_server_takes(adapters: Path) -> None:
     assert sorted(path.name for path in adapters.iterdir()) == ["base", "donor", "e0.5", "r8"]
     text = CliRunner().invoke(inspect.command, [str(adapters / "r8")]).stdout

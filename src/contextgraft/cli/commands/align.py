@@ -1,5 +1,6 @@
 """`contextgraft align`: whether donor and fine-tune changed the base in the same direction."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,16 +20,20 @@ from contextgraft.cli.options import (
     threads_or_cores,
 )
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.errors import ContextgraftError
+from contextgraft.cli.progress import local_folders
+from contextgraft.errors import ContextgraftError, InputError
 
 if TYPE_CHECKING:
     from contextgraft.adapter.extract.rank_spec import TensorSelection
     from contextgraft.formats.alignment import AlignmentResult, Direction
 
 
+ROLES = ("base", "donor", "target")
+
+
 @click.command(epilog=example("contextgraft align --base base --donor donor --target my-fine-tune"))
 @pair_options
-@click.option("--target", type=PATH, required=True, help="The fine-tune.")
+@click.option("--target", type=PATH, required=True, help="The fine-tune: any source of fetch.")
 @tensor_options("Compare")
 @click.option("--out", type=PARQUET_PATH, help="Parquet file to write, with a row for each tensor.")
 @click.option(
@@ -69,7 +74,8 @@ def command(
         check_replaceable(out)
     selection = tensor_selection(embeddings, include, exclude)
     try:
-        result = _align((base, donor, target), selection, threads_or_cores(threads), device)
+        folders = local_folders("align", base, donor, target)
+        result = _align(folders, selection, threads_or_cores(threads), device)
     except ContextgraftError as error:
         if not allow_refused or out is None or not is_final(error):
             raise
@@ -89,18 +95,28 @@ def command(
 
 
 def _align(
-    folders: tuple[Path, Path, Path], selection: "TensorSelection", threads: int, device: str
+    folders: tuple[Path, ...], selection: "TensorSelection", threads: int, device: str
 ) -> "AlignmentResult":
     from contextgraft.adapter.analysis.model_triple import open_triple
 
     models = open_triple(*folders, selection)
+    for first, second in combinations(zip(ROLES, folders, strict=True), 2):
+        if first[1].resolve() == second[1].resolve():
+            raise InputError(
+                f"is given as {first[0]} and as {second[0]}: there is nothing to compare", path=second[1],
+                expected="three different models", remedy=f"name another folder with --{second[0]}",
+            )  # fmt: skip
     from contextgraft.adapter.analysis.alignment import align
     from contextgraft.cli.progress import bytes_bar
 
     check_device(device)
     echo(f"align: {format_bytes(models.bytes_to_read)} to read, with {threads} thread(s).", err=True)
     with bytes_bar("align", models.bytes_to_read) as advance:
-        return align(models, threads=threads, device=device, advance=advance)
+        result = align(models, threads=threads, device=device, advance=advance)
+    for first, second in combinations(ROLES, 2):
+        if result.models[first]["digest"] == result.models[second]["digest"]:
+            echo(f"contextgraft: warning: {first} and {second} have the same weights", err=True)
+    return result
 
 
 def _show(result: "AlignmentResult") -> None:

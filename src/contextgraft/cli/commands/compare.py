@@ -31,6 +31,8 @@ def command(*, first: Path, second: Path, modules: bool, as_json: bool) -> None:
     adapters = open_adapter(first), open_adapter(second)
     from contextgraft.adapter.analysis.compare import compare, count_tensors, total
 
+    if first.resolve() == second.resolve():
+        echo(f"contextgraft: warning: {first}: compared with itself, so that nothing differs", err=True)
     count = count_tensors(*adapters)
     echo(f"compare: {count} tensors of two adapters.", err=True)
     with count_bar("compare", count, "tensors") as advance:
