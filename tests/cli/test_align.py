@@ -112,12 +112,3 @@ def test_a_model_and_itself_are_told(words: list[str], pair: tuple[str, str], tm
             assert isinstance(done.exception, InputError)
             text = f"link: is given as {first} and as {second}: there is nothing to compare; expected three"
             assert text in str(done.exception)
-
-
-def test_models_of_any_source(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = dict(zip(("demo:base", "demo:donor", "demo:facts"), map(Path, words[1::2]), strict=True))
-    monkeypatch.setattr(
-        align, "local_folders", lambda _, *sources: tuple(fetched[str(source)] for source in sources)
-    )
-    typed = ["--base", "demo:base", "--donor", "demo:donor", "--target", "demo:facts", "--threads", "1"]
-    assert CliRunner().invoke(align.command, typed, catch_exceptions=False).exit_code == 0

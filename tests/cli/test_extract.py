@@ -174,7 +174,7 @@ def test_an_exchanged_base_and_donor_are_a_warning(toy: SimpleNamespace, tmp_pat
             "--rank",
             2,
             "--out",
-            tmp_path / donor / "a",
+            tmp_path / f"from {donor}",
         ]
         code, _, err = finish("extract", *words)
         assert (code, "were --base and --donor exchanged?" in err) == (0, warned), err

@@ -1,6 +1,7 @@
 """A model's folder: config, position of each tensor, other files. No tensor is loaded."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,7 @@ MERGE_FIRST = "merge it into its base first: `contextgraft merge --adapter DIR -
 OTHER_WEIGHTS = (".safetensors", ".gguf")  # under names that transformers does not load by itself
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 QUANTISATION = ("quantization_config", "compression_config")  # sections of a config
+SOURCE = re.compile(r"(hf|demo|package):.")
 UNNAMED = "of a kind it does not name"
 
 
@@ -122,10 +124,12 @@ def check_model_folder(path: Path) -> None:
 
 
 def check_is_folder(path: Path, message: str, expected: str) -> None:
-    """Raise InputError if there is no folder at a path."""
+    """Raise InputError if there is no folder at a path; a source of `fetch` has the command as its remedy."""
     if not path.is_dir():
         received = "a file" if path.exists() else "nothing at this path"
-        raise InputError(message, path=path, expected=expected, received=received)
+        fetch = f"fetch it first: `contextgraft fetch {path} --out FOLDER`"
+        remedy = fetch if SOURCE.match(str(path)) else None
+        raise InputError(message, path=path, expected=expected, received=received, remedy=remedy)
 
 
 def folders_with(folder: Path, *files: str) -> list[str]:

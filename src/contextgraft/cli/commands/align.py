@@ -74,8 +74,8 @@ def command(
         check_replaceable(out)
     selection = tensor_selection(embeddings, include, exclude)
     try:
-        folders = local_folders("align", base, donor, target)
-        result = _align(folders, selection, threads_or_cores(threads), device)
+        base, donor, target = local_folders("align", base, donor, target)
+        result = _align((base, donor, target), selection, threads_or_cores(threads), device)
     except ContextgraftError as error:
         if not allow_refused or out is None or not is_final(error):
             raise
@@ -95,16 +95,17 @@ def command(
 
 
 def _align(
-    folders: tuple[Path, ...], selection: "TensorSelection", threads: int, device: str
+    folders: tuple[Path, Path, Path], selection: "TensorSelection", threads: int, device: str
 ) -> "AlignmentResult":
     from contextgraft.adapter.analysis.model_triple import open_triple
 
     models = open_triple(*folders, selection)
-    for first, second in combinations(zip(ROLES, folders, strict=True), 2):
-        if first[1].resolve() == second[1].resolve():
+    for first, second in combinations(range(len(ROLES)), 2):
+        if folders[first].resolve() == folders[second].resolve():
             raise InputError(
-                f"is given as {first[0]} and as {second[0]}: there is nothing to compare", path=second[1],
-                expected="three different models", remedy=f"name another folder with --{second[0]}",
+                f"is given as {ROLES[first]} and as {ROLES[second]}: there is nothing to compare",
+                path=folders[second], expected="three different models",
+                remedy=f"name another folder with --{ROLES[second]}",
             )  # fmt: skip
     from contextgraft.adapter.analysis.alignment import align
     from contextgraft.cli.progress import bytes_bar
@@ -113,9 +114,9 @@ def _align(
     echo(f"align: {format_bytes(models.bytes_to_read)} to read, with {threads} thread(s).", err=True)
     with bytes_bar("align", models.bytes_to_read) as advance:
         result = align(models, threads=threads, device=device, advance=advance)
-    for first, second in combinations(ROLES, 2):
-        if result.models[first]["digest"] == result.models[second]["digest"]:
-            echo(f"contextgraft: warning: {first} and {second} have the same weights", err=True)
+    for one, other in combinations(ROLES, 2):
+        if result.models[one]["digest"] == result.models[other]["digest"]:
+            echo(f"contextgraft: warning: {one} and {other} have the same weights", err=True)
     return result
 
 

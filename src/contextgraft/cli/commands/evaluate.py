@@ -89,6 +89,9 @@ def command(**params: Any) -> None:
     models = [(label, folder) for (label, _), folder in zip(labelled, folders, strict=True)]
     for label, folder in models:
         check_folder(label, folder)
+    for name in ("base", "rope_from"):
+        if params[name] is not None:
+            (params[name],) = local_folders("evaluate", params[name])
     outputs = graft_outputs(params)
     if params["replay"] is not None:
         if params["adapters"]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,8 @@ def command(
     from contextgraft.checkpoint.file_io import read_ahead
 
     adapters, targets = local_folders("merge", *adapters), local_folders("merge", *targets)
+    if rope_from:
+        options = replace_fields(options, rope_from=local_folders("merge", rope_from)[0])
     read_ahead(targets[0])
     from contextgraft.cli.merge.outcome import recommended_adapter, refusal_verdict, write_verdict
 

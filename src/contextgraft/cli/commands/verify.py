@@ -11,7 +11,7 @@ import click
 
 from contextgraft.cli.options import PATH, example, json_option, threads_option, threads_or_cores
 from contextgraft.cli.output import echo, format_bytes, print_json
-from contextgraft.cli.progress import bytes_bar, weight_bytes
+from contextgraft.cli.progress import bytes_bar, local_folders, weight_bytes
 from contextgraft.errors import Refused
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("contextgraft verify graft --target my-fine-tune --adapter adapters/r32"))
 @click.argument("folder", type=PATH)
-@click.option("--target", type=PATH, help="Of a graft: the fine-tune that it was merged into.")
+@click.option("--target", type=PATH, help="Of a graft: its fine-tune, any source of fetch.")
 @click.option(
     "--adapter", "adapters", type=PATH, multiple=True,
     help="Of a graft: an adapter that was merged; repeatable, in the order of the merge.",
 )  # fmt: skip
-@click.option("--base", type=PATH, help="Of an adapter: the base it was extracted from.")
-@click.option("--donor", type=PATH, help="Of an adapter: the donor it was extracted from.")
+@click.option("--base", type=PATH, help="Of an adapter: its base, any source of fetch.")
+@click.option("--donor", type=PATH, help="Of an adapter: its donor, any source of fetch.")
 @threads_option("Tensors")
 @click.option("--allow-refused", is_flag=True, help="Exit with 0 for a folder that only records a refusal.")
 @json_option()
@@ -50,9 +50,12 @@ def command(
     from contextgraft.checkpoint.model_folder import check_is_folder
 
     count = threads_or_cores(threads)
-    for given in (target, *adapters, base, donor):
-        if given is not None:
-            check_is_folder(given, "no such folder", "the folder of a model or adapter")
+    given = list(filter(None, (target, *adapters, base, donor)))
+    local = dict(zip(given, local_folders("verify", *given), strict=True))
+    target, base, donor = (path and local[path] for path in (target, base, donor))
+    adapters = tuple(local[path] for path in adapters)
+    for path in local.values():
+        check_is_folder(path, "no such folder", "the folder of a model or adapter")
     if (folder / "adapter_config.json").exists():
         if base is None or donor is None or target or adapters:
             raise click.UsageError("an adapter needs --base and --donor, and neither --target nor --adapter")

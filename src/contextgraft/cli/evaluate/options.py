@@ -71,19 +71,19 @@ def flag(
     suites: tuple[str, ...] | None = None,
     **settings: Any,
 ) -> ConfigFlag:
-    """An option whose help begins with its suite and shows the default of the configuration.
+    """An option whose help begins with its suites and shows the default of the configuration.
 
     Without `suites`, the suite of its section reads the value.
     """
     name = f"{section}_{field}" if section else field
     if settings.get("is_flag"):
         settings["default"] = None  # not given: the configuration decides
-    words = f"{section}: {text}" if section else text
+    read_by = ((section,) if section else ()) if suites is None else suites
+    words = f"{', '.join(read_by)}: {text}" if read_by else text
     if default:
         words = f"{words} [default: {default}]"
     elif section and "default" not in settings:
         settings |= {"cls": SectionOption, "section": section, "field": field}
-    read_by = ((section,) if section else ()) if suites is None else suites
     option = click.option(*names, name, help=words, **settings)
     return ConfigFlag(section, field, names[0], read_by, option)
 
@@ -172,8 +172,7 @@ CONFIG_FLAGS = (
     flag(
         *(None, "text", "--text"),
         suites=OF_TEXTS,
-        text="perplexity, divergence: a UTF-8 file, or a shipped text by name; for divergence also a skill "
-        "file (JSONL).",
+        text="a UTF-8 file, or a shipped text by name; for divergence also a skill file (JSONL).",
         default="the needle format's haystack",
     ),
     flag(
@@ -201,7 +200,7 @@ CONFIG_FLAGS = (
         *(None, "chat", "--chat"),
         type=ChatChoice(["auto", "yes", "no"]),
         suites=("needle", "ruler", *OF_SKILLS),
-        text="Whether needles, RULER and skills use the model's chat template; auto: if it has one.",
+        text="whether to use the model's chat template; auto: if it has one.",
         default="needles as their format says, RULER auto, skills no",
     ),
     flag(
