@@ -96,6 +96,7 @@ def peak_activations(
     dtype: torch.dtype,
     prepare: Any = None,
     hooks: saved_tensors_hooks | None = None,
+    softcap: float | None = None,
 ) -> float:
     """Most bytes that activations of a forward and a backward pass have on a rank that holds `tokens` tokens.
 
@@ -104,7 +105,15 @@ def peak_activations(
     """
     layers, fewest = int(config["num_hidden_layers"]), 2 if hooks is None else 4
     few, more = (
-        _peak({**config, "num_hidden_layers": n}, tokens, cp, dtype=dtype, prepare=prepare, hooks=hooks)
+        _peak(
+            {**config, "num_hidden_layers": n},
+            tokens,
+            cp,
+            dtype=dtype,
+            prepare=prepare,
+            hooks=hooks,
+            softcap=softcap,
+        )
         for n in (fewest, fewest + 1)
     )
     return more + (layers - fewest - 1) * (more - few)
@@ -136,6 +145,7 @@ def _peak(
     dtype: torch.dtype,
     prepare: Any,
     hooks: saved_tensors_hooks | None,
+    softcap: float | None,
 ) -> int:
     config = dict(config)
     kind = config.pop("model_type")
@@ -153,7 +163,7 @@ def _peak(
         with Storages() as storages:
             for tensor in (*model.parameters(), *model.buffers()):
                 storages.ignore(tensor)
-            inputs = {"input_ids": ids, "position_ids": positions, "context_parallel": cp}
+            inputs = {"input_ids": ids, "position_ids": positions, "context_parallel": cp, "softcap": softcap}
             with hooks or nullcontext():
                 (hidden, *_) = model.model(**inputs, use_cache=False).to_tuple()
             for parameter in model.parameters():

@@ -84,6 +84,20 @@ def test_windows_by_layer(tmp_path: Path) -> None:
     assert read_model_shape(mistral, "auto").windows == (7,) * 6
 
 
+def test_soft_caps_of_scores(tmp_path: Path) -> None:
+    """Gemma 2 has one by default; the class of Gemma 3 does not use the key."""
+    for kind, changes, capped in (
+        ("gemma2", {}, True),
+        ("gemma2", {"attn_logit_softcapping": None}, False),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, False),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0, "intermediate_size": 64}, False),
+        ("vaultgemma", {"head_dim": 8}, True),
+        ("llama", {}, False),
+    ):
+        path = config(tmp_path, model_type=kind, **SMALL | changes)
+        assert read_model_shape(path, "auto").capped is capped, (kind, changes)
+
+
 def test_a_token_passes_through_the_experts_it_is_sent_to(tmp_path: Path) -> None:
     experts = {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 64}
     shape = read_model_shape(

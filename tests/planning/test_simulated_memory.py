@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from contextgraft.config.training import Recipe
 from contextgraft.planning.training_memory import rank_memory
@@ -16,7 +17,7 @@ from contextgraft.training.activations.tiled_mlp import tile_mlps
 
 from ..training.conftest import RECIPE
 from .shapes import shape_of
-from .simulated_memory import NoHostMemory, peak_activations, peers
+from .simulated_memory import NoHostMemory, Storages, peak_activations, peers
 
 SHAPES = Path(__file__).parents[2] / "src/contextgraft/planning/shapes"
 TOKENS = 2**17  # of one rank; fake tensors cost the same at any length
@@ -31,7 +32,15 @@ def shipped(name: str) -> dict[str, Any]:
 
 
 def check(
-    config: dict[str, Any], ranks: int, dtype: str, *, recompute: Any, tiles: int, offloaded: bool = False
+    config: dict[str, Any],
+    ranks: int,
+    dtype: str,
+    *,
+    recompute: Any,
+    tiles: int,
+    offloaded: bool = False,
+    tokens: int = TOKENS,
+    softcap: float | None = None,
 ) -> None:
     hooks = Offloading(NoHostMemory()) if offloaded else None
     kept = KeptAttention(hooks)
@@ -49,13 +58,14 @@ def check(
 
     cp = replace(peers(ranks), kept=kept)
     simulated = peak_activations(
-        config, TOKENS, cp, dtype=getattr(torch, dtype), prepare=prepare, hooks=hooks
+        config, tokens, cp, dtype=getattr(torch, dtype), prepare=prepare, hooks=hooks, softcap=softcap
     )
     recipe = Recipe.model_validate(
         {**RECIPE, "activation_checkpointing": recompute, "mlp_tiles": tiles}
         | {"activation_offloading": offloaded}
     )
-    memory = rank_memory(recipe, shape_of(config), ranks, TOKENS, {"bfloat16": 2, "float32": 4}[dtype])
+    shape = replace(shape_of(config), capped=softcap is not None)
+    memory = rank_memory(recipe, shape, ranks, tokens, {"bfloat16": 2, "float32": 4}[dtype])
     planned = memory.activations + memory.ring * (ranks > 1)
     assert planned == pytest.approx(simulated, rel=0.1), (planned, simulated)
 
@@ -89,3 +99,31 @@ def test_offloaded_activations_are_within_a_tenth(recompute: Any, tiles: int) ->
 @pytest.mark.parametrize("tiles", [1, 8])
 def test_other_shapes_are_within_a_tenth(config: dict[str, Any], tiles: int) -> None:
     check(config, 8, "bfloat16", recompute=True, tiles=tiles)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tokens"), [("bfloat16", 2**12), pytest.param("float32", 2**13, marks=pytest.mark.slow)]
+)
+def test_soft_caps_are_within_a_tenth(dtype: str, tokens: int) -> None:
+    """Half of the memory and more is that of some scores; their number of operators grows with the square."""
+    check(WIDE, 2, dtype, recompute=True, tiles=1, tokens=tokens, softcap=50.0)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_eager_scores_with_a_soft_cap_are_within_a_tenth(*, recompute: bool) -> None:
+    """Of transformers' Gemma 2 in one process, with so few other activations that they do not matter."""
+    small = {
+        "vocab_size": 16, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 8,
+        "num_key_value_heads": 8, "head_dim": 2, "num_hidden_layers": 3, "pad_token_id": None,
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma2", **small)).train()
+    if recompute:
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    with Storages() as storages:
+        hidden = model.model(input_ids=torch.zeros(2, 256, dtype=torch.int64), use_cache=False)[0]
+        torch.autograd.backward(hidden.sum())
+    recipe = Recipe.model_validate({**RECIPE, "activation_checkpointing": recompute})
+    shape = shape_of({"model_type": "gemma2", **small})
+    memory = rank_memory(recipe, shape, 1, 2 * 256, 4, pairs=2 * 256**2)
+    assert memory.activations == pytest.approx(storages.peak, rel=0.1)

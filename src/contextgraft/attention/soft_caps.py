@@ -39,44 +39,52 @@ def soft_capped(cap: float, scores: int = SCORES) -> AttentionKernel:
 
 
 def _forward(block: AttentionBlock, *, cap: float, limit: int) -> AttentionResult:
-    q, k, v, _, scale = block
-    out = torch.zeros_like(q, dtype=_wide(q))
+    out = torch.zeros_like(block.q, dtype=_wide(block.q))
     lse = torch.full_like(out[..., :1], float("-inf"))
     for piece in _pieces(block, limit):
-        some_q, some_k, some_v = _inputs(piece, q, k, v)
-        scores = _ratios(some_q, some_k, scale / cap).mul_(cap)
-        piece_lse = _hide_future(piece, scores).logsumexp(-1, keepdim=True)
-        piece_out = scores.sub_(piece_lse).exp_() @ some_v
-        merge(
-            out[:, :, piece.queries],
-            lse[:, :, piece.queries],
-            _with_heads(piece_out, q.shape[1]),
-            _with_heads(piece_lse, q.shape[1]),
-        )
+        merge(out[:, :, piece.queries], lse[:, :, piece.queries], *_attend(piece, block, cap))
     return AttentionResult(out, lse.squeeze(-1))
+
+
+def _attend(piece: _Piece, block: AttentionBlock, cap: float) -> AttentionResult:
+    """Output and log-sum-exp (B, H, L, 1) of the queries of a piece."""
+    q, k, v = _inputs(piece, block)
+    scores = _hide_future(piece, _ratios(q, k, block.scale / cap).mul_(cap))
+    lse = scores.logsumexp(-1, keepdim=True)
+    out = scores.sub_(lse).exp_() @ v
+    return AttentionResult(*(_with_heads(x, block.q.shape[1]) for x in (out, lse)))
 
 
 def _backward(
     block: AttentionBlock, dout: torch.Tensor, total: AttentionResult, *, cap: float, limit: int
 ) -> AttentionGradients:
-    """The derivative of a capped score is 1 - (capped score / cap)^2."""
-    q, k, v, _, scale = block
-    dq, dk, dv = (torch.zeros_like(x, dtype=_wide(x)) for x in (q, k, v))
-    means = (dout.to(dq.dtype) * total.out).sum(-1, keepdim=True)
+    sums = AttentionGradients(*(torch.zeros_like(x, dtype=_wide(x)) for x in block[:3]))
+    means = (dout.to(_wide(dout)) * total.out).sum(-1, keepdim=True)
     for piece in _pieces(block, limit):
-        some_q, some_k, some_v = _inputs(piece, q, k, v)
-        some_dout, some_means, some_lse = (
-            _with_heads(x[:, :, piece.queries].to(dq.dtype), k.shape[1])
+        of_queries = [
+            _with_heads(x[:, :, piece.queries].to(_wide(x)), block.k.shape[1])
             for x in (dout, means, total.lse.unsqueeze(-1))
-        )
-        ratios = _ratios(some_q, some_k, scale / cap)
-        probabilities = _hide_future(piece, ratios * cap).sub_(some_lse).exp_()
-        dv[:, :, piece.keys] += probabilities.mT @ some_dout
-        dscores = (some_dout @ some_v.mT).sub_(some_means).mul_(probabilities)
-        dscores.mul_(ratios.square_().neg_().add_(1)).mul_(scale)
-        dq[:, :, piece.queries] += _with_heads(dscores @ some_k, q.shape[1])
-        dk[:, :, piece.keys] += dscores.mT @ some_q
-    return AttentionGradients(dq, dk, dv)
+        ]
+        _add_gradients(sums, piece, block, of_queries, cap)
+    return sums
+
+
+def _add_gradients(
+    sums: AttentionGradients, piece: _Piece, block: AttentionBlock, of_queries: list[torch.Tensor], cap: float
+) -> None:
+    """Add those of a piece; `of_queries`: dout, its mean product with the values, and the log-sum-exp.
+
+    The derivative of a capped score is 1 - (capped score / cap)^2.
+    """
+    q, k, v = _inputs(piece, block)
+    dout, means, lse = of_queries
+    ratios = _ratios(q, k, block.scale / cap)
+    probabilities = _hide_future(piece, ratios * cap).sub_(lse).exp_()
+    sums.v[:, :, piece.keys] += probabilities.mT @ dout
+    dscores = (dout @ v.mT).sub_(means).mul_(probabilities)
+    dscores.mul_(ratios.square_().neg_().add_(1)).mul_(block.scale)
+    sums.q[:, :, piece.queries] += _with_heads(dscores @ k, block.q.shape[1])
+    sums.k[:, :, piece.keys] += dscores.mT @ q
 
 
 def _wide(x: torch.Tensor) -> torch.dtype:
@@ -97,12 +105,13 @@ def _pieces(block: AttentionBlock, limit: int) -> Iterator[_Piece]:
             )
 
 
-def _inputs(
-    piece: _Piece, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _inputs(piece: _Piece, block: AttentionBlock) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries, keys and values of a piece in float32 or wider, with the heads of keys and values."""
-    some_k, some_v = (x[:, :, piece.keys].to(_wide(x)) for x in (k, v))
-    return _with_heads(q[:, :, piece.queries].to(_wide(q)), k.shape[1]), some_k, some_v
+    q, k, v = (
+        x[:, :, some].to(_wide(x))
+        for x, some in ((block.q, piece.queries), (block.k, piece.keys), (block.v, piece.keys))
+    )
+    return _with_heads(q, k.shape[1]), k, v
 
 
 def _ratios(q: torch.Tensor, k: torch.Tensor, factor: float) -> torch.Tensor:

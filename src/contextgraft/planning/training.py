@@ -135,6 +135,7 @@ def _stage_cost(
     }
     turns = {step: -(-step.rows // plan.replicas) for step in stage_steps}  # rows of the busiest replica
     held = max(min(plan.rows or step.rows, turns[step]) * step.length for step in stage_steps) / plan.context
+    pairs = max(min(plan.rows or step.rows, turns[step]) * step.length**2 for step in stage_steps)
     passes = [-(-turns[step] // (plan.rows or step.rows)) for step in stage_steps]
     exchanged = sum(
         turns[step] * ring_bytes(shape, step.length, plan.activation_bytes, recompute=kept)
@@ -155,6 +156,7 @@ def _stage_cost(
             held,
             plan.activation_bytes,
             whole_gradients=plan.sync_gradients_once and max(passes) > 1,
+            pairs=pairs if shape.capped and plan.ranks == 1 else 0,
         ),
         host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks)
         + offloaded_moments(recipe, shape, plan.shard_ranks),

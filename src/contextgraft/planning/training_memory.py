@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from heapq import nlargest
 from math import prod
 
+from contextgraft.attention.score_limit import SCORES
 from contextgraft.config.training import Recipe
 from contextgraft.formats.tensor_names import output_embedding, parameter_group, rows_are_tokens
 from contextgraft.planning.shapes.model_shape import ModelShape
 from contextgraft.training.logit_chunks import logit_chunk_tokens
 
 FLOAT32 = 4  # bytes of a weight, a gradient and a moment of the optimiser
+SCORE, SCORE_KEPT = 16, 8  # bytes of a score of eager attention: while a layer is computed; kept for that
 LOGITS = 16  # bytes of a vocabulary entry for each token: as computed, picked, exponentiated, its gradient
 
 
@@ -39,26 +41,29 @@ def rank_memory(
     size: int,
     *,
     whole_gradients: bool = False,
+    pairs: float = 0.0,
 ) -> RankMemory:
     """Bytes of a rank that holds `tokens` tokens at once, with activations of `size` bytes.
 
     Weights, gradients and moments are divided among all ranks; two layers and the embeddings are gathered.
     Weights that are not trained have the dtype of activations, in one process in linear layers only.
     Of moments that are offloaded, those of three tensors are counted, the largest: arriving, in use, leaving.
-    With `whole_gradients` a rank has those of all shards until they are summed.
+    With `whole_gradients` a rank has those of all shards until they are summed. `pairs` of a query and a key
+    have scores at once where one process computes soft caps by transformers' eager attention.
     """
     trained = trained_parameters(recipe, shape)
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
     frozen = shape.parameters + factors - trained if ranks > 1 else _frozen_linear(recipe, shape)
     layer = (shape.parameters - _embeddings(shape) - shape.hidden) // shape.layers
     root = shape.parameters - shape.layers * layer
-    activations, ring = _activations(recipe, shape, size, ranks)
+    activations, ring = _activations(recipe, shape, size, ranks, _scores(shape, tokens, pairs) / tokens)
+    kept_scores = 0.0 if recipe.activation_checkpointing else pairs * shape.heads * (shape.layers - 1)
     return RankMemory(
         weights=(FLOAT32 * (shape.parameters + factors) - (FLOAT32 - size) * frozen) / ranks,
         gradients=FLOAT32 * trained / (1 if whole_gradients else ranks),
         moments=_moments(_passing(recipe, shape) if recipe.optimiser.offload else trained, ranks),
         gathered=float(size * (2 * layer + root + max(layer, root))),
-        activations=tokens * activations,
+        activations=tokens * activations + SCORE_KEPT * kept_scores,
         logits=_logits(recipe, shape, tokens),
         ring=tokens * ring,
     )
@@ -116,12 +121,15 @@ def _checkpointed(recipe: Recipe, shape: ModelShape, size: int) -> float:
     return float(inputs + attention * (recipe.activation_checkpointing == "selective"))
 
 
-def _activations(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> tuple[float, float]:
+def _activations(
+    recipe: Recipe, shape: ModelShape, size: int, ranks: int, scores: float
+) -> tuple[float, float]:
     """Bytes of a token: of activations at the peak, and what the ring adds where attention is the peak.
 
     The backward pass of the last layer has its peak in its MLP or, if that is tiled, in the norm before it or
     in attention. Norms and the ring's sums are float32 whatever the dtype. The factors are counts of tensors,
-    held to a simulation of the model's own code (tests/planning/test_simulated_memory.py).
+    held to a simulation of the model's own code (tests/planning/test_simulated_memory.py). `scores` are bytes
+    of attention scores, by token.
     """
     hidden, width, inner = shape.hidden, shape.width, shape.intermediate / recipe.mlp_tiles
     kv = shape.kv_heads * shape.head_dim
@@ -134,7 +142,7 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> tu
     kept = attended + hidden * (FLOAT32 + 2 * size) + (0 if tiled else 4 * size * inner)
     in_norm = hidden * (4 * FLOAT32 + 2 * size)
     in_mlp = hidden * (FLOAT32 + size / 2) + size * (2 * inner + kv) + (4 * size * inner if tiled else 0)
-    in_attention = hidden * 3 * size + width * (4 * size + 3 * FLOAT32)
+    in_attention = hidden * 3 * size + width * (4 * size + 3 * FLOAT32) + scores
     ring = kv * 4 * (size + FLOAT32)
     before = (shape.layers - 1) * kept
     if recipe.activation_checkpointing:
@@ -143,6 +151,16 @@ def _activations(recipe: Recipe, shape: ModelShape, size: int, ranks: int) -> tu
     normed = attended + hidden * (FLOAT32 + 2 * size) + in_norm
     without_ring = before + max(kept + in_mlp, normed, attended + in_attention)
     return without_ring, max(0.0, before + attended + in_attention + ring - without_ring)
+
+
+def _scores(shape: ModelShape, tokens: float, pairs: float) -> float:
+    """Bytes of attention scores at the peak of a layer: none but with a soft cap, which fused kernels lack.
+
+    In the ring three tensors of at most so many scores as the kernel computes at a time.
+    """
+    if not shape.capped:
+        return 0.0
+    return shape.heads * SCORE * pairs or 3 * FLOAT32 * min(SCORES, shape.heads * tokens**2)
 
 
 def trained_parameters(recipe: Recipe, shape: ModelShape) -> int:

@@ -10,6 +10,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of one weight
 MAX_LAYERS = 1000
 MAX_SIZE = 2**31 - 1
 FULL, SLIDING = "full_attention", "sliding_attention"
+SOFT_CAP = "attn_logit_softcapping"  # the key of the cap of attention scores; none if it is null
 
 
 def positive_integer(value: Any, key: str, path: Path, largest: int = MAX_SIZE) -> int:

@@ -14,6 +14,7 @@ from contextgraft.formats.model.pretrained import NO_REMOTE_CODE, use_built_in_k
 from contextgraft.planning.shapes.config_values import (
     FULL,
     SLIDING,
+    SOFT_CAP,
     layer_windows,
     positive_integer,
     unsupported_layers,
@@ -30,7 +31,7 @@ def build_shape(name: str, data: Mapping[str, Any], path: Path, dtype: str) -> M
 
     CheckpointError where it cannot be built, or its layers keep more than keys and values of heads.
     """
-    config, parameters = _build(data, path)
+    config, parameters, sdpa = _build(data, path)
 
     def size(key: str) -> int:
         return positive_integer(getattr(config, key, None), key, path)
@@ -50,12 +51,13 @@ def build_shape(name: str, data: Mapping[str, Any], path: Path, dtype: str) -> M
         tensors=dict(_separate_experts(parameters)),
         idle=_idle(config, parameters),
         dtype=weight_dtype(config.dtype, path) if dtype == "auto" else dtype,
+        capped=not sdpa and getattr(config, SOFT_CAP, None) is not None,  # others ignore the key
     )
 
 
 @quiet_transformers()
-def _build(data: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """The configuration of the text model, and the shape of each of its parameters by name."""
+def _build(data: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, tuple[int, ...]], bool]:
+    """The configuration of the text model, the shape of each parameter, and whether its class takes sdpa."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -72,7 +74,8 @@ def _build(data: Mapping[str, Any], path: Path) -> tuple[Any, dict[str, tuple[in
             path=path,
             received=str(error)[:200],
         ) from None
-    return config, {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return config, shapes, bool(model._supports_sdpa)
 
 
 def _separate_experts(

@@ -22,7 +22,8 @@ class ModelShape:
 
     `windows` has an entry for each layer: the attention window in tokens, None for full attention. `tensors`
     are the shapes of the checkpoint's tensors by name; tied embeddings are there once. `idle` counts the
-    parameters of experts that a token does not pass through. `dtype` is the one of the weights.
+    parameters of experts that a token does not pass through. `dtype` is the one of the weights. `capped`:
+    attention scores have a soft cap, which PyTorch's fused kernels do not take.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelShape:
     tensors: Mapping[str, tuple[int, ...]]
     idle: int = 0
     dtype: str = "bfloat16"
+    capped: bool = False
 
     @property
     def layers(self) -> int:
@@ -136,4 +138,5 @@ def read_model_shape(model: str | Path, dtype: str = "auto") -> ModelShape:
         dtype=weight_dtype(config.get("dtype") or config.get("torch_dtype"), path)
         if dtype == "auto"
         else dtype,
+        capped=formula.capped,
     )

@@ -14,6 +14,7 @@ from contextgraft.planning.shapes.config_values import (
     FULL,
     MAX_LAYERS,
     SLIDING,
+    SOFT_CAP,
     layer_windows,
     positive_integer,
 )
@@ -60,6 +61,7 @@ class Formula(NamedTuple):
     sizes: Sizes
     tensors: Tensors
     windows: tuple[int | None, ...]
+    capped: bool
 
 
 def evaluate_formula(config: Config, path: Path) -> Formula | None:
@@ -73,7 +75,8 @@ def evaluate_formula(config: Config, path: Path) -> Formula | None:
     sizes = _sizes({**family.defaults, **config}, path)
     kinds = family.kinds(sizes)
     windows = layer_windows(kinds, sizes.config.get("sliding_window"), path)
-    return Formula(sizes, _tensors(family.layer(sizes), sizes), windows)
+    capped = SOFT_CAP in family.defaults and sizes.config[SOFT_CAP] is not None  # other classes ignore it
+    return Formula(sizes, _tensors(family.layer(sizes), sizes), windows, capped)
 
 
 def _sizes(config: Config, path: Path) -> Sizes:
@@ -237,7 +240,9 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family(qwen2_layer, upper_windows, QWEN),
     "qwen3": Family(qwen3_layer, upper_windows, QWEN | {"head_dim": 128}),
     "gemma": Family(gemma_layer, full_attention, GEMMA | {"num_key_value_heads": 16}),
-    "gemma2": Family(gemma2_layer, periodic_windows, WINDOWED | {"sliding_window_pattern": 2}),
+    "gemma2": Family(
+        gemma2_layer, periodic_windows, WINDOWED | {"sliding_window_pattern": 2, SOFT_CAP: 50.0}
+    ),
     "gemma3_text": Family(gemma3_layer, periodic_windows, WINDOWED | {"sliding_window_pattern": 6}),
     "phi3": Family(phi3_layer, one_window, UNTIED),
 }
