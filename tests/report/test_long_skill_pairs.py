@@ -63,6 +63,28 @@ def test_the_summary_and_the_page_have_the_paired_difference(
     assert "−80.0" in section
 
 
+def test_prompts_that_share_a_text_have_an_interval_over_texts(
+    synthetic: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Twelve lines take turns behind three texts: four are lost of the first, two of the second."""
+    model, every = synthetic.graft("style", 8), set(range(12))
+    lost = {0, 3, 6, 9, 1, 4}
+    made = rows(synthetic, model, "skill", every, 12)
+    made += rows(synthetic, synthetic.Model("style"), "skill", every, 12)
+    long = rows(synthetic, model, "long_skill", every - lost, 12, length=1024)
+    made += [{**row, "document": row["sample_index"] % 3} for row in long]
+    synthetic.write(tmp_path / "a.parquet", made)
+    (item,) = map(length_pairs, read_samples([tmp_path]).rows("long_skill_pairs"))
+    assert item.pairs.texts == ((4.0, -4.0), (4.0, -2.0), (4.0, 0.0))
+    report = build([tmp_path], [], "t", None)
+    own = report.summary["fine_tunes"]["style"]["rows"]["graft r8"]["skill_at_length"]
+    own = own["polite, exact"]["1024"]
+    # each of the 27 draws of three texts is as likely: all of the first, or of the last, are 3.7 % each
+    assert (own["difference"], own["texts"]) == (-50.0, {"n": 3, "low": -100.0, "high": 0.0})
+    section = report.texts[PAGE].split('<section id="long-skill"')[1].split("</section>")[0]
+    assert ", by text [−100.0, 0.0] n=12: 50 % long, 100 % short" in section
+
+
 def test_several_donors_answer_one_line(synthetic: SimpleNamespace, tmp_path: Path) -> None:
     made = []
     for donor, kept in (("donor-s1", set(range(4))), ("donor-s2", set())):

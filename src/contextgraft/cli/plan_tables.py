@@ -171,7 +171,8 @@ def _study_notes(plan: "StudyPlan") -> Iterator[str]:
     cluster = plan.study.settings.cluster
     yield "Hours are estimates at the speeds of `cluster`; requested minutes are three times that, plus ten."
     yield "busy: GPUs of a job that compute at a time; the others hold layers and wait."
-    yield "Skills are not counted: prompts of files are short, those of tasks may not be. Nothing was run, nothing was fetched."
+    yield "Skills are not counted: prompts of files are short, those of tasks may be long."
+    yield "Nothing was run, nothing was fetched."
     for name in too_long(plan.steps, cluster):
         yield (
             f"{name}: a job takes longer than the {cluster.longest:,} minutes of cluster.longest. It resumes "

@@ -146,6 +146,7 @@ def _by_length(own: Sequence[LengthPairs], sides: tuple[str, str]) -> dict[str, 
             **dict(zip(sides, (item.pairs.first, item.pairs.second), strict=True)),
             **{"difference": points.points, "low": low, "high": high, **_method(item.method)},
             **_pairs(item.pairs, REPEATING if item.scoring == REPEATED else RIGHT),
+            **_pairs_by_text(item.pairs),
         }
     return tasks
 

@@ -1,5 +1,6 @@
 -- Prompts of skills behind a long text (suite long_skill), each paired with the short prompt of the same line by the same
--- model. Otherwise as in pairs.sql: answers of several donors to one prompt are averaged first, so that n counts lines.
+-- model. Otherwise as in pairs.sql: answers of several donors to one prompt are averaged first, so that n counts lines. Lines
+-- are grouped by the text that they are behind.
 WITH spec AS (
     SELECT *, CASE WHEN role = 'base' THEN model_digest END AS base,
            CASE WHEN json_valid(recipe) THEN json_extract_string(recipe, '$.sha256') END AS content
@@ -7,7 +8,7 @@ WITH spec AS (
     WHERE suite IN ('skill', 'long_skill') AND status = 'ok'
 ),
 pairs AS (
-    SELECT long.role, long.target, long.base, long.rank, long.scale, long.task, long.length, long.scoring, long.seed, long.sample_index,
+    SELECT long.role, long.target, long.base, long.rank, long.scale, long.task, long.length, long.scoring, long.seed, long.sample_index, long.document,
            prompt_pair(long.score, short.score, avg(short.score)) AS pair
     FROM spec AS long
     JOIN spec AS short
@@ -24,7 +25,7 @@ pairs AS (
 SELECT role, target, base, rank, scale, task, length, scoring, pooled(counts, text) AS counts
 FROM (
     SELECT role, target, base, rank, scale, task, length, coalesce(scoring, '') AS scoring,
-           concat_ws(' ', seed, sample_index) AS text, fourfold(pair) AS counts
+           concat_ws(' ', seed, coalesce('text ' || document, sample_index :: VARCHAR)) AS text, fourfold(pair) AS counts
     FROM pairs
     GROUP BY ALL
 )

@@ -12,7 +12,7 @@ from contextgraft.report.statistics.proportion import NOT_EVALUATED, Difference
 from contextgraft.report.statistics.study_table import StudyTable
 from contextgraft.report.tables.score_tables import length_label
 from contextgraft.report.tables.table import ScoreTable, TableCell, TableRow, TableSection, shown_columns
-from contextgraft.report.tables.wording import between_points, percent, signed, thousands
+from contextgraft.report.tables.wording import between_points, by_text, percent, signed, thousands
 
 SIDES = {LONG_SKILL: ("long", "short"), REPETITION: ("here", "alone")}
 SHORT_PROMPTS = "short prompts"
@@ -65,8 +65,9 @@ def _cell(item: LengthPairs | None, suite: str, labels: tuple[str, str]) -> Tabl
     points, (first, second) = item.pairs.difference, SIDES[suite]
     shares = f"{percent(item.pairs.first)} {first}, {percent(item.pairs.second)} {second}"
     address = link(tune=labels[0], row=labels[1], suite=suite, task=item.task, length=item.length)
-    interval = (
-        f"{between_points(Difference(points.points, *item.interval, item.method))} " if item.interval else ""
-    )
+    interval = ""
+    if item.interval:
+        shown = between_points(Difference(points.points, *item.interval, item.method))
+        interval = f"{shown}{by_text(item.pairs)} "
     detail = f"{interval}n={thousands(item.pairs.n)}: {shares}"
     return TableCell(signed(points.points), detail, link=address)
