@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +22,7 @@ from contextgraft.evaluation.backends.base import ChunkedBackend, GenerationRequ
 from contextgraft.evaluation.backends.registry import BACKENDS, BackendConfig
 from contextgraft.evaluation.backends.tokenizer import PromptTokenizer, load_tokenizer
 from contextgraft.evaluation.questions import Question
+from contextgraft.evaluation.replay import read_row, replay_sample
 from contextgraft.evaluation.run import evaluate_models
 from contextgraft.evaluation.spec import EvalSpec
 from contextgraft.evaluation.suites.needle_grid import DEFAULT_FORMAT, read_grid
@@ -196,6 +198,19 @@ def ruler(tmp_path: Path, request: pytest.FixtureRequest) -> EvalSpec:
 Sit = Callable[[EvalSpec, int | None], Scored]
 
 
+def replayed(folder: Path, out: Path, spec: EvalSpec) -> list[tuple[Any, ...]]:
+    """The first row of each task, kind and haystack, replayed with another seed: what does not agree."""
+    firsts: dict[tuple[Any, ...], int] = {}
+    for number, row in enumerate(pq.read_table(out).to_pylist()):
+        firsts.setdefault(tuple(row[name] for name in ("suite", "task", "kind", "haystack")), number)
+    other = replace(spec, seed=99)
+    return [
+        name
+        for name, number in firsts.items()
+        if not replay_sample(read_row(out, number), folder, other, BackendConfig()).agrees
+    ]
+
+
 @pytest.fixture
 def sit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit:
     """Lets a reader answer an spec; its questions and scores."""
@@ -266,9 +281,12 @@ def place(ids: Sequence[int], part: Sequence[int]) -> int:
     return text[: text.rindex(wanted)].count("  ") + (text.rindex(wanted) > 0)
 
 
-def test_a_reader_of_everything_is_right_about_every_kind_of_needle(needles: EvalSpec, sit: Sit) -> None:
+def test_a_reader_of_everything_is_right_about_every_kind_of_needle_and_is_replayed(
+    needles: EvalSpec, sit: Sit, folder: Path, tmp_path: Path
+) -> None:
     scored = sit(needles, None)
     assert wrong(scored) == []
+    assert replayed(folder, tmp_path / "None.parquet", needles) == []
     assert {(q.kind, q.haystack) for q, _ in scored} == {(k, h) for k in NEEDLE_KINDS for h in HAYSTACKS}
     assert {q.scoring for q, _ in scored} == {"exact", "recall"}
 
@@ -288,9 +306,12 @@ def test_a_reader_of_the_end_finds_the_needles_that_stand_there(
     assert len({score for q, score in scored if q.kind == "multi_value"}) > 2
 
 
-def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks(ruler: EvalSpec, sit: Sit) -> None:
+def test_a_reader_of_everything_is_right_about_all_of_rulers_tasks_and_is_replayed(
+    ruler: EvalSpec, sit: Sit, folder: Path, tmp_path: Path
+) -> None:
     scored = sit(ruler, None)
     assert wrong(scored) == []
+    assert replayed(folder, tmp_path / "None.parquet", ruler) == []
     (grid,) = ruler.question_sets
     assert isinstance(grid, RulerGrid)
     assert Counter(q.task for q, _ in scored) == dict.fromkeys(RULER_TASKS, len(grid.lengths) * grid.samples)
