@@ -13,7 +13,7 @@ HASHED := $(VENV)/python -m pip install --quiet --disable-pip-version-check --no
 PYTHON_CODE := src tests bench world scripts
 export PYTHON
 
-.PHONY: help setup demo demo-full demo-seeds real test test-all fuzz check fix docs world bench bench-training gpu-check version sync lock clean
+.PHONY: help setup demo demo-full demo-seeds real real-64k test test-all fuzz check fix docs world bench bench-training gpu-check version sync lock clean
 
 help:
 	@echo "make demo        the whole proof on a tiny trained world: 4 to 8 minutes after setup; page in results/demo/report/index.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make demo-full   a longer evaluation of the demo: more kinds of needles, 16 times the context, all control rows: 25 minutes next to other programs"
 	@echo "make demo-seeds  the demo with three seeds of the donor: about 14 minutes"
 	@echo "make real        SmolLM2-135M from 8,192 to 16,384 tokens: 143 minutes on two cores by its plan"
+	@echo "make real-64k    the same weights to 65,536 tokens on one GPU of 80 GB; run on none yet"
 	@echo "make test-all    the slow tests too"
 	@echo "make fuzz        2,200 damaged files of each of 12 kinds: hours"
 	@echo "make check       lint, types, layers and formats only"
@@ -49,6 +50,10 @@ demo-seeds: setup
 real: setup
 	$(HASHED) envs/smollm2.lock
 	$(SNAKEMAKE) --configfile config/studies/smollm2.yaml
+
+real-64k: setup
+	$(HASHED) envs/smollm2.lock
+	$(SNAKEMAKE) --configfile config/studies/smollm2-64k.yaml
 
 test: setup
 	@scripts/browser.sh

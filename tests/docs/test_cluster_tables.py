@@ -33,3 +33,14 @@ def test_a_row_of_the_requests(row: list[str]) -> None:
 def test_only_the_report_has_no_row() -> None:
     named = {name for job, *_ in ROWS for name in re.findall(r"`(\w+)`", job)}
     assert {name for each in NAMES for name in study_plan(each)["steps"]} - named == {"report"}
+
+
+def test_the_study_with_a_server_has_all_gpus_at_work() -> None:
+    shown = page("cluster").replace("\n", " ")
+    for name, text in (
+        ("served-70b-1048k", "is {hours} hours on {gpus} GPUs, {busy} busy"),
+        ("llama3-70b-1048k", "in the {hours} hours on {gpus}, one busy"),
+    ):
+        step = study_plan(name)["steps"]["evaluate"]
+        hours, gpus = f"{step['seconds'] / 3600:.1f}", step["request"]["gpus"]
+        assert text.format(hours=hours, gpus=gpus, busy=step["busy"]) in shown

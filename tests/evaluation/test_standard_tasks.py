@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import datasets
-import nltk
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -150,7 +149,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     for module in stand_ins():
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(nltk.data, "find", lambda *_, **__: None)  # punkt_tab, of other instructions
+    monkeypatch.setattr("nltk.data.find", lambda *_, **__: None)  # punkt_tab, of other instructions
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("lm_eval.tasks.ifeval")]:
         del sys.modules[name]
