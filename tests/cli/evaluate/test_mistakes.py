@@ -45,8 +45,16 @@ DOWN = ["--backend", "openai", "--url", "http://127.0.0.1:1/v1/completions", "--
             "no model has the label of --reference",
         ),
         (["model", *NEEDLE, *OUT, "--backend", "abacus"], "'abacus' is not one of"),
-        (["model", *NEEDLE, *OUT, "--url", "http://127.0.0.1:1"], "cannot be combined"),
-        (["model", *NEEDLE, *OUT, "--backend", "openai"], "cannot be combined"),
+        (
+            ["model", *NEEDLE, *OUT, "--url", "http://127.0.0.1:1"],
+            "--url would have no effect; expected --backend openai; received --backend hf",
+        ),
+        (["model", *NEEDLE, *OUT, "--model-name", "x"], "--model-name would have no effect; expected"),
+        (
+            ["model", *NEEDLE, *OUT, *DOWN, "--prefill-chunk", "8"],
+            "--prefill-chunk would have no effect; expected --backend hf; received --backend openai",
+        ),
+        (["model", *NEEDLE, *OUT, "--backend", "openai"], "--backend openai needs the address of a server"),
         (["model", *NEEDLE, *OUT, *DOWN], "http://127.0.0.1:1/v1/completions: the server cannot be used"),
         (["model", "--suite", "divergence", "--text", "none.txt", *OUT], "none.txt: cannot read"),
         (["model", "--suite", "skill", "--skill", "none.yaml", *OUT], "none.yaml"),

@@ -183,8 +183,8 @@ def test_a_server_that_cannot_be_reached_is_not_a_refusal_of_the_model(
     ("changes", "complaint"),
     [
         ({"backend": "abacus"}, "no such backend; expected hf, openai, vllm, serve; received abacus"),
-        ({"backend": "openai"}, "cannot be combined"),
-        ({"url": "http://127.0.0.1:1/v1/completions"}, "cannot be combined"),
+        ({"backend": "openai"}, "needs the address of a server"),
+        ({"url": "http://127.0.0.1:1/v1/completions"}, "--url would have no effect"),
         ({"device": "toaster"}, "no such device"),
     ],
 )

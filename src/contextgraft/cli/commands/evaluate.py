@@ -75,8 +75,9 @@ def command(**params: Any) -> None:
     """Evaluate models and write one Parquet row per sample.
 
     needle: sentences hidden in a text, a grid of lengths and depths. ruler: RULER's synthetic tasks. skill: a
-    fine-tune's own questions. perplexity: by position in a text. divergence: from a reference model's
-    predictions.
+    fine-tune's own questions; long_skill: the same behind a long text; repetition: whether their long answers
+    end and do not repeat. perplexity: by position in a text; long_perplexity: on tokens that need the far
+    context (--config names its reference). divergence: from a reference model's predictions.
 
     With --adapter, the first MODEL is evaluated alone and with each adapter, as if `contextgraft merge` had
     written the grafts: in memory, with the same bytes and the same rows. No weights are written; --record,

@@ -24,6 +24,9 @@ from contextgraft.rope import settings as rope_settings
 IN_MEMORY = ("hf", "serve")  # backends of grafts that are not written
 
 
+READ_BY = {"url": "openai", "model_name": "openai", "prefill_chunk": "hf"}  # values of one backend alone
+
+
 @dataclass(frozen=True)
 class BackendConfig:
     """How models are run; nothing here changes the questions.
@@ -88,11 +91,17 @@ def check_backend(config: BackendConfig, models: int, variants: int = 0) -> None
         )
     if config.backend == "hf":
         find_device(config.device)
-    if (config.url is None) == (config.backend == "openai"):
+    if config.url is None and config.backend == "openai":
         raise InputError(
-            f"--backend {config.backend} and --url cannot be combined",
-            remedy="pass --backend openai --url http://HOST:PORT/v1/completions",
+            "--backend openai needs the address of a server",
+            remedy="pass --url http://HOST:PORT/v1/completions",
         )
+    for name, backend in READ_BY.items():
+        if getattr(config, name) != getattr(BackendConfig, name) and config.backend != backend:
+            raise InputError(
+                f"--{name.replace('_', '-')} would have no effect", expected=f"--backend {backend}",
+                received=f"--backend {config.backend}", remedy="correct --backend, or leave the option out",
+            )  # fmt: skip
     if config.url is not None and not config.url.startswith(("http://", "https://")):
         raise SourceError(
             "the server cannot be used", path=config.url, expected="http://HOST:PORT/v1/completions"
