@@ -68,7 +68,7 @@ def aligned_models(known: Mapping[str, tuple[ModelFolder, Mapping[str, str]]]) -
 
 def _compare(models: ModelTriple, name: str, buffers: Buffers) -> AlignedTensor:
     donor = base_rows_delta(models.donor, name, buffers)
-    target = base_rows_delta(models.target, name, Buffers(buffers.device))
+    target = base_rows_delta(models.target, name, Buffers(buffers.device, buffers.thread_counts))
     common = common_rows(donor.rows, donor.donor_rows, target.donor_rows)
     alignment = compare_tiles(target, zip(donor.tiles(), target.tiles(), strict=True), common)
     return AlignedTensor(

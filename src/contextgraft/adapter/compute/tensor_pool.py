@@ -32,10 +32,12 @@ Buffer = TypeVar("Buffer", "torch.Tensor", np.ndarray[Any, np.dtype[Any]])
 class Buffers:
     """Named one-dimensional buffers that grow to the largest request and are handed out as views.
 
-    PyTorch is imported when the first tensor is requested, and computes in one thread from then on.
+    PyTorch is imported when the first tensor is requested. In a thread of `tensor_threads` it computes in one
+    thread from then on, and `thread_counts` gets the number that it had before.
     """
 
     device: str = "cpu"
+    thread_counts: list[int] | None = None
     _tensors: dict[str, "torch.Tensor"] = field(default_factory=dict)
     _arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = field(default_factory=dict)
 
@@ -61,10 +63,17 @@ class Buffers:
 
     @cached_property
     def _torch(self) -> ModuleType:
-        import torch
+        import torch  # waits for a thread that has begun to import it
 
-        torch.set_num_threads(1)
+        if self.thread_counts is not None:
+            self.thread_counts.append(torch.get_num_threads())
+            torch.set_num_threads(1)
         return torch
+
+    def limit_torch(self) -> None:
+        """Let PyTorch compute in one thread, if it is imported."""
+        if "torch" in sys.modules:
+            _ = self._torch
 
 
 def _grown(kept: dict[str, Buffer], name: str, count: int, allocate: Callable[[], Buffer]) -> Buffer:
@@ -79,15 +88,16 @@ def _grown(kept: dict[str, Buffer], name: str, count: int, allocate: Callable[[]
 def tensor_threads(
     function: Callable[[Item, Buffers], Result], threads: int, device: str = "cpu"
 ) -> Iterator[Callable[[Item], Future[Result]]]:
-    """A function that starts `function` for an item in one of the threads, with that thread's buffers."""
+    """A function that starts `function` for an item in one of the threads, with that thread's buffers.
+
+    Afterwards PyTorch has as many threads as before: it keeps one number for all threads of a process.
+    """
     local = threading.local()
+    thread_counts: list[int] = []
 
     def begin() -> None:
-        if "torch" in sys.modules:
-            import torch  # waits for a thread that has begun to import it
-
-            torch.set_num_threads(1)
-        local.buffers = Buffers(device)
+        local.buffers = Buffers(device, thread_counts)
+        local.buffers.limit_torch()
 
     pool = ThreadPoolExecutor(threads, initializer=begin)
     with one_thread_per_product():
@@ -95,6 +105,10 @@ def tensor_threads(
             yield lambda item: pool.submit(lambda: function(item, local.buffers))
         finally:
             pool.shutdown(cancel_futures=True)
+            if thread_counts:
+                import torch
+
+                torch.set_num_threads(max(thread_counts))  # those that began later found 1
 
 
 def for_each_tensor(
@@ -104,18 +118,3 @@ def for_each_tensor(
     with tensor_threads(function, threads, device) as start:
         for future in as_completed([start(item) for item in items]):
             future.result()
-
-
-@contextmanager
-def same_thread_count() -> Iterator[None]:
-    """Leave torch's number of threads as it was: threads that compute tensors set it to 1 for all.
-
-    The models that are evaluated afterwards are to run with the number that they would have from folders.
-    """
-    import torch
-
-    count = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)

@@ -5,12 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from contextgraft.adapter.compute.tensor_pool import (
-    Buffers,
-    for_each_tensor,
-    same_thread_count,
-    tensor_threads,
-)
+from contextgraft.adapter.compute.tensor_pool import Buffers, for_each_tensor, tensor_threads
 from contextgraft.adapter.merge.kernels.evidence import TensorEvidence, copied_evidence
 from contextgraft.adapter.merge.plan import MergePlan
 from contextgraft.adapter.merge.tensor import discard, merge_planned
@@ -28,8 +23,7 @@ def graft_evidence(plan: MergePlan, target: Mapping[str, str], threads: int) -> 
     def one(name: str, buffers: Buffers) -> None:
         computed[name] = merge_planned(plan, name, buffers=buffers, write=discard)
 
-    with same_thread_count():
-        for_each_tensor(one, plan.changed, threads)
+    for_each_tensor(one, plan.changed, threads)
     return {name: computed.get(name) or copied_evidence(target[name]) for name in plan.layout.tensors}
 
 
@@ -47,7 +41,7 @@ def open_graft_tensors(
             return read_tensor(plan.target, name)
         return merged_tensor(plan, name, digests[name], buffers)
 
-    with same_thread_count(), tensor_threads(compute, threads) as start:
+    with tensor_threads(compute, threads) as start:
         yield lazy_tensors(plan.layout.tensors, lambda name: start(name).result())
 
 

@@ -148,7 +148,6 @@ def write_alignments(
 ) -> None:
     """Compare the delta of each named adapter with that of the fine-tune, and write the table."""
     from contextgraft.adapter.analysis.adapter_alignment import align_adapter
-    from contextgraft.adapter.compute.tensor_pool import same_thread_count
     from contextgraft.adapter.lora.adapter import open_adapter
     from contextgraft.formats import alignment
     from contextgraft.formats.refusal import is_final
@@ -158,8 +157,7 @@ def write_alignments(
         try:
             assert outputs.base is not None  # graft_outputs
             adapter = open_adapter(adapters[label])
-            with same_thread_count():
-                result = align_adapter(adapter, outputs.base, target, threads=threads)
+            result = align_adapter(adapter, outputs.base, target, threads=threads)
             alignment.write(result, file)
         except ContextgraftError as error:
             if not allow_refused or not is_final(error):
