@@ -89,6 +89,16 @@ def test_a_long_text_of_a_format_is_no_file(tmp_path: Path) -> None:
     assert referenced_files(tmp_path / "needle.yaml") == (tmp_path / "needle.yaml",)
 
 
+@pytest.mark.parametrize(("skill", "file"), [("a.jsonl", "a.jsonl"), ("tasks/a.yaml:acc", "tasks/a.yaml")])
+def test_skills_of_all_fine_tunes_are_files_that_are_there(
+    config: dict[str, Any], skill: str, file: str
+) -> None:
+    skills = {"skills": [skill, "gsm8k:exact_match"], "trust_tasks": True}
+    study = {**config, "evaluation": {**config["evaluation"], "skill": skills}}
+    with pytest.raises(ConfigError, match=rf"evaluation.skill.skills names a file .*received {file};"):
+        load_study(study, "study.yaml", ["single"])
+
+
 def test_long_paths_in_a_study_are_one_line(config: dict[str, Any]) -> None:
     evaluation = {**config["evaluation"], "text": "x" * 5000, "ruler": {"qa_1": "x" * 5000}}
     with pytest.raises(ConfigError, match=r"evaluation.ruler.qa_1 names a file that is not there") as error:

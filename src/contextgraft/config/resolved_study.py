@@ -17,6 +17,7 @@ from contextgraft.config.target_sheet import (
     TargetRow,
     is_task_file,
     read_targets,
+    skill_file,
 )
 from contextgraft.config.text_file import is_file, path_exists
 from contextgraft.errors import ConfigError, InputError, did_you_mean
@@ -233,6 +234,8 @@ def check_files(
         yield from check_file(value, key, source)
     skill = settings.evaluation.skill
     yield from check_trusted(skill.skills, source, trusted=skill.trust_tasks)
+    for name in skill.skills:
+        yield from check_file(skill_file(name), "evaluation.skill.skills", source)
     for target in targets:
         yield from check_trusted(target.skills, settings.fine_tunes, trusted=skill.trust_tasks)
         files = [("source", target.recipe), ("needle", target.needle)]

@@ -33,6 +33,12 @@ def is_task_file(skill: str) -> bool:
     return named and not skill.endswith(JSONL)
 
 
+def skill_file(skill: str) -> str | None:
+    """The file that a skill names, without the metric of a task; None for the name of a task."""
+    file = skill if skill.endswith(SKILL_FILES) else skill.rpartition(":")[0]
+    return file if file.endswith(SKILL_FILES) else None
+
+
 class TargetRow(Frozen):
     """One line of the sheet: a fine-tune that receives adapters."""
 
@@ -64,8 +70,8 @@ class TargetRow(Frozen):
 
     @property
     def skill_files(self) -> tuple[str, ...]:
-        """The skills that are JSONL or YAML files, and not names of lm-evaluation-harness tasks."""
-        return tuple(skill for skill in self.skills if skill.endswith(SKILL_FILES))
+        """The files of the skills, JSONL or YAML; those that lm-evaluation-harness names have none."""
+        return tuple(file for skill in self.skills if (file := skill_file(skill)) is not None)
 
     @property
     def recipe(self) -> str | None:
