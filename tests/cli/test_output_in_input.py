@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from contextgraft import api
 from contextgraft.cli.main import cli
 from contextgraft.errors import OutputError
+from contextgraft.sources import cache
 
 from .command_tree import commands
 
@@ -107,6 +108,16 @@ def test_a_training_onto_its_base(folder: Path, out: str) -> None:
     assert "is an input of this command" in text
     assert "--force" not in text
     (folder / "link-to-base").unlink()
+
+
+def test_before_anything_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "local_folder", pytest.fail)
+    for words in (
+        "extract --base base --donor hf:OWNER/NAME --rank 2 --out base/new",
+        "merge --adapter hf:OWNER/NAME --target tune --out tune/new",
+        "align --base base --donor hf:OWNER/NAME --target tune --out tune/new.parquet",
+    ):
+        assert "is inside an input of this command" in refused(*words.split())
 
 
 def test_a_folder_that_is_only_searched_may_hold_the_output(folder: Path) -> None:

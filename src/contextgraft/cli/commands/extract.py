@@ -107,6 +107,7 @@ def command(
     from contextgraft.adapter.extract.model_pair import open_pair
     from contextgraft.adapter.extract.rank_spec import SERVED_RANKS, RankSpec
     from contextgraft.checkpoint.file_io import read_ahead
+    from contextgraft.checkpoint.replaceable import check_apart
 
     if not ranks and not energies:
         raise click.UsageError("no rank given: pass --rank or --energy")
@@ -129,6 +130,8 @@ def command(
     folders = [out / spec.name for spec in specs]
     if all(folder.exists() for folder in folders) and skipped(out, skip_existing=skip_existing):
         return
+    for folder in folders:
+        check_apart(folder, [base, donor])
     selection = tensor_selection(embeddings, include, exclude)
     threads = threads_or_cores(threads)
     base, donor = local_folders("extract", base, donor)
@@ -167,10 +170,8 @@ def _beyond_full_rank(models: "ModelPair", ranks: tuple[int, ...]) -> Iterator[s
 
     full = largest_rank(models.base[name] for name in models.factorised)
     for rank in (rank for rank in ranks if rank > full):
-        yield (
-            f"--rank {rank} is above the smaller side of every module, at most {full}: every module gets "
-            f"its full rank, as with --rank {full}"
-        )
+        beyond = f"--rank {rank} is above the smaller side of every module, at most {full}"
+        yield f"{beyond}: every module gets its full rank, as with --rank {full}"
 
 
 def _check_expected(models: "ModelPair", theta: float | None, positions: int | None) -> None:
