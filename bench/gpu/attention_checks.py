@@ -131,7 +131,7 @@ def _ring_pass(
             context.save_for_backward = lambda *tensors: setattr(context, "saved_tensors", tensors)
             args = RingArgs(peers, inputs[0].shape[-1] ** -0.5, span)
             with torch.no_grad():
-                out = ring._Ring.forward(context, *(x[:, :, held] for x in inputs), args)
+                out = ring._Ring.forward(context, *(x[:, :, held] for x in inputs), None, args)
                 grads = ring._Ring.backward(context, dout[:, :, held])[:3]
                 for full, shard in zip(whole, (out, *grads), strict=True):
                     full[:, :, held] = shard.float()

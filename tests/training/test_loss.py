@@ -18,7 +18,7 @@ COMMON: dict[str, Any] = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": LENGTH,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
-IN_FLOAT32 = ("falcon_h1",)  # layers that compute so in a model of float64
+IN_FLOAT32 = ("falcon_h1", "llama4_text")  # layers that compute so in a model of float64
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": True},
     "mistral": {"tie_word_embeddings": False},
@@ -32,6 +32,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "cohere": {"logit_scale": 0.25},
     "gpt_neox": {},  # layers and output of other names
     "starcoder2": {},
+    "llama4_text": {"head_dim": 8, "moe_layers": [], "intermediate_size_mlp": 24},  # states a wrong prefix
     "falcon_h1": {  # the head reads a factor of the layers
         "lm_head_multiplier": 0.5,
         "mamba_d_ssm": 32,

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from contextgraft.errors import InputError
+from contextgraft.training.model import base_model_name
 
 TOLERANCE = 1e-4  # of the largest hidden value: rounding, far below the effect of another document
 
@@ -15,7 +16,7 @@ def check_block_causal(causal_lm: torch.nn.Module) -> None:
     Two documents of two tokens each are computed twice, with another first document. Layers without
     attention, for example, pass their state on.
     """
-    layers: Any = getattr(causal_lm, str(causal_lm.base_model_prefix))
+    layers: Any = getattr(causal_lm, base_model_name(causal_lm))
     ids, position_ids = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]]), torch.tensor([[0, 1, 0, 1]]).expand(2, -1)
     with torch.no_grad():
         first, second = layers(input_ids=ids, position_ids=position_ids, use_cache=False)[0][:, 2:].float()

@@ -15,6 +15,7 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 from contextgraft.training.activations.selective_checkpointing import keep_on_device
 from contextgraft.training.logit_chunks import logit_chunk_tokens
 from contextgraft.training.micro_batch import MicroBatch
+from contextgraft.training.model import base_model_name
 
 
 class CausalLMWithLoss(torch.nn.Module):
@@ -27,10 +28,13 @@ class CausalLMWithLoss(torch.nn.Module):
     def __init__(self, causal_lm: torch.nn.Module) -> None:
         super().__init__()
         self.causal_lm = causal_lm
-        self.layers_name = str(causal_lm.base_model_prefix)
+        self.layers_name = base_model_name(causal_lm)
         self.chunk_tokens = logit_chunk_tokens(causal_lm.config.vocab_size)  # type: ignore[union-attr, arg-type]
         self.head = copy.copy(causal_lm)
-        self.head._modules = {**causal_lm._modules, self.layers_name: _HiddenStatesStub(causal_lm)}
+        self.head._modules = {
+            **causal_lm._modules,
+            self.layers_name: _HiddenStatesStub(getattr(causal_lm, self.layers_name)),
+        }
 
     def forward(self, batch: MicroBatch, **layer_arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss in nats (weighted sum of this micro-batch / total weight), and the number of correct answers.
@@ -49,9 +53,8 @@ class _HiddenStatesStub(torch.nn.Module):
     It has the plain attributes of the layers: the head of Falcon-H1 reads one.
     """
 
-    def __init__(self, causal_lm: torch.nn.Module) -> None:
+    def __init__(self, layers: torch.nn.Module) -> None:
         super().__init__()
-        layers = getattr(causal_lm, str(causal_lm.base_model_prefix))
         plain = {key: value for key, value in vars(layers).items() if isinstance(value, float | int)}
         self.__dict__.update({key: value for key, value in plain.items() if not key.startswith("_")})
 

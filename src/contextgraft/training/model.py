@@ -219,6 +219,17 @@ def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
     )
 
 
+def base_model_name(causal_lm: torch.nn.Module) -> str:
+    """Name of the part of a causal language model that has its layers; Llama 4's class states another."""
+    stated = str(causal_lm.base_model_prefix)
+    if hasattr(causal_lm, stated):
+        return stated
+    layers = decoder_layers(causal_lm)
+    return next(
+        name for name, child in causal_lm.named_children() if any(part is layers for part in child.modules())
+    )
+
+
 def check_mlp_tiles(recipe: Recipe, base: ModelFolder, rope: RopeSettings) -> None:
     """Raise InputError if the recipe tiles MLPs and this architecture's cannot be; needs little memory."""
     if recipe.mlp_tiles > 1:

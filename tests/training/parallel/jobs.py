@@ -67,6 +67,7 @@ def _attention(
     window: int | None = None,
     starts: list[list[int]] | None = None,
     softcap: float | None = None,
+    sinks: bool = False,
 ) -> dict[str, float]:
     cp = peers(layout, per_node, heads, kv_heads, kernel)
     cp = replace(cp, starts=None if starts is None else tuple(map(tuple, starts)))
@@ -77,7 +78,9 @@ def _attention(
     ]
     held = cp.positions(LENGTH)
     q, k, v = (x[:, :, held].clone().requires_grad_() for x in whole[:3])
-    out = ring.attention(q, k, v, cp, HEAD**-0.5, window=window, softcap=softcap)
+    of_heads = torch.randn(heads, generator=generator).to(DTYPES[dtype])
+    own_sinks = of_heads.clone().requires_grad_() if sinks else None
+    out = ring.attention(q, k, v, cp, HEAD**-0.5, window=window, softcap=softcap, sinks=own_sinks)
     torch.autograd.backward(out, whole[3][:, :, held])
     q_ref, k_ref, v_ref = (x.double().requires_grad_() for x in whole[:3])
     group = heads // kv_heads
@@ -85,13 +88,20 @@ def _attention(
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()
     hidden = ~_mask(window, starts)
-    ref = scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v_ref.repeat_interleave(group, 1)
+    sinks_ref = of_heads.double().requires_grad_()
+    scores = scores.masked_fill(hidden, float("-inf"))
+    if sinks:
+        scores = torch.cat([scores, sinks_ref[:, None, None].expand(2, heads, LENGTH, 1)], dim=-1)
+    ref = scores.softmax(-1)[..., :LENGTH] @ v_ref.repeat_interleave(group, 1)
     torch.autograd.backward(ref, whole[3].double())
     errors = {"out": (out - ref[:, :, held]).abs().max().item()}
     for name, mine, theirs in (("q", q, q_ref), ("k", k, k_ref), ("v", v, v_ref)):
         assert mine.grad is not None
         assert theirs.grad is not None
         errors[name] = (mine.grad - theirs.grad[:, :, held]).abs().max().item()
+    if own_sinks is not None and own_sinks.grad is not None and sinks_ref.grad is not None:
+        dist.all_reduce(own_sinks.grad)
+        errors["sinks"] = (own_sinks.grad - sinks_ref.grad).abs().max().item()
     return errors | {"inside": cp.traffic.within_nodes, "between": cp.traffic.between_nodes}
 
 

@@ -292,6 +292,7 @@ def test_kernels_say_what_they_take() -> None:
     ("config", "word"),
     [
         ({"model_type": "llama4_text", "num_hidden_layers": 4}, "chunked_attention"),
+        ({"model_type": "mimo_v2_flash"}, "values with another head size"),
         ({"model_type": "lfm2", "num_hidden_layers": 2, "full_attn_idxs": [1]}, "conv"),
         ({"model_type": "jamba", "num_hidden_layers": 8}, "linear_attention"),
         ({"model_type": "falcon_h1"}, "hybrid"),
@@ -301,20 +302,13 @@ def test_kernels_say_what_they_take() -> None:
 )
 def test_layers_that_the_ring_does_not_compute_are_refused(config: dict[str, Any], word: str) -> None:
     recipe = Recipe.model_validate(RECIPE)
-    for kind in ("gemma2", "gemma3_text"):
-        check_supported({"model_type": kind}, recipe, "flat")
+    for kind in ("gemma2", "gemma3_text", "gpt_oss"):
+        check_supported({"model_type": kind}, recipe, "flat", ["model.layers.0.self_attn.sinks"])
     with pytest.raises(InputError, match=f"not {word}"):
         check_supported(config, recipe, "flat")
 
 
-def test_attention_sinks_are_refused_by_their_tensors() -> None:
-    config, recipe = {"model_type": "gpt_oss"}, Recipe.model_validate(RECIPE)
-    check_supported(config, recipe, "flat", ["model.layers.0.self_attn.q_proj.weight"])
-    with pytest.raises(InputError, match="not attention sinks"):
-        check_supported(config, recipe, "flat", ["model.layers.0.self_attn.sinks"])
-
-
-def test_torchs_ring_takes_neither_windows_nor_caps_nor_documents_nor_kept_attention() -> None:
+def test_torchs_ring_takes_no_other_attention_than_plain_causal_one() -> None:
     recipe = Recipe.model_validate(RECIPE)
     apart = {"kind": "documents", "files": ["a.txt"], "mask": "block_causal"}
     check_supported({"model_type": "qwen2", "sliding_window": 8}, recipe, "torch")  # switched off by default
@@ -331,3 +325,5 @@ def test_torchs_ring_takes_neither_windows_nor_caps_nor_documents_nor_kept_atten
     for word, config, changes in wrong:
         with pytest.raises(InputError, match=f"layout torch does not support {word}"):
             check_supported(config, Recipe.model_validate(RECIPE | changes), "torch")
+    with pytest.raises(InputError, match="layout torch does not support attention sinks"):
+        check_supported({"model_type": "llama"}, recipe, "torch", ["model.layers.0.self_attn.sinks"])

@@ -17,7 +17,6 @@ from contextgraft.training.parallel.layout import TORCH
 
 NAME = "contextgraft_ring"
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")  # frequencies do not depend on the positions of a rank
-UNSUPPORTED = ("s_aux", "is_causal")  # unless None (or True)
 SINKS = ".sinks"  # how the names of their tensors end
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 
@@ -52,17 +51,24 @@ def attend(
         )
     if attention_mask is not None or dropout:
         raise _unsupported("a mask" if attention_mask is not None else "dropout")
-    for option in UNSUPPORTED:
-        if options.get(option) not in (None, True):
-            raise _unsupported(option)
+    if options.get("is_causal") not in (None, True):
+        raise _unsupported("is_causal")
     if getattr(module, "layer_idx", 0) == 0:
         check_positions(position_ids, context_parallel, query.shape[2])
     window = options.get("sliding_window")
     if window != layer_window(module):
         raise _unsupported("a sliding window that the class does not pass on, or that is not in the config")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    softcap = options.get("softcap")
-    out = ring.attention(query, key, value, context_parallel, scale, window=window, softcap=softcap)
+    out = ring.attention(
+        query,
+        key,
+        value,
+        context_parallel,
+        scale,
+        window=window,
+        softcap=options.get("softcap"),
+        sinks=options.get("s_aux"),
+    )
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -119,17 +125,19 @@ def check_supported(
 
     `tensors` are the names of the base's: attention sinks are weights, and no key of a config.
     Kinds of layers and windows are those of transformers' class, also where the config does not name them.
-    Layouts but torch's own take sliding windows, soft caps and documents that do not see each other.
+    Layouts but torch's own take windows, soft caps, sinks and documents that do not see each other.
     """
     parsed = parse_config(config).get_text_config(decoder=True)
     others = set(getattr(parsed, "layer_types", None) or ()) - LAYER_TYPES
     if others or getattr(parsed, "attention_chunk_size", None):
         raise _unsupported(" and ".join(sorted(others)) or "attention_chunk_size")
-    if any(name.endswith(SINKS) for name in tensors):
-        raise _unsupported("attention sinks")
+    head_size = getattr(parsed, "qk_head_dim", None) or getattr(parsed, "head_dim", None)
+    if getattr(parsed, "v_head_dim", None) not in (None, head_size):
+        raise _unsupported("values with another head size than queries and keys")
     windows = getattr(parsed, "sliding_window", None) and getattr(parsed, "use_sliding_window", True)
     wanted = {
         "sliding windows": windows,
+        "attention sinks": any(name.endswith(SINKS) for name in tensors),
         "soft caps (attn_logit_softcapping)": getattr(parsed, "attn_logit_softcapping", None) is not None,
         "mask: block_causal": recipe.has_block_causal,
         "activation_checkpointing: selective": recipe.activation_checkpointing == "selective",
@@ -141,6 +149,6 @@ def check_supported(
 
 def _unsupported(what: str) -> InputError:
     return InputError(
-        f"context parallelism supports plain causal attention only, not {what}",
+        f"context parallelism supports causal attention only, not {what}",
         remedy="pad on the right with loss weight 0, or train in one process: one GPU needs no torchrun",
     )

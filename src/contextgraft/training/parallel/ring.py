@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from contextgraft.attention.kernels import AttentionBlock, AttentionResult, merge
+from contextgraft.attention.sinks import add_sinks, sink_gradients
 from contextgraft.training.parallel.communication import (
     GRADIENT_TAG,
     KV_TAG,
@@ -47,19 +48,21 @@ def attention(
     *,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention of this rank's queries (B, H, L, D) on the keys and values (B, K, L, D) of all ranks.
 
     With a `window` each token sees so many, itself included; the documents of `cp` do not see each other.
-    With a `softcap` scores are softcap * tanh(score / softcap).
+    With a `softcap` scores are softcap * tanh(score / softcap). `sinks` (H) are scores that have no values.
     """
     args = RingArgs(cp, scale, AttentionSpan(window, cp.starts), softcap)
     if cp.layout.name == TORCH:
         return TorchRing.apply(q, k, v, args)  # type: ignore[no-untyped-call, no-any-return]
     if cp.heads.size == 1:
-        return _Ring.apply(q, k, v, args)  # type: ignore[no-untyped-call, no-any-return]
+        return _Ring.apply(q, k, v, sinks, args)  # type: ignore[no-untyped-call, no-any-return]
     q, k, v = (_ScatterHeads.apply(x, cp) for x in (q, k, v))  # type: ignore[no-untyped-call]
-    return _GatherHeads.apply(_Ring.apply(q, k, v, args), cp)  # type: ignore[no-untyped-call, no-any-return]
+    sinks = None if sinks is None else sinks.chunk(cp.heads.size)[cp.heads.index]
+    return _GatherHeads.apply(_Ring.apply(q, k, v, sinks, args), cp)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def ring_blocks(cp: ContextParallel, kv: torch.Tensor) -> Iterator[RingBlock]:
@@ -79,23 +82,33 @@ def ring_blocks(cp: ContextParallel, kv: torch.Tensor) -> Iterator[RingBlock]:
 
 class _Ring(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, args: RingArgs) -> torch.Tensor:
-        kept = args.cp.kept
-        out, lse = kept.results(lambda: _forward(q, k, v, args)) if kept else _forward(q, k, v, args)
-        ctx.save_for_backward(q, k, v, out, lse)
+    def forward(  # noqa: PLR0917 - as many inputs have gradients
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        sinks: torch.Tensor | None,
+        args: RingArgs,
+    ) -> torch.Tensor:
+        def compute() -> tuple[torch.Tensor, torch.Tensor]:
+            return _forward(q, k, v, sinks, args)
+
+        out, lse = args.cp.kept.results(compute) if args.cp.kept else compute()
+        ctx.save_for_backward(q, k, v, out, lse, sinks)
         ctx.args = args
         return out
 
     @staticmethod
     def backward(ctx: Any, dout: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, *total = ctx.saved_tensors
-        cp, dout = ctx.args.cp, dout.contiguous()
+        q, k, v, out, lse, sinks = ctx.saved_tensors
+        cp, dout, total = ctx.args.cp, dout.contiguous(), AttentionResult(out, lse)
+        dsinks = None if sinks is None else sink_gradients(sinks, dout, total)
         dq = torch.zeros_like(q, dtype=torch.promote_types(q.dtype, torch.float32))
         own_grad = node_grad = torch.empty(0)
         outer_hop: RingSendRecv | None = None
         inner_hop: RingSendRecv | None = None
         for outer_turn, inner_turn, source, kv in ring_blocks(cp, torch.stack([k, v])):
-            dkv = _block_gradients(ctx.args, source, kv, q, dout, AttentionResult(*total), dq)
+            dkv = _block_gradients(ctx.args, source, kv, q, dout, total, dq)
             # The gradient of a block follows it, one turn behind, and ends at the rank that owns the block.
             if inner_turn == 0:
                 node_grad = dkv
@@ -112,13 +125,13 @@ class _Ring(torch.autograd.Function):
                 grad = node_grad.add_(outer_hop.wait()) if outer_hop else node_grad
                 outer_hop = RingSendRecv(cp.outer, grad, GRADIENT_TAG)
         own_grad = own_grad.add_(outer_hop.wait()) if outer_hop else own_grad
-        return dq.to(q.dtype), own_grad[0].to(k.dtype), own_grad[1].to(v.dtype), None
+        return dq.to(q.dtype), own_grad[0].to(k.dtype), own_grad[1].to(v.dtype), dsinks, None
 
 
 def _forward(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, args: RingArgs
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tensor | None, args: RingArgs
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output (B, H, L, D) and log-sum-exp (B, H, L) over all blocks."""
+    """Output (B, H, L, D) and log-sum-exp (B, H, L) over all blocks and the sinks."""
     sum_dtype = torch.promote_types(q.dtype, torch.float32)
     out = lse = torch.empty(0)
     kernel = args.kernel
@@ -134,6 +147,8 @@ def _forward(
                 out = torch.zeros_like(q, dtype=sum_dtype)
                 lse = torch.full_like(out[..., :1], float("-inf"))
             merge(_queries_of(tile, out), _queries_of(tile, lse), block_out, block_lse)
+    if sinks is not None:
+        add_sinks(out, lse, sinks)
     return out.to(q.dtype), lse.squeeze(-1)
 
 
