@@ -84,18 +84,22 @@ def test_windows_by_layer(tmp_path: Path) -> None:
     assert read_model_shape(mistral, "auto").windows == (7,) * 6
 
 
-def test_soft_caps_of_scores(tmp_path: Path) -> None:
-    """Gemma 2 has one by default; the class of Gemma 3 does not use the key."""
+def test_soft_caps_of_scores_and_eager_attention(tmp_path: Path) -> None:
+    """Gemma 2 has a cap by default; the class of Gemma 3 does not use the key."""
     for kind, changes, capped in (
         ("gemma2", {}, True),
+        ("gemma2", {"intermediate_size": 64}, True),
         ("gemma2", {"attn_logit_softcapping": None}, False),
+        ("gpt_oss", {"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}, False),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, False),
         ("gemma3_text", {"attn_logit_softcapping": 50.0, "intermediate_size": 64}, False),
         ("vaultgemma", {"head_dim": 8}, True),
         ("llama", {}, False),
     ):
         path = config(tmp_path, model_type=kind, **SMALL | changes)
-        assert read_model_shape(path, "auto").capped is capped, (kind, changes)
+        shape = read_model_shape(path, "auto")
+        assert shape.capped is capped, (kind, changes)
+        assert shape.eager is (kind in {"gemma2", "vaultgemma", "gpt_oss"}), (kind, changes)
 
 
 def test_a_token_passes_through_the_experts_it_is_sent_to(tmp_path: Path) -> None:

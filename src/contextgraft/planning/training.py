@@ -156,7 +156,7 @@ def _stage_cost(
             held,
             plan.activation_bytes,
             whole_gradients=plan.sync_gradients_once and max(passes) > 1,
-            pairs=pairs if shape.capped and plan.ranks == 1 else 0,
+            pairs=pairs if shape.eager and plan.ranks == 1 else 0,
         ),
         host=held * offloaded_activations(recipe, shape, plan.activation_bytes, plan.ranks)
         + offloaded_moments(recipe, shape, plan.shard_ranks),

@@ -49,7 +49,7 @@ def rank_memory(
     Weights that are not trained have the dtype of activations, in one process in linear layers only.
     Of moments that are offloaded, those of three tensors are counted, the largest: arriving, in use, leaving.
     With `whole_gradients` a rank has those of all shards until they are summed. `pairs` of a query and a key
-    have scores at once where one process computes soft caps by transformers' eager attention.
+    have scores at once where one process computes transformers' eager attention.
     """
     trained = trained_parameters(recipe, shape)
     factors = lora_parameters(shape, recipe.lora.rank) if recipe.lora else 0
@@ -154,13 +154,12 @@ def _activations(
 
 
 def _scores(shape: ModelShape, tokens: float, pairs: float) -> float:
-    """Bytes of attention scores at the peak of a layer: none but with a soft cap, which fused kernels lack.
+    """Bytes of attention scores at the peak of a layer, which fused kernels do not keep.
 
-    In the ring three tensors of at most so many scores as the kernel computes at a time.
+    In the ring, with a soft cap, three tensors of at most so many as the kernel computes at a time.
     """
-    if not shape.capped:
-        return 0.0
-    return shape.heads * SCORE * pairs or 3 * FLOAT32 * min(SCORES, shape.heads * tokens**2)
+    pieces = min(SCORES, shape.heads * tokens**2) if shape.capped else 0.0
+    return shape.heads * SCORE * pairs or 3 * FLOAT32 * pieces
 
 
 def trained_parameters(recipe: Recipe, shape: ModelShape) -> int:

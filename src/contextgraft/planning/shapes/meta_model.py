@@ -51,6 +51,7 @@ def build_shape(name: str, data: Mapping[str, Any], path: Path, dtype: str) -> M
         tensors=dict(_separate_experts(parameters)),
         idle=_idle(config, parameters),
         dtype=weight_dtype(config.dtype, path) if dtype == "auto" else dtype,
+        eager=not sdpa,
         capped=not sdpa and getattr(config, SOFT_CAP, None) is not None,  # others ignore the key
     )
 

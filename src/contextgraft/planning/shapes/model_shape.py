@@ -23,7 +23,8 @@ class ModelShape:
     `windows` has an entry for each layer: the attention window in tokens, None for full attention. `tensors`
     are the shapes of the checkpoint's tensors by name; tied embeddings are there once. `idle` counts the
     parameters of experts that a token does not pass through. `dtype` is the one of the weights. `capped`:
-    attention scores have a soft cap, which PyTorch's fused kernels do not take.
+    attention scores have a soft cap, which PyTorch's fused kernels do not take. `eager`: the class has no
+    other attention in transformers than matrix products, because of a soft cap, attention sinks or the like.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelShape:
     idle: int = 0
     dtype: str = "bfloat16"
     capped: bool = False
+    eager: bool = False
 
     @property
     def layers(self) -> int:
@@ -139,4 +141,5 @@ def read_model_shape(model: str | Path, dtype: str = "auto") -> ModelShape:
         if dtype == "auto"
         else dtype,
         capped=formula.capped,
+        eager=formula.eager,
     )

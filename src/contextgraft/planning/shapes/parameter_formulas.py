@@ -62,6 +62,7 @@ class Formula(NamedTuple):
     tensors: Tensors
     windows: tuple[int | None, ...]
     capped: bool
+    eager: bool
 
 
 def evaluate_formula(config: Config, path: Path) -> Formula | None:
@@ -75,8 +76,9 @@ def evaluate_formula(config: Config, path: Path) -> Formula | None:
     sizes = _sizes({**family.defaults, **config}, path)
     kinds = family.kinds(sizes)
     windows = layer_windows(kinds, sizes.config.get("sliding_window"), path)
-    capped = SOFT_CAP in family.defaults and sizes.config[SOFT_CAP] is not None  # other classes ignore it
-    return Formula(sizes, _tensors(family.layer(sizes), sizes), windows, capped)
+    eager = SOFT_CAP in family.defaults  # other classes ignore the key
+    capped = eager and sizes.config[SOFT_CAP] is not None
+    return Formula(sizes, _tensors(family.layer(sizes), sizes), windows, capped, eager)
 
 
 def _sizes(config: Config, path: Path) -> Sizes:
