@@ -20,7 +20,7 @@ help:
 	@echo "make test        setup and the tests"
 	@echo "make demo-full   a longer evaluation of the demo: more kinds of needles, 16 times the context, all control rows: 25 minutes next to other programs"
 	@echo "make demo-seeds  the demo with three seeds of the donor: about 14 minutes"
-	@echo "make real        SmolLM2-135M from 8,192 to 16,384 tokens: 143 minutes on two cores by its plan"
+	@echo "make real        SmolLM2-135M from 8,192 to 16,384 tokens: about 140 minutes on two cores, next to other programs"
 	@echo "make real-64k    the same weights to 65,536 tokens on one GPU of 80 GB; run on none yet"
 	@echo "make test-all    the slow tests too"
 	@echo "make fuzz        2,200 damaged files of each of 12 kinds: hours"

@@ -223,8 +223,9 @@ def test_the_shape_is_the_named_one_or_the_bases_or_a_small_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
-    local = demo_study(monkeypatch, base=str(tmp_path), shape=None)
-    named = demo_study(monkeypatch, shape=str(tmp_path))
+    ranks = [4]  # its modules have sides of 16
+    local = demo_study(monkeypatch, base=str(tmp_path), shape=None, ranks=ranks)
+    named = demo_study(monkeypatch, shape=str(tmp_path), ranks=ranks)
     assert study_shape(local).layers == study_shape(named).layers == 2
     assert study_shape(demo_study(monkeypatch, shape=None)) == ASSUMED
     assert (ASSUMED.parameters, ASSUMED.tied) == (134_515_008, True)  # the published SmolLM2-135M
