@@ -16,7 +16,7 @@ export PYTHON
 .PHONY: help setup demo demo-full demo-seeds real real-64k test test-all fuzz check fix docs world bench bench-training gpu-check version sync lock clean
 
 help:
-	@echo "make demo        the whole proof on a tiny trained world: 4 to 8 minutes after setup; page in results/demo/report/index.html"
+	@echo "make demo        the whole proof on a tiny trained world: 3 to 8 minutes after setup; page in results/demo/report/index.html"
 	@echo "make test        setup and the tests"
 	@echo "make demo-full   a longer evaluation of the demo: more kinds of needles, 16 times the context, all control rows: 25 minutes next to other programs"
 	@echo "make demo-seeds  the demo with three seeds of the donor: about 14 minutes"

@@ -1,6 +1,8 @@
 """docs/training.md: what is computed there is what plan, rope and bench/published.py compute."""
 
+import json
 import re
+import statistics
 from typing import Any
 
 import pytest
@@ -181,3 +183,27 @@ def test_every_cell_about_another_project_has_a_source() -> None:
             assert {name[0] for name in named} <= {letter}, (feature, cell)
             cited |= named
     assert cited == known
+
+
+BENCH = json.loads((ROOT / "docs/data/bench-training.json").read_text(encoding="utf-8"))
+
+
+def spread(values: list[float], digits: int) -> str:
+    middle, least, most = (f"{x:.{digits}f}" for x in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({least} - {most})"
+
+
+def test_a_step_against_a_bare_loop() -> None:
+    shown = table(PAGE, "rows of tokens", "one process / bare, median (least - most)")
+    assert shown == [
+        [name.replace("x", "of"), *(spread(ratios, 3) for ratios in found["ratios"].values())]
+        for name, found in BENCH["step"].items()
+    ]
+
+
+def test_the_speed_of_packing() -> None:
+    shown = table(PAGE, "documents, tokens to tokens of a sequence", "median (least - most)")
+    assert shown == [
+        [name, spread([rate / 1e6 for rate in found["tokens a second"]], 2)]
+        for name, found in BENCH["packing"].items()
+    ]
