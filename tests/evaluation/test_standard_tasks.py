@@ -177,7 +177,7 @@ def shorter_answers(folder: Path) -> None:
 
 
 def study_rows(name: str, model: Path, *words: object) -> Path:
-    """The tasks of a shipped study, asked of one model."""
+    """The samples of a shipped study's tasks, evaluated on one model."""
     out = model.parent / f"{name}.parquet"
     command = [
         *(f"abliterated={model}", "--config", f"config/studies/{name}.yaml", "--fine-tune", "abliterated"),

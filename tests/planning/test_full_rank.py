@@ -1,4 +1,4 @@
-"""Ranks above the smaller side of every module: a mistake in a study, told before anything runs."""
+"""Ranks above the smaller side of every module: a mistake in a study, reported before anything runs."""
 
 import shutil
 from pathlib import Path

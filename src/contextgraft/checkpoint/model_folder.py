@@ -124,7 +124,7 @@ def check_model_folder(path: Path) -> None:
 
 
 def check_is_folder(path: Path, message: str, expected: str) -> None:
-    """Raise InputError if there is no folder at a path; a source of `fetch` has the command as its remedy."""
+    """Raise InputError if there is no folder at a path; for a source of `fetch` it names that command."""
     if not path.is_dir():
         received = "a file" if path.exists() else "nothing at this path"
         fetch = f"fetch it first: `contextgraft fetch {path} --out FOLDER`"

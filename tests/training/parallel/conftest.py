@@ -8,12 +8,35 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from .fork_server import Process, fork_server
 
 RUN_JOB = Path(__file__).with_name("run_job.py")
 COMMAND = [sys.executable, "-m", "contextgraft.cli", "train", "--threads", "1"]
 Run = Callable[..., list[Any]]
+
+
+def save_three_layers(folder: Path, **settings: Any) -> Path:
+    """Save a small model of three layers in float32, of the `model_type` of the settings."""
+    config = AutoConfig.for_model(
+        vocab_size=67, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, max_position_embeddings=32, **settings,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def check_losses(
+    cases: list[dict[str, Any]], results: list[Any], bounds: dict[str, tuple[float, float]]
+) -> None:
+    """Each result's errors of the loss and of the gradients are within the bounds of its case's dtype."""
+    for case, result in zip(cases, results, strict=True):
+        loss, gradient = bounds[case["dtype"]]
+        assert result["loss"] < loss, (case, result)
+        assert result["gradient"] < gradient, (case, result)
 
 
 class Output(NamedTuple):

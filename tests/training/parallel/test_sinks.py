@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import GptOssConfig, GptOssForCausalLM
 
-from .conftest import Run
+from .conftest import Run, check_losses, save_three_layers
 from .test_exact import BOUNDS, LAYOUTS, PLACES, fits
 from .test_limited_attention import LIMITS, WORLDS
 
@@ -54,23 +52,13 @@ def test_models_have_the_loss_and_every_gradient(ranks: Run, world: int) -> None
         if fits(layout, per_node, 2) and 4 % per_node == 0
     ][:: 3 if world == 2 else 1]
     bounds = {"float64": (1e-6, 1e-5), "float32": (1e-5, 5e-4)}  # a router's gradient is a small difference
-    for case, result in zip(cases, ranks(world, "model", cases=cases)[0], strict=True):
-        loss, gradient = bounds[case["dtype"]]
-        assert result["loss"] < loss, (case, result)
-        assert result["gradient"] < gradient, (case, result)
+    check_losses(cases, ranks(world, "model", cases=cases)[0], bounds)
 
 
 @pytest.fixture(scope="session")
 def gpt_oss(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A gpt-oss of three layers in float32."""
-    folder = tmp_path_factory.mktemp("gpt_oss")
-    config = GptOssConfig(
-        vocab_size=67, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=32, **GPT_OSS,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    GptOssForCausalLM(config).save_pretrained(folder)
-    return folder
+    return save_three_layers(tmp_path_factory.mktemp("gpt_oss"), **GPT_OSS)
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM
 from typing_extensions import override
 
 from contextgraft.attention.kernels import AttentionBlock, AttentionGradients, AttentionResult
@@ -19,7 +19,7 @@ from contextgraft.training.data.batches import TokenBatch
 from contextgraft.training.engine import SingleProcessEngine
 
 from ..conftest import RECIPE
-from .conftest import Run
+from .conftest import Run, check_losses, save_three_layers
 from .test_exact import BOUNDS, LAYOUTS, PLACES, fits
 from .test_limited_attention import LIMITS, STARTS, WORLDS
 
@@ -124,23 +124,13 @@ def test_models_have_the_loss_and_every_gradient(ranks: Run, world: int) -> None
         if fits(layout, per_node, 2) and 4 % per_node == 0
     ][:: 3 if world == 2 else 1]
     bounds = {"float64": (1e-7, 1e-6), "float32": (2e-6, 1e-5)}
-    for case, result in zip(cases, ranks(world, "model", cases=cases)[0], strict=True):
-        loss, gradient = bounds[case["dtype"]]
-        assert result["loss"] < loss, (case, result)
-        assert result["gradient"] < gradient, (case, result)
+    check_losses(cases, ranks(world, "model", cases=cases)[0], bounds)
 
 
 @pytest.fixture(scope="session")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Gemma 2 of three layers in float32."""
-    folder = tmp_path_factory.mktemp("gemma")
-    config = Gemma2Config(
-        vocab_size=67, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=32, **GEMMA,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    Gemma2ForCausalLM(config).save_pretrained(folder)
-    return folder
+    return save_three_layers(tmp_path_factory.mktemp("gemma"), model_type="gemma2", **GEMMA)
 
 
 @pytest.mark.parametrize("world", WORLDS)
